@@ -1,0 +1,59 @@
+"""Errors a user can cause, and the one place that turns them into one line and exit code 2."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+
+class FacetError(Exception):
+    """Something the user can mend. The message is one line: what is wrong, in which file, what to do."""
+
+
+class ScanError(FacetError):
+    """One scan cannot be read or rendered. Never stops a build: the scan goes to failures.csv."""
+
+
+class CacheError(FacetError):
+    """A cache is missing, incomplete, damaged, or of another version."""
+
+
+def run_command_line(main: Callable[[], int]) -> int:
+    """Runs a command line; what a user can cause becomes one line on stderr and exit code 2.
+
+    Returns:
+        main's own exit code; 2 after a user's error; 130 after Ctrl-C.
+    """
+    try:
+        return main()
+    except FacetError as error:
+        message = str(error)
+    except KeyboardInterrupt:
+        print("\ninterrupted: what is finished is kept; run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (for example `head`) has gone: not an error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        message = describe_os_error(error)
+    except MemoryError:
+        message = "out of memory: use a smaller batch or fewer --workers; what is finished is kept"
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def describe_os_error(error: OSError) -> str:
+    """One line for an operating-system error: what failed, on which file, what to do."""
+    where = f"{error.filename}: " if error.filename else ""
+    advice = {
+        errno.ENOSPC: "the disk is full; free space and run the same command again, what is finished is kept",
+        errno.EDQUOT: "the disk quota is used up; free space and run the same command again, what is finished is kept",
+        errno.EROFS: "the file system is read-only; choose another folder",
+        errno.EACCES: "permission denied; choose another folder or mend its permissions",
+        errno.ENOENT: "no such file or folder; check the path",
+        errno.ENOTDIR: "a file stands where a folder is needed; check the path",
+        errno.EISDIR: "a folder stands where a file is needed; check the path",
+    }.get(error.errno or 0)
+    return where + (advice or error.strerror or str(error))
