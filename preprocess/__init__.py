@@ -1,0 +1,1 @@
+"""Stage 1: scans → cache. The only side that may import open3d."""

@@ -1,0 +1,1 @@
+"""Stage 2: cache → results. Never imports preprocess, open3d or a text tower."""

@@ -1,0 +1,64 @@
+"""What a scan is between bytes and pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.errors import ScanError
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A triangle mesh with the appearance of its surface, in mm.
+
+    vertices_mm f32 (N, 3); triangles i32 (M, 3), indices into the vertices, counter-clockwise seen from outside where the
+    scanner says so (not relied on); uv f32 (M, 3, 2), one pair a triangle corner, u to the right and v **up**, so that
+    (0, 0) is the lower left corner of the texture image (the convention of VRML and OBJ); texture u8 (h, w, 3), sRGB, row 0
+    on top; colors u8 (N, 3), one a vertex, where a file carries colours instead of a texture; landmarks_mm f32 (L, 3), NaN
+    where a landmark is not known.
+
+    Raises:
+        ScanError: a shape, dtype, index or coordinate is not as above.
+    """
+
+    vertices_mm: np.ndarray
+    triangles: np.ndarray
+    uv: np.ndarray | None = None
+    texture: np.ndarray | None = None
+    colors: np.ndarray | None = None
+    landmarks_mm: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        n, m = len(self.vertices_mm), len(self.triangles)
+        _check("vertices", self.vertices_mm, np.float32, (n, 3))
+        _check("triangles", self.triangles, np.int32, (m, 3))
+        if n < 3 or m < 1:
+            raise ScanError(f"no surface: {n} vertices and {m} triangles")
+        if not np.isfinite(self.vertices_mm).all():
+            raise ScanError("a vertex is not finite (NaN or infinite)")
+        if self.triangles.min() < 0 or self.triangles.max() >= n:
+            raise ScanError(f"a triangle names vertex {self.triangles.max()}, there are {n}")
+        if self.uv is not None:
+            _check("texture coordinates", self.uv, np.float32, (m, 3, 2))
+            if not np.isfinite(self.uv).all():
+                raise ScanError("a texture coordinate is not finite (NaN or infinite)")
+        if self.texture is not None:
+            if self.uv is None:
+                raise ScanError("a texture needs texture coordinates")
+            _check("texture", self.texture, np.uint8, (*self.texture.shape[:2], 3))
+        if self.colors is not None:
+            _check("vertex colours", self.colors, np.uint8, (n, 3))
+        if self.landmarks_mm is not None:
+            _check("landmarks", self.landmarks_mm, np.float32, (len(self.landmarks_mm), 3))
+
+    @property
+    def has_appearance(self) -> bool:
+        """Whether a `texture` image can be drawn of it."""
+        return self.texture is not None or self.colors is not None
+
+
+def _check(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        raise ScanError(f"{name}: expected {np.dtype(dtype)} {shape}, found {array.dtype} {array.shape}")

@@ -1,0 +1,52 @@
+"""A scan as a data set lists it: where its files are, who it shows, what it is labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from preprocess.mesh import Mesh
+
+# Named groups of landmark indices, as subsets of ANATOMY: what a landmark scheme tells about where the face is.
+LandmarkGroups = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanRecord:
+    """One scan or frame, found but not opened. Paths are relative to the data set's root, with forward slashes."""
+
+    sample_id: str  # unique in the data set, readable: F0001_AN01WH, F001/Angry/042
+    subject: str
+    source: str  # the mesh file
+    label: str = ""  # a class name, empty where the data set gives none
+    sequence: str = ""
+    frame: int | None = None
+    intensity: str = ""
+    task: str = ""
+    texture: str = ""  # a texture image that stands beside the mesh, where the mesh file does not name it
+    landmarks: str = ""  # a landmark file
+    options: tuple[tuple[str, str], ...] = ()  # the data set's own: units, up, facing …
+
+
+@dataclass(frozen=True)
+class DatasetReader:
+    """One data set: how to find its scans and how to read one.
+
+    find: root → every scan, in a fixed order (lists files, opens none but manifests). Raises FacetError where the root
+        is no such data set.
+    read: (root, record) → the mesh in scan coordinates, mm. Raises ScanError.
+    source_files: (root, record) → every file that decides the row's pixels, for hashing.
+    """
+
+    name: str
+    title: str
+    licence: str
+    class_names: tuple[str, ...]
+    find: Callable[[Path], Sequence[ScanRecord]]
+    read: Callable[[Path, ScanRecord], Mesh]
+    source_files: Callable[[Path, ScanRecord], Sequence[Path]]
+    num_landmarks: int = 0
+    landmark_groups: LandmarkGroups = field(default_factory=dict)  # empty: aligned by geometry
+    frames_per_second: float | None = None
+    stabilised: bool = False

@@ -1,0 +1,265 @@
+"""Open, write and read a cache folder: cache.json, the index tables, the shard records, the prompt embeddings."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shared.errors import CacheError
+from shared.schema import (
+    FORMAT_VERSION,
+    SHARD_ROWS,
+    STORES,
+    CacheInfo,
+    RenderSettings,
+    Sample,
+    Sequence,
+    ShardRecord,
+    View,
+    canonical_json,
+    fingerprint,
+    text_file_name,
+)
+from shared.storage import (
+    ArrayReader,
+    first_line,
+    hash_file,
+    open_arrays,
+    write_file,
+)
+from shared.text import TextEmbeddings, read_text_embeddings
+
+CACHE_JSON = "cache.json"
+SAMPLES_CSV = "samples.csv"
+SEQUENCES_CSV = "sequences.csv"
+FAILURES_CSV = "failures.csv"
+FAILURE_COLUMNS = ("source", "sample_id", "reason")
+Row = TypeVar("Row")
+
+
+# --- cache.json and records ---
+# Each carries a sha256 of its own content, so that a flipped byte is found although nothing else vouches for the file.
+
+
+def write_signed_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes canonical JSON with a `checksum` over everything else in it."""
+    write_file(path, canonical_json({**value, "checksum": fingerprint(value)}).encode())
+
+
+def read_signed_json(path: Path) -> dict[str, Any]:
+    """Reads what `write_signed_json` wrote.
+
+    Raises:
+        CacheError: not JSON, or changed since it was written.
+    """
+    try:
+        text = path.read_bytes().decode()
+        value = json.loads(text)
+        checksum = value.pop("checksum")
+        intact = checksum == fingerprint(value) and text == canonical_json({**value, "checksum": checksum})
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise CacheError(f"{path}: damaged ({first_line(error)}); run `python -m preprocess build` again") from error
+    if not intact:
+        raise CacheError(f"{path}: its content does not match its checksum; run `python -m preprocess build` again")
+    result: dict[str, Any] = value
+    return result
+
+
+def write_info(cache: Path, info: CacheInfo) -> None:
+    write_signed_json(cache / CACHE_JSON, dataclasses.asdict(info))
+
+
+def read_info(cache: Path) -> CacheInfo:
+    """cache.json of a cache folder, complete or not.
+
+    Raises:
+        CacheError: no cache here, another format version, damaged.
+    """
+    path = cache / CACHE_JSON
+    if not path.is_file():
+        raise CacheError(f"{cache}: no cache here (no {CACHE_JSON}); make one with `python -m preprocess build`")
+    try:  # the version first: another version's file may be laid out in any way
+        raw = json.loads(path.read_bytes())
+        version = raw["format_version"] if isinstance(raw, dict) else None
+    except (ValueError, KeyError, RecursionError):
+        version = FORMAT_VERSION  # not readable at all: let the checksum speak
+    if version != FORMAT_VERSION:
+        raise CacheError(
+            f"{path}: cache format version {version!r}, this program reads {FORMAT_VERSION}; "
+            "build the cache again with this version, or install the version that wrote it"
+        )
+    value = read_signed_json(path)
+    try:
+        settings = value.pop("settings")
+        views = tuple(View(**view) for view in settings.pop("views"))
+        modalities = tuple(settings.pop("modalities"))
+        info = CacheInfo(settings=RenderSettings(views=views, modalities=modalities, **settings), **_tuples(value))
+    except (TypeError, KeyError) as error:
+        raise CacheError(f"{path}: damaged ({first_line(error)}); run `python -m preprocess build` again") from error
+    if info.store not in STORES:
+        raise CacheError(f"{path}: unknown store {info.store!r}, expected one of {', '.join(STORES)}")
+    return info
+
+
+def _tuples(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+
+
+def record_path(cache: Path, shard: int) -> Path:
+    return cache / "records" / f"{shard:05d}.json"
+
+
+def write_record(cache: Path, record: ShardRecord) -> None:
+    write_signed_json(record_path(cache, record.shard), dataclasses.asdict(record))
+
+
+def read_record(cache: Path, shard: int) -> ShardRecord | None:
+    """A shard's record; None where the shard was never finished.
+
+    Raises:
+        CacheError: the record is damaged.
+    """
+    path = record_path(cache, shard)
+    if not path.is_file():
+        return None
+    value = read_signed_json(path)
+    try:
+        samples = tuple(Sample(**sample) for sample in value.pop("samples"))
+        record = ShardRecord(samples=samples, **value)
+    except TypeError as error:
+        raise CacheError(f"{path}: damaged ({first_line(error)}); run `python -m preprocess build` again") from error
+    for name in record.files:  # never trust a path read from a file
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise CacheError(f"{path}: names a file outside the cache ({name!r}); build the cache again")
+    return record
+
+
+# --- index tables ---
+
+
+def encode_table(row_type: type, rows: Iterable[Any]) -> bytes:
+    """Dataclass rows as CSV: a header, empty fields for None, 1 and 0 for booleans."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = [f.name for f in dataclasses.fields(row_type)]
+    writer.writerow(names)
+    for row in rows:
+        values = (getattr(row, name) for name in names)
+        writer.writerow(["" if v is None else int(v) if isinstance(v, bool) else v for v in values])
+    return buffer.getvalue().encode()
+
+
+def read_table(path: Path, row_type: type[Row]) -> list[Row]:
+    """The inverse of `encode_table`.
+
+    Raises:
+        CacheError: the file is missing, its columns are not the schema's, or a field cannot be read.
+    """
+    fields = dataclasses.fields(row_type)  # type: ignore[arg-type]
+    names = [f.name for f in fields]
+    parsers = [_PARSERS[str(f.type)] for f in fields]
+    rows: list[Row] = []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            if header != names:
+                raise CacheError(f"{path}: expected columns {','.join(names)}, found {','.join(header)[:200]!r}")
+            for values in reader:
+                if len(values) != len(names):
+                    raise ValueError(f"{len(values)} fields, expected {len(names)}")
+                rows.append(row_type(*(parse(value) for parse, value in zip(parsers, values, strict=True))))
+    except FileNotFoundError as error:
+        raise CacheError(f"{path}: missing; run `python -m preprocess build` again") from error
+    except (ValueError, csv.Error) as error:
+        raise CacheError(
+            f"{path}: row {len(rows) + 2} cannot be read ({first_line(error)}); run build again"
+        ) from error
+    return rows
+
+
+_PARSERS: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "bool": lambda text: {"1": True, "0": False}[text] if text in ("0", "1") else _refuse(text),
+    "int | None": lambda text: int(text) if text else None,
+    "float | None": lambda text: float(text) if text else None,
+}
+
+
+def _refuse(text: str) -> bool:
+    raise ValueError(f"expected 0 or 1, found {text!r}")
+
+
+# --- a whole cache ---
+
+
+@dataclass(frozen=True)
+class Cache:
+    """An opened, complete cache. Opening reads the tables; images are read when asked for."""
+
+    path: Path
+    info: CacheInfo
+    samples: list[Sample]
+    sequences: list[Sequence]
+
+    @cached_property
+    def arrays(self) -> ArrayReader:
+        return open_arrays(self.path, self.info)
+
+    def text_files(self) -> list[Path]:
+        return sorted((self.path / "text").glob("*.h5"))
+
+    def read_text(self, model: str | None = None) -> TextEmbeddings:
+        """The prompt embeddings of a model, or the only ones there are."""
+        files = self.text_files()
+        advice = f"make them with `python -m preprocess prompts --cache {self.path} --model NAME`"
+        if model is not None:
+            path = self.path / "text" / text_file_name(model)
+            if path not in files:
+                names = ", ".join(f.stem for f in files) or "none"
+                raise CacheError(f"{self.path}: no prompt embeddings of {model} (found: {names}); {advice}")
+            return read_text_embeddings(path)
+        if len(files) != 1:
+            found = "no prompt embeddings" if not files else f"prompt embeddings of {', '.join(f.stem for f in files)}"
+            raise CacheError(f"{self.path}: {found}; {advice if not files else 'choose one with --model'}")
+        return read_text_embeddings(files[0])
+
+
+def open_cache(path: Path | str) -> Cache:
+    """Opens a finished cache and checks that its tables and shards are all there (not every byte: that is `verify`).
+
+    Raises:
+        CacheError: no cache, another version, unfinished, or a table or shard is missing or changed.
+    """
+    path = Path(path)
+    info = read_info(path)
+    if not info.complete:
+        raise CacheError(f"{path}: the cache is not finished; run the same `python -m preprocess build` again to go on")
+    for name, digest in info.file_hashes.items():
+        if not (path / name).is_file():
+            raise CacheError(f"{path / name}: missing; run `python -m preprocess build` again")
+        if hash_file(path / name) != digest:
+            raise CacheError(
+                f"{path / name}: changed since the cache was built; run `python -m preprocess build` again"
+            )
+    samples = read_table(path / SAMPLES_CSV, Sample)
+    if len(samples) != info.num_samples:
+        raise CacheError(
+            f"{path / SAMPLES_CSV}: {len(samples)} rows, {CACHE_JSON} says {info.num_samples}; run build again"
+        )
+    for shard in range(info.num_shards):
+        if not record_path(path, shard).is_file():
+            raise CacheError(f"{record_path(path, shard)}: missing, so its samples do not count; run build again")
+    return Cache(path, info, samples, read_table(path / SEQUENCES_CSV, Sequence))
+
+
+def num_shards(num_samples: int) -> int:
+    return -(-num_samples // SHARD_ROWS)

@@ -1,0 +1,229 @@
+"""The on-disk contract, format version 1: what a cache folder holds, on one page. Writer and readers both import this.
+
+    cache.json          CacheInfo: what was rendered and how, counts, `complete`
+    samples.csv         one Sample a row; row k of every array belongs to row k here, for ever
+    sequences.csv       one Sequence a row (4D data sets)
+    views.zarr/         the arrays of ARRAYS, Zarr v3; or views/shard-00000.h5 …, the same arrays, one file a shard
+    records/            00000.json …, one ShardRecord each: a shard counts only with its record
+    text/<model>.h5     prompt embeddings (TEXT_DATASETS), beside <model>.h5.sha256
+    failures.csv        what could not be read or rendered, and why
+    .build/             the builder's own notes (lock, file times); no part of the contract
+
+Coordinates: face frame +x the subject's left, +y up, +z out of the face, mm, origin at the nose tip. Cameras turn about
+the origin, orthographic; +yaw moves the camera toward the subject's left, +pitch up. Images row-major, row 0 on top.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.errors import CacheError
+
+FORMAT_VERSION = 1
+SHARD_ROWS = 64
+
+MODALITIES = ("texture", "normal", "depth")
+STORES = ("zarr", "hdf5")
+# How a scan came into the face frame.
+ALIGNMENTS = ("landmarks", "geometry")
+
+FIELD_OF_VIEW_MM = 201.6  # 0.9 mm a pixel at 224 pixels, the same for every face: a big face stays big
+DEPTH_STEP_MM = 0.02  # depth = round(z_mm / 0.02) + 32768; larger is nearer to the viewer; 0 = no surface
+DEPTH_ZERO = 32768
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a cache. Axis 0 is always the sample."""
+
+    name: str
+    dtype: str
+    dims: tuple[str, ...]
+    fill: float  # what an absent row reads as; presence is told by samples.csv, not by this value
+    unit: str
+    chunk_rows: int  # images: one sample an inner chunk; small arrays: a whole shard
+
+
+ARRAYS = {
+    spec.name: spec
+    for spec in (
+        ArraySpec("texture", "uint8", ("sample", "view", "row", "column", "rgb"), 0, "sRGB; 0,0,0 off the surface", 1),
+        ArraySpec(
+            "normal", "uint8", ("sample", "view", "row", "column", "xyz"), 0, "round(127 n) + 128, camera frame", 1
+        ),
+        ArraySpec("depth", "uint16", ("sample", "view", "row", "column"), 0, "round(z_mm / 0.02) + 32768", 1),
+        ArraySpec("landmarks", "float32", ("sample", "landmark", "xyz"), float("nan"), "mm, face frame", SHARD_ROWS),
+        ArraySpec("scan_to_face", "float32", ("sample", "to", "from"), float("nan"), "rigid, mm", SHARD_ROWS),
+        # Optional, where a data set has them; -1 = unknown. Names in CacheInfo.au_names ("AU12", "AU12_intensity").
+        ArraySpec("aus", "int8", ("sample", "au"), -1, "0/1 occurrence or 0-5 intensity; -1 unknown", SHARD_ROWS),
+        ArraySpec("targets", "int8", ("sample", "class"), -1, "0/1 for each class; -1 unknown", SHARD_ROWS),
+    )
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """A camera direction in degrees: +yaw toward the subject's left, +pitch up."""
+
+    yaw_deg: float
+    pitch_deg: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.yaw_deg:g}" if self.pitch_deg == 0 else f"{self.yaw_deg:g}:{self.pitch_deg:g}"
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """Everything that decides the pixels of a cache, given its scans."""
+
+    views: tuple[View, ...] = (View(0), View(20), View(-20))
+    size_px: int = 224
+    modalities: tuple[str, ...] = MODALITIES
+    crop_radius_mm: float = 100.0
+    supersampling: int = 3  # samples a pixel, squared
+    stabilised: bool = False  # 4D: aligned frame by frame on forehead and nose bridge, smoothed in time
+    revision: int = 1  # raised whenever the same input would give other bytes
+
+    def __post_init__(self) -> None:
+        if not self.views or len(set(self.views)) != len(self.views):
+            raise CacheError(f"views must be different from each other and at least one, found {self.views_text()!r}")
+        for view in self.views:
+            if not (-180 <= view.yaw_deg <= 180 and -90 <= view.pitch_deg <= 90):
+                raise CacheError(f"view {view}: yaw must lie in -180…180 and pitch in -90…90 degrees")
+        if not 16 <= self.size_px <= 2048:
+            raise CacheError(f"size must be 16 to 2048 pixels, found {self.size_px}")
+        if not self.modalities or [m for m in MODALITIES if m in self.modalities] != list(self.modalities):
+            raise CacheError(
+                f"modalities must be some of {','.join(MODALITIES)}, each once, found {','.join(self.modalities)!r}"
+            )
+
+    @property
+    def mm_per_px(self) -> float:
+        return FIELD_OF_VIEW_MM / self.size_px
+
+    def views_text(self) -> str:
+        return ",".join(str(view) for view in self.views)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A row of samples.csv: one scan or frame. Empty strings and None are written as empty fields."""
+
+    sample_id: str  # unique, readable: F0001_AN01WH, F001/Angry/042
+    subject: str
+    sequence: str  # empty for single scans
+    frame: int | None
+    label: str  # a class name of CacheInfo.class_names, or empty: unlabelled
+    intensity: str  # the data set's own word: 01…04; empty where unknown
+    task: str  # the data set's own task or folder name
+    source: str  # the mesh file, relative to the data set's root, with forward slashes
+    source_hash: str = ""  # sha256 over the contents of every file this row was made from
+    valid: bool = False
+    reason: str = ""  # why a row is not valid; one line
+    modalities: str = ""  # what this row holds, joined by +: "texture+normal+depth", "normal+depth"
+    alignment: str = ""  # one of ALIGNMENTS
+
+    def has(self, modality: str) -> bool:
+        return modality in self.modalities.split("+")
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A row of sequences.csv: one 4D recording, its frames being consecutive rows of samples.csv."""
+
+    sequence: str
+    subject: str
+    first_row: int
+    num_frames: int
+    frames_per_second: float | None
+    label: str
+    onset: int | None = None
+    apex: int | None = None
+    offset: int | None = None
+    marks: str = ""  # where onset, apex and offset come from: "given", "estimated", empty: unknown
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """records/<shard>.json: proof that a shard is finished, and what it was made of."""
+
+    shard: int
+    first_row: int
+    samples: tuple[Sample, ...]  # with valid, reason, source_hash, modalities, alignment filled in
+    input_fingerprint: str  # sha256 over settings, rows and source hashes: unchanged means nothing to render again
+    files: dict[str, str]  # path relative to the cache -> sha256 of its bytes; a shard without any surface has no file
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """cache.json."""
+
+    dataset: str
+    licence: str  # one line to print beside every picture of these faces
+    class_names: tuple[str, ...]
+    settings: RenderSettings
+    store: str = "zarr"
+    format_version: int = FORMAT_VERSION
+    num_samples: int = 0
+    num_valid: int = 0
+    num_subjects: int = 0
+    num_sequences: int = 0
+    num_shards: int = 0
+    num_landmarks: int = 0
+    au_names: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
+    settings_fingerprint: str = ""
+    content_hash: str = ""  # over samples.csv, sequences.csv and every record: what embeddings are keyed by
+    file_hashes: dict[str, str] = field(default_factory=dict)  # small files of the cache -> sha256
+    software: dict[str, str] = field(default_factory=dict)
+    complete: bool = False
+
+    def arrays(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every array this cache holds."""
+        n, v, s = self.num_samples, len(self.settings.views), self.settings.size_px
+        shapes: dict[str, tuple[int, ...]] = {}
+        for modality in self.settings.modalities:
+            shapes[modality] = (n, v, s, s) if modality == "depth" else (n, v, s, s, 3)
+        if self.num_landmarks:
+            shapes["landmarks"] = (n, self.num_landmarks, 3)
+        shapes["scan_to_face"] = (n, 4, 4)
+        if self.au_names:
+            shapes["aus"] = (n, len(self.au_names))
+        if self.target_names:
+            shapes["targets"] = (n, len(self.target_names))
+        return shapes
+
+
+# text/<model>.h5. Attributes: model, pretrained,
+# weights_hash, image_tower_hash, logit_scale, random_weights, format_version.
+TEXT_DATASETS = {
+    "embeddings": ("float32", ("class", "prompt", "dim")),  # unit length; 0 where masked
+    "mask": ("bool", ("class", "prompt")),  # True = this prompt exists
+    "prompts": ("str", ("class", "prompt")),  # the cleaned text; empty where masked
+    "class_names": ("str", ("class",)),
+    "view": ("int16", ("class", "prompt")),  # optional: the view a prompt speaks of, -1 = any
+}
+
+_MODEL_FILE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def text_file_name(model: str) -> str:
+    """The name under text/ for a model's prompt embeddings: its name without what file systems dislike."""
+    return _MODEL_FILE.sub("-", model.rstrip("/").rsplit("/", 1)[-1]).strip("-.") + ".h5"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and fixed layout, so that equal values are equal bytes. Ends with a line feed."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def fingerprint(value: Any) -> str:
+    """sha256 of a value's canonical JSON; dataclasses count as their fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

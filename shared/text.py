@@ -1,0 +1,118 @@
+"""Prompt embeddings: what a text tower says of each class, as stored in text/<model>.h5."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shared.errors import CacheError
+from shared.schema import FORMAT_VERSION, TEXT_DATASETS
+from shared.storage import encode_hdf5_tables, hash_file, read_hdf5_tables, write_file
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """Unit-length prompt embeddings of one text tower.
+
+    embeddings f32 (C, K, d); mask bool (C, K), True where a prompt exists; prompts: C lists of K texts.
+    """
+
+    class_names: tuple[str, ...]
+    prompts: tuple[tuple[str, ...], ...]
+    embeddings: np.ndarray
+    mask: np.ndarray
+    model: str
+    pretrained: str  # the tag or file the weights came from; "none" = random weights
+    weights_hash: str  # sha256 of the whole model's weights
+    image_tower_hash: str  # sha256 of the image tower's weights: tells a trainer that the two towers belong together
+    logit_scale: float  # CLIP's learned scale s, as a factor (not its logarithm)
+    random_weights: bool
+
+    def __post_init__(self) -> None:
+        c, k = len(self.class_names), max((len(p) for p in self.prompts), default=0)
+        if self.embeddings.dtype != np.float32 or self.embeddings.ndim != 3 or self.embeddings.shape[:2] != (c, k):
+            raise CacheError(
+                f"embeddings must be float32 ({c}, {k}, d), found {self.embeddings.dtype} {self.embeddings.shape}"
+            )
+        if self.mask.dtype != bool or self.mask.shape != (c, k):
+            raise CacheError(f"mask must be bool ({c}, {k}), found {self.mask.dtype} {self.mask.shape}")
+        if not self.mask.any(axis=1).all():
+            without = [n for n, row in zip(self.class_names, self.mask, strict=True) if not row.any()]
+            raise CacheError(f"no prompt for class {', '.join(without)}; add one to the prompts file")
+        norms = np.linalg.norm(self.embeddings, axis=2)
+        if not np.allclose(norms[self.mask], 1, atol=1e-3):  # also refuses NaN
+            raise CacheError("embeddings are not of unit length; run `python -m preprocess prompts` again")
+
+    def select(self, class_names: Sequence[str]) -> TextEmbeddings:
+        """The same embeddings for some classes, in the given order."""
+        missing = [name for name in class_names if name not in self.class_names]
+        if missing:
+            raise CacheError(
+                f"no prompts for class {', '.join(missing)} (there are some for {', '.join(self.class_names)}); "
+                "add them to a prompts file and run `python -m preprocess prompts --prompts FILE`"
+            )
+        index = [self.class_names.index(name) for name in class_names]
+        return dataclasses.replace(
+            self,
+            class_names=tuple(class_names),
+            prompts=tuple(self.prompts[i] for i in index),
+            embeddings=self.embeddings[index],
+            mask=self.mask[index],
+        )
+
+
+def write_text_embeddings(path: Path, text: TextEmbeddings) -> None:
+    """Writes text/<model>.h5 and the sha256 beside it, in the layout of `sha256sum`."""
+    k = text.mask.shape[1]
+    tables = {
+        "embeddings": text.embeddings,
+        "mask": text.mask,
+        "prompts": np.array([[*p, *[""] * (k - len(p))] for p in text.prompts]),
+        "class_names": np.array(text.class_names),
+    }
+    attributes = {
+        name: getattr(text, name)
+        for name in ("model", "pretrained", "weights_hash", "image_tower_hash", "logit_scale", "random_weights")
+    }
+    digest = write_file(path, encode_hdf5_tables(tables, {**attributes, "format_version": FORMAT_VERSION}))
+    write_file(path.with_name(path.name + ".sha256"), f"{digest}  {path.name}\n".encode())
+
+
+def read_text_embeddings(path: Path) -> TextEmbeddings:
+    """Reads an HDF5 file that `python -m preprocess prompts` wrote.
+
+    Raises:
+        CacheError: missing, damaged, of another version, or not such a file.
+    """
+    if not path.is_file():
+        raise CacheError(f"{path}: no prompt embeddings here; make them with `python -m preprocess prompts`")
+    side = path.with_name(path.name + ".sha256")
+    if side.is_file() and side.read_bytes() != f"{hash_file(path)}  {path.name}\n".encode():
+        raise CacheError(f"{path}: does not match {side.name}; run `python -m preprocess prompts` again")
+    tables, attributes = read_hdf5_tables(path)
+    version = attributes.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CacheError(
+            f"{path}: prompt embeddings of format {version!r}, expected {FORMAT_VERSION}; run prompts again"
+        )
+    try:
+        return TextEmbeddings(
+            class_names=tuple(str(name) for name in tables["class_names"]),
+            prompts=tuple(tuple(str(p) for p in row if p) for row in tables["prompts"]),
+            embeddings=tables["embeddings"],
+            mask=tables["mask"].astype(bool),
+            model=str(attributes["model"]),
+            pretrained=str(attributes["pretrained"]),
+            weights_hash=str(attributes["weights_hash"]),
+            image_tower_hash=str(attributes["image_tower_hash"]),
+            logit_scale=float(attributes["logit_scale"]),
+            random_weights=bool(attributes["random_weights"]),
+        )
+    except KeyError as error:
+        raise CacheError(f"{path}: lacks {error} (expected {', '.join(TEXT_DATASETS)}); run prompts again") from error
+    except CacheError as error:
+        raise CacheError(f"{path}: {error}") from error
