@@ -1,0 +1,60 @@
+"""Where the cameras stand. Face frame: +x the subject's left, +y up, +z out of the face, mm, origin at the nose tip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.errors import FacetError
+from shared.schema import FIELD_OF_VIEW_MM, View
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """Orthographic cameras that turn about the origin.
+
+    world_to_view f64 (V, 3, 3): rows are the camera's right, up and toward-the-viewer axes in the face frame, so that view
+    z is larger for nearer surfaces. A pixel (row i, column j) of a size_px image looks at view
+    x = (j + 0.5 − size/2) · mm_per_px, y = (size/2 − i − 0.5) · mm_per_px.
+    """
+
+    views: tuple[View, ...]
+    world_to_view: np.ndarray
+
+
+def build_cameras(views: tuple[View, ...]) -> Cameras:
+    """Cameras for yaw and pitch angles: +yaw moves the camera toward the subject's left, +pitch up."""
+    rotations = []
+    for view in views:
+        yaw, pitch = np.deg2rad(view.yaw_deg), np.deg2rad(view.pitch_deg)
+        right = np.array([np.cos(yaw), 0.0, -np.sin(yaw)])
+        toward_viewer = np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
+        rotations.append([right, np.cross(toward_viewer, right), toward_viewer])
+    return Cameras(views, np.array(rotations))
+
+
+def pixel_centres_mm(size_px: int, samples_per_px: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """View x of the columns and view y of the rows, f64 (size_px · samples_per_px,) each, for a square image of the face."""
+    count = size_px * samples_per_px
+    offsets = (np.arange(count) + 0.5) * (FIELD_OF_VIEW_MM / count) - FIELD_OF_VIEW_MM / 2
+    return offsets, -offsets
+
+
+def parse_views(text: str) -> tuple[View, ...]:
+    """Views from the command line: "0,20,-20" are yaws; "0:15" is yaw 0 and pitch +15.
+
+    Raises:
+        FacetError: not numbers.
+    """
+    views = []
+    for item in text.split(","):
+        try:
+            yaw, _, pitch = item.strip().partition(":")
+            # + 0.0 turns "-0" into 0, so that equal views are equal settings
+            views.append(View(float(yaw) + 0.0, float(pitch or 0) + 0.0))
+        except ValueError as error:
+            raise FacetError(
+                f"--views {text!r}: expected yaw angles such as 0,20,-20 or yaw:pitch such as 0:15, found {item.strip()!r}"
+            ) from error
+    return tuple(views)
