@@ -106,13 +106,15 @@ def test_asymmetric_l_is_where_projection_puts_it(view: View) -> None:
 
 def test_yaw_moves_the_camera_to_the_subjects_left() -> None:
     """A bar on the subject's left cheek, behind the nose: from the left it comes to the middle, from the right it leaves."""
-    bar = make_quad([[65, -75, -70], [85, -75, -70], [85, 75, -70], [65, 75, -70]])
+    bar = make_quad([[55, -75, -70], [75, -75, -70], [75, 75, -70], [55, 75, -70]])
     columns = {}
     for yaw in (20, 0, -20):
         depth = render_views(bar, build_cameras((View(yaw),)), size_px=224).depth[0]
         columns[yaw] = np.nonzero(depth)[1].mean()
     assert columns[0] > 112  # the subject's left is on the right of the image
-    expected = {yaw: 112 + (75 * np.cos(np.deg2rad(yaw)) + 70 * np.sin(np.deg2rad(yaw))) / 0.9 for yaw in (20, 0, -20)}
+    expected = {
+        yaw: 111.5 + (65 * np.cos(np.deg2rad(yaw)) + 70 * np.sin(np.deg2rad(yaw))) / 0.9 for yaw in (20, 0, -20)
+    }
     assert columns == pytest.approx(expected, abs=0.6)
 
 
