@@ -40,8 +40,16 @@ CACHE_JSON = "cache.json"
 SAMPLES_CSV = "samples.csv"
 SEQUENCES_CSV = "sequences.csv"
 FAILURES_CSV = "failures.csv"
-FAILURE_COLUMNS = ("source", "sample_id", "reason")
 Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A row of failures.csv: a scan that is not valid, and why."""
+
+    source: str
+    sample_id: str
+    reason: str
 
 
 # --- cache.json and records ---

@@ -134,7 +134,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """A row of sequences.csv: one 4D recording, its frames being consecutive rows of samples.csv."""
+    """A row of sequences.csv: one 4D recording. Its frames are the rows of samples.csv that name it, ordered by `frame`."""
 
     sequence: str
     subject: str

@@ -97,6 +97,13 @@ def encode_shard(
     return encode(info, shard, checked)
 
 
+def shard_files(info: CacheInfo, shard: int) -> list[str]:
+    """Every file a shard can have, relative to the cache; those that would hold nothing are not written."""
+    if info.store == "hdf5":
+        return [f"{VIEWS_HDF5}/shard-{shard:05d}.h5"]
+    return [f"{VIEWS_ZARR}/{name}/c/{shard}" + "/0" * (len(shape) - 1) for name, shape in info.arrays().items()]
+
+
 def _create_zarr_array(group: Any, spec: ArraySpec, shape: tuple[int, ...]) -> Any:
     from zarr.codecs import BloscCodec, Crc32cCodec
 

@@ -1,0 +1,160 @@
+"""Which row each scan gets, and which shards must be rendered. Rows keep their place for ever."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from collections.abc import Sequence as AbstractSequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from preprocess.scan import DatasetReader, ScanRecord
+from preprocess.shards import ShardTask, hash_sources, shard_fingerprint, sources_untouched, stat_sources, write_stats
+from shared.cache import SAMPLES_CSV, num_shards, read_record, read_table, write_record
+from shared.errors import CacheError, FacetError
+from shared.schema import SHARD_ROWS, CacheInfo, Sample, Sequence, ShardRecord
+from shared.storage import hash_file, shard_files
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Row k is samples[k], made from scans[k] (None: the scan has vanished). Not yet valid: records say what became of it."""
+
+    samples: list[Sample]
+    scans: list[ScanRecord | None]
+
+    def task(
+        self, dataset: DatasetReader, root: Path, cache: Path, info: CacheInfo, shard: int, strict: bool
+    ) -> ShardTask:
+        rows = slice(shard * SHARD_ROWS, (shard + 1) * SHARD_ROWS)
+        return ShardTask(dataset, root, cache, info, shard, tuple(self.samples[rows]), tuple(self.scans[rows]), strict)
+
+
+def plan_rows(scans: AbstractSequence[ScanRecord], cache: Path) -> Plan:
+    """Rows of an existing cache in their order, then new scans in the order they were found.
+
+    Raises:
+        FacetError: two scans share a sample_id.
+        CacheError: the cache's row order is lost (samples.csv damaged).
+    """
+    found: dict[str, ScanRecord] = {}
+    for scan in scans:
+        if scan.sample_id in found:
+            raise FacetError(
+                f"{scan.source}: sample_id {scan.sample_id!r} is already {found[scan.sample_id].source}; make them unique"
+            )
+        found[scan.sample_id] = scan
+    samples: list[Sample] = []
+    rows: list[ScanRecord | None] = []
+    for old in _read_rows(cache):
+        scan_or_none = found.pop(old.sample_id, None)
+        rows.append(scan_or_none)
+        samples.append(old if scan_or_none is None else _sample_of(scan_or_none))
+    for scan in found.values():
+        rows.append(scan)
+        samples.append(_sample_of(scan))
+    return Plan(samples, rows)
+
+
+def _read_rows(cache: Path) -> list[Sample]:
+    if not (cache / SAMPLES_CSV).is_file() and not (cache / "records").is_dir():
+        return []
+    try:
+        return read_table(cache / SAMPLES_CSV, Sample)
+    except CacheError as error:
+        # The records hold the same rows: all of them together restore the table.
+        rows: list[Sample] = []
+        shard = 0
+        while (record := read_record(cache, shard)) is not None:
+            rows.extend(record.samples)
+            shard += 1
+        if rows and len(list((cache / "records").glob("*.json"))) == shard:
+            return rows
+        raise CacheError(
+            f"{error}; the order of its rows is lost, so render everything again with --overwrite"
+        ) from error
+
+
+def _sample_of(scan: ScanRecord) -> Sample:
+    return Sample(
+        sample_id=scan.sample_id,
+        subject=scan.subject,
+        sequence=scan.sequence,
+        frame=scan.frame,
+        label=scan.label,
+        intensity=scan.intensity,
+        task=scan.task,
+        source=scan.source,
+    )
+
+
+def find_unfinished(tasks: Iterable[ShardTask], *, repair: bool) -> Iterable[tuple[ShardTask, bool]]:
+    """Each task with whether its shard must be rendered: no record, changed inputs, or missing files.
+
+    A finished shard whose rows changed in words only (a label, a subject) gets its record rewritten here.
+
+    Args:
+        repair: also compare every file's bytes with its record.
+    """
+    for task in tasks:
+        yield task, not _is_finished(task, repair)
+
+
+def _is_finished(task: ShardTask, repair: bool) -> bool:
+    try:
+        record = read_record(task.cache, task.shard)
+    except CacheError:
+        return False  # a damaged record vouches for nothing
+    if record is None or len(record.samples) != len(task.samples):
+        return False
+    if not set(record.files) <= set(shard_files(task.info, task.shard)):
+        return False
+    for name, digest in record.files.items():
+        path = task.cache / name
+        if not path.is_file() or (repair and hash_file(path) != digest):
+            return False
+    if not sources_untouched(task, record.input_fingerprint):
+        stats = stat_sources(task.dataset, task.root, task.scans)
+        hashes = [hash_sources(task.dataset, task.root, scan) if scan else "" for scan in task.scans]
+        if "" in (h for h, scan in zip(hashes, task.scans, strict=True) if scan is not None):
+            return False
+        if shard_fingerprint(task.info, task.scans, hashes) != record.input_fingerprint:
+            return False
+        write_stats(task, record.input_fingerprint, stats)
+    _update_words(task, record)
+    return True
+
+
+def _update_words(task: ShardTask, record: ShardRecord) -> None:
+    samples = tuple(
+        dataclasses.replace(
+            planned,
+            source_hash=made.source_hash,
+            valid=made.valid,
+            reason=made.reason,
+            modalities=made.modalities,
+            alignment=made.alignment,
+        )
+        for planned, made in zip(task.samples, record.samples, strict=True)
+    )
+    if samples != record.samples:
+        write_record(task.cache, dataclasses.replace(record, samples=samples))
+
+
+def gather_sequences(samples: AbstractSequence[Sample], frames_per_second: float | None) -> list[Sequence]:
+    """One row a sequence, in the order of their first frames."""
+    rows: dict[str, list[int]] = {}
+    for row, sample in enumerate(samples):
+        if sample.sequence:
+            rows.setdefault(sample.sequence, []).append(row)
+    sequences = []
+    for name, members in rows.items():
+        first = min(members, key=lambda row: samples[row].frame or 0)
+        sequences.append(
+            Sequence(name, samples[first].subject, first, len(members), frames_per_second, samples[first].label)
+        )
+    return sequences
+
+
+def count_shards(plan: Plan) -> int:
+    return num_shards(len(plan.samples))

@@ -1,0 +1,225 @@
+"""Builds one shard of a cache: 64 scans from their files to encoded arrays and a record. Runs in worker processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.cameras import build_cameras
+from preprocess.scan import DatasetReader, ScanRecord
+from shared.cache import record_path, write_record
+from shared.errors import ScanError, describe_os_error
+from shared.schema import ARRAYS, SHARD_ROWS, CacheInfo, Sample, ShardRecord, canonical_json, fingerprint
+from shared.storage import encode_shard, shard_files, write_file
+
+FILE_GONE = "the scan is no longer in the data set's folder"
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """What a worker needs to build one shard. `scans` holds None where a row's scan has vanished from the data set."""
+
+    dataset: DatasetReader
+    root: Path
+    cache: Path
+    info: CacheInfo
+    shard: int
+    samples: tuple[Sample, ...]
+    scans: tuple[ScanRecord | None, ...]
+    strict: bool = False
+
+
+@dataclass
+class ShardResult:
+    """What happened: rows of the shard, scans that were read, failures as "source: reason", seconds spent in each stage."""
+
+    shard: int
+    num_samples: int
+    num_scans: int = 0
+    failures: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+def hash_sources(dataset: DatasetReader, root: Path, scan: ScanRecord) -> str:
+    """sha256 over the contents of every file a row is made from, missing ones counted as missing; "" if unreadable."""
+    digest = hashlib.sha256()
+    try:
+        for path in dataset.source_files(root, scan):
+            if not path.is_file():
+                digest.update(b"missing\n")
+                continue
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    except (OSError, ScanError):
+        return ""  # equals no record's hash: tried again at the next build
+    return digest.hexdigest()
+
+
+def shard_fingerprint(info: CacheInfo, scans: tuple[ScanRecord | None, ...], source_hashes: list[str]) -> str:
+    """What decides a shard's bytes: settings, and for each row the scan's place, options and file contents."""
+    rows = [
+        None if scan is None else [scan.sample_id, scan.source, scan.texture, scan.landmarks, scan.options, source_hash]
+        for scan, source_hash in zip(scans, source_hashes, strict=True)
+    ]
+    return fingerprint({"settings": info.settings_fingerprint, "rows": rows})
+
+
+# --- the builder's notes on file times: what spares a second build from reading every scan again ---
+
+
+def stat_path(cache: Path, shard: int) -> Path:
+    return cache / ".build" / f"times-{shard:05d}.json"
+
+
+def stat_sources(dataset: DatasetReader, root: Path, scans: tuple[ScanRecord | None, ...]) -> list[list[int]]:
+    """Size and modification time of every source file of a shard; [-1, -1] for a missing one."""
+    stats = []
+    for scan in scans:
+        for path in dataset.source_files(root, scan) if scan is not None else ():
+            try:
+                status = path.stat()
+                stats.append([status.st_size, status.st_mtime_ns])
+            except OSError:
+                stats.append([-1, -1])
+    return stats
+
+
+def sources_untouched(task: ShardTask, input_fingerprint: str) -> bool:
+    """Whether sizes and times of a shard's sources are those noted when the record with this fingerprint was written."""
+    try:
+        note = json.loads(stat_path(task.cache, task.shard).read_bytes())
+        return bool(note == [input_fingerprint, stat_sources(task.dataset, task.root, task.scans)])
+    except (OSError, ValueError, ScanError):
+        return False
+
+
+def write_stats(task: ShardTask, input_fingerprint: str, stats: list[list[int]]) -> None:
+    write_file(stat_path(task.cache, task.shard), canonical_json([input_fingerprint, stats]).encode())
+
+
+# --- building ---
+
+
+def build_shard(task: ShardTask) -> ShardResult:
+    """Renders a shard's scans, writes its files, then its record. A scan that fails leaves an invalid row with its reason.
+
+    Raises:
+        ScanError: with task.strict, at the first scan that fails.
+        OSError: the cache cannot be written (full disk, permissions).
+    """
+    result = ShardResult(task.shard, len(task.samples))
+    stats = stat_sources(task.dataset, task.root, task.scans)  # before reading: a file changed meanwhile is read again
+    arrays, present = _empty_arrays(task.info, len(task.samples))
+    samples, source_hashes = [], []
+    for row, (sample, scan) in enumerate(zip(task.samples, task.scans, strict=True)):
+        if scan is None:
+            samples.append(dataclasses.replace(_blank(sample), reason=FILE_GONE))
+            source_hashes.append("")
+            continue
+        started = time.perf_counter()
+        source_hash = hash_sources(task.dataset, task.root, scan)
+        result.seconds["hash"] += time.perf_counter() - started
+        source_hashes.append(source_hash)
+        sample = dataclasses.replace(_blank(sample), source_hash=source_hash)
+        try:
+            sample = _render_row(task, scan, sample, row, arrays, present, result.seconds)
+        except ScanError as error:
+            sample = dataclasses.replace(sample, reason=_relative(str(error), task.root))
+            result.failures.append(f"{sample.source}: {sample.reason}")
+            if task.strict:
+                raise ScanError(f"{task.root / sample.source}: {sample.reason} (stopped by --strict)") from error
+        result.num_scans += 1
+        samples.append(sample)
+
+    started = time.perf_counter()
+    files = encode_shard(task.info, task.shard, arrays, present)
+    result.seconds["compress"] += time.perf_counter() - started
+    started = time.perf_counter()
+    # The record goes first: from here to its rewriting the shard does not count.
+    record_path(task.cache, task.shard).unlink(missing_ok=True)
+    for name in shard_files(task.info, task.shard):
+        if name not in files:
+            (task.cache / name).unlink(missing_ok=True)
+    hashes = {name: write_file(task.cache / name, data) for name, data in files.items()}
+    input_fingerprint = shard_fingerprint(task.info, task.scans, source_hashes)
+    write_record(
+        task.cache,
+        ShardRecord(task.shard, task.shard * SHARD_ROWS, tuple(samples), input_fingerprint, hashes),
+    )
+    write_stats(task, input_fingerprint, stats)
+    result.seconds["write"] += time.perf_counter() - started
+    return result
+
+
+def _empty_arrays(info: CacheInfo, num_rows: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    arrays, present = {}, {}
+    for name, shape in info.arrays().items():
+        arrays[name] = np.full((num_rows, *shape[1:]), ARRAYS[name].fill, ARRAYS[name].dtype)
+        present[name] = np.zeros(num_rows, bool)
+    return arrays, present
+
+
+def _blank(sample: Sample) -> Sample:
+    return dataclasses.replace(sample, source_hash="", valid=False, reason="", modalities="", alignment="")
+
+
+def _relative(message: str, root: Path) -> str:
+    """A failure's reason as it goes into the cache: one line, no folder of this machine in it."""
+    return " ".join(message.replace(f"{root}/", "").replace(f"{root.resolve()}/", "").split())
+
+
+def _render_row(
+    task: ShardTask,
+    scan: ScanRecord,
+    sample: Sample,
+    row: int,
+    arrays: dict[str, np.ndarray],
+    present: dict[str, np.ndarray],
+    seconds: dict[str, float],
+) -> Sample:
+    from preprocess.align import align
+    from preprocess.render import render_views
+
+    settings = task.info.settings
+    started = time.perf_counter()
+    try:
+        mesh = task.dataset.read(task.root, scan)
+    except OSError as error:  # a read error concerns this scan alone
+        raise ScanError(describe_os_error(error)) from error
+    except MemoryError as error:
+        raise ScanError("needs more memory than there is") from error
+    read = time.perf_counter()
+    options = dict(scan.options)
+    aligned = align(
+        mesh,
+        landmark_groups=task.dataset.landmark_groups,
+        up=options.get("up", "y"),
+        facing=options.get("facing", "z"),
+        crop_radius_mm=settings.crop_radius_mm,
+    )
+    placed = time.perf_counter()
+    views = render_views(
+        aligned.mesh, build_cameras(settings.views), size_px=settings.size_px, supersampling=settings.supersampling
+    )
+    images = {"texture": views.texture, "normal": views.normal, "depth": views.depth}
+    held = [name for name in settings.modalities if images[name] is not None]
+    if not held:
+        raise ScanError(f"the scan has no texture, and {','.join(settings.modalities)} is all that was asked for")
+    for name in held:
+        arrays[name][row], present[name][row] = images[name], True
+    arrays["scan_to_face"][row], present["scan_to_face"][row] = aligned.scan_to_face, True
+    landmarks = aligned.mesh.landmarks_mm
+    if task.info.num_landmarks and landmarks is not None:
+        arrays["landmarks"][row, : len(landmarks)] = landmarks[: task.info.num_landmarks]
+        present["landmarks"][row] = True
+    seconds["read"] += read - started
+    seconds["align"] += placed - read
+    seconds["render"] += time.perf_counter() - placed
+    return dataclasses.replace(sample, valid=True, modalities="+".join(held), alignment=aligned.how)
