@@ -1,0 +1,161 @@
+"""Text prompts for each class and their embeddings by an open_clip text tower."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.errors import FacetError
+from shared.storage import first_line
+from shared.text import TextEmbeddings
+from shared.weights import TOWERS, hash_arrays, skip_unreachable_hub
+
+DEFAULT_PROMPTS = Path(__file__).with_name("prompts_default.txt")
+MAX_FILE_BYTES = 1 << 20
+
+
+def read_prompts(path: Path) -> dict[str, list[str]]:
+    """Prompts by class, from a text file: a line each, `class name: prompt`; # starts a comment line.
+
+    Texts are mended by ftfy (mis-decoded characters, odd quotes and spaces) and a prompt given twice counts once.
+
+    Raises:
+        FacetError: no such file, not text, a line without a colon, an empty prompt.
+    """
+    import ftfy
+
+    if not path.is_file():
+        raise FacetError(f"{path}: no such prompts file; lines are `class name: prompt`, see {DEFAULT_PROMPTS}")
+    data = path.read_bytes()
+    if len(data) > MAX_FILE_BYTES or b"\0" in data:
+        raise FacetError(f"{path}: not a prompts file (expected lines of text, at most 1 MiB)")
+    text = ftfy.fix_text(ftfy.guess_bytes(data)[0] if not _is_utf8(data) else data.decode("utf-8-sig"))
+    prompts: dict[str, list[str]] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        line = " ".join(line.split())
+        if not line or line.startswith("#"):
+            continue
+        class_name, colon, prompt = (part.strip() for part in line.partition(":"))
+        if not colon or not class_name or not prompt:
+            raise FacetError(f"{path}, line {number}: expected `class name: prompt`, found {line[:60]!r}")
+        known = prompts.setdefault(class_name, [])
+        if prompt not in known:
+            known.append(prompt)
+    if not prompts:
+        raise FacetError(f"{path}: holds no prompts; lines are `class name: prompt`")
+    return prompts
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def choose_prompts(prompts: dict[str, list[str]], class_names: Sequence[str], source: Path) -> dict[str, list[str]]:
+    """The prompts of a cache's classes, in the cache's order.
+
+    Raises:
+        FacetError: a class has no prompt.
+    """
+    missing = [name for name in class_names if name not in prompts]
+    if missing:
+        raise FacetError(
+            f"{source}: no prompt for class {', '.join(missing)}; add lines such as `{missing[0]}: a photo of …` "
+            "to a prompts file and give it with --prompts FILE"
+        )
+    return {name: prompts[name] for name in class_names}
+
+
+def encode_prompts(prompts: dict[str, list[str]], *, model: str, pretrained: str) -> TextEmbeddings:
+    """Embeds prompts with an open_clip model's own tokenizer and text tower, on the CPU.
+
+    Args:
+        prompts: class name → its prompts.
+        model: an open_clip model name, `local-dir:DIR`, or a configuration that ships (shared/towers).
+        pretrained: a weights tag of open_clip, a checkpoint file, or "none" for random weights (seed 0).
+    Raises:
+        FacetError: no such model or weights.
+    """
+    clip, tokenizer = _open_model(model, pretrained)  # imports open_clip, and torch with it
+    import torch
+
+    texts = [text for class_prompts in prompts.values() for text in class_prompts]
+    embedded = []
+    with torch.inference_mode():
+        for start in range(0, len(texts), 64):
+            embedded.append(clip.encode_text(tokenizer(texts[start : start + 64])).float())
+    vectors = torch.cat(embedded).numpy()
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    num_prompts = max(len(class_prompts) for class_prompts in prompts.values())
+    embeddings = np.zeros((len(prompts), num_prompts, vectors.shape[1]), np.float32)
+    mask = np.zeros(embeddings.shape[:2], bool)
+    place = 0
+    for label, class_prompts in enumerate(prompts.values()):
+        embeddings[label, : len(class_prompts)] = vectors[place : place + len(class_prompts)]
+        mask[label, : len(class_prompts)] = True
+        place += len(class_prompts)
+    state = {key: tensor.float().numpy() for key, tensor in clip.state_dict().items()}
+    image_tower = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
+    return TextEmbeddings(
+        class_names=tuple(prompts),
+        prompts=tuple(tuple(class_prompts) for class_prompts in prompts.values()),
+        embeddings=embeddings,
+        mask=mask,
+        model=model,
+        pretrained=pretrained,
+        weights_hash=hash_arrays(state),
+        image_tower_hash=hash_arrays(image_tower),
+        logit_scale=float(clip.logit_scale.detach().exp()),
+        random_weights=pretrained == "none",
+    )
+
+
+def _open_model(model: str, pretrained: str) -> tuple[Any, Any]:
+    skip_unreachable_hub()
+    import open_clip
+    import torch
+
+    open_clip.add_model_config(TOWERS)
+    if model.startswith("local-dir:"):
+        folder = Path(model.removeprefix("local-dir:"))
+        if not (folder / "open_clip_config.json").is_file():
+            raise FacetError(f"{folder}: not an open_clip model folder (no open_clip_config.json)")
+    elif not model.startswith("hf-hub:") and model not in open_clip.list_models():
+        raise FacetError(
+            f"--model {model!r}: open_clip knows no such model; for example ViT-B-16, facet-tiny (small, for a CPU), "
+            "or local-dir:DIR for a folder with open_clip_config.json and weights"
+        )
+    random = pretrained == "none"
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if not random and ":" not in model and not Path(pretrained).is_file() and pretrained not in tags:
+        raise FacetError(
+            f"--pretrained {pretrained!r}: neither a checkpoint file nor a weights tag of {model}"
+            + (f" (it has {', '.join(tags)})" if tags else " (it has none)")
+            + "; `none` is random weights"
+        )
+    torch.manual_seed(0)
+    logging.disable(logging.ERROR)  # open_clip's running commentary; what matters reaches the user as one line below
+    try:
+        clip = open_clip.create_model(
+            model,
+            pretrained=None if random or ":" in model else pretrained,
+            load_weights=not random,
+            require_pretrained=not random,
+        )
+        tokenizer = open_clip.get_tokenizer(model)
+    except Exception as error:
+        raise FacetError(
+            f"the weights {pretrained!r} of {model} cannot be loaded ({first_line(error)}); where there is no network, fetch "
+            "them elsewhere and give --pretrained FILE, or --model local-dir:DIR for a folder with open_clip_config.json and "
+            "weights; --pretrained none takes random weights"
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
+    return clip.eval(), tokenizer
