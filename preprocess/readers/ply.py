@@ -1,0 +1,218 @@
+"""Stanford PLY, ASCII and binary, read here: Open3D 0.20 drops texture coordinates and crashes on damaged files.
+
+Layout after Greg Turk, "The PLY Polygon File Format" (1994); texture names and coordinates as MeshLab writes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.mesh import Mesh
+from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32
+from preprocess.readers.image import read_image
+from preprocess.readers.polygons import fan_triangulation
+from preprocess.readers.references import find_beside
+from shared.errors import ScanError
+
+_TYPES = {
+    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4", "double": "f8",
+    "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8",
+}  # fmt: skip
+_BYTE_ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+_UV_NAMES = (("s", "t"), ("u", "v"), ("texture_u", "texture_v"))
+_CUT = "the file is cut off or garbled; copy it again"
+_MAX_CORNERS = 64  # of a face
+
+
+@dataclass(frozen=True)
+class _Property:
+    name: str
+    dtype: str
+    count_dtype: str = ""  # not empty: a list
+
+
+@dataclass
+class _Element:
+    name: str
+    count: int
+    properties: list[_Property] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Header:
+    byte_order: str  # empty: ASCII
+    elements: list[_Element]
+    texture_name: str
+    num_bytes: int
+
+
+def read_ply(path: Path, *, texture: Path | None = None) -> Mesh:
+    """Reads a PLY file with its vertex colours, texture coordinates (a vertex's or a corner's) and texture.
+
+    The texture is the one that `comment TextureFile` names, in the file's own folder or below, or another one.
+
+    Raises:
+        ScanError: missing, cut off, garbled, a count that the file cannot hold, no faces, an index without its vertex.
+    """
+    data = read_bytes(path)
+    try:
+        header = _read_header(data)
+        mesh = _build_mesh(_read_elements(data[header.num_bytes :], header))
+    except (ScanError, ValueError) as error:
+        raise ScanError(f"{path}: {error}") from error
+    if mesh.uv is not None:
+        texture = texture or find_beside(path, header.texture_name)
+    return replace(mesh, texture=read_image(texture)) if texture and mesh.uv is not None else mesh
+
+
+def find_ply_texture(path: Path) -> Path | None:
+    """The image that the file's `comment TextureFile` names, where it stands in its folder or below."""
+    try:
+        return find_beside(path, _read_header(read_bytes(path)).texture_name)
+    except ScanError:
+        return None
+
+
+def _read_header(data: bytes) -> _Header:
+    end = data.find(b"end_header", 0, 1 << 16)
+    if not data.startswith(b"ply") or end < 0:
+        raise ScanError(f"expected a header from `ply` to `end_header`; {_CUT}")
+    newline = data.find(b"\n", end)
+    elements: list[_Element] = []
+    byte_order, texture_name = None, ""
+    for line in data[:end].decode("latin-1").splitlines()[1:]:
+        words = line.split()
+        try:
+            if words[:1] == ["format"]:
+                byte_order = _BYTE_ORDERS[words[1]]
+            elif words[:2] == ["comment", "TextureFile"]:
+                texture_name = texture_name or " ".join(words[2:]).encode("latin-1").decode("utf-8", "replace")
+            elif words[:1] == ["element"]:
+                elements.append(_Element(words[1], int(words[2])))
+                if elements[-1].count < 0:
+                    raise ValueError
+            elif words[:2] == ["property", "list"]:
+                elements[-1].properties.append(_Property(words[4], _TYPES[words[3]], _TYPES[words[2]]))
+            elif words[:1] == ["property"]:
+                elements[-1].properties.append(_Property(words[2], _TYPES[words[1]]))
+        except (KeyError, IndexError, ValueError):
+            raise ScanError(f"cannot read the header line {line[:80]!r}; {_CUT}") from None
+    if byte_order is None or newline < 0:
+        raise ScanError(f"the header lacks its format or its end; {_CUT}")
+    return _Header(byte_order, elements, texture_name, newline + 1)
+
+
+# Property → (count,) values; a list property: all its values in one row, and their numbers under "<name> sizes".
+_Columns = dict[str, np.ndarray]
+
+
+def _read_elements(body: bytes, header: _Header) -> dict[str, _Columns]:
+    """The elements up to the faces; what follows is not needed."""
+    order = header.byte_order
+    if not order:  # an ASCII file is read as a binary one, all of whose numbers are float64
+        body, order = parse_numbers(body, np.float64).tobytes(), "="
+    result: dict[str, _Columns] = {}
+    place = 0
+    for element in header.elements:
+        properties = [
+            _Property(
+                p.name,
+                order + (p.dtype if header.byte_order else "f8"),
+                p.count_dtype and order + (p.count_dtype if header.byte_order else "f8"),
+            )
+            for p in element.properties
+        ]
+        smallest = sum(np.dtype(p.count_dtype or p.dtype).itemsize for p in properties)
+        if element.count * max(smallest, 1) > len(body) - place:
+            raise ScanError(f"the header promises {element.count} × {element.name}, more than the file holds; {_CUT}")
+        columns, place = _read_element(body, place, properties, element.count)
+        result[element.name] = columns
+        if element.name == "face":
+            break
+    return result
+
+
+def _read_element(body: bytes, place: int, properties: list[_Property], count: int) -> tuple[_Columns, int]:
+    """Rows that are all laid out alike, as those of triangles are, are read at once; others one after another."""
+    columns, _ = _walk_rows(body, place, properties, min(count, 1))
+    row = np.dtype(
+        [
+            f
+            for i, p in enumerate(properties)
+            for f in (
+                [(f"{i} size", p.count_dtype), (f"{i}", p.dtype, (len(columns[p.name]),))]
+                if p.count_dtype
+                else [(f"{i}", p.dtype)]
+            )
+        ]
+    )
+    if count < 2 or place + row.itemsize * count > len(body):
+        return _walk_rows(body, place, properties, count)
+    table = np.frombuffer(body, row, count, place)
+    for i, p in enumerate(properties):
+        if p.count_dtype:
+            sizes = table[f"{i} size"]
+            if (sizes != len(columns[p.name])).any():
+                return _walk_rows(body, place, properties, count)
+            columns[f"{p.name} sizes"] = sizes.astype(np.int64)
+        columns[p.name] = table[f"{i}"].reshape(-1)
+    return columns, place + row.itemsize * count
+
+
+def _walk_rows(body: bytes, place: int, properties: list[_Property], count: int) -> tuple[_Columns, int]:
+    values: dict[str, list[np.ndarray]] = {p.name: [] for p in properties}
+    try:
+        for _ in range(count):
+            for p in properties:
+                size = 1
+                if p.count_dtype:
+                    size = int(np.frombuffer(body, p.count_dtype, 1, place)[0])
+                    place += np.dtype(p.count_dtype).itemsize
+                    if not 0 <= size <= _MAX_CORNERS:
+                        raise ScanError(f"a face with {size} entries, expected at most {_MAX_CORNERS}; {_CUT}")
+                values[p.name].append(np.frombuffer(body, p.dtype, size, place))
+                place += size * np.dtype(p.dtype).itemsize
+    except (ValueError, OverflowError):  # beyond the end, or a count that is NaN
+        raise ScanError(f"ends within its rows; {_CUT}") from None
+    columns = {p.name: np.concatenate(values[p.name] or [np.empty(0, p.dtype)]) for p in properties}
+    sizes = {
+        f"{p.name} sizes": np.array([len(v) for v in values[p.name]], np.int64) for p in properties if p.count_dtype
+    }
+    return columns | sizes, place
+
+
+def _build_mesh(elements: dict[str, _Columns]) -> Mesh:
+    vertex, face = elements.get("vertex", {}), elements.get("face", {})
+    if not {"x", "y", "z"} <= vertex.keys():
+        raise ScanError("no vertices with x, y and z; export the scan again")
+    vertices = np.stack([vertex[name].astype(np.float64) for name in "xyz"], axis=1)
+    name = "vertex_indices" if "vertex_indices" in face else "vertex_index"
+    if f"{name} sizes" not in face or not len(face[name]):
+        raise ScanError(f"no faces ({len(vertices)} points); export the scan as a surface")
+    corners, sizes = face[name], face[f"{name} sizes"]
+    if not (corners >= 0).all() or corners.max() >= len(vertices):
+        raise ScanError(f"a face names a vertex outside 0…{len(vertices) - 1}; {_CUT}")
+    corners = corners.astype(np.int64)
+    fan = fan_triangulation(sizes)
+    uv = None
+    if np.array_equal(face.get("texcoord sizes", ()), 2 * sizes):
+        uv = to_float32(face["texcoord"].reshape(-1, 2)[fan])
+    for u, v in _UV_NAMES:
+        if uv is None and u in vertex and v in vertex:
+            uv = to_float32(np.stack([vertex[u], vertex[v]], axis=1)[corners[fan]])
+    return Mesh(to_float32(vertices), corners[fan].astype(np.int32), uv, colors=_colors(vertex))
+
+
+def _colors(vertex: _Columns) -> np.ndarray | None:
+    for prefix in ("", "diffuse_"):
+        names = [prefix + name for name in ("red", "green", "blue")]
+        if all(name in vertex for name in names):
+            columns = np.stack([vertex[name] for name in names], axis=1).astype(np.float64)
+            if not np.isfinite(columns).all():
+                raise ScanError(f"a vertex colour is not finite; {_CUT}")
+            is_fraction = vertex[names[0]].dtype.kind == "f" and columns.max(initial=0) <= 1
+            return np.rint(np.clip(columns * (255 if is_fraction else 1), 0, 255)).astype(np.uint8)
+    return None

@@ -1,0 +1,68 @@
+"""Any mesh file by its name's ending."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from preprocess.mesh import Mesh
+from preprocess.readers.file_bytes import read_bytes
+from preprocess.readers.image import read_image
+from preprocess.readers.obj import find_material_files, find_obj_texture, read_obj
+from preprocess.readers.off import read_off
+from preprocess.readers.open3d_mesh import read_open3d
+from preprocess.readers.ply import find_ply_texture, read_ply
+from preprocess.readers.references import find_beside
+from preprocess.readers.vrml import read_vrml
+from shared.errors import ScanError
+
+MESH_SUFFIXES = (".obj", ".ply", ".stl", ".glb", ".off", ".wrl")
+
+
+def read_surface(path: Path, *, texture: Path | None = None) -> Mesh:
+    """Reads a mesh in the coordinates of its file, with the texture it names or with another one.
+
+    Raises:
+        ScanError: another ending, or whatever is wrong with the file or its texture.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".obj":
+        return read_obj(path, texture=texture)
+    if suffix == ".ply":
+        return read_ply(path, texture=texture)
+    if suffix in (".stl", ".glb"):
+        return read_open3d(path, texture=texture)
+    if suffix == ".off":
+        return read_off(path)
+    if suffix == ".wrl":
+        return read_textured_vrml(path, texture=texture)
+    raise ScanError(f"{path}: unknown ending {suffix!r}, expected one of {', '.join(MESH_SUFFIXES)}; convert it")
+
+
+def read_textured_vrml(path: Path, *, texture: Path | None = None) -> Mesh:
+    """A VRML file with its texture: the given image, else the one it names, where that stands in its folder or below."""
+    scan = read_vrml(path)
+    if texture is None and scan.texture_name:
+        texture = find_beside(path, scan.texture_name)
+    return replace(scan.mesh, texture=read_image(texture)) if texture and scan.mesh.uv is not None else scan.mesh
+
+
+def find_surface_files(path: Path) -> list[Path]:
+    """The mesh file and every file it draws on (materials, texture), as far as they are there; for hashing.
+
+    Raises:
+        ScanError: the mesh file is missing or cannot be read.
+    """
+    suffix = path.suffix.lower()
+    files: list[Path] = [path]
+    texture = None
+    if suffix == ".obj":
+        data = read_bytes(path)
+        files += find_material_files(path, data)
+        texture = find_obj_texture(path, data)
+    elif suffix == ".ply":
+        texture = find_ply_texture(path)
+    elif suffix == ".wrl":
+        name = read_vrml(path).texture_name
+        texture = find_beside(path, name) if name else None
+    return [*files, texture] if texture else files
