@@ -222,6 +222,14 @@ class Cache:
     def arrays(self) -> ArrayReader:
         return open_arrays(self.path, self.info)
 
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {sample.sample_id: row for row, sample in enumerate(self.samples)}
+
+    def row_of(self, sample: Sample) -> int:
+        """The row that holds a sample's images."""
+        return self._rows[sample.sample_id]
+
     def text_files(self) -> list[Path]:
         return sorted((self.path / "text").glob("*.h5"))
 

@@ -1,0 +1,206 @@
+"""Contact sheets: pictures of cached samples on one page, with names, labels and the data set's licence line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from shared.cache import Cache
+from shared.errors import CacheError, FacetError
+from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, Sample
+from shared.storage import write_file
+
+TILE_PX = 150
+GAP_PX = 6
+BACKGROUND, INK, FAINT = (250, 250, 248), (30, 30, 30), (120, 120, 120)
+MAX_SUBJECTS = 8
+# Depth in pictures: nose tip white, 90 mm behind it black.
+DEPTH_RANGE_MM = (-90.0, 0.0)
+# Relief: a light from the upper left, in the camera frame.
+LIGHT = np.array([-0.4, 0.5, 0.77])
+
+
+def write_sheet(cache: Cache, path: Path, *, subject: str | None = None, sample_id: str | None = None) -> None:
+    """Writes a contact sheet as PNG.
+
+    Without a choice: some subjects × all classes, front view, then one sample in every view and modality. With a subject:
+    all of its classes and intensities. With a sample: that sample in every view and modality.
+
+    Raises:
+        FacetError: no such subject or sample, or the file is not named .png.
+    """
+    if path.suffix.lower() != ".png":
+        raise FacetError(f"--sheet {path}: expected a name that ends in .png")
+    if sample_id is not None:
+        chosen = [s for s in cache.samples if s.sample_id == sample_id]
+        if not chosen:
+            raise FacetError(f"--sample {sample_id}: no such sample in {cache.path}; see samples.csv")
+        if not chosen[0].valid:
+            raise FacetError(f"--sample {sample_id}: is not valid: {chosen[0].reason}")
+        blocks = [_sample_block(cache, chosen[0], tile=224)]
+    elif subject is not None:
+        blocks = [_subject_block(cache, subject)]
+    else:
+        blocks = _overview_blocks(cache)
+    image = _stack(blocks, title=f"{cache.info.dataset} · {cache.info.num_valid} scans", foot=cache.info.licence)
+    write_file(path, _png(image))
+
+
+def picture_of(cache: Cache, sample: Sample, modality: str, view: int) -> np.ndarray:
+    """One cached image as people look at it, u8 (H, W, 3): normals as lit relief, depth as brightness."""
+    pixels = cache.arrays.read(modality, [cache.row_of(sample)])[0, view]
+    if modality == "texture":
+        surface = pixels.any(-1)
+        return np.where(surface[..., None], pixels, BACKGROUND).astype(np.uint8)
+    if modality == "normal":
+        surface = pixels.any(-1)
+        n = (pixels.astype(np.float32) - 128) / 127
+        grey = np.clip(40 + 205 * np.clip(n @ LIGHT.astype(np.float32), 0, 1), 0, 255)
+    else:
+        surface = pixels > 0
+        z_mm = (pixels.astype(np.float32) - DEPTH_ZERO) * DEPTH_STEP_MM
+        near, far = DEPTH_RANGE_MM[1], DEPTH_RANGE_MM[0]
+        grey = 30 + 225 * np.clip((z_mm - far) / (near - far), 0, 1)
+    return np.where(surface[..., None], grey[..., None], BACKGROUND).astype(np.uint8)
+
+
+def _overview_blocks(cache: Cache) -> list[Image.Image]:
+    by_class = _spread(sorted({s.subject for s in cache.samples if s.valid and s.label}), MAX_SUBJECTS)
+    columns = [name for name in cache.info.class_names if any(s.valid and s.label == name for s in cache.samples)]
+    rows = []
+    for subject in by_class:
+        best = {
+            name: _clearest([s for s in cache.samples if s.subject == subject and s.label == name]) for name in columns
+        }
+        rows.append((subject, [(best[name], "") for name in columns]))
+    blocks = [_grid(cache, rows, columns)] if rows else []
+    samples = [sample for _, row in rows for sample, _ in row if sample] or [s for s in cache.samples if s.valid]
+    if not samples:
+        raise CacheError(f"{cache.path}: holds no valid sample to show")
+    # a textured one shows most
+    shown = max(samples, key=lambda s: (len(s.modalities), s.label == "surprise"))
+    return [*blocks, _sample_block(cache, shown, tile=TILE_PX)]
+
+
+def _subject_block(cache: Cache, subject: str) -> Image.Image:
+    mine = [s for s in cache.samples if s.subject == subject and s.valid]
+    if not mine:
+        some = ", ".join(sorted({s.subject for s in cache.samples if s.valid})[:5])
+        raise FacetError(f"--subject {subject}: no valid sample of that subject in {cache.path}; there are {some} …")
+    labels = [name for name in (*cache.info.class_names, "") if any(s.label == name for s in mine)]
+    rows = []
+    for label in labels:
+        picked = _spread([s for s in mine if s.label == label], 8)
+        rows.append(
+            (label or "no label", [(s, s.intensity or (f"frame {s.frame}" if s.sequence else "")) for s in picked])
+        )
+    return _grid(cache, rows, [])
+
+
+def _clearest(samples: Sequence[Sample]) -> Sample | None:
+    """The most intense scan of a class, or the middle of a sequence, where its apex is."""
+    valid = [s for s in samples if s.valid]
+    if not valid:
+        return None
+    if valid[0].sequence:
+        first = [s for s in valid if s.sequence == valid[0].sequence]
+        return first[len(first) // 2]
+    return max(valid, key=lambda s: s.intensity)
+
+
+def _spread(items: list, count: int) -> list:
+    """At most `count` items, evenly over the list."""
+    if len(items) <= count:
+        return items
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def _grid(cache: Cache, rows: list[tuple[str, list[tuple[Sample | None, str]]]], columns: list[str]) -> Image.Image:
+    front = min(
+        range(len(cache.info.settings.views)),
+        key=lambda i: abs(cache.info.settings.views[i].yaw_deg) + abs(cache.info.settings.views[i].pitch_deg),
+    )
+    margin, head, caption = 84, 26 if columns else 6, 16
+    width = margin + max(len(row) for _, row in rows) * (TILE_PX + GAP_PX)
+    image = Image.new("RGB", (width, head + len(rows) * (TILE_PX + caption + GAP_PX)), BACKGROUND)
+    draw = ImageDraw.Draw(image)
+    for column, name in enumerate(columns):
+        draw.text((margin + column * (TILE_PX + GAP_PX) + TILE_PX // 2, 4), name, INK, _font(15), anchor="ma")
+    for r, (name, row) in enumerate(rows):
+        top = head + r * (TILE_PX + caption + GAP_PX)
+        draw.text((margin - 8, top + TILE_PX // 2), name, INK, _font(14), anchor="rm")
+        for c, (sample, note) in enumerate(row):
+            if sample is None:
+                continue
+            modality = sample.modalities.split("+")[0]
+            left = margin + c * (TILE_PX + GAP_PX)
+            image.paste(_tile(picture_of(cache, sample, modality, front), TILE_PX), (left, top))
+            draw.text((left + TILE_PX // 2, top + TILE_PX + 1), note or sample.sample_id, FAINT, _font(11), anchor="ma")
+    return image
+
+
+def _sample_block(cache: Cache, sample: Sample, tile: int) -> Image.Image:
+    views, modalities = cache.info.settings.views, sample.modalities.split("+")
+    margin, head = 84, 44
+    width = margin + len(views) * (tile + GAP_PX)
+    image = Image.new("RGB", (width, head + len(modalities) * (tile + GAP_PX)), BACKGROUND)
+    draw = ImageDraw.Draw(image)
+    about = [sample.sample_id, sample.label or "no label", sample.intensity, f"aligned by {sample.alignment}"]
+    draw.text((margin, 2), " · ".join(text for text in about if text), INK, _font(14))
+    for column, view in enumerate(views):
+        text = f"yaw {view.yaw_deg:+g}°" + (f", pitch {view.pitch_deg:+g}°" if view.pitch_deg else "")
+        draw.text((margin + column * (tile + GAP_PX) + tile // 2, 24), text, FAINT, _font(13), anchor="ma")
+    for row, modality in enumerate(modalities):
+        top = head + row * (tile + GAP_PX)
+        draw.text((margin - 8, top + tile // 2), modality, INK, _font(14), anchor="rm")
+        for column in range(len(views)):
+            tile_image = _tile(picture_of(cache, sample, modality, column), tile)
+            image.paste(tile_image, (margin + column * (tile + GAP_PX), top))
+    return image
+
+
+def _stack(blocks: list[Image.Image], *, title: str, foot: str) -> Image.Image:
+    width = max(block.width for block in blocks) + 2 * GAP_PX
+    lines = _wrap(foot, _font(12), width - 24)
+    height = 40 + sum(block.height + 14 for block in blocks) + 16 * len(lines) + 8
+    image = Image.new("RGB", (width, height), BACKGROUND)
+    draw = ImageDraw.Draw(image)
+    draw.text((12, 8), title, INK, _font(18))
+    top = 40
+    for block in blocks:
+        image.paste(block, (GAP_PX, top))
+        top += block.height + 14
+    for line in lines:
+        draw.text((12, top), line, FAINT, _font(12))
+        top += 16
+    return image
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _tile(pixels: np.ndarray, size: int) -> Image.Image:
+    return Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _png(image: Image.Image) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
