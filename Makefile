@@ -1,0 +1,32 @@
+# make help lists the targets. Python 3.11 or later; everything goes into .venv/.
+PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+BIN := .venv/bin
+DEMO := data_cache/demo
+
+.PHONY: help setup demo test lint clean-demo
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: .venv/.ready ## make .venv and install what both stages need (once)
+
+.venv/.ready: requirements.txt requirements-dev.txt .ci/setup
+	@.ci/setup "$(PYTHON)" requirements-dev.txt
+
+demo: setup ## synthetic scans -> cache -> trained model, tested on unseen subjects (about 4 minutes)
+	$(BIN)/python -m preprocess synth bu3dfe --out $(DEMO)/scans --subjects 30
+	$(BIN)/python -m preprocess build bu3dfe --root $(DEMO)/scans --cache $(DEMO)/cache --size 96
+	$(BIN)/python -m preprocess prompts --cache $(DEMO)/cache --model facet-tiny --pretrained none
+	$(BIN)/python -m preprocess inspect $(DEMO)/cache --sheet $(DEMO)/contact-sheet.png
+	$(BIN)/python -m train fit --cache $(DEMO)/cache --out $(DEMO)/run --folds 5 --fold 0
+
+clean-demo: ## remove what the demo wrote, to run it again from the start
+	rm -rf $(DEMO)
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint ## ruff, mypy and pytest
+	$(BIN)/python -m pytest
