@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     prompts.add_argument(
         "--pretrained",
         metavar="TAG|FILE|none",
-        help=f"weights: open_clip's tag, a checkpoint file, or none = random (default {DEFAULT_PRETRAINED} for {DEFAULT_MODEL})",
+        help=f"weights: open_clip's tag, a file, or none = random (default {DEFAULT_PRETRAINED} for {DEFAULT_MODEL})",
     )
     prompts.add_argument(
         "--prompts", type=Path, metavar="FILE", help="your own: lines `class name: prompt` (default: built in)"

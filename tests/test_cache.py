@@ -1,0 +1,164 @@
+"""Tables, signed JSON and text embeddings: round trips, and every single flipped byte noticed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.cache import (
+    encode_table,
+    read_info,
+    read_record,
+    read_signed_json,
+    read_table,
+    record_path,
+    write_info,
+    write_record,
+    write_signed_json,
+)
+from shared.errors import CacheError
+from shared.schema import CacheInfo, RenderSettings, Sample, ShardRecord, View, text_file_name
+from shared.text import TextEmbeddings, read_text_embeddings, write_text_embeddings
+
+WORDS = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=12)
+SAMPLES = st.builds(
+    Sample,
+    sample_id=WORDS, subject=WORDS, sequence=WORDS, frame=st.none() | st.integers(0, 10**6), label=WORDS, intensity=WORDS,
+    task=WORDS, source=WORDS, source_hash=WORDS, valid=st.booleans(), reason=WORDS, modalities=WORDS, alignment=WORDS,
+)  # fmt: skip
+
+
+@given(rows=st.lists(SAMPLES, max_size=5))
+def test_tables_survive_commas_quotes_and_any_word(
+    rows: list[Sample], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("table") / "samples.csv"
+    path.write_bytes(encode_table(Sample, rows))
+    assert read_table(path, Sample) == rows
+
+
+def test_tables_refuse_other_columns_and_bad_fields(tmp_path: Path) -> None:
+    path = tmp_path / "samples.csv"
+    with pytest.raises(CacheError, match="missing"):
+        read_table(path, Sample)
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(CacheError, match="expected columns sample_id,subject"):
+        read_table(path, Sample)
+    sample = Sample("a", "s", "", None, "", "", "", "f.obj")
+    path.write_bytes(encode_table(Sample, [sample]).replace(b",0,", b",maybe,"))
+    with pytest.raises(CacheError, match="row 2 cannot be read"):
+        read_table(path, Sample)
+
+
+def make_info() -> CacheInfo:
+    return CacheInfo(
+        "bu3dfe", "licence — line", ("anger", "fear"), RenderSettings(views=(View(0), View(5, -3))), complete=True
+    )
+
+
+def test_every_flipped_byte_of_a_signed_file_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_signed_json(path, {"name": "é", "rows": [1, 2.5, None, True]})
+    whole = path.read_bytes()
+    assert read_signed_json(path) == {"name": "é", "rows": [1, 2.5, None, True]}
+    for place in range(len(whole)):
+        for flip in (1, 32, 128):
+            damaged = bytearray(whole)
+            damaged[place] ^= flip
+            path.write_bytes(damaged)
+            with pytest.raises(CacheError):
+                read_signed_json(path)
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        with pytest.raises(CacheError):
+            read_signed_json(path)
+
+
+def test_cache_json_round_trip_and_another_version_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="no cache here"):
+        read_info(tmp_path)
+    write_info(tmp_path, make_info())
+    assert read_info(tmp_path) == make_info()
+    newer = dataclasses.replace(make_info(), format_version=99)
+    write_info(tmp_path, newer)
+    with pytest.raises(CacheError, match="version 99, this program reads 1"):
+        read_info(tmp_path)
+
+
+def test_records_round_trip_and_never_name_files_outside(tmp_path: Path) -> None:
+    sample = Sample("a", "s", "", None, "fear", "01", "", "f.obj", "ab", True, "", "normal", "geometry")
+    record = ShardRecord(3, 192, (sample,), "f" * 64, {"views.zarr/x": "0" * 64})
+    assert read_record(tmp_path, 3) is None
+    write_record(tmp_path, record)
+    assert read_record(tmp_path, 3) == record
+    for evil in ("../../etc/passwd", "/etc/passwd", "views.zarr/../../x"):
+        write_record(tmp_path, dataclasses.replace(record, files={evil: ""}))
+        with pytest.raises(CacheError, match="outside the cache"):
+            read_record(tmp_path, 3)
+    record_path(tmp_path, 3).write_text('{"checksum": 1}')
+    with pytest.raises(CacheError, match="checksum"):
+        read_record(tmp_path, 3)
+
+
+def make_text(num_prompts: tuple[int, ...] = (2, 3), dim: int = 8) -> TextEmbeddings:
+    rng = np.random.default_rng(0)
+    mask = np.arange(max(num_prompts))[None, :] < np.array(num_prompts)[:, None]
+    embeddings = rng.normal(size=(*mask.shape, dim)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=2, keepdims=True)
+    embeddings[~mask] = 0
+    return TextEmbeddings(
+        class_names=tuple(f"class{i}" for i in range(len(num_prompts))),
+        prompts=tuple(tuple(f"prompt {i} {k} „ü“" for k in range(n)) for i, n in enumerate(num_prompts)),
+        embeddings=embeddings, mask=mask, model="m", pretrained="none", weights_hash="w", image_tower_hash="i",
+        logit_scale=14.3, random_weights=True,
+    )  # fmt: skip
+
+
+def test_text_embeddings_round_trip_and_flipped_bytes(tmp_path: Path) -> None:
+    text = make_text()
+    path = tmp_path / "text" / "m.h5"
+    write_text_embeddings(path, text)
+    found = read_text_embeddings(path)
+    assert (found.embeddings == text.embeddings).all()
+    assert dataclasses.replace(found, embeddings=text.embeddings, mask=text.mask) == dataclasses.replace(text)
+    whole = path.read_bytes()
+    for place in np.random.default_rng(0).integers(0, len(whole), 50):
+        damaged = bytearray(whole)
+        damaged[place] ^= 4
+        path.write_bytes(damaged)
+        with pytest.raises(CacheError, match="does not match"):
+            read_text_embeddings(path)
+
+
+def test_text_embeddings_select_and_refuse() -> None:
+    text = make_text()
+    assert text.select(["class1"]).prompts == (text.prompts[1],)
+    assert (text.select(["class1", "class0"]).embeddings == text.embeddings[::-1]).all()
+    with pytest.raises(CacheError, match="no prompts for class nope"):
+        text.select(["nope"])
+    with pytest.raises(CacheError, match="unit length"):
+        dataclasses.replace(text, embeddings=text.embeddings * 2)
+    with pytest.raises(CacheError, match="no prompt for class class1"):
+        make_text((2, 0))
+
+
+def test_text_file_names_are_safe() -> None:
+    assert text_file_name("ViT-B-16") == "ViT-B-16.h5"
+    assert text_file_name("local-dir:/data/my model/") == "my-model.h5"
+    assert text_file_name("hf-hub:org/../x") == "x.h5"
+
+
+def test_settings_refuse_what_cannot_be_rendered() -> None:
+    with pytest.raises(CacheError, match="different from each other"):
+        RenderSettings(views=(View(0), View(0)))
+    with pytest.raises(CacheError, match="yaw must lie"):
+        RenderSettings(views=(View(200),))
+    with pytest.raises(CacheError, match="16 to 2048"):
+        RenderSettings(size_px=4)
+    with pytest.raises(CacheError, match="modalities"):
+        RenderSettings(modalities=("depth", "texture"))
