@@ -8,7 +8,8 @@ from pathlib import Path
 
 from preprocess.mesh import Mesh
 
-# Named groups of landmark indices, as subsets of ANATOMY: what a landmark scheme tells about where the face is.
+# Named groups of landmark indices: what a landmark scheme tells about where the face is. Alignment uses those named in
+# preprocess/anthropometry.py (left_eye, right_eye, nose, mouth).
 LandmarkGroups = dict[str, tuple[int, ...]]
 
 
@@ -42,7 +43,7 @@ class DatasetReader:
     name: str
     title: str
     licence: str
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # empty: the labels found
     find: Callable[[Path], Sequence[ScanRecord]]
     read: Callable[[Path, ScanRecord], Mesh]
     source_files: Callable[[Path, ScanRecord], Sequence[Path]]

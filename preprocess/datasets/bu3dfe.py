@@ -1,0 +1,76 @@
+"""BU-3DFE: 100 subjects, 25 static scans each.
+
+Yin et al. 2006, "A 3D facial expression database for facial behavior research".
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from preprocess.datasets.bu_scan import find_bu_files, read_bu_scan
+from preprocess.datasets.subject_folders import describe_content, find_subject_folders, relative
+from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
+from preprocess.scan import DatasetReader, ScanRecord
+from shared.errors import FacetError
+from shared.labels import BU3DFE_CODES, EXPRESSIONS
+
+_EXPECTED = "F0001/F0001_AN01WH_F3D.wrl"
+_SUBJECT = re.compile(r"[FM]\d{4}", re.IGNORECASE)
+# Subject, expression, intensity, race, and the kind of scan.
+_SCAN = re.compile(r"([FM]\d{4})_([A-Z]{2})(\d{2})([A-Z]{2})_(F3D|RAW)\.WRL")
+
+
+def find_bu3dfe(root: Path) -> list[ScanRecord]:
+    """Every scan, by subject and name. A cropped face (F3D) goes before the raw scan (RAW), which has no landmarks.
+
+    Raises:
+        FacetError: the root holds no BU-3DFE.
+    """
+    records: list[ScanRecord] = []
+    folders = find_subject_folders(root, _SUBJECT, _EXPECTED)
+    for subject, folder in folders.items():
+        records.extend(_find_subject(root, subject, folder))
+    if not records:
+        first = next(iter(folders.values()))
+        raise FacetError(
+            f"{root}: {first.name}/ holds no {_EXPECTED.split('/')[1]}, {describe_content(first)}; check it"
+        )
+    return records
+
+
+def _find_subject(root: Path, subject: str, folder: Path) -> list[ScanRecord]:
+    files = {path.name.upper(): path for path in sorted(folder.iterdir())}
+    records: dict[str, ScanRecord] = {}
+    for name, path in sorted(files.items()):  # …_F3D before …_RAW
+        match = _SCAN.fullmatch(name)
+        if match is None or match[1] != subject or match[2] not in BU3DFE_CODES:
+            continue
+        sample_id = name.rsplit("_", 1)[0]
+        if sample_id in records:
+            continue
+        texture = files.get(f"{sample_id}_F3D.BMP")  # RAW scans use it, too
+        landmarks = files.get(f"{sample_id}_F3D.BND") if match[5] == "F3D" else None  # RAW is placed elsewhere
+        records[sample_id] = ScanRecord(
+            sample_id=sample_id,
+            subject=subject,
+            source=relative(root, path),
+            label=BU3DFE_CODES[match[2]],
+            intensity=match[3],
+            texture=relative(root, texture) if texture else "",
+            landmarks=relative(root, landmarks) if landmarks else "",
+        )
+    return list(records.values())
+
+
+BU3DFE = DatasetReader(
+    name="bu3dfe",
+    title="BU-3DFE",
+    licence="BU-3DFE: licensed by Binghamton University for research; faces may only be shown as its agreement allows",
+    class_names=EXPRESSIONS,
+    find=find_bu3dfe,
+    read=read_bu_scan,
+    source_files=find_bu_files,
+    num_landmarks=NUM_BU_LANDMARKS,
+    landmark_groups=BU_LANDMARK_GROUPS,
+)

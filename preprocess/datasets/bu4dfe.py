@@ -1,0 +1,119 @@
+"""BU-4DFE: 101 subjects, six sequences each at 25 frames a second.
+
+Yin et al. 2008, "A high-resolution 3D dynamic facial expression database".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from preprocess.datasets.bu_scan import find_bu_files, read_bu_scan
+from preprocess.datasets.subject_folders import describe_content, find_subject_folders, relative
+from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
+from preprocess.scan import DatasetReader, ScanRecord
+from shared.errors import FacetError
+from shared.labels import BASIC_EXPRESSIONS, BU4DFE_FOLDERS
+
+_EXPECTED = "F001/Angry/000.wrl"
+_SUBJECT = re.compile(r"[FM]\d{3}", re.IGNORECASE)
+_FOLDERS = {name.upper(): name for name in BU4DFE_FOLDERS}
+_TEXTURE_SUFFIXES = (".JPG", ".JPEG", ".PNG", ".BMP")
+
+
+def find_bu4dfe(root: Path) -> list[ScanRecord]:
+    """Every frame, by subject, expression and number. The landmarks' package may stand in the root or beside it.
+
+    Raises:
+        FacetError: the root holds no BU-4DFE.
+    """
+    subjects = find_subject_folders(root, _SUBJECT, _EXPECTED)
+    packages = _find_landmark_packages(root, next(iter(subjects.values())).parent)
+    records: list[ScanRecord] = []
+    for subject, folder in subjects.items():
+        for child in sorted(folder.iterdir()):
+            if child.name.upper() in _FOLDERS and child.is_dir():
+                records.extend(_find_sequence(root, subject, child, packages))
+    if not records:
+        first = next(iter(subjects.values()))
+        raise FacetError(f"{root}: {first.name}/ holds no {_EXPECTED[5:]}, {describe_content(first)}; check it")
+    return records
+
+
+def _find_sequence(root: Path, subject: str, folder: Path, packages: list[Path]) -> list[ScanRecord]:
+    expression = _FOLDERS[folder.name.upper()]
+    with os.scandir(folder) as entries:
+        files = {entry.name.upper(): Path(entry.path) for entry in entries}
+    frames = sorted((int(path.stem), path) for name, path in files.items() if re.fullmatch(r"[0-9]+\.WRL", name))
+    landmarks = _match_landmarks([number for number, _ in frames], subject, expression, packages)
+    records = []
+    for (number, path), bnd in zip(frames, landmarks, strict=True):
+        stem = path.stem.upper()
+        texture = next((files[stem + suffix] for suffix in _TEXTURE_SUFFIXES if stem + suffix in files), None)
+        records.append(
+            ScanRecord(
+                sample_id=f"{subject}/{expression}/{path.stem}",
+                subject=subject,
+                source=relative(root, path),
+                label=BU4DFE_FOLDERS[expression],
+                sequence=f"{subject}/{expression}",
+                frame=number,
+                task=expression,
+                texture=relative(root, texture) if texture else "",
+                landmarks=Path(os.path.relpath(bnd, root.resolve())).as_posix() if bnd else "",
+            )
+        )
+    return records
+
+
+def _find_landmark_packages(root: Path, base: Path) -> list[Path]:
+    """Folders named like BU4DFE_BND_V1.1, in the data set's folder, in the root or beside one of them."""
+    places = dict.fromkeys(place.resolve() for place in (base, root, base.parent, root.resolve().parent))
+    found = []
+    for place in places:
+        try:
+            children = sorted(place.iterdir())
+        except OSError:  # what stands above the root need not be readable
+            continue
+        found += [child for child in children if child.name.upper().startswith("BU4DFE_BND") and child.is_dir()]
+    return found
+
+
+def _match_landmarks(frames: list[int], subject: str, expression: str, packages: list[Path]) -> list[Path | None]:
+    """The landmark file of each frame: by the last number in its name, else, where there are as many, by order."""
+    for package in packages:
+        folder = _child(_child(package, subject), expression)
+        if folder is None:
+            continue
+        files = [path for path in folder.iterdir() if path.suffix.lower() == ".bnd"]
+        numbers = {path: int(found[-1]) if (found := re.findall(r"\d+", path.stem)) else -1 for path in files}
+        by_number = {number: path for path, number in numbers.items()}
+        if files and len(by_number) == len(files) and by_number.keys() <= set(frames):
+            return [by_number.get(frame) for frame in frames]
+        if files and len(files) == len(frames):
+            return [*sorted(files, key=lambda file: (numbers[file], file.name))]
+    return [None] * len(frames)
+
+
+def _child(folder: Path | None, name: str) -> Path | None:
+    """A folder's child by its name, upper or lower case."""
+    if folder is None or (folder / name).is_dir():
+        return folder and folder / name
+    return next(
+        (child for child in sorted(folder.iterdir()) if child.name.upper() == name.upper() and child.is_dir()), None
+    )
+
+
+BU4DFE = DatasetReader(
+    name="bu4dfe",
+    title="BU-4DFE",
+    licence="BU-4DFE: licensed by Binghamton University for research; faces may only be shown as its agreement allows",
+    class_names=BASIC_EXPRESSIONS,
+    find=find_bu4dfe,
+    read=read_bu_scan,
+    source_files=find_bu_files,
+    num_landmarks=NUM_BU_LANDMARKS,
+    landmark_groups=BU_LANDMARK_GROUPS,
+    frames_per_second=25.0,
+)

@@ -1,0 +1,116 @@
+"""Your own scans: a folder of meshes and a CSV manifest that says who they show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from preprocess.datasets.manifest import UNITS_MM, ManifestRow, find_manifest, read_manifest
+from preprocess.mesh import Mesh
+from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
+from preprocess.readers.surface import find_surface_files, read_surface
+from preprocess.scan import DatasetReader, ScanRecord
+from shared.errors import FacetError, ScanError
+
+
+def find_folder(root: Path) -> list[ScanRecord]:
+    """The rows of the manifest in its order; frames of one sequence together, by their number.
+
+    Args:
+        root: a folder with manifest.csv, or the manifest itself.
+    Raises:
+        FacetError: no manifest, or one that cannot be used; names the line.
+    """
+    manifest = find_manifest(root)
+    seen: dict[str, int] = {}
+    sequences: dict[str, list[ScanRecord]] = {}  # a scan that is no frame stands alone, under its line's number
+    for row in read_manifest(manifest):
+        sample_id = row["sample_id"] or PurePosixPath(row["path"]).with_suffix("").as_posix()
+        if sample_id in seen:
+            raise FacetError(
+                f"{manifest}: lines {seen[sample_id]} and {row.line} are both called {sample_id!r}; "
+                "tell them apart in a column sample_id"
+            )
+        seen[sample_id] = row.line
+        key = f"sequence {row['sequence']}" if row["sequence"] else f"line {row.line}"
+        frames = sequences.setdefault(key, [])
+        record = _build_record(row, sample_id, frame=len(frames))
+        if frames and frames[0].subject != record.subject:
+            raise FacetError(
+                f"{manifest}, line {row.line}: sequence {record.sequence!r} shows {record.subject} and {frames[0].subject}; "
+                "give each its own sequence"
+            )
+        frames.append(record)
+    for key, frames in sequences.items():
+        if len({record.frame for record in frames}) != len(frames):
+            raise FacetError(f"{manifest}: {key} has two frames of one number; number them in a column frame")
+        frames.sort(key=lambda record: record.frame or 0)
+    return [record for frames in sequences.values() for record in frames]
+
+
+def _build_record(row: ManifestRow, sample_id: str, *, frame: int) -> ScanRecord:
+    return ScanRecord(
+        sample_id=sample_id,
+        subject=row["subject"],
+        source=row["path"],
+        label=row["label"],
+        sequence=row["sequence"],
+        frame=int(row["frame"]) if row["frame"] else frame if row["sequence"] else None,
+        intensity=row["intensity"],
+        task=row["task"],
+        texture=row["texture"],
+        landmarks=row["landmarks"],
+        options=tuple((name, row[name]) for name in ("units", "scale", "up", "facing") if row[name]),
+    )
+
+
+def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:
+    """Reads a row's mesh, scaled to mm; its texture and landmarks where the row names some.
+
+    Without units and scale, a GLB is in metres (glTF 2.0, section 3.4) and any other file in mm.
+
+    Raises:
+        ScanError: a file of the row is missing or cannot be read.
+    """
+    base = root.parent if root.is_file() else root
+    path = base / record.source
+    mesh = read_surface(path, texture=base / record.texture if record.texture else None)
+    if record.texture and mesh.uv is None:
+        raise ScanError(f"{path}: has no texture coordinates to place {record.texture} with; leave its texture empty")
+    options = dict(record.options)
+    units = options.get("units") or ("m" if path.suffix.lower() == ".glb" else "mm")
+    to_mm = np.float32(options["scale"]) if "scale" in options else np.float32(UNITS_MM[units])
+    with np.errstate(over="ignore"):
+        vertices_mm = mesh.vertices_mm * to_mm
+    landmarks_mm = None
+    if record.landmarks:  # in the units of the mesh
+        landmarks_mm = read_face_points(base / record.landmarks) * to_mm
+    try:
+        return replace(mesh, vertices_mm=vertices_mm, landmarks_mm=landmarks_mm)
+    except ScanError as error:
+        raise ScanError(f"{path}: {error}; check its scale") from error
+
+
+def find_folder_files(root: Path, record: ScanRecord) -> list[Path]:
+    """The row's mesh and what it draws on; files that are missing or broken are listed as far as they are known."""
+    base = root.parent if root.is_file() else root
+    try:
+        files = find_surface_files(base / record.source)
+    except ScanError:
+        files = [base / record.source]
+    return files + [base / name for name in (record.texture, record.landmarks) if name]
+
+
+FOLDER = DatasetReader(
+    name="folder",
+    title="Your own scans",
+    licence="Your own scans: show these faces only as the people shown have agreed to",
+    class_names=(),  # the labels found in the manifest
+    find=find_folder,
+    read=read_folder_scan,
+    source_files=find_folder_files,
+    num_landmarks=len(FACE_POINTS),
+    landmark_groups={name: (i,) for i, name in enumerate(FACE_POINTS)},
+)
