@@ -1,0 +1,178 @@
+"""What decides a run: the recipe a user chooses, and what was resolved from the cache. Saved as config.json in the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shared.errors import FacetError
+from shared.schema import MODALITIES, RenderSettings, View, canonical_json
+from shared.storage import first_line, write_file
+
+CONFIG_JSON = "config.json"
+RUN_VERSION = 1
+# Names a chosen value may have; argparse and the checks below both read them.
+TUNE = ("full", "frozen")
+FUSION = ("cvsa", "mean")
+HEAD = ("mtgf", "cosine")
+AUGMENT = ("standard", "none")
+Made = TypeVar("Made")
+
+
+def _option(default: Any, text: str, choices: tuple[str, ...] = ()) -> Any:
+    """A field that is also a command line option of the same name."""
+    return field(default=default, metadata={"help": text, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a user may choose that changes the numbers of a run. Each field is an option of `python -m train fit`."""
+
+    model: str = _option("", "open_clip model, or local-dir:DIR (default: the model of the cache's prompts)")
+    pretrained: str = _option("", "weights: an open_clip tag, a file, or none (default: those of the cache's prompts)")
+    folds: int = _option(10, "split the subjects into this many folds, none in two of them")
+    fold: int = _option(0, "the fold to test on, 0 the first; the others train")
+    test_subjects: tuple[str, ...] = _option((), "subjects to test on instead of a fold: A,B,C or a file, one a line")
+    classes: tuple[str, ...] = _option((), "class names to tell apart (default: all but neutral)")
+    modalities: tuple[str, ...] = _option((), "images to look at (default: those that every row has)")
+    frames: int = _option(0, "frames a sequence, spread evenly (default: 6 where there are sequences, else 1)")
+    epochs: int = _option(20, "passes over the training samples")
+    batch_size: int = _option(16, "samples a step")
+    lr: float = _option(1e-3, "peak learning rate of the new layers")
+    tower_lr: float = _option(0.0, "peak learning rate of the image tower (default: --lr; pretrained: --lr / 100)")
+    weight_decay: float = _option(0.05, "AdamW weight decay of the weight matrices")
+    warmup: float = _option(0.1, "part of all steps in which the learning rate rises")
+    tune: str = _option("full", "train the image tower too, or leave it frozen", TUNE)
+    fusion: str = _option("cvsa", "how views become one face: attention (CVSA) or their mean", FUSION)
+    head: str = _option("mtgf", "how text and face become a score: gated fusion (MTGF) or the cosine alone", HEAD)
+    lambda_con: float = _option(0.1, "weight of the consistency loss; 0 builds none of it")
+    lambda_vt: float = _option(0.5, "weight of each view's own text loss; 0 computes none of it")
+    augment: str = _option("standard", "random flips, shifts, scales, colours, noise and erasures", AUGMENT)
+    seed: int = _option(0, "decides initial weights, folds, order and augmentation")
+    shuffle_labels: int = _option(-1, "control: permute the training labels with this seed (accuracy must fall to chance)")
+
+    def __post_init__(self) -> None:
+        """Raises FacetError where a value cannot be meant."""
+        for name, least, most in (
+            ("folds", 2, 10_000),
+            ("fold", 0, 9_999),
+            ("frames", 0, 256),
+            ("epochs", 1, 100_000),
+            ("batch_size", 1, 65_536),
+            ("lr", 1e-9, 10.0),
+            ("tower_lr", 0.0, 10.0),
+            ("weight_decay", 0.0, 100.0),
+            ("warmup", 0.0, 1.0),
+            ("lambda_con", 0.0, 1e3),
+            ("lambda_vt", 0.0, 1e3),
+            ("seed", 0, 2**32 - 1),
+            ("shuffle_labels", -1, 2**32 - 1),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:  # also refuses NaN
+                raise FacetError(f"{option_name(name)}: expected {least:g} to {most:g}, found {value}")
+        for option in dataclasses.fields(self):
+            choices = option.metadata["choices"]
+            if choices and getattr(self, option.name) not in choices:
+                raise FacetError(f"{option_name(option.name)}: expected {' or '.join(choices)}")
+        if unknown := [m for m in self.modalities if m not in MODALITIES]:
+            raise FacetError(f"--modalities: {','.join(unknown)} is none of {','.join(MODALITIES)}")
+        for name in ("modalities", "classes", "test_subjects"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values) or "" in values:
+                raise FacetError(f"{option_name(name)}: {','.join(values)!r} names one twice, or an empty one")
+
+
+def option_name(field_name: str) -> str:
+    return "--" + field_name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """The image tower as it was built: enough to build it again without its weights."""
+
+    name: str  # open_clip name, or local-dir:DIR
+    pretrained: str
+    config: dict[str, Any]  # open_clip's own model config: embed_dim, vision_cfg, quick_gelu
+    image_size: int
+    mean: tuple[float, ...]  # over RGB in 0…1
+    std: tuple[float, ...]
+    weights_hash: str
+    random_weights: bool
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """config.json: the resolved recipe and everything needed to use the trained model without the training data."""
+
+    recipe: Recipe  # with every default filled in
+    tower: TowerConfig
+    dataset: str
+    licence: str
+    content_hash: str  # of the cache the run was trained on
+    render: RenderSettings
+    text_hash: str  # of the prompt embeddings
+    text_dim: int
+    random_text: bool  # the prompts were encoded with random weights
+    cache: str  # where the cache was; a hint, no part of what the run is
+    version: int = RUN_VERSION
+
+    @property
+    def is_random(self) -> bool:
+        return self.tower.random_weights or self.random_text
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """Names of the settings in which two runs differ, the user's own first."""
+        names = [
+            option_name(f.name)
+            for f in dataclasses.fields(Recipe)
+            if getattr(self.recipe, f.name) != getattr(other.recipe, f.name)
+        ]
+        for name, text in (
+            ("content_hash", "the cache's content"),
+            ("render", "the cache's render settings"),
+            ("text_hash", "the prompt embeddings"),
+            ("tower", "the image tower"),
+        ):
+            if getattr(self, name) != getattr(other, name):
+                names.append(text)
+        return names
+
+
+def write_config(run: Path, config: RunConfig) -> None:
+    write_file(run / CONFIG_JSON, canonical_json(dataclasses.asdict(config)).encode())
+
+
+def read_config(run: Path) -> RunConfig:
+    """config.json of a run folder.
+
+    Raises:
+        FacetError: no run here, or its config.json is damaged or of another version.
+    """
+    path = run / CONFIG_JSON
+    if not path.is_file():
+        raise FacetError(f"{run}: no run here (no {CONFIG_JSON}); make one with `python -m train fit --out {run}`")
+    try:
+        value = json.loads(path.read_bytes())
+        if value["version"] != RUN_VERSION:
+            raise FacetError(f"{path}: run version {value['version']!r}, this program reads {RUN_VERSION}; fit again")
+        render = value.pop("render")
+        render["views"] = tuple(View(**view) for view in render["views"])
+        return _make(
+            RunConfig,
+            value
+            | {
+                "recipe": _make(Recipe, value["recipe"]),
+                "tower": _make(TowerConfig, value["tower"]),
+                "render": _make(RenderSettings, render),
+            },
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FacetError(f"{path}: damaged ({first_line(error)}); choose another --out and fit again") from error
+
+
+def _make(kind: type[Made], value: dict[str, Any]) -> Made:
+    return kind(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})

@@ -1,0 +1,134 @@
+"""Cross-view self-attention (CVSA): tokens of several views of one face become one face vector."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+HEAD_DIM = 32
+
+
+class TokenAttention(nn.Module):
+    """Pre-norm attention from queries to tokens, the output projection starting at zero.
+
+    Tokens and features here have unit length, so an element is about 1/√d, whereas what attention gives after its layer
+    norm is about 1: without the factor 1/√d the very first steps would drown the features the image tower gives.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.num_heads = max(h for h in range(1, max(dim // HEAD_DIM, 1) + 1) if dim % h == 0)
+        self.norm_queries = nn.LayerNorm(dim)
+        self.norm_tokens = nn.LayerNorm(dim)
+        self.to_queries = nn.Linear(dim, dim)
+        self.to_keys_values = nn.Linear(dim, 2 * dim)
+        self.to_out = nn.Linear(dim, dim)
+        nn.init.zeros_(self.to_out.weight)
+        nn.init.zeros_(self.to_out.bias)
+
+    def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """queries (B, Q, d), tokens (B, N, d), mask bool (B, N), True = there → (B, Q, d), to be added by the caller."""
+        tokens = self.norm_tokens(tokens)
+        q = self._split(self.to_queries(self.norm_queries(queries)))
+        k, v = map(self._split, self.to_keys_values(tokens).chunk(2, dim=-1))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        return self.to_out(out.transpose(1, 2).flatten(2)) * queries.shape[-1] ** -0.5
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class FourierEmbedding(nn.Module):
+    """A smooth embedding of a few numbers in −π…π: sines and cosines of their multiples, then a linear map from zero.
+
+    Zero at the start, so that it changes nothing until it has learned something (Tancik et al. 2020, "Fourier features
+    let networks learn high frequency functions in low dimensional domains").
+    """
+
+    NUM_OCTAVES = 3  # 1, 2, 4 periods a turn: finer than the views are apart would not be smooth between them
+
+    def __init__(self, num_inputs: int, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * self.NUM_OCTAVES * num_inputs, dim)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(…, num_inputs) → (…, dim)."""
+        octaves = 2.0 ** torch.arange(self.NUM_OCTAVES, device=values.device)
+        angles = (values[..., None] * octaves).flatten(-2)
+        embedding: Tensor = self.linear(torch.cat([angles.sin(), angles.cos()], dim=-1))
+        return embedding
+
+
+class AttentionPool(nn.Module):
+    """α = softmax(q·x_n) over the tokens that are there; z = Σ α_n x_n, unit length. q starts at zero: the mean."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens (B, N, d), mask bool (B, N) → z (B, d), α (B, N)."""
+        scores = (tokens @ self.query).masked_fill(~mask, -math.inf)
+        alpha = scores.softmax(dim=1)
+        return F.normalize((alpha[..., None] * tokens).sum(1), dim=-1), alpha
+
+
+class CrossViewAttention(nn.Module):
+    """Our definition of CVSA. The tokens are a set: any number, any order, missing ones masked."""
+
+    def __init__(self, dim: int, num_modalities: int) -> None:
+        super().__init__()
+        self.camera = FourierEmbedding(2, dim)
+        self.modality = nn.Parameter(torch.zeros(num_modalities, dim))
+        self.attention = TokenAttention(dim)
+        self.pool = AttentionPool(dim)
+
+    def forward(self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        Args:
+            tokens: (B, N, d); mask: bool (B, N), True = there, at least one a row; cameras: (B, N, 2) yaw, pitch, radians;
+            modalities: i64 (N,), which modality each token shows.
+        Returns:
+            ẽ (B, N, d), the tokens after attention; z (B, d), unit length; α (B, N), sums to 1 over the tokens there.
+        """
+        tokens = tokens + self.camera(cameras) + self.modality[modalities]
+        tokens = tokens + self.attention(tokens, tokens, mask)
+        return tokens, *self.pool(tokens, mask)
+
+
+class MeanFusion(nn.Module):
+    """The ablation of CVSA: the mean of the views. Has no parameters."""
+
+    def forward(self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `CrossViewAttention.forward`."""
+        alpha = mask / mask.sum(1, keepdim=True)
+        return tokens, F.normalize((alpha[..., None] * tokens).sum(1), dim=-1), alpha
+
+
+class TemporalAttention(nn.Module):
+    """Fuses the face vectors of T frames: attention over time with positions, then a learned weighting of the frames."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.position = FourierEmbedding(1, dim)
+        self.attention = TokenAttention(dim)
+        self.pool = AttentionPool(dim)
+
+    def positions(self, num_frames: int, like: Tensor) -> Tensor:
+        """(T, d): the embedding of each frame's place in its sequence, −π/2 at the first to π/2 at the last."""
+        place = torch.linspace(-math.pi / 2, math.pi / 2, num_frames, device=like.device)
+        embedding: Tensor = self.position(place[:, None])
+        return embedding
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Face vectors (B, T, d) → z (B, d), unit length."""
+        mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+        frames = frames + self.positions(frames.shape[1], frames)
+        frames = frames + self.attention(frames, frames, mask)
+        fused: Tensor = self.pool(frames, mask)[0]
+        return fused

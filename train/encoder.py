@@ -1,0 +1,185 @@
+"""The image tower: open_clip's own architecture and weights, without ever building the text tower."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import shared
+from shared.errors import FacetError
+from shared.storage import first_line
+from shared.weights import hash_arrays
+from train.config import TowerConfig
+
+TOWERS = Path(shared.__file__).parent / "towers"  # configs that this project ships
+LOCAL_DIR = "local-dir:"
+HUB = "hf-hub:"
+RANDOM = "none"
+
+
+def hash_state(tensors: Mapping[str, Tensor]) -> str:
+    """`shared.weights.hash_arrays` of an image tower's state_dict (names without `visual.`)."""
+    return hash_arrays({key: tensor.detach().cpu().float().numpy() for key, tensor in tensors.items()})
+
+
+def load_tower(model: str, pretrained: str, *, seed: int) -> tuple[nn.Module, TowerConfig]:
+    """Builds an image tower and loads its weights.
+
+    Args:
+        model: an open_clip model name, a config in shared/towers, `local-dir:DIR` or `hf-hub:ORG/NAME`.
+        pretrained: an open_clip tag or a checkpoint file of the whole model; `none` = random weights drawn from `seed`.
+            For local-dir: and hf-hub: the weights stand beside the config, and anything but `none` means those.
+    Returns:
+        The tower: images f32 (B, 3, S, S), normalised → features (B, d); and its description.
+    Raises:
+        FacetError: no such model, tag or file, no network, or weights that do not fit the model.
+    """
+    config, preprocess = read_model_config(model)
+    torch.manual_seed(seed)
+    tower = build_tower(config)
+    if pretrained != RANDOM:
+        path, tag_preprocess = find_weights(model, pretrained)
+        preprocess = {**preprocess, **tag_preprocess}
+        _load_visual_weights(tower, path)
+    size = getattr(tower, "image_size", None) or config["vision_cfg"].get("image_size", 224)
+    height, width = size if isinstance(size, (tuple, list)) else (size, size)
+    if height != width:
+        raise FacetError(f"--model {model}: takes {height} x {width} images; a tower for square images is needed")
+    import open_clip
+
+    return tower, TowerConfig(
+        name=model,
+        pretrained=pretrained,
+        config=config,
+        image_size=int(height),
+        mean=tuple(preprocess.get("mean") or open_clip.OPENAI_DATASET_MEAN),
+        std=tuple(preprocess.get("std") or open_clip.OPENAI_DATASET_STD),
+        weights_hash=hash_state(tower.state_dict()),
+        random_weights=pretrained == RANDOM,
+    )
+
+
+def build_tower(config: Mapping[str, Any]) -> nn.Module:
+    """The image tower of an open_clip model config, with fresh random weights.
+
+    Raises:
+        FacetError: open_clip cannot build it.
+    """
+    from open_clip.model import _build_vision_tower  # what CLIP's own constructor calls; there is no public name
+
+    vision = {**config["vision_cfg"], "timm_model_pretrained": False}
+    try:
+        tower: nn.Module = _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        raise FacetError(f"the image tower cannot be built from its config ({first_line(error)})") from error
+    return tower
+
+
+def read_model_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What open_clip knows of a model: (embed_dim, vision_cfg and quick_gelu; preprocess_cfg, empty for named models).
+
+    Raises:
+        FacetError: no such model; the config cannot be read or downloaded.
+    """
+    import open_clip
+    from open_clip.factory import _get_hf_config
+
+    if model.startswith(LOCAL_DIR):
+        path = Path(model.removeprefix(LOCAL_DIR)) / "open_clip_config.json"
+        if not path.is_file():
+            raise FacetError(f"--model {model}: no {path}; a local model is a folder with it and its weights")
+        try:
+            whole = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise FacetError(f"{path}: not valid JSON ({first_line(error)})") from error
+    elif model.startswith(HUB):
+        try:
+            whole = _get_hf_config(model.removeprefix(HUB))
+        except Exception as error:  # the hub raises many kinds
+            raise FacetError(f"--model {model}: cannot be downloaded ({first_line(error)}); {_ADVICE}") from error
+    else:
+        open_clip.add_model_config(TOWERS)
+        found = open_clip.get_model_config(model.replace("/", "-"))
+        if found is None:
+            raise FacetError(
+                f"--model {model}: open_clip knows no such model; "
+                "python -c 'import open_clip; print(*open_clip.list_models())' lists them"
+            )
+        whole = {"model_cfg": found}
+    try:
+        config = whole["model_cfg"]
+        wanted = {"embed_dim": int(config["embed_dim"]), "vision_cfg": dict(config["vision_cfg"])}
+        return wanted | {"quick_gelu": bool(config.get("quick_gelu", False))}, dict(whole.get("preprocess_cfg") or {})
+    except (KeyError, TypeError, ValueError) as error:
+        raise FacetError(f"--model {model}: its config lacks {error}; is it an open_clip model?") from error
+
+
+_ADVICE = (
+    "without a network give --pretrained FILE (a downloaded open_clip checkpoint), "
+    "--model local-dir:DIR (a folder with open_clip_config.json and weights) or --pretrained none (random weights)"
+)
+
+
+def find_weights(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
+    """Where a model's weights are, downloading them where open_clip does; and what their tag says of the images.
+
+    Raises:
+        FacetError: no such tag or file, or it cannot be downloaded.
+    """
+    from open_clip.factory import _find_checkpoint_in_dir
+    from open_clip.pretrained import (
+        download_pretrained,
+        download_pretrained_from_hf,
+        get_pretrained_cfg,
+        list_pretrained_tags_by_model,
+    )
+
+    if model.startswith(LOCAL_DIR):
+        directory = Path(model.removeprefix(LOCAL_DIR))
+        found = _find_checkpoint_in_dir(directory)
+        if found is None:
+            raise FacetError(f"--model {model}: no weights (.safetensors, .bin, .pth) in {directory}; {_ADVICE}")
+        return Path(found), {}
+    name = model.replace("/", "-")
+    tag = get_pretrained_cfg(name, pretrained)
+    if not tag and not model.startswith(HUB):
+        if Path(pretrained).is_file():
+            return Path(pretrained), {}
+        tags = ", ".join(list_pretrained_tags_by_model(name)) or "none"
+        raise FacetError(f"--pretrained {pretrained}: neither a file nor a tag of {model} (its tags: {tags}); {_ADVICE}")
+    try:
+        path = download_pretrained_from_hf(model.removeprefix(HUB)) if model.startswith(HUB) else download_pretrained(tag)
+    except Exception as error:  # the hub and urllib raise many kinds
+        raise FacetError(
+            f"the weights {pretrained} of {model} cannot be downloaded ({first_line(error)}); {_ADVICE}"
+        ) from error
+    return Path(path), {key: tag[key] for key in ("mean", "std") if tag.get(key)}
+
+
+def _load_visual_weights(tower: nn.Module, path: Path) -> None:
+    """Loads the `visual.*` tensors of a whole model's checkpoint file."""
+    from open_clip.convert import convert_state_dict
+    from open_clip.factory import load_state_dict
+    from open_clip.model import resize_pos_embed
+
+    holder = nn.Module()  # open_clip's conversions look for `.visual`
+    holder.visual = tower
+    try:
+        state = convert_state_dict(holder, load_state_dict(str(path)))  # type: ignore[arg-type]
+        resize_pos_embed(state, holder)
+        prefix = "visual."
+        visual = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    except Exception as error:  # torch, pickle, safetensors and zipfile raise many kinds on a file that is no checkpoint
+        raise FacetError(f"{path}: not a checkpoint that open_clip can read ({first_line(error)})") from error
+    if not visual:
+        raise FacetError(f"{path}: holds no image tower (no visual.* tensors); give a checkpoint of a whole CLIP model")
+    try:
+        tower.load_state_dict(visual)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[1:2] or [str(error)]
+        raise FacetError(f"{path}: weights of another model ({detail[0].strip()[:160]}); check --model") from error

@@ -1,0 +1,151 @@
+"""FACET-VLM: images of one face from several views → a score per class. Our definition; see the README."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from train.cvsa import CrossViewAttention, MeanFusion, TemporalAttention
+from train.mtgf import CosineHead, TextGuidedFusion
+
+MAX_LOG_SCALE = math.log(100)  # CLIP's own limit (Radford et al. 2021, section 2.5)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the model sees of B samples with T frames, V views and M modalities, on the device.
+
+    images f32 (B, T, M, V, 3, S, S), normalised; present bool (B, T, M), at least one a frame; cameras f32 (B, V, 2), yaw
+    and pitch in radians.
+    """
+
+    images: Tensor
+    present: Tensor
+    cameras: Tensor
+    complete: bool  # every image is present (known without asking the device)
+
+
+@dataclass(frozen=True)
+class Output:
+    """logits (B, C); views e (B·T, N, d), unit length, N = M·V, modality by modality; mask bool (B·T, N); frames: z of each
+    frame (B·T, d); face: z (B, d), both unit length; alpha (B·T, N), the weight of each view in its frame's z."""
+
+    logits: Tensor
+    views: Tensor
+    mask: Tensor
+    frames: Tensor
+    face: Tensor
+    alpha: Tensor
+
+
+class Facet(nn.Module):
+    """The whole model. At step 0 it is CLIP zero-shot over averaged views, whatever is switched on."""
+
+    def __init__(
+        self,
+        tower: nn.Module,
+        tower_dim: int,
+        text_mean: np.ndarray,
+        logit_scale: float,
+        *,
+        num_modalities: int,
+        num_frames: int = 1,
+        fusion: str = "cvsa",
+        head: str = "mtgf",
+        consistency: bool = True,
+        freeze_tower: bool = False,
+        autocast: bool = False,
+    ) -> None:
+        """
+        Args:
+            tower: images (B, 3, S, S) → features (B, tower_dim).
+            text_mean: f32 (C, d), the mean over each class's unit-length prompt embeddings (not normalised again, since
+                the mean of cosines with the prompts is the dot product with their mean).
+            logit_scale: CLIP's s, as a factor.
+            consistency: build h, the projection that only the consistency loss uses.
+            autocast: run the tower in bfloat16; everything after it is small and stays in float32.
+        """
+        super().__init__()
+        dim = text_mean.shape[1]
+        self.tower = tower
+        self.freeze_tower = freeze_tower
+        self.autocast = autocast
+        self.projection = nn.Linear(tower_dim, dim, bias=False)
+        self.fusion = CrossViewAttention(dim, num_modalities) if fusion == "cvsa" else MeanFusion()
+        self.temporal = TemporalAttention(dim) if num_frames > 1 else None
+        self.head = TextGuidedFusion(dim) if head == "mtgf" else CosineHead()
+        self.view_to_face = nn.Linear(dim, dim) if consistency else None
+        self.log_scale = nn.Parameter(torch.tensor(math.log(logit_scale)).clamp(max=MAX_LOG_SCALE))
+        self.register_buffer("text_mean", torch.as_tensor(text_mean, dtype=torch.float32))
+        self.text_mean: Tensor
+        for layer in (self.projection, self.view_to_face):
+            if layer is not None:
+                _start_as_identity(layer)
+        if freeze_tower:
+            tower.requires_grad_(False)
+
+    @property
+    def scale(self) -> Tensor:
+        """s, as a factor."""
+        return self.log_scale.exp()
+
+    def train(self, mode: bool = True) -> Facet:
+        """A frozen tower stays in evaluation mode: its batch statistics are weights too."""
+        super().train(mode)
+        if self.freeze_tower:
+            self.tower.eval()
+        return self
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Unit-length tokens e (B·T, N, d), zero where missing, and their mask (B·T, N)."""
+        b, t, m, v = batch.images.shape[:4]
+        images = batch.images.flatten(0, 3)
+        mask = batch.present[..., None].expand(b, t, m, v)
+        if not batch.complete:  # an image that is not there must not enter batch statistics either
+            images = images[mask.flatten()]
+        if images.device.type == "cpu":  # oneDNN's convolutions are faster so
+            images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
+            features = self.tower(images)
+        if isinstance(features, (tuple, list)):  # towers that also give patch tokens
+            features = features[0]
+        tokens = F.normalize(self.projection(features.float()), dim=-1)
+        if not batch.complete:
+            tokens = tokens.new_zeros(b * t * m * v, tokens.shape[-1]).masked_scatter(mask.reshape(-1, 1), tokens)
+        return tokens.view(b * t, m * v, -1), mask.reshape(b * t, m * v)
+
+    def forward(self, batch: Batch) -> Output:
+        b, t, m, v = batch.images.shape[:4]
+        views, mask = self.encode(batch)
+        cameras = batch.cameras[:, None, None].expand(b, t, m, v, 2).reshape(b * t, m * v, 2)
+        modalities = torch.arange(m, device=cameras.device).repeat_interleave(v)
+        tokens, frames, alpha = self.fusion(views, mask, cameras, modalities)
+        if self.temporal is None:
+            face = F.normalize(frames.view(b, t, -1).mean(1), dim=-1)
+        else:
+            face = self.temporal(frames.view(b, t, -1))
+            tokens = (tokens.view(b, t, m * v, -1) + self.temporal.positions(t, tokens)[:, None]).flatten(0, 1)
+        text = F.normalize(self.text_mean, dim=-1)
+        seen = self.head(text, face, tokens.reshape(b, t * m * v, -1), mask.reshape(b, t * m * v))
+        logits = self.scale * (seen * self.text_mean).sum(-1)
+        return Output(logits, views, mask, frames, face, alpha)
+
+    @torch.no_grad()
+    def clamp_scale(self) -> None:
+        """Keeps s at 100 or below; called after every step, as CLIP does."""
+        self.log_scale.clamp_(max=MAX_LOG_SCALE)
+
+
+def _start_as_identity(layer: nn.Linear) -> None:
+    """Changes nothing where dimensions are equal, and keeps lengths where they are not."""
+    if layer.in_features == layer.out_features:
+        nn.init.eye_(layer.weight)
+    else:
+        nn.init.orthogonal_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

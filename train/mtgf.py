@@ -1,0 +1,45 @@
+"""Multiview text-guided fusion (MTGF): each class's words look at the face's tokens and decide what to take."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from train.cvsa import TokenAttention
+
+# σ(2) = 0.88: the gate starts on the side of the face vector z, yet open enough for m_c to receive gradients. With m_c = 0
+# at the start the value does not change f_c at all (it has unit length), so step 0 stays CLIP zero-shot.
+GATE_BIAS = 2.0
+
+
+class TextGuidedFusion(nn.Module):
+    """m_c = CrossAttn(t_c, tokens); g_c = σ(W[t_c; z; m_c] + b); f_c = norm(g_c ⊙ z + (1 − g_c) ⊙ m_c)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.attention = TokenAttention(dim)
+        self.gate = nn.Linear(3 * dim, dim)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.constant_(self.gate.bias, GATE_BIAS)
+
+    def forward(self, text: Tensor, face: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """
+        Args:
+            text: t_c (C, d), unit length; face: z (B, d), unit length; tokens: (B, N, d); mask: bool (B, N).
+        Returns:
+            f (B, C, d), unit length: the face as each class sees it.
+        """
+        queries = text.expand(len(face), -1, -1)
+        faces = face[:, None, :].expand_as(queries)
+        seen = self.attention(queries, tokens, mask)
+        gate = torch.sigmoid(self.gate(torch.cat([queries, faces, seen], dim=-1)))
+        return F.normalize(gate * faces + (1 - gate) * seen, dim=-1)
+
+
+class CosineHead(nn.Module):
+    """The ablation of MTGF: every class sees the face vector itself. Has no parameters."""
+
+    def forward(self, text: Tensor, face: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """As `TextGuidedFusion.forward`."""
+        return face[:, None, :].expand(-1, len(text), -1)

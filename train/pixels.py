@@ -1,0 +1,66 @@
+"""From the cache's integers to what an image tower takes, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
+
+# Depth that is kept, mm before (+) and behind (−) the nose tip: the crop sphere's ears to a nose turned toward the viewer.
+DEPTH_FAR_MM, DEPTH_NEAR_MM = -110.0, 20.0
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """u8 stays u8; u16 travels as its own bytes and becomes i32 on the device (torch computes little with u16)."""
+    if array.dtype == np.uint16:
+        return torch.from_numpy(array.view(np.int16)).to(device, non_blocking=True).int() & 0xFFFF
+    return torch.from_numpy(array).to(device, non_blocking=True)
+
+
+def mirror(pixels: Tensor, modality: str) -> Tensor:
+    """The image of the mirrored face, exactly, seen from the mirrored camera (yaw negated).
+
+    Columns are reversed; for normals x is negated as well, which in the encoding round(127 n) + 128 is 256 − value, and 0,
+    no surface, stays 0.
+
+    Args:
+        pixels: (…, H, W, 3) u8, or (…, H, W) for depth.
+    """
+    if modality == "depth":
+        return pixels.flip(-1)
+    pixels = pixels.flip(-2)
+    if modality == "normal":
+        x = pixels[..., 0].int()
+        x = torch.where(x > 0, 256 - x, 0).to(torch.uint8)
+        pixels = torch.cat([x[..., None], pixels[..., 1:]], dim=-1)
+    return pixels
+
+
+def to_unit(pixels: Tensor, modality: str) -> Tensor:
+    """Integers → f32 (…, 3, H, W) in 0…1; 0 where there is no surface. Depth: far is 0, near is 1, the same in 3 channels."""
+    if modality != "depth":
+        return pixels.movedim(-1, -3).float() / 255
+    z_mm = (pixels.float() - DEPTH_ZERO) * DEPTH_STEP_MM
+    near = ((z_mm - DEPTH_FAR_MM) / (DEPTH_NEAR_MM - DEPTH_FAR_MM)).clamp(0, 1) * (pixels > 0)
+    return near.unsqueeze(-3).expand(*near.shape[:-2], 3, *near.shape[-2:])
+
+
+def resize(images: Tensor, size_px: int) -> Tensor:
+    """(…, 3, H, W) → (…, 3, size, size), with antialiasing; nothing happens where the size is right."""
+    if images.shape[-2:] == (size_px, size_px):
+        return images
+    flat = images.flatten(0, -4)
+    flat = F.interpolate(flat, (size_px, size_px), mode="bilinear", antialias=True, align_corners=False)
+    return flat.view(*images.shape[:-2], size_px, size_px)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(…, 3, H, W) in 0…1 → minus the mean, over the standard deviation the tower was trained with."""
+    mean_rgb = torch.tensor(mean, device=images.device).view(3, 1, 1)
+    std_rgb = torch.tensor(std, device=images.device).view(3, 1, 1)
+    return (images - mean_rgb) / std_rgb
