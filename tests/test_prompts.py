@@ -1,0 +1,128 @@
+"""Prompts: the text format and its refusals; embeddings against open_clip called directly on a small random model.
+
+No pretrained weights can be had in tests: a small random CLIP is saved as a checkpoint file and as a model folder, and
+loaded the way a user loads real weights.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from preprocess.prompts import DEFAULT_PROMPTS, choose_prompts, encode_prompts, read_prompts
+from shared.errors import FacetError
+from shared.labels import EXPRESSIONS
+from shared.weights import TOWERS, hash_arrays
+
+PROMPTS = {"anger": ["an angry face", "a furious person"], "fear": ["a fearful face"]}
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, torch.nn.Module]:
+    """A random facet-tiny: its checkpoint, a folder that holds it as `local-dir:` wants it, and the model itself."""
+    folder = tmp_path_factory.mktemp("clip")
+    open_clip.add_model_config(TOWERS)
+    torch.manual_seed(7)
+    model = open_clip.create_model("facet-tiny").eval()
+    checkpoint = folder / "weights.pt"
+    torch.save(model.state_dict(), checkpoint)
+    local = folder / "local"
+    local.mkdir()
+    torch.save(model.state_dict(), local / "open_clip_pytorch_model.bin")
+    config = json.loads((TOWERS / "facet-tiny.json").read_text())
+    (local / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    return checkpoint, local, model
+
+
+@pytest.mark.parametrize("way", ["file", "local-dir"])
+def test_embeddings_are_open_clips_own(saved_model: tuple[Path, Path, torch.nn.Module], way: str) -> None:
+    checkpoint, local, model = saved_model
+    if way == "file":
+        text = encode_prompts(PROMPTS, model="facet-tiny", pretrained=str(checkpoint))
+    else:
+        text = encode_prompts(PROMPTS, model=f"local-dir:{local}", pretrained="its own")
+    tokens = open_clip.get_tokenizer("facet-tiny")([*PROMPTS["anger"], *PROMPTS["fear"]])
+    with torch.no_grad():
+        expected = model.encode_text(tokens, normalize=True).numpy()
+    assert text.embeddings[text.mask] == pytest.approx(expected, abs=1e-5)
+    assert text.mask.tolist() == [[True, True], [True, False]]
+    assert (text.embeddings[1, 1] == 0).all()
+    assert text.prompts == (tuple(PROMPTS["anger"]), tuple(PROMPTS["fear"]))
+    assert not text.random_weights
+    assert text.logit_scale == pytest.approx(model.logit_scale.exp().item())
+    tower = {key: value.numpy() for key, value in model.visual.state_dict().items()}
+    assert text.image_tower_hash == hash_arrays(tower)
+
+
+def test_random_weights_are_marked_and_repeatable() -> None:
+    first, second = (encode_prompts(PROMPTS, model="facet-tiny", pretrained="none") for _ in range(2))
+    assert first.random_weights
+    assert (first.embeddings == second.embeddings).all()
+    assert first.weights_hash == second.weights_hash
+    assert np.linalg.norm(first.embeddings[first.mask], axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_unknown_models_and_weights_get_one_line(
+    tmp_path: Path, saved_model: tuple[Path, Path, torch.nn.Module]
+) -> None:
+    with pytest.raises(FacetError, match="knows no such model"):
+        encode_prompts(PROMPTS, model="ViT-Z-99", pretrained="none")
+    with pytest.raises(FacetError, match=r"neither a checkpoint file nor a weights tag of ViT-B-16 \(it has openai"):
+        encode_prompts(PROMPTS, model="ViT-B-16", pretrained="nope")
+    with pytest.raises(FacetError, match=r"no open_clip_config\.json"):
+        encode_prompts(PROMPTS, model=f"local-dir:{tmp_path}", pretrained="none")
+    garbage = tmp_path / "weights.pt"
+    garbage.write_bytes(b"not a checkpoint")
+    with pytest.raises(FacetError, match="cannot be loaded"):
+        encode_prompts(PROMPTS, model="facet-tiny", pretrained=str(garbage))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "open_clip_config.json").write_text((saved_model[1] / "open_clip_config.json").read_text())
+    with pytest.raises(FacetError, match="cannot be loaded"):
+        encode_prompts(PROMPTS, model=f"local-dir:{empty}", pretrained="its own")
+
+
+def test_default_prompts_cover_every_expression_several_times() -> None:
+    prompts = read_prompts(DEFAULT_PROMPTS)
+    assert all(len(prompts[name]) >= 3 for name in EXPRESSIONS)
+    everything = [text for texts in prompts.values() for text in texts]
+    assert len(set(everything)) == len(everything)
+
+
+def test_prompts_are_mended_by_ftfy(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(
+        "\ufeff# mine\r\n\r\nanger: a person\u2019s   angry face\r\nanger: she said â€œnoâ€\x9d\r\n".encode()
+    )
+    assert read_prompts(path) == {"anger": ["a person's angry face", 'she said "no"']}
+    path.write_bytes(b"anger: caf\xe9 brawl\nanger: caf\xe9 brawl\n")  # Latin-1, and given twice
+    assert read_prompts(path) == {"anger": ["café brawl"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"anger an angry face\n", "line 1: expected `class name: prompt`"),
+        (b"# only\nanger:\n", "line 2: expected"),
+        (b"# nothing\n", "holds no prompts"),
+        (b"\0\1\2", "not a prompts file"),
+    ],
+)
+def test_bad_prompt_files_name_the_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(content)
+    with pytest.raises(FacetError, match=message):
+        read_prompts(path)
+
+
+def test_a_class_without_prompts_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FacetError, match="no such prompts file"):
+        read_prompts(tmp_path / "none.txt")
+    with pytest.raises(FacetError, match="no prompt for class wonder"):
+        choose_prompts(PROMPTS, ["fear", "wonder"], Path("prompts.txt"))
+    assert list(choose_prompts(PROMPTS, ["fear", "anger"], Path("p"))) == ["fear", "anger"]
