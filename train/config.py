@@ -52,7 +52,9 @@ class Recipe:
     lambda_vt: float = _option(0.5, "weight of each view's own text loss; 0 computes none of it")
     augment: str = _option("standard", "random flips, shifts, scales, colours, noise and erasures", AUGMENT)
     seed: int = _option(0, "decides initial weights, folds, order and augmentation")
-    shuffle_labels: int = _option(-1, "control: permute the training labels with this seed (accuracy must fall to chance)")
+    shuffle_labels: int = _option(
+        -1, "control: permute the training labels with this seed (accuracy must fall to chance)"
+    )
 
     def __post_init__(self) -> None:
         """Raises FacetError where a value cannot be meant."""
@@ -135,7 +137,6 @@ class RunConfig:
             ("content_hash", "the cache's content"),
             ("render", "the cache's render settings"),
             ("text_hash", "the prompt embeddings"),
-            ("tower", "the image tower"),
         ):
             if getattr(self, name) != getattr(other, name):
                 names.append(text)

@@ -88,7 +88,9 @@ class CrossViewAttention(nn.Module):
         self.attention = TokenAttention(dim)
         self.pool = AttentionPool(dim)
 
-    def forward(self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """
         Args:
             tokens: (B, N, d); mask: bool (B, N), True = there, at least one a row; cameras: (B, N, 2) yaw, pitch, radians;
@@ -104,7 +106,9 @@ class CrossViewAttention(nn.Module):
 class MeanFusion(nn.Module):
     """The ablation of CVSA: the mean of the views. Has no parameters."""
 
-    def forward(self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """As `CrossViewAttention.forward`."""
         alpha = mask / mask.sum(1, keepdim=True)
         return tokens, F.normalize((alpha[..., None] * tokens).sum(1), dim=-1), alpha

@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import shared
 from shared.errors import FacetError
 from shared.storage import first_line
-from shared.weights import hash_arrays
+from shared.weights import TOWERS, hash_arrays, skip_unreachable_hub
 from train.config import TowerConfig
 
-TOWERS = Path(shared.__file__).parent / "towers"  # configs that this project ships
 LOCAL_DIR = "local-dir:"
 HUB = "hf-hub:"
 RANDOM = "none"
@@ -39,6 +37,7 @@ def load_tower(model: str, pretrained: str, *, seed: int) -> tuple[nn.Module, To
     Raises:
         FacetError: no such model, tag or file, no network, or weights that do not fit the model.
     """
+    skip_unreachable_hub()
     config, preprocess = read_model_config(model)
     torch.manual_seed(seed)
     tower = build_tower(config)
@@ -151,9 +150,13 @@ def find_weights(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
         if Path(pretrained).is_file():
             return Path(pretrained), {}
         tags = ", ".join(list_pretrained_tags_by_model(name)) or "none"
-        raise FacetError(f"--pretrained {pretrained}: neither a file nor a tag of {model} (its tags: {tags}); {_ADVICE}")
+        raise FacetError(
+            f"--pretrained {pretrained}: neither a file nor a tag of {model} (its tags: {tags}); {_ADVICE}"
+        )
     try:
-        path = download_pretrained_from_hf(model.removeprefix(HUB)) if model.startswith(HUB) else download_pretrained(tag)
+        path = (
+            download_pretrained_from_hf(model.removeprefix(HUB)) if model.startswith(HUB) else download_pretrained(tag)
+        )
     except Exception as error:  # the hub and urllib raise many kinds
         raise FacetError(
             f"the weights {pretrained} of {model} cannot be downloaded ({first_line(error)}); {_ADVICE}"
@@ -174,7 +177,9 @@ def _load_visual_weights(tower: nn.Module, path: Path) -> None:
         resize_pos_embed(state, holder)
         prefix = "visual."
         visual = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    except Exception as error:  # torch, pickle, safetensors and zipfile raise many kinds on a file that is no checkpoint
+    except (
+        Exception
+    ) as error:  # torch, pickle, safetensors and zipfile raise many kinds on a file that is no checkpoint
         raise FacetError(f"{path}: not a checkpoint that open_clip can read ({first_line(error)})") from error
     if not visual:
         raise FacetError(f"{path}: holds no image tower (no visual.* tensors); give a checkpoint of a whole CLIP model")

@@ -45,7 +45,9 @@ def subject_folds(subjects: Sequence[str], num_folds: int, seed: int) -> list[tu
     if num_folds < 2:
         raise FacetError(f"--folds {num_folds}: at least 2 are needed, so that some subjects train and others test")
     if num_folds > len(names):
-        raise FacetError(f"--folds {num_folds}: there are only {len(names)} subjects; choose --folds {len(names)} or less")
+        raise FacetError(
+            f"--folds {num_folds}: there are only {len(names)} subjects; choose --folds {len(names)} or less"
+        )
     order = np.random.default_rng(seed).permutation(len(names))
     return [tuple(sorted(names[i] for i in order[fold::num_folds])) for fold in range(num_folds)]
 

@@ -48,11 +48,15 @@ def find_items(cache: Cache, modalities: Sequence[str]) -> list[Item]:
         sample = cache.samples[row]
         return sample.valid and any(sample.has(m) for m in modalities)
 
+    frames: dict[str, list[int]] = {}
+    for row, sample in enumerate(cache.samples):
+        if sample.sequence and usable(row):
+            frames.setdefault(sample.sequence, []).append(row)
     items: list[Item] = []
     for sequence in cache.sequences:
-        rows = tuple(filter(usable, range(sequence.first_row, sequence.first_row + sequence.num_frames)))
+        rows = sorted(frames.get(sequence.sequence, []), key=lambda row: cache.samples[row].frame or 0)
         if rows:
-            items.append(Item(sequence.sequence, sequence.subject, sequence.label, rows, len(items)))
+            items.append(Item(sequence.sequence, sequence.subject, sequence.label, tuple(rows), len(items)))
     for row, sample in enumerate(cache.samples):
         if not sample.sequence and usable(row):
             items.append(Item(sample.sample_id, sample.subject, sample.label, (row,), len(items)))
@@ -89,7 +93,9 @@ def choose_modalities(cache: Cache, wanted: Sequence[str], classes: Sequence[str
     rows = [s for s in cache.samples if s.valid and s.label in classes]
     common = tuple(m for m in there if all(s.has(m) for s in rows))
     if not common:
-        raise FacetError(f"{cache.path}: no modality is in every row; name some with --modalities (absent ones are masked)")
+        raise FacetError(
+            f"{cache.path}: no modality is in every row; name some with --modalities (absent ones are masked)"
+        )
     return common
 
 
@@ -164,4 +170,6 @@ def _rows(item: Item, num_frames: int, jitter: tuple[int, int] | None) -> list[i
     if jitter is None or len(item.rows) == 1:
         return sample_rows(item.rows, num_frames)
     # The trailing 1 keeps these draws apart from those of augmentation, which come from the same three numbers.
-    return sample_rows(item.rows, num_frames, np.random.default_rng([*jitter, item.place, 1]).random(num_frames).tolist())
+    return sample_rows(
+        item.rows, num_frames, np.random.default_rng([*jitter, item.place, 1]).random(num_frames).tolist()
+    )

@@ -1,0 +1,94 @@
+"""What a test leaves behind: metrics.json, predictions.csv, confusion.png, and a table on the console."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.schema import canonical_json
+from shared.storage import write_file
+from train.metrics import Metrics
+from train.score import Scores
+
+METRICS_JSON = "metrics.json"
+PREDICTIONS_CSV = "predictions.csv"
+CONFUSION_PNG = "confusion.png"
+
+
+def format_table(metrics: Metrics, class_names: Sequence[str]) -> str:
+    """Recall, F1 and the confusion matrix of each class, for a console."""
+    width = max(len(name) for name in class_names)
+    heads = [name[:7] for name in class_names]
+    lines = [f"{'true \\ predicted':<{max(width, 16)}}  recall     F1  " + "".join(f"{h:>8}" for h in heads)]
+    for index, name in enumerate(class_names):
+        recall = metrics.per_class_recall[index]
+        lines.append(
+            f"{name:<{max(width, 16)}}  {'   -  ' if recall is None else f'{recall:6.3f}'} {metrics.per_class_f1[index]:6.3f}  "
+            + "".join(f"{count:>8}" for count in metrics.confusion[index])
+        )
+    return "\n".join(lines)
+
+
+def write_report(
+    folder: Path, metrics: Metrics, scores: Scores, class_names: Sequence[str], about: dict[str, Any], title: str
+) -> None:
+    """Writes all three files; `about` is what else metrics.json should tell (data set, licence, random weights …)."""
+    write_predictions(folder / PREDICTIONS_CSV, scores, class_names)
+    write_confusion(folder / CONFUSION_PNG, metrics, class_names, title)
+    value = {
+        **about,
+        **dataclasses.asdict(metrics),
+        "class_names": list(class_names),
+        "view_weights": scores.view_weights,
+        "face_cosine": scores.face_cosine,
+    }
+    write_file(folder / METRICS_JSON, canonical_json(value).encode())  # last: it says that the run is finished
+
+
+def write_predictions(path: Path, scores: Scores, class_names: Sequence[str]) -> None:
+    """A row an item: who, the true class (empty where unknown), the predicted one, a probability for each class."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["name", "subject", "label", "predicted", *(f"p_{name}" for name in class_names)])
+    for item, row in zip(scores.items, scores.probabilities, strict=True):
+        predicted = class_names[int(row.argmax())]
+        writer.writerow([item.name, item.subject, item.class_name, predicted, *(f"{p:.6f}" for p in row)])
+    write_file(path, buffer.getvalue().encode())
+
+
+def write_confusion(path: Path, metrics: Metrics, class_names: Sequence[str], title: str) -> None:
+    """A picture of the confusion matrix: shaded by the part of each true class, with the counts written in."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: no display, no global state
+    from matplotlib.figure import Figure
+
+    counts = np.array(metrics.confusion)
+    parts = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = 2.6 + 0.62 * len(class_names)
+    figure = Figure(figsize=(side + 0.6, side), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            axes.text(
+                column,
+                row,
+                str(count),
+                ha="center",
+                va="center",
+                color="white" if parts[row, column] > 0.6 else "black",
+            )
+    axes.set_xticks(range(len(class_names)), class_names, rotation=40, ha="right")
+    axes.set_yticks(range(len(class_names)), class_names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title, fontsize=10)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="part of the true class")
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    write_file(path, buffer.getvalue())

@@ -1,0 +1,75 @@
+"""Scores of a trained model for the items of a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from shared.cache import Cache
+from shared.errors import CacheError
+from shared.schema import RenderSettings
+from train.config import RunConfig
+from train.facet import Facet
+from train.losses import mean_cosine_between_faces
+from train.prepare import Preparer
+from train.stream import Item, stream_batches
+
+
+@dataclass(frozen=True)
+class Scores:
+    """probabilities f32 (n, C), one row an item; view_weights: "modality yaw" → mean weight α of that view in the face;
+    face_cosine: mean cosine between different items' face vectors (near 1 = collapsed)."""
+
+    items: Sequence[Item]
+    probabilities: np.ndarray
+    view_weights: dict[str, float]
+    face_cosine: float
+
+
+def check_views(cache: Cache, config: RunConfig, *, whose: str) -> None:
+    """
+    Raises:
+        CacheError: the images were not drawn as those the model was trained on; names the first difference.
+    """
+    found, wanted = cache.info.settings, config.render
+    for name in ("views", "size_px", "crop_radius_mm", "supersampling", "revision"):
+        if getattr(found, name) != getattr(wanted, name):
+            raise CacheError(
+                f"{cache.path}: {name} {_text(found, name)}, but {whose} was trained on {name} {_text(wanted, name)}; "
+                "build a cache with the same view settings"
+            )
+    if missing := [m for m in config.recipe.modalities if m not in found.modalities]:
+        raise CacheError(f"{cache.path}: holds no {', '.join(missing)}, which {whose} looks at; build it with them")
+
+
+def _text(settings: RenderSettings, name: str) -> str:
+    return settings.views_text() if name == "views" else str(getattr(settings, name))
+
+
+@torch.inference_mode()
+def score_items(model: Facet, cache: Cache, items: Sequence[Item], preparer: Preparer, config: RunConfig) -> Scores:
+    """Scores every item, without augmentation, in the given order."""
+    model.eval()
+    recipe = config.recipe
+    batches = [items[i : i + recipe.batch_size] for i in range(0, len(items), recipe.batch_size)]
+    probabilities, faces, alphas, counts = [], [], [], []
+    with tqdm(total=len(items), desc="score", unit="sample", dynamic_ncols=True, leave=False) as bar:
+        for raw in stream_batches(cache, batches, preparer.modalities, recipe.frames):
+            output = model(preparer.prepare(raw))
+            probabilities.append(output.logits.softmax(1).cpu())
+            faces.append(output.face.cpu())
+            alphas.append(output.alpha.sum(0).cpu())
+            counts.append(output.mask.sum(0).cpu())
+            bar.update(len(raw.items))
+    weights = torch.stack(alphas).sum(0) / torch.stack(counts).sum(0).clamp(min=1)
+    names = [f"{modality} {view}" for modality in preparer.modalities for view in preparer.views]
+    return Scores(
+        items=items,
+        probabilities=torch.cat(probabilities).numpy(),
+        view_weights=dict(zip(names, weights.tolist(), strict=True)),
+        face_cosine=mean_cosine_between_faces(torch.cat(faces)).item(),
+    )
