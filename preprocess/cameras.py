@@ -51,8 +51,7 @@ def parse_views(text: str) -> tuple[View, ...]:
     for item in text.split(","):
         try:
             yaw, _, pitch = item.strip().partition(":")
-            # + 0.0 turns "-0" into 0, so that equal views are equal settings
-            views.append(View(float(yaw) + 0.0, float(pitch or 0) + 0.0))
+            views.append(View(float(yaw), float(pitch or 0)))
         except ValueError as error:
             raise FacetError(
                 f"--views {text!r}: expected yaw angles such as 0,20,-20 or yaw:pitch such as 0:15, found {item.strip()!r}"

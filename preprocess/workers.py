@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -48,6 +49,9 @@ def run_shards(tasks: list[ShardTask], num_workers: int) -> tuple[dict[str, floa
 
 
 def _results(tasks: list[ShardTask], num_workers: int) -> Iterator[ShardResult]:
+    if num_workers == 1:  # in this process: nothing to start, and a profiler or debugger sees it
+        yield from map(build_shard, tasks)
+        return
     with _single_threaded():
         pool = ProcessPoolExecutor(
             num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
@@ -96,6 +100,7 @@ def _single_threaded() -> Iterator[None]:
 
 def _end_with_parent() -> None:
     """A worker whose parent was killed must not go on writing into a cache that the next build has taken over."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; running shards are finished
     parent = multiprocessing.parent_process()
     assert parent is not None
 

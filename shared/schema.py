@@ -73,6 +73,11 @@ class View:
     yaw_deg: float
     pitch_deg: float = 0.0
 
+    def __post_init__(self) -> None:
+        # 0, 0.0 and -0.0 are one view, so they must be one text in fingerprints
+        object.__setattr__(self, "yaw_deg", float(self.yaw_deg) + 0.0)
+        object.__setattr__(self, "pitch_deg", float(self.pitch_deg) + 0.0)
+
     def __str__(self) -> str:
         return f"{self.yaw_deg:g}" if self.pitch_deg == 0 else f"{self.yaw_deg:g}:{self.pitch_deg:g}"
 
