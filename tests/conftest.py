@@ -1,0 +1,224 @@
+"""Small real caches and models for every test: written through the contract's own writers, learnable, patterned by class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+
+from shared.cache import (
+    FAILURES_CSV,
+    SAMPLES_CSV,
+    SEQUENCES_CSV,
+    Failure,
+    encode_table,
+    num_shards,
+    record_path,
+    write_info,
+    write_record,
+)
+from shared.schema import (
+    DEPTH_ZERO,
+    SHARD_ROWS,
+    CacheInfo,
+    RenderSettings,
+    Sample,
+    ShardRecord,
+    View,
+    fingerprint,
+    text_file_name,
+)
+from shared.schema import Sequence as SequenceRow
+from shared.storage import encode_metadata, encode_shard, hash_file, write_file
+from shared.text import TextEmbeddings, write_text_embeddings
+
+TINY_CLIP: dict[str, Any] = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1},
+}
+CLASSES = ("anger", "happiness", "surprise")
+VIEWS = (View(0), View(20), View(-20))
+
+
+class MakeCache(Protocol):
+    """See `write_tiny_cache`; the path is chosen."""
+
+    def __call__(self, **options: Any) -> Path: ...
+
+
+@pytest.fixture
+def tiny_cache(tmp_path: Path, tiny_model: str) -> MakeCache:
+    """A factory of small caches: `tiny_cache(name="a", num_subjects=3, store="hdf5")` → its folder."""
+
+    def make(**options: Any) -> Path:
+        path = tmp_path / str(options.pop("name", "cache"))
+        write_tiny_cache(path, **{"model": tiny_model, **options})
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """`local-dir:` name of a very small CLIP without weights: for --pretrained none."""
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_CLIP}))
+    return f"local-dir:{folder}"
+
+
+def write_tiny_cache(
+    path: Path,
+    *,
+    model: str,
+    num_subjects: int = 4,
+    scans_per_class: int = 2,
+    class_names: Sequence[str] = CLASSES,
+    views: Sequence[View] = VIEWS,
+    size_px: int = 32,
+    modalities: Sequence[str] = ("texture", "normal"),
+    store: str = "zarr",
+    num_frames: int = 0,
+    without_texture: Sequence[int] = (),
+    invalid: Sequence[int] = (),
+    unlabelled: Sequence[int] = (),
+    with_text: bool = True,
+    text_dim: int = 32,
+    dataset: str = "tiny",
+    seed: int = 0,
+) -> None:
+    """Writes a finished cache.
+
+    Each subject S0, S1 … shows each class scans_per_class times; a bright spot's place tells the class, skin tone and noise
+    tell the subject. With num_frames, each scan is a sequence of so many rows, whose spot grows and fades. Row numbers in
+    without_texture, invalid and unlabelled are treated so. Prompt embeddings are random unit vectors, marked random.
+    """
+    rng = np.random.default_rng(seed)
+    settings = RenderSettings(views=tuple(views), size_px=size_px, modalities=tuple(modalities))
+    samples: list[Sample] = []
+    images: list[dict[str, np.ndarray]] = []
+    for subject in range(num_subjects):
+        skin = rng.uniform(0.3, 0.7, 3)
+        for label, class_name in enumerate(class_names):
+            for scan in range(scans_per_class):
+                name = f"S{subject}/{class_name}{scan}"
+                for frame in range(max(num_frames, 1)):
+                    row = len(samples)
+                    strength = np.sin(np.pi * (frame + 0.5) / num_frames) if num_frames else 1.0
+                    has = [m for m in modalities if m != "texture" or row not in without_texture]
+                    samples.append(
+                        Sample(
+                            sample_id=f"{name}/{frame:03d}" if num_frames else name,
+                            subject=f"S{subject}",
+                            sequence=name if num_frames else "",
+                            frame=frame if num_frames else None,
+                            label="" if row in unlabelled else class_name,
+                            intensity="01",
+                            task="",
+                            source=f"{name}.obj",
+                            source_hash=fingerprint([name, frame]),
+                            valid=row not in invalid,
+                            reason="no surface" if row in invalid else "",
+                            modalities="" if row in invalid else "+".join(has),
+                            alignment="geometry",
+                        )
+                    )
+                    height = (
+                        1.2 * label / (len(class_names) - 1) - 0.6
+                    )  # on the middle line: a mirrored face keeps its class
+                    images.append(_draw(settings, skin, height, float(strength), rng))
+    info = CacheInfo(
+        dataset=dataset,
+        licence="drawn by the tests; free",
+        class_names=tuple(class_names),
+        settings=settings,
+        store=store,
+        num_samples=len(samples),
+        num_valid=sum(s.valid for s in samples),
+        num_subjects=num_subjects,
+        num_shards=num_shards(len(samples)),
+        settings_fingerprint=fingerprint(settings),
+        complete=True,
+    )
+    digests = []
+    for shard in range(info.num_shards):
+        rows = slice(shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, len(samples)))
+        arrays = {m: np.stack([image[m] for image in images[rows]]) for m in modalities}
+        arrays["scan_to_face"] = np.tile(np.eye(4, dtype=np.float32), (len(samples[rows]), 1, 1))
+        present = {m: np.array([s.has(m) for s in samples[rows]]) for m in modalities}
+        present["scan_to_face"] = np.array([s.valid for s in samples[rows]])
+        files = {
+            name: write_file(path / name, data) for name, data in encode_shard(info, shard, arrays, present).items()
+        }
+        record = ShardRecord(shard, rows.start, tuple(samples[rows]), fingerprint([seed, shard]), files)
+        write_record(path, record)
+        digests.append(hash_file(record_path(path, shard)))
+    sequences = []
+    if num_frames:
+        for first in range(0, len(samples), num_frames):
+            s = samples[first]
+            sequences.append(SequenceRow(s.sequence, s.subject, first, num_frames, 25.0, s.label))
+    failures = [Failure(s.source, s.sample_id, s.reason) for s in samples if not s.valid]
+    tables = {
+        SAMPLES_CSV: encode_table(Sample, samples),
+        SEQUENCES_CSV: encode_table(SequenceRow, sequences),
+        FAILURES_CSV: encode_table(Failure, failures),
+        **encode_metadata(info),
+    }
+    hashes = {name: write_file(path / name, data) for name, data in tables.items()}
+    content = fingerprint({"tables": [hashes[SAMPLES_CSV], hashes[SEQUENCES_CSV]], "records": digests})
+    write_info(path, replace(info, num_sequences=len(sequences), file_hashes=hashes, content_hash=content))
+    if with_text:
+        text = random_text(class_names, text_dim, model)
+        write_text_embeddings(path / "text" / text_file_name(model), text)
+
+
+def random_text(class_names: Sequence[str], dim: int, model: str, num_prompts: int = 2) -> TextEmbeddings:
+    """Unit vectors with a large part in common, as a text tower with random weights gives them."""
+    rng = np.random.default_rng(len(class_names))
+    vectors = rng.normal(size=(len(class_names), num_prompts, dim)) + 2 * rng.normal(size=dim)
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    return TextEmbeddings(
+        class_names=tuple(class_names),
+        prompts=tuple(tuple(f"{name} {k}" for k in range(num_prompts)) for name in class_names),
+        embeddings=vectors.astype(np.float32),
+        mask=np.ones(vectors.shape[:2], bool),
+        model=model,
+        pretrained="none",
+        weights_hash="0" * 64,
+        image_tower_hash="0" * 64,
+        logit_scale=14.285714,
+        random_weights=True,
+    )
+
+
+def _draw(
+    settings: RenderSettings, skin: np.ndarray, height: float, strength: float, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Images (V, S, S, …) of a disc with a spot at a height; the spot moves sideways with the camera's yaw."""
+    size = settings.size_px
+    place = (np.arange(size) + 0.5) / size * 2 - 1
+    x, y = place[None, :], -place[:, None]
+    face = x**2 + y**2 < 0.81
+    found: dict[str, list[np.ndarray]] = {m: [] for m in settings.modalities}
+    for view in settings.views:
+        moved = -np.sin(np.radians(view.yaw_deg)) * 0.5
+        spot = strength * np.exp(-((x - moved) ** 2 + (y - height) ** 2) / 0.05)
+        noise = rng.normal(0, 0.03, (size, size, 3))
+        texture = (np.clip(skin + 0.5 * spot[..., None] + noise, 0, 1) * 254 + 1) * face[..., None]
+        normal = np.stack([x + 0 * y, y + 0 * x, 0.5 + spot], axis=-1)
+        normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+        depth = np.round((20 * spot - 30 * (x**2 + y**2)) / 0.02) + DEPTH_ZERO
+        drawn = {
+            "texture": texture.astype(np.uint8),
+            "normal": ((np.round(127 * normal) + 128) * face[..., None]).astype(np.uint8),
+            "depth": (depth * face).astype(np.uint16),
+        }
+        for modality in settings.modalities:
+            found[modality].append(drawn[modality])
+    return {modality: np.stack(images) for modality, images in found.items()}
