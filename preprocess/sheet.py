@@ -15,6 +15,7 @@ from shared.storage import write_file
 
 TILE_PX = 150
 GAP_PX = 6
+MIN_WIDTH_PX = 480  # room for the title and the licence line
 BACKGROUND, INK, FAINT = (250, 250, 248), (30, 30, 30), (120, 120, 120)
 MAX_SUBJECTS = 8
 # Depth in pictures: nose tip white, 90 mm behind it black.
@@ -163,7 +164,7 @@ def _sample_block(cache: Cache, sample: Sample, tile: int) -> Image.Image:
 
 
 def _stack(blocks: list[Image.Image], *, title: str, foot: str) -> Image.Image:
-    width = max(block.width for block in blocks) + 2 * GAP_PX
+    width = max(MIN_WIDTH_PX, *(block.width + 2 * GAP_PX for block in blocks))
     lines = _wrap(foot, _font(12), width - 24)
     height = 40 + sum(block.height + 14 for block in blocks) + 16 * len(lines) + 8
     image = Image.new("RGB", (width, height), BACKGROUND)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ def run_shards(tasks: list[ShardTask], num_workers: int) -> tuple[dict[str, floa
             num_rendered += result.num_scans
             num_failed += len(result.failures)
             for failure in result.failures:
-                tqdm.write(f"  failed: {failure}")
+                tqdm.write(f"  failed: {failure}", file=sys.stderr)
             bar.update(result.num_samples)
             bar.set_postfix(failed=num_failed)
     return seconds, num_rendered

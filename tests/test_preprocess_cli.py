@@ -1,0 +1,135 @@
+"""Stage 1's command line as a user runs it: exit codes, last lines, one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scan_folders import write_scan_folder
+
+from shared.schema import canonical_json
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "preprocess", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2, exactly one error line with these words in it, no traceback."""
+    assert result.returncode == 2, result.stdout + result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five scans, one of them garbled, and a cache of them."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_scan_folder(folder / "scans", 5)
+    (folder / "scans" / "scan002.obj").write_text("garbled")
+    result = run("build", "folder", "--root", folder / "scans", "--cache", folder / "c", "--size", 32, "--workers", 1)
+    assert result.returncode == 1, result.stderr  # finished, with a failure
+    assert result.stdout.splitlines()[-1].endswith("4 scans of 4 subjects; 1 failed")
+    assert "scan002.obj" in result.stderr  # named while it runs, and in the table
+    assert "scan002.obj" in (folder / "c" / "failures.csv").read_text()
+    return folder
+
+
+def test_build_says_so_when_nothing_is_left_to_do(folder: Path) -> None:
+    result = run("build", "folder", "--root", folder / "scans", "--cache", folder / "c", "--size", 32)
+    assert result.returncode == 1
+    assert "nothing to do" in result.stdout
+
+
+def test_strict_is_exit_code_two(folder: Path, tmp_path: Path) -> None:
+    result = run(
+        "build",
+        "folder",
+        "--root",
+        folder / "scans",
+        "--cache",
+        tmp_path / "c",
+        "--size",
+        32,
+        "--strict",
+        "--workers",
+        2,
+    )
+    assert_refused(result, "scan002.obj", "--strict")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["build", "bu3dfe", "--root", "{tmp}/none", "--cache", "{tmp}/c"], ["none"]),
+        (["build", "bu3dfe", "--root", "{tmp}/empty", "--cache", "{tmp}/c"], ["empty", "F0001"]),
+        (["build", "bu4dfe", "--root", "{tmp}/empty", "--cache", "{tmp}/c"], ["empty", "F001"]),
+        (["build", "folder", "--root", "{tmp}/empty", "--cache", "{tmp}/c"], ["manifest.csv"]),
+        (["build", "folder", "--root", "{scans}", "--cache", "{tmp}/c", "--views", "0,left"], ["--views", "'left'"]),
+        (["build", "folder", "--root", "{scans}", "--cache", "{tmp}/c", "--size", "3"], ["16 to 2048"]),
+        (["build", "folder", "--root", "{scans}", "--cache", "{tmp}/c", "--modalities", "smell"], ["--modalities"]),
+        (["build", "folder", "--root", "{scans}", "--cache", "{cache}", "--size", "48"], ["size_px 32, now 48"]),
+        (["inspect", "{tmp}/empty"], ["no cache here"]),
+        (["inspect", "{cache}", "--subject", "S00"], ["--sheet"]),
+        (["inspect", "{cache}", "--sheet", "{tmp}/x.png", "--sample", "nobody"], ["nobody"]),
+        (["verify", "{tmp}/empty"], ["no cache here"]),
+        (["prompts", "--cache", "{cache}", "--model", "nope", "--pretrained", "none"], ["nope"]),
+        (["prompts", "--cache", "{cache}", "--model", "facet-tiny"], ["--pretrained"]),
+        (
+            ["prompts", "--cache", "{cache}", "--prompts", "{tmp}/few.txt", "--model", "facet-tiny"],
+            ["no prompt for class"],
+        ),
+        (["synth", "bu3dfe", "--out", "{scans}"], ["scans"]),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else None,
+)
+def test_what_a_user_gets_wrong_is_one_line(
+    arguments: list[str], words: list[str], folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "few.txt").write_text("anger: an angry face\n")
+    filled = [a.format(tmp=tmp_path, scans=folder / "scans", cache=folder / "c") for a in arguments]
+    assert_refused(run(*filled), *words)
+
+
+def test_prompts_inspect_and_verify(folder: Path, tmp_path: Path) -> None:
+    prompts = run("prompts", "--cache", folder / "c", "--model", "facet-tiny", "--pretrained", "none")
+    assert prompts.returncode == 0, prompts.stderr
+    assert "RANDOM WEIGHTS" in prompts.stdout
+    inspect = run("inspect", folder / "c", "--summary", "--sheet", tmp_path / "sheet.png")
+    assert inspect.returncode == 0, inspect.stderr
+    assert "RANDOM WEIGHTS" in inspect.stdout
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+    verify = run("verify", folder / "c")
+    assert verify.returncode == 0, verify.stdout
+    assert "every byte" in verify.stdout
+
+
+def test_verify_and_a_cache_of_another_version(folder: Path, tmp_path: Path) -> None:
+    info = json.loads((folder / "c" / "cache.json").read_text())
+    (tmp_path / "cache.json").write_text(canonical_json({**info, "format_version": 7}))
+    assert_refused(run("inspect", tmp_path), "version 7, this program reads 1")
+    broken = next((folder / "c" / "views.zarr").rglob("c/0/0/0/0/0"))
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])
+    try:
+        result = run("verify", folder / "c")
+        assert result.returncode == 1
+        assert "scan000" in result.stdout
+        assert "--repair" in result.stdout.splitlines()[-1]
+    finally:
+        broken.write_bytes(whole)
+
+
+def test_help_teaches() -> None:
+    text = run("--help").stdout
+    for command in ("synth", "build", "prompts", "inspect", "verify"):
+        assert command in text
+        assert run(command, "--help").returncode == 0

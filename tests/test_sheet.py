@@ -1,0 +1,88 @@
+"""Contact sheets and summaries: what they show is what the cache holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scan_folders import write_scan_folder
+
+from preprocess.build import build_cache
+from preprocess.datasets import DATASETS
+from preprocess.sheet import BACKGROUND, picture_of, write_sheet
+from preprocess.summary import describe_cache
+from shared.cache import Cache, open_cache
+from shared.errors import FacetError
+from shared.labels import BASIC_EXPRESSIONS
+from shared.schema import RenderSettings
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    folder = tmp_path_factory.mktemp("sheet")
+    write_scan_folder(folder / "scans", 13, num_subjects=2, without_texture=(4,))
+    (folder / "scans" / "scan012.obj").write_text("garbled")
+    settings = RenderSettings(size_px=64)
+    build_cache(DATASETS["folder"], folder / "scans", folder / "c", settings, num_workers=1)
+    return open_cache(folder / "c")
+
+
+def test_sample_sheet_shows_every_view_and_modality(cache: Cache, tmp_path: Path) -> None:
+    path = tmp_path / "sample.png"
+    write_sheet(cache, path, sample_id="scan001")
+    image = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    front = np.asarray(Image.fromarray(picture_of(cache, cache.samples[1], "texture", 0)).resize((224, 224), 1)).astype(
+        int
+    )
+    # the front view's tile is somewhere on the sheet, pixel for pixel (up to the resampling filter)
+    best = min(
+        np.abs(image[top : top + 224, left : left + 224] - front).mean()
+        for top in range(60, 110)
+        for left in range(80, 100)
+    )
+    assert best < 2
+    untextured = tmp_path / "untextured.png"
+    write_sheet(cache, untextured, sample_id="scan004")
+    assert Image.open(untextured).height < Image.open(path).height  # no row for what is absent
+
+
+def test_overview_and_subject_sheets_are_written(cache: Cache, tmp_path: Path) -> None:
+    for name, options in {"all": {}, "subject": {"subject": "S01"}}.items():
+        path = tmp_path / f"{name}.png"
+        write_sheet(cache, path, **options)
+        image = np.asarray(Image.open(path).convert("RGB"))
+        assert image.shape[1] > 300
+        assert (image != BACKGROUND).any(-1).mean() > 0.1
+
+
+def test_normals_are_shown_lit_and_depth_brighter_when_nearer(cache: Cache) -> None:
+    depth = picture_of(cache, cache.samples[0], "depth", 0)
+    assert depth[32, 32, 0] > depth[32, 15, 0]  # the nose tip against a cheek
+    relief = picture_of(cache, cache.samples[0], "normal", 0)
+    assert np.ptp(relief[20:44, 20:44, 0]) > 40
+
+
+def test_what_is_not_there_is_named(cache: Cache, tmp_path: Path) -> None:
+    with pytest.raises(FacetError, match="no such sample"):
+        write_sheet(cache, tmp_path / "x.png", sample_id="nobody")
+    with pytest.raises(FacetError, match="is not valid"):
+        write_sheet(cache, tmp_path / "x.png", sample_id="scan012")
+    with pytest.raises(FacetError, match="there are S00, S01"):
+        write_sheet(cache, tmp_path / "x.png", subject="S99")
+    with pytest.raises(FacetError, match=r"ends in \.png"):
+        write_sheet(cache, tmp_path / "x.jpg")
+
+
+def test_summary_counts_what_is_there(cache: Cache) -> None:
+    text = describe_cache(cache)
+    assert "12 scans of 2 subjects; 1 failed" in text
+    assert "texture: 11 scans (1 without)" in text
+    for name in BASIC_EXPRESSIONS:
+        assert any(line.split()[:3] == [name, "2", "2"] for line in text.splitlines()), text
+    assert "scan012.obj" in text
+    assert "no prompt embeddings yet" in text
+    renamed = dataclasses.replace(cache, info=dataclasses.replace(cache.info, dataset="elsewhere"))
+    assert "elsewhere" in describe_cache(renamed)
