@@ -32,11 +32,11 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five scans, one of them garbled, and a cache of them."""
     folder = tmp_path_factory.mktemp("cli")
-    write_scan_folder(folder / "scans", 5)
+    write_scan_folder(folder / "scans", 5, num_subjects=2)
     (folder / "scans" / "scan002.obj").write_text("garbled")
     result = run("build", "folder", "--root", folder / "scans", "--cache", folder / "c", "--size", 32, "--workers", 1)
     assert result.returncode == 1, result.stderr  # finished, with a failure
-    assert result.stdout.splitlines()[-1].endswith("4 scans of 4 subjects; 1 failed")
+    assert result.stdout.splitlines()[-1].endswith("4 scans of 2 subjects; 1 failed")
     assert "scan002.obj" in result.stderr  # named while it runs, and in the table
     assert "scan002.obj" in (folder / "c" / "failures.csv").read_text()
     return folder
