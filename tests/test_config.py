@@ -1,0 +1,80 @@
+"""A run's configuration: what may be chosen, how it is stored, when two runs are the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shared.errors import FacetError
+from shared.schema import RenderSettings, View
+from train.config import Recipe, RunConfig, TowerConfig, read_config, write_config
+
+CONFIG = RunConfig(
+    recipe=Recipe(model="facet-tiny", classes=("anger", "fear"), modalities=("normal",), frames=1, lr=3e-4),
+    tower=TowerConfig(
+        name="facet-tiny",
+        pretrained="none",
+        config={"embed_dim": 8, "vision_cfg": {"layers": [1, 1]}},
+        image_size=32,
+        mean=(0.5, 0.4, 0.3),
+        std=(0.2, 0.2, 0.2),
+        weights_hash="ab",
+        random_weights=True,
+    ),
+    dataset="tiny",
+    licence="free",
+    content_hash="c" * 64,
+    render=RenderSettings(views=(View(0), View(20, -5.5)), size_px=64),
+    text_hash="d" * 64,
+    text_dim=8,
+    random_text=True,
+    cache="/somewhere",
+)
+
+
+def test_a_configuration_survives_the_disk(tmp_path: Path) -> None:
+    write_config(tmp_path, CONFIG)
+    assert read_config(tmp_path) == CONFIG
+    assert read_config(tmp_path).differences(CONFIG) == []
+
+
+def test_differences_are_named() -> None:
+    other = replace(
+        CONFIG, recipe=replace(CONFIG.recipe, lr=1.0, batch_size=3), content_hash="e" * 64, cache="/moved", dataset="x"
+    )
+    assert CONFIG.differences(other) == ["--batch-size", "--lr", "the cache's content"]
+
+
+def test_damaged_and_missing_configurations(tmp_path: Path) -> None:
+    with pytest.raises(FacetError, match="no run here"):
+        read_config(tmp_path)
+    write_config(tmp_path, CONFIG)
+    path = tmp_path / "config.json"
+    whole = path.read_text()
+    for text in (whole[:200], "[]", "{}", whole.replace('"lr"', '"learning"'), "\x00"):
+        path.write_text(text)
+        with pytest.raises(FacetError, match=r"config\.json: damaged"):
+            read_config(tmp_path)
+    path.write_text(json.dumps({**json.loads(whole), "version": 99}))
+    with pytest.raises(FacetError, match="run version 99"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"epochs": 0}, "--epochs: expected 1 to"),
+        ({"lr": float("nan")}, "--lr"),
+        ({"batch_size": -4}, "--batch-size"),
+        ({"fusion": "sum"}, "--fusion: expected cvsa or mean"),
+        ({"modalities": ("texture", "thermal")}, "thermal is none of texture,normal,depth"),
+        ({"classes": ("anger", "anger")}, "--classes"),
+        ({"warmup": 1.5}, "--warmup"),
+    ],
+)
+def test_choices_that_cannot_be_meant(choice: dict[str, object], message: str) -> None:
+    with pytest.raises(FacetError, match=message):
+        Recipe(**choice)  # type: ignore[arg-type]

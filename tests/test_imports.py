@@ -1,0 +1,61 @@
+"""Which side of the product may import what: read from the source, so that a lazy import counts too."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {
+    "train": {"preprocess", "open3d"},
+    "shared": {"preprocess", "train", "torch", "open3d", "open_clip"},
+    "preprocess": {"train"},
+}
+
+
+def imported_names(path: Path) -> set[str]:
+    """Top-level packages that a file imports anywhere, also by import_module("…") or __import__("…")."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("import_module", "__import__"):
+                names.add(str(node.args[0].value).split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_packages_keep_to_their_side(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        assert not imported_names(path) & FORBIDDEN[package], path
+
+
+def test_the_reader_of_imports_sees_lazy_ones(tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    path.write_text(
+        "def f():\n    import open3d.core\n    importlib.import_module('torch.nn')\n    from preprocess import x\n"
+    )
+    assert imported_names(path) == {"open3d", "torch", "preprocess"}
+
+
+def test_trainer_runs_without_open3d() -> None:
+    """Neither our modules nor what they import pulls open3d in."""
+    modules = [f"train.{path.stem}" for path in (ROOT / "train").glob("[a-z]*.py")]
+    code = f"import sys, importlib\nfor m in {modules}: importlib.import_module(m)\nsys.exit('open3d' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; from train.__main__ import _parser; _parser().format_help(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,42 @@
+"""Every score against scikit-learn's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+
+from train.metrics import compute_metrics, wilson_interval
+
+
+@given(
+    num_classes=st.integers(2, 7),
+    num_samples=st.integers(1, 60),
+    seed=st.integers(0, 10**6),
+)
+def test_scores_are_those_of_scikit_learn(num_classes: int, num_samples: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, num_classes, num_samples)
+    predicted = np.where(rng.random(num_samples) < 0.5, true, rng.integers(0, num_classes, num_samples))
+    metrics = compute_metrics(true, predicted, num_classes)
+    labels = np.arange(num_classes)
+    there = np.unique(true)
+    recall = recall_score(true, predicted, labels=labels, average=None, zero_division=0)
+    assert np.array_equal(metrics.confusion, confusion_matrix(true, predicted, labels=labels))
+    assert metrics.accuracy == pytest.approx(accuracy_score(true, predicted))
+    assert metrics.macro_f1 == pytest.approx(f1_score(true, predicted, labels=labels, average="macro", zero_division=0))
+    assert metrics.uar == pytest.approx(recall_score(true, predicted, labels=there, average="macro", zero_division=0))
+    for label in labels:
+        found = metrics.per_class_recall[label]
+        assert found == (pytest.approx(recall[label]) if label in there else None)
+    assert metrics.majority == pytest.approx(np.bincount(true).max() / num_samples)
+
+
+def test_wilson_interval_is_the_textbook_one() -> None:
+    # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert wilson_interval(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)

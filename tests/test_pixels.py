@@ -1,0 +1,75 @@
+"""Decoding against the encoding's definition; mirroring against geometry that is mirrored before it is encoded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from train.pixels import DEPTH_FAR_MM, DEPTH_NEAR_MM, mirror, normalise, resize, to_device, to_unit
+
+CPU = torch.device("cpu")
+
+
+def ellipsoid(x_of_nose: float, size: int = 33) -> dict[str, np.ndarray]:
+    """Normals, depth and colour of an off-centre ellipsoid seen from the front, encoded as the cache does."""
+    place = ((np.arange(size) + 0.5) / size * 2 - 1) * 100  # mm
+    x, y = np.meshgrid(place - x_of_nose, -place)
+    inside = 1 - (x / 70) ** 2 - (y / 90) ** 2
+    z = 60 * np.sqrt(np.clip(inside, 0, None))
+    normal = np.stack([x / 70**2, y / 90**2, z / 60**2], -1)
+    normal /= np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-12
+    face = inside > 0
+    return {
+        "normal": ((np.round(127 * normal) + 128) * face[..., None]).astype(np.uint8),
+        "depth": ((np.round((z - 60) / 0.02) + 32768) * face).astype(np.uint16),
+        "texture": (np.stack([120 + x, 100 + y, 90 + z], -1).clip(1, 255) * face[..., None]).astype(np.uint8),
+    }
+
+
+@pytest.mark.parametrize("modality", ["normal", "depth"])
+def test_mirrored_image_is_the_image_of_the_mirrored_surface(modality: str) -> None:
+    image, wanted = ellipsoid(15)[modality], ellipsoid(-15)[modality]
+    found = mirror(to_device(image, CPU), modality)
+    difference = np.abs(found.numpy().astype(int) - wanted.astype(int))
+    # np.round rounds halves to even: at an exact half, the mirrored value may round to the other side
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01
+    assert not np.array_equal(image, wanted)  # the test would notice that nothing was done
+    assert torch.equal(mirror(found, modality), to_device(image, CPU))
+
+
+def test_texture_is_mirrored_by_columns() -> None:
+    image = ellipsoid(15)["texture"]
+    assert np.array_equal(mirror(torch.from_numpy(image), "texture").numpy(), image[:, ::-1])
+
+
+def test_u16_arrives_unharmed() -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    assert np.array_equal(to_device(values, CPU).numpy(), values.astype(np.int32))
+
+
+def test_depth_is_clipped_to_the_face_and_background_is_far() -> None:
+    def encode(z_mm: float) -> int:
+        return round(z_mm / 0.02) + 32768
+
+    values = [0, encode(DEPTH_FAR_MM), encode(DEPTH_NEAR_MM), encode(-45), encode(-300), encode(200)]
+    unit = to_unit(to_device(np.array([values], np.uint16), CPU), "depth")
+    assert unit.shape == (3, 1, 6)
+    assert torch.allclose(unit[0, 0], torch.tensor([0.0, 0.0, 1.0, 0.5, 0.0, 1.0]), atol=1e-6)
+    assert torch.equal(unit[0], unit[2])
+
+
+def test_colour_and_size() -> None:
+    image = torch.randint(0, 256, (2, 3, 40, 40, 3), dtype=torch.uint8)
+    unit = to_unit(image, "texture")
+    assert unit.shape == (2, 3, 3, 40, 40)
+    assert unit.max() <= 1
+    assert torch.equal(unit[1, 2, 0], image[1, 2, :, :, 0] / 255)
+    assert resize(unit, 40) is unit
+    half = resize(unit, 20)
+    assert half.shape == (2, 3, 3, 20, 20)
+    assert half.mean().item() == pytest.approx(unit.mean().item(), abs=5e-3)
+    flat = resize(torch.full((1, 3, 64, 64), 0.25), 24)
+    assert torch.allclose(flat, torch.tensor(0.25))  # antialiasing keeps a constant
+    assert torch.allclose(normalise(unit, (0.5, 0.4, 0.3), (0.2, 0.1, 0.3))[0, 0, 1], (unit[0, 0, 1] - 0.4) / 0.1)
