@@ -56,7 +56,7 @@ def test_features_are_those_of_the_whole_model(tmp_path: Path, kind: str) -> Non
 def test_weights_from_a_file_and_in_half_precision(tmp_path: Path) -> None:
     save_clip(tmp_path, TOWERS["vit"])
     state = {k: v.half() for k, v in load_file(tmp_path / "open_clip_model.safetensors").items()}
-    torch.save(state, tmp_path / "half.pt")
+    torch.save(state, tmp_path / "half.pth")
     (tmp_path / "open_clip_model.safetensors").unlink()
     _, config = load_tower(f"local-dir:{tmp_path}", "local", seed=0)  # finds the other file
     halves = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}

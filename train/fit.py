@@ -14,16 +14,15 @@ import torch
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError
 from shared.schema import fingerprint
-from shared.storage import write_file
 from shared.text import TextEmbeddings
 from shared.weights import hash_arrays
-from train.checkpoint import load_weights, read_checkpoint, write_weights
-from train.config import CONFIG_JSON, Recipe, RunConfig, TowerConfig, option_name, read_config, write_config
+from train.checkpoint import CHECKPOINT, load_weights, write_weights
+from train.config import CONFIG_JSON, Recipe, RunConfig, TowerConfig, read_config, write_config
 from train.encoder import RANDOM, build_tower, load_tower
 from train.evaluate import build_facet, choose_device, evaluate_items, label_items, print_result
 from train.loop import Stopped, TrainingSet, train
 from train.prepare import Preparer
-from train.protocols import Split, split_by_fold, split_by_subjects, write_split
+from train.protocols import SPLIT_JSON, Split, split_by_fold, split_by_subjects, write_split
 from train.report import METRICS_JSON
 from train.stream import Item, choose_classes, choose_frames, choose_modalities, find_items
 
@@ -59,7 +58,7 @@ def fit(run: Path, cache_path: Path, recipe: Recipe, *, device: str, checkpoint_
     if (run / METRICS_JSON).is_file():
         print(f"{run}: this run is finished; `python -m train evaluate {run}` tests it again")
         return 0
-    if tower_config is not None and read_checkpoint(run) is not None:
+    if tower_config is not None and (run / CHECKPOINT).is_file():
         tower = build_tower(tower_config.config)  # the checkpoint holds its weights
     else:
         tower, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
@@ -137,7 +136,7 @@ def _check_classes(train_items: Sequence[Item], test_items: Sequence[Item], clas
 def _read_earlier(run: Path) -> RunConfig | None:
     if (run / CONFIG_JSON).is_file():
         return read_config(run)
-    if run.is_dir() and any(path.name != "split.json" for path in run.iterdir()):
+    if run.is_dir() and any(p.name != SPLIT_JSON and not p.name.startswith(".") for p in run.iterdir()):
         raise FacetError(f"{run}: not empty, and no run (no {CONFIG_JSON}); choose another --out")
     return None
 
@@ -160,10 +159,10 @@ def _describe(cache: Cache, text: TextEmbeddings, recipe: Recipe, tower: TowerCo
 def _check_towers_match(cache: Cache, text: TextEmbeddings, tower: TowerConfig) -> None:
     if tower.random_weights or tower.weights_hash == text.image_tower_hash:
         return
+    loaded = f"--model {tower.name} --pretrained {tower.pretrained}"
     raise FacetError(
-        f"{cache.path}: its prompts were encoded by {text.model} with weights {text.pretrained!r}, whose image tower is not the "
-        f"{tower.name} with weights {tower.pretrained!r} that was loaded; run `python -m preprocess prompts --cache {cache.path} "
-        f"--model {tower.name} --pretrained {tower.pretrained}`"
+        f"{cache.path}: its prompts were encoded by {text.model} with weights {text.pretrained!r}, which do not belong to the "
+        f"image tower that was loaded ({loaded}); run `python -m preprocess prompts --cache {cache.path} {loaded}`"
     )
 
 
@@ -178,7 +177,9 @@ def _announce(
 ) -> None:
     recipe = config.recipe
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    print(f"{cache.info.dataset}: {num_train} training samples of {len(split.train_subjects)} subjects, {num_test} test samples of "
-          f"{len(split.test_subjects)} others; classes {', '.join(recipe.classes)}")  # fmt: skip
-    print(f"{config.tower.name}, {', '.join(recipe.modalities)}, {len(config.render.views)} views, {millions:.1f} M parameters, "
-          f"on {device}{', random weights' if config.is_random else ''}")  # fmt: skip
+    people = f"{num_train} training samples of {len(split.train_subjects)} subjects"
+    others = f"{num_test} test samples of {len(split.test_subjects)} others"
+    print(f"{cache.info.dataset}: {people}, {others}; classes {', '.join(recipe.classes)}")
+    looks = f"{', '.join(recipe.modalities)} from {len(config.render.views)} views"
+    mark = ", random weights" if config.is_random else ""
+    print(f"{config.tower.name}, {looks}, {millions:.1f} M parameters, on {device}{mark}")

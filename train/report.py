@@ -23,13 +23,14 @@ CONFUSION_PNG = "confusion.png"
 
 def format_table(metrics: Metrics, class_names: Sequence[str]) -> str:
     """Recall, F1 and the confusion matrix of each class, for a console."""
-    width = max(len(name) for name in class_names)
+    corner = "true / predicted"
+    width = max(len(name) for name in (corner, *class_names))
     heads = [name[:7] for name in class_names]
-    lines = [f"{'true \\ predicted':<{max(width, 16)}}  recall     F1  " + "".join(f"{h:>8}" for h in heads)]
+    lines = [f"{corner:<{width}}  recall     F1  " + "".join(f"{head:>8}" for head in heads)]
     for index, name in enumerate(class_names):
         recall = metrics.per_class_recall[index]
         lines.append(
-            f"{name:<{max(width, 16)}}  {'   -  ' if recall is None else f'{recall:6.3f}'} {metrics.per_class_f1[index]:6.3f}  "
+            f"{name:<{width}}  {'   -  ' if recall is None else f'{recall:6.3f}'} {metrics.per_class_f1[index]:6.3f}  "
             + "".join(f"{count:>8}" for count in metrics.confusion[index])
         )
     return "\n".join(lines)

@@ -1,0 +1,169 @@
+"""The whole model: at step 0 it is CLIP; what is masked or switched off is really so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from test_encoder import TOWERS, save_clip
+
+from train.encoder import build_tower, load_tower
+from train.facet import Batch, Facet
+
+SIZE = 32
+PROMPTS = (
+    ("an angry face", "anger"),
+    ("a photo of a happy person", "someone who smiles"),
+    ("surprise", "a surprised face"),
+)
+
+
+def make_batch(b: int = 4, t: int = 1, m: int = 2, v: int = 3, *, seed: int = 0, missing: bool = False) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    present = torch.ones(b, t, m, dtype=torch.bool)
+    if missing:
+        present[1:3, :, 0] = False
+    return Batch(
+        images=torch.randn(b, t, m, v, 3, SIZE, SIZE, generator=generator),
+        present=present,
+        cameras=torch.randn(b, v, 2, generator=generator),
+        complete=bool(present.all()),
+    )
+
+
+def make_model(tower: str = "vit", seed: int = 0, trained: bool = True, **options: Any) -> Facet:
+    torch.manual_seed(seed)
+    vision = {**TOWERS[tower], "image_size": SIZE}
+    text = np.random.default_rng(seed).normal(size=(3, 24)).astype(np.float32) / 5
+    model = Facet(
+        build_tower({"embed_dim": 24, "vision_cfg": vision}), 24, text, 10.0, **{"num_modalities": 2, **options}
+    )
+    if trained:  # nothing is zero any more
+        for parameter in model.parameters():
+            parameter.data = parameter.data + 0.05 * torch.randn_like(parameter)
+    return model.eval()
+
+
+@pytest.mark.parametrize("options", [{}, {"fusion": "mean"}, {"head": "cosine"}, {"num_frames": 4}])
+def test_step_0_is_clip_zero_shot_over_averaged_views(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Against open_clip's own encode_image and encode_text and a few lines of NumPy."""
+    clip = save_clip(tmp_path, TOWERS["vit"])
+    encode: dict[str, Callable[..., torch.Tensor]] = {"image": clip.encode_image, "text": clip.encode_text}  # type: ignore[dict-item]
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
+    tower, _ = load_tower(f"local-dir:{tmp_path}", "local", seed=0)
+    batch = make_batch(t=options.get("num_frames", 1))
+    with torch.no_grad():
+        text = np.stack([encode["text"](tokenizer(list(prompts))).numpy() for prompts in PROMPTS])  # (C, K, d)
+        images = encode["image"](batch.images.flatten(0, 3)).numpy()
+    scale = float(clip.logit_scale.detach().exp())  # type: ignore[operator, union-attr]
+
+    text /= np.linalg.norm(text, axis=2, keepdims=True)
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    frames = images.reshape(*batch.images.shape[:2], -1, images.shape[1]).mean(2)
+    frames /= np.linalg.norm(frames, axis=2, keepdims=True)
+    face = frames.mean(1)
+    face /= np.linalg.norm(face, axis=1, keepdims=True)
+    wanted = scale * np.einsum("bd,ckd->bck", face, text).mean(2)
+
+    model = Facet(tower, 24, text.mean(1), scale, num_modalities=2, **options).eval()
+    with torch.no_grad():
+        output = model(batch)
+    np.testing.assert_allclose(output.logits.numpy(), wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(output.face.numpy(), face, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("tower", ["vit", "resnet"])
+@torch.no_grad()
+def test_pixels_of_a_missing_modality_do_not_matter(tower: str) -> None:
+    model = make_model(tower)
+    batch = make_batch(missing=True)
+    model.train(tower == "resnet")  # not even through batch statistics
+    before = model(batch)
+    images = batch.images.clone()
+    images[1:3, :, 0] = 1e3
+    after = model(Batch(images, batch.present, batch.cameras, complete=False))
+    torch.testing.assert_close(after.logits, before.logits)
+    torch.testing.assert_close(after.alpha, before.alpha)
+    assert (before.alpha[1, :3] == 0).all()
+    images[0] = 1e3  # the test would notice
+    changed = model(Batch(images, batch.present, batch.cameras, complete=False))
+    assert not torch.allclose(changed.logits[0], before.logits[0], atol=1e-3)
+
+
+@torch.no_grad()
+def test_gathering_present_images_equals_encoding_all() -> None:
+    model, batch = make_model(), make_batch()
+    torch.testing.assert_close(
+        model(Batch(batch.images, batch.present, batch.cameras, complete=False)).logits, model(batch).logits
+    )
+
+
+@torch.no_grad()
+def test_order_and_number_of_views_are_free() -> None:
+    model, batch = make_model(), make_batch()
+    order = [2, 0, 1]
+    turned = Batch(batch.images[:, :, :, order], batch.present, batch.cameras[:, order], complete=True)
+    torch.testing.assert_close(model(turned).logits, model(batch).logits, atol=1e-5, rtol=1e-4)
+    one = Batch(batch.images[:, :, :, :1], batch.present, batch.cameras[:, :1], complete=True)
+    assert model(one).logits.shape == (4, 3)
+    assert not torch.allclose(model(one).logits, model(batch).logits, atol=1e-4)
+
+
+@torch.no_grad()
+def test_samples_do_not_see_each_other() -> None:
+    for frames in (1, 3):
+        model, batch = make_model(num_frames=frames), make_batch(t=frames)
+        alone = Batch(batch.images[1:2], batch.present[1:2], batch.cameras[1:2], complete=True)
+        torch.testing.assert_close(model(alone).logits[0], model(batch).logits[1], atol=1e-5, rtol=1e-4)
+
+
+def test_what_is_switched_off_is_not_built() -> None:
+    def count(**options: Any) -> int:
+        return sum(p.numel() for p in make_model(**options).parameters())
+
+    plain = count(fusion="mean", head="cosine", consistency=False)
+    tower = sum(p.numel() for p in make_model().tower.parameters())
+    assert plain == tower + 24 * 24 + 1  # W and the scale
+    assert count(fusion="mean", head="cosine") == plain + 24 * 24 + 24  # h
+    assert count(head="cosine", consistency=False) > plain
+    assert count(fusion="mean", consistency=False) > plain
+    assert count(num_frames=4) > count()
+
+
+def test_frozen_tower_gets_no_gradient_and_keeps_its_statistics() -> None:
+    model = make_model("resnet", freeze_tower=True).train()
+    before = {key: value.clone() for key, value in model.tower.state_dict().items()}
+    model(make_batch()).logits.sum().backward()
+    assert all(p.grad is None for p in model.tower.parameters())
+    assert model.projection.weight.grad is not None
+    assert all(torch.equal(value, before[key]) for key, value in model.tower.state_dict().items())
+
+
+def test_every_parameter_learns() -> None:
+    """One step from the start, then all of the model is reached by gradients: nothing was built in vain."""
+    model = make_model(trained=False, num_frames=2, consistency=False).train()
+    batch = make_batch(t=2)
+    for _ in range(2):
+        model.zero_grad()
+        torch.nn.functional.cross_entropy(model(batch).logits, torch.tensor([0, 1, 2, 0])).backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter -= 0.1 * parameter.grad
+    unmoved = [n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
+    assert unmoved == []
+
+
+def test_scale_stays_at_100_or_below() -> None:
+    model = make_model()
+    model.log_scale.data.fill_(9.0)
+    model.clamp_scale()
+    assert model.scale.item() == pytest.approx(100, rel=1e-5)
+    assert make_model(trained=False).scale.item() == pytest.approx(10)
+    assert math.isfinite(model.scale.item())

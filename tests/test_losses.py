@@ -1,0 +1,113 @@
+"""Losses against loops; the stop-gradient; and the collapse it prevents."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from test_facet import make_batch, make_model
+from torch.nn import functional as F
+
+from train.losses import ETA, compute_losses, consistency_loss, mean_cosine_between_faces, view_text_loss
+
+
+def make_tokens(b: int = 4, n: int = 3, d: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    views = F.normalize(torch.randn(b, n, d, generator=generator), dim=-1)
+    fused = F.normalize(torch.randn(b, d, generator=generator), dim=-1)
+    projected = torch.randn(b, n, d, generator=generator)
+    return projected, views, fused, torch.ones(b, n, dtype=torch.bool)
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_consistency_is_the_definition() -> None:
+    projected, views, fused, mask = make_tokens()
+    h, e, z = projected.numpy(), views.numpy(), fused.numpy()
+    b, n = h.shape[:2]
+    alignment = np.mean([1 - cosine(h[i, v], z[i]) for i in range(b) for v in range(n)])
+    alike = np.array([[[cosine(e[i, v], e[j, v]) for j in range(b)] for i in range(b)] for v in range(n)])
+    structure = np.mean([np.linalg.norm(s - alike.mean(0), "fro") ** 2 / b**2 for s in alike])
+    assert consistency_loss(projected, views, fused, mask).item() == pytest.approx(
+        alignment + ETA * structure, rel=1e-4
+    )
+
+
+def test_masked_views_do_not_count() -> None:
+    projected, views, fused, mask = make_tokens()
+    mask[1, 2] = mask[3, 0] = False
+    before = consistency_loss(projected, views, fused, mask)
+    labels, text = torch.tensor([0, 1, 2, 1]), torch.randn(3, 8)
+    text_before = view_text_loss(views, mask, labels, text, torch.tensor(5.0))
+    for tokens in (projected, views):
+        tokens[1, 2] = tokens[3, 0] = -7.0
+    torch.testing.assert_close(consistency_loss(projected, views, fused, mask), before)
+    torch.testing.assert_close(view_text_loss(views, mask, labels, text, torch.tensor(5.0)), text_before)
+    each = [F.cross_entropy(5 * views[i, v] @ text.T, labels[i]) for i, v in mask.nonzero().tolist()]
+    torch.testing.assert_close(text_before, torch.stack(each).mean())
+
+
+def test_the_fused_face_gets_no_gradient() -> None:
+    projected, views, fused, mask = make_tokens()
+    fused.requires_grad_()
+    views.requires_grad_()
+    consistency_loss(projected.requires_grad_(), views, fused, mask).backward()
+    assert fused.grad is None
+    assert projected.grad is not None
+    assert projected.grad.abs().sum() > 0
+
+
+def fit_consistency(stop_gradient: bool) -> float:
+    """Minimises consistency alone over 16 faces' three views; the mean cosine between different faces at the end."""
+    torch.manual_seed(0)
+    faces = torch.randn(16, 1, 12) + 0.5 * torch.randn(16, 3, 12)
+    encoder = torch.nn.Sequential(torch.nn.Linear(12, 32), torch.nn.ReLU(), torch.nn.Linear(32, 8))
+    h = torch.nn.Linear(8, 8)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *h.parameters()], lr=1e-2)
+    mask = torch.ones(16, 3, dtype=torch.bool)
+    for _ in range(400):
+        views = F.normalize(encoder(faces), dim=-1)
+        fused = F.normalize(views.mean(1), dim=-1)
+        if stop_gradient:
+            loss = consistency_loss(h(views), views, fused, mask)
+        else:
+            loss = (1 - F.cosine_similarity(h(views), fused[:, None], dim=-1)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return mean_cosine_between_faces(fused).item()
+
+
+def test_consistency_alone_does_not_collapse_all_faces_into_one() -> None:
+    assert fit_consistency(stop_gradient=True) < 0.7  # 0.52 when this was written
+    assert fit_consistency(stop_gradient=False) > 0.95  # the same term without sg: 1.00
+
+
+def test_mean_cosine_between_faces() -> None:
+    faces = F.normalize(torch.randn(6, 5), dim=-1)
+    wanted = np.mean([faces[i] @ faces[j] for i in range(6) for j in range(6) if i != j])
+    assert mean_cosine_between_faces(faces).item() == pytest.approx(wanted, abs=1e-5)
+    assert mean_cosine_between_faces(faces[:1].expand(4, -1)).item() == pytest.approx(1, abs=1e-5)
+    assert mean_cosine_between_faces(faces[:1]).item() == 0
+
+
+def test_terms_that_are_off_are_not_computed_and_the_sum_is_weighted() -> None:
+    model, batch, labels = make_model(), make_batch(), torch.tensor([0, 1, 2, 1])
+    output = model(batch)
+    assert set(compute_losses(model, output, labels, lambda_con=0, lambda_vt=0)) == {"ce", "loss"}
+    terms = compute_losses(model, output, labels, lambda_con=0.3, lambda_vt=0.7)
+    torch.testing.assert_close(terms["loss"], terms["ce"] + 0.3 * terms["con"] + 0.7 * terms["vt"])
+    torch.testing.assert_close(terms["ce"], F.cross_entropy(output.logits, labels))
+
+
+def test_frames_share_the_label_of_their_sequence() -> None:
+    model, batch, labels = make_model(num_frames=2), make_batch(t=2), torch.tensor([0, 1, 2, 1])
+    output = model(batch)
+    terms = compute_losses(model, output, labels, lambda_con=0.1, lambda_vt=1)
+    views = output.views.view(4, -1, 24)
+    each = [
+        F.cross_entropy(model.scale * views[i] @ model.text_mean.T, labels[i].expand(views.shape[1])) for i in range(4)
+    ]
+    torch.testing.assert_close(terms["vt"], torch.stack(each).mean())
