@@ -14,6 +14,8 @@ from preprocess.readers.surface import find_surface_files, read_surface
 from preprocess.scan import DatasetReader, ScanRecord
 from shared.errors import FacetError, ScanError
 
+_OPTIONS = ("units", "scale", "up", "facing", "texture_origin")
+
 
 def find_folder(root: Path) -> list[ScanRecord]:
     """The rows of the manifest in its order; frames of one sequence together, by their number.
@@ -62,14 +64,15 @@ def _build_record(row: ManifestRow, sample_id: str, *, frame: int) -> ScanRecord
         task=row["task"],
         texture=row["texture"],
         landmarks=row["landmarks"],
-        options=tuple((name, row[name]) for name in ("units", "scale", "up", "facing") if row[name]),
+        options=tuple((name, row[name]) for name in _OPTIONS if row[name]),
     )
 
 
 def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:
     """Reads a row's mesh, scaled to mm; its texture and landmarks where the row names some.
 
-    Without units and scale, a GLB is in metres (glTF 2.0, section 3.4) and any other file in mm.
+    Without units and scale, a GLB is in metres and any other file in mm. Without texture_origin, v = 0 is the top of the
+    image in a GLB and the bottom in any other file (glTF 2.0, sections 3.4 and 3.8.3).
 
     Raises:
         ScanError: a file of the row is missing or cannot be read.
@@ -80,7 +83,12 @@ def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:
     if record.texture and mesh.uv is None:
         raise ScanError(f"{path}: has no texture coordinates to place {record.texture} with; leave its texture empty")
     options = dict(record.options)
-    units = options.get("units") or ("m" if path.suffix.lower() == ".glb" else "mm")
+    is_glb = path.suffix.lower() == ".glb"
+    usual_origin = "top" if is_glb else "bottom"
+    uv = mesh.uv
+    if uv is not None and options.get("texture_origin", usual_origin) != usual_origin:
+        uv = np.stack([uv[..., 0], 1 - uv[..., 1]], axis=-1)
+    units = options.get("units") or ("m" if is_glb else "mm")
     to_mm = np.float32(options["scale"]) if "scale" in options else np.float32(UNITS_MM[units])
     with np.errstate(over="ignore"):
         vertices_mm = mesh.vertices_mm * to_mm
@@ -88,7 +96,7 @@ def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:
     if record.landmarks:  # in the units of the mesh
         landmarks_mm = read_face_points(base / record.landmarks) * to_mm
     try:
-        return replace(mesh, vertices_mm=vertices_mm, landmarks_mm=landmarks_mm)
+        return replace(mesh, vertices_mm=vertices_mm, uv=uv, landmarks_mm=landmarks_mm)
     except ScanError as error:
         raise ScanError(f"{path}: {error}; check its scale") from error
 

@@ -15,10 +15,12 @@ from shared.errors import FacetError
 MANIFEST_NAME = "manifest.csv"
 REQUIRED = ("path", "subject", "label")
 OPTIONAL = (
-    "sequence", "frame", "intensity", "task", "texture", "landmarks", "units", "scale", "up", "facing", "sample_id",
+    "sequence", "frame", "intensity", "task", "texture", "texture_origin", "landmarks", "units", "scale", "up", "facing",
+    "sample_id",
 )  # fmt: skip
 UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "in": 25.4}
 AXES = ("x", "-x", "y", "-y", "z", "-z")
+ORIGINS = ("top", "bottom")  # the edge of the texture image where v = 0
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def _check_fields(where: str, fields: dict[str, str]) -> None:
         parts = fields[name].split("/")
         if ".." in parts or fields[name].startswith("/") or ":" in parts[0] or "\0" in fields[name]:
             raise FacetError(f"{where}: {name} {fields[name][:80]!r} leaves the folder; give a path below it")
-    for name, allowed in (("units", tuple(UNITS_MM)), ("up", AXES), ("facing", AXES)):
+    for name, allowed in (("units", tuple(UNITS_MM)), ("up", AXES), ("facing", AXES), ("texture_origin", ORIGINS)):
         fields[name] = fields[name].lower().removeprefix("+")
         if fields[name] and fields[name] not in allowed:
             raise FacetError(f"{where}: {name} {fields[name][:40]!r}, expected one of {', '.join(allowed)}")

@@ -1,0 +1,173 @@
+"""Texture images, landmark files, polygons and welding."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from preprocess.readers.bnd import read_bnd
+from preprocess.readers.image import read_image
+from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
+from preprocess.readers.polygons import fan_triangulation, weld
+from shared.errors import ScanError
+
+
+@given(st.lists(st.integers(0, 7), max_size=20))
+def test_fans_cut_each_polygon_by_itself(sizes: list[int]) -> None:
+    expected, start = [], 0
+    for size in sizes:
+        expected += [[start, start + i, start + i + 1] for i in range(1, size - 1)]
+        start += size
+    assert fan_triangulation(np.array(sizes, np.int64)).tolist() == expected
+
+
+@given(st.lists(st.tuples(*[st.sampled_from([0.0, -0.0, 1.0, 2.5])] * 3), min_size=1, max_size=30))
+def test_welding_keeps_every_place_once(points: list[tuple[float, ...]]) -> None:
+    vertices = np.array(points, np.float32)
+    kept, place = weld(vertices)
+    np.testing.assert_array_equal(vertices[kept][place], vertices)
+    assert kept.tolist() == [i for i, p in enumerate(points) if p not in points[:i]]
+
+
+def bnd_text(points: np.ndarray, separator: str = "\t\t") -> str:
+    return "".join(f"{i}{separator}{x} {y} {z}\n" for i, (x, y, z) in enumerate(points.tolist()))
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["", "\n", "\t\t\n"])
+def test_bnd(tmp_path: Path, newline: str, end: str) -> None:
+    points = np.random.default_rng(0).normal(0, 50, (83, 3)).astype(np.float32)
+    path = tmp_path / "a.bnd"
+    for separator in ("\t\t", " ", "  \t"):
+        path.write_bytes((bnd_text(points, separator) + end).replace("\n", newline).encode())
+        np.testing.assert_array_equal(read_bnd(path), points)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t[: len(t) // 2].rsplit("\n", 1)[0], "expected 83"),
+        (lambda t: t + "1 2 3 4\n", "84 landmarks"),
+        (lambda t: t.replace("5\t\t", "5\t\tx"), "copy it again"),
+        (lambda t: t.replace("5\t\t", "", 1), "expected rows|expected 83"),
+        (lambda t: t.replace("1.0 1.0 1.0", "1.0 nan 1.0", 1), "not finite"),
+        (lambda t: "", "empty"),
+    ],
+)
+def test_bnd_says_what_is_wrong(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "a.bnd"
+    path.write_text(change(bnd_text(np.ones((83, 3)))))
+    with pytest.raises(ScanError, match=message) as error:
+        read_bnd(path)
+    assert "a.bnd" in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "png", "jpg", "tiff"])
+def test_images_keep_their_rows(tmp_path: Path, suffix: str) -> None:
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:16, :, 0] = 200  # red above
+    pixels[16:, :24, 2] = 200  # blue below, left
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", quality=95)
+    read = read_image(tmp_path / f"a.{suffix}")
+    assert read.shape == pixels.shape
+    assert read.dtype == np.uint8
+    assert np.abs(read.astype(int) - pixels)[[4, 28]][:, [8, 40]].max() < 12
+
+
+def test_grey_palette_and_transparent_images(tmp_path: Path) -> None:
+    for mode in ("L", "P", "RGBA", "1", "LA"):
+        Image.new(mode, (4, 4), 1 if mode in ("L", "P", "1") else None).save(tmp_path / "a.png")
+        assert read_image(tmp_path / "a.png").shape == (4, 4, 3)
+
+
+def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (4, 6, 3)
+
+
+def test_images_that_are_none(tmp_path: Path) -> None:
+    good = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(good, "PNG")
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
+    for content, message in [
+        (b"not an image at all", "not a readable image"),
+        (good.getvalue()[:3000], "not a readable image"),
+        (bomb, "10000 × 10000 pixels"),
+        (b"", "empty"),
+        (b"%PDF-1.4 ...", "not a readable image"),
+    ]:
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(ScanError, match=message) as error:
+            read_image(tmp_path / "a.png")
+        assert str(tmp_path / "a.png") in str(error.value)
+    with pytest.raises(ScanError, match="no such file"):
+        read_image(tmp_path / "none.png")
+
+
+def test_face_points_from_every_scheme(tmp_path: Path) -> None:
+    points = np.arange(83 * 3, dtype=np.float32).reshape(-1, 3)
+    (tmp_path / "a.bnd").write_text(bnd_text(points))
+    np.testing.assert_allclose(read_face_points(tmp_path / "a.bnd")[0], points[:8].mean(axis=0))
+    ibug = {"landmarks": {"points": points[:68].tolist()}, "labels": [], "version": 2}
+    (tmp_path / "a.ljson").write_text(json.dumps(ibug))
+    np.testing.assert_allclose(read_face_points(tmp_path / "a.ljson")[1], points[36:42].mean(axis=0))
+    labelled = {
+        "groups": {
+            "face": {
+                "landmarks": {"points": [[1, 2, 3], [None, None, None], [5, 6, 7], [9, 9, 9]]},
+                "labels": [{"label": "leye", "mask": [0, 2]}, {"label": "nose", "mask": [1]}],
+            }
+        },
+        "version": 3,
+    }
+    (tmp_path / "b.ljson").write_text(json.dumps(labelled))
+    read = read_face_points(tmp_path / "b.ljson")
+    np.testing.assert_array_equal(read[0], [3, 4, 5])
+    assert np.isnan(read[1:]).all()
+    (tmp_path / "a.csv").write_text("name,x,y,z\nnose,1,2,3\nright_eye;4;5;6\n")
+    read = read_face_points(tmp_path / "a.csv")
+    np.testing.assert_array_equal(read[FACE_POINTS.index("nose")], [1, 2, 3])
+    np.testing.assert_array_equal(read[FACE_POINTS.index("right_eye")], [4, 5, 6])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.ljson", "{", "not Menpo"),
+        ("a.ljson", "[]", "not Menpo"),
+        ("a.ljson", '{"landmarks": {"points": [[1, 2]]}}', "3D landmarks"),
+        ("a.ljson", '{"landmarks": {"points": [[1, 2, 3]]}}', "holds none"),
+        ("a.csv", "nose,1,2,x\n", "x,y,z"),
+        ("a.csv", "ear,1,2,3\n", "holds none"),
+        ("a.pts", "1 2 3\n", "unknown ending"),
+    ],
+)
+def test_face_points_say_what_is_wrong(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ScanError, match=message) as error:
+        read_face_points(tmp_path / name)
+    assert name in str(error.value)
+
+
+@pytest.mark.skipif("FACET_FACES" not in os.environ, reason="FACET_FACES names the folder of real scans")
+def test_real_landmarks() -> None:
+    points = read_face_points(Path(os.environ["FACET_FACES"]) / "james" / "james.ljson")
+    assert 60 < np.linalg.norm(points[0] - points[1]) < 72  # mm between the eyes
+    assert np.isfinite(points).all()
