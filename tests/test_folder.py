@@ -1,0 +1,166 @@
+"""The folder data set: what a manifest may say, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from preprocess.datasets import DATASETS
+from shared.errors import FacetError, ScanError
+
+FOLDER = DATASETS["folder"]
+OBJ = "v -50 0 0\nv 50 0 0\nv 0 60 0\nv 0 20 33\nvt 0 0\nvt 1 0\nvt 0.5 0.9\nvt 0.5 0.5\nf 1/1 2/2 4/4\nf 2/2 3/3 4/4\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.obj").write_text(OBJ)
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "skin.png")
+    return tmp_path
+
+
+def write(root: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = root / "manifest.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_spreadsheets_of_every_kind(root: Path, delimiter: str, encoding: str, newline: str) -> None:
+    text = "Path, subject ,label\na.obj,Zoë,happiness\n\nb.obj,S2,\n".replace(",", delimiter).replace("\n", newline)
+    write(root, text, encoding)
+    first, second = FOLDER.find(root)
+    assert (first.sample_id, first.subject, first.label) == ("a", "Zoë", "happiness")
+    assert (second.source, second.label, second.sequence, second.frame) == ("b.obj", "", "", None)
+
+
+def test_the_manifest_itself_as_root(root: Path) -> None:
+    path = write(root, "path,subject,label\na.obj,1,x\n").rename(root / "mine.csv")
+    (record,) = FOLDER.find(path)
+    assert len(FOLDER.read(path, record).triangles) == 2
+    assert FOLDER.source_files(path, record) == [root / "a.obj"]
+
+
+def test_sequences_stand_together_in_the_order_of_their_frames(root: Path) -> None:
+    rows = "a.obj,1,x,s,2\nb.obj,2,y,,\nc.obj,1,x,s,1\n"
+    write(root, f"path,subject,label,sequence,frame\n{rows}")
+    assert [(r.sample_id, r.frame) for r in FOLDER.find(root)] == [("c", 1), ("a", 2), ("b", None)]
+    write(root, "path,subject,label,sequence\nb.obj,1,x,s\na.obj,1,x,s\n")  # without numbers: as they stand
+    assert [(r.sample_id, r.frame) for r in FOLDER.find(root)] == [("b", 0), ("a", 1)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "values", "factor"),
+    [("units", "mm", 1), ("units", "CM", 10), ("units", "m", 1000), ("units", "in", 25.4), ("scale", "53.5", 53.5)],
+)
+def test_units_and_scale(root: Path, columns: str, values: str, factor: float) -> None:
+    (root / "points.csv").write_text("left_eye,10,20,30\n")
+    write(root, f"path,subject,label,landmarks,{columns}\na.obj,1,x,points.csv,{values}\n")
+    (record,) = FOLDER.find(root)
+    mesh = FOLDER.read(root, record)
+    np.testing.assert_allclose(mesh.vertices_mm[1], [50 * factor, 0, 0], rtol=1e-6)
+    assert mesh.landmarks_mm is not None
+    np.testing.assert_allclose(mesh.landmarks_mm[0], np.array([10, 20, 30]) * factor, rtol=1e-6)
+    assert mesh.landmarks_mm.shape == (FOLDER.num_landmarks, 3)
+
+
+def test_texture_and_the_edge_its_coordinates_begin_at(root: Path) -> None:
+    header = "path,subject,label,texture,texture_origin,up,facing,sample_id\n"
+    rows = [f"a.obj,1,x,skin.png,{o},Z,-y,{i}\n" for i, o in enumerate(("", "bottom", "top"))]
+    write(root, header + "".join(rows))
+    records = FOLDER.find(root)
+    assert dict(records[0].options) == {"up": "z", "facing": "-y"}
+    meshes = [FOLDER.read(root, record) for record in records]
+    assert meshes[0].texture is not None
+    assert meshes[0].texture[0, 0].tolist() == [1, 2, 3]
+    assert meshes[0].uv is not None
+    assert meshes[1].uv is not None
+    assert meshes[2].uv is not None
+    np.testing.assert_array_equal(meshes[0].uv, meshes[1].uv)
+    np.testing.assert_allclose(meshes[2].uv[..., 1], 1 - meshes[0].uv[..., 1])
+    assert [p.name for p in FOLDER.source_files(root, records[0])] == ["a.obj", "skin.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ("path,subject,label\n", "lists no scans"),
+        ("path,subject\na.obj,1\n", "lacks the column label"),
+        ("path,subject,label,frmae\na.obj,1,x,3\n", "unknown column 'frmae'; did you mean 'frame'"),
+        ("path,subject,label,colour of eyes\na.obj,1,x,3\n", "known are path"),
+        ("path,subject,label,label\na.obj,1,x,y\n", "twice"),
+        ("path,subject,label\n,1,x\n", "line 2: path is empty"),
+        ("path,subject,label\na.obj,,x\n", "line 2: subject is empty"),
+        ("path,subject,label\na.obj,1,x,more\n", "line 2: 4 fields, expected 3"),
+        ("path,subject,label\n../a.obj,1,x\n", "line 2: path '../a.obj' leaves the folder"),
+        ("path,subject,label\n/etc/passwd,1,x\n", "leaves the folder"),
+        ("path,subject,label\nC:\\scans\\a.obj,1,x\n", "leaves the folder"),
+        ("path,subject,label,texture\na.obj,1,x,../s.png\n", "texture '../s.png' leaves"),
+        ("path,subject,label,units\na.obj,1,x,km\n", "units 'km', expected one of mm, cm, m, in"),
+        ("path,subject,label,up\na.obj,1,x,up\n", "up 'up', expected one of x"),
+        ("path,subject,label,up\na.obj,1,x,-z\n", "the same axis"),
+        ("path,subject,label,scale\na.obj,1,x,-1\n", "positive number"),
+        ("path,subject,label,scale,units\na.obj,1,x,1,mm\n", "keep one"),
+        ("path,subject,label,sequence,frame\na.obj,1,x,s,1.5\n", "whole number"),
+        ("path,subject,label,sequence,frame\na.obj,1,x,s,1\nb.obj,1,x,s,1\n", "two frames of one number"),
+        ("path,subject,label,sequence\na.obj,1,x,s\nb.obj,2,x,s\n", "line 3: sequence 's' shows 2 and 1"),
+        ("path,subject,label\na.obj,1,x\na.obj,2,x\n", "lines 2 and 3 are both called 'a'"),
+        ('path,subject,label\n"a.obj,1,x\n', "not a CSV file"),
+    ],
+)
+def test_what_is_wrong_is_said(root: Path, text: str, message: str) -> None:
+    write(root, text)
+    with pytest.raises(FacetError, match=message) as error:
+        FOLDER.find(root)
+    assert "manifest.csv" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_other_encodings_and_missing_manifests(root: Path) -> None:
+    write(root, "path,subject,label\na.obj,Zoë,x\n", "latin-1")
+    with pytest.raises(FacetError, match="UTF-8"):
+        FOLDER.find(root)
+    (root / "manifest.csv").unlink()
+    with pytest.raises(FacetError, match=r"looked for manifest\.csv.*found a\.obj"):
+        FOLDER.find(root)
+    with pytest.raises(FacetError, match="no such folder"):
+        FOLDER.find(root / "none")
+
+
+def test_a_missing_file_is_listed_and_fails_when_read(root: Path) -> None:
+    write(root, "path,subject,label,texture\nnone.obj,1,x,\na.obj,1,x,none.png\n")
+    gone, bare = FOLDER.find(root)
+    for record, name in ((gone, "none.obj"), (bare, "none.png")):
+        with pytest.raises(ScanError, match=f"{name}: no such file"):
+            FOLDER.read(root, record)
+    assert FOLDER.source_files(root, gone) == [root / "none.obj"]
+
+
+def test_a_texture_without_texture_coordinates_is_an_error(root: Path) -> None:
+    (root / "bare.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    write(root, "path,subject,label,texture\nbare.obj,1,x,skin.png\n")
+    with pytest.raises(ScanError, match="no texture coordinates"):
+        FOLDER.read(root, FOLDER.find(root)[0])
+
+
+def test_a_scale_beyond_all_numbers(root: Path) -> None:
+    write(root, "path,subject,label,scale\na.obj,1,x,1e38\n")
+    with pytest.raises(ScanError, match="check its scale"):
+        FOLDER.read(root, FOLDER.find(root)[0])
+
+
+@pytest.mark.skipif("FACET_FACES" not in os.environ, reason="FACET_FACES names the folder of real scans")
+def test_a_glb_is_in_metres(tmp_path: Path) -> None:
+    source = Path(os.environ["FACET_FACES"]) / "leeperrysmith" / "LeePerrySmith.glb"
+    (tmp_path / "head.glb").write_bytes(source.read_bytes())
+    write(tmp_path, "path,subject,label\nhead.glb,1,x\n")
+    mesh = FOLDER.read(tmp_path, FOLDER.find(tmp_path)[0])
+    assert 4200 < mesh.vertices_mm[:, 0].max() < 4300
