@@ -26,7 +26,8 @@ _UNITS_MM = {"cm": 10.0, "m": 1000.0, "in": 25.4}
 _SIZE_MM = (80.0, 3000.0)  # the longest side of a scan: from half a face to a whole body
 _FACE_SIZE_MM = (120.0, 900.0)  # what a suggested unit must bring it to: a face to a bust
 _FACE_SCALE = (0.6, 1.6)  # of a face to the average adult's: from a small child's
-_MAX_LANDMARK_DISTANCE_MM = 20.0
+_MAX_LANDMARK_DISTANCE_MM = 20.0  # from the surface
+_MAX_MISFIT_MM = 15.0  # of the landmarks' centres to an average face's
 _MIRRORED_NAMES = {"left_eye": "right_eye", "right_eye": "left_eye"}
 
 
@@ -164,13 +165,13 @@ def _pose_from_landmarks(mesh: Mesh, centers: dict[str, np.ndarray]) -> np.ndarr
         canonical = np.array([CANONICAL_POINTS_MM[rename.get(name, name)] for name in names])
         fits.append(fit_rigid(observed, canonical, weights))
     pose, scale, error = min(fits, key=lambda fit: fit[2])
+    if error > _MAX_MISFIT_MM:
+        raise ScanError(f"the landmarks are {error:.0f} mm off those of a face; check the landmark file or remove it")
     if not _FACE_SCALE[0] <= 1 / max(scale, 1e-12) <= _FACE_SCALE[1]:
         size = float(np.linalg.norm(centers["left_eye"] - centers["right_eye"]))
         hint = " or ".join(n for n, f in _UNITS_MM.items() if _FACE_SCALE[0] <= f / scale <= _FACE_SCALE[1])
         hint = f"its units may be {hint}" if hint else f"a scale of about {scale:.3g} would make an average face"
         raise ScanError(f"the eyes are {size:.4g} mm apart, no face's; {hint}")
-    if error > 15.0:
-        raise ScanError(f"the landmarks are {error:.0f} mm off those of a face; check the landmark file or remove it")
     known = mesh.landmarks_mm[np.isfinite(mesh.landmarks_mm).all(axis=1)] if mesh.landmarks_mm is not None else observed
     distance = float(np.median(cKDTree(mesh.vertices_mm).query(known)[0]))
     if distance > _MAX_LANDMARK_DISTANCE_MM:

@@ -17,7 +17,7 @@ CANONICAL_POINTS_MM = {
     "nose": (0.0, 3.0, -14.0),
     "mouth": (0.0, -33.0, -22.0),
 }
-POINT_WEIGHTS = {"left_eye": 1.0, "right_eye": 1.0, "nose": 1.0, "mouth": 0.2}
+POINT_WEIGHTS = {"left_eye": 1.0, "right_eye": 1.0, "nose": 1.0, "mouth": 0.1}
 
 
 def canonical_depth_mm(x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ _START_YAW_DEG = (-20.0, 0.0, 20.0)
 _START_PITCH_DEG = (-20.0, 0.0, 20.0)
 _FREE_TURN_DEG = 35.0  # a face is expected to look forward within this angle
 _WORST_MM = 8.0  # a point of the average face counts as at most this far off, and so does one without surface
-_ACCEPTED_MM = 4.5  # mean of these distances over the average face, above which there is no face
+_ACCEPTED_MM = 3.2  # the mean of these distances; upright faces score 1 to 2.5, upside-down ones and balls above 3.3
 
 
 def find_face(surface: Surface, frontal: np.ndarray, bounds_mm: np.ndarray) -> np.ndarray:

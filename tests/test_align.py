@@ -1,0 +1,318 @@
+"""Alignment recovers known motions of a procedural face and of real scans; the crop keeps the face and nothing else."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from preprocess.align import align, find_scan_to_face, fit_rigid, move_mesh
+from preprocess.crop import crop_mesh
+from preprocess.mesh import Mesh
+from preprocess.nose import remove_spikes
+from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
+from preprocess.readers.surface import read_surface
+from shared.errors import ScanError
+
+GROUPS = {"left_eye": (0, 1), "right_eye": (2, 3), "nose": (4, 5, 6), "mouth": (7, 8)}
+TIP = np.array([0.0, 0.0, 0.0])
+
+
+def height(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A face of its own make (not the one that alignment fits): a paraboloid with a wedge of a nose, sockets, lips, chin."""
+    bowl = -22 - 0.0105 * x**2 - 0.0014 * (y - 10) ** 2 - 3e-7 * x**4
+    wedge = 24 * np.clip(1 - np.abs(x) / (10 + 0.12 * np.clip(40 - y, 0, 60)), 0, 1) ** 0.7
+    along = np.clip(1 - y / 48, 0, 1) * (y >= 0) + np.clip(1 + y / 14, 0, 1) * (y < 0)
+    nose = wedge * along
+    sockets = 15 * np.exp(-(((np.abs(x) - 27) / 18) ** 2) - ((y - 34) / 13) ** 2)
+    lips = 7 * np.exp(-((x / 22) ** 2) - ((y + 32) / 8) ** 2)
+    chin = 10 * np.exp(-((x / 24) ** 2) - ((y + 70) / 14) ** 2)
+    return np.asarray(bowl + nose - sockets + lips + chin)
+
+
+def make_face(*, step: float = 2.5, shoulders: bool = False) -> Mesh:
+    xs, ys = np.arange(-75, 75.1, step), np.arange(-100, 100.1, step)
+    x, y = (a.ravel() for a in np.meshgrid(xs, ys))
+    vertices = np.stack([x, y, height(x, y)], axis=1)
+    index = np.arange(len(x)).reshape(len(ys), len(xs))
+    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
+    triangles = np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)])
+    if shoulders:  # a chest that stands out further than the nose
+        u, v = (g.ravel() for g in np.meshgrid(np.linspace(-240, 240, 40), np.linspace(-330, -125, 20)))
+        chest = np.stack([u, v, 40 - 0.002 * u**2 - 0.01 * (v + 230) ** 2], axis=1)
+        grid = np.arange(len(u)).reshape(20, 40) + len(vertices)
+        a, b, c, d = grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]
+        triangles = np.concatenate([triangles, *(np.stack(q, -1).reshape(-1, 3) for q in ((a, b, c), (a, c, d)))])
+        vertices = np.concatenate([vertices, chest])
+    flat = np.array(
+        [(20, 35), (43, 34), (-20, 35), (-43, 34), (0, 25), (14, -8), (-14, -8), (25, -32), (-25, -32)], np.float64
+    )
+    landmarks = np.column_stack([flat, height(*flat.T)]).astype(np.float32)
+    return Mesh(vertices.astype(np.float32), triangles.astype(np.int32), landmarks_mm=landmarks)
+
+
+def motion(rotation: Rotation, shift: np.ndarray | tuple[float, ...]) -> np.ndarray:
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = rotation.as_matrix(), shift
+    return pose
+
+
+def difference(pose: np.ndarray, moved: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, float]:
+    """Yaw, pitch, roll in degrees and mm between what was found on the moved scan and on the scan as it was."""
+    rest = pose @ moved @ np.linalg.inv(reference)
+    return np.abs(Rotation.from_matrix(rest[:3, :3]).as_euler("yxz", degrees=True)), float(np.linalg.norm(rest[:3, 3]))
+
+
+FACE = make_face()
+BUST = make_face(shoulders=True)
+
+
+def test_a_frontal_face_stays_as_it_is() -> None:
+    """The truth is known: the tip of the nose at the origin, mirrored on x = 0."""
+    for mesh, groups, how in ((FACE, GROUPS, "landmarks"), (FACE, {}, "geometry"), (BUST, {}, "geometry")):
+        pose, found = find_scan_to_face(mesh, landmark_groups=groups)
+        assert found == how
+        yaw, _, roll = Rotation.from_matrix(pose[:3, :3]).as_euler("yxz", degrees=True)
+        assert abs(yaw) < 0.5
+        assert abs(roll) < 0.5
+        assert abs((pose @ [0, 0, 0, 1])[0]) < 0.5
+        # Pitch is a convention, and the apex moves up the bridge with it; it stays near the tip.
+        assert np.linalg.norm(pose @ [0, 0, 0, 1] - [0, 0, 0, 1]) < 5
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_landmarks_undo_any_motion(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    reference, _ = find_scan_to_face(FACE, landmark_groups=GROUPS)
+    moved = motion(Rotation.random(random_state=seed), rng.uniform(-500, 500, 3))
+    pose, how = find_scan_to_face(move_mesh(FACE, moved), landmark_groups=GROUPS)
+    angles, shift = difference(pose, moved, reference)
+    assert how == "landmarks"
+    assert angles.max() < 0.2
+    assert shift < 0.2
+    assert np.linalg.det(pose[:3, :3]) == pytest.approx(1)
+
+
+@given(
+    angles=st.tuples(st.floats(-20, 20), st.floats(-15, 15), st.floats(-15, 15)),
+    shift=st.tuples(*[st.floats(-300, 300)] * 3),
+    bust=st.booleans(),
+)
+@settings(max_examples=15, deadline=None)
+def test_geometry_undoes_a_turn_of_the_head(angles: tuple[float, ...], shift: tuple[float, ...], bust: bool) -> None:
+    mesh = BUST if bust else FACE
+    reference, _ = find_scan_to_face(mesh, landmark_groups={})
+    moved = motion(Rotation.from_euler("yxz", angles, degrees=True), shift)
+    pose, _ = find_scan_to_face(move_mesh(mesh, moved), landmark_groups={})
+    found, distance = difference(pose, moved, reference)
+    assert found.max() < 2
+    assert distance < 1.5
+    assert np.linalg.det(pose[:3, :3]) == pytest.approx(1)
+
+
+def test_up_and_facing_name_the_scans_axes() -> None:
+    reference, _ = find_scan_to_face(FACE, landmark_groups={})
+    turned = motion(Rotation.from_matrix([[1, 0, 0], [0, 0, -1], [0, 1, 0]]), (0, 0, 0))  # y up → z up, facing −y
+    pose, _ = find_scan_to_face(move_mesh(FACE, turned), landmark_groups={}, up="z", facing="-y")
+    angles, shift = difference(pose, turned, reference)
+    assert angles.max() < 0.5
+    assert shift < 0.5
+    with pytest.raises(ScanError, match="perpendicular"):
+        find_scan_to_face(FACE, landmark_groups={}, up="y", facing="-y")
+
+
+def test_left_and_right_may_be_the_images() -> None:
+    """Exchanged names give the same pose: no half turn, no mirror image."""
+    exchanged = {**GROUPS, "left_eye": GROUPS["right_eye"], "right_eye": GROUPS["left_eye"]}
+    pose, _ = find_scan_to_face(FACE, landmark_groups=GROUPS)
+    other, _ = find_scan_to_face(FACE, landmark_groups=exchanged)
+    np.testing.assert_allclose(other, pose, atol=1e-6)
+
+
+def test_an_open_mouth_does_not_turn_the_head() -> None:
+    assert FACE.landmarks_mm is not None
+    landmarks = FACE.landmarks_mm.copy()
+    landmarks[7:] += [0, -12, -6]
+    pose, _ = find_scan_to_face(FACE, landmark_groups=GROUPS)
+    opened, _ = find_scan_to_face(replace(FACE, landmarks_mm=landmarks), landmark_groups=GROUPS)
+    assert np.degrees(Rotation.from_matrix(opened[:3, :3] @ pose[:3, :3].T).magnitude()) < 2
+
+
+def test_unknown_landmarks_are_left_out_and_too_few_leave_geometry() -> None:
+    assert FACE.landmarks_mm is not None
+    landmarks = FACE.landmarks_mm.copy()
+    landmarks[[1, 7, 8]] = np.nan  # half an eye and the mouth
+    assert find_scan_to_face(replace(FACE, landmarks_mm=landmarks), landmark_groups=GROUPS)[1] == "landmarks"
+    landmarks[:2] = np.nan
+    assert find_scan_to_face(replace(FACE, landmarks_mm=landmarks), landmark_groups=GROUPS)[1] == "geometry"
+    assert find_scan_to_face(replace(FACE, landmarks_mm=None), landmark_groups=GROUPS)[1] == "geometry"
+
+
+@pytest.mark.parametrize("groups", [GROUPS, {}])
+def test_one_vertex_of_noise_does_not_move_the_nose(groups: dict) -> None:
+    reference, _ = find_scan_to_face(FACE, landmark_groups=groups)
+    distance = np.linalg.norm(FACE.vertices_mm[:, :2] - [5, 12], axis=1)
+    vertices = FACE.vertices_mm.copy()
+    vertices[np.argmin(distance), 2] += 60
+    spiked = replace(FACE, vertices_mm=vertices)
+    pose, _ = find_scan_to_face(spiked, landmark_groups=groups)
+    angles, shift = difference(pose, np.eye(4), reference)
+    assert angles.max() < 0.5
+    assert shift < 0.7
+    removed = remove_spikes(vertices, FACE.triangles)
+    assert np.abs(removed - FACE.vertices_mm).max() < 3
+
+
+@pytest.mark.parametrize(("factor", "word"), [(0.1, "cm"), (0.001, r"units may be m \("), (1 / 25.4, "in")])
+@pytest.mark.parametrize("groups", [GROUPS, {}])
+def test_wrong_units_are_named(factor: float, word: str, groups: dict) -> None:
+    assert FACE.landmarks_mm is not None
+    small = replace(
+        FACE,
+        vertices_mm=FACE.vertices_mm * np.float32(factor),
+        landmarks_mm=FACE.landmarks_mm * np.float32(factor),
+    )
+    with pytest.raises(ScanError, match=word):
+        align(small, landmark_groups=groups)
+
+
+def test_a_face_of_the_wrong_scale_within_a_plausible_box() -> None:
+    """Half as large fits no unit: the landmarks tell the scale."""
+    assert FACE.landmarks_mm is not None
+    half = replace(FACE, vertices_mm=FACE.vertices_mm / 2, landmarks_mm=FACE.landmarks_mm / 2)
+    with pytest.raises(ScanError, match=r"a scale of about (1\.[89]|2)"):
+        align(half, landmark_groups=GROUPS)
+
+
+def test_landmarks_that_are_not_this_faces() -> None:
+    assert FACE.landmarks_mm is not None
+    with pytest.raises(ScanError, match="off the surface"):
+        align(replace(FACE, landmarks_mm=FACE.landmarks_mm + np.float32(200)), landmark_groups=GROUPS)
+    scattered = FACE.landmarks_mm.copy()
+    scattered[4:7] += [0, 90, 60]
+    with pytest.raises(ScanError, match="off those of a face"):
+        align(replace(FACE, landmarks_mm=scattered), landmark_groups=GROUPS)
+
+
+def test_what_is_no_face() -> None:
+    import open3d
+
+    ball = open3d.geometry.TriangleMesh.create_sphere(100, 30)
+    mesh = Mesh(np.asarray(ball.vertices, np.float32), np.asarray(ball.triangles, np.int32))
+    with pytest.raises(ScanError, match="no face found"):
+        align(mesh, landmark_groups={})
+    for axis in "xyz":  # seen from behind, from behind and upside down, upside down
+        away = motion(Rotation.from_euler(axis, 180, degrees=True), (0, 0, 0))
+        with pytest.raises(ScanError, match="no face found"):
+            align(move_mesh(FACE, away), landmark_groups={})
+
+
+def test_what_belongs_to_the_mesh_goes_along() -> None:
+    m, n = len(BUST.triangles), len(BUST.vertices_mm)
+    rng = np.random.default_rng(0)
+    uv = rng.random((m, 3, 2), np.float32)
+    colors = rng.integers(0, 255, (n, 3), np.uint8)
+    mesh = replace(BUST, uv=uv, texture=np.zeros((2, 2, 3), np.uint8), colors=colors)
+    result = align(mesh, landmark_groups=GROUPS)
+    assert result.scan_to_face.dtype == np.float32
+    rigid = result.scan_to_face.astype(np.float64)
+    np.testing.assert_allclose(rigid[:3, :3] @ rigid[:3, :3].T, np.eye(3), atol=1e-6)
+    assert result.mesh.texture is mesh.texture
+    # Every kept triangle is found in the scan by its texture coordinates, with its own corners and colours.
+    where = {row.tobytes(): i for i, row in enumerate(uv)}
+    assert result.mesh.uv is not None
+    kept = [where[row.tobytes()] for row in result.mesh.uv]
+    assert 0 < len(kept) < m
+    corners = mesh.vertices_mm[mesh.triangles[kept]].astype(np.float64) @ rigid[:3, :3].T + rigid[:3, 3]
+    np.testing.assert_allclose(result.mesh.vertices_mm[result.mesh.triangles], corners, atol=1e-3)
+    assert result.mesh.colors is not None
+    np.testing.assert_array_equal(result.mesh.colors[result.mesh.triangles], colors[mesh.triangles[kept]])
+    assert result.mesh.landmarks_mm is not None
+    assert mesh.landmarks_mm is not None
+    expected = mesh.landmarks_mm.astype(np.float64) @ rigid[:3, :3].T + rigid[:3, 3]
+    np.testing.assert_allclose(result.mesh.landmarks_mm, expected, atol=1e-3)
+    assert np.linalg.norm(result.mesh.vertices_mm, axis=1).max() <= 100
+
+
+def test_crop_drops_shards_and_keeps_what_is_large() -> None:
+    shard = np.array([[60, 60, 30], [63, 60, 30], [60, 63, 30]], np.float32)
+    second = FACE.vertices_mm[:, :3] * np.float32(0.3) + np.array([0, 0, 60], np.float32)  # as large as an eyeball
+    n = len(FACE.vertices_mm)
+    mesh = Mesh(
+        np.concatenate([FACE.vertices_mm, shard, second]),
+        np.concatenate([FACE.triangles, [[n, n + 1, n + 2]], FACE.triangles + n + 3]).astype(np.int32),
+    )
+    cropped = crop_mesh(mesh, 100)
+    assert not (cropped.vertices_mm[:, None] == shard).all(-1).any()
+    assert (cropped.vertices_mm[:, 2] > 35).sum() > 1000
+    soup = FACE.vertices_mm[FACE.triangles].reshape(-1, 3)  # every triangle with vertices of its own
+    loose = Mesh(soup, np.arange(len(soup), dtype=np.int32).reshape(-1, 3))
+    assert len(crop_mesh(loose, 100).triangles) == len(crop_mesh(FACE, 100).triangles)
+    with pytest.raises(ScanError, match="no surface within"):
+        crop_mesh(replace(FACE, vertices_mm=FACE.vertices_mm + np.float32(500)), 100)
+
+
+def test_fit_rigid_agrees_with_scipy_and_never_mirrors() -> None:
+    rng = np.random.default_rng(1)
+    source, weights = rng.normal(size=(6, 3)), rng.random(6) + 0.1
+    target = source @ Rotation.random(random_state=2).as_matrix().T + rng.normal(size=(6, 3)) * 0.2
+    pose, _, _ = fit_rigid(source, target, weights)
+    a, b = source - weights @ source / weights.sum(), target - weights @ target / weights.sum()
+    np.testing.assert_allclose(pose[:3, :3], Rotation.align_vectors(b, a, weights=weights)[0].as_matrix(), atol=1e-9)
+    mirrored, _, error = fit_rigid(source, source * [-1, 1, 1], np.ones(6))
+    assert np.linalg.det(mirrored[:3, :3]) == pytest.approx(1)
+    assert error > 0.1
+    assert fit_rigid(source, 3 * source, np.ones(6))[1] == pytest.approx(3)
+
+
+needs_faces = pytest.mark.skipif("FACET_FACES" not in os.environ, reason="FACET_FACES names the folder of real scans")
+REAL = {
+    "james": ("james/james.obj", 1.0),
+    "lee": ("leeperrysmith/LeePerrySmith.glb", 54.0),
+    "meshmonk": ("meshmonk/DemoFace_10K.obj", 1.0),
+}
+
+
+def read_real(name: str) -> Mesh:
+    file, scale = REAL[name]
+    mesh = read_surface(Path(os.environ["FACET_FACES"]) / file)
+    return replace(mesh, vertices_mm=mesh.vertices_mm * np.float32(scale))
+
+
+@needs_faces
+@pytest.mark.parametrize("name", list(REAL))
+def test_real_heads_are_found_from_geometry(name: str) -> None:
+    """Hair, ears, neck and shoulders with them, turned by up to 20 degrees."""
+    mesh = read_real(name)
+    reference, _ = find_scan_to_face(mesh, landmark_groups={})
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        angles = rng.uniform([-20, -15, -15], [20, 15, 15])
+        moved = motion(Rotation.from_euler("yxz", angles, degrees=True), rng.uniform(-200, 200, 3))
+        pose, _ = find_scan_to_face(move_mesh(mesh, moved), landmark_groups={})
+        found, shift = difference(pose, moved, reference)
+        assert found.max() < 2
+        assert shift < 1
+
+
+@needs_faces
+def test_geometry_agrees_with_landmarks_on_a_real_face() -> None:
+    groups = {name: (i,) for i, name in enumerate(FACE_POINTS)}
+    points = read_face_points(Path(os.environ["FACET_FACES"]) / "james" / "james.ljson")
+    mesh = replace(read_real("james"), landmarks_mm=points)
+    by_landmarks = align(mesh, landmark_groups=groups)
+    by_geometry, _ = find_scan_to_face(mesh, landmark_groups={})
+    angles, shift = difference(by_geometry, np.eye(4), by_landmarks.scan_to_face.astype(np.float64))
+    assert angles.max() < 3
+    assert shift < 3
+    # This file says "leye" of the eye on the image's left: the subject's right one, at −x.
+    assert by_landmarks.mesh.landmarks_mm is not None
+    assert by_landmarks.mesh.landmarks_mm[0, 0] < -25
+    assert abs(by_landmarks.mesh.vertices_mm[:, :2][np.argmax(by_landmarks.mesh.vertices_mm[:, 2])]).max() < 3
