@@ -164,3 +164,53 @@ def test_a_glb_is_in_metres(tmp_path: Path) -> None:
     write(tmp_path, "path,subject,label\nhead.glb,1,x\n")
     mesh = FOLDER.read(tmp_path, FOLDER.find(tmp_path)[0])
     assert 4200 < mesh.vertices_mm[:, 0].max() < 4300
+
+
+@pytest.mark.skipif("FACET_FACES" not in os.environ, reason="FACET_FACES names the folder of real scans")
+def test_real_scans_stand_upright_and_unmirrored(tmp_path: Path) -> None:
+    """From the manifest to pixels: lips below the nose, eyes above it, and the mole on the cheek where it belongs."""
+    from preprocess.align import align
+    from preprocess.cameras import build_cameras
+    from preprocess.render import render_views
+    from shared.schema import View
+
+    write(
+        tmp_path,
+        "path,subject,label,texture,texture_origin,scale,landmarks\n"
+        "james/james.obj,james,neutral,,,,james/james.ljson\n"
+        "leeperrysmith/LeePerrySmith.glb,lee,neutral,leeperrysmith/Map-COL.jpg,bottom,54,\n"
+        "meshmonk/DemoFace_10K.obj,demo,neutral,,,,\n",
+    )
+    for folder in ("james", "leeperrysmith", "meshmonk"):
+        (tmp_path / folder).symlink_to(Path(os.environ["FACET_FACES"]) / folder)
+    records = FOLDER.find(tmp_path)
+    assert [len(FOLDER.source_files(tmp_path, record)) for record in records] == [4, 2, 1]
+    aligned = [align(FOLDER.read(tmp_path, record), landmark_groups=FOLDER.landmark_groups) for record in records]
+    assert [a.how for a in aligned] == ["landmarks", "geometry", "geometry"]
+    views = [
+        render_views(a.mesh, build_cameras((View(0), View(20), View(-20))), size_px=224, supersampling=1)
+        for a in aligned
+    ]
+    for view in views[:2]:
+        assert view.texture is not None
+        front = view.texture[0].astype(float)
+        redness = front[..., 0] - front[..., 1]
+        assert redness[148:160, 102:122].mean() > 1.3 * redness[75:95, 108:116].mean()  # lips, nose bridge
+        brightness = front.mean(axis=-1)
+        assert brightness[65:82, 60:90].mean() < brightness[105:125, 60:90].mean()  # an eye, the cheek below it
+    assert views[2].texture is None
+    lee = views[1].texture
+    assert lee is not None
+    row, column = 144, 60  # his mole, on the right cheek: the viewer's left
+    around = lee[0].astype(float).mean(axis=-1)
+    for c, is_mole in ((column, True), (223 - column, False)):
+        patch = around[row - 5 : row + 6, c - 5 : c + 6]
+        assert (np.median(patch) - patch.min() > 30) == is_mole
+    for view in views:
+        depth = view.depth.astype(np.int64)
+        surface = depth > 0
+        assert 0.35 < surface[0].mean() < 0.8  # fills the frame
+        nearest = np.argwhere(depth[0] >= depth[0].max() - 25)  # within half a millimetre
+        np.testing.assert_allclose(nearest.mean(axis=0), [111.5, 111.5], atol=4)
+        # The camera at the subject's left sees more of the left cheek, which is on the image's right.
+        assert surface[1][:, 112:].sum() > surface[2][:, 112:].sum()
