@@ -155,7 +155,7 @@ def test_every_parameter_learns() -> None:
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.grad is not None:
-                    parameter -= 0.1 * parameter.grad
+                    parameter.sub_(0.1 * parameter.grad)
     unmoved = [n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
     assert unmoved == []
 

@@ -53,7 +53,7 @@ def read_checkpoint(run: Path) -> Checkpoint | None:
         return None
     try:
         return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, ValueError, KeyError) as error:
+    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, ValueError, KeyError, OSError) as error:
         raise FacetError(f"{path}: damaged ({first_line(error)}); remove it to train again from the start") from error
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from shared.cache import Cache
 from shared.errors import FacetError
 from shared.storage import write_file
+from train.augment import draw_change
 from train.checkpoint import read_checkpoint, write_checkpoint
 from train.config import Recipe
 from train.facet import Facet
@@ -120,7 +121,8 @@ def train(
             draws = (recipe.seed, epoch) if recipe.augment != "none" else None
             started, num_seen = time.perf_counter(), 0
             for raw in stream_batches(cache, batches, preparer.modalities, recipe.frames, jitter=draws):
-                batch = preparer.prepare(raw, draws)
+                changes = [draw_change(*draws, item.place) for item in raw.items] if draws else None
+                batch = preparer.prepare(raw, changes)
                 target = labels[[place[item.place] for item in raw.items]]
                 rate = rate_at(step, num_steps, recipe.warmup)
                 for group in optimizer.param_groups:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from shared.schema import View
-from train.augment import augment, draw_change
+from train.augment import Change, augment
 from train.config import TowerConfig
 from train.facet import Batch
 from train.pixels import mirror, normalise, resize, to_device, to_unit
@@ -25,13 +25,12 @@ class Preparer:
     device: torch.device
 
     @torch.no_grad()
-    def prepare(self, raw: RawBatch, augmentation: tuple[int, int] | None = None) -> Batch:
+    def prepare(self, raw: RawBatch, changes: list[Change] | None = None) -> Batch:
         """Integers → normalised images, with the cameras they were taken by.
 
         Args:
-            augmentation: (seed, epoch): change each sample at random, the same in all its views. None: change nothing.
+            changes: what augmentation does to each sample, the same in all its views; None: nothing.
         """
-        changes = [draw_change(*augmentation, item.place) for item in raw.items] if augmentation else None
         cameras = _cameras_rad(self.views, len(raw.items), self.device)
         flipped = torch.tensor([c.flip for c in changes], device=self.device) if changes else None
         if flipped is not None:

@@ -1,0 +1,97 @@
+"""Checkpoints: whole or not there, refused when damaged, unable to run code."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from shared.errors import FacetError
+from train.checkpoint import CHECKPOINT, WEIGHTS, load_weights, read_checkpoint, write_checkpoint, write_weights
+
+
+def make(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.randn(5, 3)).square().sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    assert read_checkpoint(tmp_path) is None
+    model, optimizer = make(0)
+    write_checkpoint(tmp_path, 17, model, optimizer)
+    draws = torch.rand(3)
+    other, other_optimizer = make(1)
+    found = read_checkpoint(tmp_path)
+    assert found is not None
+    assert found.step == 17
+    other.load_state_dict(found.model)
+    other_optimizer.load_state_dict(found.optimizer)
+    torch.set_rng_state(found.random_state)
+    assert torch.equal(torch.rand(3), draws)
+    for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert other_optimizer.state_dict()["state"][0]["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]  # nothing temporary is left
+
+
+def test_damage_is_told(tmp_path: Path) -> None:
+    model, optimizer = make(0)
+    write_checkpoint(tmp_path, 1, model, optimizer)
+    write_weights(tmp_path, model)
+    for name, read in (
+        (CHECKPOINT, lambda: read_checkpoint(tmp_path)),
+        (WEIGHTS, lambda: load_weights(tmp_path, model)),
+    ):
+        whole = (tmp_path / name).read_bytes()
+        for data in (b"", b"garbage", whole[: len(whole) // 2]):
+            (tmp_path / name).write_bytes(data)
+            with pytest.raises(FacetError, match=f"{name}: damaged"):
+                read()
+    torch.save({"step": 1}, tmp_path / CHECKPOINT)
+    with pytest.raises(FacetError, match="damaged"):
+        read_checkpoint(tmp_path)
+
+
+def test_weights_of_another_model_and_missing_weights(tmp_path: Path) -> None:
+    model, _ = make(0)
+    with pytest.raises(FacetError, match="the training is not finished"):
+        load_weights(tmp_path, model)
+    write_weights(tmp_path, model)
+    with pytest.raises(FacetError, match="of another model"):
+        load_weights(tmp_path, nn.Linear(2, 2))
+    other, _ = make(1)
+    load_weights(tmp_path, other)
+    assert torch.equal(other.state_dict()["0.weight"], model.state_dict()["0.weight"])
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs a limit on file sizes")
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+    """A limit on the file size makes the write fail half-way, as a full disk does."""
+    model, optimizer = make(0)
+    write_checkpoint(tmp_path, 1, model, optimizer)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        for write in (
+            lambda: write_checkpoint(tmp_path, 2, model, optimizer),
+            lambda: write_weights(tmp_path, nn.Linear(99, 99)),
+        ):
+            with pytest.raises((FacetError, OSError)) as caught:
+                write()
+            assert str(tmp_path) in str(caught.value)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    found = read_checkpoint(tmp_path)
+    assert found is not None
+    assert found.step == 1
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]

@@ -1,0 +1,62 @@
+"""What the model is given: the stored pixels, normalised, beside the cameras that took them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from conftest import VIEWS, MakeCache
+from test_augment import STILL
+
+from shared.cache import Cache, open_cache
+from train.config import TowerConfig
+from train.prepare import Preparer
+from train.stream import RawBatch, find_items, stream_batches
+
+MODALITIES = ("texture", "normal", "depth")
+TOWER = TowerConfig("x", "none", {}, 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "", True)
+PREPARER = Preparer(MODALITIES, VIEWS, TOWER, torch.device("cpu"))
+
+
+def read_batch(cache: Cache) -> RawBatch:
+    modalities = cache.info.settings.modalities
+    return next(stream_batches(cache, [find_items(cache, modalities)[:3]], modalities, 1))
+
+
+def test_pixels_and_cameras(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(modalities=MODALITIES, without_texture=(1,)))
+    raw = read_batch(cache)
+    batch = PREPARER.prepare(raw)
+    assert batch.images.shape == (3, 1, 3, 3, 3, 32, 32)
+    assert batch.images.dtype == torch.float32
+    assert batch.present[:, 0].tolist() == [[True] * 3, [False, True, True], [True] * 3]
+    assert not batch.complete
+    np.testing.assert_allclose(np.degrees(batch.cameras[2].numpy()), [[0, 0], [20, 0], [-20, 0]], atol=1e-5)
+    stored = cache.arrays.read("normal", [2])[0]  # (V, H, W, 3)
+    wanted = (stored[1, :, :, 2] / 255 - 0.3) / 0.4
+    np.testing.assert_allclose(batch.images[2, 0, 1, 1, 2].numpy(), wanted, atol=1e-5)
+
+
+def test_another_tower_size_resizes(tiny_cache: MakeCache) -> None:
+    raw = read_batch(open_cache(tiny_cache(modalities=MODALITIES)))
+    small = replace(PREPARER, tower=replace(TOWER, image_size=16)).prepare(raw)
+    assert small.images.shape == (3, 1, 3, 3, 3, 16, 16)
+    same = PREPARER.prepare(raw)
+    torch.testing.assert_close(small.images.mean((-1, -2)), same.images.mean((-1, -2)), atol=0.02, rtol=0)
+
+
+def test_a_flip_is_the_mirrored_face_from_mirrored_cameras(tiny_cache: MakeCache) -> None:
+    """The patterns of the cache are symmetric but for the spot that moves with the yaw, so that the mirrored view +20 looks
+    as view −20 does; the camera says −20."""
+    raw = read_batch(open_cache(tiny_cache(modalities=("normal", "depth"))))
+    preparer = replace(PREPARER, modalities=("normal", "depth"))
+    plain = preparer.prepare(raw)
+    flipped = preparer.prepare(raw, [replace(STILL, flip=True), STILL, STILL])
+    order = [0, 2, 1]
+    np.testing.assert_allclose(flipped.cameras[0].numpy(), plain.cameras[0, order].numpy(), atol=1e-7)
+    assert torch.equal(flipped.cameras[1], plain.cameras[1])
+    # one step of the 8-bit encoding, over the standard deviation: where a half was rounded to the other side
+    torch.testing.assert_close(flipped.images[0], plain.images[0][:, :, order], atol=1.01 / 255 / 0.2, rtol=0)
+    torch.testing.assert_close(flipped.images[1], plain.images[1], atol=1e-5, rtol=0)
+    assert not torch.allclose(flipped.images[0], plain.images[0], atol=0.1)

@@ -1,0 +1,151 @@
+"""What comes out of a cache: the right rows with the right labels, once an epoch, alike from both stores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import CLASSES, MakeCache
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.cache import open_cache
+from shared.errors import CacheError, FacetError
+from train.stream import (
+    choose_classes,
+    choose_frames,
+    choose_modalities,
+    epoch_order,
+    find_items,
+    sample_rows,
+    split_batches,
+    stream_batches,
+)
+
+
+@given(num=st.integers(1, 300), batch_size=st.integers(1, 64), seed=st.integers(0, 99), epoch=st.integers(0, 9))
+def test_every_sample_once_an_epoch_in_even_batches(num: int, batch_size: int, seed: int, epoch: int) -> None:
+    batches = split_batches(epoch_order(num, seed, epoch), batch_size)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(num))
+    sizes = [len(batch) for batch in batches]
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+    assert np.array_equal(epoch_order(num, seed, epoch), epoch_order(num, seed, epoch))
+
+
+def test_order_changes_with_epoch_and_seed() -> None:
+    orders = {tuple(epoch_order(50, seed, epoch)) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+
+
+def test_items_are_the_valid_rows(tiny_cache: MakeCache) -> None:
+    cache = open_cache(
+        tiny_cache(num_subjects=2, scans_per_class=2, invalid=(1,), unlabelled=(4,), without_texture=(2,))
+    )
+    items = find_items(cache, ["texture"])
+    assert [item.rows[0] for item in items] == [0, *range(3, 12)]  # 1 is invalid, 2 has no texture
+    assert [item.rows[0] for item in find_items(cache, ["texture", "normal"])] == [0, *range(2, 12)]
+    assert {item.rows[0] for item in items if not item.class_name} == {4}
+    assert items[0].subject == "S0"
+    assert items[0].class_name == CLASSES[0]
+
+
+@pytest.mark.parametrize("store", ["zarr", "hdf5"])
+def test_batches_are_the_stored_rows(tiny_cache: MakeCache, store: str) -> None:
+    cache = open_cache(
+        tiny_cache(
+            num_subjects=8,
+            scans_per_class=3,
+            modalities=("texture", "normal", "depth"),
+            store=store,
+            without_texture=(5, 70),
+        )
+    )
+    items = find_items(cache, ["texture", "depth"])
+    order = epoch_order(len(items), 0, 0)  # over two shards
+    batches = [[items[i] for i in batch] for batch in split_batches(order, 7)]
+    seen = []
+    for batch, raw in zip(batches, stream_batches(cache, batches, ["texture", "depth"], 1), strict=True):
+        assert raw.items == batch
+        assert raw.images["texture"].shape == (len(batch), 1, 3, 32, 32, 3)
+        assert raw.images["texture"].dtype == np.uint8
+        assert raw.images["depth"].shape == (len(batch), 1, 3, 32, 32)
+        assert raw.images["depth"].dtype == np.uint16
+        for place, item in enumerate(batch):
+            row = item.rows[0]
+            seen.append(row)
+            assert np.array_equal(raw.images["depth"][place, 0], cache.arrays.read("depth", [row])[0])
+            assert raw.present[place, 0].tolist() == [row not in (5, 70), True]
+            if row in (5, 70):
+                assert not raw.images["texture"][place].any()
+            else:
+                assert np.array_equal(raw.images["texture"][place, 0], cache.arrays.read("texture", [row])[0])
+    assert sorted(seen) == list(range(72))
+
+
+def test_both_stores_give_the_same_batches(tiny_cache: MakeCache) -> None:
+    caches = [open_cache(tiny_cache(name=store, store=store)) for store in ("zarr", "hdf5")]
+    streams = []
+    for cache in caches:
+        items = find_items(cache, ["normal"])
+        streams.append(stream_batches(cache, [items[:5], items[5:]], ["normal"], 1))
+    for a, b in zip(*streams, strict=True):
+        assert np.array_equal(a.images["normal"], b.images["normal"])
+
+
+def test_a_sequence_is_one_item_with_frames_spread_over_it(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(num_subjects=2, scans_per_class=1, num_frames=9, invalid=(0, 1, 2)))
+    items = find_items(cache, ["normal"])
+    assert len(items) == 6
+    assert items[0].rows == tuple(range(3, 9))
+    assert items[1].rows == tuple(range(9, 18))
+    raw = next(stream_batches(cache, [items[1:3]], ["normal"], 3))
+    assert raw.images["normal"].shape == (2, 3, 3, 32, 32, 3)
+    assert np.array_equal(raw.images["normal"][0], cache.arrays.read("normal", [10, 13, 16]))
+    drawn = next(stream_batches(cache, [items[1:3]], ["normal"], 3, jitter=(0, 1)))
+    again = next(stream_batches(cache, [items[1:3]], ["normal"], 3, jitter=(0, 1)))
+    assert np.array_equal(drawn.images["normal"], again.images["normal"])
+    assert choose_frames(items, 0) == 6
+    assert choose_frames(items, 2) == 2
+
+
+@given(num=st.integers(1, 50), frames=st.integers(1, 20), data=st.data())
+def test_sampled_frames_are_in_order_and_cover_the_sequence(num: int, frames: int, data: st.DataObject) -> None:
+    rows = list(range(100, 100 + num))
+    jitter = data.draw(st.none() | st.lists(st.floats(0, 1, exclude_max=True), min_size=frames, max_size=frames))
+    found = sample_rows(rows, frames, jitter)
+    assert len(found) == frames
+    assert found == sorted(found)
+    assert set(found) <= set(rows)
+    for place, row in enumerate(found):  # each in its own segment
+        assert place * num / frames - 1 < row - 100 <= (place + 1) * num / frames
+    if jitter is None and frames == 1:
+        assert found == [100 + num // 2]
+
+
+def test_classes_and_modalities_that_are_chosen(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(class_names=("anger", "fear", "neutral"), without_texture=(0,)))
+    assert choose_classes(cache, ()) == ("anger", "fear")
+    assert choose_classes(cache, ("neutral", "fear")) == ("neutral", "fear")
+    with pytest.raises(FacetError, match="joy not in the vocabulary"):
+        choose_classes(cache, ("joy", "fear"))
+    with pytest.raises(FacetError, match="at least two classes"):
+        choose_classes(cache, ("fear",))
+    assert choose_modalities(cache, (), ("anger",)) == ("normal",)  # one row has no texture
+    assert choose_modalities(cache, (), ("fear",)) == ("texture", "normal")
+    assert choose_modalities(cache, ("normal", "texture"), ("anger",)) == (
+        "texture",
+        "normal",
+    )  # absent ones are masked
+    with pytest.raises(FacetError, match="holds no depth"):
+        choose_modalities(cache, ("depth",), ("anger",))
+
+
+@pytest.mark.parametrize("store", ["zarr", "hdf5"])
+def test_a_lost_shard_is_an_error_never_zeros(tiny_cache: MakeCache, store: str) -> None:
+    path = tiny_cache(store=store)
+    cache = open_cache(path)
+    items = find_items(cache, ["normal"])
+    for file in [*path.glob("views.zarr/normal/c/0/*/*/*/*"), *path.glob("views/*.h5")]:
+        file.unlink()
+    with pytest.raises(CacheError, match="missing or damaged"):
+        next(stream_batches(cache, [items], ["normal"], 1))
