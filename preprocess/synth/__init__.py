@@ -1,0 +1,1 @@
+"""Synthetic faces in real data sets' file layouts: procedural heads, expressions built from facial action units."""
