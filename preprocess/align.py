@@ -28,6 +28,7 @@ _FACE_SIZE_MM = (120.0, 900.0)  # what a suggested unit must bring it to: a face
 _FACE_SCALE = (0.6, 1.6)  # of a face to the average adult's: from a small child's
 _MAX_LANDMARK_DISTANCE_MM = 20.0  # from the surface
 _MAX_MISFIT_MM = 15.0  # of the landmarks' centres to an average face's
+_NOSE_REACH_MM = 70.0  # about the middle of eyes, nose and mouth: holds the nose with some surroundings
 _MIRRORED_NAMES = {"left_eye": "right_eye", "right_eye": "left_eye"}
 
 
@@ -70,24 +71,27 @@ def find_scan_to_face(
     Raises:
         ScanError: as `align`.
     """
-    centers = _group_centers(mesh, landmark_groups)
     check_size(mesh.vertices_mm)
-    surface = Surface(remove_spikes(mesh.vertices_mm, mesh.triangles), mesh.triangles)
+    centers = _group_centers(mesh, landmark_groups)
     if len(centers) >= 3 and {"left_eye", "right_eye"} <= centers.keys():
-        pose = _pose_from_landmarks(mesh, centers)
+        pose, how = _pose_from_landmarks(mesh, centers), "landmarks"
         placed = {name: pose[:3, :3] @ center + pose[:3, 3] for name, center in centers.items()}
         eyes = (placed["left_eye"] + placed["right_eye"]) / 2
         mouth_y = placed["mouth"][1] if "mouth" in placed else eyes[1] - 67.0
         reach = eyes[1] - mouth_y
+        middle = np.mean(list(centers.values()), axis=0)
+        near = ((mesh.vertices_mm - middle) ** 2).sum(axis=1) < _NOSE_REACH_MM**2
+        triangles = mesh.triangles[near[mesh.triangles[:, 0]]]
+        if not len(triangles):
+            raise ScanError("no surface where the nose should be; is it a face, and is it whole?")
+        surface = Surface(remove_spikes(mesh.vertices_mm, triangles), triangles)
         y_mm = (mouth_y + 0.25 * reach, eyes[1] - 0.2 * reach)
         tip = find_nose_tip(surface, pose, x_mm=(eyes[0] - 15, eyes[0] + 15), y_mm=y_mm)
-        how = "landmarks"
     else:
-        frontal = _axes_to_frame(up, facing)
-        vertices = mesh.vertices_mm.astype(np.float64) @ frontal[:3, :3].T
-        pose = find_face(surface, frontal, np.stack([vertices.min(axis=0), vertices.max(axis=0)]))
+        frontal, how = _axes_to_frame(up, facing), "geometry"
+        surface = Surface(remove_spikes(mesh.vertices_mm, mesh.triangles), mesh.triangles)
+        pose = find_face(surface, frontal, _bounds(mesh.vertices_mm @ frontal[:3, :3].T))
         tip = find_nose_tip(surface, pose, x_mm=(-12, 12), y_mm=(-16, 20))
-        how = "geometry"
     pose[:3, 3] -= tip
     return pose, how
 
@@ -108,10 +112,16 @@ def check_size(vertices_mm: np.ndarray) -> None:
     Raises:
         ScanError: its longest side is none of a face, head or body; says which units would make sense.
     """
-    size = float((vertices_mm.max(axis=0).astype(np.float64) - vertices_mm.min(axis=0)).max())
+    low, high = _bounds(vertices_mm)
+    size = float((high - low).max())
     if _SIZE_MM[0] <= size <= _SIZE_MM[1]:
         return
     raise ScanError(f"its longest side is {size:.4g} mm, no face's; {_suggest_units(size)}")
+
+
+def _bounds(vertices_mm: np.ndarray) -> np.ndarray:
+    """(2, 3): lowest and highest coordinates of nearly all vertices; a few far off are a scanner's noise."""
+    return np.percentile(vertices_mm.astype(np.float64), [0.1, 99.9], axis=0)
 
 
 def _suggest_units(size: float) -> str:

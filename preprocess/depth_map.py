@@ -38,9 +38,10 @@ class Surface:
             open3d.core.Tensor.from_numpy(np.ascontiguousarray(vertices_mm, np.float32)),
             open3d.core.Tensor.from_numpy(np.ascontiguousarray(triangles, np.uint32)),
         )
-        center = (vertices_mm.min(axis=0) + vertices_mm.max(axis=0)) / 2
-        self._center = center.astype(np.float64)
-        self._reach = float(np.linalg.norm(vertices_mm - center, axis=1).max()) + 1.0
+        # Where rays must begin to be in front of the surface. Shards far off do not count: float32 rays lose their precision.
+        low, high = np.percentile(vertices_mm[triangles[::4, 0]].astype(np.float64), [1, 99], axis=0)
+        self._center = (low + high) / 2
+        self._reach = float(np.linalg.norm(high - low)) + 50.0
 
     def cast(
         self, pose: np.ndarray, *, x_mm: tuple[float, float], y_mm: tuple[float, float], step_mm: float

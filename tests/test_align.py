@@ -170,6 +170,19 @@ def test_one_vertex_of_noise_does_not_move_the_nose(groups: dict) -> None:
     assert np.abs(removed - FACE.vertices_mm).max() < 3
 
 
+@pytest.mark.parametrize("groups", [GROUPS, {}])
+def test_a_shard_far_away_changes_nothing(groups: dict) -> None:
+    shard = np.array([[9e5, 0, 0], [9e5, 1, 0], [9e5, 0, 1]], np.float32)
+    n = len(FACE.vertices_mm)
+    triangles = np.concatenate([FACE.triangles, [[n, n + 1, n + 2]]]).astype(np.int32)
+    mesh = replace(FACE, vertices_mm=np.concatenate([FACE.vertices_mm, shard]), triangles=triangles)
+    reference, _ = find_scan_to_face(FACE, landmark_groups=groups)
+    pose, _ = find_scan_to_face(mesh, landmark_groups=groups)
+    angles, shift = difference(pose, np.eye(4), reference)
+    assert angles.max() < 0.5
+    assert shift < 0.5
+
+
 @pytest.mark.parametrize(("factor", "word"), [(0.1, "cm"), (0.001, r"units may be m \("), (1 / 25.4, "in")])
 @pytest.mark.parametrize("groups", [GROUPS, {}])
 def test_wrong_units_are_named(factor: float, word: str, groups: dict) -> None:
