@@ -225,5 +225,6 @@ def test_subjects_in_several_folders(tmp_path: Path) -> None:
 
 def test_listing_needs_no_open3d() -> None:
     code = "import sys; from preprocess.datasets import DATASETS; assert 'open3d' not in sys.modules; print(*DATASETS)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    root = Path(__file__).parents[1]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert result.stdout.split() == ["bu3dfe", "bu4dfe", "folder"]
