@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
+
+# Before NumPy and torch start their threads: on small arrays two threads wait for each other longer than they compute,
+# and sums come out in the same order whatever the machine. Commands that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
