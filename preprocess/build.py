@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from preprocess.plan import find_unfinished, gather_sequences, plan_rows
-from preprocess.scan import DatasetReader, ScanRecord
+from preprocess.scan import SYNTHETIC_MARKER, DatasetReader, ScanRecord
 from preprocess.workers import run_shards
 from shared.cache import (
     CACHE_JSON,
@@ -52,6 +52,7 @@ CACHE_PARTS = {
     FAILURES_CSV,
     "README.md",
 }
+SYNTHETIC_LICENCE = "Synthetic faces, drawn by this software: nobody real is shown"
 SOFTWARE = ("open3d", "numpy", "zarr", "h5py", "numcodecs", "pillow")
 
 
@@ -96,7 +97,7 @@ def build_cache(
         raise FacetError(f"{root}: no scans of {dataset.title} found; check --root")
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _lock(cache):
-        info = _start_info(dataset, scans, cache, settings, store, overwrite)
+        info = _start_info(dataset, root, scans, cache, settings, store, overwrite)
         _sweep(cache)
         plan = plan_rows(scans, cache)
         info = dataclasses.replace(
@@ -125,6 +126,11 @@ def class_names_of(dataset: DatasetReader, scans: Sequence[ScanRecord]) -> tuple
     return (*(name for name in EXPRESSIONS if name in found), *sorted(found - set(EXPRESSIONS)))
 
 
+def is_synthetic(root: Path) -> bool:
+    """Whether a folder in a data set's layout holds synthetic faces, as its marker says."""
+    return (root / SYNTHETIC_MARKER).is_file()
+
+
 def settings_fingerprint(dataset: str, settings: RenderSettings, store: str) -> str:
     """What must be equal for a build to go on in an existing cache."""
     return fingerprint(
@@ -140,6 +146,7 @@ def settings_fingerprint(dataset: str, settings: RenderSettings, store: str) -> 
 
 def _start_info(
     dataset: DatasetReader,
+    root: Path,
     scans: Sequence[ScanRecord],
     cache: Path,
     settings: RenderSettings,
@@ -148,7 +155,7 @@ def _start_info(
 ) -> CacheInfo:
     info = CacheInfo(
         dataset=dataset.name,
-        licence=dataset.licence,
+        licence=SYNTHETIC_LICENCE if is_synthetic(root) else dataset.licence,
         class_names=class_names_of(dataset, scans),
         settings=settings,
         store=store,

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from preprocess.mesh import Mesh
 
+# A file with this name in a data set's root says that its faces are synthetic.
+SYNTHETIC_MARKER = "SYNTHETIC.txt"
+
 # Named groups of landmark indices: what a landmark scheme tells about where the face is. Alignment uses those named in
 # preprocess/anthropometry.py (left_eye, right_eye, nose, mouth).
 LandmarkGroups = dict[str, tuple[int, ...]]

@@ -14,11 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from preprocess.mesh import Mesh
+from preprocess.scan import SYNTHETIC_MARKER
 from preprocess.synth.identity import Identity, draw_identity
 from shared.errors import FacetError
 from shared.storage import write_file
 
-MARKER = "SYNTHETIC.txt"
 COMPLETE = ".complete"  # in a subject's folder: all its files are there
 # Bumped when equal parameters would give other files.
 REVISION = 1
@@ -100,10 +100,12 @@ def _claim(out: Path, parameters: dict[str, object]) -> None:
         + "\n"
     )
     if out.is_dir() and any(out.iterdir()):
-        marker = out / MARKER
+        marker = out / SYNTHETIC_MARKER
         if not marker.is_file():
             raise FacetError(f"{out}: not empty; choose a new folder for --out")
         if marker.read_text() != text:
-            raise FacetError(f"{out}: holds another synthetic data set (see {MARKER}); choose a new folder for --out")
+            raise FacetError(
+                f"{out}: holds another synthetic data set (see {SYNTHETIC_MARKER}); choose a new folder for --out"
+            )
         return
-    write_file(out / MARKER, text.encode())
+    write_file(out / SYNTHETIC_MARKER, text.encode())
