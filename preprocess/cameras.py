@@ -34,10 +34,9 @@ def build_cameras(views: tuple[View, ...]) -> Cameras:
     return Cameras(views, np.array(rotations))
 
 
-def pixel_centres_mm(size_px: int, samples_per_px: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """View x of the columns and view y of the rows, f64 (size_px · samples_per_px,) each, for a square image of the face."""
-    count = size_px * samples_per_px
-    offsets = (np.arange(count) + 0.5) * (FIELD_OF_VIEW_MM / count) - FIELD_OF_VIEW_MM / 2
+def pixel_centres_mm(size_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """View x of the columns and view y of the rows, f64 (size_px,) each, for a square image of the face."""
+    offsets = (np.arange(size_px) + 0.5) * (FIELD_OF_VIEW_MM / size_px) - FIELD_OF_VIEW_MM / 2
     return offsets, -offsets
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from preprocess.cameras import Cameras, pixel_centres_mm
 from preprocess.mesh import Mesh
 from preprocess.texture import TextureSampler
 from shared.errors import ScanError
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
+from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, FIELD_OF_VIEW_MM
 
 # A face fills about half of the frontal image; a view with less surface than this shows none.
 MIN_COVERAGE = 0.03
@@ -34,9 +33,9 @@ class Views:
 
 @dataclass(frozen=True)
 class _Hits:
-    """Where a bundle of parallel rays met the mesh: index into the bundle, triangle, weights of its three corners."""
+    """Which of a bundle of parallel rays met the mesh, and where: index of the ray, triangle, weights of its corners."""
 
-    index: np.ndarray  # i64 (K,)
+    ray: np.ndarray  # i64 (K,)
     triangle: np.ndarray  # i64 (K,)
     weights: np.ndarray  # f32 (K, 3)
 
@@ -63,11 +62,18 @@ def render_views(mesh: Mesh, cameras: Cameras, *, size_px: int, supersampling: i
     depth = np.zeros((num_views, size_px, size_px), np.uint16)
     texture = np.zeros((num_views, size_px, size_px, 3), np.uint8) if mesh.has_appearance else None
     sampler = TextureSampler(mesh) if texture is not None else None
+    columns, rows = pixel_centres_mm(size_px)
+    centre_y, centre_x = (axis.ravel() for axis in np.meshgrid(rows, columns, indexing="ij"))
+    offsets = _sample_offsets_mm(size_px, supersampling)
     for k, (view, rotation) in enumerate(zip(cameras.views, cameras.world_to_view, strict=True)):
         view_vertices = mesh.vertices_mm.astype(np.float64) @ rotation.T
-        for rows, hits in _cast_rays(scene, rotation, view_vertices, size_px, 1):
-            _draw_geometry(mesh, normals, rotation, view_vertices, hits, normal[k, rows], depth[k, rows])
-        coverage = np.count_nonzero(depth[k]) / depth[k].size
+        for first in range(0, size_px**2, MAX_RAYS):
+            part = slice(first, first + MAX_RAYS)
+            hits = _cast_rays(scene, rotation, view_vertices, centre_x[part], centre_y[part])
+            drawn = _shade_geometry(mesh, normals, rotation, view_vertices, hits)
+            normal[k].reshape(-1, 3)[first + hits.ray], depth[k].reshape(-1)[first + hits.ray] = drawn
+        surface = np.flatnonzero(depth[k])
+        coverage = len(surface) / size_px**2
         if coverage < MIN_COVERAGE:
             raise ScanError(
                 f"view {view}: only {coverage:.1%} of the image shows a surface (at least {MIN_COVERAGE:.0%} needed); "
@@ -76,10 +82,21 @@ def render_views(mesh: Mesh, cameras: Cameras, *, size_px: int, supersampling: i
         if texture is None or sampler is None:
             continue
         texels_per_px = sampler.footprints(mesh, view_vertices, size_px) if mesh.texture is not None else None
-        for rows, hits in _cast_rays(scene, rotation, view_vertices, size_px, supersampling):
+        step = MAX_RAYS // len(offsets)
+        for first in range(0, len(surface), step):  # only pixels that show the surface need to know its colour
+            pixels = surface[first : first + step]
+            x = (centre_x[pixels, None] + offsets[:, 0]).ravel()
+            y = (centre_y[pixels, None] + offsets[:, 1]).ravel()
+            hits = _cast_rays(scene, rotation, view_vertices, x, y)
             colors = sampler.sample(hits.triangle, hits.weights, texels_per_px, supersampling)
-            _draw_mean(colors, hits.index, supersampling, depth[k, rows] > 0, texture[k, rows])
+            texture[k].reshape(-1, 3)[pixels] = _mean_of_pixels(colors, hits.ray // len(offsets), len(pixels))
     return Views(texture, normal, depth)
+
+
+def _sample_offsets_mm(size_px: int, samples: int) -> np.ndarray:
+    """Where a pixel's samples² rays stand around its centre, f64 (samples², 2), x and y in mm."""
+    steps = ((np.arange(samples) + 0.5) / samples - 0.5) * FIELD_OF_VIEW_MM / size_px
+    return np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
 
 
 def vertex_normals(mesh: Mesh) -> np.ndarray:
@@ -106,62 +123,42 @@ def _build_scene(mesh: Mesh) -> object:
     return scene
 
 
-def _cast_rays(
-    scene: object, rotation: np.ndarray, view_vertices: np.ndarray, size_px: int, samples: int
-) -> Iterator[tuple[slice, _Hits]]:
-    """Casts samples² parallel rays a pixel, a band of pixel rows at a time; hits are indexed within their band."""
+def _cast_rays(scene: object, rotation: np.ndarray, view_vertices: np.ndarray, x: np.ndarray, y: np.ndarray) -> _Hits:
+    """Casts rays along the view's axis through view x and y, f64 (R,) mm each."""
     import open3d as o3d
 
-    x, y = pixel_centres_mm(size_px, samples)
     start_z = float(view_vertices[:, 2].max()) + 10.0  # in front of everything
-    band = max(1, MAX_RAYS // (len(x) * samples))
-    for first in range(0, size_px, band):
-        rows = slice(first, min(size_px, first + band))
-        grid_y, grid_x = np.meshgrid(y[rows.start * samples : rows.stop * samples], x, indexing="ij")
-        origins = np.stack([grid_x.ravel(), grid_y.ravel(), np.full(grid_x.size, start_z)], axis=1) @ rotation
-        rays = np.empty((grid_x.size, 6), np.float32)
-        rays[:, :3] = origins
-        rays[:, 3:] = -rotation[2]
-        answer = scene.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=1)  # type: ignore[attr-defined]
-        index = np.flatnonzero(np.isfinite(answer["t_hit"].numpy()))
-        uv = answer["primitive_uvs"].numpy()[index]
-        weights = np.stack([1 - uv[:, 0] - uv[:, 1], uv[:, 0], uv[:, 1]], axis=1)
-        yield rows, _Hits(index, answer["primitive_ids"].numpy()[index].astype(np.int64), weights)
+    rays = np.empty((len(x), 6), np.float32)
+    rays[:, :3] = x[:, None] * rotation[0] + y[:, None] * rotation[1] + start_z * rotation[2]
+    rays[:, 3:] = -rotation[2]
+    answer = scene.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=1)  # type: ignore[attr-defined]
+    index = np.flatnonzero(np.isfinite(answer["t_hit"].numpy()))
+    uv = answer["primitive_uvs"].numpy()[index]
+    weights = np.stack([1 - uv[:, 0] - uv[:, 1], uv[:, 0], uv[:, 1]], axis=1)
+    return _Hits(index, answer["primitive_ids"].numpy()[index].astype(np.int64), weights)
 
 
-def _draw_geometry(
-    mesh: Mesh,
-    normals: np.ndarray,
-    rotation: np.ndarray,
-    view_vertices: np.ndarray,
-    hits: _Hits,
-    normal_out: np.ndarray,
-    depth_out: np.ndarray,
-) -> None:
+def _shade_geometry(
+    mesh: Mesh, normals: np.ndarray, rotation: np.ndarray, view_vertices: np.ndarray, hits: _Hits
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encoded normals u8 (K, 3) and depths u16 (K,) of the hits."""
     corners = mesh.triangles[hits.triangle]
     z_mm = np.einsum("kc,kc->k", view_vertices[corners, 2], hits.weights)
-    steps = np.rint(z_mm / DEPTH_STEP_MM) + DEPTH_ZERO
-    depth_out.reshape(-1)[hits.index] = np.clip(steps, 1, 65535).astype(np.uint16)
+    steps = np.clip(np.rint(z_mm / DEPTH_STEP_MM) + DEPTH_ZERO, 1, 65535)
 
     n = np.einsum("kcd,kc->kd", normals[corners], hits.weights) @ rotation.T
     # A surface seen from behind (or wound the other way round) shows its other side: normals face the viewer.
-    edges = view_vertices[corners]
-    winding = np.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0])[:, 2]
-    n[winding < 0] *= -1
+    placed = view_vertices[corners]
+    a, b = placed[:, 1] - placed[:, 0], placed[:, 2] - placed[:, 0]
+    n[a[:, 0] * b[:, 1] < a[:, 1] * b[:, 0]] *= -1
     n[:, 2] = np.maximum(n[:, 2], 0)  # interpolated normals may lean past the horizon
     lengths = np.linalg.norm(n, axis=1, keepdims=True)
     n = np.where(lengths > 1e-6, n / np.maximum(lengths, 1e-6), [0.0, 0.0, 1.0])
-    normal_out.reshape(-1, 3)[hits.index] = (np.rint(127 * n) + 128).astype(np.uint8)
+    return (np.rint(127 * n) + 128).astype(np.uint8), steps.astype(np.uint16)
 
 
-def _draw_mean(colors: np.ndarray, index: np.ndarray, samples: int, surface: np.ndarray, out: np.ndarray) -> None:
-    """Means the samples² rays of each pixel; only pixels whose centre lies on the surface are drawn."""
-    height, width = surface.shape
-    fine_row, fine_column = np.divmod(index, width * samples)
-    pixel = (fine_row // samples) * width + fine_column // samples
-    count = np.bincount(pixel, minlength=height * width)
-    drawn = surface.ravel() & (count > 0)
-    flat = out.reshape(-1, 3)
-    for channel in range(3):
-        total = np.bincount(pixel, colors[:, channel], minlength=height * width)
-        flat[drawn, channel] = np.rint(total[drawn] / count[drawn]).astype(np.uint8)
+def _mean_of_pixels(colors: np.ndarray, pixel: np.ndarray, num_pixels: int) -> np.ndarray:
+    """Mean colours u8 (P, 3) of the rays (K, 3) that hit, by the pixel (K,) each belongs to; every pixel has its centre's."""
+    count = np.maximum(np.bincount(pixel, minlength=num_pixels), 1)
+    means = [np.bincount(pixel, colors[:, channel], minlength=num_pixels) / count for channel in range(3)]
+    return np.rint(np.stack(means, axis=1)).astype(np.uint8)
