@@ -36,7 +36,9 @@ def main() -> int:
         size = sum(path.stat().st_size for path in (DEMO / name).rglob("*") if path.is_file())
         print(f"{name:8} {size / 1e6:8.1f} MB on disk")
     good = seconds <= MAX_SECONDS and peak <= MAX_BYTES
-    print(f"make demo: {seconds:.0f} s (at most {MAX_SECONDS:.0f}), peak memory {peak / 1e9:.2f} GB (at most 4): ", end="")
+    print(
+        f"make demo: {seconds:.0f} s (at most {MAX_SECONDS:.0f}), peak memory {peak / 1e9:.2f} GB (at most 4): ", end=""
+    )
     print("pass" if good else "FAIL")
     return 0 if good else 1
 
