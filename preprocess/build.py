@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from preprocess.plan import find_unfinished, gather_sequences, plan_rows
+from preprocess.plan import Plan, find_unfinished, gather_sequences, plan_rows
 from preprocess.scan import SYNTHETIC_MARKER, DatasetReader, ScanRecord
 from preprocess.workers import run_shards
 from shared.cache import (
@@ -114,7 +114,7 @@ def build_cache(
             for name, data in encode_metadata(info).items():
                 write_file(cache / name, data)
         seconds, num_rendered = run_shards(unfinished, num_workers or len(os.sched_getaffinity(0)))
-        info, failures = _finish(dataset, cache, info)
+        info, failures = _finish(dataset, plan, cache, info)
     return BuildReport(info, num_rendered, failures, seconds, time.monotonic() - started)
 
 
@@ -160,6 +160,8 @@ def _start_info(
         settings=settings,
         store=store,
         num_landmarks=dataset.num_landmarks,
+        au_names=dataset.au_names,
+        target_names=dataset.target_names,
         settings_fingerprint=settings_fingerprint(dataset.name, settings, store),
     )
     if not (cache / CACHE_JSON).exists():
@@ -247,7 +249,7 @@ def _is_finished(cache: Path, info: CacheInfo) -> bool:
     return old.complete and unfinished == info
 
 
-def _finish(dataset: DatasetReader, cache: Path, info: CacheInfo) -> tuple[CacheInfo, list[Failure]]:
+def _finish(dataset: DatasetReader, plan: Plan, cache: Path, info: CacheInfo) -> tuple[CacheInfo, list[Failure]]:
     """Writes the tables from the records, then cache.json with `complete`."""
     samples: list[Sample] = []
     digests = []
@@ -259,7 +261,7 @@ def _finish(dataset: DatasetReader, cache: Path, info: CacheInfo) -> tuple[Cache
         digests.append(hash_file(record_path(cache, shard)))
     failures = [Failure(s.source, s.sample_id, s.reason) for s in samples if not s.valid]
     valid = [sample for sample in samples if sample.valid]
-    sequences = gather_sequences(samples, dataset.frames_per_second)
+    sequences = gather_sequences(samples, plan.scans, dataset.frames_per_second)
     tables = {
         SAMPLES_CSV: encode_table(Sample, samples),
         SEQUENCES_CSV: encode_table(SequenceRow, sequences),

@@ -141,7 +141,9 @@ def _update_words(task: ShardTask, record: ShardRecord) -> None:
         write_record(task.cache, dataclasses.replace(record, samples=samples))
 
 
-def gather_sequences(samples: AbstractSequence[Sample], frames_per_second: float | None) -> list[Sequence]:
+def gather_sequences(
+    samples: AbstractSequence[Sample], scans: AbstractSequence[ScanRecord | None], frames_per_second: float | None
+) -> list[Sequence]:
     """One row a sequence, in the order of their first frames."""
     rows: dict[str, list[int]] = {}
     for row, sample in enumerate(samples):
@@ -150,8 +152,21 @@ def gather_sequences(samples: AbstractSequence[Sample], frames_per_second: float
     sequences = []
     for name, members in rows.items():
         first = min(members, key=lambda row: samples[row].frame or 0)
+        scan = scans[first]
+        onset, apex, offset = (None, None, None) if scan is None else scan.moments
         sequences.append(
-            Sequence(name, samples[first].subject, first, len(members), frames_per_second, samples[first].label)
+            Sequence(
+                sequence=name,
+                subject=samples[first].subject,
+                first_row=first,
+                num_frames=len(members),
+                frames_per_second=frames_per_second,
+                label=samples[first].label,
+                onset=onset,
+                apex=apex,
+                offset=offset,
+                marks="" if (onset, apex, offset) == (None, None, None) else "given",
+            )
         )
     return sequences
 

@@ -31,6 +31,9 @@ class ScanRecord:
     texture: str = ""  # a texture image that stands beside the mesh, where the mesh file does not name it
     landmarks: str = ""  # a landmark file
     options: tuple[tuple[str, str], ...] = ()  # the data set's own: units, up, facing …
+    aus: tuple[int, ...] = ()  # a value for each of the data set's au_names, -1 = unknown; empty: none known
+    targets: tuple[int, ...] = ()  # 1, 0 or -1 = unknown for each of the data set's target_names (multi-label)
+    moments: tuple[int | None, int | None, int | None] = (None, None, None)  # onset, apex, offset frame of its sequence
 
 
 @dataclass(frozen=True)
@@ -52,5 +55,7 @@ class DatasetReader:
     source_files: Callable[[Path, ScanRecord], Sequence[Path]]
     num_landmarks: int = 0
     landmark_groups: LandmarkGroups = field(default_factory=dict)  # empty: aligned by geometry
+    au_names: tuple[str, ...] = ()  # "AU12": occurrence 0/1; "AU12_intensity": 0 to 5
+    target_names: tuple[str, ...] = ()
     frames_per_second: float | None = None
     stabilised: bool = False

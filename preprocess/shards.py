@@ -65,7 +65,12 @@ def hash_sources(dataset: DatasetReader, root: Path, scan: ScanRecord) -> str:
 def shard_fingerprint(info: CacheInfo, scans: tuple[ScanRecord | None, ...], source_hashes: list[str]) -> str:
     """What decides a shard's bytes: settings, and for each row the scan's place, options and file contents."""
     rows = [
-        None if scan is None else [scan.sample_id, scan.source, scan.texture, scan.landmarks, scan.options, source_hash]
+        None
+        if scan is None
+        else [
+            *(scan.sample_id, scan.source, scan.texture, scan.landmarks, scan.options, scan.aus, scan.targets),
+            source_hash,
+        ]
         for scan, source_hash in zip(scans, source_hashes, strict=True)
     ]
     return fingerprint({"settings": info.settings_fingerprint, "rows": rows})
@@ -219,6 +224,9 @@ def _render_row(
     if task.info.num_landmarks and landmarks is not None:
         arrays["landmarks"][row, : len(landmarks)] = landmarks[: task.info.num_landmarks]
         present["landmarks"][row] = True
+    for name, values in (("aus", scan.aus), ("targets", scan.targets)):
+        if values:
+            arrays[name][row], present[name][row] = values, True
     seconds["read"] += read - started
     seconds["align"] += placed - read
     seconds["render"] += time.perf_counter() - placed
