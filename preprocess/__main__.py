@@ -84,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
         "--modalities", default=",".join(MODALITIES), metavar="LIST", help="some of texture,normal,depth (default all)"
     )
     build.add_argument("--store", choices=STORES, default="zarr", help="file format of the arrays (default zarr)")
+    build.add_argument(
+        "--stabilise",
+        action=argparse.BooleanOptionalAction,
+        help="sequences: hold forehead and nose bridge still in every frame (default: for bp4d and 4dme, where heads move)",
+    )
     build.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
     build.add_argument("--strict", action="store_true", help="stop at the first scan that fails")
     build.add_argument(
@@ -182,11 +187,15 @@ def _build(arguments: argparse.Namespace) -> int:
     from preprocess.datasets import DATASETS
     from shared.cache import FAILURES_CSV
 
+    dataset = DATASETS[arguments.name]
     settings = RenderSettings(
-        views=parse_views(arguments.views), size_px=arguments.size, modalities=_modalities(arguments.modalities)
+        views=parse_views(arguments.views),
+        size_px=arguments.size,
+        modalities=_modalities(arguments.modalities),
+        stabilised=dataset.stabilised if arguments.stabilise is None else arguments.stabilise,
     )
     report = build_cache(
-        DATASETS[arguments.name],
+        dataset,
         arguments.root,
         arguments.cache,
         settings,

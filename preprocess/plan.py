@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Iterable
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from preprocess.placement import frames_needed
 from preprocess.scan import DatasetReader, ScanRecord
 from preprocess.shards import ShardTask, hash_sources, shard_fingerprint, sources_untouched, stat_sources, write_stats
 from shared.cache import SAMPLES_CSV, num_shards, read_record, read_table, write_record
@@ -27,7 +29,35 @@ class Plan:
         self, dataset: DatasetReader, root: Path, cache: Path, info: CacheInfo, shard: int, strict: bool
     ) -> ShardTask:
         rows = slice(shard * SHARD_ROWS, (shard + 1) * SHARD_ROWS)
-        return ShardTask(dataset, root, cache, info, shard, tuple(self.samples[rows]), tuple(self.scans[rows]), strict)
+        return ShardTask(
+            dataset=dataset,
+            root=root,
+            cache=cache,
+            info=info,
+            shard=shard,
+            samples=tuple(self.samples[rows]),
+            scans=tuple(self.scans[rows]),
+            context=tuple(self._context(rows, info.settings.stabilised)),
+            strict=strict,
+        )
+
+    @cached_property
+    def _frames(self) -> dict[str, list[ScanRecord]]:
+        frames: dict[str, list[ScanRecord]] = {}
+        for scan in self.scans:
+            if scan is not None and scan.sequence:
+                frames.setdefault(scan.sequence, []).append(scan)
+        for members in frames.values():
+            members.sort(key=lambda scan: scan.frame or 0)
+        return frames
+
+    def _context(self, rows: slice, stabilised: bool) -> list[ScanRecord]:
+        own = [scan for scan in self.scans[rows] if scan is not None and scan.sequence]
+        inside = {scan.sample_id for scan in own}
+        needed = []
+        for sequence in dict.fromkeys(scan.sequence for scan in own):
+            needed += frames_needed(self._frames[sequence], inside, stabilised=stabilised)
+        return needed
 
 
 def plan_rows(scans: AbstractSequence[ScanRecord], cache: Path) -> Plan:
@@ -114,11 +144,12 @@ def _is_finished(task: ShardTask, repair: bool) -> bool:
         if not path.is_file() or (repair and hash_file(path) != digest):
             return False
     if not sources_untouched(task, record.input_fingerprint):
-        stats = stat_sources(task.dataset, task.root, task.scans)
-        hashes = [hash_sources(task.dataset, task.root, scan) if scan else "" for scan in task.scans]
-        if "" in (h for h, scan in zip(hashes, task.scans, strict=True) if scan is not None):
+        sources = task.sources()
+        stats = stat_sources(task.dataset, task.root, sources)
+        hashes = [hash_sources(task.dataset, task.root, scan) if scan else "" for scan in sources]
+        if "" in (h for h, scan in zip(hashes, sources, strict=True) if scan is not None):
             return False
-        if shard_fingerprint(task.info, task.scans, hashes) != record.input_fingerprint:
+        if shard_fingerprint(task.info, sources, hashes) != record.input_fingerprint:
             return False
         write_stats(task, record.input_fingerprint, stats)
     _update_words(task, record)

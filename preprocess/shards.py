@@ -7,15 +7,17 @@ import hashlib
 import json
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from preprocess.cameras import build_cameras
+from preprocess.placement import Placer
 from preprocess.scan import DatasetReader, ScanRecord
 from shared.cache import record_path, write_record
-from shared.errors import ScanError, describe_os_error
+from shared.errors import ScanError
 from shared.schema import ARRAYS, SHARD_ROWS, CacheInfo, Sample, ShardRecord, canonical_json, fingerprint
 from shared.storage import encode_shard, shard_files, write_file
 
@@ -33,7 +35,12 @@ class ShardTask:
     shard: int
     samples: tuple[Sample, ...]
     scans: tuple[ScanRecord | None, ...]
+    context: tuple[ScanRecord, ...] = ()  # frames of other shards that decide where this shard's frames go
     strict: bool = False
+
+    def sources(self) -> list[ScanRecord | None]:
+        """Every scan that the shard's bytes depend on, its own first."""
+        return [*self.scans, *self.context]
 
 
 @dataclass
@@ -62,8 +69,8 @@ def hash_sources(dataset: DatasetReader, root: Path, scan: ScanRecord) -> str:
     return digest.hexdigest()
 
 
-def shard_fingerprint(info: CacheInfo, scans: tuple[ScanRecord | None, ...], source_hashes: list[str]) -> str:
-    """What decides a shard's bytes: settings, and for each row the scan's place, options and file contents."""
+def shard_fingerprint(info: CacheInfo, scans: Sequence[ScanRecord | None], source_hashes: Sequence[str]) -> str:
+    """What decides a shard's bytes: settings, and for each source the scan's place, options and file contents."""
     rows = [
         None
         if scan is None
@@ -83,7 +90,7 @@ def stat_path(cache: Path, shard: int) -> Path:
     return cache / ".build" / f"times-{shard:05d}.json"
 
 
-def stat_sources(dataset: DatasetReader, root: Path, scans: tuple[ScanRecord | None, ...]) -> list[list[int]]:
+def stat_sources(dataset: DatasetReader, root: Path, scans: Sequence[ScanRecord | None]) -> list[list[int]]:
     """Size and modification time of every source file of a shard; [-1, -1] for a missing one."""
     stats = []
     for scan in scans:
@@ -100,7 +107,7 @@ def sources_untouched(task: ShardTask, input_fingerprint: str) -> bool:
     """Whether sizes and times of a shard's sources are those noted when the record with this fingerprint was written."""
     try:
         note = json.loads(stat_path(task.cache, task.shard).read_bytes())
-        return bool(note == [input_fingerprint, stat_sources(task.dataset, task.root, task.scans)])
+        return bool(note == [input_fingerprint, stat_sources(task.dataset, task.root, task.sources())])
     except (OSError, ValueError, ScanError):
         return False
 
@@ -120,9 +127,13 @@ def build_shard(task: ShardTask) -> ShardResult:
         OSError: the cache cannot be written (full disk, permissions).
     """
     result = ShardResult(task.shard, len(task.samples))
-    stats = stat_sources(task.dataset, task.root, task.scans)  # before reading: a file changed meanwhile is read again
+    stats = stat_sources(
+        task.dataset, task.root, task.sources()
+    )  # before reading: a file changed meanwhile is read again
     arrays, present = _empty_arrays(task.info, len(task.samples))
     samples, source_hashes = [], []
+    present_scans = [scan for scan in task.sources() if scan is not None]
+    placer = Placer(task.dataset, task.root, task.info.settings, present_scans)
     for row, (sample, scan) in enumerate(zip(task.samples, task.scans, strict=True)):
         if scan is None:
             samples.append(dataclasses.replace(_blank(sample), reason=FILE_GONE))
@@ -134,7 +145,7 @@ def build_shard(task: ShardTask) -> ShardResult:
         source_hashes.append(source_hash)
         sample = dataclasses.replace(_blank(sample), source_hash=source_hash)
         try:
-            sample = _render_row(task, scan, sample, row, arrays, present, result.seconds)
+            sample = _render_row(task, placer, scan, sample, row, arrays, present, result.seconds)
         except ScanError as error:
             sample = dataclasses.replace(sample, reason=_relative(str(error), task.root))
             result.failures.append(f"{sample.source}: {sample.reason}")
@@ -153,7 +164,8 @@ def build_shard(task: ShardTask) -> ShardResult:
         if name not in files:
             (task.cache / name).unlink(missing_ok=True)
     hashes = {name: write_file(task.cache / name, data) for name, data in files.items()}
-    input_fingerprint = shard_fingerprint(task.info, task.scans, source_hashes)
+    source_hashes += [hash_sources(task.dataset, task.root, scan) for scan in task.context]
+    input_fingerprint = shard_fingerprint(task.info, task.sources(), source_hashes)
     write_record(
         task.cache,
         ShardRecord(task.shard, task.shard * SHARD_ROWS, tuple(samples), input_fingerprint, hashes),
@@ -182,6 +194,7 @@ def _relative(message: str, root: Path) -> str:
 
 def _render_row(
     task: ShardTask,
+    placer: Placer,
     scan: ScanRecord,
     sample: Sample,
     row: int,
@@ -189,26 +202,13 @@ def _render_row(
     present: dict[str, np.ndarray],
     seconds: dict[str, float],
 ) -> Sample:
-    from preprocess.align import align
     from preprocess.render import render_views
 
     settings = task.info.settings
     started = time.perf_counter()
-    try:
-        mesh = task.dataset.read(task.root, scan)
-    except OSError as error:  # a read error concerns this scan alone
-        raise ScanError(describe_os_error(error)) from error
-    except MemoryError as error:
-        raise ScanError("needs more memory than there is") from error
+    mesh = placer.read(scan)
     read = time.perf_counter()
-    options = dict(scan.options)
-    aligned = align(
-        mesh,
-        landmark_groups=task.dataset.landmark_groups,
-        up=options.get("up", "y"),
-        facing=options.get("facing", "z"),
-        crop_radius_mm=settings.crop_radius_mm,
-    )
+    aligned = placer.place(scan, mesh)
     placed = time.perf_counter()
     views = render_views(
         aligned.mesh, build_cameras(settings.views), size_px=settings.size_px, supersampling=settings.supersampling

@@ -1,0 +1,170 @@
+"""Frames of a sequence: a shaken head over a still face stays still in the pixels, a 1 mm bump survives."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scan_folders import face_grid
+from scipy.spatial.transform import Rotation
+
+from preprocess.align import find_scan_to_face, move_mesh
+from preprocess.anthropometry import CANONICAL_POINTS_MM
+from preprocess.cameras import build_cameras
+from preprocess.crop import crop_mesh
+from preprocess.mesh import Mesh
+from preprocess.placement import REFERENCE_TRIES, Placer, frames_needed
+from preprocess.render import render_views
+from preprocess.scan import DatasetReader, ScanRecord
+from preprocess.stabilise import find_rigid_patch, register, smooth_pose
+from shared.errors import ScanError
+from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, RenderSettings, View
+
+NUM_FRAMES = 16
+GROUPS = {name: (i,) for i, name in enumerate(CANONICAL_POINTS_MM)}
+SETTINGS = RenderSettings(views=(View(0), View(20)), size_px=112, stabilised=True)
+
+
+def make_face(bump_mm: float = 0.0, seed: int = 0) -> Mesh:
+    """An average face, a soft bump on its cheek, its surface noisy as a scanner's (0.05 mm)."""
+    vertices, triangles = face_grid(bump_mm)
+    vertices = vertices + np.random.default_rng(seed).normal(0, 0.05, vertices.shape)
+    points = np.array(list(CANONICAL_POINTS_MM.values()), np.float32)
+    return Mesh(vertices.astype(np.float32), triangles.astype(np.int32), landmarks_mm=points)
+
+
+def shake(frame: int) -> np.ndarray:
+    """A head that nods and turns by up to 8 degrees and 10 mm, twice a second at 25 frames a second."""
+    phase = 2 * np.pi * 2 * frame / 25
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_euler(
+        "yxz", [8 * np.sin(phase), 4 * np.sin(0.7 * phase), 2 * np.cos(phase)], degrees=True
+    ).as_matrix()
+    pose[:3, 3] = [10 * np.sin(phase), 4 * np.cos(phase), 5 * np.sin(0.5 * phase)]
+    return pose
+
+
+def moving_head(bump_at: int | None) -> DatasetReader:
+    """Frames of one head that shakes; its bump of 1 mm comes and goes around frame `bump_at`."""
+
+    def read(root: object, record: ScanRecord) -> Mesh:
+        frame = record.frame or 0
+        bump = 0.0 if bump_at is None else float(np.exp(-(((frame - bump_at) / 2) ** 2)))
+        mesh = move_mesh(make_face(bump, seed=frame), shake(frame))
+        if frame != 0:  # only the first frame has landmarks: the others must follow it
+            mesh = dataclasses.replace(mesh, landmarks_mm=None)
+        return mesh
+
+    return DatasetReader("test", "test", "", (), lambda root: [], read, lambda root, record: [], 4, GROUPS)  # type: ignore[arg-type]
+
+
+RECORDS = [ScanRecord(f"s/{k:03d}", "s", f"{k}.obj", sequence="s", frame=k) for k in range(NUM_FRAMES)]
+
+
+def render_sequence(dataset: DatasetReader, settings: RenderSettings) -> tuple[np.ndarray, np.ndarray]:
+    """depth mm (T, V, H, W), NaN off the surface, and normals u8."""
+    placer = Placer(dataset, None, settings, RECORDS)  # type: ignore[arg-type]
+    depths, normals = [], []
+    for record in RECORDS:
+        placed = placer.place(record, placer.read(record))
+        views = render_views(placed.mesh, build_cameras(settings.views), size_px=settings.size_px)
+        depths.append(np.where(views.depth > 0, (views.depth.astype(float) - DEPTH_ZERO) * DEPTH_STEP_MM, np.nan))
+        normals.append(views.normal)
+    return np.stack(depths), np.stack(normals)
+
+
+def inner(images: np.ndarray) -> np.ndarray:
+    """The face without its outline, where a fraction of a pixel decides between surface and nothing."""
+    return images[..., 30:82, 36:76]
+
+
+def test_a_shaken_head_stays_still_in_the_pixels() -> None:
+    still, _ = render_sequence(moving_head(None), SETTINGS)
+    moved = np.abs(inner(still) - inner(still[:1]))
+    assert np.nanmedian(moved) < 0.08  # the scanner's own noise, 0.05 mm in both frames
+    assert np.nanpercentile(moved, 95) < 0.35
+    shaken, _ = render_sequence(moving_head(None), dataclasses.replace(SETTINGS, stabilised=False))
+    assert np.nanmedian(np.abs(inner(shaken) - inner(shaken[:1]))[4:]) > 1.0  # one transform alone shows the shake
+
+
+def test_a_bump_of_one_millimetre_survives() -> None:
+    depth, _ = render_sequence(moving_head(8), SETTINGS)
+    row, column = 56 + round(10 / 1.8), 56 + round(40 / 1.8)  # the bump's place: x = 40, y = −10 mm
+    cheek = np.nanmean(depth[:, 0, row - 1 : row + 2, column - 1 : column + 2], axis=(1, 2))
+    other = np.nanmean(depth[:, 0, row - 1 : row + 2, 111 - column : 114 - column], axis=(1, 2))
+    course = cheek - cheek[0]
+    assert course[8] == pytest.approx(1.0, abs=0.15)
+    assert abs(course[-1]) < 0.15
+    assert np.abs(other - other[0]).max() < 0.25
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_register_recovers_a_known_motion(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    reference = crop_mesh(make_face(), 100.0)
+    patch = find_rigid_patch(reference)
+    motion = np.eye(4)
+    motion[:3, :3] = Rotation.from_rotvec(np.deg2rad(rng.normal(0, 5, 3))).as_matrix()
+    motion[:3, 3] = rng.normal(0, 6, 3)
+    # the face also smiles: everything below the eyes moves
+    smiling = make_face(6.0, seed=seed + 100)
+    lower = smiling.vertices_mm.copy()
+    lower[:, 1] += np.where(lower[:, 1] < -15, -4, 0).astype(np.float32)
+    frame = move_mesh(dataclasses.replace(smiling, vertices_mm=lower), motion)
+    found = register(patch, frame, np.eye(4)) @ motion
+    assert np.rad2deg(np.linalg.norm(Rotation.from_matrix(found[:3, :3]).as_rotvec())) < 0.3
+    assert np.abs(found[:3, 3]).max() < 0.3
+
+
+def test_register_refuses_what_is_no_such_face() -> None:
+    patch = find_rigid_patch(crop_mesh(make_face(), 100.0))
+    far = make_face()
+    with pytest.raises(ScanError, match="not found"):
+        register(patch, dataclasses.replace(far, vertices_mm=far.vertices_mm + np.float32(300)), np.eye(4))
+    below = dataclasses.replace(far, vertices_mm=far.vertices_mm - np.array([0, 200, 0], np.float32))
+    with pytest.raises(ScanError, match="too little forehead"):
+        find_rigid_patch(below)
+
+
+def test_smoothing_keeps_constant_acceleration_and_rotations_exact() -> None:
+    def pose(t: float) -> np.ndarray:
+        result = np.eye(4)
+        result[:3, 3] = [t, 2 * t**2, 0]
+        return result
+
+    assert smooth_pose([pose(t) for t in (-2, -1, 0, 1, 2)]) == pytest.approx(pose(0), abs=1e-9)
+    noisy = [shake(k) for k in range(5)]
+    smooth = smooth_pose(noisy)
+    assert smooth[:3, :3] @ smooth[:3, :3].T == pytest.approx(np.eye(3), abs=1e-12)
+    assert np.linalg.det(smooth[:3, :3]) == pytest.approx(1)
+    assert smooth_pose(noisy[1:4]) == pytest.approx(noisy[2], abs=1e-12)
+    assert smooth_pose(noisy[:1]) == pytest.approx(noisy[0], abs=1e-12)
+
+
+def test_frames_needed_are_references_and_neighbours() -> None:
+    inside = {f"s/{k:03d}" for k in range(6, 9)}
+    names = [record.frame for record in frames_needed(RECORDS, inside, stabilised=True)]
+    assert names == [0, 1, 2, 4, 5, 9, 10]
+    assert [r.frame for r in frames_needed(RECORDS, inside, stabilised=False)] == list(range(REFERENCE_TRIES))
+
+
+def test_a_shard_of_part_of_a_sequence_gives_the_same_poses() -> None:
+    dataset = moving_head(8)
+    whole = Placer(dataset, None, SETTINGS, RECORDS)  # type: ignore[arg-type]
+    inside = {record.sample_id for record in RECORDS[5:10]}
+    part = Placer(dataset, None, SETTINGS, [*RECORDS[5:10], *frames_needed(RECORDS, inside, stabilised=True)])  # type: ignore[arg-type]
+    for record in RECORDS[5:10]:
+        expected = whole.place(record, whole.read(record)).scan_to_face
+        assert (part.place(record, part.read(record)).scan_to_face == expected).all()
+
+
+def test_the_landmarks_of_the_first_frame_place_the_sequence() -> None:
+    dataset = moving_head(None)
+    placer = Placer(dataset, None, dataclasses.replace(SETTINGS, stabilised=False), RECORDS)  # type: ignore[arg-type]
+    first = dataset.read(None, RECORDS[0])  # type: ignore[arg-type]
+    expected, how = find_scan_to_face(first, landmark_groups=GROUPS)
+    for record in (RECORDS[0], RECORDS[9]):
+        placed = placer.place(record, placer.read(record))
+        assert placed.how == how == "landmarks"
+        assert placed.scan_to_face == pytest.approx(expected, abs=1e-4)
