@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -23,7 +24,7 @@ PROMPTS = {"anger": ["an angry face", "a furious person"], "fear": ["a fearful f
 
 
 @pytest.fixture(scope="module")
-def saved_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, torch.nn.Module]:
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
     """A random facet-tiny: its checkpoint, a folder that holds it as `local-dir:` wants it, and the model itself."""
     folder = tmp_path_factory.mktemp("clip")
     open_clip.add_model_config(TOWERS)
@@ -40,7 +41,7 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, t
 
 
 @pytest.mark.parametrize("way", ["file", "local-dir"])
-def test_embeddings_are_open_clips_own(saved_model: tuple[Path, Path, torch.nn.Module], way: str) -> None:
+def test_embeddings_are_open_clips_own(saved_model: tuple[Path, Path, Any], way: str) -> None:
     checkpoint, local, model = saved_model
     if way == "file":
         text = encode_prompts(PROMPTS, model="facet-tiny", pretrained=str(checkpoint))
@@ -67,9 +68,7 @@ def test_random_weights_are_marked_and_repeatable() -> None:
     assert np.linalg.norm(first.embeddings[first.mask], axis=1) == pytest.approx(1, abs=1e-5)
 
 
-def test_unknown_models_and_weights_get_one_line(
-    tmp_path: Path, saved_model: tuple[Path, Path, torch.nn.Module]
-) -> None:
+def test_unknown_models_and_weights_get_one_line(tmp_path: Path, saved_model: tuple[Path, Path, Any]) -> None:
     with pytest.raises(FacetError, match="knows no such model"):
         encode_prompts(PROMPTS, model="ViT-Z-99", pretrained="none")
     with pytest.raises(FacetError, match=r"neither a checkpoint file nor a weights tag of ViT-B-16 \(it has openai"):

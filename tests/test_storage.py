@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401  (the Blosc filter)
@@ -63,7 +64,7 @@ def test_zarr_store_opens_in_plain_zarr_and_in_tensorstore(tmp_path: Path) -> No
     info = make_info("zarr")
     arrays = make_arrays(info)
     write_all(tmp_path, info, arrays, np.ones(NUM_ROWS, bool))
-    group = zarr.open_group(tmp_path / "views.zarr", mode="r")
+    group: Any = zarr.open_group(tmp_path / "views.zarr", mode="r")
     assert sorted(group.array_keys()) == sorted(arrays)
     for name, array in arrays.items():
         assert (np.asarray(group[name]) == array).all()
