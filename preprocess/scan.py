@@ -44,6 +44,8 @@ class DatasetReader:
         is no such data set.
     read: (root, record) → the mesh in scan coordinates, mm. Raises ScanError.
     source_files: (root, record) → every file that decides the row's pixels, for hashing.
+    summarise: (root, records found) → lines on what a partial copy lacks, and what was found out about it; none where all is
+        there. Raises nothing.
     """
 
     name: str
@@ -59,3 +61,4 @@ class DatasetReader:
     target_names: tuple[str, ...] = ()
     frames_per_second: float | None = None
     stabilised: bool = False
+    summarise: Callable[[Path, Sequence[ScanRecord]], list[str]] | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 # Ekman's six basic expressions (Ekman & Friesen 1971) in BU-3DFE's order, then neutral.
 BASIC_EXPRESSIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
 NEUTRAL = "neutral"
@@ -27,3 +29,71 @@ BU4DFE_FOLDERS = {
     "Sad": "sadness",
     "Surprise": "surprise",
 }
+
+# Bosphorus file names, the code and word after the subject (Savran et al. 2008, "Bosphorus database for 3D face analysis");
+# all its other scans show action units, head rotations or occlusions, and have no expression.
+BOSPHORUS_CODES = {
+    "E_ANGER": "anger",
+    "E_DISGUST": "disgust",
+    "E_FEAR": "fear",
+    "E_HAPPY": "happiness",
+    "E_SADNESS": "sadness",
+    "E_SURPRISE": "surprise",
+    "N_N": "neutral",
+}
+
+# BP4D-Spontaneous tasks, by the emotion each was made to evoke (Zhang et al. 2014, "BP4D-Spontaneous: a high-resolution
+# spontaneous 3D dynamic facial expression database"). What a subject felt is not known.
+EMBARRASSMENT, PAIN = "embarrassment", "pain"
+BP4D_EMOTIONS = (*BASIC_EXPRESSIONS, EMBARRASSMENT, PAIN)
+BP4D_TASKS = {
+    "T1": "happiness",
+    "T2": "sadness",
+    "T3": "surprise",
+    "T4": EMBARRASSMENT,
+    "T5": "fear",
+    "T6": PAIN,
+    "T7": "anger",
+    "T8": "disgust",
+}
+
+# 4DME (Li et al. 2022, "4DME: a spontaneous 4D micro-expression dataset with multimodalities"); a clip may show several.
+FOURDME_EMOTIONS = ("positive", "negative", "surprise", "repression", "others")
+
+# The common coarsening of emotions for micro-expressions (See et al. 2019, "MEGC 2019"): the sign of the emotion, and
+# surprise, which has none. Nothing in other data sets answers to repression or others.
+_COARSE_EMOTIONS = {
+    "happiness": "positive",
+    "anger": "negative",
+    "disgust": "negative",
+    "fear": "negative",
+    "sadness": "negative",
+    "surprise": "surprise",
+}
+
+# Data set → its classes, in their order.
+CLASS_NAMES = {
+    "bu3dfe": EXPRESSIONS,
+    "bosphorus": EXPRESSIONS,
+    "bu4dfe": BASIC_EXPRESSIONS,
+    "bp4d": BP4D_EMOTIONS,
+    "4dme": FOURDME_EMOTIONS,
+}
+
+
+def map_class_names(source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
+    """What each class of one data set is called in another, for training on one and testing on the other.
+
+    Args:
+        source, target: class names, such as CLASS_NAMES["bu4dfe"] and CLASS_NAMES["bp4d"].
+    Returns:
+        Source class → target class, in source's order; classes that the target has no word for are left out. A class of the
+        same word is itself; otherwise an expression becomes positive, negative or surprise where the target knows those.
+    """
+    mapped = {}
+    for name in source:
+        for word in (name, _COARSE_EMOTIONS.get(name)):
+            if word is not None and word in target:
+                mapped[name] = word
+                break
+    return mapped

@@ -6,9 +6,11 @@ Yin et al. 2006, "A 3D facial expression database for facial behavior research".
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from preprocess.datasets.bu_scan import find_bu_files, read_bu_scan
+from preprocess.datasets.completeness import describe_counts, describe_lacking
 from preprocess.datasets.subject_folders import describe_content, find_subject_folders, relative
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
 from preprocess.scan import DatasetReader, ScanRecord
@@ -63,6 +65,17 @@ def _find_subject(root: Path, subject: str, folder: Path) -> list[ScanRecord]:
     return list(records.values())
 
 
+def summarise_bu3dfe(_root: Path, records: Sequence[ScanRecord]) -> list[str]:
+    """What a partial copy lacks."""
+    raw = [record for record in records if record.source.upper().endswith("_RAW.WRL")]
+    return [
+        *describe_counts(records, subjects=100, scans=2500),
+        *describe_lacking(records, "pictures (_F3D.bmp)", lambda record: not record.texture),
+        *describe_lacking(records, "landmarks (_F3D.bnd)", lambda record: not record.landmarks),
+        *([f"{len(raw):,} raw scans stand in for cropped faces (_F3D.wrl) that are not there"] if raw else []),
+    ]
+
+
 BU3DFE = DatasetReader(
     name="bu3dfe",
     title="BU-3DFE",
@@ -73,4 +86,5 @@ BU3DFE = DatasetReader(
     source_files=find_bu_files,
     num_landmarks=NUM_BU_LANDMARKS,
     landmark_groups=BU_LANDMARK_GROUPS,
+    summarise=summarise_bu3dfe,
 )

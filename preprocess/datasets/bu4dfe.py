@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from preprocess.datasets.bu_scan import find_bu_files, read_bu_scan
+from preprocess.datasets.completeness import describe_counts, describe_gaps, describe_lacking
 from preprocess.datasets.subject_folders import describe_content, find_subject_folders, relative
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
 from preprocess.scan import DatasetReader, ScanRecord
@@ -105,6 +107,16 @@ def _child(folder: Path | None, name: str) -> Path | None:
     )
 
 
+def summarise_bu4dfe(_root: Path, records: Sequence[ScanRecord]) -> list[str]:
+    """What a partial copy lacks. How many frames a sequence has differs; the whole data set has about 60,600."""
+    return [
+        *describe_counts(records, subjects=101, sequences=606),
+        *describe_gaps(records),
+        *describe_lacking(records, "pictures", lambda record: not record.texture, unit="frames"),
+        *describe_lacking(records, "landmarks (BU4DFE_BND)", lambda record: not record.landmarks, unit="frames"),
+    ]
+
+
 BU4DFE = DatasetReader(
     name="bu4dfe",
     title="BU-4DFE",
@@ -116,4 +128,5 @@ BU4DFE = DatasetReader(
     num_landmarks=NUM_BU_LANDMARKS,
     landmark_groups=BU_LANDMARK_GROUPS,
     frames_per_second=25.0,
+    summarise=summarise_bu4dfe,
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from preprocess.datasets.completeness import describe_gaps, describe_lacking
 from preprocess.datasets.manifest import UNITS_MM, ManifestRow, find_manifest, read_manifest
 from preprocess.mesh import Mesh
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
@@ -111,6 +113,17 @@ def find_folder_files(root: Path, record: ScanRecord) -> list[Path]:
     return files + [base / name for name in (record.texture, record.landmarks) if name]
 
 
+def summarise_folder(root: Path, records: Sequence[ScanRecord]) -> list[str]:
+    """What the manifest names and is not there, and what it leaves unlabelled."""
+    base = root.parent if root.is_file() else root
+    missing = {record.sample_id for record in records if not (base / record.source).is_file()}
+    return [
+        *describe_lacking(records, "their mesh file", lambda record: record.sample_id in missing),
+        *describe_lacking(records, "labels", lambda record: not record.label),
+        *describe_gaps(records),
+    ]
+
+
 FOLDER = DatasetReader(
     name="folder",
     title="Your own scans",
@@ -121,4 +134,5 @@ FOLDER = DatasetReader(
     source_files=find_folder_files,
     num_landmarks=len(FACE_POINTS),
     landmark_groups={name: (i,) for i, name in enumerate(FACE_POINTS)},
+    summarise=summarise_folder,
 )

@@ -1,0 +1,71 @@
+"""What a partial copy of a data set lacks, in lines for the user. Never an error: what is there is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from preprocess.scan import ScanRecord
+
+_NAMED = 6  # of many, the first few are named
+
+
+def describe_counts(records: Sequence[ScanRecord], *, subjects: int, scans: int = 0, sequences: int = 0) -> list[str]:
+    """One line on how many subjects, sequences and scans are there, where fewer than the data set has.
+
+    Args:
+        subjects, scans, sequences: how many the whole data set has; 0 = not counted.
+    """
+    counted = (
+        ("subjects", subjects, len({record.subject for record in records})),
+        ("sequences", sequences, len({record.sequence for record in records if record.sequence})),
+        ("scans", scans, len(records)),
+    )
+    short = [f"{found:,} of {expected:,} {what}" for what, expected, found in counted if found < expected]
+    return [f"a part of the data set: {', '.join(short)}"] if short else []
+
+
+def describe_lacking(
+    records: Sequence[ScanRecord], what: str, lacks: Callable[[ScanRecord], bool], *, unit: str = "scans"
+) -> list[str]:
+    """One line on the records that lack something; whole sequences are named as such.
+
+    Args:
+        what: the thing lacked, in the plural: "landmarks".
+    """
+    lacking = [record for record in records if lacks(record)]
+    if not lacking:
+        return []
+    if len(lacking) == len(records):
+        return [f"no {what} found"]
+    whole = _whole_sequences(records, lacking)
+    single = [record.sample_id for record in lacking if record.sequence not in whole]
+    lines = [f"{len(whole)} sequences without {what}: {name_some(sorted(whole))}"] if whole else []
+    return lines + ([f"{len(single):,} {unit} without {what}: {name_some(single)}"] if single else [])
+
+
+def _whole_sequences(records: Sequence[ScanRecord], lacking: Sequence[ScanRecord]) -> set[str]:
+    missing: dict[str, int] = {}
+    for record in lacking:
+        if record.sequence:
+            missing[record.sequence] = missing.get(record.sequence, 0) + 1
+    total = dict.fromkeys(missing, 0)
+    for record in records:
+        if record.sequence in total:
+            total[record.sequence] += 1
+    return {name for name, count in missing.items() if count == total[name]}
+
+
+def describe_gaps(records: Sequence[ScanRecord]) -> list[str]:
+    """One line on sequences in whose frame numbers some are left out."""
+    frames: dict[str, list[int]] = {}
+    for record in records:
+        if record.sequence and record.frame is not None:
+            frames.setdefault(record.sequence, []).append(record.frame)
+    gaps = [name for name, numbers in frames.items() if max(numbers) - min(numbers) + 1 > len(set(numbers))]
+    return [f"{len(gaps)} sequences with frames left out: {name_some(gaps)}"] if gaps else []
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first few names and how many more there are."""
+    shown = ", ".join(names[:_NAMED])
+    return f"{shown} and {len(names) - _NAMED:,} more" if len(names) > _NAMED else shown

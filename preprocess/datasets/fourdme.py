@@ -1,0 +1,188 @@
+"""4DME: micro-expressions as 3D sequences, with several labels a clip.
+
+Li et al. 2022, "4DME: a spontaneous 4D micro-expression dataset with multimodalities".
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from preprocess.datasets.completeness import describe_counts, describe_gaps, describe_lacking, name_some
+from preprocess.datasets.fourdme_frames import FrameFile, FrameFinder, parse_pattern
+from preprocess.datasets.fourdme_sheet import Clip, Moments, find_label_sheet, parse_clips
+from preprocess.mesh import Mesh
+from preprocess.readers.surface import find_surface_files, read_surface
+from preprocess.scan import DatasetReader, ScanRecord
+from shared.errors import FacetError
+from shared.labels import FOURDME_EMOTIONS
+
+# The action units of the upper and lower face (FACS; Ekman, Friesen & Hager 2002), which the sheet names for a whole clip.
+UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28, 38, 39, 43, 45)
+AU_NAMES = tuple(f"AU{unit}" for unit in UNITS)
+
+
+@dataclass
+class _Listing:
+    records: list[ScanRecord] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)  # what was found amiss → the clips it concerns
+
+    def note(self, what: str, clip: Clip, more: str = "") -> None:
+        self.notes.setdefault(what, []).append(f"{clip.name} (line {clip.line}{more and f': {more}'})")
+
+
+def find_4dme(root: Path, *, pattern: str | None = None) -> list[ScanRecord]:
+    """Every frame of the clips in the label sheet, in the sheet's order.
+
+    A clip goes from its onset to its offset; those frames are one sequence and carry its labels, targets and action units
+    (`label` only where the clip shows one emotion alone). The folder's other frames are listed as single scans without labels.
+    Where a folder holds no frame between onset and offset but as many as that, it is the clip cut out, counted anew.
+
+    Args:
+        pattern: where frames lie below the root, such as `Meshes/{subject}/{clip}/*_{frame}.obj`; without one, numbered meshes
+            in `sub_ID/fold_name`.
+    Raises:
+        FacetError: no label sheet, a line that cannot be used, a pattern that cannot be, or no frames at all.
+    """
+    return _list_clips(root, pattern).records
+
+
+def _list_clips(root: Path, pattern: str | None) -> _Listing:
+    finder = FrameFinder(root, None if pattern is None else parse_pattern(pattern))
+    path, rows = find_label_sheet(root)
+    folders: dict[str, list[Clip]] = {}
+    for clip in parse_clips(path, rows):
+        folders.setdefault(clip.name, []).append(clip)
+    listing = _Listing()
+    for clips in folders.values():
+        _list_folder(listing, clips, finder.find_frames(clips[0].subject, clips[0].folder))
+    if not listing.records:
+        looked = pattern or "{subject}/{clip}/ with numbered meshes"
+        first = next(iter(folders), "sub_ID/fold_name")
+        raise FacetError(
+            f"{root}: no frames of the {len(folders)} folders in {path.name}, looked for {looked} (the first: {first}); "
+            "check --root or give --pattern"
+        )
+    return listing
+
+
+def _list_folder(listing: _Listing, clips: list[Clip], frames: list[FrameFile]) -> None:
+    """Adds the records of one folder, whose frames may hold several clips."""
+    for clip in clips:
+        for word in clip.unknown_emotions:
+            listing.note(f"no emotion of {', '.join(FOURDME_EMOTIONS)}", clip, word[:30])
+        if odd := sorted(clip.units - set(UNITS)):
+            listing.note("action units that are not kept", clip, "+".join(map(str, odd)))
+        if not frames:
+            listing.note("no frames", clip)
+    owner: dict[int, tuple[Clip, Moments, str]] = {}
+    for clip in sorted(clips, key=lambda clip: clip.moments[0] or 0):
+        members, moments = _match_frames(listing, clip, [frame.number for frame in frames], alone=len(clips) == 1)
+        name = clip.name if len(clips) == 1 else f"{clip.name}/{clip.moments[0]}-{clip.moments[2]}"
+        if any(number in owner for number in members):
+            listing.note("frames that another clip has already", clip)
+        for number in members:
+            owner.setdefault(number, (clip, moments, name))
+    for frame in frames:
+        record = ScanRecord(
+            sample_id=f"{clips[0].name}/{frame.number:04d}",
+            subject=clips[0].subject,
+            source=frame.source,
+            frame=frame.number,
+            task=clips[0].folder,
+            texture=frame.texture,
+        )
+        if frame.number in owner:
+            clip, moments, name = owner[frame.number]
+            record = replace(
+                record,
+                sequence=name,
+                moments=moments,
+                label=next(iter(clip.emotions)) if len(clip.emotions) == 1 else "",
+                targets=tuple(int(word in clip.emotions) for word in FOURDME_EMOTIONS) if clip.emotions else (),
+                aus=tuple(int(unit in clip.units) for unit in UNITS) if clip.units else (),
+            )
+        listing.records.append(record)
+
+
+def _match_frames(listing: _Listing, clip: Clip, numbers: list[int], *, alone: bool) -> tuple[list[int], Moments]:
+    """The frames of a clip, and its moments in the folder's frame numbers."""
+    onset, apex, offset = clip.moments
+    if not numbers:
+        return [], (None, None, None)
+    ordered = [moment for moment in clip.moments if moment is not None]
+    if ordered != sorted(ordered):
+        listing.note("onset, apex and offset are not in this order", clip)
+    elif ordered:
+        first = numbers[0] if onset is None else onset
+        last = numbers[-1] if offset is None else offset
+        members = [number for number in numbers if first <= number <= last]
+        if members:
+            if onset is not None and offset is not None and len(members) < last - first + 1:
+                listing.note("some frames between onset and offset missing", clip)
+            return members, clip.moments
+        if alone and onset is not None and offset is not None and len(numbers) == offset - onset + 1:
+            shift = numbers[0] - onset
+            listing.note("frames counted anew within the clip", clip)
+            return numbers, (numbers[0], None if apex is None else apex + shift, offset + shift)
+        listing.note("no frame between onset and offset", clip)
+    return (numbers if alone else []), (None, None, None)
+
+
+def read_4dme_frame(root: Path, record: ScanRecord) -> Mesh:
+    """Reads a frame's mesh with the picture of its name, else the one it names itself.
+
+    Raises:
+        ScanError: one of the files is missing or cannot be read.
+    """
+    return read_surface(root / record.source, texture=root / record.texture if record.texture else None)
+
+
+def find_4dme_files(root: Path, record: ScanRecord) -> list[Path]:
+    path = root / record.source
+    if record.texture:
+        return [path, root / record.texture]
+    return find_surface_files(path) if path.is_file() else [path]
+
+
+def summarise_4dme(root: Path, records: Sequence[ScanRecord], *, pattern: str | None = None) -> list[str]:
+    """What a partial copy lacks, and where sheet and frames do not agree."""
+    lines = describe_counts(records, subjects=24, sequences=267)
+    lines += describe_lacking(records, "pictures", lambda record: not record.texture, unit="frames")
+    lines += describe_gaps(records)
+    outside = [record for record in records if not record.sequence]
+    lines += [f"{len(outside):,} frames outside onset to offset, kept without labels"] if outside else []
+    notes = _list_clips(root, pattern).notes
+    return lines + [f"{what}: {len(clips)} clips, {name_some(clips)}" for what, clips in notes.items()]
+
+
+FOURDME = DatasetReader(
+    name="4dme",
+    title="4DME",
+    licence="4DME: licensed by the University of Oulu for research; faces may only be shown as its agreement allows",
+    class_names=FOURDME_EMOTIONS,
+    find=find_4dme,
+    read=read_4dme_frame,
+    source_files=find_4dme_files,
+    au_names=AU_NAMES,
+    target_names=FOURDME_EMOTIONS,
+    frames_per_second=60.0,
+    stabilised=True,
+    summarise=summarise_4dme,
+)
+
+
+def with_pattern(pattern: str) -> DatasetReader:
+    """4DME whose frames lie as the user says: see find_4dme.
+
+    Raises:
+        FacetError: the pattern cannot be used.
+    """
+    parse_pattern(pattern)
+    return replace(
+        FOURDME,
+        find=functools.partial(find_4dme, pattern=pattern),
+        summarise=functools.partial(summarise_4dme, pattern=pattern),
+    )

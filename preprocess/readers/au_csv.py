@@ -1,0 +1,86 @@
+"""Action units as BP4D-Spontaneous codes them: occurrence for every frame of a sequence, intensity for some units.
+
+Coders counted frames from 1, the models are numbered from 0: **model frame N is AU frame N + 1** (the data set's guide).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.readers.file_bytes import parse_numbers, read_bytes
+from shared.errors import ScanError
+
+UNKNOWN = -1
+_FILE_UNKNOWN = 9
+_MAX_BYTES = 1 << 26
+_COPY = "copy it again or remove it"
+_MAX_FRAME = 1 << 24
+_NUM_COLUMNS = 100  # of an occurrence file: column 0 the frame, column N is AU N
+_FIRST_AU_FRAME = 1
+
+
+def read_au_occurrence(path: Path, units: tuple[int, ...]) -> dict[int, np.ndarray]:
+    """Reads AU_OCC/F001_T1.csv: a header 0,1,…,99, then a line a frame; the frame, then 0, 1 or 9 for each unit.
+
+    Args:
+        units: the AUs to keep, 1 to 99.
+    Returns:
+        Model frame → int8 (len(units),): 0, 1 or -1 = unknown.
+    Raises:
+        ScanError: missing, another header, a line of another length, another value, or a frame twice.
+    """
+    rows = _read_rows(path)
+    try:
+        header = parse_numbers(rows[0], np.int64)
+    except ValueError:
+        header = np.empty(0)
+    if header.tolist() != list(range(_NUM_COLUMNS)):
+        raise ScanError(f"{path}: its first line is not 0,1,…,99; {_COPY}")
+    table = _parse_table(path, rows[1:], _NUM_COLUMNS)
+    return _by_model_frame(path, table[:, 0], table[:, list(units)], largest=1)
+
+
+def read_au_intensity(path: Path) -> dict[int, int]:
+    """Reads AU_INT/F001_T1_AU12.csv: without a header, a line a frame; the frame and 0 to 5 (A to E are 1 to 5) or 9.
+
+    Returns:
+        Model frame → 0 to 5, or -1 = unknown.
+    Raises:
+        ScanError: as read_au_occurrence.
+    """
+    table = _parse_table(path, _read_rows(path), 2)
+    return {
+        frame: int(value[0]) for frame, value in _by_model_frame(path, table[:, 0], table[:, 1:], largest=5).items()
+    }
+
+
+def _read_rows(path: Path) -> list[bytes]:
+    data = read_bytes(path, max_bytes=_MAX_BYTES).removeprefix(b"\xef\xbb\xbf").replace(b",", b" ").replace(b";", b" ")
+    return [row for row in data.splitlines() if row.strip()]
+
+
+def _parse_table(path: Path, rows: list[bytes], columns: int) -> np.ndarray:
+    """int64 (n, columns)."""
+    end = -7  # no value of these files: marks each row's end
+    try:
+        numbers = parse_numbers(b" -7 ".join(rows) + b" -7" if rows else b"", np.int64)
+    except ValueError as error:
+        raise ScanError(f"{path}: {error}; {_COPY}") from error
+    if len(numbers) != len(rows) * (columns + 1) or (numbers[columns :: columns + 1] != end).any():
+        raise ScanError(f"{path}: a line does not hold {columns} numbers; {_COPY}")
+    return numbers.reshape(-1, columns + 1)[:, :columns]
+
+
+def _by_model_frame(path: Path, frames: np.ndarray, values: np.ndarray, *, largest: int) -> dict[int, np.ndarray]:
+    if len(frames) and not (frames.min() >= 0 and frames.max() < _MAX_FRAME):
+        raise ScanError(f"{path}: frame {frames.min()} or {frames.max()} is no frame of a sequence; {_COPY}")
+    if len(np.unique(frames)) != len(frames):
+        raise ScanError(f"{path}: a frame stands twice; {_COPY}")
+    bad = ((values < 0) | (values > largest)) & (values != _FILE_UNKNOWN)
+    if bad.any():
+        allowed = f"0 to {largest}" if largest > 1 else "0, 1"
+        raise ScanError(f"{path}: the value {values[bad][0]}, expected {allowed} or 9 (unknown); {_COPY}")
+    table = np.where(values == _FILE_UNKNOWN, UNKNOWN, values).astype(np.int8)
+    return dict(zip((frames - _FIRST_AU_FRAME).tolist(), table, strict=True))

@@ -1,0 +1,144 @@
+"""The range images of Bosphorus: a grid of points with texture coordinates.
+
+Layout, little-endian, without padding (Savran et al. 2008, "Bosphorus database for 3D face analysis", and its files):
+
+    0       uint16       nrows
+    2       uint16       ncols
+    4       float64      zmin, the background mark (-1e9)
+    12      uint16       L, length of the image's name
+    14      L bytes      the image's name, without a NUL
+    14+L    uint32       count = nrows · ncols · 5
+    18+L    float64 ×    five planes in turn, x, y, z, a, b, each nrows × ncols, row-major, rows from bottom to top
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.mesh import Mesh
+from preprocess.readers.file_bytes import read_bytes, to_float32
+from shared.errors import ScanError
+
+_CUT = "the file is cut off or garbled; copy it again"
+_PLANES = 5
+# A coordinate beyond this is a background mark, whatever the header says.
+_MAX_COORDINATE_MM = 1e6
+# A surface seen under more than 80° is hardly measured at all, and its edges are 1 / cos 80° = 5.8 times as long as the
+# grid's step. What is longer spans a jump in depth: from the wing of the nose to the cheek, from the chin to the neck.
+_MAX_EDGE_STEPS = 6.0
+
+
+@dataclass(frozen=True)
+class BntFile:
+    """A grid of measured points. x, y, z f64 (nrows, ncols), mm, row 0 at the **bottom**, all equal to zmin in the background.
+
+    a, b f64 (nrows, ncols) in 0…1: the point's place in its PNG, a from the left and b from the **top**; valid everywhere.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    zmin: float
+    image_name: str
+
+    @property
+    def is_surface(self) -> np.ndarray:
+        """bool (nrows, ncols): False in the background."""
+        xyz = np.stack([self.x, self.y, self.z])
+        with np.errstate(invalid="ignore"):
+            known = np.isfinite(xyz) & (np.abs(xyz) < _MAX_COORDINATE_MM)
+        marked = (xyz == self.zmin).all(axis=0)
+        return np.asarray(known.all(axis=0) & ~marked)
+
+
+def read_bnt(path: Path) -> BntFile:
+    """Reads a .bnt file.
+
+    Raises:
+        ScanError: missing, cut off, too long, or counts that do not agree with each other or the file's size.
+    """
+    data = read_bytes(path)
+    try:
+        return _parse(data)
+    except ScanError as error:
+        raise ScanError(f"{path}: {error}") from error
+
+
+def _parse(data: bytes) -> BntFile:
+    if len(data) < 14:
+        raise ScanError(f"{len(data)} bytes, its header alone has 18; {_CUT}")
+    num_rows, num_columns, zmin, name_length = struct.unpack_from("<HHdH", data)
+    start = 18 + name_length
+    if len(data) < start:
+        raise ScanError(f"{len(data)} bytes, its header alone has {start}; {_CUT}")
+    (count,) = struct.unpack_from("<I", data, 14 + name_length)
+    if num_rows < 2 or num_columns < 2 or count != num_rows * num_columns * _PLANES:
+        raise ScanError(
+            f"a grid of {num_rows} × {num_columns} points with {count} numbers is none of Bosphorus; {_CUT}"
+        )
+    if len(data) != start + 8 * count:
+        raise ScanError(
+            f"{len(data)} bytes, {start + 8 * count} expected for its {num_rows} × {num_columns} points; {_CUT}"
+        )
+    planes = np.frombuffer(data, "<f8", count, start).reshape(_PLANES, num_rows, num_columns).astype(np.float64)
+    name = data[14 : 14 + name_length].rstrip(b"\0").decode("latin-1")
+    x, y, z, a, b = planes
+    return BntFile(x, y, z, a, b, zmin, name)
+
+
+def bnt_to_mesh(grid: BntFile) -> Mesh:
+    """The grid's surface: two triangles a cell, none across a hole or a jump in depth, without texture.
+
+    A cell with three measured corners gives one triangle; a whole one is parted along its shorter diagonal. Triangles are
+    counter-clockwise seen from the scanner (+z). uv = (a, 1 - b): Mesh counts v from the bottom.
+
+    Raises:
+        ScanError: nothing was measured.
+    """
+    valid = grid.is_surface
+    points = np.stack([grid.x, grid.y, grid.z], -1)
+    points[~valid] = np.nan  # NaN edges are never short enough
+    index = np.arange(valid.size).reshape(valid.shape)
+    corners = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]  # lower left, counter-clockwise
+    p, q, r, s = (points.reshape(-1, 3)[corner] for corner in corners)
+    rising, falling = _length(p - r), _length(q - s)
+    rising_shorter = np.where(np.isnan(falling), True, rising <= falling) & ~np.isnan(rising)
+    lower = np.where(rising_shorter[..., None], _triangles(corners, 0, 1, 2), _triangles(corners, 0, 1, 3))
+    upper = np.where(rising_shorter[..., None], _triangles(corners, 0, 2, 3), _triangles(corners, 1, 2, 3))
+    triangles = np.stack([lower, upper], -2).reshape(-1, 3)  # (M, 3)
+    edges = points.reshape(-1, 3)[triangles]
+    longest = np.max([_length(edges[:, i] - edges[:, i - 1]) for i in range(3)], axis=0)
+    with np.errstate(invalid="ignore"):
+        triangles = triangles[longest <= _MAX_EDGE_STEPS * _grid_step_mm(points)]
+    if not len(triangles):
+        raise ScanError(f"no surface: {int(valid.sum())} of {valid.size} points were measured, no three of a cell")
+    used, local = np.unique(triangles, return_inverse=True)
+    uv = np.stack([grid.a, 1 - grid.b], -1).reshape(-1, 2)
+    return Mesh(
+        to_float32(points.reshape(-1, 3)[used]),
+        local.reshape(-1, 3).astype(np.int32),
+        to_float32(uv[triangles]),
+    )
+
+
+def _triangles(corners: tuple[np.ndarray, ...], *which: int) -> np.ndarray:
+    return np.stack([corners[i] for i in which], -1)
+
+
+def _length(edge: np.ndarray) -> np.ndarray:
+    return np.asarray(np.sqrt(np.einsum("...c,...c->...", edge, edge)))
+
+
+def _grid_step_mm(points: np.ndarray) -> float:
+    """The usual distance of neighbours across the line of sight (x and y)."""
+    along_rows = _length(np.diff(points[..., :2], axis=1)).ravel()
+    along_columns = _length(np.diff(points[..., :2], axis=0)).ravel()
+    steps = np.concatenate([along_rows, along_columns])
+    steps = steps[np.isfinite(steps)]
+    return float(np.median(steps)) if len(steps) else 0.0

@@ -1,0 +1,133 @@
+"""A table of labels in an .xlsx file, read as text. The file is a ZIP archive of XML: sizes are checked before anything is
+unpacked, entities are refused, formulas are not calculated (their last result stands in the file)."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from preprocess.readers.file_bytes import read_bytes
+from shared.errors import FacetError, ScanError
+
+_MAX_BYTES = 1 << 25
+_MAX_UNPACKED_BYTES = 1 << 27
+_MAX_MEMBERS = 2000
+_MAX_ROWS, _MAX_COLUMNS = 100_000, 256
+_HEADER_ROWS = 20  # the header stands in one of the first rows: some sheets begin with a title
+_SAVE = "open it in a spreadsheet program and save it as .xlsx again"
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """One row: its number in the sheet, counted from 1, and its fields as text, blanks trimmed, one a column asked for."""
+
+    line: int
+    fields: dict[str, str]
+
+    def __getitem__(self, column: str) -> str:
+        return self.fields[column]
+
+
+def read_label_sheet(path: Path, columns: tuple[str, ...]) -> list[SheetRow] | None:
+    """The rows under the header, from the first worksheet that has all columns; None where none has.
+
+    Args:
+        columns: names to look for; case, blanks and punctuation do not count; further columns are left out.
+    Returns:
+        Rows that hold anything in these columns. Whole numbers are written without a point: 12, not 12.0.
+    Raises:
+        FacetError: missing, not an .xlsx file, too large when unpacked, or a column twice.
+    """
+    try:
+        data = read_bytes(path, max_bytes=_MAX_BYTES)
+    except ScanError as error:
+        raise FacetError(str(error)) from error
+    _check_archive(path, data)
+    import openpyxl
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # openpyxl's notes on styles and validation that it does not read
+            book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
+            for sheet in book.worksheets:
+                if not hasattr(sheet, "reset_dimensions"):  # a chart
+                    continue
+                sheet.reset_dimensions()  # the sheet's own word on its size is often wrong
+                rows = sheet.iter_rows(max_row=_MAX_ROWS, max_col=_MAX_COLUMNS, values_only=True)
+                found = _read_rows(path, rows, columns)
+                if found is not None:
+                    return found
+    except FacetError:
+        raise
+    except MemoryError as error:
+        raise FacetError(f"{path}: needs more memory than there is; {_SAVE}") from error
+    except (
+        Exception
+    ) as error:  # openpyxl raises KeyError, ValueError, TypeError, BadZipFile, ParseError … on a broken file
+        raise FacetError(f"{path}: not a readable .xlsx file ({type(error).__name__}); {_SAVE}") from error
+    return None
+
+
+def _check_archive(path: Path, data: bytes) -> None:
+    """Refuses archives that unpack to far more than a table, and XML that defines entities (which can grow without end).
+
+    zipfile unpacks no more of a member than the size in its directory, so that those sizes can be added up.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            unpacked = sum(member.file_size for member in members)
+            if len(members) > _MAX_MEMBERS or unpacked > _MAX_UNPACKED_BYTES:
+                raise FacetError(
+                    f"{path}: {len(members)} parts of {unpacked / 1e6:.0f} MB unpacked, expected a table of at most "
+                    f"{_MAX_UNPACKED_BYTES / 1e6:.0f} MB; is this the label sheet?"
+                )
+            for member in members:
+                if member.filename.lower().endswith((".xml", ".rels", ".vml")):
+                    text = archive.read(member).replace(b"\0", b"").upper()
+                    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+                        raise FacetError(f"{path}: {member.filename[:60]!r} defines entities; {_SAVE}")
+    except FacetError:
+        raise
+    except (
+        Exception
+    ) as error:  # BadZipFile, zlib.error, NotImplementedError, RuntimeError (encrypted), EOFError, ValueError …
+        raise FacetError(f"{path}: not a readable .xlsx file ({type(error).__name__}); {_SAVE}") from error
+
+
+def _read_rows(path: Path, rows: object, columns: tuple[str, ...]) -> list[SheetRow] | None:
+    places: dict[str, int] = {}
+    result: list[SheetRow] = []
+    assert hasattr(rows, "__iter__")
+    for line, row in enumerate(rows, start=1):
+        cells = [_text(value) for value in row]
+        if not places:
+            if line > _HEADER_ROWS:
+                return None
+            keys = [_key(cell) for cell in cells]
+            if all(_key(column) in keys for column in columns):
+                twice = [column for column in columns if keys.count(_key(column)) > 1]
+                if twice:
+                    raise FacetError(f"{path}: the column {twice[0]} stands twice; remove one")
+                places = {column: keys.index(_key(column)) for column in columns}
+            continue
+        fields = {column: cells[place] if place < len(cells) else "" for column, place in places.items()}
+        if any(fields.values()):
+            result.append(SheetRow(line, fields))
+    return result if places else None
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return " ".join(str(value).split())
