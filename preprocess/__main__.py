@@ -9,8 +9,8 @@ from pathlib import Path
 from shared.errors import FacetError, run_command_line
 from shared.schema import MODALITIES, STORES, RenderSettings
 
-SYNTHETIC = ("bu3dfe", "bu4dfe")
-DATASETS = ("bu3dfe", "bu4dfe", "folder")
+SYNTHETIC = ("bu3dfe", "bosphorus", "bu4dfe", "bp4d", "4dme")
+DATASETS = ("bu3dfe", "bosphorus", "bu4dfe", "bp4d", "4dme", "folder")
 DEFAULT_MODEL, DEFAULT_PRETRAINED = "ViT-B-16", "laion2b_s34b_b88k"
 
 DESCRIPTION = """Turns licensed 3D face scans and 4D sequences into a cache of multiview images, once per data set."""
@@ -44,13 +44,13 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "synth",
         "write a synthetic data set in a real data set's own file layout",
-        "Procedural faces with the six expressions built from facial action units, for trying the product and testing it.\n"
-        "bu3dfe: 25 scans a subject (6 expressions × 4 intensities, neutral); bu4dfe: 6 sequences a subject.",
+        "Procedural faces with expressions built from facial action units, for trying the product and testing it.\n"
+        "Scans a subject: bu3dfe 25, bosphorus 11 to 13; sequences a subject: bu4dfe 6, bp4d 8, 4dme 6.",
     )
-    synth.add_argument("name", choices=SYNTHETIC, metavar="NAME", help=" or ".join(SYNTHETIC))
+    synth.add_argument("name", choices=SYNTHETIC, metavar="NAME", help=", ".join(SYNTHETIC))
     synth.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; new or empty")
     synth.add_argument("--subjects", type=_positive, default=10, metavar="N", help="number of people (default 10)")
-    synth.add_argument("--frames", type=_positive, metavar="T", help="bu4dfe: frames a sequence (default 24)")
+    synth.add_argument("--frames", type=_positive, metavar="T", help="frames a sequence (default 16 to 24)")
     synth.add_argument("--seed", type=int, default=0, metavar="S", help="another seed is other people (default 0)")
     synth.set_defaults(run=_synth)
 
@@ -162,18 +162,15 @@ def _positive(text: str) -> int:
 
 
 def _synth(arguments: argparse.Namespace) -> int:
-    if arguments.name == "bu3dfe":
-        from preprocess.synth.bu3dfe import write_bu3dfe
+    from preprocess.synth.layouts import write_layout
 
-        if arguments.frames is not None:
-            raise FacetError("--frames: bu3dfe holds single scans; frames are for bu4dfe")
-        num_scans = write_bu3dfe(arguments.out, num_subjects=arguments.subjects, seed=arguments.seed)
-    else:
-        from preprocess.synth.bu4dfe import write_bu4dfe
-
-        num_scans = write_bu4dfe(
-            arguments.out, num_subjects=arguments.subjects, num_frames=arguments.frames or 24, seed=arguments.seed
-        )
+    num_scans = write_layout(
+        arguments.name,
+        arguments.out,
+        num_subjects=arguments.subjects,
+        num_frames=arguments.frames,
+        seed=arguments.seed,
+    )
     print(f"{num_scans} scans of {arguments.subjects} synthetic subjects in {arguments.out}")
     print(
         f"next: python -m preprocess build {arguments.name} --root {arguments.out} --cache data_cache/{arguments.name}-synth"

@@ -50,12 +50,18 @@ class Activation:
 
 def draw_activation(expression: str, strength: float, rng: np.random.Generator) -> Activation:
     """One person's way of showing an expression once: strength, mixture and symmetry vary."""
+    return draw_mixture(PROTOTYPES[expression], strength, rng)
+
+
+def draw_mixture(prototype: dict[int, float], strength: float, rng: np.random.Generator) -> Activation:
+    """The same for any mixture of units: unit → share of its full strength."""
     overall = strength * rng.uniform(0.88, 1.12)
     sides = {}
-    for unit in UNITS:  # in a fixed order, so that every expression draws the same numbers
+    # In a fixed order, so that every expression draws the same numbers; units beyond the expressions' own come last.
+    for unit in (*UNITS, *sorted(prototype.keys() - set(UNITS))):
         share, tilt = rng.lognormal(0.0, 0.18), rng.normal(0.0, 0.09)
         stray = max(rng.normal(0.0, 0.035), 0.0)  # nobody's face is quite still
-        amount = PROTOTYPES[expression].get(unit, 0.0) * overall * share + stray
+        amount = prototype.get(unit, 0.0) * overall * share + stray
         if amount > 0.0:
             sides[unit] = (amount * (1 + tilt), amount * (1 - tilt))
     return Activation(sides)
@@ -142,6 +148,11 @@ def _au12(m: _Move) -> None:  # lip corner puller
     m.add(m.lip_arch * np.exp(-0.5 * ((m.sheet.q + 32) / 8) ** 2), forward=-1.8, up=-0.8)
 
 
+def _au14(m: _Move) -> None:  # dimpler: the corners of the mouth are drawn in against the teeth
+    m.add(m.sheet.gauss(28, -31.5, 6, 7), out=1.6, up=0.6, forward=-3.2)
+    m.add(m.sheet.gauss(38, -32, 6, 9), out=-1.0, forward=1.6)
+
+
 def _au15(m: _Move) -> None:  # lip corner depressor
     m.add(m.sheet.gauss(24.5, -33, 9, 9), out=1.2, up=-7.0, forward=-1.0)
     m.add(m.sheet.gauss(31, -46, 8, 9), forward=1.5)
@@ -213,6 +224,6 @@ def _au43(m: _Move) -> None:  # eyes droop shut
 
 
 _FIELDS = {
-    1: _au1, 2: _au2, 4: _au4, 5: _au5, 6: _au6, 7: _au7, 9: _au9, 10: _au10, 12: _au12, 15: _au15, 16: _au16, 17: _au17,
-    20: _au20, 23: _au23, 24: _au24, 25: _au25, 26: _au26, 27: _au27, 43: _au43,
+    1: _au1, 2: _au2, 4: _au4, 5: _au5, 6: _au6, 7: _au7, 9: _au9, 10: _au10, 12: _au12, 14: _au14, 15: _au15, 16: _au16,
+    17: _au17, 20: _au20, 23: _au23, 24: _au24, 25: _au25, 26: _au26, 27: _au27, 43: _au43,
 }  # fmt: skip

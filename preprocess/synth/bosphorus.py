@@ -1,0 +1,147 @@
+"""A synthetic data set in the layout of Bosphorus (Savran et al. 2008): static range scans, expressions, action units."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from preprocess.mesh import Mesh
+from preprocess.synth.action_units import Activation, draw_activation, draw_mixture
+from preprocess.synth.bnt import LANDMARKS, encode_bnt, encode_lm2, encode_lm3, landmark_vertices
+from preprocess.synth.head import Person
+from preprocess.synth.movement import turn_head
+from preprocess.synth.population import COMPLETE, SCANNER_NOISE_MM, draw_person, pose_randomly, write_population
+from preprocess.synth.range_scan import scan_from_front
+from shared.errors import FacetError
+
+MAX_SUBJECTS = 105
+FOLDER = "BosphorusDB"
+BOSPHORUS_EXPRESSIONS = {
+    "E_ANGER": "anger",
+    "E_DISGUST": "disgust",
+    "E_FEAR": "fear",
+    "E_HAPPY": "happiness",
+    "E_SADNESS": "sadness",
+    "E_SURPRISE": "surprise",
+}
+# Scans of action units: lower face, upper face, combinations.
+ACTION_UNIT_SCANS: dict[str, dict[int, float]] = {
+    "LFAU_12": {12: 1.0},
+    "LFAU_27": {26: 0.5, 27: 1.0, 25: 0.5},
+    "UFAU_4": {4: 1.0},
+    "CAU_A12A15": {12: 0.9, 15: 0.9},
+}
+TURN_DEG = -20.0  # YR_R20: to the subject's right
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """One scan to take. code: what its name says it shows, as in `E_HAPPY`."""
+
+    code: str
+    activation: Activation
+    yaw_deg: float = 0.0
+    covered: bool = False
+
+
+def write_bosphorus(
+    out: Path, *, num_subjects: int, seed: int = 0, progress: bool = True, num_workers: int | None = None
+) -> int:
+    """Writes `BosphorusDB/bs000/bs000_E_HAPPY_0.bnt`, `.png`, `.lm2`, `.lm3` and so on, women and men in turn.
+
+    A subject has a neutral scan, the six expressions — one subject in three lacks one or two —, four scans of action units, one
+    turned to the right by 20 degrees and one with an eye covered, whose hidden landmarks are not listed.
+
+    Returns:
+        The number of scans.
+    Raises:
+        FacetError: the folder holds something else, or fewer than 1 or more than 105 subjects are asked for.
+    """
+    if not 1 <= num_subjects <= MAX_SUBJECTS:
+        raise FacetError(f"--subjects {num_subjects}: Bosphorus has 1 to {MAX_SUBJECTS} (bs000 to bs104)")
+    tasks: list[tuple[object, ...]] = [(number, seed) for number in range(num_subjects)]
+    parameters: dict[str, object] = {"layout": "bosphorus", "seed": seed}
+    return write_population(out, parameters, _write_subject, tasks, progress=progress, num_workers=num_workers)
+
+
+def _write_subject(out: Path, number: int, seed: int) -> int:
+    name = f"bs{number:03d}"
+    folder = out / FOLDER / name
+    if (folder / COMPLETE).is_file():
+        return len(list(folder.glob("*.bnt")))
+    identity, rng = draw_person(seed, number, female=number % 2 == 0)
+    person = Person(identity)
+    folder.mkdir(parents=True, exist_ok=True)
+    shots = _draw_shots(number, rng)
+    for place, shot in enumerate(shots):
+        mesh = person.scan(shot.activation, SCANNER_NOISE_MM, int(rng.integers(2**31)))
+        mesh = replace(mesh, landmarks_mm=mesh.vertices_mm[landmark_vertices()])
+        hand = _hand_over_eye(mesh, identity.skin_rgb, rng) if shot.covered else None
+        pose_seed = int(rng.integers(2**31))
+        mesh, hand = _pose(mesh, shot, pose_seed), hand and _pose(hand, shot, pose_seed)
+        # Line ends differ from file to file, and some files were renamed after they were written.
+        image_number = 1 if number % 4 == 1 and shot.code == "UFAU_4" else 0
+        _write_scan(folder, f"{name}_{shot.code}", image_number, mesh, hand, "\r\n" if place % 2 else "\n")
+    # Files are written plainly, without waiting for the disk: an interrupted subject is written again.
+    (folder / COMPLETE).touch()
+    return len(shots)
+
+
+def _draw_shots(number: int, rng: np.random.Generator) -> list[_Shot]:
+    shots = [_Shot("N_N", draw_activation("neutral", 0.0, rng))]
+    num_lacking = int(rng.integers(1, 3)) if number % 3 == 2 else 0
+    lacking = rng.choice(list(BOSPHORUS_EXPRESSIONS), num_lacking, replace=False)
+    for code, expression in BOSPHORUS_EXPRESSIONS.items():
+        activation = draw_activation(expression, rng.uniform(0.75, 1.0), rng)
+        if code not in lacking:
+            shots.append(_Shot(code, activation))
+    shots += [_Shot(code, draw_mixture(units, 0.9, rng)) for code, units in ACTION_UNIT_SCANS.items()]
+    shots.append(_Shot("YR_R20", draw_activation("neutral", 0.0, rng), yaw_deg=TURN_DEG))
+    shots.append(_Shot("O_EYE", draw_activation("neutral", 0.0, rng), covered=True))
+    return shots
+
+
+def _pose(mesh: Mesh, shot: _Shot, seed: int) -> Mesh:
+    turned = turn_head(mesh, np.array([0.0, shot.yaw_deg, 0.0]), np.zeros(3))
+    posed = pose_randomly(turned, np.random.default_rng(seed), degrees=3.0, shift_mm=12.0)
+    return replace(posed, colors=mesh.colors)
+
+
+def _hand_over_eye(face: Mesh, skin_rgb: np.ndarray, rng: np.random.Generator) -> Mesh:
+    """A palm, as an ellipsoid, in front of one eye."""
+    assert face.landmarks_mm is not None
+    labels = list(LANDMARKS)
+    side = "left" if rng.random() < 0.5 else "right"
+    corners = [labels.index(f"{corner} {side} eye corner") for corner in ("Outer", "Inner")]
+    centre = face.landmarks_mm[corners].mean(0) + np.array([0.0, 2.0, 22.0])
+    turn, rise = np.meshgrid(np.linspace(-np.pi, np.pi, 49), np.linspace(-np.pi / 2, np.pi / 2, 25))
+    ball = np.stack([np.cos(rise) * np.cos(turn), np.sin(rise), np.cos(rise) * np.sin(turn)], -1).reshape(-1, 3)
+    index = np.arange(ball.shape[0], dtype=np.int32).reshape(turn.shape)
+    a, b, c, d = index[:-1, :-1].ravel(), index[:-1, 1:].ravel(), index[1:, :-1].ravel(), index[1:, 1:].ravel()
+    shade = 0.55 + 0.4 * np.maximum(ball[:, 2:], 0.0)
+    return Mesh(
+        (centre + ball * [30.0, 24.0, 11.0]).astype(np.float32),
+        np.concatenate([np.stack([a, b, d], -1), np.stack([a, d, c], -1)]),
+        colors=np.rint(255 * np.clip(skin_rgb * shade, 0, 1)).astype(np.uint8),
+    )
+
+
+def _write_scan(folder: Path, stem: str, image_number: int, mesh: Mesh, hand: Mesh | None, newline: str) -> None:
+    assert mesh.landmarks_mm is not None
+    scan = scan_from_front(mesh, hand)
+    buffer = io.BytesIO()
+    Image.fromarray(scan.photo).save(buffer, "PNG")
+    seen = {
+        label: point
+        for label, point, visible in zip(LANDMARKS, mesh.landmarks_mm.tolist(), scan.visible, strict=True)
+        if visible
+    }
+    places_px = scan.place_px(np.array(list(seen.values())))
+    (folder / f"{stem}_0.png").write_bytes(buffer.getvalue())
+    (folder / f"{stem}_0.lm3").write_bytes(encode_lm3(seen, newline))
+    (folder / f"{stem}_0.lm2").write_bytes(encode_lm2(dict(zip(seen, places_px, strict=True)), newline))
+    (folder / f"{stem}_0.bnt").write_bytes(encode_bnt(scan, f"{stem}_{image_number}.png"))

@@ -1,0 +1,161 @@
+"""A synthetic data set in the layout of BP4D-Spontaneous (Zhang et al. 2014): eight tasks a subject, with FACS codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.mesh import Mesh
+from preprocess.synth.action_units import PROTOTYPES, Activation, draw_mixture
+from preprocess.synth.bu4dfe import expression_course
+from preprocess.synth.head import Person
+from preprocess.synth.movement import draw_slow_path, turn_head
+from preprocess.synth.obj import write_textured_obj
+from preprocess.synth.population import COMPLETE, SCANNER_NOISE_MM, draw_person, pose_randomly, write_population
+from preprocess.synth.skin import grid_uv
+from shared.errors import FacetError
+
+MAX_WOMEN, MAX_MEN = 23, 18
+SEQUENCES, FEATURES, OCCURRENCE, INTENSITY = "Sequences(2D+3D)", "3DFeatures", "AUCoding/AU_OCC", "AUCoding/AU_INT"
+
+# Embarrassment: a smile that is held back (Keltner 1995, "Signs of appeasement"); pain: Prkachin & Solomon 2008.
+TASKS: dict[str, dict[int, float]] = {
+    "T1": PROTOTYPES["happiness"],
+    "T2": PROTOTYPES["sadness"],
+    "T3": PROTOTYPES["surprise"],
+    "T4": {12: 0.6, 6: 0.3, 14: 0.8, 24: 0.9, 17: 0.5},
+    "T5": PROTOTYPES["fear"],
+    "T6": {4: 0.9, 6: 0.7, 7: 0.9, 9: 0.6, 10: 0.8, 25: 0.7, 43: 1.0},
+    "T7": PROTOTYPES["anger"],
+    "T8": PROTOTYPES["disgust"],
+}
+# The units that the data set's coders scored; every other column of an occurrence table says 9.
+OCCURRENCE_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 20, 23, 24, 27)
+INTENSITY_UNITS = (6, 10, 12, 14, 17)
+UNKNOWN = 9
+# Activations from which a unit counts as intensity 1 to 5 (FACS letters A to E): our own scale.
+INTENSITY_STEPS = (0.15, 0.3, 0.5, 0.7, 0.9)
+CODED_SHARE = 0.9  # coders scored a part of each recording
+LARGEST_TURN_DEG, LARGEST_SHIFT_MM = 8.0, 10.0
+# Landmarks are stored left-handed: this axis is mirrored.
+MIRROR = np.array([1.0, 1.0, -1.0])
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """One task of one subject. activations: a frame each; motion_deg, shift_mm f64 (T, 3): the head's, from the first frame."""
+
+    activations: list[Activation]
+    motion_deg: np.ndarray
+    shift_mm: np.ndarray
+
+
+def write_bp4d(
+    out: Path,
+    *,
+    num_subjects: int,
+    num_frames: int = 16,
+    seed: int = 0,
+    progress: bool = True,
+    num_workers: int | None = None,
+) -> int:
+    """Writes `Sequences(2D+3D)/F001/T1/0000.obj`, `.mtl`, `.jpg`; `3DFeatures/F001/T1/0000.tbnd`; FACS codes in AUCoding.
+
+    Every third subject's frames are numbered with three digits; subjects differ in the style of their faces' corners. A few
+    landmark files are missing, a few landmarks are (0, 0, 0), a few codes are unknown.
+
+    Returns:
+        The number of frames, 8 × num_frames a subject.
+    Raises:
+        FacetError: the folder holds something else, a number of subjects outside 1 to 41, or of frames outside 3 to 1000.
+    """
+    if not 1 <= num_subjects <= MAX_WOMEN + MAX_MEN:
+        raise FacetError(f"--subjects {num_subjects}: BP4D has 1 to {MAX_WOMEN + MAX_MEN} (F001 to F023, M001 to M018)")
+    if not 3 <= num_frames <= 1000:
+        raise FacetError(f"--frames {num_frames}: a sequence needs 3 to 1000, from neutral to apex and back")
+    names = []
+    for k in range(MAX_WOMEN):
+        names += [f"F{k + 1:03d}", f"M{k + 1:03d}"] if k < MAX_MEN else [f"F{k + 1:03d}"]
+    tasks: list[tuple[object, ...]] = [(name, n, seed, num_frames) for n, name in enumerate(names[:num_subjects])]
+    parameters: dict[str, object] = {"layout": "bp4d", "seed": seed, "frames": num_frames}
+    return write_population(out, parameters, _write_subject, tasks, progress=progress, num_workers=num_workers)
+
+
+def _write_subject(out: Path, name: str, number: int, seed: int, num_frames: int) -> int:
+    if (out / SEQUENCES / name / COMPLETE).is_file():
+        return len(TASKS) * num_frames
+    identity, rng = draw_person(seed, number, female=name.startswith("F"))
+    person = Person(identity)
+    digits = 3 if number % 3 == 2 else 4
+    without_landmarks = (str(rng.choice(list(TASKS))), int(rng.integers(num_frames)))
+    for task, prototype in TASKS.items():
+        folders = [out / tree / name / task for tree in (SEQUENCES, FEATURES)]
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        recording = _draw_recording(prototype, num_frames, rng)
+        pose_seed, untracked = int(rng.integers(2**31)), int(rng.integers(num_frames))
+        for frame in range(num_frames):
+            mesh = person.scan(recording.activations[frame], SCANNER_NOISE_MM, int(rng.integers(2**31)))
+            mesh = turn_head(mesh, recording.motion_deg[frame], recording.shift_mm[frame])
+            mesh = pose_randomly(mesh, np.random.default_rng(pose_seed), degrees=3.0, shift_mm=12.0)
+            stem = f"{frame:0{digits}d}"
+            write_textured_obj(folders[0], stem, mesh, grid_uv(), slashes=number % 2 == 0)
+            if (task, frame) != without_landmarks:
+                lost = rng.choice(np.arange(68, 83), 3, replace=False) if frame == untracked else np.array([], int)
+                tbnd = _encode_tbnd(recording.motion_deg[frame], mesh, lost)
+                (folders[1] / f"{stem}.tbnd").write_bytes(tbnd)
+        _write_codes(out, f"{name}_{task}", recording, rng)
+    # Files are written plainly, without waiting for the disk: an interrupted subject is written again.
+    (out / SEQUENCES / name / COMPLETE).touch()
+    return len(TASKS) * num_frames
+
+
+def _draw_recording(prototype: dict[int, float], num_frames: int, rng: np.random.Generator) -> _Recording:
+    """A spontaneous expression that comes and goes, weaker than a posed one, on a head that moves."""
+    apex = draw_mixture(prototype, rng.uniform(0.7, 1.0), rng)
+    course = expression_course(num_frames, rng)
+    return _Recording(
+        [apex.scaled(float(share)) for share in course],
+        draw_slow_path(num_frames, LARGEST_TURN_DEG, rng),
+        draw_slow_path(num_frames, LARGEST_SHIFT_MM, rng),
+    )
+
+
+def _encode_tbnd(motion_deg: np.ndarray, mesh: Mesh, lost: np.ndarray) -> bytes:
+    """Pitch, yaw and roll, then 83 points in left-handed coordinates; those that could not be tracked are 0 0 0."""
+    assert mesh.landmarks_mm is not None
+    points = mesh.landmarks_mm * MIRROR
+    points[lost] = 0.0
+    rows = np.concatenate([motion_deg[None], points]).tolist()
+    return "".join(f"{x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in rows).encode()
+
+
+def _write_codes(out: Path, stem: str, recording: _Recording, rng: np.random.Generator) -> None:
+    """Occurrence of every unit in one table, intensity of five in a table each; model frame N is coded as frame N + 1."""
+    num_coded = max(int(CODED_SHARE * len(recording.activations)), 1)
+    strength = {
+        unit: np.array([activation.mean(unit) for activation in recording.activations[:num_coded]])
+        for unit in OCCURRENCE_UNITS
+    }
+    levels = {unit: np.searchsorted(INTENSITY_STEPS, values, side="right") for unit, values in strength.items()}
+    table = np.full((num_coded, 100), UNKNOWN)
+    table[:, 0] = np.arange(num_coded) + 1
+    for unit, level in levels.items():
+        table[:, unit] = level >= 1
+    hidden = int(rng.integers(num_coded)), int(rng.choice(INTENSITY_UNITS))  # a frame where a unit could not be seen
+    table[hidden] = UNKNOWN
+    rows = [",".join(map(str, row)) for row in (range(100), *table.tolist())]
+    _write_lines(out / OCCURRENCE / f"{stem}.csv", rows)
+    for unit in INTENSITY_UNITS:
+        values = levels[unit].copy()
+        if hidden[1] == unit:
+            values[hidden[0]] = UNKNOWN
+        lines = [f"{frame + 1},{value}" for frame, value in enumerate(values.tolist())]
+        _write_lines(out / INTENSITY / f"{stem}_AU{unit:02d}.csv", lines)
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
