@@ -53,8 +53,9 @@ LANDMARKS: dict[str, tuple[float, float]] = {
 def landmark_vertices() -> np.ndarray:
     """Vertex indices i64 (22,) in the order of LANDMARKS."""
     sheet = grid_sheet()
-    tree = cKDTree(np.stack([sheet.x, sheet.q + 100 * sheet.tuck], -1))
-    index: np.ndarray = tree.query(np.array(list(LANDMARKS.values())))[1]
+    face = np.flatnonzero(sheet.tuck == 0)  # what lies under the jaw shares coordinates with the face
+    tree = cKDTree(np.stack([sheet.x[face], sheet.q[face]], -1))
+    index: np.ndarray = face[tree.query(np.array(list(LANDMARKS.values())))[1]]
     return index
 
 

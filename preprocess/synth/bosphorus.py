@@ -112,19 +112,19 @@ def _pose(mesh: Mesh, shot: _Shot, seed: int) -> Mesh:
 
 
 def _hand_over_eye(face: Mesh, skin_rgb: np.ndarray, rng: np.random.Generator) -> Mesh:
-    """A palm, as an ellipsoid, in front of one eye."""
+    """The heel of a hand, as an ellipsoid, in front of one eye."""
     assert face.landmarks_mm is not None
     labels = list(LANDMARKS)
     side = "left" if rng.random() < 0.5 else "right"
     corners = [labels.index(f"{corner} {side} eye corner") for corner in ("Outer", "Inner")]
-    centre = face.landmarks_mm[corners].mean(0) + np.array([0.0, 2.0, 22.0])
+    centre = face.landmarks_mm[corners].mean(0) + np.array([0.0, 2.0, 14.0])
     turn, rise = np.meshgrid(np.linspace(-np.pi, np.pi, 49), np.linspace(-np.pi / 2, np.pi / 2, 25))
     ball = np.stack([np.cos(rise) * np.cos(turn), np.sin(rise), np.cos(rise) * np.sin(turn)], -1).reshape(-1, 3)
     index = np.arange(ball.shape[0], dtype=np.int32).reshape(turn.shape)
     a, b, c, d = index[:-1, :-1].ravel(), index[:-1, 1:].ravel(), index[1:, :-1].ravel(), index[1:, 1:].ravel()
     shade = 0.55 + 0.4 * np.maximum(ball[:, 2:], 0.0)
     return Mesh(
-        (centre + ball * [30.0, 24.0, 11.0]).astype(np.float32),
+        (centre + ball * [27.0, 20.0, 8.0]).astype(np.float32),
         np.concatenate([np.stack([a, b, d], -1), np.stack([a, d, c], -1)]),
         colors=np.rint(255 * np.clip(skin_rgb * shade, 0, 1)).astype(np.uint8),
     )
