@@ -95,12 +95,13 @@ def _read_lines(path: Path) -> tuple[list[str], int | None]:
 
 
 def _parse_points(path: Path, rows: list[str], columns: int) -> np.ndarray:
+    words = [row.replace(",", " ").split() for row in rows]
     try:
-        points = np.array([[float(word) for word in row.replace(",", " ").split()] for row in rows], np.float64)
-    except ValueError as error:
-        raise ScanError(f"{path}: a label is not followed by {columns} numbers ({str(error)[:60]}); {_COPY}") from error
-    if points.shape != (len(rows), columns) or not len(rows):
-        raise ScanError(f"{path}: expected a label and {columns} numbers for each landmark; {_COPY}")
+        if not words or any(len(row) != columns for row in words):
+            raise ValueError
+        points = np.array([[float(word) for word in row] for row in words], np.float64)
+    except ValueError:
+        raise ScanError(f"{path}: expected each label to be followed by {columns} numbers; {_COPY}") from None
     if not np.isfinite(to_float32(points)).all():
         raise ScanError(f"{path}: a landmark is not finite; {_COPY}")
     return points
