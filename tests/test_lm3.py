@@ -68,7 +68,7 @@ def test_groups_name_points_of_their_name() -> None:
         (lambda t: t.replace("-20.5 ", "", 1), "followed by 3 numbers"),
         (lambda t: t.replace("-20.5", "x"), "followed by 3 numbers"),
         (lambda t: "# 3D Landmark File\n\n1 landmarks:\nLeft knee\n1 2 3\n", "none of the 22"),
-        (lambda t: "# 3D Landmark File\n\n0 landmarks:\n", "landmark"),
+        (lambda t: "# 3D Landmark File\n\n0 landmarks:\n", "each label"),
         (lambda t: "", "empty"),
     ],
 )

@@ -1,0 +1,215 @@
+"""BP4D-Spontaneous from its folders to rows: frames, landmarks whose axes are found, action units one frame late."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scan_folders import face_grid
+
+from preprocess.datasets import DATASETS
+from preprocess.datasets.bp4d_action_units import AU_NAMES
+from preprocess.scan import ScanRecord
+from shared.errors import FacetError, ScanError
+from shared.labels import BP4D_TASKS
+
+READER = DATASETS["bp4d"]
+SEQUENCES = "Sequences(2D+3D)"
+OFFSET_MM = np.array([5.0, 12.0, 60.0])  # a scanner's origin is nobody's nose
+
+
+def write_frame(folder: Path, name: str, bump_mm: float = 6.0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    vertices, triangles = face_grid(bump_mm)
+    lines = [f"mtllib {name}.mtl", "usemtl face"]
+    lines += [f"v {x:.4f} {y:.4f} {z:.4f}" for x, y, z in vertices + OFFSET_MM]
+    lines += [f"vt {(x + 70) / 140:.4f} {(y + 75) / 155:.4f}" for x, y, _ in vertices]
+    lines += [f"f {a} {b} {c}" for a, b, c in triangles + 1]
+    (folder / f"{name}.obj").write_text("\n".join(lines) + "\n")
+    (folder / f"{name}.mtl").write_text(f"newmtl face\nmap_Kd {name}.jpg\n")
+    Image.new("RGB", (8, 8), (200, 150, 120)).save(folder / f"{name}.jpg")
+
+
+def landmark_points(bump_mm: float = 6.0) -> np.ndarray:
+    vertices = face_grid(bump_mm)[0] + OFFSET_MM
+    return vertices[np.random.default_rng(1).choice(len(vertices), 83)]
+
+
+def write_tbnd(path: Path, signs: tuple[int, int, int] = (1, 1, -1), shift_mm: float = 0.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    points = (landmark_points() + shift_mm) * signs
+    points[7] = 0
+    path.write_text("1 2 3\n" + "".join(f"{x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in points))
+
+
+def write_occurrence(path: Path, rows: dict[int, dict[int, int]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [",".join(map(str, range(100)))]
+    lines += [
+        ",".join(str(v) for v in [frame, *(units.get(u, 9) for u in range(1, 100))]) for frame, units in rows.items()
+    ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def make_bp4d(root: Path, signs: tuple[int, int, int] = (1, 1, -1)) -> Path:
+    for subject, task, names in (
+        ("F001", "T1", ["0000", "0001", "0002"]),
+        ("F001", "T8", ["0000", "0001"]),
+        ("M002", "T4", ["009", "010"]),
+    ):
+        for name in names:
+            write_frame(root / SEQUENCES / subject / task, name)
+            write_tbnd(root / "3DFeatures" / subject / task / f"{name}.tbnd", signs)
+    (root / SEQUENCES / "F001" / "T1" / "notes.obj").write_text("a stray file")
+    (root / SEQUENCES / "F001" / "T9").mkdir()
+    coding = root / "AUCoding"
+    write_occurrence(coding / "AU_OCC" / "F001_T1.csv", {1: {12: 1, 1: 0}, 2: {12: 0}, 7: {12: 1}})
+    (coding / "AU_INT").mkdir()
+    (coding / "AU_INT" / "F001_T1_AU12.csv").write_text("1,3\n2,9\n3,5\n")
+    return root
+
+
+def values_of(record: ScanRecord) -> dict[str, int]:
+    return {name: value for name, value in zip(AU_NAMES, record.aus, strict=True) if value != -1} if record.aus else {}
+
+
+def test_frames_tasks_and_action_units(tmp_path: Path) -> None:
+    records = READER.find(make_bp4d(tmp_path))
+    assert [(r.sample_id, r.sequence, r.frame, r.label) for r in records] == [
+        ("F001/T1/0000", "F001/T1", 0, "happiness"),
+        ("F001/T1/0001", "F001/T1", 1, "happiness"),
+        ("F001/T1/0002", "F001/T1", 2, "happiness"),
+        ("F001/T8/0000", "F001/T8", 0, "disgust"),
+        ("F001/T8/0001", "F001/T8", 1, "disgust"),
+        ("M002/T4/009", "M002/T4", 9, "embarrassment"),
+        ("M002/T4/010", "M002/T4", 10, "embarrassment"),
+    ]
+    # Model frame 0 is AU frame 1.
+    assert values_of(records[0]) == {"AU1": 0, "AU12": 1, "AU12_intensity": 3}
+    assert values_of(records[1]) == {"AU12": 0}
+    assert values_of(records[2]) == {"AU12_intensity": 5}
+    assert [r.aus for r in records[3:]] == [()] * 4
+    assert records[0].source == f"{SEQUENCES}/F001/T1/0000.obj"
+    assert records[0].texture == f"{SEQUENCES}/F001/T1/0000.jpg"
+    assert records[0].landmarks == "3DFeatures/F001/T1/0000.tbnd"
+    assert (READER.frames_per_second, READER.stabilised) == (25, True)
+    assert len(READER.au_names) == 32 and len(set(READER.au_names)) == 32
+    assert set(BP4D_TASKS.values()) == set(READER.class_names)
+
+
+@pytest.mark.parametrize("signs", [(1, 1, -1), (-1, 1, 1), (1, -1, 1), (1, 1, 1), (-1, -1, -1)])
+def test_landmarks_lie_on_the_scan_whatever_their_axes(tmp_path: Path, signs: tuple[int, int, int]) -> None:
+    records = READER.find(make_bp4d(tmp_path, signs))
+    words = " ".join(f"{'+' if sign > 0 else '-'}{axis}" for sign, axis in zip(signs, "xyz", strict=True))
+    assert {r.options for r in records} == {(("landmark_axes", words),)}
+    mesh = READER.read(tmp_path, records[-1])
+    assert mesh.texture is not None and mesh.landmarks_mm is not None
+    expected = landmark_points().astype(np.float32)
+    expected[7] = np.nan  # (0, 0, 0) is untrackable
+    np.testing.assert_allclose(mesh.landmarks_mm, expected, atol=1e-3)
+    assert READER.summarise is not None
+    assert f"landmarks lie on the scans with their axes as {words} (found by trying)" in READER.summarise(
+        tmp_path, records
+    )
+
+
+def test_landmarks_that_fit_nowhere_are_left_out(tmp_path: Path) -> None:
+    root = make_bp4d(tmp_path)
+    for path in (root / "3DFeatures").rglob("*.tbnd"):
+        write_tbnd(path, shift_mm=300)
+    records = READER.find(root)
+    assert {(r.landmarks, r.options) for r in records} == {("", ())}
+    assert READER.read(root, records[0]).landmarks_mm is None
+    assert READER.summarise is not None
+    assert any("no scan lies on its landmarks" in line for line in READER.summarise(root, records))
+
+
+def test_one_frame_whose_landmarks_have_strayed(tmp_path: Path) -> None:
+    """Its axes are known from others: it is checked all the same."""
+    root = make_bp4d(tmp_path)
+    write_tbnd(root / "3DFeatures/F001/T1/0001.tbnd", shift_mm=40)
+    records = READER.find(root)
+    landmarks = [READER.read(root, record).landmarks_mm for record in records[:2]]
+    assert landmarks[0] is not None and np.isfinite(landmarks[0]).any()
+    assert landmarks[1] is not None and np.isnan(landmarks[1]).all()
+
+
+def test_a_broken_first_frame_does_not_end_the_search_for_axes(tmp_path: Path) -> None:
+    root = make_bp4d(tmp_path)
+    (root / SEQUENCES / "F001/T1/0000.obj").write_text("v 1 2\n")
+    records = READER.find(root)
+    assert records[0].options == (("landmark_axes", "+x +y -z"),)
+    with pytest.raises(ScanError, match=r"0000\.obj"):
+        READER.read(root, records[0])
+
+
+@pytest.mark.parametrize("root", ["data", "data/Sequences(2D+3D)", "."])
+def test_the_root_may_be_the_frames_folder_or_above(tmp_path: Path, root: str) -> None:
+    make_bp4d(tmp_path / "data")
+    records = READER.find(tmp_path / root)
+    assert len(records) == 7
+    assert all((tmp_path / root / r.landmarks).is_file() and r.landmarks for r in records)
+    assert values_of(records[0])["AU12"] == 1
+    assert READER.read(tmp_path / root, records[0]).landmarks_mm is not None
+
+
+def test_numbers_match_however_they_are_padded(tmp_path: Path) -> None:
+    write_frame(tmp_path / "f001" / "t1", "0007")
+    write_tbnd(tmp_path / "3DFeatures" / "f001" / "T1" / "007.tbnd")
+    write_occurrence(tmp_path / "AU OCC" / "F001_T01.csv", {8: {6: 1}})
+    folder = tmp_path / "AU_INT" / "AU06"  # a folder a unit
+    folder.mkdir(parents=True)
+    (folder / "F001_T1_AU06.csv").write_text("8,2\n")
+    (record,) = READER.find(tmp_path)
+    assert (record.subject, record.task, record.landmarks) == ("F001", "T1", "3DFeatures/f001/T1/007.tbnd")
+    assert values_of(record) == {"AU6": 1, "AU6_intensity": 2}
+
+
+def test_without_a_picture_of_its_name_the_material_counts(tmp_path: Path) -> None:
+    write_frame(tmp_path / "F001" / "T1", "0000")
+    folder = tmp_path / "F001" / "T1"
+    (folder / "0000.jpg").rename(folder / "skin.jpg")
+    (folder / "0000.mtl").write_text("newmtl face\nmap_Kd skin.jpg\n")
+    (record,) = READER.find(tmp_path)
+    assert record.texture == ""
+    assert READER.read(tmp_path, record).texture is not None
+    assert {path.name for path in READER.source_files(tmp_path, record)} == {"0000.obj", "0000.mtl", "skin.jpg"}
+
+
+def test_what_a_partial_copy_lacks_is_summarised(tmp_path: Path) -> None:
+    root = make_bp4d(tmp_path)
+    (root / "3DFeatures/F001/T1/0002.tbnd").unlink()
+    for path in (root / "3DFeatures/F001/T8").iterdir():
+        path.unlink()
+    (root / SEQUENCES / "F001/T1/0001.obj").unlink()
+    (root / "AUCoding/AU_INT/F001_T1_AU12.csv").write_text("1,8\n")
+    write_occurrence(root / "AUCoding/AU_OCC/M002_T4.csv", {500: {12: 1}})
+    records = READER.find(root)
+    assert values_of(records[0]) == {"AU1": 0, "AU12": 1}  # a file that cannot be read counts as missing
+    assert READER.summarise is not None
+    assert READER.summarise(root, records) == [
+        "a part of the data set: 2 of 41 subjects, 3 of 328 sequences, 6 of 368,036 scans",
+        "1 sequences with frames left out: F001/T1",
+        "1 sequences without landmarks (3DFeatures): F001/T8",
+        "1 frames without landmarks (3DFeatures): F001/T1/0002",
+        "landmarks lie on the scans with their axes as +x +y -z (found by trying)",
+        "1 sequences without action units: F001/T8",
+        "1 sequences whose action units are of other frames: M002/T4",
+        f"{root}/AUCoding/AU_INT/F001_T1_AU12.csv: the value 8, expected 0 to 5 or 9 (unknown); copy it again or remove it",
+    ]
+
+
+def test_wrong_roots(tmp_path: Path) -> None:
+    with pytest.raises(FacetError, match="no such folder"):
+        READER.find(tmp_path / "none")
+    with pytest.raises(FacetError, match=r"looked for Sequences\(2D\+3D\)/F001/T1/0000\.obj"):
+        READER.find(tmp_path)
+    (tmp_path / "F001" / "T1").mkdir(parents=True)
+    with pytest.raises(FacetError, match=r"looked for .*found F001/"):
+        READER.find(tmp_path)
+    for part in ("a", "b"):
+        write_frame(tmp_path / part / "F001" / "T1", "0000")
+    with pytest.raises(FacetError, match=r"several folders \(a, b\)"):
+        READER.find(tmp_path)

@@ -1,0 +1,90 @@
+"""What partial copies lack, in lines for the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from scan_folders import write_scan_folder
+from test_datasets import make_bu3dfe, make_bu4dfe
+
+from preprocess.datasets import DATASETS
+from preprocess.datasets.completeness import describe_counts, describe_gaps, describe_lacking, name_some
+from preprocess.scan import ScanRecord
+
+
+def frames(sequence: str, numbers: list[int], texture: str = "a.jpg") -> list[ScanRecord]:
+    return [
+        ScanRecord(f"{sequence}/{n}", sequence[:2], f"{sequence}/{n}.obj", sequence=sequence, frame=n, texture=texture)
+        for n in numbers
+    ]
+
+
+def summarise(name: str, root: Path) -> list[str]:
+    reader = DATASETS[name]
+    assert reader.summarise is not None
+    return reader.summarise(root, reader.find(root))
+
+
+def test_nothing_is_said_of_a_whole_copy() -> None:
+    records = frames("s1/a", [1, 2, 3]) + frames("s2/a", [5])
+    assert describe_counts(records, subjects=2, scans=4, sequences=2) == []
+    assert describe_counts(records, subjects=1) == []  # more than the data set is said to have
+    assert describe_lacking(records, "pictures", lambda record: not record.texture) == []
+    assert describe_gaps(records) == []
+
+
+def test_whole_sequences_are_named_as_such() -> None:
+    records = frames("s1/a", [1, 2], "") + frames("s1/b", [1]) + frames("s2/a", [1, 3], "") + frames("s2/a", [2])
+    assert describe_counts(records, subjects=3, scans=6, sequences=10) == [
+        "a part of the data set: 2 of 3 subjects, 3 of 10 sequences"
+    ]
+    assert describe_lacking(records, "pictures", lambda record: not record.texture, unit="frames") == [
+        "1 sequences without pictures: s1/a",
+        "2 frames without pictures: s2/a/1, s2/a/3",
+    ]
+    assert describe_lacking(records[:2], "pictures", lambda record: not record.texture) == ["no pictures found"]
+    assert describe_gaps(records[:4] + records[5:]) == []
+    assert describe_gaps([record for record in records if record.frame != 2]) == [
+        "1 sequences with frames left out: s2/a"
+    ]
+
+
+def test_of_many_names_the_first_few() -> None:
+    assert name_some([str(i) for i in range(2000)]) == "0, 1, 2, 3, 4, 5 and 1,994 more"
+
+
+def test_bu3dfe(tmp_path: Path) -> None:
+    root = make_bu3dfe(tmp_path)
+    (root / "M0002" / "M0002_AN01WH_F3D.wrl").unlink()
+    (root / "F0001" / "F0001_AN01WH_F3D.bmp").unlink()
+    assert summarise("bu3dfe", root) == [
+        "a part of the data set: 2 of 100 subjects, 8 of 2,500 scans",
+        "1 scans without pictures (_F3D.bmp): F0001_AN01WH",
+        "1 scans without landmarks (_F3D.bnd): M0002_AN01WH",
+        "1 raw scans stand in for cropped faces (_F3D.wrl) that are not there",
+    ]
+
+
+def test_bu4dfe(tmp_path: Path) -> None:
+    root = make_bu4dfe(tmp_path)
+    (root / "F001" / "Happy" / "001.wrl").unlink()
+    assert summarise("bu4dfe", root) == [
+        "a part of the data set: 2 of 101 subjects, 3 of 606 sequences",
+        "1 sequences with frames left out: F001/Happy",
+        "1 sequences without pictures: M002/Surprise",
+        "no landmarks (BU4DFE_BND) found",
+    ]
+
+
+@pytest.mark.parametrize("named", ["", "manifest.csv"])
+def test_folder(tmp_path: Path, named: str) -> None:
+    write_scan_folder(tmp_path, 3)
+    assert summarise("folder", tmp_path / named) == []
+    (tmp_path / "scan001.obj").unlink()
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("scan002.obj,S02,anger", "scan002.obj,S02,"))
+    assert summarise("folder", tmp_path / named) == [
+        "1 scans without their mesh file: scan001",
+        "1 scans without labels: scan002",
+    ]
