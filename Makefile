@@ -1,5 +1,4 @@
-# make help lists the targets. Python 3.11 or later; everything goes into .venv/.
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+# make help lists the targets. Python 3.11 or later (make setup PYTHON=… chooses one); everything goes into .venv/.
 BIN := .venv/bin
 DEMO := data_cache/demo
 
@@ -11,14 +10,14 @@ help: ## list the targets
 setup: .venv/.ready ## make .venv and install what both stages need (once)
 
 .venv/.ready: requirements.txt requirements-dev.txt .ci/setup
-	@.ci/setup "$(PYTHON)" requirements-dev.txt
+	@.ci/setup requirements-dev.txt $(PYTHON)
 
 demo: setup ## synthetic scans -> cache -> trained model, tested on unseen subjects (about 4 minutes)
 	$(BIN)/python -m preprocess synth bu3dfe --out $(DEMO)/scans --subjects 30
 	$(BIN)/python -m preprocess build bu3dfe --root $(DEMO)/scans --cache $(DEMO)/cache --size 96
 	$(BIN)/python -m preprocess prompts --cache $(DEMO)/cache --model facet-tiny --pretrained none
 	$(BIN)/python -m preprocess inspect $(DEMO)/cache --sheet $(DEMO)/contact-sheet.png
-	$(BIN)/python -m train fit --cache $(DEMO)/cache --out $(DEMO)/run --folds 5 --fold 0
+	$(BIN)/python -m train fit --cache $(DEMO)/cache --out $(DEMO)/run --folds 5 --fold 0 --modalities normal --epochs 8 --batch-size 8
 
 clean-demo: ## remove what the demo wrote, to run it again from the start
 	rm -rf $(DEMO)
