@@ -89,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="sequences: hold forehead and nose bridge still in every frame (default: for bp4d and 4dme, where heads move)",
     )
+    build.add_argument(
+        "--pattern", metavar="TEXT", help="4dme: where frames lie, e.g. Meshes/{subject}/{clip}/*_{frame}.obj"
+    )
     build.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
     build.add_argument("--strict", action="store_true", help="stop at the first scan that fails")
     build.add_argument(
@@ -182,9 +185,14 @@ def _build(arguments: argparse.Namespace) -> int:
     from preprocess.build import build_cache
     from preprocess.cameras import parse_views
     from preprocess.datasets import DATASETS
+    from preprocess.datasets.fourdme import with_pattern
     from shared.cache import FAILURES_CSV
 
     dataset = DATASETS[arguments.name]
+    if arguments.pattern is not None:
+        if arguments.name != "4dme":
+            raise FacetError("--pattern: is for 4dme, whose frames' names are not publicly known")
+        dataset = with_pattern(arguments.pattern)
     settings = RenderSettings(
         views=parse_views(arguments.views),
         size_px=arguments.size,

@@ -95,6 +95,8 @@ def build_cache(
     scans = dataset.find(root)
     if not scans:
         raise FacetError(f"{root}: no scans of {dataset.title} found; check --root")
+    for line in dataset.summarise(root, scans) if dataset.summarise is not None else ():
+        print(line)  # what a partial copy lacks is said, not refused
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _lock(cache):
         info = _start_info(dataset, root, scans, cache, settings, store, overwrite)

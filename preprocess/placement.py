@@ -150,9 +150,10 @@ class Placer:
         try:
             mesh = self.read(scan)
             try:
-                return register(reference.patch, mesh, reference.pose)
-            except ScanError:  # the head has moved far: start from where the face is in this frame
+                # From where the face is in this frame: a head that has moved far would slide to a wrong fit from elsewhere.
                 return register(reference.patch, mesh, self._align(scan, mesh)[0])
+            except ScanError:
+                return register(reference.patch, mesh, reference.pose)
         except ScanError as error:
             return error
 

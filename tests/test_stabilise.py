@@ -168,3 +168,20 @@ def test_the_landmarks_of_the_first_frame_place_the_sequence() -> None:
         placed = placer.place(record, placer.read(record))
         assert placed.how == how == "landmarks"
         assert placed.scan_to_face == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_head_that_turns_far_does_not_slip() -> None:
+    """From the first frame's pose the registration would slide along the forehead; each frame starts from its own face."""
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("yxz", [28, 10, -12], degrees=True).as_matrix()
+    turn[:3, 3] = [25, -10, 8]
+
+    def read(root: object, record: ScanRecord) -> Mesh:
+        return move_mesh(make_face(seed=record.frame or 0), turn if record.frame else np.eye(4))
+
+    dataset = dataclasses.replace(moving_head(None), read=read)
+    records = RECORDS[:3]
+    placer = Placer(dataset, None, SETTINGS, records)  # type: ignore[arg-type]
+    first = placer.place(records[0], placer.read(records[0])).scan_to_face
+    last = placer.place(records[2], placer.read(records[2])).scan_to_face
+    assert last @ turn == pytest.approx(first, abs=0.3)
