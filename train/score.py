@@ -57,7 +57,7 @@ def score_items(model: Facet, cache: Cache, items: Sequence[Item], preparer: Pre
     recipe = config.recipe
     batches = [items[i : i + recipe.batch_size] for i in range(0, len(items), recipe.batch_size)]
     probabilities, faces, alphas, counts = [], [], [], []
-    with tqdm(total=len(items), desc="score", unit="sample", dynamic_ncols=True, leave=False) as bar:
+    with tqdm(total=len(items), desc="score", unit="sample", dynamic_ncols=True, leave=False, disable=None) as bar:
         for raw in stream_batches(cache, batches, preparer.modalities, recipe.frames):
             output = model(preparer.prepare(raw))
             probabilities.append(output.logits.softmax(1).cpu())
