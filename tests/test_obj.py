@@ -156,7 +156,7 @@ def test_real_scan_agrees_with_open3d() -> None:
     assert (len(mesh.vertices_mm), len(mesh.triangles)) == (6393, 12228)
     assert mesh.texture is not None
     assert mesh.texture.shape == (1600, 2400, 3)
-    other = open3d.io.read_triangle_mesh(str(path))
+    other = open3d.io.read_triangle_mesh(str(path))  # type: ignore[arg-type]
     corners = np.asarray(other.vertices)[np.asarray(other.triangles)]
     np.testing.assert_allclose(mesh.vertices_mm[mesh.triangles], corners, atol=1e-4)
     assert mesh.uv is not None

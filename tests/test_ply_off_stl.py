@@ -84,7 +84,7 @@ def test_what_open3d_writes_reads_back(tmp_path: Path, name: str) -> None:
         written.vertex_colors = open3d.utility.Vector3dVector(np.tile([1, 0.5, 0], (len(vertices), 1)))
     else:
         written.compute_triangle_normals()
-    open3d.io.write_triangle_mesh(str(tmp_path / name), written, write_ascii=name == "ascii.ply")
+    open3d.io.write_triangle_mesh(str(tmp_path / name), written, write_ascii=name == "ascii.ply")  # type: ignore[arg-type]
     mesh = read_surface(tmp_path / name)
     assert len(mesh.vertices_mm) == len(vertices)  # an STL's corners are joined again
     np.testing.assert_allclose(mesh.vertices_mm[mesh.triangles], vertices[triangles], atol=1e-3)

@@ -53,7 +53,7 @@ def _load(data: bytes, suffix: str) -> Mesh:
         copy = Path(folder) / f"scan{suffix}"
         copy.write_bytes(data)
         with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
-            loaded = open3d.io.read_triangle_mesh(str(copy), enable_post_processing=False)
+            loaded = open3d.io.read_triangle_mesh(str(copy), enable_post_processing=False)  # type: ignore[arg-type]
     vertices = to_float32(np.asarray(loaded.vertices).reshape(-1, 3))
     triangles = np.asarray(loaded.triangles).reshape(-1, 3).astype(np.int64)
     if not len(triangles):

@@ -14,7 +14,14 @@ from preprocess.synth.action_units import Activation, draw_activation, draw_mixt
 from preprocess.synth.bnt import LANDMARKS, encode_bnt, encode_lm2, encode_lm3, landmark_vertices
 from preprocess.synth.head import Person
 from preprocess.synth.movement import turn_head
-from preprocess.synth.population import COMPLETE, SCANNER_NOISE_MM, draw_person, pose_randomly, write_population
+from preprocess.synth.population import (
+    SCANNER_NOISE_MM,
+    draw_person,
+    is_complete,
+    mark_complete,
+    pose_randomly,
+    write_population,
+)
 from preprocess.synth.range_scan import scan_from_front
 from shared.errors import FacetError
 
@@ -71,7 +78,7 @@ def write_bosphorus(
 def _write_subject(out: Path, number: int, seed: int) -> int:
     name = f"bs{number:03d}"
     folder = out / FOLDER / name
-    if (folder / COMPLETE).is_file():
+    if is_complete(folder):
         return len(list(folder.glob("*.bnt")))
     identity, rng = draw_person(seed, number, female=number % 2 == 0)
     person = Person(identity)
@@ -87,7 +94,7 @@ def _write_subject(out: Path, number: int, seed: int) -> int:
         image_number = 1 if number % 4 == 1 and shot.code == "UFAU_4" else 0
         _write_scan(folder, f"{name}_{shot.code}", image_number, mesh, hand, "\r\n" if place % 2 else "\n")
     # Files are written plainly, without waiting for the disk: an interrupted subject is written again.
-    (folder / COMPLETE).touch()
+    mark_complete(folder)
     return len(shots)
 
 

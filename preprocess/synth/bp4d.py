@@ -13,7 +13,14 @@ from preprocess.synth.bu4dfe import expression_course
 from preprocess.synth.head import Person
 from preprocess.synth.movement import draw_slow_path, turn_head
 from preprocess.synth.obj import write_textured_obj
-from preprocess.synth.population import COMPLETE, SCANNER_NOISE_MM, draw_person, pose_randomly, write_population
+from preprocess.synth.population import (
+    SCANNER_NOISE_MM,
+    draw_person,
+    is_complete,
+    mark_complete,
+    pose_randomly,
+    write_population,
+)
 from preprocess.synth.skin import grid_uv
 from shared.errors import FacetError
 
@@ -84,7 +91,7 @@ def write_bp4d(
 
 
 def _write_subject(out: Path, name: str, number: int, seed: int, num_frames: int) -> int:
-    if (out / SEQUENCES / name / COMPLETE).is_file():
+    if is_complete(out / SEQUENCES / name):
         return len(TASKS) * num_frames
     identity, rng = draw_person(seed, number, female=name.startswith("F"))
     person = Person(identity)
@@ -108,7 +115,7 @@ def _write_subject(out: Path, name: str, number: int, seed: int, num_frames: int
                 (folders[1] / f"{stem}.tbnd").write_bytes(tbnd)
         _write_codes(out, f"{name}_{task}", recording, rng)
     # Files are written plainly, without waiting for the disk: an interrupted subject is written again.
-    (out / SEQUENCES / name / COMPLETE).touch()
+    mark_complete(out / SEQUENCES / name)
     return len(TASKS) * num_frames
 
 

@@ -11,7 +11,14 @@ from PIL import Image
 from preprocess.synth.action_units import INTENSITY_STRENGTH, draw_activation
 from preprocess.synth.head import Person
 from preprocess.synth.landmarks import landmark_vertices
-from preprocess.synth.population import COMPLETE, SCANNER_NOISE_MM, draw_person, pose_randomly, write_population
+from preprocess.synth.population import (
+    SCANNER_NOISE_MM,
+    draw_person,
+    is_complete,
+    mark_complete,
+    pose_randomly,
+    write_population,
+)
 from preprocess.synth.skin import grid_uv
 from preprocess.synth.wrl import encode_bnd, encode_bu3dfe_wrl
 from shared.errors import FacetError
@@ -52,7 +59,7 @@ def _write_subject(out: Path, name: str, number: int, seed: int) -> int:
     shown = [
         (code, level) for code, word in BU3DFE_CODES.items() for level in ((0,) if word == "neutral" else range(1, 5))
     ]
-    if (folder / COMPLETE).is_file():
+    if is_complete(folder):
         return len(shown)
     identity, rng = draw_person(seed, number, female=name.startswith("F"))
     person = Person(identity)
@@ -68,7 +75,7 @@ def _write_subject(out: Path, name: str, number: int, seed: int) -> int:
         (folder / f"{stem}_F3D.bnd").write_bytes(encode_bnd(landmark_vertices(), mesh.landmarks_mm))
         (folder / f"{stem}_F3D.wrl").write_bytes(encode_bu3dfe_wrl(mesh, mesh.triangles, grid_uv(), f"{stem}_F3D.bmp"))
     # Files are written plainly, without waiting for the disk: an interrupted subject is written again.
-    (folder / COMPLETE).touch()
+    mark_complete(folder)
     return len(shown)
 
 

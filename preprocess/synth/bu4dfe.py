@@ -13,7 +13,14 @@ from preprocess.mesh import Mesh
 from preprocess.synth.action_units import Activation, draw_activation
 from preprocess.synth.head import Person
 from preprocess.synth.landmarks import landmark_vertices
-from preprocess.synth.population import COMPLETE, SCANNER_NOISE_MM, draw_person, pose_randomly, write_population
+from preprocess.synth.population import (
+    SCANNER_NOISE_MM,
+    draw_person,
+    is_complete,
+    mark_complete,
+    pose_randomly,
+    write_population,
+)
 from preprocess.synth.skin import grid_uv
 from preprocess.synth.wrl import encode_bnd, encode_bu4dfe_wrl
 from shared.errors import FacetError
@@ -67,7 +74,7 @@ def expression_course(num_frames: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _write_subject(out: Path, name: str, number: int, seed: int, num_frames: int) -> int:
-    if (out / name / COMPLETE).is_file():
+    if is_complete(out / name):
         return len(BU4DFE_FOLDERS) * num_frames
     identity, rng = draw_person(seed, number, female=name.startswith("F"))
     person = Person(identity)
@@ -93,7 +100,7 @@ def _write_subject(out: Path, name: str, number: int, seed: int, num_frames: int
             bnd = encode_bnd(landmark_vertices(), mesh.landmarks_mm, separator=" ")
             (landmarks / f"{frame:03d}.bnd").write_bytes(bnd)
     # Files are written plainly, without waiting for the disk: an interrupted subject is written again.
-    (out / name / COMPLETE).touch()
+    mark_complete(out / name)
     return len(BU4DFE_FOLDERS) * num_frames
 
 

@@ -13,7 +13,14 @@ from preprocess.synth.head import Person
 from preprocess.synth.label_sheet import encode_sheet
 from preprocess.synth.movement import draw_slow_path, turn_head
 from preprocess.synth.obj import encode_jpeg, write_textured_obj
-from preprocess.synth.population import COMPLETE, SCANNER_NOISE_MM, draw_person, pose_randomly, write_population
+from preprocess.synth.population import (
+    SCANNER_NOISE_MM,
+    draw_person,
+    is_complete,
+    mark_complete,
+    pose_randomly,
+    write_population,
+)
 from preprocess.synth.sheet import grid_sheet, smoothstep
 from preprocess.synth.skin import grid_uv
 from preprocess.synth.wrl import encode_bu4dfe_wrl
@@ -135,8 +142,8 @@ def _activate(units: str, largest_mm: float) -> Activation:
 
 def _write_subject(out: Path, number: int, seed: int, num_frames: int) -> int:
     clips = draw_clips(number, seed, num_frames)
-    marker = out / clips[0].subject / COMPLETE
-    if marker.is_file():
+    home = out / clips[0].subject
+    if is_complete(home):
         return len(clips) * num_frames
     identity, rng = draw_person(seed, number, female=number % 2 == 0)
     person = Person(identity)
@@ -160,5 +167,5 @@ def _write_subject(out: Path, number: int, seed: int, num_frames: int) -> int:
                 (folder / f"{stem}.wrl").write_bytes(wrl)
                 (folder / f"{stem}.jpg").write_bytes(encode_jpeg(mesh.texture))
     # Files are written plainly, without waiting for the disk: an interrupted subject is written again.
-    marker.touch()
+    mark_complete(home)
     return len(clips) * num_frames

@@ -19,7 +19,7 @@ from preprocess.synth.identity import Identity, draw_identity
 from shared.errors import FacetError
 from shared.storage import write_file
 
-COMPLETE = ".complete"  # in a subject's folder: all its files are there
+COMPLETE = ".complete"  # in a subject's folder: how many files it holds, written after the last of them
 # Bumped when equal parameters would give other files.
 REVISION = 1
 SCANNER_NOISE_MM = 0.05
@@ -48,6 +48,22 @@ def pose_randomly(mesh: Mesh, rng: np.random.Generator, *, degrees: float, shift
 
     landmarks = None if mesh.landmarks_mm is None else move(mesh.landmarks_mm)
     return Mesh(move(mesh.vertices_mm), mesh.triangles, mesh.uv, mesh.texture, landmarks_mm=landmarks)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a subject's folder holds as many files as were written; one that lost some is written again."""
+    try:
+        return int((folder / COMPLETE).read_text()) == _count_files(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def mark_complete(folder: Path) -> None:
+    (folder / COMPLETE).write_text(f"{_count_files(folder)}\n")
+
+
+def _count_files(folder: Path) -> int:
+    return sum(path.is_file() and path.name != COMPLETE for path in folder.rglob("*"))
 
 
 def write_population(
