@@ -60,6 +60,15 @@ def align(
         ScanError: not of a face's size, landmarks that are no face's or not on the surface, no face found.
     """
     scan_to_face, how = find_scan_to_face(mesh, landmark_groups=landmark_groups, up=up, facing=facing)
+    return place_mesh(mesh, scan_to_face, how, crop_radius_mm)
+
+
+def place_mesh(mesh: Mesh, scan_to_face: np.ndarray, how: str, crop_radius_mm: float) -> Alignment:
+    """Moves a scan by a pose that is known, f64 (4, 4), and cuts off what lies beyond the face.
+
+    Raises:
+        ScanError: nothing lies within crop_radius_mm of the tip of the nose.
+    """
     return Alignment(crop_mesh(move_mesh(mesh, scan_to_face), crop_radius_mm), scan_to_face.astype(np.float32), how)
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.align import Alignment, find_scan_to_face, move_mesh
-from preprocess.crop import crop_mesh
+from preprocess.align import Alignment, find_scan_to_face, place_mesh
 from preprocess.mesh import Mesh
 from preprocess.scan import DatasetReader, ScanRecord
 from preprocess.stabilise import HALF_WIDTH, RigidPatch, find_rigid_patch, register, smooth_pose
@@ -81,8 +80,7 @@ class Placer:
             reference = self._reference(scan.sequence)
             how = reference.how
             pose = self._smoothed(scan, reference) if self._settings.stabilised else reference.pose
-        placed = crop_mesh(move_mesh(mesh, pose), self._settings.crop_radius_mm)
-        return Alignment(placed, pose.astype(np.float32), how)
+        return place_mesh(mesh, pose, how, self._settings.crop_radius_mm)
 
     def _read_or_error(self, scan: ScanRecord) -> Mesh | ScanError:
         try:
@@ -114,7 +112,7 @@ class Placer:
             try:
                 mesh = self.read(scan)
                 pose, how = self._align(scan, mesh)
-                placed = crop_mesh(move_mesh(mesh, pose), self._settings.crop_radius_mm)
+                placed = place_mesh(mesh, pose, how, self._settings.crop_radius_mm).mesh
                 return _Reference(pose, how, find_rigid_patch(placed) if self._settings.stabilised else None)
             except ScanError as error:
                 last = error

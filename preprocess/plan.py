@@ -12,7 +12,7 @@ from pathlib import Path
 from preprocess.placement import frames_needed
 from preprocess.scan import DatasetReader, ScanRecord
 from preprocess.shards import ShardTask, hash_sources, shard_fingerprint, sources_untouched, stat_sources, write_stats
-from shared.cache import SAMPLES_CSV, num_shards, read_record, read_table, write_record
+from shared.cache import SAMPLES_CSV, read_record, read_table, write_record
 from shared.errors import CacheError, FacetError
 from shared.schema import SHARD_ROWS, CacheInfo, Sample, Sequence, ShardRecord
 from shared.storage import hash_file, shard_files
@@ -200,7 +200,3 @@ def gather_sequences(
             )
         )
     return sequences
-
-
-def count_shards(plan: Plan) -> int:
-    return num_shards(len(plan.samples))
