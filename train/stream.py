@@ -26,6 +26,8 @@ class Item:
     class_name: str  # empty: unlabelled
     rows: tuple[int, ...]  # valid rows of the cache, in time order; one for a scan
     place: int  # among the items of the cache: what augmentation is drawn from
+    intensity: str = ""  # the data set's own words, empty where it has none: 01…04
+    task: str = ""  # T1…T8
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,31 @@ def find_items(cache: Cache, modalities: Sequence[str]) -> list[Item]:
     for sequence in cache.sequences:
         rows = sorted(frames.get(sequence.sequence, []), key=lambda row: cache.samples[row].frame or 0)
         if rows:
-            items.append(Item(sequence.sequence, sequence.subject, sequence.label, tuple(rows), len(items)))
+            first = cache.samples[rows[0]]
+            items.append(
+                Item(
+                    sequence.sequence,
+                    sequence.subject,
+                    sequence.label,
+                    tuple(rows),
+                    len(items),
+                    first.intensity,
+                    first.task,
+                )
+            )
     for row, sample in enumerate(cache.samples):
         if not sample.sequence and usable(row):
-            items.append(Item(sample.sample_id, sample.subject, sample.label, (row,), len(items)))
+            items.append(
+                Item(
+                    sample.sample_id,
+                    sample.subject,
+                    sample.label,
+                    (row,),
+                    len(items),
+                    sample.intensity,
+                    sample.task,
+                )
+            )
     return items
 
 
