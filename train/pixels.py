@@ -13,6 +13,8 @@ from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
 
 # Depth that is kept, mm before (+) and behind (−) the nose tip: the crop sphere's ears to a nose turned toward the viewer.
 DEPTH_FAR_MM, DEPTH_NEAR_MM = -110.0, 20.0
+# In a dynamic image depth is a change; mm that are kept to either side: what faces do, short of an opening mouth.
+DEPTH_CHANGE_MM = 5.0
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
@@ -41,12 +43,17 @@ def mirror(pixels: Tensor, modality: str) -> Tensor:
     return pixels
 
 
-def to_unit(pixels: Tensor, modality: str) -> Tensor:
-    """Integers → f32 (…, 3, H, W) in 0…1; 0 where there is no surface. Depth: far is 0, near is 1, the same in 3 channels."""
+def to_unit(pixels: Tensor, modality: str, *, dynamic: bool = False) -> Tensor:
+    """Integers → f32 (…, 3, H, W) in 0…1; 0 where there is no surface. Depth: far is 0, near is 1, the same in 3 channels.
+
+    Args:
+        dynamic: depth is a change, as in a cache of dynamic images: 0 is 5 mm backward and more, 0.5 no change, 1 forward.
+    """
     if modality != "depth":
         return pixels.movedim(-1, -3).float() / 255
     z_mm = (pixels.float() - DEPTH_ZERO) * DEPTH_STEP_MM
-    near = ((z_mm - DEPTH_FAR_MM) / (DEPTH_NEAR_MM - DEPTH_FAR_MM)).clamp(0, 1) * (pixels > 0)
+    far_mm, near_mm = (-DEPTH_CHANGE_MM, DEPTH_CHANGE_MM) if dynamic else (DEPTH_FAR_MM, DEPTH_NEAR_MM)
+    near = ((z_mm - far_mm) / (near_mm - far_mm)).clamp(0, 1) * (pixels > 0)
     return near.unsqueeze(-3).expand(*near.shape[:-2], 3, *near.shape[-2:])
 
 

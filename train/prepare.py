@@ -23,6 +23,7 @@ class Preparer:
     views: tuple[View, ...]
     tower: TowerConfig
     device: torch.device
+    dynamic: bool = False  # the cache holds dynamic images: its depth is a change
 
     @torch.no_grad()
     def prepare(self, raw: RawBatch, changes: list[Change] | None = None) -> Batch:
@@ -41,7 +42,7 @@ class Preparer:
             if flipped is not None:
                 shape = (-1, *[1] * (pixels.ndim - 1))
                 pixels = torch.where(flipped.view(shape), mirror(pixels, modality), pixels)
-            stacked.append(resize(to_unit(pixels, modality), self.tower.image_size))
+            stacked.append(resize(to_unit(pixels, modality, dynamic=self.dynamic), self.tower.image_size))
         images = torch.stack(stacked, dim=2)  # (B, T, M, V, 3, S, S)
         if changes is not None:
             texture = self.modalities.index("texture") if "texture" in self.modalities else None
