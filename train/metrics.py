@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -35,17 +37,26 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, num_classes: int) 
 def compute_metrics(true: np.ndarray, predicted: np.ndarray, num_classes: int) -> Metrics:
     """All scores from class indices i64 (n,), n ≥ 1. Zero where a ratio has no denominator, as scikit-learn does."""
     assert true.shape == predicted.shape and len(true) > 0
-    counts = confusion_matrix(true, predicted, num_classes)
+    return pool_confusions([confusion_matrix(true, predicted, num_classes)])
+
+
+def pool_confusions(confusions: Sequence[npt.ArrayLike]) -> Metrics:
+    """All scores of several tests taken as one: of the sum of their confusion matrices, each counts (C, C), not all zero.
+
+    uar and macro_f1 of folds pooled so are UAR and UF1 as See et al. 2019 define them ("MEGC 2019 – the second facial
+    micro-expressions grand challenge"), where most folds lack some class.
+    """
+    counts = np.sum([np.asarray(confusion, np.int64) for confusion in confusions], axis=0)
+    assert counts.ndim == 2 and counts.shape[0] == counts.shape[1] and counts.sum() > 0
     hits, support, named = counts.diagonal(), counts.sum(1), counts.sum(0)
     recall = hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(support + named, 1)
     num = int(counts.sum())
-    accuracy = float(hits.sum() / num)
     return Metrics(
         num_samples=num,
-        accuracy=accuracy,
+        accuracy=float(hits.sum() / num),
         accuracy_95=wilson_interval(int(hits.sum()), num),
-        chance=1 / num_classes,
+        chance=1 / len(counts),
         majority=float(support.max() / num),
         uar=float(recall[support > 0].mean()),
         macro_f1=float(f1.mean()),
@@ -55,7 +66,7 @@ def compute_metrics(true: np.ndarray, predicted: np.ndarray, num_classes: int) -
     )
 
 
-def wilson_interval(num_hits: int, num: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(num_hits: float, num: float, z: float = 1.959964) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927, "Probable inference, the law of succession")."""
     p, square = num_hits / num, z * z / num
     centre = (p + square / 2) / (1 + square)
