@@ -1,118 +1,291 @@
-"""Who trains and who is tested: splits in which no subject stands on both sides."""
+"""How the field evaluates: named protocols, as data. What a protocol does to a cache's items is in train/selection.py.
+
+Where a source could not be checked against the papers themselves the protocol says so.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-
-import numpy as np
+import difflib
+import textwrap
+from dataclasses import dataclass, replace
 
 from shared.errors import FacetError
-from shared.schema import canonical_json
-from shared.storage import first_line, write_file
+from shared.labels import BASIC_EXPRESSIONS, BP4D_EMOTIONS, FOURDME_EMOTIONS
+from train.folds import SPLIT_JSON, read_split, read_subject_list, split_by_fold, split_by_subjects, write_split  # noqa: F401
+from train.folds import Fold as Split  # noqa: F401
 
-SPLIT_JSON = "split.json"
+DEFAULT_PROTOCOL = "kfold"
+CROSS_PROTOCOL = "cross"  # the default where training and test come from two caches
+# How subjects are dealt.
+KFOLD, LOSO, CROSS = "kfold", "loso", "cross"
+_HIGHEST_TWO = ("03", "04")
 
 
 @dataclass(frozen=True)
-class Split:
-    """split.json: the subjects of each side, sorted."""
+class Protocol:
+    """Which samples count, what is told apart, and who trains and who is tested. () = whatever the data set has."""
 
-    train_subjects: tuple[str, ...]
-    test_subjects: tuple[str, ...]
+    name: str
+    title: str
+    source: str  # whom it follows, and how sure that is
+    datasets: tuple[str, ...] = ()  # what it is for; in a cross protocol: what it trains on
+    task: str = "classes"  # one of train.items.TASKS
+    classes: tuple[str, ...] = ()  # class names or action units; () = all of the data set's but neutral
+    intensities: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()  # recording tasks, such as BP4D's T1…T8
+    all_classes_needed: bool = False  # subjects that lack a class, at one of the intensities, are left out
+    scheme: str = KFOLD
+    num_folds: int = 10  # of a k-fold scheme; the user may choose another number, which is noted
+    num_drawn: int | None = None  # subjects drawn from all; None: all take part
+    num_rounds: int = 1
+    redraw: bool = False  # draw other subjects for each round; otherwise one draw serves all
+    test_datasets: tuple[str, ...] = ()  # cross: what is tested
+    test_tasks: tuple[str, ...] = ()  # cross: the recording tasks that are tested
+    num_subjects: int | None = None  # in the literature; None: differs or unknown
+    num_samples: int | None = None
 
-    def __post_init__(self) -> None:
-        if both := set(self.train_subjects) & set(self.test_subjects):
-            raise FacetError(f"subject {sorted(both)[0]} stands in both train and test; give disjoint subjects")
-        for name, subjects in (("train", self.train_subjects), ("test", self.test_subjects)):
-            if not subjects:
-                raise FacetError(f"no subject is left to {name} on; choose another --folds or --test-subjects")
+    @property
+    def is_repeated(self) -> bool:
+        return self.num_rounds > 1
 
 
-def subject_folds(subjects: Sequence[str], num_folds: int, seed: int) -> list[tuple[str, ...]]:
-    """Deals the subjects into folds: sorted, permuted by NumPy's PCG64 of `seed`, then every num_folds-th to a fold.
+_UNCONFIRMED = "general knowledge of the field, not checked against the papers"
+_MEGC = "UF1 and UAR as in MEGC 2019 (See et al. 2019)"
+_CLASSIC = Protocol(
+    "bu3dfe-p1",
+    "BU-3DFE, rule P1: 60 subjects chosen once, 10 folds (54 train, 6 test), 100 rounds, two highest intensities",
+    f"Gong et al. 2009, 'Automatic facial expression recognition on a single 3D face by exploring shape deformation', and "
+    f"those who compare with it; {_UNCONFIRMED}; which 60 subjects others drew is not published",
+    datasets=("bu3dfe",),
+    classes=BASIC_EXPRESSIONS,
+    intensities=_HIGHEST_TWO,
+    all_classes_needed=True,
+    num_drawn=60,
+    num_rounds=100,
+    num_subjects=100,
+)
+_SUBSET_1 = Protocol(
+    "bu3dfe-subset1",
+    "BU-3DFE, Subset I: the two highest intensities of the six expressions, 10 folds",
+    f"Li et al. 2017, 'Multimodal 2D+3D facial expression recognition with deep fusion CNN'; {_UNCONFIRMED}",
+    datasets=("bu3dfe",),
+    classes=BASIC_EXPRESSIONS,
+    intensities=_HIGHEST_TWO,
+    num_subjects=100,
+    num_samples=1200,
+)
+_BU4DFE_BP4D = Protocol(
+    "bu4dfe-bp4d",
+    "trained on BU-4DFE, tested on BP4D's happiness (T1) and disgust (T8), the decision among all six",
+    f"cross-data-set test of 4D expression papers; {_UNCONFIRMED}",
+    datasets=("bu4dfe",),
+    classes=BASIC_EXPRESSIONS,
+    scheme=CROSS,
+    test_datasets=("bp4d",),
+    test_tasks=("T1", "T8"),
+)
+_FOURDME = Protocol(
+    "4dme",
+    "4DME, leave one subject out: clips that show one emotion alone",
+    f"Li et al. 2022, '4DME'; {_MEGC}; one fold a subject is confirmed, the choice of clips is ours",
+    datasets=("4dme",),
+    classes=FOURDME_EMOTIONS,
+    scheme=LOSO,
+    num_subjects=24,
+)
 
-    The answer depends on the set of subjects and the seed alone, not on the order of rows; sizes differ by one at most.
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            DEFAULT_PROTOCOL,
+            "any data set: all labelled samples, folds without common subjects",
+            "common practice: subject-independent k-fold cross-validation",
+        ),
+        Protocol(
+            "loso",
+            "any data set: leave one subject out, a fold a subject",
+            "common practice: leave-one-subject-out cross-validation",
+            scheme=LOSO,
+        ),
+        _SUBSET_1,
+        replace(
+            _SUBSET_1,
+            name="bu3dfe-subset2",
+            title="BU-3DFE, Subset II: all four intensities of the six expressions, 10 folds",
+            intensities=("01", "02", "03", "04"),
+            num_samples=2400,
+        ),
+        _CLASSIC,
+        replace(
+            _CLASSIC,
+            name="bu3dfe-p2",
+            title="BU-3DFE, rule P2: as P1, but the 60 subjects drawn anew in each round",
+            redraw=True,
+        ),
+        Protocol(
+            "bosphorus",
+            "Bosphorus: subjects who show all six expressions, 10 folds",
+            f"Li et al. 2017, 'Multimodal 2D+3D facial expression recognition with deep fusion CNN'; {_UNCONFIRMED}",
+            datasets=("bosphorus",),
+            classes=BASIC_EXPRESSIONS,
+            all_classes_needed=True,
+            num_subjects=65,
+            num_samples=390,
+        ),
+        Protocol(
+            "bu4dfe",
+            "BU-4DFE: the six expressions, whole sequences, 10 folds",
+            "papers on 4D expression recognition; number of subjects and folds confirmed",
+            datasets=("bu4dfe",),
+            classes=BASIC_EXPRESSIONS,
+            num_subjects=101,
+            num_samples=606,
+        ),
+        Protocol(
+            "bp4d",
+            "BP4D-Spontaneous: the emotions that the eight tasks were made to evoke, whole sequences, 10 folds",
+            f"tasks: the data set's user guide; folds: {_UNCONFIRMED}",
+            datasets=("bp4d",),
+            classes=BP4D_EMOTIONS,
+            num_subjects=41,
+            num_samples=328,
+        ),
+        Protocol(
+            "bp4d-au",
+            "BP4D-Spontaneous: occurrence of 12 action units, frame by frame, 3 folds without common subjects",
+            "Zhao et al. 2016, 'Deep region and multi-label learning for facial action unit detection', and those who compare "
+            f"with it; {_UNCONFIRMED}; which subjects stand in which fold is not the same everywhere",
+            datasets=("bp4d",),
+            task="aus",
+            classes=tuple(f"AU{unit}" for unit in (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)),
+            num_folds=3,
+            num_subjects=41,
+        ),
+        _FOURDME,
+        replace(
+            _FOURDME,
+            name="4dme-multilabel",
+            title="4DME, leave one subject out: all clips, several emotions at once",
+            source=f"the 4DME challenge of 2025 (multi-label, thresholds for each class); {_MEGC}; thresholds are ours",
+            task="targets",
+            num_samples=267,
+        ),
+        _BU4DFE_BP4D,
+        replace(
+            _BU4DFE_BP4D,
+            name="bu4dfe-bp4d-all",
+            title="trained on BU-4DFE, tested on all six classes that BP4D shares with it",
+            source="ours: bu4dfe-bp4d without the restriction to two tasks",
+            test_tasks=(),
+        ),
+        Protocol(
+            CROSS_PROTOCOL,
+            "trained on one data set, tested on another, on the classes that both know",
+            "ours: class names are matched by shared/labels.py, and the map is printed",
+            scheme=CROSS,
+        ),
+    )
+}
 
-    Returns:
-        num_folds tuples of sorted names, disjoint, together all subjects.
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of a name.
+
     Raises:
-        FacetError: fewer than two folds, or more folds than subjects.
+        FacetError: there is none.
     """
-    names = sorted(set(subjects))
-    if num_folds < 2:
-        raise FacetError(f"--folds {num_folds}: at least 2 are needed, so that some subjects train and others test")
-    if num_folds > len(names):
-        raise FacetError(
-            f"--folds {num_folds}: there are only {len(names)} subjects; choose --folds {len(names)} or less"
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    near = difflib.get_close_matches(name.lower(), PROTOCOLS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise FacetError(f"--protocol {name}: no such protocol{hint} (there are {', '.join(PROTOCOLS)})")
+
+
+def check_datasets(protocol: Protocol, dataset: str, test_dataset: str | None = None) -> None:
+    """Whether a protocol is for the data set(s) at hand.
+
+    Args:
+        test_dataset: the data set that is tested, where it has a cache of its own.
+    Raises:
+        FacetError: it is for others, or needs one cache and is given two, or the other way round. Names those that fit.
+    """
+    if (protocol.scheme == CROSS) != (test_dataset is not None):
+        needs = (
+            "needs two caches (--train-cache A --test-cache B)" if test_dataset is None else "takes one cache (--cache)"
         )
-    order = np.random.default_rng(seed).permutation(len(names))
-    return [tuple(sorted(names[i] for i in order[fold::num_folds])) for fold in range(num_folds)]
+        fit = [p.name for p in PROTOCOLS.values() if _fits(p, dataset, test_dataset)]
+        raise FacetError(f"--protocol {protocol.name} {needs}; choose one of {', '.join(fit)}")
+    if not _fits(protocol, dataset, test_dataset):
+        meant = " or ".join(protocol.datasets)
+        given = dataset
+        if test_dataset is not None:
+            meant += f" → {' or '.join(protocol.test_datasets)}"
+            given += f" → {test_dataset}"
+        fit = [p.name for p in PROTOCOLS.values() if _fits(p, dataset, test_dataset)]
+        raise FacetError(f"--protocol {protocol.name} is for {meant}, not for {given}; choose one of {', '.join(fit)}")
 
 
-def split_by_fold(subjects: Sequence[str], num_folds: int, fold: int, seed: int) -> Split:
-    """Tests on one fold, trains on the others.
-
-    Raises:
-        FacetError: there is no such fold.
-    """
-    folds = subject_folds(subjects, num_folds, seed)
-    if not 0 <= fold < num_folds:
-        raise FacetError(f"--fold {fold}: there is no such fold; {num_folds} folds are numbered 0 to {num_folds - 1}")
-    train = [name for index, names in enumerate(folds) if index != fold for name in names]
-    return Split(tuple(sorted(train)), folds[fold])
+def _fits(protocol: Protocol, dataset: str, test_dataset: str | None) -> bool:
+    return (
+        (protocol.scheme == CROSS) == (test_dataset is not None)
+        and (not protocol.datasets or dataset in protocol.datasets)
+        and (not protocol.test_datasets or test_dataset in protocol.test_datasets)
+    )
 
 
-def split_by_subjects(subjects: Sequence[str], test_subjects: Sequence[str]) -> Split:
-    """Tests on the named subjects, trains on all others.
+# --- for people ---
 
-    Raises:
-        FacetError: a name is not among the subjects.
-    """
-    known = set(subjects)
-    if unknown := sorted(set(test_subjects) - known):
-        shown = ", ".join(unknown[:5]) + (" …" if len(unknown) > 5 else "")
-        raise FacetError(
-            f"--test-subjects: {shown} not among the {len(known)} subjects with usable samples "
-            f"({', '.join(sorted(known)[:3])} …)"
+
+def describe_protocols() -> str:
+    """Every protocol: name, what for, title. Ends with a line feed."""
+    width = max(map(len, PROTOCOLS))
+    lines = []
+    for protocol in PROTOCOLS.values():
+        lines += textwrap.wrap(
+            f"{protocol.name:{width}}  {protocol.title}",
+            110,
+            subsequent_indent=" " * (width + 2),
+            break_on_hyphens=False,
         )
-    return Split(tuple(sorted(known - set(test_subjects))), tuple(sorted(set(test_subjects))))
+    return "\n".join(lines) + "\n"
 
 
-def read_subject_list(text: str) -> tuple[str, ...]:
-    """`A,B,C`, or the name of a file with one subject a line (# begins a comment)."""
-    path = Path(text)
-    if path.is_file():
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise FacetError(f"{path}: not a text file; give one subject a line") from error
-        names = [line.split("#", 1)[0].strip() for line in lines]
-    else:
-        names = [name.strip() for name in text.split(",")]
-    names = [name for name in names if name]
-    if not names:
-        raise FacetError(f"--test-subjects {text}: names no subject; give A,B,C or a file with one a line")
-    return tuple(dict.fromkeys(names))
+def describe_protocol(protocol: Protocol) -> str:
+    """One protocol in detail. Ends with a line feed."""
+    fields = {
+        "data set": (", ".join(protocol.datasets) or "any")
+        + (f" → {', '.join(protocol.test_datasets) or 'any other'}" if protocol.scheme == CROSS else ""),
+        "classes": ", ".join(protocol.classes) or "all of the data set's but neutral",
+        "intensities": ", ".join(protocol.intensities),
+        "tested tasks": ", ".join(protocol.test_tasks),
+        "subjects": _describe_subjects(protocol),
+        "folds": describe_folds(protocol),
+        "literature": " and ".join(
+            f"{number:,} {what}"
+            for number, what in ((protocol.num_subjects, "subjects"), (protocol.num_samples, "samples"))
+            if number
+        ),
+        "source": protocol.source,
+    }
+    lines = [f"{protocol.name}: {protocol.title}"]
+    for name, text in fields.items():
+        if text:
+            lines += textwrap.wrap(f"  {name + ':':14}{text}", 110, subsequent_indent=" " * 16, break_on_hyphens=False)
+    return "\n".join(lines) + "\n"
 
 
-def write_split(run: Path, split: Split) -> None:
-    write_file(run / SPLIT_JSON, canonical_json(asdict(split)).encode())
+def _describe_subjects(protocol: Protocol) -> str:
+    who = "those with samples of every class" if protocol.all_classes_needed else "all"
+    if protocol.all_classes_needed and protocol.intensities:
+        who += " at every intensity"
+    if protocol.num_drawn:
+        who = f"{protocol.num_drawn} drawn {'anew in each round' if protocol.redraw else 'once'} from {who}"
+    return who
 
 
-def read_split(run: Path) -> Split:
-    """split.json of a run.
-
-    Raises:
-        FacetError: missing or damaged.
-    """
-    path = run / SPLIT_JSON
-    try:
-        value = json.loads(path.read_bytes())
-        return Split(tuple(map(str, value["train_subjects"])), tuple(map(str, value["test_subjects"])))
-    except FileNotFoundError as error:
-        raise FacetError(f"{path}: missing; fit again") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise FacetError(f"{path}: damaged ({first_line(error)}); fit again") from error
+def describe_folds(protocol: Protocol) -> str:
+    if protocol.scheme == CROSS:
+        return "one: all of the training data set, then the other"
+    folds = "one a subject" if protocol.scheme == LOSO else str(protocol.num_folds)
+    return folds + (f", in each of {protocol.num_rounds} rounds" if protocol.is_repeated else "")
