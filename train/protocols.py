@@ -155,7 +155,8 @@ PROTOCOLS: dict[str, Protocol] = {
             "bp4d-au",
             "BP4D-Spontaneous: occurrence of 12 action units, frame by frame, 3 folds without common subjects",
             "Zhao et al. 2016, 'Deep region and multi-label learning for facial action unit detection', and those who compare "
-            f"with it; {_UNCONFIRMED}; which subjects stand in which fold is not the same everywhere",
+            "with it; 12 units and 3 folds seen in public code (AUNets, Romero et al. 2018), the rest is general knowledge; "
+            "which subjects stand in which fold differs between papers",
             datasets=("bp4d",),
             task="aus",
             classes=tuple(f"AU{unit}" for unit in (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)),

@@ -96,17 +96,16 @@ def build_folds(
     num_folds: int | None = None,
     num_rounds: int | None = None,
 ) -> FoldList:
-    """Deals the subjects of the selected items; the answer depends on their set and the seed alone.
+    """Deals the subjects of the items that the protocol selects; the answer depends on their set and the seed alone.
 
     Each round has its own draw: asking for more rounds later leaves the first ones as they were.
 
     Args:
-        items: what select_items returned.
+        items: those the cache has, or what select_items took of them: the answer is the same.
         num_folds, num_rounds: other numbers than the protocol's.
     Raises:
-        FacetError: too few subjects, or a number that the protocol has no use for.
+        FacetError: too few subjects, a number that the protocol has no use for, or nothing to select (see select_items).
     """
-    subjects = sorted({item.subject for item in items})
     if protocol.scheme == CROSS:
         raise FacetError(f"--protocol {protocol.name} needs two caches (--train-cache A --test-cache B)")
     if num_folds is not None and protocol.scheme != KFOLD:
@@ -116,6 +115,7 @@ def build_folds(
     rounds = num_rounds if num_rounds is not None else protocol.num_rounds
     if not 1 <= rounds <= MOST_ROUNDS:
         raise FacetError(f"--rounds {rounds}: expected 1 to {MOST_ROUNDS}")
+    subjects = sorted({item.subject for item in select_items(protocol, items, classes)})
     if protocol.num_drawn and len(subjects) < protocol.num_drawn:
         raise FacetError(
             f"{protocol.name} wants {protocol.num_drawn} subjects with {_wanted(protocol, classes)}; this cache has "

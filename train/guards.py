@@ -1,0 +1,143 @@
+"""What would make a result worthless, found and named before training starts. Notes are for the user to judge; errors stop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from shared.cache import SAMPLES_CSV, SEQUENCES_CSV, Cache
+from shared.errors import FacetError
+from train.folds import FoldList, list_some
+from train.items import Item
+from train.selection import prefix_subject
+
+
+@dataclass(frozen=True)
+class SharedScan:
+    """One scan, byte for byte, that stands under several subjects: a sample of each, sorted by subject."""
+
+    subjects: tuple[str, ...]
+    sample_ids: tuple[str, ...]
+
+    def __str__(self) -> str:
+        pairs = [f"{sample} of {subject}" for sample, subject in zip(self.sample_ids, self.subjects, strict=True)]
+        return list_some(pairs, 3)
+
+
+def check_labels(cache: Cache) -> None:
+    """Every label is empty or in the cache's vocabulary.
+
+    Raises:
+        FacetError: one is not; names the table, the row and the label.
+    """
+    known = {"", *cache.info.class_names}
+    rows = ((SAMPLES_CSV, s.sample_id, s.label) for s in cache.samples)
+    more = ((SEQUENCES_CSV, s.sequence, s.label) for s in cache.sequences)
+    for table in (rows, more):
+        for file, name, label in table:
+            if label not in known:
+                raise FacetError(
+                    f"{cache.path / file}: {name} is labelled {label!r}, which is not in the vocabulary "
+                    f"({', '.join(cache.info.class_names)}); run `python -m preprocess build` again"
+                )
+
+
+def find_shared_scans(*caches: Cache) -> list[SharedScan]:
+    """Scans that stand under more than one subject, by the hash of their files; rows that are not valid do not count.
+
+    Of several caches, subjects are named as in a cross protocol, `bu4dfe:F001`. Scans that the same subjects have in common are
+    reported once, by their first samples.
+    """
+    first: dict[str, dict[str, str]] = {}  # hash → subject → sample
+    for cache in caches:
+        for sample in cache.samples:
+            if sample.valid and sample.source_hash:
+                several = len(caches) > 1
+                subject = prefix_subject(cache.info.dataset, sample.subject) if several else sample.subject
+                first.setdefault(sample.source_hash, {}).setdefault(subject, sample.sample_id)
+    shared: dict[tuple[str, ...], SharedScan] = {}
+    for owners in first.values():
+        if len(owners) > 1:
+            subjects = tuple(sorted(owners))
+            shared.setdefault(subjects, SharedScan(subjects, tuple(owners[subject] for subject in subjects)))
+    return list(shared.values())
+
+
+def check_folds_are_disjoint(folds: FoldList, shared: Sequence[SharedScan]) -> list[str]:
+    """No scan may be seen in training under one name and be tested under another.
+
+    Returns:
+        Notes: scans that stand under several subjects, on the same side of every fold.
+    Raises:
+        FacetError: a scan stands on both sides of a fold.
+    """
+    if not shared:
+        return []
+    for fold in folds.folds:
+        train, test = set(fold.train_subjects), set(fold.test_subjects)
+        for scan in shared:
+            if not train.isdisjoint(scan.subjects) and not test.isdisjoint(scan.subjects):
+                raise FacetError(
+                    f"{fold.name}: one scan stands in both train and test, under different subjects ({scan}); "
+                    "correct the subjects' names, or remove one of the copies, and build the cache again"
+                )
+    return [f"one scan stands under {len(scan.subjects)} subjects ({scan})" for scan in shared]
+
+
+def check_classes(
+    folds: FoldList, items: Sequence[Item], classes: Sequence[str], test_items: Sequence[Item] | None = None
+) -> list[str]:
+    """A class nobody shows cannot be learned; one that only the test subjects lack is no error (leave one subject out).
+
+    Args:
+        items: selected ones of one class each.
+        test_items: the other data set's, where the folds go across data sets.
+    Returns:
+        Notes: classes without test samples, by how many folds; classes that one subject alone shows.
+    Raises:
+        FacetError: no training sample of a fold shows a class.
+    """
+    shown = _classes_by_subject(items)
+    tested = shown if test_items is None else _classes_by_subject(test_items)
+    owners = {name: sorted(subject for subject, names in shown.items() if name in names) for name in classes}
+    untested: dict[str, list[str]] = {}
+    for fold in folds.folds:
+        trained = set().union(*(shown.get(subject, set()) for subject in fold.train_subjects))
+        if absent := [name for name in classes if name not in trained]:
+            who = owners[absent[0]]
+            why = f" ({who[0]} alone shows {absent[0]})" if len(who) == 1 else ""
+            raise FacetError(
+                f"{fold.name}: no training sample shows {', '.join(absent)}{why}; leave the class out with --classes, or "
+                "choose other folds"
+            )
+        present = set().union(*(tested.get(subject, set()) for subject in fold.test_subjects))
+        for name in classes:
+            if name not in present:
+                untested.setdefault(name, []).append(fold.name)
+    notes = [
+        f"no test sample shows {name} in {len(names)} of {len(folds.folds)} folds ({list_some(names, 3)}); "
+        "their balanced scores leave it out"
+        for name, names in untested.items()
+    ]
+    return notes + [f"{who[0]} alone shows {name}" for name, who in owners.items() if len(who) == 1]
+
+
+def _classes_by_subject(items: Iterable[Item]) -> dict[str, set[str]]:
+    shown: dict[str, set[str]] = {}
+    for item in items:
+        shown.setdefault(item.subject, set()).add(item.class_name)
+    return shown
+
+
+def check_subject_names(subjects: Iterable[str]) -> list[str]:
+    """Notes: names that differ in case, white space or leading zeros alone, such as F1 and `f001 `: one person twice?"""
+    groups: dict[str, list[str]] = {}
+    for subject in sorted(set(subjects)):
+        plain = re.sub(r"(?<!\d)0+(?=\d)", "", "".join(subject.split()).casefold())
+        groups.setdefault(plain, []).append(subject)
+    return [
+        f"subjects {', '.join(map(repr, names))} may be one person, and would stand in different folds; if so, give them one name"
+        for names in groups.values()
+        if len(names) > 1
+    ]
