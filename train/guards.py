@@ -25,6 +25,30 @@ class SharedScan:
         return list_some(pairs, 3)
 
 
+def check_experiment(
+    folds: FoldList,
+    train_items: Sequence[Item],
+    test_items: Sequence[Item],
+    classes: Sequence[str],
+    task: str,
+    shared: Sequence[SharedScan],
+) -> list[str]:
+    """All that can be checked before training, once the folds are known.
+
+    Args:
+        test_items: train_items again, unless another data set is tested.
+        task: one of train.items.TASKS; several-label items show the classes whose targets are 1.
+        shared: what find_shared_scans returned.
+    Returns:
+        Notes.
+    Raises:
+        FacetError: a leak, or a class without a training sample.
+    """
+    subjects = {item.subject for items in (train_items, test_items) for item in items}
+    notes = check_folds_are_disjoint(folds, shared)
+    return notes + check_classes(folds, train_items, classes, test_items, task=task) + check_subject_names(subjects)
+
+
 def check_labels(cache: Cache) -> None:
     """Every label is empty or in the cache's vocabulary.
 
@@ -46,14 +70,14 @@ def check_labels(cache: Cache) -> None:
 def find_shared_scans(*caches: Cache) -> list[SharedScan]:
     """Scans that stand under more than one subject, by the hash of their files; rows that are not valid do not count.
 
-    Of several caches, subjects are named as in a cross protocol, `bu4dfe:F001`. Scans that the same subjects have in common are
+    Of several data sets, subjects are named as in a cross protocol, `bu4dfe:F001`. Scans that the same subjects have in common are
     reported once, by their first samples.
     """
+    several = len({cache.info.dataset for cache in caches}) > 1
     first: dict[str, dict[str, str]] = {}  # hash → subject → sample
     for cache in caches:
         for sample in cache.samples:
             if sample.valid and sample.source_hash:
-                several = len(caches) > 1
                 subject = prefix_subject(cache.info.dataset, sample.subject) if several else sample.subject
                 first.setdefault(sample.source_hash, {}).setdefault(subject, sample.sample_id)
     shared: dict[tuple[str, ...], SharedScan] = {}
@@ -86,20 +110,25 @@ def check_folds_are_disjoint(folds: FoldList, shared: Sequence[SharedScan]) -> l
 
 
 def check_classes(
-    folds: FoldList, items: Sequence[Item], classes: Sequence[str], test_items: Sequence[Item] | None = None
+    folds: FoldList,
+    items: Sequence[Item],
+    classes: Sequence[str],
+    test_items: Sequence[Item] | None = None,
+    *,
+    task: str = "classes",
 ) -> list[str]:
     """A class nobody shows cannot be learned; one that only the test subjects lack is no error (leave one subject out).
 
     Args:
-        items: selected ones of one class each.
+        items: selected ones; with another task than "classes", their targets are those of `classes`, in this order.
         test_items: the other data set's, where the folds go across data sets.
     Returns:
         Notes: classes without test samples, by how many folds; classes that one subject alone shows.
     Raises:
         FacetError: no training sample of a fold shows a class.
     """
-    shown = _classes_by_subject(items)
-    tested = shown if test_items is None else _classes_by_subject(test_items)
+    shown = _classes_by_subject(items, classes, task)
+    tested = shown if test_items is None or test_items is items else _classes_by_subject(test_items, classes, task)
     owners = {name: sorted(subject for subject, names in shown.items() if name in names) for name in classes}
     untested: dict[str, list[str]] = {}
     for fold in folds.folds:
@@ -123,10 +152,14 @@ def check_classes(
     return notes + [f"{who[0]} alone shows {name}" for name, who in owners.items() if len(who) == 1]
 
 
-def _classes_by_subject(items: Iterable[Item]) -> dict[str, set[str]]:
+def _classes_by_subject(items: Iterable[Item], classes: Sequence[str], task: str) -> dict[str, set[str]]:
     shown: dict[str, set[str]] = {}
     for item in items:
-        shown.setdefault(item.subject, set()).add(item.class_name)
+        names = shown.setdefault(item.subject, set())
+        if task == "classes":
+            names.add(item.class_name)
+        elif len(names) < len(classes):  # there may be 150,000 frames
+            names.update(name for name, value in zip(classes, item.targets, strict=True) if value == 1)
     return shown
 
 
@@ -137,7 +170,7 @@ def check_subject_names(subjects: Iterable[str]) -> list[str]:
         plain = re.sub(r"(?<!\d)0+(?=\d)", "", "".join(subject.split()).casefold())
         groups.setdefault(plain, []).append(subject)
     return [
-        f"subjects {', '.join(map(repr, names))} may be one person, and would stand in different folds; if so, give them one name"
+        f"subjects {', '.join(map(repr, names))} may be one person in different folds; if so, give them one name"
         for names in groups.values()
         if len(names) > 1
     ]

@@ -247,10 +247,12 @@ def prefix_subject(dataset: str, subject: str) -> str:
 
 
 def build_cross_fold(protocol: Protocol, train_items: Sequence[Item], test_items: Sequence[Item]) -> Fold:
-    """All of one data set trains, the selected items of the other are tested; subjects are prefixed (prefix_subjects).
+    """All of one data set trains, the selected items of the other are tested.
+
+    Subjects of different data sets are prefixed (prefix_subjects); in two caches of one data set, equal names are one person.
 
     Raises:
-        FacetError: two caches of one data set share a subject.
+        FacetError: a subject stands in both.
     """
     return Fold(
         protocol.name,
