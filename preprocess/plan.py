@@ -17,6 +17,8 @@ from shared.errors import CacheError, FacetError
 from shared.schema import SHARD_ROWS, CacheInfo, Sample, Sequence, ShardRecord
 from shared.storage import hash_file, shard_files
 
+MOMENTS = ("onset", "apex", "offset")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -196,7 +198,24 @@ def gather_sequences(
                 onset=onset,
                 apex=apex,
                 offset=offset,
-                marks="" if (onset, apex, offset) == (None, None, None) else "given",
+                marks=describe_marks((onset, apex, offset), estimated=()),
             )
         )
     return sequences
+
+
+def describe_marks(moments: tuple[int | None, int | None, int | None], *, estimated: AbstractSequence[str]) -> str:
+    """Sequence.marks: where onset, apex and offset come from.
+
+    Args:
+        moments: onset, apex and offset, None where unknown. estimated: names of those that were estimated.
+    """
+    known = [name for name, moment in zip(MOMENTS, moments, strict=True) if moment is not None]
+    groups = {
+        "given": [name for name in known if name not in estimated],
+        "estimated": [name for name in known if name in estimated],
+    }
+    held = {word: names for word, names in groups.items() if names}
+    if len(held) <= 1:
+        return next(iter(held), "")
+    return "; ".join(f"{','.join(names)} {word}" for word, names in held.items())

@@ -93,6 +93,8 @@ class RenderSettings:
     supersampling: int = 3  # samples a pixel, squared
     stabilised: bool = False  # 4D: aligned frame by frame on forehead and nose bridge, smoothed in time
     revision: int = 1  # raised whenever the same input would give other bytes
+    # Empty: images of single scans and frames. Else a row is a whole sequence, its images pooled and scaled as this says.
+    dynamic: str = ""
 
     def __post_init__(self) -> None:
         if not self.views or len(set(self.views)) != len(self.views):
@@ -150,7 +152,9 @@ class Sequence:
     onset: int | None = None
     apex: int | None = None
     offset: int | None = None
-    marks: str = ""  # where onset, apex and offset come from: "given", "estimated", empty: unknown
+    # Where onset, apex and offset come from, those that are known: "given" or "estimated" where it is the same for all of
+    # them; else both in turn, such as "onset,offset given; apex estimated". Empty: none is known.
+    marks: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,215 @@
+"""A cache folder while it is written: locked, started or gone on with, swept of what a kill left, finished with its tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import importlib.metadata
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared.cache import (
+    CACHE_JSON,
+    FAILURES_CSV,
+    SAMPLES_CSV,
+    SEQUENCES_CSV,
+    Failure,
+    encode_table,
+    read_info,
+    read_record,
+    record_path,
+    write_info,
+)
+from shared.errors import CacheError
+from shared.schema import FORMAT_VERSION, SHARD_ROWS, CacheInfo, RenderSettings, Sample, ShardRecord, fingerprint
+from shared.schema import Sequence as SequenceRow
+from shared.storage import PARTIAL_SUFFIX, VIEWS_HDF5, VIEWS_ZARR, encode_metadata, hash_file, write_file
+
+# What a folder may hold before its first build and still be taken for a cache in the making.
+CACHE_PARTS = {
+    ".build",
+    "text",
+    "records",
+    VIEWS_ZARR,
+    VIEWS_HDF5,
+    SAMPLES_CSV,
+    SEQUENCES_CSV,
+    FAILURES_CSV,
+    "README.md",
+}
+SOFTWARE = ("open3d", "numpy", "zarr", "h5py", "numcodecs", "pillow")
+
+
+def settings_fingerprint(dataset: str, settings: RenderSettings, store: str) -> str:
+    """What must be equal for a build to go on in an existing cache."""
+    values = dataclasses.asdict(settings)
+    if not values["dynamic"]:
+        del values["dynamic"]  # caches of single images from before there were dynamic ones keep their fingerprint
+    return fingerprint(
+        {
+            "format_version": FORMAT_VERSION,
+            "dataset": dataset,
+            "settings": values,
+            "store": store,
+            "shard_rows": SHARD_ROWS,
+        }
+    )
+
+
+def software_versions() -> dict[str, str]:
+    """The versions of the libraries that decide a cache's bytes."""
+    return {name: importlib.metadata.version(name) for name in SOFTWARE}
+
+
+@contextmanager
+def lock_cache(cache: Path) -> Iterator[None]:
+    """Makes the folder with mode 0700 (these are faces) and holds it for one writer.
+
+    The lock is held by the kernel for as long as the process lives: a killed build leaves no stale lock.
+
+    Raises:
+        CacheError: another build is writing this cache.
+    """
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (cache / ".build").mkdir(exist_ok=True)
+    with (cache / ".build" / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CacheError(f"{cache}: another build is writing this cache; wait until it has ended") from error
+        yield
+
+
+def start_cache(cache: Path, info: CacheInfo, *, overwrite: bool = False, advice: str) -> None:
+    """Makes sure that a folder may be written as the cache that `info` describes, and sweeps up what a kill left.
+
+    Args:
+        overwrite: empty a cache of other settings instead of refusing it.
+        advice: ends the message for a cache of other settings: what to do.
+    Raises:
+        CacheError: the folder holds something else, a cache of other settings, or a damaged one.
+    """
+    if (cache / CACHE_JSON).exists():
+        old = _read_info(cache, damaged_is_none=overwrite)
+        if old is None or old.settings_fingerprint != info.settings_fingerprint:
+            if old is not None and not overwrite:
+                raise CacheError(f"{cache}: was built with other settings ({_describe_change(old, info)}); {advice}")
+            _clear(cache)
+    else:
+        strangers = [path.name for path in cache.iterdir() if path.name not in CACHE_PARTS]
+        if strangers:
+            raise CacheError(
+                f"{cache}: not empty and not a cache (holds {sorted(strangers)[0]}); choose another folder"
+            )
+    for partial in cache.rglob(f".*{PARTIAL_SUFFIX}"):
+        partial.unlink(missing_ok=True)
+
+
+def _read_info(cache: Path, *, damaged_is_none: bool) -> CacheInfo | None:
+    try:
+        return read_info(cache)
+    except CacheError:
+        if damaged_is_none:
+            return None
+        raise
+
+
+def _describe_change(old: CacheInfo, new: CacheInfo) -> str:
+    changes = []
+    for name in ("dataset", "store"):
+        if getattr(old, name) != getattr(new, name):
+            changes.append(f"{name} {getattr(old, name)}, now {getattr(new, name)}")
+    for field in dataclasses.fields(RenderSettings):
+        before, after = getattr(old.settings, field.name), getattr(new.settings, field.name)
+        if before != after:
+            before, after = (
+                ",".join(map(str, value)) if isinstance(value, tuple) else value if value != "" else "none"
+                for value in (before, after)
+            )
+            changes.append(f"{field.name} {before}, now {after}")
+    return "; ".join(changes) or "another version of the renderer"
+
+
+def _clear(cache: Path) -> None:
+    """Removes what a build wrote, cache.json first, so that a kill leaves no cache instead of half of one."""
+    (cache / CACHE_JSON).unlink(missing_ok=True)
+    for name in (SAMPLES_CSV, SEQUENCES_CSV, FAILURES_CSV):
+        (cache / name).unlink(missing_ok=True)
+    for folder in ("records", VIEWS_ZARR, VIEWS_HDF5):
+        shutil.rmtree(cache / folder, ignore_errors=True)
+    for note in (cache / ".build").glob("*.json"):
+        note.unlink()
+
+
+def open_for_writing(cache: Path, info: CacheInfo, samples: Sequence[Sample], *, unfinished: bool) -> None:
+    """Before shards are written: cache.json without `complete`, the rows, and what tells readers what the arrays are.
+
+    Nothing is written where no shard is unfinished and the cache already is what `info` describes.
+    """
+    if not unfinished and _is_finished(cache, info):
+        return
+    write_info(cache, info)
+    write_file(cache / SAMPLES_CSV, encode_table(Sample, samples))
+    for name, data in encode_metadata(info).items():
+        write_file(cache / name, data)
+
+
+def _is_finished(cache: Path, info: CacheInfo) -> bool:
+    old = _read_info(cache, damaged_is_none=True)
+    if old is None:
+        return False
+    bare = dataclasses.replace(
+        old, num_valid=0, num_subjects=0, num_sequences=0, content_hash="", file_hashes={}, complete=False
+    )
+    return old.complete and bare == info
+
+
+def read_records(cache: Path, info: CacheInfo) -> list[ShardRecord]:
+    """Every shard's record, all shards written.
+
+    Raises:
+        CacheError: a record is missing or damaged.
+    """
+    records = []
+    for shard in range(info.num_shards):
+        record = read_record(cache, shard)
+        if record is None:
+            raise CacheError(f"{record_path(cache, shard)}: missing although the build has ended; run it again")
+        records.append(record)
+    return records
+
+
+def finish_cache(
+    cache: Path, info: CacheInfo, samples: Sequence[Sample], sequences: Sequence[SequenceRow]
+) -> tuple[CacheInfo, list[Failure]]:
+    """Writes the tables, then cache.json with `complete` (where at least one row is valid).
+
+    Returns:
+        What cache.json now says; the rows that are not valid.
+    """
+    digests = [hash_file(record_path(cache, shard)) for shard in range(info.num_shards)]
+    failures = [Failure(s.source, s.sample_id, s.reason) for s in samples if not s.valid]
+    valid = [sample for sample in samples if sample.valid]
+    tables = {
+        SAMPLES_CSV: encode_table(Sample, samples),
+        SEQUENCES_CSV: encode_table(SequenceRow, sequences),
+        FAILURES_CSV: encode_table(Failure, failures),
+    }
+    hashes = {name: write_file(cache / name, data) for name, data in tables.items()}
+    for name, data in encode_metadata(info).items():
+        if not (cache / name).is_file() or (cache / name).read_bytes() != data:
+            write_file(cache / name, data)
+        hashes[name] = hash_file(cache / name)
+    info = dataclasses.replace(
+        info,
+        num_valid=len(valid),
+        num_subjects=len({sample.subject for sample in valid}),
+        num_sequences=len(sequences),
+        file_hashes=hashes,
+        content_hash=fingerprint({"tables": [hashes[SAMPLES_CSV], hashes[SEQUENCES_CSV]], "records": digests}),
+        complete=bool(valid),
+    )
+    write_info(cache, info)
+    return info, failures
