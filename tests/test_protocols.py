@@ -1,87 +1,108 @@
-"""Splits keep subjects apart, depend on nothing but subjects and seed, and say what is wrong with a request."""
+"""The table of protocols is consistent with the data sets, fits only what it is for, and can be read by people."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from shared.errors import FacetError
+from shared.labels import CLASS_NAMES
 from train.protocols import (
-    Split,
-    read_split,
-    read_subject_list,
-    split_by_fold,
-    split_by_subjects,
-    subject_folds,
-    write_split,
+    CROSS,
+    KFOLD,
+    LOSO,
+    PROTOCOLS,
+    Protocol,
+    check_datasets,
+    describe_protocol,
+    describe_protocols,
+    find_protocol,
 )
 
-POPULATIONS = st.lists(st.text(min_size=1, max_size=4), min_size=2, max_size=40)
+WANTED = {
+    "kfold", "loso", "bu3dfe-subset1", "bu3dfe-subset2", "bu3dfe-p1", "bu3dfe-p2", "bosphorus", "bu4dfe", "bp4d", "bp4d-au",
+    "4dme", "4dme-multilabel", "bu4dfe-bp4d", "bu4dfe-bp4d-all", "cross",
+}  # fmt: skip
 
 
-@given(rows=POPULATIONS, seed=st.integers(0, 2**32 - 1), data=st.data())
-def test_folds_are_disjoint_complete_and_even(rows: list[str], seed: int, data: st.DataObject) -> None:
-    people = sorted(set(rows))
-    if len(people) < 2:
-        return
-    num_folds = data.draw(st.integers(2, len(people)))
-    folds = subject_folds(rows, num_folds, seed)
-    assert sorted(name for fold in folds for name in fold) == people  # each exactly once
-    sizes = [len(fold) for fold in folds]
-    assert max(sizes) - min(sizes) <= 1
-    assert min(sizes) >= 1
-    assert subject_folds(data.draw(st.permutations(rows)), num_folds, seed) == folds  # the order of rows is no matter
-    split = split_by_fold(rows, num_folds, data.draw(st.integers(0, num_folds - 1)), seed)
-    assert not set(split.train_subjects) & set(split.test_subjects)
-    assert set(split.train_subjects) | set(split.test_subjects) == set(people)
+def test_every_protocol_of_the_field_is_there() -> None:
+    assert set(PROTOCOLS) == WANTED
+    assert all(name == protocol.name for name, protocol in PROTOCOLS.items())
 
 
-def test_seed_changes_the_folds() -> None:
-    people = [f"F{n:03d}" for n in range(40)]
-    assert subject_folds(people, 10, 0) != subject_folds(people, 10, 1)
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_a_protocol_speaks_of_what_exists(protocol: Protocol) -> None:
+    assert protocol.task in ("classes", "targets", "aus")
+    assert protocol.scheme in (KFOLD, LOSO, CROSS)
+    assert protocol.source
+    for dataset in (*protocol.datasets, *protocol.test_datasets):
+        if protocol.task == "classes":
+            assert set(protocol.classes) <= set(CLASS_NAMES[dataset])
+    assert (protocol.scheme == CROSS) >= bool(protocol.test_datasets or protocol.test_tasks)
+    assert protocol.num_drawn is None or protocol.is_repeated
+    assert not protocol.redraw or protocol.num_drawn
 
 
-def test_folds_stay_what_they_are() -> None:
-    """Published numbers rest on them: NumPy's PCG64 stream is part of the protocol."""
-    assert subject_folds([f"F{n}" for n in range(6)], 3, 7) == [("F4", "F5"), ("F1", "F2"), ("F0", "F3")]
+def test_the_numbers_that_papers_print() -> None:
+    """From the data sets' own sizes: subjects × expressions × intensities."""
+    assert PROTOCOLS["bu3dfe-subset1"].num_samples == 100 * 6 * 2
+    assert PROTOCOLS["bu3dfe-subset2"].num_samples == 100 * 6 * 4
+    assert PROTOCOLS["bosphorus"].num_samples == 65 * 6
+    assert PROTOCOLS["bu4dfe"].num_samples == 101 * 6
+    assert PROTOCOLS["bp4d"].num_samples == 41 * 8
+    p1, p2 = PROTOCOLS["bu3dfe-p1"], PROTOCOLS["bu3dfe-p2"]
+    assert (p1.num_drawn, p1.num_folds, p1.num_rounds, p1.redraw) == (60, 10, 100, False)
+    assert (p2.num_drawn, p2.num_folds, p2.num_rounds, p2.redraw) == (60, 10, 100, True)
+    assert len(PROTOCOLS["bp4d-au"].classes) == 12
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    assert find_protocol("bosphorus") is PROTOCOLS["bosphorus"]
+    with pytest.raises(FacetError, match="--protocol Bosporus: no such protocol; did you mean bosphorus"):
+        find_protocol("Bosporus")
+    with pytest.raises(FacetError, match="there are kfold, loso"):
+        find_protocol("")
 
 
 @pytest.mark.parametrize(
-    ("folds", "fold", "message"),
-    [(1, 0, "at least 2"), (5, 0, "only 4 subjects"), (3, 3, "no such fold"), (3, -1, "no such fold")],
+    ("name", "dataset", "test_dataset", "message"),
+    [
+        ("bosphorus", "bu3dfe", None, "is for bosphorus, not for bu3dfe; choose one of kfold, loso, bu3dfe-subset1"),
+        ("bu4dfe-bp4d", "bu4dfe", None, "needs two caches .*; choose one of kfold, loso, bu4dfe$"),
+        ("bu4dfe", "bu4dfe", "bp4d", "takes one cache .*; choose one of bu4dfe-bp4d, bu4dfe-bp4d-all, cross"),
+        ("bu4dfe-bp4d", "bp4d", "bu4dfe", "is for bu4dfe → bp4d, not for bp4d → bu4dfe; choose one of cross"),
+        ("4dme", "folder", None, "choose one of kfold, loso$"),
+    ],
 )
-def test_impossible_folds(folds: int, fold: int, message: str) -> None:
+def test_other_data_sets_are_refused_and_the_fitting_protocols_named(
+    name: str, dataset: str, test_dataset: str | None, message: str
+) -> None:
     with pytest.raises(FacetError, match=message):
-        split_by_fold(["a", "b", "c", "d"], folds, fold, 0)
+        check_datasets(PROTOCOLS[name], dataset, test_dataset)
 
 
-def test_subject_lists(tmp_path: Path) -> None:
-    people = ["a", "b", "c"]
-    assert split_by_subjects(people, ["b"]) == Split(("a", "c"), ("b",))
-    with pytest.raises(FacetError, match="x not among the 3 subjects"):
-        split_by_subjects(people, ["a", "x"])
-    with pytest.raises(FacetError, match="no subject is left to train on"):
-        split_by_subjects(people, people)
-    with pytest.raises(FacetError, match="both train and test"):
-        Split(("a", "b"), ("b",))
-    path = tmp_path / "subjects.txt"
-    path.write_text("# the second half\nF01\n F02 # left-handed\n\n")
-    assert read_subject_list(str(path)) == ("F01", "F02")
-    assert read_subject_list("a, b,a") == ("a", "b")
-    with pytest.raises(FacetError, match="names no subject"):
-        read_subject_list(" ,")
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(FacetError, match="not a text file"):
-        read_subject_list(str(path))
+@pytest.mark.parametrize("dataset", [*CLASS_NAMES, "folder"])
+def test_every_data_set_has_protocols(dataset: str) -> None:
+    for name in ("kfold", "loso"):
+        check_datasets(PROTOCOLS[name], dataset)
+    check_datasets(PROTOCOLS["cross"], dataset, "folder")
+    if dataset != "folder":
+        own = [
+            protocol for protocol in PROTOCOLS.values() if protocol.datasets == (dataset,) and protocol.scheme != CROSS
+        ]
+        assert own
+        for protocol in own:
+            check_datasets(protocol, dataset)
 
 
-def test_split_survives_the_disk(tmp_path: Path) -> None:
-    split = Split(("a", "ü,b"), ("c",))
-    write_split(tmp_path, split)
-    assert read_split(tmp_path) == split
-    (tmp_path / "split.json").write_text('{"train_subjects": ["a"]}')
-    with pytest.raises(FacetError, match="damaged"):
-        read_split(tmp_path)
+def test_descriptions_name_everything_and_stay_narrow() -> None:
+    text = describe_protocols()
+    assert all(f"{name} " in text for name in PROTOCOLS)
+    for protocol in PROTOCOLS.values():
+        text += describe_protocol(protocol)
+        one = " ".join(describe_protocol(protocol).split())
+        assert " ".join(protocol.source.split()) in one
+        assert all(name in one for name in (*protocol.classes, *protocol.datasets, *protocol.intensities))
+    assert max(map(len, text.splitlines())) <= 110
+    assert text.endswith("\n")
+    assert "60 drawn anew in each round" in describe_protocol(PROTOCOLS["bu3dfe-p2"])
+    assert "one a subject" in describe_protocol(PROTOCOLS["loso"])

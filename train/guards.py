@@ -37,7 +37,7 @@ def check_experiment(
 
     Args:
         test_items: train_items again, unless another data set is tested.
-        task: one of train.items.TASKS; several-label items show the classes whose targets are 1.
+        task: classes, targets or aus; several-label items show the classes whose targets are 1.
         shared: what find_shared_scans returned.
     Returns:
         Notes.
@@ -70,7 +70,7 @@ def check_labels(cache: Cache) -> None:
 def find_shared_scans(*caches: Cache) -> list[SharedScan]:
     """Scans that stand under more than one subject, by the hash of their files; rows that are not valid do not count.
 
-    Of several data sets, subjects are named as in a cross protocol, `bu4dfe:F001`. Scans that the same subjects have in common are
+    Of several data sets, subjects are named as in a cross protocol, `bu4dfe:F001`. Scans that the same subjects share are
     reported once, by their first samples.
     """
     several = len({cache.info.dataset for cache in caches}) > 1

@@ -29,7 +29,7 @@ class Protocol:
     title: str
     source: str  # whom it follows, and how sure that is
     datasets: tuple[str, ...] = ()  # what it is for; in a cross protocol: what it trains on
-    task: str = "classes"  # one of train.items.TASKS
+    task: str = "classes"  # classes, targets or aus
     classes: tuple[str, ...] = ()  # class names or action units; () = all of the data set's but neutral
     intensities: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()  # recording tasks, such as BP4D's T1…T8
@@ -269,7 +269,7 @@ def describe_protocol(protocol: Protocol) -> str:
         ),
         "source": protocol.source,
     }
-    lines = [f"{protocol.name}: {protocol.title}"]
+    lines = textwrap.wrap(f"{protocol.name}: {protocol.title}", 110, break_on_hyphens=False)
     for name, text in fields.items():
         if text:
             lines += textwrap.wrap(f"  {name + ':':14}{text}", 110, subsequent_indent=" " * 16, break_on_hyphens=False)
