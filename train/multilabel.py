@@ -76,7 +76,7 @@ def pool_multilabel(tests: Sequence[MultiLabelMetrics]) -> MultiLabelMetrics:
         false_positives=total("false_positives"),
         false_negatives=total("false_negatives"),
         true_negatives=total("true_negatives"),
-        auc=[None] * len(tests[0].support),
+        auc=[None] * len(tests[0].true_positives),
     )
 
 
