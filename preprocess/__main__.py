@@ -1,167 +1,26 @@
-"""The command line of stage 1: python -m preprocess synth | build | prompts | inspect | verify."""
+"""The command line of stage 1: python -m preprocess synth | build | prompts | inspect | verify | dynamic."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from preprocess.arguments import DEFAULT_MODEL, DEFAULT_PRETRAINED, build_parser
 from shared.errors import FacetError, run_command_line
-from shared.schema import MODALITIES, STORES, RenderSettings
-
-SYNTHETIC = ("bu3dfe", "bosphorus", "bu4dfe", "bp4d", "4dme")
-DATASETS = ("bu3dfe", "bosphorus", "bu4dfe", "bp4d", "4dme", "folder")
-DEFAULT_MODEL, DEFAULT_PRETRAINED = "ViT-B-16", "laion2b_s34b_b88k"
-
-DESCRIPTION = """Turns licensed 3D face scans and 4D sequences into a cache of multiview images, once per data set."""
-EXAMPLES = """the way of a data set:
-  python -m preprocess build bu3dfe --root /data/BU_3DFE --cache data_cache/bu3dfe
-  python -m preprocess prompts --cache data_cache/bu3dfe --model ViT-B-16 --pretrained laion2b_s34b_b88k
-  python -m preprocess inspect data_cache/bu3dfe --sheet sheet.png
-  python -m train fit --cache data_cache/bu3dfe --out runs/first
-
-without a licence at hand, faces that the product draws itself:
-  python -m preprocess synth bu3dfe --out /tmp/synth --subjects 10
-"""
+from shared.schema import MODALITIES, RenderSettings
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
-    result: int = arguments.run(arguments)
-    return result
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m preprocess",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    synth = _command(
-        commands,
-        "synth",
-        "write a synthetic data set in a real data set's own file layout",
-        "Procedural faces with expressions built from facial action units, for trying the product and testing it.\n"
-        "Scans a subject: bu3dfe 25, bosphorus 11 to 13; sequences a subject: bu4dfe 6, bp4d 8, 4dme 6.",
-    )
-    synth.add_argument("name", choices=SYNTHETIC, metavar="NAME", help=", ".join(SYNTHETIC))
-    synth.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; new or empty")
-    synth.add_argument("--subjects", type=_positive, default=10, metavar="N", help="number of people (default 10)")
-    synth.add_argument("--frames", type=_positive, metavar="T", help="frames a sequence (default 16 to 24)")
-    synth.add_argument("--seed", type=int, default=0, metavar="S", help="another seed is other people (default 0)")
-    synth.set_defaults(run=_synth)
-
-    build = _command(
-        commands,
-        "build",
-        "render every scan of a data set into a cache",
-        "Finds the scans under --root, aligns each face, draws it from every view and stores the images.\n"
-        "Run it again to go on after an interruption, or after scans were added or mended: finished shards are kept.\n"
-        "Exit code 0: all scans are in; 1: finished, but some scans failed (failures.csv); 2: stopped, with the reason.",
-    )
-    build.add_argument(
-        "name",
-        choices=DATASETS,
-        metavar="NAME",
-        help=f"{', '.join(DATASETS)}; folder is your own meshes, listed in manifest.csv (path,subject,label[,…])",
-    )
-    build.add_argument("--root", type=Path, required=True, metavar="DIR", help="the data set as it was delivered")
-    build.add_argument(
-        "--cache", type=Path, required=True, metavar="DIR", help="the cache to write, e.g. data_cache/bu3dfe"
-    )
-    build.add_argument(
-        "--views",
-        default=RenderSettings().views_text(),
-        metavar="LIST",
-        help='yaw angles in degrees, + toward the subject\'s left; yaw:pitch for a raised camera (default "0,20,-20"; '
-        'write --views="-20,0" when the first is negative)',
-    )
-    build.add_argument("--size", type=int, default=224, metavar="PX", help="side of the images (default 224)")
-    build.add_argument(
-        "--modalities", default=",".join(MODALITIES), metavar="LIST", help="some of texture,normal,depth (default all)"
-    )
-    build.add_argument("--store", choices=STORES, default="zarr", help="file format of the arrays (default zarr)")
-    build.add_argument(
-        "--stabilise",
-        action=argparse.BooleanOptionalAction,
-        help="sequences: hold forehead and nose bridge still in every frame (default: for bp4d and 4dme, where heads move)",
-    )
-    build.add_argument(
-        "--pattern", metavar="TEXT", help="4dme: where frames lie, e.g. Meshes/{subject}/{clip}/*_{frame}.obj"
-    )
-    build.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
-    build.add_argument("--strict", action="store_true", help="stop at the first scan that fails")
-    build.add_argument(
-        "--repair", action="store_true", help="compare every stored byte with its record; render what is damaged"
-    )
-    build.add_argument("--overwrite", action="store_true", help="render again a cache that has other settings")
-    build.set_defaults(run=_build)
-
-    prompts = _command(
-        commands,
-        "prompts",
-        "embed the text prompts of each class with a CLIP text tower",
-        "Trainers read the embeddings from the cache and never load a text tower.\n"
-        "--pretrained none takes random weights: good for a first try without a network, not for results.",
-    )
-    target = prompts.add_mutually_exclusive_group(required=True)
-    target.add_argument("--cache", type=Path, metavar="DIR", help="a cache: its classes, written into its folder text/")
-    target.add_argument("--out", type=Path, metavar="FILE.h5", help="a file: all classes of the prompts file")
-    prompts.add_argument(
-        "--model",
-        default=DEFAULT_MODEL,
-        metavar="NAME",
-        help=f"open_clip model or local-dir:DIR (default {DEFAULT_MODEL})",
-    )
-    prompts.add_argument(
-        "--pretrained",
-        metavar="TAG|FILE|none",
-        help=f"weights: open_clip's tag, a file, or none = random (default {DEFAULT_PRETRAINED} for {DEFAULT_MODEL})",
-    )
-    prompts.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="your own: lines `class name: prompt` (default: built in)"
-    )
-    prompts.set_defaults(run=_prompts)
-
-    inspect = _command(
-        commands,
-        "inspect",
-        "look at a cache: a summary, contact sheets",
-        "Without options, or with --summary: what the cache holds, as text. With --sheet: a picture.",
-    )
-    inspect.add_argument("cache", type=Path, metavar="CACHE")
-    inspect.add_argument("--summary", action="store_true", help="print what the cache holds")
-    inspect.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a contact sheet")
-    inspect.add_argument("--subject", metavar="S", help="with --sheet: one subject, all classes and intensities")
-    inspect.add_argument("--sample", metavar="ID", help="with --sheet: one sample, all views and modalities")
-    inspect.set_defaults(run=_inspect)
-
-    verify = _command(
-        commands,
-        "verify",
-        "check every byte of a cache against its records",
-        "Names what is missing or damaged, down to the sample. Exit code 0: all well; 1: problems, listed.",
-    )
-    verify.add_argument("cache", type=Path, metavar="CACHE")
-    verify.set_defaults(run=_verify)
-    return parser
-
-
-def _command(commands: argparse._SubParsersAction, name: str, summary: str, about: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, found {number}")
-    return number
+    arguments = build_parser().parse_args()
+    run = {
+        "synth": _synth,
+        "build": _build,
+        "prompts": _prompts,
+        "inspect": _inspect,
+        "verify": _verify,
+        "dynamic": _dynamic,
+    }
+    return run[arguments.command](arguments)
 
 
 def _synth(arguments: argparse.Namespace) -> int:
@@ -238,7 +97,14 @@ def _modalities(text: str) -> tuple[str, ...]:
 
 
 def _prompts(arguments: argparse.Namespace) -> int:
-    from preprocess.prompts import DEFAULT_PROMPTS, choose_prompts, encode_prompts, read_prompts
+    from preprocess.prompts import (
+        DEFAULT_PROMPTS,
+        choose_prompts,
+        count_names,
+        encode_prompts,
+        occurrence_names,
+        read_prompts,
+    )
     from shared.cache import read_info
     from shared.schema import text_file_name
     from shared.text import write_text_embeddings
@@ -246,8 +112,13 @@ def _prompts(arguments: argparse.Namespace) -> int:
     source = arguments.prompts or DEFAULT_PROMPTS
     prompts = read_prompts(source)
     if arguments.cache is not None:
-        prompts = choose_prompts(prompts, read_info(arguments.cache).class_names, source)
+        info = read_info(arguments.cache)
+        units = occurrence_names(info.au_names)
+        prompts, without = choose_prompts(prompts, info.class_names, units, source)
         path = arguments.cache / "text" / text_file_name(arguments.model)
+        if without:
+            which = "expressions only" if len(without) == len(units) else f"not for {', '.join(without)}"
+            print(f"{source}: holds no prompts for {len(without)} of the cache's action units ({which})")
     else:
         path = arguments.out
         if path.suffix != ".h5":
@@ -262,7 +133,7 @@ def _prompts(arguments: argparse.Namespace) -> int:
     text = encode_prompts(prompts, model=arguments.model, pretrained=pretrained)
     write_text_embeddings(path, text)
     mark = " (RANDOM WEIGHTS: for trying the product, not for results)" if text.random_weights else ""
-    print(f"{int(text.mask.sum())} prompts for {len(text.class_names)} classes by {arguments.model}{mark}: {path}")
+    print(f"{int(text.mask.sum())} prompts for {count_names(text.class_names)} by {arguments.model}{mark}: {path}")
     if arguments.cache is not None:
         print(f"next: python -m train fit --cache {arguments.cache} --out runs/first")
     return 0
@@ -293,12 +164,33 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(problem)
     info = read_info(arguments.cache)
     if problems:
-        print(
-            f"{arguments.cache}: {len(problems)} problems; `build … --repair` with the same settings renders damaged shards"
+        repair = (
+            f"`python -m preprocess dynamic CACHE --out {arguments.cache}` pools damaged shards again"
+            if info.settings.dynamic
+            else "`build … --repair` with the same settings renders damaged shards"
         )
+        print(f"{arguments.cache}: {len(problems)} problems; {repair}")
         return 1
     print(f"{arguments.cache}: {info.num_samples} rows in {info.num_shards} shards, every byte as it was written")
     return 0
+
+
+def _dynamic(arguments: argparse.Namespace) -> int:
+    from preprocess.dynamic import build_dynamic_cache
+    from shared.cache import FAILURES_CSV
+
+    report = build_dynamic_cache(arguments.cache, arguments.out)
+    out, info = arguments.out, report.info
+    if not report.num_pooled:
+        print("nothing to do: every shard is finished and its sequences are unchanged")
+    prompts = "" if any((out / "text").glob("*.h5")) else f"python -m preprocess prompts --cache {out}; "
+    look = f"look at {out / FAILURES_CSV}; " if report.failures else ""
+    print(f"next: {look}{prompts}python -m train fit --cache {out} --out runs/dynamic")
+    print(
+        f"{out}: dynamic images of {info.num_valid} sequences of {info.num_subjects} subjects; "
+        f"{len(report.failures) or 'none'} failed"
+    )
+    return 1 if report.failures else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Text prompts for each class and their embeddings by an open_clip text tower."""
+"""Text prompts for each class and action unit, and their embeddings by an open_clip text tower."""
 
 from __future__ import annotations
 
@@ -58,9 +58,25 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def choose_prompts(prompts: dict[str, list[str]], class_names: Sequence[str], source: Path) -> dict[str, list[str]]:
-    """The prompts of a cache's classes, in the cache's order.
+def occurrence_names(au_names: Sequence[str]) -> list[str]:
+    """The action units among a cache's au_names that are present or not: AU12, but not AU12_intensity."""
+    return [name for name in au_names if not name.endswith("_intensity")]
 
+
+def count_names(names: Sequence[str]) -> str:
+    """ "7 classes and 27 action units", for people to read; AU and a number is an action unit."""
+    num_units = sum(name.removeprefix("AU").isdecimal() for name in names if name.startswith("AU"))
+    num_classes = len(names) - num_units
+    return f"{num_classes} classes" + (f" and {num_units} action units" if num_units else "")
+
+
+def choose_prompts(
+    prompts: dict[str, list[str]], class_names: Sequence[str], au_names: Sequence[str], source: Path
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The prompts of a cache's classes and then of its action units, each in the cache's order.
+
+    Returns:
+        The prompts; the action units without any: a file about expressions alone is good enough.
     Raises:
         FacetError: a class has no prompt.
     """
@@ -70,7 +86,8 @@ def choose_prompts(prompts: dict[str, list[str]], class_names: Sequence[str], so
             f"{source}: no prompt for class {', '.join(missing)}; add lines such as `{missing[0]}: a photo of …` "
             "to a prompts file and give it with --prompts FILE"
         )
-    return {name: prompts[name] for name in class_names}
+    chosen = {name: prompts[name] for name in (*class_names, *au_names) if name in prompts}
+    return chosen, [name for name in au_names if name not in prompts]
 
 
 def encode_prompts(prompts: dict[str, list[str]], *, model: str, pretrained: str) -> TextEmbeddings:

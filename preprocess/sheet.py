@@ -20,6 +20,7 @@ BACKGROUND, INK, FAINT = (250, 250, 248), (30, 30, 30), (120, 120, 120)
 MAX_SUBJECTS = 8
 # Depth in pictures: nose tip white, 90 mm behind it black.
 DEPTH_RANGE_MM = (-90.0, 0.0)
+DEPTH_CHANGE_RANGE_MM = (-5.0, 5.0)
 # Relief: a light from the upper left, in the camera frame.
 LIGHT = np.array([-0.4, 0.5, 0.77])
 
@@ -51,9 +52,13 @@ def write_sheet(cache: Cache, path: Path, *, subject: str | None = None, sample_
 
 
 def picture_of(cache: Cache, sample: Sample, modality: str, view: int) -> np.ndarray:
-    """One cached image as people look at it, u8 (H, W, 3): normals as lit relief, depth as brightness."""
+    """One cached image as people look at it, u8 (H, W, 3): normals as lit relief, depth as brightness.
+
+    Dynamic images are shown as they are, depth from 5 mm backward, black, to 5 mm forward, white.
+    """
     pixels = cache.arrays.read(modality, [cache.row_of(sample)])[0, view]
-    if modality == "texture":
+    dynamic = bool(cache.info.settings.dynamic)
+    if modality == "texture" or (dynamic and modality == "normal"):
         surface = pixels.any(-1)
         return np.where(surface[..., None], pixels, BACKGROUND).astype(np.uint8)
     if modality == "normal":
@@ -63,7 +68,7 @@ def picture_of(cache: Cache, sample: Sample, modality: str, view: int) -> np.nda
     else:
         surface = pixels > 0
         z_mm = (pixels.astype(np.float32) - DEPTH_ZERO) * DEPTH_STEP_MM
-        near, far = DEPTH_RANGE_MM[1], DEPTH_RANGE_MM[0]
+        far, near = DEPTH_CHANGE_RANGE_MM if dynamic else DEPTH_RANGE_MM
         grey = 30 + 225 * np.clip((z_mm - far) / (near - far), 0, 1)
     return np.where(surface[..., None], grey[..., None], BACKGROUND).astype(np.uint8)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from preprocess.prompts import count_names
 from shared.cache import FAILURES_CSV, Cache
 from shared.text import read_text_embeddings
 
@@ -23,6 +24,8 @@ def describe_cache(cache: Cache) -> str:
         f"  views (yaw[:pitch] in degrees) {info.settings.views_text()}; {info.settings.size_px} px, "
         f"{info.settings.mm_per_px:.3g} mm a pixel",
     ]
+    if info.settings.dynamic:
+        lines.append(f"  dynamic images, one a sequence: {info.settings.dynamic}")
     for modality in info.settings.modalities:
         count = sum(sample.has(modality) for sample in valid)
         lines.append(
@@ -64,7 +67,7 @@ def _prompt_lines(cache: Cache) -> list[str]:
         text = read_text_embeddings(path)
         weights = "RANDOM WEIGHTS" if text.random_weights else f"weights {text.pretrained}"
         lines.append(
-            f"prompts by {text.model} ({weights}): {int(text.mask.sum())} prompts for {len(text.class_names)} classes, "
+            f"prompts by {text.model} ({weights}): {int(text.mask.sum())} prompts for {count_names(text.class_names)}, "
             f"{text.embeddings.shape[2]} dimensions"
         )
     return lines or [f"no prompt embeddings yet: python -m preprocess prompts --cache {cache.path} --model NAME"]

@@ -1,0 +1,163 @@
+"""What the command line of stage 1 takes: its commands, their options and help."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from shared.schema import MODALITIES, STORES, RenderSettings
+
+SYNTHETIC = ("bu3dfe", "bosphorus", "bu4dfe", "bp4d", "4dme")
+DATASETS = ("bu3dfe", "bosphorus", "bu4dfe", "bp4d", "4dme", "folder")
+DEFAULT_MODEL, DEFAULT_PRETRAINED = "ViT-B-16", "laion2b_s34b_b88k"
+
+DESCRIPTION = """Turns licensed 3D face scans and 4D sequences into a cache of multiview images, once per data set."""
+EXAMPLES = """the way of a data set:
+  python -m preprocess build bu3dfe --root /data/BU_3DFE --cache data_cache/bu3dfe
+  python -m preprocess prompts --cache data_cache/bu3dfe --model ViT-B-16 --pretrained laion2b_s34b_b88k
+  python -m preprocess inspect data_cache/bu3dfe --sheet sheet.png
+  python -m train fit --cache data_cache/bu3dfe --out runs/first
+
+without a licence at hand, faces that the product draws itself:
+  python -m preprocess synth bu3dfe --out /tmp/synth --subjects 10
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m preprocess",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+
+    synth = _command(
+        commands,
+        "synth",
+        "write a synthetic data set in a real data set's own file layout",
+        "Procedural faces with expressions built from facial action units, for trying the product and testing it.\n"
+        "Scans a subject: bu3dfe 25, bosphorus 11 to 13; sequences a subject: bu4dfe 6, bp4d 8, 4dme 6.",
+    )
+    synth.add_argument("name", choices=SYNTHETIC, metavar="NAME", help=", ".join(SYNTHETIC))
+    synth.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; new or empty")
+    synth.add_argument("--subjects", type=_positive, default=10, metavar="N", help="number of people (default 10)")
+    synth.add_argument("--frames", type=_positive, metavar="T", help="frames a sequence (default 16 to 24)")
+    synth.add_argument("--seed", type=int, default=0, metavar="S", help="another seed is other people (default 0)")
+
+    build = _command(
+        commands,
+        "build",
+        "render every scan of a data set into a cache",
+        "Finds the scans under --root, aligns each face, draws it from every view and stores the images.\n"
+        "Run it again to go on after an interruption, or after scans were added or mended: finished shards are kept.\n"
+        "Exit code 0: all scans are in; 1: finished, but some scans failed (failures.csv); 2: stopped, with the reason.",
+    )
+    build.add_argument(
+        "name",
+        choices=DATASETS,
+        metavar="NAME",
+        help=f"{', '.join(DATASETS)}; folder is your own meshes, listed in manifest.csv (path,subject,label[,…])",
+    )
+    build.add_argument("--root", type=Path, required=True, metavar="DIR", help="the data set as it was delivered")
+    build.add_argument(
+        "--cache", type=Path, required=True, metavar="DIR", help="the cache to write, e.g. data_cache/bu3dfe"
+    )
+    build.add_argument(
+        "--views",
+        default=RenderSettings().views_text(),
+        metavar="LIST",
+        help='yaw angles in degrees, + toward the subject\'s left; yaw:pitch for a raised camera (default "0,20,-20"; '
+        'write --views="-20,0" when the first is negative)',
+    )
+    build.add_argument("--size", type=int, default=224, metavar="PX", help="side of the images (default 224)")
+    build.add_argument(
+        "--modalities", default=",".join(MODALITIES), metavar="LIST", help="some of texture,normal,depth (default all)"
+    )
+    build.add_argument("--store", choices=STORES, default="zarr", help="file format of the arrays (default zarr)")
+    build.add_argument(
+        "--stabilise",
+        action=argparse.BooleanOptionalAction,
+        help="sequences: hold forehead and nose bridge still in every frame (default: for bp4d and 4dme, where heads move)",
+    )
+    build.add_argument(
+        "--pattern", metavar="TEXT", help="4dme: where frames lie, e.g. Meshes/{subject}/{clip}/*_{frame}.obj"
+    )
+    build.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
+    build.add_argument("--strict", action="store_true", help="stop at the first scan that fails")
+    build.add_argument(
+        "--repair", action="store_true", help="compare every stored byte with its record; render what is damaged"
+    )
+    build.add_argument("--overwrite", action="store_true", help="render again a cache that has other settings")
+
+    prompts = _command(
+        commands,
+        "prompts",
+        "embed the text prompts of each class with a CLIP text tower",
+        "Trainers read the embeddings from the cache and never load a text tower.\n"
+        "--pretrained none takes random weights: good for a first try without a network, not for results.",
+    )
+    target = prompts.add_mutually_exclusive_group(required=True)
+    target.add_argument("--cache", type=Path, metavar="DIR", help="a cache: its classes, written into its folder text/")
+    target.add_argument("--out", type=Path, metavar="FILE.h5", help="a file: all classes of the prompts file")
+    prompts.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME",
+        help=f"open_clip model or local-dir:DIR (default {DEFAULT_MODEL})",
+    )
+    prompts.add_argument(
+        "--pretrained",
+        metavar="TAG|FILE|none",
+        help=f"weights: open_clip's tag, a file, or none = random (default {DEFAULT_PRETRAINED} for {DEFAULT_MODEL})",
+    )
+    prompts.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="your own: lines `class name: prompt` (default: built in)"
+    )
+
+    inspect = _command(
+        commands,
+        "inspect",
+        "look at a cache: a summary, contact sheets",
+        "Without options, or with --summary: what the cache holds, as text. With --sheet: a picture.",
+    )
+    inspect.add_argument("cache", type=Path, metavar="CACHE")
+    inspect.add_argument("--summary", action="store_true", help="print what the cache holds")
+    inspect.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a contact sheet")
+    inspect.add_argument("--subject", metavar="S", help="with --sheet: one subject, all classes and intensities")
+    inspect.add_argument("--sample", metavar="ID", help="with --sheet: one sample, all views and modalities")
+
+    verify = _command(
+        commands,
+        "verify",
+        "check every byte of a cache against its records",
+        "Names what is missing or damaged, down to the sample. Exit code 0: all well; 1: problems, listed.",
+    )
+    verify.add_argument("cache", type=Path, metavar="CACHE")
+
+    dynamic = _command(
+        commands,
+        "dynamic",
+        "turn a cache of sequences into one of dynamic images, a row a sequence",
+        'Pools the frames of each sequence into one image a view by approximate rank pooling (Bilen et al. 2016, "Dynamic\n'
+        'image networks for action recognition"): what grows over time comes out bright, what fades dark, what stays grey.\n'
+        "Texture and normals: 128 + 2 d, d in steps of the 8-bit images; depth: the change, 0.02 mm a step; 0 = not shown.\n"
+        "Run it again to go on after an interruption, to repair the new cache, or when the old one has changed.",
+    )
+    dynamic.add_argument("cache", type=Path, metavar="CACHE", help="a finished cache of a 4D data set")
+    dynamic.add_argument("--out", type=Path, required=True, metavar="CACHE2", help="the cache to write")
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, summary: str, about: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, found {number}")
+    return number
