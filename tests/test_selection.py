@@ -1,0 +1,299 @@
+"""Every protocol on random populations: no subject on both sides, each usable one tested once a round, whatever the order."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.errors import FacetError
+from shared.labels import BASIC_EXPRESSIONS, BP4D_EMOTIONS, BP4D_TASKS, CLASS_NAMES
+from train.folds import Fold, FoldList, read_folds, write_folds
+from train.items import Item
+from train.protocols import CROSS, LOSO, PROTOCOLS, Protocol
+from train.selection import (
+    build_cross_fold,
+    build_folds,
+    build_label_map,
+    describe_gaps,
+    map_items,
+    prefix_subjects,
+    select_items,
+    select_test_items,
+)
+
+WITHIN = [protocol for protocol in PROTOCOLS.values() if protocol.scheme != CROSS]
+GOLDEN = (
+    ("S014", "S032", "S038", "S061", "S066", "S070"),
+    ("S005", "S024", "S025", "S061", "S072", "S095"),
+    ("S006", "S020", "S022", "S057", "S072", "S096"),
+)
+INTENSITIES = ("01", "02", "03", "04")
+
+
+def make_items(people: int, absent: float, seed: int, dataset: str = "bu3dfe") -> list[Item]:
+    """Items of a random population in random order: each subject lacks each of its recordings with probability `absent`."""
+    random = np.random.default_rng(seed)
+    emotions = [*CLASS_NAMES[dataset], ""]
+    tasks = {name: task for task, name in BP4D_TASKS.items()} if dataset == "bp4d" else {}
+    levels = INTENSITIES if dataset == "bu3dfe" else ("",)
+    rows = [
+        (f"S{person:03d}", name, level)
+        for person, name, level in product(range(people), emotions, levels)
+        if random.random() >= absent
+    ]
+    return [
+        Item(f"{s}_{c}_{i}", s, c, (place,), place, i, tasks.get(c, ""), (1,))
+        for place, (s, c, i) in enumerate(rows[k] for k in random.permutation(len(rows)))
+    ]
+
+
+def classes_of(protocol: Protocol, dataset: str) -> tuple[str, ...]:
+    return protocol.classes or tuple(name for name in CLASS_NAMES[dataset] if name != "neutral")
+
+
+def eligible_subjects(protocol: Protocol, items: list[Item], classes: tuple[str, ...]) -> set[str]:
+    """By brute force, from the protocol's description alone: who takes part."""
+    people = set()
+    for subject in {item.subject for item in items}:
+        own = {(i.class_name, i.intensity) for i in items if i.subject == subject}
+        wanted = [(c, i) for c in classes for i in protocol.intensities or ("",)]
+        if protocol.task != "classes":
+            people.add(subject)
+        elif protocol.all_classes_needed:
+            if protocol.intensities and own.issuperset(wanted):
+                people.add(subject)
+            if not protocol.intensities and {c for c, _ in own}.issuperset(classes):
+                people.add(subject)
+        elif any(c in classes and (not protocol.intensities or i in protocol.intensities) for c, i in own):
+            people.add(subject)
+    return people
+
+
+@pytest.mark.parametrize("protocol", WITHIN, ids=[protocol.name for protocol in WITHIN])
+@settings(max_examples=60, deadline=None)
+@given(
+    people=st.sampled_from([120, 90, 61, 25, 11, 10, 9, 3, 2, 1]),
+    absent=st.sampled_from([0.0, 0.02, 0.3]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_every_protocol_on_random_populations(protocol: Protocol, people: int, absent: float, seed: int) -> None:
+    dataset = protocol.datasets[0] if protocol.datasets else "bp4d"
+    items, classes = make_items(people, absent, seed, dataset), classes_of(protocol, dataset)
+    if not items:
+        return
+    eligible = eligible_subjects(protocol, items, classes)
+    rounds = 3 if protocol.is_repeated else None
+
+    def build(rows: list[Item], seed: int) -> FoldList:
+        return build_folds(protocol, rows, dataset=dataset, classes=classes, seed=seed, num_rounds=rounds)
+
+    needed = 2 if protocol.scheme == LOSO else max(protocol.num_folds, protocol.num_drawn or 0)
+    shown = {(i.class_name, i.intensity) for i in items}
+    missing = protocol.task == "classes" and not (
+        {c for c, _ in shown}.issuperset(classes) and {i for _, i in shown}.issuperset(protocol.intensities)
+    )
+    if len(eligible) < needed or missing:
+        with pytest.raises(FacetError):
+            build(items, seed)
+        return
+
+    folds = build(items, seed)
+    assert build(items[::-1], seed) == folds  # the order of rows is no matter, and equal seeds give equal folds
+    assert build(select_items(protocol, items, classes), seed) == folds  # nor is selecting first
+    by_round: dict[str, list[Fold]] = {}
+    for fold in folds.folds:
+        by_round.setdefault(fold.round, []).append(fold)
+    assert len(by_round) == (rounds or 1)
+    for members in by_round.values():
+        tested = [subject for fold in members for subject in fold.test_subjects]
+        assert len(tested) == len(set(tested)) == (protocol.num_drawn or len(eligible))  # each once a round
+        assert set(tested) <= eligible
+        assert len(members) == (len(eligible) if protocol.scheme == LOSO else protocol.num_folds)
+        sizes = [len(fold.test_subjects) for fold in members]
+        assert max(sizes) - min(sizes) <= 1
+        for fold in members:
+            assert not set(fold.train_subjects) & set(fold.test_subjects)
+            assert set(fold.train_subjects) | set(fold.test_subjects) == set(tested)
+    drawn = [{s for fold in members for s in fold.test_subjects} for members in by_round.values()]
+    if protocol.num_drawn and not protocol.redraw:
+        assert all(one == drawn[0] for one in drawn)
+    if len(eligible) > 80 and protocol.redraw:  # 60 of 81 and more: equal by chance once in 10^19
+        assert drawn[0] != drawn[1] != drawn[2] != drawn[0]
+    if rounds:
+        first, second = list(by_round.values())[:2]
+        assert [f.test_subjects for f in first] != [f.test_subjects for f in second]  # a fresh deal
+
+
+def test_folds_of_a_full_protocol_survive_the_disk(tmp_path: Path) -> None:
+    items = make_items(100, 0, 5)
+    classes = BASIC_EXPRESSIONS
+    p1 = build_folds(PROTOCOLS["bu3dfe-p1"], items, dataset="bu3dfe", classes=classes, seed=1)
+    p2 = build_folds(PROTOCOLS["bu3dfe-p2"], items, dataset="bu3dfe", classes=classes, seed=1)
+    for folds in (p1, p2):
+        assert len(folds.folds) == 1000
+        assert {(len(f.train_subjects), len(f.test_subjects)) for f in folds.folds} == {(54, 6)}
+        write_folds(tmp_path / "folds.json", folds)
+        assert read_folds(tmp_path / "folds.json") == folds
+    assert len(p1.subjects) == 60
+    assert len(p2.subjects) == 100  # all are drawn at some time
+    assert p1.folds[0].name == "round-000/fold-00"
+    assert p1.folds[-1].name == "round-099/fold-09"
+
+
+def test_more_rounds_leave_the_first_ones_alone_and_seeds_matter() -> None:
+    items, p2 = make_items(100, 0, 5), PROTOCOLS["bu3dfe-p2"]
+
+    def build(rounds: int, seed: int) -> tuple[Fold, ...]:
+        return build_folds(p2, items, dataset="bu3dfe", classes=BASIC_EXPRESSIONS, seed=seed, num_rounds=rounds).folds
+
+    assert build(4, 0)[:20] == build(2, 0)
+    assert build(1, 0) != build(1, 1)
+
+
+def test_folds_stay_what_they_are() -> None:
+    """Published numbers rest on them: which subject is drawn and dealt where is part of the protocol."""
+    items = make_items(100, 0, 0)
+    p2 = build_folds(PROTOCOLS["bu3dfe-p2"], items, dataset="bu3dfe", classes=BASIC_EXPRESSIONS, seed=0, num_rounds=2)
+    assert p2.folds[0].test_subjects == GOLDEN[0]
+    assert p2.folds[19].test_subjects == GOLDEN[1]
+    p1 = build_folds(PROTOCOLS["bu3dfe-p1"], items, dataset="bu3dfe", classes=BASIC_EXPRESSIONS, seed=0, num_rounds=2)
+    assert p1.folds[0] == p2.folds[0]  # the first round of both rules is the same
+    assert p1.folds[19].test_subjects == GOLDEN[2]
+
+
+def test_selection_by_class_intensity_and_completeness() -> None:
+    items = make_items(4, 0, 1)
+    selected = select_items(PROTOCOLS["bu3dfe-subset1"], items, BASIC_EXPRESSIONS)
+    assert len(selected) == 4 * 6 * 2
+    assert {item.intensity for item in selected} == {"03", "04"}
+    assert {item.class_name for item in selected} == set(BASIC_EXPRESSIONS)
+    assert selected == sorted(selected, key=lambda item: item.place)  # in the cache's order
+    assert len(select_items(PROTOCOLS["bu3dfe-subset2"], items, BASIC_EXPRESSIONS)) == 4 * 6 * 4
+    # One scan less: the classic rule loses the subject, Subset I the scan.
+    less = [item for item in items if item.name != "S002_fear_03"]
+    assert len(select_items(PROTOCOLS["bu3dfe-subset1"], less, BASIC_EXPRESSIONS)) == 4 * 6 * 2 - 1
+    complete = select_items(PROTOCOLS["bu3dfe-p1"], less, BASIC_EXPRESSIONS)
+    assert {item.subject for item in complete} == {"S000", "S001", "S003"}
+    faces = make_items(3, 0, 1, "bosphorus")
+    less = [item for item in faces if item.name != "S001_fear_"]
+    assert {i.subject for i in select_items(PROTOCOLS["bosphorus"], less, BASIC_EXPRESSIONS)} == {"S000", "S002"}
+    everything = make_items(3, 0, 1, "4dme")
+    assert select_items(PROTOCOLS["4dme-multilabel"], everything, ("positive",)) == everything
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "drop", "message"),
+    [
+        ("bu3dfe-p1", "bu3dfe", "", "wants 60 subjects with all 6 classes at intensities 03 and 04; this cache has 20"),
+        ("bu3dfe-subset1", "bu3dfe", "_04", r"shows 04 \(found: 01, 02, 03\)"),
+        ("bosphorus", "bosphorus", "_fear_", "no usable sample of this cache shows fear"),
+        ("bp4d", "bp4d", "_pain_", "bp4d wants the classes anger, .*shows pain"),
+    ],
+)
+def test_what_a_cache_lacks_is_named(name: str, dataset: str, drop: str, message: str) -> None:
+    protocol = PROTOCOLS[name]
+    items = [item for item in make_items(20, 0, 2, dataset) if not drop or drop not in item.name]
+    with pytest.raises(FacetError, match=message):
+        build_folds(protocol, items, dataset=dataset, classes=protocol.classes, seed=0)
+
+
+def test_no_complete_subject_is_named() -> None:
+    items = [i for i in make_items(2, 0, 2, "bosphorus") if i.name not in ("S000_fear_", "S001_anger_")]
+    with pytest.raises(FacetError, match=r"none of the 2 subjects of this cache has them all \(such as S000, S001\)"):
+        select_items(PROTOCOLS["bosphorus"], items, BASIC_EXPRESSIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("loso", {"num_folds": 5}, "makes a fold of each subject"),
+        ("kfold", {"num_rounds": 5}, "does not repeat its folds"),
+        ("bu3dfe-p1", {"num_rounds": 0}, "expected 1 to"),
+        ("bu3dfe-p1", {"num_folds": 61}, "only 60 subjects"),
+        ("kfold", {"num_folds": 1}, "at least 2"),
+        ("cross", {}, "needs two caches"),
+    ],
+)
+def test_numbers_that_cannot_be_meant(name: str, options: dict[str, int], message: str) -> None:
+    with pytest.raises(FacetError, match=message):
+        build_folds(
+            PROTOCOLS[name],
+            make_items(70, 0, 3),
+            dataset="bu3dfe",
+            classes=BASIC_EXPRESSIONS,
+            seed=0,
+            num_folds=options.get("num_folds"),
+            num_rounds=options.get("num_rounds"),
+        )
+
+
+def test_subjects_whose_names_are_no_folder_names_get_folds_of_their_own() -> None:
+    items = [Item(str(k), subject, "anger", (k,), k) for k, subject in enumerate(["a b", "a/b", "A-B", "..", "é"])]
+    folds = build_folds(PROTOCOLS["loso"], items, dataset="folder", classes=("anger",), seed=0)
+    names = {fold.test_subjects[0]: fold.name for fold in folds.folds}
+    assert names == {
+        "..": "subject-..", "A-B": "subject-A-B", "a b": "subject-a-b-2", "a/b": "subject-a-b-3", "é": "subject-é",
+    }  # fmt: skip
+
+
+def test_gaps_are_told() -> None:
+    p1 = PROTOCOLS["bu3dfe-p1"]
+    assert describe_gaps(p1, make_items(100, 0, 3), BASIC_EXPRESSIONS) == []
+    assert describe_gaps(PROTOCOLS["kfold"], make_items(7, 0, 3), BASIC_EXPRESSIONS, num_folds=3) == []
+    notes = describe_gaps(PROTOCOLS["bu3dfe-subset1"], make_items(20, 0, 3), BASIC_EXPRESSIONS, num_folds=5)
+    assert notes == [
+        "bu3dfe-subset1 is published on 100 subjects; this cache gives 20",
+        "bu3dfe-subset1 is published on 1,200 samples; this cache gives 240",
+        "bu3dfe-subset1 has 10 folds; here 5 were asked for",
+    ]
+    less = [item for item in make_items(61, 0, 3) if item.name != "S007_fear_04"]
+    notes = describe_gaps(PROTOCOLS["bu3dfe-p2"], less, BASIC_EXPRESSIONS, num_rounds=2)
+    assert notes[0] == "1 subjects without all 6 classes at intensities 03 and 04 are left out (S007)"
+    assert notes[2] == "bu3dfe-p2 has 100 rounds; here 2 were asked for"
+    assert notes[3] == "there are just 60 subjects, so that every round draws the same"
+
+
+# --- two data sets ---
+
+
+def test_across_data_sets() -> None:
+    protocol = PROTOCOLS["bu4dfe-bp4d"]
+    classes, label_map = build_label_map(protocol, BASIC_EXPRESSIONS, BP4D_EMOTIONS)
+    assert classes == BASIC_EXPRESSIONS
+    assert label_map == {name: name for name in BASIC_EXPRESSIONS}
+    train = map_items(make_items(3, 0, 1, "bu4dfe"), label_map)
+    test = select_test_items(protocol, make_items(2, 0, 2, "bp4d"), classes)
+    assert sorted((i.subject, i.class_name) for i in test) == sorted(
+        product(["S000", "S001"], ["happiness", "disgust"])
+    )
+    shared = select_test_items(PROTOCOLS["bu4dfe-bp4d-all"], make_items(2, 0, 2, "bp4d"), classes)
+    assert len(shared) == 2 * 6
+    with pytest.raises(FacetError, match="bu4dfe-bp4d: subject S000 stands in both"):
+        build_cross_fold(protocol, train, test)
+    fold = build_cross_fold(protocol, prefix_subjects(train, "bu4dfe"), prefix_subjects(test, "bp4d"))
+    assert fold == Fold("bu4dfe-bp4d", ("bu4dfe:S000", "bu4dfe:S001", "bu4dfe:S002"), ("bp4d:S000", "bp4d:S001"))
+    without_t8 = [item for item in make_items(2, 0, 2, "bp4d") if item.task != "T8"]
+    with pytest.raises(FacetError, match=r"wants the tasks T1, T8; .* shows T8"):
+        select_test_items(protocol, without_t8, classes)
+
+
+def test_class_names_are_mapped_to_the_tested_words() -> None:
+    cross = PROTOCOLS["cross"]
+    classes, label_map = build_label_map(cross, CLASS_NAMES["bu3dfe"], CLASS_NAMES["4dme"])
+    assert classes == ("negative", "positive", "surprise")
+    assert label_map["fear"] == "negative"
+    assert {i.class_name for i in map_items(make_items(2, 0, 1), label_map)} == set(classes)
+    classes, label_map = build_label_map(cross, CLASS_NAMES["bu3dfe"], CLASS_NAMES["bosphorus"])
+    assert classes == BASIC_EXPRESSIONS  # neutral only where it is asked for
+    classes, label_map = build_label_map(cross, CLASS_NAMES["bu3dfe"], CLASS_NAMES["bosphorus"], ("fear", "neutral"))
+    assert classes == ("fear", "neutral")
+    assert label_map == {"fear": "fear", "neutral": "neutral"}
+    with pytest.raises(FacetError, match=r"have 1 in common; .*the other way round"):
+        build_label_map(cross, CLASS_NAMES["4dme"], CLASS_NAMES["bu3dfe"])
+    with pytest.raises(FacetError, match="have no pain in common"):
+        build_label_map(cross, CLASS_NAMES["bp4d"], CLASS_NAMES["bu3dfe"], ("pain", "fear"))
