@@ -140,18 +140,6 @@ def name_for_folder(subject: str) -> str:
     return re.sub(r"[^\w.-]", "-", subject)[:80]
 
 
-def split_by_fold(subjects: Iterable[str], num_folds: int, fold: int, seed: int) -> Fold:
-    """Tests on one fold, trains on the others.
-
-    Raises:
-        FacetError: there is no such fold.
-    """
-    folds = leave_out_each(subject_folds(subjects, num_folds, seed), fold_names(num_folds))
-    if not 0 <= fold < num_folds:
-        raise FacetError(f"--fold {fold}: there is no such fold; {num_folds} folds are numbered 0 to {num_folds - 1}")
-    return folds[fold]
-
-
 def split_by_subjects(subjects: Iterable[str], test_subjects: Sequence[str]) -> Fold:
     """Tests on the named subjects, trains on all others.
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 
 from shared.errors import FacetError
 from shared.labels import BASIC_EXPRESSIONS, BP4D_EMOTIONS, FOURDME_EMOTIONS
-from train.folds import SPLIT_JSON, read_split, read_subject_list, split_by_fold, split_by_subjects, write_split  # noqa: F401
-from train.folds import Fold as Split  # noqa: F401
 
 DEFAULT_PROTOCOL = "kfold"
 CROSS_PROTOCOL = "cross"  # the default where training and test come from two caches
