@@ -251,6 +251,8 @@ def test_gaps_are_told() -> None:
         "bu3dfe-subset1 is published on 1,200 samples; this cache gives 240",
         "bu3dfe-subset1 has 10 folds; here 5 were asked for",
     ]
+    notes = describe_gaps(PROTOCOLS["bosphorus"], make_items(65, 0, 3, "bosphorus"), ("anger", "fear"))
+    assert notes[0] == "bosphorus tells anger, disgust, fear, happiness, sadness, surprise apart; here anger, fear"
     less = [item for item in make_items(61, 0, 3) if item.name != "S007_fear_04"]
     notes = describe_gaps(PROTOCOLS["bu3dfe-p2"], less, BASIC_EXPRESSIONS, num_rounds=2)
     assert notes[0] == "1 subjects without all 6 classes at intensities 03 and 04 are left out (S007)"

@@ -176,6 +176,8 @@ def describe_gaps(
     """
     chosen = select_items(protocol, items, class_names)
     notes = []
+    if protocol.classes and set(class_names) != set(protocol.classes):
+        notes.append(f"{protocol.name} tells {', '.join(protocol.classes)} apart; here {', '.join(class_names)}")
     if protocol.all_classes_needed:
         rest = _filter(protocol.name, items, class_names, protocol.intensities, protocol.tasks)
         if left_out := find_incomplete(protocol, rest, class_names):
