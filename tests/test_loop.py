@@ -23,9 +23,9 @@ from train.config import Recipe, TowerConfig
 from train.encoder import build_tower
 from train.facet import Facet
 from train.fit import mean_prompts
+from train.items import find_items
 from train.loop import LOG_JSONL, Stopped, TrainingSet, build_optimizer, rate_at, train
 from train.prepare import Preparer
-from train.stream import find_items
 
 TOWER = TowerConfig("tiny", "none", TINY_CLIP, 32, (0.5,) * 3, (0.25,) * 3, "", True)
 RECIPE = Recipe(

@@ -11,8 +11,9 @@ from test_augment import STILL
 
 from shared.cache import Cache, open_cache
 from train.config import TowerConfig
+from train.items import find_items
 from train.prepare import Preparer
-from train.stream import RawBatch, find_items, stream_batches
+from train.stream import RawBatch, stream_batches
 
 MODALITIES = ("texture", "normal", "depth")
 TOWER = TowerConfig("x", "none", {}, 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "", True)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from train.items import Item
 from train.metrics import compute_metrics
 from train.report import format_table, write_report
 from train.score import Scores
-from train.stream import Item
 
 CLASSES = ("anger", 'fear, "great"', "surprise")
 

@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 
 from shared.cache import open_cache
 from shared.errors import CacheError, FacetError
-from train.stream import (
-    choose_classes,
-    choose_frames,
-    choose_modalities,
-    epoch_order,
-    find_items,
-    sample_rows,
-    split_batches,
-    stream_batches,
-)
+from train.items import choose_classes, choose_frames, choose_modalities, find_items
+from train.stream import epoch_order, sample_rows, split_batches, stream_batches
 
 
 @given(num=st.integers(1, 300), batch_size=st.integers(1, 64), seed=st.integers(0, 99), epoch=st.integers(0, 9))
@@ -126,7 +118,7 @@ def test_classes_and_modalities_that_are_chosen(tiny_cache: MakeCache) -> None:
     cache = open_cache(tiny_cache(class_names=("anger", "fear", "neutral"), without_texture=(0,)))
     assert choose_classes(cache, ()) == ("anger", "fear")
     assert choose_classes(cache, ("neutral", "fear")) == ("neutral", "fear")
-    with pytest.raises(FacetError, match="joy not in the vocabulary"):
+    with pytest.raises(FacetError, match="joy not among the classes"):
         choose_classes(cache, ("joy", "fear"))
     with pytest.raises(FacetError, match="at least two classes"):
         choose_classes(cache, ("fear",))

@@ -48,7 +48,7 @@ def test_fit_evaluate_predict(tiny_cache: MakeCache, tmp_path: Path, capsys: pyt
     names = {path.name for path in run.iterdir()}
     assert names == {
         "config.json", "split.json", "log.jsonl", "checkpoint.pt", "model.safetensors", "metrics.json", "predictions.csv",
-        "confusion.png",
+        "confusion.png", "timing.json", ".lock",
     }  # fmt: skip
     metrics = json.loads((run / "metrics.json").read_text())
     split = json.loads((run / "split.json").read_text())
@@ -201,7 +201,7 @@ def test_what_a_user_gets_wrong_is_one_line(
     assert "only 4 subjects" in fails(capsys, *fit, "--folds", 9)
     assert "S9 not among the 4 subjects" in fails(capsys, *fit, "--test-subjects", "S1,S9")
     assert "no subject is left to train on" in fails(capsys, *fit, "--test-subjects", "S0,S1,S2,S3")
-    assert "joy not in the vocabulary" in fails(capsys, *fit, "--classes", "joy,anger")
+    assert "joy not among the classes" in fails(capsys, *fit, "--classes", "joy,anger")
     assert "holds no depth" in fails(capsys, *fit, "--modalities", "depth")
     assert "no prompt embeddings of ViT-B-32" in fails(capsys, *fit, "--model", "ViT-B-32")
     assert "--epochs: expected 1" in fails(capsys, *fit, "--epochs", 0)
@@ -214,7 +214,7 @@ def test_what_a_user_gets_wrong_is_one_line(
     empty = tiny_cache(name="no-text", with_text=False)
     assert "python -m preprocess prompts" in fails(capsys, "fit", "--cache", empty, "--out", tmp_path / "x")
     lacking = tiny_cache(name="lacking", num_subjects=2, scans_per_class=1, unlabelled=(0, 3))
-    assert "no training sample shows anger" in fails(
+    assert "no usable sample of this cache shows anger" in fails(
         capsys, "fit", "--cache", lacking, "--out", tmp_path / "y", "--folds", 2
     )
 

@@ -1,4 +1,4 @@
-"""The command line of stage 2: python -m train fit | evaluate | predict."""
+"""The command line of stage 2: python -m train fit | crossval | protocols | evaluate | predict."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from train.config import Recipe, option_name
 DESCRIPTION = """Trains FACET-VLM on a cache of multiview face images and tests it on people it has never seen."""
 EXAMPLES = """the way of an experiment:
   python -m train fit --cache data_cache/bu3dfe --out runs/first            fold 0 of 10
+  python -m train crossval --cache data_cache/bu3dfe --protocol bu3dfe-subset1 --out runs/subset1
   python -m train evaluate runs/first                                       the same test again
   python -m train predict runs/first --cache data_cache/my_scans            a probability per class per scan
 
@@ -27,8 +28,27 @@ examples:
   python -m train fit --cache data_cache/bu3dfe --out runs/texture --modalities texture --tune frozen
   python -m train fit --cache data_cache/bu3dfe --out runs/plain --fusion mean --head cosine --lambda-con 0 --lambda-vt 0
   python -m train fit --cache data_cache/bu3dfe --out runs/control --shuffle-labels 1
+  python -m train fit --cache data_cache/bp4d --out runs/aus --protocol bp4d-au --every 10
 
 No network? --pretrained FILE, --model local-dir:DIR, or --pretrained none (random weights).
+"""
+CROSSVAL_EXAMPLES = """Trains and tests every fold of a protocol, each in a folder of its own, and writes one report: text,
+JSON, CSV, a LaTeX table, a picture. Interrupted? The same command goes on. Exit code 1: some folds failed; they are listed.
+
+examples:
+  python -m train crossval --cache data_cache/bu4dfe --protocol bu4dfe --out runs/bu4dfe
+  python -m train crossval --cache data_cache/bu3dfe --protocol bu3dfe-p1 --rounds 2 --discard-weights --out runs/p1
+  python -m train crossval --train-cache data_cache/bu4dfe --test-cache data_cache/bp4d --protocol bu4dfe-bp4d --out runs/cross
+  python -m train crossval --cache data_cache/4dme --protocol 4dme-multilabel --relative onset --out runs/4dme
+a cluster's array jobs, one fold each; the last to end writes the full report:
+  python -m train crossval --cache data_cache/bu4dfe --protocol bu4dfe --out runs/bu4dfe --fold 7
+the same folds in another paper:
+  python -m train crossval --cache data_cache/bu4dfe --protocol runs/bu4dfe/folds.json --out runs/again
+"""
+PROTOCOLS_EXAMPLES = """examples:
+  python -m train protocols                                                  all of them
+  python -m train protocols bu3dfe-p1                                        one in detail, with its source
+  python -m train protocols bosphorus --cache data_cache/bosphorus --export folds.json
 """
 
 
@@ -48,14 +68,35 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     fit = _command(commands, "fit", "train on some subjects, test on others", FIT_EXAMPLES)
-    fit.add_argument("--cache", type=Path, required=True, metavar="DIR", help="a cache with prompt embeddings")
-    fit.add_argument(
-        "--out", type=Path, required=True, metavar="RUN", help="the run's folder; new, or a run to go on with"
-    )
-    for option in dataclasses.fields(Recipe):
-        _add_option(fit, option)
-    fit.add_argument("--checkpoint-every", type=_positive, default=200, metavar="STEPS", help="default 200")
     fit.set_defaults(run=_fit)
+    crossval = _command(commands, "crossval", "train and test every fold of a protocol, and report", CROSSVAL_EXAMPLES)
+    crossval.set_defaults(run=_crossval)
+    for command in (fit, crossval):
+        _add_training_options(command, every_fold=command is crossval)
+    crossval.add_argument(
+        "--jobs",
+        type=_positive,
+        metavar="N",
+        help="folds at a time (default: one a GPU, or as many as there are cores)",
+    )
+    crossval.add_argument(
+        "--discard-weights", action="store_true", help="keep each fold's scores and predictions, but not its model"
+    )
+
+    protocols = _command(
+        commands, "protocols", "who trains and who is tested: what --protocol takes", PROTOCOLS_EXAMPLES
+    )
+    protocols.add_argument("name", nargs="?", metavar="NAME", help="tell one in detail")
+    protocols.add_argument(
+        "--cache", type=Path, metavar="DIR", help="with NAME: deal this cache's subjects into its folds"
+    )
+    protocols.add_argument(
+        "--export", type=Path, metavar="FILE.json", help="with --cache: write the folds, to share them"
+    )
+    protocols.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="decides who stands in which fold (default 0)"
+    )
+    protocols.set_defaults(run=_protocols)
 
     evaluate = _command(commands, "evaluate", "test a finished run again, or on another cache", "")
     evaluate.add_argument("trained", type=Path, metavar="RUN")
@@ -67,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--cache", type=Path, required=True, metavar="DIR", help="same view settings as in training")
     predict.add_argument("--out", type=Path, metavar="FILE.csv", help="default: RUN/predictions-<cache>.csv")
     predict.set_defaults(run=_predict)
-    for command in (fit, evaluate, predict):
+    for command in (fit, crossval, evaluate, predict):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")
     return parser
 
@@ -83,9 +124,26 @@ def _command(commands: Any, name: str, summary: str, epilog: str) -> argparse.Ar
     return parser
 
 
+def _add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) -> None:
+    """The options of fit, and of crossval, whose --fold is none of the recipe's."""
+    caches = parser.add_mutually_exclusive_group(required=True)
+    caches.add_argument("--cache", type=Path, metavar="DIR", help="a cache with prompt embeddings")
+    caches.add_argument("--train-cache", type=Path, metavar="DIR", help="across data sets: the cache that trains …")
+    parser.add_argument("--test-cache", type=Path, metavar="DIR", help="… and the cache that is tested, all of it")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="RUN", help="folder of the results; new, or to go on with"
+    )
+    for option in dataclasses.fields(Recipe):
+        if option.name != "fold" or not every_fold:
+            _add_option(parser, option)
+    if every_fold:
+        parser.add_argument("--fold", type=int, metavar="N", help="this fold alone, 0 the first (default: all)")
+    parser.add_argument("--checkpoint-every", type=_positive, default=200, metavar="STEPS", help="default 200")
+
+
 def _add_option(parser: argparse.ArgumentParser, option: dataclasses.Field[Any]) -> None:
     """One command line option from a field of Recipe."""
-    choices = option.metadata["choices"]
+    choices = [choice for choice in option.metadata["choices"] if choice]
     text = option.metadata["help"]
     if "default" not in text and option.name != "shuffle_labels" and option.default != ():
         text += f" (default {option.default})"
@@ -108,7 +166,7 @@ def _positive(text: str) -> int:
 
 
 def _read_recipe(chosen: argparse.Namespace) -> Recipe:
-    from train.protocols import read_subject_list
+    from train.folds import read_subject_list
 
     values = {option.name: getattr(chosen, option.name) for option in dataclasses.fields(Recipe)}
     for name in ("classes", "modalities"):
@@ -117,18 +175,71 @@ def _read_recipe(chosen: argparse.Namespace) -> Recipe:
     return Recipe(**values)
 
 
+def _read_caches(chosen: argparse.Namespace) -> tuple[Path, Path | None]:
+    if (chosen.train_cache is None) != (chosen.test_cache is None):
+        raise FacetError("--train-cache A --test-cache B: are given together, or --cache DIR alone")
+    return chosen.cache or chosen.train_cache, chosen.test_cache
+
+
 # torch is imported only once a command is known to be meant: --help answers at once.
 
 
 def _fit(chosen: argparse.Namespace) -> int:
     recipe = _read_recipe(chosen)
+    caches = _read_caches(chosen)
     from train.evaluate import print_next
+    from train.experiment import prepare_experiment
     from train.fit import fit
 
-    code = fit(chosen.out, chosen.cache, recipe, device=chosen.device, checkpoint_every=chosen.checkpoint_every)
+    experiment = prepare_experiment(*caches, recipe)
+    for note in experiment.notes:
+        print(f"note: {note}", file=sys.stderr)
+    code = fit(chosen.out, experiment, recipe.fold, device=chosen.device, checkpoint_every=chosen.checkpoint_every)
     if code == 0:
         print_next(chosen.out)
     return code
+
+
+def _crossval(chosen: argparse.Namespace) -> int:
+    only, chosen.fold = chosen.fold, 0
+    recipe = _read_recipe(chosen)
+    caches = _read_caches(chosen)
+    if recipe.test_subjects:
+        raise FacetError("--test-subjects: is one test; use `python -m train fit`, or a file of folds as --protocol")
+    from train.crossval import CrossvalOptions, crossval
+
+    options = CrossvalOptions(chosen.device, chosen.jobs, only, chosen.checkpoint_every, not chosen.discard_weights)
+    return crossval(chosen.out, *caches, recipe, options)
+
+
+def _protocols(chosen: argparse.Namespace) -> int:
+    from train.protocols import describe_protocol, describe_protocols, find_protocol
+
+    if chosen.name is None:
+        if chosen.cache or chosen.export:
+            raise FacetError("--cache and --export: name the protocol too")
+        print(describe_protocols(), end="")
+        print("next: python -m train protocols NAME   (one in detail)")
+        return 0
+    print(describe_protocol(find_protocol(chosen.name)), end="")
+    if (chosen.cache is None) and chosen.export:
+        raise FacetError("--export: give the --cache whose subjects are to be dealt into folds")
+    if chosen.cache is not None:
+        from train.experiment import prepare_experiment
+        from train.folds import write_folds
+
+        experiment = prepare_experiment(chosen.cache, None, Recipe(protocol=chosen.name, seed=chosen.seed))
+        for note in experiment.notes:
+            print(f"note: {note}")
+        for fold in experiment.folds.folds[: 20 if chosen.export is None else 0]:
+            print(f"  {fold.name}: tests {', '.join(fold.test_subjects)}")
+        if chosen.export is not None:
+            write_folds(chosen.export, experiment.folds)
+            print(f"{len(experiment.folds.folds)} folds: {chosen.export}")
+            print(
+                f"next: python -m train crossval --cache {chosen.cache} --protocol {chosen.export} --out runs/{chosen.name}"
+            )
+    return 0
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:

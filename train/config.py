@@ -13,12 +13,15 @@ from shared.schema import MODALITIES, RenderSettings, View, canonical_json
 from shared.storage import first_line, write_file
 
 CONFIG_JSON = "config.json"
-RUN_VERSION = 1
+RUN_VERSION = 2
 # Names a chosen value may have; argparse and the checks below both read them.
 TUNE = ("full", "frozen")
 FUSION = ("cvsa", "mean")
 HEAD = ("mtgf", "cosine")
 AUGMENT = ("standard", "none")
+SAMPLING = ("uniform", "apex")
+RELATIVE = ("none", "neutral", "onset")
+CLASS_WEIGHTS = ("none", "balanced")
 Made = TypeVar("Made")
 
 
@@ -33,12 +36,25 @@ class Recipe:
 
     model: str = _option("", "open_clip model, or local-dir:DIR (default: the model of the cache's prompts)")
     pretrained: str = _option("", "weights: an open_clip tag, a file, or none (default: those of the cache's prompts)")
-    folds: int = _option(10, "split the subjects into this many folds, none in two of them")
+    protocol: str = _option("", "who trains and who is tested: a name of `python -m train protocols`, or a .json file of folds "
+                            "(default kfold, or cross where two caches are given)")  # fmt: skip
+    folds: int = _option(0, "number of folds, where the protocol leaves it open (default: the protocol's, kfold 10)")
+    rounds: int = _option(0, "rounds of a protocol that repeats its folds (default: the protocol's)")
     fold: int = _option(0, "the fold to test on, 0 the first; the others train")
     test_subjects: tuple[str, ...] = _option((), "subjects to test on instead of a fold: A,B,C or a file, one a line")
-    classes: tuple[str, ...] = _option((), "class names to tell apart (default: all but neutral)")
+    task: str = _option("", "one of several classes; or several emotions (targets) or action units (aus) at once, yes or no "
+                        "(default: the protocol's, else classes)", ("", "classes", "targets", "aus"))  # fmt: skip
+    classes: tuple[str, ...] = _option((), "class names to tell apart (default: the protocol's, else all but neutral)")
     modalities: tuple[str, ...] = _option((), "images to look at (default: those that every row has)")
     frames: int = _option(0, "frames a sequence, spread evenly (default: 6 where there are sequences, else 1)")
+    sampling: str = _option(
+        "uniform", "spread the frames over the whole sequence, or a window about its apex", SAMPLING
+    )
+    window: int = _option(0, "frames in the window about the apex (default: half of the sequence)")
+    every: int = _option(1, "task aus: train on every N-th frame (all frames are tested)")
+    relative: str = _option(
+        "none", "what to take away from a face: the subject's neutral scan, or the sequence's onset", RELATIVE
+    )
     epochs: int = _option(20, "passes over the training samples")
     batch_size: int = _option(16, "samples a step")
     lr: float = _option(1e-3, "peak learning rate of the new layers")
@@ -50,6 +66,9 @@ class Recipe:
     head: str = _option("mtgf", "how text and face become a score: gated fusion (MTGF) or the cosine alone", HEAD)
     lambda_con: float = _option(0.1, "weight of the consistency loss; 0 builds none of it")
     lambda_vt: float = _option(0.5, "weight of each view's own text loss; 0 computes none of it")
+    class_weights: str = _option(
+        "none", "balanced: rare classes count as much as frequent ones in the loss", CLASS_WEIGHTS
+    )
     augment: str = _option("standard", "random flips, shifts, scales, colours, noise and erasures", AUGMENT)
     seed: int = _option(0, "decides initial weights, folds, order and augmentation")
     shuffle_labels: int = _option(
@@ -59,9 +78,12 @@ class Recipe:
     def __post_init__(self) -> None:
         """Raises FacetError where a value cannot be meant."""
         for name, least, most in (
-            ("folds", 2, 10_000),
-            ("fold", 0, 9_999),
+            ("folds", 0, 10_000),
+            ("rounds", 0, 10_000),
+            ("fold", 0, 999_999),
             ("frames", 0, 256),
+            ("window", 0, 100_000),
+            ("every", 1, 10_000),
             ("epochs", 1, 100_000),
             ("batch_size", 1, 65_536),
             ("lr", 1e-9, 10.0),
@@ -86,6 +108,11 @@ class Recipe:
             values = getattr(self, name)
             if len(set(values)) != len(values) or "" in values:
                 raise FacetError(f"{option_name(name)}: {','.join(values)!r} names one twice, or an empty one")
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether several classes may hold at once, each yes or no."""
+        return self.task in ("targets", "aus")
 
 
 def option_name(field_name: str) -> str:
@@ -120,6 +147,11 @@ class RunConfig:
     text_dim: int
     random_text: bool  # the prompts were encoded with random weights
     cache: str  # where the cache was; a hint, no part of what the run is
+    # Where another data set is tested:
+    test_dataset: str = ""
+    test_content_hash: str = ""
+    test_cache: str = ""  # a hint
+    label_map: dict[str, str] | None = None  # class of the training data set → class
     version: int = RUN_VERSION
 
     @property
@@ -137,25 +169,27 @@ class RunConfig:
             ("content_hash", "the cache's content"),
             ("render", "the cache's render settings"),
             ("text_hash", "the prompt embeddings"),
+            ("test_content_hash", "the content of the test cache"),
+            ("label_map", "the map of class names"),
         ):
             if getattr(self, name) != getattr(other, name):
                 names.append(text)
         return names
 
 
-def write_config(run: Path, config: RunConfig) -> None:
-    write_file(run / CONFIG_JSON, canonical_json(dataclasses.asdict(config)).encode())
+def write_config(run: Path, config: RunConfig, name: str = CONFIG_JSON) -> None:
+    write_file(run / name, canonical_json(dataclasses.asdict(config)).encode())
 
 
-def read_config(run: Path) -> RunConfig:
+def read_config(run: Path, name: str = CONFIG_JSON) -> RunConfig:
     """config.json of a run folder.
 
     Raises:
         FacetError: no run here, or its config.json is damaged or of another version.
     """
-    path = run / CONFIG_JSON
+    path = run / name
     if not path.is_file():
-        raise FacetError(f"{run}: no run here (no {CONFIG_JSON}); make one with `python -m train fit --out {run}`")
+        raise FacetError(f"{run}: no run here (no {name}); make one with `python -m train fit --out {run}`")
     try:
         value = json.loads(path.read_bytes())
         if value["version"] != RUN_VERSION:

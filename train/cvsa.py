@@ -9,6 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 HEAD_DIM = 32
+# A face compared with itself is the zero vector: dividing by no less than this keeps its gradient finite.
+MIN_LENGTH = 1e-3
+
+
+def unit(x: Tensor) -> Tensor:
+    """(…, d) divided by its length, or by MIN_LENGTH where it is shorter."""
+    return F.normalize(x, dim=-1, eps=MIN_LENGTH)
 
 
 class TokenAttention(nn.Module):
@@ -75,7 +82,7 @@ class AttentionPool(nn.Module):
         """tokens (B, N, d), mask bool (B, N) → z (B, d), α (B, N)."""
         scores = (tokens @ self.query).masked_fill(~mask, -math.inf)
         alpha = scores.softmax(dim=1)
-        return F.normalize((alpha[..., None] * tokens).sum(1), dim=-1), alpha
+        return unit((alpha[..., None] * tokens).sum(1)), alpha
 
 
 class CrossViewAttention(nn.Module):
@@ -111,7 +118,7 @@ class MeanFusion(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `CrossViewAttention.forward`."""
         alpha = mask / mask.sum(1, keepdim=True)
-        return tokens, F.normalize((alpha[..., None] * tokens).sum(1), dim=-1), alpha
+        return tokens, unit((alpha[..., None] * tokens).sum(1)), alpha
 
 
 class TemporalAttention(nn.Module):

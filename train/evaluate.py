@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,16 +12,28 @@ from torch import nn
 
 from shared.cache import Cache, open_cache
 from shared.errors import CacheError, FacetError
+from train.calibrate import read_thresholds
 from train.checkpoint import load_weights
-from train.config import RunConfig, read_config
+from train.config import Recipe, RunConfig, read_config
 from train.encoder import build_tower
 from train.facet import Facet
+from train.folds import Fold, read_split
+from train.items import Item, gather_items, is_labelled
 from train.metrics import Metrics, compute_metrics
+from train.multilabel import MultiLabelMetrics, compute_multilabel_metrics
 from train.prepare import Preparer
-from train.protocols import read_split
-from train.report import CONFUSION_PNG, METRICS_JSON, PREDICTIONS_CSV, format_table, write_predictions, write_report
+from train.protocols import DEFAULT_PROTOCOL, PROTOCOLS
+from train.report import (
+    CONFUSION_PNG,
+    METRICS_JSON,
+    PREDICTIONS_CSV,
+    format_multilabel_table,
+    format_table,
+    write_predictions,
+    write_report,
+)
 from train.score import check_views, score_items
-from train.stream import Item, find_items
+from train.selection import prefix_subjects, select_items, select_test_items
 
 
 def choose_device(name: str) -> torch.device:
@@ -55,6 +68,7 @@ def build_facet(
         consistency=recipe.lambda_con > 0,
         freeze_tower=recipe.tune == "frozen",
         autocast=device.type == "cuda",
+        class_bias=recipe.is_multilabel,
     )
     return model.to(device)
 
@@ -72,9 +86,11 @@ def load_run(run: Path, device: torch.device) -> tuple[RunConfig, Facet]:
     return config, model
 
 
-def label_items(items: Sequence[Item], classes: Sequence[str]) -> np.ndarray:
-    """Class indices i64 (n,)."""
-    return np.array([classes.index(item.class_name) for item in items], np.int64)
+def label_items(items: Sequence[Item], recipe: Recipe) -> np.ndarray:
+    """Class indices i64 (n,); where several classes may hold at once i8 (n, C): 1, 0, -1 = unknown."""
+    if recipe.is_multilabel:
+        return np.array([item.targets for item in items], np.int8)
+    return np.array([recipe.classes.index(item.class_name) for item in items], np.int64)
 
 
 def evaluate_items(
@@ -82,46 +98,80 @@ def evaluate_items(
     model: Facet,
     cache: Cache,
     items: Sequence[Item],
-    preparer: Preparer,
     config: RunConfig,
     num_train: int,
-) -> Metrics:
-    """Scores labelled items and writes metrics.json, predictions.csv and confusion.png into the folder."""
-    classes = config.recipe.classes
-    scores = score_items(model, cache, items, preparer, config)
-    metrics = compute_metrics(label_items(items, classes), scores.probabilities.argmax(1), len(classes))
+    thresholds: np.ndarray | None,
+) -> Metrics | MultiLabelMetrics:
+    """Scores labelled items and writes metrics.json, predictions.csv and confusion.png into the folder.
+
+    Args:
+        thresholds: f32 (C,) where several classes may hold at once, else None.
+    """
+    recipe = config.recipe
+    classes = recipe.classes
+    scores = score_items(model, cache, items, build_preparer(cache, config, model), config)
+    labels = label_items(items, recipe)
+    metrics: Metrics | MultiLabelMetrics
+    if thresholds is None:
+        metrics = compute_metrics(labels, scores.probabilities.argmax(1), len(classes))
+    else:
+        metrics = compute_multilabel_metrics(labels, scores.probabilities, thresholds)
     num_subjects = len({item.subject for item in items})
     about = {
+        "task": recipe.task or "classes",
         "dataset": cache.info.dataset,
         "licence": cache.info.licence,
         "model": config.tower.name,
         "pretrained": config.tower.pretrained,
         "random_weights": config.is_random,
-        "shuffled_labels": config.recipe.shuffle_labels >= 0,
+        "shuffled_labels": recipe.shuffle_labels >= 0,
         "num_test_subjects": num_subjects,
         "num_train_subjects": num_train,
     }
-    marks = [f"{metrics.accuracy:.3f} of {metrics.num_samples} samples of {num_subjects} unseen subjects"]
-    marks.append(f"chance {metrics.chance:.3f}" + (", random initial weights" if config.is_random else ""))
-    if config.recipe.shuffle_labels >= 0:
-        marks.append("training labels shuffled")
-    write_report(folder, metrics, scores, classes, about, "\n".join(marks))
+    write_report(folder, metrics, scores, classes, about, _title(metrics, config, num_subjects), thresholds)
     return metrics
 
 
-def print_result(folder: Path, metrics: Metrics, config: RunConfig, subjects: Sequence[str]) -> None:
+def build_preparer(cache: Cache, config: RunConfig, model: Facet) -> Preparer:
+    """How this cache's images become the model's input, on the model's device."""
+    device = model.text_mean.device
+    settings = cache.info.settings
+    return Preparer(config.recipe.modalities, settings.views, config.tower, device, dynamic=bool(settings.dynamic))
+
+
+def _title(metrics: Metrics | MultiLabelMetrics, config: RunConfig, num_subjects: int) -> str:
+    if isinstance(metrics, Metrics):
+        marks = [f"{metrics.accuracy:.3f} of {metrics.num_samples} samples of {num_subjects} unseen subjects"]
+        marks.append(f"chance {metrics.chance:.3f}" + (", random initial weights" if config.is_random else ""))
+    else:
+        marks = [f"macro-F1 {metrics.macro_f1:.3f}"]
+    if config.recipe.shuffle_labels >= 0:
+        marks.append("training labels shuffled")
+    return "\n".join(marks)
+
+
+def print_result(
+    folder: Path, metrics: Metrics | MultiLabelMetrics, config: RunConfig, subjects: Sequence[str]
+) -> None:
     """The last lines of a run: the scores with chance beside them, where each file lies, what to run next."""
-    low, high = metrics.accuracy_95
-    print(format_table(metrics, config.recipe.classes))
-    print(f"accuracy on {len(subjects)} unseen subjects {metrics.accuracy:.3f} (chance {metrics.chance:.3f}; 95 % {low:.3f} to "
-          f"{high:.3f}), UAR {metrics.uar:.3f}, macro-F1 {metrics.macro_f1:.3f}")  # fmt: skip
+    if isinstance(metrics, Metrics):
+        low, high = metrics.accuracy_95
+        print(format_table(metrics, config.recipe.classes))
+        print(f"accuracy on {len(subjects)} unseen subjects {metrics.accuracy:.3f} (chance {metrics.chance:.3f}; 95 % "
+              f"{low:.3f} to {high:.3f}), UAR {metrics.uar:.3f}, macro-F1 {metrics.macro_f1:.3f}")  # fmt: skip
+    else:
+        print(format_multilabel_table(metrics, config.recipe.classes))
+        balanced = "-" if metrics.uar is None else f"{metrics.uar:.3f}"
+        print(f"macro-F1 on {len(subjects)} unseen subjects {metrics.macro_f1:.3f}, micro-F1 {metrics.micro_f1:.3f}, balanced "
+              f"accuracy {balanced} (chance 0.5); thresholds from training subjects")  # fmt: skip
     if config.is_random:
         print(
             "random weights: model or prompts were not pretrained, so this is no result to compare with published ones"
         )
     if config.recipe.shuffle_labels >= 0:
         print("control: training labels were shuffled, so accuracy should be near chance")
-    print(f"confusion matrix  {folder / CONFUSION_PNG}")
+    if isinstance(metrics, Metrics):
+        print(f"confusion matrix  {folder / CONFUSION_PNG}")
     print(f"every prediction  {folder / PREDICTIONS_CSV}")
     print(f"all scores        {folder / METRICS_JSON}")
 
@@ -138,23 +188,40 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     """
     where = choose_device(device)
     config, model = load_run(run, where)
-    split = read_split(run)
-    cache = open_cache(cache_path or Path(config.cache))
-    check_views(cache, config, whose=str(run))
-    items = [i for i in find_items(cache, config.recipe.modalities) if i.class_name in config.recipe.classes]
-    if cache.info.content_hash == config.content_hash:
-        folder = run
-        items = [item for item in items if item.subject in set(split.test_subjects)]
+    recipe = config.recipe
+    fold = read_split(run)
+    cache = open_cache(cache_path or Path(config.test_cache or config.cache))
+    check_views(cache, config.render, recipe.modalities, whose=str(run))
+    items = [item for item in gather_items(cache, recipe) if is_labelled(item, recipe.task, recipe.classes)]
+    folder = run
+    if cache.info.content_hash == (config.test_content_hash or config.content_hash):
+        items = _select_own(items, config, fold)
     else:
         folder = run / f"on-{cache.path.resolve().name}"
         if cache.info.dataset == config.dataset:  # the same people may be in it
-            items = [item for item in items if item.subject not in set(split.train_subjects)]
+            items = [item for item in items if item.subject not in set(fold.train_subjects)]
     if not items:
-        raise CacheError(f"{cache.path}: no sample of an unseen subject is labelled {', '.join(config.recipe.classes)}")
-    preparer = Preparer(config.recipe.modalities, cache.info.settings.views, config.tower, where)
-    metrics = evaluate_items(folder, model, cache, items, preparer, config, len(split.train_subjects))
+        raise CacheError(f"{cache.path}: no sample of an unseen subject is labelled {', '.join(recipe.classes)}")
+    metrics = evaluate_items(folder, model, cache, items, config, len(fold.train_subjects), _thresholds(run, recipe))
     print_result(folder, metrics, config, sorted({item.subject for item in items}))
     return 0
+
+
+def _select_own(items: Sequence[Item], config: RunConfig, fold: Fold) -> list[Item]:
+    """What the run itself was tested on."""
+    recipe = config.recipe
+    protocol = dataclasses.replace(PROTOCOLS.get(recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL]), task=recipe.task)
+    if not config.test_dataset:
+        chosen = select_items(protocol, items, recipe.classes)
+    else:
+        chosen = select_test_items(protocol, items, recipe.classes)
+        if config.test_dataset != config.dataset:
+            chosen = prefix_subjects(chosen, config.test_dataset)
+    return [item for item in chosen if item.subject in set(fold.test_subjects)]
+
+
+def _thresholds(run: Path, recipe: Recipe) -> np.ndarray | None:
+    return read_thresholds(run, len(recipe.classes)) if recipe.is_multilabel else None
 
 
 def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> int:
@@ -165,15 +232,15 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
     """
     where = choose_device(device)
     config, model = load_run(run, where)
+    recipe = config.recipe
     cache = open_cache(cache_path)
-    check_views(cache, config, whose=str(run))
-    items = find_items(cache, config.recipe.modalities)
+    check_views(cache, config.render, recipe.modalities, whose=str(run))
+    items = gather_items(cache, recipe)
     if not items:
-        raise CacheError(f"{cache.path}: no valid sample with {' or '.join(config.recipe.modalities)}")
-    preparer = Preparer(config.recipe.modalities, cache.info.settings.views, config.tower, where)
-    scores = score_items(model, cache, items, preparer, config)
+        raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
+    scores = score_items(model, cache, items, build_preparer(cache, config, model), config)
     path = out or run / f"predictions-{cache.path.resolve().name}.csv"
-    write_predictions(path, scores, config.recipe.classes)
+    write_predictions(path, scores, recipe.classes, _thresholds(run, recipe))
     note = " (random initial weights)" if config.is_random else ""
-    print(f"{len(items)} predictions among {', '.join(config.recipe.classes)}{note}: {path}")
+    print(f"{len(items)} predictions among {', '.join(recipe.classes)}{note}: {path}")
     return 0

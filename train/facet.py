@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.cvsa import CrossViewAttention, MeanFusion, TemporalAttention
+from train.cvsa import CrossViewAttention, MeanFusion, TemporalAttention, unit
 from train.mtgf import CosineHead, TextGuidedFusion
 
+SOFT_LENGTH = 0.1  # δ: differences between unit vectors that are shorter than this count less
 MAX_LOG_SCALE = math.log(100)  # CLIP's own limit (Radford et al. 2021, section 2.5)
 
 
@@ -21,19 +22,21 @@ class Batch:
     """What the model sees of B samples with T frames, V views and M modalities, on the device.
 
     images f32 (B, T, M, V, 3, S, S), normalised; present bool (B, T, M), at least one a frame; cameras f32 (B, V, 2), yaw
-    and pitch in radians.
+    and pitch in radians. has_reference bool (B,): frame 0 is a face that the T − 1 others are compared with, where True.
     """
 
     images: Tensor
     present: Tensor
     cameras: Tensor
     complete: bool  # every image is present (known without asking the device)
+    has_reference: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Output:
     """logits (B, C); views e (B·T, N, d), unit length, N = M·V, modality by modality; mask bool (B·T, N); frames: z of each
-    frame (B·T, d); face: z (B, d), both unit length; alpha (B·T, N), the weight of each view in its frame's z."""
+    frame (B·T, d); face: z (B, d), both unit length; alpha (B·T, N), the weight of each view in its frame's z; changes
+    (B·T, N, d): each view against the reference's same view, `views` itself where nothing is compared. T without reference."""
 
     logits: Tensor
     views: Tensor
@@ -41,6 +44,7 @@ class Output:
     frames: Tensor
     face: Tensor
     alpha: Tensor
+    changes: Tensor
 
 
 class Facet(nn.Module):
@@ -60,6 +64,7 @@ class Facet(nn.Module):
         consistency: bool = True,
         freeze_tower: bool = False,
         autocast: bool = False,
+        class_bias: bool = False,
     ) -> None:
         """
         Args:
@@ -69,6 +74,7 @@ class Facet(nn.Module):
             logit_scale: CLIP's s, as a factor.
             consistency: build h, the projection that only the consistency loss uses.
             autocast: run the tower in bfloat16; everything after it is small and stays in float32.
+            class_bias: add a bias to each class's score, for several classes at once, each yes or no.
         """
         super().__init__()
         dim = text_mean.shape[1]
@@ -81,6 +87,7 @@ class Facet(nn.Module):
         self.head = TextGuidedFusion(dim) if head == "mtgf" else CosineHead()
         self.view_to_face = nn.Linear(dim, dim) if consistency else None
         self.log_scale = nn.Parameter(torch.tensor(math.log(logit_scale)).clamp(max=MAX_LOG_SCALE))
+        self.class_bias = nn.Parameter(torch.zeros(len(text_mean))) if class_bias else None
         self.register_buffer("text_mean", torch.as_tensor(text_mean, dtype=torch.float32))
         self.text_mean: Tensor
         for layer in (self.projection, self.view_to_face):
@@ -125,20 +132,57 @@ class Facet(nn.Module):
         cameras = batch.cameras[:, None, None].expand(b, t, m, v, 2).reshape(b * t, m * v, 2)
         modalities = torch.arange(m, device=cameras.device).repeat_interleave(v)
         tokens, frames, alpha = self.fusion(views, mask, cameras, modalities)
+        changes, faces = views, frames
+        if batch.has_reference is not None:
+            changes, tokens, faces = subtract_reference(views, mask, tokens, frames, batch.has_reference)
+            views, mask, frames, alpha = (
+                x.unflatten(0, (b, t))[:, 1:].flatten(0, 1) for x in (views, mask, frames, alpha)
+            )
+            t -= 1
         if self.temporal is None:
-            face = F.normalize(frames.view(b, t, -1).mean(1), dim=-1)
+            face = unit(faces.view(b, t, -1).mean(1))
         else:
-            face = self.temporal(frames.view(b, t, -1))
+            face = self.temporal(faces.view(b, t, -1))
             tokens = (tokens.view(b, t, m * v, -1) + self.temporal.positions(t, tokens)[:, None]).flatten(0, 1)
         text = F.normalize(self.text_mean, dim=-1)
         seen = self.head(text, face, tokens.reshape(b, t * m * v, -1), mask.reshape(b, t * m * v))
         logits = self.scale * (seen * self.text_mean).sum(-1)
-        return Output(logits, views, mask, frames, face, alpha)
+        if self.class_bias is not None:
+            logits = logits + self.class_bias
+        return Output(logits, views, mask, frames, face, alpha, changes)
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
         """Keeps s at 100 or below; called after every step, as CLIP does."""
         self.log_scale.clamp_(max=MAX_LOG_SCALE)
+
+
+def subtract_reference(
+    views: Tensor, mask: Tensor, tokens: Tensor, frames: Tensor, has_reference: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What changed against frame 0 of each sample: what stays of a person when their face at rest is taken away.
+
+    Differences are short where little changed and stay so: x / √(‖x‖² + δ²) instead of unit length, for noise would
+    otherwise count as much as a smile.
+
+    Args:
+        views, tokens: (B·T, N, d); mask: bool (B·T, N); frames: z (B·T, d); has_reference: bool (B,).
+    Returns:
+        changes (B·(T−1), N, d) of each view against the reference's same view (against its z where that view is missing),
+        tokens (B·(T−1), N, d) minus the reference's z, faces (B·(T−1), d). As they were where there is no reference.
+    """
+    b = len(has_reference)
+    there = has_reference.view(b, 1, 1, 1)
+    each_view, each_token, each_face = (x.unflatten(0, (b, -1)) for x in (views, tokens, frames))
+    rest = each_face[:, :1, None] * there  # (B, 1, 1, d)
+    rest_views = torch.where(mask.unflatten(0, (b, -1))[:, :1, :, None], each_view[:, :1], rest) * there
+    changes = torch.where(there, _soften(each_view[:, 1:] - rest_views), each_view[:, 1:])
+    faces = torch.where(there[..., 0], _soften(each_face[:, 1:] - rest[:, :, 0]), each_face[:, 1:])
+    return changes.flatten(0, 1), (each_token[:, 1:] - rest).flatten(0, 1), faces.flatten(0, 1)
+
+
+def _soften(x: Tensor) -> Tensor:
+    return x * (x.square().sum(-1, keepdim=True) + SOFT_LENGTH**2).rsqrt()
 
 
 def _start_as_identity(layer: nn.Linear) -> None:

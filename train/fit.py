@@ -1,78 +1,102 @@
-"""`python -m train fit`: from a cache to a tested run."""
+"""`python -m train fit`: one fold of an experiment, from the cache to a tested run."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from shared.cache import Cache, open_cache
+from shared.cache import Cache
 from shared.errors import FacetError
-from shared.schema import fingerprint
+from shared.lock import hold_lock
+from shared.schema import canonical_json, fingerprint
+from shared.storage import write_file
 from shared.text import TextEmbeddings
 from shared.weights import hash_arrays
+from train.calibrate import fit_thresholds, start_class_bias, write_thresholds
 from train.checkpoint import CHECKPOINT, load_weights, write_weights
-from train.config import CONFIG_JSON, Recipe, RunConfig, TowerConfig, read_config, write_config
+from train.config import CONFIG_JSON, RunConfig, TowerConfig, read_config, write_config
 from train.encoder import RANDOM, build_tower, load_tower
-from train.evaluate import build_facet, choose_device, evaluate_items, label_items, print_result
+from train.evaluate import build_facet, build_preparer, choose_device, evaluate_items, label_items, print_result
+from train.experiment import Experiment
+from train.folds import SPLIT_JSON, Fold, read_split, write_split
 from train.loop import Stopped, TrainingSet, train
-from train.prepare import Preparer
-from train.protocols import SPLIT_JSON, Split, split_by_fold, split_by_subjects, write_split
 from train.report import METRICS_JSON
-from train.stream import Item, choose_classes, choose_frames, choose_modalities, find_items
 
-PRETRAINED_TOWER_RATE = 0.01  # of --lr: pretrained features are to be moved, not overwritten
+LOCK = ".lock"
+TIMING_JSON = "timing.json"
 
 
-def fit(run: Path, cache_path: Path, recipe: Recipe, *, device: str, checkpoint_every: int) -> int:
-    """Trains on some subjects, tests on others; goes on where an interrupted run of the same settings stopped.
+def fit(
+    run: Path, experiment: Experiment, number: int, *, device: str, checkpoint_every: int, quiet: bool = False
+) -> int:
+    """Trains on a fold's training subjects and tests on the others; goes on where an interrupted run stopped.
 
+    Args:
+        number: the fold's. quiet: print nothing but what is amiss.
     Returns:
         0; 128 + the signal's number after SIGINT or SIGTERM (a checkpoint is written).
     Raises:
         FacetError, CacheError: anything the user can mend.
     """
     where = choose_device(device)
-    cache = open_cache(cache_path)
-    text = cache.read_text(recipe.model or None)
-    recipe, items = resolve_recipe(cache, text, recipe)
-    text = text.select(recipe.classes)
-    split = _split(items, recipe)
-    train_items = [item for item in items if item.subject in set(split.train_subjects)]
-    test_items = [item for item in items if item.subject in set(split.test_subjects)]
-    _check_classes(train_items, test_items, recipe.classes)
-
+    recipe = dataclasses.replace(experiment.recipe, fold=number)
+    experiment = dataclasses.replace(experiment, recipe=recipe)
+    fold = experiment.fold(number)
     old = _read_earlier(run)
-    tower_config = old.tower if old else None
-    config = _describe(cache, text, recipe, tower_config)
-    if old and (names := config.differences(old)):
-        raise FacetError(
-            f"{run}: a run with other settings is here (different: {', '.join(names)}); choose another --out, "
-            "or give the same settings to go on with it"
-        )
+    config = describe_run(experiment, old.tower if old else None)
+    if old:
+        _check_same(run, old, config, fold)
     if (run / METRICS_JSON).is_file():
-        print(f"{run}: this run is finished; `python -m train evaluate {run}` tests it again")
+        if not quiet:
+            print(f"{run}: this run is finished; `python -m train evaluate {run}` tests it again")
         return 0
-    if tower_config is not None and (run / CHECKPOINT).is_file():
-        tower = build_tower(tower_config.config)  # the checkpoint holds its weights
-    else:
-        tower, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
-        _check_towers_match(cache, text, tower_config)
+    loaded = None
+    if not (old and (run / CHECKPOINT).is_file()):  # a checkpoint holds the tower's weights
+        loaded, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
+        _check_towers_match(experiment.train, experiment.text, tower_config)
         config = dataclasses.replace(config, tower=tower_config)
-        write_split(run, split)
-        write_config(run, config)
-    model = build_facet(config, where, tower, mean_prompts(text), text.logit_scale)
-    _announce(cache, config, split, len(train_items), len(test_items), model, where)
+    with (
+        hold_lock(run / LOCK, f"{run}: another process is training this run; wait until it has ended"),
+        _count_seconds(run),
+    ):
+        if loaded is not None:
+            write_split(run, fold)
+            write_config(run, config)
+        tower = build_tower(config.tower.config) if loaded is None else loaded
+        return _fit(run, experiment, fold, config, tower, where, checkpoint_every, quiet)
 
-    labels = label_items(train_items, recipe.classes)
+
+def _fit(
+    run: Path,
+    experiment: Experiment,
+    fold: Fold,
+    config: RunConfig,
+    tower: torch.nn.Module,
+    device: torch.device,
+    checkpoint_every: int,
+    quiet: bool,
+) -> int:
+    recipe, cache = config.recipe, experiment.train
+    train_items, test_items = experiment.items_of(fold)
+    text = experiment.text
+    model = build_facet(config, device, tower, mean_prompts(text), text.logit_scale)
+    if not quiet:
+        _announce(experiment, config, fold, len(train_items), len(test_items), model, device)
+    labels = label_items(train_items, recipe)
     if recipe.shuffle_labels >= 0:
         labels = np.random.default_rng(recipe.shuffle_labels).permutation(labels)
-    preparer = Preparer(recipe.modalities, cache.info.settings.views, config.tower, where)
+    preparer = build_preparer(cache, config, model)
+    if model.class_bias is not None and not (run / CHECKPOINT).is_file():
+        start_class_bias(model, cache, train_items, labels, preparer, recipe)
     training = TrainingSet(train_items, labels)
     try:
         train(run, model, cache, training, preparer, recipe, checkpoint_every=checkpoint_every)
@@ -85,28 +109,31 @@ def fit(run: Path, cache_path: Path, recipe: Recipe, *, device: str, checkpoint_
         return 128 + stopped.number
     write_weights(run, model)
     load_weights(run, model)  # what is tested is what was written
-    metrics = evaluate_items(run, model, cache, test_items, preparer, config, len(split.train_subjects))
-    print_result(run, metrics, config, split.test_subjects)
+    thresholds = None
+    if recipe.is_multilabel:
+        thresholds = fit_thresholds(model, cache, train_items, preparer, config)
+        write_thresholds(run, thresholds)
+    num_train = len(fold.train_subjects)
+    metrics = evaluate_items(run, model, experiment.test, test_items, config, num_train, thresholds)
+    if not quiet:
+        print_result(run, metrics, config, fold.test_subjects)
     return 0
 
 
-def resolve_recipe(cache: Cache, text: TextEmbeddings, recipe: Recipe) -> tuple[Recipe, list[Item]]:
-    """Fills in every default that the cache decides; also gives the labelled items the recipe is about."""
-    classes = choose_classes(cache, recipe.classes)
-    modalities = choose_modalities(cache, recipe.modalities, classes)
-    items = [item for item in find_items(cache, modalities) if item.class_name in classes]
-    if not items:
-        raise FacetError(f"{cache.path}: no valid sample is labelled {', '.join(classes)}; see --classes")
-    pretrained = recipe.pretrained or text.pretrained
-    return dataclasses.replace(
-        recipe,
-        model=recipe.model or text.model,
-        pretrained=pretrained,
-        classes=classes,
-        modalities=modalities,
-        frames=choose_frames(items, recipe.frames),
-        tower_lr=recipe.tower_lr or recipe.lr * (1.0 if pretrained == RANDOM else PRETRAINED_TOWER_RATE),
-    ), items
+@contextmanager
+def _count_seconds(run: Path) -> Iterator[None]:
+    """Keeps the time spent on a run, over all its interruptions, in timing.json: apart from what must be the same each time."""
+    path = run / TIMING_JSON
+    try:
+        before = float(json.loads(path.read_bytes())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        before = 0.0
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = round(before + time.monotonic() - started, 1)
+        write_file(path, canonical_json({"seconds": seconds}).encode())
 
 
 def mean_prompts(text: TextEmbeddings) -> np.ndarray:
@@ -114,23 +141,6 @@ def mean_prompts(text: TextEmbeddings) -> np.ndarray:
     mask = text.mask[..., None]
     mean: np.ndarray = (text.embeddings * mask).sum(1) / mask.sum(1)
     return mean.astype(np.float32)
-
-
-def _split(items: Sequence[Item], recipe: Recipe) -> Split:
-    subjects = [item.subject for item in items]
-    if recipe.test_subjects:
-        return split_by_subjects(subjects, recipe.test_subjects)
-    return split_by_fold(subjects, recipe.folds, recipe.fold, recipe.seed)
-
-
-def _check_classes(train_items: Sequence[Item], test_items: Sequence[Item], classes: Sequence[str]) -> None:
-    """A class nobody shows cannot be learned; one that only the test subjects lack is no error (leave one subject out)."""
-    absent = [name for name in classes if all(item.class_name != name for item in train_items)]
-    if absent:
-        raise FacetError(f"no training sample shows {', '.join(absent)}; choose other --classes or another --fold")
-    absent = [name for name in classes if all(item.class_name != name for item in test_items)]
-    if absent:
-        print(f"note: no test sample shows {', '.join(absent)}; balanced scores leave it out", file=sys.stderr)
 
 
 def _read_earlier(run: Path) -> RunConfig | None:
@@ -141,7 +151,21 @@ def _read_earlier(run: Path) -> RunConfig | None:
     return None
 
 
-def _describe(cache: Cache, text: TextEmbeddings, recipe: Recipe, tower: TowerConfig | None) -> RunConfig:
+def _check_same(run: Path, old: RunConfig, new: RunConfig, fold: Fold) -> None:
+    names = new.differences(old)
+    if not names and read_split(run) != fold:
+        names = ["the subjects of the fold"]
+    if names:
+        raise FacetError(
+            f"{run}: a run with other settings is here (different: {', '.join(names)}); choose another --out, "
+            "or give the same settings to go on with it"
+        )
+
+
+def describe_run(experiment: Experiment, tower: TowerConfig | None) -> RunConfig:
+    """config.json of an experiment's recipe; without a tower it says which is asked for, not yet which weights those are."""
+    recipe, text, cache, test = experiment.recipe, experiment.text, experiment.train, experiment.test
+    is_cross = experiment.label_map is not None
     return RunConfig(
         recipe=recipe,
         tower=tower or TowerConfig(recipe.model, recipe.pretrained, {}, 0, (), (), "", recipe.pretrained == RANDOM),
@@ -153,6 +177,10 @@ def _describe(cache: Cache, text: TextEmbeddings, recipe: Recipe, tower: TowerCo
         text_dim=text.embeddings.shape[2],
         random_text=text.random_weights,
         cache=str(cache.path.resolve()),
+        test_dataset=test.info.dataset if is_cross else "",
+        test_content_hash=test.info.content_hash if is_cross else "",
+        test_cache=str(test.path.resolve()) if is_cross else "",
+        label_map=experiment.label_map,
     )
 
 
@@ -167,9 +195,9 @@ def _check_towers_match(cache: Cache, text: TextEmbeddings, tower: TowerConfig) 
 
 
 def _announce(
-    cache: Cache,
+    experiment: Experiment,
     config: RunConfig,
-    split: Split,
+    fold: Fold,
     num_train: int,
     num_test: int,
     model: torch.nn.Module,
@@ -177,9 +205,9 @@ def _announce(
 ) -> None:
     recipe = config.recipe
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    people = f"{num_train} training samples of {len(split.train_subjects)} subjects"
-    others = f"{num_test} test samples of {len(split.test_subjects)} others"
-    print(f"{cache.info.dataset}: {people}, {others}; classes {', '.join(recipe.classes)}")
+    people = f"{num_train} training samples of {len(fold.train_subjects)} subjects"
+    others = f"{num_test} test samples of {len(fold.test_subjects)} others"
+    print(f"{experiment.folds.dataset}, {fold.name}: {people}, {others}; classes {', '.join(recipe.classes)}")
     looks = f"{', '.join(recipe.modalities)} from {len(config.render.views)} views"
     mark = ", random weights" if config.is_random else ""
     print(f"{config.tower.name}, {looks}, {millions:.1f} M parameters, on {device}{mark}")

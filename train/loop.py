@@ -24,9 +24,10 @@ from train.augment import draw_change
 from train.checkpoint import read_checkpoint, write_checkpoint
 from train.config import Recipe
 from train.facet import Facet
-from train.losses import compute_losses, mean_cosine_between_faces
+from train.items import Item
+from train.losses import Goal, balance_classes, compute_losses, mean_cosine_between_faces
 from train.prepare import Preparer
-from train.stream import Item, epoch_order, split_batches, stream_batches
+from train.stream import epoch_order, split_batches, stream_batches
 
 LOG_JSONL = "log.jsonl"
 LOG_EVERY = 10  # steps
@@ -45,7 +46,7 @@ class Stopped(Exception):
 @dataclass(frozen=True)
 class TrainingSet:
     items: Sequence[Item]
-    labels: np.ndarray  # i64, one an item
+    labels: np.ndarray  # i64 (n,) class indices; several classes at once: i8 (n, C), 1, 0 or -1 = unknown
 
     def steps_per_epoch(self, batch_size: int) -> int:
         return -(-len(self.items) // batch_size)
@@ -65,6 +66,16 @@ def build_optimizer(model: Facet, recipe: Recipe) -> torch.optim.Optimizer:
         betas=ADAM_BETAS,
         fused=True,
     )
+
+
+def build_goal(recipe: Recipe, labels: np.ndarray, device: torch.device) -> Goal:
+    """What scores are compared with, balanced by the training labels alone where that was asked for."""
+    multilabel = recipe.is_multilabel
+    weight = None
+    if recipe.class_weights == "balanced":
+        balanced = balance_classes(labels, len(recipe.classes), multilabel=multilabel)
+        weight = torch.from_numpy(balanced).to(device)
+    return Goal(multilabel, weight)
 
 
 def rate_at(step: int, num_steps: int, warmup: float) -> float:
@@ -91,6 +102,7 @@ def train(
         FacetError: the loss is no longer finite; names the step and the term.
         Stopped: SIGINT or SIGTERM came; a checkpoint was written first.
     """
+    goal = build_goal(recipe, training.labels, preparer.device)
     optimizer = build_optimizer(model, recipe)
     step = 0
     if checkpoint := read_checkpoint(run):
@@ -120,7 +132,10 @@ def train(
             batches = [[training.items[i] for i in batch] for batch in order][step % steps_per_epoch :]
             draws = (recipe.seed, epoch) if recipe.augment != "none" else None
             started, num_seen = time.perf_counter(), 0
-            for raw in stream_batches(cache, batches, preparer.modalities, recipe.frames, jitter=draws):
+            stream = stream_batches(
+                cache, batches, preparer.modalities, recipe.frames, jitter=draws, references=recipe.relative != "none"
+            )
+            for raw in stream:
                 changes = [draw_change(*draws, item.place) for item in raw.items] if draws else None
                 batch = preparer.prepare(raw, changes)
                 target = labels[[place[item.place] for item in raw.items]]
@@ -129,7 +144,9 @@ def train(
                     group["lr"] = group["peak_lr"] * rate
 
                 output = model(batch)
-                terms = compute_losses(model, output, target, lambda_con=recipe.lambda_con, lambda_vt=recipe.lambda_vt)
+                terms = compute_losses(
+                    model, output, target, goal, lambda_con=recipe.lambda_con, lambda_vt=recipe.lambda_vt
+                )
                 optimizer.zero_grad(set_to_none=True)
                 terms["loss"].backward()
                 terms["grad_norm"] = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
@@ -145,7 +162,7 @@ def train(
                         "step": step,
                         "epoch": epoch,
                         **values,
-                        "accuracy": (output.logits.argmax(1) == target).float().mean().item(),
+                        "accuracy": _part_right(output.logits, target, goal),
                         "face_cosine": mean_cosine_between_faces(output.face).item(),
                         "scale": model.scale.item(),
                         "lr": recipe.lr * rate,
@@ -159,6 +176,15 @@ def train(
                     write_checkpoint(run, step, model, optimizer)
                 if caught:
                     raise Stopped(step, caught[0])
+
+
+def _part_right(logits: torch.Tensor, target: torch.Tensor, goal: Goal) -> float:
+    """The part of a batch that is classified rightly; for several classes at once, of its known answers."""
+    if not goal.multilabel:
+        return (logits.argmax(1) == target).float().mean().item()
+    known = target >= 0
+    right = ((logits > 0) == (target == 1)) & known
+    return (right.sum() / known.sum().clamp(min=1)).item()
 
 
 def _check_finite(values: dict[str, float], step: int, run: Path, recipe: Recipe) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from train.cvsa import TokenAttention
+from train.cvsa import TokenAttention, unit
 
 # σ(2) = 0.88: the gate starts on the side of the face vector z, yet open enough for m_c to receive gradients. With m_c = 0
 # at the start the value does not change f_c at all (it has unit length), so step 0 stays CLIP zero-shot.
@@ -34,7 +33,7 @@ class TextGuidedFusion(nn.Module):
         faces = face[:, None, :].expand_as(queries)
         seen = self.attention(queries, tokens, mask)
         gate = torch.sigmoid(self.gate(torch.cat([queries, faces, seen], dim=-1)))
-        return F.normalize(gate * faces + (1 - gate) * seen, dim=-1)
+        return unit(gate * faces + (1 - gate) * seen)
 
 
 class CosineHead(nn.Module):

@@ -52,6 +52,7 @@ class Preparer:
             present=torch.from_numpy(raw.present).to(self.device),
             cameras=cameras,
             complete=bool(raw.present.all()),
+            has_reference=None if raw.has_reference is None else torch.from_numpy(raw.has_reference).to(self.device),
         )
 
 

@@ -1,4 +1,4 @@
-"""What a test leaves behind: metrics.json, predictions.csv, confusion.png, and a table on the console."""
+"""What a test leaves behind: metrics.json, predictions.csv, confusion.png (one class of several), a table on the console."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from shared.schema import canonical_json
 from shared.storage import write_file
 from train.metrics import Metrics
+from train.multilabel import MultiLabelMetrics
 from train.score import Scores
 
 METRICS_JSON = "metrics.json"
@@ -28,38 +29,79 @@ def format_table(metrics: Metrics, class_names: Sequence[str]) -> str:
     heads = [name[:7] for name in class_names]
     lines = [f"{corner:<{width}}  recall     F1  " + "".join(f"{head:>8}" for head in heads)]
     for index, name in enumerate(class_names):
-        recall = metrics.per_class_recall[index]
         lines.append(
-            f"{name:<{width}}  {'   -  ' if recall is None else f'{recall:6.3f}'} {metrics.per_class_f1[index]:6.3f}  "
+            f"{name:<{width}}  {_cell(metrics.per_class_recall[index])} {metrics.per_class_f1[index]:6.3f}  "
             + "".join(f"{count:>8}" for count in metrics.confusion[index])
         )
     return "\n".join(lines)
 
 
+def format_multilabel_table(metrics: MultiLabelMetrics, class_names: Sequence[str]) -> str:
+    """F1 and what goes with it, a line a class, for a console."""
+    width = max(len(name) for name in ("class", *class_names))
+    lines = [f"{'class':<{width}}      F1  precis.  recall     AUC  positive   known"]
+    for index, name in enumerate(class_names):
+        cells = (metrics.per_class_f1, metrics.per_class_precision, metrics.per_class_recall, metrics.per_class_auc)
+        lines.append(
+            f"{name:<{width}}  "
+            + "  ".join(_cell(values[index]) for values in cells)
+            + f"  {metrics.support[index]:>8}{metrics.num_known[index]:>8}"
+        )
+    return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return "   -  " if value is None else f"{value:6.3f}"
+
+
 def write_report(
-    folder: Path, metrics: Metrics, scores: Scores, class_names: Sequence[str], about: dict[str, Any], title: str
+    folder: Path,
+    metrics: Metrics | MultiLabelMetrics,
+    scores: Scores,
+    class_names: Sequence[str],
+    about: dict[str, Any],
+    title: str,
+    thresholds: np.ndarray | None = None,
 ) -> None:
-    """Writes all three files; `about` is what else metrics.json should tell (data set, licence, random weights …)."""
-    write_predictions(folder / PREDICTIONS_CSV, scores, class_names)
-    write_confusion(folder / CONFUSION_PNG, metrics, class_names, title)
+    """Writes the files of a test; `about` is what else metrics.json should tell (data set, licence, random weights …).
+
+    Args:
+        thresholds: f32 (C,) where several classes may hold at once, which have no confusion matrix.
+    """
+    write_predictions(folder / PREDICTIONS_CSV, scores, class_names, thresholds)
+    if isinstance(metrics, Metrics):
+        write_confusion(folder / CONFUSION_PNG, metrics, class_names, title)
     value = {
         **about,
         **dataclasses.asdict(metrics),
         "class_names": list(class_names),
+        "thresholds": None if thresholds is None else [float(t) for t in thresholds],
         "view_weights": scores.view_weights,
         "face_cosine": scores.face_cosine,
     }
     write_file(folder / METRICS_JSON, canonical_json(value).encode())  # last: it says that the run is finished
 
 
-def write_predictions(path: Path, scores: Scores, class_names: Sequence[str]) -> None:
-    """A row an item: who, the true class (empty where unknown), the predicted one, a probability for each class."""
+def write_predictions(
+    path: Path, scores: Scores, class_names: Sequence[str], thresholds: np.ndarray | None = None
+) -> None:
+    """A row an item: who, the true class (empty where unknown), the predicted one, a probability for each class.
+
+    Where several classes may hold at once (thresholds are given), they are joined by +, and a column names what is unknown.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["name", "subject", "label", "predicted", *(f"p_{name}" for name in class_names)])
+    probabilities = [f"p_{name}" for name in class_names]
+    writer.writerow(["name", "subject", "label", "predicted", *probabilities] + ["unknown"] * (thresholds is not None))
     for item, row in zip(scores.items, scores.probabilities, strict=True):
-        predicted = class_names[int(row.argmax())]
-        writer.writerow([item.name, item.subject, item.class_name, predicted, *(f"{p:.6f}" for p in row)])
+        numbers = [f"{p:.6f}" for p in row]
+        if thresholds is None:
+            writer.writerow([item.name, item.subject, item.class_name, class_names[int(row.argmax())], *numbers])
+            continue
+        values = item.targets or (-1,) * len(class_names)
+        said = "+".join(n for n, p, t in zip(class_names, row, thresholds, strict=True) if p >= t)
+        true, unknown = ("+".join(n for n, v in zip(class_names, values, strict=True) if v == w) for w in (1, -1))
+        writer.writerow([item.name, item.subject, true, said, *numbers, unknown])
     write_file(path, buffer.getvalue().encode())
 
 

@@ -14,15 +14,17 @@ from shared.errors import CacheError
 from shared.schema import RenderSettings
 from train.config import RunConfig
 from train.facet import Facet
+from train.items import Item
 from train.losses import mean_cosine_between_faces
 from train.prepare import Preparer
-from train.stream import Item, stream_batches
+from train.stream import stream_batches
 
 
 @dataclass(frozen=True)
 class Scores:
-    """probabilities f32 (n, C), one row an item; view_weights: "modality yaw" → mean weight α of that view in the face;
-    face_cosine: mean cosine between different items' face vectors (near 1 = collapsed)."""
+    """probabilities f32 (n, C), one row an item (they add up to 1, or are each a yes, for several classes at once);
+    view_weights: "modality yaw" → mean weight α of that view in the face; face_cosine: mean cosine between different items'
+    face vectors (near 1 = collapsed)."""
 
     items: Sequence[Item]
     probabilities: np.ndarray
@@ -30,19 +32,19 @@ class Scores:
     face_cosine: float
 
 
-def check_views(cache: Cache, config: RunConfig, *, whose: str) -> None:
+def check_views(cache: Cache, wanted: RenderSettings, modalities: Sequence[str], *, whose: str) -> None:
     """
     Raises:
-        CacheError: the images were not drawn as those the model was trained on; names the first difference.
+        CacheError: the images were not drawn as those the model was, or is to be, trained on; names the first difference.
     """
-    found, wanted = cache.info.settings, config.render
-    for name in ("views", "size_px", "crop_radius_mm", "supersampling", "revision"):
+    found = cache.info.settings
+    for name in ("views", "size_px", "crop_radius_mm", "supersampling", "revision", "dynamic"):
         if getattr(found, name) != getattr(wanted, name):
             raise CacheError(
-                f"{cache.path}: {name} {_text(found, name)}, but {whose} was trained on {name} {_text(wanted, name)}; "
+                f"{cache.path}: {name} {_text(found, name)}, but {whose} has {name} {_text(wanted, name)}; "
                 "build a cache with the same view settings"
             )
-    if missing := [m for m in config.recipe.modalities if m not in found.modalities]:
+    if missing := [m for m in modalities if m not in found.modalities]:
         raise CacheError(f"{cache.path}: holds no {', '.join(missing)}, which {whose} looks at; build it with them")
 
 
@@ -58,9 +60,11 @@ def score_items(model: Facet, cache: Cache, items: Sequence[Item], preparer: Pre
     batches = [items[i : i + recipe.batch_size] for i in range(0, len(items), recipe.batch_size)]
     probabilities, faces, alphas, counts = [], [], [], []
     with tqdm(total=len(items), desc="score", unit="sample", dynamic_ncols=True, leave=False, disable=None) as bar:
-        for raw in stream_batches(cache, batches, preparer.modalities, recipe.frames):
+        references = recipe.relative != "none"
+        for raw in stream_batches(cache, batches, preparer.modalities, recipe.frames, references=references):
             output = model(preparer.prepare(raw))
-            probabilities.append(output.logits.softmax(1).cpu())
+            logits = output.logits
+            probabilities.append((logits.sigmoid() if recipe.is_multilabel else logits.softmax(1)).cpu())
             faces.append(output.face.cpu())
             alphas.append(output.alpha.sum(0).cpu())
             counts.append(output.mask.sum(0).cpu())

@@ -1,4 +1,4 @@
-"""Which samples a cache gives, and batches of them, read ahead of the training step."""
+"""Batches of a cache's items, read ahead of the training step."""
 
 from __future__ import annotations
 
@@ -10,24 +10,9 @@ from typing import Any
 import numpy as np
 
 from shared.cache import Cache
-from shared.errors import FacetError
-from shared.labels import NEUTRAL
+from train.items import Item
 
 READ_AHEAD = 3  # batches being read while one is computed
-DEFAULT_FRAMES = 6
-
-
-@dataclass(frozen=True)
-class Item:
-    """What one prediction is made for: a single scan, or a whole sequence."""
-
-    name: str  # sample_id, or the sequence's name
-    subject: str
-    class_name: str  # empty: unlabelled
-    rows: tuple[int, ...]  # valid rows of the cache, in time order; one for a scan
-    place: int  # among the items of the cache: what augmentation is drawn from
-    intensity: str = ""  # the data set's own words, empty where it has none: 01…04
-    task: str = ""  # T1…T8
 
 
 @dataclass(frozen=True)
@@ -35,96 +20,14 @@ class RawBatch:
     """B items as they are in the cache.
 
     images: modality → u8 (B, T, V, H, W, 3) or u16 (B, T, V, H, W), 0 where absent; present bool (B, T, M), in the order of
-    the modalities asked for.
+    the modalities asked for. has_reference bool (B,): None: there are no references; otherwise frame 0 is the face to compare
+    with (where there is none, the item's own, to be ignored), and the T − 1 others follow.
     """
 
     items: list[Item]
     images: dict[str, np.ndarray]
     present: np.ndarray
-
-
-def find_items(cache: Cache, modalities: Sequence[str]) -> list[Item]:
-    """Every scan and sequence of a cache with at least one valid image of the modalities, in the cache's order."""
-
-    def usable(row: int) -> bool:
-        sample = cache.samples[row]
-        return sample.valid and any(sample.has(m) for m in modalities)
-
-    frames: dict[str, list[int]] = {}
-    for row, sample in enumerate(cache.samples):
-        if sample.sequence and usable(row):
-            frames.setdefault(sample.sequence, []).append(row)
-    items: list[Item] = []
-    for sequence in cache.sequences:
-        rows = sorted(frames.get(sequence.sequence, []), key=lambda row: cache.samples[row].frame or 0)
-        if rows:
-            first = cache.samples[rows[0]]
-            items.append(
-                Item(
-                    sequence.sequence,
-                    sequence.subject,
-                    sequence.label,
-                    tuple(rows),
-                    len(items),
-                    first.intensity,
-                    first.task,
-                )
-            )
-    for row, sample in enumerate(cache.samples):
-        if not sample.sequence and usable(row):
-            items.append(
-                Item(
-                    sample.sample_id,
-                    sample.subject,
-                    sample.label,
-                    (row,),
-                    len(items),
-                    sample.intensity,
-                    sample.task,
-                )
-            )
-    return items
-
-
-def choose_classes(cache: Cache, wanted: Sequence[str]) -> tuple[str, ...]:
-    """The classes to tell apart: those asked for, else the vocabulary without neutral where two others remain.
-
-    Raises:
-        FacetError: a class is not in the cache's vocabulary, or there are fewer than two.
-    """
-    known = cache.info.class_names
-    if unknown := [name for name in wanted if name not in known]:
-        raise FacetError(f"--classes: {', '.join(unknown)} not in the vocabulary of {cache.path} ({', '.join(known)})")
-    others = [name for name in known if name != NEUTRAL]
-    chosen = tuple(wanted) or tuple(others if len(others) >= 2 else known)
-    if len(chosen) < 2:
-        raise FacetError(f"{cache.path}: at least two classes are needed, found {', '.join(chosen) or 'none'}")
-    return chosen
-
-
-def choose_modalities(cache: Cache, wanted: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
-    """The modalities to look at, in the schema's order: those asked for, else those that every labelled row has.
-
-    Raises:
-        FacetError: the cache was not rendered with one of them, or rows have none in common.
-    """
-    there = cache.info.settings.modalities
-    if missing := [m for m in wanted if m not in there]:
-        raise FacetError(f"--modalities: {cache.path} holds no {', '.join(missing)} (it holds {', '.join(there)})")
-    if wanted:
-        return tuple(m for m in there if m in wanted)
-    rows = [s for s in cache.samples if s.valid and s.label in classes]
-    common = tuple(m for m in there if all(s.has(m) for s in rows))
-    if not common:
-        raise FacetError(
-            f"{cache.path}: no modality is in every row; name some with --modalities (absent ones are masked)"
-        )
-    return common
-
-
-def choose_frames(items: Sequence[Item], wanted: int) -> int:
-    """Frames to sample from a sequence: as asked, else a few where there are sequences and one where there are scans."""
-    return wanted or (DEFAULT_FRAMES if any(len(item.rows) > 1 for item in items) else 1)
+    has_reference: np.ndarray | None = None
 
 
 def sample_rows(rows: Sequence[int], num_frames: int, jitter: Sequence[float] | None = None) -> list[int]:
@@ -153,11 +56,13 @@ def stream_batches(
     modalities: Sequence[str],
     num_frames: int,
     jitter: tuple[int, int] | None = None,
+    references: bool = False,
 ) -> Iterator[RawBatch]:
     """Reads batches in the given order, a few ahead.
 
     Args:
         jitter: (seed, epoch): draw frames at random within their segments instead of the middle ones (training).
+        references: put each item's reference before its frames.
     Raises:
         CacheError: stored images are missing or damaged.
     """
@@ -168,7 +73,7 @@ def stream_batches(
         items = next(remaining, None)
         if items is None:
             return
-        rows = np.array([_rows(item, num_frames, jitter) for item in items])
+        rows = np.array([_rows(item, num_frames, jitter, references) for item in items])
         present = np.array([[[cache.samples[r].has(m) for m in modalities] for r in sample] for sample in rows])
         reads = {m: cache.arrays.start(m, rows[present[..., i]]) for i, m in enumerate(modalities)}
         waiting.append((list(items), present, reads))
@@ -186,13 +91,16 @@ def stream_batches(
                 images[modality] = np.zeros((*mask.shape, *found.shape[1:]), found.dtype)
                 images[modality][mask] = found
         start_next()
-        yield RawBatch(items, images, present)
+        has_reference = np.array([item.reference is not None for item in items]) if references else None
+        yield RawBatch(items, images, present, has_reference)
 
 
-def _rows(item: Item, num_frames: int, jitter: tuple[int, int] | None) -> list[int]:
-    if jitter is None or len(item.rows) == 1:
-        return sample_rows(item.rows, num_frames)
-    # The trailing 1 keeps these draws apart from those of augmentation, which come from the same three numbers.
-    return sample_rows(
-        item.rows, num_frames, np.random.default_rng([*jitter, item.place, 1]).random(num_frames).tolist()
-    )
+def _rows(item: Item, num_frames: int, jitter: tuple[int, int] | None, references: bool) -> list[int]:
+    draws = None
+    if jitter is not None and len(item.rows) > 1:
+        # The trailing 1 keeps these draws apart from those of augmentation, which come from the same three numbers.
+        draws = np.random.default_rng([*jitter, item.place, 1]).random(num_frames).tolist()
+    rows = sample_rows(item.rows, num_frames, draws)
+    if not references:
+        return rows
+    return [rows[0] if item.reference is None else item.reference, *rows]

@@ -1,0 +1,166 @@
+"""Folds side by side: a few processes, each training one fold after another."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from shared.errors import FacetError
+from train.checkpoint import CHECKPOINT, WEIGHTS
+from train.config import Recipe
+from train.experiment import Experiment, prepare_experiment
+from train.fit import fit
+from train.loop import catch_signals
+
+BYTES_A_WORKER = 3 << 30  # torch, a small tower and its batches
+Outcome = tuple[int, str]  # exit code, and what went wrong (empty: nothing did)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker needs to train any fold."""
+
+    out: Path
+    cache: Path
+    test_cache: Path | None
+    recipe: Recipe
+    device: str
+    checkpoint_every: int
+    keep_weights: bool
+
+
+def choose_num_jobs(num_folds: int, device: str) -> int:
+    """One fold a GPU; on CPUs as many as there are cores and memory for."""
+    if device.startswith("cuda:"):
+        return 1
+    if device != "cpu" and torch.cuda.is_available():
+        return max(1, min(num_folds, torch.cuda.device_count()))
+    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // BYTES_A_WORKER
+    return max(1, min(num_folds, len(os.sched_getaffinity(0)), room))
+
+
+def run_jobs(
+    job: Job, experiment: Experiment, numbers: Sequence[int], num_jobs: int | None
+) -> Iterator[tuple[int, Outcome]]:
+    """Trains the folds of the given numbers; each is given back as it ends. A fold that fails does not stop the others.
+
+    After SIGINT or SIGTERM the last thing given back is the exit code, once every fold in training has its checkpoint.
+    """
+    num_jobs = min(num_jobs or choose_num_jobs(len(numbers), job.device), max(len(numbers), 1))
+    if num_jobs == 1:
+        for number in numbers:
+            yield number, _run(job, experiment, number, job.device)
+    else:
+        yield from _run_side_by_side(job, numbers, num_jobs)
+
+
+def _run(job: Job, experiment: Experiment, number: int, device: str) -> Outcome:
+    run = job.out / experiment.fold(number).name
+    try:
+        code = fit(run, experiment, number, device=device, checkpoint_every=job.checkpoint_every, quiet=True)
+    except FacetError as error:
+        return 0, str(error)
+    except torch.OutOfMemoryError:
+        return 0, "the GPU's memory is not enough; lower --batch-size or --jobs"
+    if code == 0:  # finished: nothing will go on from the checkpoint
+        (run / CHECKPOINT).unlink(missing_ok=True)
+        if not job.keep_weights:
+            (run / WEIGHTS).unlink(missing_ok=True)
+    return code, ""
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    number: int | None = None  # the fold it is at
+
+
+def _run_side_by_side(job: Job, numbers: Sequence[int], num_jobs: int) -> Iterator[tuple[int, Outcome]]:
+    waiting = deque(numbers)
+    workers = [_start(job, place, num_jobs) for place in range(num_jobs)]
+    try:
+        with catch_signals() as caught:
+            for worker in workers:
+                _hand_out(worker, waiting)
+            while any(worker.number is not None for worker in workers):
+                busy = {worker.connection: worker for worker in workers if worker.number is not None}
+                for connection in wait(list(busy), timeout=0.5):
+                    assert isinstance(connection, Connection)
+                    worker = busy[connection]
+                    number, worker.number = worker.number, None
+                    assert number is not None
+                    try:
+                        outcome: Outcome = connection.recv()
+                    except (EOFError, OSError):
+                        place = workers.index(worker)
+                        workers[place] = worker = _start(job, place, num_jobs)
+                        outcome = (0, "its process died, most often for want of memory; run again with fewer --jobs")
+                    if not outcome[0] and not caught:
+                        _hand_out(worker, waiting)
+                    yield number, outcome
+                if caught:
+                    waiting.clear()
+                    for worker in workers:
+                        if worker.number is not None and worker.process.pid is not None:
+                            with contextlib.suppress(ProcessLookupError):
+                                os.kill(worker.process.pid, signal.SIGTERM)
+                    for worker in workers:
+                        worker.process.join()
+                    yield numbers[0], (128 + caught[0], "")
+                    return
+    finally:
+        for worker in workers:
+            worker.connection.close()  # tells it to end
+            worker.process.join(timeout=10)
+            worker.process.kill()
+
+
+def _start(job: Job, place: int, num_jobs: int) -> _Worker:
+    context = multiprocessing.get_context("spawn")  # forked processes cannot use CUDA
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, job, place, num_jobs), daemon=True)
+    process.start()
+    theirs.close()
+    return _Worker(process, ours)
+
+
+def _hand_out(worker: _Worker, waiting: deque[int]) -> None:
+    if waiting:
+        worker.number = waiting.popleft()
+        with contextlib.suppress(OSError):  # it died: recv() will tell
+            worker.connection.send(worker.number)
+
+
+def _work(connection: Connection, job: Job, place: int, num_jobs: int) -> None:
+    """What a worker process does: folds, as their numbers come in, until the connection is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it asks with SIGTERM
+    os.environ["TQDM_DISABLE"] = "1"  # the parent shows how many folds are done
+    device = job.device
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{place % torch.cuda.device_count()}"
+    else:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // num_jobs))
+    experiment = None
+    with contextlib.suppress(EOFError):  # the parent has closed its end, or is dead
+        while True:
+            number = connection.recv()
+            try:
+                experiment = experiment or prepare_experiment(job.cache, job.test_cache, job.recipe)
+                outcome = _run(job, experiment, number, device)
+            except (
+                Exception
+            ) as error:  # a fault of ours: the other folds go on, and this one is listed with where it was
+                outcome = (0, f"{type(error).__name__}: {error} ({traceback.format_exc().splitlines()[-2].strip()})")
+            connection.send(outcome)

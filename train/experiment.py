@@ -1,0 +1,201 @@
+"""What is trained on and what is tested: from one cache or two, a recipe and a protocol to items and folds, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.cache import Cache, open_cache
+from shared.errors import CacheError, FacetError
+from shared.labels import NEUTRAL
+from shared.text import TextEmbeddings
+from train.config import Recipe
+from train.encoder import RANDOM
+from train.folds import Fold, FoldList, check_folds_fit, list_some, read_folds, split_by_subjects
+from train.guards import check_experiment, check_labels, find_shared_scans
+from train.items import Item, choose_classes, choose_frames, choose_modalities, gather_items, is_labelled
+from train.protocols import CROSS_PROTOCOL, DEFAULT_PROTOCOL, PROTOCOLS, Protocol, check_datasets, find_protocol
+from train.score import check_views
+from train.selection import (
+    build_cross_fold,
+    build_folds,
+    build_label_map,
+    describe_gaps,
+    map_items,
+    prefix_subjects,
+    select_items,
+    select_test_items,
+)
+
+PRETRAINED_TOWER_RATE = 0.01  # of --lr: pretrained features are to be moved, not overwritten
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that folds have in common. `test` is `train` itself unless another data set is tested.
+
+    label_map: class of the training data set → class, where another data set is tested. notes: what a user should know.
+    """
+
+    train: Cache
+    test: Cache
+    recipe: Recipe  # with every default filled in; its fold is not looked at
+    text: TextEmbeddings  # of the recipe's classes
+    train_items: tuple[Item, ...]  # labelled ones, that the protocol is about
+    test_items: tuple[Item, ...]
+    folds: FoldList
+    label_map: dict[str, str] | None
+    notes: tuple[str, ...]
+
+    def fold(self, number: int) -> Fold:
+        """
+        Raises:
+            FacetError: there is no such fold.
+        """
+        num = len(self.folds.folds)
+        if not 0 <= number < num:
+            raise FacetError(f"--fold {number}: there is no such fold; {num} folds are numbered 0 to {num - 1}")
+        return self.folds.folds[number]
+
+    def items_of(self, fold: Fold) -> tuple[list[Item], list[Item]]:
+        """Items to train on and to test on."""
+        train, test = set(fold.train_subjects), set(fold.test_subjects)
+        chosen = [item for item in self.train_items if item.subject in train]
+        if self.recipe.task == "aus" and self.recipe.every > 1:
+            chosen = chosen[:: self.recipe.every]
+        return chosen, [item for item in self.test_items if item.subject in test]
+
+
+def prepare_experiment(cache_path: Path, test_path: Path | None, recipe: Recipe) -> Experiment:
+    """Opens the caches, fills in every default, builds the folds, and checks all that can be checked before training.
+
+    Args:
+        test_path: the cache of another data set to test on; None: tested are other subjects of the same cache.
+    Raises:
+        FacetError, CacheError: anything the user can mend.
+    """
+    train = open_cache(cache_path)
+    check_labels(train)
+    if test_path is None:
+        return _prepare_within(train, recipe)
+    test = open_cache(test_path)
+    check_labels(test)
+    if test.info.content_hash == train.info.content_hash:
+        raise FacetError(f"{test_path}: holds the same scans as {cache_path}; leave --test-cache out")
+    return _prepare_across(train, test, recipe)
+
+
+def _prepare_within(cache: Cache, recipe: Recipe) -> Experiment:
+    imported = read_folds(Path(recipe.protocol)) if recipe.protocol.endswith(".json") else None
+    name = imported.protocol if imported else recipe.protocol or DEFAULT_PROTOCOL
+    # Folds that someone made by hand may be called anything: like k-fold they take all labelled samples.
+    protocol = PROTOCOLS[DEFAULT_PROTOCOL] if imported and name not in PROTOCOLS else find_protocol(name)
+    check_datasets(protocol, cache.info.dataset)
+    protocol, task = _choose_task(protocol, recipe)
+    wanted = recipe.classes or (imported.classes if imported else ()) or protocol.classes
+    classes = choose_classes(cache, wanted, task)
+    modalities = choose_modalities(cache, recipe.modalities, classes if task == "classes" else ())
+    recipe = dataclasses.replace(recipe, protocol=name, task=task, classes=classes, modalities=modalities)
+    recipe, text = _with_text(recipe, (cache,))
+    usable = [item for item in gather_items(cache, recipe) if is_labelled(item, task, classes)]
+    if not usable:
+        what = "labelled" if task == "classes" else "known to show or not to show"
+        raise FacetError(f"{cache.path}: no valid sample is {what} {', '.join(classes)}; see --classes")
+    items = select_items(protocol, usable, classes)
+    subjects = {item.subject for item in items}
+    num_folds, num_rounds = recipe.folds or None, recipe.rounds or None
+    notes: list[str] = []
+    if recipe.test_subjects:
+        fold = split_by_subjects(subjects, recipe.test_subjects)
+        folds = FoldList(name, cache.info.dataset, recipe.seed, classes, (fold,))
+    elif imported is not None:
+        if num_folds or num_rounds:
+            raise FacetError("--folds and --rounds: are decided by the file of folds; leave them out")
+        folds = imported
+        notes += check_folds_fit(folds, subjects, dataset=cache.info.dataset)
+    else:
+        options = {"num_folds": num_folds, "num_rounds": num_rounds}
+        folds = build_folds(protocol, items, dataset=cache.info.dataset, classes=classes, seed=recipe.seed, **options)
+        notes += describe_gaps(protocol, usable, classes, **options)
+    notes += _describe_references(items, recipe)
+    notes += check_experiment(folds, items, items, classes, task, find_shared_scans(cache))
+    recipe = dataclasses.replace(recipe, frames=choose_frames(items, recipe.frames))
+    return Experiment(cache, cache, recipe, text, tuple(items), tuple(items), folds, None, tuple(notes))
+
+
+def _prepare_across(train: Cache, test: Cache, recipe: Recipe) -> Experiment:
+    if recipe.test_subjects or recipe.protocol.endswith(".json"):
+        raise FacetError("--test-cache: all of its subjects are tested; leave --test-subjects and files of folds out")
+    protocol = find_protocol(recipe.protocol or CROSS_PROTOCOL)
+    check_datasets(protocol, train.info.dataset, test.info.dataset)
+    protocol, task = _choose_task(protocol, recipe)
+    if task != "classes":
+        raise FacetError(f"--task {task}: across data sets only classes are supported")
+    classes, label_map = build_label_map(protocol, train.info.class_names, test.info.class_names, recipe.classes)
+    modalities = choose_modalities(train, recipe.modalities, tuple(label_map))
+    if not recipe.modalities:
+        there = choose_modalities(test, (), classes)
+        modalities = tuple(m for m in modalities if m in there)
+    check_views(test, train.info.settings, modalities, whose=str(train.path))
+    recipe = dataclasses.replace(recipe, protocol=protocol.name, task=task, classes=classes, modalities=modalities)
+    recipe, text = _with_text(recipe, (train, test))
+    train_items = [item for item in map_items(gather_items(train, recipe), label_map) if item.class_name in classes]
+    test_items = select_test_items(protocol, gather_items(test, recipe), classes)
+    if train.info.dataset != test.info.dataset:  # otherwise equal names are the same people
+        train_items = prefix_subjects(train_items, train.info.dataset)
+        test_items = prefix_subjects(test_items, test.info.dataset)
+    fold = build_cross_fold(protocol, train_items, test_items)
+    title = f"{train.info.dataset} to {test.info.dataset}"
+    folds = FoldList(protocol.name, title, recipe.seed, classes, (fold,))
+    notes = check_experiment(folds, train_items, test_items, classes, task, find_shared_scans(train, test))
+    notes += _describe_references([*train_items, *test_items], recipe)
+    recipe = dataclasses.replace(recipe, frames=choose_frames(train_items, recipe.frames))
+    return Experiment(train, test, recipe, text, tuple(train_items), tuple(test_items), folds, label_map, tuple(notes))
+
+
+def _choose_task(protocol: Protocol, recipe: Recipe) -> tuple[Protocol, str]:
+    task = recipe.task or protocol.task
+    if task != protocol.task and protocol.datasets:
+        raise FacetError(
+            f"--task {task}: {protocol.name} is about {protocol.task}; leave --task out, or use --protocol {DEFAULT_PROTOCOL}"
+        )
+    if recipe.every > 1 and task != "aus":
+        raise FacetError(
+            "--every: is for action units, where every frame is a sample; --frames says how many a sequence gives"
+        )
+    return dataclasses.replace(protocol, task=task), task
+
+
+def _with_text(recipe: Recipe, caches: Sequence[Cache]) -> tuple[Recipe, TextEmbeddings]:
+    """The prompts of the recipe's classes, from the first cache that has them all, and the model that goes with them."""
+    errors = []
+    for cache in caches:
+        try:
+            text = cache.read_text(recipe.model or None).select(recipe.classes)
+            break
+        except CacheError as error:
+            errors.append(error)
+    else:
+        raise errors[-1]
+    pretrained = recipe.pretrained or text.pretrained
+    tower_lr = recipe.tower_lr or recipe.lr * (1.0 if pretrained == RANDOM else PRETRAINED_TOWER_RATE)
+    return dataclasses.replace(recipe, model=recipe.model or text.model, pretrained=pretrained, tower_lr=tower_lr), text
+
+
+def _describe_references(items: Sequence[Item], recipe: Recipe) -> list[str]:
+    if recipe.relative == "none":
+        return []
+    if recipe.relative == "neutral" and NEUTRAL in recipe.classes:
+        raise FacetError(
+            "--relative neutral: a neutral scan would be compared with itself; leave neutral out of --classes"
+        )
+    lacking = sorted({item.subject for item in items if item.reference is None})
+    note = "test subjects' own neutral scans are used" if recipe.relative == "neutral" else ""
+    notes = [f"--relative neutral: {note}, as someone known beforehand would allow"] if note else []
+    if lacking:
+        notes.append(
+            f"{len(lacking)} subjects have nothing to be compared with, and are seen as they are: {list_some(lacking)}"
+        )
+    return notes

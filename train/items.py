@@ -1,0 +1,226 @@
+"""What predictions are made for: the scans, sequences or frames of a cache, with what is known about each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.cache import Cache
+from shared.errors import FacetError
+from shared.labels import NEUTRAL
+from shared.schema import Sequence as SequenceRow
+from train.config import Recipe
+
+DEFAULT_FRAMES = 6
+_INTENSITY = "_intensity"  # names of action units graded 0 to 5 end so
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one prediction is made for: a single scan, a whole sequence, or (action units) one frame."""
+
+    name: str  # sample_id, or the sequence's name
+    subject: str
+    class_name: str  # empty: unlabelled
+    rows: tuple[int, ...]  # valid rows of the cache, in time order; one for a scan
+    place: int  # among the items of the cache: what augmentation is drawn from
+    intensity: str = ""  # the data set's own words, empty where it has none: 01…04
+    task: str = ""  # T1…T8
+    targets: tuple[int, ...] = ()  # multi-label: 1, 0 or -1 = unknown for each name asked for
+    reference: int | None = None  # the row that the face is compared with: the subject's neutral scan, or the onset
+
+
+def find_items(cache: Cache, modalities: Sequence[str], task: str = "classes", names: Sequence[str] = ()) -> list[Item]:
+    """Every scan and sequence of a cache with at least one valid image of the modalities, in the cache's order.
+
+    Args:
+        task: "aus" makes an item of every frame instead; "aus" and "targets" fill in the items' targets.
+        names: the action units or emotions that targets are for.
+    """
+
+    def usable(row: int) -> bool:
+        sample = cache.samples[row]
+        return sample.valid and any(sample.has(m) for m in modalities)
+
+    rows = [row for row in range(len(cache.samples)) if usable(row)]
+    if task == "aus":
+        groups = [_single(cache, row) for row in rows]
+    else:
+        groups = [(s.sequence, s.label, tuple(members)) for s, members in _group_frames(cache, rows)]
+        groups += [_single(cache, row) for row in rows if not cache.samples[row].sequence]
+    targets = _read_targets(cache, task, names)
+    items = []
+    for place, (name, class_name, members) in enumerate(groups):
+        first = cache.samples[members[0]]
+        values = () if targets is None else tuple(targets[members[0]].tolist())
+        items.append(Item(name, first.subject, class_name, members, place, first.intensity, first.task, values))
+    return items
+
+
+def _single(cache: Cache, row: int) -> tuple[str, str, tuple[int, ...]]:
+    return cache.samples[row].sample_id, cache.samples[row].label, (row,)
+
+
+def _group_frames(cache: Cache, rows: Iterable[int]) -> list[tuple[SequenceRow, list[int]]]:
+    frames: dict[str, list[int]] = {}
+    for row in rows:
+        if cache.samples[row].sequence:
+            frames.setdefault(cache.samples[row].sequence, []).append(row)
+    for members in frames.values():
+        members.sort(key=lambda row: cache.samples[row].frame or 0)
+    return [(s, frames[s.sequence]) for s in cache.sequences if s.sequence in frames]
+
+
+def _read_targets(cache: Cache, task: str, names: Sequence[str]) -> np.ndarray | None:
+    """i8 (rows, names), -1 where unknown; None where the cache knows nothing of some of them."""
+    known = cache.info.au_names if task == "aus" else cache.info.target_names
+    if task == "classes" or not set(names) <= set(known):
+        return None
+    columns = [known.index(name) for name in names]
+    table: np.ndarray = cache.arrays.read(task, np.arange(len(cache.samples)))[:, columns]
+    return table
+
+
+def gather_items(cache: Cache, recipe: Recipe) -> list[Item]:
+    """Every item of a cache as a resolved recipe looks at it: with its targets, its reference, its frames.
+
+    Raises:
+        FacetError: the recipe wants an apex or a reference that the cache does not have.
+    """
+    items = find_items(cache, recipe.modalities, recipe.task, recipe.classes)
+    if recipe.relative != "none":
+        items = add_references(cache, items, recipe.modalities, recipe.relative)
+    if recipe.sampling == "apex":
+        items = keep_apex_windows(cache, items, recipe.window)
+    return items
+
+
+def is_labelled(item: Item, task: str, classes: Sequence[str]) -> bool:
+    """Whether anything can be learned from, or tested on, an item."""
+    return item.class_name in classes if task == "classes" else any(value >= 0 for value in item.targets)
+
+
+# --- what a cache decides where the user did not ---
+
+
+def choose_classes(cache: Cache, wanted: Sequence[str], task: str = "classes") -> tuple[str, ...]:
+    """The classes to tell apart: those asked for, else the vocabulary without neutral where two others remain; for
+    several at once all emotions, or all action units whose occurrence was coded.
+
+    Raises:
+        FacetError: a class is not in the cache's vocabulary, or there are too few.
+    """
+    if task == "classes":
+        known = cache.info.class_names
+    elif task == "targets":
+        known = cache.info.target_names
+    else:
+        known = tuple(name for name in cache.info.au_names if not name.endswith(_INTENSITY))
+    what = {"classes": "classes", "targets": "multi-label emotions", "aus": "action units"}[task]
+    if not known:
+        raise FacetError(f"{cache.path}: {cache.info.dataset} has no {what}; choose another --task or --protocol")
+    if unknown := [name for name in wanted if name not in known]:
+        raise FacetError(f"--classes: {', '.join(unknown)} not among the {what} of {cache.path} ({', '.join(known)})")
+    others = [name for name in known if name != NEUTRAL] if task == "classes" else []
+    chosen = tuple(wanted) or tuple(others if len(others) >= 2 else known)
+    if task == "classes" and len(chosen) < 2:
+        raise FacetError(f"{cache.path}: at least two classes are needed, found {', '.join(chosen) or 'none'}")
+    return chosen
+
+
+def choose_modalities(cache: Cache, wanted: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
+    """The modalities to look at, in the schema's order: those asked for, else those that every row of the classes has.
+
+    Args:
+        classes: none: every row counts.
+    Raises:
+        FacetError: the cache was not rendered with one of them, or rows have none in common.
+    """
+    there = cache.info.settings.modalities
+    if missing := [m for m in wanted if m not in there]:
+        raise FacetError(f"--modalities: {cache.path} holds no {', '.join(missing)} (it holds {', '.join(there)})")
+    if wanted:
+        return tuple(m for m in there if m in wanted)
+    rows = [s for s in cache.samples if s.valid and (not classes or s.label in classes)]
+    common = tuple(m for m in there if all(s.has(m) for s in rows))
+    if not common:
+        raise FacetError(
+            f"{cache.path}: no modality is in every row; name some with --modalities (absent ones are masked)"
+        )
+    return common
+
+
+def choose_frames(items: Sequence[Item], wanted: int) -> int:
+    """Frames to sample from a sequence: as asked, else a few where there are sequences and one where there are scans."""
+    return wanted or (DEFAULT_FRAMES if any(len(item.rows) > 1 for item in items) else 1)
+
+
+# --- which of a sequence's frames count, and what a face is compared with ---
+
+
+def keep_apex_windows(cache: Cache, items: Sequence[Item], window: int) -> list[Item]:
+    """Sequences cut down to a window of frames about their apex; single scans stay.
+
+    Args:
+        window: frames; 0: half of each sequence. A window that would reach beyond an end is moved inside.
+    Raises:
+        FacetError: a sequence has no apex, neither given nor estimated.
+    """
+    apex = {s.sequence: s.apex for s in cache.sequences}
+    cut = []
+    for item in items:
+        if len(item.rows) > 1:
+            moment = apex.get(item.name)
+            if moment is None:
+                raise FacetError(
+                    f"{cache.path}: sequence {item.name} has no apex, given or estimated (estimates need the modality "
+                    "depth in the cache); use --sampling uniform"
+                )
+            item = dataclasses.replace(item, rows=_window(cache, item.rows, moment, window))
+        cut.append(item)
+    return cut
+
+
+def _window(cache: Cache, rows: tuple[int, ...], apex: int, window: int) -> tuple[int, ...]:
+    nearest = min(range(len(rows)), key=lambda place: abs((cache.samples[rows[place]].frame or 0) - apex))
+    length = min(window or -(-len(rows) // 2), len(rows))
+    first = min(max(nearest - length // 2, 0), len(rows) - length)
+    return rows[first : first + length]
+
+
+def add_references(cache: Cache, items: Sequence[Item], modalities: Sequence[str], kind: str) -> list[Item]:
+    """Gives every item the row that its face is compared with, None where there is none.
+
+    Args:
+        kind: "neutral": the subject's first neutral scan; "onset": the sequence's given onset, else its first frame.
+    Raises:
+        FacetError: no item has such a row.
+    """
+    found: list[int | None]
+    if kind == "neutral":
+        neutral: dict[str, int] = {}
+        for row, sample in enumerate(cache.samples):
+            if sample.valid and sample.label == NEUTRAL and any(sample.has(m) for m in modalities):
+                neutral.setdefault(sample.subject, row)
+        found = [neutral.get(item.subject) for item in items]
+        lacking = "no subject has a neutral scan; --relative onset compares with a sequence's first frame"
+    else:
+        sequences = {s.sequence: rows for s, rows in _group_frames(cache, (row for i in items for row in i.rows))}
+        given = {s.sequence: s.onset for s in cache.sequences}
+        found = [_onset_row(cache, sequences.get(cache.samples[i.rows[0]].sequence, []), given) for i in items]
+        lacking = "there are no sequences; --relative neutral compares with the subject's neutral scan"
+    if all(row is None for row in found):
+        raise FacetError(f"{cache.path}: --relative {kind}: {lacking}")
+    return [dataclasses.replace(item, reference=row) for item, row in zip(items, found, strict=True)]
+
+
+def _onset_row(cache: Cache, rows: Sequence[int], given: dict[str, int | None]) -> int | None:
+    if not rows:
+        return None
+    onset = given.get(cache.samples[rows[0]].sequence)
+    if onset is None:
+        return rows[0]
+    return min(rows, key=lambda row: abs((cache.samples[row].frame or 0) - onset))
