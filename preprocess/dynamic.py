@@ -1,9 +1,10 @@
 """Dynamic images: a whole sequence as one image a view, by approximate rank pooling.
 
 Bilen et al. 2016, "Dynamic image networks for action recognition", eq. 4: d = Σ α_t I_t with
-α_t = 2(T − t + 1) − (T + 1)(H_T − H_{t−1}), t = 1…T, H_t the harmonic numbers. The weights grow from negative to positive and
-add up to 0, so what does not move cancels and what grows comes out positive. Here they are divided by the sum of the positive
-ones: d is a weighted mean of later frames minus one of earlier frames, in the images' own units.
+α_t = 2(T − t + 1) − (T + 1)(H_T − H_{t−1}), t = 1…T, H_t the harmonic numbers. It is the sum of V_q − V_t over all q > t, V_t
+the mean of the frames up to t: the weights add up to 0, so what does not move cancels, and what grows comes out positive.
+Here they are divided by the sum of the positive ones: d is a weighted mean of later frames minus one of the first frames, in
+the images' own units.
 
 Stored are texture and normal = round(128 + 2 d), clipped to 1…255, 128 = no change; depth = round(d_mm / 0.02) + 32768; 0 = a
 pixel that some frame does not show. Time is the frames' order: those that are not valid are left out.
@@ -120,17 +121,19 @@ def pool_frames(cache: Cache, modality: str, rows: Sequence[int]) -> np.ndarray:
         CacheError: stored images are missing or damaged.
     """
     weights = rank_pooling_weights(len(rows))
-    total = np.zeros((), np.float64)
-    shown = np.ones((), bool)
-    starts = range(0, len(rows), FRAMES_AT_ONCE)
+    total: np.ndarray
     following = cache.arrays.start(modality, rows[:FRAMES_AT_ONCE])
-    for start in starts:
+    for start in range(0, len(rows), FRAMES_AT_ONCE):
         images = following.result()
         if start + FRAMES_AT_ONCE < len(rows):  # read while these are added up
             following = cache.arrays.start(modality, rows[start + FRAMES_AT_ONCE : start + 2 * FRAMES_AT_ONCE])
+        if start == 0:
+            total = np.zeros(images.shape[1:])
+            weighted = np.empty_like(total)
+            shown = np.ones(images.shape[1:4], bool)
         for weight, image in zip(weights[start : start + len(images)], images, strict=True):
-            total = total + weight * image  # one by one: the same sum whatever the batch
-            shown = shown & (image if modality == "depth" else image.any(-1)).astype(bool)
+            total += np.multiply(image, weight, out=weighted)  # one by one: the same sum whatever the batch
+            shown &= image > 0 if modality == "depth" else (image[..., 0] | image[..., 1] | image[..., 2]) > 0
     if modality == "depth":  # the weights add up to 0, so the stored zero point cancels
         pixels = np.clip(np.round(total) + DEPTH_ZERO, 1, 65535) * shown
     else:
