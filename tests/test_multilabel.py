@@ -109,7 +109,7 @@ def f1_at(there: np.ndarray, scores: np.ndarray, threshold: float) -> float:
 
 
 @given(seed=st.integers(0, 10**6), num=st.integers(2, 14), digits=st.sampled_from([1, 8]))
-@example(seed=0, num=2, digits=1)
+@example(seed=826, num=7, digits=1)  # 0.5 is itself a score: (…, 0.5] holds it, (0.5, …] does not
 def test_thresholds_are_the_best_of_all(seed: int, num: int, digits: int) -> None:
     targets, probabilities, _ = random_predictions(seed, num, 3, digits=digits)
     thresholds = choose_thresholds(targets, probabilities)

@@ -111,10 +111,10 @@ def _best_threshold(there: np.ndarray, scores: np.ndarray) -> np.float32:
     high = scores[last]  # naming all down to high[k] holds for thresholds in (low[k], high[k]]
     low = np.append(high[1:], np.float32(0))
     best = np.flatnonzero(f1 == f1.max())  # exact: equal ratios of small integers are equal floats
-    distance = np.maximum(np.maximum(low[best] - 0.5, 0.5 - high[best]), 0)
-    k = best[distance.argmin()]
-    if low[k] < 0.5 <= high[k]:
+    low, high = low[best], high[best]
+    if ((low < 0.5) & (high >= 0.5)).any():
         return np.float32(0.5)
+    k = np.maximum(low - 0.5, 0.5 - high).argmin()
     middle = np.float32((np.float64(low[k]) + np.float64(high[k])) / 2)
     return middle if middle > low[k] else high[k]
 
