@@ -56,12 +56,14 @@ class TextEmbeddings:
                 "add them to a prompts file and run `python -m preprocess prompts --prompts FILE`"
             )
         index = [self.class_names.index(name) for name in class_names]
+        prompts = tuple(self.prompts[i] for i in index)
+        k = max((len(p) for p in prompts), default=0)  # those that have the most may not be among them
         return dataclasses.replace(
             self,
             class_names=tuple(class_names),
-            prompts=tuple(self.prompts[i] for i in index),
-            embeddings=self.embeddings[index],
-            mask=self.mask[index],
+            prompts=prompts,
+            embeddings=self.embeddings[index, :k],
+            mask=self.mask[index, :k],
         )
 
 

@@ -6,6 +6,7 @@ loaded the way a user loads real weights.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,23 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from conftest import MakeCache
 
-from preprocess.prompts import DEFAULT_PROMPTS, choose_prompts, encode_prompts, read_prompts
+from preprocess.__main__ import main
+from preprocess.datasets import DATASETS
+from preprocess.prompts import (
+    DEFAULT_PROMPTS,
+    choose_prompts,
+    count_names,
+    encode_prompts,
+    occurrence_names,
+    read_prompts,
+)
+from preprocess.verify import verify_cache
+from shared.cache import read_info, write_info
 from shared.errors import FacetError
 from shared.labels import EXPRESSIONS
+from shared.text import read_text_embeddings
 from shared.weights import TOWERS, hash_arrays
 
 PROMPTS = {"anger": ["an angry face", "a furious person"], "fear": ["a fearful face"]}
@@ -123,5 +137,59 @@ def test_a_class_without_prompts_is_named(tmp_path: Path) -> None:
     with pytest.raises(FacetError, match="no such prompts file"):
         read_prompts(tmp_path / "none.txt")
     with pytest.raises(FacetError, match="no prompt for class wonder"):
-        choose_prompts(PROMPTS, ["fear", "wonder"], Path("prompts.txt"))
-    assert list(choose_prompts(PROMPTS, ["fear", "anger"], Path("p"))) == ["fear", "anger"]
+        choose_prompts(PROMPTS, ["fear", "wonder"], [], Path("prompts.txt"))
+    chosen, without = choose_prompts(PROMPTS, ["fear", "anger"], [], Path("p"))
+    assert (list(chosen), without) == (["fear", "anger"], [])
+
+
+def test_action_units_follow_the_classes_and_may_be_missing() -> None:
+    prompts = {**PROMPTS, "AU12": ["a smile"], "AU4": ["a frown"], "AU99": ["no such unit"]}
+    units = occurrence_names(["AU4", "AU12", "AU17", "AU12_intensity"])
+    assert units == ["AU4", "AU12", "AU17"]
+    chosen, without = choose_prompts(prompts, ["fear", "anger"], units, Path("p"))
+    assert list(chosen) == ["fear", "anger", "AU4", "AU12"]
+    assert without == ["AU17"]
+    assert count_names(list(chosen)) == "2 classes and 2 action units"
+    assert count_names(["fear", "AUDACITY"]) == "2 classes"
+
+
+def test_default_prompts_cover_every_action_unit_of_the_data_sets() -> None:
+    prompts = read_prompts(DEFAULT_PROMPTS)
+    units = {name for dataset in DATASETS.values() for name in occurrence_names(dataset.au_names)}
+    assert len(units) == 31
+    for name in units:
+        assert 2 <= len(prompts[name]) <= 4, name
+    assert {name for name in prompts if name.startswith("AU")} == units
+
+
+@pytest.mark.parametrize("own_file", [False, True])
+def test_one_file_serves_classes_and_action_units(
+    own_file: bool,
+    tiny_cache: MakeCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tiny_cache(num_subjects=1, with_text=False)
+    info = read_info(path)
+    write_info(path, dataclasses.replace(info, au_names=("AU1", "AU12", "AU6_intensity")))
+    arguments = ["preprocess", "prompts", "--cache", str(path), "--model", "facet-tiny", "--pretrained", "none"]
+    if own_file:
+        own = tmp_path / "own.txt"
+        own.write_text("".join(f"{name}: a face of {name}\n" for name in info.class_names))
+        arguments += ["--prompts", str(own)]
+    monkeypatch.setattr("sys.argv", arguments)
+    assert main() == 0
+    said = capsys.readouterr().out
+    text = read_text_embeddings(path / "text" / "facet-tiny.h5")
+    if own_file:
+        assert text.class_names == info.class_names
+        assert "holds no prompts for 2 of the cache's action units (expressions only)" in said
+        return
+    assert text.class_names == (*info.class_names, "AU1", "AU12")
+    assert "for 3 classes and 2 action units" in said
+    units = text.select(["AU12", "AU1"])
+    assert units.class_names == ("AU12", "AU1")
+    alone = encode_prompts({"AU12": list(units.prompts[0])}, model="facet-tiny", pretrained="none")
+    assert units.embeddings[0][units.mask[0]] == pytest.approx(alone.embeddings[0], abs=1e-5)
+    assert verify_cache(path) == []

@@ -1,0 +1,305 @@
+"""Dynamic images against rank pooling's definition by brute force; nothing lost to kills; from a data set to a result."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import VIEWS, MakeCache
+from hypothesis import given
+from hypothesis import strategies as st
+from scan_folders import cache_bytes
+
+from preprocess.build import build_cache
+from preprocess.cache_folder import settings_fingerprint
+from preprocess.datasets import DATASETS
+from preprocess.dynamic import build_dynamic_cache, pool_frames, rank_pooling_weights
+from preprocess.verify import verify_cache
+from shared.cache import Cache, open_cache, read_info, read_record, write_info, write_signed_json
+from shared.errors import CacheError, FacetError
+from shared.schema import ARRAYS, FORMAT_VERSION, MODALITIES, SHARD_ROWS, STORES, RenderSettings, fingerprint
+from shared.storage import encode_shard, write_file
+
+
+def pool_by_definition(frames: np.ndarray) -> np.ndarray:
+    """Σ over all pairs q > t of V_q − V_t, V_t the mean of frames 1…t (Bilen et al. 2016, sections 2 and 3)."""
+    num = len(frames)
+    means = [frames[: t + 1].mean(0) for t in range(num)]
+    pairs = [means[q] - means[t] for t in range(num) for q in range(t + 1, num)]
+    return np.sum(pairs, axis=0)
+
+
+def weights_by_definition(num_frames: int) -> np.ndarray:
+    return pool_by_definition(np.eye(num_frames))
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def make_sequences(tiny_cache: MakeCache, **options: object) -> Path:
+    return tiny_cache(**{"num_subjects": 2, "num_frames": 5, "size_px": 16, "modalities": MODALITIES, **options})
+
+
+def make_two_shards(tiny_cache: MakeCache, **options: object) -> Path:
+    """72 sequences of 3 frames: two shards of dynamic images."""
+    return make_sequences(tiny_cache, num_subjects=12, num_frames=3, **options)
+
+
+# --- pooling ---
+
+
+@pytest.mark.parametrize("num_frames", [2, 3, 4, 10, 61])
+def test_weights_are_the_definitions(num_frames: int) -> None:
+    weights = rank_pooling_weights(num_frames)
+    wanted = weights_by_definition(num_frames)
+    assert weights == pytest.approx(wanted / wanted[wanted > 0].sum(), abs=1e-12)
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=200))
+def test_weights_cancel_what_is_still_and_grow_with_what_grows(steps: list[float]) -> None:
+    weights = rank_pooling_weights(len(steps) + 1)
+    assert abs(weights.sum()) < 1e-9
+    assert weights[weights > 0].sum() == pytest.approx(1)
+    signal = np.cumsum([0.0, *steps])
+    assert weights @ signal > 0
+    assert weights @ -signal < 0
+    assert weights[0] < 0
+
+
+def test_one_frame_cannot_be_ranked() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        rank_pooling_weights(1)
+
+
+def fill_randomly(cache: Cache, seed: int) -> None:
+    """Any values instead of a cache's images, with holes of their own in every frame."""
+    rng = np.random.default_rng(seed)
+    for shard in range(cache.info.num_shards):
+        num_rows = min(SHARD_ROWS, cache.info.num_samples - shard * SHARD_ROWS)
+        arrays: dict[str, np.ndarray] = {"scan_to_face": np.zeros((num_rows, 4, 4), np.float32)}
+        for modality in MODALITIES:
+            shape, dtype = (num_rows, *cache.info.arrays()[modality][1:]), np.dtype(ARRAYS[modality].dtype)
+            images = rng.integers(0, np.iinfo(dtype).max, shape, endpoint=True).astype(dtype)
+            images[rng.random(shape[:4]) < 0.02] = 0
+            arrays[modality] = images
+        for name, data in encode_shard(cache.info, shard, arrays, {}).items():
+            write_file(cache.path / name, data)
+
+
+@pytest.mark.parametrize("num_frames", [2, 5, 40])  # 40: several batches of frames
+@pytest.mark.parametrize("store", STORES)
+def test_pixels_are_the_definitions(store: str, num_frames: int, tiny_cache: MakeCache) -> None:
+    path = make_sequences(tiny_cache, num_subjects=1, scans_per_class=1, num_frames=num_frames, store=store)
+    cache = open_cache(path)
+    fill_randomly(cache, num_frames)
+    rows = list(range(num_frames, 2 * num_frames))
+    scale = weights_by_definition(num_frames)
+    scale = scale[scale > 0].sum()
+    for modality in MODALITIES:
+        frames = cache.arrays.read(modality, rows).astype(np.float64)
+        shown = (frames > 0 if modality == "depth" else frames.any(-1)).all(0)
+        assert 0.2 < shown.mean() < 0.97
+        change = pool_by_definition(frames) / scale
+        exact = np.clip(change + 32768, 1, 65535) if modality == "depth" else np.clip(128 + 2 * change, 1, 255)
+        found = pool_frames(cache, modality, rows)
+        assert found.dtype == ARRAYS[modality].dtype
+        assert found.shape == exact.shape
+        assert (found[~shown] == 0).all()
+        assert np.abs(found[shown] - exact[shown]).max() <= 0.5 + 1e-6
+        assert found[shown].min() >= 1
+
+
+# --- the cache ---
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_row_is_a_sequence(store: str, tiny_cache: MakeCache) -> None:
+    # a sequence with one valid frame, one with two, one whose first frame has no texture
+    source = open_cache(make_sequences(tiny_cache, store=store, invalid=(1, 2, 3, 4, 5, 7, 8), without_texture=(10,)))
+    out = source.path.parent / "dynamic"
+    report = build_dynamic_cache(source.path, out)
+    cache = open_cache(out)
+    assert verify_cache(out) == []
+    assert out.stat().st_mode & 0o777 == 0o700
+    assert cache.info == report.info
+    assert cache.sequences == []
+    assert [s.sample_id for s in cache.samples] == [s.sequence for s in source.sequences]
+    assert cache.info.settings == dataclasses.replace(source.info.settings, dynamic=cache.info.settings.dynamic)
+    assert (cache.info.num_samples, cache.info.num_valid, cache.info.num_landmarks) == (12, 11, 0)
+    assert cache.read_text() is not None  # the prompts came along
+    assert cache.samples[0].reason == "fewer than 2 valid frames"
+    assert [f.sample_id for f in report.failures] == [cache.samples[0].sample_id]
+    valid_rows = {1: [6, 9], 2: list(range(10, 15)), 11: list(range(55, 60))}
+    for place, rows in valid_rows.items():
+        sample, first = cache.samples[place], source.samples[source.sequences[place].first_row]
+        assert (sample.subject, sample.label, sample.intensity, sample.source) == (
+            *(first.subject, first.label, first.intensity, first.source),
+        )
+        assert (sample.sequence, sample.frame, sample.valid, sample.modalities) == (
+            "",
+            None,
+            True,
+            "+".join(MODALITIES),
+        )
+        for modality in MODALITIES:
+            held = [row for row in rows if source.samples[row].has(modality)]
+            assert len(held) == len(rows) - (place == 2 and modality == "texture")
+            stored = cache.arrays.read(modality, [place])[0]
+            assert np.array_equal(stored, pool_frames(source, modality, held))
+
+
+def test_killed_and_resumed_it_ends_byte_identical(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    source = make_two_shards(tiny_cache)
+    build_dynamic_cache(source, tmp_path / "whole")
+    whole = cache_bytes(tmp_path / "whole")
+    assert read_info(tmp_path / "whole").num_shards == 2
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "preprocess", "dynamic", str(source), "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not (out / "records" / "00000.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    # whatever it had come to, now for certain: the second shard is not finished, and a write was cut off
+    (out / "records" / "00001.json").unlink(missing_ok=True)
+    write_info(out, dataclasses.replace(read_info(out), complete=False))
+    (out / "views.zarr" / ".x.1.partial").write_bytes(b"half")
+    first = (out / "views.zarr/depth/c/0/0/0/0").stat().st_mtime_ns
+    with pytest.raises(CacheError, match="not finished"):
+        open_cache(out)
+    assert build_dynamic_cache(source, out).num_pooled == 72 - SHARD_ROWS
+    assert (out / "views.zarr/depth/c/0/0/0/0").stat().st_mtime_ns == first
+    assert cache_bytes(out) == whole
+    assert build_dynamic_cache(source, out).num_pooled == 0
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_damage_is_found_and_pooled_again(store: str, tiny_cache: MakeCache, tmp_path: Path) -> None:
+    source, out = make_two_shards(tiny_cache, store=store), tmp_path / "out"
+    build_dynamic_cache(source, out)
+    whole = cache_bytes(out)
+    (name, *_) = read_record(out, 1).files  # type: ignore[union-attr]
+    damaged = bytearray(whole[name])
+    damaged[len(damaged) // 2] ^= 0xFF
+    (out / name).write_bytes(damaged)
+    verified = run("preprocess", "verify", out)
+    assert verified.returncode == 1
+    assert "python -m preprocess dynamic CACHE --out" in verified.stdout.splitlines()[-1]
+    assert build_dynamic_cache(source, out).num_pooled == 72 - SHARD_ROWS
+    assert cache_bytes(out) == whole
+
+
+def test_only_shards_whose_sequences_changed_are_pooled_again(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    build_dynamic_cache(make_two_shards(tiny_cache, name="a"), tmp_path / "out")
+    changed = make_two_shards(tiny_cache, name="b", invalid=(215,))  # the last frame of the last sequence is gone
+    assert build_dynamic_cache(changed, tmp_path / "out").num_pooled == 72 - SHARD_ROWS
+    build_dynamic_cache(changed, tmp_path / "fresh")
+    assert cache_bytes(tmp_path / "out") == cache_bytes(tmp_path / "fresh")
+
+
+def test_what_cannot_be_pooled_is_refused(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    source = make_sequences(tiny_cache, name="source")
+    (tmp_path / "link").symlink_to(source)
+    for same in (source, tmp_path / "link"):
+        with pytest.raises(CacheError, match="is the cache that is read"):
+            build_dynamic_cache(source, same)
+    scans = tiny_cache(name="scans", num_subjects=1)
+    with pytest.raises(CacheError, match="holds no sequences"):
+        build_dynamic_cache(scans, tmp_path / "out")
+    with pytest.raises(CacheError, match=r"was built with other settings.*choose another --out"):
+        build_dynamic_cache(source, scans)
+    build_dynamic_cache(source, tmp_path / "out")
+    with pytest.raises(CacheError, match="holds no sequences"):
+        build_dynamic_cache(tmp_path / "out", tmp_path / "again")
+    with pytest.raises(CacheError, match=r"size_px 16, now 20\); choose another --out"):
+        build_dynamic_cache(make_sequences(tiny_cache, name="other", size_px=20), tmp_path / "out")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("precious")
+    with pytest.raises(CacheError, match="not empty and not a cache"):
+        build_dynamic_cache(source, tmp_path / "home")
+    still = make_sequences(tiny_cache, name="still", num_frames=1)
+    with pytest.raises(FacetError, match="none of 12 sequences has 2 valid frames"):
+        build_dynamic_cache(still, tmp_path / "none")
+    write_info(source, dataclasses.replace(read_info(source), complete=False))
+    result = run("preprocess", "dynamic", source, "--out", tmp_path / "new")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert "not finished" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_damaged_source_is_one_clear_line(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    source = make_sequences(tiny_cache)
+    (name,) = [name for name in read_record(source, 0).files if "/texture/" in name]  # type: ignore[union-attr]
+    (source / name).write_bytes((source / name).read_bytes()[:500])
+    with pytest.raises(CacheError, match=r"texture is missing or damaged.*verify"):
+        build_dynamic_cache(source, tmp_path / "out")
+
+
+# --- caches from before there were dynamic images ---
+
+
+def test_older_caches_open_and_keep_their_fingerprint(tiny_cache: MakeCache) -> None:
+    path = tiny_cache(num_subjects=1)
+    old = json.loads((path / "cache.json").read_text())
+    del old["settings"]["dynamic"], old["checksum"]
+    write_signed_json(path / "cache.json", old)
+    cache: Cache = open_cache(path)
+    assert cache.info.settings.dynamic == ""
+    assert cache.info.settings == RenderSettings(views=VIEWS, size_px=32, modalities=("texture", "normal"))
+    # as it was computed before the field came
+    assert settings_fingerprint("tiny", cache.info.settings, "zarr") == fingerprint(
+        {
+            "format_version": FORMAT_VERSION,
+            "dataset": "tiny",
+            "settings": old["settings"],
+            "store": "zarr",
+            "shard_rows": SHARD_ROWS,
+        }
+    )
+    pooled = dataclasses.replace(cache.info.settings, dynamic="somehow")
+    assert settings_fingerprint("tiny", pooled, "zarr") != settings_fingerprint("tiny", cache.info.settings, "zarr")
+
+
+# --- from the command line ---
+
+
+def test_from_a_data_set_to_a_result(tmp_path: Path) -> None:
+    scans, source, out = tmp_path / "scans", tmp_path / "c", tmp_path / "dynamic"
+    assert run("preprocess", "synth", "bu4dfe", "--out", scans, "--subjects", 2, "--frames", 5).returncode == 0
+    built = run("preprocess", "build", "bu4dfe", "--root", scans, "--cache", source, "--size", 32, "--workers", 1)
+    assert built.returncode == 0, built.stderr
+    embedded = run("preprocess", "prompts", "--cache", source, "--model", "facet-tiny", "--pretrained", "none")
+    assert embedded.returncode == 0, embedded.stderr
+    made = run("preprocess", "dynamic", source, "--out", out)
+    assert made.returncode == 0, made.stderr
+    lines = made.stdout.splitlines()
+    assert lines[-1].endswith("dynamic images of 12 sequences of 2 subjects; none failed")
+    assert "python -m train fit" in lines[-2]
+    assert "prompts" not in lines[-2]
+    assert verify_cache(out) == []
+    shown = run("preprocess", "inspect", out, "--summary", "--sheet", tmp_path / "sheet.png")
+    assert shown.returncode == 0, shown.stderr
+    assert "rank pooling" in shown.stdout
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+    settings = RenderSettings(size_px=32)
+    with pytest.raises(CacheError, match=r"rank pooling.*now none"):  # a build does not take it for its own
+        build_cache(DATASETS["bu4dfe"], scans, out, settings)
+    fitted = run(
+        *("train", "fit", "--cache", out, "--out", tmp_path / "run", "--epochs", 1, "--device", "cpu"),
+        *("--modalities", "normal,depth", "--folds", 2),
+    )
+    assert fitted.returncode == 0, fitted.stdout + fitted.stderr
+    assert (tmp_path / "run" / "metrics.json").is_file()
