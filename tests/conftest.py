@@ -49,6 +49,7 @@ TINY_CLIP: dict[str, Any] = {
 }
 CLASSES = ("anger", "happiness", "surprise")
 VIEWS = (View(0), View(20), View(-20))
+UNITS = ("AU1", "AU4", "AU12")
 
 
 class MakeCache(Protocol):
@@ -92,6 +93,9 @@ def write_tiny_cache(
     without_texture: Sequence[int] = (),
     invalid: Sequence[int] = (),
     unlabelled: Sequence[int] = (),
+    same_scan: Sequence[int] = (),
+    apex: int | None = None,
+    units: str = "",
     with_text: bool = True,
     text_dim: int = 32,
     dataset: str = "tiny",
@@ -101,7 +105,9 @@ def write_tiny_cache(
 
     Each subject S0, S1 … shows each class scans_per_class times; a bright spot's place tells the class, skin tone and noise
     tell the subject. With num_frames, each scan is a sequence of so many rows, whose spot grows and fades. Row numbers in
-    without_texture, invalid and unlabelled are treated so. Prompt embeddings are random unit vectors, marked random.
+    without_texture, invalid and unlabelled are treated so; those in same_scan have one hash. apex: of every sequence. units:
+    "aus" or "targets": what each row shows of UNITS, three yes or no that follow from its class; row 0 is unknown. Prompt
+    embeddings are random unit vectors, marked random.
     """
     rng = np.random.default_rng(seed)
     settings = RenderSettings(views=tuple(views), size_px=size_px, modalities=tuple(modalities))
@@ -126,7 +132,7 @@ def write_tiny_cache(
                             intensity="01",
                             task="",
                             source=f"{name}.obj",
-                            source_hash=fingerprint([name, frame]),
+                            source_hash=fingerprint("same" if row in same_scan else [dataset, seed, name, frame]),
                             valid=row not in invalid,
                             reason="no surface" if row in invalid else "",
                             modalities="" if row in invalid else "+".join(has),
@@ -143,6 +149,8 @@ def write_tiny_cache(
         class_names=tuple(class_names),
         settings=settings,
         store=store,
+        au_names=(*UNITS, "AU12_intensity") if units == "aus" else (),
+        target_names=UNITS if units == "targets" else (),
         num_samples=len(samples),
         num_valid=sum(s.valid for s in samples),
         num_subjects=num_subjects,
@@ -157,6 +165,11 @@ def write_tiny_cache(
         arrays["scan_to_face"] = np.tile(np.eye(4, dtype=np.float32), (len(samples[rows]), 1, 1))
         present = {m: np.array([s.has(m) for s in samples[rows]]) for m in modalities}
         present["scan_to_face"] = np.array([s.valid for s in samples[rows]])
+        if units:
+            shown = [show_units(class_names.index(s.source.split("/")[1][:-5])) for s in samples[rows]]
+            values = np.array(shown, np.int8)[:, : len(info.au_names) or len(info.target_names)]
+            values[: 1 - min(shard, 1)] = -1
+            arrays[units], present[units] = values, np.ones(len(values), bool)
         files = {
             name: write_file(path / name, data) for name, data in encode_shard(info, shard, arrays, present).items()
         }
@@ -167,7 +180,7 @@ def write_tiny_cache(
     if num_frames:
         for first in range(0, len(samples), num_frames):
             s = samples[first]
-            sequences.append(SequenceRow(s.sequence, s.subject, first, num_frames, 25.0, s.label))
+            sequences.append(SequenceRow(s.sequence, s.subject, first, num_frames, 25.0, s.label, apex=apex))
     failures = [Failure(s.source, s.sample_id, s.reason) for s in samples if not s.valid]
     tables = {
         SAMPLES_CSV: encode_table(Sample, samples),
@@ -179,8 +192,13 @@ def write_tiny_cache(
     content = fingerprint({"tables": [hashes[SAMPLES_CSV], hashes[SEQUENCES_CSV]], "records": digests})
     write_info(path, replace(info, num_sequences=len(sequences), file_hashes=hashes, content_hash=content))
     if with_text:
-        text = random_text(class_names, text_dim, model)
+        text = random_text((*class_names, *(UNITS if units else ())), text_dim, model)
         write_text_embeddings(path / "text" / text_file_name(model), text)
+
+
+def show_units(label: int) -> tuple[int, ...]:
+    """What a face of a class shows of UNITS, and how intense the last is."""
+    return int(label <= 1), int(label >= 1), int(label == 2), 3 * int(label == 2)
 
 
 def random_text(class_names: Sequence[str], dim: int, model: str, num_prompts: int = 2) -> TextEmbeddings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,67 @@ def test_scale_stays_at_100_or_below() -> None:
     assert model.scale.item() == pytest.approx(100, rel=1e-5)
     assert make_model(trained=False).scale.item() == pytest.approx(10)
     assert math.isfinite(model.scale.item())
+
+
+def with_reference(batch: Batch, has: list[bool]) -> Batch:
+    return replace(batch, has_reference=torch.tensor(has))
+
+
+def test_a_reference_is_taken_away_from_the_others() -> None:
+    """Against the same faces seen without reference, in NumPy: what z and each view's token changed by, shortened softly."""
+    model = make_model(num_frames=3)
+    batch = make_batch(t=4)
+    plain = make_model(num_frames=4)
+    plain.load_state_dict(model.state_dict())
+    alone = plain(batch)
+    output = model(with_reference(batch, [True, False, True, True]))
+    views, frames = (x.detach().numpy().reshape(4, 4, *x.shape[1:]) for x in (alone.views, alone.frames))
+    assert output.views.shape == (12, 6, 24)  # the reference itself is no sample of the losses
+    np.testing.assert_allclose(output.views.detach().numpy().reshape(4, 3, 6, 24), views[:, 1:], atol=1e-5)
+    np.testing.assert_allclose(output.frames.detach().numpy().reshape(4, 3, 24), frames[:, 1:], atol=1e-5)
+    difference = views[:, 1:] - views[:, :1]
+    wanted = difference / np.sqrt((difference**2).sum(-1, keepdims=True) + 0.01)
+    wanted[1] = views[1, 1:]
+    np.testing.assert_allclose(output.changes.detach().numpy().reshape(4, 3, 6, 24), wanted, atol=1e-5)
+
+
+def test_where_nobody_has_a_reference_it_plays_no_part() -> None:
+    model, batch = make_model(num_frames=2), make_batch(t=3)
+    other = replace(batch, images=batch.images.clone())
+    other.images[:, 0] = 9.0
+    has_not = [False] * 4
+    logits = model(with_reference(batch, has_not)).logits
+    torch.testing.assert_close(model(with_reference(other, has_not)).logits, logits)
+    rest = replace(batch, images=batch.images[:, 1:], present=batch.present[:, 1:])
+    torch.testing.assert_close(logits, model(rest).logits)
+    assert not torch.allclose(model(with_reference(other, [True] * 4)).logits, logits, atol=1e-3)
+
+
+def test_a_face_compared_with_itself_breaks_nothing() -> None:
+    model, batch = make_model(), make_batch(t=2)
+    batch = replace(batch, images=batch.images[:, :1].expand(-1, 2, -1, -1, -1, -1, -1).contiguous())
+    output = model(with_reference(batch, [True] * 4))
+    assert output.changes.abs().max() < 1e-4
+    output.logits.sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
+def test_missing_views_of_the_reference_are_replaced_by_its_face() -> None:
+    model, batch = make_model(), make_batch(t=2)
+    batch.present[0, 0, 0] = False
+    batch = with_reference(replace(batch, complete=False), [True] * 4)
+    output = model(batch)
+    assert output.logits.isfinite().all()
+    batch.images[0, 0, 0] = 5.0  # not there: what the image holds is not looked at
+    torch.testing.assert_close(model(batch).logits, output.logits)
+
+
+def test_the_class_bias_shifts_scores_alone() -> None:
+    model, batch = make_model(class_bias=True), make_batch()
+    assert model.class_bias is not None
+    before = model(batch).logits
+    with torch.no_grad():
+        model.class_bias += torch.tensor([1.0, -2.0, 0.5])
+    torch.testing.assert_close(model(batch).logits - before, torch.tensor([[1.0, -2.0, 0.5]]).expand(4, -1))
+    assert make_model().class_bias is None

@@ -5,10 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
 from test_facet import make_batch, make_model
 from torch.nn import functional as F
 
-from train.losses import ETA, Goal, compute_losses, consistency_loss, mean_cosine_between_faces, view_text_loss
+from train.losses import (
+    ETA,
+    Goal,
+    balance_classes,
+    compute_losses,
+    consistency_loss,
+    mean_cosine_between_faces,
+    view_text_loss,
+)
 
 
 def make_tokens(b: int = 4, n: int = 3, d: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -111,3 +122,48 @@ def test_frames_share_the_label_of_their_sequence() -> None:
         F.cross_entropy(model.scale * views[i] @ model.text_mean.T, labels[i].expand(views.shape[1])) for i in range(4)
     ]
     torch.testing.assert_close(terms["vt"], torch.stack(each).mean())
+
+
+@given(seed=st.integers(0, 999), num=st.integers(1, 8))
+def test_several_classes_at_once_against_a_loop(seed: int, num: int) -> None:
+    """Unknown targets count for nothing, whatever their logits."""
+    rng = np.random.default_rng(seed)
+    logits, targets = rng.normal(0, 3, (num, 4)), rng.integers(-1, 2, (num, 4))
+    targets[0, 0] = 1
+    weight = rng.uniform(0.5, 3, 4)
+    parts = []
+    for row, column in zip(*np.nonzero(targets >= 0), strict=True):
+        p = 1 / (1 + np.exp(-logits[row, column]))
+        parts.append(-weight[column] * np.log(p) if targets[row, column] == 1 else -np.log(1 - p))
+    goal = Goal(multilabel=True, class_weight=torch.tensor(weight))
+    found = goal.mean_loss(torch.tensor(logits), torch.tensor(targets, dtype=torch.int8))
+    assert found.item() == pytest.approx(np.mean(parts), rel=1e-5)
+
+
+def test_a_batch_of_which_nothing_is_known_moves_nothing() -> None:
+    logits = torch.randn(3, 2, requires_grad=True)
+    loss = Goal(multilabel=True).mean_loss(logits, torch.full((3, 2), -1, dtype=torch.int8))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+@given(labels=st.lists(st.integers(0, 3), min_size=4, max_size=60))
+def test_balanced_weights_are_scikit_learns(labels: list[int]) -> None:
+    labels = [0, 1, 2, 3, *labels]
+    wanted = compute_class_weight("balanced", classes=np.arange(4), y=np.array(labels))
+    weight = balance_classes(np.array(labels), 4, multilabel=False)
+    np.testing.assert_allclose(weight, wanted, rtol=1e-6)
+    logits = torch.randn(len(labels), 4)
+    torch.testing.assert_close(
+        Goal(class_weight=torch.from_numpy(weight)).mean_loss(logits, torch.tensor(labels)),
+        F.cross_entropy(logits, torch.tensor(labels), weight=torch.from_numpy(weight)),
+    )
+
+
+def test_balanced_weights_of_several_classes_at_once() -> None:
+    targets = np.array([[1, 1, -1, 0], [0, 1, -1, 0], [0, 1, -1, 1], [0, -1, -1, 0]] * 30, np.int8)
+    targets[1:, 3] = 0
+    weight = balance_classes(targets, 4, multilabel=True)
+    assert weight.tolist() == pytest.approx([3, 0.05, 1, 1])  # never over 20 times, up or down; 1 where nothing shows

@@ -14,6 +14,7 @@ from shared.storage import first_line
 from train.metrics import Metrics, pool_confusions
 from train.multilabel import MultiLabelMetrics, pool_multilabel
 from train.report import METRICS_JSON
+from train.timing import read_seconds
 
 LARGEST_BYTES = 16 << 20  # a metrics.json is a few kilobytes
 LARGEST_COUNT = 10**9
@@ -72,7 +73,7 @@ def read_fold_result(run: Path, name: str | None = None) -> FoldResult | None:
         value = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
         if not isinstance(value, dict):
             raise ValueError("holds no object")
-        result = FoldResult(name, value, _read_seconds(value))
+        result = FoldResult(name, value, read_seconds(run))
         _check_result(result)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else first_line(error)
@@ -113,15 +114,6 @@ def _to_multilabel(value: dict[str, Any]) -> MultiLabelMetrics:
     fields: dict[str, Any] = {n: tuple(value[n]) if isinstance(value[n], list) else value[n] for n in names}
     stored = MultiLabelMetrics(**fields)
     return dataclasses.replace(pool_multilabel([stored]), per_class_auc=stored.per_class_auc)
-
-
-def _read_seconds(value: dict[str, Any]) -> float | None:
-    seconds = value.get("seconds")
-    if seconds is None:
-        return None
-    if not _is_number(seconds, 0, 1e12):
-        raise ValueError("seconds must be a number ≥ 0")
-    return float(seconds)
 
 
 def _check_list(name: str, value: Any, length: int) -> list[Any]:

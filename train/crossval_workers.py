@@ -116,6 +116,7 @@ def _run_side_by_side(job: Job, numbers: Sequence[int], num_jobs: int) -> Iterat
                         if worker.number is not None and worker.process.pid is not None:
                             with contextlib.suppress(ProcessLookupError):
                                 os.kill(worker.process.pid, signal.SIGTERM)
+                        worker.connection.close()  # no more folds: it ends after its checkpoint
                     for worker in workers:
                         worker.process.join()
                     yield numbers[0], (128 + caught[0], "")
@@ -153,14 +154,12 @@ def _work(connection: Connection, job: Job, place: int, num_jobs: int) -> None:
     else:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // num_jobs))
     experiment = None
-    with contextlib.suppress(EOFError):  # the parent has closed its end, or is dead
+    with contextlib.suppress(EOFError, OSError):  # the parent has closed its end, or is dead
         while True:
             number = connection.recv()
             try:
                 experiment = experiment or prepare_experiment(job.cache, job.test_cache, job.recipe)
                 outcome = _run(job, experiment, number, device)
-            except (
-                Exception
-            ) as error:  # a fault of ours: the other folds go on, and this one is listed with where it was
+            except Exception as error:  # a fault of ours: the other folds go on, this one is listed
                 outcome = (0, f"{type(error).__name__}: {error} ({traceback.format_exc().splitlines()[-2].strip()})")
             connection.send(outcome)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import signal
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +13,7 @@ import torch
 from shared.cache import Cache
 from shared.errors import FacetError
 from shared.lock import hold_lock
-from shared.schema import canonical_json, fingerprint
-from shared.storage import write_file
+from shared.schema import fingerprint
 from shared.text import TextEmbeddings
 from shared.weights import hash_arrays
 from train.calibrate import fit_thresholds, start_class_bias, write_thresholds
@@ -30,9 +25,9 @@ from train.experiment import Experiment
 from train.folds import SPLIT_JSON, Fold, read_split, write_split
 from train.loop import Stopped, TrainingSet, train
 from train.report import METRICS_JSON
+from train.timing import count_seconds
 
 LOCK = ".lock"
-TIMING_JSON = "timing.json"
 
 
 def fit(
@@ -66,7 +61,7 @@ def fit(
         config = dataclasses.replace(config, tower=tower_config)
     with (
         hold_lock(run / LOCK, f"{run}: another process is training this run; wait until it has ended"),
-        _count_seconds(run),
+        count_seconds(run),
     ):
         if loaded is not None:
             write_split(run, fold)
@@ -118,22 +113,6 @@ def _fit(
     if not quiet:
         print_result(run, metrics, config, fold.test_subjects)
     return 0
-
-
-@contextmanager
-def _count_seconds(run: Path) -> Iterator[None]:
-    """Keeps the time spent on a run, over all its interruptions, in timing.json: apart from what must be the same each time."""
-    path = run / TIMING_JSON
-    try:
-        before = float(json.loads(path.read_bytes())["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        before = 0.0
-    started = time.monotonic()
-    try:
-        yield
-    finally:
-        seconds = round(before + time.monotonic() - started, 1)
-        write_file(path, canonical_json({"seconds": seconds}).encode())
 
 
 def mean_prompts(text: TextEmbeddings) -> np.ndarray:

@@ -77,7 +77,7 @@ def _group_frames(cache: Cache, rows: Iterable[int]) -> list[tuple[SequenceRow, 
 def _read_targets(cache: Cache, task: str, names: Sequence[str]) -> np.ndarray | None:
     """i8 (rows, names), -1 where unknown; None where the cache knows nothing of some of them."""
     known = cache.info.au_names if task == "aus" else cache.info.target_names
-    if task == "classes" or not set(names) <= set(known):
+    if task not in ("targets", "aus") or not set(names) <= set(known):
         return None
     columns = [known.index(name) for name in names]
     table: np.ndarray = cache.arrays.read(task, np.arange(len(cache.samples)))[:, columns]

@@ -1,0 +1,96 @@
+"""What predictions are made for: scans, sequences, frames; their targets, their apex windows, the face at rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import UNITS, MakeCache, show_units
+
+from shared.cache import open_cache
+from shared.errors import FacetError
+from train.config import Recipe
+from train.items import add_references, choose_classes, find_items, gather_items, is_labelled, keep_apex_windows
+
+
+def test_action_units_make_an_item_of_every_frame(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(num_frames=5, num_subjects=2, units="aus"))
+    classes = choose_classes(cache, (), "aus")
+    assert classes == UNITS  # the intensity is no yes or no
+    items = find_items(cache, ("normal",), "aus", classes)
+    assert [item.rows for item in items] == [(row,) for row in range(len(cache.samples))]
+    assert items[0].targets == (-1, -1, -1)
+    assert not is_labelled(items[0], "aus", classes)
+    for item in items[1:]:
+        label = cache.info.class_names.index(item.class_name)
+        assert item.targets == show_units(label)[:3]
+        assert is_labelled(item, "aus", classes)
+    assert find_items(cache, ("normal",), "aus", ("AU12",))[1].targets == (0,)
+
+
+def test_several_emotions_are_a_sequences_own(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(num_frames=5, num_subjects=2, units="targets"))
+    items = find_items(cache, ("normal",), "targets", UNITS)
+    assert len(items) == 12
+    assert items[1].targets == (1, 0, 0)
+    assert len(items[1].rows) == 5
+
+
+def test_what_a_cache_lacks_is_said(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache())
+    with pytest.raises(FacetError, match="tiny has no action units"):
+        choose_classes(cache, (), "aus")
+    # a cache without them can still be looked at by a model that knows them
+    assert find_items(cache, ("normal",), "aus", UNITS)[0].targets == ()
+    with pytest.raises(FacetError, match="--classes: AU12_intensity not among the action units"):
+        choose_classes(open_cache(tiny_cache(name="b", units="aus")), ("AU12_intensity",), "aus")
+
+
+@pytest.mark.parametrize(
+    ("apex", "window", "frames"),
+    [(4, 3, [3, 4, 5]), (0, 3, [0, 1, 2]), (8, 4, [5, 6, 7, 8]), (4, 0, [2, 3, 4, 5, 6]), (4, 99, list(range(9)))],
+)
+def test_apex_windows_lie_inside_the_sequence(tiny_cache: MakeCache, apex: int, window: int, frames: list[int]) -> None:
+    cache = open_cache(tiny_cache(num_frames=9, num_subjects=1, apex=apex))
+    for item in keep_apex_windows(cache, find_items(cache, ("normal",)), window):
+        assert [cache.samples[row].frame for row in item.rows] == frames
+
+
+def test_no_apex_is_an_error(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(num_frames=4))
+    with pytest.raises(FacetError, match="S0/anger0 has no apex, given or estimated"):
+        gather_items(cache, Recipe(modalities=("normal",), sampling="apex"))
+
+
+def test_neutral_references_are_the_subjects_own(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(class_names=("anger", "fear", "neutral"), invalid=(4, 5)))
+    items = add_references(cache, find_items(cache, ("normal",)), ("normal",), "neutral")
+    for item in items:
+        if item.subject == "S0":  # both of its neutral scans are not valid
+            assert item.reference is None
+        else:
+            assert item.reference is not None
+            sample = cache.samples[item.reference]
+            assert (sample.subject, sample.label, sample.valid) == (item.subject, "neutral", True)
+    plain = open_cache(tiny_cache(name="plain"))
+    with pytest.raises(FacetError, match="no subject has a neutral scan"):
+        add_references(plain, find_items(plain, ("normal",)), ("normal",), "neutral")
+    with pytest.raises(FacetError, match="there are no sequences"):
+        add_references(cache, items, ("normal",), "onset")
+
+
+@pytest.mark.parametrize("task", ["classes", "aus"])
+def test_onset_references_are_the_first_or_the_given_frame(tiny_cache: MakeCache, task: str) -> None:
+    cache = open_cache(tiny_cache(num_frames=5, num_subjects=1, units="aus", invalid=(0,), apex=3))
+    cache = replace(cache, sequences=[replace(s, onset=2 if "1" in s.sequence else None) for s in cache.sequences])
+    recipe = Recipe(modalities=("normal",), task=task, classes=UNITS, relative="onset", sampling="apex", window=2)
+    for item in gather_items(cache, recipe):
+        assert item.reference is not None
+        at_rest, first = cache.samples[item.reference], cache.samples[item.rows[0]]
+        assert at_rest.sequence == first.sequence
+        wanted = 2 if "1" in first.sequence else int(at_rest.sequence == "S0/anger0")  # row 0 is not valid
+        assert at_rest.frame == wanted
+        if task == "classes":
+            assert np.diff(item.rows).tolist() == [1]
+            assert [cache.samples[row].frame for row in item.rows] == [2, 3]  # the window keeps the onset outside

@@ -1,0 +1,36 @@
+"""How long a run took, over all its interruptions. Kept apart from what must be the same each time."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared.schema import canonical_json
+from shared.storage import write_file
+
+TIMING_JSON = "timing.json"
+
+
+@contextmanager
+def count_seconds(run: Path) -> Iterator[None]:
+    """Adds the time spent inside to the run's timing.json."""
+    before = read_seconds(run) or 0.0
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = round(before + time.monotonic() - started, 1)
+        write_file(run / TIMING_JSON, canonical_json({"seconds": seconds}).encode())
+
+
+def read_seconds(run: Path) -> float | None:
+    """Seconds of training and testing; None where it is not known: a damaged file is no reason to train again."""
+    try:
+        seconds = float(json.loads((run / TIMING_JSON).read_bytes())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
