@@ -24,7 +24,7 @@ from preprocess.verify import verify_cache
 from shared.cache import Cache, open_cache, read_info, read_record, write_info, write_signed_json
 from shared.errors import CacheError, FacetError
 from shared.schema import ARRAYS, FORMAT_VERSION, MODALITIES, SHARD_ROWS, STORES, RenderSettings, fingerprint
-from shared.storage import encode_shard, write_file
+from shared.storage import encode_metadata, encode_shard, write_file
 
 
 def pool_by_definition(frames: np.ndarray) -> np.ndarray:
@@ -154,6 +154,24 @@ def test_a_row_is_a_sequence(store: str, tiny_cache: MakeCache) -> None:
             assert len(held) == len(rows) - (place == 2 and modality == "texture")
             stored = cache.arrays.read(modality, [place])[0]
             assert np.array_equal(stored, pool_frames(source, modality, held))
+
+
+def test_targets_are_those_of_the_first_valid_frame(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    path = make_sequences(tiny_cache, invalid=(5,))
+    info = dataclasses.replace(read_info(path), target_names=("a", "b"), au_names=("AU1",))
+    write_info(path, info)
+    targets = np.tile(np.array([[0, 1]], np.int8), (60, 1))
+    targets[5:10] = [[1, 0], [1, 1], [0, 0], [0, 0], [0, 0]]
+    arrays = {name: np.zeros(shape, ARRAYS[name].dtype) for name, shape in info.arrays().items()} | {"targets": targets}
+    for name, data in {**encode_shard(info, 0, arrays, {}), **encode_metadata(info)}.items():
+        if "/targets/" in name:
+            write_file(path / name, data)
+    build_dynamic_cache(path, tmp_path / "out")
+    cache = open_cache(tmp_path / "out")
+    assert (cache.info.target_names, cache.info.au_names) == (("a", "b"), ())
+    assert cache.arrays.read("targets", [0, 1, 11]).tolist() == [[0, 1], [1, 1], [0, 1]]
+    assert cache.arrays.read("scan_to_face", [1])[0].tolist() == np.eye(4).tolist()
+    assert verify_cache(tmp_path / "out") == []
 
 
 def test_killed_and_resumed_it_ends_byte_identical(tiny_cache: MakeCache, tmp_path: Path) -> None:

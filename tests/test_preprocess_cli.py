@@ -80,6 +80,8 @@ def test_strict_is_exit_code_two(folder: Path, tmp_path: Path) -> None:
         (["inspect", "{cache}", "--subject", "S00"], ["--sheet"]),
         (["inspect", "{cache}", "--sheet", "{tmp}/x.png", "--sample", "nobody"], ["nobody"]),
         (["verify", "{tmp}/empty"], ["no cache here"]),
+        (["dynamic", "{tmp}/empty", "--out", "{tmp}/d"], ["no cache here"]),
+        (["dynamic", "{cache}", "--out", "{tmp}/d"], ["holds no sequences"]),
         (["prompts", "--cache", "{cache}", "--model", "nope", "--pretrained", "none"], ["nope"]),
         (["prompts", "--cache", "{cache}", "--model", "facet-tiny"], ["--pretrained"]),
         (
@@ -130,6 +132,6 @@ def test_verify_and_a_cache_of_another_version(folder: Path, tmp_path: Path) -> 
 
 def test_help_teaches() -> None:
     text = run("--help").stdout
-    for command in ("synth", "build", "prompts", "inspect", "verify"):
+    for command in ("synth", "build", "prompts", "inspect", "verify", "dynamic"):
         assert command in text
         assert run(command, "--help").returncode == 0
