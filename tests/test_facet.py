@@ -229,6 +229,6 @@ def test_the_class_bias_shifts_scores_alone() -> None:
     assert model.class_bias is not None
     before = model(batch).logits
     with torch.no_grad():
-        model.class_bias += torch.tensor([1.0, -2.0, 0.5])
+        model.class_bias.add_(torch.tensor([1.0, -2.0, 0.5]))
     torch.testing.assert_close(model(batch).logits - before, torch.tensor([[1.0, -2.0, 0.5]]).expand(4, -1))
     assert make_model().class_bias is None
