@@ -212,7 +212,7 @@ def test_what_a_user_gets_wrong_is_one_line(
     assert "not empty, and no run" in fails(capsys, *fit)
     assert "no run here" in fails(capsys, "evaluate", out)
     empty = tiny_cache(name="no-text", with_text=False)
-    assert "python -m preprocess prompts" in fails(capsys, "fit", "--cache", empty, "--out", tmp_path / "x")
+    assert "python -m preprocess prompts" in fails(capsys, "fit", "--cache", empty, "--out", tmp_path / "x", *QUICK)
     lacking = tiny_cache(name="lacking", num_subjects=2, scans_per_class=1, unlabelled=(0, 3))
     assert "no usable sample of this cache shows anger" in fails(
         capsys, "fit", "--cache", lacking, "--out", tmp_path / "y", "--folds", 2

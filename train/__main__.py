@@ -192,8 +192,8 @@ def _fit(chosen: argparse.Namespace) -> int:
     from train.fit import fit
 
     experiment = prepare_experiment(*caches, recipe)
-    for note in experiment.notes:
-        print(f"note: {note}", file=sys.stderr)
+    for line in experiment.describe():
+        print(line)
     code = fit(chosen.out, experiment, recipe.fold, device=chosen.device, checkpoint_every=chosen.checkpoint_every)
     if code == 0:
         print_next(chosen.out)
@@ -225,17 +225,18 @@ def _protocols(chosen: argparse.Namespace) -> int:
     if (chosen.cache is None) and chosen.export:
         raise FacetError("--export: give the --cache whose subjects are to be dealt into folds")
     if chosen.cache is not None:
-        from train.experiment import prepare_experiment
+        from shared.cache import open_cache
+        from train.experiment import deal_folds
         from train.folds import write_folds
 
-        experiment = prepare_experiment(chosen.cache, None, Recipe(protocol=chosen.name, seed=chosen.seed))
-        for note in experiment.notes:
+        dealt = deal_folds(open_cache(chosen.cache), Recipe(protocol=chosen.name, seed=chosen.seed))
+        for note in dealt.notes:
             print(f"note: {note}")
-        for fold in experiment.folds.folds[: 20 if chosen.export is None else 0]:
+        for fold in dealt.folds.folds[: 20 if chosen.export is None else 0]:
             print(f"  {fold.name}: tests {', '.join(fold.test_subjects)}")
         if chosen.export is not None:
-            write_folds(chosen.export, experiment.folds)
-            print(f"{len(experiment.folds.folds)} folds: {chosen.export}")
+            write_folds(chosen.export, dealt.folds)
+            print(f"{len(dealt.folds.folds)} folds: {chosen.export}")
             print(
                 f"next: python -m train crossval --cache {chosen.cache} --protocol {chosen.export} --out runs/{chosen.name}"
             )

@@ -106,10 +106,8 @@ def _announce(experiment: Experiment) -> None:
         f"{folds.dataset}: {len(folds.folds)} folds, {len(folds.subjects)} subjects, {len(items)} {_unit(experiment)}s tested; "
         f"classes {', '.join(recipe.classes)}"
     )
-    if experiment.label_map is not None:
-        print("label map: " + ", ".join(f"{source} → {word}" for source, word in experiment.label_map.items()))
-    for note in experiment.notes:
-        print(f"note: {note}")
+    for line in experiment.describe():
+        print(line)
 
 
 def _read_result(out: Path, fold: Fold) -> FoldResult | None:

@@ -49,6 +49,13 @@ class Experiment:
     label_map: dict[str, str] | None
     notes: tuple[str, ...]
 
+    def describe(self) -> list[str]:
+        """Lines for a user: how class names are mapped across data sets, and the notes."""
+        lines = [f"note: {note}" for note in self.notes]
+        if self.label_map is not None:
+            lines.insert(0, "label map: " + ", ".join(f"{name} → {word}" for name, word in self.label_map.items()))
+        return lines
+
     def fold(self, number: int) -> Fold:
         """
         Raises:
@@ -87,7 +94,22 @@ def prepare_experiment(cache_path: Path, test_path: Path | None, recipe: Recipe)
     return _prepare_across(train, test, recipe)
 
 
-def _prepare_within(cache: Cache, recipe: Recipe) -> Experiment:
+@dataclass(frozen=True)
+class Dealt:
+    """A cache's items and their folds; recipe: with the defaults that these decide."""
+
+    recipe: Recipe
+    items: tuple[Item, ...]
+    folds: FoldList
+    notes: tuple[str, ...]
+
+
+def deal_folds(cache: Cache, recipe: Recipe) -> Dealt:
+    """Applies the recipe's protocol, or its file of folds, to a cache.
+
+    Raises:
+        FacetError: the protocol is for other data sets, wants more than there is, or a subject would stand on both sides.
+    """
     imported = read_folds(Path(recipe.protocol)) if recipe.protocol.endswith(".json") else None
     name = imported.protocol if imported else recipe.protocol or DEFAULT_PROTOCOL
     # Folds that someone made by hand may be called anything: like k-fold they take all labelled samples.
@@ -98,7 +120,6 @@ def _prepare_within(cache: Cache, recipe: Recipe) -> Experiment:
     classes = choose_classes(cache, wanted, task)
     modalities = choose_modalities(cache, recipe.modalities, classes if task == "classes" else ())
     recipe = dataclasses.replace(recipe, protocol=name, task=task, classes=classes, modalities=modalities)
-    recipe, text = _with_text(recipe, (cache,))
     usable = [item for item in gather_items(cache, recipe) if is_labelled(item, task, classes)]
     if not usable:
         what = "labelled" if task == "classes" else "known to show or not to show"
@@ -122,7 +143,13 @@ def _prepare_within(cache: Cache, recipe: Recipe) -> Experiment:
     notes += _describe_references(items, recipe)
     notes += check_experiment(folds, items, items, classes, task, find_shared_scans(cache))
     recipe = dataclasses.replace(recipe, frames=choose_frames(items, recipe.frames))
-    return Experiment(cache, cache, recipe, text, tuple(items), tuple(items), folds, None, tuple(notes))
+    return Dealt(recipe, tuple(items), folds, tuple(notes))
+
+
+def _prepare_within(cache: Cache, recipe: Recipe) -> Experiment:
+    dealt = deal_folds(cache, recipe)
+    recipe, text = _with_text(dealt.recipe, (cache,))
+    return Experiment(cache, cache, recipe, text, dealt.items, dealt.items, dealt.folds, None, dealt.notes)
 
 
 def _prepare_across(train: Cache, test: Cache, recipe: Recipe) -> Experiment:

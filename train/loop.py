@@ -124,7 +124,9 @@ def train(
 
     with (
         catch_signals() as caught,
-        tqdm(total=num_steps, initial=step, desc="train", unit="step", dynamic_ncols=True, disable=None) as bar,
+        tqdm(
+            total=num_steps, initial=step, desc="train", unit="step", dynamic_ncols=True, leave=None, disable=None
+        ) as bar,
         (run / LOG_JSONL).open("a", encoding="utf-8") as log,
     ):
         for epoch in range(step // steps_per_epoch, recipe.epochs):
