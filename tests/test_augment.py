@@ -89,3 +89,13 @@ def test_noise_is_as_strong_as_it_says() -> None:
     images = torch.full((1, 1, 1, 1, 3, 64, 64), 0.5)
     found = augment(images.clone(), [replace(STILL, noise=0.02, noise_seed=3)], texture=None)
     assert found.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_noise_is_the_same_in_every_frame() -> None:
+    """A micro-expression changes a pixel by less than the noise does: it must stay what differs between frames."""
+    images = make_images(1).expand(-1, 3, -1, -1, -1, -1, -1).clone()
+    images[:, 1] += 0.01
+    found = augment(images.clone(), [replace(STILL, noise=0.03, noise_seed=5)], texture=None)
+    assert (found - images).std().item() == pytest.approx(0.03, rel=0.1)
+    torch.testing.assert_close(found - found[:, :1], images - images[:, :1], atol=1e-6, rtol=0)
+    assert (found[0, 0, 0, 0] - found[0, 0, 0, 1]).std() > 0.03  # other noise in every view

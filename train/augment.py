@@ -71,7 +71,8 @@ def augment(images: Tensor, changes: list[Change], texture: int | None) -> Tenso
     size = images.shape[-1]
     for image, change in zip(images, changes, strict=True):  # `images` is a new tensor: changed in place
         generator = torch.Generator(images.device).manual_seed(change.noise_seed)
-        image += change.noise * torch.randn(image.shape, generator=generator, device=images.device)
+        # one pattern for all frames: what changes over time may be far smaller than the noise
+        image += change.noise * torch.randn(image.shape[1:], generator=generator, device=images.device)
         left, top, right, bottom = (round(size * edge) for edge in change.erase)
         image[..., top:bottom, left:right] = 0
     return images

@@ -119,6 +119,23 @@ def option_name(field_name: str) -> str:
     return "--" + field_name.replace("_", "-")
 
 
+def describe_options(recipe: Recipe) -> str:
+    """The options in which a recipe differs from the defaults, as they would be typed."""
+    texts = []
+    for option in dataclasses.fields(Recipe):
+        value = getattr(recipe, option.name)
+        if value != option.default:
+            text = (
+                ",".join(value)
+                if isinstance(value, tuple)
+                else f"{value:g}"
+                if isinstance(value, float)
+                else str(value)
+            )
+            texts.append(f"{option_name(option.name)} {text}")
+    return " ".join(texts) or "all defaults"
+
+
 @dataclass(frozen=True)
 class TowerConfig:
     """The image tower as it was built: enough to build it again without its weights."""

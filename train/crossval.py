@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from shared.errors import FacetError
 from shared.lock import hold_lock
-from train.config import CONFIG_JSON, Recipe, read_config, write_config
+from train.config import CONFIG_JSON, Recipe, describe_options, read_config, write_config
 from train.crossval_folds import FoldResult, read_fold_result
 from train.crossval_report import REPORT_PNG, TABLE_TEX, write_crossval_report
 from train.crossval_summary import CrossvalAbout, summarise_folds
@@ -166,7 +166,11 @@ def _describe(experiment: Experiment, missing: list[str], failures: dict[str, st
         num_rounds=len({fold.round for fold in folds.folds}),
         num_rounds_published=protocol.num_rounds,
         label_map=experiment.label_map,
-        notes=[*experiment.notes, *(f"{name} failed: {message}" for name, message in failures.items())],
+        notes=[
+            f"Options: {describe_options(recipe)}",
+            *experiment.notes,
+            *(f"{name} failed: {message}" for name, message in failures.items()),
+        ],
     )
 
 
