@@ -46,13 +46,9 @@ COPIES = {
 }
 COMMON = ("--modalities", "normal", "--batch-size", "8", "--discard-weights")
 AT_REST = ("--relative", "onset", "--sampling", "apex", "--window", "5", "--frames", "2")
+MICRO = ("--relative", "onset", "--sampling", "apex", "--window", "1", "--frames", "1", "--augment", "none")
 STUDIES = (
-    Study("bu3dfe-subset1", ("bu3dfe",), ("--protocol", "bu3dfe-subset1", "--epochs", "8")),
-    Study("bu3dfe-subset2", ("bu3dfe",), ("--protocol", "bu3dfe-subset2", "--epochs", "4")),
-    Study("bu3dfe-p1", ("bu3dfe",), ("--protocol", "bu3dfe-p1", "--rounds", "1", "--epochs", "8")),
-    Study("bosphorus", ("bosphorus",), ("--protocol", "bosphorus", "--epochs", "40")),
     Study("bu4dfe", ("bu4dfe",), ("--protocol", "bu4dfe", "--epochs", "15", *AT_REST)),
-    Study("bu4dfe-dynamic", ("bu4dfe-dynamic",), ("--protocol", "bu4dfe", "--epochs", "30")),
     Study("bp4d", ("bp4d",), ("--protocol", "bp4d", "--epochs", "12", *AT_REST)),
     Study(
         "bp4d-au",
@@ -72,8 +68,20 @@ STUDIES = (
     ),
     Study("bu4dfe-bp4d", ("bu4dfe", "bp4d"), ("--protocol", "bu4dfe-bp4d", "--epochs", "15", *AT_REST)),
     Study("bu4dfe-bp4d-all", ("bu4dfe", "bp4d"), ("--protocol", "bu4dfe-bp4d-all", "--epochs", "15", *AT_REST)),
-    Study("4dme", ("4dme",), ("--protocol", "4dme", "--epochs", "20", *AT_REST)),
-    Study("4dme-multilabel", ("4dme",), ("--protocol", "4dme-multilabel", "--epochs", "20", *AT_REST)),
+    Study("bosphorus", ("bosphorus",), ("--protocol", "bosphorus", "--epochs", "40")),
+    Study("4dme", ("4dme",), ("--protocol", "4dme", "--epochs", "20", *MICRO)),
+    Study(
+        "4dme-multilabel",
+        ("4dme-dynamic",),
+        ("--protocol", "4dme-multilabel", "--epochs", "20", "--augment", "none", "--class-weights", "balanced"),
+    ),
+    Study("bu3dfe-subset1", ("bu3dfe",), ("--protocol", "bu3dfe-subset1", "--epochs", "6")),
+    Study("bu3dfe-subset2", ("bu3dfe",), ("--protocol", "bu3dfe-subset2", "--epochs", "3")),
+    Study("bu3dfe-p1", ("bu3dfe",), ("--protocol", "bu3dfe-p1", "--rounds", "1", "--epochs", "5")),
+    Study("bu3dfe-p2", ("bu3dfe",), ("--protocol", "bu3dfe-p2", "--rounds", "1", "--epochs", "5")),
+    Study(
+        "bu4dfe, dynamic images", ("bu4dfe-dynamic",), ("--protocol", "bu4dfe", "--epochs", "30", "--augment", "none")
+    ),
 )
 
 
