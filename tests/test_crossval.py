@@ -205,6 +205,7 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
     )
     report = read_report(run)
     assert report["summary"]["multilabel"] is True  # type: ignore[index]
+    assert report["about"]["unit"] == ("frame" if units == "aus" else "sequence")  # type: ignore[index]
     assert report["summary"]["pooled"]["macro_f1"] > 0.85  # type: ignore[index]  # always yes: 0.67
     fold = run / "fold-00"
     thresholds = json.loads((fold / "thresholds.json").read_text())["thresholds"]

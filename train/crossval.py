@@ -177,5 +177,6 @@ def _describe(experiment: Experiment, missing: list[str], failures: dict[str, st
 def _unit(experiment: Experiment) -> str:
     if experiment.recipe.task == "aus":
         return "frame"
-    is_4d = any(len(item.rows) > 1 for item in experiment.test_items) or experiment.test.info.settings.dynamic
+    cache = experiment.test
+    is_4d = any(cache.samples[i.rows[0]].sequence for i in experiment.test_items) or cache.info.settings.dynamic
     return "sequence" if is_4d else "scan"
