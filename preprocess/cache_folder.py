@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import importlib.metadata
 import shutil
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from shared.cache import (
     write_info,
 )
 from shared.errors import CacheError
+from shared.lock import hold_lock
 from shared.schema import FORMAT_VERSION, SHARD_ROWS, CacheInfo, RenderSettings, Sample, ShardRecord, fingerprint
 from shared.schema import Sequence as SequenceRow
 from shared.storage import PARTIAL_SUFFIX, VIEWS_HDF5, VIEWS_ZARR, encode_metadata, hash_file, write_file
@@ -73,12 +73,8 @@ def lock_cache(cache: Path) -> Iterator[None]:
         CacheError: another build is writing this cache.
     """
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (cache / ".build").mkdir(exist_ok=True)
-    with (cache / ".build" / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CacheError(f"{cache}: another build is writing this cache; wait until it has ended") from error
+    refusal = CacheError(f"{cache}: another build is writing this cache; wait until it has ended")
+    with hold_lock(cache / ".build" / "lock", refusal):
         yield
 
 

@@ -11,16 +11,17 @@ from shared.errors import FacetError
 
 
 @contextmanager
-def hold_lock(path: Path, refusal: str | None = None) -> Iterator[None]:
+def hold_lock(path: Path, refusal: FacetError | None = None) -> Iterator[None]:
     """Holds the lock file, made with its folder where it is missing; the kernel lets go of it when the process ends, however.
 
     Raises:
-        FacetError: another process holds it; says `refusal`. Without one, it is waited for.
+        FacetError: `refusal` itself, when another process holds it. Without one, it is waited for.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX if refusal is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise FacetError(str(refusal)) from error
+            assert refusal is not None  # without one, flock waits
+            raise refusal from error
         yield

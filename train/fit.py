@@ -60,7 +60,7 @@ def fit(
         _check_towers_match(experiment.train, experiment.text, tower_config)
         config = dataclasses.replace(config, tower=tower_config)
     with (
-        hold_lock(run / LOCK, f"{run}: another process is training this run; wait until it has ended"),
+        hold_lock(run / LOCK, FacetError(f"{run}: another process is training this run; wait until it has ended")),
         count_seconds(run),
     ):
         if loaded is not None:
