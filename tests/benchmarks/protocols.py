@@ -70,6 +70,7 @@ STUDIES = (
     Study("bu4dfe-bp4d-all", ("bu4dfe", "bp4d"), ("--protocol", "bu4dfe-bp4d-all", "--epochs", "15", *AT_REST)),
     Study("bosphorus", ("bosphorus",), ("--protocol", "bosphorus", "--epochs", "40")),
     Study("4dme", ("4dme",), ("--protocol", "4dme", "--epochs", "20", *MICRO)),
+    Study("4dme, dynamic images", ("4dme-dynamic",), ("--protocol", "4dme", "--epochs", "30", "--augment", "none")),
     Study(
         "4dme-multilabel",
         ("4dme-dynamic",),
