@@ -70,7 +70,7 @@ STUDIES = (
     Study("bu4dfe-bp4d-all", ("bu4dfe", "bp4d"), ("--protocol", "bu4dfe-bp4d-all", "--epochs", "15", *AT_REST)),
     Study("bosphorus", ("bosphorus",), ("--protocol", "bosphorus", "--epochs", "40")),
     Study("4dme", ("4dme",), ("--protocol", "4dme", "--epochs", "20", *MICRO)),
-    Study("4dme, dynamic images", ("4dme-dynamic",), ("--protocol", "4dme", "--epochs", "30", "--augment", "none")),
+    Study("4dme-dynamic", ("4dme-dynamic",), ("--protocol", "4dme", "--epochs", "30", "--augment", "none")),
     Study(
         "4dme-multilabel",
         ("4dme-dynamic",),
@@ -80,9 +80,7 @@ STUDIES = (
     Study("bu3dfe-subset2", ("bu3dfe",), ("--protocol", "bu3dfe-subset2", "--epochs", "3")),
     Study("bu3dfe-p1", ("bu3dfe",), ("--protocol", "bu3dfe-p1", "--rounds", "1", "--epochs", "5")),
     Study("bu3dfe-p2", ("bu3dfe",), ("--protocol", "bu3dfe-p2", "--rounds", "1", "--epochs", "5")),
-    Study(
-        "bu4dfe, dynamic images", ("bu4dfe-dynamic",), ("--protocol", "bu4dfe", "--epochs", "30", "--augment", "none")
-    ),
+    Study("bu4dfe-dynamic", ("bu4dfe-dynamic",), ("--protocol", "bu4dfe", "--epochs", "30", "--augment", "none")),
 )
 
 
