@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,9 +119,11 @@ def write_stats(task: ShardTask, input_fingerprint: str, stats: list[list[int]])
 # --- building ---
 
 
-def build_shard(task: ShardTask) -> ShardResult:
+def build_shard(task: ShardTask, *, before_writing: Callable[[], None] | None = None) -> ShardResult:
     """Renders a shard's scans, writes its files, then its record. A scan that fails leaves an invalid row with its reason.
 
+    Args:
+        before_writing: called when everything is rendered and nothing is written; what it raises ends the shard so.
     Raises:
         ScanError: with task.strict, at the first scan that fails.
         OSError: the cache cannot be written (full disk, permissions).
@@ -145,7 +147,7 @@ def build_shard(task: ShardTask) -> ShardResult:
         source_hashes.append(source_hash)
         sample = dataclasses.replace(_blank(sample), source_hash=source_hash)
         try:
-            sample = _render_row(task, placer, scan, sample, row, arrays, present, result.seconds)
+            sample = render_row(task, placer, scan, sample, row, arrays, present, result.seconds)
         except ScanError as error:
             sample = dataclasses.replace(sample, reason=_relative(str(error), task.root))
             result.failures.append(f"{sample.source}: {sample.reason}")
@@ -157,6 +159,8 @@ def build_shard(task: ShardTask) -> ShardResult:
     started = time.perf_counter()
     files = encode_shard(task.info, task.shard, arrays, present)
     result.seconds["compress"] += time.perf_counter() - started
+    if before_writing is not None:
+        before_writing()
     started = time.perf_counter()
     # The record goes first: from here to its rewriting the shard does not count.
     record_path(task.cache, task.shard).unlink(missing_ok=True)
@@ -192,7 +196,7 @@ def _relative(message: str, root: Path) -> str:
     return " ".join(message.replace(f"{root}/", "").replace(f"{root.resolve()}/", "").split())
 
 
-def _render_row(
+def render_row(
     task: ShardTask,
     placer: Placer,
     scan: ScanRecord,
@@ -202,6 +206,11 @@ def _render_row(
     present: dict[str, np.ndarray],
     seconds: dict[str, float],
 ) -> Sample:
+    """Reads, places and draws one scan into its row of `arrays`; returns the row's sample, valid.
+
+    Raises:
+        ScanError: it cannot be read, placed or drawn.
+    """
     from preprocess.render import render_views
 
     settings = task.info.settings
