@@ -132,7 +132,7 @@ def build_shard(task: ShardTask, *, before_writing: Callable[[], None] | None = 
     stats = stat_sources(
         task.dataset, task.root, task.sources()
     )  # before reading: a file changed meanwhile is read again
-    arrays, present = _empty_arrays(task.info, len(task.samples))
+    arrays, present = empty_arrays(task.info, len(task.samples))
     samples, source_hashes = [], []
     present_scans = [scan for scan in task.sources() if scan is not None]
     placer = Placer(task.dataset, task.root, task.info.settings, present_scans)
@@ -179,7 +179,8 @@ def build_shard(task: ShardTask, *, before_writing: Callable[[], None] | None = 
     return result
 
 
-def _empty_arrays(info: CacheInfo, num_rows: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def empty_arrays(info: CacheInfo, num_rows: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Arrays of so many rows that hold nothing yet, and which of their rows are present: none."""
     arrays, present = {}, {}
     for name, shape in info.arrays().items():
         arrays[name] = np.full((num_rows, *shape[1:]), ARRAYS[name].fill, ARRAYS[name].dtype)
