@@ -1,0 +1,241 @@
+"""Small files of every format that is read, written as `preprocess synth` writes them, cut down so that reading one takes a
+fraction of a millisecond."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+from preprocess.anthropometry import CANONICAL_POINTS_MM, canonical_depth_mm
+from preprocess.mesh import Mesh
+from preprocess.synth.bnt import BACKGROUND, LANDMARKS, encode_lm2, encode_lm3
+from preprocess.synth.label_sheet import encode_sheet
+from preprocess.synth.obj import encode_jpeg, encode_obj
+from preprocess.synth.wrl import encode_bnd, encode_bu3dfe_wrl, encode_bu4dfe_wrl
+
+
+@cache
+def face(step_mm: float = 22.0) -> tuple[Mesh, np.ndarray]:
+    """An average face over a grid: the mesh with its texture, and uv (N, 2), one pair a vertex."""
+    xs, ys = np.meshgrid(np.arange(-66, 66.1, step_mm), np.arange(-77, 77.1, step_mm))
+    points = np.stack([xs, ys, canonical_depth_mm(xs, ys)], -1).reshape(-1, 3).astype(np.float32)
+    rows, columns = xs.shape
+    a = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
+    triangles = np.concatenate(
+        [np.stack([a, a + 1, a + columns + 1], 1), np.stack([a, a + columns + 1, a + columns], 1)]
+    )
+    uv = ((points[:, :2] - points[:, :2].min(0)) / np.ptp(points[:, :2], axis=0)).astype(np.float32)
+    triangles = triangles.astype(np.int32)
+    return Mesh(points, triangles, uv[triangles], picture()), uv
+
+
+@cache
+def picture(size: int = 12) -> np.ndarray:
+    shade = np.linspace(60, 220, size).astype(np.uint8)
+    return np.stack([np.tile(shade, (size, 1)), np.tile(shade[:, None], (1, size)), np.full((size, size), 120, np.uint8)], -1)
+
+
+def image(kind: str, mode: str = "RGB", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture()).convert(mode).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def wrl(style: str, step_mm: float = 22.0) -> bytes:
+    mesh, uv = face(step_mm)
+    encode = encode_bu3dfe_wrl if style == "bu3dfe" else encode_bu4dfe_wrl
+    return encode(mesh, mesh.triangles, uv, "face.png")
+
+
+def obj(*, slashes: bool = True, step_mm: float = 22.0) -> bytes:
+    return encode_obj(*face(step_mm), "face.mtl", slashes=slashes)
+
+
+def obj_with_quads() -> bytes:
+    """Polygons, negative indices, vertex colours, a line that goes on in the next."""
+    return b"""mtllib face.mtl
+v 0 0 0 0.5 0.5 0.5
+v 10 0 0 0.5 0.4 0.3
+v 10 10 0 0 0 1
+v 0 10 2 1 1 1
+v 5 15 1 0 1 0
+vt 0 0
+vt 1 0
+vt 1 1
+vn 0 0 1
+usemtl face
+f 1/1/1 2/2/1 3/3/1 \\
+4/1/1
+f -1//1 -3//1 -2//1
+f 3 4 5 # corners alone
+"""
+
+
+MTL = b"newmtl face\nKa 1 1 1\nKd 1 1 1\nillum 1\nmap_Kd -s 1 1 1 -clamp on face.png\nnewmtl other\nmap_Ka other.png\n"
+
+
+def ply_text() -> bytes:
+    mesh, uv = face()
+    head = (
+        f"ply\nformat ascii 1.0\ncomment TextureFile face.png\nelement vertex {len(uv)}\nproperty float x\nproperty float y\n"
+        "property float z\nproperty float s\nproperty float t\nproperty uchar red\nproperty uchar green\nproperty uchar blue\n"
+        f"element face {len(mesh.triangles)}\nproperty list uchar int vertex_indices\nend_header\n"
+    )
+    rows = "".join(
+        f"{x:.2f} {y:.2f} {z:.2f} {u:.3f} {v:.3f} 120 100 90\n"
+        for (x, y, z), (u, v) in zip(mesh.vertices_mm, uv, strict=True)
+    )
+    return (head + rows + "".join(f"3 {a} {b} {c}\n" for a, b, c in mesh.triangles)).encode()
+
+
+def ply_binary(order: str = "<") -> bytes:
+    mesh, _ = face()
+    name = "little" if order == "<" else "big"
+    head = (
+        f"ply\nformat binary_{name}_endian 1.0\ncomment TextureFile face.png\nelement vertex {len(mesh.vertices_mm)}\n"
+        "property float x\nproperty float y\nproperty float z\n"
+        f"element face {len(mesh.triangles)}\nproperty list uchar int vertex_index\nproperty list uchar float texcoord\nend_header\n"
+    ).encode()
+    assert mesh.uv is not None
+    faces = b"".join(
+        struct.pack(f"{order}B3iB6f", 3, *corners, 6, *uv.ravel())
+        for corners, uv in zip(mesh.triangles.tolist(), mesh.uv, strict=True)
+    )
+    return head + mesh.vertices_mm.astype(order + "f4").tobytes() + faces
+
+
+def off() -> bytes:
+    mesh, _ = face()
+    rows = "".join(f"{x:.2f} {y:.2f} {z:.2f} 120 100 90 255\n" for x, y, z in mesh.vertices_mm)
+    faces = "".join(f"3 {a} {b} {c}\n" for a, b, c in mesh.triangles)
+    return f"COFF\n{len(mesh.vertices_mm)} {len(mesh.triangles)} 0\n{rows}{faces}".encode()
+
+
+def stl_binary() -> bytes:
+    mesh, _ = face(44.0)
+    corners = mesh.vertices_mm[mesh.triangles]
+    rows = b"".join(struct.pack("<12fH", 0, 0, 1, *row.ravel(), 0) for row in corners)
+    return b"face".ljust(80, b"\0") + struct.pack("<I", len(corners)) + rows
+
+
+def stl_text() -> bytes:
+    mesh, _ = face(44.0)
+    facets = []
+    for corners in mesh.vertices_mm[mesh.triangles]:
+        points = "\n".join(f"vertex {x:.2f} {y:.2f} {z:.2f}" for x, y, z in corners)
+        facets.append(f"facet normal 0 0 1\nouter loop\n{points}\nendloop\nendfacet\n")
+    return ("solid face\n" + "".join(facets) + "endsolid face\n").encode()
+
+
+def glb(*, index_type: str = "<u2", with_colors: bool = False) -> bytes:
+    mesh, uv = face(44.0)
+    colors = np.full((len(uv), 4), 0.5, "<f4")
+    parts = [mesh.vertices_mm.astype("<f4").tobytes(), uv.astype("<f4").tobytes(), mesh.triangles.astype(index_type).tobytes()]
+    parts += [image("PNG"), colors.tobytes()]
+    parts = [part + b"\0" * (-len(part) % 4) for part in parts]
+    starts = np.cumsum([0, *map(len, parts)]).tolist()
+    attributes = {"POSITION": 0, "TEXCOORD_0": 1} | ({"COLOR_0": 3} if with_colors else {})
+    low, high = mesh.vertices_mm.min(0).tolist(), mesh.vertices_mm.max(0).tolist()
+    count = len(uv)
+    document = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0, 2]}],
+        "nodes": [
+            {"mesh": 0, "translation": [0, 0, 1], "children": [1]},
+            {"matrix": [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]},
+            {"mesh": 0, "scale": [1, 1, 1], "rotation": [0, 0, 0, 1]},
+        ],
+        "meshes": [{"primitives": [{"attributes": attributes, "indices": 2, "material": 0, "mode": 4}]}],
+        "materials": [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}],
+        "textures": [{"source": 0}],
+        "images": [{"bufferView": 3, "mimeType": "image/png"}],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5126, "count": count, "type": "VEC3", "min": low, "max": high},
+            {"bufferView": 1, "componentType": 5126, "count": count, "type": "VEC2"},
+            {"bufferView": 2, "componentType": {"<u1": 5121, "<u2": 5123, "<u4": 5125}[index_type],
+             "count": mesh.triangles.size, "type": "SCALAR"},
+            {"bufferView": 4, "componentType": 5126, "count": count, "type": "VEC4"},
+        ],
+        "bufferViews": [
+            {"buffer": 0, "byteOffset": start, "byteLength": len(part)} for start, part in zip(starts, parts, strict=False)
+        ],
+        "buffers": [{"byteLength": starts[-1]}],
+    }  # fmt: skip
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    binary = b"".join(parts)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def bnt(step_mm: float = 16.0) -> bytes:
+    xs, ys = np.meshgrid(np.arange(-64, 64.1, step_mm), np.arange(-80, 80.1, step_mm))
+    zs = canonical_depth_mm(xs, ys)
+    x, y, z = (np.where(np.hypot(xs, ys) > 85, BACKGROUND, values) for values in (xs, ys, zs))
+    planes = np.stack([x, y, z, (xs + 64) / 128, (80 - ys) / 160])
+    name = b"bs000_E_HAPPY_0.png"
+    return struct.pack("<HHdH", *xs.shape, BACKGROUND, len(name)) + name + struct.pack("<I", planes.size) + planes.astype("<f8").tobytes()
+
+
+def _bu_points() -> np.ndarray:
+    """83 points on the face whose groups have their usual centres."""
+    points = np.tile(np.array(CANONICAL_POINTS_MM["nose"], float), (83, 1))
+    for name, part in (("left_eye", slice(0, 8)), ("right_eye", slice(8, 16)), ("mouth", slice(48, 60))):
+        points[part] = CANONICAL_POINTS_MM[name]
+    return points
+
+
+def bnd() -> bytes:
+    return encode_bnd(np.arange(83), _bu_points())
+
+
+def tbnd() -> bytes:
+    rows = [(1.0, -2.0, 0.5), *(_bu_points() * [1, 1, -1]).tolist()]
+    return "".join(f"{x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in rows).encode()
+
+
+def lm3(newline: str = "\n") -> bytes:
+    return encode_lm3({name: np.array([x, q, 5.0]) for name, (x, q) in LANDMARKS.items()}, newline)
+
+
+def lm2() -> bytes:
+    return encode_lm2({name: np.array([x + 100, q + 100]) for name, (x, q) in LANDMARKS.items()}, "\r\n")
+
+
+def ljson() -> bytes:
+    points = [list(CANONICAL_POINTS_MM[name]) for name in ("left_eye", "right_eye", "nose", "mouth")]
+    labels = [{"label": name, "mask": [i]} for i, name in enumerate(("leye", "reye", "nose", "mouth"))]
+    return json.dumps({"version": 2, "labels": labels, "landmarks": {"points": points}}).encode()
+
+
+def named_points() -> bytes:
+    return "".join(f"{name},{x},{y},{z}\n" for name, (x, y, z) in CANONICAL_POINTS_MM.items()).encode()
+
+
+def au_occurrence() -> bytes:
+    rows = [range(100), *([frame, *[(frame + k) % 2 if k % 3 else 9 for k in range(99)]] for frame in range(1, 6))]
+    return "\n".join(",".join(map(str, row)) for row in rows).encode() + b"\n"
+
+
+def au_intensity() -> bytes:
+    return b"".join(b"%d,%d\n" % (frame, (9, 0, 1, 5)[frame % 4]) for frame in range(1, 12))
+
+
+def label_sheet() -> bytes:
+    rows = [["S01", "clip1", "Positive", 2, 3, 5, "6+12(R)"], ["S01", "clip2", "negative, others", 0, "", "/", "AU4"]]
+    return encode_sheet(("sub_ID", "fold_name", "Emotion", "Onset", "Apex", "Offset", "AUs"), rows)
+
+
+def manifest() -> bytes:
+    return (
+        b"path,subject,label,sequence,frame,units,up,facing,texture,landmarks\n"
+        b"face.obj,A,anger,,,mm,y,z,,\n"
+        b"face.wrl,B,happiness,run,0,,,,face.png,face.csv\n"
+        b'"sub/face.ply",B,happiness,run,1,cm,+y,-z,,\n'
+    )

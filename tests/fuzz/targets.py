@@ -1,0 +1,204 @@
+"""What is fuzzed: a reader, the files it is given, and how they are damaged."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from fuzz import corpus, mutations
+from fuzz.mutations import Mutator
+
+from preprocess.datasets.folder import FOLDER
+from preprocess.datasets.fourdme_sheet import COLUMNS, parse_clips
+from preprocess.readers.au_csv import read_au_intensity, read_au_occurrence
+from preprocess.readers.bnd import read_bnd
+from preprocess.readers.bnt import bnt_to_mesh, read_bnt
+from preprocess.readers.image import read_image
+from preprocess.readers.label_sheet import read_label_sheet
+from preprocess.readers.landmark_points import read_face_points
+from preprocess.readers.lm3 import read_lm2, read_lm3
+from preprocess.readers.surface import find_surface_files, read_surface
+from preprocess.readers.tbnd import read_tbnd
+from shared.errors import ScanError
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader under test.
+
+    share: of all cases, in parts of the sum of shares. prepare: (random numbers, case, folder) → the path to read, everything
+    there written. names_file: its refusals must name a file. warm_up: run in the child before memory is limited.
+    """
+
+    name: str
+    share: float
+    prepare: Callable[[random.Random, int, Path], Path]
+    read: Callable[[Path], object]
+    names_file: bool = True
+    warm_up: Callable[[], None] = _nothing
+
+
+def write_surroundings(folder: Path) -> None:
+    """What stands around a case's file: its texture and material, and ways out of the folder that must not be taken."""
+    folder.mkdir(parents=True)
+    outside = folder.parent
+    for name in ("secret.png", "face.png"):
+        (outside / name).write_bytes(corpus.image("PNG"))
+    (outside / "secret.mtl").write_bytes(corpus.MTL)
+    (folder / "face.png").write_bytes(corpus.image("PNG"))
+    (folder / "face.mtl").write_bytes(corpus.MTL)
+    (folder / "face.csv").write_bytes(corpus.named_points())
+    (folder / "folder.png").mkdir()
+    (folder / "link.png").symlink_to("../secret.png")
+    (folder / "link.mtl").symlink_to("../secret.mtl")
+    (folder / "linked").symlink_to("..")
+    (folder / "loop").symlink_to("loop")
+    (folder / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "pipe.png")
+
+
+def _file(
+    name: str,
+    share: float,
+    seeds: Sequence[tuple[str, bytes]],
+    read: Callable[[Path], object],
+    mutate: Mutator,
+    *,
+    as_they_are: Sequence[tuple[str, bytes]] = (),
+    warm_up: Callable[[], None] = _nothing,
+) -> Target:
+    """A target whose cases are damaged copies of seeds (name, bytes); first those that are malformed as they are."""
+
+    def prepare(rng: random.Random, case: int, folder: Path) -> Path:
+        if not folder.exists():
+            write_surroundings(folder)
+        if case < len(as_they_are):
+            file, data = as_they_are[case]
+        else:
+            file, data = seeds[case % len(seeds)]
+            data = mutate(rng, data)
+        path = folder / file
+        path.write_bytes(data)
+        return path
+
+    return Target(name, share, prepare, read, warm_up=warm_up)
+
+
+def _surface(path: Path) -> object:
+    """The mesh; and the files that decide it, which a build hashes."""
+    mesh = read_surface(path)
+    for file in find_surface_files(path):
+        if file.resolve().parent != path.parent.resolve():
+            raise AssertionError(f"{file} is outside")
+    return mesh
+
+
+def _mtl_user(path: Path) -> object:
+    return _surface(path.with_name("face.obj"))
+
+
+def _clips(path: Path) -> object:
+    rows = read_label_sheet(path, COLUMNS)
+    return parse_clips(path, rows) if rows is not None else None
+
+
+def _manifest(path: Path) -> object:
+    records = FOLDER.find(path)
+    assert FOLDER.summarise is not None
+    FOLDER.summarise(path, records)
+    for record in records[:5]:
+        FOLDER.source_files(path, record)
+        try:
+            FOLDER.read(path, record)
+        except ScanError:  # its files are not there
+            continue
+    return records
+
+
+def _import_open3d() -> None:
+    import open3d  # noqa: F401
+
+
+def _import_openpyxl() -> None:
+    import openpyxl  # noqa: F401
+
+
+def _write_obj_first(target: Target) -> Target:
+    def prepare(rng: random.Random, case: int, folder: Path) -> Path:
+        path = target.prepare(rng, case, folder)
+        (folder / "face.obj").write_bytes(corpus.obj())
+        return path
+
+    return Target(target.name, target.share, prepare, target.read)
+
+
+def file_targets() -> list[Target]:
+    """Every format, read from one damaged file."""
+    header = b"ply\nformat ascii 1.0\nelement vertex 1000000000\nproperty float x\nproperty float y\nproperty float z\n"
+    jpeg = corpus.image("JPEG")
+    sof = jpeg.index(b"\xff\xc0") + 5
+    huge_jpeg = jpeg[:sof] + b"\xff\xff\xff\xff" + jpeg[sof + 4 :]
+    large_jpeg = jpeg[:sof] + b"\x1f\xff\x1f\xff" + jpeg[sof + 4 :]
+    bmp = bytearray(corpus.image("BMP"))
+    bmp[18:26] = np.array([8000, 8000], "<i4").tobytes()
+    sheet = corpus.label_sheet()
+    images = [
+        ("face.png", corpus.image("PNG")), ("face.png", corpus.image("PNG", "P")), ("face.jpg", jpeg), ("face.bmp", corpus.image("BMP")),
+        ("face.tif", corpus.image("TIFF")), ("face.tif", corpus.image("TIFF", compression="tiff_lzw")), ("face.webp", corpus.image("WEBP")),
+        ("face.tga", corpus.image("TGA")), ("face.tga", corpus.image("TGA", compression="tga_rle")), ("face.png", corpus.image("PNG", "RGBA")),
+        ("face.jpg", corpus.image("JPEG", progressive=True)),
+    ]  # fmt: skip
+    return [
+        _file("WRL", 20, [("a.wrl", corpus.wrl("bu3dfe")), ("a.wrl", corpus.wrl("bu4dfe"))], _surface, mutations.mutate_text),
+        _file("OBJ", 20, [("a.obj", corpus.obj()), ("a.obj", corpus.obj(slashes=False)), ("a.obj", corpus.obj_with_quads())],
+              _surface, mutations.mutate_text),
+        _write_obj_first(_file("MTL", 4, [("face.mtl", corpus.MTL)], _mtl_user, mutations.mutate_text)),
+        _file("PLY", 14, [("a.ply", corpus.ply_text()), ("a.ply", corpus.ply_binary()), ("a.ply", corpus.ply_binary(">"))],
+              _surface, mutations.mutate_either, as_they_are=[
+                  ("a.ply", header + b"element face 1\nproperty list uchar int vertex_index\nend_header\n0 0 0\n3 0 0 0\n"),
+                  ("a.ply", header.replace(b"ascii", b"binary_little_endian") + b"end_header\n" + bytes(100))]),
+        _file("OFF", 8, [("a.off", corpus.off())], _surface, mutations.mutate_text),
+        _file("STL", 3, [("a.stl", corpus.stl_binary()), ("a.stl", corpus.stl_text())], _surface, mutations.mutate_either,
+              warm_up=_import_open3d),
+        _file("GLB", 4, [("a.glb", corpus.glb()), ("a.glb", corpus.glb(index_type="<u4", with_colors=True)),
+                         ("a.glb", corpus.glb(index_type="<u1"))], _surface, mutations.mutate_glb, warm_up=_import_open3d),
+        _file("BNT", 10, [("a.bnt", corpus.bnt())], lambda path: _named(path, lambda: bnt_to_mesh(read_bnt(path))),
+              mutations.mutate_binary),
+        _file("bnd", 4, [("a.bnd", corpus.bnd())], read_bnd, mutations.mutate_text),
+        _file("tbnd", 4, [("a.tbnd", corpus.tbnd())], lambda path: read_tbnd(path).points, mutations.mutate_text),
+        _file("lm3, lm2", 5, [("a.lm3", corpus.lm3()), ("a.lm3", corpus.lm3("\r\n")), ("a.lm2", corpus.lm2())],
+              lambda path: read_lm3(path) if path.suffix == ".lm3" else read_lm2(path), mutations.mutate_text),
+        _file("ljson", 3, [("a.ljson", corpus.ljson())], read_face_points, mutations.mutate_json),
+        _file("named points", 2, [("a.csv", corpus.named_points()), ("a.txt", corpus.named_points())], read_face_points,
+              mutations.mutate_text),
+        _file("AU occurrence", 4, [("a.csv", corpus.au_occurrence())], lambda path: read_au_occurrence(path, (1, 12, 99)),
+              mutations.mutate_text),
+        _file("AU intensity", 4, [("a.csv", corpus.au_intensity())], read_au_intensity, mutations.mutate_text),
+        _file("XLSX", 2.5, [("a.xlsx", sheet)], _clips, mutations.mutate_xlsx, warm_up=_import_openpyxl, as_they_are=[
+            ("a.xlsx", mutations.xlsx_bomb(1 << 30)), ("a.xlsx", mutations.xlsx_bomb(1 << 30, lie=True)),
+            ("a.xlsx", mutations.xlsx_bomb(100 << 20))]),
+        _file("manifest", 8, [("manifest.csv", corpus.manifest())], _manifest, mutations.mutate_text, as_they_are=[
+            ("manifest.csv", b"path,subject,label\n" + b"a" * 300 + b".obj,A,anger\n"),
+            ("manifest.csv", b"path,subject,label\n" + b"a/" * 3000 + b"a.obj,A,anger\n")]),
+        _file("images", 9, images, read_image, lambda rng, data: mutations.mutate_png(rng, data), as_they_are=[
+            ("face.png", mutations.png_bomb(60_000, 60_000, full=False)), ("face.png", mutations.png_bomb(8192, 8192, mode=6)),
+            ("face.png", mutations.png_bomb(2**31 - 1, 2**31 - 1, full=False)), ("face.png", mutations.png_bomb(1 << 26, 1)),
+            ("face.jpg", huge_jpeg), ("face.jpg", large_jpeg), ("face.bmp", bytes(bmp)), ("face.png", b""), ("face.png", bytes(9))]),
+    ]  # fmt: skip
+
+
+def _named(path: Path, read: Callable[[], object]) -> object:
+    """As the data set's reader does it: the error of the second step gets the file's name."""
+    grid = read_bnt(path)
+    try:
+        return bnt_to_mesh(grid)
+    except ScanError as error:
+        raise ScanError(f"{path}: {error}") from error
