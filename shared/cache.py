@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shared.errors import CacheError
+from shared.paths import is_file, list_files, open_path, read_bytes
 from shared.schema import (
     FORMAT_VERSION,
     SHARD_ROWS,
@@ -27,13 +28,7 @@ from shared.schema import (
     fingerprint,
     text_file_name,
 )
-from shared.storage import (
-    ArrayReader,
-    first_line,
-    hash_file,
-    open_arrays,
-    write_file,
-)
+from shared.storage import ArrayReader, first_line, hash_file, open_arrays, write_file
 from shared.text import TextEmbeddings, read_text_embeddings
 
 CACHE_JSON = "cache.json"
@@ -66,9 +61,11 @@ def read_signed_json(path: Path) -> dict[str, Any]:
 
     Raises:
         CacheError: not JSON, or changed since it was written.
+        FileNotFoundError: there is no such file.
     """
+    data = read_bytes(path)
     try:
-        text = path.read_bytes().decode()
+        text = data.decode()
         value = json.loads(text)
         checksum = value.pop("checksum")
         intact = checksum == fingerprint(value) and text == canonical_json({**value, "checksum": checksum})
@@ -84,6 +81,12 @@ def write_info(cache: Path, info: CacheInfo) -> None:
     write_signed_json(cache / CACHE_JSON, dataclasses.asdict(info))
 
 
+def _read_cache_json(cache: Path) -> bytes:
+    if not is_file(cache / CACHE_JSON):
+        raise CacheError(f"{cache}: no cache here (no {CACHE_JSON}); make one with `python -m preprocess build`")
+    return read_bytes(cache / CACHE_JSON)
+
+
 def read_info(cache: Path) -> CacheInfo:
     """cache.json of a cache folder, complete or not.
 
@@ -91,10 +94,8 @@ def read_info(cache: Path) -> CacheInfo:
         CacheError: no cache here, another format version, damaged.
     """
     path = cache / CACHE_JSON
-    if not path.is_file():
-        raise CacheError(f"{cache}: no cache here (no {CACHE_JSON}); make one with `python -m preprocess build`")
     try:  # the version first: another version's file may be laid out in any way
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(_read_cache_json(cache))
         version = raw["format_version"] if isinstance(raw, dict) else None
     except (ValueError, KeyError, RecursionError):
         version = FORMAT_VERSION  # not readable at all: let the checksum speak
@@ -135,9 +136,10 @@ def read_record(cache: Path, shard: int) -> ShardRecord | None:
         CacheError: the record is damaged.
     """
     path = record_path(cache, shard)
-    if not path.is_file():
+    try:
+        value = read_signed_json(path)
+    except FileNotFoundError:
         return None
-    value = read_signed_json(path)
     try:
         samples = tuple(Sample(**sample) for sample in value.pop("samples"))
         record = ShardRecord(samples=samples, **value)
@@ -175,15 +177,14 @@ def read_table(path: Path, row_type: type[Row]) -> list[Row]:
     parsers = [_PARSERS[str(f.type)] for f in fields]
     rows: list[Row] = []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            if header != names:
-                raise CacheError(f"{path}: expected columns {','.join(names)}, found {','.join(header)[:200]!r}")
-            for values in reader:
-                if len(values) != len(names):
-                    raise ValueError(f"{len(values)} fields, expected {len(names)}")
-                rows.append(row_type(*(parse(value) for parse, value in zip(parsers, values, strict=True))))
+        reader = csv.reader(io.StringIO(read_bytes(path).decode(), newline=""))
+        header = next(reader, [])
+        if header != names:
+            raise CacheError(f"{path}: expected columns {','.join(names)}, found {','.join(header)[:200]!r}")
+        for values in reader:
+            if len(values) != len(names):
+                raise ValueError(f"{len(values)} fields, expected {len(names)}")
+            rows.append(row_type(*(parse(value) for parse, value in zip(parsers, values, strict=True))))
     except FileNotFoundError as error:
         raise CacheError(f"{path}: missing; run `python -m preprocess build` again") from error
     except (ValueError, csv.Error) as error:
@@ -209,6 +210,18 @@ def _refuse(text: str) -> bool:
 # --- a whole cache ---
 
 
+def find_text_files(cache: Path) -> list[Path]:
+    """The files of prompt embeddings in a cache, by name."""
+    folder = cache / "text"
+    return [folder / name for name in list_files(folder) if name.endswith(".h5") and "/" not in name]
+
+
+def find_records(cache: Path) -> set[int]:
+    """The shards that have a record."""
+    names = {name.removesuffix(".json") for name in list_files(cache / "records") if name.endswith(".json")}
+    return {int(name) for name in names if name.isascii() and name.isdigit() and f"{int(name):05d}" == name}
+
+
 @dataclass(frozen=True)
 class Cache:
     """An opened, complete cache. Opening reads the tables; images are read when asked for."""
@@ -231,7 +244,7 @@ class Cache:
         return self._rows[sample.sample_id]
 
     def text_files(self) -> list[Path]:
-        return sorted((self.path / "text").glob("*.h5"))
+        return find_text_files(self.path)
 
     def read_text(self, model: str | None = None) -> TextEmbeddings:
         """The prompt embeddings of a model, or the only ones there are."""
@@ -255,12 +268,14 @@ def open_cache(path: Path | str) -> Cache:
     Raises:
         CacheError: no cache, another version, unfinished, or a table or shard is missing or changed.
     """
-    path = Path(path)
+    path = open_path(path)
     info = read_info(path)
     if not info.complete:
         raise CacheError(f"{path}: the cache is not finished; run the same `python -m preprocess build` again to go on")
     for name, digest in info.file_hashes.items():
-        if not (path / name).is_file():
+        if ".." in Path(name).parts or Path(name).is_absolute():  # never trust a path read from a file
+            raise CacheError(f"{path / CACHE_JSON}: names a file outside the cache ({name!r}); build the cache again")
+        if not is_file(path / name):
             raise CacheError(f"{path / name}: missing; run `python -m preprocess build` again")
         if hash_file(path / name) != digest:
             raise CacheError(
@@ -271,9 +286,8 @@ def open_cache(path: Path | str) -> Cache:
         raise CacheError(
             f"{path / SAMPLES_CSV}: {len(samples)} rows, {CACHE_JSON} says {info.num_samples}; run build again"
         )
-    for shard in range(info.num_shards):
-        if not record_path(path, shard).is_file():
-            raise CacheError(f"{record_path(path, shard)}: missing, so its samples do not count; run build again")
+    for shard in sorted(set(range(info.num_shards)) - find_records(path)):
+        raise CacheError(f"{record_path(path, shard)}: missing, so its samples do not count; run build again")
     return Cache(path, info, samples, read_table(path / SEQUENCES_CSV, Sequence))
 
 

@@ -20,6 +20,10 @@ class CacheError(FacetError):
     """A cache is missing, incomplete, damaged, or of another version."""
 
 
+class StorageError(FacetError):
+    """An object store cannot be reached or refuses. Says nothing about the cache in it, unlike CacheError."""
+
+
 def run_command_line(main: Callable[[], int]) -> int:
     """Runs a command line; what a user can cause becomes one line on stderr and exit code 2.
 
@@ -57,3 +61,8 @@ def describe_os_error(error: OSError) -> str:
         errno.EISDIR: "a folder stands where a file is needed; check the path",
     }.get(error.errno or 0)
     return where + (advice or error.strerror or str(error))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, short enough for one line of ours."""
+    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from shared.errors import CacheError
+from shared.hdf5_tables import encode_hdf5_tables, read_hdf5_tables
+from shared.paths import is_file, read_bytes
 from shared.schema import FORMAT_VERSION, TEXT_DATASETS
-from shared.storage import encode_hdf5_tables, hash_file, read_hdf5_tables, write_file
+from shared.storage import write_file
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,13 @@ def read_text_embeddings(path: Path) -> TextEmbeddings:
     Raises:
         CacheError: missing, damaged, of another version, or not such a file.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise CacheError(f"{path}: no prompt embeddings here; make them with `python -m preprocess prompts`")
     side = path.with_name(path.name + ".sha256")
-    if side.is_file() and side.read_bytes() != f"{hash_file(path)}  {path.name}\n".encode():
+    data = read_bytes(path)
+    if is_file(side) and read_bytes(side) != f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode():
         raise CacheError(f"{path}: does not match {side.name}; run `python -m preprocess prompts` again")
-    tables, attributes = read_hdf5_tables(path)
+    tables, attributes = read_hdf5_tables(data, path)
     version = attributes.get("format_version")
     if version != FORMAT_VERSION:
         raise CacheError(

@@ -1,0 +1,180 @@
+"""Where a cache lies: a folder of this machine, or a prefix of an object store (s3://bucket/prefix, gs://bucket/prefix).
+
+A path in an object store behaves like a pathlib.Path for `/`, `.name`, `str()` and pickling; files are read, listed and
+removed through the functions here, which tell "not there" from "cannot be reached": an object store that does not answer must
+never look like an empty one. Credentials, region and AWS_ENDPOINT_URL come from the environment alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any, cast
+
+from shared.errors import CacheError, StorageError
+
+# Protocol -> the package that speaks it.
+REMOTE_PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs"}
+
+
+def open_path(text: str | Path) -> Path:
+    """A folder as a user names it, without looking whether it exists.
+
+    Raises:
+        CacheError: an address of another kind, one that carries credentials, or the package for it is not installed.
+    """
+    if not isinstance(text, str) or "://" not in text:
+        return Path(text) if isinstance(text, str) else text
+    protocol, _, rest = text.partition("://")
+    if "@" in rest or "?" in rest:  # not printed: it may hold a secret
+        raise CacheError(
+            f"{protocol}://…: holds @ or ?; an address is bucket/prefix, credentials come from the environment"
+        )
+    if protocol not in REMOTE_PROTOCOLS:
+        raise CacheError(f"{text}: expected a folder, s3://bucket/prefix or gs://bucket/prefix")
+    bucket, _, prefix = rest.strip("/").partition("/")
+    if not bucket or not prefix or any(part in ("", ".", "..") for part in prefix.split("/")):
+        raise CacheError(f"{text}: expected {protocol}://bucket/prefix, plain names between single slashes")
+    package = REMOTE_PROTOCOLS[protocol]
+    try:
+        __import__(package)
+        from upath import UPath
+    except ImportError as error:
+        raise CacheError(
+            f"{text}: this address needs two more packages: pip install {package} universal-pathlib"
+        ) from error
+    path = UPath(
+        f"{protocol}://{bucket}/{prefix}", use_listings_cache=False
+    )  # another program may write there meanwhile
+    return cast(Path, path)
+
+
+def is_remote(path: Path) -> bool:
+    return not isinstance(path, PurePath)
+
+
+def file_system(path: Path) -> tuple[Any, str]:
+    """The fsspec file system of a remote path, and the path's name in it: bucket/key."""
+    remote = cast(Any, path)
+    return remote.fs, str(remote.path)
+
+
+@contextmanager
+def report_storage_errors(path: Path) -> Iterator[None]:
+    """Turns what an object store's libraries raise into one line. FileNotFoundError and FileExistsError stay as they are.
+
+    Raises:
+        StorageError: no credentials, no bucket, no permission, no network, or any other refusal.
+    """
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError) as error:
+        if "bucket" in str(error).lower() and isinstance(error, FileNotFoundError):
+            raise StorageError(f"{path}: there is no such bucket; make it first, or check its name") from error
+        raise
+    except PermissionError as error:
+        raise StorageError(f"{path}: the object store denies access; check the credentials' rights") from error
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in _LIBRARIES:
+            raise
+        name, text = type(error).__name__, str(error).strip().splitlines()
+        if "Credentials" in name or "Credentials" in str(error):
+            what = "no credentials found in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)"
+        elif "Connect" in name or "Timeout" in name:
+            what = "the object store cannot be reached; check the network and AWS_ENDPOINT_URL, then run the same command again"
+        else:
+            what = f"the object store answers: {text[0][:160] if text else name}"
+        raise StorageError(f"{path}: {what}") from error
+
+
+_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "fsspec", "asyncio")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there. Unlike pathlib's, it raises StorageError where that cannot be known."""
+    return file_size(path) is not None
+
+
+def file_size(path: Path) -> int | None:
+    """Bytes of a file; None where there is none."""
+    if not is_remote(path):
+        return path.stat().st_size if path.is_file() else None
+    fs, key = file_system(path)
+    with report_storage_errors(path):
+        try:
+            entry = fs.info(key)
+        except FileNotFoundError as error:
+            if "bucket" in str(error).lower():
+                raise
+            return None
+    return int(entry["size"]) if entry["type"] == "file" else None
+
+
+def read_bytes(path: Path) -> bytes:
+    """A whole file. Raises FileNotFoundError where there is none."""
+    if not is_remote(path):
+        return path.read_bytes()
+    fs, key = file_system(path)
+    with report_storage_errors(path):
+        data: bytes = fs.cat_file(key)
+    return data
+
+
+def read_range(path: Path, start: int, end: int) -> bytes:
+    """Bytes start…end of a file, end exclusive."""
+    if not is_remote(path):
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+    fs, key = file_system(path)
+    with report_storage_errors(path):
+        data: bytes = fs.cat_file(key, start=start, end=end)
+    return data
+
+
+def list_files(folder: Path) -> dict[str, int]:
+    """Every file below a folder: name relative to it, with forward slashes, sorted -> bytes. {} where there is no folder."""
+    if not is_remote(folder):
+        found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+        return {name: found[name].stat().st_size for name in sorted(found)}
+    fs, key = file_system(folder)
+    with report_storage_errors(folder):
+        try:
+            entries = fs.find(key, detail=True)
+        except FileNotFoundError as error:
+            if "bucket" in str(error).lower():
+                raise
+            return {}
+    return {name[len(key) + 1 :]: int(entries[name]["size"]) for name in sorted(entries) if name.startswith(key + "/")}
+
+
+def remove_file(path: Path) -> None:
+    """Removes a file, or does nothing where there is none."""
+    if not is_remote(path):
+        path.unlink(missing_ok=True)
+        return
+    fs, key = file_system(path)
+    with report_storage_errors(path):
+        try:
+            fs.rm_file(key)
+        except FileNotFoundError as error:
+            if "bucket" in str(error).lower():
+                raise
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder and all in it, or does nothing where there is none."""
+    if not is_remote(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for name in list_files(folder):
+        remove_file(folder / name)
+
+
+def is_same_place(a: Path, b: Path) -> bool:
+    """Whether two paths are one folder."""
+    if is_remote(a) or is_remote(b):
+        return str(a) == str(b)
+    return a.exists() and b.exists() and a.samefile(b)
