@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from typing import TYPE_CHECKING
 
 from preprocess.arguments import DEFAULT_MODEL, DEFAULT_PRETRAINED, build_parser
 from shared.errors import FacetError, run_command_line
 from shared.schema import MODALITIES, RenderSettings
+
+if TYPE_CHECKING:
+    from preprocess.workers import Workers
 
 
 def main() -> int:
@@ -45,6 +50,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from preprocess.cameras import parse_views
     from preprocess.datasets import DATASETS
     from preprocess.datasets.fourdme import with_pattern
+    from preprocess.stages import describe_stages
     from shared.cache import FAILURES_CSV
 
     dataset = DATASETS[arguments.name]
@@ -64,16 +70,14 @@ def _build(arguments: argparse.Namespace) -> int:
         arguments.cache,
         settings,
         store=arguments.store,
-        num_workers=arguments.workers,
+        workers=_workers(arguments),
         strict=arguments.strict,
         repair=arguments.repair,
         overwrite=arguments.overwrite,
     )
     cache, info = arguments.cache, report.info
     if report.num_rendered:
-        total = sum(report.seconds.values()) or 1.0
-        stages = ", ".join(f"{stage} {spent / total:.0%}" for stage, spent in report.seconds.items())
-        print(f"{report.num_rendered} scans in {report.wall_seconds:.0f} s ({stages})")
+        print("\n".join(describe_stages(report.work, wall_seconds=report.wall_seconds)))
     else:
         print("nothing to do: every shard is finished and its scans are unchanged")
     prompts = f"python -m preprocess prompts --cache {cache}"
@@ -85,6 +89,16 @@ def _build(arguments: argparse.Namespace) -> int:
     print(f"next: {next_step}")
     print(f"{cache}: {info.num_valid} scans of {info.num_subjects} subjects; none failed")
     return 0
+
+
+def _workers(arguments: argparse.Namespace) -> Workers:
+    from preprocess.workers import Workers
+
+    if arguments.scheduler or arguments.scheduler_file:
+        if arguments.workers or arguments.worker_memory:
+            raise FacetError("--workers and --worker-memory are for this machine; a scheduler has workers of its own")
+        return Workers(scheduler=arguments.scheduler or "", scheduler_file=arguments.scheduler_file)
+    return Workers(arguments.workers or len(os.sched_getaffinity(0)), arguments.worker_memory)
 
 
 def _modalities(text: str) -> tuple[str, ...]:

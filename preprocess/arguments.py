@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from shared.schema import MODALITIES, STORES, RenderSettings
@@ -83,10 +84,25 @@ def build_parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--pattern", metavar="TEXT", help="4dme: where frames lie, e.g. Meshes/{subject}/{clip}/*_{frame}.obj"
     )
-    build.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
+    build.add_argument("--workers", type=_positive, metavar="N", help="processes of this machine (default: one a core)")
+    build.add_argument(
+        "--worker-memory",
+        type=_num_bytes,
+        metavar="SIZE",
+        help="a worker that takes more, e.g. 2GB, is stopped and the scan to blame left out (default: a share of the machine)",
+    )
+    cluster = build.add_mutually_exclusive_group()
+    cluster.add_argument(
+        "--scheduler", metavar="ADDRESS", help="render on the workers of a dask scheduler, e.g. tcp://node7:8786"
+    )
+    cluster.add_argument(
+        "--scheduler-file", type=Path, metavar="FILE", help="likewise; the file that `dask scheduler` wrote"
+    )
     build.add_argument("--strict", action="store_true", help="stop at the first scan that fails")
     build.add_argument(
-        "--repair", action="store_true", help="compare every stored byte with its record; render what is damaged"
+        "--repair",
+        action="store_true",
+        help="compare every stored byte with its record; render what is damaged; try again what brought its worker down",
     )
     build.add_argument("--overwrite", action="store_true", help="render again a cache that has other settings")
 
@@ -161,3 +177,10 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, found {number}")
     return number
+
+
+def _num_bytes(text: str) -> int:
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([MG])i?B?", text.strip(), re.IGNORECASE)
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected a size such as 2GB or 800MB, found {text!r}")
+    return int(float(found[1]) * {"M": 10**6, "G": 10**9}[found[2].upper()])

@@ -1,4 +1,4 @@
-"""Builds a cache: finds the scans, plans the rows, renders unfinished shards in worker processes, writes the tables.
+"""Builds a cache: finds the scans, plans the rows, has unfinished shards rendered by workers, writes the tables.
 
 Whatever is killed at any moment, the same command goes on where it stopped and ends with the same bytes.
 """
@@ -9,12 +9,13 @@ import dataclasses
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from preprocess.apex import estimate_apexes
+from preprocess.attempts import forget_quarantine
 from preprocess.cache_folder import (
     finish_cache,
     lock_cache,
@@ -26,24 +27,28 @@ from preprocess.cache_folder import (
 )
 from preprocess.plan import find_unfinished, gather_sequences, plan_rows
 from preprocess.scan import SYNTHETIC_MARKER, DatasetReader, ScanRecord
-from preprocess.workers import run_shards
-from shared.cache import FAILURES_CSV, Failure, num_shards
+from preprocess.workers import Work, Workers, run_shards
+from shared.cache import FAILURES_CSV, Failure, num_shards, record_path
 from shared.errors import FacetError
 from shared.labels import EXPRESSIONS
 from shared.schema import CacheInfo, RenderSettings
 
+VISIBLE_SECONDS = 90  # NFS believes for 60 s at most that a file is not there
 SYNTHETIC_LICENCE = "Synthetic faces, drawn by this software: nobody real is shown"
 
 
 @dataclass
 class BuildReport:
-    """What a build did. seconds: time of all workers by stage; failures of the whole cache, not of this run alone."""
+    """What a build did: its workers' work in this run; failures of the whole cache. wall_seconds: of the rendering."""
 
     info: CacheInfo
-    num_rendered: int
     failures: list[Failure]
-    seconds: dict[str, float] = field(default_factory=dict)
-    wall_seconds: float = 0.0
+    work: Work
+    wall_seconds: float
+
+    @property
+    def num_rendered(self) -> int:
+        return self.work.num_scans
 
 
 def build_cache(
@@ -54,6 +59,7 @@ def build_cache(
     *,
     store: str = "zarr",
     num_workers: int | None = None,
+    workers: Workers | None = None,
     strict: bool = False,
     repair: bool = False,
     overwrite: bool = False,
@@ -62,15 +68,15 @@ def build_cache(
 
     Args:
         root: the data set's folder. cache: the folder to write; made with mode 0700, for these are faces.
-        num_workers: processes; default one a core.
+        num_workers: processes of this machine, 1: this process itself; default one a core.
+        workers: who renders, in place of `num_workers`: a cluster, for example.
         strict: stop at the first scan that fails instead of listing it.
-        repair: compare every stored byte with its record and render damaged shards again.
+        repair: compare every stored byte with its record and render what is damaged again; try quarantined scans again.
         overwrite: render everything again when the cache was made with other settings.
     Raises:
-        FacetError: no such data set, no usable scan, or a worker died.
+        FacetError: no such data set, no usable scan, no scheduler, or workers die and no single scan is to blame.
         CacheError: the cache holds other settings, or another build is writing it.
     """
-    started = time.monotonic()
     scans = dataset.find(root)
     if not scans:
         raise FacetError(f"{root}: no scans of {dataset.title} found; check --root")
@@ -94,12 +100,17 @@ def build_cache(
         plan = plan_rows(scans, cache)
         info = dataclasses.replace(info, num_samples=len(plan.samples), num_shards=num_shards(len(plan.samples)))
         tasks = [plan.task(dataset, root, cache, info, shard, strict) for shard in range(info.num_shards)]
+        retried = forget_quarantine(cache, range(info.num_shards)) if repair else set()
         unfinished = []
         for task, needed in tqdm(find_unfinished(tasks, repair=repair), "check", len(tasks), unit="shard", delay=2):
-            if needed:
+            if needed or task.shard in retried:
                 unfinished.append(task)
         open_for_writing(cache, info, plan.samples, unfinished=bool(unfinished))
-        seconds, num_rendered = run_shards(unfinished, num_workers or len(os.sched_getaffinity(0)))
+        workers = workers or Workers(num_workers or len(os.sched_getaffinity(0)))
+        started = time.monotonic()
+        work = run_shards(cache, unfinished, workers)
+        wall_seconds = time.monotonic() - started
+        _await_records(cache, [task.shard for task in unfinished])
         records = read_records(cache, info)
         samples = [sample for record in records for sample in record.samples]
         sequences = gather_sequences(samples, plan.scans, dataset.frames_per_second)
@@ -110,7 +121,15 @@ def build_cache(
             f"none of {len(samples)} scans could be read; the first: {failures[0].source}: {failures[0].reason} "
             f"(all of them in {cache / FAILURES_CSV})"
         )
-    return BuildReport(info, num_rendered, failures, seconds, time.monotonic() - started)
+    return BuildReport(info, failures, work, wall_seconds)
+
+
+def _await_records(cache: Path, shards: Sequence[int]) -> None:
+    """Network file systems show what another machine wrote some time later; a record that never comes is told by its reader."""
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    for shard in shards:
+        while not record_path(cache, shard).is_file() and time.monotonic() < deadline:
+            time.sleep(0.5)
 
 
 def class_names_of(dataset: DatasetReader, scans: Sequence[ScanRecord]) -> tuple[str, ...]:

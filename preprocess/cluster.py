@@ -1,0 +1,174 @@
+"""dask.distributed: the same tasks on processes of this machine and on those of a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import dask
+import distributed
+from distributed.comm.core import CommClosedError
+from tqdm import tqdm
+
+from preprocess.attempts import ShardWork, build_shard_safely
+from preprocess.plan_file import check_current, read_task
+from preprocess.workers import Workers
+from shared.errors import FacetError
+
+# One worker's libraries stay on one thread: there is a worker a core.
+SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS", "NUMBA_NUM_THREADS")
+MEMORY_SHARE = 0.95  # of its limit, at which a worker is stopped
+TASKS_A_THREAD = 2  # given out ahead, so that no worker waits for its next shard
+ROUNDS = 2  # how often a shard is given out whose workers keep dying; each time dask itself tries several workers
+CONNECT_SECONDS = 20
+SILENT_SECONDS = 10  # without a finished shard, after which it is checked whether there are workers at all
+LOCAL_SETTINGS = {
+    # A worker holds no results that could be spilled; one that paused for its memory would wait for ever.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": MEMORY_SHARE,
+    "distributed.worker.preload": ["preprocess.cluster"],
+    "distributed.nanny.pre-spawn-environ": {**dict.fromkeys(SINGLE_THREAD, "1"), "MALLOC_TRIM_THRESHOLD_": "65536"},
+}
+
+
+def dask_setup(worker: distributed.Worker) -> None:
+    """Called in each local worker as it starts: Ctrl-C is for the builder to handle, not for its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def connect(workers: Workers, *, num_shards: int) -> Iterator[distributed.Client]:
+    """A client of the scheduler that `workers` names, or of one in this process with worker processes of its own.
+
+    Local connections are encrypted with keys made for this build, so that nobody else on the machine can use them.
+
+    Raises:
+        FacetError: no scheduler answers.
+    """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said in our own words
+    if workers.remote:
+        with _connect_remote(workers) as client:
+            yield client
+        return
+    count = min(workers.num_processes, num_shards)
+    memory = {} if workers.memory_bytes is None else {"memory_limit": workers.memory_bytes}
+    with (
+        dask.config.set(LOCAL_SETTINGS),
+        distributed.LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            security=True,
+            silence_logs=logging.CRITICAL,
+            **memory,
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def _connect_remote(workers: Workers) -> Iterator[distributed.Client]:
+    path = workers.scheduler_file
+    where = f"--scheduler-file {path}" if path is not None else f"--scheduler {workers.scheduler}"
+    if path is not None and not path.is_file():
+        raise FacetError(f"{where}: no such file; start a scheduler with `dask scheduler --scheduler-file {path}`")
+    address = {"scheduler_file": str(path)} if path is not None else {"address": workers.scheduler}
+    try:
+        client = distributed.Client(timeout=CONNECT_SECONDS, **address)
+    except (OSError, ValueError, TimeoutError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FacetError(f"{where}: no scheduler answers ({reason}); start one with `dask scheduler`") from error
+    with client:
+        yield client
+
+
+def stream_shards(client: distributed.Client, cache: Path, digest: str, shards: Sequence[int]) -> Iterator[ShardWork]:
+    """Has shards of a plan built, a bounded number given out at a time; yields each as it is finished.
+
+    Raises:
+        FacetError: a shard's workers died again and again, or the scheduler was lost; or what a task raised.
+    """
+    token = uuid.uuid4().hex[:8]
+    waiting = iter(shards)
+    running: dict[distributed.Future, tuple[int, int]] = {}
+
+    def submit(shard: int, attempt: int) -> None:
+        key = f"shard-{shard:05d}-{token}-{attempt}"
+        future = client.submit(
+            build_planned_shard, cache.absolute(), digest, shard, key=key, pure=False, priority=-shard
+        )
+        running[future] = (shard, attempt)
+
+    try:
+        while True:
+            for _ in range(max(_window(client) - len(running), 0)):
+                shard = next(waiting, None)
+                if shard is None:
+                    break
+                submit(shard, 1)
+            if not running:
+                return
+            for future in _wait(client, running):
+                shard, attempt = running.pop(future)
+                try:
+                    outcome = future.result()
+                except distributed.scheduler.KilledWorker as error:
+                    if attempt == ROUNDS:
+                        raise FacetError(
+                            f"shard {shard}: its workers die although each of its scans can be read by itself; give them "
+                            "more memory (fewer --workers, a larger --worker-memory) and run the same command again"
+                        ) from error
+                    submit(shard, attempt + 1)
+                    continue
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield outcome
+    except (CommClosedError, asyncio.CancelledError, distributed.client.FutureCancelledError) as error:
+        raise FacetError(
+            "the connection to the scheduler was lost; run the same command again, what is finished is kept"
+        ) from error
+    finally:
+        client.cancel(list(running), force=True)
+
+
+def _window(client: distributed.Client) -> int:
+    return TASKS_A_THREAD * max(sum(client.nthreads().values()), 1)
+
+
+def _wait(client: distributed.Client, running: dict[distributed.Future, tuple[int, int]]) -> list[distributed.Future]:
+    told = False
+    while True:
+        try:
+            return list(distributed.wait(list(running), timeout=SILENT_SECONDS, return_when="FIRST_COMPLETED").done)
+        except TimeoutError:
+            if not told and not client.nthreads():
+                tqdm.write("  waiting: the scheduler has no workers", file=sys.stderr)
+                told = True
+
+
+def build_planned_shard(cache: Path, digest: str, shard: int) -> ShardWork | Exception:
+    """What a worker does with a shard's number. An error comes back as a value: it is for the user, not for dask's log."""
+    try:
+        task = read_task(cache, digest, shard)
+        limit = _memory_limit_bytes()
+        return build_shard_safely(task, before_writing=partial(check_current, cache, digest), memory_limit_bytes=limit)
+    except (FacetError, OSError) as error:
+        return error
+    except MemoryError:
+        return FacetError("a worker is out of memory; run the same command again with fewer --workers")
+
+
+def _memory_limit_bytes() -> int | None:
+    limit = distributed.get_worker().memory_manager.memory_limit
+    return int(limit * MEMORY_SHARE) if limit else None
