@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from shared.cache import (
@@ -23,6 +24,8 @@ from shared.cache import (
 )
 from shared.errors import CacheError
 from shared.lock import hold_lock
+from shared.paths import is_file, is_remote, list_files, read_bytes, remove_file, remove_folder
+from shared.remote_lock import hold_remote_lock
 from shared.schema import FORMAT_VERSION, SHARD_ROWS, CacheInfo, RenderSettings, Sample, ShardRecord, fingerprint
 from shared.schema import Sequence as SequenceRow
 from shared.storage import PARTIAL_SUFFIX, VIEWS_HDF5, VIEWS_ZARR, encode_metadata, hash_file, write_file
@@ -39,6 +42,7 @@ CACHE_PARTS = {
     FAILURES_CSV,
     "README.md",
 }
+REQUESTS_AT_ONCE = 16  # of an object store
 SOFTWARE = ("open3d", "numpy", "zarr", "h5py", "numcodecs", "pillow")
 
 
@@ -67,14 +71,20 @@ def software_versions() -> dict[str, str]:
 def lock_cache(cache: Path) -> Iterator[None]:
     """Makes the folder with mode 0700 (these are faces) and holds it for one writer.
 
-    The lock is held by the kernel for as long as the process lives: a killed build leaves no stale lock.
+    The lock is held by the kernel for as long as the process lives: a killed build leaves no stale lock. In an object store
+    it is an object that expires.
 
     Raises:
         CacheError: another build is writing this cache.
+        StorageError: the object store cannot be reached or refuses.
     """
+    what = f"{cache}: another build is writing this cache"
+    if is_remote(cache):
+        with hold_remote_lock(cache / ".build" / "lock", what=what):
+            yield
+        return
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    refusal = CacheError(f"{cache}: another build is writing this cache; wait until it has ended")
-    with hold_lock(cache / ".build" / "lock", refusal):
+    with hold_lock(cache / ".build" / "lock", CacheError(f"{what}; wait until it has ended")):
         yield
 
 
@@ -87,20 +97,23 @@ def start_cache(cache: Path, info: CacheInfo, *, overwrite: bool = False, advice
     Raises:
         CacheError: the folder holds something else, a cache of other settings, or a damaged one.
     """
-    if (cache / CACHE_JSON).exists():
+    if is_file(cache / CACHE_JSON):
         old = _read_info(cache, damaged_is_none=overwrite)
         if old is None or old.settings_fingerprint != info.settings_fingerprint:
             if old is not None and not overwrite:
                 raise CacheError(f"{cache}: was built with other settings ({_describe_change(old, info)}); {advice}")
             _clear(cache)
     else:
-        strangers = [path.name for path in cache.iterdir() if path.name not in CACHE_PARTS]
+        strangers = {name.split("/")[0] for name in list_files(cache)} - CACHE_PARTS
+        if not is_remote(cache):
+            strangers |= {path.name for path in cache.iterdir()} - CACHE_PARTS  # empty folders too
         if strangers:
             raise CacheError(
                 f"{cache}: not empty and not a cache (holds {sorted(strangers)[0]}); choose another folder"
             )
-    for partial in cache.rglob(f".*{PARTIAL_SUFFIX}"):
-        partial.unlink(missing_ok=True)
+    if not is_remote(cache):
+        for leftover in cache.rglob(f".*{PARTIAL_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
 
 
 def _read_info(cache: Path, *, damaged_is_none: bool) -> CacheInfo | None:
@@ -130,13 +143,13 @@ def _describe_change(old: CacheInfo, new: CacheInfo) -> str:
 
 def _clear(cache: Path) -> None:
     """Removes what a build wrote, cache.json first, so that a kill leaves no cache instead of half of one."""
-    (cache / CACHE_JSON).unlink(missing_ok=True)
-    for name in (SAMPLES_CSV, SEQUENCES_CSV, FAILURES_CSV):
-        (cache / name).unlink(missing_ok=True)
+    for name in (CACHE_JSON, SAMPLES_CSV, SEQUENCES_CSV, FAILURES_CSV):
+        remove_file(cache / name)
     for folder in ("records", VIEWS_ZARR, VIEWS_HDF5):
-        shutil.rmtree(cache / folder, ignore_errors=True)
-    for note in (cache / ".build").glob("*.json"):
-        note.unlink()
+        remove_folder(cache / folder)
+    for name in list_files(cache / ".build"):
+        if name.endswith(".json"):
+            remove_file(cache / ".build" / name)
 
 
 def open_for_writing(cache: Path, info: CacheInfo, samples: Sequence[Sample], *, unfinished: bool) -> None:
@@ -169,11 +182,11 @@ def read_records(cache: Path, info: CacheInfo) -> list[ShardRecord]:
         CacheError: a record is missing or damaged.
     """
     records = []
-    for shard in range(info.num_shards):
-        record = read_record(cache, shard)
-        if record is None:
-            raise CacheError(f"{record_path(cache, shard)}: missing although the build has ended; run it again")
-        records.append(record)
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE if is_remote(cache) else 1) as pool:
+        for shard, record in enumerate(pool.map(partial(read_record, cache), range(info.num_shards))):
+            if record is None:
+                raise CacheError(f"{record_path(cache, shard)}: missing although the build has ended; run it again")
+            records.append(record)
     return records
 
 
@@ -185,7 +198,8 @@ def finish_cache(
     Returns:
         What cache.json now says; the rows that are not valid.
     """
-    digests = [hash_file(record_path(cache, shard)) for shard in range(info.num_shards)]
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE if is_remote(cache) else 1) as pool:
+        digests = list(pool.map(hash_file, (record_path(cache, shard) for shard in range(info.num_shards))))
     failures = [Failure(s.source, s.sample_id, s.reason) for s in samples if not s.valid]
     valid = [sample for sample in samples if sample.valid]
     tables = {
@@ -195,7 +209,7 @@ def finish_cache(
     }
     hashes = {name: write_file(cache / name, data) for name, data in tables.items()}
     for name, data in encode_metadata(info).items():
-        if not (cache / name).is_file() or (cache / name).read_bytes() != data:
+        if not is_file(cache / name) or read_bytes(cache / name) != data:
             write_file(cache / name, data)
         hashes[name] = hash_file(cache / name)
     info = dataclasses.replace(

@@ -30,6 +30,7 @@ from preprocess.cache_folder import (
 )
 from shared.cache import Cache, Failure, num_shards, open_cache, read_record, record_path, write_record
 from shared.errors import CacheError, FacetError
+from shared.paths import is_file, is_same_place, read_bytes, remove_file
 from shared.schema import ARRAYS, DEPTH_ZERO, SHARD_ROWS, CacheInfo, Sample, ShardRecord, fingerprint
 from shared.schema import Sequence as SequenceRow
 from shared.storage import encode_shard, hash_file, shard_files, write_file
@@ -88,7 +89,7 @@ def build_dynamic_cache(source: Path, out: Path) -> DynamicReport:
     cache = open_cache(source)
     if not cache.sequences:
         raise CacheError(f"{source}: holds no sequences; dynamic images are for 4D data sets")
-    if out.exists() and out.samefile(source):
+    if is_same_place(out, source):
         raise CacheError(f"--out {out}: is the cache that is read; choose another folder")
     plan = _plan_rows(cache)
     info = _describe(cache, len(plan.samples))
@@ -212,7 +213,7 @@ def _is_finished(cache: Cache, out: Path, info: CacheInfo, shard: int, plan: _Pl
         return False
     if not set(record.files) <= set(shard_files(info, shard)):
         return False
-    return all((out / name).is_file() and hash_file(out / name) == digest for name, digest in record.files.items())
+    return all(is_file(out / name) and hash_file(out / name) == digest for name, digest in record.files.items())
 
 
 def _build_shard(cache: Cache, out: Path, info: CacheInfo, shard: int, plan: _Plan, bar: tqdm) -> int:
@@ -246,10 +247,10 @@ def _build_shard(cache: Cache, out: Path, info: CacheInfo, shard: int, plan: _Pl
         bar.update()
     files = encode_shard(info, shard, arrays, present)
     # The record goes first: from here to its rewriting the shard does not count.
-    record_path(out, shard).unlink(missing_ok=True)
+    remove_file(record_path(out, shard))
     for name in shard_files(info, shard):
         if name not in files:
-            (out / name).unlink(missing_ok=True)
+            remove_file(out / name)
     hashes = {name: write_file(out / name, data) for name, data in files.items()}
     inputs = _input_fingerprint(cache, info, shard, plan)
     write_record(out, ShardRecord(shard, rows.start, tuple(samples), inputs, hashes))
@@ -261,5 +262,5 @@ def _copy_prompts(cache: Cache, out: Path) -> None:
     for path in cache.text_files():
         for file in (path, path.with_name(path.name + ".sha256")):
             copy = out / "text" / file.name
-            if file.is_file() and not copy.exists():
-                write_file(copy, file.read_bytes())
+            if is_file(file) and not is_file(copy):
+                write_file(copy, read_bytes(file))

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from collections.abc import Sequence as AbstractSequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from preprocess.cache_folder import REQUESTS_AT_ONCE
 from preprocess.placement import frames_needed
 from preprocess.scan import DatasetReader, ScanRecord
-from preprocess.shards import ShardTask, hash_sources, shard_fingerprint, sources_untouched, stat_sources, write_stats
-from shared.cache import SAMPLES_CSV, read_record, read_table, write_record
+from preprocess.shards import (
+    ShardTask,
+    hash_sources,
+    shard_fingerprint,
+    sources_untouched,
+    stat_sources,
+    with_outcome,
+    write_stats,
+)
+from shared.cache import SAMPLES_CSV, find_records, read_record, read_table, record_path, write_record
 from shared.errors import CacheError, FacetError
+from shared.paths import is_file, is_remote, list_files
 from shared.schema import SHARD_ROWS, CacheInfo, Sample, Sequence, ShardRecord
 from shared.storage import hash_file, shard_files
 
@@ -89,7 +100,7 @@ def plan_rows(scans: AbstractSequence[ScanRecord], cache: Path) -> Plan:
 
 
 def _read_rows(cache: Path) -> list[Sample]:
-    if not (cache / SAMPLES_CSV).is_file() and not (cache / "records").is_dir():
+    if not is_file(cache / SAMPLES_CSV) and not find_records(cache):
         return []
     try:
         return read_table(cache / SAMPLES_CSV, Sample)
@@ -100,7 +111,7 @@ def _read_rows(cache: Path) -> list[Sample]:
         while (record := read_record(cache, shard)) is not None:
             rows.extend(record.samples)
             shard += 1
-        if rows and len(list((cache / "records").glob("*.json"))) == shard:
+        if rows and len(find_records(cache)) == shard:
             return rows
         raise CacheError(
             f"{error}; the order of its rows is lost, so render everything again with --overwrite"
@@ -126,13 +137,21 @@ def find_unfinished(tasks: Iterable[ShardTask], *, repair: bool) -> Iterable[tup
     A finished shard whose rows changed in words only (a label, a subject) gets its record rewritten here.
 
     Args:
+        tasks: all of one cache.
         repair: also compare every file's bytes with its record.
     """
-    for task in tasks:
-        yield task, not _is_finished(task, repair)
+    tasks = list(tasks)
+    if not tasks:
+        return
+    stored = set(list_files(tasks[0].cache))  # asked for once: an object store takes its time for every answer
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE if is_remote(tasks[0].cache) else 1) as pool:
+        finished = pool.map(lambda task: _is_finished(task, stored, repair), tasks)
+        yield from ((task, not done) for task, done in zip(tasks, finished, strict=True))
 
 
-def _is_finished(task: ShardTask, repair: bool) -> bool:
+def _is_finished(task: ShardTask, stored: Set[str], repair: bool) -> bool:
+    if record_path(task.cache, task.shard).relative_to(task.cache).as_posix() not in stored:
+        return False
     try:
         record = read_record(task.cache, task.shard)
     except CacheError:
@@ -142,8 +161,7 @@ def _is_finished(task: ShardTask, repair: bool) -> bool:
     if not set(record.files) <= set(shard_files(task.info, task.shard)):
         return False
     for name, digest in record.files.items():
-        path = task.cache / name
-        if not path.is_file() or (repair and hash_file(path) != digest):
+        if name not in stored or (repair and hash_file(task.cache / name) != digest):
             return False
     if not sources_untouched(task, record.input_fingerprint):
         sources = task.sources()
@@ -159,17 +177,7 @@ def _is_finished(task: ShardTask, repair: bool) -> bool:
 
 
 def _update_words(task: ShardTask, record: ShardRecord) -> None:
-    samples = tuple(
-        dataclasses.replace(
-            planned,
-            source_hash=made.source_hash,
-            valid=made.valid,
-            reason=made.reason,
-            modalities=made.modalities,
-            alignment=made.alignment,
-        )
-        for planned, made in zip(task.samples, record.samples, strict=True)
-    )
+    samples = tuple(with_outcome(*rows) for rows in zip(task.samples, record.samples, strict=True))
     if samples != record.samples:
         write_record(task.cache, dataclasses.replace(record, samples=samples))
 

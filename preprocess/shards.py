@@ -15,11 +15,13 @@ import numpy as np
 
 from preprocess.cameras import build_cameras
 from preprocess.placement import Placer
+from preprocess.salvage import Salvage, salvage_shard
 from preprocess.scan import DatasetReader, ScanRecord
 from shared.cache import record_path, write_record
 from shared.errors import ScanError
-from shared.schema import ARRAYS, SHARD_ROWS, CacheInfo, Sample, ShardRecord, canonical_json, fingerprint
-from shared.storage import encode_shard, shard_files, write_file
+from shared.paths import is_file, read_bytes, remove_file
+from shared.schema import ARRAYS, MODALITIES, SHARD_ROWS, CacheInfo, Sample, ShardRecord, canonical_json, fingerprint
+from shared.storage import encode_shard, hash_bytes, shard_files, write_file
 
 FILE_GONE = "the scan is no longer in the data set's folder"
 
@@ -106,7 +108,7 @@ def stat_sources(dataset: DatasetReader, root: Path, scans: Sequence[ScanRecord 
 def sources_untouched(task: ShardTask, input_fingerprint: str) -> bool:
     """Whether sizes and times of a shard's sources are those noted when the record with this fingerprint was written."""
     try:
-        note = json.loads(stat_path(task.cache, task.shard).read_bytes())
+        note = json.loads(read_bytes(stat_path(task.cache, task.shard)))
         return bool(note == [input_fingerprint, stat_sources(task.dataset, task.root, task.sources())])
     except (OSError, ValueError, ScanError):
         return False
@@ -122,6 +124,8 @@ def write_stats(task: ShardTask, input_fingerprint: str, stats: list[list[int]])
 def build_shard(task: ShardTask, *, before_writing: Callable[[], None] | None = None) -> ShardResult:
     """Renders a shard's scans, writes its files, then its record. A scan that fails leaves an invalid row with its reason.
 
+    Where a finished shard only lost bytes, rows that are still whole are kept and the others rendered again.
+
     Args:
         before_writing: called when everything is rendered and nothing is written; what it raises ends the shard so.
     Raises:
@@ -132,11 +136,58 @@ def build_shard(task: ShardTask, *, before_writing: Callable[[], None] | None = 
     stats = stat_sources(
         task.dataset, task.root, task.sources()
     )  # before reading: a file changed meanwhile is read again
+    salvage = _find_salvage(task)
+    samples, source_hashes, files = _render_rows(task, salvage, result)
+    if salvage is not None and {name: hash_bytes(data) for name, data in files.items()} != salvage.record.files:
+        result.failures.clear()  # a kept row was not what its checksum said, or the renderer has changed: nothing is kept
+        samples, source_hashes, files = _render_rows(task, None, result)
+    if before_writing is not None:
+        before_writing()
+    started = time.perf_counter()
+    # The record goes first: from here to its rewriting the shard does not count.
+    remove_file(record_path(task.cache, task.shard))
+    for name in shard_files(task.info, task.shard):
+        if name not in files:
+            remove_file(task.cache / name)
+    hashes = {name: write_file(task.cache / name, data) for name, data in files.items()}
+    source_hashes += [hash_sources(task.dataset, task.root, scan) for scan in task.context]
+    input_fingerprint = shard_fingerprint(task.info, task.sources(), source_hashes)
+    write_record(
+        task.cache,
+        ShardRecord(task.shard, task.shard * SHARD_ROWS, tuple(samples), input_fingerprint, hashes),
+    )
+    write_stats(task, input_fingerprint, stats)
+    result.seconds["write"] += time.perf_counter() - started
+    return result
+
+
+def _find_salvage(task: ShardTask) -> Salvage | None:
+    """What can be kept of a shard that was finished from the same scans and lost bytes since."""
+    if not is_file(record_path(task.cache, task.shard)):
+        return None
+    sources = task.sources()
+    hashes = [hash_sources(task.dataset, task.root, scan) if scan else "" for scan in sources]
+    return salvage_shard(task.cache, task.info, task.shard, shard_fingerprint(task.info, sources, hashes))
+
+
+def _render_rows(
+    task: ShardTask, salvage: Salvage | None, result: ShardResult
+) -> tuple[list[Sample], list[str], dict[str, bytes]]:
+    """Renders the rows that cannot be kept; returns all rows' samples, their source hashes, and the shard's files."""
     arrays, present = empty_arrays(task.info, len(task.samples))
-    samples, source_hashes = [], []
+    samples: list[Sample] = []
+    source_hashes: list[str] = []
     present_scans = [scan for scan in task.sources() if scan is not None]
     placer = Placer(task.dataset, task.root, task.info.settings, present_scans)
     for row, (sample, scan) in enumerate(zip(task.samples, task.scans, strict=True)):
+        if salvage is not None and salvage.kept[row]:
+            made = salvage.record.samples[row]
+            samples.append(with_outcome(sample, made))
+            source_hashes.append(made.source_hash)
+            for name in arrays:
+                arrays[name][row] = salvage.arrays[name][row]
+                present[name][row] = made.has(name) if name in MODALITIES else made.valid
+            continue
         if scan is None:
             samples.append(dataclasses.replace(_blank(sample), reason=FILE_GONE))
             source_hashes.append("")
@@ -155,28 +206,22 @@ def build_shard(task: ShardTask, *, before_writing: Callable[[], None] | None = 
                 raise ScanError(f"{task.root / sample.source}: {sample.reason} (stopped by --strict)") from error
         result.num_scans += 1
         samples.append(sample)
-
     started = time.perf_counter()
     files = encode_shard(task.info, task.shard, arrays, present)
     result.seconds["compress"] += time.perf_counter() - started
-    if before_writing is not None:
-        before_writing()
-    started = time.perf_counter()
-    # The record goes first: from here to its rewriting the shard does not count.
-    record_path(task.cache, task.shard).unlink(missing_ok=True)
-    for name in shard_files(task.info, task.shard):
-        if name not in files:
-            (task.cache / name).unlink(missing_ok=True)
-    hashes = {name: write_file(task.cache / name, data) for name, data in files.items()}
-    source_hashes += [hash_sources(task.dataset, task.root, scan) for scan in task.context]
-    input_fingerprint = shard_fingerprint(task.info, task.sources(), source_hashes)
-    write_record(
-        task.cache,
-        ShardRecord(task.shard, task.shard * SHARD_ROWS, tuple(samples), input_fingerprint, hashes),
+    return samples, source_hashes, files
+
+
+def with_outcome(planned: Sample, made: Sample) -> Sample:
+    """A row's planned words, such as its label, with what became of its scan when it was rendered."""
+    return dataclasses.replace(
+        planned,
+        source_hash=made.source_hash,
+        valid=made.valid,
+        reason=made.reason,
+        modalities=made.modalities,
+        alignment=made.alignment,
     )
-    write_stats(task, input_fingerprint, stats)
-    result.seconds["write"] += time.perf_counter() - started
-    return result
 
 
 def empty_arrays(info: CacheInfo, num_rows: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

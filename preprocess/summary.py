@@ -7,6 +7,7 @@ from pathlib import Path
 
 from preprocess.prompts import count_names
 from shared.cache import FAILURES_CSV, Cache
+from shared.paths import list_files
 from shared.text import read_text_embeddings
 
 
@@ -74,7 +75,7 @@ def _prompt_lines(cache: Cache) -> list[str]:
 
 
 def _size(folder: Path) -> str:
-    size: float = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size: float = sum(list_files(folder).values())
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

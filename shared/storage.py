@@ -49,10 +49,15 @@ def write_file(path: Path, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def hash_bytes(data: bytes) -> str:
+    """sha256, as records and tables name it."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def hash_file(path: Path) -> str:
     """sha256 of a file's bytes, read in pieces."""
     if is_remote(path):
-        return hashlib.sha256(read_bytes(path)).hexdigest()
+        return hash_bytes(read_bytes(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
