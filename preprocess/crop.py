@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from preprocess.mesh import Mesh
+from preprocess.mesh_kernels import find_inside, find_pieces, renumber, triangle_areas
 from preprocess.readers.polygons import weld
 from shared.errors import ScanError
 
@@ -23,16 +22,15 @@ def crop_mesh(mesh: Mesh, radius_mm: float) -> Mesh:
     Raises:
         ScanError: nothing lies within the sphere.
     """
-    inside = np.einsum("nc,nc->n", mesh.vertices_mm, mesh.vertices_mm, dtype=np.float64) <= radius_mm**2
-    kept = np.flatnonzero(inside[mesh.triangles].all(axis=1))
+    kept = find_inside(mesh.vertices_mm, mesh.triangles, radius_mm)
     if not len(kept):
         raise ScanError(f"no surface within {radius_mm:g} mm of the tip of the nose; is it a face?")
     kept = kept[_is_substantial(mesh.vertices_mm, mesh.triangles[kept])]
-    used, triangles = np.unique(mesh.triangles[kept], return_inverse=True)
+    used, triangles = renumber(mesh.triangles[kept], len(mesh.vertices_mm))
     return replace(
         mesh,
         vertices_mm=mesh.vertices_mm[used],
-        triangles=triangles.reshape(-1, 3).astype(np.int32),
+        triangles=triangles,
         uv=None if mesh.uv is None else mesh.uv[kept],
         colors=None if mesh.colors is None else mesh.colors[used],
     )
@@ -40,16 +38,19 @@ def crop_mesh(mesh: Mesh, radius_mm: float) -> Mesh:
 
 def _is_substantial(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """bool (M,): False for triangles of pieces that are connected with nothing and small."""
-    used, local = np.unique(triangles, return_inverse=True)
-    kept, place = weld(vertices[used])  # files may part what belongs together
-    local = place[local.reshape(-1, 3)]
-    rows = np.concatenate([local[:, 0], local[:, 1]])
-    columns = np.concatenate([local[:, 1], local[:, 2]])
-    graph = coo_matrix((np.ones(len(rows), bool), (rows, columns)), (len(kept), len(kept)))
-    piece = connected_components(graph, directed=False)[1][local[:, 0]]
-    corners = vertices[triangles].astype(np.float64)
-    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    by_piece = np.bincount(piece, areas)
-    substantial: np.ndarray = (by_piece >= _SHARD_SHARE * by_piece.sum())[piece]
+    areas = triangle_areas(vertices, triangles)
+    least = _SHARD_SHARE * areas.sum()
+
+    def by_piece(corners: np.ndarray, num_vertices: int) -> np.ndarray:
+        """The area of each triangle's piece."""
+        piece = find_pieces(corners, num_vertices)
+        area: np.ndarray = np.bincount(piece, areas)[piece]
+        return area
+
+    substantial: np.ndarray = by_piece(triangles, len(vertices)) >= least
+    if substantial.all():
+        return substantial
+    kept, place = weld(vertices)  # files may part what belongs together
+    substantial = by_piece(place[triangles], len(kept)) >= least
     # A surface that is nothing but shards is kept whole: its triangles do not share vertices.
     return substantial if areas[substantial].sum() > 0.8 * areas.sum() else np.ones(len(triangles), bool)

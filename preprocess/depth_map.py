@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from preprocess.rasterise import rasterise
+
 
 @dataclass(frozen=True)
 class DepthMap:
@@ -27,19 +29,13 @@ class DepthMap:
 
 
 class Surface:
-    """A mesh prepared for casting depth maps of it, seen from any direction. Vertices f32 (N, 3), triangles i32 (M, 3)."""
+    """A mesh prepared for depth maps of it, seen from any direction. Vertices f32 (N, 3), triangles i32 (M, 3)."""
 
     def __init__(self, vertices_mm: np.ndarray, triangles: np.ndarray) -> None:
-        import open3d
-
-        self._open3d = open3d
-        self._scene = open3d.t.geometry.RaycastingScene(nthreads=1)
-        self._scene.add_triangles(
-            open3d.core.Tensor.from_numpy(np.ascontiguousarray(vertices_mm, np.float32)),
-            open3d.core.Tensor.from_numpy(np.ascontiguousarray(triangles, np.uint32)),
-        )
-        # Where rays must begin to be in front of the surface. Shards far off do not count: float32 rays lose their precision.
-        low, high = np.percentile(vertices_mm[triangles[::4, 0]].astype(np.float64), [1, 99], axis=0)
+        self._vertices = vertices_mm.astype(np.float64)
+        self._triangles = triangles
+        # Shards of noise far off, in front of everything, must not hide the surface.
+        low, high = np.percentile(self._vertices[triangles[::4, 0]], [1, 99], axis=0)
         self._center = (low + high) / 2
         self._reach = float(np.linalg.norm(high - low)) + 50.0
 
@@ -51,17 +47,19 @@ class Surface:
         Args:
             pose: (4, 4) rigid, mesh → frame. x_mm, y_mm: the range of the map in that frame.
         """
-        xs = np.arange(x_mm[0], x_mm[1] + step_mm / 2, step_mm)
-        ys = np.arange(y_mm[0], y_mm[1] + step_mm / 2, step_mm)
-        rotation, shift = pose[:3, :3], pose[:3, 3]
-        start_z = float((rotation @ self._center + shift)[2]) + self._reach  # in front of everything
-        origins = np.stack([*np.meshgrid(xs, ys), np.full((len(ys), len(xs)), start_z)], axis=-1)
-        rays = np.empty((*origins.shape[:2], 6), np.float32)
-        rays[..., :3] = (origins - shift) @ rotation
-        rays[..., 3:] = -rotation[2]
-        hit = self._scene.cast_rays(self._open3d.core.Tensor.from_numpy(rays), nthreads=1)["t_hit"].numpy()
-        z = np.where(np.isfinite(hit), start_z - hit.astype(np.float64), np.nan)
-        return DepthMap(z, float(xs[0]), float(ys[0]), step_mm)
+        columns, rows = (int((high - low) / step_mm + 1.5) for low, high in (x_mm, y_mm))
+        placed = self._vertices @ pose[:3, :3].T + pose[:3, 3]
+        farthest = float(pose[2, :3] @ self._center + pose[2, 3]) + self._reach
+        placed[placed[:, 2] > farthest, 2] = np.nan
+        visible = rasterise(
+            *(placed, self._triangles),
+            left=x_mm[0] - step_mm / 2,
+            top=y_mm[0] + (rows - 0.5) * step_mm,
+            step=step_mm,
+            shape=(rows, columns),
+        )
+        z = np.where(visible.triangle >= 0, visible.z.astype(np.float64), np.nan)[::-1]  # y grows with the row here
+        return DepthMap(z, x_mm[0], y_mm[0], step_mm)
 
 
 def _bilinear(values: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:

@@ -1,89 +1,187 @@
-"""Reads a mesh's colour at points of its surface, filtered to the footprint of the ray that asks."""
+"""Reads a mesh's colour where the viewer sees it, filtered to the footprint of what one sample stands for. Compiled.
+
+A face scan has about five texels to a pixel at 224 px: read at one point they alias. Hence a pyramid of half-sized textures
+(Williams 1983, "Pyramidal parametrics"), of which each triangle in each view reads one level, the last that is still as fine as
+its samples. With several samples a pixel, blending two levels would only blur (tests/benchmarks/RESULTS.md).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from preprocess.compiled import compile_kernel
 from preprocess.mesh import Mesh
-from shared.schema import FIELD_OF_VIEW_MM
+from preprocess.raster_kernels import STEP_UNITS, draw_vertex_colors
+from preprocess.rasterise import Visible
+
+_UNKNOWN = -1
+# Red and blue of a packed texel, far enough apart for 16 bits of weight and 8 of sum over samples.
+_RED_BLUE = np.uint32(0x00FF00FF)
+_GREEN = np.uint32(0x0000FF00)
 
 
-class TextureSampler:
-    """Trilinear lookups in a pyramid of half-sized textures (Williams 1983, "Pyramidal parametrics").
+class Pyramid:
+    """A texture u8 (h, w, 3) and its half-sized means down to 1 × 1, each rounded to 8 bits.
 
-    A face scan has about five texels to a pixel at 224 px: read at one point they alias. The pyramid level is chosen for
-    each triangle and view from the texels that one ray stands for. Meshes with vertex colours interpolate those.
+    texels u32, red + 256 green + 65536 blue, all levels row by row, the full size first; starts, heights, widths i64, one a
+    level.
     """
 
-    def __init__(self, mesh: Mesh) -> None:
-        self._mesh = mesh
-        self._levels = [] if mesh.texture is None else build_pyramid(mesh.texture)
+    def __init__(self, texture: np.ndarray) -> None:
+        sizes = [texture.shape[:2]]
+        while max(sizes[-1]) > 1:
+            sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+        self.heights, self.widths = (np.array(side, np.int64) for side in zip(*sizes, strict=True))
+        counts = self.heights * self.widths
+        self.starts = np.cumsum(counts) - counts
+        self.texels = np.empty(int(counts.sum()), np.uint32)
+        _pack(np.ascontiguousarray(texture), self._packed(0))
+        for k in range(len(sizes) - 1):
+            _halve(self._packed(k), self._packed(k + 1))
 
-    def footprints(self, mesh: Mesh, view_vertices: np.ndarray, size_px: int) -> np.ndarray:
-        """Texels that one pixel's side spans on each triangle, f32 (M,): the longer axis of the projected footprint."""
-        assert mesh.uv is not None and mesh.texture is not None
-        height, width = mesh.texture.shape[:2]
-        corners = view_vertices[mesh.triangles, :2] * (size_px / FIELD_OF_VIEW_MM)  # px
-        texels = mesh.uv * np.array([width, height], np.float32)
-        a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-        s, t = texels[:, 1] - texels[:, 0], texels[:, 2] - texels[:, 0]
-        det = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-        det = np.where(np.abs(det) < 1e-9, 1e-9, det)
-        # The affine map of the triangle: texel = J · pixel, J = [s t] · [a b]⁻¹
-        j_x = (s * b[:, 1:2] - t * a[:, 1:2]) / det[:, None]  # d texel / d pixel x
-        j_y = (t * a[:, 0:1] - s * b[:, 0:1]) / det[:, None]
-        # Largest singular value of the 2 × 2 matrix [j_x j_y]
-        sum_squares = (j_x**2).sum(1) + (j_y**2).sum(1)
-        area = j_x[:, 0] * j_y[:, 1] - j_x[:, 1] * j_y[:, 0]
-        largest = np.sqrt((sum_squares + np.sqrt(np.maximum(sum_squares**2 - 4 * area**2, 0))) / 2)
-        return largest.astype(np.float32)
+    def __len__(self) -> int:
+        return len(self.starts)
 
-    def sample(
-        self, triangle: np.ndarray, weights: np.ndarray, texels_per_px: np.ndarray | None, samples_per_px: int
-    ) -> np.ndarray:
-        """Colours f32 (K, 3) in 0…255 at points of the surface, given by triangle (K,) and corner weights (K, 3)."""
-        if not self._levels or texels_per_px is None:
-            assert self._mesh.colors is not None
-            corner_colors = self._mesh.colors[self._mesh.triangles[triangle]].astype(np.float32)
-            vertex_mean: np.ndarray = np.einsum("kcd,kc->kd", corner_colors, weights)
-            return vertex_mean
-        assert self._mesh.uv is not None
-        uv = np.einsum("kcd,kc->kd", self._mesh.uv[triangle], weights)
-        uv = np.where((uv < 0) | (uv > 1), uv - np.floor(uv), uv)  # textures repeat, as VRML and OBJ say
-        level = np.log2(np.maximum(texels_per_px[triangle] / samples_per_px, 1.0))
-        level = np.minimum(level, len(self._levels) - 1)
-        floor = np.minimum(level.astype(np.int64), len(self._levels) - 2) if len(self._levels) > 1 else level * 0
-        blend = (level - floor).astype(np.float32)[:, None]
-        colors = np.empty((len(uv), 3), np.float32)
-        for k in np.unique(floor).astype(int):
-            here = np.flatnonzero(floor == k)
-            fine = _bilinear(self._levels[k], uv[here])
-            coarse = _bilinear(self._levels[min(k + 1, len(self._levels) - 1)], uv[here])
-            colors[here] = fine + (coarse - fine) * blend[here]
-        return colors
+    def _packed(self, k: int) -> np.ndarray:
+        height, width = int(self.heights[k]), int(self.widths[k])
+        return self.texels[self.starts[k] : self.starts[k] + height * width].reshape(height, width)
+
+    def level(self, k: int) -> np.ndarray:
+        """u8 (h, w, 3)."""
+        packed = self._packed(k)
+        return np.stack([packed & 255, packed >> 8 & 255, packed >> 16], axis=-1).astype(np.uint8)
 
 
-def build_pyramid(texture: np.ndarray) -> list[np.ndarray]:
-    """Half-sized means of a texture u8 (h, w, 3), down to 1 × 1: f32 (h, w, 3) each, the full size first."""
-    levels = [texture.astype(np.float32)]
-    while max(levels[-1].shape[:2]) > 1:
-        fine = levels[-1]
-        fine = np.pad(fine, ((0, fine.shape[0] % 2), (0, fine.shape[1] % 2), (0, 0)), mode="edge")
-        rows = fine[0::2] + fine[1::2]
-        levels.append((rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.25))
-    return levels
+def draw_texture(
+    mesh: Mesh, pyramid: Pyramid | None, visible: Visible, samples_per_px: int, covered: np.ndarray
+) -> np.ndarray:
+    """The mean colour of each pixel's samples, u8 (H, W, 3); 0 where the pixel is not covered.
+
+    Args:
+        pyramid: of the mesh's texture; None: vertex colours are interpolated.
+        visible: of samples_per_px² samples a pixel, at most 15²; those that meet no surface do not count.
+        covered: bool (H, W), the pixels to draw: those whose centre meets the surface.
+    """
+    image = np.zeros((*covered.shape, 3), np.uint8)
+    seen = (visible.triangle, visible.column, visible.row, mesh.triangles)
+    if pyramid is None:
+        assert mesh.colors is not None
+        draw_vertex_colors(*seen, mesh.colors, samples_per_px, covered, image)
+        return image
+    assert mesh.uv is not None
+    levels = np.full(len(mesh.triangles), _UNKNOWN, np.int8)
+    maps = np.empty((len(mesh.triangles), 6))
+    picture = (pyramid.texels, pyramid.starts, pyramid.heights, pyramid.widths)
+    _draw_texture(*seen, mesh.uv, *picture, levels, maps, samples_per_px, covered, image)
+    return image
 
 
-def _bilinear(image: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """Colours f32 (K, 3) between the four nearest texel centres; v is up, the border repeats its last texel."""
-    height, width = image.shape[:2]
-    x = np.clip(uv[:, 0] * width - 0.5, 0, width - 1)
-    y = np.clip((1 - uv[:, 1]) * height - 0.5, 0, height - 1)
-    x0, y0 = x.astype(np.int64), y.astype(np.int64)
-    x1, y1 = np.minimum(x0 + 1, width - 1), np.minimum(y0 + 1, height - 1)
-    fx, fy = (x - x0).astype(np.float32)[:, None], (y - y0).astype(np.float32)[:, None]
-    flat = image.reshape(-1, 3)
-    top = flat[y0 * width + x0] * (1 - fx) + flat[y0 * width + x1] * fx
-    bottom = flat[y1 * width + x0] * (1 - fx) + flat[y1 * width + x1] * fx
-    mean: np.ndarray = top * (1 - fy) + bottom * fy
-    return mean
+@compile_kernel
+def _pack(texture: np.ndarray, packed: np.ndarray) -> None:
+    for i in range(packed.shape[0]):
+        for j in range(packed.shape[1]):
+            packed[i, j] = (
+                np.uint32(texture[i, j, 0]) | np.uint32(texture[i, j, 1]) << 8 | np.uint32(texture[i, j, 2]) << 16
+            )
+
+
+@compile_kernel
+def _halve(fine: np.ndarray, coarse: np.ndarray) -> None:
+    """Means of two by two texels, rounded; the last row or column counts twice where there is an odd number."""
+    last_row, last_column = fine.shape[0] - 1, fine.shape[1] - 1
+    for i in range(coarse.shape[0]):
+        top, bottom = 2 * i, min(2 * i + 1, last_row)
+        for j in range(coarse.shape[1]):
+            left, right = 2 * j, min(2 * j + 1, last_column)
+            a, b, c, d = fine[top, left], fine[top, right], fine[bottom, left], fine[bottom, right]
+            red_blue = (a & _RED_BLUE) + (b & _RED_BLUE) + (c & _RED_BLUE) + (d & _RED_BLUE) + np.uint32(0x00020002)
+            green = (a & _GREEN) + (b & _GREEN) + (c & _GREEN) + (d & _GREEN) + np.uint32(0x00000200)
+            coarse[i, j] = (red_blue >> np.uint32(2) & _RED_BLUE) | (green >> np.uint32(2) & _GREEN)
+
+
+@compile_kernel
+def _draw_texture(
+    triangle: np.ndarray,
+    column: np.ndarray,
+    row: np.ndarray,
+    triangles: np.ndarray,
+    uv: np.ndarray,
+    texels: np.ndarray,
+    starts: np.ndarray,
+    heights: np.ndarray,
+    widths: np.ndarray,
+    levels: np.ndarray,
+    maps: np.ndarray,
+    samples: int,
+    covered: np.ndarray,
+    image: np.ndarray,
+) -> None:
+    for r in range(covered.shape[0]):
+        for c in range(covered.shape[1]):
+            if not covered[r, c]:
+                continue
+            red_blue = green = np.uint64(0)
+            count = 0
+            for i in range(r * samples, (r + 1) * samples):
+                for j in range(c * samples, (c + 1) * samples):
+                    t = triangle[i, j]
+                    if t < 0:
+                        continue
+                    if levels[t] == _UNKNOWN:
+                        _map_triangle(column, row, triangles[t], uv[t], heights[0], widths[0], maps[t])
+                        spanned = _texels_per_step(maps[t], heights[0], widths[0])
+                        levels[t] = min(int(np.log2(max(spanned, 1.0))), len(starts) - 1)
+                    u = maps[t, 0] + maps[t, 1] * j + maps[t, 2] * i
+                    v = maps[t, 3] + maps[t, 4] * j + maps[t, 5] * i
+                    # Textures repeat, as VRML and OBJ say; but a rounding error must not lead to the other edge.
+                    if u < -1e-6 or u > 1 + 1e-6:
+                        u -= np.floor(u)
+                    if v < -1e-6 or v > 1 + 1e-6:
+                        v -= np.floor(v)
+                    k = levels[t]
+                    height, width = heights[k], widths[k]
+                    # Between the four nearest texel centres, in 1/256; v is up, the border repeats its last texel.
+                    x = np.int64(256 * min(max(u * width - 0.5, 0.0), width - 1.0) + 0.5)
+                    y = np.int64(256 * min(max((1 - v) * height - 0.5, 0.0), height - 1.0) + 0.5)
+                    x0, y0, fx, fy = x >> 8, y >> 8, np.uint64(x & 255), np.uint64(y & 255)
+                    right = 1 if x0 + 1 < width else 0
+                    down = width if y0 + 1 < height else 0
+                    place = starts[k] + y0 * width + x0
+                    gx, gy = np.uint64(256) - fx, np.uint64(256) - fy
+                    for offset, weight in ((0, gx * gy), (right, fx * gy), (down, gx * fy), (right + down, fx * fy)):
+                        texel = np.uint64(texels[np.uintp(place + offset)])
+                        red_blue += ((texel & np.uint64(255)) | (texel & np.uint64(0xFF0000)) << np.uint64(16)) * weight
+                        green += (texel >> np.uint64(8) & np.uint64(255)) * weight
+                    count += 1
+            scale = 1.0 / (65536.0 * count)
+            image[r, c, 0] = np.uint8(np.rint((red_blue & np.uint64(0xFFFFFFFF)) * scale))
+            image[r, c, 1] = np.uint8(np.rint(green * scale))
+            image[r, c, 2] = np.uint8(np.rint((red_blue >> np.uint64(32)) * scale))
+
+
+@compile_kernel
+def _map_triangle(
+    column: np.ndarray, row: np.ndarray, corners: np.ndarray, uv: np.ndarray, height: int, width: int, out: np.ndarray
+) -> None:
+    """The affine map from a triangle's grid points to its texture: u = out[0] + out[1] j + out[2] i, v likewise from out[3]."""
+    a, b, c = corners[0], corners[1], corners[2]
+    ax, ay = (column[b] - column[a]) / STEP_UNITS, (row[b] - row[a]) / STEP_UNITS
+    bx, by = (column[c] - column[a]) / STEP_UNITS, (row[c] - row[a]) / STEP_UNITS
+    det = ax * by - ay * bx  # not 0: the triangle was seen
+    x0, y0 = column[a] / STEP_UNITS - 0.5, row[a] / STEP_UNITS - 0.5
+    for k in range(2):
+        origin = np.float64(uv[0, k])
+        s, t = uv[1, k] - origin, uv[2, k] - origin
+        per_column, per_row = (s * by - t * ay) / det, (t * ax - s * bx) / det
+        out[3 * k] = origin - per_column * x0 - per_row * y0
+        out[3 * k + 1], out[3 * k + 2] = per_column, per_row
+
+
+@compile_kernel
+def _texels_per_step(triangle_map: np.ndarray, height: int, width: int) -> float:
+    """Texels that one step of the grid spans along its footprint's longer axis: the largest singular value of the map."""
+    xx, xy = triangle_map[1] * width, triangle_map[2] * width
+    yx, yy = triangle_map[4] * height, triangle_map[5] * height
+    squares = xx * xx + xy * xy + yx * yx + yy * yy
+    area = xx * yy - xy * yx
+    return float(np.sqrt((squares + np.sqrt(max(squares * squares - 4 * area * area, 0.0))) / 2))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from preprocess.mesh_kernels import weld_equal
+
 
 def fan_triangulation(polygon_sizes: np.ndarray) -> np.ndarray:
     """Cuts convex polygons into triangles that share each polygon's first corner.
@@ -35,16 +37,5 @@ def weld(vertices: np.ndarray, colors: np.ndarray | None = None) -> tuple[np.nda
     parts = [np.ascontiguousarray(vertices + np.float32(0), np.float32).view(np.uint32)]  # + 0: -0.0 equals 0.0
     if colors is not None:
         parts.append(colors.astype(np.uint32))
-    keys = np.concatenate(parts, axis=1)
-    order = np.lexsort(keys.T)
-    ordered = keys[order]
-    new = np.ones(len(keys), bool)
-    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    group = np.cumsum(new) - 1
-    first = np.minimum.reduceat(order, np.flatnonzero(new)) if len(keys) else order
-    by_appearance = np.argsort(first)
-    rank = np.empty_like(by_appearance)
-    rank[by_appearance] = np.arange(len(first))
-    place = np.empty(len(keys), np.int64)
-    place[order] = rank[group]
-    return first[by_appearance], place
+    kept, place = weld_equal(np.ascontiguousarray(np.concatenate(parts, axis=1)))
+    return kept, place

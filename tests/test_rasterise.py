@@ -1,0 +1,124 @@
+"""The rasteriser against Open3D's ray casting, and its own rules: no cracks, no triangle lost, odd meshes harmless."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ray_casting import cast_view
+from scipy import ndimage
+
+from preprocess.cameras import build_cameras, parse_views
+from preprocess.mesh import Mesh
+from preprocess.rasterise import NOTHING, rasterise
+from preprocess.render import render_views
+from preprocess.synth.action_units import draw_activation
+from preprocess.synth.head import Person
+from preprocess.synth.population import draw_person
+from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
+
+CAMERAS = build_cameras(parse_views("0,20,-20,45,0:20"))
+
+
+def make_face() -> Mesh:
+    """A synthetic smile whose texture is fine enough to need filtering, yet not so fine that one sample cannot read it."""
+    identity, rng = draw_person(3, 0, female=True)
+    return Person(identity).scan(draw_activation("happiness", 0.9, rng), 0.05, 1)
+
+
+@pytest.mark.parametrize(("size", "samples"), [(160, 3), (448, 1)])  # about one texel a sample
+def test_agrees_with_ray_casting(size: int, samples: int) -> None:
+    mesh = make_face()
+    views = render_views(mesh, CAMERAS, size_px=size, supersampling=samples)
+    assert views.texture is not None
+    for k, rotation in enumerate(CAMERAS.world_to_view):
+        truth = cast_view(mesh, rotation, size, samples)
+        hit = views.depth[k] > 0
+        other = hit != truth.hit
+        assert other.mean() <= 0.001
+        silhouette = ndimage.binary_dilation(truth.hit) & ~ndimage.binary_erosion(truth.hit)
+        assert not (other & ~silhouette).any()
+        both = hit & truth.hit
+        depth = (views.depth[k].astype(float) - DEPTH_ZERO) * DEPTH_STEP_MM
+        off = np.abs(depth - truth.z_mm)[both]
+        # Where one surface hides another, a ray along the edge may meet either.
+        assert (off > 0.05).mean() <= 0.001
+        # Shading normals lean from the triangle's own by less than its neighbours do.
+        normal = (views.normal[k].astype(float) - 128) / 127
+        assert np.median(np.abs(normal - truth.normal)[both]) < 0.05
+        assert truth.texture is not None
+        error = (views.texture[k].astype(float) - truth.texture)[both]
+        assert 10 * np.log10(255**2 / (error**2).mean()) >= 40
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.3, 40.0), st.integers(3, 60))
+def test_a_triangulated_sheet_has_no_cracks(seed: int, spacing: float, side: int) -> None:
+    """Every point inside the outline of a jittered sheet is covered, however thin its triangles are."""
+    rng = np.random.default_rng(seed)
+    x, y = np.meshgrid(np.arange(side, dtype=float), np.arange(side, dtype=float))
+    points = np.stack([x, y, rng.normal(size=x.shape)], -1)
+    points[1:-1, 1:-1, :2] += rng.uniform(-0.45, 0.45, (side - 2, side - 2, 2))
+    points = points.reshape(-1, 3) * [spacing, spacing, 1]
+    index = np.arange(side * side).reshape(side, side)
+    a, b, c, d = index[:-1, :-1].ravel(), index[:-1, 1:].ravel(), index[1:, :-1].ravel(), index[1:, 1:].ravel()
+    triangles = np.concatenate([np.stack([a, b, d], 1), np.stack([a, d, c], 1)]).astype(np.int32)
+    triangles = rng.permutation(triangles)[:, rng.permutation(3)]
+    extent = (side - 1) * spacing
+    shape = (97, 101)
+    left, top, step = 0.2 * extent, 0.8 * extent, 0.6 * extent / 101
+    # A jittered quadrilateral may fold over its own diagonal, but its outline stays convex enough to hold no hole.
+    visible = rasterise(points, triangles, left=left, top=top, step=step, shape=shape)
+    covered = visible.triangle != NOTHING
+    assert covered.all()
+    assert np.isfinite(visible.z).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_brute_force_finds_the_same_nearest_triangle(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vertices = rng.uniform(-12, 12, (24, 3))
+    vertices[:, 2] = rng.permutation(24)
+    triangles = rng.integers(0, 24, (12, 3)).astype(np.int32)
+    visible = rasterise(vertices, triangles, left=-8, top=8, step=1.0, shape=(16, 16))
+    for row in range(16):
+        for column in range(16):
+            point = np.array([-7.5 + column, 7.5 - row])
+            found = [
+                (z, t) for t, corners in enumerate(vertices[triangles]) if (z := _height(corners, point)) is not None
+            ]
+            if any(abs(margin) < 1e-3 for margin in _margins(vertices[triangles], point)):
+                continue  # too near an edge to say which side
+            if not found:
+                assert visible.triangle[row, column] == NOTHING
+                continue
+            best = max(z for z, _ in found)
+            assert visible.z[row, column] == pytest.approx(best, abs=0.02)
+
+
+def _margins(corners: np.ndarray, point: np.ndarray) -> list[float]:
+    """Distances of a point from the lines of all edges."""
+    start = corners[..., :2].reshape(-1, 2)
+    end = np.roll(corners[..., :2], -1, axis=1).reshape(-1, 2)
+    along = end - start
+    length = np.linalg.norm(along, axis=1)
+    cross = along[:, 0] * (point[1] - start[:, 1]) - along[:, 1] * (point[0] - start[:, 0])
+    margins: list[float] = (cross[length > 0] / length[length > 0]).tolist()
+    return margins
+
+
+def _height(corners: np.ndarray, point: np.ndarray) -> float | None:
+    system = np.vstack([corners[:, :2].T, np.ones(3)])
+    if abs(np.linalg.det(system)) < 1e-9:
+        return None
+    weights = np.linalg.solve(system, [*point, 1])
+    return float(weights @ corners[:, 2]) if (weights >= 0).all() else None
+
+
+def test_what_is_not_finite_or_far_beyond_everything_is_not_drawn() -> None:
+    vertices = np.array([[-4, -4, 0], [4, -4, 0], [0, 4, 0], [np.nan, 0, 5], [3e30, 0, 5], [-4, 4, np.inf]], float)
+    triangles = np.array([[0, 1, 3], [0, 1, 4], [0, 1, 5], [0, 0, 0], [0, 1, 2]], np.int32)
+    visible = rasterise(vertices, triangles, left=-5, top=5, step=1.0, shape=(10, 10))
+    assert set(np.unique(visible.triangle)) == {NOTHING, 4}
