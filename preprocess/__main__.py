@@ -173,7 +173,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from preprocess.verify import verify_cache
     from shared.cache import read_info
 
-    problems = verify_cache(arguments.cache)
+    problems = verify_cache(arguments.cache, quick=arguments.quick)
     for problem in problems:
         print(problem)
     info = read_info(arguments.cache)
@@ -181,23 +181,26 @@ def _verify(arguments: argparse.Namespace) -> int:
         repair = (
             f"`python -m preprocess dynamic CACHE --out {arguments.cache}` pools damaged shards again"
             if info.settings.dynamic
-            else "`build … --repair` with the same settings renders damaged shards"
+            else "`build … --repair` with the same settings renders the damaged samples again"
         )
         print(f"{arguments.cache}: {len(problems)} problems; {repair}")
         return 1
-    print(f"{arguments.cache}: {info.num_samples} rows in {info.num_shards} shards, every byte as it was written")
+    checked = (
+        "all there; verify without --quick reads every byte" if arguments.quick else "every byte as it was written"
+    )
+    print(f"{arguments.cache}: {info.num_samples} rows in {info.num_shards} shards, {checked}")
     return 0
 
 
 def _dynamic(arguments: argparse.Namespace) -> int:
     from preprocess.dynamic import build_dynamic_cache
-    from shared.cache import FAILURES_CSV
+    from shared.cache import FAILURES_CSV, find_text_files
 
     report = build_dynamic_cache(arguments.cache, arguments.out)
     out, info = arguments.out, report.info
     if not report.num_pooled:
         print("nothing to do: every shard is finished and its sequences are unchanged")
-    prompts = "" if any((out / "text").glob("*.h5")) else f"python -m preprocess prompts --cache {out}; "
+    prompts = "" if find_text_files(out) else f"python -m preprocess prompts --cache {out}; "
     look = f"look at {out / FAILURES_CSV}; " if report.failures else ""
     print(f"next: {look}{prompts}python -m train fit --cache {out} --out runs/dynamic")
     print(

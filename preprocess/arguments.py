@@ -6,6 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
+from shared.paths import open_path
 from shared.schema import MODALITIES, STORES, RenderSettings
 
 SYNTHETIC = ("bu3dfe", "bosphorus", "bu4dfe", "bp4d", "4dme")
@@ -62,7 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--root", type=Path, required=True, metavar="DIR", help="the data set as it was delivered")
     build.add_argument(
-        "--cache", type=Path, required=True, metavar="DIR", help="the cache to write, e.g. data_cache/bu3dfe"
+        "--cache",
+        type=open_path,
+        required=True,
+        metavar="DIR",
+        help="the cache to write, e.g. data_cache/bu3dfe, or s3://bucket/prefix (credentials from the environment)",
     )
     build.add_argument(
         "--views",
@@ -114,7 +119,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--pretrained none takes random weights: good for a first try without a network, not for results.",
     )
     target = prompts.add_mutually_exclusive_group(required=True)
-    target.add_argument("--cache", type=Path, metavar="DIR", help="a cache: its classes, written into its folder text/")
+    target.add_argument(
+        "--cache", type=open_path, metavar="DIR", help="a cache: its classes, written into its folder text/"
+    )
     target.add_argument("--out", type=Path, metavar="FILE.h5", help="a file: all classes of the prompts file")
     prompts.add_argument(
         "--model",
@@ -137,7 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
         "look at a cache: a summary, contact sheets",
         "Without options, or with --summary: what the cache holds, as text. With --sheet: a picture.",
     )
-    inspect.add_argument("cache", type=Path, metavar="CACHE")
+    inspect.add_argument("cache", type=open_path, metavar="CACHE")
     inspect.add_argument("--summary", action="store_true", help="print what the cache holds")
     inspect.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a contact sheet")
     inspect.add_argument("--subject", metavar="S", help="with --sheet: one subject, all classes and intensities")
@@ -149,7 +156,12 @@ def build_parser() -> argparse.ArgumentParser:
         "check every byte of a cache against its records",
         "Names what is missing or damaged, down to the sample. Exit code 0: all well; 1: problems, listed.",
     )
-    verify.add_argument("cache", type=Path, metavar="CACHE")
+    verify.add_argument("cache", type=open_path, metavar="CACHE")
+    verify.add_argument(
+        "--quick",
+        action="store_true",
+        help="existence, sizes, tables, records and the index of every shard, but not every byte of the images",
+    )
 
     dynamic = _command(
         commands,
@@ -160,8 +172,8 @@ def build_parser() -> argparse.ArgumentParser:
         "Texture and normals: 128 + 2 d, d in steps of the 8-bit images; depth: the change, 0.02 mm a step; 0 = not shown.\n"
         "Run it again to go on after an interruption, to repair the new cache, or when the old one has changed.",
     )
-    dynamic.add_argument("cache", type=Path, metavar="CACHE", help="a finished cache of a 4D data set")
-    dynamic.add_argument("--out", type=Path, required=True, metavar="CACHE2", help="the cache to write")
+    dynamic.add_argument("cache", type=open_path, metavar="CACHE", help="a finished cache of a 4D data set")
+    dynamic.add_argument("--out", type=open_path, required=True, metavar="CACHE2", help="the cache to write")
     return parser
 
 

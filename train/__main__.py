@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import FacetError, run_command_line
+from shared.paths import open_path
 from train.config import Recipe, option_name
 
 DESCRIPTION = """Trains FACET-VLM on a cache of multiview face images and tests it on people it has never seen."""
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     protocols.add_argument("name", nargs="?", metavar="NAME", help="tell one in detail")
     protocols.add_argument(
-        "--cache", type=Path, metavar="DIR", help="with NAME: deal this cache's subjects into its folds"
+        "--cache", type=open_path, metavar="DIR", help="with NAME: deal this cache's subjects into its folds"
     )
     protocols.add_argument(
         "--export", type=Path, metavar="FILE.json", help="with --cache: write the folds, to share them"
@@ -100,12 +101,14 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = _command(commands, "evaluate", "test a finished run again, or on another cache", "")
     evaluate.add_argument("trained", type=Path, metavar="RUN")
-    evaluate.add_argument("--cache", type=Path, metavar="DIR", help="default: the cache it was trained on")
+    evaluate.add_argument("--cache", type=open_path, metavar="DIR", help="default: the cache it was trained on")
     evaluate.set_defaults(run=_evaluate)
 
     predict = _command(commands, "predict", "a probability per class for every scan of a cache, labelled or not", "")
     predict.add_argument("trained", type=Path, metavar="RUN")
-    predict.add_argument("--cache", type=Path, required=True, metavar="DIR", help="same view settings as in training")
+    predict.add_argument(
+        "--cache", type=open_path, required=True, metavar="DIR", help="same view settings as in training"
+    )
     predict.add_argument("--out", type=Path, metavar="FILE.csv", help="default: RUN/predictions-<cache>.csv")
     predict.set_defaults(run=_predict)
     for command in (fit, crossval, evaluate, predict):
@@ -127,9 +130,11 @@ def _command(commands: Any, name: str, summary: str, epilog: str) -> argparse.Ar
 def _add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) -> None:
     """The options of fit, and of crossval, whose --fold is none of the recipe's."""
     caches = parser.add_mutually_exclusive_group(required=True)
-    caches.add_argument("--cache", type=Path, metavar="DIR", help="a cache with prompt embeddings")
-    caches.add_argument("--train-cache", type=Path, metavar="DIR", help="across data sets: the cache that trains …")
-    parser.add_argument("--test-cache", type=Path, metavar="DIR", help="… and the cache that is tested, all of it")
+    caches.add_argument("--cache", type=open_path, metavar="DIR", help="a cache with prompt embeddings")
+    caches.add_argument(
+        "--train-cache", type=open_path, metavar="DIR", help="across data sets: the cache that trains …"
+    )
+    parser.add_argument("--test-cache", type=open_path, metavar="DIR", help="… and the cache that is tested, all of it")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="RUN", help="folder of the results; new, or to go on with"
     )

@@ -190,7 +190,7 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     config, model = load_run(run, where)
     recipe = config.recipe
     fold = read_split(run)
-    cache = open_cache(cache_path or Path(config.test_cache or config.cache))
+    cache = open_cache(cache_path or config.test_cache or config.cache)
     check_views(cache, config.render, recipe.modalities, whose=str(run))
     items = [item for item in gather_items(cache, recipe) if is_labelled(item, recipe.task, recipe.classes)]
     folder = run
