@@ -17,9 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preprocess.probe import find_deadly, without
+from preprocess.probe import DRAWING, READING, find_deadly, without
 from preprocess.shards import ShardResult, ShardTask, build_shard, hash_sources
-from shared.errors import FacetError
+from shared.cache import read_record, record_path
+from shared.errors import CacheError, FacetError
+from shared.paths import read_bytes, remove_file
 from shared.schema import canonical_json
 from shared.storage import write_file
 
@@ -86,15 +88,16 @@ def build_shard_safely(
     return ShardWork(result, sorted(quarantined), died, time.monotonic() - started, peak_memory_bytes())
 
 
-def forget_quarantine(cache: Path, shards: Iterable[int]) -> set[int]:
-    """Lets quarantined scans be tried again; returns the shards that have some."""
-    held = set()
+def forget_quarantine(cache: Path, shards: Iterable[int]) -> None:
+    """Lets quarantined scans be tried again: their shards count as unfinished."""
     for shard in shards:
-        note = _read_note(cache, shard)
-        if note.quarantined:
-            _write_note(cache, shard, _Note(note.begun, {}))
-            held.add(shard)
-    return held
+        try:
+            record = read_record(cache, shard)
+        except CacheError:
+            continue  # rendered again as it is
+        if record is not None and any(sample.reason in (READING, DRAWING) for sample in record.samples):
+            _write_note(cache, shard, _Note(1))  # and carefully
+            remove_file(record_path(cache, shard))
 
 
 def peak_memory_bytes() -> int:
@@ -108,7 +111,7 @@ def peak_memory_bytes() -> int:
 
 def _read_note(cache: Path, shard: int) -> _Note:
     try:
-        value = json.loads(note_path(cache, shard).read_bytes())
+        value = json.loads(read_bytes(note_path(cache, shard)))
         quarantined = {str(name): (str(digest), str(reason)) for name, (digest, reason) in value["quarantined"].items()}
         return _Note(int(value["begun"]), quarantined)
     except FileNotFoundError:
@@ -120,6 +123,6 @@ def _read_note(cache: Path, shard: int) -> _Note:
 def _write_note(cache: Path, shard: int, note: _Note) -> None:
     path = note_path(cache, shard)
     if note == _Note():
-        path.unlink(missing_ok=True)
+        remove_file(path)
     else:
         write_file(path, canonical_json(dataclasses.asdict(note)).encode())

@@ -31,6 +31,7 @@ from preprocess.workers import Work, Workers, run_shards
 from shared.cache import FAILURES_CSV, Failure, num_shards, record_path
 from shared.errors import FacetError
 from shared.labels import EXPRESSIONS
+from shared.paths import is_file
 from shared.schema import CacheInfo, RenderSettings
 
 VISIBLE_SECONDS = 90  # NFS believes for 60 s at most that a file is not there
@@ -100,10 +101,11 @@ def build_cache(
         plan = plan_rows(scans, cache)
         info = dataclasses.replace(info, num_samples=len(plan.samples), num_shards=num_shards(len(plan.samples)))
         tasks = [plan.task(dataset, root, cache, info, shard, strict) for shard in range(info.num_shards)]
-        retried = forget_quarantine(cache, range(info.num_shards)) if repair else set()
+        if repair:
+            forget_quarantine(cache, range(info.num_shards))
         unfinished = []
         for task, needed in tqdm(find_unfinished(tasks, repair=repair), "check", len(tasks), unit="shard", delay=2):
-            if needed or task.shard in retried:
+            if needed:
                 unfinished.append(task)
         open_for_writing(cache, info, plan.samples, unfinished=bool(unfinished))
         workers = workers or Workers(num_workers or len(os.sched_getaffinity(0)))
@@ -128,7 +130,7 @@ def _await_records(cache: Path, shards: Sequence[int]) -> None:
     """Network file systems show what another machine wrote some time later; a record that never comes is told by its reader."""
     deadline = time.monotonic() + VISIBLE_SECONDS
     for shard in shards:
-        while not record_path(cache, shard).is_file() and time.monotonic() < deadline:
+        while not is_file(record_path(cache, shard)) and time.monotonic() < deadline:
             time.sleep(0.5)
 
 

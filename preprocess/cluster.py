@@ -105,9 +105,7 @@ def stream_shards(client: distributed.Client, cache: Path, digest: str, shards: 
 
     def submit(shard: int, attempt: int) -> None:
         key = f"shard-{shard:05d}-{token}-{attempt}"
-        future = client.submit(
-            build_planned_shard, cache.absolute(), digest, shard, key=key, pure=False, priority=-shard
-        )
+        future = client.submit(build_planned_shard, cache, digest, shard, key=key, pure=False, priority=-shard)
         running[future] = (shard, attempt)
 
     try:

@@ -1,8 +1,9 @@
 """The plan of a build as a file in the cache's .build folder: a task names a shard by its number, its worker reads the rest.
 
-Layout: a line `facet plan 1 <sha256 of the index>`; the index, one line of JSON: `software` and `shards`, a list of
-[shard, offset, length, sha256]; then one compressed pickle of a ShardTask a shard, offsets counted from the index's end. A
-worker unpickles only bytes whose sha256 it was told by way of the scheduler, which could run any code in it anyway.
+Layout: a line `facet plan 1 <sha256 of the index>`; the index's length in 12 digits and a line feed; the index, JSON:
+`software` and `shards`, a list of [shard, offset, length, sha256]; then one compressed pickle of a ShardTask a shard, offsets
+counted from the index's end. A worker unpickles only bytes whose sha256 it was told by way of the scheduler, which could run
+any code in it anyway.
 """
 
 from __future__ import annotations
@@ -13,25 +14,20 @@ import pickle
 import socket
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from preprocess.cache_folder import software_versions
 from preprocess.shards import ShardTask
 from shared.errors import FacetError
+from shared.paths import read_range, remove_file
 from shared.storage import write_file
 
 PLAN = "plan"
 _MAGIC = "facet plan 1"
-
-
-@dataclass(frozen=True)
-class _Index:
-    start: int  # where the pickles begin in the file
-    software: dict[str, str]
-    shards: dict[int, tuple[int, int, str]]
+_DIGITS = 12
+_HEAD = len(_MAGIC) + 1 + 64 + 1 + _DIGITS + 1
 
 
 def plan_path(cache: Path) -> Path:
@@ -48,9 +44,9 @@ def write_plan(cache: Path, tasks: Iterable[ShardTask]) -> str:
         rows.append((task.shard, offset, len(piece), hashlib.sha256(piece).hexdigest()))
         pieces.append(piece)
         offset += len(piece)
-    index = json.dumps({"software": software_of_workers(), "shards": rows}).encode() + b"\n"
+    index = json.dumps({"software": software_of_workers(), "shards": rows}).encode()
     digest = hashlib.sha256(index).hexdigest()
-    write_file(plan_path(cache), b"".join([f"{_MAGIC} {digest}\n".encode(), index, *pieces]))
+    write_file(plan_path(cache), b"".join([_first_line(digest), f"{len(index):0{_DIGITS}}\n".encode(), index, *pieces]))
     return digest
 
 
@@ -62,20 +58,29 @@ def read_task(cache: Path, digest: str, shard: int) -> ShardTask:
             runs other software than the one that planned, whose bytes may differ.
     """
     path = plan_path(cache)
+    damaged = FacetError(f"{path}: damaged; run the same build again")
     try:
-        with path.open("rb") as file:
-            index = _read_index(file, path, digest)
-            offset, length, piece_digest = index.shards[shard]
-            file.seek(index.start + offset)
-            piece = file.read(length)
+        head = read_range(path, 0, _HEAD)
+        if head[: len(_first_line(digest))] != _first_line(digest):
+            raise FacetError(f"{path}: is of another build, which has taken this cache over")
+        length = head[len(_first_line(digest)) :]
+        if len(length) != _DIGITS + 1 or not length[:_DIGITS].isdigit():
+            raise damaged
+        start = _HEAD + int(length)
+        index = read_range(path, _HEAD, start)
+        if hashlib.sha256(index).hexdigest() != digest:
+            raise damaged
+        software, shards = _parse_index(index)
+        offset, length_, piece_digest = shards[shard]
+        piece = read_range(path, start + offset, start + offset + length_)
     except FileNotFoundError as error:
         raise FacetError(
             f"{path}: a worker on {socket.gethostname()} does not see it: --cache and --root must lie where every worker's "
             "machine finds them under the same path; or the build that planned it has ended"
         ) from error
     if hashlib.sha256(piece).hexdigest() != piece_digest:
-        raise FacetError(f"{path}: damaged at shard {shard}; run the same build again")
-    _check_software(index.software)
+        raise damaged
+    _check_software(software)
     task = pickle.loads(zlib.decompress(piece))
     assert isinstance(task, ShardTask) and task.shard == shard
     return task
@@ -87,10 +92,9 @@ def check_current(cache: Path, digest: str) -> None:
     Raises:
         FacetError: another build has taken over, or the plan's own has ended.
     """
-    expected = f"{_MAGIC} {digest}\n".encode()
+    expected = _first_line(digest)
     try:
-        with plan_path(cache).open("rb") as file:
-            current = file.read(len(expected)) == expected
+        current = read_range(plan_path(cache), 0, len(expected)) == expected
     except FileNotFoundError:
         current = False
     if not current:
@@ -98,23 +102,17 @@ def check_current(cache: Path, digest: str) -> None:
 
 
 def remove_plan(cache: Path) -> None:
-    plan_path(cache).unlink(missing_ok=True)
+    remove_file(plan_path(cache))
 
 
-def _read_index(file: BinaryIO, path: Path, digest: str) -> _Index:
-    if file.readline(200) != f"{_MAGIC} {digest}\n".encode():
-        raise FacetError(f"{path}: is of another build, which has taken this cache over")
-    line = file.readline()
-    if hashlib.sha256(line).hexdigest() != digest:
-        raise FacetError(f"{path}: damaged; run the same build again")
-    return _parse_index(line, file.tell())
+def _first_line(digest: str) -> bytes:
+    return f"{_MAGIC} {digest}\n".encode()
 
 
 @lru_cache(maxsize=1)
-def _parse_index(line: bytes, start: int) -> _Index:
-    value: dict[str, Any] = json.loads(line)
-    shards = {shard: (offset, length, digest) for shard, offset, length, digest in value["shards"]}
-    return _Index(start, value["software"], shards)
+def _parse_index(index: bytes) -> tuple[dict[str, str], dict[int, tuple[int, int, str]]]:
+    value: dict[str, Any] = json.loads(index)
+    return value["software"], {shard: (offset, length, digest) for shard, offset, length, digest in value["shards"]}
 
 
 @lru_cache(maxsize=1)

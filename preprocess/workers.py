@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from preprocess.attempts import ShardWork, build_shard_safely
 from preprocess.plan_file import remove_plan, write_plan
 from preprocess.shards import ShardTask
+from shared.paths import is_remote
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def _run(cache: Path, tasks: Sequence[ShardTask], workers: Workers) -> Iterator[
         return
     from preprocess.cluster import connect, stream_shards
 
-    digest = write_plan(cache, tasks)
+    cache = cache if is_remote(cache) else cache.absolute()  # workers of a cluster have other current folders
+    digest = write_plan(cache, (dataclasses.replace(task, root=task.root.absolute(), cache=cache) for task in tasks))
     try:
         with connect(workers, num_shards=len(tasks)) as client:
             yield from stream_shards(client, cache, digest, [task.shard for task in tasks])

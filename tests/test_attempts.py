@@ -1,0 +1,138 @@
+"""Scans that bring their worker down: found, left out, remembered, tried again when there is reason to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from crashing_reader import CRASHING, mark
+from scan_folders import cache_bytes, write_scan_folder
+
+from preprocess.attempts import note_path
+from preprocess.build import BuildReport, build_cache
+from preprocess.probe import READING, find_deadly
+from preprocess.scan import DatasetReader
+from preprocess.shards import ShardTask
+from preprocess.verify import verify_cache
+from shared.cache import open_cache
+from shared.schema import RenderSettings
+
+SMALL = RenderSettings(size_px=32)
+
+
+def build(root: Path, cache: Path, *, dataset: DatasetReader = CRASHING, **options: object) -> BuildReport:
+    return build_cache(dataset, root, cache, SMALL, **{"num_workers": 2, **options})  # type: ignore[arg-type]
+
+
+def invalid(cache: Path) -> dict[str, str]:
+    return {s.sample_id: s.reason for s in open_cache(cache).samples if not s.valid}
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    write_scan_folder(tmp_path / "scans", 8)
+    return tmp_path / "scans"
+
+
+def test_a_scan_that_aborts_its_worker_is_left_out_and_the_run_goes_on(scans: Path, tmp_path: Path) -> None:
+    build(scans, tmp_path / "whole", num_workers=1)
+    mended = tmp_path / "mended"
+    mark(scans / "scan002.obj", "# abort")
+    mark(scans / "scan005.obj", f"# abort unless {mended}")
+    report = build(scans, tmp_path / "c")
+    assert invalid(tmp_path / "c") == {"scan002": READING, "scan005": READING}
+    assert [f.reason for f in report.failures] == [READING, READING]
+    assert report.work.num_workers_died == 1  # one death a shard: its successor tries the scans in child processes
+    assert verify_cache(tmp_path / "c") == []
+    whole, cache = open_cache(tmp_path / "whole"), open_cache(tmp_path / "c")
+    for row in (0, 1, 3, 4, 6, 7):
+        assert (whole.arrays.read("depth", [row]) == cache.arrays.read("depth", [row])).all()
+
+    before = cache_bytes(tmp_path / "c")
+    assert build(scans, tmp_path / "c").num_rendered == 0  # unchanged: not tried for ever
+    build(scans, tmp_path / "again")
+    assert cache_bytes(tmp_path / "again") == before  # whoever meets it: the same bytes
+
+    mended.touch()
+    assert build(scans, tmp_path / "c", num_workers=1).num_rendered == 0
+    build(scans, tmp_path / "c", num_workers=1, repair=True)  # … but asked to, it tries again
+    assert invalid(tmp_path / "c") == {"scan002": READING}
+    mark(scans / "scan003.obj", "# another comment")  # a neighbour changed: its shard is rendered, nobody dies over it
+    report = build(scans, tmp_path / "c", num_workers=1)
+    assert report.num_rendered == 8
+    assert report.work.num_workers_died == 0
+    assert invalid(tmp_path / "c") == {"scan002": READING}
+    path = scans / "scan002.obj"
+    path.write_text(path.read_text().replace("# abort\n", ""))  # the scan itself changed: tried again
+    build(scans, tmp_path / "c", num_workers=1)
+    assert invalid(tmp_path / "c") == {}
+    assert not list((tmp_path / "c" / ".build").glob("attempts-*"))
+
+
+def test_a_worker_killed_from_outside_costs_no_scan(scans: Path, tmp_path: Path) -> None:
+    build(scans, tmp_path / "whole", num_workers=1)
+    text = (scans / "scan004.obj").read_text()
+    mark(scans / "scan004.obj", f"# killed once, {tmp_path / 'killed'}")
+    report = build(scans, tmp_path / "c")
+    assert (tmp_path / "killed").exists()
+    assert report.work.num_workers_died == 1
+    assert report.failures == []
+    (scans / "scan004.obj").write_text(text)
+    build(scans, tmp_path / "c", num_workers=1)
+    assert cache_bytes(tmp_path / "c") == cache_bytes(tmp_path / "whole")
+
+
+def test_a_build_that_died_itself_is_careful_when_run_again(scans: Path, tmp_path: Path) -> None:
+    mark(scans / "scan001.obj", "# abort")
+    code = (
+        "from pathlib import Path; from test_attempts import build; "  # --workers 1 is this process itself
+        f"build(Path({str(scans)!r}), Path({str(tmp_path / 'c')!r}), num_workers=1)"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    died = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=False)
+    assert died.returncode == -signal.SIGABRT
+    assert note_path(tmp_path / "c", 0).is_file()
+    build(scans, tmp_path / "c", num_workers=1)
+    assert invalid(tmp_path / "c") == {"scan001": READING}
+
+
+def task_of(root: Path, cache: Path, dataset: DatasetReader = CRASHING) -> ShardTask:
+    """The task of a one-shard build."""
+    from preprocess.build import class_names_of
+    from preprocess.plan import plan_rows
+    from shared.schema import CacheInfo
+
+    found = dataset.find(root)
+    plan = plan_rows(found, cache)
+    info = CacheInfo(
+        dataset=dataset.name,
+        licence="",
+        class_names=class_names_of(dataset, found),
+        settings=SMALL,
+        num_samples=len(found),
+        num_shards=1,
+        num_landmarks=dataset.num_landmarks,
+    )
+    return plan.task(dataset, root, cache, info, 0, False)
+
+
+def test_probing_finds_every_deadly_scan_and_no_other(tmp_path: Path) -> None:
+    write_scan_folder(tmp_path / "few", 6)
+    for name in ("scan000", "scan003", "scan005"):
+        mark(tmp_path / "few" / f"{name}.obj", "# abort")
+    (tmp_path / "few" / "scan001.obj").write_text("garbled")  # an error is no death
+    mark(tmp_path / "few" / "scan002.obj", f"# killed once, {tmp_path / 'killed'}")
+    task = task_of(tmp_path / "few", tmp_path / "c")
+    assert find_deadly(task) == {"scan000": READING, "scan003": READING, "scan005": READING}
+    assert (tmp_path / "killed").exists()
+
+
+def test_a_scan_that_takes_too_much_memory_is_found(tmp_path: Path) -> None:
+    write_scan_folder(tmp_path / "few", 3)
+    mark(tmp_path / "few" / "scan001.obj", "# takes 2500 MB")
+    task = task_of(tmp_path / "few", tmp_path / "c")
+    assert find_deadly(task, memory_limit_bytes=1_500_000_000) == {"scan001": READING}
