@@ -22,7 +22,7 @@ MIN_COVERAGE = 0.03
 class Views:
     """Images of one mesh; the nearest surface wins. Where the centre of a pixel meets no surface, all are 0.
 
-    texture u8 (V, H, W, 3), sRGB, or None where the mesh has no texture; normal u8 (V, H, W, 3) = round(127 n) + 128 in the
+    texture u8 (V, H, W, 3), sRGB, or None where the mesh has none or it was not wanted; normal u8 (V, H, W, 3) = round(127 n) + 128 in the
     camera frame, n_z ≥ 0; depth u16 (V, H, W) = round(z_mm / 0.02) + 32768, larger is nearer.
     """
 
@@ -31,7 +31,9 @@ class Views:
     depth: np.ndarray
 
 
-def render_views(mesh: Mesh, cameras: Cameras, *, size_px: int, supersampling: int = 3) -> Views:
+def render_views(
+    mesh: Mesh, cameras: Cameras, *, size_px: int, supersampling: int = 3, with_texture: bool = True
+) -> Views:
     """Draws one aligned mesh from every camera; the nearest surface wins.
 
     Geometry (normal, depth) is what the ray through a pixel's centre meets. Texture is the mean of supersampling² rays,
@@ -41,6 +43,7 @@ def render_views(mesh: Mesh, cameras: Cameras, *, size_px: int, supersampling: i
         mesh: in the face frame; vertices_mm (N, 3).
         size_px: side of the square images; they show 201.6 mm whatever their size.
         supersampling: rays a pixel along each side, odd, so that one of them is the centre.
+        with_texture: False: the surface's colour is not wanted; it takes most of the time.
     Raises:
         ScanError: a view shows almost no surface; names the view.
     """
@@ -50,8 +53,9 @@ def render_views(mesh: Mesh, cameras: Cameras, *, size_px: int, supersampling: i
     num_views = len(cameras.views)
     normal = np.zeros((num_views, size_px, size_px, 3), np.uint8)
     depth = np.zeros((num_views, size_px, size_px), np.uint16)
-    texture = np.zeros((num_views, size_px, size_px, 3), np.uint8) if mesh.has_appearance else None
-    pyramid = None if mesh.texture is None else Pyramid(mesh.texture)
+    with_texture = with_texture and mesh.has_appearance
+    texture = np.zeros((num_views, size_px, size_px, 3), np.uint8) if with_texture else None
+    pyramid = Pyramid(mesh.texture) if with_texture and mesh.texture is not None else None
     samples = 1 if texture is None else supersampling
     vertices = mesh.vertices_mm.astype(np.float64)
     for k, (view, rotation) in enumerate(zip(cameras.views, cameras.world_to_view, strict=True)):

@@ -266,7 +266,11 @@ def render_row(
     aligned = placer.place(scan, mesh)
     placed = time.perf_counter()
     views = render_views(
-        aligned.mesh, build_cameras(settings.views), size_px=settings.size_px, supersampling=settings.supersampling
+        aligned.mesh,
+        build_cameras(settings.views),
+        size_px=settings.size_px,
+        supersampling=settings.supersampling,
+        with_texture="texture" in settings.modalities,
     )
     images = {"texture": views.texture, "normal": views.normal, "depth": views.depth}
     held = [name for name in settings.modalities if images[name] is not None]
