@@ -22,8 +22,8 @@ MIN_COVERAGE = 0.03
 class Views:
     """Images of one mesh; the nearest surface wins. Where the centre of a pixel meets no surface, all are 0.
 
-    texture u8 (V, H, W, 3), sRGB, or None where the mesh has none or it was not wanted; normal u8 (V, H, W, 3) = round(127 n) + 128 in the
-    camera frame, n_z ≥ 0; depth u16 (V, H, W) = round(z_mm / 0.02) + 32768, larger is nearer.
+    texture u8 (V, H, W, 3), sRGB, or None where the mesh has none or it was not wanted; normal u8 (V, H, W, 3) =
+    round(127 n) + 128 in the camera frame, n_z ≥ 0; depth u16 (V, H, W) = round(z_mm / 0.02) + 32768, larger is nearer.
     """
 
     texture: np.ndarray | None
