@@ -40,7 +40,7 @@ class _Trial:
 def find_deadly(task: ShardTask, *, memory_limit_bytes: int | None = None) -> dict[str, str]:
     """Which of the scans that a shard is made of kill the process that works on them: sample_id → reason.
 
-    Each source is read and placed by itself first; rows are then drawn without those that were fatal to read.
+    Each source is read and placed by itself first; rows are drawn then, without those that were fatal to read.
 
     Args:
         memory_limit_bytes: a child that holds more is killed, as a worker would be.
@@ -48,12 +48,22 @@ def find_deadly(task: ShardTask, *, memory_limit_bytes: int | None = None) -> di
         FacetError: the child cannot be started.
     """
     reading = [_Trial(scan, None) for scan in task.sources() if scan is not None]
-    deadly = {trial.scan.sample_id: READING for trial in _find_fatal(task, reading, memory_limit_bytes)}
-    drawing = [
-        _Trial(scan, row) for row, scan in enumerate(task.scans) if scan is not None and scan.sample_id not in deadly
-    ]
-    for trial in _find_fatal(without(task, deadly), drawing, memory_limit_bytes):
-        deadly[trial.scan.sample_id] = DRAWING
+    trials = reading + [_Trial(scan, row) for row, scan in enumerate(task.scans) if scan is not None]
+    deadly: dict[str, str] = {}
+    deaths: Counter[_Trial] = Counter()
+    while trials:
+        begun = _run_child(without(task, deadly), trials, memory_limit_bytes)
+        if begun is None:
+            break
+        trials = trials[max(begun, 0) :]  # -1: it died before it began with anything
+        deaths[trials[0]] += 1
+        if deaths[trials[0]] < DEATHS_TO_QUARANTINE:
+            continue
+        if begun < 0:
+            raise FacetError("a process that tries scans one by one dies as it starts; is there enough memory?")
+        fatal = trials[0]
+        deadly[fatal.scan.sample_id] = READING if fatal.row is None else DRAWING
+        trials = [trial for trial in trials if trial.scan.sample_id != fatal.scan.sample_id]
     return deadly
 
 
@@ -69,22 +79,6 @@ def _read_unless_quarantined(dataset: DatasetReader, reasons: Mapping[str, str],
     if scan.sample_id in reasons:
         raise ScanError(reasons[scan.sample_id])
     return dataset.read(root, scan)
-
-
-def _find_fatal(task: ShardTask, trials: list[_Trial], memory_limit_bytes: int | None) -> list[_Trial]:
-    deaths: Counter[int] = Counter()
-    first = 0
-    while first < len(trials):
-        place = _run_child(task, trials[first:], memory_limit_bytes)
-        if place is None:
-            break
-        first += max(place, 0)  # -1: it died before it began with anything
-        deaths[first] += 1
-        if deaths[first] == DEATHS_TO_QUARANTINE:
-            if place < 0:
-                raise FacetError("a child process that tries scans dies as it starts; is there enough memory?")
-            first += 1
-    return [trials[place] for place, count in deaths.items() if count >= DEATHS_TO_QUARANTINE]
 
 
 def _run_child(task: ShardTask, trials: list[_Trial], memory_limit_bytes: int | None) -> int | None:
