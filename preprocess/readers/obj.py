@@ -13,15 +13,28 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.mesh import Mesh
-from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32
+from preprocess.readers.file_bytes import enlarge, parse_words, read_bytes, to_float32
 from preprocess.readers.image import read_image
 from preprocess.readers.polygons import fan_triangulation
 from preprocess.readers.references import find_beside
+from preprocess.readers.text_kernels import (
+    BAD_CORNER,
+    FINE,
+    NO_ROOM,
+    NUM_STATES,
+    UNEVEN_UV,
+    UNEVEN_VERTICES,
+    UV_BEFORE_FIRST,
+    VERTEX_BEFORE_FIRST,
+    VERTEX_ZERO,
+    byte_classes,
+    scan_obj,
+)
 from shared.errors import ScanError
 
-_FACE = re.compile(rb"(?m)^[ \t]*f[ \t]+([^\r\n#]+)")
 _MATERIAL_FILE = re.compile(rb"(?m)^[ \t]*mtllib[ \t]+([^\r\n]+?)[ \t]*\r?$")
 _MATERIAL_USE = re.compile(rb"(?m)^[ \t]*usemtl[ \t]+([^\r\n]+?)[ \t]*\r?$")
+_CLASSES = byte_classes(b" \t\v\f", b"\r\n#")
 _CUT = "the file is cut off or garbled; copy it again"
 # Options of map_Kd and how many values follow each (MTL specification, Alias|Wavefront 1995).
 _MAP_OPTIONS = {
@@ -41,7 +54,7 @@ def read_obj(path: Path, *, texture: Path | None = None) -> Mesh:
         ScanError: missing, cut off, garbled, no face, an index without its vertex, several textures on one mesh.
     """
     data = read_bytes(path)
-    if b"\\\n" in data or b"\\\r\n" in data:  # a line that goes on in the next
+    if b"\\" in data and (b"\\\n" in data or b"\\\r\n" in data):  # a line that goes on in the next
         data = data.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
     try:
         mesh = _build_mesh(data)
@@ -53,78 +66,76 @@ def read_obj(path: Path, *, texture: Path | None = None) -> Mesh:
 
 
 def _build_mesh(data: bytes) -> Mesh:
-    vertices = _read_rows(data, b"v")
-    if vertices.shape[1] not in (3, 4, 6, 7):
+    vertices, uv_points, corners, sizes = _parse(data)
+    if len(vertices) and vertices.shape[1] not in (3, 4, 6, 7):
         raise ScanError(f"{vertices.shape[1]} numbers a vertex, expected 3 (x y z) or 6 (with r g b); {_CUT}")
-    uv_points = _read_rows(data, b"vt")
-    corners, sizes = _read_faces(data, len(vertices), len(uv_points))
+    for column, (count, name) in enumerate(((len(vertices), "vertex"), (len(uv_points), "texture coordinate"))):
+        if len(corners) and (largest := corners[:, column].max()) >= count:
+            raise ScanError(f"a face names {name} {largest + 1}, there are {count}; {_CUT}")
     fan = fan_triangulation(sizes)
     if not len(fan):
         raise ScanError(f"no faces ({len(vertices)} vertices); {_CUT}")
+    triangles = corners[:, 0].astype(np.int32)[fan]
     uv = None
     if len(uv_points) and uv_points.shape[1] >= 2:
         uv_corners = corners[:, 1]
         if (uv_corners < 0).all() and len(uv_points) == len(vertices):
             uv_corners = corners[:, 0]
         if (uv_corners >= 0).any():  # a corner without texture coordinates takes the first ones
-            uv = to_float32(uv_points[np.maximum(uv_corners, 0)[fan], :2])
+            uv = to_float32(uv_points[:, :2])[np.maximum(uv_corners, 0)[fan]]
     colors = None
     if vertices.shape[1] >= 6 and np.isfinite(vertices).all():
         colors = np.rint(np.clip(vertices[:, -3:], 0, 1) * 255).astype(np.uint8)
-    return Mesh(to_float32(vertices[:, :3]), corners[:, 0][fan].astype(np.int32), uv, colors=colors)
+    return Mesh(to_float32(vertices[:, :3]), triangles, uv, colors=colors)
 
 
-def _read_rows(data: bytes, keyword: bytes) -> np.ndarray:
-    """Every line that begins with the keyword, as float64 (n, columns); all have equally many columns."""
-    rows = re.findall(rb"(?m)^[ \t]*" + keyword + rb"[ \t]+([^\r\n#]*)", data)
-    if not rows:
-        return np.empty((0, 3))
-    numbers = parse_numbers(b" inf ".join(rows) + b" inf", np.float64)  # inf marks each row's end
-    columns = len(numbers) // len(rows)
-    if len(numbers) % len(rows) or not np.isposinf(numbers[columns - 1 :: columns]).all():
-        raise ScanError(f"the lines `{keyword.decode()} …` have different numbers of values; {_CUT}")
-    return numbers.reshape(len(rows), columns)[:, :-1]
+def _parse(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All lines `v` and `vt`, f64 (n, columns); corners int64 (C, 2), vertex and texture coordinate (−1: none), 0-based; and
+    how many each face has (P,).
+    """
+    text, size = np.frombuffer(data, np.uint8), len(data)
+    # vertices, uv, the words left of each, corners, sizes: what the usual file needs.
+    arrays = [
+        np.empty(size // 16 + 8),
+        np.empty(size // 32 + 8),
+        np.empty((64, 3), np.int64),
+        np.empty((64, 3), np.int64),
+    ]
+    arrays += [np.empty((size // 16 + 8, 2), np.int64), np.empty(size // 48 + 8, np.int64)]
+    state = np.zeros(NUM_STATES, np.int64)
+    problem, place = scan_obj(text, 0, _CLASSES, *arrays, state)
+    while problem == NO_ROOM:
+        arrays = [enlarge(array) for array in arrays]
+        problem, place = scan_obj(text, place, _CLASSES, *arrays, state)
+    if problem != FINE:
+        raise ScanError(f"{_describe(problem, data, place)}; {_CUT}")
+    vertices, uv, vertices_left, uv_left, corners, sizes = arrays
+    num_values, num_left, num_vertices, num_uv_values, num_uv_left, num_uv, num_corners, num_faces = state.tolist()
+    parse_words(data, vertices_left[:num_left], vertices)
+    parse_words(data, uv_left[:num_uv_left], uv)
+    return (
+        vertices[:num_values].reshape(num_vertices, -1) if num_values else np.empty((num_vertices, 0)),
+        uv[:num_uv_values].reshape(num_uv, -1) if num_uv_values else np.empty((num_uv, 0)),
+        corners[:num_corners],
+        sizes[:num_faces],
+    )
 
 
-def _read_faces(data: bytes, num_vertices: int, num_uv: int) -> tuple[np.ndarray, np.ndarray]:
-    """Corners int64 (C, 2), vertex and texture coordinate (−1: none), 0-based; and how many each face has (P,)."""
-    faces = _FACE.findall(data)
-    if not faces:
-        raise ScanError(f"no faces ({num_vertices} vertices); {_CUT}")
-    tokens = b" 0 ".join(faces).split()  # 0 is no index in OBJ: it marks the end of a face here
-    tokens.append(b"0")
-    text = b" ".join(tokens)
-    if b"/" in text:  # every corner as a/b/c, 0 for what it lacks
-        padded = b" ".join([t if t.count(b"/") == 2 else t + b"/0" * (2 - t.count(b"/")) for t in tokens])
-        text = padded.replace(b"//", b"/0/").replace(b"/ ", b"/0 ").replace(b"/", b" ")
-        numbers = parse_numbers(text, np.int64)
-        if len(numbers) != 3 * len(tokens):
-            raise ScanError(f"a face's corner is not a, a/b, a//c or a/b/c; {_CUT}")
-        table = numbers.reshape(-1, 3)[:, :2]
-    else:
-        table = np.stack([parse_numbers(text, np.int64), np.zeros(len(tokens), np.int64)], axis=1)
-    is_mark = table[:, 0] == 0
-    sizes = np.diff(np.flatnonzero(is_mark), prepend=-1) - 1
-    corners = table[~is_mark]
-    if len(sizes) != len(faces):
-        raise ScanError(f"a face names vertex 0, the first is 1; {_CUT}")
-    if (corners < 0).any():
-        for column, keyword in enumerate((b"v", b"vt")):
-            declared = _declared_before_faces(data, keyword)
-            negative = corners[:, column] < 0
-            corners[negative, column] += np.repeat(declared, sizes)[negative] + 1
-            if (corners[negative, column] < 1).any():
-                raise ScanError(f"a negative index of {keyword.decode()} reaches before the first; {_CUT}")
-    for column, (count, name) in enumerate(((num_vertices, "vertex"), (num_uv, "texture coordinate"))):
-        if len(corners) and corners[:, column].max() > count:
-            raise ScanError(f"a face names {name} {corners[:, column].max()}, there are {count}; {_CUT}")
-    return corners - 1, sizes
-
-
-def _declared_before_faces(data: bytes, keyword: bytes) -> np.ndarray:
-    """For each face, how many lines of the keyword stand before it."""
-    lines = [m.start() for m in re.finditer(rb"(?m)^[ \t]*" + keyword + rb"[ \t]", data)]
-    return np.searchsorted(lines, [m.start() for m in _FACE.finditer(data)])
+def _describe(problem: int, data: bytes, place: int) -> str:
+    """What the kernel found wrong there."""
+    words = data[place : place + 100].split()
+    word = words[0][:40].decode("latin-1") if words else ""
+    if problem == BAD_CORNER:
+        parts = word.split("/")
+        bad = next((part for part in parts if part and not re.fullmatch(r"[-+]?[0-9]{1,18}", part)), None)
+        return f"expected numbers, found {bad!r}" if bad else f"a face's corner {word!r} is not a, a/b, a//c or a/b/c"
+    return {
+        VERTEX_ZERO: "a face names vertex 0, the first is 1",
+        VERTEX_BEFORE_FIRST: "a negative index of v reaches before the first",
+        UV_BEFORE_FIRST: "a negative index of vt reaches before the first",
+        UNEVEN_VERTICES: "the lines `v …` have different numbers of values",
+        UNEVEN_UV: "the lines `vt …` have different numbers of values",
+    }[problem]
 
 
 def find_obj_texture(path: Path, data: bytes | None = None) -> Path | None:

@@ -11,13 +11,13 @@ import numpy as np
 from preprocess.mesh import Mesh
 from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32
 from preprocess.readers.polygons import fan_triangulation
+from preprocess.readers.text_kernels import byte_classes
 from shared.errors import ScanError
 
 # Commas are white space in VRML; a comment runs from # to the end of its line.
 _TOKEN = re.compile(rb'[\s,]++|#[^\r\n]*+|"(?:[^"\\]|\\.)*+"|[{}\[\]]|[^\s,{}\[\]"#]++', re.DOTALL)
 _BLOCK_BODY = re.compile(rb"(?:[^\]#]++|#[^\r\n]*+)*+")
-_COMMENT = re.compile(rb"#[^\r\n]*")
-_COMMA_TO_BLANK = bytes.maketrans(b",", b" ")
+_CLASSES = byte_classes(b" \t\r\n\v\f,", b"#")
 # Long lists; normals and colours are passed over.
 _NUMBER_FIELDS = {b"point", b"coordIndex", b"texCoordIndex", b"vector", b"normalIndex", b"color", b"colorIndex"}
 _CUT = "the file is cut off or not VRML; copy it again"
@@ -50,9 +50,9 @@ def read_vrml(path: Path) -> VrmlFile:
         raise ScanError(f"{path}: {error}") from error
 
 
-def _find_blocks(data: bytes) -> tuple[dict[str, bytes], str | None]:
+def _find_blocks(data: bytes) -> tuple[dict[str, memoryview], str | None]:
     """Walks over the file's words; the long lists of numbers are skipped whole. Returns their text by name."""
-    blocks: dict[str, bytes] = {}
+    blocks: dict[str, memoryview] = {}
     texture_name: str | None = None
     nodes: list[bytes] = []  # the nodes we are in, by type
     last = b""
@@ -69,15 +69,14 @@ def _find_blocks(data: bytes) -> tuple[dict[str, bytes], str | None]:
                 nodes.pop()
             last = b""
         elif token == b"[" and last in _NUMBER_FIELDS:
-            body = _BLOCK_BODY.match(data, place)
-            assert body is not None  # matches the empty text, too
-            place = body.end() + 1
+            start, end = place, _find_list_end(data, place)
+            place = end + 1
             if place > len(data):
                 raise ScanError(f"the list {last.decode()} [ has no end; {_CUT}")
             name = f"{nodes[-1].decode('latin-1') if nodes else ''}.{last.decode()}"
             if name in blocks:
                 raise ScanError(f"holds more than one surface ({name} stands twice); expected one: join them")
-            blocks[name] = body.group()
+            blocks[name] = memoryview(data)[start:end]
             last = b""
         elif token[0] == 0x22:  # a quoted text
             if last == b"url" and nodes and nodes[-1] == b"ImageTexture" and texture_name is None:
@@ -90,7 +89,17 @@ def _find_blocks(data: bytes) -> tuple[dict[str, bytes], str | None]:
     return blocks, texture_name
 
 
-def _build_mesh(blocks: dict[str, bytes]) -> Mesh:
+def _find_list_end(data: bytes, place: int) -> int:
+    """Where the list that begins at `place` has its `]`, comments left out; the file's end where it has none."""
+    end = data.find(b"]", place)
+    if end >= 0 and data.find(b"#", place, end) < 0:
+        return end
+    body = _BLOCK_BODY.match(data, place)
+    assert body is not None  # matches the empty text, too
+    return body.end()
+
+
+def _build_mesh(blocks: dict[str, memoryview]) -> Mesh:
     if "Coordinate.point" not in blocks or "IndexedFaceSet.coordIndex" not in blocks:
         found = ", ".join(blocks) or "neither"
         raise ScanError(f"expected Coordinate {{ point [ … ] }} and coordIndex [ … ], found {found}; {_CUT}")
@@ -112,28 +121,25 @@ def _build_mesh(blocks: dict[str, bytes]) -> Mesh:
                 )
         else:
             uv_corners, _ = _cut_polygons(coord_index, len(uv_points), "coordIndex, used for texture coordinates,")
-        uv = to_float32(uv_points[uv_corners[fan]])
+        uv = to_float32(uv_points)[uv_corners[fan]]
     return Mesh(to_float32(vertices), corners[fan].astype(np.int32), uv)
 
 
-def _numbers(blocks: dict[str, bytes], name: str, dtype: type[np.float64] | type[np.int64]) -> np.ndarray:
-    text = blocks.get(name, b"").translate(_COMMA_TO_BLANK)
-    if b"#" in text:
-        text = _COMMENT.sub(b" ", text)
+def _numbers(blocks: dict[str, memoryview], name: str, dtype: type[np.float64] | type[np.int64]) -> np.ndarray:
     try:
-        return parse_numbers(text, dtype)
+        return parse_numbers(blocks.get(name, memoryview(b"")), dtype, classes=_CLASSES)
     except ValueError as error:
         raise ScanError(f"{name}: {error}; the file is garbled, copy it again") from error
 
 
-def _points(blocks: dict[str, bytes], name: str, num_columns: int) -> np.ndarray:
+def _points(blocks: dict[str, memoryview], name: str, num_columns: int) -> np.ndarray:
     numbers = _numbers(blocks, name, np.float64)
     if len(numbers) % num_columns:
         raise ScanError(f"{name}: {len(numbers)} numbers, expected {num_columns} a point; {_CUT}")
     return numbers.reshape(-1, num_columns)
 
 
-def _indices(blocks: dict[str, bytes], name: str) -> np.ndarray:
+def _indices(blocks: dict[str, memoryview], name: str) -> np.ndarray:
     return _numbers(blocks, name, np.int64)
 
 
