@@ -1,0 +1,307 @@
+"""Caches on object storage, against a real S3 server process on loopback: the same bytes, nothing lost, errors of one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_tiny_cache
+from scan_folders import cache_bytes, write_scan_folder
+
+import shared.remote_lock
+from preprocess.build import build_cache
+from preprocess.datasets import DATASETS
+from preprocess.dynamic import build_dynamic_cache
+from preprocess.verify import verify_cache
+from shared.cache import open_cache, read_info
+from shared.errors import CacheError, StorageError
+from shared.paths import is_file, list_files, open_path, read_bytes, remove_file, remove_folder
+from shared.remote_lock import hold_remote_lock
+from shared.schema import SHARD_ROWS, STORES, RenderSettings
+from shared.storage import shard_files, write_file
+
+s3fs = pytest.importorskip("s3fs")
+pytest.importorskip("moto.server")
+
+SMALL = RenderSettings(size_px=32)
+SECRET = "do-not-print-this"
+ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """An S3 server in a process of its own, an empty bucket on it, and the environment that leads there."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    before = dict(os.environ)
+    os.environ.update(ENVIRONMENT, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < deadline, "the S3 server did not start"
+                time.sleep(0.1)
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("faces")
+        yield "s3://faces"
+    finally:
+        server.terminate()
+        server.wait()
+        os.environ.clear()
+        os.environ.update(before)
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scans")
+    write_scan_folder(root, SHARD_ROWS + 6, without_texture=(3,))
+    return root
+
+
+def build(root: Path, cache: Path, **options: object) -> int:
+    options = {"num_workers": 1, **options}
+    return build_cache(DATASETS["folder"], root, cache, SMALL, **options).num_rendered  # type: ignore[arg-type]
+
+
+def contract_bytes(cache: Path) -> dict[str, bytes]:
+    return {name: read_bytes(cache / name) for name in list_files(cache) if not name.startswith(".build/")}
+
+
+def run(package: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", package, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+def refusal(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    assert SECRET not in result.stdout + result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_build_is_the_local_one_and_repairs_the_flipped_sample(
+    store: str, bucket: str, scans: Path, tmp_path: Path
+) -> None:
+    cache = open_path(f"{bucket}/{store}/cache")
+    build(scans, tmp_path / "local", store=store)
+    assert build(scans, cache, store=store) == SHARD_ROWS + 6
+    whole = cache_bytes(tmp_path / "local")
+    assert contract_bytes(cache) == whole
+    assert not any(SECRET.encode() in data or b"127.0.0.1" in data for data in whole.values())
+    assert not is_file(cache / ".build" / "lock")
+    assert build(scans, cache, store=store) == 0  # a second build has nothing to do
+    local, remote = open_cache(tmp_path / "local").arrays, open_cache(cache).arrays
+    rows = [SHARD_ROWS + 5, 2, 0, SHARD_ROWS]
+    for name in ("texture", "depth", "scan_to_face"):
+        assert (local.read(name, rows) == remote.start(name, rows).result()).all()
+
+    name = next(n for n in shard_files(read_info(cache), 0) if store == "hdf5" or "texture" in n)
+    damaged = bytearray(whole[name])
+    place = len(damaged) // 2
+    damaged[place : place + 8] = bytes(byte ^ 0xFF for byte in damaged[place : place + 8])
+    write_file(cache / name, bytes(damaged))
+    assert verify_cache(cache, quick=True) == []
+    problems = verify_cache(cache)
+    assert len(problems) == 1 and name in problems[0] and "damaged: scan0" in problems[0]
+    assert build(scans, cache, store=store, repair=True) == 1
+    assert contract_bytes(cache) == whole
+
+    remove_file(cache / name)
+    assert any(f"{name}: missing" in problem for problem in verify_cache(cache, quick=True))
+    with pytest.raises(CacheError, match="missing or damaged"):
+        open_cache(cache).arrays.read("texture", [1])
+
+
+def test_a_killed_build_resumes(bucket: str, scans: Path, tmp_path: Path) -> None:
+    build(scans, tmp_path / "local")
+    cache = open_path(f"{bucket}/killed/cache")
+    command = [sys.executable, "-m", "preprocess", "build", "folder", "--root", str(scans), "--cache", str(cache)]
+    command += ["--size", "32", "--workers", "2"]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while not is_file(cache / "samples.csv"):  # from here on shards are rendered and put
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert is_file(cache / ".build" / "lock")  # left behind; its owner is seen to be dead
+    assert not read_info(cache).complete
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert contract_bytes(cache) == cache_bytes(tmp_path / "local")
+
+
+def test_training_and_inspecting_read_the_same_from_there(bucket: str, tiny_model: str, tmp_path: Path) -> None:
+    remote = f"{bucket}/tiny/cache"
+    for path in (tmp_path / "local", open_path(remote)):
+        write_tiny_cache(path, model=tiny_model, num_subjects=3)
+    recipe = ["--folds", 3, "--epochs", 2, "--batch-size", 8, "--device", "cpu"]
+    for cache, out in ((tmp_path / "local", "a"), (remote, "b")):
+        result = run("train", "fit", "--cache", cache, "--out", tmp_path / out, *recipe)
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "a" / "predictions.csv").read_bytes() == (tmp_path / "b" / "predictions.csv").read_bytes()
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    assert config["cache"] == remote and SECRET not in json.dumps(config)
+    again = run("train", "evaluate", tmp_path / "b", "--device", "cpu")  # finds the cache by what config.json says
+    assert again.returncode == 0, again.stderr
+    inspect = run("preprocess", "inspect", remote, "--summary", "--sheet", tmp_path / "sheet.png")
+    assert inspect.returncode == 0, inspect.stderr
+    assert remote in inspect.stdout and "18 scans of 3 subjects" in inspect.stdout
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    verify = run("preprocess", "verify", remote)
+    assert verify.returncode == 0 and "every byte" in verify.stdout
+    prompts = run("preprocess", "prompts", "--cache", remote, "--model", "facet-tiny", "--pretrained", "none")
+    assert prompts.returncode == 0, prompts.stderr
+    assert is_file(open_path(remote) / "text" / "facet-tiny.h5.sha256")
+
+
+def test_dynamic_images_go_there_and_come_from_there(bucket: str, tiny_model: str, tmp_path: Path) -> None:
+    source = open_path(f"{bucket}/frames/cache")
+    write_tiny_cache(source, model=tiny_model, num_subjects=2, num_frames=3)
+    build_dynamic_cache(source, tmp_path / "local")
+    build_dynamic_cache(source, open_path(f"{bucket}/frames/dynamic"))
+    assert contract_bytes(open_path(f"{bucket}/frames/dynamic")) == cache_bytes(tmp_path / "local")
+    with pytest.raises(CacheError, match="is the cache that is read"):
+        build_dynamic_cache(source, open_path(f"{bucket}/frames/cache/"))
+
+
+def test_other_settings_empty_the_prefix_and_nothing_beside_it(bucket: str, tmp_path: Path) -> None:
+    write_scan_folder(tmp_path / "few", 3)
+    cache = open_path(f"{bucket}/over/cache")
+    write_file(open_path(f"{bucket}/over/cache-of-others"), b"precious")
+    build(tmp_path / "few", cache)
+    before = contract_bytes(cache)
+    with pytest.raises(CacheError, match="other settings"):
+        build(tmp_path / "few", cache, store="hdf5")
+    build(tmp_path / "few", cache, store="hdf5", overwrite=True)
+    assert "views/shard-00000.h5" in contract_bytes(cache) and not any("zarr" in name for name in contract_bytes(cache))
+    build(tmp_path / "few", cache, overwrite=True)
+    assert contract_bytes(cache) == before
+    remove_folder(cache)
+    assert list_files(cache) == {}
+    assert read_bytes(open_path(f"{bucket}/over/cache-of-others")) == b"precious"
+    write_file(cache / "thesis.tex", b"precious")
+    with pytest.raises(CacheError, match=r"not empty and not a cache \(holds thesis\.tex\)"):
+        build(tmp_path / "few", cache)
+
+
+def test_one_writer_at_a_time(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = open_path(f"{bucket}/lock/cache/.build/lock")
+    with hold_remote_lock(path, what="c: another build is writing"):
+        with (
+            pytest.raises(CacheError, match=r"^c: another build is writing; it runs on .* ago"),
+            hold_remote_lock(path, what="c: another build is writing"),
+        ):
+            pass
+        assert is_file(path)
+    assert not is_file(path)
+
+    # Somebody else's lock, on a machine that cannot be asked: it counts until it has not been renewed for long enough.
+    write_file(path, b'{"host": "elsewhere", "machine": "m", "pid": 1, "started": "1"}')
+    with pytest.raises(CacheError, match="runs on elsewhere"), hold_remote_lock(path, what="c"):
+        pass
+    monkeypatch.setattr(shared.remote_lock, "EXPIRY_SECONDS", 1.0)
+    time.sleep(2.1)
+    with hold_remote_lock(path, what="c"):
+        pass
+
+
+def test_of_many_at_once_one_gets_the_lock(bucket: str) -> None:
+    path = open_path(f"{bucket}/race/cache/.build/lock")
+    held, refused = [], []
+    start, all_tried = threading.Barrier(6), threading.Barrier(6)
+
+    def try_it() -> None:
+        start.wait()
+        try:
+            with hold_remote_lock(path, what="c"):
+                held.append(1)
+                all_tried.wait()
+        except CacheError:
+            refused.append(1)
+            all_tried.wait()
+
+    threads = [threading.Thread(target=try_it) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(held), len(refused)) == (1, 5)
+
+
+def test_a_lock_that_was_taken_over_stops_its_former_holder(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared.remote_lock, "RENEWAL_SECONDS", 0.1)
+    path = open_path(f"{bucket}/lost/cache/.build/lock")
+
+    def lose_it() -> None:
+        with hold_remote_lock(path, what="c"):
+            time.sleep(0.5)  # renewed meanwhile, and still its own
+            write_file(path, b'{"host": "elsewhere"}')
+            for _ in range(100):  # what a build does; it is interrupted
+                time.sleep(0.1)
+
+    with pytest.raises(CacheError, match="took this cache over"):
+        lose_it()
+    assert json.loads(read_bytes(path)) == {"host": "elsewhere"}  # not removed: it is another's
+
+
+def test_what_a_user_gets_wrong_is_one_line(bucket: str, tmp_path: Path) -> None:
+    write_scan_folder(tmp_path / "few", 2)
+    options = ("build", "folder", "--root", tmp_path / "few", "--size", 32, "--workers", 1, "--cache")
+    assert "there is no such bucket" in refusal(run("preprocess", *options, "s3://nowhere/cache"))
+    assert "there is no such bucket" in refusal(run("preprocess", "verify", "s3://nowhere/cache"))
+    assert "no cache here" in refusal(run("preprocess", "verify", f"{bucket}/nothing/here"))
+    without = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"}
+    assert "no credentials found in the environment" in refusal(run("preprocess", *options, f"{bucket}/c/d", **without))
+    nobody = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    assert "cannot be reached" in refusal(run("preprocess", "inspect", f"{bucket}/tiny/cache", **nobody))
+    assert "come from the environment" in refusal(run("preprocess", "verify", f"s3://key:{SECRET}@faces/cache"))
+    assert "expected s3://bucket/prefix" in refusal(
+        run("train", "fit", "--out", tmp_path / "r", "--cache", "s3://faces")
+    )
+    assert "expected a folder, s3://" in refusal(run("preprocess", "verify", "ftp://faces/cache"))
+
+
+def test_a_store_that_goes_away_is_no_empty_cache(
+    bucket: str, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = open_path(f"{bucket}/away/cache")
+    write_tiny_cache(cache, model=tiny_model, num_subjects=2)
+    assert open_cache(cache).arrays.read("texture", np.arange(2)).any()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(StorageError, match="cannot be reached"):
+        list_files(open_path(f"{bucket}/away/cache"))
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_paths_are_pickled_and_named_as_the_user_wrote_them() -> None:
+    import pickle
+
+    path = open_path("s3://faces/a/b")
+    assert str(pickle.loads(pickle.dumps(path)) / "records" / "00000.json") == "s3://faces/a/b/records/00000.json"
+    assert open_path("data_cache/x") == Path("data_cache/x")
+    for text in ("s3://", "s3://faces", "s3://faces/../x", "s3://faces//x", "s3://faces/./x"):
+        with pytest.raises(CacheError, match="expected s3://bucket/prefix"):
+            open_path(text)
