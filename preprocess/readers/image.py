@@ -45,7 +45,7 @@ def decode_image(data: bytes) -> np.ndarray:
                     raise ScanError(f"{width} × {height} pixels, expected at most {MAX_PIXELS}; scale the texture down")
                 if image.mode in ("I;16", "I", "F"):  # a scanner's 16-bit grey: Pillow would clip it, not scale it
                     raise ScanError(f"an image of mode {image.mode}; save it with 8 bits a channel")
-                return np.ascontiguousarray(image.convert("RGB"))
+                return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except ScanError:
         raise
     except MemoryError as error:

@@ -15,7 +15,7 @@ import numpy as np
 from preprocess.mesh import Mesh
 from preprocess.readers.file_bytes import enlarge, parse_words, read_bytes, to_float32
 from preprocess.readers.image import read_image
-from preprocess.readers.polygons import fan_triangulation
+from preprocess.readers.polygons import cut_polygons
 from preprocess.readers.references import find_beside
 from preprocess.readers.text_kernels import (
     BAD_CORNER,
@@ -32,8 +32,6 @@ from preprocess.readers.text_kernels import (
 )
 from shared.errors import ScanError
 
-_MATERIAL_FILE = re.compile(rb"(?m)^[ \t]*mtllib[ \t]+([^\r\n]+?)[ \t]*\r?$")
-_MATERIAL_USE = re.compile(rb"(?m)^[ \t]*usemtl[ \t]+([^\r\n]+?)[ \t]*\r?$")
 _CLASSES = byte_classes(b" \t\v\f", b"\r\n#")
 _CUT = "the file is cut off or garbled; copy it again"
 # Options of map_Kd and how many values follow each (MTL specification, Alias|Wavefront 1995).
@@ -72,21 +70,20 @@ def _build_mesh(data: bytes) -> Mesh:
     for column, (count, name) in enumerate(((len(vertices), "vertex"), (len(uv_points), "texture coordinate"))):
         if len(corners) and (largest := corners[:, column].max()) >= count:
             raise ScanError(f"a face names {name} {largest + 1}, there are {count}; {_CUT}")
-    fan = fan_triangulation(sizes)
-    if not len(fan):
+    triangles = cut_polygons(corners, sizes)  # (M, 3, 2)
+    if not len(triangles):
         raise ScanError(f"no faces ({len(vertices)} vertices); {_CUT}")
-    triangles = corners[:, 0].astype(np.int32)[fan]
     uv = None
     if len(uv_points) and uv_points.shape[1] >= 2:
-        uv_corners = corners[:, 1]
-        if (uv_corners < 0).all() and len(uv_points) == len(vertices):
-            uv_corners = corners[:, 0]
+        uv_corners = triangles[:, :, 1]
+        if (corners[:, 1] < 0).all() and len(uv_points) == len(vertices):
+            uv_corners = triangles[:, :, 0]
         if (uv_corners >= 0).any():  # a corner without texture coordinates takes the first ones
-            uv = to_float32(uv_points[:, :2])[np.maximum(uv_corners, 0)[fan]]
+            uv = np.take(to_float32(uv_points[:, :2]), np.maximum(uv_corners, 0), axis=0)
     colors = None
     if vertices.shape[1] >= 6 and np.isfinite(vertices).all():
         colors = np.rint(np.clip(vertices[:, -3:], 0, 1) * 255).astype(np.uint8)
-    return Mesh(to_float32(vertices[:, :3]), triangles, uv, colors=colors)
+    return Mesh(to_float32(vertices[:, :3]), triangles[:, :, 0].astype(np.int32), uv, colors=colors)
 
 
 def _parse(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -148,7 +145,7 @@ def find_obj_texture(path: Path, data: bytes | None = None) -> Path | None:
     textures: dict[str, str] = {}
     for material_file in find_material_files(path, data):
         textures.update(_read_mtl(material_file))
-    used = [textures[m] for m in dict.fromkeys(_text(m) for m in _MATERIAL_USE.findall(data)) if m in textures]
+    used = [textures[m] for m in dict.fromkeys(_text(m) for m in _find_lines(data, b"usemtl")) if m in textures]
     used = list(dict.fromkeys(used or textures.values()))
     found = [file for name in used if (file := find_beside(path, name)) is not None]
     if len(found) > 1:
@@ -159,8 +156,22 @@ def find_obj_texture(path: Path, data: bytes | None = None) -> Path | None:
 
 def find_material_files(path: Path, data: bytes) -> list[Path]:
     """The MTL files an OBJ file names, where they stand in its folder or below."""
-    found = [find_beside(path, _text(name)) for name in dict.fromkeys(_MATERIAL_FILE.findall(data))]
+    found = [find_beside(path, _text(name)) for name in dict.fromkeys(_find_lines(data, b"mtllib"))]
     return [file for file in found if file is not None]
+
+
+def _find_lines(data: bytes, keyword: bytes) -> list[bytes]:
+    """What stands behind a keyword that begins a line; looked for as a text, for a pattern would stop at every line."""
+    found = []
+    place = data.find(keyword)
+    while place >= 0:
+        start, end = data.rfind(b"\n", 0, place) + 1, data.find(b"\n", place)
+        end = end if end >= 0 else len(data)
+        words = data[start:end].split(None, 1)
+        if len(words) == 2 and words[0] == keyword:
+            found.append(words[1].rstrip())
+        place = data.find(keyword, end)
+    return found
 
 
 def _read_mtl(path: Path) -> dict[str, str]:

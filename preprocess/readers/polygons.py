@@ -25,6 +25,16 @@ def fan_triangulation(polygon_sizes: np.ndarray) -> np.ndarray:
     return np.stack([first, first + step + 1, first + step + 2], axis=1)
 
 
+def cut_polygons(corners: np.ndarray, polygon_sizes: np.ndarray) -> np.ndarray:
+    """The triangles of polygons: `corners` (C, …), one polygon after another, by `fan_triangulation` (M, 3, …).
+
+    Where all are triangles already, nothing is copied.
+    """
+    if (polygon_sizes == 3).all():
+        return corners.reshape(-1, 3, *corners.shape[1:])
+    return corners[fan_triangulation(polygon_sizes)]
+
+
 def weld(vertices: np.ndarray, colors: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Finds vertices at exactly the same place (and of the same colour), as files leave them at texture seams.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from preprocess.mesh import Mesh
 from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32
-from preprocess.readers.polygons import fan_triangulation
+from preprocess.readers.polygons import cut_polygons
 from preprocess.readers.text_kernels import byte_classes
 from shared.errors import ScanError
 
@@ -105,24 +105,24 @@ def _build_mesh(blocks: dict[str, memoryview]) -> Mesh:
         raise ScanError(f"expected Coordinate {{ point [ … ] }} and coordIndex [ … ], found {found}; {_CUT}")
     vertices = _points(blocks, "Coordinate.point", 3)
     coord_index = _indices(blocks, "IndexedFaceSet.coordIndex")
-    corners, sizes = _cut_polygons(coord_index, len(vertices), "coordIndex")
-    fan = fan_triangulation(sizes)
-    if not len(fan):
+    corners, sizes = _part_polygons(coord_index, len(vertices), "coordIndex")
+    triangles = cut_polygons(corners, sizes)
+    if not len(triangles):
         raise ScanError(f"no triangles: coordIndex holds {len(corners)} indices; {_CUT}")
     uv = None
     uv_points = _points(blocks, "TextureCoordinate.point", 2)
     if len(uv_points):
         uv_index = _indices(blocks, "IndexedFaceSet.texCoordIndex")
         if len(uv_index):
-            uv_corners, uv_sizes = _cut_polygons(uv_index, len(uv_points), "texCoordIndex")
+            uv_corners, uv_sizes = _part_polygons(uv_index, len(uv_points), "texCoordIndex")
             if not np.array_equal(sizes, uv_sizes):
                 raise ScanError(
                     f"texCoordIndex has other polygons ({len(uv_sizes)}) than coordIndex ({len(sizes)}); {_CUT}"
                 )
         else:
-            uv_corners, _ = _cut_polygons(coord_index, len(uv_points), "coordIndex, used for texture coordinates,")
-        uv = to_float32(uv_points)[uv_corners[fan]]
-    return Mesh(to_float32(vertices), corners[fan].astype(np.int32), uv)
+            uv_corners, _ = _part_polygons(coord_index, len(uv_points), "coordIndex, used for texture coordinates,")
+        uv = np.take(to_float32(uv_points), cut_polygons(uv_corners, sizes), axis=0)
+    return Mesh(to_float32(vertices), triangles.astype(np.int32), uv)
 
 
 def _numbers(blocks: dict[str, memoryview], name: str, dtype: type[np.float64] | type[np.int64]) -> np.ndarray:
@@ -143,13 +143,17 @@ def _indices(blocks: dict[str, memoryview], name: str) -> np.ndarray:
     return _numbers(blocks, name, np.int64)
 
 
-def _cut_polygons(indices: np.ndarray, num_points: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _part_polygons(indices: np.ndarray, num_points: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Corners without the −1 marks (C,), and how many of them each polygon has (P,). The last −1 may be left out."""
     if len(indices) and (indices.min() < -1 or indices.max() >= num_points):
         bad = indices.min() if indices.min() < -1 else indices.max()
         raise ScanError(f"{name} names point {bad}, there are {num_points}; the file is garbled, copy it again")
     if len(indices) and indices[-1] != -1:
         indices = np.append(indices, -1)
+    if len(indices) % 4 == 0 and (indices[3::4] == -1).all():
+        corners = indices.reshape(-1, 4)[:, :3]
+        if (corners >= 0).all():  # nothing but triangles: the usual file
+            return corners.reshape(-1), np.full(len(corners), 3)
     is_mark = indices == -1
     sizes = np.diff(np.flatnonzero(is_mark), prepend=-1) - 1
     return indices[~is_mark], sizes
