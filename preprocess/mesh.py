@@ -8,6 +8,10 @@ import numpy as np
 
 from shared.errors import ScanError
 
+# Beyond these, sums of squares overflow float32 and texels have no fraction left: garbled numbers, not a scanner's noise.
+MAX_COORDINATE_MM = 1e9
+MAX_TEXTURE_COORDINATE = 1e6
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -38,20 +42,30 @@ class Mesh:
             raise ScanError(f"no surface: {n} vertices and {m} triangles")
         if not np.isfinite(self.vertices_mm).all():
             raise ScanError("a vertex is not finite (NaN or infinite)")
+        if max(self.vertices_mm.max(), -self.vertices_mm.min()) > MAX_COORDINATE_MM:
+            raise ScanError(f"a vertex lies beyond {MAX_COORDINATE_MM:g} mm; the file is garbled, copy it again")
         if self.triangles.min() < 0 or self.triangles.max() >= n:
             raise ScanError(f"a triangle names vertex {self.triangles.max()}, there are {n}")
         if self.uv is not None:
             _check("texture coordinates", self.uv, np.float32, (m, 3, 2))
             if not np.isfinite(self.uv).all():
                 raise ScanError("a texture coordinate is not finite (NaN or infinite)")
+            if max(self.uv.max(), -self.uv.min()) > MAX_TEXTURE_COORDINATE:
+                raise ScanError(
+                    f"a texture coordinate beyond {MAX_TEXTURE_COORDINATE:g}; the file is garbled, copy it again"
+                )
         if self.texture is not None:
             if self.uv is None:
                 raise ScanError("a texture needs texture coordinates")
             _check("texture", self.texture, np.uint8, (*self.texture.shape[:2], 3))
+            if not self.texture.size:
+                raise ScanError("a texture without pixels")
         if self.colors is not None:
             _check("vertex colours", self.colors, np.uint8, (n, 3))
         if self.landmarks_mm is not None:
             _check("landmarks", self.landmarks_mm, np.float32, (len(self.landmarks_mm), 3))
+            if np.isinf(self.landmarks_mm).any():
+                raise ScanError("a landmark is infinite; NaN marks one that is not known")
 
     @property
     def has_appearance(self) -> bool:

@@ -106,22 +106,27 @@ def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:
 def find_folder_files(root: Path, record: ScanRecord) -> list[Path]:
     """The row's mesh and what it draws on; files that are missing or broken are listed as far as they are known."""
     base = root.parent if root.is_file() else root
-    try:
-        files = find_surface_files(base / record.source)
-    except ScanError:
-        files = [base / record.source]
-    return files + [base / name for name in (record.texture, record.landmarks) if name]
+    return find_surface_files(base / record.source) + [
+        base / name for name in (record.texture, record.landmarks) if name
+    ]
 
 
 def summarise_folder(root: Path, records: Sequence[ScanRecord]) -> list[str]:
     """What the manifest names and is not there, and what it leaves unlabelled."""
     base = root.parent if root.is_file() else root
-    missing = {record.sample_id for record in records if not (base / record.source).is_file()}
+    missing = {record.sample_id for record in records if not _is_file(base / record.source)}
     return [
         *describe_lacking(records, "their mesh file", lambda record: record.sample_id in missing),
         *describe_lacking(records, "labels", lambda record: not record.label),
         *describe_gaps(records),
     ]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that the file system cannot hold
+        return False
 
 
 FOLDER = DatasetReader(

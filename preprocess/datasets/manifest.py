@@ -6,8 +6,9 @@ import csv
 import difflib
 import io
 import math
+import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from preprocess.datasets.subject_folders import describe_content
 from shared.errors import FacetError
@@ -20,6 +21,7 @@ OPTIONAL = (
 )  # fmt: skip
 UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "in": 25.4}
 AXES = ("x", "-x", "y", "-y", "z", "-z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 ORIGINS = ("top", "bottom")  # the edge of the texture image where v = 0
 
 
@@ -115,6 +117,9 @@ def _check_header(path: Path, header: list[str]) -> None:
 
 
 def _check_fields(where: str, fields: dict[str, str]) -> None:
+    for name, value in fields.items():
+        if _CONTROL.search(value):
+            raise FacetError(f"{where}: {name} {value[:40]!r} holds a line break or a control character; remove it")
     for name in ("path", "subject"):
         if not fields[name]:
             raise FacetError(f"{where}: {name} is empty; fill it in")
@@ -123,6 +128,8 @@ def _check_fields(where: str, fields: dict[str, str]) -> None:
         parts = fields[name].split("/")
         if ".." in parts or fields[name].startswith("/") or ":" in parts[0] or "\0" in fields[name]:
             raise FacetError(f"{where}: {name} {fields[name][:80]!r} leaves the folder; give a path below it")
+        if fields[name] and not PurePosixPath(fields[name]).name:
+            raise FacetError(f"{where}: {name} {fields[name][:80]!r} names no file; give a path below the folder")
     for name, allowed in (("units", tuple(UNITS_MM)), ("up", AXES), ("facing", AXES), ("texture_origin", ORIGINS)):
         fields[name] = fields[name].lower().removeprefix("+")
         if fields[name] and fields[name] not in allowed:

@@ -34,7 +34,7 @@ def read_au_occurrence(path: Path, units: tuple[int, ...]) -> dict[int, np.ndarr
     rows = _read_rows(path)
     try:
         header = parse_numbers(rows[0], np.int64)
-    except ValueError:
+    except (ValueError, IndexError):  # nothing but separators
         header = np.empty(0)
     if header.tolist() != list(range(_NUM_COLUMNS)):
         raise ScanError(f"{path}: its first line is not 0,1,…,99; {_COPY}")

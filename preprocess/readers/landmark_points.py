@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from pathlib import Path
 
@@ -75,7 +74,11 @@ def _read_ljson(path: Path) -> dict[str, np.ndarray]:
 def _read_named_points(path: Path) -> dict[str, np.ndarray]:
     text = read_bytes(path, max_bytes=1 << 20).decode("utf-8-sig", "replace").replace("\t", ",").replace(";", ",")
     groups: dict[str, np.ndarray] = {}
-    for row in csv.reader(io.StringIO(text)):
+    try:
+        rows = list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise ScanError(f"{path}: not lines `name,x,y,z` ({error}); mend it") from error
+    for row in rows:
         fields = [field.strip() for field in row if field.strip()]
         if len(fields) == 4 and fields[0].lower() in FACE_POINTS:
             try:

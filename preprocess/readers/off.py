@@ -48,7 +48,10 @@ def _parse(data: bytes) -> Mesh:
     if columns < 4 or len(numbers) % columns or not np.isposinf(numbers[columns - 1 :: columns]).all():
         raise ScanError(f"its vertices are not rows of x y z; {_CUT}")
     table = numbers.reshape(num_vertices, columns)[:, :-1]
-    sizes, corners = _read_faces(lines[1 + num_vertices : 1 + num_vertices + num_faces])
+    try:
+        sizes, corners = _read_faces(lines[1 + num_vertices : 1 + num_vertices + num_faces])
+    except (ValueError, OverflowError):  # no whole number, or one of more than 64 bits
+        raise ScanError(f"its faces are not rows of whole numbers; {_CUT}") from None
     if len(corners) and (corners.min() < 0 or corners.max() >= num_vertices):
         raise ScanError(f"a face names vertex {corners.max()}, there are {num_vertices}; {_CUT}")
     fan = fan_triangulation(sizes)

@@ -48,21 +48,23 @@ def read_textured_vrml(path: Path, *, texture: Path | None = None) -> Mesh:
 
 
 def find_surface_files(path: Path) -> list[Path]:
-    """The mesh file and every file it draws on (materials, texture), as far as they are there; for hashing.
+    """The mesh file and every file it draws on (materials, texture), as far as they are known and there; for hashing.
 
-    Raises:
-        ScanError: the mesh file is missing or cannot be read.
+    Raises nothing: what is wrong with a file is told when it is read.
     """
     suffix = path.suffix.lower()
     files: list[Path] = [path]
     texture = None
-    if suffix == ".obj":
-        data = read_bytes(path)
-        files += find_material_files(path, data)
-        texture = find_obj_texture(path, data)
-    elif suffix == ".ply":
-        texture = find_ply_texture(path)
-    elif suffix == ".wrl":
-        name = read_vrml(path).texture_name
-        texture = find_beside(path, name) if name else None
+    try:
+        if suffix == ".obj":
+            data = read_bytes(path)
+            files += find_material_files(path, data)
+            texture = find_obj_texture(path, data)
+        elif suffix == ".ply":
+            texture = find_ply_texture(path)
+        elif suffix == ".wrl":
+            name = read_vrml(path).texture_name
+            texture = find_beside(path, name) if name else None
+    except ScanError:
+        return files
     return [*files, texture] if texture else files

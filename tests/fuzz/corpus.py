@@ -15,7 +15,7 @@ from preprocess.anthropometry import CANONICAL_POINTS_MM, canonical_depth_mm
 from preprocess.mesh import Mesh
 from preprocess.synth.bnt import BACKGROUND, LANDMARKS, encode_lm2, encode_lm3
 from preprocess.synth.label_sheet import encode_sheet
-from preprocess.synth.obj import encode_jpeg, encode_obj
+from preprocess.synth.obj import encode_obj
 from preprocess.synth.wrl import encode_bnd, encode_bu3dfe_wrl, encode_bu4dfe_wrl
 
 
@@ -37,7 +37,9 @@ def face(step_mm: float = 22.0) -> tuple[Mesh, np.ndarray]:
 @cache
 def picture(size: int = 12) -> np.ndarray:
     shade = np.linspace(60, 220, size).astype(np.uint8)
-    return np.stack([np.tile(shade, (size, 1)), np.tile(shade[:, None], (1, size)), np.full((size, size), 120, np.uint8)], -1)
+    return np.stack(
+        [np.tile(shade, (size, 1)), np.tile(shade[:, None], (1, size)), np.full((size, size), 120, np.uint8)], -1
+    )
 
 
 def image(kind: str, mode: str = "RGB", **options: object) -> bytes:
@@ -99,7 +101,8 @@ def ply_binary(order: str = "<") -> bytes:
     head = (
         f"ply\nformat binary_{name}_endian 1.0\ncomment TextureFile face.png\nelement vertex {len(mesh.vertices_mm)}\n"
         "property float x\nproperty float y\nproperty float z\n"
-        f"element face {len(mesh.triangles)}\nproperty list uchar int vertex_index\nproperty list uchar float texcoord\nend_header\n"
+        f"element face {len(mesh.triangles)}\nproperty list uchar int vertex_index\n"
+        "property list uchar float texcoord\nend_header\n"
     ).encode()
     assert mesh.uv is not None
     faces = b"".join(
@@ -135,7 +138,11 @@ def stl_text() -> bytes:
 def glb(*, index_type: str = "<u2", with_colors: bool = False) -> bytes:
     mesh, uv = face(44.0)
     colors = np.full((len(uv), 4), 0.5, "<f4")
-    parts = [mesh.vertices_mm.astype("<f4").tobytes(), uv.astype("<f4").tobytes(), mesh.triangles.astype(index_type).tobytes()]
+    parts = [
+        mesh.vertices_mm.astype("<f4").tobytes(),
+        uv.astype("<f4").tobytes(),
+        mesh.triangles.astype(index_type).tobytes(),
+    ]
     parts += [image("PNG"), colors.tobytes()]
     parts = [part + b"\0" * (-len(part) % 4) for part in parts]
     starts = np.cumsum([0, *map(len, parts)]).tolist()
@@ -180,7 +187,12 @@ def bnt(step_mm: float = 16.0) -> bytes:
     x, y, z = (np.where(np.hypot(xs, ys) > 85, BACKGROUND, values) for values in (xs, ys, zs))
     planes = np.stack([x, y, z, (xs + 64) / 128, (80 - ys) / 160])
     name = b"bs000_E_HAPPY_0.png"
-    return struct.pack("<HHdH", *xs.shape, BACKGROUND, len(name)) + name + struct.pack("<I", planes.size) + planes.astype("<f8").tobytes()
+    return (
+        struct.pack("<HHdH", *xs.shape, BACKGROUND, len(name))
+        + name
+        + struct.pack("<I", planes.size)
+        + planes.astype("<f8").tobytes()
+    )
 
 
 def _bu_points() -> np.ndarray:
@@ -228,14 +240,17 @@ def au_intensity() -> bytes:
 
 
 def label_sheet() -> bytes:
-    rows = [["S01", "clip1", "Positive", 2, 3, 5, "6+12(R)"], ["S01", "clip2", "negative, others", 0, "", "/", "AU4"]]
+    rows: list[list[str | int]] = [
+        ["S01", "clip1", "Positive", 2, 3, 5, "6+12(R)"],
+        ["S01", "clip2", "negative, others", 0, "", "/", "AU4"],
+    ]
     return encode_sheet(("sub_ID", "fold_name", "Emotion", "Onset", "Apex", "Offset", "AUs"), rows)
 
 
 def manifest() -> bytes:
     return (
-        b"path,subject,label,sequence,frame,units,up,facing,texture,landmarks\n"
-        b"face.obj,A,anger,,,mm,y,z,,\n"
-        b"face.wrl,B,happiness,run,0,,,,face.png,face.csv\n"
-        b'"sub/face.ply",B,happiness,run,1,cm,+y,-z,,\n'
+        b"path,subject,label,sequence,frame,units,up,facing,texture,landmarks,sample_id\n"
+        b"face.obj,A,anger,,,mm,y,z,,,\n"
+        b"face.wrl,B,happiness,run,0,,,,face.png,face.csv,b0\n"
+        b'"sub/face.ply",B,happiness,run,1,cm,+y,-z,,,b1\n'
     )

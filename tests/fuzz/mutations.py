@@ -18,27 +18,53 @@ Mutator = Callable[[random.Random, bytes], bytes]
 _NUMBER = re.compile(rb"[-+]?[0-9][0-9.eE+-]*")
 _QUOTED_OR_NAME = re.compile(rb'"[^"\r\n]*"|[\w./-]+\.(?:png|jpg|bmp|mtl|obj|csv|wrl|xlsx)')
 NUMBERS = (
-    b"nan", b"-nan", b"inf", b"-inf", b"1e999", b"-1e999", b"1e38", b"-3.5e38", b"1e-400", b"0", b"-0", b"-1", b"-2", b"1", b"2",
+    b"nan", b"-nan", b"inf", b"-inf", b"1e999", b"-1e999", b"1e38", b"-3.5e38", b"1e-400", b"0", b"-0", b"-1", b"-2",
+    b"1", b"2",
     b"3", b"65535", b"65536", b"1000000000", b"2147483647", b"2147483648", b"-2147483648", b"4294967295", b"4294967296",
-    b"9223372036854775807", b"9223372036854775808", b"99999999999999999999999", b"9" * 400, b"9" * 5000, b"0x10", b"1_000",
-    b"1,5", b"1.5.2", b"--1", b"+", b"-", b".", b"e", b"1e", b"1e+", b"\xd9\xa1\xd9\xa2", b"\xc2\xb2", b"nan(7)", b"infinity", b"",
+    b"9223372036854775807", b"9223372036854775808", b"99999999999999999999999", b"9" * 400, b"9" * 5000, b"0x10",
+    b"1_000",
+    b"1,5", b"1.5.2", b"--1", b"+", b"-", b".", b"e", b"1e", b"1e+", b"\xd9\xa1\xd9\xa2", b"\xc2\xb2", b"nan(7)",
+    b"infinity", b"",
     b"1/2/3/4", b"/", b"//", b"1//", b"-1/-1", b"0/0/0", b"1.0/2", b"None", b"true",
 )  # fmt: skip
 PATHS = (
-    b"../secret.png", b"../../etc/passwd", b"/etc/passwd", b"//etc/passwd", b"file:///etc/passwd", b"http://127.0.0.1:9/a.png",
-    b"\\\\server\\share\\a.png", b"C:\\secret.png", b"..\\secret.png", b"linked/secret.png", b"link.png", b"link.mtl", b"loop.png",
-    b"loop/loop/a.png", b"pipe.png", b"folder.png", b"folder.png/secret.png", b"./././face.png", b"FACE.PNG", b"face.png/../../secret.png",
-    b"..", b".", b"/", b"", b"~/.ssh/id_rsa", b"a" * 300, b"b/" * 3000, b"%2e%2e/secret.png", b"secret.png\0face.png", b"\xff\xfe.png",
-    b"con", b"/dev/zero", b"/dev/stdin", b"/proc/self/environ", b"data:image/png;base64,AAAA", b"face.png", b"$HOME/a.png",
+    b"../secret.png", b"../../etc/passwd", b"/etc/passwd", b"//etc/passwd", b"file:///etc/passwd",
+    b"http://127.0.0.1:9/a.png",
+    b"\\\\server\\share\\a.png", b"C:\\secret.png", b"..\\secret.png", b"linked/secret.png", b"link.png", b"link.mtl",
+    b"loop.png",
+    b"loop/loop/a.png", b"pipe.png", b"folder.png", b"folder.png/secret.png", b"./././face.png", b"FACE.PNG",
+    b"face.png/../../secret.png",
+    b"..", b".", b"/", b"", b"~/.ssh/id_rsa", b"a" * 300, b"b/" * 3000, b"%2e%2e/secret.png", b"secret.png\0face.png",
+    b"\xff\xfe.png",
+    b"con", b"/dev/zero", b"/dev/stdin", b"/proc/self/environ", b"data:image/png;base64,AAAA", b"face.png",
+    b"$HOME/a.png",
 )  # fmt: skip
-BYTES = (b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\x1a", b'"', b"'", b"{", b"}", b"[", b"]", b"#", b"\\\n", b"\r", b"\n", b",", b";", b"\t", b"\x0b", b"\x85")  # fmt: skip
-_FLOATS = (float("nan"), float("inf"), -float("inf"), 1e308, 3.5e38, -1e30, 1e-320, 0.0, -0.0, 1e9, -1e9, 1e6, 16777217.0)
+BYTES = (b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\x1a", b'"', b"'", b"{", b"}", b"[", b"]", b"#", b"\\\n",
+b"\r", b"\n", b",", b";", b"\t", b"\x0b", b"\x85")  # fmt: skip
+_FLOATS = (
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    1e308,
+    3.5e38,
+    -1e30,
+    1e-320,
+    0.0,
+    -0.0,
+    1e9,
+    -1e9,
+    1e6,
+    16777217.0,
+)
 _INTEGERS = (0, 1, 2, 3, 4, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 10**9, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 _JSON_VALUES: tuple[Any, ...] = (
-    None, True, False, -1, 0, 1, 2, 3, 5, 99, 255, 65536, 2**31 - 1, 2**31, 2**32, 2**63, 10**30, 0.5, -1.5, 1e308, float("nan"),
-    float("inf"), "", "a", "VEC2", "VEC3", "SCALAR", "MAT4", 5120, 5121, 5123, 5125, 5126, [], {}, [0], [0, 0, 0], [1e30] * 3, [0] * 16,
-    [None], [[]], {"a": 1}, "../secret.png", "file:///etc/passwd", "data:application/octet-stream;base64,AAAA", "x" * 10000,
+    None, True, False, -1, 0, 1, 2, 3, 5, 99, 255, 65536, 2**31 - 1, 2**31, 2**32, 2**63, 10**30, 0.5, -1.5, 1e308,
+    float("nan"),
+    float("inf"), "", "a", "VEC2", "VEC3", "SCALAR", "MAT4", 5120, 5121, 5123, 5125, 5126, [], {}, [0], [0, 0, 0],
+    [1e30] * 3, [0] * 16,
+    [None], [[]], {"a": 1}, "../secret.png", "file:///etc/passwd", "data:application/octet-stream;base64,AAAA",
+    "x" * 10000,
 )  # fmt: skip
 
 
@@ -47,6 +73,29 @@ def mutate_text(rng: random.Random, data: bytes) -> bytes:
     for _ in range(rng.choice((1, 1, 1, 2, 2, 4))):
         data = rng.choice(_TEXT)(rng, data)
     return data
+
+
+def mutate_table(rng: random.Random, data: bytes) -> bytes:
+    """A field of a CSV file replaced, by what stands elsewhere in it too; now and then the text as a whole."""
+    if rng.random() < 0.3:
+        return mutate_text(rng, data)
+    lines = [line.split(b",") for line in data.split(b"\n") if line]
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        row = rng.choice(lines[1:] or lines)
+        other = rng.choice(rng.choice(lines))
+        new = rng.choice(
+            (
+                rng.choice(NUMBERS),
+                rng.choice(PATHS),
+                rng.choice(BYTES),
+                other,
+                b'"a\nb"',
+                b"\xc3\x28",
+                "é😀\u202e".encode(),
+            )
+        )
+        row[rng.randrange(len(row))] = new
+    return b"\n".join(b",".join(row) for row in lines) + b"\n"
 
 
 def mutate_binary(rng: random.Random, data: bytes) -> bytes:
@@ -78,7 +127,11 @@ def _replace_all_numbers_of_a_line(rng: random.Random, data: bytes) -> bytes:
 
 def _replace_every_number(rng: random.Random, data: bytes) -> bytes:
     """Every n-th number becomes the same: a mesh without area, of one point, or far away."""
-    new, step, count = rng.choice((b"0", b"0.0", b"1", b"-1", b"1e30", b"1e-30", b"nan")), rng.choice((1, 2, 3, 4, 50)), 0
+    new, step, count = (
+        rng.choice((b"0", b"0.0", b"1", b"-1", b"1e30", b"1e-30", b"nan")),
+        rng.choice((1, 2, 3, 4, 50)),
+        0,
+    )
 
     def put(match: re.Match[bytes]) -> bytes:
         nonlocal count
@@ -175,10 +228,20 @@ def _zero_run(rng: random.Random, data: bytes) -> bytes:
 
 
 _TEXT: tuple[Mutator, ...] = (
-    _replace_number, _replace_number, _replace_number, _replace_number, _replace_all_numbers_of_a_line, _replace_every_number,
-    _replace_name, _replace_name, _change_lines, _change_lines, _change_words, _insert_bytes, _turn_bits, _cut, _lengthen,
+    _replace_number, _replace_number, _replace_number, _replace_number, _replace_all_numbers_of_a_line,
+    _replace_every_number,
+    _replace_name, _replace_name, _change_lines, _change_lines, _change_words, _insert_bytes, _turn_bits, _cut,
+    _lengthen,
 )  # fmt: skip
-_BINARY: tuple[Mutator, ...] = (_turn_bits, _overwrite_value, _overwrite_value, _overwrite_value, _cut, _lengthen, _zero_run)
+_BINARY: tuple[Mutator, ...] = (
+    _turn_bits,
+    _overwrite_value,
+    _overwrite_value,
+    _overwrite_value,
+    _cut,
+    _lengthen,
+    _zero_run,
+)
 
 
 def mutate_json(rng: random.Random, data: bytes) -> bytes:
@@ -293,10 +356,13 @@ def _mutate_sheet_xml(rng: random.Random, text: bytes) -> bytes:
     old, new = rng.choice(
         (
             (rb'r="\d+"', b'r="1048576"'), (rb'r="\d+"', b'r="999999999999"'), (rb'r="[A-Z]+\d+"', b'r="XFD1048576"'),
-            (rb'r="[A-Z]+\d+"', b'r="ZZZZZZZZ1"'), (rb'r="[A-Z]+\d+"', b'r=""'), (rb't="\w+"', b't="s"'), (rb't="\w+"', b't="e"'),
-            (rb't="\w+"', b't="d"'), (rb't="\w+"', b't="b"'), (rb"<v>[^<]*</v>", b"<v>" + rng.choice(NUMBERS) + b"</v>"),
+            (rb'r="[A-Z]+\d+"', b'r="ZZZZZZZZ1"'), (rb'r="[A-Z]+\d+"', b'r=""'), (rb't="\w+"', b't="s"'), (rb't="\w+"',
+            b't="e"'),
+            (rb't="\w+"', b't="d"'), (rb't="\w+"', b't="b"'), (rb"<v>[^<]*</v>",
+            b"<v>" + rng.choice(NUMBERS) + b"</v>"),
             (rb"<t>[^<]*</t>", b"<t>" + rng.choice(PATHS).replace(b"\0", b"").replace(b"\xff\xfe", b"") + b"</t>"),
-            (rb"<row", b"<row><row"), (rb"</c>", b""), (rb"<sheetData>", b"<sheetData>" + b"<a>" * rng.choice((1, 3000, 100000))),
+            (rb"<row", b"<row><row"), (rb"</c>", b""), (rb"<sheetData>", b"<sheetData>" + b"<a>" * rng.choice((1, 3000,
+            100000))),
         )
     )  # fmt: skip
     places = list(re.finditer(old, text))
@@ -309,10 +375,12 @@ def _mutate_sheet_xml(rng: random.Random, text: bytes) -> bytes:
 def xlsx_bomb(num_bytes: int, *, lie: bool = False) -> bytes:
     """A sheet that unpacks to num_bytes; with `lie`, its directory says that it holds 100."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("xl/worksheets/sheet1.xml", "w", force_zip64=True) as member:
-            for _ in range(num_bytes >> 20):
-                member.write(b" " * (1 << 20))
+    with (
+        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("xl/worksheets/sheet1.xml", "w", force_zip64=True) as member,
+    ):
+        for _ in range(num_bytes >> 20):
+            member.write(b" " * (1 << 20))
     data = out.getvalue()
     if lie:
         data = data.replace((num_bytes >> 20 << 20).to_bytes(4, "little"), (100).to_bytes(4, "little"))

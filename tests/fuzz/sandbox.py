@@ -92,11 +92,9 @@ def _run_child(target: Target, cases: range, folder: Path, seed: int, deadline: 
     return last + 1
 
 
-def _run_cases(
-    target: Target, cases: range, folder: Path, seed: int, deadline: float, shared: mmap, log: Path
-) -> None:
+def _run_cases(target: Target, cases: range, folder: Path, seed: int, deadline: float, shared: mmap, log: Path) -> None:
     case_folder = folder / "outer" / "case"
-    target.warm_up()
+    target.warm_up(case_folder)
     opened: list[str] = []
     _watch_opens(opened)
     baseline_bytes = _resident_bytes()
@@ -105,7 +103,12 @@ def _run_cases(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("error")  # a reader that lets NumPy warn prints on the user's terminal
     counts = [0, 0, cases.start, 0]
-    may_open = (*_MAY_OPEN, str(folder.resolve() / "outer" / "case"), str(Path(tempfile.gettempdir()) / "facet-"))
+    may_open = (
+        *_MAY_OPEN,
+        str(folder.resolve() / "outer" / "case"),
+        str(folder / "outer" / "case"),
+        str(Path(tempfile.gettempdir()) / "facet-"),
+    )
     with log.open("w") as findings:
         for case in cases:
             counts[_CASE] = case
@@ -116,7 +119,8 @@ def _run_cases(
             signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
             kind, what = _judge(target, path, case_folder)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            outside = [name for name in opened if not os.path.realpath(name).startswith(may_open)]
+            where = os.path.abspath if target.follows_links else os.path.realpath
+            outside = [name for name in opened if not where(name).startswith(may_open)]
             if outside:
                 kind, what = "outside read", outside[0]
             if kind in ("read", "refused"):
@@ -167,7 +171,9 @@ def _check(result: object) -> str:
         return f"triangles {triangles.dtype} {triangles.shape}"
     if not ((triangles >= 0) & (triangles < len(vertices))).all():
         return f"triangles name {triangles.min()} to {triangles.max()} of {len(vertices)} vertices"
-    if result.uv is not None and (result.uv.shape != (len(triangles), 3, 2) or not np.isfinite(result.uv * 65536).all()):
+    if result.uv is not None and (
+        result.uv.shape != (len(triangles), 3, 2) or not np.isfinite(result.uv * 65536).all()
+    ):
         return f"texture coordinates {result.uv.shape}, up to {np.abs(result.uv).max()}"
     if result.texture is not None and (result.uv is None or result.texture.ndim != 3 or not result.texture.size):
         return f"texture {result.texture.shape}"

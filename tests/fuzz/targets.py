@@ -26,7 +26,7 @@ from preprocess.readers.tbnd import read_tbnd
 from shared.errors import ScanError
 
 
-def _nothing() -> None:
+def _nothing(folder: Path) -> None:
     return None
 
 
@@ -34,8 +34,10 @@ def _nothing() -> None:
 class Target:
     """A reader under test.
 
-    share: of all cases, in parts of the sum of shares. prepare: (random numbers, case, folder) → the path to read, everything
-    there written. names_file: its refusals must name a file. warm_up: run in the child before memory is limited.
+    share: of all cases, in parts of the sum of shares. prepare: (random numbers, case, folder) → the path to read,
+    everything
+    there written. names_file: its refusals must name a file. follows_links: what the user's own folder links to is read.
+    warm_up: reads good files in the child before memory and time are limited (what is compiled on first use takes seconds).
     """
 
     name: str
@@ -43,7 +45,8 @@ class Target:
     prepare: Callable[[random.Random, int, Path], Path]
     read: Callable[[Path], object]
     names_file: bool = True
-    warm_up: Callable[[], None] = _nothing
+    follows_links: bool = False
+    warm_up: Callable[[Path], None] = _nothing
 
 
 def write_surroundings(folder: Path) -> None:
@@ -73,7 +76,6 @@ def _file(
     mutate: Mutator,
     *,
     as_they_are: Sequence[tuple[str, bytes]] = (),
-    warm_up: Callable[[], None] = _nothing,
 ) -> Target:
     """A target whose cases are damaged copies of seeds (name, bytes); first those that are malformed as they are."""
 
@@ -88,6 +90,13 @@ def _file(
         path = folder / file
         path.write_bytes(data)
         return path
+
+    def warm_up(folder: Path) -> None:
+        if not folder.exists():
+            write_surroundings(folder)
+        for file, data in seeds:
+            (folder / file).write_bytes(data)
+            read(folder / file)
 
     return Target(name, share, prepare, read, warm_up=warm_up)
 
@@ -123,21 +132,18 @@ def _manifest(path: Path) -> object:
     return records
 
 
-def _import_open3d() -> None:
-    import open3d  # noqa: F401
-
-
-def _import_openpyxl() -> None:
-    import openpyxl  # noqa: F401
-
-
 def _write_obj_first(target: Target) -> Target:
     def prepare(rng: random.Random, case: int, folder: Path) -> Path:
         path = target.prepare(rng, case, folder)
         (folder / "face.obj").write_bytes(corpus.obj())
         return path
 
-    return Target(target.name, target.share, prepare, target.read)
+    def warm_up(folder: Path) -> None:
+        write_surroundings(folder)
+        (folder / "face.obj").write_bytes(corpus.obj())
+        target.warm_up(folder)
+
+    return Target(target.name, target.share, prepare, target.read, warm_up=warm_up)
 
 
 def file_targets() -> list[Target]:
@@ -151,25 +157,32 @@ def file_targets() -> list[Target]:
     bmp[18:26] = np.array([8000, 8000], "<i4").tobytes()
     sheet = corpus.label_sheet()
     images = [
-        ("face.png", corpus.image("PNG")), ("face.png", corpus.image("PNG", "P")), ("face.jpg", jpeg), ("face.bmp", corpus.image("BMP")),
-        ("face.tif", corpus.image("TIFF")), ("face.tif", corpus.image("TIFF", compression="tiff_lzw")), ("face.webp", corpus.image("WEBP")),
-        ("face.tga", corpus.image("TGA")), ("face.tga", corpus.image("TGA", compression="tga_rle")), ("face.png", corpus.image("PNG", "RGBA")),
+        ("face.png", corpus.image("PNG")), ("face.png", corpus.image("PNG", "P")), ("face.jpg", jpeg), ("face.bmp",
+        corpus.image("BMP")),
+        ("face.tif", corpus.image("TIFF")), ("face.tif", corpus.image("TIFF", compression="tiff_lzw")), ("face.webp",
+        corpus.image("WEBP")),
+        ("face.tga", corpus.image("TGA")), ("face.tga", corpus.image("TGA", compression="tga_rle")), ("face.png",
+        corpus.image("PNG", "RGBA")),
         ("face.jpg", corpus.image("JPEG", progressive=True)),
     ]  # fmt: skip
     return [
-        _file("WRL", 20, [("a.wrl", corpus.wrl("bu3dfe")), ("a.wrl", corpus.wrl("bu4dfe"))], _surface, mutations.mutate_text),
-        _file("OBJ", 20, [("a.obj", corpus.obj()), ("a.obj", corpus.obj(slashes=False)), ("a.obj", corpus.obj_with_quads())],
+        _file("WRL", 20, [("a.wrl", corpus.wrl("bu3dfe")), ("a.wrl", corpus.wrl("bu4dfe"))], _surface,
+        mutations.mutate_text),
+        _file("OBJ", 20, [("a.obj", corpus.obj()), ("a.obj", corpus.obj(slashes=False)), ("a.obj",
+        corpus.obj_with_quads())],
               _surface, mutations.mutate_text),
         _write_obj_first(_file("MTL", 4, [("face.mtl", corpus.MTL)], _mtl_user, mutations.mutate_text)),
-        _file("PLY", 14, [("a.ply", corpus.ply_text()), ("a.ply", corpus.ply_binary()), ("a.ply", corpus.ply_binary(">"))],
+        _file("PLY", 14, [("a.ply", corpus.ply_text()), ("a.ply", corpus.ply_binary()), ("a.ply",
+        corpus.ply_binary(">"))],
               _surface, mutations.mutate_either, as_they_are=[
-                  ("a.ply", header + b"element face 1\nproperty list uchar int vertex_index\nend_header\n0 0 0\n3 0 0 0\n"),
+                  ("a.ply",
+                  header + b"element face 1\nproperty list uchar int vertex_index\nend_header\n0 0 0\n3 0 0 0\n"),
                   ("a.ply", header.replace(b"ascii", b"binary_little_endian") + b"end_header\n" + bytes(100))]),
         _file("OFF", 8, [("a.off", corpus.off())], _surface, mutations.mutate_text),
-        _file("STL", 3, [("a.stl", corpus.stl_binary()), ("a.stl", corpus.stl_text())], _surface, mutations.mutate_either,
-              warm_up=_import_open3d),
+        _file("STL", 3, [("a.stl", corpus.stl_binary()), ("a.stl", corpus.stl_text())], _surface,
+        mutations.mutate_either),
         _file("GLB", 4, [("a.glb", corpus.glb()), ("a.glb", corpus.glb(index_type="<u4", with_colors=True)),
-                         ("a.glb", corpus.glb(index_type="<u1"))], _surface, mutations.mutate_glb, warm_up=_import_open3d),
+                         ("a.glb", corpus.glb(index_type="<u1"))], _surface, mutations.mutate_glb),
         _file("BNT", 10, [("a.bnt", corpus.bnt())], lambda path: _named(path, lambda: bnt_to_mesh(read_bnt(path))),
               mutations.mutate_binary),
         _file("bnd", 4, [("a.bnd", corpus.bnd())], read_bnd, mutations.mutate_text),
@@ -179,19 +192,23 @@ def file_targets() -> list[Target]:
         _file("ljson", 3, [("a.ljson", corpus.ljson())], read_face_points, mutations.mutate_json),
         _file("named points", 2, [("a.csv", corpus.named_points()), ("a.txt", corpus.named_points())], read_face_points,
               mutations.mutate_text),
-        _file("AU occurrence", 4, [("a.csv", corpus.au_occurrence())], lambda path: read_au_occurrence(path, (1, 12, 99)),
+        _file("AU occurrence", 4, [("a.csv", corpus.au_occurrence())], lambda path: read_au_occurrence(path, (1, 12,
+        99)),
               mutations.mutate_text),
         _file("AU intensity", 4, [("a.csv", corpus.au_intensity())], read_au_intensity, mutations.mutate_text),
-        _file("XLSX", 2.5, [("a.xlsx", sheet)], _clips, mutations.mutate_xlsx, warm_up=_import_openpyxl, as_they_are=[
+        _file("XLSX", 2.5, [("a.xlsx", sheet)], _clips, mutations.mutate_xlsx, as_they_are=[
             ("a.xlsx", mutations.xlsx_bomb(1 << 30)), ("a.xlsx", mutations.xlsx_bomb(1 << 30, lie=True)),
             ("a.xlsx", mutations.xlsx_bomb(100 << 20))]),
-        _file("manifest", 8, [("manifest.csv", corpus.manifest())], _manifest, mutations.mutate_text, as_they_are=[
+        _file("manifest", 8, [("manifest.csv", corpus.manifest())], _manifest, mutations.mutate_table, as_they_are=[
             ("manifest.csv", b"path,subject,label\n" + b"a" * 300 + b".obj,A,anger\n"),
             ("manifest.csv", b"path,subject,label\n" + b"a/" * 3000 + b"a.obj,A,anger\n")]),
         _file("images", 9, images, read_image, lambda rng, data: mutations.mutate_png(rng, data), as_they_are=[
-            ("face.png", mutations.png_bomb(60_000, 60_000, full=False)), ("face.png", mutations.png_bomb(8192, 8192, mode=6)),
-            ("face.png", mutations.png_bomb(2**31 - 1, 2**31 - 1, full=False)), ("face.png", mutations.png_bomb(1 << 26, 1)),
-            ("face.jpg", huge_jpeg), ("face.jpg", large_jpeg), ("face.bmp", bytes(bmp)), ("face.png", b""), ("face.png", bytes(9))]),
+            ("face.png", mutations.png_bomb(60_000, 60_000, full=False)), ("face.png", mutations.png_bomb(8192, 8192,
+            mode=6)),
+            ("face.png", mutations.png_bomb(2**31 - 1, 2**31 - 1, full=False)), ("face.png", mutations.png_bomb(1 << 26,
+            1)),
+            ("face.jpg", huge_jpeg), ("face.jpg", large_jpeg), ("face.bmp", bytes(bmp)), ("face.png", b""), ("face.png",
+            bytes(9))]),
     ]  # fmt: skip
 
 

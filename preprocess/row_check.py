@@ -1,0 +1,112 @@
+"""Looks at the images of a row before they become part of a cache: does this look like a face, whole enough to learn from?
+
+Only what no face scan shows is refused; half faces, holes, hands before the mouth, dark skin and bad light are not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from preprocess.render import Views
+from shared.errors import ScanError
+from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, FIELD_OF_VIEW_MM, RenderSettings, View
+
+# Thresholds lie between the worst good row and the best broken one, measured by tests/benchmarks/row_check.py.
+MIN_AREA_MM2 = 2400.0  # that the view with most surface shows
+MIN_RELIEF_MM = 2.0  # RMS distance of the surface from its best plane
+# Of the crop sphere's rim to the left and right of a face seen from the front. Cheeks and ears that lie so far to the side
+# lie so far back that the sphere has cut them off: faces, heads and busts cover none of it.
+MAX_RIM_SHARE = 0.35
+MAX_CENTRE_MM = 30.0  # from the origin, where the tip of the nose should be, to the nearest surface
+MIN_TEXTURE_SPREAD = 1.5  # levels of 255: between the 2nd and 98th percentile of the channel that differs most
+# Views that show the face from the front, within which the sides of the rim are beside the cheeks.
+_FRONTAL_YAW_DEG, _FRONTAL_PITCH_DEG = 25.0, 20.0
+_RIM = (0.88, 0.99)  # of the crop radius, as seen in the image
+_STEP = 3  # every so-manyth pixel of a row and a column is looked at
+
+
+@dataclass(frozen=True)
+class RowMeasures:
+    """What is seen in the images of one row. Areas and lengths on the surface, mm; NaN where there is no view to tell."""
+
+    area_mm2: float
+    relief_mm: float
+    rim_share: float
+    centre_mm: float
+    texture_spread: float
+    texture_level: float
+
+
+def check_row(views: Views, settings: RenderSettings) -> None:
+    """Refuses a row whose images show no face.
+
+    Raises:
+        ScanError: hardly any surface, a flat one, one that runs out of the image or lies beside its middle, or a texture of one
+            colour; says what was seen.
+    """
+    seen = measure_row(views, settings)
+    if not seen.area_mm2 >= MIN_AREA_MM2:
+        raise ScanError(
+            f"the images show {seen.area_mm2 / 100:.1f} cm² of surface, a face has at least {MIN_AREA_MM2 / 100:.0f}; "
+            "is the scan whole, and in mm?"
+        )
+    if seen.relief_mm < MIN_RELIEF_MM:
+        raise ScanError(
+            f"the surface is flat within {seen.relief_mm:.1f} mm, no face; is this the scan, and is it upright?"
+        )
+    if seen.rim_share > MAX_RIM_SHARE:
+        raise ScanError(
+            f"the surface runs out of the image on both sides ({seen.rim_share:.0%} of the rim beside the cheeks); "
+            "is it a face, and in mm?"
+        )
+    if seen.centre_mm > MAX_CENTRE_MM:
+        raise ScanError(
+            f"the nearest surface is {seen.centre_mm:.0f} mm from where the tip of the nose should be: the face lies beside "
+            "the images' middle; check its landmarks or its orientation"
+        )
+    if seen.texture_spread < MIN_TEXTURE_SPREAD:
+        color = "black" if seen.texture_level < 4 else f"of one colour (level {seen.texture_level:.0f} of 255)"
+        raise ScanError(f"the texture is {color} all over; mend it, or remove it to keep the surface alone")
+
+
+def measure_row(views: Views, settings: RenderSettings) -> RowMeasures:
+    """The figures that `check_row` compares, over all views."""
+    cell = slice(_STEP // 2, None, _STEP)
+    depth = views.depth[:, cell, cell]
+    mask = depth > 0
+    cell_mm = settings.mm_per_px * _STEP
+    centres = (np.arange(settings.size_px)[cell] + 0.5) * settings.mm_per_px - FIELD_OF_VIEW_MM / 2
+    x_mm, y_mm = np.meshgrid(centres, -centres)
+    z_mm = (depth.astype(np.float32) - DEPTH_ZERO) * np.float32(DEPTH_STEP_MM)
+    radius = np.hypot(x_mm, y_mm) / min(settings.crop_radius_mm, FIELD_OF_VIEW_MM / 2)
+    beside = (radius > _RIM[0]) & (radius < _RIM[1]) & (np.abs(x_mm) > np.abs(y_mm))
+    frontal = [k for k, view in enumerate(settings.views) if _is_frontal(view)]
+    rims = [min(mask[k][beside & side].mean() for side in (x_mm < 0, x_mm > 0)) for k in frontal if beside.any()]
+    distance = [np.sqrt((x_mm**2 + y_mm**2 + z_mm[k] ** 2)[mask[k]].min()) for k in range(len(mask)) if mask[k].any()]
+    relief = [_distance_from_plane(x_mm[m], y_mm[m], z[m]) for z, m in zip(z_mm, mask, strict=True) if m.sum() > 3]
+    spread = level = np.nan
+    if views.texture is not None and mask.any():
+        colors = views.texture[:, cell, cell][mask]
+        low, high = np.percentile(colors, [2, 98], axis=0)
+        spread, level = float((high - low).max()), float(colors.mean())
+    return RowMeasures(
+        area_mm2=float(mask.sum(axis=(1, 2)).max() * cell_mm**2),
+        relief_mm=float(max(relief, default=np.nan)),
+        rim_share=float(max(rims, default=np.nan)),
+        centre_mm=float(min(distance, default=np.nan)),
+        texture_spread=spread,
+        texture_level=level,
+    )
+
+
+def _is_frontal(view: View) -> bool:
+    return abs(view.yaw_deg) <= _FRONTAL_YAW_DEG and abs(view.pitch_deg) <= _FRONTAL_PITCH_DEG
+
+
+def _distance_from_plane(x_mm: np.ndarray, y_mm: np.ndarray, z_mm: np.ndarray) -> float:
+    """RMS distance of points from the plane that fits them best, whichever way it stands (the least principal axis)."""
+    points = np.stack([x_mm, y_mm, z_mm]).astype(np.float64)
+    points -= points.mean(axis=1, keepdims=True)
+    return float(np.sqrt(max(np.linalg.eigvalsh(points @ points.T / points.shape[1])[0], 0.0)))

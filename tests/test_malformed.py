@@ -1,0 +1,163 @@
+"""Damaged files and folders: a small share of the long run of tests/fuzz, and what that run has found, each by itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fuzz import corpus, mutations
+
+from preprocess.datasets import DATASETS
+from preprocess.mesh import Mesh
+from preprocess.readers.au_csv import read_au_occurrence
+from preprocess.readers.image import read_image
+from preprocess.readers.label_sheet import read_label_sheet
+from preprocess.readers.landmark_points import read_face_points
+from preprocess.readers.references import find_beside
+from preprocess.readers.surface import find_surface_files, read_surface
+from shared.errors import FacetError, ScanError
+
+ROOT = Path(__file__).resolve().parents[1]
+FACE = corpus.face()[0]
+
+
+def test_damaged_files_are_read_or_refused() -> None:
+    command = [sys.executable, "tests/fuzz/run.py", "--mutations", "2000", "--seed", "7", "--minutes", "1"]
+    skipped = "STL,GLB,mesh to images,XLSX,images"  # slow: native readers, compilers, large images
+    done = subprocess.run([*command, "--skip", skipped], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| all | 2,0" in done.stdout or "| all | 1,9" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["link.png", "linked/secret.png", "linked"])
+@pytest.mark.parametrize("suffix", ["obj", "wrl", "ply"])
+def test_links_out_of_the_folder_are_not_followed(tmp_path: Path, name: str, suffix: str) -> None:
+    folder = tmp_path / "outer" / "scans"
+    folder.mkdir(parents=True)
+    (tmp_path / "outer" / "secret.png").write_bytes(corpus.image("PNG"))
+    (folder / "link.png").symlink_to("../secret.png")
+    (folder / "linked").symlink_to("..")
+    data = {"obj": corpus.obj(), "wrl": corpus.wrl("bu4dfe"), "ply": corpus.ply_text()}[suffix]
+    (folder / "face.mtl").write_bytes(corpus.MTL.replace(b"face.png", name.encode()))
+    path = folder / f"a.{suffix}"
+    path.write_bytes(data.replace(b"face.png", name.encode()))
+    if name == "linked":  # a folder, no picture
+        assert read_surface(path).texture is None
+        return
+    with pytest.raises(ScanError, match="is a link out of its folder; put a copy of the file itself there"):
+        read_surface(path)
+    assert all(file.parent == folder and not file.is_symlink() for file in find_surface_files(path))
+
+
+def test_links_within_the_folder_and_to_the_folder_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "scans" / "pictures").mkdir(parents=True)
+    (tmp_path / "scans" / "pictures" / "face.png").write_bytes(corpus.image("PNG"))
+    (tmp_path / "scans" / "face.png").symlink_to("pictures/face.png")
+    (tmp_path / "link").symlink_to("scans")
+    (tmp_path / "link" / "a.wrl").write_bytes(corpus.wrl("bu4dfe"))
+    assert read_surface(tmp_path / "link" / "a.wrl").texture is not None
+    assert find_beside(tmp_path / "link" / "a.wrl", "FACE.PNG") is not None
+
+
+@pytest.mark.parametrize("number", [2e9, -3e38])
+def test_coordinates_whose_squares_overflow_are_refused(number: float) -> None:
+    vertices = FACE.vertices_mm.copy()
+    vertices[3, 1] = number
+    with pytest.raises(ScanError, match="a vertex lies beyond"):
+        Mesh(vertices, FACE.triangles)
+    assert FACE.uv is not None
+    uv = FACE.uv.copy()
+    uv[0, 0] = number
+    with pytest.raises(ScanError, match="a texture coordinate beyond"):
+        Mesh(FACE.vertices_mm, FACE.triangles, uv)
+    with pytest.raises(ScanError, match="a landmark is infinite"):
+        Mesh(FACE.vertices_mm, FACE.triangles, landmarks_mm=np.full((4, 3), np.inf, np.float32))
+
+
+def test_off_faces_of_huge_numbers(tmp_path: Path) -> None:
+    (tmp_path / "a.off").write_bytes(corpus.off().replace(b"3 0 1", b"3 0 99999999999999999999", 1))
+    with pytest.raises(ScanError, match=r"a\.off: its faces are not rows of whole numbers"):
+        read_surface(tmp_path / "a.off")
+
+
+def test_points_with_another_systems_line_ends(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(corpus.named_points().replace(b"\n", b"\r"))
+    assert np.isfinite(read_face_points(tmp_path / "a.csv")).all()
+    (tmp_path / "a.csv").write_bytes(b'nose,1,2,"' + b"3" * 200_000)
+    with pytest.raises(ScanError, match=r"a\.csv: not lines"):
+        read_face_points(tmp_path / "a.csv")
+
+
+def test_a_texture_without_pixels_is_refused() -> None:
+    with pytest.raises(ScanError, match="without pixels"):
+        Mesh(FACE.vertices_mm, FACE.triangles, FACE.uv, np.zeros((0, 4, 3), np.uint8))
+
+
+def test_action_units_that_are_only_separators(tmp_path: Path) -> None:
+    (tmp_path / "F001_T1.csv").write_bytes(b",,;\n,")
+    with pytest.raises(ScanError, match=r"F001_T1.csv: its first line is not 0,1,…,99"):
+        read_au_occurrence(tmp_path / "F001_T1.csv", (1,))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (b".,A,anger", "names no file"),
+        (b"./,A,anger", "names no file"),
+        (b'a.obj,"A\nB",anger', "line break"),
+        (b"a.obj,A,anger\x1b[2J", "control character"),
+        ("a.obj,A,an\u2028ger".encode(), "line break"),
+    ],
+)
+def test_manifest_fields_that_cannot_be(tmp_path: Path, row: bytes, message: str) -> None:
+    (tmp_path / "manifest.csv").write_bytes(b"path,subject,label\n" + row + b"\n")
+    with pytest.raises(FacetError, match=message) as caught:
+        DATASETS["folder"].find(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_no_file_system_holds_is_a_missing_mesh(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_bytes(b"path,subject,label\n" + b"a" * 300 + b".obj,A,anger\n")
+    folder = DATASETS["folder"]
+    records = folder.find(tmp_path)
+    assert folder.summarise is not None
+    assert "mesh file" in folder.summarise(tmp_path, records)[0]
+    with pytest.raises(ScanError):
+        folder.read(tmp_path, records[0])
+
+
+@pytest.mark.parametrize("name", ["4dme", "bp4d", "folder"])
+def test_files_of_a_broken_scan_are_still_listed(tmp_path: Path, name: str) -> None:
+    """A build hashes the files of every scan first: what is wrong with one must not end it there."""
+    broken = {"4dme": "S01/clip1/000.wrl", "bp4d": "F001/T1/0000.obj", "folder": "a.wrl"}[name]
+    (tmp_path / broken).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / broken).write_bytes(b"mtllib m.mtl\nv 0 0" if name == "bp4d" else b"#VRML V2.0 utf8\nShape {")
+    (tmp_path / broken).with_name("m.mtl").symlink_to("/etc/hostname")
+    if name == "4dme":
+        (tmp_path / "labels.xlsx").write_bytes(corpus.label_sheet())
+    (tmp_path / "manifest.csv").write_text("path,subject,label\na.wrl,A,anger\n")
+    records = DATASETS[name].find(tmp_path)
+    assert list(DATASETS[name].source_files(tmp_path, records[0])) == [tmp_path / broken]
+    with pytest.raises(ScanError):
+        DATASETS[name].read(tmp_path, records[0])
+
+
+def test_images_that_unpack_to_gigabytes_are_refused_by_their_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    for side, message in ((12_000, "12000 × 12000 pixels"), (60_000, "a.png: ")):
+        path.write_bytes(mutations.png_bomb(side, side, full=False))
+        assert path.stat().st_size < 1000
+        with pytest.raises(ScanError, match=message):
+            read_image(path)
+
+
+@pytest.mark.parametrize("lie", [False, True])
+def test_sheets_that_unpack_to_gigabytes_are_refused(tmp_path: Path, lie: bool) -> None:
+    path = tmp_path / "labels.xlsx"
+    path.write_bytes(mutations.xlsx_bomb(200 << 20, lie=lie))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(FacetError, match="not a readable" if lie else "210 MB unpacked"):
+        read_label_sheet(path, ("Emotion",))
