@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +19,23 @@ from conftest import write_tiny_cache
 from scan_folders import cache_bytes, write_scan_folder
 
 import shared.remote_lock
+from preprocess.__main__ import main as preprocess_main
 from preprocess.build import build_cache
 from preprocess.datasets import DATASETS
 from preprocess.dynamic import build_dynamic_cache
 from preprocess.verify import verify_cache
 from shared.cache import open_cache, read_info
-from shared.errors import CacheError, StorageError
+from shared.errors import CacheError, StorageError, run_command_line
 from shared.paths import is_file, list_files, open_path, read_bytes, remove_file, remove_folder
 from shared.remote_lock import hold_remote_lock
 from shared.schema import SHARD_ROWS, STORES, RenderSettings
 from shared.storage import shard_files, write_file
+from train.__main__ import main as train_main
 
 s3fs = pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
+Run = Callable[..., tuple[int, str, str]]
 SMALL = RenderSettings(size_px=32)
 SECRET = "do-not-print-this"
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
@@ -85,17 +88,27 @@ def contract_bytes(cache: Path) -> dict[str, bytes]:
     return {name: read_bytes(cache / name) for name in list_files(cache) if not name.startswith(".build/")}
 
 
-def run(package: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", package, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line in this process: `run("preprocess", "verify", cache)` → exit code, stdout, stderr."""
+
+    def call(package: str, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [package, *map(str, arguments)])
+        s3fs.S3FileSystem.clear_instance_cache()  # the environment may have changed
+        capsys.readouterr()
+        code = run_command_line(train_main if package == "train" else preprocess_main)
+        out, err = capsys.readouterr()
+        assert SECRET not in out + err
+        return code, out, err
+
+    return call
 
 
-def refusal(result: subprocess.CompletedProcess[str]) -> str:
-    assert result.returncode == 2, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-    assert SECRET not in result.stdout + result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, result.stderr
+def refusal(result: tuple[int, str, str]) -> str:
+    code, out, err = result
+    assert code == 2, out + err
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, err
     return lines[0]
 
 
@@ -137,7 +150,7 @@ def test_a_killed_build_resumes(bucket: str, scans: Path, tmp_path: Path) -> Non
     build(scans, tmp_path / "local")
     cache = open_path(f"{bucket}/killed/cache")
     command = [sys.executable, "-m", "preprocess", "build", "folder", "--root", str(scans), "--cache", str(cache)]
-    command += ["--size", "32", "--workers", "2"]
+    command += ["--size", "32", "--workers", "1"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 90
     while not is_file(cache / "samples.csv"):  # from here on shards are rendered and put
@@ -152,27 +165,27 @@ def test_a_killed_build_resumes(bucket: str, scans: Path, tmp_path: Path) -> Non
     assert contract_bytes(cache) == cache_bytes(tmp_path / "local")
 
 
-def test_training_and_inspecting_read_the_same_from_there(bucket: str, tiny_model: str, tmp_path: Path) -> None:
+def test_training_and_inspecting_read_the_same_from_there(
+    bucket: str, tiny_model: str, tmp_path: Path, run: Run
+) -> None:
     remote = f"{bucket}/tiny/cache"
     for path in (tmp_path / "local", open_path(remote)):
         write_tiny_cache(path, model=tiny_model, num_subjects=3)
     recipe = ["--folds", 3, "--epochs", 2, "--batch-size", 8, "--device", "cpu"]
     for cache, out in ((tmp_path / "local", "a"), (remote, "b")):
-        result = run("train", "fit", "--cache", cache, "--out", tmp_path / out, *recipe)
-        assert result.returncode == 0, result.stderr
+        assert run("train", "fit", "--cache", cache, "--out", tmp_path / out, *recipe)[0] == 0
     assert (tmp_path / "a" / "predictions.csv").read_bytes() == (tmp_path / "b" / "predictions.csv").read_bytes()
     config = json.loads((tmp_path / "b" / "config.json").read_text())
-    assert config["cache"] == remote and SECRET not in json.dumps(config)
-    again = run("train", "evaluate", tmp_path / "b", "--device", "cpu")  # finds the cache by what config.json says
-    assert again.returncode == 0, again.stderr
-    inspect = run("preprocess", "inspect", remote, "--summary", "--sheet", tmp_path / "sheet.png")
-    assert inspect.returncode == 0, inspect.stderr
-    assert remote in inspect.stdout and "18 scans of 3 subjects" in inspect.stdout
+    assert config["cache"] == remote
+    assert SECRET not in json.dumps(config)
+    assert run("train", "evaluate", tmp_path / "b", "--device", "cpu")[0] == 0  # finds the cache by its config.json
+    code, out, _ = run("preprocess", "inspect", remote, "--summary", "--sheet", tmp_path / "sheet.png")
+    assert code == 0
+    assert remote in out
+    assert "18 scans of 3 subjects" in out
     assert (tmp_path / "sheet.png").stat().st_size > 1000
-    verify = run("preprocess", "verify", remote)
-    assert verify.returncode == 0 and "every byte" in verify.stdout
-    prompts = run("preprocess", "prompts", "--cache", remote, "--model", "facet-tiny", "--pretrained", "none")
-    assert prompts.returncode == 0, prompts.stderr
+    assert "every byte" in run("preprocess", "verify", remote)[1]
+    assert run("preprocess", "prompts", "--cache", remote, "--model", "facet-tiny", "--pretrained", "none")[0] == 0
     assert is_file(open_path(remote) / "text" / "facet-tiny.h5.sha256")
 
 
@@ -266,21 +279,29 @@ def test_a_lock_that_was_taken_over_stops_its_former_holder(bucket: str, monkeyp
     assert json.loads(read_bytes(path)) == {"host": "elsewhere"}  # not removed: it is another's
 
 
-def test_what_a_user_gets_wrong_is_one_line(bucket: str, tmp_path: Path) -> None:
+def test_what_a_user_gets_wrong_is_one_line(
+    bucket: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_scan_folder(tmp_path / "few", 2)
-    options = ("build", "folder", "--root", tmp_path / "few", "--size", 32, "--workers", 1, "--cache")
-    assert "there is no such bucket" in refusal(run("preprocess", *options, "s3://nowhere/cache"))
+    build_it = ("preprocess", "build", "folder", "--root", tmp_path / "few", "--size", 32, "--workers", 1, "--cache")
+    assert "there is no such bucket" in refusal(run(*build_it, "s3://nowhere/cache"))
     assert "there is no such bucket" in refusal(run("preprocess", "verify", "s3://nowhere/cache"))
     assert "no cache here" in refusal(run("preprocess", "verify", f"{bucket}/nothing/here"))
-    without = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"}
-    assert "no credentials found in the environment" in refusal(run("preprocess", *options, f"{bucket}/c/d", **without))
-    nobody = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
-    assert "cannot be reached" in refusal(run("preprocess", "inspect", f"{bucket}/tiny/cache", **nobody))
     assert "come from the environment" in refusal(run("preprocess", "verify", f"s3://key:{SECRET}@faces/cache"))
-    assert "expected s3://bucket/prefix" in refusal(
-        run("train", "fit", "--out", tmp_path / "r", "--cache", "s3://faces")
-    )
+    fit = ("train", "fit", "--out", tmp_path / "run", "--cache")
+    assert "expected s3://bucket/prefix" in refusal(run(*fit, "s3://faces"))
     assert "expected a folder, s3://" in refusal(run("preprocess", "verify", "ftp://faces/cache"))
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        assert "cannot be reached" in refusal(run("preprocess", "inspect", f"{bucket}/tiny/cache"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no credentials of whoever runs the tests
+    assert "no credentials found in the environment" in refusal(run(*build_it, f"{bucket}/c/d"))
+    monkeypatch.undo()
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_a_store_that_goes_away_is_no_empty_cache(
@@ -290,6 +311,7 @@ def test_a_store_that_goes_away_is_no_empty_cache(
     write_tiny_cache(cache, model=tiny_model, num_subjects=2)
     assert open_cache(cache).arrays.read("texture", np.arange(2)).any()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(StorageError, match="cannot be reached"):
         list_files(open_path(f"{bucket}/away/cache"))
