@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -22,6 +22,7 @@ from preprocess.readers.polygons import fan_triangulation, weld
 from shared.errors import ScanError
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 7), max_size=20))
 def test_fans_cut_each_polygon_by_itself(sizes: list[int]) -> None:
     expected, start = [], 0
@@ -31,6 +32,7 @@ def test_fans_cut_each_polygon_by_itself(sizes: list[int]) -> None:
     assert fan_triangulation(np.array(sizes, np.int64)).tolist() == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(*[st.sampled_from([0.0, -0.0, 1.0, 2.5])] * 3), min_size=1, max_size=30))
 def test_welding_keeps_every_place_once(points: list[tuple[float, ...]]) -> None:
     vertices = np.array(points, np.float32)
