@@ -2,7 +2,7 @@
 BIN := .venv/bin
 DEMO := data_cache/demo
 
-.PHONY: help setup demo test lint clean-demo
+.PHONY: help setup demo test lint faults clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,3 +31,6 @@ lint: setup ## ruff and mypy
 
 test: lint ## ruff, mypy and pytest
 	$(BIN)/python -m pytest
+
+faults: setup ## kill, starve and confuse builds in every way we know; their caches must come out the same (about 10 minutes)
+	@status=0; for script in tests/faults/*.py; do [ $$script = tests/faults/scenario.py ] || $(BIN)/python $$script || status=1; done; exit $$status
