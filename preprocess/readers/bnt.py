@@ -118,11 +118,13 @@ def bnt_to_mesh(grid: BntFile) -> Mesh:
         triangles = triangles[longest <= _MAX_EDGE_STEPS * _grid_step_mm(points)]
     if not len(triangles):
         raise ScanError(f"no surface: {int(valid.sum())} of {valid.size} points were measured, no three of a cell")
-    used, local = np.unique(triangles, return_inverse=True)
+    used = np.zeros(valid.size, bool)
+    used[triangles] = True
+    local = (np.cumsum(used) - 1)[triangles]
     uv = np.stack([grid.a, 1 - grid.b], -1).reshape(-1, 2)
     return Mesh(
         to_float32(points.reshape(-1, 3)[used]),
-        local.reshape(-1, 3).astype(np.int32),
+        local.astype(np.int32),
         to_float32(uv[triangles]),
     )
 

@@ -1,0 +1,179 @@
+"""Milliseconds from a file to arrays: this project's readers beside NumPy's text parser and other libraries on the same files.
+
+Run from anywhere:  .venv/bin/python tests/benchmarks/readers.py
+Exit code 0 when a frame of BU-4DFE's size (VRML and JPEG) takes less than 35 ms of one core. The peers trimesh and meshio go
+into a temporary folder; without a package index they are left out. CPU time, the least of all rounds, in turns: other work on
+the machine slows all alike. The C library is told to keep freed memory (see `keep_freed_memory`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+from full_size import make_mesh
+
+from preprocess.cameras import build_cameras, parse_views
+from preprocess.readers.image import read_image
+from preprocess.readers.obj import read_obj
+from preprocess.readers.surface import read_textured_vrml
+from preprocess.readers.vrml import read_vrml
+from preprocess.render import render_views
+from preprocess.synth.obj import write_textured_obj
+from preprocess.synth.wrl import encode_bu4dfe_wrl
+
+ROUNDS = 25
+MAX_MS = 35.0
+_COMMA_TO_BLANK = bytes.maketrans(b",", b" ")
+
+
+def main() -> int:
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        mesh, uv = make_mesh()
+        (folder / "frame.wrl").write_bytes(encode_bu4dfe_wrl(mesh, mesh.triangles, uv, "frame.jpg"))
+        write_textured_obj(folder, "frame", mesh, uv, slashes=True)
+        (folder / "untextured").mkdir()
+        shutil.copy(folder / "frame.obj", folder / "untextured")
+        untextured = folder / "untextured" / "frame.obj"
+        wrl, obj, jpg = (folder / f"frame.{suffix}" for suffix in ("wrl", "obj", "jpg"))
+        for path in (wrl, obj, jpg):
+            print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
+        sys.path.append(str(install_peers(folder / "peers")))
+        milliseconds = measure(
+            {
+                "VRML, this project": lambda: read_vrml(wrl),
+                "VRML, numpy.fromstring": lambda: parse_vrml_numpy(wrl),
+                "OBJ, this project": lambda: read_obj(untextured),
+                "OBJ, numpy.fromstring": lambda: parse_obj_numpy(obj),
+                **peers(untextured),
+                "JPEG": lambda: read_image(jpg),
+                "JPEG at half scale": lambda: read_image(jpg, jpeg_reduction=2),
+                "VRML and JPEG": lambda: read_textured_vrml(wrl, texture=jpg),
+                "OBJ and JPEG": lambda: read_obj(obj, texture=jpg),
+            }
+        )
+        base = {kind: milliseconds[f"{kind}, this project"] for kind in ("VRML", "OBJ")}
+        for label, value in milliseconds.items():
+            own = base.get(label.split(",")[0])
+            print(f"{label:26} {value:8.1f} ms" + (f"  {value / own:6.1f} ×" if own and "," in label else ""))
+        print(f"half scale against full at 224 px: {half_scale_psnr(wrl, jpg):.1f} dB")
+    return 0 if milliseconds["VRML and JPEG"] < MAX_MS else 1
+
+
+def keep_freed_memory() -> None:
+    """Freed arrays stay with the process: without this, half the time goes into page faults of new ones."""
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
+            mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+
+
+def install_peers(folder: Path) -> Path:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--target",
+        str(folder),
+        "trimesh",
+        "meshio",
+        "rich",
+    ]
+    if subprocess.run(command, capture_output=True).returncode:
+        print("trimesh and meshio cannot be installed here: left out")
+    return folder
+
+
+def peers(obj: Path) -> dict[str, Callable[[], object]]:
+    import open3d  # type: ignore[import-untyped]
+
+    path: Any = str(obj)
+    found: dict[str, Callable[[], object]] = {
+        "OBJ, open3d": lambda: open3d.io.read_triangle_mesh(path, enable_post_processing=False)
+    }
+    try:
+        import trimesh  # type: ignore[import-not-found]
+
+        found["OBJ, trimesh"] = lambda: trimesh.load_mesh(obj, process=False, skip_materials=True)
+    except ImportError:
+        pass
+    try:
+        import meshio  # type: ignore[import-not-found]
+
+        found["OBJ, meshio"] = lambda: meshio.read(obj)
+    except ImportError:
+        pass
+    return found
+
+
+def measure(tasks: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Least CPU time of each, ms; slow ones run fewer times."""
+    best = dict.fromkeys(tasks, float("inf"))
+    for task in tasks.values():
+        task()
+    for k in range(ROUNDS):
+        for label, task in tasks.items():
+            if k < 3 or best[label] < 200:
+                started = time.process_time()
+                task()
+                best[label] = min(best[label], 1e3 * (time.process_time() - started))
+    return best
+
+
+def parse_vrml_numpy(path: Path) -> list[np.ndarray]:
+    """Number parsing alone, as plain NumPy code does it: lists cut out by a pattern, commas blanked, np.fromstring."""
+    data = path.read_bytes()
+    numbers = []
+    for match in re.finditer(rb"(point|\w*[iI]ndex)\s*\[([^\]]*)\]", data):
+        dtype = np.float64 if match[1] == b"point" else np.int64
+        numbers.append(np.fromstring(match[2].translate(_COMMA_TO_BLANK).strip(), dtype, sep=" "))
+    return numbers
+
+
+def parse_obj_numpy(path: Path) -> list[np.ndarray]:
+    """The lines by a pattern, slashes blanked, np.fromstring; every corner has to be `a/b`."""
+    data = path.read_bytes()
+    rows = {key: re.findall(rb"(?m)^" + key + rb" ([^\r\n#]*)", data) for key in (b"v", b"vt", b"f")}
+    return [
+        np.fromstring(b" ".join(rows[b"v"]), np.float64, sep=" "),
+        np.fromstring(b" ".join(rows[b"vt"]), np.float64, sep=" "),
+        np.fromstring(b" ".join(rows[b"f"]).replace(b"/", b" "), np.int64, sep=" "),
+    ]
+
+
+def half_scale_psnr(wrl: Path, jpg: Path) -> float:
+    """dB between images drawn with the texture decoded at half scale and in full, where there is surface."""
+    mesh, cameras = read_vrml(wrl).mesh, build_cameras(parse_views("0,20,-20"))
+    full, half = (
+        render_views(
+            replace(mesh, texture=read_image(jpg, jpeg_reduction=reduction)), cameras, size_px=224, supersampling=3
+        )
+        for reduction in (1, 2)
+    )
+    assert full.texture is not None and half.texture is not None
+    error = (full.texture.astype(np.float64) - half.texture)[full.depth > 0]
+    return float(10 * np.log10(255**2 / np.mean(error**2)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
