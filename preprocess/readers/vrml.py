@@ -145,15 +145,15 @@ def _indices(blocks: dict[str, memoryview], name: str) -> np.ndarray:
 
 def _part_polygons(indices: np.ndarray, num_points: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Corners without the −1 marks (C,), and how many of them each polygon has (P,). The last −1 may be left out."""
+    if len(indices) % 4 == 0 and (indices[3::4] == -1).all():  # nothing but triangles: the usual file
+        corners = indices.reshape(-1, 4)[:, :3].reshape(-1)
+        if len(corners) and corners.view(np.uint64).max() < num_points:  # negative ones are the largest then
+            return corners, np.full(len(corners) // 3, 3)
     if len(indices) and (indices.min() < -1 or indices.max() >= num_points):
         bad = indices.min() if indices.min() < -1 else indices.max()
         raise ScanError(f"{name} names point {bad}, there are {num_points}; the file is garbled, copy it again")
     if len(indices) and indices[-1] != -1:
         indices = np.append(indices, -1)
-    if len(indices) % 4 == 0 and (indices[3::4] == -1).all():
-        corners = indices.reshape(-1, 4)[:, :3]
-        if (corners >= 0).all():  # nothing but triangles: the usual file
-            return corners.reshape(-1), np.full(len(corners), 3)
     is_mark = indices == -1
     sizes = np.diff(np.flatnonzero(is_mark), prepend=-1) - 1
     return indices[~is_mark], sizes

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-from full_size import make_mesh
+from benchmarks.full_size import make_mesh
 
 from preprocess.cameras import build_cameras, parse_views
 from preprocess.readers.image import read_image
