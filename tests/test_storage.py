@@ -76,6 +76,31 @@ def test_zarr_store_opens_in_plain_zarr_and_in_tensorstore(tmp_path: Path) -> No
     assert group["texture"].chunks == (1, 2, 16, 16, 3)
 
 
+def test_zarr_shards_are_the_bytes_that_zarr_python_writes(tmp_path: Path) -> None:
+    """Absent rows, a shard of 6 rows, images that are all zeros, rows of NaN, and arrays that hold nothing at all."""
+    info = make_info("zarr")
+    arrays = make_arrays(info)
+    arrays["normal"][3] = 0
+    arrays["landmarks"][5] = np.nan
+    arrays["scan_to_face"][SHARD_ROWS:] = np.nan
+    arrays["targets"][:] = -1
+    present = np.arange(NUM_ROWS) % 3 != 1
+    write_all(tmp_path, info, arrays, present)
+    group: Any = zarr.create_group(tmp_path / "expected" / "views.zarr")
+    for name, array in arrays.items():
+        (tmp_path / "expected" / "views.zarr" / name).mkdir()
+        metadata = (tmp_path / "views.zarr" / name / "zarr.json").read_bytes()
+        (tmp_path / "expected" / "views.zarr" / name / "zarr.json").write_bytes(metadata)
+        group[name][:] = np.where(present[:, None, None, None, None], array, 0) if name == "texture" else array
+    files = [path.relative_to(tmp_path).as_posix() for path in sorted((tmp_path / "views.zarr").rglob("c/**/*"))]
+    expected = tmp_path / "expected"
+    assert files == [p.relative_to(expected).as_posix() for p in sorted((expected / "views.zarr").rglob("c/**/*"))]
+    assert not any("targets" in name for name in files)
+    for name in files:
+        if (tmp_path / name).is_file():
+            assert (tmp_path / name).read_bytes() == (expected / name).read_bytes(), name
+
+
 def test_hdf5_store_opens_in_plain_h5py(tmp_path: Path) -> None:
     info = make_info("hdf5")
     arrays = make_arrays(info)
