@@ -81,7 +81,7 @@ def _join_buffers(document: dict[str, Any], binary: bytes) -> bytes:
         joined += _decode_data_uri(buffer["uri"]) if "uri" in buffer else binary
         joined += b"\0" * (-len(joined) % 8)
     for view in document.get("bufferViews", []):
-        view["byteOffset"] = int(view.get("byteOffset", 0)) + starts[_index(view["buffer"])]
+        view["byteOffset"] = _integer(view.get("byteOffset", 0)) + starts[_index(view["buffer"])]
         view["buffer"] = 0
     document["buffers"] = [{"byteLength": len(joined)}]
     return joined
@@ -98,7 +98,7 @@ def _check_buffers(document: dict[str, Any], binary: bytes) -> None:
     """Every view lies in the buffer and every accessor in its view."""
     views = document.get("bufferViews", [])
     for view in views:
-        start, length = int(view.get("byteOffset", 0)), int(view["byteLength"])
+        start, length = _integer(view.get("byteOffset", 0)), _integer(view["byteLength"])
         if start < 0 or length < 0 or start + length > len(binary):
             raise ScanError(f"a view of {length} bytes from {start}, its buffer has {len(binary)}; {_CUT}")
     for accessor in document.get("accessors", []):
@@ -106,8 +106,8 @@ def _check_buffers(document: dict[str, Any], binary: bytes) -> None:
             raise ScanError("sparse accessors are not read; export it without them")
         size = _COMPONENT_BYTES[accessor["componentType"]] * _COMPONENTS[accessor["type"]]
         view = views[_index(accessor["bufferView"])]
-        count, start = int(accessor["count"]), int(accessor.get("byteOffset", 0))
-        stride = int(view.get("byteStride", 0)) or size
+        count, start = _integer(accessor["count"]), _integer(accessor.get("byteOffset", 0))
+        stride = _integer(view.get("byteStride", 0)) or size
         if count < 1 or start < 0 or stride < size or start + (count - 1) * stride + size > view["byteLength"]:
             raise ScanError(f"an accessor of {count} values, its view has {view['byteLength']} bytes; {_CUT}")
     _check_nodes(document)
@@ -149,12 +149,20 @@ def _find_base_color(document: dict[str, Any], binary: bytes) -> bytes | None:
             return _decode_data_uri(image["uri"])
         if "bufferView" in image:  # an image in another file is not followed: name it as `texture` in the manifest
             view = document["bufferViews"][_index(image["bufferView"])]
-            start = int(view.get("byteOffset", 0))
-            return binary[start : start + int(view["byteLength"])]
+            start = _index(view.get("byteOffset", 0))
+            return binary[start : start + _index(view["byteLength"])]
     return None
 
 
 def _index(value: Any) -> int:
-    if not isinstance(value, int) or value < 0:
+    if _integer(value) < 0:
         raise ValueError(f"the index {value!r}")
+    return _integer(value)
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, float) and value.is_integer():  # some programs write 12.0
+        value = int(value)
+    if not isinstance(value, int):
+        raise ValueError(f"the number {value!r}")
     return value
