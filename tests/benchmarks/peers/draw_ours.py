@@ -1,0 +1,49 @@
+"""Draws the scene with this project's rasteriser. Everything is done anew each lap, as for a new scan; nothing is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from benchmarks.peers.worker import FIELD_OF_VIEW_MM, SIZE_PX, Scene, run_worker
+
+from preprocess.cameras import Cameras
+from preprocess.mesh import Mesh
+from preprocess.rasterise import rasterise
+from preprocess.render import render_views
+from preprocess.texture import Pyramid, draw_texture
+from shared.schema import View
+
+
+def prepare(scene: Scene, settings: dict[str, Any]) -> Callable[[], np.ndarray]:
+    """Settings: supersampling (odd); geometry (bool): with normals and depth, as a build draws; else texture alone."""
+    mesh = Mesh(scene.vertices_mm, scene.triangles, scene.uv[scene.triangles], scene.texture)
+    samples = settings["supersampling"]
+    cameras = Cameras(tuple(View(float(k)) for k in range(len(scene.world_to_view))), scene.world_to_view)
+
+    def draw_all() -> np.ndarray:
+        texture = render_views(mesh, cameras, size_px=SIZE_PX, supersampling=samples).texture
+        assert texture is not None
+        return texture
+
+    def draw_textures() -> np.ndarray:
+        assert mesh.texture is not None
+        pyramid = Pyramid(mesh.texture)
+        vertices = mesh.vertices_mm.astype(np.float64)
+        side = SIZE_PX * samples
+        images = []
+        for rotation in scene.world_to_view:
+            half, step = FIELD_OF_VIEW_MM / 2, FIELD_OF_VIEW_MM / side
+            visible = rasterise(
+                vertices @ rotation.T, mesh.triangles, left=-half, top=half, step=step, shape=(side, side)
+            )
+            centre = slice(samples // 2, None, samples)
+            images.append(draw_texture(mesh, pyramid, visible, samples, visible.triangle[centre, centre] >= 0))
+        return np.stack(images)
+
+    return draw_all if settings["geometry"] else draw_textures
+
+
+if __name__ == "__main__":
+    run_worker(prepare)
