@@ -24,7 +24,8 @@ from fuzz.targets import Target
 from preprocess.mesh import Mesh
 from shared.errors import FacetError
 
-MAX_SECONDS = 5.0
+MAX_SECONDS = 5.0  # of computing, for one case
+_MAX_WAIT_SECONDS = 60.0  # on a busy machine, or for something that never comes
 MAX_BYTES = 2 << 30
 _CASES_A_CHILD = 1000
 _MAX_FINDINGS = 20  # of one target: what follows is most likely more of the same
@@ -84,7 +85,7 @@ def _run_child(target: Target, cases: range, folder: Path, seed: int, deadline: 
             tally.examples.append(f"{kind}: {target.name} case {where}: {what}")
     if status:
         signum = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        kind = "hang" if signum == signal.SIGALRM else "crash"
+        kind = "hang" if signum in (signal.SIGALRM, signal.SIGPROF) else "crash"
         what = signal.Signals(signum).name if signum else f"exit code {os.WEXITSTATUS(status)}"
         tally.findings[kind] += 1
         tally.examples.append(f"{kind}: {target.name} case {last}: {what}")
@@ -116,12 +117,14 @@ def _run_cases(target: Target, cases: range, folder: Path, seed: int, deadline: 
             rng = random.Random(f"{seed} {target.name} {case}")
             path = target.prepare(rng, case, case_folder)
             opened.clear()
-            signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)  # either ends the child: the parent sees by which signal
+            signal.setitimer(signal.ITIMER_REAL, _MAX_WAIT_SECONDS)
             kind, what = _judge(target, path, case_folder)
             signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             where = os.path.abspath if target.follows_links else os.path.realpath
             outside = [name for name in opened if not where(name).startswith(may_open)]
-            if outside:
+            if outside and kind in ("read", "refused"):
                 kind, what = "outside read", outside[0]
             if kind in ("read", "refused"):
                 counts[_READ if kind == "read" else _REFUSED] += 1
