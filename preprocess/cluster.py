@@ -7,10 +7,11 @@ import logging
 import signal
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dask
 import distributed
@@ -21,6 +22,7 @@ from preprocess.attempts import ShardWork, build_shard_safely
 from preprocess.plan_file import check_current, read_task
 from preprocess.workers import Workers
 from shared.errors import FacetError
+from shared.paths import open_path
 
 # One worker's libraries stay on one thread: there is a worker a core.
 SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS", "NUMBA_NUM_THREADS")
@@ -100,12 +102,13 @@ def stream_shards(client: distributed.Client, cache: Path, digest: str, shards: 
         FacetError: a shard's workers died again and again, or the scheduler was lost; or what a task raised.
     """
     token = uuid.uuid4().hex[:8]
+    build = _portable_task()
     waiting = iter(shards)
     running: dict[distributed.Future, tuple[int, int]] = {}
 
     def submit(shard: int, attempt: int) -> None:
         key = f"shard-{shard:05d}-{token}-{attempt}"
-        future = client.submit(build_planned_shard, cache, digest, shard, key=key, pure=False, priority=-shard)
+        future = client.submit(build, str(cache), digest, shard, key=key, pure=False, priority=-shard)
         running[future] = (shard, attempt)
 
     try:
@@ -129,6 +132,12 @@ def stream_shards(client: distributed.Client, cache: Path, digest: str, shards: 
                         ) from error
                     submit(shard, attempt + 1)
                     continue
+                except (ImportError, RuntimeError) as error:
+                    reason = " ".join(str(error).split())[:300]
+                    raise FacetError(
+                        f"the cluster cannot run a task ({reason}); the same Python packages must be installed everywhere, "
+                        "and this program must lie under the same path on every worker's machine"
+                    ) from error
                 if isinstance(outcome, Exception):
                     raise outcome
                 yield outcome
@@ -138,6 +147,23 @@ def stream_shards(client: distributed.Client, cache: Path, digest: str, shards: 
         ) from error
     finally:
         client.cancel(list(running), force=True)
+
+
+def _portable_task() -> Callable[[str, str, int], Any]:
+    """A task that dask pickles by value, as a function inside another is: the scheduler needs no copy of this program, and
+    workers find theirs where the builder's lies."""
+    checkout = str(Path(__file__).resolve().parents[1])
+
+    def build(cache: str, digest: str, shard: int) -> Any:
+        import sys
+
+        if checkout not in sys.path:
+            sys.path.insert(0, checkout)
+        from preprocess.cluster import build_planned_shard
+
+        return build_planned_shard(cache, digest, shard)
+
+    return build
 
 
 def _window(client: distributed.Client) -> int:
@@ -155,9 +181,10 @@ def _wait(client: distributed.Client, running: dict[distributed.Future, tuple[in
                 told = True
 
 
-def build_planned_shard(cache: Path, digest: str, shard: int) -> ShardWork | Exception:
+def build_planned_shard(cache_name: str, digest: str, shard: int) -> ShardWork | Exception:
     """What a worker does with a shard's number. An error comes back as a value: it is for the user, not for dask's log."""
     try:
+        cache = open_path(cache_name)
         task = read_task(cache, digest, shard)
         limit = _memory_limit_bytes()
         return build_shard_safely(task, before_writing=partial(check_current, cache, digest), memory_limit_bytes=limit)

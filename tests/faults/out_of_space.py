@@ -29,11 +29,14 @@ def scenario(folder: Path) -> str:
         disk = folder / f"disk{share}"
         disk.mkdir()
         mount("-t", "tmpfs", "-o", f"size={int(share * num_bytes) // 4096 * 4096}", "tmpfs", str(disk))
-        expect(build(scans, disk / "c"), 2, "disk is full", str(disk / "c"))
-        expect(build(scans, disk / "c"), 2, "disk is full", str(disk / "c"))  # again, with what the first one left
-        mount("-o", f"remount,size={8 * num_bytes + (16 << 20)}", str(disk))
-        expect(build(scans, disk / "c"), 0)
-        compare(disk / "c", whole)
+        try:
+            expect(build(scans, disk / "c"), 2, "disk is full", str(disk / "c"))
+            expect(build(scans, disk / "c"), 2, "disk is full", str(disk / "c"))  # again, with what the first one left
+            mount("-o", f"remount,size={8 * num_bytes + (16 << 20)}", str(disk))
+            expect(build(scans, disk / "c"), 0)
+            compare(disk / "c", whole)
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
     return f"tmpfs filled at {', '.join(f'{share:.0%}' for share in SHARES)} of the cache; one clear line, then the same bytes"
 
 
