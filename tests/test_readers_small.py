@@ -86,23 +86,6 @@ def test_images_keep_their_rows(tmp_path: Path, suffix: str) -> None:
     assert np.abs(read.astype(int) - pixels)[[4, 28]][:, [8, 40]].max() < 12
 
 
-def test_a_jpeg_at_reduced_scale_is_the_mean_of_its_blocks(tmp_path: Path) -> None:
-    y, x = np.mgrid[0:67, 0:90]
-    pixels = np.stack([x * 2, y * 3, 128 + 60 * np.sin(x / 9) * np.cos(y / 7)], -1).astype(np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=97, subsampling=0)
-    for reduction in (2, 4, 8):
-        small = read_image(tmp_path / "a.jpg", jpeg_reduction=reduction)
-        height, width = 67 // reduction, 90 // reduction
-        assert small.shape[0] in (height, height + 1)
-        assert small.shape[1] in (width, width + 1)
-        blocks = pixels[: height * reduction, : width * reduction].reshape(height, reduction, width, reduction, 3)
-        error = small[:height, :width].astype(float) - blocks.mean(axis=(1, 3))
-        assert np.abs(error).mean() < 1.5
-        assert np.abs(error.mean()) < 0.6  # not shifted
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png", jpeg_reduction=2), pixels)
-
-
 def test_grey_palette_and_transparent_images(tmp_path: Path) -> None:
     for mode in ("L", "P", "RGBA", "1", "LA"):
         Image.new(mode, (4, 4), 1 if mode in ("L", "P", "1") else None).save(tmp_path / "a.png")

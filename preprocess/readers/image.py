@@ -18,14 +18,9 @@ MAX_PIXELS = (
 _FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP", "TGA")
 
 
-def read_image(path: Path, *, jpeg_reduction: int = 1) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """Reads a BMP, JPEG, PNG, TIFF, WebP or TGA file as it is stored (an EXIF orientation is not applied).
 
-    Args:
-        jpeg_reduction: 1, 2, 4 or 8: a JPEG is decoded at this part of its width and height from the low frequencies alone.
-            Half scale takes 0.6 of the time; between images of 224 px drawn from it and from the whole picture are 47 dB (a
-            real scan) to 55 dB. 1 is the default because the pixels of a cache should not depend on whether a texture is
-            stored as JPEG or PNG.
     Returns:
         u8 (h, w, 3), sRGB, row 0 on top. Grey is repeated to three channels, transparency dropped.
     Raises:
@@ -33,12 +28,12 @@ def read_image(path: Path, *, jpeg_reduction: int = 1) -> np.ndarray:
     """
     data = read_bytes(path)
     try:
-        return decode_image(data, jpeg_reduction=jpeg_reduction)
+        return decode_image(data)
     except ScanError as error:
         raise ScanError(f"{path}: {error}") from error
 
 
-def decode_image(data: bytes, *, jpeg_reduction: int = 1) -> np.ndarray:
+def decode_image(data: bytes) -> np.ndarray:
     """`read_image` for bytes in memory; the error does not name a file."""
     advice = "expected a BMP, JPEG, PNG, TIFF, WebP or TGA image; copy it again"
     try:
@@ -50,7 +45,6 @@ def decode_image(data: bytes, *, jpeg_reduction: int = 1) -> np.ndarray:
                     raise ScanError(f"{width} × {height} pixels, expected at most {MAX_PIXELS}; scale the texture down")
                 if image.mode in ("I;16", "I", "F"):  # a scanner's 16-bit grey: Pillow would clip it, not scale it
                     raise ScanError(f"an image of mode {image.mode}; save it with 8 bits a channel")
-                image.draft(None, (max(width // jpeg_reduction, 1), max(height // jpeg_reduction, 1)))
                 return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except ScanError:
         raise

@@ -13,7 +13,7 @@ from preprocess.readers.off import read_off
 from preprocess.readers.open3d_mesh import read_open3d
 from preprocess.readers.ply import find_ply_texture, read_ply
 from preprocess.readers.references import find_beside
-from preprocess.readers.vrml import read_vrml
+from preprocess.readers.vrml import find_vrml_texture, read_vrml
 from shared.errors import ScanError
 
 MESH_SUFFIXES = (".obj", ".ply", ".stl", ".glb", ".off", ".wrl")
@@ -63,8 +63,7 @@ def find_surface_files(path: Path) -> list[Path]:
         elif suffix == ".ply":
             texture = find_ply_texture(path)
         elif suffix == ".wrl":
-            name = read_vrml(path).texture_name
-            texture = find_beside(path, name) if name else None
+            texture = find_vrml_texture(path)
     except ScanError:
         return files
     return [*files, texture] if texture else files

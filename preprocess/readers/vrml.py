@@ -11,6 +11,7 @@ import numpy as np
 from preprocess.mesh import Mesh
 from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32
 from preprocess.readers.polygons import cut_polygons
+from preprocess.readers.references import find_beside
 from preprocess.readers.text_kernels import byte_classes
 from shared.errors import ScanError
 
@@ -48,6 +49,16 @@ def read_vrml(path: Path) -> VrmlFile:
         return VrmlFile(_build_mesh(blocks), texture_name)
     except (ScanError, ValueError) as error:
         raise ScanError(f"{path}: {error}") from error
+
+
+def find_vrml_texture(path: Path) -> Path | None:
+    """The image that a VRML file names, where it stands in the file's folder or below. The numbers are not parsed.
+
+    Raises:
+        ScanError: missing or cut off.
+    """
+    name = _find_blocks(read_bytes(path))[1]
+    return find_beside(path, name) if name else None
 
 
 def _find_blocks(data: bytes) -> tuple[dict[str, memoryview], str | None]:

@@ -21,9 +21,9 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(ROOT / "tests"))
 
-from full_size import write_frames  # noqa: E402
+from benchmarks.full_size import write_frames  # noqa: E402
 
 from preprocess.build import BuildReport, build_cache  # noqa: E402
 from preprocess.datasets import DATASETS  # noqa: E402

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from benchmarks.full_size import make_mesh
 
-from preprocess.cameras import build_cameras, parse_views
 from preprocess.readers.image import read_image
 from preprocess.readers.obj import read_obj
 from preprocess.readers.surface import read_textured_vrml
 from preprocess.readers.vrml import read_vrml
-from preprocess.render import render_views
 from preprocess.synth.obj import write_textured_obj
 from preprocess.synth.wrl import encode_bu4dfe_wrl
 
@@ -64,7 +61,6 @@ def main() -> int:
                 "OBJ, numpy.fromstring": lambda: parse_obj_numpy(obj),
                 **peers(untextured),
                 "JPEG": lambda: read_image(jpg),
-                "JPEG at half scale": lambda: read_image(jpg, jpeg_reduction=2),
                 "VRML and JPEG": lambda: read_textured_vrml(wrl, texture=jpg),
                 "OBJ and JPEG": lambda: read_obj(obj, texture=jpg),
             }
@@ -73,7 +69,6 @@ def main() -> int:
         for label, value in milliseconds.items():
             own = base.get(label.split(",")[0])
             print(f"{label:26} {value:8.1f} ms" + (f"  {value / own:6.1f} ×" if own and "," in label else ""))
-        print(f"half scale against full at 224 px: {half_scale_psnr(wrl, jpg):.1f} dB")
     return 0 if milliseconds["VRML and JPEG"] < MAX_MS else 1
 
 
@@ -160,20 +155,6 @@ def parse_obj_numpy(path: Path) -> list[np.ndarray]:
         np.fromstring(b" ".join(rows[b"vt"]), np.float64, sep=" "),
         np.fromstring(b" ".join(rows[b"f"]).replace(b"/", b" "), np.int64, sep=" "),
     ]
-
-
-def half_scale_psnr(wrl: Path, jpg: Path) -> float:
-    """dB between images drawn with the texture decoded at half scale and in full, where there is surface."""
-    mesh, cameras = read_vrml(wrl).mesh, build_cameras(parse_views("0,20,-20"))
-    full, half = (
-        render_views(
-            replace(mesh, texture=read_image(jpg, jpeg_reduction=reduction)), cameras, size_px=224, supersampling=3
-        )
-        for reduction in (1, 2)
-    )
-    assert full.texture is not None and half.texture is not None
-    error = (full.texture.astype(np.float64) - half.texture)[full.depth > 0]
-    return float(10 * np.log10(255**2 / np.mean(error**2)))
 
 
 if __name__ == "__main__":

@@ -23,14 +23,15 @@ BASE_COLOR = 1.362
 
 
 def prepare(scene: Scene, settings: dict[str, Any]) -> Callable[[], np.ndarray]:
-    """Settings: post_processing (bool; Filament's default chain with linear tone mapping, else linear light as it comes, turned
-    to sRGB here through a table), antialiasing (bool, FXAA), multisampling (samples, 1 = off), supersampling (side)."""
+    """Settings: supersampling (side, averaged afterwards).
+
+    Post-processing is off, for it costs time and quality (FXAA, dithering, tone mapping; multisampling does nothing without);
+    what comes is linear light, turned to sRGB here through a table.
+    """
     rendering = o3d.visualization.rendering
     factor = settings["supersampling"]
-    mesh = o3d.geometry.TriangleMesh(
-        o3d.utility.Vector3dVector(scene.vertices_mm), o3d.utility.Vector3iVector(scene.triangles)
-    )
-    mesh.triangle_uvs = o3d.utility.Vector2dVector(scene.uv[scene.triangles].reshape(-1, 2))
+    mesh = o3d.t.geometry.TriangleMesh(o3d.core.Tensor(scene.vertices_mm), o3d.core.Tensor(scene.triangles))
+    mesh.vertex.texture_uvs = o3d.core.Tensor(scene.uv)  # by vertex, or Filament gets three vertices a triangle
     material = rendering.MaterialRecord()
     material.shader = "defaultUnlit"
     material.albedo_img = o3d.geometry.Image(scene.texture)  # type: ignore[call-overload]
@@ -42,24 +43,17 @@ def prepare(scene: Scene, settings: dict[str, Any]) -> Callable[[], np.ndarray]:
     renderer.scene.scene.enable_indirect_light(False)
     renderer.scene.add_geometry("face", mesh, material)
     view = renderer.scene.view
-    view.set_post_processing(settings["post_processing"])
-    view.set_antialiasing(settings["antialiasing"])
-    view.set_sample_count(settings["multisampling"])
+    view.set_post_processing(False)
     view.set_ambient_occlusion(False)
     view.set_shadowing(False, rendering.View.ShadowType.PCF)
-    grading = rendering.ColorGrading
-    view.set_color_grading(grading(grading.Quality.ULTRA, grading.ToneMapping.LINEAR))
     half = FIELD_OF_VIEW_MM / 2
-    to_srgb = None if settings["post_processing"] else srgb_of_linear()
+    to_srgb = srgb_of_linear()
 
     def draw(rotation: np.ndarray) -> np.ndarray:
         camera = renderer.scene.camera
         camera.set_projection(rendering.Camera.Projection.Ortho, -half, half, -half, half, *DEPTH_RANGE_MM)
         camera.look_at(np.zeros(3, np.float32), (CAMERA_MM * rotation[2]).astype(np.float32), rotation[1])
-        image = np.asarray(renderer.render_to_image())
-        if to_srgb is not None:
-            image = to_srgb[image]
-        return reduce_mean(image, factor)
+        return reduce_mean(to_srgb[np.asarray(renderer.render_to_image())], factor)
 
     return lambda: np.stack([draw(rotation) for rotation in scene.world_to_view])
 
