@@ -30,8 +30,11 @@ def prepare(scene: Scene, settings: dict[str, Any]) -> Callable[[], np.ndarray]:
     """
     rendering = o3d.visualization.rendering
     factor = settings["supersampling"]
-    mesh = o3d.t.geometry.TriangleMesh(o3d.core.Tensor(scene.vertices_mm), o3d.core.Tensor(scene.triangles))
-    mesh.vertex.texture_uvs = o3d.core.Tensor(scene.uv)  # by vertex, or Filament gets three vertices a triangle
+    vertices, triangles = o3d.core.Tensor.from_numpy(scene.vertices_mm), o3d.core.Tensor.from_numpy(scene.triangles)
+    mesh = o3d.t.geometry.TriangleMesh(vertices, triangles)
+    mesh.vertex.texture_uvs = o3d.core.Tensor.from_numpy(
+        scene.uv
+    )  # by vertex, or Filament gets three vertices a triangle
     material = rendering.MaterialRecord()
     material.shader = "defaultUnlit"
     material.albedo_img = o3d.geometry.Image(scene.texture)  # type: ignore[call-overload]
