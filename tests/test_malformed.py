@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,27 @@ def test_glb_sizes_that_are_no_sizes(tmp_path: Path, number: str) -> None:
     (tmp_path / "a.glb").write_bytes(data[:8] + (12 + len(rest)).to_bytes(4, "little") + rest)
     with pytest.raises(ScanError, match=r"a\.glb: (its JSON part lacks or garbles|a view of)"):
         read_surface(tmp_path / "a.glb")
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe" * 1000, b"a\x85b"])
+def test_garbled_names_do_not_fill_the_message(tmp_path: Path, name: bytes) -> None:
+    data = corpus.wrl("bu4dfe").replace(b"IndexedFaceSet", name)
+    for text in (data, data + data):
+        (tmp_path / "a.wrl").write_bytes(text)
+        with pytest.raises(ScanError) as caught:
+            read_surface(tmp_path / "a.wrl")
+        assert len(str(caught.value).splitlines()) == 1
+        assert len(str(caught.value)) < 400
+
+
+def test_signalling_nans_are_refused_without_a_warning(tmp_path: Path) -> None:
+    data = corpus.ply_binary()
+    first = data.index(b"end_header\n") + len(b"end_header\n")
+    (tmp_path / "a.ply").write_bytes(data[:first] + b"\x01\x00\x80\x7f" + data[first + 4 :])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ScanError, match="not finite"):
+            read_surface(tmp_path / "a.ply")
 
 
 def test_a_texture_without_pixels_is_refused() -> None:

@@ -60,7 +60,8 @@ def read_ply(path: Path, *, texture: Path | None = None) -> Mesh:
     data = read_bytes(path)
     try:
         header = _read_header(data)
-        mesh = _build_mesh(_read_elements(data[header.num_bytes :], header))
+        with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs, which casting tells of
+            mesh = _build_mesh(_read_elements(data[header.num_bytes :], header))
     except (ScanError, ValueError) as error:
         raise ScanError(f"{path}: {error}") from error
     if mesh.uv is not None:

@@ -86,7 +86,7 @@ def _find_blocks(data: bytes) -> tuple[dict[str, memoryview], str | None]:
                 raise ScanError(f"the list {last.decode()} [ has no end; {_CUT}")
             name = f"{nodes[-1].decode('latin-1') if nodes else ''}.{last.decode()}"
             if name in blocks:
-                raise ScanError(f"holds more than one surface ({name} stands twice); expected one: join them")
+                raise ScanError(f"holds more than one surface ({name[:40]!r} stands twice); expected one: join them")
             blocks[name] = memoryview(data)[start:end]
             last = b""
         elif token[0] == 0x22:  # a quoted text
@@ -112,7 +112,7 @@ def _find_list_end(data: bytes, place: int) -> int:
 
 def _build_mesh(blocks: dict[str, memoryview]) -> Mesh:
     if "Coordinate.point" not in blocks or "IndexedFaceSet.coordIndex" not in blocks:
-        found = ", ".join(blocks) or "neither"
+        found = " ".join(", ".join(blocks).split())[:80] or "neither"  # garbled names may be of any length
         raise ScanError(f"expected Coordinate {{ point [ … ] }} and coordIndex [ … ], found {found}; {_CUT}")
     vertices = _points(blocks, "Coordinate.point", 3)
     coord_index = _indices(blocks, "IndexedFaceSet.coordIndex")

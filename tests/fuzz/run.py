@@ -56,7 +56,6 @@ def main() -> int:
     deadline = time.monotonic() + 60 * arguments.minutes
     total = sum(target.share for target in targets)
     num_bugs = num_cases = 0
-    examples = []
     print("| format | cases | read | refused | bugs | peak MB | cases/s |\n|---|---|---|---|---|---|---|")
     for target in targets:
         shm = Path("/dev/shm")
@@ -73,10 +72,9 @@ def main() -> int:
             flush=True,
         )
         num_bugs, num_cases = num_bugs + bugs, num_cases + tally.cases
-        examples += tally.examples
+        for example in tally.examples:
+            print(example, file=sys.stderr, flush=True)
     print(f"| all | {num_cases:,} | | | {num_bugs} | | |")
-    for example in examples:
-        print(example, file=sys.stderr)
     return 1 if num_bugs else 0
 
 

@@ -61,6 +61,7 @@ def _run_child(target: Target, cases: range, folder: Path, seed: int, deadline: 
     """Runs cases in a child until they are through or the child is lost. Returns the next case."""
     shared = mmap(-1, 32)
     log = folder / "findings.jsonl"
+    shared[:] = struct.pack("<4q", 0, 0, cases.start, 0)
     log.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:

@@ -50,7 +50,9 @@ class Target:
 
 
 def write_surroundings(folder: Path) -> None:
-    """What stands around a case's file: its texture and material, and ways out of the folder that must not be taken."""
+    """What stands around a case's file, once for all: its texture and material, and ways out that must not be taken."""
+    if folder.exists():
+        return
     folder.mkdir(parents=True)
     outside = folder.parent
     for name in ("secret.png", "face.png"):
@@ -80,8 +82,7 @@ def _file(
     """A target whose cases are damaged copies of seeds (name, bytes); first those that are malformed as they are."""
 
     def prepare(rng: random.Random, case: int, folder: Path) -> Path:
-        if not folder.exists():
-            write_surroundings(folder)
+        write_surroundings(folder)
         if case < len(as_they_are):
             file, data = as_they_are[case]
         else:
@@ -92,8 +93,7 @@ def _file(
         return path
 
     def warm_up(folder: Path) -> None:
-        if not folder.exists():
-            write_surroundings(folder)
+        write_surroundings(folder)
         for file, data in seeds:
             (folder / file).write_bytes(data)
             read(folder / file)
