@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,8 @@ def connect(workers: Workers, *, num_shards: int) -> Iterator[distributed.Client
     Raises:
         FacetError: no scheduler answers.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said in our own words
+    for name in ("distributed", "distributed.client"):  # what matters is said in our own words
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if workers.remote:
         with _connect_remote(workers) as client:
             yield client
@@ -141,7 +142,7 @@ def stream_shards(client: distributed.Client, cache: Path, digest: str, shards: 
                 if isinstance(outcome, Exception):
                     raise outcome
                 yield outcome
-    except (CommClosedError, asyncio.CancelledError, distributed.client.FutureCancelledError) as error:
+    except (CommClosedError, CancelledError) as error:
         raise FacetError(
             "the connection to the scheduler was lost; run the same command again, what is finished is kept"
         ) from error

@@ -45,13 +45,18 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def scheduler_file(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "scheduler.json"
+def scheduler(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     process = start("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
-                    "--scheduler-file", str(path), cwd=tmp_path)  # fmt: skip
-    wait_for(path.is_file)
-    yield path
-    stop(process)
+                    "--scheduler-file", str(tmp_path / "scheduler.json"), cwd=tmp_path)  # fmt: skip
+    wait_for((tmp_path / "scheduler.json").is_file)
+    yield process
+    if process.poll() is None:
+        stop(process)
+
+
+@pytest.fixture
+def scheduler_file(scheduler: subprocess.Popen[bytes], tmp_path: Path) -> Path:
+    return tmp_path / "scheduler.json"
 
 
 def start_worker(scheduler_file: Path, cwd: Path) -> subprocess.Popen[bytes]:
@@ -59,7 +64,7 @@ def start_worker(scheduler_file: Path, cwd: Path) -> subprocess.Popen[bytes]:
                  "--no-dashboard", "--host", "127.0.0.1", cwd=cwd)  # fmt: skip
 
 
-def wait_for(condition: object, seconds: float = 60) -> None:
+def wait_for(condition: object, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
@@ -73,17 +78,18 @@ def start_build(*arguments: object) -> subprocess.Popen[str]:
 
 def test_a_worker_killed_in_the_middle_costs_no_byte(scheduler_file: Path, tmp_path: Path) -> None:
     scans = tmp_path / "scans"
-    write_scan_folder(scans, 3 * SHARD_ROWS + 5)
+    write_scan_folder(scans, 2 * SHARD_ROWS + 5)
     elsewhere = tmp_path / "elsewhere"  # workers of other machines have other current folders
     elsewhere.mkdir()
-    workers = [start_worker(scheduler_file, elsewhere) for _ in range(2)]
+    workers = [start_worker(scheduler_file, elsewhere)]
     try:
         records, notes = tmp_path / "c" / "records", tmp_path / "c" / ".build"
         build = start_build("--root", scans, "--cache", tmp_path / "c", "--scheduler-file", scheduler_file)
-        # one shard is finished and both workers are in the middle of another
-        wait_for(lambda: any(records.glob("*.json")) and len(list(notes.glob("attempts-*.json"))) == 2)
+        wait_for(lambda: any(records.glob("*.json")))
+        workers.append(start_worker(scheduler_file, elsewhere))
+        wait_for(lambda: any(notes.glob("attempts-*.json")))  # in the middle of its second shard
         stop(workers[0])
-        stdout, stderr = build.communicate(timeout=120)
+        stdout, stderr = build.communicate(timeout=240)
         assert build.returncode == 0, stderr
     finally:
         for worker in workers:
@@ -96,17 +102,34 @@ def test_a_worker_killed_in_the_middle_costs_no_byte(scheduler_file: Path, tmp_p
     assert not plan_path(tmp_path / "c").exists()
 
 
+def test_a_lost_scheduler_is_one_clear_line(
+    scheduler: subprocess.Popen[bytes], scheduler_file: Path, tmp_path: Path
+) -> None:
+    write_scan_folder(tmp_path / "scans", SHARD_ROWS)
+    worker = start_worker(scheduler_file, tmp_path)
+    build = start_build("--root", tmp_path / "scans", "--cache", tmp_path / "c", "--scheduler-file", scheduler_file)
+    try:
+        wait_for(lambda: any((tmp_path / "c" / ".build").glob("attempts-*.json")))
+        stop(scheduler)
+        _, stderr = build.communicate(timeout=120)
+    finally:
+        stop(worker)
+    assert build.returncode == 2
+    assert "error: the connection to the scheduler was lost" in stderr
+    assert "Traceback" not in stderr
+
+
 def test_no_scheduler_is_one_clear_line(tmp_path: Path) -> None:
     write_scan_folder(tmp_path / "scans", 2)
     for option, value in (("--scheduler-file", tmp_path / "none.json"), ("--scheduler", "nonsense:1:2")):
         build = start_build("--root", tmp_path / "scans", "--cache", tmp_path / "c", option, value)
-        _, stderr = build.communicate(timeout=60)
+        _, stderr = build.communicate(timeout=120)
         assert build.returncode == 2
         errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1 and option in errors[0] and "dask scheduler" in errors[0], stderr
         assert "Traceback" not in stderr
     build = start_build("--root", "x", "--cache", "y", "--workers", 2, "--scheduler", "tcp://a:1")
-    assert "--workers" in build.communicate(timeout=60)[1]
+    assert "--workers" in build.communicate(timeout=120)[1]
     assert build.returncode == 2
 
 
