@@ -255,9 +255,10 @@ def render_row(
     """Reads, places and draws one scan into its row of `arrays`; returns the row's sample, valid.
 
     Raises:
-        ScanError: it cannot be read, placed or drawn.
+        ScanError: it cannot be read, placed or drawn, or its images show no face.
     """
     from preprocess.render import render_views
+    from preprocess.row_check import check_row
 
     settings = task.info.settings
     started = time.perf_counter()
@@ -272,6 +273,7 @@ def render_row(
         supersampling=settings.supersampling,
         with_texture="texture" in settings.modalities,
     )
+    check_row(views, settings)
     images = {"texture": views.texture, "normal": views.normal, "depth": views.depth}
     held = [name for name in settings.modalities if images[name] is not None]
     if not held:

@@ -27,7 +27,7 @@ from shared.errors import FacetError
 MAX_SECONDS = 5.0  # of computing, for one case
 _MAX_WAIT_SECONDS = 60.0  # on a busy machine, or for something that never comes
 MAX_BYTES = 2 << 30
-_CASES_A_CHILD = 1000
+_CASES_A_CHILD = 4000
 _MAX_FINDINGS = 20  # of one target: what follows is most likely more of the same
 _READ, _REFUSED, _CASE, _PEAK = range(4)  # what a child tells while it runs: four numbers in shared memory
 _MAY_OPEN = (sys.prefix, sys.base_prefix, str(Path(__file__).resolve().parents[2]), "/usr/lib", "/usr/share/zoneinfo")
