@@ -77,7 +77,7 @@ def plan_rows(scans: AbstractSequence[ScanRecord], cache: Path) -> Plan:
     """Rows of an existing cache in their order, then new scans in the order they were found.
 
     Raises:
-        FacetError: two scans share a sample_id.
+        FacetError: two scans share a sample_id, or a name is no UTF-8.
         CacheError: the cache's row order is lost (samples.csv damaged).
     """
     found: dict[str, ScanRecord] = {}
@@ -86,6 +86,8 @@ def plan_rows(scans: AbstractSequence[ScanRecord], cache: Path) -> Plan:
             raise FacetError(
                 f"{scan.source}: sample_id {scan.sample_id!r} is already {found[scan.sample_id].source}; make them unique"
             )
+        if not _is_utf8(scan.source + scan.texture + scan.landmarks):
+            raise FacetError(f"{scan.source!a}: a name there is not UTF-8 text; rename the file or the folder")
         found[scan.sample_id] = scan
     samples: list[Sample] = []
     rows: list[ScanRecord | None] = []
@@ -97,6 +99,15 @@ def plan_rows(scans: AbstractSequence[ScanRecord], cache: Path) -> Plan:
         rows.append(scan)
         samples.append(_sample_of(scan))
     return Plan(samples, rows)
+
+
+def _is_utf8(name: str) -> bool:
+    """False where a file's name holds bytes that are no text: samples.csv could not hold it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_rows(cache: Path) -> list[Sample]:

@@ -34,7 +34,7 @@ def find_folder(root: Path) -> list[ScanRecord]:
         sample_id = row["sample_id"] or PurePosixPath(row["path"]).with_suffix("").as_posix()
         if sample_id in seen:
             raise FacetError(
-                f"{manifest}: lines {seen[sample_id]} and {row.line} are both called {sample_id!r}; "
+                f"{manifest}: lines {seen[sample_id]} and {row.line} are both called {sample_id[:80]!r}; "
                 "tell them apart in a column sample_id"
             )
         seen[sample_id] = row.line
@@ -43,13 +43,13 @@ def find_folder(root: Path) -> list[ScanRecord]:
         record = _build_record(row, sample_id, frame=len(frames))
         if frames and frames[0].subject != record.subject:
             raise FacetError(
-                f"{manifest}, line {row.line}: sequence {record.sequence!r} shows {record.subject} and {frames[0].subject}; "
-                "give each its own sequence"
+                f"{manifest}, line {row.line}: sequence {record.sequence[:40]!r} shows {record.subject[:40]} and "
+                f"{frames[0].subject[:40]}; give each its own sequence"
             )
         frames.append(record)
     for key, frames in sequences.items():
         if len({record.frame for record in frames}) != len(frames):
-            raise FacetError(f"{manifest}: {key} has two frames of one number; number them in a column frame")
+            raise FacetError(f"{manifest}: {key[:80]} has two frames of one number; number them in a column frame")
         frames.sort(key=lambda record: record.frame or 0)
     return [record for frames in sequences.values() for record in frames]
 

@@ -67,7 +67,16 @@ def _read_ljson(path: Path) -> dict[str, np.ndarray]:
         if not any(name in named for name in FACE_POINTS) and len(points) == 68:
             named = {name: points[list(indices)] for name, indices in _IBUG68.items()}
         return named
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, StopIteration, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        StopIteration,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise ScanError(f"{path}: not Menpo's landmark JSON ({type(error).__name__}: {str(error)[:60]})") from error
 
 

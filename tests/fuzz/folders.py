@@ -277,7 +277,7 @@ def _row_target(share: float) -> Target:
         check_row(views, _SETTINGS)
         return aligned.mesh
 
-    return Target("mesh to images", share, prepare, draw, names_file=False, warm_up=warm_up)
+    return Target("mesh to images", share, prepare, draw, names_file=False, native=True, warm_up=warm_up)
 
 
 def folder_targets(*, with_images: bool = True) -> list[Target]:

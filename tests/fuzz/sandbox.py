@@ -50,6 +50,8 @@ def run_target(target: Target, cases: range, folder: Path, *, seed: int, deadlin
     """Runs a target's cases, as many as fit before the deadline (time.monotonic)."""
     tally = Tally()
     started = time.monotonic()
+    if not target.native:
+        target.warm_up(folder / "outer" / "case")  # children inherit what it has loaded
     place = cases.start
     while place < cases.stop and time.monotonic() < deadline and sum(tally.findings.values()) < _MAX_FINDINGS:
         place = _run_child(target, range(place, min(place + _CASES_A_CHILD, cases.stop)), folder, seed, deadline, tally)

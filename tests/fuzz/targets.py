@@ -34,10 +34,12 @@ def _nothing(folder: Path) -> None:
 class Target:
     """A reader under test.
 
-    share: of all cases, in parts of the sum of shares. prepare: (random numbers, case, folder) → the path to read,
-    everything
-    there written. names_file: its refusals must name a file. follows_links: what the user's own folder links to is read.
-    warm_up: reads good files in the child before memory and time are limited (what is compiled on first use takes seconds).
+    share: of all cases, in parts of the sum of shares.
+    prepare: (random numbers, case, folder) → the path to read, everything there written.
+    names_file: its refusals must name a file.
+    native: through a library with threads of its own, which a fork would lose: only children may load it.
+    follows_links: what the user's own folder links to is read.
+    warm_up: reads good files before memory and time are limited (what is compiled on first use takes seconds).
     """
 
     name: str
@@ -45,6 +47,7 @@ class Target:
     prepare: Callable[[random.Random, int, Path], Path]
     read: Callable[[Path], object]
     names_file: bool = True
+    native: bool = False
     follows_links: bool = False
     warm_up: Callable[[Path], None] = _nothing
 
@@ -78,6 +81,7 @@ def _file(
     mutate: Mutator,
     *,
     as_they_are: Sequence[tuple[str, bytes]] = (),
+    native: bool = False,
 ) -> Target:
     """A target whose cases are damaged copies of seeds (name, bytes); first those that are malformed as they are."""
 
@@ -98,7 +102,7 @@ def _file(
             (folder / file).write_bytes(data)
             read(folder / file)
 
-    return Target(name, share, prepare, read, warm_up=warm_up)
+    return Target(name, share, prepare, read, native=native, warm_up=warm_up)
 
 
 def _surface(path: Path) -> object:
@@ -108,6 +112,15 @@ def _surface(path: Path) -> object:
         if file.resolve().parent != path.parent.resolve():
             raise AssertionError(f"{file} is outside")
     return mesh
+
+
+def _grid(path: Path) -> object:
+    """As the data set's reader does it: the error of the second step gets the file's name."""
+    grid = read_bnt(path)
+    try:
+        return bnt_to_mesh(grid)
+    except ScanError as error:
+        raise ScanError(f"{path}: {error}") from error
 
 
 def _mtl_user(path: Path) -> object:
@@ -157,65 +170,134 @@ def file_targets() -> list[Target]:
     bmp[18:26] = np.array([8000, 8000], "<i4").tobytes()
     sheet = corpus.label_sheet()
     images = [
-        ("face.png", corpus.image("PNG")), ("face.png", corpus.image("PNG", "P")), ("face.jpg", jpeg), ("face.bmp",
-        corpus.image("BMP")),
-        ("face.tif", corpus.image("TIFF")), ("face.tif", corpus.image("TIFF", compression="tiff_lzw")), ("face.webp",
-        corpus.image("WEBP")),
-        ("face.tga", corpus.image("TGA")), ("face.tga", corpus.image("TGA", compression="tga_rle")), ("face.png",
-        corpus.image("PNG", "RGBA")),
+        ("face.png", corpus.image("PNG")),
+        ("face.png", corpus.image("PNG", "P")),
+        ("face.jpg", jpeg),
+        ("face.bmp", corpus.image("BMP")),
+        ("face.tif", corpus.image("TIFF")),
+        ("face.tif", corpus.image("TIFF", compression="tiff_lzw")),
+        ("face.webp", corpus.image("WEBP")),
+        ("face.tga", corpus.image("TGA")),
+        ("face.tga", corpus.image("TGA", compression="tga_rle")),
+        ("face.png", corpus.image("PNG", "RGBA")),
         ("face.jpg", corpus.image("JPEG", progressive=True)),
-    ]  # fmt: skip
+    ]
     return [
-        _file("WRL", 20, [("a.wrl", corpus.wrl("bu3dfe")), ("a.wrl", corpus.wrl("bu4dfe"))], _surface,
-        mutations.mutate_text),
-        _file("OBJ", 20, [("a.obj", corpus.obj()), ("a.obj", corpus.obj(slashes=False)), ("a.obj",
-        corpus.obj_with_quads())],
-              _surface, mutations.mutate_text),
+        _file(
+            "WRL",
+            20,
+            [("a.wrl", corpus.wrl("bu3dfe")), ("a.wrl", corpus.wrl("bu4dfe"))],
+            _surface,
+            mutations.mutate_text,
+        ),
+        _file(
+            "OBJ",
+            20,
+            [("a.obj", corpus.obj()), ("a.obj", corpus.obj(slashes=False)), ("a.obj", corpus.obj_with_quads())],
+            _surface,
+            mutations.mutate_text,
+        ),
         _write_obj_first(_file("MTL", 4, [("face.mtl", corpus.MTL)], _mtl_user, mutations.mutate_text)),
-        _file("PLY", 14, [("a.ply", corpus.ply_text()), ("a.ply", corpus.ply_binary()), ("a.ply",
-        corpus.ply_binary(">"))],
-              _surface, mutations.mutate_either, as_they_are=[
-                  ("a.ply",
-                  header + b"element face 1\nproperty list uchar int vertex_index\nend_header\n0 0 0\n3 0 0 0\n"),
-                  ("a.ply", header.replace(b"ascii", b"binary_little_endian") + b"end_header\n" + bytes(100))]),
+        _file(
+            "PLY",
+            14,
+            [("a.ply", corpus.ply_text()), ("a.ply", corpus.ply_binary()), ("a.ply", corpus.ply_binary(">"))],
+            _surface,
+            mutations.mutate_either,
+            as_they_are=[
+                (
+                    "a.ply",
+                    header + b"element face 1\nproperty list uchar int vertex_index\nend_header\n0 0 0\n3 0 0 0\n",
+                ),
+                ("a.ply", header.replace(b"ascii", b"binary_little_endian") + b"end_header\n" + bytes(100)),
+            ],
+        ),
         _file("OFF", 8, [("a.off", corpus.off())], _surface, mutations.mutate_text),
-        _file("STL", 3, [("a.stl", corpus.stl_binary()), ("a.stl", corpus.stl_text())], _surface,
-        mutations.mutate_either),
-        _file("GLB", 4, [("a.glb", corpus.glb()), ("a.glb", corpus.glb(index_type="<u4", with_colors=True)),
-                         ("a.glb", corpus.glb(index_type="<u1"))], _surface, mutations.mutate_glb),
-        _file("BNT", 10, [("a.bnt", corpus.bnt())], lambda path: _named(path, lambda: bnt_to_mesh(read_bnt(path))),
-              mutations.mutate_binary),
+        _file(
+            "STL",
+            3,
+            [("a.stl", corpus.stl_binary()), ("a.stl", corpus.stl_text())],
+            _surface,
+            mutations.mutate_either,
+            native=True,
+        ),
+        _file(
+            "GLB",
+            4,
+            [
+                ("a.glb", corpus.glb()),
+                ("a.glb", corpus.glb(index_type="<u4", with_colors=True)),
+                ("a.glb", corpus.glb(index_type="<u1")),
+            ],
+            _surface,
+            mutations.mutate_glb,
+            native=True,
+        ),
+        _file("BNT", 10, [("a.bnt", corpus.bnt())], _grid, mutations.mutate_binary),
         _file("bnd", 4, [("a.bnd", corpus.bnd())], read_bnd, mutations.mutate_text),
         _file("tbnd", 4, [("a.tbnd", corpus.tbnd())], lambda path: read_tbnd(path).points, mutations.mutate_text),
-        _file("lm3, lm2", 5, [("a.lm3", corpus.lm3()), ("a.lm3", corpus.lm3("\r\n")), ("a.lm2", corpus.lm2())],
-              lambda path: read_lm3(path) if path.suffix == ".lm3" else read_lm2(path), mutations.mutate_text),
+        _file(
+            "lm3, lm2",
+            5,
+            [("a.lm3", corpus.lm3()), ("a.lm3", corpus.lm3("\r\n")), ("a.lm2", corpus.lm2())],
+            lambda path: read_lm3(path) if path.suffix == ".lm3" else read_lm2(path),
+            mutations.mutate_text,
+        ),
         _file("ljson", 3, [("a.ljson", corpus.ljson())], read_face_points, mutations.mutate_json),
-        _file("named points", 2, [("a.csv", corpus.named_points()), ("a.txt", corpus.named_points())], read_face_points,
-              mutations.mutate_text),
-        _file("AU occurrence", 4, [("a.csv", corpus.au_occurrence())], lambda path: read_au_occurrence(path, (1, 12,
-        99)),
-              mutations.mutate_text),
+        _file(
+            "named points",
+            2,
+            [("a.csv", corpus.named_points()), ("a.txt", corpus.named_points())],
+            read_face_points,
+            mutations.mutate_text,
+        ),
+        _file(
+            "AU occurrence",
+            4,
+            [("a.csv", corpus.au_occurrence())],
+            lambda path: read_au_occurrence(path, (1, 12, 99)),
+            mutations.mutate_text,
+        ),
         _file("AU intensity", 4, [("a.csv", corpus.au_intensity())], read_au_intensity, mutations.mutate_text),
-        _file("XLSX", 2.5, [("a.xlsx", sheet)], _clips, mutations.mutate_xlsx, as_they_are=[
-            ("a.xlsx", mutations.xlsx_bomb(1 << 30)), ("a.xlsx", mutations.xlsx_bomb(1 << 30, lie=True)),
-            ("a.xlsx", mutations.xlsx_bomb(100 << 20))]),
-        _file("manifest", 8, [("manifest.csv", corpus.manifest())], _manifest, mutations.mutate_table, as_they_are=[
-            ("manifest.csv", b"path,subject,label\n" + b"a" * 300 + b".obj,A,anger\n"),
-            ("manifest.csv", b"path,subject,label\n" + b"a/" * 3000 + b"a.obj,A,anger\n")]),
-        _file("images", 9, images, read_image, lambda rng, data: mutations.mutate_png(rng, data), as_they_are=[
-            ("face.png", mutations.png_bomb(60_000, 60_000, full=False)), ("face.png", mutations.png_bomb(8192, 8192,
-            mode=6)),
-            ("face.png", mutations.png_bomb(2**31 - 1, 2**31 - 1, full=False)), ("face.png", mutations.png_bomb(1 << 26,
-            1)),
-            ("face.jpg", huge_jpeg), ("face.jpg", large_jpeg), ("face.bmp", bytes(bmp)), ("face.png", b""), ("face.png",
-            bytes(9))]),
-    ]  # fmt: skip
-
-
-def _named(path: Path, read: Callable[[], object]) -> object:
-    """As the data set's reader does it: the error of the second step gets the file's name."""
-    grid = read_bnt(path)
-    try:
-        return bnt_to_mesh(grid)
-    except ScanError as error:
-        raise ScanError(f"{path}: {error}") from error
+        _file(
+            "XLSX",
+            2.5,
+            [("a.xlsx", sheet)],
+            _clips,
+            mutations.mutate_xlsx,
+            as_they_are=[
+                ("a.xlsx", mutations.xlsx_bomb(1 << 30)),
+                ("a.xlsx", mutations.xlsx_bomb(1 << 30, lie=True)),
+                ("a.xlsx", mutations.xlsx_bomb(100 << 20)),
+            ],
+        ),
+        _file(
+            "manifest",
+            8,
+            [("manifest.csv", corpus.manifest())],
+            _manifest,
+            mutations.mutate_table,
+            as_they_are=[
+                ("manifest.csv", b"path,subject,label\n" + b"a" * 300 + b".obj,A,anger\n"),
+                ("manifest.csv", b"path,subject,label\n" + b"a/" * 3000 + b"a.obj,A,anger\n"),
+            ],
+        ),
+        _file(
+            "images",
+            9,
+            images,
+            read_image,
+            lambda rng, data: mutations.mutate_png(rng, data),
+            as_they_are=[
+                ("face.png", mutations.png_bomb(60_000, 60_000, full=False)),
+                ("face.png", mutations.png_bomb(8192, 8192, mode=6)),
+                ("face.png", mutations.png_bomb(2**31 - 1, 2**31 - 1, full=False)),
+                ("face.png", mutations.png_bomb(1 << 26, 1)),
+                ("face.jpg", huge_jpeg),
+                ("face.jpg", large_jpeg),
+                ("face.bmp", bytes(bmp)),
+                ("face.png", b""),
+                ("face.png", bytes(9)),
+            ],
+        ),
+    ]
