@@ -17,7 +17,8 @@ def compile_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Where no folder can be written, each process compiles anew instead of failing.
     """
-    options: dict[str, Any] = {"nogil": True, "fastmath": False}
+    # Division by zero gives inf as in NumPy: not checking for it is not fast-math.
+    options: dict[str, Any] = {"nogil": True, "fastmath": False, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "cannot cache function …: no locator available": all folders are read-only

@@ -12,7 +12,7 @@ _ONE = 1 << _BITS
 _HALF = _ONE >> 1
 # A vertex further out, in grid steps, would overflow the integers: its triangles, 40 m away and more, are not drawn.
 _FARTHEST = 1 << 17
-STEP_UNITS = float(_ONE)  # of the vertices' grid coordinates to a step
+STEPS = 1.0 / _ONE  # from the vertices' grid coordinates to steps of the grid
 
 
 @compile_kernel

@@ -11,7 +11,7 @@ import numpy as np
 
 from preprocess.compiled import compile_kernel
 from preprocess.mesh import Mesh
-from preprocess.raster_kernels import STEP_UNITS, draw_vertex_colors
+from preprocess.raster_kernels import STEPS, draw_vertex_colors
 from preprocess.rasterise import Visible
 
 _UNKNOWN = -1
@@ -130,7 +130,11 @@ def _draw_texture(
                     if levels[t] == _UNKNOWN:
                         _map_triangle(column, row, triangles[t], uv[t], heights[0], widths[0], maps[t])
                         spanned = _texels_per_step(maps[t], heights[0], widths[0])
-                        levels[t] = min(int(np.log2(max(spanned, 1.0))), len(starts) - 1)
+                        finest = 0
+                        while finest < len(starts) - 1 and spanned >= 2.0:
+                            spanned *= 0.5
+                            finest += 1
+                        levels[t] = finest
                     u = maps[t, 0] + maps[t, 1] * j + maps[t, 2] * i
                     v = maps[t, 3] + maps[t, 4] * j + maps[t, 5] * i
                     # Textures repeat, as VRML and OBJ say; but a rounding error must not lead to the other edge.
@@ -165,14 +169,14 @@ def _map_triangle(
 ) -> None:
     """The affine map from a triangle's grid points to its texture: u = out[0] + out[1] j + out[2] i, v likewise from out[3]."""
     a, b, c = corners[0], corners[1], corners[2]
-    ax, ay = (column[b] - column[a]) / STEP_UNITS, (row[b] - row[a]) / STEP_UNITS
-    bx, by = (column[c] - column[a]) / STEP_UNITS, (row[c] - row[a]) / STEP_UNITS
-    det = ax * by - ay * bx  # not 0: the triangle was seen
-    x0, y0 = column[a] / STEP_UNITS - 0.5, row[a] / STEP_UNITS - 0.5
+    ax, ay = (column[b] - column[a]) * STEPS, (row[b] - row[a]) * STEPS
+    bx, by = (column[c] - column[a]) * STEPS, (row[c] - row[a]) * STEPS
+    scale = 1.0 / (ax * by - ay * bx)  # the triangle was seen: not over 0
+    x0, y0 = column[a] * STEPS - 0.5, row[a] * STEPS - 0.5
     for k in range(2):
         origin = np.float64(uv[0, k])
         s, t = uv[1, k] - origin, uv[2, k] - origin
-        per_column, per_row = (s * by - t * ay) / det, (t * ax - s * bx) / det
+        per_column, per_row = (s * by - t * ay) * scale, (t * ax - s * bx) * scale
         out[3 * k] = origin - per_column * x0 - per_row * y0
         out[3 * k + 1], out[3 * k + 2] = per_column, per_row
 
