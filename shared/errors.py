@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 
 class FacetError(Exception):
-    """Something the user can mend. The message is one line: what is wrong, in which file, what to do."""
+    """Something the user can mend. The message is one line: what is wrong, in which file, what to do.
+
+    What a file or its name put into it cannot make it several lines, or steer a terminal: control characters are written out.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_CONTROL.sub(lambda match: ascii(match[0])[1:-1], message))
 
 
 class ScanError(FacetError):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import signal
 import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +60,7 @@ def test_the_fuzzer_sees_each_kind_of_bug(tmp_path: Path) -> None:
             case "4":
                 raise ScanError("no file is named")
             case "5":
-                raise ScanError(f"{path}: two\nlines")
+                raise ScanError(f"{path}: {'a' * 2000}")
             case "6":
                 return np.full(3, np.inf)
             case "7":
@@ -138,14 +140,53 @@ def test_points_with_another_systems_line_ends(tmp_path: Path) -> None:
         read_face_points(tmp_path / "a.csv")
 
 
-@pytest.mark.parametrize("number", ["Infinity", "NaN", "1e400", "-1", "0.5", '"12"'])
-def test_glb_sizes_that_are_no_sizes(tmp_path: Path, number: str) -> None:
+def change_glb(change: Callable[[bytes], bytes]) -> bytes:
+    """A GLB file whose JSON part is changed."""
     data = corpus.glb()
     length = int.from_bytes(data[12:16], "little")
-    text = data[20 : 20 + length].replace(b'"byteOffset": 0', b'"byteOffset": ' + number.encode(), 1)
+    text = change(data[20 : 20 + length])
     text += b" " * (-len(text) % 4)
     rest = len(text).to_bytes(4, "little") + b"JSON" + text + data[20 + length :]
-    (tmp_path / "a.glb").write_bytes(data[:8] + (12 + len(rest)).to_bytes(4, "little") + rest)
+    return data[:8] + (12 + len(rest)).to_bytes(4, "little") + rest
+
+
+def test_glb_of_many_buffers_without_a_place(tmp_path: Path) -> None:
+    """Each would be another copy of the binary chunk: a small file that takes all memory."""
+    (tmp_path / "a.glb").write_bytes(
+        change_glb(lambda text: text.replace(b'"buffers": [', b'"buffers": [' + b"{}, " * 100_000))
+    )
+    with pytest.raises(ScanError, match=r"a\.glb: buffer 1 is nowhere"):
+        read_surface(tmp_path / "a.glb")
+
+
+def test_glb_that_names_one_mesh_from_many_nodes(tmp_path: Path) -> None:
+    (tmp_path / "a.glb").write_bytes(
+        change_glb(lambda text: text.replace(b'"nodes": [{', b'"nodes": [' + b'{"mesh": 0}, ' * 400_000 + b"{"))
+    )
+    with pytest.raises(ScanError, match=r"a\.glb: its nodes draw \d+ vertices and corners"):
+        read_surface(tmp_path / "a.glb")
+
+
+def test_ply_rows_of_different_lengths_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preprocess.readers.ply._MAX_UNEVEN_ROWS", 40)
+    (tmp_path / "a.ply").write_bytes(corpus.ply_text())
+    read_surface(tmp_path / "a.ply")  # 84 triangles, all alike
+    (tmp_path / "a.ply").write_bytes(corpus.ply_text()[:-1].rpartition(b"\n")[0] + b"\n4 0 1 2 3\n")
+    with pytest.raises(ScanError, match="84 rows of different lengths, at most 40"):
+        read_surface(tmp_path / "a.ply")
+
+
+def test_a_message_is_one_line_whatever_a_name_holds() -> None:
+    error = ScanError("/data/a\nb\x1b[2J\u2028c.wrl: no such file")
+    assert str(error) == r"/data/a\nb\x1b[2J\u2028c.wrl: no such file"
+    copy = pickle.loads(pickle.dumps(error))  # as worker processes send it
+    assert (type(copy), str(copy)) == (ScanError, str(error))
+
+
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "1e400", "-1", "0.5", '"12"'])
+def test_glb_sizes_that_are_no_sizes(tmp_path: Path, number: str) -> None:
+    changed = change_glb(lambda text: text.replace(b'"byteOffset": 0', b'"byteOffset": ' + number.encode(), 1))
+    (tmp_path / "a.glb").write_bytes(changed)
     with pytest.raises(ScanError, match=r"a\.glb: (its JSON part lacks or garbles|a view of)"):
         read_surface(tmp_path / "a.glb")
 

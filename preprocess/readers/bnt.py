@@ -121,7 +121,8 @@ def bnt_to_mesh(grid: BntFile) -> Mesh:
     used = np.zeros(valid.size, bool)
     used[triangles] = True
     local = (np.cumsum(used) - 1)[triangles]
-    uv = np.stack([grid.a, 1 - grid.b], -1).reshape(-1, 2)
+    with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs
+        uv = np.stack([grid.a, 1 - grid.b], -1).reshape(-1, 2)
     return Mesh(
         to_float32(points.reshape(-1, 3)[used]),
         local.astype(np.int32),

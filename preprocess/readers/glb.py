@@ -9,6 +9,7 @@ from typing import Any
 
 from shared.errors import ScanError
 
+_MAX_VALUES = 20_000_000  # of all nodes together: vertices with each of their attributes, and corners
 _CUT = "the file is cut off or garbled; copy it again"
 _COMPONENT_BYTES = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}
 _COMPONENTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
@@ -75,8 +76,12 @@ def _write_chunks(document: dict[str, Any], binary: bytes) -> bytes:
 
 def _join_buffers(document: dict[str, Any], binary: bytes) -> bytes:
     """Makes one buffer of the binary chunk and of those written into the JSON part; other files are not opened."""
-    joined, starts = b"", []
-    for buffer in document.get("buffers", []):
+    joined, starts = bytearray(), []
+    for k, buffer in enumerate(document.get("buffers", [])):
+        if k and "uri" not in buffer:
+            raise ScanError(
+                f"buffer {k} is nowhere; {_CUT}"
+            )  # only the first may be the binary chunk (section 4.4.3.3)
         starts.append(len(joined))
         joined += _decode_data_uri(buffer["uri"]) if "uri" in buffer else binary
         joined += b"\0" * (-len(joined) % 8)
@@ -84,7 +89,7 @@ def _join_buffers(document: dict[str, Any], binary: bytes) -> bytes:
         view["byteOffset"] = _integer(view.get("byteOffset", 0)) + starts[_index(view["buffer"])]
         view["buffer"] = 0
     document["buffers"] = [{"byteLength": len(joined)}]
-    return joined
+    return bytes(joined)
 
 
 def _decode_data_uri(uri: str) -> bytes:
@@ -111,6 +116,20 @@ def _check_buffers(document: dict[str, Any], binary: bytes) -> None:
         if count < 1 or start < 0 or stride < size or start + (count - 1) * stride + size > view["byteLength"]:
             raise ScanError(f"an accessor of {count} values, its view has {view['byteLength']} bytes; {_CUT}")
     _check_nodes(document)
+    _check_size(document)
+
+
+def _check_size(document: dict[str, Any]) -> None:
+    """What the scene is when every node's mesh stands there: a small file may name one mesh from a million nodes."""
+    accessors = document.get("accessors", [])
+    sizes = []
+    for mesh in document.get("meshes", []):
+        used = [p["indices"] for p in mesh["primitives"] if "indices" in p]
+        used += [index for p in mesh["primitives"] for index in p["attributes"].values()]
+        sizes.append(sum(_integer(accessors[_index(index)]["count"]) for index in used))
+    total = sum(sizes[_index(node["mesh"])] for node in document.get("nodes", []) if "mesh" in node)
+    if total > _MAX_VALUES:
+        raise ScanError(f"its nodes draw {total} vertices and corners, at most {_MAX_VALUES}; is this a scan?")
 
 
 def _check_nodes(document: dict[str, Any]) -> None:

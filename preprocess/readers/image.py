@@ -15,6 +15,7 @@ from shared.errors import ScanError
 MAX_PIXELS = (
     1 << 26
 )  # 8192 × 8192: larger than any scanner's texture; a bomb of a few KB can claim thousands of times that
+_MAX_BYTES = 1 << 28  # an uncompressed image of so many pixels fits
 _FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP", "TGA")
 
 
@@ -26,7 +27,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         ScanError: missing, no such image, cut off, or too large.
     """
-    data = read_bytes(path)
+    data = read_bytes(path, max_bytes=_MAX_BYTES)
     try:
         return decode_image(data)
     except ScanError as error:

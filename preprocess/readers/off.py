@@ -12,6 +12,7 @@ from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32
 from preprocess.readers.polygons import fan_triangulation
 from shared.errors import ScanError
 
+_MAX_BYTES = 1 << 25  # lines are objects here, 60 times the size of the tightest text
 _CUT = "the file is cut off or garbled; copy it again"
 
 
@@ -21,7 +22,7 @@ def read_off(path: Path) -> Mesh:
     Raises:
         ScanError: missing, cut off, garbled, binary, no faces, an index without its vertex.
     """
-    data = read_bytes(path)
+    data = read_bytes(path, max_bytes=_MAX_BYTES)
     try:
         return _parse(data)
     except (ScanError, ValueError) as error:

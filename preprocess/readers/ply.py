@@ -25,6 +25,7 @@ _BYTE_ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": "
 _UV_NAMES = (("s", "t"), ("u", "v"), ("texture_u", "texture_v"))
 _CUT = "the file is cut off or garbled; copy it again"
 _MAX_CORNERS = 64  # of a face
+_MAX_UNEVEN_ROWS = 4_000_000  # each is an object while it is read: 300 bytes
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,8 @@ def _read_element(body: bytes, place: int, properties: list[_Property], count: i
 
 
 def _walk_rows(body: bytes, place: int, properties: list[_Property], count: int) -> tuple[_Columns, int]:
+    if count > _MAX_UNEVEN_ROWS:
+        raise ScanError(f"{count} rows of different lengths, at most {_MAX_UNEVEN_ROWS}; export triangles alone")
     values: dict[str, list[np.ndarray]] = {p.name: [] for p in properties}
     try:
         for _ in range(count):
