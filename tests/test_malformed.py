@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -302,5 +303,10 @@ def test_sheets_that_unpack_to_gigabytes_are_refused(tmp_path: Path, lie: bool) 
     path = tmp_path / "labels.xlsx"
     path.write_bytes(mutations.xlsx_bomb(140 << 20, lie=lie))
     assert path.stat().st_size < 1 << 20
-    with pytest.raises(FacetError, match="not a readable" if lie else "147 MB unpacked"):
-        read_label_sheet(path, ("Emotion",))
+    tracemalloc.start()
+    try:
+        with pytest.raises(FacetError, match="not a readable" if lie else "147 MB unpacked"):
+            read_label_sheet(path, ("Emotion",))
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()

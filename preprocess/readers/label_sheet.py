@@ -3,6 +3,7 @@ unpacked, entities are refused, formulas are not calculated (their last result s
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import warnings
@@ -18,6 +19,8 @@ _MAX_UNPACKED_BYTES = 1 << 27
 _MAX_MEMBERS = 2000
 _MAX_ROWS, _MAX_COLUMNS = 100_000, 256
 _HEADER_ROWS = 20  # the header stands in one of the first rows: some sheets begin with a title
+_CHUNK_BYTES = 1 << 16
+_ENTITIES = re.compile(rb"<!(DOCTYPE|ENTITY)", re.IGNORECASE)
 _SAVE = "open it in a spreadsheet program and save it as .xlsx again"
 
 
@@ -46,7 +49,7 @@ def read_label_sheet(path: Path, columns: tuple[str, ...]) -> list[SheetRow] | N
         data = read_bytes(path, max_bytes=_MAX_BYTES)
     except ScanError as error:
         raise FacetError(str(error)) from error
-    _check_archive(path, data)
+    data = _repack(path, data)
     import openpyxl
 
     try:
@@ -72,13 +75,15 @@ def read_label_sheet(path: Path, columns: tuple[str, ...]) -> list[SheetRow] | N
     return None
 
 
-def _check_archive(path: Path, data: bytes) -> None:
-    """Refuses archives that unpack to far more than a table, and XML that defines entities (which can grow without end).
+def _repack(path: Path, data: bytes) -> bytes:
+    """The archive's XML parts, unpacked: an archive in which every size is true.
 
-    zipfile unpacks no more of a member than the size in its directory, so that those sizes can be added up.
+    zipfile unpacks what a part holds, up to 2 GB at a time, whatever its directory says; asked for some bytes, it unpacks no
+    more. XML that defines entities, which can grow without end, is refused.
     """
+    repacked = io.BytesIO()
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(repacked, "w") as parts:
             members = archive.infolist()
             unpacked = sum(member.file_size for member in members)
             if len(members) > _MAX_MEMBERS or unpacked > _MAX_UNPACKED_BYTES:
@@ -86,17 +91,22 @@ def _check_archive(path: Path, data: bytes) -> None:
                     f"{path}: {len(members)} parts of {unpacked / 1e6:.0f} MB unpacked, expected a table of at most "
                     f"{_MAX_UNPACKED_BYTES / 1e6:.0f} MB; is this the label sheet?"
                 )
-            for member in members:
+            for member in {member.filename: member for member in members}.values():  # of two, the last counts
                 if member.filename.lower().endswith((".xml", ".rels", ".vml")):
-                    text = archive.read(member).replace(b"\0", b"").upper()
-                    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+                    with archive.open(member) as part:
+                        text = b"".join(iter(functools.partial(part.read, _CHUNK_BYTES), b""))
+                    if _ENTITIES.search(
+                        text.replace(b"\0", b"") if b"\0" in text else text
+                    ):  # UTF-16 has every second byte 0
                         raise FacetError(f"{path}: {member.filename[:60]!r} defines entities; {_SAVE}")
+                    parts.writestr(member.filename, text)
     except FacetError:
         raise
     except (
         Exception
     ) as error:  # BadZipFile, zlib.error, NotImplementedError, RuntimeError (encrypted), EOFError, ValueError …
         raise FacetError(f"{path}: not a readable .xlsx file ({type(error).__name__}); {_SAVE}") from error
+    return repacked.getvalue()
 
 
 def _read_rows(path: Path, rows: object, columns: tuple[str, ...]) -> list[SheetRow] | None:

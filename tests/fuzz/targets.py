@@ -266,8 +266,8 @@ def file_targets() -> list[Target]:
             _clips,
             mutations.mutate_xlsx,
             as_they_are=[
-                ("a.xlsx", mutations.xlsx_bomb(1 << 30)),
-                ("a.xlsx", mutations.xlsx_bomb(1 << 30, lie=True)),
+                ("a.xlsx", mutations.xlsx_bomb(1 << 29)),
+                ("a.xlsx", mutations.xlsx_bomb(1 << 29, lie=True)),
                 ("a.xlsx", mutations.xlsx_bomb(100 << 20)),
             ],
         ),
