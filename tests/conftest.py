@@ -15,6 +15,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from shared.cache import (
     FAILURES_CSV,
@@ -41,6 +42,10 @@ from shared.schema import (
 from shared.schema import Sequence as SequenceRow
 from shared.storage import encode_metadata, encode_shard, hash_file, write_file
 from shared.text import TextEmbeddings, write_text_embeddings
+
+# Examples are not timed: a busy machine is no failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 TINY_CLIP: dict[str, Any] = {
     "embed_dim": 32,
