@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.errors import FacetError
-from shared.storage import first_line
+from shared.errors import FacetError, first_line
 from shared.text import TextEmbeddings
 from shared.weights import TOWERS, hash_arrays, skip_unreachable_hub
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shared.errors import CacheError
+from shared.errors import CacheError, first_line
 from shared.paths import is_file, list_files, open_path, read_bytes
 from shared.schema import (
     FORMAT_VERSION,
@@ -28,7 +28,7 @@ from shared.schema import (
     fingerprint,
     text_file_name,
 )
-from shared.storage import ArrayReader, first_line, hash_file, open_arrays, write_file
+from shared.storage import ArrayReader, hash_file, open_arrays, write_file
 from shared.text import TextEmbeddings, read_text_embeddings
 
 CACHE_JSON = "cache.json"

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from shared.errors import CacheError
-from shared.errors import first_line as first_line
 from shared.hdf5_store import VIEWS_HDF5 as VIEWS_HDF5
 from shared.hdf5_store import Hdf5Reader, check_hdf5_shard, encode_hdf5_shard, hdf5_shard_file
 from shared.paths import file_system, is_remote, read_bytes, report_storage_errors

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from shared.cache import Cache
-from shared.errors import FacetError
+from shared.errors import FacetError, first_line
 from shared.schema import canonical_json
-from shared.storage import first_line, write_file
+from shared.storage import write_file
 from train.config import Recipe, RunConfig
 from train.facet import Facet
 from train.items import Item

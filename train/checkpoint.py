@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from shared.errors import FacetError
-from shared.storage import PARTIAL_SUFFIX, first_line
+from shared.errors import FacetError, first_line
+from shared.storage import PARTIAL_SUFFIX
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "model.safetensors"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shared.errors import FacetError
+from shared.errors import FacetError, first_line
 from shared.schema import MODALITIES, RenderSettings, View, canonical_json
-from shared.storage import first_line, write_file
+from shared.storage import write_file
 
 CONFIG_JSON = "config.json"
 RUN_VERSION = 2

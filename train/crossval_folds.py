@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.errors import FacetError
-from shared.storage import first_line
+from shared.errors import FacetError, first_line
 from train.metrics import Metrics, pool_confusions
 from train.multilabel import MultiLabelMetrics, pool_multilabel
 from train.report import METRICS_JSON

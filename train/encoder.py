@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shared.errors import FacetError
-from shared.storage import first_line
+from shared.errors import FacetError, first_line
 from shared.weights import TOWERS, hash_arrays, skip_unreachable_hub
 from train.config import TowerConfig
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from shared.errors import FacetError
+from shared.errors import FacetError, first_line
 from shared.schema import canonical_json
-from shared.storage import first_line, write_file
+from shared.storage import write_file
 
 SPLIT_JSON = "split.json"
 FOLDS_FORMAT = "facet folds 1"
