@@ -1,4 +1,4 @@
-"""The command line of stage 2: python -m train fit | crossval | protocols | evaluate | predict."""
+"""The command line of stage 2: python -m train fit | crossval | embed | protocols | evaluate | predict."""
 
 from __future__ import annotations
 
@@ -45,6 +45,15 @@ a cluster's array jobs, one fold each; the last to end writes the full report:
   python -m train crossval --cache data_cache/bu4dfe --protocol bu4dfe --out runs/bu4dfe --fold 7
 the same folds in another paper:
   python -m train crossval --cache data_cache/bu4dfe --protocol runs/bu4dfe/folds.json --out runs/again
+"""
+EMBED_EXAMPLES = """With --tune frozen, fit and crossval do this by themselves; do it before where many start at the same time.
+Interrupted? The same command computes only what is missing. What it wrote counts for this content of the cache, this tower,
+these weights alone; anything else is computed anew in a folder of its own.
+
+examples:
+  python -m train embed --cache data_cache/bu3dfe
+  python -m train embed --cache data_cache/bu3dfe --model ViT-B-16 --pretrained openai --out runs/embeddings
+  python -m train crossval --cache data_cache/bu3dfe --protocol bu3dfe-p2 --tune frozen --discard-weights --out runs/p2
 """
 PROTOCOLS_EXAMPLES = """examples:
   python -m train protocols                                                  all of them
@@ -99,6 +108,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     protocols.set_defaults(run=_protocols)
 
+    embed = _command(
+        commands, "embed", "run a frozen image tower over a cache once, for repeated training", EMBED_EXAMPLES
+    )
+    embed.add_argument("--cache", type=open_path, required=True, metavar="DIR", help="a finished cache")
+    embed.add_argument(
+        "--out", type=Path, default=Path("runs/embeddings"), metavar="DIR",
+        help="folder of the embeddings (default runs/embeddings, where runs/NAME look for them)",
+    )  # fmt: skip
+    embed.add_argument(
+        "--model", default="", metavar="NAME", help="open_clip model, or local-dir:DIR (default: that of the prompts)"
+    )
+    embed.add_argument("--pretrained", default="", metavar="NAME", help="weights: an open_clip tag, a file, or none")
+    embed.add_argument("--modalities", default="", metavar="LIST", help="default: all that the cache holds")
+    embed.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights (--pretrained none)")
+    embed.add_argument("--no-mirrored", action="store_true", help="leave out the mirrored images, which flips ask for")
+    embed.set_defaults(run=_embed)
+
     evaluate = _command(commands, "evaluate", "test a finished run again, or on another cache", "")
     evaluate.add_argument("trained", type=Path, metavar="RUN")
     evaluate.add_argument("--cache", type=open_path, metavar="DIR", help="default: the cache it was trained on")
@@ -111,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--out", type=Path, metavar="FILE.csv", help="default: RUN/predictions-<cache>.csv")
     predict.set_defaults(run=_predict)
-    for command in (fit, crossval, evaluate, predict):
+    for command in (fit, crossval, embed, evaluate, predict):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")
     return parser
 
@@ -150,6 +176,9 @@ def _add_option(parser: argparse.ArgumentParser, option: dataclasses.Field[Any])
     """One command line option from a field of Recipe."""
     choices = [choice for choice in option.metadata["choices"] if choice]
     text = option.metadata["help"]
+    if option.type == "bool":
+        parser.add_argument(option_name(option.name), action="store_true", help=text)
+        return
     if "default" not in text and option.name != "shuffle_labels" and option.default != ():
         text += f" (default {option.default})"
     kind = {"int": int, "float": float}.get(str(option.type), str)
@@ -215,6 +244,21 @@ def _crossval(chosen: argparse.Namespace) -> int:
 
     options = CrossvalOptions(chosen.device, chosen.jobs, only, chosen.checkpoint_every, not chosen.discard_weights)
     return crossval(chosen.out, *caches, recipe, options)
+
+
+def _embed(chosen: argparse.Namespace) -> int:
+    from train.embed import embed
+
+    return embed(
+        chosen.cache,
+        chosen.out,
+        model=chosen.model,
+        pretrained=chosen.pretrained,
+        modalities=tuple(part.strip() for part in chosen.modalities.split(",")) if chosen.modalities else (),
+        seed=chosen.seed,
+        device=chosen.device,
+        mirrored=not chosen.no_mirrored,
+    )
 
 
 def _protocols(chosen: argparse.Namespace) -> int:

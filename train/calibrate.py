@@ -19,7 +19,6 @@ from train.items import Item
 from train.multilabel import choose_thresholds
 from train.prepare import Preparer
 from train.score import score_items
-from train.stream import stream_batches
 
 THRESHOLDS_JSON = "thresholds.json"
 NUM_START_ITEMS = 256  # to see where the untrained scores lie
@@ -48,7 +47,7 @@ def start_class_bias(
     references = recipe.relative != "none"
     logits = [
         model(preparer.prepare(raw)).logits
-        for raw in stream_batches(cache, batches, preparer.modalities, recipe.frames, references=references)
+        for raw in preparer.stream(cache, batches, recipe.frames, references=references)
     ]
     model.load_state_dict(state)  # the forward passes moved running statistics
     wanted = torch.from_numpy(np.log(rate / (1 - rate)).astype(np.float32)).to(preparer.device)

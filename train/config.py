@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,10 +16,10 @@ from shared.storage import write_file
 CONFIG_JSON = "config.json"
 RUN_VERSION = 2
 # Names a chosen value may have; argparse and the checks below both read them.
-TUNE = ("full", "frozen")
+TUNE = re.compile(r"full|frozen|last-\d{1,3}|lora(-[1-9]\d{0,3})?")
 FUSION = ("cvsa", "mean")
 HEAD = ("mtgf", "cosine")
-AUGMENT = ("standard", "none")
+AUGMENT = ("standard", "flip", "none")
 SAMPLING = ("uniform", "apex")
 RELATIVE = ("none", "neutral", "onset")
 CLASS_WEIGHTS = ("none", "balanced")
@@ -61,7 +62,12 @@ class Recipe:
     tower_lr: float = _option(0.0, "peak learning rate of the image tower (default: --lr; pretrained: --lr / 100)")
     weight_decay: float = _option(0.05, "AdamW weight decay of the weight matrices")
     warmup: float = _option(0.1, "part of all steps in which the learning rate rises")
-    tune: str = _option("full", "train the image tower too, or leave it frozen", TUNE)
+    tune: str = _option("full", "what of the image tower to train: full, frozen, last-K (its last K blocks), or lora, lora-R "
+                        "(low-rank changes of rank R, default 8, merged into the weights at the end)")  # fmt: skip
+    layer_decay: float = _option(1.0, "factor of the tower's learning rate from each block to the one before it")
+    accumulate: int = _option(1, "compute each batch in N parts, one after the other: less memory, the same gradient")
+    checkpoint_activations: bool = _option(False, "keep no activations of the tower's blocks: less memory, a third more time")
+    ema: float = _option(0.0, "test and keep the moving average of the weights with this decay, e.g. 0.999; 0: the last weights")
     fusion: str = _option("cvsa", "how views become one face: attention (CVSA) or their mean", FUSION)
     head: str = _option("mtgf", "how text and face become a score: gated fusion (MTGF) or the cosine alone", HEAD)
     lambda_con: float = _option(0.1, "weight of the consistency loss; 0 builds none of it")
@@ -69,7 +75,8 @@ class Recipe:
     class_weights: str = _option(
         "none", "balanced: rare classes count as much as frequent ones in the loss", CLASS_WEIGHTS
     )
-    augment: str = _option("standard", "random flips, shifts, scales, colours, noise and erasures", AUGMENT)
+    augment: str = _option("standard", "standard: random flips, shifts, scales, colours, noise and erasures; flip: mirroring "
+                         "alone (standard means this where a frozen tower's embeddings are used)", AUGMENT)  # fmt: skip
     seed: int = _option(0, "decides initial weights, folds, order and augmentation")
     shuffle_labels: int = _option(
         -1, "control: permute the training labels with this seed (accuracy must fall to chance)"
@@ -90,6 +97,9 @@ class Recipe:
             ("tower_lr", 0.0, 10.0),
             ("weight_decay", 0.0, 100.0),
             ("warmup", 0.0, 1.0),
+            ("layer_decay", 0.01, 1.0),
+            ("accumulate", 1, 65_536),
+            ("ema", 0.0, 0.999999),
             ("lambda_con", 0.0, 1e3),
             ("lambda_vt", 0.0, 1e3),
             ("seed", 0, 2**32 - 1),
@@ -102,6 +112,8 @@ class Recipe:
             choices = option.metadata["choices"]
             if choices and getattr(self, option.name) not in choices:
                 raise FacetError(f"{option_name(option.name)}: expected {' or '.join(choices)}")
+        if not TUNE.fullmatch(self.tune):
+            raise FacetError(f"--tune: expected full, frozen, last-K, lora or lora-R, found {self.tune!r}")
         if unknown := [m for m in self.modalities if m not in MODALITIES]:
             raise FacetError(f"--modalities: {','.join(unknown)} is none of {','.join(MODALITIES)}")
         for name in ("modalities", "classes", "test_subjects"):
@@ -132,7 +144,7 @@ def describe_options(recipe: Recipe) -> str:
                 if isinstance(value, float)
                 else str(value)
             )
-            texts.append(f"{option_name(option.name)} {text}")
+            texts.append(option_name(option.name) if value is True else f"{option_name(option.name)} {text}")
     return " ".join(texts) or "all defaults"
 
 

@@ -15,6 +15,7 @@ from shared.errors import CacheError, FacetError
 from train.calibrate import read_thresholds
 from train.checkpoint import load_weights
 from train.config import Recipe, RunConfig, read_config
+from train.embedded import Embeddings
 from train.encoder import build_tower
 from train.facet import Facet
 from train.folds import Fold, read_split
@@ -101,15 +102,16 @@ def evaluate_items(
     config: RunConfig,
     num_train: int,
     thresholds: np.ndarray | None,
+    embeddings: Embeddings | None = None,
 ) -> Metrics | MultiLabelMetrics:
     """Scores labelled items and writes metrics.json, predictions.csv and confusion.png into the folder.
 
     Args:
-        thresholds: f32 (C,) where several classes may hold at once, else None.
+        thresholds: f32 (C,) where several classes may hold at once, else None. embeddings: of the items' images.
     """
     recipe = config.recipe
     classes = recipe.classes
-    scores = score_items(model, cache, items, build_preparer(cache, config, model), config)
+    scores = score_items(model, cache, items, build_preparer(cache, config, model, embeddings), config)
     labels = label_items(items, recipe)
     metrics: Metrics | MultiLabelMetrics
     if thresholds is None:
@@ -132,11 +134,17 @@ def evaluate_items(
     return metrics
 
 
-def build_preparer(cache: Cache, config: RunConfig, model: Facet) -> Preparer:
-    """How this cache's images become the model's input, on the model's device."""
-    device = model.text_mean.device
-    settings = cache.info.settings
-    return Preparer(config.recipe.modalities, settings.views, config.tower, device, dynamic=bool(settings.dynamic))
+def build_preparer(cache: Cache, config: RunConfig, model: Facet, embeddings: Embeddings | None = None) -> Preparer:
+    """How this cache's images, or the embeddings of them, become the model's input, on the model's device."""
+    return Preparer(
+        config.recipe.modalities,
+        cache.info.settings.views,
+        config.tower,
+        model.text_mean.device,
+        dynamic=bool(cache.info.settings.dynamic),
+        only_flip=config.recipe.augment == "flip",
+        embeddings=embeddings,
+    )
 
 
 def _title(metrics: Metrics | MultiLabelMetrics, config: RunConfig, num_subjects: int) -> str:

@@ -21,15 +21,22 @@ MAX_LOG_SCALE = math.log(100)  # CLIP's own limit (Radford et al. 2021, section 
 class Batch:
     """What the model sees of B samples with T frames, V views and M modalities, on the device.
 
-    images f32 (B, T, M, V, 3, S, S), normalised; present bool (B, T, M), at least one a frame; cameras f32 (B, V, 2), yaw
-    and pitch in radians. has_reference bool (B,): frame 0 is a face that the T − 1 others are compared with, where True.
+    images f32 (B, T, M, V, 3, S, S), normalised, or the features that a frozen tower made of them, f32 (B, T, M, V, d); present
+    bool (B, T, M), at least one a frame; cameras f32 (B, V, 2), yaw and pitch in radians. has_reference bool (B,): frame 0 is
+    a face that the T − 1 others are compared with, where True.
     """
 
-    images: Tensor
+    images: Tensor | None
     present: Tensor
     cameras: Tensor
     complete: bool  # every image is present (known without asking the device)
     has_reference: Tensor | None = None
+    features: Tensor | None = None
+
+    @property
+    def dims(self) -> tuple[int, int, int, int]:
+        """B, T, M, V."""
+        return (*self.present.shape, self.cameras.shape[1])  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,6 @@ class Facet(nn.Module):
         super().__init__()
         dim = text_mean.shape[1]
         self.tower = tower
-        self.freeze_tower = freeze_tower
         self.autocast = autocast
         self.projection = nn.Linear(tower_dim, dim, bias=False)
         self.fusion = CrossViewAttention(dim, num_modalities) if fusion == "cvsa" else MeanFusion()
@@ -102,32 +108,34 @@ class Facet(nn.Module):
         return self.log_scale.exp()
 
     def train(self, mode: bool = True) -> Facet:
-        """A frozen tower stays in evaluation mode: its batch statistics are weights too."""
+        """What is frozen of the tower stays in evaluation mode: its batch statistics are weights too."""
         super().train(mode)
-        if self.freeze_tower:
-            self.tower.eval()
+        for module in self.tower.modules():
+            if module.training and not any(p.requires_grad for p in module.parameters()) and any(True for _ in module.parameters()):
+                module.eval()
         return self
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Unit-length tokens e (B·T, N, d), zero where missing, and their mask (B·T, N)."""
-        b, t, m, v = batch.images.shape[:4]
-        images = batch.images.flatten(0, 3)
+        b, t, m, v = batch.dims
         mask = batch.present[..., None].expand(b, t, m, v)
+        if batch.features is not None:
+            tokens = F.normalize(self.projection(batch.features.flatten(0, 3)), dim=-1)
+            if not batch.complete:
+                tokens = tokens * mask.reshape(-1, 1)
+            return tokens.view(b * t, m * v, -1), mask.reshape(b * t, m * v)
+        assert batch.images is not None
+        images = batch.images.flatten(0, 3)
         if not batch.complete:  # an image that is not there must not enter batch statistics either
             images = images[mask.flatten()]
-        if images.device.type == "cpu":  # oneDNN's convolutions are faster so
-            images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
-            features = self.tower(images)
-        if isinstance(features, (tuple, list)):  # towers that also give patch tokens
-            features = features[0]
-        tokens = F.normalize(self.projection(features.float()), dim=-1)
+        features = run_tower(self.tower, images, autocast=self.autocast)
+        tokens = F.normalize(self.projection(features), dim=-1)
         if not batch.complete:
             tokens = tokens.new_zeros(b * t * m * v, tokens.shape[-1]).masked_scatter(mask.reshape(-1, 1), tokens)
         return tokens.view(b * t, m * v, -1), mask.reshape(b * t, m * v)
 
     def forward(self, batch: Batch) -> Output:
-        b, t, m, v = batch.images.shape[:4]
+        b, t, m, v = batch.dims
         views, mask = self.encode(batch)
         cameras = batch.cameras[:, None, None].expand(b, t, m, v, 2).reshape(b * t, m * v, 2)
         modalities = torch.arange(m, device=cameras.device).repeat_interleave(v)
@@ -155,6 +163,18 @@ class Facet(nn.Module):
     def clamp_scale(self) -> None:
         """Keeps s at 100 or below; called after every step, as CLIP does."""
         self.log_scale.clamp_(max=MAX_LOG_SCALE)
+
+
+def run_tower(tower: nn.Module, images: Tensor, *, autocast: bool = False) -> Tensor:
+    """Images f32 (n, 3, S, S), normalised → features f32 (n, d). autocast: compute in bfloat16."""
+    if images.device.type == "cpu":  # oneDNN's convolutions are faster so
+        images = images.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
+        features = tower(images)
+    if isinstance(features, (tuple, list)):  # towers that also give patch tokens
+        features = features[0]
+    found: Tensor = features.float()
+    return found
 
 
 def subtract_reference(

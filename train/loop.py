@@ -27,7 +27,7 @@ from train.facet import Facet
 from train.items import Item
 from train.losses import Goal, balance_classes, compute_losses, mean_cosine_between_faces
 from train.prepare import Preparer
-from train.stream import epoch_order, split_batches, stream_batches
+from train.stream import epoch_order, split_batches
 
 LOG_JSONL = "log.jsonl"
 LOG_EVERY = 10  # steps
@@ -134,9 +134,7 @@ def train(
             batches = [[training.items[i] for i in batch] for batch in order][step % steps_per_epoch :]
             draws = (recipe.seed, epoch) if recipe.augment != "none" else None
             started, num_seen = time.perf_counter(), 0
-            stream = stream_batches(
-                cache, batches, preparer.modalities, recipe.frames, jitter=draws, references=recipe.relative != "none"
-            )
+            stream = preparer.stream(cache, batches, recipe.frames, jitter=draws, references=recipe.relative != "none")
             for raw in stream:
                 changes = [draw_change(*draws, item.place) for item in raw.items] if draws else None
                 batch = preparer.prepare(raw, changes)

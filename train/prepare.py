@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from shared.cache import Cache
 from shared.schema import View
 from train.augment import Change, augment
 from train.config import TowerConfig
+from train.embedded import Embeddings, RowBatch
 from train.facet import Batch
+from train.items import Item
 from train.pixels import mirror, normalise, resize, to_device, to_unit
-from train.stream import RawBatch
+from train.stream import RawBatch, stream_batches
 
 
 @dataclass(frozen=True)
@@ -24,18 +27,64 @@ class Preparer:
     tower: TowerConfig
     device: torch.device
     dynamic: bool = False  # the cache holds dynamic images: its depth is a change
+    only_flip: bool = False  # of augmentation, mirroring alone is applied
+    embeddings: Embeddings | None = None  # what a frozen tower made of the images: they are not read then
+
+    def stream(
+        self,
+        cache: Cache,
+        batches: Sequence[Sequence[Item]],
+        num_frames: int,
+        *,
+        jitter: tuple[int, int] | None = None,
+        references: bool = False,
+    ) -> Iterator[RawBatch | RowBatch]:
+        """What `prepare` takes, batch after batch: images of the cache, or the rows whose embeddings are in memory.
+
+        Args:
+            jitter, references: as `stream_batches`.
+        """
+        if self.embeddings is None:
+            yield from stream_batches(cache, batches, self.modalities, num_frames, jitter, references)
+        else:
+            for items in batches:
+                yield self.embeddings.choose(items, num_frames, jitter, references)
 
     @torch.no_grad()
-    def prepare(self, raw: RawBatch, changes: list[Change] | None = None) -> Batch:
-        """Integers → normalised images, with the cameras they were taken by.
+    def prepare(self, raw: RawBatch | RowBatch, changes: list[Change] | None = None) -> Batch:
+        """Integers → normalised images, or rows → their features, with the cameras they were taken by.
 
         Args:
             changes: what augmentation does to each sample, the same in all its views; None: nothing.
         """
-        cameras = _cameras_rad(self.views, len(raw.items), self.device)
+        cameras = cameras_rad(self.views, len(raw.items), self.device)
         flipped = torch.tensor([c.flip for c in changes], device=self.device) if changes else None
         if flipped is not None:
             cameras[flipped, :, 0] *= -1
+        images = features = None
+        if isinstance(raw, RowBatch):
+            assert self.embeddings is not None
+            features = self.embeddings.gather(raw.rows, flipped)
+        else:
+            images = self._to_unit(raw, flipped)
+            if changes is not None and not self.only_flip:
+                texture = self.modalities.index("texture") if "texture" in self.modalities else None
+                images = augment(images, changes, texture)
+            images = normalise(images, self.tower.mean, self.tower.std)
+        return Batch(
+            images=images,
+            present=torch.from_numpy(raw.present).to(self.device),
+            cameras=cameras,
+            complete=bool(raw.present.all()),
+            has_reference=None if raw.has_reference is None else torch.from_numpy(raw.has_reference).to(self.device),
+            features=features,
+        )
+
+    def prepare_images(self, raw: RawBatch, flipped: torch.Tensor) -> torch.Tensor:
+        """f32 (B, T, M, V, 3, S, S), normalised, mirrored where flipped bool (B,) says so: what the image tower takes."""
+        return normalise(self._to_unit(raw, flipped), self.tower.mean, self.tower.std)
+
+    def _to_unit(self, raw: RawBatch, flipped: torch.Tensor | None) -> torch.Tensor:
         stacked = []
         for modality in self.modalities:
             pixels = to_device(raw.images[modality], self.device)
@@ -43,20 +92,10 @@ class Preparer:
                 shape = (-1, *[1] * (pixels.ndim - 1))
                 pixels = torch.where(flipped.view(shape), mirror(pixels, modality), pixels)
             stacked.append(resize(to_unit(pixels, modality, dynamic=self.dynamic), self.tower.image_size))
-        images = torch.stack(stacked, dim=2)  # (B, T, M, V, 3, S, S)
-        if changes is not None:
-            texture = self.modalities.index("texture") if "texture" in self.modalities else None
-            images = augment(images, changes, texture)
-        return Batch(
-            images=normalise(images, self.tower.mean, self.tower.std),
-            present=torch.from_numpy(raw.present).to(self.device),
-            cameras=cameras,
-            complete=bool(raw.present.all()),
-            has_reference=None if raw.has_reference is None else torch.from_numpy(raw.has_reference).to(self.device),
-        )
+        return torch.stack(stacked, dim=2)
 
 
-def _cameras_rad(views: Sequence[View], num: int, device: torch.device) -> torch.Tensor:
+def cameras_rad(views: Sequence[View], num: int, device: torch.device) -> torch.Tensor:
     """(num, V, 2): yaw and pitch of every view, a copy for each sample."""
     angles = torch.tensor([[view.yaw_deg, view.pitch_deg] for view in views], device=device)
     return angles.deg2rad().repeat(num, 1, 1)

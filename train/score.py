@@ -17,7 +17,6 @@ from train.facet import Facet
 from train.items import Item
 from train.losses import mean_cosine_between_faces
 from train.prepare import Preparer
-from train.stream import stream_batches
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def score_items(model: Facet, cache: Cache, items: Sequence[Item], preparer: Pre
     probabilities, faces, alphas, counts = [], [], [], []
     with tqdm(total=len(items), desc="score", unit="sample", dynamic_ncols=True, leave=False, disable=None) as bar:
         references = recipe.relative != "none"
-        for raw in stream_batches(cache, batches, preparer.modalities, recipe.frames, references=references):
+        for raw in preparer.stream(cache, batches, recipe.frames, references=references):
             output = model(preparer.prepare(raw))
             logits = output.logits
             probabilities.append((logits.sigmoid() if recipe.is_multilabel else logits.softmax(1)).cpu())

@@ -73,7 +73,7 @@ def stream_batches(
         items = next(remaining, None)
         if items is None:
             return
-        rows = np.array([_rows(item, num_frames, jitter, references) for item in items])
+        rows = np.array([choose_rows(item, num_frames, jitter, references) for item in items])
         present = np.array([[[cache.samples[r].has(m) for m in modalities] for r in sample] for sample in rows])
         reads = {m: cache.arrays.start(m, rows[present[..., i]]) for i, m in enumerate(modalities)}
         waiting.append((list(items), present, reads))
@@ -95,7 +95,8 @@ def stream_batches(
         yield RawBatch(items, images, present, has_reference)
 
 
-def _rows(item: Item, num_frames: int, jitter: tuple[int, int] | None, references: bool) -> list[int]:
+def choose_rows(item: Item, num_frames: int, jitter: tuple[int, int] | None, references: bool) -> list[int]:
+    """The rows of an item's frames, its reference's before them where asked for. jitter: as `stream_batches`."""
     draws = None
     if jitter is not None and len(item.rows) > 1:
         # The trailing 1 keeps these draws apart from those of augmentation, which come from the same three numbers.

@@ -1,0 +1,167 @@
+"""`python -m train embed`: runs a frozen image tower over a whole cache once, so that heads can be trained without it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from shared.cache import Cache, open_cache
+from shared.errors import FacetError
+from shared.lock import hold_lock
+from shared.schema import SHARD_ROWS
+from train.config import TowerConfig
+from train.embedded import EMBEDDINGS, EmbeddingSet, find_embeddings
+from train.encoder import load_tower
+from train.evaluate import choose_device
+from train.facet import run_tower
+from train.items import Item, choose_modalities
+from train.prepare import Preparer
+from train.stream import stream_batches
+
+IMAGES_A_BATCH = 96  # enough to keep a processor busy, and little memory
+
+
+def embed(
+    cache_path: Path,
+    out: Path,
+    *,
+    model: str,
+    pretrained: str,
+    modalities: Sequence[str],
+    seed: int,
+    device: str,
+    mirrored: bool,
+) -> int:
+    """Computes what is missing of a cache's embeddings, in `out`.
+
+    Args:
+        model, pretrained: empty: those of the cache's prompts. seed: of a tower with random weights.
+    Returns:
+        0.
+    Raises:
+        FacetError, CacheError: anything the user can mend.
+    """
+    where = choose_device(device)
+    cache = open_cache(cache_path)
+    chosen = choose_modalities(cache, modalities or cache.info.settings.modalities, ())
+    if not (model and pretrained):
+        text = cache.read_text(model or None)
+        model, pretrained = model or text.model, pretrained or text.pretrained
+    tower, config = load_tower(model, pretrained, seed=seed)
+    num = build_embeddings(out, cache, tower, config, chosen, where, mirrored=mirrored)
+    sets = [find_embeddings(out, cache, config, modality) for modality in chosen]
+    print(f"{num} images embedded now, {config.name}" + (" (random weights)" if config.random_weights else ""))
+    for modality, one in zip(chosen, sets, strict=True):
+        print(f"{modality:<9} {one.folder}: {one.shape[0]} rows, {one.shape[1]} views, {one.shape[2]} features each")
+    print(
+        f"next: python -m train crossval --cache {cache_path} --tune frozen --embeddings {out} --out {out.parent}/NAME"
+    )
+    return 0
+
+
+def default_folder(run: Path) -> Path:
+    """The embeddings that runs in one folder share."""
+    return run.absolute().parent / EMBEDDINGS
+
+
+def build_embeddings(
+    root: Path,
+    cache: Cache,
+    tower: nn.Module,
+    config: TowerConfig,
+    modalities: Sequence[str],
+    device: torch.device,
+    *,
+    mirrored: bool = True,
+) -> int:
+    """Embeds every valid image that is not embedded yet, and those whose file is damaged; a shard is written when it is done.
+
+    Args:
+        tower: left in evaluation mode on the device. mirrored: also embed the mirrored images, which a flip asks for.
+    Returns:
+        The number of images that the tower saw.
+    """
+    tower.eval().to(device)
+    with hold_lock(root / ".lock"):  # another process may be computing the same ones: they are there when it is done
+        todo = {m: _find_missing(find_embeddings(root, cache, config, m), mirrored) for m in modalities}
+        num_images = sum(
+            sum(cache.samples[row].valid and cache.samples[row].has(modality) for row in _rows(cache, shard))
+            * len(copies)
+            * len(cache.info.settings.views)
+            for modality, shards in todo.items()
+            for shard, copies in shards.items()
+        )
+        with tqdm(total=num_images, desc="embed", unit="image", dynamic_ncols=True, leave=None, disable=None) as bar:
+            for modality, shards in todo.items():
+                _embed_modality(
+                    find_embeddings(root, cache, config, modality), shards, cache, tower, config, modality, device, bar
+                )
+    return num_images
+
+
+def _find_missing(one: EmbeddingSet, mirrored: bool) -> dict[int, list[bool]]:
+    """Shard → the copies (mirrored or not) that are to be computed."""
+    missing: dict[int, list[bool]] = {}
+    for shard in range(one.num_shards):
+        for copy in (False, True) if mirrored else (False,):
+            try:
+                if one.read(shard, copy) is not None:
+                    continue
+            except FacetError as error:
+                print(f"{str(error).partition(';')[0]}: it is computed again", file=sys.stderr)
+            missing.setdefault(shard, []).append(copy)
+    return missing
+
+
+def _rows(cache: Cache, shard: int) -> range:
+    return range(shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, cache.info.num_samples))
+
+
+@torch.inference_mode()
+def _embed_modality(
+    one: EmbeddingSet,
+    shards: dict[int, list[bool]],
+    cache: Cache,
+    tower: nn.Module,
+    config: TowerConfig,
+    modality: str,
+    device: torch.device,
+    bar: tqdm,
+) -> None:
+    settings = cache.info.settings
+    preparer = Preparer((modality,), settings.views, config, device, dynamic=bool(settings.dynamic))
+    rows_a_batch = max(1, IMAGES_A_BATCH // len(settings.views))
+    batches = []
+    for shard in shards:  # no batch reaches into another shard
+        rows = [row for row in _rows(cache, shard) if cache.samples[row].valid and cache.samples[row].has(modality)]
+        batches += [
+            [_item(cache, row) for row in rows[i : i + rows_a_batch]] for i in range(0, len(rows), rows_a_batch)
+        ]
+    stream = stream_batches(cache, batches, (modality,), 1)
+    for shard, copies in shards.items():
+        first = shard * SHARD_ROWS
+        shape = (one.num_rows(shard), *one.shape[1:])
+        features = {copy: np.zeros(shape, np.float32) for copy in copies}
+        num_left = sum(cache.samples[row].valid and cache.samples[row].has(modality) for row in _rows(cache, shard))
+        while num_left:
+            raw = next(stream)
+            places = [item.rows[0] - first for item in raw.items]
+            for copy in copies:
+                flipped = torch.full((len(raw.items),), copy, device=device)
+                images = preparer.prepare_images(raw, flipped).flatten(0, 4)
+                features[copy][places] = run_tower(tower, images).view(len(places), *shape[1:]).cpu().numpy()
+                bar.update(len(images))
+            num_left -= len(places)
+        for copy in copies:
+            one.write(shard, copy, features[copy])
+
+
+def _item(cache: Cache, row: int) -> Item:
+    sample = cache.samples[row]
+    return Item(sample.sample_id, sample.subject, "", (row,), row)
