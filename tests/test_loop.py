@@ -24,8 +24,10 @@ from train.encoder import build_tower
 from train.facet import Facet
 from train.fit import mean_prompts
 from train.items import find_items
-from train.loop import LOG_JSONL, Stopped, TrainingSet, build_optimizer, rate_at, train
+from train.loop import Stopped, TrainingSet, train
+from train.optimizer import build_optimizer, rate_at
 from train.prepare import Preparer
+from train.progress import LOG_JSONL, TIMING_FIELDS
 
 TOWER = TowerConfig("tiny", "none", TINY_CLIP, 32, (0.5,) * 3, (0.25,) * 3, "", True)
 RECIPE = Recipe(
@@ -63,7 +65,7 @@ def run(folder: Path, cache: Cache, recipe: Recipe = RECIPE, num: int | None = N
 
 def read_log(folder: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (folder / LOG_JSONL).read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "samples_per_second"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in TIMING_FIELDS} for line in lines]
 
 
 @pytest.mark.parametrize("store", ["zarr", "hdf5"])

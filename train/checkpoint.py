@@ -28,16 +28,26 @@ class Checkpoint:
     step: int  # steps done
     model: dict[str, Any]
     optimizer: dict[str, Any]
-    random_state: torch.Tensor  # torch's generator; towers with dropout draw from it
+    random_state: torch.Tensor  # torch's generator on the CPU
+    random_state_cuda: torch.Tensor | None = None  # and on the GPU: towers with dropout draw from the device's
+    ema: dict[str, torch.Tensor] | None = None  # the moving average of the weights
 
 
-def write_checkpoint(run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def write_checkpoint(
+    run: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: dict[str, torch.Tensor] | None = None,
+) -> None:
     """Writes checkpoint.pt; the one before stays until the new one is whole on the disk."""
     state = {
         "step": step,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "random_state": torch.get_rng_state(),
+        "random_state_cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+        "ema": ema,
     }
     _replace_file(run / CHECKPOINT, lambda path: torch.save(state, path))
 

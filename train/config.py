@@ -66,8 +66,12 @@ class Recipe:
                         "(low-rank changes of rank R, default 8, merged into the weights at the end)")  # fmt: skip
     layer_decay: float = _option(1.0, "factor of the tower's learning rate from each block to the one before it")
     accumulate: int = _option(1, "compute each batch in N parts, one after the other: less memory, the same gradient")
-    checkpoint_activations: bool = _option(False, "keep no activations of the tower's blocks: less memory, a third more time")
-    ema: float = _option(0.0, "test and keep the moving average of the weights with this decay, e.g. 0.999; 0: the last weights")
+    checkpoint_activations: bool = _option(
+        False, "keep no activations of the tower's blocks: less memory, a third more time"
+    )
+    ema: float = _option(
+        0.0, "test and keep the moving average of the weights with this decay, e.g. 0.999; 0: the last weights"
+    )
     fusion: str = _option("cvsa", "how views become one face: attention (CVSA) or their mean", FUSION)
     head: str = _option("mtgf", "how text and face become a score: gated fusion (MTGF) or the cosine alone", HEAD)
     lambda_con: float = _option(0.1, "weight of the consistency loss; 0 builds none of it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,6 +37,13 @@ class Batch:
     def dims(self) -> tuple[int, int, int, int]:
         """B, T, M, V."""
         return (*self.present.shape, self.cameras.shape[1])  # type: ignore[return-value]
+
+    def split(self, num_parts: int) -> list[Batch]:
+        """Parts of nearly equal size, in order; as many as there are samples where more are asked for."""
+        num_parts = min(num_parts, len(self.present))
+        values = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        pieces = {name: value.tensor_split(num_parts) for name, value in values.items()}
+        return [replace(self, **{name: parts[i] for name, parts in pieces.items()}) for i in range(num_parts)]
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,8 @@ class Facet(nn.Module):
         """What is frozen of the tower stays in evaluation mode: its batch statistics are weights too."""
         super().train(mode)
         for module in self.tower.modules():
-            if module.training and not any(p.requires_grad for p in module.parameters()) and any(True for _ in module.parameters()):
+            trains = [p.requires_grad for p in module.parameters()]
+            if trains and not any(trains):
                 module.eval()
         return self
 
@@ -167,8 +175,7 @@ class Facet(nn.Module):
 
 def run_tower(tower: nn.Module, images: Tensor, *, autocast: bool = False) -> Tensor:
     """Images f32 (n, 3, S, S), normalised → features f32 (n, d). autocast: compute in bfloat16."""
-    if images.device.type == "cpu":  # oneDNN's convolutions are faster so
-        images = images.contiguous(memory_format=torch.channels_last)
+    images = images.contiguous(memory_format=torch.channels_last)  # oneDNN's and cuDNN's convolutions are faster so
     with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
         features = tower(images)
     if isinstance(features, (tuple, list)):  # towers that also give patch tokens

@@ -1,11 +1,8 @@
-"""The training loop: batches in, weights out, one step on one screen."""
+"""The training loop: batches in, weights out, on one screen. One step is `train.step`."""
 
 from __future__ import annotations
 
-import json
-import math
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,25 +11,25 @@ from types import FrameType
 
 import numpy as np
 import torch
-from torch import nn
-from tqdm import tqdm
+from torch import Tensor
 
 from shared.cache import Cache
 from shared.errors import FacetError
-from shared.storage import write_file
 from train.augment import draw_change
 from train.checkpoint import read_checkpoint, write_checkpoint
 from train.config import Recipe
-from train.facet import Facet
+from train.ema import Ema
+from train.facet import Batch, Facet
+from train.flops import count_flops_per_sample, find_peak_flops
 from train.items import Item
-from train.losses import Goal, balance_classes, compute_losses, mean_cosine_between_faces
+from train.losses import Goal, balance_classes, mean_cosine_between_faces
+from train.optimizer import build_optimizer, rate_at, set_rate
 from train.prepare import Preparer
+from train.progress import LOG_EVERY, open_progress
+from train.step import part_right, train_step
 from train.stream import epoch_order, split_batches
-
-LOG_JSONL = "log.jsonl"
-LOG_EVERY = 10  # steps
-MAX_GRAD_NORM = 1.0
-ADAM_BETAS = (0.9, 0.98)  # as CLIP's own training (Radford et al. 2021, table 19)
+from train.trace import trace_steps
+from train.tuning import checkpoint_activations, merge_low_rank, tune_tower
 
 
 class Stopped(Exception):
@@ -52,20 +49,12 @@ class TrainingSet:
         return -(-len(self.items) // batch_size)
 
 
-def build_optimizer(model: Facet, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW in groups: the tower has its own rate; biases, norms, scales and embeddings do not decay."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        rate = recipe.tower_lr if name.startswith("tower.") else recipe.lr
-        decays = parameter.ndim >= 2 and not name.endswith(("embedding", "modality", "query"))
-        groups.setdefault((rate, recipe.weight_decay if decays else 0.0), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": p, "lr": lr, "weight_decay": decay, "peak_lr": lr} for (lr, decay), p in groups.items()],
-        betas=ADAM_BETAS,
-        fused=True,
-    )
+@dataclass(frozen=True)
+class Watch:
+    """What a user wants to see of a training besides its log; changes nothing of what it computes."""
+
+    tensorboard: bool = False
+    profile_steps: int = 0  # to be recorded by torch's profiler
 
 
 def build_goal(recipe: Recipe, labels: np.ndarray, device: torch.device) -> Goal:
@@ -78,14 +67,6 @@ def build_goal(recipe: Recipe, labels: np.ndarray, device: torch.device) -> Goal
     return Goal(multilabel, weight)
 
 
-def rate_at(step: int, num_steps: int, warmup: float) -> float:
-    """Part of the peak learning rate in step 0, 1, …: linear warm-up, then half a cosine down to 0 (SGDR, Loshchilov 2017)."""
-    num_warmup = warmup * num_steps
-    if step < num_warmup:
-        return (step + 1) / (num_warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(num_steps - num_warmup, 1)))
-
-
 def train(
     run: Path,
     model: Facet,
@@ -95,120 +76,125 @@ def train(
     recipe: Recipe,
     *,
     checkpoint_every: int,
+    watch: Watch | None = None,
 ) -> None:
-    """Trains from the run's checkpoint, or from step 0, to the last step; writes log.jsonl and checkpoints.
+    """Trains from the run's checkpoint, or from step 0, to the last step; writes log.jsonl and checkpoints. The model ends with
+    the weights that are to be tested and kept: the moving average where there is one, and LoRA merged.
 
     Raises:
         FacetError: the loss is no longer finite; names the step and the term.
         Stopped: SIGINT or SIGTERM came; a checkpoint was written first.
     """
-    goal = build_goal(recipe, training.labels, preparer.device)
+    watch, device = watch or Watch(), preparer.device
+    goal = build_goal(recipe, training.labels, device)
+    tune_tower(model, recipe.tune)
+    if recipe.checkpoint_activations:
+        checkpoint_activations(model.tower)
+    model.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(model, recipe)
-    step = 0
-    if checkpoint := read_checkpoint(run):
-        try:
-            model.load_state_dict(checkpoint.model)
-            optimizer.load_state_dict(checkpoint.optimizer)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise FacetError(f"{run}: its checkpoint is of another model; choose another --out") from error
-        torch.set_rng_state(checkpoint.random_state)
-        step = checkpoint.step
-    _truncate_log(run, step)
+    ema = Ema(model, recipe.ema) if recipe.ema else None
+    step = _restore(run, model, optimizer, ema)
     steps_per_epoch = training.steps_per_epoch(recipe.batch_size)
     num_steps = recipe.epochs * steps_per_epoch
-    if preparer.device.type == "cuda":  # on a CPU compiling takes longer than a short training
-        model.tower.compile()
-    model.train()
-    labels = torch.from_numpy(training.labels).to(preparer.device)
     place = {item.place: index for index, item in enumerate(training.items)}
+    broken = torch.zeros((), device=device)
+    model.train()
+    peak_flops, flops_per_sample = find_peak_flops(device), None
+    if peak_flops is not None and preparer.embeddings is None:
+        flops_per_sample = count_flops_per_sample(model, _example(preparer, recipe))
+    if device.type == "cuda":  # on a CPU compiling takes longer than a short training
+        # sizes of batches differ by one, at most; where images are missing they differ in every step
+        model.tower.compile(dynamic=False if _is_complete(cache, training.items, preparer.modalities) else None)
 
     with (
         catch_signals() as caught,
-        tqdm(
-            total=num_steps, initial=step, desc="train", unit="step", dynamic_ncols=True, leave=None, disable=None
-        ) as bar,
-        (run / LOG_JSONL).open("a", encoding="utf-8") as log,
+        open_progress(run, step, num_steps, device, tensorboard=watch.tensorboard) as progress,
+        trace_steps(run, watch.profile_steps) as trace,
     ):
+        progress.flops_per_sample, progress.peak_flops = flops_per_sample, peak_flops
         for epoch in range(step // steps_per_epoch, recipe.epochs):
             order = split_batches(epoch_order(len(training.items), recipe.seed, epoch), recipe.batch_size)
             batches = [[training.items[i] for i in batch] for batch in order][step % steps_per_epoch :]
             draws = (recipe.seed, epoch) if recipe.augment != "none" else None
-            started, num_seen = time.perf_counter(), 0
             stream = preparer.stream(cache, batches, recipe.frames, jitter=draws, references=recipe.relative != "none")
-            for raw in stream:
+            for raw in progress.waiting_for(stream):
                 changes = [draw_change(*draws, item.place) for item in raw.items] if draws else None
                 batch = preparer.prepare(raw, changes)
-                target = labels[[place[item.place] for item in raw.items]]
+                target = _to_device(training.labels[[place[item.place] for item in raw.items]], device)
                 rate = rate_at(step, num_steps, recipe.warmup)
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak_lr"] * rate
-
-                output = model(batch)
-                terms = compute_losses(
-                    model, output, target, goal, lambda_con=recipe.lambda_con, lambda_vt=recipe.lambda_vt
-                )
-                optimizer.zero_grad(set_to_none=True)
-                terms["loss"].backward()
-                terms["grad_norm"] = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
-                values = dict(zip(terms, torch.stack([t.detach() for t in terms.values()]).tolist(), strict=True))
-                _check_finite(values, step, run, recipe)
-                optimizer.step()
-                model.clamp_scale()
-
+                set_rate(optimizer, rate)
+                result = train_step(model, optimizer, batch, target, goal, recipe, broken)
+                if ema is not None:
+                    ema.update(model, step)
+                progress.add(step, result, len(raw.items))
                 step += 1
-                num_seen += len(raw.items)
+                trace()
+
+                stop = bool(caught)
+                is_due = stop or step % checkpoint_every == 0 or step == num_steps
+                if step % LOG_EVERY == 0 or is_due:
+                    values = progress.read(run, f"--lr (now {recipe.lr:g}) or --tower-lr ({recipe.tower_lr:g})")
                 if step % LOG_EVERY == 0 or step == num_steps:
-                    line = {
-                        "step": step,
-                        "epoch": epoch,
-                        **values,
-                        "accuracy": _part_right(output.logits, target, goal),
-                        "face_cosine": mean_cosine_between_faces(output.face).item(),
-                        "scale": model.scale.item(),
-                        "lr": recipe.lr * rate,
-                        "samples_per_second": num_seen / (time.perf_counter() - started),
-                    }
-                    log.write(json.dumps(line) + "\n")
-                    log.flush()
-                    bar.set_postfix(loss=f"{values['loss']:.3f}", accuracy=f"{line['accuracy']:.2f}", refresh=False)
-                bar.update()
-                if caught or step % checkpoint_every == 0 or step == num_steps:
-                    write_checkpoint(run, step, model, optimizer)
-                if caught:
+                    progress.write(
+                        {
+                            "step": step,
+                            "epoch": epoch,
+                            **values,
+                            "accuracy": part_right(result.logits, target, goal).item(),
+                            "face_cosine": mean_cosine_between_faces(result.face).item(),
+                            "scale": model.scale.item(),
+                            "lr": recipe.lr * rate,
+                        }
+                    )
+                if is_due:
+                    write_checkpoint(run, step, model, optimizer, ema.weights if ema else None)
+                if stop:
                     raise Stopped(step, caught[0])
+    if ema is not None:
+        ema.copy_to(model)
+    merge_low_rank(model)
 
 
-def _part_right(logits: torch.Tensor, target: torch.Tensor, goal: Goal) -> float:
-    """The part of a batch that is classified rightly; for several classes at once, of its known answers."""
-    if not goal.multilabel:
-        return (logits.argmax(1) == target).float().mean().item()
-    known = target >= 0
-    right = ((logits > 0) == (target == 1)) & known
-    return (right.sum() / known.sum().clamp(min=1)).item()
+def _restore(run: Path, model: Facet, optimizer: torch.optim.Optimizer, ema: Ema | None) -> int:
+    """Everything as it was at the run's checkpoint; the number of steps done, 0 where there is none."""
+    checkpoint = read_checkpoint(run)
+    if checkpoint is None:
+        return 0
+    try:
+        model.load_state_dict(checkpoint.model)
+        optimizer.load_state_dict(checkpoint.optimizer)
+        if ema is not None:
+            ema.load(checkpoint.ema or {})
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise FacetError(f"{run}: its checkpoint is of another model; choose another --out") from error
+    torch.set_rng_state(checkpoint.random_state)
+    if checkpoint.random_state_cuda is not None and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(checkpoint.random_state_cuda)
+    return checkpoint.step
 
 
-def _check_finite(values: dict[str, float], step: int, run: Path, recipe: Recipe) -> None:
-    """Stops before a broken gradient reaches the weights."""
-    if broken := [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]:
-        raise FacetError(
-            f"{run}: training broke at step {step} ({', '.join(broken)}); the weights before it are kept where a "
-            f"checkpoint was written; train anew with a lower --lr (now {recipe.lr:g}) or --tower-lr ({recipe.tower_lr:g})"
-        )
+def _to_device(labels: np.ndarray, device: torch.device) -> Tensor:
+    """A copy that the host does not wait for."""
+    found = torch.from_numpy(labels)
+    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found
 
 
-def _truncate_log(run: Path, step: int) -> None:
-    """Drops log lines that are not before the checkpoint, so that an interrupted run logs what an uninterrupted one does."""
-    path = run / LOG_JSONL
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
-            continue  # half a line of a killed process
-    write_file(path, "".join(kept).encode())
+def _example(preparer: Preparer, recipe: Recipe) -> Batch:
+    """One sample's shapes, without pixels."""
+    num_frames = recipe.frames + (recipe.relative != "none")
+    num_modalities, num_views, size_px = len(preparer.modalities), len(preparer.views), preparer.tower.image_size
+    return Batch(
+        images=torch.empty(1, num_frames, num_modalities, num_views, 3, size_px, size_px, device="meta"),
+        present=torch.empty(1, num_frames, num_modalities, dtype=torch.bool, device="meta"),
+        cameras=torch.empty(1, num_views, 2, device="meta"),
+        complete=True,
+        has_reference=torch.empty(1, dtype=torch.bool, device="meta") if recipe.relative != "none" else None,
+    )
+
+
+def _is_complete(cache: Cache, items: Sequence[Item], modalities: Sequence[str]) -> bool:
+    """Whether no image that training looks at is missing."""
+    return all(cache.samples[row].has(m) for item in items for row in item.rows for m in modalities)
 
 
 @contextmanager

@@ -1,0 +1,58 @@
+"""AdamW and its learning rates: which weights decay, how fast each layer learns, how the rate moves over a training."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from train.config import Recipe
+from train.facet import Facet
+from train.tuning import LowRank, layer_depths
+
+ADAM_BETAS = (0.9, 0.98)  # as CLIP's own training (Radford et al. 2021, table 19)
+
+
+def build_optimizer(model: Facet, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW in groups: the tower has its own rate, falling from its last layer to its first; biases, norms, scales and
+    embeddings do not decay. What LoRA adds to the tower is new and learns as new layers do.
+
+    The rate of a layer that lies k blocks before the tower's end is --tower-lr · --layer-decay^k (Clark et al. 2020,
+    "ELECTRA"; Bao et al. 2022, "BEiT").
+
+    Raises:
+        FacetError: the order of the tower's layers is not known, and --layer-decay needs it.
+    """
+    depths = layer_depths(model.tower) if recipe.layer_decay < 1 else {}
+    last = max(depths.values(), default=0)
+    new = {id(p) for module in model.modules() if isinstance(module, LowRank) for p in module.parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = recipe.lr
+        if name.startswith("tower.") and id(parameter) not in new:
+            depth = depths.get(name.removeprefix("tower."), last)
+            rate = recipe.tower_lr * recipe.layer_decay ** (last - depth)
+        decays = parameter.ndim >= 2 and not name.endswith(("embedding", "modality", "query"))
+        groups.setdefault((rate, recipe.weight_decay if decays else 0.0), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": p, "lr": lr, "weight_decay": decay, "peak_lr": lr} for (lr, decay), p in groups.items()],
+        betas=ADAM_BETAS,
+        fused=True,
+    )
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Every group learns at this part of its own peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * rate
+
+
+def rate_at(step: int, num_steps: int, warmup: float) -> float:
+    """Part of the peak learning rate in step 0, 1, …: linear warm-up, then half a cosine down to 0 (SGDR, Loshchilov 2017)."""
+    num_warmup = warmup * num_steps
+    if step < num_warmup:
+        return (step + 1) / (num_warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(num_steps - num_warmup, 1)))

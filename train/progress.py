@@ -1,0 +1,174 @@
+"""What a training tells of itself: a line of log.jsonl every few steps, a progress bar, and TensorBoard's event files."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import psutil
+import torch
+from tqdm import tqdm
+
+from shared.errors import FacetError
+from shared.storage import write_file
+from train.step import StepResult
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+LOG_JSONL = "log.jsonl"
+LOG_EVERY = 10  # steps
+TENSORBOARD = "tensorboard"
+# Fields of a log line that say how fast it went: all others are the same whenever a training is repeated.
+TIMING_FIELDS = ("samples_per_second", "wait_share", "mfu", "memory_bytes")
+Waited = TypeVar("Waited")
+
+
+@dataclass
+class Progress:
+    """What happened since the last line was written. Values stay on the device until a line is due: reading them waits for it.
+
+    flops_per_sample, peak_flops: floating point operations of a training step a sample, and what the device does a second
+    at most; None: not known.
+    """
+
+    device: torch.device
+    log: TextIO
+    bar: tqdm
+    tensorboard: SummaryWriter | None = None
+    flops_per_sample: float | None = None
+    peak_flops: float | None = None
+    started: float = field(default_factory=time.perf_counter)
+    waited_seconds: float = 0.0
+    num_samples: int = 0
+    unread: list[tuple[int, dict[str, torch.Tensor]]] = field(default_factory=list)
+
+    def waiting_for(self, stream: Iterable[Waited]) -> Iterator[Waited]:
+        """The stream's own batches; counts how long each was waited for."""
+        batches = iter(stream)
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            self.waited_seconds += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, step: int, result: StepResult, num_samples: int) -> None:
+        """Notes a finished step (the first is 0)."""
+        self.unread.append((step, result.terms))
+        self.num_samples += num_samples
+        self.bar.update()
+
+    def read(self, run: Path, rates: str) -> dict[str, float]:
+        """The terms of the last step, after a look at those of every step since the last call.
+
+        Args:
+            rates: what to lower when training broke.
+        Raises:
+            FacetError: a term was not finite; names the first such step, and the terms.
+        """
+        table = torch.stack([torch.stack(list(terms.values())) for _, terms in self.unread]).tolist()
+        values: dict[str, float] = {}
+        for (step, terms), row in zip(self.unread, table, strict=True):
+            values = dict(zip(terms, row, strict=True))
+            if broken := [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]:
+                raise FacetError(
+                    f"{run}: training broke at step {step} ({', '.join(broken)}); the weights before it are kept where a "
+                    f"checkpoint was written; train anew with a lower {rates}"
+                )
+        self.unread = self.unread[-1:]
+        return values
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Writes a line: the values given, then how fast the steps since the last line went."""
+        line = values | self._speed()
+        self.log.write(json.dumps(line) + "\n")
+        self.log.flush()
+        self.bar.set_postfix(
+            {
+                "loss": f"{line['loss']:.3f}",
+                "samples/s": f"{line['samples_per_second']:.0f}",
+                "waiting": f"{line['wait_share']:.0%}",
+            },
+            refresh=False,
+        )
+        if self.tensorboard is not None:
+            for name, value in line.items():
+                if name != "step":
+                    self.tensorboard.add_scalar(name, value, line["step"])
+            self.tensorboard.flush()
+
+    def _speed(self) -> dict[str, float]:
+        now = time.perf_counter()
+        seconds = now - self.started
+        speed = {
+            "samples_per_second": self.num_samples / seconds,
+            "wait_share": self.waited_seconds / seconds,
+            "memory_bytes": measure_memory(self.device),
+        }
+        if self.flops_per_sample is not None and self.peak_flops is not None:
+            speed["mfu"] = self.flops_per_sample * self.num_samples / seconds / self.peak_flops
+        self.started, self.waited_seconds, self.num_samples = now, 0.0, 0
+        return speed
+
+
+def measure_memory(device: torch.device) -> int:
+    """Bytes: the most the GPU's tensors took so far, or what this process has in RAM."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    resident: int = psutil.Process().memory_info().rss
+    return resident
+
+
+@contextmanager
+def open_progress(
+    run: Path, step: int, num_steps: int, device: torch.device, *, tensorboard: bool = False
+) -> Iterator[Progress]:
+    """Goes on with a run's log after `step` steps; what it says of later ones is dropped.
+
+    Raises:
+        FacetError: tensorboard is asked for and not installed.
+    """
+    _truncate_log(run, step)
+    writer = _open_tensorboard(run, step) if tensorboard else None
+    try:
+        with (
+            tqdm(
+                total=num_steps, initial=step, desc="train", unit="step", dynamic_ncols=True, leave=None, disable=None
+            ) as bar,
+            (run / LOG_JSONL).open("a", encoding="utf-8") as log,
+        ):
+            yield Progress(device, log, bar, writer)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _open_tensorboard(run: Path, step: int) -> SummaryWriter:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise FacetError("--tensorboard: the package tensorboard is not installed; pip install tensorboard") from error
+    return SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
+
+
+def _truncate_log(run: Path, step: int) -> None:
+    """Drops log lines that are not before the checkpoint, so that an interrupted run logs what an uninterrupted one does."""
+    path = run / LOG_JSONL
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue  # half a line of a killed process
+    write_file(path, "".join(kept).encode())

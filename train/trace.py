@@ -1,0 +1,50 @@
+"""`--profile N`: where the time of a training step goes, as a trace of torch's profiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+PROFILE = "profile"
+WARM_UP_STEPS = 3  # the first steps compile and allocate
+
+
+@contextmanager
+def trace_steps(run: Path, num_steps: int) -> Iterator[Callable[[], None]]:
+    """Records num_steps steps after a warm-up of WARM_UP_STEPS; 0 records nothing.
+
+    Yields:
+        A function to be called after every step. Once the steps are recorded (or training ends before) it writes
+        RUN/profile/steps-A-B.json and prints where that is.
+    """
+    if num_steps == 0:
+        yield lambda: None
+        return
+    num_done = 0
+
+    def write(profiler: profile) -> None:
+        last = min(num_done, WARM_UP_STEPS + num_steps)
+        path = run / PROFILE / f"steps-{WARM_UP_STEPS + 1}-{last}.json"
+        path.parent.mkdir(exist_ok=True)
+        profiler.export_chrome_trace(str(path))
+        print(
+            f"profile of {last - WARM_UP_STEPS} steps: {path}; open it at https://ui.perfetto.dev or chrome://tracing"
+        )
+
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    with profile(
+        activities=activities,
+        schedule=schedule(wait=WARM_UP_STEPS - 1, warmup=1, active=num_steps, repeat=1),
+        on_trace_ready=write,
+    ) as profiler:
+
+        def note() -> None:
+            nonlocal num_done
+            num_done += 1
+            profiler.step()
+
+        yield note
