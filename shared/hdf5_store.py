@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from shared.chunk_reads import ABSENT, ChunkPlaces, ChunkReader, FinishedRead, Pending, ShardFile
 from shared.errors import CacheError, first_line
 from shared.paths import file_system, is_remote, report_storage_errors
 from shared.schema import ARRAYS, FORMAT_VERSION, SHARD_ROWS, CacheInfo
 
 VIEWS_HDF5 = "views"
 _READ_AHEAD_BYTES = 256 << 10  # of an object store: about one sample
+_BLOSC_FILTER = 32001  # its number with The HDF Group
+_FLETCHER_WORDS = 4096
 
 
 def hdf5_shard_file(shard: int) -> str:
@@ -106,15 +110,68 @@ def _open_file(path: Path) -> Any:
         return h5py.File(fs.open(key, "rb", cache_type="readahead", block_size=_READ_AHEAD_BYTES), "r")
 
 
+def is_fletcher32(body: bytes, checksum: bytes) -> bool:
+    """Whether 4 stored bytes are what HDF5's filter fletcher32 makes of others (H5checksum.c, H5_checksum_fletcher32).
+
+    Two sums modulo 65535 over 16-bit words, the second weighing a word by how many words end with it. Modulo 65535 words of
+    swapped bytes have sums of swapped bytes, so words are read as this machine has them. In float64 every sum is exact.
+    """
+    words = np.frombuffer(body + b"\0" * (len(body) % 2), "<u2").astype(np.float64)
+    num_blocks = -(-len(words) // _FLETCHER_WORDS)
+    padded = num_blocks * _FLETCHER_WORDS - len(words)  # zeros in front change neither sum
+    blocks = np.concatenate([np.zeros(padded), words]).reshape(num_blocks, _FLETCHER_WORDS)
+    plain = blocks.sum(1).astype(np.int64)
+    weighted = (blocks @ np.arange(_FLETCHER_WORDS, 0, -1.0)).astype(np.int64)
+    following = _FLETCHER_WORDS * np.arange(num_blocks - 1, -1, -1, dtype=np.int64)
+    sums = int(plain.sum()), int((weighted % 65535 + plain % 65535 * (following % 65535)).sum())
+    stored = int.from_bytes(checksum, "little")
+    return all(
+        (value % 65535 - int.from_bytes(part.to_bytes(2, "big"), "little")) % 65535 == 0
+        for value, part in zip(sums, (stored & 0xFFFF, stored >> 16), strict=True)
+    )
+
+
 class Hdf5Reader:
-    """Reads shard files with h5py, a few of them open at a time."""
+    """Reads images of a local cache chunk by chunk, and all else with h5py, a few files open at a time."""
 
     MAX_OPEN_FILES = 32
 
-    def __init__(self, path: Path, info: CacheInfo) -> None:
-        self._path = path
+    def __init__(self, path: Path, info: CacheInfo, *, verify: bool = True) -> None:
+        """verify: check the checksum of every image. What h5py reads is always checked."""
+        self._path, self._info = path, info
         self._shapes = info.arrays()
         self._files: OrderedDict[int, Any] = OrderedDict()
+        self._chunks = ChunkReader(path, self._open_shard, is_fletcher32 if verify else None)
+
+    def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> Pending:
+        rows = np.asarray(rows, np.int64)
+        self._check_name(name)
+        if ARRAYS[name].chunk_rows == 1 and not is_remote(self._path):
+            return self._chunks.start(name, rows, out)
+        out[rows == ABSENT] = 0
+        for place in np.argsort(rows, kind="stable"):  # shard by shard, each file opened once
+            if rows[place] == ABSENT:
+                continue
+            shard, row = divmod(int(rows[place]), SHARD_ROWS)
+            try:
+                self._shard(shard)[name].read_direct(out, np.s_[row], np.s_[place])
+            except (OSError, KeyError) as error:
+                raise CacheError(
+                    f"{self._path}: row {rows[place]} of {name} is missing or damaged ({first_line(error)}); "
+                    "`python -m preprocess verify` names it, `build --repair` renders it again"
+                ) from error
+        return FinishedRead(out)
+
+    def start(self, name: str, rows: Sequence[int] | np.ndarray) -> Pending:
+        self._check_name(name)
+        return self.start_into(name, rows, np.empty((len(rows), *self._shapes[name][1:]), ARRAYS[name].dtype))
+
+    def read(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        return self.start(name, rows).result()
+
+    def _check_name(self, name: str) -> None:
+        if name not in self._shapes:
+            raise CacheError(f"{self._path}: holds no {name}; it holds {', '.join(self._shapes)}")
 
     def _shard(self, shard: int) -> Any:
         import hdf5plugin  # noqa: F401  (registers the Blosc filter)
@@ -127,29 +184,38 @@ class Hdf5Reader:
             self._files.popitem(last=False)[1].close()
         return self._files[shard]
 
-    def read(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        if name not in self._shapes:
-            raise CacheError(f"{self._path}: holds no {name}; it holds {', '.join(self._shapes)}")
-        rows = np.asarray(rows, np.int64)
-        out = np.empty((len(rows), *self._shapes[name][1:]), ARRAYS[name].dtype)
-        for place in np.argsort(rows, kind="stable"):  # shard by shard, each file opened once
-            shard, row = divmod(int(rows[place]), SHARD_ROWS)
-            try:
-                self._shard(shard)[name].read_direct(out, np.s_[row], np.s_[place])
-            except (OSError, KeyError) as error:
-                raise CacheError(
-                    f"{self._path}: row {rows[place]} of {name} is missing or damaged ({first_line(error)}); "
-                    "`python -m preprocess verify` names it, `build --repair` renders it again"
-                ) from error
-        return out
-
-    def start(self, name: str, rows: Sequence[int] | np.ndarray) -> Any:
-        return _FinishedRead(self.read(name, rows))
+    def _open_shard(self, name: str, shard: int) -> ShardFile:
+        path = self._path / hdf5_shard_file(shard)
+        num_rows = min(SHARD_ROWS, self._info.num_samples - shard * SHARD_ROWS)
+        shape = (num_rows, *self._shapes[name][1:])
+        return ShardFile(path, lambda number: _find_chunks(path, number, name, shape))
 
 
-class _FinishedRead:
-    def __init__(self, array: np.ndarray) -> None:
-        self._array = array
+def _find_chunks(path: Path, number: int, name: str, shape: tuple[int, ...]) -> ChunkPlaces:
+    """Places of a shard file's images of one array, as its own tables tell them."""
+    import h5py
 
-    def result(self) -> np.ndarray:
-        return self._array
+    chunks: list[Any] = []
+    try:
+        with open(number, "rb", closefd=False) as same, h5py.File(same, "r") as file:
+            dataset = file[name]
+            properties = dataset.id.get_create_plist()
+            filters = [properties.get_filter(place)[0] for place in range(properties.get_nfilters())]
+            if dataset.shape != shape or dataset.dtype != np.dtype(ARRAYS[name].dtype):
+                raise CacheError(f"{path}: {name} is {dataset.dtype} {dataset.shape}, which is not this cache's")
+            if dataset.chunks != (1, *shape[1:]) or filters != [_BLOSC_FILTER, h5py.h5z.FILTER_FLETCHER32]:
+                raise CacheError(f"{path}: {name} is not stored as this program writes it")
+            dataset.id.chunk_iter(chunks.append)
+    except (OSError, KeyError, ValueError, RuntimeError, AttributeError, TypeError) as error:
+        raise CacheError(f"{path}: its structure is damaged ({first_line(error)})") from error
+    size = os.fstat(number).st_size
+    offsets, lengths, is_raw = np.zeros(shape[0], np.int64), np.zeros(shape[0], np.int64), np.zeros(shape[0], bool)
+    for chunk in chunks:
+        row = int(chunk.chunk_offset[0])
+        # Bit 0 of the mask: Blosc was left out, as h5py lets it be where it would save nothing.
+        if not (
+            0 <= row < len(lengths) and 0 <= chunk.byte_offset <= size - chunk.size and chunk.filter_mask in (0, 1)
+        ):
+            raise CacheError(f"{path}: its tables speak of what is not in the file")
+        offsets[row], lengths[row], is_raw[row] = chunk.byte_offset, chunk.size, chunk.filter_mask == 1
+    return ChunkPlaces(offsets, lengths, is_raw)

@@ -11,17 +11,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from shared.chunk_reads import Pending
 from shared.errors import CacheError
 from shared.hdf5_store import VIEWS_HDF5 as VIEWS_HDF5
 from shared.hdf5_store import Hdf5Reader, check_hdf5_shard, encode_hdf5_shard, hdf5_shard_file
 from shared.paths import file_system, is_remote, read_bytes, report_storage_errors
 from shared.schema import ARRAYS, SHARD_ROWS, CacheInfo
+from shared.zarr_reader import ZarrReader
 from shared.zarr_store import VIEWS_ZARR as VIEWS_ZARR
-from shared.zarr_store import ZarrReader, check_zarr_shard, encode_zarr_metadata, encode_zarr_shard, zarr_shard_files
+from shared.zarr_store import check_zarr_shard, encode_zarr_metadata, encode_zarr_shard, zarr_shard_files
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -143,11 +145,21 @@ class ArrayReader(Protocol):
         """Rows in the given order, (len(rows), …). Raises CacheError where stored bytes are missing or damaged."""
         ...
 
-    def start(self, name: str, rows: Sequence[int] | np.ndarray) -> Any:
+    def start(self, name: str, rows: Sequence[int] | np.ndarray) -> Pending:
         """Starts a read in the background where the store can; `.result()` gives what `read` gives."""
         ...
 
+    def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> Pending:
+        """Like `start`, into the caller's own memory: C-contiguous (len(rows), …) of the array's dtype. Where it is used
+        again and again nothing is allocated. A row −1 gives zeros. `out` must be left alone until `.result()` returns it."""
+        ...
 
-def open_arrays(path: Path, info: CacheInfo) -> ArrayReader:
-    """A reader over the cache's own store."""
-    return ZarrReader(path, info) if info.store == "zarr" else Hdf5Reader(path, info)
+
+def open_arrays(path: Path, info: CacheInfo, *, verify: bool = True) -> ArrayReader:
+    """A reader over the cache's own store. A reader is used by one thread at a time.
+
+    Args:
+        verify: check the checksum of every image that is read. False: images of a local cache are only decoded.
+    """
+    kind = ZarrReader if info.store == "zarr" else Hdf5Reader
+    return kind(path, info, verify=verify)

@@ -6,19 +6,18 @@ crc32c; then the index, u64 offset and length of each inner chunk (2⁶⁴ − 1
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from shared.errors import CacheError, StorageError, first_line
-from shared.paths import file_size, file_system, is_remote, read_range
+from shared.errors import CacheError
+from shared.paths import file_size, read_range
 from shared.schema import ARRAYS, FORMAT_VERSION, SHARD_ROWS, ArraySpec, CacheInfo
 
 VIEWS_ZARR = "views.zarr"
-_ABSENT = np.uint64(2**64 - 1)
+ABSENT_CHUNK = np.uint64(2**64 - 1)
 _CHECKSUM_BYTES = 4
 
 
@@ -83,7 +82,7 @@ def _encode_array(spec: ArraySpec, array: np.ndarray, mask: np.ndarray) -> bytes
     fill = np.asarray(spec.fill, dtype)
     codec = Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE if dtype.itemsize > 1 else Blosc.NOSHUFFLE)
     num_chunks = SHARD_ROWS // spec.chunk_rows
-    places = np.full((num_chunks, 2), _ABSENT, "<u8")
+    places = np.full((num_chunks, 2), ABSENT_CHUNK, "<u8")
     pieces: list[bytes] = []
     end = 0
     for chunk in range(-(-len(array) // spec.chunk_rows)):
@@ -98,6 +97,29 @@ def _encode_array(spec: ArraySpec, array: np.ndarray, mask: np.ndarray) -> bytes
     return b"".join([*pieces, checked(places.tobytes())]) if pieces else b""
 
 
+def is_crc32c(body: bytes, checksum: bytes) -> bool:
+    """Whether 4 little-endian bytes are the CRC-32C of others (RFC 3720, appendix B.4)."""
+    import google_crc32c
+
+    return bool(google_crc32c.value(body) == int.from_bytes(checksum, "little"))
+
+
+def zarr_index_bytes(chunk_rows: int) -> int:
+    """How long the index at a shard file's end is."""
+    return 16 * (SHARD_ROWS // chunk_rows) + _CHECKSUM_BYTES
+
+
+def decode_zarr_index(path: Path, tail: bytes) -> np.ndarray:
+    """u64 (chunks, 2): offset and length of each inner chunk, both ABSENT_CHUNK where it is not stored.
+
+    Raises:
+        CacheError: the index is damaged.
+    """
+    if not is_crc32c(tail[:-_CHECKSUM_BYTES], tail[-_CHECKSUM_BYTES:]):
+        raise CacheError(f"{path}: its index is damaged")
+    return np.frombuffer(tail[:-_CHECKSUM_BYTES], "<u8").reshape(-1, 2)
+
+
 def check_zarr_shard(path: Path, chunk_rows: int, num_rows: int, data: bytes | None) -> tuple[np.ndarray, np.ndarray]:
     """Which rows a shard file holds, and which of them pass their checksum (all, where only the index is read).
 
@@ -108,18 +130,13 @@ def check_zarr_shard(path: Path, chunk_rows: int, num_rows: int, data: bytes | N
     Raises:
         CacheError: the index is damaged, or speaks of other bytes than the file has.
     """
-    import google_crc32c
-
-    num_chunks = SHARD_ROWS // chunk_rows
-    index_bytes = 16 * num_chunks + _CHECKSUM_BYTES
+    index_bytes = zarr_index_bytes(chunk_rows)
     size = file_size(path) if data is None else len(data)
     if size is None or size < index_bytes:
         raise CacheError(f"{path}: too short to hold its index")
     tail = read_range(path, size - index_bytes, size) if data is None else data[-index_bytes:]
-    if google_crc32c.value(tail[:-_CHECKSUM_BYTES]) != int.from_bytes(tail[-_CHECKSUM_BYTES:], "little"):
-        raise CacheError(f"{path}: its index is damaged")
-    places = np.frombuffer(tail[:-_CHECKSUM_BYTES], "<u8").reshape(num_chunks, 2)
-    stored = ~(places == _ABSENT).all(1)
+    places = decode_zarr_index(path, tail)
+    stored = ~(places == ABSENT_CHUNK).all(1)
     end = 0
     for chunk in sorted(
         np.flatnonzero(stored), key=lambda chunk: int(places[chunk, 0])
@@ -132,109 +149,7 @@ def check_zarr_shard(path: Path, chunk_rows: int, num_rows: int, data: bytes | N
     intact = stored.copy()
     for chunk in np.flatnonzero(stored) if data is not None else ():
         start, length = (int(value) for value in places[chunk])
-        body = memoryview(data)[start : start + length]  # type: ignore[arg-type]
-        checksum = int.from_bytes(body[-_CHECKSUM_BYTES:], "little")
-        intact[chunk] = google_crc32c.value(bytes(body[:-_CHECKSUM_BYTES])) == checksum
+        body = bytes(memoryview(data)[start : start + length])  # type: ignore[arg-type]
+        intact[chunk] = is_crc32c(body[:-_CHECKSUM_BYTES], body[-_CHECKSUM_BYTES:])
     rows = np.arange(num_rows) // chunk_rows
     return stored[rows], intact[rows]
-
-
-def _kvstore(folder: Path) -> dict[str, Any]:
-    """tensorstore's address of a folder."""
-    if not is_remote(folder):
-        return {"driver": "file", "path": str(folder)}
-    fs, key = file_system(folder)
-    bucket, _, prefix = key.partition("/")
-    if "gs" in fs.protocol:
-        return {"driver": "gcs", "bucket": bucket, "path": prefix + "/"}
-    spec: dict[str, Any] = {"driver": "s3", "bucket": bucket, "path": prefix + "/"}
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        spec |= {"endpoint": endpoint, "aws_region": region or "us-east-1"}
-    if os.environ.get("AWS_ACCESS_KEY_ID"):  # else tensorstore looks where AWS' own tools do
-        spec["aws_credentials"] = {"type": "environment"}
-    return spec
-
-
-# An object store is asked for a shard's index once; and one that is away is given up on in a minute, not in an hour.
-_REMOTE_OPTIONS: dict[str, Any] = {"recheck_cached_data": "open", "recheck_cached_metadata": "open"}
-_REMOTE_CONTEXT = {
-    "cache_pool": {"total_bytes_limit": 64 << 20},
-    "s3_request_retries": {"max_retries": 5, "max_delay": "8s"},
-    "gcs_request_retries": {"max_retries": 5, "max_delay": "8s"},
-}
-
-
-class ZarrReader:
-    """Reads through tensorstore, which decodes the samples of a batch in parallel."""
-
-    def __init__(self, path: Path, info: CacheInfo) -> None:
-        self._path = path
-        self._shapes = info.arrays()
-        self._arrays: dict[str, Any] = {}
-        self._context: Any = None
-
-    def _open(self, name: str) -> Any:
-        import tensorstore
-
-        if name not in self._arrays:
-            if name not in self._shapes:
-                raise CacheError(f"{self._path}: holds no {name}; it holds {', '.join(self._shapes)}")
-            remote = is_remote(self._path)
-            spec = {
-                "driver": "zarr3",
-                "kvstore": _kvstore(self._path / VIEWS_ZARR / name),
-                # An absent image is an error here, never zeros: plain Zarr readers give zeros for a lost shard.
-                "fill_missing_data_reads": ARRAYS[name].chunk_rows != 1,
-                **(_REMOTE_OPTIONS if remote else {}),
-            }
-            if remote and self._context is None:
-                self._context = tensorstore.Context(_REMOTE_CONTEXT)
-            try:
-                array = tensorstore.open(spec, open=True, read=True, context=self._context).result()
-            except (ValueError, OSError) as error:
-                _refuse_unreachable(self._path, error)
-                raise CacheError(
-                    f"{self._path / VIEWS_ZARR / name}: cannot be opened ({first_line(error)}); run verify"
-                ) from error
-            spec_of = ARRAYS[name]
-            if tuple(array.shape) != self._shapes[name] or array.dtype.numpy_dtype != np.dtype(spec_of.dtype):
-                raise CacheError(
-                    f"{self._path / VIEWS_ZARR / name}: expected {spec_of.dtype} {self._shapes[name]}, "
-                    f"found {array.dtype.numpy_dtype} {tuple(array.shape)}; run verify"
-                )
-            self._arrays[name] = array
-        return self._arrays[name]
-
-    def start(self, name: str, rows: Sequence[int] | np.ndarray) -> Any:
-        array = self._open(name)
-        return _PendingRead(array[np.asarray(rows, np.int64)].read(), self._path, name)
-
-    def read(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        result: np.ndarray = self.start(name, rows).result()
-        return result
-
-
-class _PendingRead:
-    def __init__(self, future: Any, path: Path, name: str) -> None:
-        self._future, self._path, self._name = future, path, name
-
-    def result(self) -> np.ndarray:
-        try:
-            array: np.ndarray = self._future.result()
-        except (ValueError, OSError) as error:
-            _refuse_unreachable(self._path, error)
-            raise CacheError(
-                f"{self._path}: a sample of {self._name} is missing or damaged ({first_line(error)}); "
-                "`python -m preprocess verify` names it, `build --repair` renders it again"
-            ) from error
-        return array
-
-
-def _refuse_unreachable(path: Path, error: Exception) -> None:
-    """An object store that does not answer is no damaged cache."""
-    if is_remote(path) and any(
-        word in str(error) for word in ("UNAVAILABLE", "DEADLINE", "Connect", "PERMISSION_DENIED")
-    ):
-        raise StorageError(f"{path}: the object store cannot be read: {first_line(error)}") from error
