@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import MakeCache
-from test_train_cli import ROOT, call, fails
+from test_train_cli import QUICK, ROOT, call, fails
 
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError
-from train.config import TowerConfig
+from train.config import TowerConfig, read_config
 from train.embed import build_embeddings
 from train.embedded import find_embeddings, read_embeddings
 from train.encoder import load_tower
@@ -76,7 +77,7 @@ def test_only_what_is_missing_or_damaged_is_computed(
             read_embeddings(tmp_path, cache, config, ("texture",), items, CPU, mirrored=False)
     last.unlink()
     with pytest.raises(FacetError, match=r"00001-mirrored.safetensors: missing"):
-        read_embeddings(tmp_path, cache, config, ("texture",), items, CPU, mirrored=True)
+        read_embeddings(tmp_path, cache, config, ("texture",), items[64:], CPU, mirrored=True)
     capsys.readouterr()
     assert build_embeddings(tmp_path, cache, tower, config, ("texture",), CPU) == (64 + 8) * 3
     assert "00000.safetensors: damaged: it is computed again" in capsys.readouterr().err
@@ -107,7 +108,6 @@ def test_the_key_names_everything_that_decides_the_values(
 
 def test_killed_and_started_again(tiny_cache: MakeCache, tmp_path: Path) -> None:
     cache, whole, parts = tiny_cache(num_subjects=40), tmp_path / "whole", tmp_path / "parts"
-    assert call("embed", "--cache", cache, "--out", whole, "--device", "cpu") == 0
     command = [sys.executable, "-m", "train", "embed", "--cache", str(cache), "--out", str(parts), "--device", "cpu"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
@@ -117,6 +117,7 @@ def test_killed_and_started_again(tiny_cache: MakeCache, tmp_path: Path) -> None
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    assert call("embed", "--cache", cache, "--out", whole, "--device", "cpu") == 0
     names = {path.relative_to(whole) for path in whole.rglob("*.safetensors")}
     done = {path: path.stat().st_mtime_ns for path in parts.rglob("*.safetensors") if path.name[0] != "."}
     assert 0 < len(done) < len(names)
@@ -126,6 +127,57 @@ def test_killed_and_started_again(tiny_cache: MakeCache, tmp_path: Path) -> None
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--augment", "none"],
+        ["--augment", "flip", "--relative", "neutral", "--modalities", "texture,normal"],
+        ["--augment", "flip", "--task", "targets"],
+    ],
+)
+def test_training_from_embeddings_is_training_on_images(
+    tiny_cache: MakeCache, tmp_path: Path, options: list[str]
+) -> None:
+    units = {"units": "targets"} if "targets" in options else {}
+    names = (
+        ("neutral", "anger", "happiness", "surprise") if "neutral" in options else ("anger", "happiness", "surprise")
+    )
+    cache = tiny_cache(class_names=names, num_subjects=6, scans_per_class=1, without_texture=(4, 9), **units)
+    fit = ["fit", "--cache", cache, *QUICK, "--lr", 3e-3, "--tune", "frozen", *options]
+    assert call(*fit, "--out", tmp_path / "images", "--embeddings", "off") == 0
+    assert call(*fit, "--out", tmp_path / "features") == 0
+    assert list((tmp_path / "embeddings").glob("*/00000.safetensors"))
+    assert_same_predictions(tmp_path / "images", tmp_path / "features")
+    one, other = (read_config(tmp_path / name) for name in ("images", "features"))
+    assert one.recipe == other.recipe
+    assert call("evaluate", tmp_path / "features") == 0  # from images
+    assert_same_predictions(tmp_path / "images", tmp_path / "features")
+
+
+def test_sequences_from_embeddings(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    cache = tiny_cache(num_frames=5, num_subjects=3, scans_per_class=1)
+    fit = ["fit", "--cache", cache, *QUICK, "--tune", "frozen", "--frames", 3, "--relative", "onset"]
+    assert call(*fit, "--augment", "flip", "--out", tmp_path / "images", "--embeddings", "off") == 0
+    assert call(*fit, "--out", tmp_path / "features", "--embeddings", tmp_path / "elsewhere") == 0
+    assert read_config(tmp_path / "features").recipe.augment == "flip"  # all that can be done to embeddings
+    assert_same_predictions(tmp_path / "images", tmp_path / "features")
+    assert not (tmp_path / "embeddings").exists()
+
+
+def assert_same_predictions(one: Path, other: Path) -> None:
+    tables = [read_probabilities(run / "predictions.csv") for run in (one, other)]
+    assert tables[0].keys() == tables[1].keys()
+    for name, values in tables[0].items():
+        np.testing.assert_allclose(values, tables[1][name], atol=1e-4)
+    assert any(max(values) - min(values) > 1e-3 for values in tables[0].values())
+
+
+def read_probabilities(path: Path) -> dict[str, list[float]]:
+    """Name → probabilities."""
+    with path.open(newline="") as file:
+        return {row["name"]: [float(v) for k, v in row.items() if k.startswith("p_")] for row in csv.DictReader(file)}
+
+
 def test_what_a_user_gets_wrong(tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = tiny_cache(with_text=False)
     assert "no prompt embeddings" in fails(capsys, "embed", "--cache", cache, "--out", tmp_path / "e")
@@ -133,3 +185,5 @@ def test_what_a_user_gets_wrong(tiny_cache: MakeCache, tmp_path: Path, capsys: p
         capsys, "embed", "--cache", cache, "--out", tmp_path / "e", "--modalities", "depth"
     )
     assert not (tmp_path / "e").exists()
+    command = ["fit", "--cache", tiny_cache(name="other"), "--out", tmp_path / "run", "--embeddings", tmp_path / "e"]
+    assert "add --tune frozen" in fails(capsys, *command)

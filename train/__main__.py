@@ -169,6 +169,14 @@ def _add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) 
             _add_option(parser, option)
     if every_fold:
         parser.add_argument("--fold", type=int, metavar="N", help="this fold alone, 0 the first (default: all)")
+    parser.add_argument(
+        "--embeddings",
+        default="auto",
+        metavar="DIR",
+        help="with --tune frozen: where what the tower makes of each image is kept, computed once for all runs (auto: in "
+        "embeddings beside RUN; off: compute it in every step). With them --augment standard means flip: of all "
+        "augmentation, mirrored images alone were embedded too",
+    )
     parser.add_argument("--checkpoint-every", type=_positive, default=200, metavar="STEPS", help="default 200")
 
 
@@ -215,12 +223,29 @@ def _read_caches(chosen: argparse.Namespace) -> tuple[Path, Path | None]:
     return chosen.cache or chosen.train_cache, chosen.test_cache
 
 
+def _choose_embeddings(chosen: argparse.Namespace, recipe: Recipe) -> tuple[Recipe, Path | None]:
+    """The recipe as it is with embeddings, and their folder; None where images are read."""
+    if recipe.tune != "frozen":
+        if chosen.embeddings not in ("auto", "off"):
+            raise FacetError("--embeddings: are those of a tower that is not trained; add --tune frozen")
+        return recipe, None
+    if chosen.embeddings == "off":
+        return recipe, None
+    if recipe.augment == "standard":
+        print("note: training from embeddings of images and their mirror images: --augment flip; see --embeddings")
+        recipe = dataclasses.replace(recipe, augment="flip")
+    if chosen.embeddings == "auto":
+        return recipe, chosen.out.absolute().parent / "embeddings"
+    return recipe, Path(chosen.embeddings)
+
+
 # torch is imported only once a command is known to be meant: --help answers at once.
 
 
 def _fit(chosen: argparse.Namespace) -> int:
     recipe = _read_recipe(chosen)
     caches = _read_caches(chosen)
+    recipe, embeddings = _choose_embeddings(chosen, recipe)
     from train.evaluate import print_next
     from train.experiment import prepare_experiment
     from train.fit import fit
@@ -228,7 +253,14 @@ def _fit(chosen: argparse.Namespace) -> int:
     experiment = prepare_experiment(*caches, recipe)
     for line in experiment.describe():
         print(line)
-    code = fit(chosen.out, experiment, recipe.fold, device=chosen.device, checkpoint_every=chosen.checkpoint_every)
+    code = fit(
+        chosen.out,
+        experiment,
+        recipe.fold,
+        device=chosen.device,
+        checkpoint_every=chosen.checkpoint_every,
+        embeddings=embeddings,
+    )
     if code == 0:
         print_next(chosen.out)
     return code
@@ -240,9 +272,12 @@ def _crossval(chosen: argparse.Namespace) -> int:
     caches = _read_caches(chosen)
     if recipe.test_subjects:
         raise FacetError("--test-subjects: is one test; use `python -m train fit`, or a file of folds as --protocol")
+    recipe, embeddings = _choose_embeddings(chosen, recipe)
     from train.crossval import CrossvalOptions, crossval
 
-    options = CrossvalOptions(chosen.device, chosen.jobs, only, chosen.checkpoint_every, not chosen.discard_weights)
+    options = CrossvalOptions(
+        chosen.device, chosen.jobs, only, chosen.checkpoint_every, not chosen.discard_weights, embeddings
+    )
     return crossval(chosen.out, *caches, recipe, options)
 
 

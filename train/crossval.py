@@ -34,6 +34,7 @@ class CrossvalOptions:
     only: int | None = None  # this fold alone, for a cluster's array jobs
     checkpoint_every: int = 200
     keep_weights: bool = True
+    embeddings: Path | None = None  # folder of what a frozen tower made of the images; None: read the images
 
 
 def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, options: CrossvalOptions) -> int:
@@ -54,7 +55,16 @@ def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, op
     done = len(folds) - len(todo)
     if done and options.only is None:
         print(f"{done} of {len(folds)} folds are finished already")
-    jobs = Job(out, cache, test_cache, recipe, options.device, options.checkpoint_every, options.keep_weights)
+    jobs = Job(
+        out,
+        cache,
+        test_cache,
+        recipe,
+        options.device,
+        options.checkpoint_every,
+        options.keep_weights,
+        options.embeddings,
+    )
     failures: dict[str, str] = {}
     code = 0
     with tqdm(total=len(folds), initial=done, desc="folds", unit="fold", dynamic_ncols=True, disable=None) as bar:

@@ -38,6 +38,7 @@ class Job:
     device: str
     checkpoint_every: int
     keep_weights: bool
+    embeddings: Path | None = None  # folder of what a frozen tower made of the images
 
 
 def choose_num_jobs(num_folds: int, device: str) -> int:
@@ -68,7 +69,15 @@ def run_jobs(
 def _run(job: Job, experiment: Experiment, number: int, device: str) -> Outcome:
     run = job.out / experiment.fold(number).name
     try:
-        code = fit(run, experiment, number, device=device, checkpoint_every=job.checkpoint_every, quiet=True)
+        code = fit(
+            run,
+            experiment,
+            number,
+            device=device,
+            checkpoint_every=job.checkpoint_every,
+            quiet=True,
+            embeddings=job.embeddings,
+        )
     except FacetError as error:
         return 0, str(error)
     except torch.OutOfMemoryError:

@@ -15,10 +15,11 @@ from shared.cache import Cache, open_cache
 from shared.errors import FacetError
 from shared.lock import hold_lock
 from shared.schema import SHARD_ROWS
-from train.config import TowerConfig
-from train.embedded import EMBEDDINGS, EmbeddingSet, find_embeddings
+from train.config import RunConfig, TowerConfig
+from train.embedded import Embeddings, EmbeddingSet, find_embeddings, read_embeddings
 from train.encoder import load_tower
 from train.evaluate import choose_device
+from train.experiment import Experiment
 from train.facet import run_tower
 from train.items import Item, choose_modalities
 from train.prepare import Preparer
@@ -65,9 +66,28 @@ def embed(
     return 0
 
 
-def default_folder(run: Path) -> Path:
-    """The embeddings that runs in one folder share."""
-    return run.absolute().parent / EMBEDDINGS
+def open_embeddings(
+    root: Path, experiment: Experiment, config: RunConfig, tower: nn.Module | None, device: torch.device
+) -> tuple[Embeddings, Embeddings]:
+    """The embeddings of everything an experiment trains on and tests on, in memory; the same where both are one cache.
+
+    Args:
+        tower: computes those that are missing; None: nothing may be missing.
+    Raises:
+        FacetError: a file is missing or damaged, and there is no tower to compute it.
+    """
+    mirrored = config.recipe.augment != "none"
+    one_cache = experiment.test is experiment.train
+    found = []
+    for cache, items, flips in (
+        (experiment.train, (*experiment.train_items, *(experiment.test_items if one_cache else ())), mirrored),
+        (experiment.test, experiment.test_items, False),
+    )[: 1 if one_cache else 2]:
+        modalities = config.recipe.modalities
+        if tower is not None:
+            build_embeddings(root, cache, tower, config.tower, modalities, device, mirrored=flips)
+        found.append(read_embeddings(root, cache, config.tower, modalities, items, device, mirrored=flips))
+    return found[0], found[-1]
 
 
 def build_embeddings(
@@ -154,7 +174,7 @@ def _embed_modality(
             places = [item.rows[0] - first for item in raw.items]
             for copy in copies:
                 flipped = torch.full((len(raw.items),), copy, device=device)
-                images = preparer.prepare_images(raw, flipped).flatten(0, 4)
+                images = preparer.prepare_images(raw, flipped).flatten(0, 3)
                 features[copy][places] = run_tower(tower, images).view(len(places), *shape[1:]).cpu().numpy()
                 bar.update(len(images))
             num_left -= len(places)

@@ -26,7 +26,6 @@ from train.config import TowerConfig
 from train.items import Item
 from train.stream import choose_rows
 
-EMBEDDINGS = "embeddings"  # the folder's name beside runs
 EMBEDDINGS_JSON = "embeddings.json"
 FORMAT = "facet embeddings 1"
 # Half precision would halve the files, but its steps, 5e-4 of a value, are as large as what a micro-expression changes.

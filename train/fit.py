@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,18 @@ from shared.text import TextEmbeddings
 from shared.weights import hash_arrays
 from train.calibrate import fit_thresholds, start_class_bias, write_thresholds
 from train.checkpoint import CHECKPOINT, load_weights, write_weights
-from train.config import CONFIG_JSON, RunConfig, TowerConfig, read_config, write_config
+from train.config import CONFIG_JSON, Recipe, RunConfig, TowerConfig, read_config, write_config
+from train.embed import open_embeddings
+from train.embedded import Embeddings
 from train.encoder import RANDOM, build_tower, load_tower
 from train.evaluate import build_facet, build_preparer, choose_device, evaluate_items, label_items, print_result
 from train.experiment import Experiment
+from train.facet import Facet
 from train.folds import SPLIT_JSON, Fold, read_split, write_split
+from train.items import Item
 from train.loop import Stopped, TrainingSet, train
+from train.metrics import Metrics
+from train.multilabel import MultiLabelMetrics
 from train.report import METRICS_JSON
 from train.timing import count_seconds
 
@@ -31,12 +38,20 @@ LOCK = ".lock"
 
 
 def fit(
-    run: Path, experiment: Experiment, number: int, *, device: str, checkpoint_every: int, quiet: bool = False
+    run: Path,
+    experiment: Experiment,
+    number: int,
+    *,
+    device: str,
+    checkpoint_every: int,
+    quiet: bool = False,
+    embeddings: Path | None = None,
 ) -> int:
     """Trains on a fold's training subjects and tests on the others; goes on where an interrupted run stopped.
 
     Args:
-        number: the fold's. quiet: print nothing but what is amiss.
+        number: the fold's. quiet: print nothing but what is amiss. embeddings: train from what the frozen tower makes of the
+            images, kept in this folder.
     Returns:
         0; 128 + the signal's number after SIGINT or SIGTERM (a checkpoint is written).
     Raises:
@@ -67,7 +82,8 @@ def fit(
             write_split(run, fold)
             write_config(run, config)
         tower = build_tower(config.tower.config) if loaded is None else loaded
-        return _fit(run, experiment, fold, config, tower, where, checkpoint_every, quiet)
+        tables = open_embeddings(embeddings, experiment, config, loaded, where) if embeddings else (None, None)
+        return _fit(run, experiment, fold, config, tower, where, checkpoint_every, quiet, tables)
 
 
 def _fit(
@@ -79,6 +95,7 @@ def _fit(
     device: torch.device,
     checkpoint_every: int,
     quiet: bool,
+    tables: tuple[Embeddings | None, Embeddings | None],
 ) -> int:
     recipe, cache = config.recipe, experiment.train
     train_items, test_items = experiment.items_of(fold)
@@ -86,10 +103,8 @@ def _fit(
     model = build_facet(config, device, tower, mean_prompts(text), text.logit_scale)
     if not quiet:
         _announce(experiment, config, fold, len(train_items), len(test_items), model, device)
-    labels = label_items(train_items, recipe)
-    if recipe.shuffle_labels >= 0:
-        labels = np.random.default_rng(recipe.shuffle_labels).permutation(labels)
-    preparer = build_preparer(cache, config, model)
+    labels = label_training(train_items, recipe)
+    preparer = build_preparer(cache, config, model, tables[0])
     if model.class_bias is not None and not (run / CHECKPOINT).is_file():
         start_class_bias(model, cache, train_items, labels, preparer, recipe)
     training = TrainingSet(train_items, labels)
@@ -104,15 +119,41 @@ def _fit(
         return 128 + stopped.number
     write_weights(run, model)
     load_weights(run, model)  # what is tested is what was written
-    thresholds = None
-    if recipe.is_multilabel:
-        thresholds = fit_thresholds(model, cache, train_items, preparer, config)
-        write_thresholds(run, thresholds)
-    num_train = len(fold.train_subjects)
-    metrics = evaluate_items(run, model, experiment.test, test_items, config, num_train, thresholds)
+    metrics = evaluate_fold(run, model, experiment, fold, config, tables)
     if not quiet:
         print_result(run, metrics, config, fold.test_subjects)
     return 0
+
+
+def label_training(items: Sequence[Item], recipe: Recipe) -> np.ndarray:
+    """As `label_items`; shuffled where the recipe is a control."""
+    labels = label_items(items, recipe)
+    if recipe.shuffle_labels >= 0:
+        labels = np.random.default_rng(recipe.shuffle_labels).permutation(labels)
+    return labels
+
+
+def evaluate_fold(
+    run: Path,
+    model: Facet,
+    experiment: Experiment,
+    fold: Fold,
+    config: RunConfig,
+    tables: tuple[Embeddings | None, Embeddings | None],
+) -> Metrics | MultiLabelMetrics:
+    """Tests a trained model on the fold's test subjects and writes what a test leaves behind.
+
+    Args:
+        tables: embeddings of the caches that train and that are tested, where images are not to be read.
+    """
+    train_items, test_items = experiment.items_of(fold)
+    thresholds = None
+    if config.recipe.is_multilabel:
+        preparer = build_preparer(experiment.train, config, model, tables[0])
+        thresholds = fit_thresholds(model, experiment.train, train_items, preparer, config)
+        write_thresholds(run, thresholds)
+    num_train = len(fold.train_subjects)
+    return evaluate_items(run, model, experiment.test, test_items, config, num_train, thresholds, tables[1])
 
 
 def mean_prompts(text: TextEmbeddings) -> np.ndarray:
