@@ -1,0 +1,49 @@
+"""In which order items train: a function of (seed, epoch) alone, whatever reads them, on however many devices."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shared.errors import FacetError
+
+
+def epoch_order(num_items: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """i64 (num_items,): the items of an epoch, in order. Every item once; with weights, drawn with replacement.
+
+    Args:
+        weights: (num_items,), not negative: how often an item is drawn, in proportion to the others.
+    Raises:
+        FacetError: no weight is above 0, or one is below.
+    """
+    random = np.random.default_rng([seed, epoch])
+    if weights is None:
+        return random.permutation(num_items)
+    weights = np.asarray(weights, np.float64)
+    total = weights.sum()
+    if weights.shape != (num_items,) or not np.isfinite(total) or total <= 0 or (weights < 0).any():
+        raise FacetError(f"weights of items: expected {num_items} numbers, none below 0, not all 0")
+    # The trailing 1 keeps these draws apart from the permutations.
+    drawn = np.random.default_rng([seed, epoch, 1]).random(num_items)
+    edges = np.cumsum(weights)
+    order = np.searchsorted(edges, drawn * edges[-1], side="right")  # an item of weight 0 has no room between its edges
+    return np.minimum(order, int(np.flatnonzero(weights)[-1]))  # a product that was rounded up to the last edge
+
+
+def balance_draws(labels: np.ndarray) -> np.ndarray:
+    """f64 (n,): weights for `epoch_order` that make every class that occurs equally likely. labels: i64 (n,)."""
+    _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    weights: np.ndarray = 1.0 / counts[index]
+    return weights
+
+
+def split_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Consecutive batches of nearly equal size, none above batch_size: no tiny last batch to spoil batch statistics."""
+    return np.array_split(order, -(-len(order) // batch_size))
+
+
+def rank_part(batch: np.ndarray, rank: int, num_ranks: int) -> np.ndarray:
+    """What one of several devices takes of a batch: the parts of all, one after another, are the batch.
+
+    Sizes differ by one at most; a batch of fewer items than devices leaves some without any.
+    """
+    return np.array_split(batch, num_ranks)[rank]
