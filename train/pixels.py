@@ -17,11 +17,21 @@ DEPTH_FAR_MM, DEPTH_NEAR_MM = -110.0, 20.0
 DEPTH_CHANGE_MM = 5.0
 
 
-def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """u8 stays u8; u16 travels as its own bytes and becomes i32 on the device (torch computes little with u16)."""
-    if array.dtype == np.uint16:
-        return torch.from_numpy(array.view(np.int16)).to(device, non_blocking=True).int() & 0xFFFF
-    return torch.from_numpy(array).to(device, non_blocking=True)
+def to_device(images: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """u8 stays u8; u16 travels as its own bytes and becomes i32 on the device (torch computes little with u16).
+
+    Args:
+        images: u8 or u16; a tensor, which may be on the device already, has i16 of the same bytes for u16.
+    """
+    if isinstance(images, np.ndarray):
+        images = view_as_tensor(images)
+    images = images.to(device, non_blocking=True)
+    return images.int() & 0xFFFF if images.dtype == torch.int16 else images
+
+
+def view_as_tensor(array: np.ndarray) -> Tensor:
+    """The same memory; u16 as i16 of the same bytes."""
+    return torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array)
 
 
 def mirror(pixels: Tensor, modality: str) -> Tensor:

@@ -15,7 +15,8 @@ from train.embedded import Embeddings, RowBatch
 from train.facet import Batch
 from train.items import Item
 from train.pixels import mirror, normalise, resize, to_device, to_unit
-from train.stream import RawBatch, stream_batches
+from train.stream import ImageSource, RawBatch, StoredImages, stream_batches
+from train.transfer import allocator, copy_ahead
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Preparer:
     dynamic: bool = False  # the cache holds dynamic images: its depth is a change
     only_flip: bool = False  # of augmentation, mirroring alone is applied
     embeddings: Embeddings | None = None  # what a frozen tower made of the images: they are not read then
+    source: ImageSource | None = None  # of the images, for all streams; None: the cache's files, memory for each stream
 
     def stream(
         self,
@@ -45,7 +47,9 @@ class Preparer:
             jitter, references: as `stream_batches`.
         """
         if self.embeddings is None:
-            yield from stream_batches(cache, batches, self.modalities, num_frames, jitter, references)
+            source = self.source or StoredImages(cache, allocate=allocator(self.device))
+            read = stream_batches(cache, batches, self.modalities, num_frames, jitter, references, source=source)
+            yield from copy_ahead(read, self.device)
         else:
             for items in batches:
                 yield self.embeddings.choose(items, num_frames, jitter, references)
