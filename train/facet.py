@@ -43,7 +43,7 @@ class Batch:
         num_parts = min(num_parts, len(self.present))
         values = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         pieces = {name: value.tensor_split(num_parts) for name, value in values.items()}
-        return [replace(self, **{name: parts[i] for name, parts in pieces.items()}) for i in range(num_parts)]
+        return [replace(self, **{name: parts[i] for name, parts in pieces.items()}) for i in range(num_parts)]  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -38,8 +39,8 @@ def find_peak_flops(device: torch.device) -> float | None:
     """Dense bf16 operations a second at most; None where they are not known."""
     if device.type != "cuda":
         return None
-    words = torch.cuda.get_device_name(device)
-    return next((peak for name, peak in PEAK_BF16_FLOPS.items() if name in words.replace("-", " ")), None)
+    words = f" {torch.cuda.get_device_name(device).replace('-', ' ')} "
+    return next((peak for name, peak in PEAK_BF16_FLOPS.items() if f" {name} " in words), None)
 
 
 def count_flops_per_sample(model: Facet, batch: Batch) -> float:
@@ -47,17 +48,20 @@ def count_flops_per_sample(model: Facet, batch: Batch) -> float:
 
     Counted on tensors without storage, from the shapes of a real batch: neither time nor memory of the device is taken.
     """
-    meta = {name: value.detach().to("meta") for name, value in (*model.named_parameters(), *model.named_buffers())}
-    for name, parameter in model.named_parameters():
-        meta[name].requires_grad_(parameter.requires_grad)
-    one = {name: value[:1].to("meta") for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    tensors = {name: value[:1] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
     checkpointing = [m for m in model.modules() if getattr(m, "grad_checkpointing", False)]
     for module in checkpointing:
         module.grad_checkpointing = False  # type: ignore[assignment]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not know what frozen attention runs in
     try:
-        with FlopCounterMode(display=False) as counter:
-            functional_call(model, meta, (replace(batch, complete=True, **one),)).logits.sum().backward()
+        with FakeTensorMode() as mode, FlopCounterMode(display=False) as counter:
+            state = (*model.named_parameters(), *model.named_buffers())
+            fake = {name: mode.from_tensor(value) for name, value in state}
+            one = {name: mode.from_tensor(value) for name, value in tensors.items()}
+            functional_call(model, fake, (replace(batch, complete=True, **one),)).logits.sum().backward()
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
         for module in checkpointing:
             module.grad_checkpointing = True  # type: ignore[assignment]
     return float(counter.get_total_flops())

@@ -24,10 +24,10 @@ from train.flops import count_flops_per_sample, find_peak_flops
 from train.items import Item
 from train.losses import Goal, balance_classes, mean_cosine_between_faces
 from train.optimizer import build_optimizer, rate_at, set_rate
+from train.order import epoch_batches
 from train.prepare import Preparer
 from train.progress import LOG_EVERY, open_progress
 from train.step import part_right, train_step
-from train.stream import epoch_order, split_batches
 from train.trace import trace_steps
 from train.tuning import checkpoint_activations, merge_low_rank, tune_tower
 
@@ -113,7 +113,7 @@ def train(
     ):
         progress.flops_per_sample, progress.peak_flops = flops_per_sample, peak_flops
         for epoch in range(step // steps_per_epoch, recipe.epochs):
-            order = split_batches(epoch_order(len(training.items), recipe.seed, epoch), recipe.batch_size)
+            order = epoch_batches(training.labels, recipe.draw, recipe.batch_size, recipe.seed, epoch)
             batches = [[training.items[i] for i in batch] for batch in order][step % steps_per_epoch :]
             draws = (recipe.seed, epoch) if recipe.augment != "none" else None
             stream = preparer.stream(cache, batches, recipe.frames, jitter=draws, references=recipe.relative != "none")
@@ -180,15 +180,16 @@ def _to_device(labels: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _example(preparer: Preparer, recipe: Recipe) -> Batch:
-    """One sample's shapes, without pixels."""
+    """One sample's shapes."""
+    device = preparer.device
     num_frames = recipe.frames + (recipe.relative != "none")
     num_modalities, num_views, size_px = len(preparer.modalities), len(preparer.views), preparer.tower.image_size
     return Batch(
-        images=torch.empty(1, num_frames, num_modalities, num_views, 3, size_px, size_px, device="meta"),
-        present=torch.empty(1, num_frames, num_modalities, dtype=torch.bool, device="meta"),
-        cameras=torch.empty(1, num_views, 2, device="meta"),
+        images=torch.empty(1, num_frames, num_modalities, num_views, 3, size_px, size_px, device=device),
+        present=torch.empty(1, num_frames, num_modalities, dtype=torch.bool, device=device),
+        cameras=torch.empty(1, num_views, 2, device=device),
         complete=True,
-        has_reference=torch.empty(1, dtype=torch.bool, device="meta") if recipe.relative != "none" else None,
+        has_reference=torch.empty(1, dtype=torch.bool, device=device) if recipe.relative != "none" else None,
     )
 
 

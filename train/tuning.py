@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -10,6 +12,7 @@ from shared.errors import FacetError
 from train.facet import Facet
 
 LORA_RANK = 8
+_NUMBERED = re.compile(r"\.\d+\.")  # a parameter of one of several blocks or stages
 
 
 class LowRank(nn.Module):
@@ -96,8 +99,9 @@ def layer_depths(tower: nn.Module) -> dict[str, int]:
 
         groups = group_parameters(tower.trunk, tower.trunk.group_matcher(coarse=False))
         depths = {f"trunk.{name}": int(depth) for depth, group in groups.items() for name in group}
-        last = max(depths.values())
-        return {name: depths.get(name, last) for name in names}  # what follows the trunk is as deep as its end
+        blocks = {name: depth for name, depth in depths.items() if depth == 0 or _NUMBERED.search(name)}
+        after = max(blocks.values()) + 1  # timm counts a norm that follows the last block to that block
+        return {name: blocks.get(name, after) for name in names}
     raise FacetError("--tune and --layer-decay: the order of this image tower's layers is not known; use --tune full")
 
 
@@ -121,7 +125,7 @@ def checkpoint_activations(tower: nn.Module) -> None:
     try:
         if not isinstance(tower, VisionTransformer) and trunk is tower:
             raise AttributeError  # open_clip's other towers accept the call and do nothing
-        trunk.set_grad_checkpointing(True)
+        trunk.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AttributeError, AssertionError, NotImplementedError) as error:
         raise FacetError(
             "--checkpoint-activations: this image tower has no such blocks; leave it out, or use --accumulate"
