@@ -10,7 +10,7 @@ from typing import Any
 
 from shared.errors import FacetError, run_command_line
 from shared.paths import open_path
-from train.config import Recipe, option_name
+from train.config import RESIDENT, Recipe, option_name
 
 DESCRIPTION = """Trains FACET-VLM on a cache of multiview face images and tests it on people it has never seen."""
 EXAMPLES = """the way of an experiment:
@@ -177,6 +177,14 @@ def _add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) 
         "embeddings beside RUN; off: compute it in every step). With them --augment standard means flip: of all "
         "augmentation, mirrored images alone were embedded too",
     )
+    parser.add_argument(
+        "--resident",
+        default="off",
+        choices=RESIDENT,
+        help="load the training images once and gather batches from there: ram; gpu: its memory; auto: the GPU's where 70 %% "
+        "of what is free holds them, else RAM where half of it does. off: read them as they are needed. The results are the "
+        "same. Folds that run side by side each load their own (default off)",
+    )
     parser.add_argument("--checkpoint-every", type=_positive, default=200, metavar="STEPS", help="default 200")
 
 
@@ -260,6 +268,7 @@ def _fit(chosen: argparse.Namespace) -> int:
         device=chosen.device,
         checkpoint_every=chosen.checkpoint_every,
         embeddings=embeddings,
+        resident=chosen.resident,
     )
     if code == 0:
         print_next(chosen.out)
@@ -276,7 +285,13 @@ def _crossval(chosen: argparse.Namespace) -> int:
     from train.crossval import CrossvalOptions, crossval
 
     options = CrossvalOptions(
-        chosen.device, chosen.jobs, only, chosen.checkpoint_every, not chosen.discard_weights, embeddings
+        chosen.device,
+        chosen.jobs,
+        only,
+        chosen.checkpoint_every,
+        not chosen.discard_weights,
+        embeddings,
+        chosen.resident,
     )
     return crossval(chosen.out, *caches, recipe, options)
 

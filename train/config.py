@@ -22,6 +22,8 @@ HEAD = ("mtgf", "cosine")
 AUGMENT = ("standard", "flip", "none")
 SAMPLING = ("uniform", "apex")
 RELATIVE = ("none", "neutral", "onset")
+DRAW = ("each", "balanced")
+RESIDENT = ("off", "ram", "gpu", "auto")  # where a run's images are; no part of the recipe: it changes no number
 CLASS_WEIGHTS = ("none", "balanced")
 Made = TypeVar("Made")
 
@@ -79,6 +81,9 @@ class Recipe:
     class_weights: str = _option(
         "none", "balanced: rare classes count as much as frequent ones in the loss", CLASS_WEIGHTS
     )
+    draw: str = _option(
+        "each", "each: every training sample once an epoch; balanced: as many draws, every class equally likely", DRAW
+    )
     augment: str = _option("standard", "standard: random flips, shifts, scales, colours, noise and erasures; flip: mirroring "
                          "alone (standard means this where a frozen tower's embeddings are used)", AUGMENT)  # fmt: skip
     seed: int = _option(0, "decides initial weights, folds, order and augmentation")
@@ -118,6 +123,10 @@ class Recipe:
                 raise FacetError(f"{option_name(option.name)}: expected {' or '.join(choices)}")
         if not TUNE.fullmatch(self.tune):
             raise FacetError(f"--tune: expected full, frozen, last-K, lora or lora-R, found {self.tune!r}")
+        if self.draw == "balanced" and self.is_multilabel:
+            raise FacetError(
+                f"--draw balanced: a sample of --task {self.task} has no one class; use --class-weights balanced"
+            )
         if unknown := [m for m in self.modalities if m not in MODALITIES]:
             raise FacetError(f"--modalities: {','.join(unknown)} is none of {','.join(MODALITIES)}")
         for name in ("modalities", "classes", "test_subjects"):

@@ -35,6 +35,7 @@ class CrossvalOptions:
     checkpoint_every: int = 200
     keep_weights: bool = True
     embeddings: Path | None = None  # folder of what a frozen tower made of the images; None: read the images
+    resident: str = "off"  # one of config.RESIDENT
 
 
 def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, options: CrossvalOptions) -> int:
@@ -64,6 +65,7 @@ def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, op
         options.checkpoint_every,
         options.keep_weights,
         options.embeddings,
+        options.resident,
     )
     failures: dict[str, str] = {}
     code = 0

@@ -39,6 +39,7 @@ class Job:
     checkpoint_every: int
     keep_weights: bool
     embeddings: Path | None = None  # folder of what a frozen tower made of the images
+    resident: str = "off"  # one of config.RESIDENT
 
 
 def choose_num_jobs(num_folds: int, device: str) -> int:
@@ -61,12 +62,12 @@ def run_jobs(
     num_jobs = min(num_jobs or choose_num_jobs(len(numbers), job.device), max(len(numbers), 1))
     if num_jobs == 1:
         for number in numbers:
-            yield number, _run(job, experiment, number, job.device)
+            yield number, _run(job, experiment, number, job.device, 1)
     else:
         yield from _run_side_by_side(job, numbers, num_jobs)
 
 
-def _run(job: Job, experiment: Experiment, number: int, device: str) -> Outcome:
+def _run(job: Job, experiment: Experiment, number: int, device: str, num_jobs: int) -> Outcome:
     run = job.out / experiment.fold(number).name
     try:
         code = fit(
@@ -77,6 +78,8 @@ def _run(job: Job, experiment: Experiment, number: int, device: str) -> Outcome:
             checkpoint_every=job.checkpoint_every,
             quiet=True,
             embeddings=job.embeddings,
+            resident=job.resident,
+            num_sharing=num_jobs,
         )
     except FacetError as error:
         return 0, str(error)
@@ -168,7 +171,7 @@ def _work(connection: Connection, job: Job, place: int, num_jobs: int) -> None:
             number = connection.recv()
             try:
                 experiment = experiment or prepare_experiment(job.cache, job.test_cache, job.recipe)
-                outcome = _run(job, experiment, number, device)
+                outcome = _run(job, experiment, number, device, num_jobs)
             except Exception as error:  # a fault of ours: the other folds go on, this one is listed
                 outcome = (0, f"{type(error).__name__}: {error} ({traceback.format_exc().splitlines()[-2].strip()})")
             connection.send(outcome)

@@ -32,7 +32,10 @@ from train.loop import Stopped, TrainingSet, train
 from train.metrics import Metrics
 from train.multilabel import MultiLabelMetrics
 from train.report import METRICS_JSON
+from train.resident import load_resident
+from train.stream import ImageSource, StoredImages
 from train.timing import count_seconds
+from train.transfer import allocator
 
 LOCK = ".lock"
 
@@ -46,12 +49,15 @@ def fit(
     checkpoint_every: int,
     quiet: bool = False,
     embeddings: Path | None = None,
+    resident: str = "off",
+    num_sharing: int = 1,
 ) -> int:
     """Trains on a fold's training subjects and tests on the others; goes on where an interrupted run stopped.
 
     Args:
         number: the fold's. quiet: print nothing but what is amiss. embeddings: train from what the frozen tower makes of the
-            images, kept in this folder.
+            images, kept in this folder. resident: where the training images are loaded once, one of config.RESIDENT;
+            num_sharing: processes that do so side by side.
     Returns:
         0; 128 + the signal's number after SIGINT or SIGTERM (a checkpoint is written).
     Raises:
@@ -83,7 +89,13 @@ def fit(
             write_config(run, config)
         tower = build_tower(config.tower.config) if loaded is None else loaded
         tables = open_embeddings(embeddings, experiment, config, loaded, where) if embeddings else (None, None)
-        return _fit(run, experiment, fold, config, tower, where, checkpoint_every, quiet, tables)
+        source = None
+        if not embeddings:
+            items, modalities = experiment.items_of(fold)[0], config.recipe.modalities
+            source = load_resident(
+                experiment.train, items, modalities, resident, where, num_sharing=num_sharing, allocate=allocator(where)
+            )
+        return _fit(run, experiment, fold, config, tower, where, checkpoint_every, quiet, tables, source)
 
 
 def _fit(
@@ -96,6 +108,7 @@ def _fit(
     checkpoint_every: int,
     quiet: bool,
     tables: tuple[Embeddings | None, Embeddings | None],
+    source: ImageSource | None,
 ) -> int:
     recipe, cache = config.recipe, experiment.train
     train_items, test_items = experiment.items_of(fold)
@@ -104,7 +117,8 @@ def _fit(
     if not quiet:
         _announce(experiment, config, fold, len(train_items), len(test_items), model, device)
     labels = label_training(train_items, recipe)
-    preparer = build_preparer(cache, config, model, tables[0])
+    source = source or StoredImages(cache, allocate=allocator(device))  # its memory serves every epoch
+    preparer = dataclasses.replace(build_preparer(cache, config, model, tables[0]), source=source)
     if model.class_bias is not None and not (run / CHECKPOINT).is_file():
         start_class_bias(model, cache, train_items, labels, preparer, recipe)
     training = TrainingSet(train_items, labels)

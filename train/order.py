@@ -36,6 +36,17 @@ def balance_draws(labels: np.ndarray) -> np.ndarray:
     return weights
 
 
+def epoch_batches(labels: np.ndarray, draw: str, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The batches of an epoch, each the places of its items. Any epoch's come at once: nothing before it is drawn.
+
+    Args:
+        labels: of the items, i64 (n,), looked at if draw is "balanced": classes equally likely, with replacement; else each
+            item comes once.
+    """
+    weights = balance_draws(labels) if draw == "balanced" else None
+    return split_batches(epoch_order(len(labels), seed, epoch, weights), batch_size)
+
+
 def split_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Consecutive batches of nearly equal size, none above batch_size: no tiny last batch to spoil batch statistics."""
     return np.array_split(order, -(-len(order) // batch_size))

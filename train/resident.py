@@ -21,7 +21,6 @@ from train.items import Item
 from train.pixels import view_as_tensor
 from train.stream import Allocate, ImageSource, PendingImages, Slots
 
-RESIDENT = ("off", "ram", "gpu", "auto")
 # What auto may take: the rest is for the model, its activations, and everybody else.
 RAM_SHARE, GPU_SHARE = 0.5, 0.7
 ROWS_A_READ = 64
@@ -120,7 +119,7 @@ def load_resident(
     """Loads every image that items may be seen by, and shows how far it is.
 
     Args:
-        kind: one of RESIDENT; auto: the GPU's memory if 70 % of what is free hold them, else RAM if half of it does.
+        kind: one of config.RESIDENT; auto: the GPU's memory if 70 % of what is free hold them, else RAM if half of it does.
         num_sharing: processes that do the same at the same time, each with a share of what is free.
         allocate: memory of the batches that are gathered in RAM.
     Returns:
