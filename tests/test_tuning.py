@@ -1,4 +1,4 @@
-"""What of the tower is trained: the order of its layers, its last blocks, low-rank changes; in less memory, the same gradient."""
+"""What of the tower is trained: the order of layers, its last blocks, low-rank changes; the same gradient in less memory."""
 
 from __future__ import annotations
 

@@ -83,6 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     crossval.set_defaults(run=_crossval)
     for command in (fit, crossval):
         _add_training_options(command, every_fold=command is crossval)
+    fit.add_argument(
+        "--tensorboard", action="store_true", help="also write the log for TensorBoard, into RUN/tensorboard"
+    )
+    fit.add_argument(
+        "--profile",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help="record N steps with torch's profiler, into RUN/profile",
+    )
     crossval.add_argument(
         "--jobs",
         type=_positive,
@@ -257,6 +267,7 @@ def _fit(chosen: argparse.Namespace) -> int:
     from train.evaluate import print_next
     from train.experiment import prepare_experiment
     from train.fit import fit
+    from train.loop import Watch
 
     experiment = prepare_experiment(*caches, recipe)
     for line in experiment.describe():
@@ -267,6 +278,7 @@ def _fit(chosen: argparse.Namespace) -> int:
         recipe.fold,
         device=chosen.device,
         checkpoint_every=chosen.checkpoint_every,
+        watch=Watch(chosen.tensorboard, chosen.profile),
         embeddings=embeddings,
         resident=chosen.resident,
     )

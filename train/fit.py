@@ -28,7 +28,7 @@ from train.experiment import Experiment
 from train.facet import Facet
 from train.folds import SPLIT_JSON, Fold, read_split, write_split
 from train.items import Item
-from train.loop import Stopped, TrainingSet, train
+from train.loop import Stopped, TrainingSet, Watch, train
 from train.metrics import Metrics
 from train.multilabel import MultiLabelMetrics
 from train.report import METRICS_JSON
@@ -51,13 +51,14 @@ def fit(
     embeddings: Path | None = None,
     resident: str = "off",
     num_sharing: int = 1,
+    watch: Watch | None = None,
 ) -> int:
     """Trains on a fold's training subjects and tests on the others; goes on where an interrupted run stopped.
 
     Args:
         number: the fold's. quiet: print nothing but what is amiss. embeddings: train from what the frozen tower makes of the
             images, kept in this folder. resident: where the training images are loaded once, one of config.RESIDENT;
-            num_sharing: processes that do so side by side.
+            num_sharing: processes that do so side by side. watch: what else to see of the training.
     Returns:
         0; 128 + the signal's number after SIGINT or SIGTERM (a checkpoint is written).
     Raises:
@@ -95,7 +96,7 @@ def fit(
             source = load_resident(
                 experiment.train, items, modalities, resident, where, num_sharing=num_sharing, allocate=allocator(where)
             )
-        return _fit(run, experiment, fold, config, tower, where, checkpoint_every, quiet, tables, source)
+        return _fit(run, experiment, fold, config, tower, where, checkpoint_every, quiet, tables, source, watch)
 
 
 def _fit(
@@ -109,6 +110,7 @@ def _fit(
     quiet: bool,
     tables: tuple[Embeddings | None, Embeddings | None],
     source: ImageSource | None,
+    watch: Watch | None,
 ) -> int:
     recipe, cache = config.recipe, experiment.train
     train_items, test_items = experiment.items_of(fold)
@@ -123,7 +125,7 @@ def _fit(
         start_class_bias(model, cache, train_items, labels, preparer, recipe)
     training = TrainingSet(train_items, labels)
     try:
-        train(run, model, cache, training, preparer, recipe, checkpoint_every=checkpoint_every)
+        train(run, model, cache, training, preparer, recipe, checkpoint_every=checkpoint_every, watch=watch)
     except Stopped as stopped:
         name = signal.Signals(stopped.number).name
         print(

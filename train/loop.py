@@ -109,7 +109,7 @@ def train(
     with (
         catch_signals() as caught,
         open_progress(run, step, num_steps, device, tensorboard=watch.tensorboard) as progress,
-        trace_steps(run, watch.profile_steps) as trace,
+        trace_steps(run, watch.profile_steps, first=step) as trace,
     ):
         progress.flops_per_sample, progress.peak_flops = flops_per_sample, peak_flops
         for epoch in range(step // steps_per_epoch, recipe.epochs):

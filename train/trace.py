@@ -14,9 +14,11 @@ WARM_UP_STEPS = 3  # the first steps compile and allocate
 
 
 @contextmanager
-def trace_steps(run: Path, num_steps: int) -> Iterator[Callable[[], None]]:
+def trace_steps(run: Path, num_steps: int, *, first: int = 0) -> Iterator[Callable[[], None]]:
     """Records num_steps steps after a warm-up of WARM_UP_STEPS; 0 records nothing.
 
+    Args:
+        first: steps done before, where training goes on.
     Yields:
         A function to be called after every step. Once the steps are recorded (or training ends before) it writes
         RUN/profile/steps-A-B.json and prints where that is.
@@ -28,7 +30,7 @@ def trace_steps(run: Path, num_steps: int) -> Iterator[Callable[[], None]]:
 
     def write(profiler: profile) -> None:
         last = min(num_done, WARM_UP_STEPS + num_steps)
-        path = run / PROFILE / f"steps-{WARM_UP_STEPS + 1}-{last}.json"
+        path = run / PROFILE / f"steps-{first + WARM_UP_STEPS + 1}-{first + last}.json"
         path.parent.mkdir(exist_ok=True)
         profiler.export_chrome_trace(str(path))
         print(
@@ -48,3 +50,5 @@ def trace_steps(run: Path, num_steps: int) -> Iterator[Callable[[], None]]:
             profiler.step()
 
         yield note
+    if num_done <= WARM_UP_STEPS:
+        print(f"no profile: training ended within the {WARM_UP_STEPS} steps of its warm-up")
