@@ -11,22 +11,8 @@ from hypothesis import strategies as st
 from shared.cache import open_cache
 from shared.errors import CacheError, FacetError
 from train.items import choose_classes, choose_frames, choose_modalities, find_items
-from train.stream import epoch_order, sample_rows, split_batches, stream_batches
-
-
-@given(num=st.integers(1, 300), batch_size=st.integers(1, 64), seed=st.integers(0, 99), epoch=st.integers(0, 9))
-def test_every_sample_once_an_epoch_in_even_batches(num: int, batch_size: int, seed: int, epoch: int) -> None:
-    batches = split_batches(epoch_order(num, seed, epoch), batch_size)
-    assert sorted(np.concatenate(batches).tolist()) == list(range(num))
-    sizes = [len(batch) for batch in batches]
-    assert max(sizes) <= batch_size
-    assert max(sizes) - min(sizes) <= 1
-    assert np.array_equal(epoch_order(num, seed, epoch), epoch_order(num, seed, epoch))
-
-
-def test_order_changes_with_epoch_and_seed() -> None:
-    orders = {tuple(epoch_order(50, seed, epoch)) for seed in range(3) for epoch in range(3)}
-    assert len(orders) == 9
+from train.order import epoch_order, split_batches
+from train.stream import READ_AHEAD, StoredImages, sample_rows, stream_batches
 
 
 def test_items_are_the_valid_rows(tiny_cache: MakeCache) -> None:
@@ -98,6 +84,27 @@ def test_a_sequence_is_one_item_with_frames_spread_over_it(tiny_cache: MakeCache
     assert np.array_equal(drawn.images["normal"], again.images["normal"])
     assert choose_frames(items, 0) == 6
     assert choose_frames(items, 2) == 2
+
+
+def test_memory_is_lent_and_used_again(tiny_cache: MakeCache) -> None:
+    """A batch stays as it is until the next is asked for; all batches of all epochs share READ_AHEAD + 1 pieces of memory."""
+    cache = open_cache(tiny_cache(num_subjects=6, without_texture=range(0, 36, 5)))
+    items = find_items(cache, ["texture", "normal"])
+    source, places = StoredImages(cache), set()
+    for epoch in range(3):
+        batches = [[items[i] for i in batch] for batch in split_batches(epoch_order(len(items), 0, epoch), 4)]
+        for number, raw in enumerate(stream_batches(cache, batches, ["texture", "normal"], 1, source=source)):
+            places.add(raw.images["texture"].__array_interface__["data"][0])
+            for place, item in enumerate(raw.items):
+                row = item.rows[0]
+                assert np.array_equal(raw.images["normal"][place, 0], cache.arrays.read("normal", [row])[0])
+                if cache.samples[row].has("texture"):
+                    assert np.array_equal(raw.images["texture"][place, 0], cache.arrays.read("texture", [row])[0])
+                else:
+                    assert not raw.images["texture"][place].any()
+            if epoch == 1 and number == 3:
+                break  # what is being read is waited for before the memory serves the next epoch
+    assert len(places) == READ_AHEAD + 1
 
 
 @given(num=st.integers(1, 50), frames=st.integers(1, 20), data=st.data())

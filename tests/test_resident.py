@@ -1,0 +1,116 @@
+"""Images kept in memory: the same batches and the same training as from files, and never more than fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import MakeCache
+from safetensors.numpy import load_file
+
+import train.resident
+from shared.cache import Cache, open_cache
+from shared.errors import FacetError, run_command_line
+from train.__main__ import main
+from train.checkpoint import WEIGHTS
+from train.items import Item, add_references, find_items
+from train.order import epoch_order, split_batches
+from train.pixels import to_device
+from train.resident import ImagesOnDevice, Table, load_resident
+from train.stream import ImageSource, stream_batches
+
+MODALITIES = ("texture", "normal", "depth")
+CPU = torch.device("cpu")
+
+
+def make_items(tiny_cache: MakeCache) -> tuple[Cache, list[Item]]:
+    """Sequences of nine frames with a reference each; some frames without texture. The last subject's are left out."""
+    options = {"num_frames": 9, "scans_per_class": 1, "modalities": MODALITIES, "without_texture": range(0, 108, 7)}
+    cache = open_cache(tiny_cache(**options))
+    return cache, add_references(cache, find_items(cache, MODALITIES), MODALITIES, "onset")[:9]
+
+
+def on_device(cache: Cache, items: list[Item]) -> ImageSource:
+    """What "gpu" loads, on a device that every machine has."""
+    tables = {}
+    rows = np.unique([row for item in items for row in item.rows])
+    for modality in MODALITIES:
+        there = np.array([row for row in rows if cache.samples[row].has(modality)])
+        place = np.full(len(cache.samples), -1)
+        place[there] = np.arange(len(there))
+        found = cache.arrays.read(modality, there)
+        tables[modality] = Table(torch.from_numpy(found.view(np.int16) if modality == "depth" else found), place)
+    return ImagesOnDevice(tables, CPU)
+
+
+@pytest.mark.parametrize("kind", ["ram", "device"])
+def test_batches_are_those_of_the_files(kind: str, tiny_cache: MakeCache) -> None:
+    cache, items = make_items(tiny_cache)
+    source = load_resident(cache, items, MODALITIES, "ram", CPU) if kind == "ram" else on_device(cache, items)
+    assert source is not None
+    num_absent = 0
+    for epoch in range(2):
+        batches = [[items[i] for i in batch] for batch in split_batches(epoch_order(len(items), 0, epoch), 4)]
+        expected = stream_batches(cache, batches, MODALITIES, 3, (0, epoch), True)
+        found = stream_batches(cache, batches, MODALITIES, 3, (0, epoch), True, source=source)
+        for a, b in zip(found, expected, strict=True):
+            assert (a.items, a.present.tolist()) == (b.items, b.present.tolist())
+            num_absent += int((~a.present).sum())
+            for modality in MODALITIES:
+                assert torch.equal(to_device(a.images[modality], CPU), to_device(b.images[modality], CPU))
+    assert num_absent
+
+
+def test_only_what_the_items_need_is_loaded(tiny_cache: MakeCache) -> None:
+    cache, items = make_items(tiny_cache)
+    source = load_resident(cache, items[:2], ("texture",), "ram", CPU)
+    assert source is not None
+    rows = [row for row in range(18) if row % 7]
+    assert len(source._tables["texture"].images) == len(rows)  # type: ignore[attr-defined]
+    with pytest.raises(AssertionError, match="no item"):
+        source.start("texture", np.array([30]), 0)
+
+
+def test_a_run_is_the_same_bit_for_bit(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    path = tiny_cache(num_subjects=4, scans_per_class=1, num_frames=3, without_texture=(4,))
+    for kind in ("off", "ram", "auto"):
+        arguments = ["fit", "--cache", path, "--out", tmp_path / kind, "--folds", 2, "--epochs", 2, "--batch-size", 4]
+        arguments += ["--frames", 2, "--device", "cpu", "--modalities", "texture,normal", "--resident", kind]
+        assert run_command_line(lambda given=arguments: main([str(a) for a in given])) == 0  # type: ignore[misc]
+    expected = load_file(tmp_path / "off" / WEIGHTS)
+    for kind in ("ram", "auto"):
+        found = load_file(tmp_path / kind / WEIGHTS)
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+        assert (tmp_path / kind / "predictions.csv").read_bytes() == (tmp_path / "off" / "predictions.csv").read_bytes()
+
+
+def test_auto_takes_what_fits_and_others_say_what_does_not(
+    tiny_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, items = make_items(tiny_cache)
+    num_bytes = 81 * 3 * 32 * 32 * 3  # nine frames of nine sequences, three views
+
+    def load(kind: str, free: int, num_sharing: int = 1) -> ImageSource | None:
+        monkeypatch.setattr(train.resident, "_free_ram_bytes", lambda: free)
+        return load_resident(cache, items, ("normal",), kind, CPU, num_sharing=num_sharing)
+
+    assert load("off", 1 << 40) is None
+    assert load("auto", 2 * num_bytes) is not None
+    assert load("auto", 2 * num_bytes - 2) is None
+    assert load("auto", 2 * num_bytes, num_sharing=2) is None
+    assert load("ram", num_bytes) is not None
+    with pytest.raises(FacetError, match="--resident ram: the run's images take"):
+        load("ram", num_bytes - 1)
+    with pytest.raises(FacetError, match="--resident gpu: the run is on cpu"):
+        load("gpu", 1 << 40)
+
+
+def test_free_memory_is_the_container_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = tmp_path / "memory.max"
+    monkeypatch.setattr(train.resident, "_MEMORY_LIMITS", (limits, tmp_path / "missing"))
+    limits.write_text("max\n")
+    assert train.resident._free_ram_bytes() > 1 << 20
+    limits.write_text("1000\n")
+    assert train.resident._free_ram_bytes() == 0
