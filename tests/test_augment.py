@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from train.augment import MAX_NOISE, Change, augment, draw_change, jitter_colour, shift_and_scale
+from train.augment import MAX_NOISE, Changes, add_noise, augment, draw_changes, jitter_colour, shift_and_scale
 
-STILL = Change(
-    flip=False, scale=1, shift=(0, 0), gain=(1, 1, 1), gamma=1, noise=0, noise_seed=0, erase=(0.0, 0.0, 0.0, 0.0)
-)
+STILL = {"flip": (0,), "scale": (1,), "shift": (0, 0), "gain": (1, 1, 1), "gamma": (1,), "noise": (0,), "noise_place": (0,),
+         "erase": (0, 0, 0, 0)}  # fmt: skip
+
+
+def make_changes(*samples: dict[str, tuple[float, ...]]) -> Changes:
+    """What is not given stays as it is."""
+    return Changes(torch.tensor([[float(x) for v in (STILL | sample).values() for x in v] for sample in samples]))
 
 
 def make_images(b: int = 2, size: int = 20) -> torch.Tensor:
@@ -20,12 +24,12 @@ def make_images(b: int = 2, size: int = 20) -> torch.Tensor:
 
 def test_no_change_changes_nothing() -> None:
     images = make_images()
-    torch.testing.assert_close(augment(images, [STILL, STILL], texture=0), images)
+    torch.testing.assert_close(augment(images.clone(), make_changes({}, {}), texture=0), images)
 
 
 def test_shift_moves_right_and_down_by_whole_pixels() -> None:
     images = make_images(1)
-    moved = shift_and_scale(images, [replace(STILL, shift=(3 / 20, 1 / 20))])
+    moved = shift_and_scale(images, make_changes({"shift": (3 / 20, 1 / 20)}))
     torch.testing.assert_close(moved[..., 1:, 3:], images[..., :-1, :-3], atol=1e-5, rtol=0)
     assert moved[..., :3].abs().max() < 1e-5  # nothing comes in from outside
     assert moved[..., :1, :].abs().max() < 1e-5
@@ -34,7 +38,7 @@ def test_shift_moves_right_and_down_by_whole_pixels() -> None:
 def test_scale_enlarges_about_the_centre() -> None:
     place = (torch.arange(20) + 0.5) / 20 * 2 - 1
     image = (place[:, None] ** 2 + place[None] ** 2 < 0.25).float().expand(1, 1, 1, 1, 3, 20, 20)
-    bigger = shift_and_scale(image, [replace(STILL, scale=1.5)])
+    bigger = shift_and_scale(image, make_changes({"scale": (1.5,)}))
     assert bigger.sum() / image.sum() == pytest.approx(1.5**2, rel=0.05)
     torch.testing.assert_close(bigger, bigger.flip(-1), atol=1e-5, rtol=0)
 
@@ -42,17 +46,17 @@ def test_scale_enlarges_about_the_centre() -> None:
 def test_colour_changes_texture_alone_and_keeps_the_background() -> None:
     images = make_images(1)
     images[..., :5, :] = 0
-    change = replace(STILL, gain=(0.5, 1, 2), gamma=2)
-    found = augment(images.clone(), [change], texture=1)
+    change = make_changes({"gain": (0.5, 1, 2), "gamma": (2,)})
+    found = augment(images.clone(), change, texture=1)
     torch.testing.assert_close(found[:, :, 0], images[:, :, 0])
     wanted = (images[:, :, 1] ** 2 * torch.tensor([0.5, 1, 2]).view(3, 1, 1)).clamp(0, 1)
     torch.testing.assert_close(found[:, :, 1], wanted)
-    assert jitter_colour(images[:, :, 1], [change])[..., :5, :].abs().max() == 0
+    assert jitter_colour(images[:, :, 1].clone(), change)[..., :5, :].abs().max() == 0
 
 
 def test_erasing_hits_the_same_place_in_every_view_and_modality() -> None:
     images = make_images(2) + 0.1
-    found = augment(images.clone(), [replace(STILL, erase=(0.25, 0.5, 0.5, 0.6)), STILL], texture=None)
+    found = augment(images.clone(), make_changes({"erase": (0.25, 0.5, 0.5, 0.6)}, {}), texture=None)
     erased = found == 0
     assert erased[0, ..., 10:12, 5:10].all()
     assert erased.sum() == 2 * 3 * 3 * 2 * 5
@@ -61,33 +65,55 @@ def test_erasing_hits_the_same_place_in_every_view_and_modality() -> None:
 
 def test_a_sample_is_changed_the_same_in_any_company() -> None:
     images = make_images(3)
-    changes = [draw_change(7, 2, sample) for sample in (4, 9, 1)]
+    changes = draw_changes(7, 2, (4, 9, 1))
     together = augment(images.clone(), changes, texture=0)
-    alone = augment(images[1:2].clone(), changes[1:2], texture=0)
+    alone = augment(images[1:2].clone(), draw_changes(7, 2, (9,)), texture=0)
     torch.testing.assert_close(together[1:2], alone, atol=1e-6, rtol=0)
-    assert draw_change(7, 2, 9) == changes[1]
-    assert len({draw_change(s, e, i) for s in (0, 1) for e in (0, 1) for i in (0, 1)}) == 8
+    assert torch.equal(draw_changes(7, 2, (9,)).table, changes.table[1:2])
+    assert torch.equal(augment(images.clone(), changes, texture=0), together)  # bit for bit
     assert not torch.equal(together, images)
 
 
+@given(st.lists(st.tuples(*[st.integers(0, 2**32 - 1)] * 3), min_size=2, max_size=8, unique=True))
+def test_every_seed_epoch_and_sample_changes_otherwise(places: list[tuple[int, int, int]]) -> None:
+    tables = [draw_changes(seed, epoch, (sample,)).table for seed, epoch, sample in places]
+    assert len({tuple(table[0].tolist()) for table in tables}) == len(places)
+
+
 def test_draws_stay_in_their_ranges_and_use_them() -> None:
-    changes = [draw_change(0, 0, sample) for sample in range(400)]
-    assert 0.4 < sum(c.flip for c in changes) / 400 < 0.6
-    assert 0.15 < sum(c.erase != STILL.erase for c in changes) / 400 < 0.35
-    for c in changes:
-        assert abs(c.shift[0]) <= 0.06
-        assert 0.92 <= c.scale <= 1.08
-        assert 0 <= c.noise <= MAX_NOISE
-        left, top, right, bottom = c.erase
-        assert 0 <= left <= right <= 1
-        assert 0 <= top <= bottom <= 1
-        assert all(0.5 < g < 1.5 for g in c.gain)
-    assert max(c.scale for c in changes) > 1.07
+    changes = draw_changes(0, 0, range(4000))
+    assert 0.47 < changes.flip.float().mean() < 0.53
+    erases = changes.erase.any(1)
+    assert 0.22 < erases.float().mean() < 0.28
+    assert changes.shift.abs().amax(0).tolist() == pytest.approx([0.06, 0.06], rel=0.01)
+    assert (changes.scale.min().item(), changes.scale.max().item()) == pytest.approx((0.92, 1.08), abs=1e-3)
+    assert (changes.gamma.log().min().item(), changes.gamma.log().max().item()) == pytest.approx(
+        (-0.25, 0.25), abs=1e-3
+    )
+    assert 0 <= changes.noise.min() < changes.noise.max() <= MAX_NOISE
+    assert changes.noise.mean().item() == pytest.approx(MAX_NOISE / 2, rel=0.05)
+    left, top, right, bottom = changes.erase[erases].unbind(1)
+    for near, far in ((left, right), (top, bottom)):
+        assert near.min() >= 0
+        assert far.max() <= 1
+        assert (far - near).min() + 1e-6 >= 0.1
+        assert (far - near).max() <= 0.3 + 1e-6
+    assert 0.63 <= changes.gain.min() < 0.75 < 1.3 < changes.gain.max() <= 1.43
+    assert 0 <= changes.noise_place.min() < 0.01 < 0.99 < changes.noise_place.max() < 1
+
+
+def test_draws_are_independent_of_each_other() -> None:
+    """Columns, neighbouring samples and neighbouring epochs: no correlation beyond what 4000 draws show by chance."""
+    first, second = (draw_changes(3, epoch, range(4000)).table for epoch in (0, 1))
+    chosen = [0, 1, 2, 3, 7, 8, 9]  # flip, scale, shift, gamma, noise and its place; gains share their brightness
+    together = torch.cat([first[:-1, chosen], first[1:, chosen], second[:-1, chosen]], dim=1)
+    correlation = torch.corrcoef(together.T) - torch.eye(together.shape[1])
+    assert correlation.abs().max() < 0.07  # 4.4 standard deviations
 
 
 def test_noise_is_as_strong_as_it_says() -> None:
     images = torch.full((1, 1, 1, 1, 3, 64, 64), 0.5)
-    found = augment(images.clone(), [replace(STILL, noise=0.02, noise_seed=3)], texture=None)
+    found = augment(images.clone(), make_changes({"noise": (0.02,), "noise_place": (0.3,)}), texture=None)
     assert found.std().item() == pytest.approx(0.02, rel=0.05)
 
 
@@ -95,7 +121,18 @@ def test_noise_is_the_same_in_every_frame() -> None:
     """A micro-expression changes a pixel by less than the noise does: it must stay what differs between frames."""
     images = make_images(1).expand(-1, 3, -1, -1, -1, -1, -1).clone()
     images[:, 1] += 0.01
-    found = augment(images.clone(), [replace(STILL, noise=0.03, noise_seed=5)], texture=None)
+    found = augment(images.clone(), make_changes({"noise": (0.03,), "noise_place": (0.5,)}), texture=None)
     assert (found - images).std().item() == pytest.approx(0.03, rel=0.1)
     torch.testing.assert_close(found - found[:, :1], images - images[:, :1], atol=1e-6, rtol=0)
     assert (found[0, 0, 0, 0] - found[0, 0, 0, 1]).std() > 0.03  # other noise in every view
+
+
+def test_noise_of_one_sample_says_nothing_of_another() -> None:
+    """Neither do its own views and modalities of each other; the table ends after the last place there is."""
+    places = (0.0, 0.37, 0.61, 1 - 2**-24)
+    changes = make_changes(*({"noise": (1.0,), "noise_place": (place,)} for place in places))
+    noise = add_noise(torch.zeros(4, 1, 2, 3, 3, 40, 40), changes)
+    correlation = torch.corrcoef(noise.flatten(4).flatten(0, 3)) - torch.eye(24)
+    assert correlation.abs().max() < 0.07  # of 4800 numbers each
+    assert noise.mean().abs() < 0.02
+    assert noise.std().item() == pytest.approx(1, abs=0.01)

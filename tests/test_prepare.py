@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from conftest import VIEWS, MakeCache
-from test_augment import STILL
+from test_augment import make_changes
 
 from shared.cache import Cache, open_cache
 from train.config import TowerConfig
@@ -53,7 +53,7 @@ def test_a_flip_is_the_mirrored_face_from_mirrored_cameras(tiny_cache: MakeCache
     raw = read_batch(open_cache(tiny_cache(modalities=("normal", "depth"))))
     preparer = replace(PREPARER, modalities=("normal", "depth"))
     plain = preparer.prepare(raw)
-    flipped = preparer.prepare(raw, [replace(STILL, flip=True), STILL, STILL])
+    flipped = preparer.prepare(raw, make_changes({"flip": (1,)}, {}, {}))
     order = [0, 2, 1]
     np.testing.assert_allclose(flipped.cameras[0].numpy(), plain.cameras[0, order].numpy(), atol=1e-7)
     assert torch.equal(flipped.cameras[1], plain.cameras[1])

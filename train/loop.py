@@ -11,11 +11,10 @@ from types import FrameType
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from shared.cache import Cache
 from shared.errors import FacetError
-from train.augment import draw_change
+from train.augment import draw_changes
 from train.checkpoint import read_checkpoint, write_checkpoint
 from train.config import Recipe
 from train.ema import Ema
@@ -29,6 +28,7 @@ from train.prepare import Preparer
 from train.progress import LOG_EVERY, open_progress
 from train.step import part_right, train_step
 from train.trace import trace_steps
+from train.transfer import copy_small
 from train.tuning import checkpoint_activations, merge_low_rank, tune_tower
 
 
@@ -118,9 +118,9 @@ def train(
             draws = (recipe.seed, epoch) if recipe.augment != "none" else None
             stream = preparer.stream(cache, batches, recipe.frames, jitter=draws, references=recipe.relative != "none")
             for raw in progress.waiting_for(stream):
-                changes = [draw_change(*draws, item.place) for item in raw.items] if draws else None
+                changes = draw_changes(*draws, [item.place for item in raw.items]) if draws else None
                 batch = preparer.prepare(raw, changes)
-                target = _to_device(training.labels[[place[item.place] for item in raw.items]], device)
+                target = copy_small(training.labels[[place[item.place] for item in raw.items]], device)
                 rate = rate_at(step, num_steps, recipe.warmup)
                 set_rate(optimizer, rate)
                 result = train_step(model, optimizer, batch, target, goal, recipe, broken)
@@ -171,12 +171,6 @@ def _restore(run: Path, model: Facet, optimizer: torch.optim.Optimizer, ema: Ema
     if checkpoint.random_state_cuda is not None and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(checkpoint.random_state_cuda)
     return checkpoint.step
-
-
-def _to_device(labels: np.ndarray, device: torch.device) -> Tensor:
-    """A copy that the host does not wait for."""
-    found = torch.from_numpy(labels)
-    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found
 
 
 def _example(preparer: Preparer, recipe: Recipe) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -78,6 +79,10 @@ def resize(images: Tensor, size_px: int) -> Tensor:
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(…, 3, H, W) in 0…1 → minus the mean, over the standard deviation the tower was trained with."""
-    mean_rgb = torch.tensor(mean, device=images.device).view(3, 1, 1)
-    std_rgb = torch.tensor(std, device=images.device).view(3, 1, 1)
-    return (images - mean_rgb) / std_rgb
+    return (images - _rgb(tuple(mean), images.device)) / _rgb(tuple(std), images.device)
+
+
+@lru_cache(maxsize=16)
+def _rgb(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Copied once: a copy of a few numbers makes the host wait for all that the GPU has to do."""
+    return torch.tensor(values, device=device).view(3, 1, 1)

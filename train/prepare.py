@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
 from shared.cache import Cache
 from shared.schema import View
-from train.augment import Change, augment
+from train.augment import Changes, augment
 from train.config import TowerConfig
 from train.embedded import Embeddings, RowBatch
 from train.facet import Batch
 from train.items import Item
 from train.pixels import mirror, normalise, resize, to_device, to_unit
 from train.stream import ImageSource, RawBatch, StoredImages, stream_batches
-from train.transfer import allocator, copy_ahead
+from train.transfer import allocator, copy_ahead, copy_small
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,18 @@ class Preparer:
                 yield self.embeddings.choose(items, num_frames, jitter, references)
 
     @torch.no_grad()
-    def prepare(self, raw: RawBatch | RowBatch, changes: list[Change] | None = None) -> Batch:
+    def prepare(self, raw: RawBatch | RowBatch, changes: Changes | None = None) -> Batch:
         """Integers → normalised images, or rows → their features, with the cameras they were taken by.
 
         Args:
             changes: what augmentation does to each sample, the same in all its views; None: nothing.
         """
         cameras = cameras_rad(self.views, len(raw.items), self.device)
-        flipped = torch.tensor([c.flip for c in changes], device=self.device) if changes else None
-        if flipped is not None:
-            cameras[flipped, :, 0] *= -1
+        flipped = None
+        if changes is not None:
+            changes = changes.to(self.device)
+            flipped = changes.flip
+            cameras[..., 0] *= 1 - 2 * flipped[:, None].float()
         images = features = None
         if isinstance(raw, RowBatch):
             assert self.embeddings is not None
@@ -77,10 +80,10 @@ class Preparer:
             images = normalise(images, self.tower.mean, self.tower.std)
         return Batch(
             images=images,
-            present=torch.from_numpy(raw.present).to(self.device),
+            present=copy_small(raw.present, self.device),
             cameras=cameras,
             complete=bool(raw.present.all()),
-            has_reference=None if raw.has_reference is None else torch.from_numpy(raw.has_reference).to(self.device),
+            has_reference=None if raw.has_reference is None else copy_small(raw.has_reference, self.device),
             features=features,
         )
 
@@ -101,5 +104,9 @@ class Preparer:
 
 def cameras_rad(views: Sequence[View], num: int, device: torch.device) -> torch.Tensor:
     """(num, V, 2): yaw and pitch of every view, a copy for each sample."""
-    angles = torch.tensor([[view.yaw_deg, view.pitch_deg] for view in views], device=device)
-    return angles.deg2rad().repeat(num, 1, 1)
+    return _angles_rad(tuple(views), device).repeat(num, 1, 1)
+
+
+@lru_cache(maxsize=16)
+def _angles_rad(views: tuple[View, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor([[view.yaw_deg, view.pitch_deg] for view in views], device=device).deg2rad()

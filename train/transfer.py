@@ -23,6 +23,12 @@ def _allocate_pinned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory.numpy().view(dtype).reshape(shape)  # keeps the tensor alive
 
 
+def copy_small(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """An array on the device; the host does not wait for the copy."""
+    found = torch.from_numpy(array)
+    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found
+
+
 def copy_ahead(batches: Iterable[RawBatch], device: torch.device) -> Iterator[RawBatch]:
     """The same batches with their images on the GPU, each copied by a stream of its own while the one before is computed.
 
