@@ -31,12 +31,13 @@ class Goal:
         """The loss of each row of logits (n, C), f32 (n,) with the weight of each row f32 (n,), stacked (2, n).
 
         Args:
-            labels: class indices i64 (n,), or i8 (n, C) with 1, 0 and -1 = unknown, which counts for nothing.
+            labels: class indices i64 (n,), or i8 (n, C) with 1 and 0; -1 = unknown, which counts for nothing.
         """
         if not self.multilabel:
-            each = F.cross_entropy(logits, labels, reduction="none")
-            weight = torch.ones_like(each) if self.class_weight is None else self.class_weight[labels]
-            return torch.stack([each, weight])
+            index = labels.clamp(min=0)
+            each = F.cross_entropy(logits, index, reduction="none")
+            weight = torch.ones_like(each) if self.class_weight is None else self.class_weight[index]
+            return torch.stack([each, weight * (labels >= 0)])
         known = (labels >= 0).float()
         each = F.binary_cross_entropy_with_logits(
             logits, labels.clamp(min=0).float(), pos_weight=self.class_weight, reduction="none"
