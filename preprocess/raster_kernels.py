@@ -16,46 +16,55 @@ STEPS = 1.0 / _ONE  # from the vertices' grid coordinates to steps of the grid
 
 
 @compile_kernel
-def snap_vertices(vertices: np.ndarray, left: float, top: float, per_step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Grid coordinates of the vertices; those too far out, or not finite, all stand on the farthest line."""
+def snap_vertices(
+    vertices: np.ndarray, rotation: np.ndarray, left: float, top: float, per_step: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Grid coordinates i32 and heights f64 of the turned vertices; those too far out, or not finite, on the farthest line."""
     count = len(vertices)
-    column, row = np.empty(count, np.int32), np.empty(count, np.int32)
+    column, row, height = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count)
     for k in range(count):
-        c, r = (vertices[k, 0] - left) * per_step, (top - vertices[k, 1]) * per_step
-        if abs(c) < _FARTHEST and abs(r) < _FARTHEST and np.isfinite(vertices[k, 2]):
+        x, y, z = np.float64(vertices[k, 0]), np.float64(vertices[k, 1]), np.float64(vertices[k, 2])
+        across = rotation[0, 0] * x + rotation[0, 1] * y + rotation[0, 2] * z
+        up = rotation[1, 0] * x + rotation[1, 1] * y + rotation[1, 2] * z
+        height[k] = rotation[2, 0] * x + rotation[2, 1] * y + rotation[2, 2] * z
+        c, r = (across - left) * per_step, (top - up) * per_step
+        if abs(c) < _FARTHEST and abs(r) < _FARTHEST and np.isfinite(height[k]):
             column[k], row[k] = np.int32(np.rint(c * _ONE)), np.int32(np.rint(r * _ONE))
         else:
             column[k] = row[k] = np.int32(_FARTHEST * _ONE)
-    return column, row
+    return column, row, height
 
 
 @compile_kernel
 def rasterise_triangles(
     column: np.ndarray,
     row: np.ndarray,
-    vertices: np.ndarray,
+    height: np.ndarray,
     triangles: np.ndarray,
     triangle: np.ndarray,
     nearest: np.ndarray,
 ) -> None:
     rows, columns = triangle.shape
     outside = np.int64(_FARTHEST) * _ONE
+    triangle[:] = -1
+    nearest[:] = -np.inf
     for t in range(len(triangles)):
-        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        # Unsigned: NumPy's negative indices would have to be looked for.
+        a, b, c = np.uintp(triangles[t, 0]), np.uintp(triangles[t, 1]), np.uintp(triangles[t, 2])
         xa, xb, xc = np.int64(column[a]), np.int64(column[b]), np.int64(column[c])
-        first_column = int(max((min(xa, xb, xc) - _HALF + _ONE - 1) >> _BITS, np.int64(0)))
-        last_column = int(min((max(xa, xb, xc) - _HALF) >> _BITS, np.int64(columns - 1)))
+        first_column = max((min(xa, xb, xc) - _HALF + _ONE - 1) >> _BITS, np.int64(0))
+        last_column = min((max(xa, xb, xc) - _HALF) >> _BITS, np.int64(columns - 1))
         if first_column > last_column:
             continue
         ya, yb, yc = np.int64(row[a]), np.int64(row[b]), np.int64(row[c])
-        first_row = int(max((min(ya, yb, yc) - _HALF + _ONE - 1) >> _BITS, np.int64(0)))
-        last_row = int(min((max(ya, yb, yc) - _HALF) >> _BITS, np.int64(rows - 1)))
+        first_row = max((min(ya, yb, yc) - _HALF + _ONE - 1) >> _BITS, np.int64(0))
+        last_row = min((max(ya, yb, yc) - _HALF) >> _BITS, np.int64(rows - 1))
         if first_row > last_row or xa == outside or xb == outside or xc == outside:
             continue
         area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
         if area == 0:
             continue
-        za, zb, zc = vertices[a, 2], vertices[b, 2], vertices[c, 2]
+        za, zb, zc = height[a], height[b], height[c]
         if area < 0:
             area, xb, xc, yb, yc, zb, zc = -area, xc, xb, yc, yb, zc, zb
         # Twice the areas opposite each corner, ≥ 0 inside; they change by these steps from point to point.

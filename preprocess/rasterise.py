@@ -13,6 +13,7 @@ import numpy as np
 from preprocess.raster_kernels import rasterise_triangles, snap_vertices
 
 NOTHING = -1
+_AS_THEY_ARE = np.eye(3)
 
 
 @dataclass(frozen=True)
@@ -22,27 +23,39 @@ class Visible:
     triangle i32 (rows, columns), NOTHING (−1) where no triangle is met; the nearest wins, of equally near ones the first.
     z f32 (rows, columns): how near it is, −inf where nothing is met.
     column, row i32 (N,): the vertices in 1/4096 of a step, a grid point (r, c) being at 4096 c + 2048 and 4096 r + 2048.
+    height f64 (N,): how near the vertices are, in their unit.
     """
 
     triangle: np.ndarray
     z: np.ndarray
     column: np.ndarray
     row: np.ndarray
+    height: np.ndarray
 
 
 def rasterise(
-    view_vertices: np.ndarray, triangles: np.ndarray, *, left: float, top: float, step: float, shape: tuple[int, int]
+    vertices: np.ndarray,
+    triangles: np.ndarray,
+    *,
+    left: float,
+    top: float,
+    step: float,
+    shape: tuple[int, int],
+    rotation: np.ndarray = _AS_THEY_ARE,
+    reuse: Visible | None = None,
 ) -> Visible:
     """Casts parallel rays along −z through the cells of a grid.
 
     Args:
-        view_vertices: f64 (N, 3), x to the right, y up, z toward the viewer; triangles with a corner that is not finite, or
-            131,072 steps off, are not drawn. triangles: i32 (M, 3).
+        vertices: f32 or f64 (N, 3); triangles with a corner that is not finite, or 131,072 steps off, are not drawn.
+        triangles: i32 (M, 3).
         left, top: the grid's outer edge; the first ray is half a step inside. step: between rays, in units of the vertices.
         shape: rows (downward) and columns.
+        rotation: (3, 3), vertices → x to the right, y up, z toward the viewer.
+        reuse: an earlier view of the same shape, whose grids are overwritten: new memory costs as much as filling it.
     """
-    column, row = snap_vertices(view_vertices, left, top, 1.0 / step)
-    triangle = np.full(shape, NOTHING, np.int32)
-    z = np.full(shape, -np.inf, np.float32)
-    rasterise_triangles(column, row, view_vertices, triangles, triangle, z)
-    return Visible(triangle, z, column, row)
+    column, row, height = snap_vertices(vertices, np.ascontiguousarray(rotation, np.float64), left, top, 1.0 / step)
+    triangle = np.empty(shape, np.int32) if reuse is None else reuse.triangle
+    z = np.empty(shape, np.float32) if reuse is None else reuse.z
+    rasterise_triangles(column, row, height, triangles, triangle, z)
+    return Visible(triangle, z, column, row, height)

@@ -10,7 +10,7 @@ from preprocess.cameras import Cameras
 from preprocess.mesh import Mesh
 from preprocess.raster_kernels import draw_geometry, sum_normals
 from preprocess.rasterise import rasterise
-from preprocess.texture import Pyramid, draw_texture
+from preprocess.texture import SurfaceColours
 from shared.errors import ScanError
 from shared.schema import FIELD_OF_VIEW_MM
 
@@ -55,21 +55,22 @@ def render_views(
     depth = np.zeros((num_views, size_px, size_px), np.uint16)
     with_texture = with_texture and mesh.has_appearance
     texture = np.zeros((num_views, size_px, size_px, 3), np.uint8) if with_texture else None
-    pyramid = Pyramid(mesh.texture) if with_texture and mesh.texture is not None else None
+    colours = SurfaceColours(mesh) if with_texture else None
     samples = 1 if texture is None else supersampling
-    vertices = mesh.vertices_mm.astype(np.float64)
+    visible = None
     for k, (view, rotation) in enumerate(zip(cameras.views, cameras.world_to_view, strict=True)):
-        view_vertices = vertices @ rotation.T
         visible = rasterise(
-            *(view_vertices, mesh.triangles),
+            *(mesh.vertices_mm, mesh.triangles),
             left=-FIELD_OF_VIEW_MM / 2,
             top=FIELD_OF_VIEW_MM / 2,
             step=FIELD_OF_VIEW_MM / size_px / samples,
             shape=(size_px * samples, size_px * samples),
+            rotation=rotation,
+            reuse=visible,
         )
         draw_geometry(
             *(visible.triangle, visible.column, visible.row, mesh.triangles),
-            *(view_vertices[:, 2].copy(), normals, rotation, samples, normal[k], depth[k]),
+            *(visible.height, normals, rotation, samples, normal[k], depth[k]),
         )
         covered = depth[k] > 0
         if (coverage := covered.mean()) < MIN_COVERAGE:
@@ -77,8 +78,8 @@ def render_views(
                 f"view {view}: only {coverage:.1%} of the image shows a surface (at least {MIN_COVERAGE:.0%} needed); "
                 "is the scan upright, in mm, and its face complete?"
             )
-        if texture is not None:
-            texture[k] = draw_texture(mesh, pyramid, visible, samples, covered)
+        if texture is not None and colours is not None:
+            colours.draw(visible, samples, covered, texture[k])
     return Views(texture, normal, depth)
 
 

@@ -15,6 +15,7 @@ from preprocess.raster_kernels import STEPS, draw_vertex_colors
 from preprocess.rasterise import Visible
 
 _UNKNOWN = -1
+_INSIDE = 32  # added to a level
 # Red and blue of a packed texel, far enough apart for 16 bits of weight and 8 of sum over samples.
 _RED_BLUE = np.uint32(0x00FF00FF)
 _GREEN = np.uint32(0x0000FF00)
@@ -52,28 +53,33 @@ class Pyramid:
         return np.stack([packed & 255, packed >> 8 & 255, packed >> 16], axis=-1).astype(np.uint8)
 
 
-def draw_texture(
-    mesh: Mesh, pyramid: Pyramid | None, visible: Visible, samples_per_px: int, covered: np.ndarray
-) -> np.ndarray:
-    """The mean colour of each pixel's samples, u8 (H, W, 3); 0 where the pixel is not covered.
+class SurfaceColours:
+    """A mesh's colours, made ready to be drawn from several directions."""
 
-    Args:
-        pyramid: of the mesh's texture; None: vertex colours are interpolated.
-        visible: of samples_per_px² samples a pixel, at most 15²; those that meet no surface do not count.
-        covered: bool (H, W), the pixels to draw: those whose centre meets the surface.
-    """
-    image = np.zeros((*covered.shape, 3), np.uint8)
-    seen = (visible.triangle, visible.column, visible.row, mesh.triangles)
-    if pyramid is None:
-        assert mesh.colors is not None
-        draw_vertex_colors(*seen, mesh.colors, samples_per_px, covered, image)
-        return image
-    assert mesh.uv is not None
-    levels = np.full(len(mesh.triangles), _UNKNOWN, np.int8)
-    maps = np.empty((len(mesh.triangles), 6))
-    picture = (pyramid.texels, pyramid.starts, pyramid.heights, pyramid.widths)
-    _draw_texture(*seen, mesh.uv, *picture, levels, maps, samples_per_px, covered, image)
-    return image
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._pyramid = Pyramid(mesh.texture) if mesh.texture is not None else None
+        # What a view works out for each triangle it shows; for all views the same memory.
+        num = len(mesh.triangles) if self._pyramid is not None else 0
+        self._levels, self._maps = np.empty(num, np.int8), np.empty((num, 6))
+
+    def draw(self, visible: Visible, samples_per_px: int, covered: np.ndarray, image: np.ndarray) -> None:
+        """The mean colour of each pixel's samples, into u8 (H, W, 3), which is left as it is where the pixel is not covered.
+
+        Args:
+            visible: of samples_per_px² samples a pixel, at most 15²; those that meet no surface do not count.
+            covered: bool (H, W), the pixels to draw: those whose centre meets the surface.
+        """
+        mesh = self._mesh
+        seen = (visible.triangle, visible.column, visible.row, mesh.triangles)
+        if self._pyramid is None:
+            assert mesh.colors is not None
+            draw_vertex_colors(*seen, mesh.colors, samples_per_px, covered, image)
+            return
+        assert mesh.uv is not None
+        pyramid = self._pyramid
+        picture = (pyramid.texels, pyramid.starts, pyramid.heights, pyramid.widths)
+        _draw_texture(*seen, mesh.uv, *picture, self._levels, self._maps, samples_per_px, covered, image)
 
 
 @compile_kernel
@@ -88,15 +94,32 @@ def _pack(texture: np.ndarray, packed: np.ndarray) -> None:
 @compile_kernel
 def _halve(fine: np.ndarray, coarse: np.ndarray) -> None:
     """Means of two by two texels, rounded; the last row or column counts twice where there is an odd number."""
-    last_row, last_column = fine.shape[0] - 1, fine.shape[1] - 1
     for i in range(coarse.shape[0]):
-        top, bottom = 2 * i, min(2 * i + 1, last_row)
-        for j in range(coarse.shape[1]):
-            left, right = 2 * j, min(2 * j + 1, last_column)
-            a, b, c, d = fine[top, left], fine[top, right], fine[bottom, left], fine[bottom, right]
-            red_blue = (a & _RED_BLUE) + (b & _RED_BLUE) + (c & _RED_BLUE) + (d & _RED_BLUE) + np.uint32(0x00020002)
-            green = (a & _GREEN) + (b & _GREEN) + (c & _GREEN) + (d & _GREEN) + np.uint32(0x00000200)
-            coarse[i, j] = (red_blue >> np.uint32(2) & _RED_BLUE) | (green >> np.uint32(2) & _GREEN)
+        top, bottom, out = fine[2 * i], fine[min(2 * i + 1, fine.shape[0] - 1)], coarse[i]
+        pairs = fine.shape[1] // 2
+        for j in range(pairs):
+            out[j] = _mean(top[2 * j], top[2 * j + 1], bottom[2 * j], bottom[2 * j + 1])
+        if pairs < len(out):
+            out[pairs] = _mean(top[2 * pairs], top[2 * pairs], bottom[2 * pairs], bottom[2 * pairs])
+
+
+@compile_kernel
+def _mean(a: int, b: int, c: int, d: int) -> int:
+    red_blue = (a & _RED_BLUE) + (b & _RED_BLUE) + (c & _RED_BLUE) + (d & _RED_BLUE) + np.uint32(0x00020002)
+    green = (a & _GREEN) + (b & _GREEN) + (c & _GREEN) + (d & _GREEN) + np.uint32(0x00000200)
+    return (red_blue >> np.uint32(2) & _RED_BLUE) | (green >> np.uint32(2) & _GREEN)
+
+
+@compile_kernel
+def _apart(texel: int) -> int:
+    """Red, and blue 32 bits above it: room for sums of both."""
+    return (texel & np.uint64(0xFF)) | (texel & np.uint64(0xFF0000)) << np.uint64(16)
+
+
+@compile_kernel
+def _middle(texel: int) -> int:
+    """Green."""
+    return texel >> np.uint64(8) & np.uint64(0xFF)
 
 
 @compile_kernel
@@ -116,76 +139,117 @@ def _draw_texture(
     covered: np.ndarray,
     image: np.ndarray,
 ) -> None:
+    levels[:] = _UNKNOWN
+    columns = covered.shape[1]
+    # Sums of a row of pixels, red and blue in one: samples are read line by line, for neighbours mostly show one triangle.
+    red_blue, green, count = np.empty(columns, np.uint64), np.empty(columns, np.uint64), np.empty(columns, np.int64)
+    last = -1
+    at_x = per_column_x = per_row_x = at_y = per_column_y = per_row_y = 0.0
+    start = height = width = 0
+    inside = False
     for r in range(covered.shape[0]):
-        for c in range(covered.shape[1]):
-            if not covered[r, c]:
-                continue
-            red_blue = green = np.uint64(0)
-            count = 0
-            for i in range(r * samples, (r + 1) * samples):
+        red_blue[:] = 0
+        green[:] = 0
+        count[:] = 0
+        for i in range(r * samples, (r + 1) * samples):
+            for c in range(columns):
+                if not covered[r, c]:
+                    continue
+                sum_red_blue = sum_green = np.uint64(0)
+                seen = 0
                 for j in range(c * samples, (c + 1) * samples):
                     t = triangle[i, j]
                     if t < 0:
                         continue
-                    if levels[t] == _UNKNOWN:
-                        _map_triangle(column, row, triangles[t], uv[t], heights[0], widths[0], maps[t])
-                        spanned = _texels_per_step(maps[t], heights[0], widths[0])
-                        finest = 0
-                        while finest < len(starts) - 1 and spanned >= 2.0:
-                            spanned *= 0.5
-                            finest += 1
-                        levels[t] = finest
-                    u = maps[t, 0] + maps[t, 1] * j + maps[t, 2] * i
-                    v = maps[t, 3] + maps[t, 4] * j + maps[t, 5] * i
-                    # Textures repeat, as VRML and OBJ say; but a rounding error must not lead to the other edge.
-                    if u < -1e-6 or u > 1 + 1e-6:
-                        u -= np.floor(u)
-                    if v < -1e-6 or v > 1 + 1e-6:
-                        v -= np.floor(v)
-                    k = levels[t]
-                    height, width = heights[k], widths[k]
-                    # Between the four nearest texel centres, in 1/256; v is up, the border repeats its last texel.
-                    x = np.int64(256 * min(max(u * width - 0.5, 0.0), width - 1.0) + 0.5)
-                    y = np.int64(256 * min(max((1 - v) * height - 0.5, 0.0), height - 1.0) + 0.5)
-                    x0, y0, fx, fy = x >> 8, y >> 8, np.uint64(x & 255), np.uint64(y & 255)
-                    right = 1 if x0 + 1 < width else 0
-                    down = width if y0 + 1 < height else 0
-                    place = starts[k] + y0 * width + x0
+                    if t != last:
+                        last = t
+                        if levels[t] == _UNKNOWN:
+                            a, b, d = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+                            at_x, per_column_x, per_row_x, at_y, per_column_y, per_row_y, k, inside = _map_triangle(
+                                (column[a], row[a], np.float64(uv[t, 0, 0]), np.float64(uv[t, 0, 1])),
+                                (column[b], row[b], np.float64(uv[t, 1, 0]), np.float64(uv[t, 1, 1])),
+                                (column[d], row[d], np.float64(uv[t, 2, 0]), np.float64(uv[t, 2, 1])),
+                                heights,
+                                widths,
+                            )
+                            maps[t, 0], maps[t, 1], maps[t, 2] = at_x, per_column_x, per_row_x
+                            maps[t, 3], maps[t, 4], maps[t, 5] = at_y, per_column_y, per_row_y
+                            levels[t] = k | _INSIDE if inside else k
+                        else:
+                            at_x, per_column_x, per_row_x = maps[t, 0], maps[t, 1], maps[t, 2]
+                            at_y, per_column_y, per_row_y = maps[t, 3], maps[t, 4], maps[t, 5]
+                            k, inside = levels[t] & ~_INSIDE, levels[t] >= _INSIDE
+                        start, height, width = starts[k], heights[k], widths[k]
+                    x = at_x + per_column_x * j + per_row_x * i
+                    y = at_y + per_column_y * j + per_row_y * i
+                    right, down = 1, width
+                    if not inside:
+                        # Textures repeat, as VRML and OBJ say; but a rounding error must not lead to the other edge.
+                        u, v = (x + 127.5) / (256 * width), (y + 127.5) / (256 * height)
+                        if u < -1e-6 or u > 1 + 1e-6:
+                            x -= np.floor(u) * 256 * width
+                        if v < -1e-6 or v > 1 + 1e-6:
+                            y -= np.floor(v) * 256 * height
+                        # The border repeats its last texel.
+                        x = min(max(x, 0.5), 256 * (width - 1.0) + 0.5)
+                        y = min(max(y, 0.5), 256 * (height - 1.0) + 0.5)
+                        right = 1 if x < 256 * (width - 1) else 0
+                        down = width if y < 256 * (height - 1) else 0
+                    # Between the four nearest texel centres, in 1/256.
+                    column_256, row_256 = np.int64(x), np.int64(y)
+                    fx, fy = np.uint64(column_256 & 255), np.uint64(row_256 & 255)
+                    first = np.uintp(start + (row_256 >> 8) * width + (column_256 >> 8))
+                    below = first + np.uintp(down)
+                    p, q = np.uint64(texels[first]), np.uint64(texels[first + np.uintp(right)])
+                    s, t4 = np.uint64(texels[below]), np.uint64(texels[below + np.uintp(right)])
                     gx, gy = np.uint64(256) - fx, np.uint64(256) - fy
-                    for offset, weight in ((0, gx * gy), (right, fx * gy), (down, gx * fy), (right + down, fx * fy)):
-                        texel = np.uint64(texels[np.uintp(place + offset)])
-                        red_blue += ((texel & np.uint64(255)) | (texel & np.uint64(0xFF0000)) << np.uint64(16)) * weight
-                        green += (texel >> np.uint64(8) & np.uint64(255)) * weight
-                    count += 1
-            scale = 1.0 / (65536.0 * count)
-            image[r, c, 0] = np.uint8(np.rint((red_blue & np.uint64(0xFFFFFFFF)) * scale))
-            image[r, c, 1] = np.uint8(np.rint(green * scale))
-            image[r, c, 2] = np.uint8(np.rint((red_blue >> np.uint64(32)) * scale))
+                    wp, wq, ws, wt = gx * gy, fx * gy, gx * fy, fx * fy
+                    sum_red_blue += _apart(p) * wp + _apart(q) * wq + _apart(s) * ws + _apart(t4) * wt
+                    sum_green += _middle(p) * wp + _middle(q) * wq + _middle(s) * ws + _middle(t4) * wt
+                    seen += 1
+                red_blue[c] += sum_red_blue
+                green[c] += sum_green
+                count[c] += seen
+        for c in range(columns):
+            if covered[r, c]:
+                scale = 1.0 / (65536.0 * count[c])
+                image[r, c, 0] = np.uint8(np.rint((red_blue[c] & np.uint64(0xFFFFFFFF)) * scale))
+                image[r, c, 1] = np.uint8(np.rint(green[c] * scale))
+                image[r, c, 2] = np.uint8(np.rint((red_blue[c] >> np.uint64(32)) * scale))
 
 
 @compile_kernel
 def _map_triangle(
-    column: np.ndarray, row: np.ndarray, corners: np.ndarray, uv: np.ndarray, height: int, width: int, out: np.ndarray
-) -> None:
-    """The affine map from a triangle's grid points to its texture: u = out[0] + out[1] j + out[2] i, v likewise from out[3]."""
-    a, b, c = corners[0], corners[1], corners[2]
-    ax, ay = (column[b] - column[a]) * STEPS, (row[b] - row[a]) * STEPS
-    bx, by = (column[c] - column[a]) * STEPS, (row[c] - row[a]) * STEPS
+    a: tuple[int, int, float, float],
+    b: tuple[int, int, float, float],
+    c: tuple[int, int, float, float],
+    heights: np.ndarray,
+    widths: np.ndarray,
+) -> tuple[float, float, float, float, float, float, int, bool]:
+    """The affine map from a triangle's grid points to its place in the level that it reads; that level; whether no point of the
+    triangle is nearer to the level's border than the middle of a texel.
+
+    x = m₀ + m₁ j + m₂ i is in 1/256 of a texel from the middle of the first one, plus ½ to round; y = m₃ + m₄ j + m₅ i
+    likewise, downward. Corners are column, row, u, v.
+    """
+    (column_a, row_a, ua, va), (column_b, row_b, ub, vb), (column_c, row_c, uc, vc) = a, b, c
+    ax, ay = (column_b - column_a) * STEPS, (row_b - row_a) * STEPS
+    bx, by = (column_c - column_a) * STEPS, (row_c - row_a) * STEPS
     scale = 1.0 / (ax * by - ay * bx)  # the triangle was seen: not over 0
-    x0, y0 = column[a] * STEPS - 0.5, row[a] * STEPS - 0.5
-    for k in range(2):
-        origin = np.float64(uv[0, k])
-        s, t = uv[1, k] - origin, uv[2, k] - origin
-        per_column, per_row = (s * by - t * ay) * scale, (t * ax - s * bx) * scale
-        out[3 * k] = origin - per_column * x0 - per_row * y0
-        out[3 * k + 1], out[3 * k + 2] = per_column, per_row
-
-
-@compile_kernel
-def _texels_per_step(triangle_map: np.ndarray, height: int, width: int) -> float:
-    """Texels that one step of the grid spans along its footprint's longer axis: the largest singular value of the map."""
-    xx, xy = triangle_map[1] * width, triangle_map[2] * width
-    yx, yy = triangle_map[4] * height, triangle_map[5] * height
+    x0, y0 = column_a * STEPS - 0.5, row_a * STEPS - 0.5
+    u_column, u_row = ((ub - ua) * by - (uc - ua) * ay) * scale, ((uc - ua) * ax - (ub - ua) * bx) * scale
+    v_column, v_row = ((vb - va) * by - (vc - va) * ay) * scale, ((vc - va) * ax - (vb - va) * bx) * scale
+    # Texels that one step of the grid spans along its footprint's longer axis: the largest singular value of the map, squared.
+    xx, xy, yx, yy = u_column * widths[0], u_row * widths[0], v_column * heights[0], v_row * heights[0]
     squares = xx * xx + xy * xy + yx * yx + yy * yy
     area = xx * yy - xy * yx
-    return float(np.sqrt((squares + np.sqrt(max(squares * squares - 4 * area * area, 0.0))) / 2))
+    spanned = (squares + np.sqrt(max(squares * squares - 4 * area * area, 0.0))) / 2
+    level = 0
+    while level < len(widths) - 1 and spanned >= 4.0:
+        spanned *= 0.25
+        level += 1
+    width, height = 256.0 * widths[level], 256.0 * heights[level]
+    inside = min(ua, ub, uc) * width > 129 and max(ua, ub, uc) * width < width - 129
+    inside = inside and min(va, vb, vc) * height > 129 and max(va, vb, vc) * height < height - 129
+    x, y = (ua - u_column * x0 - u_row * y0) * width - 127.5, (1 - va + v_column * x0 + v_row * y0) * height - 127.5
+    return x, u_column * width, u_row * width, y, -v_column * height, -v_row * height, level, inside

@@ -92,7 +92,7 @@ class RenderSettings:
     crop_radius_mm: float = 100.0
     supersampling: int = 3  # samples a pixel, squared
     stabilised: bool = False  # 4D: aligned frame by frame on forehead and nose bridge, smoothed in time
-    revision: int = 2  # raised whenever the same input would give other bytes
+    revision: int = 3  # raised whenever the same input would give other bytes
     # Empty: images of single scans and frames. Else a row is a whole sequence, its images pooled and scaled as this says.
     dynamic: str = ""
 

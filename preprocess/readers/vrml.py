@@ -123,7 +123,8 @@ def _build_mesh(blocks: dict[str, memoryview]) -> Mesh:
     uv = None
     uv_points = _points(blocks, "TextureCoordinate.point", 2)
     if len(uv_points):
-        uv_index = _indices(blocks, "IndexedFaceSet.texCoordIndex")
+        same = _is_same_text(blocks, "IndexedFaceSet.coordIndex", "IndexedFaceSet.texCoordIndex")
+        uv_index = coord_index[:0] if same else _indices(blocks, "IndexedFaceSet.texCoordIndex")
         if len(uv_index):
             uv_corners, uv_sizes = _part_polygons(uv_index, len(uv_points), "texCoordIndex")
             if not np.array_equal(sizes, uv_sizes):
@@ -131,9 +132,17 @@ def _build_mesh(blocks: dict[str, memoryview]) -> Mesh:
                     f"texCoordIndex has other polygons ({len(uv_sizes)}) than coordIndex ({len(sizes)}); {_CUT}"
                 )
         else:
-            uv_corners, _ = _part_polygons(coord_index, len(uv_points), "coordIndex, used for texture coordinates,")
+            name = "texCoordIndex" if same else "coordIndex, used for texture coordinates,"
+            uv_corners, _ = _part_polygons(coord_index, len(uv_points), name)
         uv = np.take(to_float32(uv_points), cut_polygons(uv_corners, sizes), axis=0)
     return Mesh(to_float32(vertices), triangles.astype(np.int32), uv)
+
+
+def _is_same_text(blocks: dict[str, memoryview], first: str, second: str) -> bool:
+    """Scanners that give each vertex one texture coordinate write the longest list twice."""
+    if second not in blocks:
+        return False
+    return np.array_equal(np.frombuffer(blocks[first], np.uint8), np.frombuffer(blocks[second], np.uint8))
 
 
 def _numbers(blocks: dict[str, memoryview], name: str, dtype: type[np.float64] | type[np.int64]) -> np.ndarray:

@@ -12,7 +12,7 @@ from preprocess.cameras import Cameras
 from preprocess.mesh import Mesh
 from preprocess.rasterise import rasterise
 from preprocess.render import render_views
-from preprocess.texture import Pyramid, draw_texture
+from preprocess.texture import SurfaceColours
 from shared.schema import View
 
 
@@ -28,19 +28,24 @@ def prepare(scene: Scene, settings: dict[str, Any]) -> Callable[[], np.ndarray]:
         return texture
 
     def draw_textures() -> np.ndarray:
-        assert mesh.texture is not None
-        pyramid = Pyramid(mesh.texture)
-        vertices = mesh.vertices_mm.astype(np.float64)
+        colours = SurfaceColours(mesh)
         side = SIZE_PX * samples
-        images = []
-        for rotation in scene.world_to_view:
-            half, step = FIELD_OF_VIEW_MM / 2, FIELD_OF_VIEW_MM / side
+        half, step = FIELD_OF_VIEW_MM / 2, FIELD_OF_VIEW_MM / side
+        images = np.zeros((len(scene.world_to_view), SIZE_PX, SIZE_PX, 3), np.uint8)
+        visible = None
+        for image, rotation in zip(images, scene.world_to_view, strict=True):
             visible = rasterise(
-                vertices @ rotation.T, mesh.triangles, left=-half, top=half, step=step, shape=(side, side)
+                *(mesh.vertices_mm, mesh.triangles),
+                left=-half,
+                top=half,
+                step=step,
+                shape=(side, side),
+                rotation=rotation,
+                reuse=visible,
             )
             centre = slice(samples // 2, None, samples)
-            images.append(draw_texture(mesh, pyramid, visible, samples, visible.triangle[centre, centre] >= 0))
-        return np.stack(images)
+            colours.draw(visible, samples, visible.triangle[centre, centre] >= 0, image)
+        return images
 
     return draw_all if settings["geometry"] else draw_textures
 
