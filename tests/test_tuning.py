@@ -43,7 +43,7 @@ def test_depths_of_open_clips_resnet() -> None:
 @pytest.mark.parametrize("vision", [TIMM_VIT, TOWERS["timm"]], ids=["vit", "convnext"])
 def test_depths_of_timms_towers_are_timms_own(vision: dict[str, object]) -> None:
     """The rates timm's own optimiser factory gives, layer for layer."""
-    from timm.optim import param_groups_layer_decay
+    from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 
     tower = build_tower({"embed_dim": 24, "vision_cfg": vision})
     depths = layer_depths(tower)
@@ -172,7 +172,8 @@ def test_a_tower_of_unknown_order() -> None:
 def test_activations_computed_again_give_the_same_gradient(tower: str) -> None:
     found = []
     for checkpointed in (False, True):
-        model, calls = make_model(tower), []
+        model = make_model(tower)
+        calls: list[int] = []
         blocks = [m for m in model.tower.modules() if type(m).__name__ in ("ResidualAttentionBlock", "ConvNeXtBlock")]
         blocks[0].register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         if checkpointed:

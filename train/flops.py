@@ -9,9 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
 
 from train.facet import Batch, Facet
 
@@ -48,6 +45,10 @@ def count_flops_per_sample(model: Facet, batch: Batch) -> float:
 
     Counted on tensors without storage, from the shapes of a real batch: neither time nor memory of the device is taken.
     """
+    from torch._subclasses.fake_tensor import FakeTensorMode  # these take a tenth of a second to import
+    from torch.func import functional_call
+    from torch.utils.flop_counter import FlopCounterMode
+
     tensors = {name: value[:1] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
     checkpointing = [m for m in model.modules() if getattr(m, "grad_checkpointing", False)]
     for module in checkpointing:
