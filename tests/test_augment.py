@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,9 +15,9 @@ STILL = {"flip": (0,), "scale": (1,), "shift": (0, 0), "gain": (1, 1, 1), "gamma
          "erase": (0, 0, 0, 0)}  # fmt: skip
 
 
-def make_changes(*samples: dict[str, tuple[float, ...]]) -> Changes:
+def make_changes(*samples: Mapping[str, tuple[float, ...]]) -> Changes:
     """What is not given stays as it is."""
-    return Changes(torch.tensor([[float(x) for v in (STILL | sample).values() for x in v] for sample in samples]))
+    return Changes(torch.tensor([[float(x) for v in {**STILL, **sample}.values() for x in v] for sample in samples]))
 
 
 def make_images(b: int = 2, size: int = 20) -> torch.Tensor:

@@ -58,7 +58,7 @@ def count_flops_per_sample(model: Facet, batch: Batch) -> float:
     try:
         with FakeTensorMode() as mode, FlopCounterMode(display=False) as counter:
             state = (*model.named_parameters(), *model.named_buffers())
-            fake = {name: mode.from_tensor(value) for name, value in state}
+            fake: dict[str, torch.Tensor] = {name: mode.from_tensor(value) for name, value in state}
             one = {name: mode.from_tensor(value) for name, value in tensors.items()}
             functional_call(model, fake, (replace(batch, complete=True, **one),)).logits.sum().backward()
     finally:

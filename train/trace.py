@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-
 PROFILE = "profile"
 WARM_UP_STEPS = 3  # the first steps compile and allocate
 
