@@ -100,6 +100,13 @@ def _parser() -> argparse.ArgumentParser:
         help="folds at a time (default: one a GPU, or as many as there are cores)",
     )
     crossval.add_argument(
+        "--at-once",
+        choices=("auto", "off"),
+        default="auto",
+        help="auto: folds that train from embeddings (--tune frozen) train together as one batched model, as many as fit "
+        "into memory; --checkpoint-every is then stretched where writing would take over 5 %% of the time. off: one by one",
+    )
+    crossval.add_argument(
         "--discard-weights", action="store_true", help="keep each fold's scores and predictions, but not its model"
     )
 
@@ -304,6 +311,7 @@ def _crossval(chosen: argparse.Namespace) -> int:
         not chosen.discard_weights,
         embeddings,
         chosen.resident,
+        chosen.at_once == "auto",
     )
     return crossval(chosen.out, *caches, recipe, options)
 

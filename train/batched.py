@@ -22,6 +22,8 @@ from train.losses import Goal, compute_losses
 from train.optimizer import build_optimizer, rate_at
 from train.step import MAX_GRAD_NORM
 
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's own names of what it keeps of each weight
+
 
 @dataclass(frozen=True)
 class StackedBatch:
@@ -104,6 +106,11 @@ class Stack:
             {name: nn.Parameter(_flat(weight[a:b])) for name, weight in self.weights.items()} for a, b in self._segments
         ]
         self.optimizer = self._build_optimizer(facet)
+        self._moments = {key: {name: torch.zeros_like(w) for name, w in self.weights.items()} for key in MOMENTS}
+        for (a, b), part in zip(self._segments, self._parts, strict=True):
+            for name, parameter in part.items():
+                moments = {key: _flat(stacked[name][a:b]) for key, stacked in self._moments.items()}
+                self.optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
 
     def _build_optimizer(self, facet: Facet) -> torch.optim.Optimizer:
         """One model's own groups, for each segment of the stack."""
@@ -175,22 +182,28 @@ class Stack:
         return {name: weight[model] for name, weight in (self.ema or self.weights).items()}
 
     def state(self) -> dict[str, Any]:
-        """Everything that a step depends on, for a checkpoint."""
-        return {"weights": self.weights, "ema": self.ema, "optimizer": self.optimizer.state_dict()}
+        """Everything that the next step depends on but its number, for a checkpoint: name → (K, …) by what it is of."""
+        return {"weights": self.weights, "ema": self.ema or {}, **self._moments}
 
     @torch.no_grad()
-    def load(self, state: dict[str, Any]) -> None:
-        """Goes on from `state`.
+    def load(self, state: dict[str, Any], models: Sequence[int], step: int) -> None:
+        """Goes on after `step` steps from what `state` gave.
 
+        Args:
+            models: which of the saved models are the K of this stack.
         Raises:
-            KeyError, RuntimeError, ValueError: it is of other models.
+            KeyError, IndexError, RuntimeError, ValueError: it is of other models.
         """
-        for mine, saved in ((self.weights, state["weights"]), (self.ema or {}, state["ema"] or {})):
+        chosen = torch.as_tensor(list(models))
+        for key, mine in self.state().items():
             for name, weight in mine.items():
-                if weight.shape != saved[name].shape:
+                saved = state[key][name][chosen]
+                if saved.shape != weight.shape:
                     raise ValueError(f"{name} has another shape")
-                weight.copy_(saved[name])
-        self.optimizer.load_state_dict(state["optimizer"])
+                weight.copy_(saved)
+        for (a, _), part in zip(self._segments, self._parts, strict=True):
+            for parameter in part.values():
+                self.optimizer.state[parameter]["step"].fill_(min(step, self.num_steps[a]))
 
 
 def _stack(weights: Sequence[Tensor]) -> Tensor:

@@ -49,7 +49,7 @@ def write_checkpoint(
         "random_state_cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         "ema": ema,
     }
-    _replace_file(run / CHECKPOINT, lambda path: torch.save(state, path))
+    replace_file(run / CHECKPOINT, lambda path: torch.save(state, path))
 
 
 def read_checkpoint(run: Path) -> Checkpoint | None:
@@ -70,7 +70,7 @@ def read_checkpoint(run: Path) -> Checkpoint | None:
 def write_weights(run: Path, model: nn.Module) -> None:
     """Writes model.safetensors: every weight and buffer of the model, tower and prompt embeddings included."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    _replace_file(run / WEIGHTS, lambda path: save_file(tensors, path))
+    replace_file(run / WEIGHTS, lambda path: save_file(tensors, path))
 
 
 def load_weights(run: Path, model: nn.Module) -> None:
@@ -90,7 +90,7 @@ def load_weights(run: Path, model: nn.Module) -> None:
         raise FacetError(f"{path}: damaged or of another model ({first_line(error)}); fit again") from error
 
 
-def _replace_file(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """As shared.storage.write_file, for libraries that write a file themselves instead of giving bytes."""
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from tqdm import tqdm
 
 from shared.errors import FacetError
 from shared.lock import hold_lock
+from train.at_once import CHECKPOINT_AT_ONCE, can_train_at_once, run_at_once
+from train.checkpoint import CHECKPOINT
 from train.config import CONFIG_JSON, Recipe, describe_options, read_config, write_config
 from train.crossval_folds import FoldResult, read_fold_result
 from train.crossval_report import REPORT_PNG, TABLE_TEX, write_crossval_report
 from train.crossval_summary import CrossvalAbout, summarise_folds
 from train.crossval_text import format_crossval_report
-from train.crossval_workers import Job, run_jobs
+from train.crossval_workers import Job, Outcome, run_jobs
 from train.experiment import Experiment, prepare_experiment
 from train.fit import describe_run
 from train.folds import Fold, read_folds, write_folds
@@ -36,6 +39,7 @@ class CrossvalOptions:
     keep_weights: bool = True
     embeddings: Path | None = None  # folder of what a frozen tower made of the images; None: read the images
     resident: str = "off"  # one of config.RESIDENT
+    at_once: bool = True  # folds on embeddings: as one batched model
 
 
 def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, options: CrossvalOptions) -> int:
@@ -70,7 +74,7 @@ def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, op
     failures: dict[str, str] = {}
     code = 0
     with tqdm(total=len(folds), initial=done, desc="folds", unit="fold", dynamic_ncols=True, disable=None) as bar:
-        for number, (code, message) in run_jobs(jobs, experiment, todo, options.num_jobs):
+        for number, (code, message) in _run(jobs, experiment, todo, options):
             name = folds[number].name
             if message:
                 failures[name] = message
@@ -86,6 +90,25 @@ def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, op
         print("stopped; the same command goes on with the folds that are left", file=sys.stderr)
         return code
     return _report(out, experiment, failures)
+
+
+def _run(
+    jobs: Job, experiment: Experiment, numbers: Sequence[int], options: CrossvalOptions
+) -> Iterator[tuple[int, Outcome]]:
+    """Trains the folds: at once those that can be, but for those that were begun one by one."""
+    if not options.at_once:
+        (jobs.out / CHECKPOINT_AT_ONCE).unlink(missing_ok=True)
+    at_once: list[int] = []
+    if options.at_once and can_train_at_once(jobs) and len(numbers) > 1:
+        folds = experiment.folds.folds
+        at_once = [number for number in numbers if not (jobs.out / folds[number].name / CHECKPOINT).is_file()]
+    if at_once:
+        for number, outcome in run_at_once(jobs, experiment, at_once):
+            yield number, outcome
+            if outcome[0]:
+                return
+    if rest := [number for number in numbers if number not in at_once]:
+        yield from run_jobs(jobs, experiment, rest, options.num_jobs)
 
 
 def _check_same(out: Path, experiment: Experiment) -> None:

@@ -68,10 +68,10 @@ def fit(
     recipe = dataclasses.replace(experiment.recipe, fold=number)
     experiment = dataclasses.replace(experiment, recipe=recipe)
     fold = experiment.fold(number)
-    old = _read_earlier(run)
+    old = read_earlier(run)
     config = describe_run(experiment, old.tower if old else None)
     if old:
-        _check_same(run, old, config, fold)
+        check_same(run, old, config, fold)
     if (run / METRICS_JSON).is_file():
         if not quiet:
             print(f"{run}: this run is finished; `python -m train evaluate {run}` tests it again")
@@ -79,7 +79,7 @@ def fit(
     loaded = None
     if not (old and (run / CHECKPOINT).is_file()):  # a checkpoint holds the tower's weights
         loaded, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
-        _check_towers_match(experiment.train, experiment.text, tower_config)
+        check_towers_match(experiment.train, experiment.text, tower_config)
         config = dataclasses.replace(config, tower=tower_config)
     with (
         hold_lock(run / LOCK, FacetError(f"{run}: another process is training this run; wait until it has ended")),
@@ -179,7 +179,12 @@ def mean_prompts(text: TextEmbeddings) -> np.ndarray:
     return mean.astype(np.float32)
 
 
-def _read_earlier(run: Path) -> RunConfig | None:
+def read_earlier(run: Path) -> RunConfig | None:
+    """The configuration of an interrupted or finished run in a folder; None where there is none.
+
+    Raises:
+        FacetError: something else is in the folder.
+    """
     if (run / CONFIG_JSON).is_file():
         return read_config(run)
     if run.is_dir() and any(p.name != SPLIT_JSON and not p.name.startswith(".") for p in run.iterdir()):
@@ -187,7 +192,11 @@ def _read_earlier(run: Path) -> RunConfig | None:
     return None
 
 
-def _check_same(run: Path, old: RunConfig, new: RunConfig, fold: Fold) -> None:
+def check_same(run: Path, old: RunConfig, new: RunConfig, fold: Fold) -> None:
+    """
+    Raises:
+        FacetError: the run in the folder has other settings; names them.
+    """
     names = new.differences(old)
     if not names and read_split(run) != fold:
         names = ["the subjects of the fold"]
@@ -220,7 +229,11 @@ def describe_run(experiment: Experiment, tower: TowerConfig | None) -> RunConfig
     )
 
 
-def _check_towers_match(cache: Cache, text: TextEmbeddings, tower: TowerConfig) -> None:
+def check_towers_match(cache: Cache, text: TextEmbeddings, tower: TowerConfig) -> None:
+    """
+    Raises:
+        FacetError: the prompts were encoded by another model than the image tower belongs to.
+    """
     if tower.random_weights or tower.weights_hash == text.image_tower_hash:
         return
     loaded = f"--model {tower.name} --pretrained {tower.pretrained}"

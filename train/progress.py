@@ -136,7 +136,7 @@ def open_progress(
     Raises:
         FacetError: tensorboard is asked for and not installed.
     """
-    _truncate_log(run, step)
+    truncate_log(run, step)
     writer = _open_tensorboard(run, step) if tensorboard else None
     try:
         with (
@@ -159,7 +159,7 @@ def _open_tensorboard(run: Path, step: int) -> SummaryWriter:
     return SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
 
 
-def _truncate_log(run: Path, step: int) -> None:
+def truncate_log(run: Path, step: int) -> None:
     """Drops log lines that are not before the checkpoint, so that an interrupted run logs what an uninterrupted one does."""
     path = run / LOG_JSONL
     if not path.is_file():

@@ -18,13 +18,17 @@ TIMING_JSON = "timing.json"
 @contextmanager
 def count_seconds(run: Path) -> Iterator[None]:
     """Adds the time spent inside to the run's timing.json."""
-    before = read_seconds(run) or 0.0
     started = time.monotonic()
     try:
         yield
     finally:
-        seconds = round(before + time.monotonic() - started, 1)
-        write_file(run / TIMING_JSON, canonical_json({"seconds": seconds}).encode())
+        add_seconds(run, time.monotonic() - started)
+
+
+def add_seconds(run: Path, seconds: float) -> None:
+    """Adds time spent to the run's timing.json."""
+    total = round((read_seconds(run) or 0.0) + seconds, 1)
+    write_file(run / TIMING_JSON, canonical_json({"seconds": total}).encode())
 
 
 def read_seconds(run: Path) -> float | None:
