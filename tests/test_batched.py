@@ -35,7 +35,12 @@ NUM = 40
 def make_facet(recipe: Recipe) -> Facet:
     torch.manual_seed(recipe.seed)
     text = random_text(CLASSES, 16, "tiny")
-    options = {"num_modalities": 2, "num_frames": recipe.frames, "freeze_tower": True}
+    options = {
+        "num_modalities": 2,
+        "num_frames": recipe.frames,
+        "freeze_tower": True,
+        "class_bias": recipe.is_multilabel,
+    }
     return Facet(nn.Identity(), 24, mean_prompts(text), text.logit_scale, **options).double()  # type: ignore[arg-type]
 
 
@@ -56,7 +61,8 @@ def make_trainings(recipe: Recipe, sizes: Sequence[int]) -> tuple[list[TrainingS
     trainings = []
     for size in sizes:
         chosen = [items[i] for i in sorted(rng.choice(NUM, size, replace=False))]
-        trainings.append(TrainingSet(chosen, rng.integers(0, 3, size)))
+        labels = rng.integers(-1, 2, (size, 3)).astype(np.int8) if recipe.is_multilabel else rng.integers(0, 3, size)
+        trainings.append(TrainingSet(chosen, labels))
     return trainings, table
 
 
@@ -72,6 +78,7 @@ def unstack(batch: StackedBatch) -> Batch:
     [
         {},
         {"frames": 2, "relative": "neutral"},
+        {"task": "targets", "class_weights": "balanced"},
         {"class_weights": "balanced", "draw": "balanced", "augment": "none", "ema": 0.9},
     ],
 )
@@ -83,7 +90,7 @@ def test_equal_to_one_by_one(options: dict[str, object]) -> None:
     goals = [build_goal(recipe, t.labels, CPU) for t in trainings]
     balanced = recipe.class_weights == "balanced"
     weight = torch.stack([g.class_weight for g in goals if g.class_weight is not None]).double() if balanced else None
-    start = {name: p for name, p in make_facet(recipe).named_parameters()}
+    start = dict(make_facet(recipe).named_parameters())
     stack = Stack([start] * len(trainings), make_facet(recipe), recipe, num_steps)
     batches = Batches(trainings, table, VIEWS, recipe)
     noted = []
@@ -97,7 +104,7 @@ def test_equal_to_one_by_one(options: dict[str, object]) -> None:
         noted.append(
             [
                 result.terms,
-                part_right_each(result.logits, batch.target, multilabel=False),
+                part_right_each(result.logits, batch.target, multilabel=recipe.is_multilabel),
                 cosine_between_faces_each(result.face, batch.kept),
             ]
         )
@@ -116,7 +123,9 @@ def test_equal_to_one_by_one(options: dict[str, object]) -> None:
             single = train_step(facet, optimizer, unstack(batch), batch.target[0], goal, recipe, torch.zeros(()))
             terms, right, cosine = noted[step]
             for name, term in single.terms.items():
-                torch.testing.assert_close(terms[name][model], term, rtol=1e-6, atol=1e-7, msg=name)  # type: ignore[index]
+                torch.testing.assert_close(
+                    terms[name][model], term.double(), rtol=1e-6, atol=1e-7, msg=lambda m: f"{name} {step} {model}: {m}"
+                )  # type: ignore[index]
             assert right[model] == pytest.approx(part_right(single.logits, batch.target[0], goal).item())
             assert cosine[model].item() == pytest.approx(mean_cosine_between_faces(single.face).item(), abs=1e-6)
             for name, p in facet.named_parameters():

@@ -101,7 +101,7 @@ def run_at_once(job: Job, experiment: Experiment, numbers: Sequence[int]) -> Ite
             code = yield from trainer.train(together, saved)
             if code:
                 return
-        (job.out / CHECKPOINT_AT_ONCE).unlink()
+        (job.out / CHECKPOINT_AT_ONCE).unlink(missing_ok=True)
     most = trainer.count_fitting()
     # folds that take equally many steps stay together: a stack goes on as long as its longest
     waiting.sort(key=lambda number: (-trainer.num_steps(number), number))

@@ -132,7 +132,7 @@ class TemporalAttention(nn.Module):
 
     def positions(self, num_frames: int, like: Tensor) -> Tensor:
         """(T, d): the embedding of each frame's place in its sequence, −π/2 at the first to π/2 at the last."""
-        place = torch.linspace(-math.pi / 2, math.pi / 2, num_frames, device=like.device)
+        place = torch.linspace(-math.pi / 2, math.pi / 2, num_frames, device=like.device, dtype=like.dtype)
         embedding: Tensor = self.position(place[:, None])
         return embedding
 
