@@ -1,0 +1,51 @@
+"""One reader in a process of its own: python measure.py NAME FOLDER WORKERS EPOCHS. Prints a line of JSON.
+
+The first epoch warms the page cache and is checked: every byte of every sample is added up. The others are timed; one that
+takes longer than CUT_SECONDS is cut there.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+CUT_SECONDS = 6.0
+
+
+def main() -> None:
+    name, folder, workers, epochs = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    if name.startswith("ours"):
+        sys.path[:0] = [str(Path(__file__).parents[3]), str(Path(__file__).parents[2])]
+        from benchmarks.streaming_peers.read_ours import OPENERS
+    else:
+        from read_peers import OPENERS
+    epoch_of = OPENERS[name](folder, workers)
+    rates, total = [], 0
+    for epoch in range(1 + epochs):
+        num, started = 0, time.perf_counter()
+        for batch in epoch_of(epoch):
+            array = np.asarray(batch)
+            num += len(array)
+            if epoch == 0:
+                total += int(array.sum(dtype=np.uint64))
+            else:
+                array[:, 0, 112, 112, 0].sum()
+            if epoch and time.perf_counter() - started > CUT_SECONDS:
+                break
+        rates.append(num / (time.perf_counter() - started))
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    del epoch_of, batch, array
+    gc.collect()  # workers end
+    others = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss if workers else 0
+    peak_mb = (own + workers * others) * 1024 / 1e6
+    print(json.dumps({"rates": rates[1:], "peak_mb": peak_mb, "sum": total}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
