@@ -27,9 +27,7 @@ def install_peers(folder: Path) -> Path:
     site = _run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], "start its Python")
     # torch alone is gigabytes: what is installed already is found after the environment's own packages.
     (Path(site) / "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    _run(
-        [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *REQUIREMENTS], "install the peers"
-    )
+    _run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *REQUIREMENTS], "install the peers")
     mark.write_text(wanted)
     return python
 

@@ -17,7 +17,9 @@ from shared.storage import encode_metadata, encode_shard, write_file
 
 VIEWS = "0,20,-20,40,-40"
 NUM_SAMPLES = 512
-NUM_SUBJECTS = 4  # 100 different scans, again and again: a sample is compressed by itself, so it costs what a new one would
+NUM_SUBJECTS = (
+    4  # 100 different scans, again and again: a sample is compressed by itself, so it costs what a new one would
+)
 IMAGES_NPY = "images.npy"
 ROOT = Path(__file__).resolve().parents[3]
 

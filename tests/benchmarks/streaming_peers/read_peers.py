@@ -1,8 +1,7 @@
-"""How each peer reads shuffled batches of 32 samples: opener(folder, workers) → epoch number → batches u8 (B, 5, 224, 224, 3)."""
+"""How each peer reads shuffled batches of 32 samples: opener(folder, workers) → number of an epoch → its batches."""
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -61,7 +60,9 @@ def open_png(folder: Path, workers: int) -> Epoch:
     from PIL import Image
 
     def get(place: int) -> np.ndarray:
-        return np.stack([np.asarray(Image.open(folder / "png" / f"{place:04d}-{view}.png")) for view in range(SHAPE[0])])
+        return np.stack(
+            [np.asarray(Image.open(folder / "png" / f"{place:04d}-{view}.png")) for view in range(SHAPE[0])]
+        )
 
     return through_loader(lambda: get, workers)
 
@@ -188,4 +189,3 @@ OPENERS = {
     "gather into a reused buffer": open_gather,
 }
 WITHOUT_WORKERS = ("zarr-python, a batch at a time", "tensorstore", "gather into a reused buffer")
-assert os.cpu_count()

@@ -54,7 +54,9 @@ def write_huggingface(images: np.ndarray, out: Path) -> None:
 
     features = datasets.Features({"image": datasets.Value("large_binary")})
     parts = [
-        datasets.Dataset.from_dict({"image": [image.tobytes() for image in images[first : first + SAMPLES_A_SHARD]]}, features)
+        datasets.Dataset.from_dict(
+            {"image": [image.tobytes() for image in images[first : first + SAMPLES_A_SHARD]]}, features
+        )
         for first in range(0, len(images), SAMPLES_A_SHARD)
     ]
     datasets.concatenate_datasets(parts).save_to_disk(str(out))
