@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from train.cvsa import TokenAttention, unit
 
@@ -29,11 +30,14 @@ class TextGuidedFusion(nn.Module):
         Returns:
             f (B, C, d), unit length: the face as each class sees it.
         """
-        queries = text.expand(len(face), -1, -1)
-        faces = face[:, None, :].expand_as(queries)
-        seen = self.attention(queries, tokens, mask)
-        gate = torch.sigmoid(self.gate(torch.cat([queries, faces, seen], dim=-1)))
-        return unit(gate * faces + (1 - gate) * seen)
+        seen = self.attention(text[None], tokens, mask)
+        # W[t; z; m] in its three parts: t is the same for all faces, z for all classes, so they need be multiplied once
+        for_text, for_face, for_seen = self.gate.weight.chunk(3, dim=1)
+        face = face[:, None, :]
+        gate = torch.sigmoid(
+            F.linear(text, for_text, self.gate.bias) + F.linear(face, for_face) + F.linear(seen, for_seen)
+        )
+        return unit(gate * face + (1 - gate) * seen)
 
 
 class CosineHead(nn.Module):
