@@ -216,7 +216,7 @@ def test_time_spent_waiting_for_batches_is_counted(tmp_path: Path) -> None:
         for number in progress.waiting_for(slow()):
             time.sleep(0.02)
             progress.add(number, result, 5)
-        waited, seconds = progress.waited_seconds, time.perf_counter() - progress.started
+        waited, seconds = progress.waited_seconds(), time.perf_counter() - progress.started
         assert 0.06 <= waited <= seconds - 0.06
         progress.write({"step": 3, **progress.read(tmp_path, "--lr")})
     line = json.loads((tmp_path / LOG_JSONL).read_text())

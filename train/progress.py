@@ -45,20 +45,38 @@ class Progress:
     flops_per_sample: float | None = None
     peak_flops: float | None = None
     started: float = field(default_factory=time.perf_counter)
-    waited_seconds: float = 0.0
+    waits: list[tuple[Any, Any]] = field(default_factory=list)  # what `_mark` gave before and after each
     num_samples: int = 0
     unread: list[tuple[int, dict[str, torch.Tensor]]] = field(default_factory=list)
 
     def waiting_for(self, stream: Iterable[Waited]) -> Iterator[Waited]:
-        """The stream's own batches; counts how long each was waited for."""
+        """The stream's own batches; notes how long the device had nothing to do until each was there.
+
+        On a GPU that is the time between the end of one step's work and the start of the next's. The host, which is ahead
+        of it, may wait much longer.
+        """
         batches = iter(stream)
         while True:
-            asked = time.perf_counter()
+            before = self._mark()
             batch = next(batches, None)
-            self.waited_seconds += time.perf_counter() - asked
             if batch is None:
                 return
+            self.waits.append((before, self._mark()))
             yield batch
+
+    def _mark(self) -> Any:
+        """This moment: seconds on a CPU; on a GPU, an event among its work."""
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def waited_seconds(self) -> float:
+        """How long the device waited since the last line. On a GPU the steps since then must be done."""
+        if self.device.type != "cuda":
+            return sum(after - before for before, after in self.waits)
+        return sum(before.elapsed_time(after) for before, after in self.waits) / 1e3
 
     def add(self, step: int, result: StepResult, num_samples: int) -> None:
         """Notes a finished step (the first is 0)."""
@@ -110,12 +128,12 @@ class Progress:
         seconds = now - self.started
         speed = {
             "samples_per_second": self.num_samples / seconds,
-            "wait_share": self.waited_seconds / seconds,
+            "wait_share": self.waited_seconds() / seconds,
             "memory_bytes": measure_memory(self.device),
         }
         if self.flops_per_sample is not None and self.peak_flops is not None:
             speed["mfu"] = self.flops_per_sample * self.num_samples / seconds / self.peak_flops
-        self.started, self.waited_seconds, self.num_samples = now, 0.0, 0
+        self.started, self.waits, self.num_samples = now, [], 0
         return speed
 
 

@@ -1,0 +1,321 @@
+"""Does the GPU ever wait? ViT-B/16 fully tuned on three views in bf16: a training from a cache, against the same step on one
+batch that stays on the device, against the device's own rate of matrix products, and against rendering in the loop.
+
+    python tests/benchmarks/gpu_training.py [--batches 64,128,256] [--resident off|ram|gpu] [--steps 60] [--out DIR]
+    python tests/benchmarks/gpu_training.py --device cpu --tiny      the same code, small, to see that it works
+
+Needs no weights and no licence: the faces are drawn, the weights random. Exit code 0: waiting < 2 %, a step at most 1.03 × the
+step on a kept batch, MFU ≥ 45 % of the measured rate, all at the batch size of the highest rate; 1: missed; 2: no GPU here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from conftest import TINY_CLIP, random_text  # noqa: E402
+
+from preprocess.build import build_cache  # noqa: E402
+from preprocess.cameras import build_cameras  # noqa: E402
+from preprocess.datasets import DATASETS  # noqa: E402
+from preprocess.placement import Placer  # noqa: E402
+from preprocess.plan import plan_rows  # noqa: E402
+from preprocess.render import render_views  # noqa: E402
+from preprocess.scan import ScanRecord  # noqa: E402
+from preprocess.synth.layouts import write_layout  # noqa: E402
+from shared.cache import Cache, open_cache  # noqa: E402
+from shared.schema import RenderSettings, View  # noqa: E402
+from train.augment import draw_changes  # noqa: E402
+from train.config import Recipe, TowerConfig  # noqa: E402
+from train.encoder import build_tower, read_model_config  # noqa: E402
+from train.evaluate import build_facet, label_items  # noqa: E402
+from train.facet import Batch, Facet  # noqa: E402
+from train.fit import mean_prompts  # noqa: E402
+from train.flops import count_flops_per_sample  # noqa: E402
+from train.items import Item, find_items  # noqa: E402
+from train.loop import TrainingSet, train  # noqa: E402
+from train.losses import Goal  # noqa: E402
+from train.optimizer import build_optimizer  # noqa: E402
+from train.prepare import Preparer  # noqa: E402
+from train.progress import LOG_EVERY, LOG_JSONL  # noqa: E402
+from train.resident import load_resident  # noqa: E402
+from train.step import train_step  # noqa: E402
+from train.stream import RawBatch, StoredImages  # noqa: E402
+from train.transfer import allocator, copy_small  # noqa: E402
+
+DATASET = DATASETS["bu3dfe"]
+VIEWS = (View(0), View(20), View(-20))
+WAIT_SHARE, STEP_RATIO, MFU = 0.02, 1.03, 0.45
+WARM_UP_LINES = 2  # of the log: compiling, the first read of each file
+RENDERED_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all measurements have in common."""
+
+    scans: Path
+    cache: Cache
+    items: list[Item]
+    tower: TowerConfig
+    recipe: Recipe
+    device: torch.device
+    resident: str
+    num_steps: int
+
+    def preparer(self) -> Preparer:
+        return Preparer(self.recipe.modalities, VIEWS, self.tower, self.device)
+
+    def build(self, batch_size: int) -> tuple[Facet, Recipe]:
+        recipe = dataclasses.replace(self.recipe, batch_size=batch_size)
+        text = random_text(recipe.classes, self.tower.config["embed_dim"], self.tower.name)
+        config: Any = argparse.Namespace(recipe=recipe, tower=self.tower)
+        tower = build_tower(self.tower.config)
+        return build_facet(config, self.device, tower, mean_prompts(text), text.logit_scale), recipe
+
+    def training(self, batch_size: int) -> TrainingSet:
+        """As many full batches as the steps need in one epoch; scans repeat, each time with another place and so change."""
+        num = batch_size * self.num_steps
+        items = [dataclasses.replace(self.items[i % len(self.items)], place=i) for i in range(num)]
+        return TrainingSet(items, label_items(items, self.recipe))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one batch size gave; seconds of a step."""
+
+    batch_size: int
+    kept_seconds: float
+    seconds: float
+    wait_share: float
+    mfu: float
+    memory_bytes: int
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="a tiny tower on 32 px: only to see that this script works")
+    parser.add_argument("--model", default="ViT-B-16")
+    parser.add_argument("--batches", default="64,128,256,512")
+    parser.add_argument("--steps", type=int, default=60, help="a measurement")
+    parser.add_argument("--subjects", type=int, default=12, help="25 scans each")
+    parser.add_argument("--resident", default="off", choices=("off", "ram", "gpu"))
+    parser.add_argument("--out", type=Path, help="folder for scans and cache (default: a temporary one)")
+    chosen = parser.parse_args()
+    if chosen.device.startswith("cuda") and not torch.cuda.is_available():
+        print("no CUDA device here: nothing is measured; --device cpu --tiny shows that this script works")
+        return 2
+    if chosen.tiny:
+        chosen.batches, chosen.steps, chosen.subjects = "4,8", 5 * LOG_EVERY, 1
+    with tempfile.TemporaryDirectory() as temporary:
+        bench = prepare(chosen, chosen.out or Path(temporary))
+        name = torch.cuda.get_device_name(bench.device) if bench.device.type == "cuda" else f"{os.cpu_count()} cores"
+        peak = measure_matmul(bench.device, 512 if chosen.tiny else 8192)
+        kind = "bf16" if bench.device.type == "cuda" else "f32"
+        print(f"{name}, torch {torch.__version__}; {kind} matrix product {peak / 1e12:.2f} TFLOP/s; {bench.tower.name}, "
+              f"{len(VIEWS)} views, images {bench.resident}\n")  # fmt: skip
+        rows = []
+        for batch_size in map(int, chosen.batches.split(",")):
+            try:
+                rows.append(measure(bench, batch_size, peak, Path(temporary)))
+            except torch.OutOfMemoryError:
+                print(f"a batch of {batch_size} does not fit")
+                break
+            finally:
+                torch._dynamo.reset()
+        if not rows:
+            return 1
+        best = max(rows, key=lambda row: row.batch_size / row.seconds)
+        rendered = measure_rendering(bench, best.batch_size)
+    print_table(rows, best, rendered)
+    missed = best.wait_share >= WAIT_SHARE or best.seconds > STEP_RATIO * best.kept_seconds or best.mfu < MFU
+    return int(missed)
+
+
+def prepare(chosen: argparse.Namespace, out: Path) -> Bench:
+    """Draws the faces, builds the cache, describes the tower."""
+    if chosen.tiny:
+        tower = TowerConfig("tiny", "none", TINY_CLIP, 32, (0.5,) * 3, (0.25,) * 3, "", True)
+    else:
+        config, _ = read_model_config(chosen.model)
+        size = config["vision_cfg"].get("image_size", 224)
+        tower = TowerConfig(chosen.model, "none", config, size, (0.5,) * 3, (0.25,) * 3, "", True)
+    scans, cache_path = out / "scans", out / "cache"
+    if not scans.exists():
+        write_layout("bu3dfe", scans, num_subjects=chosen.subjects)
+    settings = RenderSettings(views=VIEWS, size_px=tower.image_size, modalities=("texture",))
+    build_cache(DATASET, scans, cache_path, settings)
+    cache = open_cache(cache_path)
+    recipe = Recipe(
+        classes=tuple(cache.info.class_names), modalities=("texture",), frames=1, epochs=1, lr=1e-4, tower_lr=1e-6
+    )
+    items = [item for item in find_items(cache, recipe.modalities) if item.class_name]
+    return Bench(scans, cache, items, tower, recipe, torch.device(chosen.device), chosen.resident, chosen.steps)
+
+
+def measure_matmul(device: torch.device, size: int) -> float:
+    """Floating point operations a second of a large dense product, one after the other: bf16 on a GPU, f32 on a CPU."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / min(time_calls(lambda: torch.mm(a, b), 50, device) for _ in range(4))
+
+
+def time_calls(call: Callable[[], object], num: int, device: torch.device) -> float:
+    """Seconds a call, the device's own work included."""
+    wait(device)
+    started = time.perf_counter()
+    for _ in range(num):
+        call()
+    wait(device)
+    return (time.perf_counter() - started) / num
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measure(bench: Bench, batch_size: int, peak: float, folder: Path) -> Row:
+    """A training by `train.loop`, as a user's, then its step on one batch that stays on the device, with the same model."""
+    model, recipe = bench.build(batch_size)
+    training, preparer = bench.training(batch_size), bench.preparer()
+    source = load_resident(
+        bench.cache, training.items, recipe.modalities, bench.resident, bench.device, allocate=allocator(bench.device)
+    ) or StoredImages(bench.cache, allocate=allocator(bench.device))
+    preparer = dataclasses.replace(preparer, source=source)
+    flops = count_flops_per_sample(model, example(bench))  # before the tower is compiled
+    run = folder / f"run{batch_size}"
+    run.mkdir()
+    if bench.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(bench.device)
+    train(run, model, bench.cache, training, preparer, recipe, checkpoint_every=10**9)
+    lines = [json.loads(line) for line in (run / LOG_JSONL).read_text().splitlines()][WARM_UP_LINES:]
+    shutil.rmtree(run)  # a checkpoint of gigabytes
+    seconds = sum(LOG_EVERY * batch_size / line["samples_per_second"] for line in lines) / len(lines) / LOG_EVERY
+    kept = time_step(bench, model, recipe, bench.num_steps - WARM_UP_LINES * LOG_EVERY, keep_batch(bench, batch_size))
+    return Row(
+        batch_size,
+        kept,
+        seconds,
+        sum(line["wait_share"] for line in lines) / len(lines),
+        flops * batch_size / seconds / peak,
+        max(line["memory_bytes"] for line in lines),
+    )
+
+
+def example(bench: Bench) -> Batch:
+    """One sample's shapes."""
+    size = bench.tower.image_size
+    return Batch(
+        images=torch.zeros(1, 1, 1, len(VIEWS), 3, size, size, device=bench.device),
+        present=torch.ones(1, 1, 1, dtype=torch.bool, device=bench.device),
+        cameras=torch.zeros(1, len(VIEWS), 2, device=bench.device),
+        complete=True,
+    )
+
+
+def keep_batch(bench: Bench, batch_size: int) -> Iterator[RawBatch]:
+    """One batch again and again, its images on the device already."""
+    items = bench.training(batch_size).items[:batch_size]
+    raw = next(iter(bench.preparer().stream(bench.cache, [items], 1)))
+    assert isinstance(raw, RawBatch)
+    images = {name: torch.as_tensor(value).to(bench.device).clone() for name, value in raw.images.items()}
+    kept = dataclasses.replace(raw, images=images)
+    while True:
+        yield kept
+
+
+def time_step(bench: Bench, model: Facet, recipe: Recipe, num_steps: int, batches: Iterator[RawBatch]) -> float:
+    """Seconds of a step: augmentation, forward, backward, optimiser, exactly as in the loop."""
+    preparer, optimizer, goal = bench.preparer(), build_optimizer(model, recipe), Goal()
+    broken = torch.zeros((), device=bench.device)
+
+    def step() -> None:
+        raw = next(batches)
+        batch = preparer.prepare(raw, draw_changes(0, 0, [item.place for item in raw.items]))
+        target = copy_small(label_items(raw.items, recipe), bench.device)
+        train_step(model, optimizer, batch, target, goal, recipe, broken)
+
+    time_calls(step, 3, bench.device)
+    return time_calls(step, num_steps, bench.device)
+
+
+class RenderedScans(Dataset):
+    """Rows of the cache, read, placed and drawn anew whenever they are asked for: what the cache replaces."""
+
+    def __init__(self, root: Path, scans: Sequence[ScanRecord | None], settings: RenderSettings) -> None:
+        self.root, self.scans, self.settings = root, scans, settings
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        scan = self.scans[row]
+        assert scan is not None
+        placer = Placer(DATASET, self.root, self.settings, [scan])
+        mesh = placer.place(scan, placer.read(scan)).mesh
+        texture = render_views(mesh, build_cameras(VIEWS), size_px=self.settings.size_px).texture
+        assert texture is not None
+        return texture
+
+
+def measure_rendering(bench: Bench, batch_size: int) -> float:
+    """Seconds of a step that waits for its images to be rendered, by as many processes as there are cores."""
+    items = bench.training(batch_size).items[: batch_size * (RENDERED_STEPS + 4)]
+    batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
+    plan = plan_rows(DATASET.find(bench.scans), bench.cache.path)
+    workers = os.cpu_count() or 1
+    loader = DataLoader(
+        RenderedScans(bench.scans, plan.scans, bench.cache.info.settings),
+        batch_sampler=[[item.rows[0] for item in batch] for batch in batches],
+        num_workers=workers,
+        collate_fn=np.stack,
+        multiprocessing_context="spawn",
+        pin_memory=False,
+    )
+
+    def rendered() -> Iterator[RawBatch]:
+        for batch, images in zip(batches, loader, strict=True):
+            yield RawBatch(list(batch), {"texture": images[:, None]}, np.ones((len(batch), 1, 1), bool))
+
+    model, recipe = bench.build(batch_size)
+    if bench.device.type == "cuda":
+        model.tower.compile(dynamic=False)
+    return time_step(bench, model, recipe, RENDERED_STEPS, rendered())
+
+
+def print_table(rows: Sequence[Row], best: Row, rendered: float) -> None:
+    print(
+        "| batch | step on a kept batch ms | step of a training ms | ratio | waiting | samples/s | MFU | memory GiB |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        mark = "**" if row is best else ""
+        print(
+            f"| {mark}{row.batch_size}{mark} | {row.kept_seconds * 1e3:.1f} | {row.seconds * 1e3:.1f} "
+            f"| {row.seconds / row.kept_seconds:.3f} | {row.wait_share:.1%} | {row.batch_size / row.seconds:.0f} "
+            f"| {row.mfu:.1%} | {row.memory_bytes / 2**30:.1f} |"
+        )
+    print(f"\ntargets: ratio ≤ {STEP_RATIO}, waiting < {WAIT_SHARE:.0%}, MFU ≥ {MFU:.0%}")
+    faster = rendered / best.seconds
+    print(f"rendering in the loop, {os.cpu_count()} processes, batch {best.batch_size}: {rendered * 1e3:.0f} ms a step, "
+          f"{best.batch_size / rendered:.0f} samples/s: from the cache {faster:.1f} × as fast")  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
