@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import FacetError
 from shared.schema import RenderSettings, View
-from train.config import Recipe, RunConfig, TowerConfig, read_config, write_config
+from train.config import Recipe, RunConfig, TowerConfig, describe_options, read_config, write_config
 
 CONFIG = RunConfig(
     recipe=Recipe(model="facet-tiny", classes=("anger", "fear"), modalities=("normal",), frames=1, lr=3e-4),
@@ -73,8 +73,20 @@ def test_damaged_and_missing_configurations(tmp_path: Path) -> None:
         ({"modalities": ("texture", "thermal")}, "thermal is none of texture,normal,depth"),
         ({"classes": ("anger", "anger")}, "--classes"),
         ({"warmup": 1.5}, "--warmup"),
+        ({"tune": "last-"}, "--tune: expected full, frozen, last-K, lora or lora-R, found 'last-'"),
+        ({"tune": "lora-0"}, "--tune"),
+        ({"tune": "last-2 "}, "--tune"),
+        ({"layer_decay": 0.0}, "--layer-decay: expected 0.01 to 1"),
+        ({"accumulate": 0}, "--accumulate: expected 1 to"),
+        ({"ema": 1.0}, "--ema: expected 0 to"),
     ],
 )
 def test_choices_that_cannot_be_meant(choice: dict[str, object], message: str) -> None:
     with pytest.raises(FacetError, match=message):
         Recipe(**choice)  # type: ignore[arg-type]
+
+
+def test_options_are_described_as_they_are_typed() -> None:
+    recipe = Recipe(tune="lora-4", checkpoint_activations=True, ema=0.999, classes=("anger", "fear"))
+    assert describe_options(recipe) == "--classes anger,fear --tune lora-4 --checkpoint-activations --ema 0.999"
+    assert describe_options(Recipe()) == "all defaults"

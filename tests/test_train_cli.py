@@ -15,6 +15,7 @@ import open_clip
 import pytest
 import torch
 from conftest import MakeCache, random_text
+from safetensors.torch import load_file
 from test_encoder import TOWERS, save_clip
 
 from shared.errors import run_command_line
@@ -122,6 +123,7 @@ def test_sequences_are_scored_one_by_one(tiny_cache: MakeCache, tmp_path: Path) 
         ["--fusion", "mean", "--head", "cosine", "--lambda-con", "0", "--lambda-vt", "0"],
         ["--tune", "frozen", "--modalities", "normal,texture"],
         ["--shuffle-labels", "3", "--test-subjects", "S1,S3"],
+        ["--tune", "lora-2", "--ema", "0.9", "--accumulate", "2", "--layer-decay", "0.7", "--checkpoint-activations"],
         ["--model", "facet-tiny", "--epochs", "1"],
     ],
 )
@@ -133,6 +135,11 @@ def test_switches(tiny_cache: MakeCache, tmp_path: Path, options: list[str]) -> 
     assert call("fit", "--cache", cache, "--out", run, *QUICK, *options) == 0
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["shuffled_labels"] == ("--shuffle-labels" in options)
+    if "--ema" in options:  # what is kept is a plain tower, that the run's own command loads
+        before = (run / "predictions.csv").read_bytes()
+        assert call("evaluate", run) == 0
+        assert (run / "predictions.csv").read_bytes() == before
+        assert not any("parametrizations" in name for name in load_file(run / "model.safetensors"))
     if "--test-subjects" in options:
         assert json.loads((run / "split.json").read_text())["test_subjects"] == ["S1", "S3"]
 

@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,7 +256,22 @@ def time_step(bench: Bench, model: Facet, recipe: Recipe, num_steps: int, batche
         train_step(model, optimizer, batch, target, goal, recipe, broken)
 
     time_calls(step, 3, bench.device)
+    if bench.device.type == "cuda":
+        count_host_waits(step)
     return time_calls(step, num_steps, bench.device)
+
+
+def count_host_waits(step: Callable[[], None]) -> None:
+    """Says where a step makes the host wait for the GPU: it should nowhere."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for place in sorted({f"{w.filename}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)}):
+        print(f"the host waits for the GPU at {place}")
 
 
 class RenderedScans(Dataset):
