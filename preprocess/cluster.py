@@ -13,38 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import dask
 import distributed
 from distributed.comm.core import CommClosedError
 from tqdm import tqdm
 
 from preprocess.attempts import ShardWork, build_shard_safely
+from preprocess.local_cluster import MEMORY_SHARE, start_workers
 from preprocess.plan_file import check_current, read_task
 from preprocess.workers import Workers
 from shared.errors import FacetError
 from shared.paths import open_path
 
-# One worker's libraries stay on one thread: there is a worker a core.
-SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS", "NUMBA_NUM_THREADS")
-MEMORY_SHARE = 0.95  # of its limit, at which a worker is stopped
 TASKS_A_THREAD = 2  # given out ahead, so that no worker waits for its next shard
 ROUNDS = 2  # how often a shard is given out whose workers keep dying; each time dask itself tries several workers
 CONNECT_SECONDS = 20
 SILENT_SECONDS = 10  # without a finished shard, after which it is checked whether there are workers at all
-LOCAL_SETTINGS = {
-    # A worker holds no results that could be spilled; one that paused for its memory would wait for ever.
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.terminate": MEMORY_SHARE,
-    "distributed.worker.preload": ["preprocess.cluster"],
-    "distributed.nanny.pre-spawn-environ": {
-        **dict.fromkeys(SINGLE_THREAD, "1"),
-        # glibc keeps freed memory: every scan needs as much as the last, and new pages cost a third of a frame's time.
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-    },
-}
 
 
 def dask_setup(worker: distributed.Worker) -> None:
@@ -67,21 +50,7 @@ def connect(workers: Workers, *, num_shards: int) -> Iterator[distributed.Client
         with _connect_remote(workers) as client:
             yield client
         return
-    count = min(workers.num_processes, num_shards)
-    memory = {} if workers.memory_bytes is None else {"memory_limit": workers.memory_bytes}
-    with (
-        dask.config.set(LOCAL_SETTINGS),
-        distributed.LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address=None,
-            security=True,
-            silence_logs=logging.CRITICAL,
-            **memory,
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+    with start_workers(min(workers.num_processes, num_shards), workers.memory_bytes) as client:
         yield client
 
 

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from scan_folders import cache_bytes, write_scan_folder
 from test_attempts import task_of
 
 from preprocess.build import build_cache
 from preprocess.datasets import DATASETS
+from preprocess.local_cluster import make_keys
 from preprocess.plan_file import check_current, plan_path, read_task, remove_plan, write_plan
 from shared.errors import FacetError
 from shared.schema import SHARD_ROWS, RenderSettings
@@ -178,3 +180,12 @@ def test_a_worker_with_other_software_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(plan_file, "software_of_workers", lambda: {**software, "numpy": "1.0"})
     with pytest.raises(FacetError, match=rf"numpy 1\.0 instead of {software['numpy']}"):
         read_task(tmp_path / "c", digest, 0)
+
+
+def test_local_workers_keys_hold_whatever_the_clock_says() -> None:
+    """dask's own are valid from the moment they are made: a clock put back by a second refuses them."""
+    keys = make_keys()
+    certificate = x509.load_pem_x509_certificate(keys.tls_worker_cert.encode())
+    assert certificate.not_valid_before_utc.year == 1970
+    assert certificate.not_valid_after_utc.year > 2100
+    assert make_keys().tls_worker_key != keys.tls_worker_key
