@@ -104,20 +104,20 @@ def _halve(fine: np.ndarray, coarse: np.ndarray) -> None:
 
 
 @compile_kernel
-def _mean(a: int, b: int, c: int, d: int) -> int:
+def _mean(a: np.uint32, b: np.uint32, c: np.uint32, d: np.uint32) -> np.uint32:
     red_blue = (a & _RED_BLUE) + (b & _RED_BLUE) + (c & _RED_BLUE) + (d & _RED_BLUE) + np.uint32(0x00020002)
     green = (a & _GREEN) + (b & _GREEN) + (c & _GREEN) + (d & _GREEN) + np.uint32(0x00000200)
     return (red_blue >> np.uint32(2) & _RED_BLUE) | (green >> np.uint32(2) & _GREEN)
 
 
 @compile_kernel
-def _apart(texel: int) -> int:
+def _apart(texel: np.uint64) -> np.uint64:
     """Red, and blue 32 bits above it: room for sums of both."""
     return (texel & np.uint64(0xFF)) | (texel & np.uint64(0xFF0000)) << np.uint64(16)
 
 
 @compile_kernel
-def _middle(texel: int) -> int:
+def _middle(texel: np.uint64) -> np.uint64:
     """Green."""
     return texel >> np.uint64(8) & np.uint64(0xFF)
 

@@ -184,8 +184,8 @@ def test_a_worker_with_other_software_is_refused(tmp_path: Path, monkeypatch: py
 
 def test_local_workers_keys_hold_whatever_the_clock_says() -> None:
     """dask's own are valid from the moment they are made: a clock put back by a second refuses them."""
-    keys = make_keys()
-    certificate = x509.load_pem_x509_certificate(keys.tls_worker_cert.encode())
+    keys = make_keys().get_tls_config_for_role("worker")
+    certificate = x509.load_pem_x509_certificate(keys["cert"].encode())
     assert certificate.not_valid_before_utc.year == 1970
     assert certificate.not_valid_after_utc.year > 2100
-    assert make_keys().tls_worker_key != keys.tls_worker_key
+    assert make_keys().get_tls_config_for_role("worker")["key"] != keys["key"]
