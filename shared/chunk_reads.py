@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -22,10 +23,14 @@ from shared.errors import CacheError, first_line
 from shared.schema import SHARD_ROWS
 
 MAX_OPEN_FILES = 256
-ROWS_A_TASK = 4  # more than handing a task to a thread costs, and enough tasks in a batch for every thread
+ROWS_A_TASK = 8  # more than handing a task to a thread costs, and enough tasks in a batch for every thread
 ABSENT = -1  # asked for as a row: zeros
 CHECKSUM_BYTES = 4
 _BLOSC_HEADER_BYTES = 16  # c-blosc README_CHUNK_FORMAT.rst: …, nbytes, blocksize, cbytes: u32 little-endian
+
+
+# (stored bytes u8 (n,), their checksum's bytes) → whether they belong together
+IsIntact = Callable[[np.ndarray, bytes], bool]
 
 
 class Pending(Protocol):
@@ -82,10 +87,9 @@ class ChunkReader:
         self,
         path: Path,
         open_shard: Callable[[str, int], ShardFile],
-        is_intact: Callable[[bytes, bytes], bool] | None,
+        is_intact: IsIntact | None,
     ) -> None:
-        """open_shard: (array's name, shard) → its file. is_intact: (stored bytes, checksum) → whether they belong together;
-        None: not checked."""
+        """open_shard: (array's name, shard) → its file. is_intact: None: nothing is checked."""
         self._path, self._open_shard, self._is_intact = path, open_shard, is_intact
         self._files: OrderedDict[tuple[str, int], ShardFile] = OrderedDict()
 
@@ -145,28 +149,34 @@ class _PendingChunks:
         return self.out
 
 
-def _read_image(
-    file: ShardFile, place: int, image: np.ndarray, is_intact: Callable[[bytes, bytes], bool] | None
-) -> None:
+def _read_image(file: ShardFile, place: int, image: np.ndarray, is_intact: IsIntact | None) -> None:
     """Raises ValueError where what is stored is not, or not intact, an image of these bytes."""
     places = file.places
     offset, length = int(places.offsets[place]), int(places.lengths[place]) - CHECKSUM_BYTES
     if length <= 0:
         raise ValueError("it is not stored")
-    body = os.pread(file.number, length, offset)
-    if len(body) != length:
+    body = _scratch(length)
+    if os.preadv(file.number, [body], offset) != length:
         raise ValueError("the file ends early")
     if is_intact is not None and not is_intact(body, os.pread(file.number, CHECKSUM_BYTES, offset + length)):
         raise ValueError("its checksum does not match")
     if places.is_raw[place]:
         if length != image.nbytes:
             raise ValueError(f"{length} bytes stored, expected {image.nbytes}")
-        image.reshape(-1).view(np.uint8)[:] = np.frombuffer(body, np.uint8)
+        image.reshape(-1).view(np.uint8)[:] = body
     else:
         _decode(body, image)
 
 
-def _decode(body: bytes, image: np.ndarray) -> None:
+def _scratch(num_bytes: int) -> np.ndarray:
+    """u8 (num_bytes,) of memory that the thread uses for every chunk: fresh memory would have to be mapped in first."""
+    scratch: np.ndarray | None = getattr(_of_thread, "scratch", None)
+    if scratch is None or len(scratch) < num_bytes:
+        scratch = _of_thread.scratch = np.empty(num_bytes + num_bytes // 4, np.uint8)
+    return scratch[:num_bytes]
+
+
+def _decode(body: np.ndarray, image: np.ndarray) -> None:
     from numcodecs import blosc
 
     if len(body) < _BLOSC_HEADER_BYTES:
@@ -177,6 +187,7 @@ def _decode(body: bytes, image: np.ndarray) -> None:
     blosc.decompress(body, image)
 
 
+_of_thread = threading.local()
 _pool: ThreadPoolExecutor | None = None
 
 

@@ -111,13 +111,13 @@ def _open_file(path: Path) -> Any:
         return h5py.File(fs.open(key, "rb", cache_type="readahead", block_size=_READ_AHEAD_BYTES), "r")
 
 
-def is_fletcher32(body: bytes, checksum: bytes) -> bool:
+def is_fletcher32(body: bytes | np.ndarray, checksum: bytes) -> bool:
     """Whether 4 stored bytes are what HDF5's filter fletcher32 makes of others (H5checksum.c, H5_checksum_fletcher32).
 
     Two sums modulo 65535 over 16-bit words, the second weighing a word by how many words end with it. Modulo 65535 words of
     swapped bytes have sums of swapped bytes, so words are read as this machine has them. In float64 every sum is exact.
     """
-    words = np.frombuffer(body if len(body) % 2 == 0 else body + b"\0", "<u2")
+    words = np.frombuffer(body if len(body) % 2 == 0 else bytes(body) + b"\0", "<u2")
     plain = weighted = 0
     for first in range(0, len(words), _FLETCHER_WORDS):  # pieces that stay in the processor's cache
         piece = words[first : first + _FLETCHER_WORDS].astype(np.float64)

@@ -97,7 +97,7 @@ def _encode_array(spec: ArraySpec, array: np.ndarray, mask: np.ndarray) -> bytes
     return b"".join([*pieces, checked(places.tobytes())]) if pieces else b""
 
 
-def is_crc32c(body: bytes, checksum: bytes) -> bool:
+def is_crc32c(body: bytes | np.ndarray, checksum: bytes) -> bool:
     """Whether 4 little-endian bytes are the CRC-32C of others (RFC 3720, appendix B.4)."""
     import google_crc32c
 
