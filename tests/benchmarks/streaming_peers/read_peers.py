@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# (run by the peers' Python: their packages are not in this one)
 """How each peer reads shuffled batches of 32 samples: opener(folder, workers) → number of an epoch → its batches."""
 
 from __future__ import annotations

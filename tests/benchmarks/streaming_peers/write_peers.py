@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# (run by the peers' Python: their packages are not in this one)
 """Run by the peers' Python: python write_peers.py FOLDER. Writes images.npy in each peer's own format."""
 
 from __future__ import annotations
