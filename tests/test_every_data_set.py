@@ -93,10 +93,12 @@ def test_micro_expressions_are_learned_above_chance_from_their_dynamic_images(tm
     dynamic = tmp_path / "dynamic"
     preprocess("dynamic", cache, "--out", dynamic)
     common = ["--cache", dynamic, "--modalities", "normal", "--folds", 3, "--batch-size", 4, "--augment", "none"]
-    assert call("crossval", *common, "--out", tmp_path / "one", "--task", "classes", "--epochs", 60, "--jobs", 2) == 0
+    for fold in (0, 1):  # as a cluster's jobs would, one after the other into the same folder
+        one = ["--out", tmp_path / "one", "--task", "classes", "--epochs", 45, "--fold", fold]
+        assert call("crossval", *common, *one) == 0
     report = json.loads((tmp_path / "one" / "report.json").read_text())
     assert report["about"]["unit"] == "sequence"
-    assert report["about"]["missing_folds"] == []
+    assert report["about"]["missing_folds"] == ["fold-02"]
     assert_above_chance(tmp_path / "one")
     several = ["--task", "targets", "--epochs", 2, "--class-weights", "balanced", "--fold", 0]
     assert call("crossval", *common, "--out", tmp_path / "several", *several) == 0
