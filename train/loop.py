@@ -189,7 +189,8 @@ def _example(preparer: Preparer, recipe: Recipe) -> Batch:
 
 def _is_complete(cache: Cache, items: Sequence[Item], modalities: Sequence[str]) -> bool:
     """Whether no image that training looks at is missing."""
-    return all(cache.samples[row].has(m) for item in items for row in item.rows for m in modalities)
+    rows = {row for item in items for row in (*item.rows, item.reference) if row is not None}
+    return all(cache.samples[row].has(modality) for row in rows for modality in modalities)
 
 
 @contextmanager
