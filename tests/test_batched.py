@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import VIEWS, random_text
-from torch import nn
+from torch import Tensor, nn
 
 from train.batched import Stack, StackedBatch
 from train.config import Recipe
@@ -90,10 +90,10 @@ def test_equal_to_one_by_one(options: dict[str, object]) -> None:
     goals = [build_goal(recipe, t.labels, CPU) for t in trainings]
     balanced = recipe.class_weights == "balanced"
     weight = torch.stack([g.class_weight for g in goals if g.class_weight is not None]).double() if balanced else None
-    start = dict(make_facet(recipe).named_parameters())
+    start: dict[str, Tensor] = dict(make_facet(recipe).named_parameters())
     stack = Stack([start] * len(trainings), make_facet(recipe), recipe, num_steps)
     batches = Batches(trainings, table, VIEWS, recipe)
-    noted = []
+    noted: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
     sizes = set()
     for step in range(num_steps[0]):
         num = stack.num_active(step)
@@ -102,11 +102,11 @@ def test_equal_to_one_by_one(options: dict[str, object]) -> None:
         sizes.add((num, batch.even))
         result = stack.step(step, batch, weight)
         noted.append(
-            [
+            (
                 result.terms,
                 part_right_each(result.logits, batch.target, multilabel=recipe.is_multilabel),
                 cosine_between_faces_each(result.face, batch.kept),
-            ]
+            )
         )
     assert {num for num, _ in sizes} == {2, 3, 4}
     assert (4, False) in sizes  # batches of different sizes
@@ -123,9 +123,7 @@ def test_equal_to_one_by_one(options: dict[str, object]) -> None:
             single = train_step(facet, optimizer, unstack(batch), batch.target[0], goal, recipe, torch.zeros(()))
             terms, right, cosine = noted[step]
             for name, term in single.terms.items():
-                torch.testing.assert_close(
-                    terms[name][model], term.double(), rtol=1e-6, atol=1e-7, msg=lambda m: f"{name} {step} {model}: {m}"
-                )  # type: ignore[index]
+                torch.testing.assert_close(terms[name][model], term.double(), rtol=1e-6, atol=1e-7)
             assert right[model] == pytest.approx(part_right(single.logits, batch.target[0], goal).item())
             assert cosine[model].item() == pytest.approx(mean_cosine_between_faces(single.face).item(), abs=1e-6)
             for name, p in facet.named_parameters():

@@ -6,7 +6,7 @@ Each model has its own gradient norm, its own state in the optimiser and its own
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -87,7 +87,9 @@ class Stack:
     weights: name → (K, …), every trained parameter. ema: their moving averages; None where none is kept.
     """
 
-    def __init__(self, models: Sequence[dict[str, Tensor]], facet: Facet, recipe: Recipe, num_steps: Sequence[int]):
+    def __init__(
+        self, models: Sequence[Mapping[str, Tensor]], facet: Facet, recipe: Recipe, num_steps: Sequence[int]
+    ) -> None:
         """
         Args:
             models: each model's trained parameters by name. facet: the architecture, with any tower: it is not run.

@@ -87,7 +87,7 @@ class EmbeddingSet:
 def _digest(description: dict[str, Any], shard: int, mirrored: bool, features: np.ndarray) -> np.ndarray:
     """u8 (32,): sha256 of what a file is, and of what it holds."""
     digest = hashlib.sha256(canonical_json([description, shard, mirrored, list(features.shape)]).encode())
-    digest.update(np.ascontiguousarray(features, "<f4"))
+    digest.update(np.ascontiguousarray(features, "<f4").data)
     return np.frombuffer(digest.digest(), np.uint8)
 
 

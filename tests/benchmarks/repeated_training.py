@@ -150,18 +150,17 @@ def time_convergence(device: torch.device) -> bool:
     one = OneByOne(training, table, device)
     steps = training.steps_per_epoch(RECIPE.batch_size)
     seconds, scores = 0.0, [(0.0, score(one.facet, table, tested, labels))]
+    print(f"| epoch | seconds | accuracy, % |\n|---|---|---|\n| 0 | 0.0 | {scores[0][1]:.1f} |")
     for epoch in range(RECIPE.epochs):
         started = wait(device)
         for step in range(epoch * steps, (epoch + 1) * steps):
             one.step(step)
         seconds += wait(device) - started
         scores.append((seconds, score(one.facet, table, tested, labels)))
+        print(f"| {epoch + 1} | {seconds:.1f} | {scores[-1][1]:.1f} |", flush=True)
     converged = scores[-1][1]
     far = [i for i, (_, found) in enumerate(scores) if found < converged - 1]
     reached = scores[far[-1] + 1 if far else 0][0]
-    print("| epoch | seconds | accuracy, % |\n|---|---|---|")
-    for epoch in range(0, RECIPE.epochs + 1, 2):
-        print(f"| {epoch} | {scores[epoch][0]:.1f} | {scores[epoch][1]:.1f} |")
     print(f"\nwithin 1 point of {converged:.1f} % after {reached:.1f} s (target: {LONGEST_SECONDS:.0f} s); all "
           f"{RECIPE.epochs} epochs {seconds:.1f} s; {len(training.items)} samples, {len(tested)} tested\n")  # fmt: skip
     return reached <= LONGEST_SECONDS
