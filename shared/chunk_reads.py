@@ -156,7 +156,7 @@ def _read_image(file: ShardFile, place: int, image: np.ndarray, is_intact: IsInt
     if length <= 0:
         raise ValueError("it is not stored")
     body = _scratch(length)
-    if os.preadv(file.number, [body], offset) != length:
+    if os.preadv(file.number, [body.data], offset) != length:
         raise ValueError("the file ends early")
     if is_intact is not None and not is_intact(body, os.pread(file.number, CHECKSUM_BYTES, offset + length)):
         raise ValueError("its checksum does not match")
@@ -181,7 +181,7 @@ def _decode(body: np.ndarray, image: np.ndarray) -> None:
 
     if len(body) < _BLOSC_HEADER_BYTES:
         raise ValueError("too short to be a Blosc chunk")
-    num_bytes, _, num_stored = struct.unpack_from("<III", body, 4)
+    num_bytes, _, num_stored = struct.unpack_from("<III", body.data, 4)
     if (num_bytes, num_stored) != (image.nbytes, len(body)):  # which Blosc itself would believe
         raise ValueError(f"a Blosc chunk of {num_bytes} bytes in {num_stored}, expected {image.nbytes} in {len(body)}")
     blosc.decompress(body, image)
