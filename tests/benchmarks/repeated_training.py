@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -41,6 +42,7 @@ DIM = 512
 SCANS_A_SUBJECT = 12  # six expressions, two intensities
 RECIPE = Recipe(classes=CLASSES, modalities=("texture",), frames=1, tune="frozen", augment="flip")
 P2_SUBJECTS, P2_FOLDS, P2_ROUNDS = 60, 10, 100
+SHORT_EPOCHS = (3, 6, 10)
 LONGEST_SECONDS = 30.0  # to within one point of the converged score
 
 
@@ -72,19 +74,19 @@ def make_facet(device: torch.device) -> Facet:
 class OneByOne:
     """One model, by the step that `fit` takes."""
 
-    def __init__(self, training: TrainingSet, table: Embeddings, device: torch.device) -> None:
-        self.training = training
-        self.batches = Batches([training], table, VIEWS, RECIPE)
+    def __init__(self, training: TrainingSet, table: Embeddings, device: torch.device, recipe: Recipe = RECIPE) -> None:
+        self.recipe = recipe
+        self.batches = Batches([training], table, VIEWS, recipe)
         self.facet = make_facet(device).train()
-        self.optimizer = build_optimizer(self.facet, RECIPE)
+        self.optimizer = build_optimizer(self.facet, recipe)
         self.broken = torch.zeros((), device=device)
-        self.num_steps = RECIPE.epochs * training.steps_per_epoch(RECIPE.batch_size)
+        self.num_steps = recipe.epochs * training.steps_per_epoch(recipe.batch_size)
 
     def step(self, step: int) -> None:
         stacked = self.batches.at(step, 1)
         batch = Batch(None, stacked.present[0], stacked.cameras[0], True, None, stacked.features[0])
-        set_rate(self.optimizer, rate_at(step, self.num_steps, RECIPE.warmup))
-        train_step(self.facet, self.optimizer, batch, stacked.target[0], Goal(), RECIPE, self.broken)
+        set_rate(self.optimizer, rate_at(step, self.num_steps, self.recipe.warmup))
+        train_step(self.facet, self.optimizer, batch, stacked.target[0], Goal(), self.recipe, self.broken)
 
 
 class AtOnce:
@@ -145,24 +147,23 @@ def time_steps(trained: list[OneByOne | AtOnce], num_steps: int, device: torch.d
 
 
 def time_convergence(device: torch.device) -> bool:
-    items, labels, table = make_data(100, device)
-    training, tested = split(items, labels, 10)[0]
-    one = OneByOne(training, table, device)
-    steps = training.steps_per_epoch(RECIPE.batch_size)
-    seconds, scores = 0.0, [(0.0, score(one.facet, table, tested, labels))]
-    print(f"| epoch | seconds | accuracy, % |\n|---|---|---|\n| 0 | 0.0 | {scores[0][1]:.1f} |")
-    for epoch in range(RECIPE.epochs):
+    """Whole trainings of different lengths: the score of a schedule that has run out is what another is compared with."""
+    items, labels, table = make_data(200, device)  # a fold of Subset I trains; all who are left over test, not 10 alone
+    num = 90 * SCANS_A_SUBJECT
+    tested = np.arange(num, len(items))
+    print("| epochs | seconds | accuracy, % |\n|---|---|---|")
+    found: dict[int, tuple[float, float]] = {}
+    for epochs in (*SHORT_EPOCHS, RECIPE.epochs):
+        one = OneByOne(TrainingSet(items[:num], labels[:num]), table, device, replace(RECIPE, epochs=epochs))
         started = wait(device)
-        for step in range(epoch * steps, (epoch + 1) * steps):
+        for step in range(one.num_steps):
             one.step(step)
-        seconds += wait(device) - started
-        scores.append((seconds, score(one.facet, table, tested, labels)))
-        print(f"| {epoch + 1} | {seconds:.1f} | {scores[-1][1]:.1f} |", flush=True)
-    converged = scores[-1][1]
-    far = [i for i, (_, found) in enumerate(scores) if found < converged - 1]
-    reached = scores[far[-1] + 1 if far else 0][0]
-    print(f"\nwithin 1 point of {converged:.1f} % after {reached:.1f} s (target: {LONGEST_SECONDS:.0f} s); all "
-          f"{RECIPE.epochs} epochs {seconds:.1f} s; {len(training.items)} samples, {len(tested)} tested\n")  # fmt: skip
+        found[epochs] = wait(device) - started, score(one.facet, table, tested, labels)
+        print(f"| {epochs} | {found[epochs][0]:.1f} | {found[epochs][1]:.1f} |", flush=True)
+    converged = found[RECIPE.epochs][1]
+    reached = min(seconds for seconds, accuracy in found.values() if accuracy > converged - 1)
+    print(f"\nwithin 1 point of {converged:.1f} % after {reached:.1f} s (target: {LONGEST_SECONDS:.0f} s); "
+          f"{num} samples train, {len(tested)} of other subjects are tested\n")  # fmt: skip
     return reached <= LONGEST_SECONDS
 
 
