@@ -16,8 +16,6 @@ from shared.errors import FacetError
 from shared.schema import ARRAYS
 from shared.storage import ArrayReader
 from train.items import Item
-from train.order import epoch_order as epoch_order
-from train.order import split_batches as split_batches
 
 READ_AHEAD = 3  # batches being read while one is computed
 Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
