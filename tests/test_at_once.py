@@ -52,22 +52,13 @@ CASES = {
         "options": ["--folds", 3],
         "cache": {"num_subjects": 5, "without_texture": (4, 9)},
     },
-    "references": {
-        "options": ["--folds", 3, "--relative", "neutral", "--class-weights", "balanced", "--augment", "none"],
-        "cache": {
-            "class_names": ("neutral", "anger", "happiness", "surprise"),
-            "scans_per_class": 1,
-            "num_subjects": 7,
-        },
+    "sequences": {
+        "options": ["--folds", 3, "--frames", 3, "--relative", "onset"],
+        "cache": {"num_frames": 5, "scans_per_class": 1},
     },
-    "sequences": {"options": ["--folds", 3, "--frames", 3], "cache": {"num_frames": 5, "scans_per_class": 1}},
     "several at once, averaged": {
         "options": ["--folds", 2, "--task", "targets", "--class-weights", "balanced", "--ema", 0.9],
         "cache": {"units": "targets", "num_subjects": 5},
-    },
-    "ablated": {
-        "options": ["--folds", 3, "--fusion", "mean", "--head", "cosine", "--lambda-con", 0, "--draw", "balanced"],
-        "cache": {"num_subjects": 4, "unlabelled": (1, 2, 3)},
     },
 }
 

@@ -40,6 +40,9 @@ def make_facet(recipe: Recipe) -> Facet:
         "num_frames": recipe.frames,
         "freeze_tower": True,
         "class_bias": recipe.is_multilabel,
+        "fusion": recipe.fusion,
+        "head": recipe.head,
+        "consistency": recipe.lambda_con > 0,
     }
     return Facet(nn.Identity(), 24, mean_prompts(text), text.logit_scale, **options).double()  # type: ignore[arg-type]
 
@@ -78,6 +81,7 @@ def unstack(batch: StackedBatch) -> Batch:
     [
         {},
         {"frames": 2, "relative": "neutral"},
+        {"fusion": "mean", "head": "cosine", "lambda_con": 0.0},
         {"task": "targets", "class_weights": "balanced"},
         {"class_weights": "balanced", "draw": "balanced", "augment": "none", "ema": 0.9},
     ],

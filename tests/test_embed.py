@@ -107,7 +107,7 @@ def test_the_key_names_everything_that_decides_the_values(
 
 
 def test_killed_and_started_again(tiny_cache: MakeCache, tmp_path: Path) -> None:
-    cache, whole, parts = tiny_cache(num_subjects=40), tmp_path / "whole", tmp_path / "parts"
+    cache, whole, parts = tiny_cache(num_subjects=24), tmp_path / "whole", tmp_path / "parts"
     command = [sys.executable, "-m", "train", "embed", "--cache", str(cache), "--out", str(parts), "--device", "cpu"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
