@@ -11,7 +11,15 @@ import torch
 from torch import nn
 
 from shared.errors import FacetError
-from train.checkpoint import CHECKPOINT, WEIGHTS, load_weights, read_checkpoint, write_checkpoint, write_weights
+from train.checkpoint import (
+    CHECKPOINT,
+    WEIGHTS,
+    find_checkpoints,
+    load_weights,
+    read_checkpoint,
+    write_checkpoint,
+    write_weights,
+)
 
 
 def make(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -56,6 +64,60 @@ def test_damage_is_told(tmp_path: Path) -> None:
             with pytest.raises(FacetError, match=f"{name}: damaged"):
                 read()
     torch.save({"step": 1}, tmp_path / CHECKPOINT)
+    with pytest.raises(FacetError, match="damaged"):
+        read_checkpoint(tmp_path)
+
+
+def damage(path: Path) -> None:
+    """Flips one bit of a stored weight."""
+    data = bytearray(path.read_bytes())
+    data[data.index(WEIGHT.numpy().tobytes()) + 1] ^= 1
+    path.unlink()  # it may have a second name
+    path.write_bytes(data)
+
+
+WEIGHT = torch.arange(1.0, 13.0)
+
+
+def test_the_last_ones_are_kept_and_an_earlier_one_used_where_the_last_is_damaged(tmp_path: Path) -> None:
+    model, optimizer = make(0)
+    model[0].weight.data.copy_(WEIGHT.view(4, 3))  # type: ignore[index, union-attr]
+
+    def write(step: int, num_kept: int) -> list[str]:
+        write_checkpoint(tmp_path, step, model, optimizer, num_kept=num_kept)
+        return [path.name for path in find_checkpoints(tmp_path)]
+
+    def read() -> tuple[int, list[str]]:
+        found = read_checkpoint(tmp_path)
+        assert found is not None
+        torch.testing.assert_close(found.model["0.weight"].flatten(), WEIGHT)
+        return found.step, [text.partition(": damaged (")[0] for text in found.damaged]
+
+    assert write(5, 3) == [CHECKPOINT]
+    assert write(10, 3) == [CHECKPOINT, "checkpoint-5.pt"]
+    assert write(15, 3) == [CHECKPOINT, "checkpoint-10.pt", "checkpoint-5.pt"]
+    assert write(20, 3) == [CHECKPOINT, "checkpoint-15.pt", "checkpoint-10.pt"]
+    assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, "checkpoint-15.pt", "checkpoint-10.pt"}
+    assert read() == (20, [])
+    damage(tmp_path / CHECKPOINT)
+    assert read() == (15, [str(tmp_path / CHECKPOINT)])
+    damage(tmp_path / "checkpoint-15.pt")
+    assert read() == (10, [str(tmp_path / name) for name in (CHECKPOINT, "checkpoint-15.pt")])
+    assert write(12, 3) == [CHECKPOINT, "checkpoint-10.pt"]  # what was later is of steps that are taken again
+    assert read() == (12, [])
+    (tmp_path / CHECKPOINT).unlink()
+    assert read() == (10, [])
+    damage(tmp_path / "checkpoint-10.pt")
+    with pytest.raises(FacetError, match=r"checkpoint-10\.pt: damaged \(.* checksum.*remove it"):
+        read()
+    assert write(15, 1) == [CHECKPOINT]
+    (tmp_path / "checkpoint-mine.pt").write_bytes(b"")
+    assert write(20, 1) == [CHECKPOINT]
+    assert (tmp_path / "checkpoint-mine.pt").exists()
+
+
+def test_no_code_is_run(tmp_path: Path) -> None:
+    torch.save({"step": 1, "model": Path}, tmp_path / CHECKPOINT)
     with pytest.raises(FacetError, match="damaged"):
         read_checkpoint(tmp_path)
 

@@ -147,7 +147,7 @@ def test_what_is_kept_is_the_average_and_low_rank_changes_merged(tiny_cache: Mak
     recipe = replace(RECIPE, epochs=1, ema=0.3, tune="lora-2")
     seen: list[dict[str, torch.Tensor]] = []
 
-    def note(folder: Path, step: int, model: Facet, *rest: Any) -> None:
+    def note(folder: Path, step: int, model: Facet, *rest: Any, **options: Any) -> None:
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
 
     start = make_model(recipe)

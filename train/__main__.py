@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ EXAMPLES = """the way of an experiment:
 --help after a command explains its options. A run is a folder: config.json, split.json, log.jsonl, checkpoint.pt,
 model.safetensors, metrics.json, predictions.csv, confusion.png.
 """
-FIT_EXAMPLES = """Interrupted? The same command goes on from the last checkpoint.
+FIT_EXAMPLES = """Interrupted? The same command goes on from the last checkpoint. SIGTERM writes one and ends with exit code 0.
 
 examples:
   python -m train fit --cache data_cache/bu3dfe --out runs/fold3 --fold 3
@@ -92,6 +93,13 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         metavar="N",
         help="record N steps with torch's profiler, into RUN/profile",
+    )
+    fit.add_argument(
+        "--keep-checkpoints",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="the last N; an earlier one is used where the last is damaged (default 1)",
     )
     crossval.add_argument(
         "--jobs",
@@ -285,13 +293,14 @@ def _fit(chosen: argparse.Namespace) -> int:
         recipe.fold,
         device=chosen.device,
         checkpoint_every=chosen.checkpoint_every,
+        keep_checkpoints=chosen.keep_checkpoints,
         watch=Watch(chosen.tensorboard, chosen.profile),
         embeddings=embeddings,
         resident=chosen.resident,
     )
     if code == 0:
         print_next(chosen.out)
-    return code
+    return 0 if code == 128 + signal.SIGTERM else code  # whoever asked it to stop was obeyed, and nothing is lost
 
 
 def _crossval(chosen: argparse.Namespace) -> int:

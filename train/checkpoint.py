@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import shutil
+import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from torch import nn
 from shared.errors import FacetError, first_line
 from shared.storage import PARTIAL_SUFFIX
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT = "checkpoint.pt"  # the last one; those before it, where they are kept, are checkpoint-STEP.pt
+_EARLIER = re.compile(r"checkpoint-(\d{1,12})\.pt")
 WEIGHTS = "model.safetensors"
 
 
@@ -31,6 +35,7 @@ class Checkpoint:
     random_state: torch.Tensor  # torch's generator on the CPU
     random_state_cuda: torch.Tensor | None = None  # and on the GPU: towers with dropout draw from the device's
     ema: dict[str, torch.Tensor] | None = None  # the moving average of the weights
+    damaged: tuple[str, ...] = ()  # later checkpoints that could not be read, and why: for the user, not in the file
 
 
 def write_checkpoint(
@@ -39,8 +44,14 @@ def write_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     ema: dict[str, torch.Tensor] | None = None,
+    *,
+    num_kept: int = 1,
 ) -> None:
-    """Writes checkpoint.pt; the one before stays until the new one is whole on the disk."""
+    """Writes checkpoint.pt; the one before stays until the new one is whole on the disk, and then as checkpoint-STEP.pt.
+
+    Args:
+        num_kept: how many there are afterwards at most, the new one included.
+    """
     state = {
         "step": step,
         "model": model.state_dict(),
@@ -49,22 +60,79 @@ def write_checkpoint(
         "random_state_cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         "ema": ema,
     }
-    replace_file(run / CHECKPOINT, lambda path: torch.save(state, path))
+
+    def write(partial: Path) -> None:
+        torch.save(state, partial)
+        if num_kept > 1:
+            _keep_last(run)
+
+    replace_file(run / CHECKPOINT, write)
+    earlier = find_checkpoints(run)[1:]
+    again = [path for path in earlier if _step_of(path) >= step]  # of steps that were taken again since
+    for path in (*again, *[path for path in earlier if path not in again][num_kept - 1 :]):
+        path.unlink(missing_ok=True)
+
+
+def find_checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, the newest first."""
+    last = [run / CHECKPOINT] if (run / CHECKPOINT).is_file() else []
+    earlier = [path for path in run.glob("checkpoint-*.pt") if _EARLIER.fullmatch(path.name)]
+    return last + sorted(earlier, key=_step_of, reverse=True)
+
+
+def _step_of(path: Path) -> int:
+    found = _EARLIER.fullmatch(path.name)
+    assert found is not None
+    return int(found[1])
+
+
+def _keep_last(run: Path) -> None:
+    """A second name for checkpoint.pt, which the next one replaces."""
+    last = run / CHECKPOINT
+    try:
+        step = int(torch.load(last, map_location="cpu", weights_only=True, mmap=True)["step"])  # reads little else
+    except _DAMAGE:  # or there is none yet
+        return
+    kept = run / f"checkpoint-{step}.pt"
+    kept.unlink(missing_ok=True)
+    try:
+        kept.hardlink_to(last)
+    except OSError:  # a file system without hard links
+        replace_file(kept, lambda partial: shutil.copyfile(last, partial))
 
 
 def read_checkpoint(run: Path) -> Checkpoint | None:
-    """The last checkpoint of a run, on the CPU; None where there is none.
+    """The last checkpoint of a run that is whole, on the CPU; None where there is none.
 
     Raises:
-        FacetError: the file is damaged.
+        FacetError: there is no other than damaged ones.
     """
-    path = run / CHECKPOINT
-    if not path.is_file():
-        return None
-    try:
-        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, ValueError, KeyError, OSError) as error:
-        raise FacetError(f"{path}: damaged ({first_line(error)}); remove it to train again from the start") from error
+    damaged: list[str] = []
+    for path in find_checkpoints(run):
+        try:
+            return replace(_load(path), damaged=tuple(damaged))
+        except _DAMAGE as error:
+            damaged.append(f"{path}: damaged ({first_line(error)})")
+    if damaged:
+        raise FacetError(f"{damaged[0]}; remove it to train again from the start")
+    return None
+
+
+_DAMAGE = (
+    RuntimeError, pickle.UnpicklingError, EOFError, TypeError, ValueError, KeyError, OSError, zipfile.BadZipFile,
+    NotImplementedError,
+)  # fmt: skip
+
+
+def _load(path: Path) -> Checkpoint:
+    """Raises one of _DAMAGE."""
+    with zipfile.ZipFile(path) as file:  # torch.load compares no checksums
+        if (name := file.testzip()) is not None:
+            raise ValueError(f"{name} has another checksum than it was written with")
+    found = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
+    if type(found.step) is not int or found.step < 0:
+        raise ValueError("its step is no count")
+    return found
 
 
 def write_weights(run: Path, model: nn.Module) -> None:

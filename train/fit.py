@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from shared.schema import fingerprint
 from shared.text import TextEmbeddings
 from shared.weights import hash_arrays
 from train.calibrate import fit_thresholds, start_class_bias, write_thresholds
-from train.checkpoint import CHECKPOINT, load_weights, write_weights
+from train.checkpoint import find_checkpoints, load_weights, write_weights
 from train.config import CONFIG_JSON, Recipe, RunConfig, TowerConfig, read_config, write_config
 from train.embed import open_embeddings
 from train.embedded import Embeddings
@@ -51,6 +52,7 @@ def fit(
     embeddings: Path | None = None,
     resident: str = "off",
     num_sharing: int = 1,
+    keep_checkpoints: int = 1,
     watch: Watch | None = None,
 ) -> int:
     """Trains on a fold's training subjects and tests on the others; goes on where an interrupted run stopped.
@@ -58,7 +60,8 @@ def fit(
     Args:
         number: the fold's. quiet: print nothing but what is amiss. embeddings: train from what the frozen tower makes of the
             images, kept in this folder. resident: where the training images are loaded once, one of config.RESIDENT;
-            num_sharing: processes that do so side by side. watch: what else to see of the training.
+            num_sharing: processes that do so side by side. keep_checkpoints: how many of
+            the last; watch: what else to see of the training.
     Returns:
         0; 128 + the signal's number after SIGINT or SIGTERM (a checkpoint is written).
     Raises:
@@ -77,7 +80,7 @@ def fit(
             print(f"{run}: this run is finished; `python -m train evaluate {run}` tests it again")
         return 0
     loaded = None
-    if not (old and (run / CHECKPOINT).is_file()):  # a checkpoint holds the tower's weights
+    if not (old and find_checkpoints(run)):  # a checkpoint holds the tower's weights
         loaded, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
         check_towers_match(experiment.train, experiment.text, tower_config)
         config = dataclasses.replace(config, tower=tower_config)
@@ -96,7 +99,10 @@ def fit(
             source = load_resident(
                 experiment.train, items, modalities, resident, where, num_sharing=num_sharing, allocate=allocator(where)
             )
-        return _fit(run, experiment, fold, config, tower, where, checkpoint_every, quiet, tables, source, watch)
+        return _fit(
+            run, experiment, fold, config, tower, where, quiet, tables, source,
+            checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints, watch=watch,
+        )  # fmt: skip
 
 
 def _fit(
@@ -106,11 +112,10 @@ def _fit(
     config: RunConfig,
     tower: torch.nn.Module,
     device: torch.device,
-    checkpoint_every: int,
     quiet: bool,
     tables: tuple[Embeddings | None, Embeddings | None],
     source: ImageSource | None,
-    watch: Watch | None,
+    **options: Any,
 ) -> int:
     recipe, cache = config.recipe, experiment.train
     train_items, test_items = experiment.items_of(fold)
@@ -121,11 +126,11 @@ def _fit(
     labels = label_training(train_items, recipe)
     source = source or StoredImages(cache, allocate=allocator(device))  # its memory serves every epoch
     preparer = dataclasses.replace(build_preparer(cache, config, model, tables[0]), source=source)
-    if model.class_bias is not None and not (run / CHECKPOINT).is_file():
+    if model.class_bias is not None and not find_checkpoints(run):
         start_class_bias(model, cache, train_items, labels, preparer, recipe)
     training = TrainingSet(train_items, labels)
     try:
-        train(run, model, cache, training, preparer, recipe, checkpoint_every=checkpoint_every, watch=watch)
+        train(run, model, cache, training, preparer, recipe, **options)
     except Stopped as stopped:
         name = signal.Signals(stopped.number).name
         print(

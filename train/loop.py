@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ def train(
     recipe: Recipe,
     *,
     checkpoint_every: int,
+    keep_checkpoints: int = 1,
     watch: Watch | None = None,
 ) -> None:
     """Trains from the run's checkpoint, or from step 0, to the last step; writes log.jsonl and checkpoints. The model ends with
@@ -147,7 +149,9 @@ def train(
                         }
                     )
                 if is_due:
-                    write_checkpoint(run, step, model, optimizer, ema.weights if ema else None)
+                    write_checkpoint(
+                        run, step, model, optimizer, ema.weights if ema else None, num_kept=keep_checkpoints
+                    )
                 if stop:
                     raise Stopped(step, caught[0])
     if ema is not None:
@@ -160,6 +164,8 @@ def _restore(run: Path, model: Facet, optimizer: torch.optim.Optimizer, ema: Ema
     checkpoint = read_checkpoint(run)
     if checkpoint is None:
         return 0
+    for text in checkpoint.damaged:
+        print(f"{text}; going on from an earlier one, of step {checkpoint.step}", file=sys.stderr)
     try:
         model.load_state_dict(checkpoint.model)
         optimizer.load_state_dict(checkpoint.optimizer)
