@@ -1,4 +1,4 @@
-"""The command line of stage 2: python -m train fit | crossval | embed | protocols | evaluate | predict."""
+"""The command line of stage 2: python -m train fit | crossval | embed | protocols | evaluate | predict | export."""
 
 from __future__ import annotations
 
@@ -55,6 +55,12 @@ examples:
   python -m train embed --cache data_cache/bu3dfe
   python -m train embed --cache data_cache/bu3dfe --model ViT-B-16 --pretrained openai --out runs/embeddings
   python -m train crossval --cache data_cache/bu3dfe --protocol bu3dfe-p2 --tune frozen --discard-weights --out runs/p2
+"""
+EXPORT_EXAMPLES = """model.safetensors, config.json, split.json and a README.md that says how to load them, here or elsewhere.
+
+examples:
+  python -m train export runs/first --out facet-bu3dfe
+  python -m train predict facet-bu3dfe --cache data_cache/my_scans
 """
 PROTOCOLS_EXAMPLES = """examples:
   python -m train protocols                                                  all of them
@@ -162,6 +168,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--out", type=Path, metavar="FILE.csv", help="default: RUN/predictions-<cache>.csv")
     predict.set_defaults(run=_predict)
+
+    export = _command(commands, "export", "a trained model in a folder that needs nothing else", EXPORT_EXAMPLES)
+    export.add_argument("trained", type=Path, metavar="RUN")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    export.set_defaults(run=_export)
     for command in (fit, crossval, embed, evaluate, predict):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")
     return parser
@@ -383,6 +394,12 @@ def _predict(chosen: argparse.Namespace) -> int:
     from train.evaluate import predict
 
     return predict(chosen.trained, chosen.cache, chosen.out, device=chosen.device)
+
+
+def _export(chosen: argparse.Namespace) -> int:
+    from train.export import export
+
+    return export(chosen.trained, chosen.out)
 
 
 if __name__ == "__main__":

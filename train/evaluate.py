@@ -198,7 +198,10 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     config, model = load_run(run, where)
     recipe = config.recipe
     fold = read_split(run)
-    cache = open_cache(cache_path or config.test_cache or config.cache)
+    trained_on = config.test_cache or config.cache
+    if not (cache_path or trained_on):
+        raise FacetError(f"{run}: an exported model does not know where its cache is; give --cache DIR")
+    cache = open_cache(cache_path or trained_on)
     check_views(cache, config.render, recipe.modalities, whose=str(run))
     items = [item for item in gather_items(cache, recipe) if is_labelled(item, recipe.task, recipe.classes)]
     folder = run

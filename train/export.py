@@ -1,0 +1,108 @@
+"""`python -m train export`: a finished run as a folder that needs nothing else: weights, configuration, how to load them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from shared.errors import FacetError
+from shared.storage import write_file
+from train.calibrate import THRESHOLDS_JSON, read_thresholds, write_thresholds
+from train.checkpoint import WEIGHTS, replace_file
+from train.config import CONFIG_JSON, RunConfig, write_config
+from train.encoder import LOCAL_DIR
+from train.evaluate import load_run
+from train.folds import SPLIT_JSON, read_split, write_split
+
+README_MD = "README.md"
+_FILES = (WEIGHTS, SPLIT_JSON, THRESHOLDS_JSON, README_MD, CONFIG_JSON)
+
+
+def export(run: Path, out: Path) -> int:
+    """Writes model.safetensors, config.json, split.json, README.md and, for several classes at once, thresholds.json into a
+    folder that `predict` and `evaluate` take for a run. config.json is the last: a folder without it is not finished.
+
+    What names this machine's folders is left out. The subjects are named: `evaluate` must not test on those that trained.
+
+    Raises:
+        FacetError: no finished run; something else is in the folder.
+    """
+    config, model = load_run(run, torch.device("cpu"))
+    split = read_split(run)
+    thresholds = read_thresholds(run, len(config.recipe.classes)) if config.recipe.is_multilabel else None
+    if out.exists() and not out.is_dir():
+        raise FacetError(f"--out {out}: is a file; give a folder")
+    if (out / CONFIG_JSON).exists() or (out.is_dir() and any(path.name not in _FILES for path in out.iterdir())):
+        raise FacetError(f"--out {out}: is not empty; give a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    config = _without_folders(config)
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    replace_file(out / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    write_split(out, split)
+    if thresholds is not None:
+        write_thresholds(out, thresholds)
+    write_file(out / README_MD, describe_export(config, sum(value.numel() for value in tensors.values())).encode())
+    write_config(out, config)
+    print(f"{len(tensors)} tensors, configuration and {README_MD}: {out}")
+    print(f"next: python -m train predict {out} --cache DIR   (a probability per class for other scans)")
+    return 0
+
+
+def _without_folders(config: RunConfig) -> RunConfig:
+    def shorten(text: str) -> str:
+        if text.startswith(LOCAL_DIR):
+            return LOCAL_DIR + Path(text.removeprefix(LOCAL_DIR)).name
+        return Path(text).name if Path(text).is_absolute() else text
+
+    recipe = dataclasses.replace(
+        config.recipe,
+        model=shorten(config.recipe.model),
+        pretrained=shorten(config.recipe.pretrained),
+        protocol=shorten(config.recipe.protocol),
+    )
+    tower = dataclasses.replace(
+        config.tower, name=shorten(config.tower.name), pretrained=shorten(config.tower.pretrained)
+    )
+    return dataclasses.replace(config, recipe=recipe, tower=tower, cache="", test_cache="")
+
+
+def describe_export(config: RunConfig, num_weights: int) -> str:
+    """README.md of an exported model: what it is, and Python that loads its tower without this program."""
+    recipe, tower = config.recipe, config.tower
+    weights = "random initial weights" if config.is_random else f"initial weights {tower.pretrained}"
+    views = ", ".join(f"({view.yaw_deg:g}, {view.pitch_deg:g})" for view in config.render.views)
+    return f"""# FACET-VLM: {", ".join(recipe.classes)}
+
+Trained on {config.dataset} ({config.licence}); {tower.name}, {weights}; {num_weights / 1e6:.1f} M numbers.
+
+- `model.safetensors`: every weight, f32. `tower.*` is an open_clip image tower; `text_mean` (classes, {config.text_dim}) holds
+  the mean prompt embedding of each class, in the order above; the rest fuses views and scores classes.
+- `config.json`: the recipe (`recipe.classes`, `recipe.modalities`), the tower's open_clip configuration (`tower.config`), the
+  side of its images in pixels (`tower.image_size`), `tower.mean` and `tower.std` of RGB in 0 to 1, and how faces are drawn
+  (`render`): {", ".join(recipe.modalities)} at (yaw, pitch) {views} degrees.
+- `split.json`: which subjects trained and which are for testing.
+
+The whole model, on scans that `python -m preprocess build` has drawn; no prompts or training data are needed:
+
+    python -m train predict THIS_FOLDER --cache CACHE
+    python -m train evaluate THIS_FOLDER --cache CACHE
+
+Its image tower in a program of your own, in this folder:
+
+```python
+import json
+
+from open_clip.model import CLIPVisionCfg, _build_vision_tower
+from safetensors.torch import load_file
+
+config = json.load(open("config.json"))["tower"]
+vision = {{**config["config"]["vision_cfg"], "timm_model_pretrained": False}}
+tower = _build_vision_tower(config["config"]["embed_dim"], CLIPVisionCfg(**vision), config["config"]["quick_gelu"])
+weights = load_file("model.safetensors")
+tower.load_state_dict({{k.removeprefix("tower."): v for k, v in weights.items() if k.startswith("tower.")}})
+tower.eval()  # images f32 (n, 3, S, S), (RGB in 0 to 1 - mean) / std -> features (n, d)
+```
+"""
