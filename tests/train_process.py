@@ -13,7 +13,7 @@ import train.loop
 from shared.errors import run_command_line
 from train.__main__ import main
 
-PRELOADED = ["train_process", "open_clip", "train.fit", "train.experiment", "train.embed"]
+PRELOADED = ["train_process", "open_clip", "train.fit", "train.experiment", "train.embed", "train.distributed"]
 
 
 def forking() -> ForkServerContext:
@@ -37,3 +37,24 @@ def run(arguments: list[str], output: Path, log_every: int = 0) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.exit(run_command_line(lambda: main(arguments)))
+
+
+def launch(arguments: list[object], num_ranks: int, folder: Path) -> None:
+    """What `torchrun --nproc-per-node N -m train ARGUMENTS` does, by its own agent. Each step is logged.
+
+    Leaves output-RANK and pid-RANK in the folder. Raises ChildFailedError, with torchrun's report, where a process failed.
+    """
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    forking()
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=num_ranks, run_id=folder.name, rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0", local_addr="127.0.0.1", max_restarts=0, start_method="forkserver",
+    )  # fmt: skip
+    elastic_launch(config, _run_rank)([str(a) for a in arguments], folder)
+
+
+def _run_rank(arguments: list[str], folder: Path) -> None:
+    rank = os.environ["RANK"]
+    (folder / f"pid-{rank}").write_text(str(os.getpid()))
+    run(arguments, folder / f"output-{rank}", log_every=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import signal
 import sys
 from pathlib import Path
@@ -71,6 +72,8 @@ PROTOCOLS_EXAMPLES = """examples:
 
 def main(arguments: list[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
+    if os.environ.get("WORLD_SIZE", "1") != "1" and chosen.run is not _fit:
+        raise FacetError("torchrun: is for `python -m train fit` alone; call this command without it")
     result: int = chosen.run(chosen)
     return result
 
@@ -289,28 +292,31 @@ def _choose_embeddings(chosen: argparse.Namespace, recipe: Recipe) -> tuple[Reci
 def _fit(chosen: argparse.Namespace) -> int:
     recipe = _read_recipe(chosen)
     caches = _read_caches(chosen)
-    recipe, embeddings = _choose_embeddings(chosen, recipe)
+    from train.distributed import open_ranks
     from train.evaluate import print_next
     from train.experiment import prepare_experiment
     from train.fit import fit
     from train.loop import Watch
 
-    experiment = prepare_experiment(*caches, recipe)
-    for line in experiment.describe():
-        print(line)
-    code = fit(
-        chosen.out,
-        experiment,
-        recipe.fold,
-        device=chosen.device,
-        checkpoint_every=chosen.checkpoint_every,
-        keep_checkpoints=chosen.keep_checkpoints,
-        watch=Watch(chosen.tensorboard, chosen.profile),
-        embeddings=embeddings,
-        resident=chosen.resident,
-    )
-    if code == 0:
-        print_next(chosen.out)
+    with open_ranks(chosen.device) as ranks:
+        recipe, embeddings = _choose_embeddings(chosen, recipe)
+        experiment = prepare_experiment(*caches, recipe)
+        for line in experiment.describe():
+            print(line)
+        code = fit(
+            chosen.out,
+            experiment,
+            recipe.fold,
+            device=chosen.device,
+            checkpoint_every=chosen.checkpoint_every,
+            keep_checkpoints=chosen.keep_checkpoints,
+            ranks=ranks,
+            watch=Watch(chosen.tensorboard, chosen.profile),
+            embeddings=embeddings,
+            resident=chosen.resident,
+        )
+        if code == 0:
+            print_next(chosen.out)
     return 0 if code == 128 + signal.SIGTERM else code  # whoever asked it to stop was obeyed, and nothing is lost
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from shared.weights import hash_arrays
 from train.calibrate import fit_thresholds, start_class_bias, write_thresholds
 from train.checkpoint import find_checkpoints, load_weights, write_weights
 from train.config import CONFIG_JSON, Recipe, RunConfig, TowerConfig, read_config, write_config
+from train.distributed import ALONE, Ranks
 from train.embed import open_embeddings
 from train.embedded import Embeddings
 from train.encoder import RANDOM, build_tower, load_tower
@@ -53,6 +55,7 @@ def fit(
     resident: str = "off",
     num_sharing: int = 1,
     keep_checkpoints: int = 1,
+    ranks: Ranks = ALONE,
     watch: Watch | None = None,
 ) -> int:
     """Trains on a fold's training subjects and tests on the others; goes on where an interrupted run stopped.
@@ -61,13 +64,13 @@ def fit(
         number: the fold's. quiet: print nothing but what is amiss. embeddings: train from what the frozen tower makes of the
             images, kept in this folder. resident: where the training images are loaded once, one of config.RESIDENT;
             num_sharing: processes that do so side by side. keep_checkpoints: how many of
-            the last; watch: what else to see of the training.
+            the last; ranks: processes that train this run together; watch: what else to see of the training.
     Returns:
         0; 128 + the signal's number after SIGINT or SIGTERM (a checkpoint is written).
     Raises:
         FacetError, CacheError: anything the user can mend.
     """
-    where = choose_device(device)
+    where = choose_device(ranks.choose_device(device))
     recipe = dataclasses.replace(experiment.recipe, fold=number)
     experiment = dataclasses.replace(experiment, recipe=recipe)
     fold = experiment.fold(number)
@@ -79,29 +82,36 @@ def fit(
         if not quiet:
             print(f"{run}: this run is finished; `python -m train evaluate {run}` tests it again")
         return 0
+    ranks.largest(0)  # all have looked at the folder before the first process writes there
     loaded = None
     if not (old and find_checkpoints(run)):  # a checkpoint holds the tower's weights
-        loaded, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
+        with ranks.first():  # it may download them
+            loaded, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
         check_towers_match(experiment.train, experiment.text, tower_config)
         config = dataclasses.replace(config, tower=tower_config)
-    with (
-        hold_lock(run / LOCK, FacetError(f"{run}: another process is training this run; wait until it has ended")),
-        count_seconds(run),
-    ):
-        if loaded is not None:
+    with ExitStack() as stack:
+        if ranks.is_first:
+            refusal = FacetError(f"{run}: another process is training this run; wait until it has ended")
+            stack.enter_context(hold_lock(run / LOCK, refusal))
+            stack.enter_context(count_seconds(run))
+        if loaded is not None and ranks.is_first:
             write_split(run, fold)
             write_config(run, config)
         tower = build_tower(config.tower.config) if loaded is None else loaded
-        tables = open_embeddings(embeddings, experiment, config, loaded, where) if embeddings else (None, None)
+        tables: tuple[Embeddings | None, Embeddings | None] = (None, None)
+        if embeddings:
+            with ranks.first():
+                tables = open_embeddings(embeddings, experiment, config, loaded, where)
         source = None
         if not embeddings:
             items, modalities = experiment.items_of(fold)[0], config.recipe.modalities
+            num_sharing *= 1 if resident == "gpu" else ranks.local_num
             source = load_resident(
                 experiment.train, items, modalities, resident, where, num_sharing=num_sharing, allocate=allocator(where)
             )
         return _fit(
             run, experiment, fold, config, tower, where, quiet, tables, source,
-            checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints, watch=watch,
+            checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints, ranks=ranks, watch=watch,
         )  # fmt: skip
 
 
@@ -115,6 +125,8 @@ def _fit(
     quiet: bool,
     tables: tuple[Embeddings | None, Embeddings | None],
     source: ImageSource | None,
+    *,
+    ranks: Ranks,
     **options: Any,
 ) -> int:
     recipe, cache = config.recipe, experiment.train
@@ -130,14 +142,18 @@ def _fit(
         start_class_bias(model, cache, train_items, labels, preparer, recipe)
     training = TrainingSet(train_items, labels)
     try:
-        train(run, model, cache, training, preparer, recipe, **options)
+        train(run, model, cache, training, preparer, recipe, ranks=ranks, **options)
     except Stopped as stopped:
-        name = signal.Signals(stopped.number).name
-        print(
-            f"\nstopped by {name} after step {stopped.step}: a checkpoint is written; run the same command again to go on",
-            file=sys.stderr,
-        )
+        if ranks.is_first:
+            name = signal.Signals(stopped.number).name
+            print(
+                f"\nstopped by {name} after step {stopped.step}: a checkpoint is written; run the same command again to go on",
+                file=sys.stderr,
+            )
         return 128 + stopped.number
+    ranks.leave()
+    if not ranks.is_first:
+        return 0
     write_weights(run, model)
     load_weights(run, model)  # what is tested is what was written
     metrics = evaluate_fold(run, model, experiment, fold, config, tables)

@@ -18,6 +18,7 @@ from shared.errors import FacetError
 from train.augment import draw_changes
 from train.checkpoint import read_checkpoint, write_checkpoint
 from train.config import Recipe
+from train.distributed import ALONE, Ranks, synchronise_batch_norm
 from train.ema import Ema
 from train.facet import Batch, Facet
 from train.flops import count_flops_per_sample, find_peak_flops
@@ -27,7 +28,7 @@ from train.optimizer import build_optimizer, rate_at, set_rate
 from train.order import epoch_batches
 from train.prepare import Preparer
 from train.progress import LOG_EVERY, open_progress
-from train.step import part_right, train_step
+from train.step import PartLoss, part_right, train_step
 from train.trace import trace_steps
 from train.transfer import copy_small
 from train.tuning import checkpoint_activations, merge_low_rank, tune_tower
@@ -78,13 +79,16 @@ def train(
     *,
     checkpoint_every: int,
     keep_checkpoints: int = 1,
+    ranks: Ranks = ALONE,
     watch: Watch | None = None,
 ) -> None:
     """Trains from the run's checkpoint, or from step 0, to the last step; writes log.jsonl and checkpoints. The model ends with
     the weights that are to be tested and kept: the moving average where there is one, and LoRA merged.
 
+    Args:
+        ranks: processes that train the same model, each on a slice of every batch; the first of them writes.
     Raises:
-        FacetError: the loss is no longer finite; names the step and the term.
+        FacetError: the loss is no longer finite; names the step and the term. A batch has fewer samples than processes.
         Stopped: SIGINT or SIGTERM came; a checkpoint was written first.
     """
     watch, device = watch or Watch(), preparer.device
@@ -93,10 +97,19 @@ def train(
     if recipe.checkpoint_activations:
         checkpoint_activations(model.tower)
     model.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.tower = synchronise_batch_norm(model.tower, ranks, device)
     optimizer = build_optimizer(model, recipe)
     ema = Ema(model, recipe.ema) if recipe.ema else None
     step = _restore(run, model, optimizer, ema)
+    if ranks.largest(step) != -ranks.largest(-step):
+        raise FacetError(
+            f"{run}: not all processes find the same checkpoint there; --out must be a folder that all share"
+        )
     steps_per_epoch = training.steps_per_epoch(recipe.batch_size)
+    if (least := len(training.items) // steps_per_epoch) < ranks.num:
+        raise FacetError(
+            f"{ranks.num} processes: a batch of this training has {least} samples; start fewer, or raise --batch-size"
+        )
     num_steps = recipe.epochs * steps_per_epoch
     place = {item.place: index for index, item in enumerate(training.items)}
     broken = torch.zeros((), device=device)
@@ -108,52 +121,58 @@ def train(
         # sizes of batches differ by one, at most; where images are missing they differ in every step
         model.tower.compile(dynamic=False if _is_complete(cache, training.items, preparer.modalities) else None)
 
+    replica = ranks.replicate(PartLoss(model))
+    silent = not ranks.is_first
     with (
         catch_signals() as caught,
-        open_progress(run, step, num_steps, device, tensorboard=watch.tensorboard) as progress,
-        trace_steps(run, watch.profile_steps, first=step) as trace,
+        open_progress(run, step, num_steps, device, tensorboard=watch.tensorboard, silent=silent) as progress,
+        trace_steps(run, 0 if silent else watch.profile_steps, first=step) as trace,
     ):
-        progress.flops_per_sample, progress.peak_flops = flops_per_sample, peak_flops
+        progress.flops_per_sample = flops_per_sample
+        progress.peak_flops = peak_flops and peak_flops * ranks.num
         for epoch in range(step // steps_per_epoch, recipe.epochs):
             order = epoch_batches(training.labels, recipe.draw, recipe.batch_size, recipe.seed, epoch)
-            batches = [[training.items[i] for i in batch] for batch in order][step % steps_per_epoch :]
+            order = order[step % steps_per_epoch :]
+            batches = [[training.items[i] for i in ranks.part(batch)] for batch in order]
             draws = (recipe.seed, epoch) if recipe.augment != "none" else None
             stream = preparer.stream(cache, batches, recipe.frames, jitter=draws, references=recipe.relative != "none")
-            for raw in progress.waiting_for(stream):
+            for num_samples, raw in zip(map(len, order), progress.waiting_for(stream), strict=True):
                 changes = draw_changes(*draws, [item.place for item in raw.items]) if draws else None
                 batch = preparer.prepare(raw, changes)
                 target = copy_small(training.labels[[place[item.place] for item in raw.items]], device)
                 rate = rate_at(step, num_steps, recipe.warmup)
                 set_rate(optimizer, rate)
-                result = train_step(model, optimizer, batch, target, goal, recipe, broken)
+                share = ranks.share(num_samples)
+                result = train_step(model, optimizer, batch, target, goal, recipe, broken, share, replica)
                 if ema is not None:
                     ema.update(model, step)
-                progress.add(step, result, len(raw.items))
+                progress.add(step, result, num_samples)
                 step += 1
                 trace()
 
-                stop = bool(caught)
-                is_due = stop or step % checkpoint_every == 0 or step == num_steps
+                stop = ranks.largest(caught[0] if caught else 0)  # all after the same step
+                is_due = bool(stop) or step % checkpoint_every == 0 or step == num_steps
                 if step % LOG_EVERY == 0 or is_due:
                     values = progress.read(run, f"--lr (now {recipe.lr:g}) or --tower-lr ({recipe.tower_lr:g})")
                 if step % LOG_EVERY == 0 or step == num_steps:
+                    logits, target, face = (share.gather(x) for x in (result.logits, target, result.face))
                     progress.write(
                         {
                             "step": step,
                             "epoch": epoch,
                             **values,
-                            "accuracy": part_right(result.logits, target, goal).item(),
-                            "face_cosine": mean_cosine_between_faces(result.face).item(),
+                            "accuracy": part_right(logits, target, goal).item(),
+                            "face_cosine": mean_cosine_between_faces(face).item(),
                             "scale": model.scale.item(),
                             "lr": recipe.lr * rate,
                         }
                     )
-                if is_due:
+                if is_due and ranks.is_first:
                     write_checkpoint(
                         run, step, model, optimizer, ema.weights if ema else None, num_kept=keep_checkpoints
                     )
                 if stop:
-                    raise Stopped(step, caught[0])
+                    raise Stopped(step, stop)
     if ema is not None:
         ema.copy_to(model)
     merge_low_rank(model)

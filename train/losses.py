@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from train.distributed import WHOLE, Share
 from train.facet import Facet, Output
 
 ETA = 1.0  # weight of the structure term inside the consistency loss
@@ -45,10 +46,11 @@ class Goal:
         num = known.sum(1)
         return torch.stack([(each * known).sum(1) / num.clamp(min=1), num])
 
-    def mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over rows, each by its weight: over classes, PyTorch's own; over several at once, over what is known."""
+    def mean_loss(self, logits: Tensor, labels: Tensor, share: Share = WHOLE) -> Tensor:
+        """The mean over rows, each by its weight: over classes, PyTorch's own; over several at once, over what is known.
+        Of a batch that several processes compute together, this one's share of that mean."""
         each, weight = self.loss(logits, labels)
-        return (each * weight).sum() / weight.sum().clamp(min=MIN_WEIGHT)
+        return (each * weight).sum() / share.total(weight.sum()).clamp(min=MIN_WEIGHT)
 
 
 def balance_classes(labels: np.ndarray, num_classes: int, *, multilabel: bool) -> np.ndarray:
@@ -68,19 +70,30 @@ def balance_classes(labels: np.ndarray, num_classes: int, *, multilabel: bool) -
 
 
 def compute_losses(
-    model: Facet, output: Output, labels: Tensor, goal: Goal, *, lambda_con: float, lambda_vt: float
+    model: Facet,
+    output: Output,
+    labels: Tensor,
+    goal: Goal,
+    *,
+    lambda_con: float,
+    lambda_vt: float,
+    share: Share = WHOLE,
 ) -> dict[str, Tensor]:
     """Every term and their weighted sum `loss`; terms with weight 0 are not computed.
 
     Args:
         labels: class indices i64 (B,), or i8 (B, C) for several classes at once.
+        share: what these B samples are of a batch that several processes compute together. Each term is then this process's
+            share of it: those of all add up to the term, and their gradients to its gradient.
     """
     name = "bce" if goal.multilabel else "ce"
-    terms = {name: goal.mean_loss(output.logits, labels)}
+    terms = {name: goal.mean_loss(output.logits, labels, share)}
     loss = terms[name]
     if lambda_con > 0:
         assert model.view_to_face is not None
-        terms["con"] = consistency_loss(model.view_to_face(output.views), output.views, output.frames, output.mask)
+        terms["con"] = consistency_loss(
+            model.view_to_face(output.views), output.views, output.frames, output.mask, share
+        )
         loss = loss + lambda_con * terms["con"]
     if lambda_vt > 0:
         frames_each = len(output.views) // len(labels)
@@ -92,12 +105,13 @@ def compute_losses(
             model.scale,
             goal,
             model.class_bias,
+            share,
         )
         loss = loss + lambda_vt * terms["vt"]
     return {**terms, "loss": loss}
 
 
-def consistency_loss(projected: Tensor, views: Tensor, fused: Tensor, mask: Tensor) -> Tensor:
+def consistency_loss(projected: Tensor, views: Tensor, fused: Tensor, mask: Tensor, share: Share = WHOLE) -> Tensor:
     """L_con = mean_v (1 − cos(h(e_v), sg(z))) + η · mean_v ‖S_v − sg(S̄)‖²_F / B².
 
     Each view alone must say what the fused face says, and which faces of the batch are alike. Both targets carry a
@@ -106,15 +120,16 @@ def consistency_loss(projected: Tensor, views: Tensor, fused: Tensor, mask: Tens
 
     Args:
         projected: h(e_v) (B, N, d), any length; views: e_v (B, N, d), unit length; fused: z (B, d), unit length;
-        mask: bool (B, N), True = the view is there.
+        mask: bool (B, N), True = the view is there. share: as in `compute_losses`.
     """
     weight = mask.float()
     cosine = F.cosine_similarity(projected, fused.detach()[:, None], dim=-1)
-    alignment = ((1 - cosine) * weight).sum() / weight.sum()
-    alike = torch.einsum("bnd,cnd->nbc", views, views)  # S_v: (N, B, B)
-    pairs = torch.einsum("bn,cn->nbc", weight, weight)
+    alignment = ((1 - cosine) * weight).sum() / share.total(weight.sum())
+    # S_v: (N, B, B); of several processes each has some rows of it
+    alike = torch.einsum("bnd,cnd->nbc", views, share.gather(views))
+    pairs = torch.einsum("bn,cn->nbc", weight, share.gather(weight))
     mean_alike = (alike * pairs).sum(0) / pairs.sum(0).clamp(min=1)  # S̄
-    structure = ((alike - mean_alike.detach()).square() * pairs).sum() / pairs.sum()
+    structure = ((alike - mean_alike.detach()).square() * pairs).sum() / share.total(pairs.sum())
     return alignment + ETA * structure
 
 
@@ -126,18 +141,20 @@ def view_text_loss(
     scale: Tensor,
     goal: Goal,
     bias: Tensor | None = None,
+    share: Share = WHOLE,
 ) -> Tensor:
     """The mean over the views that are there of the loss of s · cos(e_v, t) + bias, each view on its own.
 
     Args:
-        views: (B, N, d); mask: bool (B, N); labels: (B,) or (B, C); text_mean: (C, d); bias: (C,).
+        views: (B, N, d); mask: bool (B, N); labels: (B,) or (B, C); text_mean: (C, d); bias: (C,). share: as in
+            `compute_losses`.
     """
     logits = scale * views @ text_mean.T
     if bias is not None:
         logits = logits + bias
     each, weight = goal.loss(logits.flatten(0, 1), labels.repeat_interleave(mask.shape[1], dim=0))
     weight = weight * mask.flatten()
-    return (each * weight).sum() / weight.sum().clamp(min=MIN_WEIGHT)
+    return (each * weight).sum() / share.total(weight.sum()).clamp(min=MIN_WEIGHT)
 
 
 @torch.no_grad()

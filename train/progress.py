@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -147,21 +148,28 @@ def measure_memory(device: torch.device) -> int:
 
 @contextmanager
 def open_progress(
-    run: Path, step: int, num_steps: int, device: torch.device, *, tensorboard: bool = False
+    run: Path, step: int, num_steps: int, device: torch.device, *, tensorboard: bool = False, silent: bool = False
 ) -> Iterator[Progress]:
-    """Goes on with a run's log after `step` steps; what it says of later ones is dropped.
+    """Goes on with a run's log after `step` steps; what it says of later ones is dropped. silent: writes and shows nothing.
 
     Raises:
         FacetError: tensorboard is asked for and not installed.
     """
-    truncate_log(run, step)
-    writer = _open_tensorboard(run, step) if tensorboard else None
+    if not silent:
+        truncate_log(run, step)
+    writer = _open_tensorboard(run, step) if tensorboard and not silent else None
     try:
         with (
             tqdm(
-                total=num_steps, initial=step, desc="train", unit="step", dynamic_ncols=True, leave=None, disable=None
+                total=num_steps,
+                initial=step,
+                desc="train",
+                unit="step",
+                dynamic_ncols=True,
+                leave=None,
+                disable=silent or None,
             ) as bar,
-            (run / LOG_JSONL).open("a", encoding="utf-8") as log,
+            (Path(os.devnull) if silent else run / LOG_JSONL).open("a", encoding="utf-8") as log,
         ):
             yield Progress(device, log, bar, writer)
     finally:
