@@ -30,8 +30,12 @@ LOCAL_SETTINGS = {
     # Local workers are watched by their parents; by the clock, one set forward would declare them all dead.
     "distributed.scheduler.worker-ttl": None,
     "distributed.worker.preload": ["preprocess.cluster"],
-    # Looking at every thread's stack 100 times a second holds up those that read and hash files: a seventh of their time.
+    # Workers that watch themselves a hundred times a second render a tenth slower (tests/benchmarks/RESULTS.md).
     "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "500ms",
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.system-monitor.disk": False,
     "distributed.nanny.pre-spawn-environ": dict.fromkeys(SINGLE_THREAD, "1"),
 }
 
