@@ -16,6 +16,7 @@ import torch
 from conftest import MakeCache
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from test_train_cli import call, fails
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from train_process import launch
@@ -80,6 +81,27 @@ def test_two_processes_train_as_one_does(
     assert "predict" not in second
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "torchrun: is for `python -m train fit` alone" in fails(capsys, "predict", together, "--cache", cache)
+
+
+def test_parts_of_batches_and_unknown_targets(
+    tiny_cache: MakeCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known of targets differs between slices and parts; each counts as in the whole batch."""
+    cache, alone, together = tiny_cache(num_subjects=5, units="targets"), tmp_path / "1", tmp_path / "2"
+    options = [*FIT, "--epochs", 5, "--task", "targets", "--accumulate", 2, "--lambda-con", 0, "--ema", 0.9]
+    options += ["--test-subjects", "S3,S4"]  # row 0, of which nothing is known, trains
+    with monkeypatch.context() as patch:
+        patch.setattr(train.loop, "LOG_EVERY", 1)
+        assert call("fit", "--cache", cache, "--out", alone, *options) == 0
+    launch(["fit", "--cache", cache, "--out", together, *options], 2, tmp_path)
+    wanted, found = read_log(alone), read_log(together)
+    assert len(wanted) == len(found) == 20
+    for a, b in zip(wanted, found, strict=True):
+        for name in ("loss", "bce", "vt", "grad_norm", "accuracy", "face_cosine"):
+            assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-5), (name, a["step"])
+    a, b = (load_file(run / "model.safetensors") for run in (alone, together))
+    for name, value in a.items():
+        torch.testing.assert_close(b[name], value, atol=1e-3, rtol=1e-3, msg=name)
 
 
 @given(st.integers(1, 60), st.integers(1, 40), st.integers(1, 8), st.integers(1, 5))

@@ -32,6 +32,7 @@ examples:
   python -m train fit --cache data_cache/bu3dfe --out runs/plain --fusion mean --head cosine --lambda-con 0 --lambda-vt 0
   python -m train fit --cache data_cache/bu3dfe --out runs/control --shuffle-labels 1
   python -m train fit --cache data_cache/bp4d --out runs/aus --protocol bp4d-au --every 10
+  torchrun --nproc-per-node 8 -m train fit --cache data_cache/bp4d --out runs/bp4d --batch-size 512
 
 No network? --pretrained FILE, --model local-dir:DIR, or --pretrained none (random weights).
 """
@@ -72,8 +73,11 @@ PROTOCOLS_EXAMPLES = """examples:
 
 def main(arguments: list[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
-    if os.environ.get("WORLD_SIZE", "1") != "1" and chosen.run is not _fit:
-        raise FacetError("torchrun: is for `python -m train fit` alone; call this command without it")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        if chosen.run is not _fit:
+            raise FacetError("torchrun: is for `python -m train fit` alone; call this command without it")
+        # before torch is imported: each process would say that none of this tower's weights is unused
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     result: int = chosen.run(chosen)
     return result
 

@@ -77,8 +77,15 @@ class _Losses(nn.Module):
             kept = inputs["kept"][:, None].expand(-1, frames_each).reshape(-1, 1)
             output = replace(output, mask=output.mask & kept)
         goal = Goal(self.recipe.is_multilabel, class_weight)
-        weights = {"lambda_con": self.recipe.lambda_con, "lambda_vt": self.recipe.lambda_vt}
-        return compute_losses(self.facet, output, inputs["target"], goal, **weights), output.logits, output.face
+        terms = compute_losses(
+            self.facet,
+            output,
+            inputs["target"],
+            goal,
+            lambda_con=self.recipe.lambda_con,
+            lambda_vt=self.recipe.lambda_vt,
+        )
+        return terms, output.logits, output.face
 
 
 class Stack:

@@ -157,9 +157,8 @@ class Ranks:
         """The module with gradients averaged over all processes; None where there is one."""
         if self.num == 1:
             return None
-        return DistributedDataParallel(
-            module, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
-        )
+        # towers may have weights that their output does not depend on
+        return DistributedDataParallel(module, find_unused_parameters=True, gradient_as_bucket_view=True)
 
     def leave(self) -> None:
         """From here on each process is on its own. To be called by all of them."""

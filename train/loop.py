@@ -27,7 +27,8 @@ from train.losses import Goal, balance_classes, mean_cosine_between_faces
 from train.optimizer import build_optimizer, rate_at, set_rate
 from train.order import epoch_batches
 from train.prepare import Preparer
-from train.progress import LOG_EVERY, open_progress
+from train.progress import LOG_EVERY as LOG_EVERY
+from train.progress import open_progress
 from train.step import PartLoss, part_right, train_step
 from train.trace import trace_steps
 from train.transfer import copy_small
