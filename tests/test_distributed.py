@@ -97,8 +97,9 @@ def test_parts_of_batches_and_unknown_targets(
     wanted, found = read_log(alone), read_log(together)
     assert len(wanted) == len(found) == 20
     for a, b in zip(wanted, found, strict=True):
-        for name in ("loss", "bce", "vt", "grad_norm", "accuracy", "face_cosine"):
+        for name in ("loss", "bce", "vt", "accuracy", "face_cosine"):
             assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-5), (name, a["step"])
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
     a, b = (load_file(run / "model.safetensors") for run in (alone, together))
     for name, value in a.items():
         torch.testing.assert_close(b[name], value, atol=1e-3, rtol=1e-3, msg=name)

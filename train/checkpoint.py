@@ -98,7 +98,11 @@ def _keep_last(run: Path) -> None:
     try:
         kept.hardlink_to(last)
     except OSError:  # a file system without hard links
-        replace_file(kept, lambda partial: shutil.copyfile(last, partial))
+
+        def copy(partial: Path) -> None:
+            shutil.copyfile(last, partial)
+
+        replace_file(kept, copy)
 
 
 def read_checkpoint(run: Path) -> Checkpoint | None:

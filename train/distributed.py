@@ -196,6 +196,7 @@ def open_ranks(device: str) -> Iterator[Ranks]:
                 torch.cuda.set_device(name)
             dist.init_process_group("nccl" if name.startswith("cuda") else "gloo")
             control = dist.new_group(backend="gloo", timeout=PATIENCE)
+            assert isinstance(control, dist.ProcessGroup)  # a number for those outside the group
             ranks = Ranks(rank, num, local_rank, local_num, control)
             yield ranks
             ranks.leave()
@@ -229,7 +230,7 @@ def synchronise_batch_norm(model: nn.Module, ranks: Ranks, device: torch.device)
             "note: batch statistics are those of each process's part of a batch: on CPUs they cannot be taken over all"
         )
         return model
-    from timm.layers import convert_sync_batchnorm
+    from timm.layers.norm_act import convert_sync_batchnorm
 
     converted: nn.Module = convert_sync_batchnorm(model)
     return converted
