@@ -13,42 +13,47 @@ from preprocess.compiled import compile_kernel
 from preprocess.mesh import Mesh
 from preprocess.raster_kernels import STEPS, draw_vertex_colors
 from preprocess.rasterise import Visible
+from preprocess.raw_bytes import byte_at, eight_bytes_at
 
 _UNKNOWN = -1
 _INSIDE = 32  # added to a level
-# Red and blue of a packed texel, far enough apart for 16 bits of weight and 8 of sum over samples.
-_RED_BLUE = np.uint32(0x00FF00FF)
-_GREEN = np.uint32(0x0000FF00)
+_RED_BLUE, _GREEN = np.uint32(0x00FF00FF), np.uint32(0x0000FF00)  # of a packed texel: room for sums of four
 
 
 class Pyramid:
     """A texture u8 (h, w, 3) and its half-sized means down to 1 × 1, each rounded to 8 bits.
 
-    texels u32, red + 256 green + 65536 blue, all levels row by row, the full size first; starts, heights, widths i64, one a
-    level.
+    texture: the full size itself, not a copy. coarser u32 (n,), red + 256 green + 65536 blue: all other levels one behind the
+    other, row by row. starts, heights, widths i64, one a level: starts say where it begins in `coarser` (0 for the full size).
     """
 
     def __init__(self, texture: np.ndarray) -> None:
         sizes = [texture.shape[:2]]
         while max(sizes[-1]) > 1:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+        self.texture = np.ascontiguousarray(texture)
         self.heights, self.widths = (np.array(side, np.int64) for side in zip(*sizes, strict=True))
         counts = self.heights * self.widths
+        counts[0] = 0
         self.starts = np.cumsum(counts) - counts
-        self.texels = np.empty(int(counts.sum()), np.uint32)
-        _pack(np.ascontiguousarray(texture), self._packed(0))
-        for k in range(len(sizes) - 1):
-            _halve(self._packed(k), self._packed(k + 1))
+        self.coarser = np.empty(int(counts.sum()), np.uint32)
+        for k in range(1, len(sizes)):
+            if k == 1:
+                _halve_full_size(self.texture, self._packed(1))
+            else:
+                _halve(self._packed(k - 1), self._packed(k))
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def _packed(self, k: int) -> np.ndarray:
         height, width = int(self.heights[k]), int(self.widths[k])
-        return self.texels[self.starts[k] : self.starts[k] + height * width].reshape(height, width)
+        return self.coarser[self.starts[k] : self.starts[k] + height * width].reshape(height, width)
 
     def level(self, k: int) -> np.ndarray:
         """u8 (h, w, 3)."""
+        if k == 0:
+            return self.texture
         packed = self._packed(k)
         return np.stack([packed & 255, packed >> 8 & 255, packed >> 16], axis=-1).astype(np.uint8)
 
@@ -78,22 +83,33 @@ class SurfaceColours:
             return
         assert mesh.uv is not None
         pyramid = self._pyramid
-        picture = (pyramid.texels, pyramid.starts, pyramid.heights, pyramid.widths)
+        picture = (pyramid.texture, pyramid.coarser, pyramid.starts, pyramid.heights, pyramid.widths)
         _draw_texture(*seen, mesh.uv, *picture, self._levels, self._maps, samples_per_px, covered, image)
 
 
 @compile_kernel
-def _pack(texture: np.ndarray, packed: np.ndarray) -> None:
-    for i in range(packed.shape[0]):
-        for j in range(packed.shape[1]):
-            packed[i, j] = (
-                np.uint32(texture[i, j, 0]) | np.uint32(texture[i, j, 1]) << 8 | np.uint32(texture[i, j, 2]) << 16
+def _halve_full_size(fine: np.ndarray, coarse: np.ndarray) -> None:
+    """Means of two by two texels, rounded; the last row or column counts twice where there is an odd number."""
+    height, width = fine.shape[0], fine.shape[1]
+    begin, pitch = fine.ctypes.data, 3 * width
+    for i in range(coarse.shape[0]):
+        top, bottom, out = begin + 2 * i * pitch, begin + min(2 * i + 1, height - 1) * pitch, coarse[i]
+        # Two texels are six bytes of the eight that are read: not at the end of the last row.
+        pairs = width // 2 if 2 * i + 2 < height else max(width // 2 - 1, 0)
+        for j in range(pairs):
+            a, b = eight_bytes_at(top + 6 * j), eight_bytes_at(bottom + 6 * j)
+            out[j] = _mean(a, a >> np.uint64(24), b, b >> np.uint64(24))
+        for j in range(pairs, len(out)):
+            left, right = 6 * j, 3 * min(2 * j + 1, width - 1)
+            out[j] = _mean(
+                *(_three_bytes_at(top + left), _three_bytes_at(top + right)),
+                *(_three_bytes_at(bottom + left), _three_bytes_at(bottom + right)),
             )
 
 
 @compile_kernel
 def _halve(fine: np.ndarray, coarse: np.ndarray) -> None:
-    """Means of two by two texels, rounded; the last row or column counts twice where there is an odd number."""
+    """As `_halve_full_size`."""
     for i in range(coarse.shape[0]):
         top, bottom, out = fine[2 * i], fine[min(2 * i + 1, fine.shape[0] - 1)], coarse[i]
         pairs = fine.shape[1] // 2
@@ -104,10 +120,16 @@ def _halve(fine: np.ndarray, coarse: np.ndarray) -> None:
 
 
 @compile_kernel
-def _mean(a: np.uint32, b: np.uint32, c: np.uint32, d: np.uint32) -> np.uint32:
+def _mean(a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64) -> np.uint32:
+    """Of packed texels; what stands above their 24 bits is not looked at."""
     red_blue = (a & _RED_BLUE) + (b & _RED_BLUE) + (c & _RED_BLUE) + (d & _RED_BLUE) + np.uint32(0x00020002)
     green = (a & _GREEN) + (b & _GREEN) + (c & _GREEN) + (d & _GREEN) + np.uint32(0x00000200)
-    return (red_blue >> np.uint32(2) & _RED_BLUE) | (green >> np.uint32(2) & _GREEN)
+    return np.uint32((red_blue >> np.uint32(2) & _RED_BLUE) | (green >> np.uint32(2) & _GREEN))
+
+
+@compile_kernel
+def _three_bytes_at(address: int) -> np.uint64:
+    return np.uint64(byte_at(address) | byte_at(address + 1) << 8 | byte_at(address + 2) << 16)
 
 
 @compile_kernel
@@ -129,7 +151,8 @@ def _draw_texture(
     row: np.ndarray,
     triangles: np.ndarray,
     uv: np.ndarray,
-    texels: np.ndarray,
+    texture: np.ndarray,
+    coarser: np.ndarray,
     starts: np.ndarray,
     heights: np.ndarray,
     widths: np.ndarray,
@@ -145,7 +168,9 @@ def _draw_texture(
     red_blue, green, count = np.empty(columns, np.uint64), np.empty(columns, np.uint64), np.empty(columns, np.int64)
     last = -1
     at_x = per_column_x = per_row_x = at_y = per_column_y = per_row_y = 0.0
-    start = height = width = 0
+    full_size, others = texture.ctypes.data, coarser.ctypes.data
+    begin = height = width = 0
+    stride, beside = 3, np.uint64(24)
     inside = False
     for r in range(covered.shape[0]):
         red_blue[:] = 0
@@ -179,11 +204,19 @@ def _draw_texture(
                             at_x, per_column_x, per_row_x = maps[t, 0], maps[t, 1], maps[t, 2]
                             at_y, per_column_y, per_row_y = maps[t, 3], maps[t, 4], maps[t, 5]
                             k, inside = levels[t] & ~_INSIDE, levels[t] >= _INSIDE
-                        start, height, width = starts[k], heights[k], widths[k]
+                        height, width = heights[k], widths[k]
+                        begin, stride, beside = full_size, 3, np.uint64(24)
+                        if k > 0:
+                            begin, stride, beside = others + 4 * starts[k], 4, np.uint64(32)
                     x = at_x + per_column_x * j + per_row_x * i
                     y = at_y + per_column_y * j + per_row_y * i
-                    right, down = 1, width
-                    if not inside:
+                    if inside:
+                        column_256, row_256 = np.int64(x), np.int64(y)
+                        at = begin + stride * ((row_256 >> 8) * width + (column_256 >> 8))
+                        # Two texels beside each other, in six bytes or in eight.
+                        p, s = eight_bytes_at(at), eight_bytes_at(at + stride * width)
+                        q, t4 = p >> beside, s >> beside
+                    else:
                         # Textures repeat, as VRML and OBJ say; but a rounding error must not lead to the other edge.
                         u, v = (x + 127.5) / (256 * width), (y + 127.5) / (256 * height)
                         if u < -1e-6 or u > 1 + 1e-6:
@@ -191,17 +224,15 @@ def _draw_texture(
                         if v < -1e-6 or v > 1 + 1e-6:
                             y -= np.floor(v) * 256 * height
                         # The border repeats its last texel.
-                        x = min(max(x, 0.5), 256 * (width - 1.0) + 0.5)
-                        y = min(max(y, 0.5), 256 * (height - 1.0) + 0.5)
-                        right = 1 if x < 256 * (width - 1) else 0
-                        down = width if y < 256 * (height - 1) else 0
+                        column_256 = np.int64(min(max(x, 0.5), 256 * (width - 1.0) + 0.5))
+                        row_256 = np.int64(min(max(y, 0.5), 256 * (height - 1.0) + 0.5))
+                        at = begin + stride * ((row_256 >> 8) * width + (column_256 >> 8))
+                        right = stride if (column_256 >> 8) + 1 < width else 0
+                        down = stride * width if (row_256 >> 8) + 1 < height else 0
+                        p, q = _three_bytes_at(at), _three_bytes_at(at + right)
+                        s, t4 = _three_bytes_at(at + down), _three_bytes_at(at + down + right)
                     # Between the four nearest texel centres, in 1/256.
-                    column_256, row_256 = np.int64(x), np.int64(y)
                     fx, fy = np.uint64(column_256 & 255), np.uint64(row_256 & 255)
-                    first = np.uintp(start + (row_256 >> 8) * width + (column_256 >> 8))
-                    below = first + np.uintp(down)
-                    p, q = np.uint64(texels[first]), np.uint64(texels[first + np.uintp(right)])
-                    s, t4 = np.uint64(texels[below]), np.uint64(texels[below + np.uintp(right)])
                     gx, gy = np.uint64(256) - fx, np.uint64(256) - fy
                     wp, wq, ws, wt = gx * gy, fx * gy, gx * fy, fx * fy
                     sum_red_blue += _apart(p) * wp + _apart(q) * wq + _apart(s) * ws + _apart(t4) * wt
@@ -250,6 +281,7 @@ def _map_triangle(
         level += 1
     width, height = 256.0 * widths[level], 256.0 * heights[level]
     inside = min(ua, ub, uc) * width > 129 and max(ua, ub, uc) * width < width - 129
-    inside = inside and min(va, vb, vc) * height > 129 and max(va, vb, vc) * height < height - 129
+    # v is up: the last row of texels, behind whose end nothing may be read, is that of the smallest.
+    inside = inside and min(va, vb, vc) * height > 129 + 256 and max(va, vb, vc) * height < height - 129
     x, y = (ua - u_column * x0 - u_row * y0) * width - 127.5, (1 - va + v_column * x0 + v_row * y0) * height - 127.5
     return x, u_column * width, u_row * width, y, -v_column * height, -v_row * height, level, inside

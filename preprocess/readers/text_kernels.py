@@ -4,7 +4,7 @@ A number is exactly what Python's `float` or `int` makes of its word. Up to 18 d
 power of ten up to 10²², are one exactly rounded operation (Clinger 1990, "How to read floating point numbers accurately");
 other words (more digits, nan, inf, garbage) are left to the caller: kernels list where they stand.
 
-Inner kernels take the text by its address (see raw_bytes.py), the outer ones as an array that keeps it alive.
+Inner kernels take the text by its address (see preprocess/raw_bytes.py), the outer ones as an array that keeps it alive.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from preprocess.compiled import compile_kernel
-from preprocess.readers.raw_bytes import byte_at, eight_bytes_at
+from preprocess.raw_bytes import byte_at, eight_bytes_at
 
 WORD, SEPARATOR, END = 0, 1, 2  # classes of bytes; END: a comment, or the end of a row, begins
 # What `scan_obj` finds.
