@@ -17,6 +17,12 @@ from test_encoder import TOWERS, save_clip
 from train.encoder import build_tower, load_tower
 from train.facet import Batch, Facet
 
+
+def images_of(batch: Batch) -> torch.Tensor:
+    assert batch.images is not None
+    return batch.images
+
+
 SIZE = 32
 PROMPTS = (
     ("an angry face", "anger"),
@@ -61,12 +67,12 @@ def test_step_0_is_clip_zero_shot_over_averaged_views(tmp_path: Path, options: d
     batch = make_batch(t=options.get("num_frames", 1))
     with torch.no_grad():
         text = np.stack([encode["text"](tokenizer(list(prompts))).numpy() for prompts in PROMPTS])  # (C, K, d)
-        images = encode["image"](batch.images.flatten(0, 3)).numpy()
+        images = encode["image"](images_of(batch).flatten(0, 3)).numpy()
     scale = float(clip.logit_scale.detach().exp())  # type: ignore[operator, union-attr]
 
     text /= np.linalg.norm(text, axis=2, keepdims=True)
     images /= np.linalg.norm(images, axis=1, keepdims=True)
-    frames = images.reshape(*batch.images.shape[:2], -1, images.shape[1]).mean(2)
+    frames = images.reshape(*images_of(batch).shape[:2], -1, images.shape[1]).mean(2)
     frames /= np.linalg.norm(frames, axis=2, keepdims=True)
     face = frames.mean(1)
     face /= np.linalg.norm(face, axis=1, keepdims=True)
@@ -86,7 +92,7 @@ def test_pixels_of_a_missing_modality_do_not_matter(tower: str) -> None:
     batch = make_batch(missing=True)
     model.train(tower == "resnet")  # not even through batch statistics
     before = model(batch)
-    images = batch.images.clone()
+    images = images_of(batch).clone()
     images[1:3, :, 0] = 1e3
     after = model(Batch(images, batch.present, batch.cameras, complete=False))
     torch.testing.assert_close(after.logits, before.logits)
@@ -101,7 +107,7 @@ def test_pixels_of_a_missing_modality_do_not_matter(tower: str) -> None:
 def test_gathering_present_images_equals_encoding_all() -> None:
     model, batch = make_model(), make_batch()
     torch.testing.assert_close(
-        model(Batch(batch.images, batch.present, batch.cameras, complete=False)).logits, model(batch).logits
+        model(Batch(images_of(batch), batch.present, batch.cameras, complete=False)).logits, model(batch).logits
     )
 
 
@@ -109,9 +115,9 @@ def test_gathering_present_images_equals_encoding_all() -> None:
 def test_order_and_number_of_views_are_free() -> None:
     model, batch = make_model(), make_batch()
     order = [2, 0, 1]
-    turned = Batch(batch.images[:, :, :, order], batch.present, batch.cameras[:, order], complete=True)
+    turned = Batch(images_of(batch)[:, :, :, order], batch.present, batch.cameras[:, order], complete=True)
     torch.testing.assert_close(model(turned).logits, model(batch).logits, atol=1e-5, rtol=1e-4)
-    one = Batch(batch.images[:, :, :, :1], batch.present, batch.cameras[:, :1], complete=True)
+    one = Batch(images_of(batch)[:, :, :, :1], batch.present, batch.cameras[:, :1], complete=True)
     assert model(one).logits.shape == (4, 3)
     assert not torch.allclose(model(one).logits, model(batch).logits, atol=1e-4)
 
@@ -120,7 +126,7 @@ def test_order_and_number_of_views_are_free() -> None:
 def test_samples_do_not_see_each_other() -> None:
     for frames in (1, 3):
         model, batch = make_model(num_frames=frames), make_batch(t=frames)
-        alone = Batch(batch.images[1:2], batch.present[1:2], batch.cameras[1:2], complete=True)
+        alone = Batch(images_of(batch)[1:2], batch.present[1:2], batch.cameras[1:2], complete=True)
         torch.testing.assert_close(model(alone).logits[0], model(batch).logits[1], atol=1e-5, rtol=1e-4)
 
 
@@ -194,19 +200,19 @@ def test_a_reference_is_taken_away_from_the_others() -> None:
 
 def test_where_nobody_has_a_reference_it_plays_no_part() -> None:
     model, batch = make_model(num_frames=2), make_batch(t=3)
-    other = replace(batch, images=batch.images.clone())
-    other.images[:, 0] = 9.0
+    other = replace(batch, images=images_of(batch).clone())
+    images_of(other)[:, 0] = 9.0
     has_not = [False] * 4
     logits = model(with_reference(batch, has_not)).logits
     torch.testing.assert_close(model(with_reference(other, has_not)).logits, logits)
-    rest = replace(batch, images=batch.images[:, 1:], present=batch.present[:, 1:])
+    rest = replace(batch, images=images_of(batch)[:, 1:], present=batch.present[:, 1:])
     torch.testing.assert_close(logits, model(rest).logits)
     assert not torch.allclose(model(with_reference(other, [True] * 4)).logits, logits, atol=1e-3)
 
 
 def test_a_face_compared_with_itself_breaks_nothing() -> None:
     model, batch = make_model(), make_batch(t=2)
-    batch = replace(batch, images=batch.images[:, :1].expand(-1, 2, -1, -1, -1, -1, -1).contiguous())
+    batch = replace(batch, images=images_of(batch)[:, :1].expand(-1, 2, -1, -1, -1, -1, -1).contiguous())
     output = model(with_reference(batch, [True] * 4))
     assert output.changes.abs().max() < 1e-4
     output.logits.sum().backward()
@@ -220,7 +226,7 @@ def test_missing_views_of_the_reference_are_replaced_by_its_face() -> None:
     batch = with_reference(replace(batch, complete=False), [True] * 4)
     output = model(batch)
     assert output.logits.isfinite().all()
-    batch.images[0, 0, 0] = 5.0  # not there: what the image holds is not looked at
+    images_of(batch)[0, 0, 0] = 5.0  # not there: what the image holds is not looked at
     torch.testing.assert_close(model(batch).logits, output.logits)
 
 

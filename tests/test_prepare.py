@@ -11,6 +11,7 @@ from test_augment import make_changes
 
 from shared.cache import Cache, open_cache
 from train.config import TowerConfig
+from train.facet import Batch
 from train.items import find_items
 from train.prepare import Preparer
 from train.stream import RawBatch, stream_batches
@@ -18,6 +19,11 @@ from train.stream import RawBatch, stream_batches
 MODALITIES = ("texture", "normal", "depth")
 TOWER = TowerConfig("x", "none", {}, 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "", True)
 PREPARER = Preparer(MODALITIES, VIEWS, TOWER, torch.device("cpu"))
+
+
+def images_of(batch: Batch) -> torch.Tensor:
+    assert batch.images is not None
+    return batch.images
 
 
 def read_batch(cache: Cache) -> RawBatch:
@@ -29,22 +35,22 @@ def test_pixels_and_cameras(tiny_cache: MakeCache) -> None:
     cache = open_cache(tiny_cache(modalities=MODALITIES, without_texture=(1,)))
     raw = read_batch(cache)
     batch = PREPARER.prepare(raw)
-    assert batch.images.shape == (3, 1, 3, 3, 3, 32, 32)
-    assert batch.images.dtype == torch.float32
+    assert images_of(batch).shape == (3, 1, 3, 3, 3, 32, 32)
+    assert images_of(batch).dtype == torch.float32
     assert batch.present[:, 0].tolist() == [[True] * 3, [False, True, True], [True] * 3]
     assert not batch.complete
     np.testing.assert_allclose(np.degrees(batch.cameras[2].numpy()), [[0, 0], [20, 0], [-20, 0]], atol=1e-5)
     stored = cache.arrays.read("normal", [2])[0]  # (V, H, W, 3)
     wanted = (stored[1, :, :, 2] / 255 - 0.3) / 0.4
-    np.testing.assert_allclose(batch.images[2, 0, 1, 1, 2].numpy(), wanted, atol=1e-5)
+    np.testing.assert_allclose(images_of(batch)[2, 0, 1, 1, 2].numpy(), wanted, atol=1e-5)
 
 
 def test_another_tower_size_resizes(tiny_cache: MakeCache) -> None:
     raw = read_batch(open_cache(tiny_cache(modalities=MODALITIES)))
     small = replace(PREPARER, tower=replace(TOWER, image_size=16)).prepare(raw)
-    assert small.images.shape == (3, 1, 3, 3, 3, 16, 16)
+    assert images_of(small).shape == (3, 1, 3, 3, 3, 16, 16)
     same = PREPARER.prepare(raw)
-    torch.testing.assert_close(small.images.mean((-1, -2)), same.images.mean((-1, -2)), atol=0.02, rtol=0)
+    torch.testing.assert_close(images_of(small).mean((-1, -2)), images_of(same).mean((-1, -2)), atol=0.02, rtol=0)
 
 
 def test_a_flip_is_the_mirrored_face_from_mirrored_cameras(tiny_cache: MakeCache) -> None:
@@ -58,6 +64,6 @@ def test_a_flip_is_the_mirrored_face_from_mirrored_cameras(tiny_cache: MakeCache
     np.testing.assert_allclose(flipped.cameras[0].numpy(), plain.cameras[0, order].numpy(), atol=1e-7)
     assert torch.equal(flipped.cameras[1], plain.cameras[1])
     # one step of the 8-bit encoding, over the standard deviation: where a half was rounded to the other side
-    torch.testing.assert_close(flipped.images[0], plain.images[0][:, :, order], atol=1.01 / 255 / 0.2, rtol=0)
-    torch.testing.assert_close(flipped.images[1], plain.images[1], atol=1e-5, rtol=0)
-    assert not torch.allclose(flipped.images[0], plain.images[0], atol=0.1)
+    torch.testing.assert_close(images_of(flipped)[0], images_of(plain)[0][:, :, order], atol=1.01 / 255 / 0.2, rtol=0)
+    torch.testing.assert_close(images_of(flipped)[1], images_of(plain)[1], atol=1e-5, rtol=0)
+    assert not torch.allclose(images_of(flipped)[0], images_of(plain)[0], atol=0.1)

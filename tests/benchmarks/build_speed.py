@@ -81,7 +81,7 @@ def build(root: Path, cache: Path, workers: int) -> BuildReport:
 def time_command(root: Path, cache: Path, workers: int) -> float:
     """Seconds of the whole command that a user types."""
     shutil.rmtree(cache, ignore_errors=True)
-    command = [sys.executable, "-m", "preprocess", "build", "bu4dfe", "--root", root, "--cache", cache]
+    command = [sys.executable, "-m", "preprocess", "build", "bu4dfe", "--root", str(root), "--cache", str(cache)]
     started = time.monotonic()
     subprocess.run([*command, "--workers", str(workers)], cwd=ROOT, check=True, capture_output=True)
     seconds = time.monotonic() - started

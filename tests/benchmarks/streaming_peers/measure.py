@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,9 @@ def main() -> None:
     name, folder, workers, epochs = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     if name.startswith("ours"):
         sys.path[:0] = [str(Path(__file__).parents[3]), str(Path(__file__).parents[2])]
-        from benchmarks.streaming_peers.read_ours import OPENERS
-    else:
-        from read_peers import OPENERS
-    epoch_of = OPENERS[name](folder, workers)
+    # Each module imports what only its own environment has.
+    module = import_module("benchmarks.streaming_peers.read_ours" if name.startswith("ours") else "read_peers")
+    epoch_of = module.OPENERS[name](folder, workers)
     rates, total, is_whole = [], 0, False
     for epoch in range(1 + epochs):
         num, started = 0, time.perf_counter()
