@@ -16,7 +16,7 @@ from test_crossval import read_report
 from test_embed import read_probabilities
 from test_train_cli import call, fails
 
-from train.at_once import CHECKPOINT_AT_ONCE
+from train.at_once_state import CHECKPOINT_AT_ONCE
 from train.batched import Stack
 from train.folds import read_folds
 

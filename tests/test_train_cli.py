@@ -282,7 +282,7 @@ def test_help_names_every_command_and_example() -> None:
     )
     for line in detail.stdout.splitlines():  # the examples are commands that parse
         if line.startswith("  python -m train fit"):
-            from train.__main__ import _parser
+            from train.arguments import build_parser
 
-            _parser().parse_args(line.split()[3:])
+            build_parser().parse_args(line.split()[3:])
     assert np.all([option in detail.stdout for option in ("--fold ", "--lambda-con", "--shuffle-labels", "--tower-lr")])

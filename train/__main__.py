@@ -8,254 +8,29 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from shared.errors import FacetError, run_command_line
-from shared.paths import open_path
-from train.config import RESIDENT, Recipe, option_name
-
-DESCRIPTION = """Trains FACET-VLM on a cache of multiview face images and tests it on people it has never seen."""
-EXAMPLES = """the way of an experiment:
-  python -m train fit --cache data_cache/bu3dfe --out runs/first            fold 0 of 10
-  python -m train crossval --cache data_cache/bu3dfe --protocol bu3dfe-subset1 --out runs/subset1
-  python -m train evaluate runs/first                                       the same test again
-  python -m train predict runs/first --cache data_cache/my_scans            a probability per class per scan
-
---help after a command explains its options. A run is a folder: config.json, split.json, log.jsonl, checkpoint.pt,
-model.safetensors, metrics.json, predictions.csv, confusion.png.
-"""
-FIT_EXAMPLES = """Interrupted? The same command goes on from the last checkpoint. SIGTERM writes one and ends with exit code 0.
-
-examples:
-  python -m train fit --cache data_cache/bu3dfe --out runs/fold3 --fold 3
-  python -m train fit --cache data_cache/bu3dfe --out runs/texture --modalities texture --tune frozen
-  python -m train fit --cache data_cache/bu3dfe --out runs/plain --fusion mean --head cosine --lambda-con 0 --lambda-vt 0
-  python -m train fit --cache data_cache/bu3dfe --out runs/control --shuffle-labels 1
-  python -m train fit --cache data_cache/bp4d --out runs/aus --protocol bp4d-au --every 10
-  torchrun --nproc-per-node 8 -m train fit --cache data_cache/bp4d --out runs/bp4d --batch-size 512
-
-No network? --pretrained FILE, --model local-dir:DIR, or --pretrained none (random weights).
-"""
-CROSSVAL_EXAMPLES = """Trains and tests every fold of a protocol, each in a folder of its own, and writes one report: text,
-JSON, CSV, a LaTeX table, a picture. Interrupted? The same command goes on. Exit code 1: some folds failed; they are listed.
-
-examples:
-  python -m train crossval --cache data_cache/bu4dfe --protocol bu4dfe --out runs/bu4dfe
-  python -m train crossval --cache data_cache/bu3dfe --protocol bu3dfe-p1 --rounds 2 --discard-weights --out runs/p1
-  python -m train crossval --train-cache data_cache/bu4dfe --test-cache data_cache/bp4d --protocol bu4dfe-bp4d --out runs/cross
-  python -m train crossval --cache data_cache/4dme --protocol 4dme-multilabel --relative onset --out runs/4dme
-a cluster's array jobs, one fold each; the last to end writes the full report:
-  python -m train crossval --cache data_cache/bu4dfe --protocol bu4dfe --out runs/bu4dfe --fold 7
-the same folds in another paper:
-  python -m train crossval --cache data_cache/bu4dfe --protocol runs/bu4dfe/folds.json --out runs/again
-"""
-EMBED_EXAMPLES = """With --tune frozen, fit and crossval do this by themselves; do it before where many start at the same time.
-Interrupted? The same command computes only what is missing. What it wrote counts for this content of the cache, this tower,
-these weights alone; anything else is computed anew in a folder of its own.
-
-examples:
-  python -m train embed --cache data_cache/bu3dfe
-  python -m train embed --cache data_cache/bu3dfe --model ViT-B-16 --pretrained openai --out runs/embeddings
-  python -m train crossval --cache data_cache/bu3dfe --protocol bu3dfe-p2 --tune frozen --discard-weights --out runs/p2
-"""
-EXPORT_EXAMPLES = """model.safetensors, config.json, split.json and a README.md that says how to load them, here or elsewhere.
-
-examples:
-  python -m train export runs/first --out facet-bu3dfe
-  python -m train predict facet-bu3dfe --cache data_cache/my_scans
-"""
-PROTOCOLS_EXAMPLES = """examples:
-  python -m train protocols                                                  all of them
-  python -m train protocols bu3dfe-p1                                        one in detail, with its source
-  python -m train protocols bosphorus --cache data_cache/bosphorus --export folds.json
-"""
+from train.arguments import build_parser
+from train.config import Recipe
 
 
 def main(arguments: list[str] | None = None) -> int:
-    chosen = _parser().parse_args(arguments)
+    chosen = build_parser().parse_args(arguments)
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        if chosen.run is not _fit:
+        if chosen.command != "fit":
             raise FacetError("torchrun: is for `python -m train fit` alone; call this command without it")
         # before torch is imported: each process would say that none of this tower's weights is unused
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    result: int = chosen.run(chosen)
-    return result
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m train",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    fit = _command(commands, "fit", "train on some subjects, test on others", FIT_EXAMPLES)
-    fit.set_defaults(run=_fit)
-    crossval = _command(commands, "crossval", "train and test every fold of a protocol, and report", CROSSVAL_EXAMPLES)
-    crossval.set_defaults(run=_crossval)
-    for command in (fit, crossval):
-        _add_training_options(command, every_fold=command is crossval)
-    fit.add_argument(
-        "--tensorboard", action="store_true", help="also write the log for TensorBoard, into RUN/tensorboard"
-    )
-    fit.add_argument(
-        "--profile",
-        type=_positive,
-        default=0,
-        metavar="N",
-        help="record N steps with torch's profiler, into RUN/profile",
-    )
-    fit.add_argument(
-        "--keep-checkpoints",
-        type=_positive,
-        default=1,
-        metavar="N",
-        help="the last N; an earlier one is used where the last is damaged (default 1)",
-    )
-    crossval.add_argument(
-        "--jobs",
-        type=_positive,
-        metavar="N",
-        help="folds at a time (default: one a GPU, or as many as there are cores)",
-    )
-    crossval.add_argument(
-        "--at-once",
-        choices=("auto", "off"),
-        default="auto",
-        help="auto: folds that train from embeddings (--tune frozen) train together as one batched model, as many as fit "
-        "into memory; --checkpoint-every is then stretched where writing would take over 5 %% of the time. off: one by one",
-    )
-    crossval.add_argument(
-        "--discard-weights", action="store_true", help="keep each fold's scores and predictions, but not its model"
-    )
-
-    protocols = _command(
-        commands, "protocols", "who trains and who is tested: what --protocol takes", PROTOCOLS_EXAMPLES
-    )
-    protocols.add_argument("name", nargs="?", metavar="NAME", help="tell one in detail")
-    protocols.add_argument(
-        "--cache", type=open_path, metavar="DIR", help="with NAME: deal this cache's subjects into its folds"
-    )
-    protocols.add_argument(
-        "--export", type=Path, metavar="FILE.json", help="with --cache: write the folds, to share them"
-    )
-    protocols.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="decides who stands in which fold (default 0)"
-    )
-    protocols.set_defaults(run=_protocols)
-
-    embed = _command(
-        commands, "embed", "run a frozen image tower over a cache once, for repeated training", EMBED_EXAMPLES
-    )
-    embed.add_argument("--cache", type=open_path, required=True, metavar="DIR", help="a finished cache")
-    embed.add_argument(
-        "--out", type=Path, default=Path("runs/embeddings"), metavar="DIR",
-        help="folder of the embeddings (default runs/embeddings, where runs/NAME look for them)",
-    )  # fmt: skip
-    embed.add_argument(
-        "--model", default="", metavar="NAME", help="open_clip model, or local-dir:DIR (default: that of the prompts)"
-    )
-    embed.add_argument("--pretrained", default="", metavar="NAME", help="weights: an open_clip tag, a file, or none")
-    embed.add_argument("--modalities", default="", metavar="LIST", help="default: all that the cache holds")
-    embed.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights (--pretrained none)")
-    embed.add_argument("--no-mirrored", action="store_true", help="leave out the mirrored images, which flips ask for")
-    embed.set_defaults(run=_embed)
-
-    evaluate = _command(commands, "evaluate", "test a finished run again, or on another cache", "")
-    evaluate.add_argument("trained", type=Path, metavar="RUN")
-    evaluate.add_argument("--cache", type=open_path, metavar="DIR", help="default: the cache it was trained on")
-    evaluate.set_defaults(run=_evaluate)
-
-    predict = _command(commands, "predict", "a probability per class for every scan of a cache, labelled or not", "")
-    predict.add_argument("trained", type=Path, metavar="RUN")
-    predict.add_argument(
-        "--cache", type=open_path, required=True, metavar="DIR", help="same view settings as in training"
-    )
-    predict.add_argument("--out", type=Path, metavar="FILE.csv", help="default: RUN/predictions-<cache>.csv")
-    predict.set_defaults(run=_predict)
-
-    export = _command(commands, "export", "a trained model in a folder that needs nothing else", EXPORT_EXAMPLES)
-    export.add_argument("trained", type=Path, metavar="RUN")
-    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
-    export.set_defaults(run=_export)
-    for command in (fit, crossval, embed, evaluate, predict):
-        command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")
-    return parser
-
-
-def _command(commands: Any, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return parser
-
-
-def _add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) -> None:
-    """The options of fit, and of crossval, whose --fold is none of the recipe's."""
-    caches = parser.add_mutually_exclusive_group(required=True)
-    caches.add_argument("--cache", type=open_path, metavar="DIR", help="a cache with prompt embeddings")
-    caches.add_argument(
-        "--train-cache", type=open_path, metavar="DIR", help="across data sets: the cache that trains …"
-    )
-    parser.add_argument("--test-cache", type=open_path, metavar="DIR", help="… and the cache that is tested, all of it")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="RUN", help="folder of the results; new, or to go on with"
-    )
-    for option in dataclasses.fields(Recipe):
-        if option.name != "fold" or not every_fold:
-            _add_option(parser, option)
-    if every_fold:
-        parser.add_argument("--fold", type=int, metavar="N", help="this fold alone, 0 the first (default: all)")
-    parser.add_argument(
-        "--embeddings",
-        default="auto",
-        metavar="DIR",
-        help="with --tune frozen: where what the tower makes of each image is kept, computed once for all runs (auto: in "
-        "embeddings beside RUN; off: compute it in every step). With them --augment standard means flip: of all "
-        "augmentation, mirrored images alone were embedded too",
-    )
-    parser.add_argument(
-        "--resident",
-        default="off",
-        choices=RESIDENT,
-        help="load the training images once and gather batches from there: ram; gpu: its memory; auto: the GPU's where 70 %% "
-        "of what is free holds them, else RAM where half of it does. off: read them as they are needed. The results are the "
-        "same. Folds that run side by side each load their own (default off)",
-    )
-    parser.add_argument("--checkpoint-every", type=_positive, default=200, metavar="STEPS", help="default 200")
-
-
-def _add_option(parser: argparse.ArgumentParser, option: dataclasses.Field[Any]) -> None:
-    """One command line option from a field of Recipe."""
-    choices = [choice for choice in option.metadata["choices"] if choice]
-    text = option.metadata["help"]
-    if option.type == "bool":
-        parser.add_argument(option_name(option.name), action="store_true", help=text)
-        return
-    if "default" not in text and option.name != "shuffle_labels" and option.default != ():
-        text += f" (default {option.default})"
-    kind = {"int": int, "float": float}.get(str(option.type), str)
-    parser.add_argument(
-        option_name(option.name),
-        type=kind,
-        choices=choices or None,
-        metavar=None if choices else {int: "N", float: "X"}.get(kind, "LIST" if option.default == () else "NAME"),
-        help=text,
-        default=",".join(option.default) if option.default == () else option.default,
-    )
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, found {value}")
-    return value
+    run = {
+        "fit": _fit,
+        "crossval": _crossval,
+        "embed": _embed,
+        "protocols": _protocols,
+        "evaluate": _evaluate,
+        "predict": _predict,
+        "export": _export,
+    }
+    return run[chosen.command](chosen)
 
 
 def _read_recipe(chosen: argparse.Namespace) -> Recipe:

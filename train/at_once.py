@@ -6,15 +6,12 @@ What a fold is trained on, in which order, at which rate, is what `train.fit` wo
 from __future__ import annotations
 
 import dataclasses
-import json
-import pickle
 import signal
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -24,9 +21,19 @@ from tqdm import tqdm
 
 from shared.errors import FacetError, first_line
 from shared.lock import hold_lock
-from train.batched import Stack, StackedResult
+from train.at_once_state import (
+    CHECKPOINT_AT_ONCE,
+    CheckpointClock,
+    Facts,
+    FoldRun,
+    note_step,
+    read_checkpoint,
+    write_checkpoint,
+    write_logs,
+)
+from train.batched import Stack
 from train.calibrate import start_class_bias
-from train.checkpoint import CHECKPOINT, replace_file, write_weights
+from train.checkpoint import CHECKPOINT, write_weights
 from train.config import CONFIG_JSON, RunConfig, write_config
 from train.crossval_workers import Job, Outcome
 from train.embed import open_embeddings
@@ -45,29 +52,14 @@ from train.fit import (
     mean_prompts,
     read_earlier,
 )
-from train.folds import Fold, write_split
+from train.folds import write_split
 from train.loop import TrainingSet, build_goal, catch_signals
-from train.progress import LOG_EVERY, LOG_JSONL, truncate_log
-from train.stacking import Batches, cosine_between_faces_each, part_right_each
+from train.progress import LOG_EVERY, truncate_log
+from train.stacking import Batches
 from train.timing import add_seconds
 
-CHECKPOINT_AT_ONCE = "at-once.pt"  # of the folds in training
 MOST_ON_CPU, MOST_ON_GPU = 16, 512  # models at once: more save no time on a CPU; each keeps a file open
 MEMORY_SHARE = 0.5  # of what is free
-CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into checkpoints
-
-
-@dataclass
-class _FoldRun:
-    """One fold in training."""
-
-    number: int
-    fold: Fold
-    run: Path
-    config: RunConfig
-    training: TrainingSet
-    num_steps: int
-    lines: list[str] = field(default_factory=list)  # of its log, since the last checkpoint
 
 
 def can_train_at_once(job: Job) -> bool:
@@ -91,7 +83,7 @@ def run_at_once(job: Job, experiment: Experiment, numbers: Sequence[int]) -> Ite
     config = describe_run(experiment, tower_config)
     tables = open_embeddings(job.embeddings, experiment, config, tower, device)
     trainer = _Trainer(job, experiment, config, tower, tables, device)
-    saved = _read_checkpoint(job.out)
+    saved = read_checkpoint(job.out)
     waiting = list(numbers)
     names = [experiment.fold(number).name for number in waiting]
     if saved is not None:  # the folds that were in training go first, together, as their weights lie
@@ -129,7 +121,7 @@ class _Trainer:
         recipe, features = self.config.recipe, self.tables[0].features
         num_weights = sum(p.numel() for p in self._build(nn.Identity()).parameters())
         num_tokens = recipe.batch_size * (recipe.frames + 1) * features.shape[2] * features.shape[3]
-        kept_per_token = 40 * self.config.text_dim  # floats that the backward pass asks for, measured
+        kept_per_token = 40 * self.config.text_dim  # floats that the backward pass asks for: a generous guess
         num_floats = (5 + bool(recipe.ema)) * num_weights + kept_per_token * (
             num_tokens + recipe.batch_size * len(recipe.classes)
         )
@@ -142,7 +134,7 @@ class _Trainer:
         text = self.experiment.text
         return build_facet(self.config, self.device, tower, mean_prompts(text), text.logit_scale)
 
-    def _open(self, number: int) -> _FoldRun:
+    def _open(self, number: int) -> FoldRun:
         """Makes a fold's folder, or checks that it is of this fold."""
         recipe = dataclasses.replace(self.config.recipe, fold=number)
         config = dataclasses.replace(self.config, recipe=recipe)
@@ -152,7 +144,7 @@ class _Trainer:
             check_same(run, old, config, fold)
         items = self.experiment.items_of(fold)[0]
         training = TrainingSet(items, label_training(items, recipe))
-        return _FoldRun(number, fold, run, config, training, self.num_steps(number))
+        return FoldRun(number, fold, run, config, training, self.num_steps(number))
 
     def train(self, numbers: Sequence[int], saved: dict[str, Any] | None) -> Generator[tuple[int, Outcome], None, int]:
         """Trains some folds together, from a checkpoint or from step 0, then tests one after the other.
@@ -161,7 +153,7 @@ class _Trainer:
         """
         started = time.monotonic()
         with ExitStack() as locks:
-            folds: list[_FoldRun] = []
+            folds: list[FoldRun] = []
             for number in numbers:
                 try:
                     one = self._open(number)
@@ -189,7 +181,7 @@ class _Trainer:
             (self.job.out / CHECKPOINT_AT_ONCE).unlink(missing_ok=True)
         return 0
 
-    def _train_stack(self, folds: Sequence[_FoldRun], saved: dict[str, Any] | None) -> tuple[Stack, list[int], int]:
+    def _train_stack(self, folds: Sequence[FoldRun], saved: dict[str, Any] | None) -> tuple[Stack, list[int], int]:
         """Trains to the last step, or to a signal.
 
         Returns:
@@ -211,7 +203,7 @@ class _Trainer:
         views = self.experiment.train.info.settings.views
         batches = Batches([one.training for one in folds], self.tables[0], views, recipe)
         num_steps = max(one.num_steps for one in folds)
-        clock = _CheckpointClock(self.job.checkpoint_every)
+        clock = CheckpointClock(self.job.checkpoint_every)
         started, num_samples = time.monotonic(), 0
         with (
             catch_signals() as caught,
@@ -232,20 +224,20 @@ class _Trainer:
                 if step % LOG_EVERY == 0 or ending:
                     which = range(num) if step % LOG_EVERY == 0 else ending
                     speed = num_samples / (time.monotonic() - started)
-                    facts = _Facts(step, [batches.epoch(i, step - 1) for i in range(num)], speed)
-                    _note(folds, which, stack, result, (batch.target, batch.kept), facts)
+                    facts = Facts(step, [batches.epoch(i, step - 1) for i in range(num)], speed)
+                    note_step(folds, which, stack, result, (batch.target, batch.kept), facts)
                 bar.update()
                 if caught or step == num_steps or clock.is_due(step):
                     with clock.writing():
-                        _write_logs(folds)
-                        _write_checkpoint(self.job.out, folds, stack, broken, step)
+                        write_logs(folds)
+                        write_checkpoint(self.job.out, folds, stack, broken, step)
                 if caught:
                     number = signal.Signals(caught[0])
                     print(f"\nstopped by {number.name} after step {step} of {len(folds)} folds", file=sys.stderr)
                     return stack, broken.tolist(), int(number)
         return stack, broken.tolist(), 0
 
-    def _start(self, facet: Facet, one: _FoldRun) -> dict[str, torch.Tensor]:
+    def _start(self, facet: Facet, one: FoldRun) -> dict[str, torch.Tensor]:
         """A fold's weights before its first step."""
         if facet.class_bias is not None:
             experiment = self.experiment
@@ -255,7 +247,7 @@ class _Trainer:
             start_class_bias(facet, experiment.train, training.items, training.labels, preparer, one.config.recipe)
         return {name: p.detach().clone() for name, p in facet.named_parameters()}
 
-    def _restore(self, stack: Stack, broken: torch.Tensor, folds: Sequence[_FoldRun], saved: dict[str, Any]) -> int:
+    def _restore(self, stack: Stack, broken: torch.Tensor, folds: Sequence[FoldRun], saved: dict[str, Any]) -> int:
         path = self.job.out / CHECKPOINT_AT_ONCE
         try:
             models = [saved["folds"].index(one.fold.name) for one in folds]
@@ -267,7 +259,7 @@ class _Trainer:
                 f"{path}: is of other folds ({first_line(error)}); remove it to train them again"
             ) from error
 
-    def _finish(self, one: _FoldRun, model: Facet, weights: dict[str, torch.Tensor], broken_step: int) -> Outcome:
+    def _finish(self, one: FoldRun, model: Facet, weights: dict[str, torch.Tensor], broken_step: int) -> Outcome:
         """Tests a trained fold and writes what `train.fit` would."""
         if broken_step >= 0:
             rate = f"--lr (now {one.config.recipe.lr:g})"
@@ -286,88 +278,3 @@ class _Trainer:
         (one.run / CHECKPOINT).unlink(missing_ok=True)  # of an earlier attempt, one by one
         add_seconds(one.run, time.monotonic() - started)
         return 0, ""
-
-
-# --- logs ---
-
-
-@dataclass(frozen=True)
-class _Facts:
-    step: int  # steps done
-    epochs: list[int]  # each model's
-    samples_per_second: float  # of each fold
-
-
-def _note(
-    folds: Sequence[_FoldRun],
-    which: Sequence[int],
-    stack: Stack,
-    result: StackedResult,
-    batch: tuple[torch.Tensor, torch.Tensor],
-    facts: _Facts,
-) -> None:
-    """Keeps a line of each fold's log, the same that training one by one writes."""
-    target, kept = batch
-    recipe = stack.recipe
-    values = {name: term.tolist() for name, term in result.terms.items()}
-    values["accuracy"] = part_right_each(result.logits, target, multilabel=recipe.is_multilabel).tolist()
-    values["face_cosine"] = cosine_between_faces_each(result.face, kept).tolist()
-    values["scale"] = stack.weights["log_scale"].exp().tolist()
-    for i in which:
-        line = {"step": facts.step, "epoch": facts.epochs[i], **{name: column[i] for name, column in values.items()}}
-        line["lr"] = recipe.lr * stack.rate(i, facts.step - 1)
-        line["samples_per_second"] = facts.samples_per_second
-        folds[i].lines.append(json.dumps(line) + "\n")
-
-
-def _write_logs(folds: Sequence[_FoldRun]) -> None:
-    """Before the checkpoint that follows them: what a log says of later steps is dropped when training goes on."""
-    for one in folds:
-        with (one.run / LOG_JSONL).open("a", encoding="utf-8") as log:
-            log.writelines(one.lines)
-        one.lines.clear()
-
-
-# --- checkpoints ---
-
-
-class _CheckpointClock:
-    """Says when a checkpoint is due: every so many steps, but less often where writing would take much of the time."""
-
-    def __init__(self, every: int) -> None:
-        self.every = every
-        self.seconds = 0.0  # that the last one took
-        self.written = time.monotonic()
-
-    def is_due(self, step: int) -> bool:
-        return step % self.every == 0 and time.monotonic() - self.written > self.seconds / CHECKPOINT_SHARE
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self.written = time.monotonic()
-        self.seconds = self.written - started
-
-
-def _write_checkpoint(out: Path, folds: Sequence[_FoldRun], stack: Stack, broken: torch.Tensor, step: int) -> None:
-    state = {"step": step, "folds": [one.fold.name for one in folds], "broken": broken.cpu(), "stack": stack.state()}
-    replace_file(out / CHECKPOINT_AT_ONCE, lambda path: torch.save(state, path))
-
-
-def _read_checkpoint(out: Path) -> dict[str, Any] | None:
-    """The folds that were in training when the program ended, on the CPU; None where there were none.
-
-    Raises:
-        FacetError: the file is damaged.
-    """
-    path = out / CHECKPOINT_AT_ONCE
-    if not path.is_file():
-        return None
-    try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if not all(isinstance(name, str) for name in saved["folds"]):
-            raise ValueError("folds are no names")
-        return saved
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, ValueError, KeyError) as error:
-        raise FacetError(f"{path}: damaged ({first_line(error)}); remove it to train these folds again") from error

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from shared.errors import FacetError
 from shared.lock import hold_lock
-from train.at_once import CHECKPOINT_AT_ONCE, can_train_at_once, run_at_once
+from train.at_once import can_train_at_once, run_at_once
+from train.at_once_state import CHECKPOINT_AT_ONCE
 from train.checkpoint import CHECKPOINT
 from train.config import CONFIG_JSON, Recipe, describe_options, read_config, write_config
 from train.crossval_folds import FoldResult, read_fold_result
