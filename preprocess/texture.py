@@ -162,6 +162,8 @@ def _draw_texture(
     covered: np.ndarray,
     image: np.ndarray,
 ) -> None:
+    # What was worked out for a triangle is kept, where more than one sample of it is to be expected.
+    keeps = samples > 1
     levels[:] = _UNKNOWN
     columns = covered.shape[1]
     # Sums of a row of pixels, red and blue in one: samples are read line by line, for neighbours mostly show one triangle.
@@ -188,7 +190,7 @@ def _draw_texture(
                         continue
                     if t != last:
                         last = t
-                        if levels[t] == _UNKNOWN:
+                        if not keeps or levels[t] == _UNKNOWN:
                             a, b, d = triangles[t, 0], triangles[t, 1], triangles[t, 2]
                             at_x, per_column_x, per_row_x, at_y, per_column_y, per_row_y, k, inside = _map_triangle(
                                 (column[a], row[a], np.float64(uv[t, 0, 0]), np.float64(uv[t, 0, 1])),
@@ -197,9 +199,10 @@ def _draw_texture(
                                 heights,
                                 widths,
                             )
-                            maps[t, 0], maps[t, 1], maps[t, 2] = at_x, per_column_x, per_row_x
-                            maps[t, 3], maps[t, 4], maps[t, 5] = at_y, per_column_y, per_row_y
-                            levels[t] = k | _INSIDE if inside else k
+                            if keeps:
+                                maps[t, 0], maps[t, 1], maps[t, 2] = at_x, per_column_x, per_row_x
+                                maps[t, 3], maps[t, 4], maps[t, 5] = at_y, per_column_y, per_row_y
+                                levels[t] = k | _INSIDE if inside else k
                         else:
                             at_x, per_column_x, per_row_x = maps[t, 0], maps[t, 1], maps[t, 2]
                             at_y, per_column_y, per_row_y = maps[t, 3], maps[t, 4], maps[t, 5]
