@@ -154,18 +154,23 @@ def _prompts(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
+    from preprocess.gif import write_gif
     from preprocess.sheet import write_sheet
     from preprocess.summary import describe_cache
     from shared.cache import open_cache
 
     if (arguments.subject or arguments.sample) and not arguments.sheet:
         raise FacetError("--subject and --sample choose what --sheet FILE.png shows; give it too")
+    if (arguments.gif is None) != (arguments.sequence is None):
+        raise FacetError("--gif FILE.gif and --sequence NAME: are given together")
     cache = open_cache(arguments.cache)
-    if arguments.summary or not arguments.sheet:
+    if arguments.summary or not (arguments.sheet or arguments.gif):
         print(describe_cache(cache))
     if arguments.sheet:
         write_sheet(cache, arguments.sheet, subject=arguments.subject, sample_id=arguments.sample)
         print(f"contact sheet: {arguments.sheet}")
+    if arguments.gif:
+        print(f"{write_gif(cache, arguments.gif, sequence=arguments.sequence)}: {arguments.gif}")
     return 0
 
 

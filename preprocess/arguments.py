@@ -147,6 +147,12 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("cache", type=open_path, metavar="CACHE")
     inspect.add_argument("--summary", action="store_true", help="print what the cache holds")
     inspect.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a contact sheet")
+    inspect.add_argument(
+        "--gif", type=Path, metavar="FILE.gif", help="write the sequence of --sequence as a moving picture"
+    )
+    inspect.add_argument(
+        "--sequence", metavar="NAME", help="with --gif: which sequence (sequences.csv has their names)"
+    )
     inspect.add_argument("--subject", metavar="S", help="with --sheet: one subject, all classes and intensities")
     inspect.add_argument("--sample", metavar="ID", help="with --sheet: one sample, all views and modalities")
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, Sample
+from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, RenderSettings, Sample
 from shared.storage import write_file
 
 TILE_PX = 150
@@ -52,25 +52,34 @@ def write_sheet(cache: Cache, path: Path, *, subject: str | None = None, sample_
 
 
 def picture_of(cache: Cache, sample: Sample, modality: str, view: int) -> np.ndarray:
-    """One cached image as people look at it, u8 (H, W, 3): normals as lit relief, depth as brightness.
+    """One cached image as people look at it; see `draw_picture`."""
+    pixels = cache.arrays.read(modality, [cache.row_of(sample)])[0, view]
+    return draw_picture(pixels, modality, dynamic=bool(cache.info.settings.dynamic))
+
+
+def draw_picture(pixels: np.ndarray, modality: str, *, dynamic: bool) -> np.ndarray:
+    """Stored pixels (H, W, …) as people look at them, u8 (H, W, 3): normals as lit relief, depth as brightness.
 
     Dynamic images are shown as they are, depth from 5 mm backward, black, to 5 mm forward, white.
     """
-    pixels = cache.arrays.read(modality, [cache.row_of(sample)])[0, view]
-    dynamic = bool(cache.info.settings.dynamic)
+    surface: np.ndarray = pixels > 0 if modality == "depth" else (pixels > 0).any(-1)
     if modality == "texture" or (dynamic and modality == "normal"):
-        surface = pixels.any(-1)
         return np.where(surface[..., None], pixels, BACKGROUND).astype(np.uint8)
     if modality == "normal":
-        surface = pixels.any(-1)
         n = (pixels.astype(np.float32) - 128) / 127
         grey = np.clip(40 + 205 * np.clip(n @ LIGHT.astype(np.float32), 0, 1), 0, 255)
     else:
-        surface = pixels > 0
         z_mm = (pixels.astype(np.float32) - DEPTH_ZERO) * DEPTH_STEP_MM
         far, near = DEPTH_CHANGE_RANGE_MM if dynamic else DEPTH_RANGE_MM
         grey = 30 + 225 * np.clip((z_mm - far) / (near - far), 0, 1)
     return np.where(surface[..., None], grey[..., None], BACKGROUND).astype(np.uint8)
+
+
+def front_view(settings: RenderSettings) -> int:
+    """The number of the view that looks at the face most nearly from the front."""
+    return min(
+        range(len(settings.views)), key=lambda i: abs(settings.views[i].yaw_deg) + abs(settings.views[i].pitch_deg)
+    )
 
 
 def _overview_blocks(cache: Cache) -> list[Image.Image]:
@@ -125,26 +134,25 @@ def _spread(items: list, count: int) -> list:
 
 
 def _grid(cache: Cache, rows: list[tuple[str, list[tuple[Sample | None, str]]]], columns: list[str]) -> Image.Image:
-    front = min(
-        range(len(cache.info.settings.views)),
-        key=lambda i: abs(cache.info.settings.views[i].yaw_deg) + abs(cache.info.settings.views[i].pitch_deg),
-    )
+    front = front_view(cache.info.settings)
     margin, head, caption = 84, 26 if columns else 6, 16
     width = margin + max(len(row) for _, row in rows) * (TILE_PX + GAP_PX)
     image = Image.new("RGB", (width, head + len(rows) * (TILE_PX + caption + GAP_PX)), BACKGROUND)
     draw = ImageDraw.Draw(image)
     for column, name in enumerate(columns):
-        draw.text((margin + column * (TILE_PX + GAP_PX) + TILE_PX // 2, 4), name, INK, _font(15), anchor="ma")
+        draw.text((margin + column * (TILE_PX + GAP_PX) + TILE_PX // 2, 4), name, INK, load_font(15), anchor="ma")
     for r, (name, row) in enumerate(rows):
         top = head + r * (TILE_PX + caption + GAP_PX)
-        draw.text((margin - 8, top + TILE_PX // 2), name, INK, _font(14), anchor="rm")
+        draw.text((margin - 8, top + TILE_PX // 2), name, INK, load_font(14), anchor="rm")
         for c, (sample, note) in enumerate(row):
             if sample is None:
                 continue
             modality = sample.modalities.split("+")[0]
             left = margin + c * (TILE_PX + GAP_PX)
             image.paste(_tile(picture_of(cache, sample, modality, front), TILE_PX), (left, top))
-            draw.text((left + TILE_PX // 2, top + TILE_PX + 1), note or sample.sample_id, FAINT, _font(11), anchor="ma")
+            draw.text(
+                (left + TILE_PX // 2, top + TILE_PX + 1), note or sample.sample_id, FAINT, load_font(11), anchor="ma"
+            )
     return image
 
 
@@ -155,13 +163,13 @@ def _sample_block(cache: Cache, sample: Sample, tile: int) -> Image.Image:
     image = Image.new("RGB", (width, head + len(modalities) * (tile + GAP_PX)), BACKGROUND)
     draw = ImageDraw.Draw(image)
     about = [sample.sample_id, sample.label or "no label", sample.intensity, f"aligned by {sample.alignment}"]
-    draw.text((margin, 2), " · ".join(text for text in about if text), INK, _font(14))
+    draw.text((margin, 2), " · ".join(text for text in about if text), INK, load_font(14))
     for column, view in enumerate(views):
         text = f"yaw {view.yaw_deg:+g}°" + (f", pitch {view.pitch_deg:+g}°" if view.pitch_deg else "")
-        draw.text((margin + column * (tile + GAP_PX) + tile // 2, 24), text, FAINT, _font(13), anchor="ma")
+        draw.text((margin + column * (tile + GAP_PX) + tile // 2, 24), text, FAINT, load_font(13), anchor="ma")
     for row, modality in enumerate(modalities):
         top = head + row * (tile + GAP_PX)
-        draw.text((margin - 8, top + tile // 2), modality, INK, _font(14), anchor="rm")
+        draw.text((margin - 8, top + tile // 2), modality, INK, load_font(14), anchor="rm")
         for column in range(len(views)):
             tile_image = _tile(picture_of(cache, sample, modality, column), tile)
             image.paste(tile_image, (margin + column * (tile + GAP_PX), top))
@@ -170,22 +178,23 @@ def _sample_block(cache: Cache, sample: Sample, tile: int) -> Image.Image:
 
 def _stack(blocks: list[Image.Image], *, title: str, foot: str) -> Image.Image:
     width = max(MIN_WIDTH_PX, *(block.width + 2 * GAP_PX for block in blocks))
-    lines = _wrap(foot, _font(12), width - 24)
+    lines = wrap_text(foot, load_font(12), width - 24)
     height = 40 + sum(block.height + 14 for block in blocks) + 16 * len(lines) + 8
     image = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(image)
-    draw.text((12, 8), title, INK, _font(18))
+    draw.text((12, 8), title, INK, load_font(18))
     top = 40
     for block in blocks:
         image.paste(block, (GAP_PX, top))
         top += block.height + 14
     for line in lines:
-        draw.text((12, top), line, FAINT, _font(12))
+        draw.text((12, top), line, FAINT, load_font(12))
         top += 16
     return image
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+def wrap_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """The text in lines of at most so many pixels, broken between words."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -200,7 +209,8 @@ def _tile(pixels: np.ndarray, size: int) -> Image.Image:
     return Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, the same on every machine."""
     return ImageFont.load_default(size)
 
 
