@@ -62,7 +62,7 @@ def draw_picture(pixels: np.ndarray, modality: str, *, dynamic: bool) -> np.ndar
 
     Dynamic images are shown as they are, depth from 5 mm backward, black, to 5 mm forward, white.
     """
-    surface: np.ndarray = pixels > 0 if modality == "depth" else (pixels > 0).any(-1)
+    surface = np.asarray(pixels > 0 if modality == "depth" else (pixels > 0).any(-1))
     if modality == "texture" or (dynamic and modality == "normal"):
         return np.where(surface[..., None], pixels, BACKGROUND).astype(np.uint8)
     if modality == "normal":

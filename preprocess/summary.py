@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from pathlib import Path
 
 from preprocess.prompts import count_names
 from shared.cache import FAILURES_CSV, Cache
 from shared.paths import list_files
+from shared.schema import Sample
 from shared.text import read_text_embeddings
+
+MOST_GROUPS = 16  # lines of the table of subjects
+MOST_REASONS = 6
+_NUMBER = re.compile(r"\d+")
 
 
 def describe_cache(cache: Cache) -> str:
@@ -21,7 +26,7 @@ def describe_cache(cache: Cache) -> str:
         f"  {info.licence}",
         f"  {len(valid)} scans of {info.num_subjects} subjects"
         + (f" in {info.num_sequences} sequences" if info.num_sequences else "")
-        + f"; {len(failed)} failed; {_size(cache.path)} on disk",
+        + f"; {len(failed)} failed",
         f"  views (yaw[:pitch] in degrees) {info.settings.views_text()}; {info.settings.size_px} px, "
         f"{info.settings.mm_per_px:.3g} mm a pixel",
     ]
@@ -34,12 +39,13 @@ def describe_cache(cache: Cache) -> str:
         )
     aligned = Counter(sample.alignment for sample in valid)
     lines.append("  aligned by " + ", ".join(f"{how} ({count})" for how, count in aligned.most_common()))
-    lines += ["", *_class_table(cache), ""]
+    lines += ["", *_class_table(cache), "", *_subject_table(cache), ""]
+    if cache.sequences:
+        lines += [*_sequence_lines(cache), ""]
     lines += _prompt_lines(cache)
     if failed:
-        lines += ["", f"failures ({len(failed)}, all in {cache.path / FAILURES_CSV}):"]
-        lines += [f"  {sample.source}: {sample.reason}" for sample in failed[:5]]
-    lines.append(f"content {info.content_hash[:16]}")
+        lines += ["", f"failures ({len(failed)}, all in {cache.path / FAILURES_CSV}):", *_failure_lines(failed)]
+    lines += ["", *_size_lines(cache), f"content {info.content_hash[:16]}"]
     return "\n".join(lines)
 
 
@@ -54,12 +60,95 @@ def _class_table(cache: Cache) -> list[str]:
         levels = Counter(sample.intensity for sample in mine)
         num_subjects = len({sample.subject for sample in mine})
         rows.append([name or "(no label)", len(mine), num_subjects, *(levels[i] for i in intensities)])
+    return _align(rows)
+
+
+def _subject_table(cache: Cache) -> list[str]:
+    """Scans (of sequences: sequences) of each class and subject; subjects with the same counts share a line."""
+    what = "sequences" if cache.sequences else "scans"
+    names = [*cache.info.class_names, *([""] if any(s.valid and not s.label for s in cache.samples) else [])]
+    shown: dict[str, dict[str, set[str]]] = {}
+    failed: Counter[str] = Counter()
+    for sample in cache.samples:
+        classes = shown.setdefault(sample.subject, {})
+        if sample.valid:
+            classes.setdefault(sample.label, set()).add(sample.sequence or sample.sample_id)
+        else:
+            failed[sample.subject] += 1
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for subject in sorted(shown):
+        counts = tuple(len(shown[subject].get(name, ())) for name in names)
+        alike.setdefault((*counts, failed[subject]), []).append(subject)
+    groups = sorted(alike.items(), key=lambda group: (-len(group[1]), group[1]))
+    rows: list[list[object]] = [[f"subjects ({what} of each)", *(name or "(no label)" for name in names), "failed"]]
+    rows += [[_name_some(subjects), *counts] for counts, subjects in groups[:MOST_GROUPS]]
+    lines = _align(rows)
+    if left := groups[MOST_GROUPS:]:
+        lines.append(f"  … and {sum(len(subjects) for _, subjects in left)} subjects more, with other counts")
+    return lines
+
+
+def _name_some(subjects: list[str]) -> str:
+    if len(subjects) <= 3:
+        return ", ".join(subjects)
+    return f"{subjects[0]}, {subjects[1]} … {subjects[-1]} ({len(subjects)})"
+
+
+def _align(rows: list[list[object]]) -> list[str]:
+    """The first column to the left, numbers to the right."""
     widths = [max(len(str(row[column])) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
         numbers = (str(cell).rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
         lines.append("  " + "  ".join([str(row[0]).ljust(widths[0]), *numbers]))
     return lines
+
+
+def _sequence_lines(cache: Cache) -> list[str]:
+    """How long sequences are, how fast they were recorded, and whose onset, apex and offset are known."""
+    lengths = sorted(sequence.num_frames for sequence in cache.sequences)
+    seconds = sum(s.num_frames / s.frames_per_second for s in cache.sequences if s.frames_per_second)
+    rates = Counter(f"{s.frames_per_second:g} a second" if s.frames_per_second else "unknown" for s in cache.sequences)
+    marks = Counter(s.marks or "none known" for s in cache.sequences)
+    gaps = {sample.sequence for sample in cache.samples if sample.sequence and not sample.valid}
+    span = f", {seconds:,.0f} s" if seconds else ""
+    return [
+        f"sequences ({len(lengths):,}): {sum(lengths):,} frames{span}",
+        f"  frames a sequence {lengths[0]:,} to {lengths[-1]:,}, median {lengths[len(lengths) // 2]:,}; "
+        + (f"{len(gaps):,} lack frames that failed" if gaps else "none lacks a frame"),
+        f"  rate: {_list_counts(rates)}",
+        f"  onset, apex, offset: {_list_counts(marks)}",
+    ]
+
+
+def _failure_lines(failed: list[Sample]) -> list[str]:
+    """Reasons, most frequent first, each with its first scan. What differs between scans in a reason is its numbers."""
+    alike: dict[str, list[Sample]] = {}
+    for sample in failed:
+        alike.setdefault(_NUMBER.sub("#", sample.reason.replace(sample.source, "")), []).append(sample)
+    groups = sorted(alike.values(), key=lambda group: (-len(group), group[0].source))
+    lines = []
+    for group in groups[:MOST_REASONS]:
+        more = f" (and {len(group) - 1:,} alike)" if len(group) > 1 else ""
+        lines.append(f"  {group[0].source}: {group[0].reason}{more}")
+    if left := groups[MOST_REASONS:]:
+        lines.append(f"  … and {len(left):,} reasons more")
+    return lines
+
+
+def _list_counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.most_common())
+
+
+def _size_lines(cache: Cache) -> list[str]:
+    """What takes how much room, by the folders of a cache."""
+    sizes: Counter[str] = Counter()
+    for name, size in list_files(cache.path).items():
+        folder = name.split("/")[0] if "/" in name else "tables"
+        sizes["images" if folder.startswith("views") else folder] += size
+    parts = ", ".join(f"{name.lstrip('.')} {_format_bytes(size)}" for name, size in sizes.most_common())
+    mean = sizes["images"] / max(cache.info.num_valid, 1)
+    return [f"on disk {_format_bytes(sum(sizes.values()))}: {parts}; {_format_bytes(mean)} of images a row"]
 
 
 def _prompt_lines(cache: Cache) -> list[str]:
@@ -74,8 +163,7 @@ def _prompt_lines(cache: Cache) -> list[str]:
     return lines or [f"no prompt embeddings yet: python -m preprocess prompts --cache {cache.path} --model NAME"]
 
 
-def _size(folder: Path) -> str:
-    size: float = sum(list_files(folder).values())
+def _format_bytes(size: float) -> str:
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import MakeCache
 from PIL import Image
 from scan_folders import write_scan_folder
 
@@ -86,3 +87,31 @@ def test_summary_counts_what_is_there(cache: Cache) -> None:
     assert "no prompt embeddings yet" in text
     renamed = dataclasses.replace(cache, info=dataclasses.replace(cache.info, dataset="elsewhere"))
     assert "elsewhere" in describe_cache(renamed)
+
+
+def test_summary_counts_subjects_sequences_failures_and_bytes(tiny_cache: MakeCache) -> None:
+    path = tiny_cache(num_subjects=6, num_frames=4, scans_per_class=1, invalid=(3, 24, 25, 26, 27))
+    text = describe_cache(open_cache(path))
+    lines = [line.split() for line in text.splitlines()]
+    assert ["subjects", "(sequences", "of", "each)", "anger", "happiness", "surprise", "failed"] in lines
+    assert ["S1,", "S3", "…", "S5", "(4)", "1", "1", "1", "0"] in lines
+    assert ["S2", "0", "1", "1", "4"] in lines  # all four frames of its first sequence failed
+    assert ["S0", "1", "1", "1", "1"] in lines
+    assert "sequences (18): 72 frames, 3 s" in text
+    assert "2 lack frames that failed" in text
+    assert "no surface (and 4 alike)" in text
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    assert f"on disk {size / 1000:.3g} kB" in text or f"on disk {size / 1e6:.3g} MB" in text
+
+
+def test_every_sheet_carries_the_licence_line(cache: Cache, tmp_path: Path) -> None:
+    """Two licences of one length: the sheets differ at the foot, and nowhere else."""
+    for licence in ("AAAA AAAA", "BBBB BBBB"):
+        other = dataclasses.replace(cache, info=dataclasses.replace(cache.info, licence=licence))
+        for name, options in {"all": {}, "subject": {"subject": "S01"}, "sample": {"sample_id": "scan001"}}.items():
+            write_sheet(other, tmp_path / f"{name}-{licence[0]}.png", **options)
+    for name in ("all", "subject", "sample"):
+        a, b = (np.asarray(Image.open(tmp_path / f"{name}-{letter}.png").convert("L")).astype(int) for letter in "AB")
+        rows = np.flatnonzero((np.abs(a - b) > 60).any(1))
+        assert len(rows) > 3
+        assert rows.min() >= len(a) - 30
