@@ -10,19 +10,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, RenderSettings, Sample
+from shared.pictures import BACKGROUND
+from shared.pictures import draw_picture as draw_picture
+from shared.schema import RenderSettings, Sample
 from shared.storage import write_file
 
 TILE_PX = 150
 GAP_PX = 6
 MIN_WIDTH_PX = 480  # room for the title and the licence line
-BACKGROUND, INK, FAINT = (250, 250, 248), (30, 30, 30), (120, 120, 120)
+INK, FAINT = (30, 30, 30), (120, 120, 120)
 MAX_SUBJECTS = 8
-# Depth in pictures: nose tip white, 90 mm behind it black.
-DEPTH_RANGE_MM = (-90.0, 0.0)
-DEPTH_CHANGE_RANGE_MM = (-5.0, 5.0)
-# Relief: a light from the upper left, in the camera frame.
-LIGHT = np.array([-0.4, 0.5, 0.77])
 
 
 def write_sheet(cache: Cache, path: Path, *, subject: str | None = None, sample_id: str | None = None) -> None:
@@ -55,24 +52,6 @@ def picture_of(cache: Cache, sample: Sample, modality: str, view: int) -> np.nda
     """One cached image as people look at it; see `draw_picture`."""
     pixels = cache.arrays.read(modality, [cache.row_of(sample)])[0, view]
     return draw_picture(pixels, modality, dynamic=bool(cache.info.settings.dynamic))
-
-
-def draw_picture(pixels: np.ndarray, modality: str, *, dynamic: bool) -> np.ndarray:
-    """Stored pixels (H, W, …) as people look at them, u8 (H, W, 3): normals as lit relief, depth as brightness.
-
-    Dynamic images are shown as they are, depth from 5 mm backward, black, to 5 mm forward, white.
-    """
-    surface = np.asarray(pixels > 0 if modality == "depth" else (pixels > 0).any(-1))
-    if modality == "texture" or (dynamic and modality == "normal"):
-        return np.where(surface[..., None], pixels, BACKGROUND).astype(np.uint8)
-    if modality == "normal":
-        n = (pixels.astype(np.float32) - 128) / 127
-        grey = np.clip(40 + 205 * np.clip(n @ LIGHT.astype(np.float32), 0, 1), 0, 255)
-    else:
-        z_mm = (pixels.astype(np.float32) - DEPTH_ZERO) * DEPTH_STEP_MM
-        far, near = DEPTH_CHANGE_RANGE_MM if dynamic else DEPTH_RANGE_MM
-        grey = 30 + 225 * np.clip((z_mm - far) / (near - far), 0, 1)
-    return np.where(surface[..., None], grey[..., None], BACKGROUND).astype(np.uint8)
 
 
 def front_view(settings: RenderSettings) -> int:

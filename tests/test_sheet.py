@@ -13,11 +13,12 @@ from scan_folders import write_scan_folder
 
 from preprocess.build import build_cache
 from preprocess.datasets import DATASETS
-from preprocess.sheet import BACKGROUND, picture_of, write_sheet
+from preprocess.sheet import picture_of, write_sheet
 from preprocess.summary import describe_cache
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError
 from shared.labels import BASIC_EXPRESSIONS
+from shared.pictures import BACKGROUND
 from shared.schema import RenderSettings
 
 
