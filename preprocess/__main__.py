@@ -13,6 +13,7 @@ from shared.schema import MODALITIES, RenderSettings
 
 if TYPE_CHECKING:
     from preprocess.workers import Workers
+    from shared.cache import Cache
 
 
 def main() -> int:
@@ -163,14 +164,38 @@ def _inspect(arguments: argparse.Namespace) -> int:
         raise FacetError("--subject and --sample choose what --sheet FILE.png shows; give it too")
     if (arguments.gif is None) != (arguments.sequence is None):
         raise FacetError("--gif FILE.gif and --sequence NAME: are given together")
+    files = arguments.summary or arguments.sheet or arguments.gif
+    pages = (arguments.run, arguments.host, arguments.port, arguments.no_open, arguments.no_faces)
+    if files and any(pages):
+        raise FacetError(
+            "--run, --host, --port, --no-open and --no-faces: are for the pages, not for --summary or files"
+        )
     cache = open_cache(arguments.cache)
-    if arguments.summary or not (arguments.sheet or arguments.gif):
+    if not files:
+        return _show_pages(arguments, cache)
+    if arguments.summary:
         print(describe_cache(cache))
     if arguments.sheet:
         write_sheet(cache, arguments.sheet, subject=arguments.subject, sample_id=arguments.sample)
         print(f"contact sheet: {arguments.sheet}")
     if arguments.gif:
         print(f"{write_gif(cache, arguments.gif, sequence=arguments.sequence)}: {arguments.gif}")
+    return 0
+
+
+def _show_pages(arguments: argparse.Namespace, cache: Cache) -> int:
+    from preprocess.viewer.catalogue import build_catalogue
+    from preprocess.viewer.pictures import Pictures
+    from preprocess.viewer.predictions import read_predictions
+    from preprocess.viewer.server import DEFAULT_HOST, serve
+    from preprocess.viewer.site import Site
+
+    run = arguments.run
+    predictions = read_predictions(run, cache) if run else None
+    site = Site(
+        build_catalogue(cache, predictions), Pictures(cache), not arguments.no_faces, run.resolve().name if run else ""
+    )
+    serve(site, host=arguments.host or DEFAULT_HOST, port=arguments.port, open_browser=not arguments.no_open)
     return 0
 
 

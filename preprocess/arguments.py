@@ -141,8 +141,9 @@ def build_parser() -> argparse.ArgumentParser:
     inspect = _command(
         commands,
         "inspect",
-        "look at a cache: a summary, contact sheets",
-        "Without options, or with --summary: what the cache holds, as text. With --sheet: a picture.",
+        "look at a cache: in the browser, as a summary, contact sheets",
+        "Without options: pages in the browser, served by this machine to itself until Ctrl-C. With --summary: what the\n"
+        "cache holds, as text. With --sheet or --gif: a picture.",
     )
     inspect.add_argument("cache", type=open_path, metavar="CACHE")
     inspect.add_argument("--summary", action="store_true", help="print what the cache holds")
@@ -155,6 +156,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("--subject", metavar="S", help="with --sheet: one subject, all classes and intensities")
     inspect.add_argument("--sample", metavar="ID", help="with --sheet: one sample, all views and modalities")
+    pages = inspect.add_argument_group("pages in the browser")
+    pages.add_argument("--run", type=Path, metavar="RUN", help="a finished run: its predictions beside the labels")
+    pages.add_argument(
+        "--host", metavar="HOST", help="let other machines in, who then see the faces (default 127.0.0.1)"
+    )
+    pages.add_argument("--port", type=_port, metavar="N", help="default 8050, or a free one where that is taken")
+    pages.add_argument("--no-open", action="store_true", help="print the address, open no browser")
+    pages.add_argument("--no-faces", action="store_true", help="leave the pictures out")
 
     verify = _command(
         commands,
@@ -194,6 +203,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, found {number}")
+    return number
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 < number < 65536:
+        raise argparse.ArgumentTypeError(f"expected 1 to 65535, found {number}")
     return number
 
 

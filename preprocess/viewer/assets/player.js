@@ -1,0 +1,108 @@
+// The 4D player: one picture a frame, fetched a little ahead, shown no sooner than it is there.
+"use strict";
+
+(() => {
+  const AHEAD = 24; // frames fetched before they are needed
+  const KEPT = 300; // pictures kept
+
+  class Player {
+    constructor(place) {
+      this.film = JSON.parse(place.dataset.player);
+      this.place = place;
+      this.at = this.film.start;
+      this.kind = this.film.kind;
+      this.view = this.film.view;
+      this.rate = this.film.rate;
+      this.images = new Map();
+      this.build();
+      this.show(this.at);
+    }
+
+    build() {
+      const make = (tag, options) => Object.assign(document.createElement(tag), options);
+      this.screen = make("div", { className: "screen" });
+      this.scrubber = make("input", { type: "range", min: 0, max: this.film.rows.length - 1, step: 1, id: "scrubber" });
+      this.scrubber.setAttribute("aria-label", "frame");
+      this.scrubber.oninput = () => { this.pause(); this.show(Number(this.scrubber.value)); };
+      this.button = make("button", { type: "button", id: "play", textContent: "▶ play", onclick: () => this.toggle() });
+      this.where = make("span", { className: "where", id: "frame" });
+      const bar = make("div", { className: "bar" });
+      bar.append(this.button, this.where, this.choice("rate", this.film.rates.map((r) => [r, `${r} a second`])),
+        this.choice("kind", this.film.kinds.map((k) => [k, k])), this.choice("view", this.film.views.map((v, i) => [i, v])));
+      this.place.append(this.screen, this.scrubber, bar);
+    }
+
+    choice(name, options) {
+      const select = document.createElement("select");
+      select.id = `player-${name}`;
+      select.setAttribute("aria-label", name);
+      for (const [value, text] of options) select.append(new Option(text, value, false, String(value) === String(this[name])));
+      select.onchange = () => {
+        this[name] = name === "kind" ? select.value : Number(select.value);
+        select.blur(); // so that the arrow keys move the film again
+        this.show(this.at);
+      };
+      return select;
+    }
+
+    image(at) {
+      const source = `/image/${this.film.rows[at]}/${this.kind}/${this.view}.png`;
+      let image = this.images.get(source);
+      if (!image) {
+        image = new Image();
+        image.alt = `frame ${this.film.frames[at]}`;
+        image.src = source;
+        this.images.set(source, image);
+        if (this.images.size > KEPT) this.images.delete(this.images.keys().next().value);
+      }
+      return image;
+    }
+
+    show(at) {
+      this.at = at;
+      const image = this.image(at);
+      this.screen.replaceChildren(image);
+      this.scrubber.value = at;
+      const frame = this.film.frames[at];
+      const mark = this.film.marks[frame] ? ` · ${this.film.marks[frame]}` : "";
+      this.where.textContent = `frame ${frame} (${at + 1} of ${this.film.rows.length})${mark}`;
+      for (let next = 1; next <= Math.min(AHEAD, this.film.rows.length - 1); next++) this.image((at + next) % this.film.rows.length);
+    }
+
+    toggle() { this.playing ? this.pause() : this.play(); }
+
+    play() {
+      this.playing = true;
+      this.button.textContent = "⏸ pause";
+      let due = performance.now();
+      const step = (now) => {
+        if (!this.playing || !this.place.isConnected) return;
+        const next = (this.at + 1) % this.film.rows.length;
+        const image = this.image(next); // one that fails counts as there: its place shows the gap
+        if (now >= due && image.complete) {
+          this.show(next);
+          due = Math.max(due + 1000 / this.rate, now - 1000 / this.rate);
+        }
+        requestAnimationFrame(step);
+      };
+      requestAnimationFrame(step);
+    }
+
+    pause() {
+      this.playing = false;
+      this.button.textContent = "▶ play";
+    }
+
+    key(key) {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
+      if (key === " ") this.toggle();
+      else if (step) {
+        this.pause();
+        this.show(Math.min(Math.max(this.at + step, 0), this.film.rows.length - 1));
+      } else return false;
+      return true;
+    }
+  }
+
+  window.facet = Object.assign(window.facet || {}, { player: (place) => { place.player = new Player(place); } });
+})();

@@ -1,0 +1,88 @@
+"""A real browser for the viewer's tests: Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.serving import make_server
+
+from preprocess.viewer.catalogue import build_catalogue
+from preprocess.viewer.pictures import Pictures
+from preprocess.viewer.server import build_app
+from preprocess.viewer.site import Site
+from shared.cache import open_cache
+
+
+def find_chromium() -> str:
+    """Chromium's path; skips the test where there is none or nothing to drive it."""
+    pytest.importorskip("playwright", reason="Playwright is not installed: pip install -r requirements-dev.txt")
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+    )
+    if not found:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    return found
+
+
+@contextmanager
+def served(site: Site) -> Iterator[str]:
+    """The viewer at an address of this machine."""
+    server = make_server("127.0.0.1", 0, build_app(site).server, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+def open_site(cache: Path, **options: Any) -> Site:
+    opened = open_cache(cache)
+    return Site(
+        build_catalogue(opened, options.pop("predictions", None)),
+        Pictures(opened),
+        options.pop("faces", True),
+        **options,
+    )
+
+
+class Watched:
+    """A page whose complaints and requests are written down."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on(
+            "console", lambda message: message.type in ("error", "warning") and self.complaints.append(message.text)
+        )
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    def until(self, expression: str, seconds: float = 20) -> Any:
+        """Waits until a JavaScript expression is true; the pages forbid eval, which Playwright's own waiting needs."""
+        ends = time.monotonic() + seconds
+        while not (value := self.page.evaluate(expression)):
+            assert time.monotonic() < ends, f"never came true: {expression}"
+            time.sleep(0.01)
+        return value
+
+
+@contextmanager
+def browsed(executable: str) -> Iterator[Watched]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        try:
+            yield Watched(browser.new_page(viewport={"width": 1280, "height": 900}))
+        finally:
+            browser.close()

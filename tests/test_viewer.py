@@ -1,0 +1,292 @@
+"""The viewer's pages and pictures without a browser: what they show is the cache, and nothing leads out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import open_site
+from conftest import CLASSES, MakeCache
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from preprocess.sheet import picture_of
+from preprocess.viewer.address import FILTERS, KINDS, NONE, VALIDITIES, Address, parse_query, parse_row
+from preprocess.viewer.catalogue import build_catalogue
+from preprocess.viewer.pictures import Kept
+from preprocess.viewer.server import _listen, build_app, build_page
+from preprocess.viewer.site import Site
+from preprocess.viewer.wall import PAGE_ROWS
+from shared.cache import SAMPLES_CSV, encode_table, num_shards, open_cache, read_info, record_path, write_info
+from shared.errors import FacetError
+from shared.schema import Sample
+from shared.storage import encode_metadata, write_file
+
+
+@pytest.fixture
+def site(tiny_cache: MakeCache) -> Site:
+    """Twelve sequences of five frames; row 3 is invalid, row 7 has no texture, rows 10 to 14 no label."""
+    return open_site(
+        tiny_cache(
+            num_subjects=2,
+            num_frames=5,
+            modalities=("texture", "normal", "depth"),
+            invalid=(3,),
+            without_texture=(7,),
+            unlabelled=tuple(range(10, 15)),
+            apex=2,
+        )
+    )
+
+
+def page_text(site: Site, pathname: str, search: str = "") -> str:
+    """A page as the browser gets it: Dash's own JSON."""
+    return json.dumps([part.to_plotly_json() for part in build_page(site, pathname, search)], default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.to_plotly_json() if hasattr(value, "to_plotly_json") else value.tolist()
+
+
+def tiles(site: Site, search: str) -> list[int]:
+    """The rows that a wall shows, in order."""
+    wall = page_text(site, "/", search)
+    return [int(row) for row in re.findall(r'"/sample/(\d+)', wall)]
+
+
+def test_pictures_are_the_caches_own(site: Site) -> None:
+    client = build_app(site).server.test_client()
+    for row, kind, modality, view in (
+        (0, "texture", "texture", 2),
+        (7, "relief", "normal", 1),
+        (9, "depth", "depth", 0),
+    ):
+        response = client.get(f"/image/{row}/{kind}/{view}.png")
+        assert response.status_code == 200
+        shown = np.asarray(Image.open(io.BytesIO(response.data)))
+        assert np.array_equal(shown, picture_of(site.cache, site.cache.samples[row], modality, view))
+        assert response.headers["Cache-Control"] == "no-store"
+    stored = np.asarray(Image.open(io.BytesIO(client.get("/image/4/normal/1.png").data)))
+    assert np.array_equal(stored, site.cache.arrays.read("normal", [4])[0, 1])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/image/3/texture/0.png",  # not valid
+        "/image/7/texture/0.png",  # no such modality
+        "/image/60/texture/0.png",
+        "/image/-1/texture/0.png",
+        "/image/0/texture/3.png",
+        "/image/0/scan_to_face/0.png",
+        "/image/0/../../cache.json",
+        "/image/..%2f..%2fcache.json/texture/0.png",
+        "/assets/../server.py",
+        "/assets/..%2fserver.py",
+        "/assets/%2e%2e/%2e%2e/sheet.py",
+        "/assets//etc/passwd",
+    ],
+)
+def test_what_is_not_a_picture_is_not_found(site: Site, path: str) -> None:
+    response = build_app(site).server.test_client().get(path)
+    # Dash answers every other address with its empty frame, which then says: no such page
+    assert response.status_code == 404 or b"react-entry-point" in response.data
+    for inside in (b"checksum", b"import annotations", b"root:"):
+        assert inside not in response.data
+
+
+@pytest.mark.parametrize(
+    "path", ["/sample/60", "/sample/-1", "/sample/../cache.json", "/play/x", "/nowhere", "/sample/", "/sample/٣"]
+)
+def test_addresses_that_are_no_page(site: Site, path: str) -> None:
+    assert "No such page" in page_text(site, path)
+
+
+def test_other_names_for_this_machine_are_refused(site: Site) -> None:
+    client = build_app(site, hosts=("scanner.lab",)).server.test_client()
+    asked = {"127.0.0.1:8050": 200, "localhost": 200, "[::1]:8050": 200, "scanner.lab:8050": 200, "evil.example": 403}
+    assert {host: client.get("/", headers={"Host": host}).status_code for host in asked} == asked
+    assert client.get("/image/0/texture/0.png", headers={"Host": "evil.example"}).status_code == 403
+
+
+def test_nothing_is_fetched_from_elsewhere(site: Site) -> None:
+    client = build_app(site).server.test_client()
+    index = client.get("/")
+    assert not re.findall(rb"https?:(?://|\\u002f)", index.data)
+    policy = index.headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy and "http" not in policy
+    named = re.findall(r'(?:src|href)="([^"]+)"', index.text)
+    assert len(named) > 8 and all(name.startswith("/") and not name.startswith("//") for name in named)
+    for name in (name for name in named if name.startswith("/assets/")):
+        assert not re.findall(r"https?://|@import|url\(", client.get(name).text), name
+    for path in ("/", "/sample/0", "/play/0"):
+        assert not re.findall(r"https?://", page_text(site, path))
+
+
+def test_every_page_carries_the_licence(site: Site) -> None:
+    layout = build_app(site).server.test_client().get("/_dash-layout").text
+    assert "drawn by the tests; free" in layout  # the frame around all pages
+
+
+def test_without_faces_no_picture_leaves(site: Site) -> None:
+    hidden = dataclasses.replace(site, faces=False)
+    assert build_app(hidden).server.test_client().get("/image/0/texture/0.png").status_code == 404
+    for path in ("/", "/sample/0", "/play/0"):
+        assert "/image/" in page_text(site, path) or "data-player" in page_text(site, path)
+        assert "/image/" not in page_text(hidden, path) and "data-player" not in page_text(hidden, path)
+
+
+def test_filters_keep_what_a_plain_search_keeps(site: Site) -> None:
+    samples = site.cache.samples
+    wanted = {
+        "?label=anger&subject=S1": [r for r, s in enumerate(samples) if (s.label, s.subject) == ("anger", "S1")],
+        f"?label={NONE}": [10, 11, 12, 13, 14],
+        "?validity=invalid": [3],
+        "?sequence=S0/anger1&validity=valid": [5, 6, 7, 8, 9],
+        "?intensity=01": list(range(60)),
+        "?subject=nobody": [],
+    }
+    assert {search: tiles(site, search) for search in wanted} == wanted
+
+
+def test_ten_thousand_rows_are_paged_without_reading_them(tiny_cache: MakeCache) -> None:
+    path = tiny_cache(num_subjects=4)
+    extend_rows(path, 10_000)
+    site = open_site(path)
+    assert tiles(site, "") == list(range(PAGE_ROWS))
+    assert tiles(site, "?page=166") == list(range(9960, 10_000))
+    assert tiles(site, "?page=100000000") == tiles(site, "?page=166")
+    assert "arrays" not in vars(site.cache)  # its store was never opened
+    every = [row for page in range(4) for row in tiles(site, f"?subject=S3&page={page}")]
+    assert every == [row for row, s in enumerate(site.cache.samples) if s.subject == "S3"][: len(every)]
+    assert build_app(site).server.test_client().get("/image/5/texture/0.png").status_code == 200
+
+
+def extend_rows(path: Path, num_rows: int) -> None:
+    """Repeats a cache's rows under new names. Only the first shard's images are there."""
+    cache = open_cache(path)
+    repeated = [cache.samples[row % len(cache.samples)] for row in range(num_rows)]
+    samples = [dataclasses.replace(s, sample_id=f"{row:05d}") for row, s in enumerate(repeated)]
+    record = record_path(path, 0).read_bytes()
+    for shard in range(num_shards(num_rows)):
+        write_file(record_path(path, shard), record)
+    digest = write_file(path / SAMPLES_CSV, encode_table(Sample, samples))
+    info = read_info(path)
+    info = dataclasses.replace(
+        info,
+        num_samples=num_rows,
+        num_shards=num_shards(num_rows),
+        file_hashes={**info.file_hashes, SAMPLES_CSV: digest},
+    )
+    for name, data in encode_metadata(info).items():
+        info.file_hashes.update({name: write_file(path / name, data)} if name in info.file_hashes else {})
+        write_file(path / name, data)
+    write_info(path, info)
+
+
+def test_a_samples_page_tells_what_is_known(site: Site) -> None:
+    page = page_text(site, "/sample/6", "?label=anger")
+    for told in ("S0/anger1/001", "S0/anger1.obj", "geometry", '"/image/6/texture/2.png"', '"/image/6/normal/0.png"'):
+        assert told in page
+    assert '"/sample/5?label=anger"' in page and '"/sample/7?label=anger"' in page and '"/?label=anger"' in page
+    assert [f"/sample/{row}?label=anger" in page for row in (4, 9)] == [
+        False,
+        True,
+    ]  # neighbours: of the sequence alone
+    assert "Not valid: no surface" in page_text(site, "/sample/3")
+    assert "no texture" in page_text(site, "/sample/7")
+
+
+def test_the_player_shows_the_valid_frames_in_time_order(site: Site) -> None:
+    page = build_page(site, "/play/4", "?show=depth&view=2")
+    film = json.loads(
+        next(p for p in page if "data-player" in p.to_plotly_json()["props"]).to_plotly_json()["props"]["data-player"]
+    )
+    assert film["rows"] == [0, 1, 2, 4] and film["frames"] == [0, 1, 2, 4] and film["start"] == 3
+    assert (film["rate"], film["marks"], film["kind"], film["view"]) == (25.0, {"2": "apex"}, "depth", 2)
+
+
+def test_a_damaged_shard_is_one_line(site: Site) -> None:
+    shard = next((site.cache.path / "views.zarr" / "texture").rglob("c/0/0/0/0/0"))
+    shard.write_bytes(shard.read_bytes()[:100])
+    response = build_app(site).server.test_client().get("/image/0/texture/0.png")
+    assert response.status_code == 500
+    assert len(response.text.splitlines()) == 1 and "Traceback" not in response.text
+
+
+@given(
+    st.builds(
+        Address,
+        **{name: st.text(max_size=8) for name in FILTERS if name != "validity"},
+        validity=st.sampled_from(("", *VALIDITIES)),
+        show=st.sampled_from(KINDS),
+        view=st.integers(-1, 4),
+        page=st.integers(0, 10**6),
+    )
+)
+def test_an_address_comes_back_from_its_query(address: Address) -> None:
+    assert parse_query(address.query(), num_views=5) == address
+
+
+@given(st.text(max_size=60))
+def test_any_query_is_understood_or_ignored(search: str) -> None:
+    address = parse_query(search, num_views=3)
+    assert address.view in (-1, 0, 1, 2) and address.page >= 0 and address.show in KINDS
+    assert (parse_row(search, 5) or 0) in range(5)
+
+
+def test_kept_values_stay_within_their_bytes() -> None:
+    kept: Kept[int, bytes] = Kept(100)
+    for key in range(5):
+        kept.put(key, bytes(40))
+        kept.get(0)
+    assert [kept.get(key) is not None for key in range(5)] == [True, False, False, False, True]
+    kept.put(9, bytes(500))  # larger than all: kept alone
+    assert kept.get(9) is not None and kept.get(0) is None
+
+
+def test_columns_are_the_tables(site: Site) -> None:
+    catalogue = build_catalogue(site.cache)
+    column = catalogue.columns["label"]
+    assert [column.values[code] for code in column.codes] == [s.label for s in site.cache.samples]
+    assert column.options() == [*sorted(CLASSES), NONE]
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(FacetError, match=f"--port {port}: is taken"):
+            _listen("127.0.0.1", port, socket.AF_INET)
+    with pytest.raises(FacetError, match="--host"):
+        _listen("192.0.2.1", None, socket.AF_INET)  # an address for documentation: nobody's
+    first = _listen("127.0.0.1", None, socket.AF_INET)
+    with first, _listen("127.0.0.1", None, socket.AF_INET) as second:
+        assert first.getsockname()[1] != second.getsockname()[1]
+
+
+def test_the_command_serves_this_machine_alone(tiny_cache: MakeCache) -> None:
+    command = [sys.executable, "-m", "preprocess", "inspect", str(tiny_cache()), "--no-open"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
+            assert found
+            with urllib.request.urlopen(found[0] + "image/0/texture/0.png", timeout=20) as response:
+                assert response.status == 200
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+            assert process.stderr and "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()

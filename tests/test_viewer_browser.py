@@ -1,0 +1,152 @@
+"""The viewer in a real browser, as a visitor uses it: filter, open, play, keys, back, narrow, dark; no word of complaint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from browser import Watched, browsed, find_chromium, open_site, served
+from conftest import write_tiny_cache
+
+from preprocess.sheet import picture_of
+from preprocess.viewer.site import Site
+
+PICTURES_SHOWN = "[...document.querySelectorAll('.tile img')].every(i => i.complete && i.naturalWidth > 0)"
+PIXELS = "Array.from(document.querySelector('canvas').getContext('2d').getImageData(0, 0, 32, 32).data)"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Site:
+    path = tmp_path_factory.mktemp("browser") / "cache"
+    modalities = ("texture", "normal", "depth")
+    write_tiny_cache(path, model=tiny_model, num_subjects=3, num_frames=6, modalities=modalities, invalid=(8,))
+    return open_site(path)
+
+
+@pytest.fixture(scope="module")
+def address(site: Site) -> Iterator[str]:
+    find_chromium()
+    with served(site) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(address: str) -> Iterator[Watched]:
+    with browsed(find_chromium()) as watched:
+        yield watched
+
+
+@pytest.fixture
+def visit(browser: Watched, address: str) -> Iterator[Watched]:
+    """The wall, freshly opened. Whatever a test does, nothing may be complained of or asked for elsewhere."""
+    browser.complaints.clear()
+    browser.requests.clear()
+    browser.page.goto(address)
+    browser.until("document.querySelectorAll('.tile').length === 60")
+    yield browser
+    assert not browser.complaints
+    elsewhere = [url for url in browser.requests if not url.startswith((address + "/", "data:", "blob:"))]
+    assert not elsewhere
+
+
+def test_filter_open_and_back(visit: Watched) -> None:
+    visit.until(PICTURES_SHOWN)
+    assert visit.page.locator(".tile .failed").inner_text() == "no surface"
+    visit.page.click("#filter-label")
+    visit.page.get_by_role("option", name="happiness").click()
+    visit.until("location.search === '?label=happiness' && document.querySelectorAll('.tile').length === 36")
+    labels = visit.page.locator(".tile .label").all_inner_texts()
+    assert set(labels) == {"happiness"}
+    visit.page.locator(".tile").nth(2).click()
+    visit.until("document.querySelectorAll('.views canvas').length === 3")
+    assert visit.page.url.endswith("/sample/14?label=happiness")
+    assert visit.page.title().startswith("S0/happiness0/002")
+    visit.page.go_back()
+    visit.until("document.querySelectorAll('.tile').length === 36")
+    assert visit.page.locator("#filter-label").inner_text().strip() == "happiness"
+    visit.page.go_back()
+    visit.until("location.search === '' && document.querySelectorAll('.tile').length === 60")
+
+
+def test_keys_lead_through_the_wall_and_samples(visit: Watched) -> None:
+    press = visit.page.keyboard.press
+    press("PageDown")
+    visit.until("document.querySelector('.where').textContent.startsWith('page 2')")
+    press("PageUp")
+    visit.until("document.querySelector('.where').textContent.startsWith('page 1')")
+    press("ArrowRight")
+    press("ArrowRight")
+    press("ArrowDown")
+    focused = visit.until("document.activeElement.getAttribute('href')")
+    columns = visit.page.evaluate(
+        "getComputedStyle(document.querySelector('.wall')).gridTemplateColumns.split(' ').length"
+    )
+    assert focused == f"/sample/{1 + columns}"
+    press("Enter")
+    visit.until(f"location.pathname === '/sample/{1 + columns}' && document.querySelector('.key-Escape')")
+    press("ArrowRight")
+    visit.until(f"location.pathname === '/sample/{2 + columns}'")
+    visit.until(f"document.querySelector('.key-ArrowLeft').getAttribute('href') === '/sample/{1 + columns}'")
+    press("ArrowLeft")
+    visit.until(f"location.pathname === '/sample/{1 + columns}'")
+    press("Escape")
+    visit.until("location.pathname === '/' && document.querySelectorAll('.tile').length === 60")
+
+
+def test_the_light_moves_over_the_relief(visit: Watched, site: Site) -> None:
+    visit.page.locator(".tile").nth(2).click()
+    visit.until("document.querySelector('.views canvas')")
+    shown = np.array(visit.page.evaluate(PIXELS)).reshape(32, 32, 4)[..., :3]
+    drawn = picture_of(site.cache, site.cache.samples[2], "normal", 0)
+    assert np.abs(shown.astype(int) - drawn).max() <= 3  # at first lit as contact sheets are, to a degree
+    for light in (-90, 90):
+        visit.page.locator("#light-from").fill(str(light))
+        visit.until(f"document.querySelector('canvas').dataset.lit.startsWith('{light},')")
+        shown = np.array(visit.page.evaluate(PIXELS)).reshape(32, 32, 4)[..., 0]
+        normals = (site.cache.arrays.read("normal", [2])[0, 0].astype(float) - 128) / 127
+        towards = np.array([np.sin(np.radians(light)) * np.cos(np.radians(30)), 0.5, 0])
+        truth = 40 + 205 * np.clip(normals @ towards, 0, 1)
+        surface = site.cache.arrays.read("normal", [2])[0, 0].any(-1)
+        assert np.abs(shown - truth)[surface].max() <= 1
+
+
+def test_the_player_plays_scrubs_and_goes_back(visit: Watched) -> None:
+    visit.page.locator(".tile").nth(7).click()
+    visit.until("document.querySelector('.key-p')")
+    visit.page.keyboard.press("p")
+    frame = "document.querySelector('#frame')?.textContent"
+    visit.until(f"{frame}?.startsWith('frame 1 (2 of 5)')")
+    visit.page.keyboard.press("ArrowRight")
+    visit.until(f"{frame}.startsWith('frame 3 (3 of 5)')")  # frame 2 is not valid
+    visit.page.locator("#scrubber").fill("0")
+    visit.until(f"{frame}.startsWith('frame 0 ') && document.querySelector('.screen img').src.includes('/image/6/')")
+    visit.page.locator("#player-kind").select_option("depth")
+    visit.until("document.querySelector('.screen img').src.endsWith('/image/6/depth/0.png')")
+    visit.page.locator("#player-rate").select_option("10")
+    began = time.monotonic()
+    visit.page.click("#play")
+    visit.until(f"{frame}.startsWith('frame 5 ')")
+    assert time.monotonic() - began > 0.25  # four frames later, at ten a second
+    visit.until(f"{frame}.startsWith('frame 0 ')")  # and round
+    visit.page.click("#play")
+    visit.until("document.querySelector('#play').textContent.includes('play')")
+    visit.page.evaluate("document.activeElement.blur()")
+    visit.page.keyboard.press("Escape")
+    visit.until("location.pathname === '/sample/7'")
+
+
+def test_narrow_and_dark(visit: Watched, address: str) -> None:
+    light = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    visit.page.emulate_media(color_scheme="dark")
+    visit.page.set_viewport_size({"width": 360, "height": 700})
+    try:
+        for path in ("/", "/sample/2", "/play/2"):
+            visit.page.goto(address + path)
+            visit.until("document.querySelector('h1')")
+            visit.until("document.documentElement.scrollWidth <= 360")
+            assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    finally:
+        visit.page.emulate_media(color_scheme="light")
+        visit.page.set_viewport_size({"width": 1280, "height": 900})
