@@ -1,4 +1,4 @@
-"""The command line of stage 2: python -m train fit | crossval | embed | protocols | evaluate | predict | export."""
+"""The command line of stage 2: python -m train fit | crossval | report | embed | protocols | evaluate | predict | export."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         "evaluate": _evaluate,
         "predict": _predict,
         "export": _export,
+        "report": _report,
     }
     return run[chosen.command](chosen)
 
@@ -185,6 +186,12 @@ def _export(chosen: argparse.Namespace) -> int:
     from train.export import export
 
     return export(chosen.trained, chosen.out)
+
+
+def _report(chosen: argparse.Namespace) -> int:
+    from train.html_report import write_html_report
+
+    return write_html_report(chosen.runs, chosen.out, faces=not chosen.no_faces, num_worst=chosen.worst)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ EXAMPLES = """the way of an experiment:
   python -m train crossval --cache data_cache/bu3dfe --protocol bu3dfe-subset1 --out runs/subset1
   python -m train evaluate runs/first                                       the same test again
   python -m train predict runs/first --cache data_cache/my_scans            a probability per class per scan
+  python -m train report runs/first --out first.html                        all about it in one file
 
 --help after a command explains its options. A run is a folder: config.json, split.json, log.jsonl, checkpoint.pt,
 model.safetensors, metrics.json, predictions.csv, confusion.png.
@@ -59,6 +60,13 @@ EXPORT_EXAMPLES = """model.safetensors, config.json, split.json and a README.md 
 examples:
   python -m train export runs/first --out facet-bu3dfe
   python -m train predict facet-bu3dfe --cache data_cache/my_scans
+"""
+REPORT_EXAMPLES = """One file with its pictures inside, for a browser without a network: scores, curves, confusion matrix,
+classes, subjects, worst samples, settings and machine of each run; several side by side. It carries the faces' licence line.
+
+examples:
+  python -m train report runs/first --out first.html
+  python -m train report runs/texture runs/normal runs/subset1 --out compared.html --no-faces
 """
 PROTOCOLS_EXAMPLES = """examples:
   python -m train protocols                                                  all of them
@@ -143,6 +151,14 @@ def build_parser() -> argparse.ArgumentParser:
     embed.add_argument("--modalities", default="", metavar="LIST", help="default: all that the cache holds")
     embed.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights (--pretrained none)")
     embed.add_argument("--no-mirrored", action="store_true", help="leave out the mirrored images, which flips ask for")
+
+    report = _command(commands, "report", "write runs and cross-validations as one HTML file", REPORT_EXAMPLES)
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of fit or crossval")
+    report.add_argument("--out", type=Path, required=True, metavar="FILE.html")
+    report.add_argument("--no-faces", action="store_true", help="leave out the pictures of samples")
+    report.add_argument(
+        "--worst", type=_positive, default=12, metavar="N", help="samples that were told worst to show (default 12)"
+    )
 
     evaluate = _command(commands, "evaluate", "test a finished run again, or on another cache", "")
     evaluate.add_argument("trained", type=Path, metavar="RUN")

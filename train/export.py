@@ -38,7 +38,7 @@ def export(run: Path, out: Path) -> int:
     if (out / CONFIG_JSON).exists() or (out.is_dir() and any(path.name not in _FILES for path in out.iterdir())):
         raise FacetError(f"--out {out}: is not empty; give a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    config = _without_folders(config)
+    config = without_folders(config)
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     replace_file(out / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     write_split(out, split)
@@ -51,7 +51,9 @@ def export(run: Path, out: Path) -> int:
     return 0
 
 
-def _without_folders(config: RunConfig) -> RunConfig:
+def without_folders(config: RunConfig) -> RunConfig:
+    """A configuration that names no folder of this machine."""
+
     def shorten(text: str) -> str:
         if text.startswith(LOCAL_DIR):
             return LOCAL_DIR + Path(text.removeprefix(LOCAL_DIR)).name
