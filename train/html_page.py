@@ -20,14 +20,15 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.25rem; border-top: 2px solid var(--li
 h3 { font-size: 1rem; margin: 1.6rem 0 .4rem }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top }
-th:first-child, td:first-child, td.text { text-align: left } th { font-weight: 600 }
-td.text { overflow-wrap: anywhere }
+th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: bottom }
+th { font-weight: 600 } td { white-space: nowrap } tbody th, td { vertical-align: top }
+th:first-child, .text { text-align: left } td.text { white-space: normal; min-width: 7rem; overflow-wrap: break-word }
 .licence, .note { color: var(--faint); font-size: .9rem } .warning { color: var(--warn); font-weight: 600 }
 img { max-width: 100%; height: auto } img.curves { background: #fff; border-radius: 4px }
 .samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem }
 figure { margin: 0 } figcaption { font-size: .85rem; overflow-wrap: anywhere }
 td.cell { background: rgba(var(--shade), var(--part)); min-width: 2.6rem }
+a { color: inherit }
 summary { cursor: pointer; font-weight: 600; margin: 1.6rem 0 .4rem }
 """
 
@@ -48,7 +49,15 @@ class Part:
     part: float
 
 
-Cell = str | Number | Part | None
+@dataclass(frozen=True)
+class Interval:
+    """From one fraction to another, shown in percent."""
+
+    low: float
+    high: float
+
+
+Cell = str | Number | Part | Interval | None
 
 
 def percent(value: float | None) -> Cell:
@@ -63,7 +72,12 @@ def count(value: int) -> Cell:
 def format_table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], *, name: str = "") -> str:
     """A table that scrolls by itself where the window is narrow; the first column is the heads of the rows."""
     title = f' data-name="{escape(name)}"' if name else ""
-    head = "".join(f'<th scope="col">{escape(one)}</th>' for one in heads)
+    rows = list(rows)
+    is_text = [all(isinstance(row[column], str) for row in rows) for column in range(len(heads))]
+    head = "".join(
+        f'<th scope="col"{" class=text" if text else ""}>{escape(one)}</th>'
+        for one, text in zip(heads, is_text, strict=True)
+    )
     body = "".join(
         f'<tr><th scope="row">{_format(row[0])}</th>{"".join(_format_cell(cell) for cell in row[1:])}</tr>\n'
         for row in rows
@@ -84,6 +98,8 @@ def _format(cell: Cell) -> str:
         return "–"
     if isinstance(cell, Part):
         return f'<data value="{cell.count}">{cell.count:,}</data>'
+    if isinstance(cell, Interval):
+        return " to ".join(f'<data value="{end!r}">{100 * end:.1f}</data>' for end in (cell.low, cell.high))
     if isinstance(cell, Number):
         return f'<data value="{cell.value!r}">{escape(cell.text)}</data>'
     return escape(cell)
@@ -95,6 +111,12 @@ def paragraph(text: str, kind: str = "") -> str:
 
 def heading(text: str, level: int = 3, anchor: str = "") -> str:
     return f"<h{level}{f' id={anchor}' if anchor else ''}>{escape(text)}</h{level}>\n"
+
+
+def format_links(names: Sequence[str], anchors: Sequence[str]) -> str:
+    """To other places of the page."""
+    links = (f'<a href="#{anchor}">{escape(name)}</a>' for name, anchor in zip(names, anchors, strict=True))
+    return f"<p>{' · '.join(links)}</p>\n"
 
 
 def folded(title: str, content: str) -> str:

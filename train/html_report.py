@@ -10,7 +10,18 @@ from shared.storage import write_file
 from train.crossval_summary import CrossvalSummary, summarise_folds
 from train.crossval_text import SCORE_TITLES, format_percent, format_spread
 from train.curves import draw_curves
-from train.html_page import Cell, Number, format_page, format_table, heading, paragraph, picture
+from train.html_page import (
+    Cell,
+    Interval,
+    Number,
+    count,
+    format_links,
+    format_page,
+    format_table,
+    heading,
+    paragraph,
+    picture,
+)
 from train.html_run import format_run, list_licences, list_run_warnings, list_settings
 from train.html_samples import format_worst_samples
 from train.metrics import Metrics
@@ -47,6 +58,7 @@ def write_html_report(paths: Sequence[Path], out: Path, *, faces: bool = True, n
     parts = [heading(f"FACET-VLM: {title}", 1), *(paragraph(line, "licence") for line in licences)]
     parts.append(paragraph(f"This file is whole in itself, {kept}. Scores are those of subjects that did not train."))
     if len(runs) > 1:
+        parts.append(format_links([run.name for run in runs], [f"run-{number}" for number in range(len(runs))]))
         parts.append(_compare(runs))
     try:
         write_file(out, format_page(f"FACET-VLM: {title}", "".join(parts + sections)))
@@ -95,8 +107,8 @@ def _compare_scores(runs: Sequence[RecordedRun]) -> str:
         heads += [f"{SCORE_TITLES[name]}, %", "95 % interval"] if name == "accuracy" else [f"{SCORE_TITLES[name]}, %"]
     rows: list[list[Cell]] = []
     for run, summary in zip(runs, summaries, strict=True):
-        row: list[Cell] = [run.name, f"{len(run.results)} of {len(run.folds)}"]
-        row.append(f"{summary.pooled.num_samples:,}" if summary else None)
+        row: list[Cell] = [run.name, Number(len(run.results), f"{len(run.results):,} of {len(run.folds):,}")]
+        row.append(count(summary.pooled.num_samples) if summary else None)
         for name in names:
             row += _score_cells(summary, name, is_crossval=run.is_crossval)
         rows.append([*row, "; ".join(line.split(":")[0] for line in list_run_warnings(run))])
@@ -115,5 +127,4 @@ def _score_cells(summary: CrossvalSummary | None, name: str, *, is_crossval: boo
     if not interval_too:
         return [cell]
     assert isinstance(summary.pooled, Metrics)
-    low, high = summary.pooled.accuracy_95
-    return [cell, f"{100 * low:.1f} to {100 * high:.1f}"]
+    return [cell, Interval(*summary.pooled.accuracy_95)]

@@ -11,7 +11,19 @@ from train.crossval_summary import ClassSummary, CrossvalSummary, Spread, summar
 from train.crossval_text import SCORE_TITLES
 from train.curves import MOST_LOGS, draw_curves
 from train.export import without_folders
-from train.html_page import Cell, Number, Part, count, folded, format_table, heading, paragraph, percent, picture
+from train.html_page import (
+    Cell,
+    Interval,
+    Number,
+    Part,
+    count,
+    folded,
+    format_table,
+    heading,
+    paragraph,
+    percent,
+    picture,
+)
 from train.judged import score_subjects
 from train.metrics import Metrics
 from train.recorded import RecordedRun
@@ -73,7 +85,7 @@ def _format_scores(run: RecordedRun, summary: CrossvalSummary) -> str:
     for name in summary.score_names:
         row: list[Cell] = [SCORE_TITLES[name], percent(getattr(pooled, name))]
         interval = pooled.accuracy_95 if name == "accuracy" and isinstance(pooled, Metrics) else None
-        row.append(None if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}")
+        row.append(None if interval is None else Interval(*interval))
         rows.append(row + (list(spread_cells(summary.over_folds[name])) if run.is_crossval else []))
     if isinstance(pooled, Metrics):
         for title, value in (("chance", pooled.chance), ("always the most frequent class", pooled.majority)):
@@ -150,10 +162,8 @@ def _format_subjects(run: RecordedRun) -> str:
     scores = score_subjects(predictions, run.results[0].class_names, multilabel=several)
     rows: list[list[Cell]] = []
     for one in scores:
-        low, high = one.accuracy_95
-        interval = f"{100 * low:.1f} to {100 * high:.1f}"
-        cells = [count(one.num), count(one.num_right), percent(one.accuracy), interval, one.most_frequent_mistake]
-        rows.append([one.subject, *cells])
+        cells = [count(one.num), count(one.num_right), percent(one.accuracy), Interval(*one.accuracy_95)]
+        rows.append([one.subject, *cells, one.most_frequent_mistake])
     heads = [
         "subject",
         "decisions" if several else "samples",
