@@ -120,11 +120,11 @@ def _fit(
         arm = moved - poses[:, None, :3, 3]
         jacobian = np.concatenate([np.cross(arm, turned), turned], axis=2)
         weighted = jacobian * w[..., None]
-        normal_matrix = np.einsum("bni,bnj->bij", weighted, jacobian)
+        normal_matrix = weighted.transpose(0, 2, 1) @ jacobian
         # Damped, as a start far from any surface has nothing to go by: 1 (rad/mm)² against hundreds of points.
         normal_matrix += np.diag([100.0, 100, 100, 0.1, 0.1, 0.1])
-        right = np.einsum("bni,bn->bi", weighted, np.nan_to_num(residual))
-        step = np.linalg.solve(normal_matrix, right[..., None])[..., 0]
+        right = weighted.transpose(0, 2, 1) @ np.nan_to_num(residual)[..., None]
+        step = np.linalg.solve(normal_matrix, right)[..., 0]
         turn = step[:, :3]
         turn *= np.minimum(1, 0.2 / np.maximum(np.linalg.norm(turn, axis=1, keepdims=True), 1e-12))
         poses[:, :3, :3] = Rotation.from_rotvec(turn).as_matrix() @ poses[:, :3, :3]
@@ -145,8 +145,9 @@ def _residuals(
     depth: DepthMap, poses: np.ndarray, points: np.ndarray, normals: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Moved points and normals (B, n, 3); the distance (B, n) along the normal to the surface straight before each, or NaN."""
-    moved = np.einsum("bij,nj->bni", poses[:, :3, :3], points) + poses[:, None, :3, 3]
-    turned = np.einsum("bij,nj->bni", poses[:, :3, :3], normals)
+    rotations = poses[:, :3, :3].transpose(0, 2, 1)
+    moved = points @ rotations + poses[:, None, :3, 3]
+    turned = normals @ rotations
     z = depth.sample(moved[..., 0], moved[..., 1])
     return moved, turned, turned[..., 2] * (z - moved[..., 2])
 

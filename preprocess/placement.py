@@ -13,14 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.align import Alignment, find_scan_to_face, place_mesh
+from preprocess.align import Alignment, check_size, find_scan_to_face, place_mesh
+from preprocess.depth_map import Surface
 from preprocess.mesh import Mesh
+from preprocess.nose import find_nose_tip
 from preprocess.scan import DatasetReader, ScanRecord
 from preprocess.stabilise import HALF_WIDTH, RigidPatch, find_rigid_patch, register, smooth_pose
 from shared.errors import ScanError, describe_os_error
 from shared.schema import RenderSettings
 
 REFERENCE_TRIES = 3  # frames that may serve as a sequence's reference: the first readable one does
+# A head so near to where it was in the reference need not be searched for.
+NOSE_MM = (-25.0, 25.0)  # x and y of the window in which the nose's tip is looked for
+NEAR_MM, NEAR_RAD, NEAR_RMS_MM = 20.0, np.deg2rad(10.0), 0.8
 MESHES_KEPT = 2 * HALF_WIDTH + 2  # a frame is read once although its neighbours ask for it too
 
 
@@ -147,13 +152,33 @@ class Placer:
         assert reference.patch is not None
         try:
             mesh = self.read(scan)
+            near = _register_near(reference, mesh)
+            if near is not None:
+                return near
             try:
                 # From where the face is in this frame: a head that has moved far would slide to a wrong fit from elsewhere.
-                return register(reference.patch, mesh, self._align(scan, mesh)[0])
+                return register(reference.patch, mesh, self._align(scan, mesh)[0]).pose
             except ScanError:
-                return register(reference.patch, mesh, reference.pose)
+                return register(reference.patch, mesh, reference.pose).pose
         except ScanError as error:
             return error
+
+
+def _register_near(reference: _Reference, mesh: Mesh) -> np.ndarray | None:
+    """The pose of a frame whose head is about where it was in the reference, without a search for the face, which takes most of
+    a frame's time; None where that is in doubt: the nose is elsewhere, the head has turned, or forehead and nose fit badly."""
+    assert reference.patch is not None
+    try:
+        check_size(mesh.vertices_mm)
+        tip = find_nose_tip(Surface(mesh.vertices_mm, mesh.triangles), reference.pose, x_mm=NOSE_MM, y_mm=NOSE_MM)
+        if np.linalg.norm(tip) > NEAR_MM:
+            return None
+        start = reference.pose.copy()
+        start[:3, 3] -= tip
+        found = register(reference.patch, mesh, start)
+    except ScanError:
+        return None
+    return found.pose if found.turn_rad <= NEAR_RAD and found.rms_mm <= NEAR_RMS_MM else None
 
 
 def frames_needed(frames: Sequence[ScanRecord], inside: set[str], *, stabilised: bool) -> list[ScanRecord]:

@@ -30,6 +30,16 @@ HALF_WIDTH = max(SMOOTHING)
 
 
 @dataclass(frozen=True)
+class Registration:
+    """pose: scan → face, f64 (4, 4). rms_mm: distance of the patch's points from the scan along its normals, outliers left out.
+    turn_rad: how far the pose is turned against the start."""
+
+    pose: np.ndarray
+    rms_mm: float
+    turn_rad: float
+
+
+@dataclass(frozen=True)
 class RigidPatch:
     """Points of the reference frame that stay in place on the skull: f64 (K, 3) and unit normals (K, 3), face frame."""
 
@@ -56,8 +66,8 @@ def find_rigid_patch(mesh: Mesh) -> RigidPatch:
     return RigidPatch(points[index], normals[index])
 
 
-def register(patch: RigidPatch, mesh: Mesh, start: np.ndarray) -> np.ndarray:
-    """The rigid motion f64 (4, 4) that brings a scan onto the reference patch: trimmed point-to-plane ICP.
+def register(patch: RigidPatch, mesh: Mesh, start: np.ndarray) -> Registration:
+    """The rigid motion that brings a scan onto the reference patch: trimmed point-to-plane ICP.
 
     Chen & Medioni 1992 (point-to-plane), Chetverikov et al. 2005 (trimming). Equal input gives equal bits.
 
@@ -100,7 +110,7 @@ def register(patch: RigidPatch, mesh: Mesh, start: np.ndarray) -> np.ndarray:
         raise ScanError("forehead and nose of the sequence's first frame slide over this frame without a hold")
     if rms > MAX_RMS_MM:
         raise ScanError(f"forehead and nose fit the sequence's first frame only to {rms:.1f} mm")
-    return pose
+    return Registration(pose, rms, float(angle))
 
 
 def _solve(points: np.ndarray, normals: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, float]:

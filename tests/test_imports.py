@@ -57,5 +57,7 @@ def test_trainer_runs_without_open3d() -> None:
 
 
 def test_help_needs_no_torch() -> None:
-    code = "import sys; from train.arguments import build_parser as b; b().format_help(); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from train.arguments import build_parser as b; b().format_help(); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
