@@ -15,7 +15,7 @@ from werkzeug.serving import make_server
 
 from preprocess.viewer.catalogue import build_catalogue
 from preprocess.viewer.pictures import Pictures
-from preprocess.viewer.server import build_app
+from preprocess.viewer.server import QuietHandler, build_app
 from preprocess.viewer.site import Site
 from shared.cache import open_cache
 
@@ -34,7 +34,7 @@ def find_chromium() -> str:
 @contextmanager
 def served(site: Site) -> Iterator[str]:
     """The viewer at an address of this machine."""
-    server = make_server("127.0.0.1", 0, build_app(site).server, threaded=True)
+    server = make_server("127.0.0.1", 0, build_app(site).server, threaded=True, request_handler=QuietHandler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -61,11 +61,13 @@ class Watched:
         self.page = page
         self.complaints: list[str] = []
         self.requests: list[str] = []
-        page.on(
-            "console", lambda message: message.type in ("error", "warning") and self.complaints.append(message.text)
-        )
+        page.on("console", self._hear)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
+
+    def _hear(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
 
     def until(self, expression: str, seconds: float = 20) -> Any:
         """Waits until a JavaScript expression is true; the pages forbid eval, which Playwright's own waiting needs."""

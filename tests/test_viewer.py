@@ -53,7 +53,9 @@ def site(tiny_cache: MakeCache) -> Site:
 
 def page_text(site: Site, pathname: str, search: str = "") -> str:
     """A page as the browser gets it: Dash's own JSON."""
-    return json.dumps([part.to_plotly_json() for part in build_page(site, pathname, search)], default=_plain)
+    return json.dumps(
+        [part.to_plotly_json() for part in build_page(site, pathname, search)], default=_plain, ensure_ascii=False
+    )
 
 
 def _plain(value: Any) -> Any:

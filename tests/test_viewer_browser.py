@@ -11,6 +11,7 @@ from browser import Watched, browsed, find_chromium, open_site, served
 from conftest import write_tiny_cache
 
 from preprocess.sheet import picture_of
+from preprocess.viewer.catalogue import Prediction
 from preprocess.viewer.site import Site
 
 PICTURES_SHOWN = "[...document.querySelectorAll('.tile img')].every(i => i.complete && i.naturalWidth > 0)"
@@ -22,7 +23,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Site:
     path = tmp_path_factory.mktemp("browser") / "cache"
     modalities = ("texture", "normal", "depth")
     write_tiny_cache(path, model=tiny_model, num_subjects=3, num_frames=6, modalities=modalities, invalid=(8,))
-    return open_site(path)
+    said = {row: Prediction("surprise" if row in (1, 4) else "anger", 0.9) for row in range(6)}
+    return open_site(path, predictions=said, run="a-run")
 
 
 @pytest.fixture(scope="module")
@@ -137,14 +139,35 @@ def test_the_player_plays_scrubs_and_goes_back(visit: Watched) -> None:
     visit.until("location.pathname === '/sample/7'")
 
 
+def test_every_page_opens_from_the_head(visit: Watched) -> None:
+    for page, mark in (("coverage", "Nearly the same"), ("prompts", "Cosines"), ("confusion", "What a-run says")):
+        visit.page.locator("header").get_by_text(page).click()
+        visit.until(f"document.querySelector('main').textContent.includes('{mark}')")
+        assert visit.page.url.endswith("/" + page)
+
+
+def test_from_a_confusion_to_its_sample(visit: Watched) -> None:
+    visit.page.locator("header").get_by_text("confusion").click()
+    visit.until("document.querySelector('.counts')")
+    visit.page.locator(".counts .wrong").click()
+    visit.until(
+        "location.search === '?label=anger&predicted=surprise' && document.querySelectorAll('.tile').length === 2"
+    )
+    assert visit.page.locator(".tile .wrong").all_inner_texts() == ["→ surprise"] * 2
+    visit.page.locator(".tile").nth(1).click()
+    visit.until("location.pathname === '/sample/4' && document.querySelector('.facts')")
+    assert "surprise, 0.900" in visit.page.locator(".facts").inner_text()
+
+
 def test_narrow_and_dark(visit: Watched, address: str) -> None:
     light = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
     visit.page.emulate_media(color_scheme="dark")
     visit.page.set_viewport_size({"width": 360, "height": 700})
     try:
-        for path in ("/", "/sample/2", "/play/2"):
+        last = {"/": "#filter-view", "/sample/2": ".views canvas", "/play/2": "#player-view"}
+        for path, part in last.items():
             visit.page.goto(address + path)
-            visit.until("document.querySelector('h1')")
+            visit.until(f"document.querySelector('{part}')")
             visit.until("document.documentElement.scrollWidth <= 360")
             assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") != light
     finally:

@@ -16,6 +16,9 @@ from flask import Response, abort, request
 from werkzeug.serving import WSGIRequestHandler, make_server, select_address_family
 
 from preprocess.viewer.address import FILTERS, Address, parse_query, parse_row
+from preprocess.viewer.confusion import confusion_page
+from preprocess.viewer.coverage import coverage_page, outliers_and_likenesses
+from preprocess.viewer.prompts_page import prompts_page
 from preprocess.viewer.sample import player_page, sample_page
 from preprocess.viewer.site import Site
 from preprocess.viewer.wall import wall_page
@@ -23,7 +26,12 @@ from shared.errors import FacetError
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8050
 Page = Callable[[Site, Address], list[Component]]
-PAGES: dict[str, tuple[str, Page]] = {"/": ("samples", wall_page)}
+PAGES: dict[str, tuple[str, Page]] = {
+    "/": ("samples", wall_page),
+    "/coverage": ("coverage", coverage_page),
+    "/prompts": ("prompts", prompts_page),
+    "/confusion": ("confusion", confusion_page),  # with a run alone
+}
 ROW_PAGES = {"sample": sample_page, "play": player_page}
 
 
@@ -53,6 +61,13 @@ def build_app(site: Site, *, hosts: tuple[str, ...] = ()) -> Dash:
         except FacetError as error:  # a damaged shard must not take the rest of the cache with it
             return [html.P(str(error), className="warning")]
 
+    @app.callback(Output("statistics", "children"), Input("statistics", "id"), State("url", "search"))
+    def look(_: str, search: str | None) -> list[Component]:
+        try:
+            return outliers_and_likenesses(site, _address(site, search))
+        except FacetError as error:
+            return [html.P(str(error), className="warning")]
+
     app.clientside_callback(
         ClientsideFunction("viewer", "filter"),
         Output("url", "search"),
@@ -74,8 +89,8 @@ class _LocalDash(Dash):
 
 def build_page(site: Site, pathname: str, search: str) -> list[Component]:
     """What stands at an address. Addresses are names of pages and row numbers, nothing else."""
-    address = parse_query(search, num_views=len(site.cache.info.settings.views))
-    if pathname in PAGES:
+    address = _address(site, search)
+    if pathname in _pages(site):
         return PAGES[pathname][1](site, address)
     name, _, number = pathname.removeprefix("/").partition("/")
     row = parse_row(number, len(site.cache.samples))
@@ -84,9 +99,18 @@ def build_page(site: Site, pathname: str, search: str) -> list[Component]:
     return [html.H1("No such page"), html.P(dcc.Link("All samples", href="/"))]
 
 
+def _address(site: Site, search: str | None) -> Address:
+    return parse_query(search or "", num_views=len(site.cache.info.settings.views))
+
+
+def _pages(site: Site) -> dict[str, str]:
+    """The pages there are of a cache: address → title."""
+    return {path: title for path, (title, _) in PAGES.items() if path != "/confusion" or site.run}
+
+
 def _frame(site: Site) -> Component:
     info = site.cache.info
-    links = [dcc.Link(title, href=path) for path, (title, _) in PAGES.items()]
+    links = [dcc.Link(title, href=path) for path, title in _pages(site).items()]
     return html.Div(
         [
             dcc.Location(id="url", refresh="callback-nav"),
@@ -148,7 +172,7 @@ def _is_own_name(host: str, hosts: tuple[str, ...]) -> bool:
     return True
 
 
-class _Quiet(WSGIRequestHandler):
+class QuietHandler(WSGIRequestHandler):
     def log_request(self, *_: Any) -> None:
         """A line for every picture would hide what matters."""
 
@@ -165,7 +189,12 @@ def serve(site: Site, *, host: str = DEFAULT_HOST, port: int | None = None, open
     app = build_app(site, hosts=(host.lower(),))
     with _listen(host, port, family) as listener:
         server = make_server(
-            host, listener.getsockname()[1], app.server, threaded=True, request_handler=_Quiet, fd=listener.fileno()
+            host,
+            listener.getsockname()[1],
+            app.server,
+            threaded=True,
+            request_handler=QuietHandler,
+            fd=listener.fileno(),
         )
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{server.port}/"

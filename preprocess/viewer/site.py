@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from dash import dcc, html
@@ -12,6 +13,7 @@ from preprocess.sheet import front_view
 from preprocess.viewer.address import KINDS, Address
 from preprocess.viewer.catalogue import Catalogue
 from preprocess.viewer.pictures import MODALITY_OF, Pictures, has_picture, shown_kind
+from preprocess.viewer.statistics import Statistician
 from shared.cache import Cache
 
 
@@ -31,6 +33,10 @@ class Site:
     @property
     def front(self) -> int:
         return front_view(self.cache.info.settings)
+
+    @cached_property
+    def statistician(self) -> Statistician:
+        return Statistician(self.cache, self.pictures, self.front)
 
     def view(self, address: Address) -> int:
         return address.view if address.view >= 0 else self.front

@@ -1,0 +1,49 @@
+"""A run's confusion matrix, each cell a way to the samples it counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from preprocess.viewer.address import Address
+from preprocess.viewer.site import Site, table
+
+
+def confusion_page(site: Site, address: Address) -> list[Component]:
+    """Rows of the cache by label and prediction. Frames count each, so numbers may differ from a test on sequences."""
+    counts = count_confusions(site)
+    names = set(site.cache.info.class_names) | {name for pair in counts for name in pair}
+    classes = [*site.cache.info.class_names, *sorted(names - set(site.cache.info.class_names))]
+    rows: list[list[Component | str]] = []
+    for label in classes:
+        cells: list[Component | str] = [label]
+        for predicted in classes:
+            number = counts[label, predicted]
+            there = address.filtered_by(label=label, predicted=predicted)
+            style = "right" if label == predicted else "wrong"
+            cells.append(
+                dcc.Link(f"{number:,}", href="/" + there.query(), className=style)
+                if number
+                else html.Span("·", className="off")
+            )
+        rows.append(cells)
+    right, total = sum(n for (a, b), n in counts.items() if a == b), sum(counts.values())
+    share = f", {right / total:.3f}" if total else ""
+    return [
+        html.H1(f"What {site.run} says"),
+        html.P(
+            f"{right:,} of {total:,} labelled rows are named right{share}; each frame of a sequence counts. "
+            "Rows: the label. Columns: the prediction. A number leads to its samples."
+        ),
+        table(["", *classes], rows, class_name="counts"),
+    ]
+
+
+def count_confusions(site: Site) -> Counter[tuple[str, str]]:
+    """(label, prediction) → the number of labelled rows."""
+    samples = site.cache.samples
+    return Counter(
+        (samples[row].label, said.class_name) for row, said in site.catalogue.predictions.items() if samples[row].label
+    )

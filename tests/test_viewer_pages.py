@@ -1,0 +1,190 @@
+"""Coverage, prompts and a run's predictions: what these pages say is what the tables and images hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import open_site
+from conftest import CLASSES, MakeCache, random_text
+from test_viewer import page_text, tiles
+
+from preprocess.viewer.address import Address
+from preprocess.viewer.confusion import count_confusions
+from preprocess.viewer.coverage import outliers_and_likenesses
+from preprocess.viewer.predictions import read_predictions
+from preprocess.viewer.prompts_page import class_similarity, find_confusable
+from preprocess.viewer.server import build_app
+from preprocess.viewer.site import Site
+from preprocess.viewer.statistics import MEASURES, find_alike, find_outliers, find_same_sources, hash_image, measure
+from shared.cache import open_cache
+from shared.errors import FacetError
+
+
+@pytest.fixture
+def site(tiny_cache: MakeCache) -> Site:
+    """Two subjects, twelve scans, every other page of a viewer beside them; rows 2 and 9 are one file, row 5 is invalid."""
+    return open_site(
+        tiny_cache(num_subjects=2, modalities=("texture", "normal", "depth"), invalid=(5,), same_scan=(2, 9))
+    )
+
+
+def told(parts: list[Any]) -> str:
+    return json.dumps([part.to_plotly_json() for part in parts], default=lambda value: value.to_plotly_json())
+
+
+def test_coverage_counts_and_leads_to_the_rows(site: Site) -> None:
+    page = page_text(site, "/coverage")
+    counts = Counter((s.subject, s.label) for s in site.cache.samples if s.valid)
+    for (subject, label), number in counts.items():
+        search = f"?subject={subject}&label={label}"
+        assert f'"children": "{number}", "href": "/{search}"' in page
+        assert len(tiles(site, search + "&validity=valid")) == number
+    assert "S0/happiness1.obj" not in page.split("Failures")[0] and "no surface" in page
+    assert "The very same files (1)" in page
+
+
+def test_the_very_same_files_are_found_among_all_rows(site: Site) -> None:
+    assert find_same_sources(site.cache.samples) == [[2, 9]]
+
+
+def test_statistics_are_those_of_the_pixels(site: Site) -> None:
+    texture, depth = (site.cache.arrays.read(name, [1])[0, 0] for name in ("texture", "depth"))
+    found = dict(zip(MEASURES, measure({"texture": texture, "depth": depth}), strict=True))
+    surface = texture.any(-1)
+    assert found["covered"] == pytest.approx(surface.sum() / surface.size)
+    assert found["brightness"] == pytest.approx(texture[surface].astype(float).mean(), rel=1e-5)
+    assert found["depth_mm"] == pytest.approx((depth[surface].astype(float) - 32768).mean() * 0.02, abs=1e-3)
+    assert np.isnan(found["tilt"])
+    assert measure({"texture": np.zeros((32, 32, 3), np.uint8)})[0] == 0  # a black frame is no error, but an outlier
+
+
+def test_tilt_is_the_angle_of_a_plane() -> None:
+    normal = np.full((8, 8, 3), np.round(127 * np.array([np.sin(0.5), 0, np.cos(0.5)])) + 128, np.uint8)
+    assert measure({"normal": normal})[MEASURES.index("tilt")] == pytest.approx(np.degrees(0.5), abs=0.3)
+
+
+def test_a_black_and_a_dark_frame_stand_out() -> None:
+    values = np.random.default_rng(0).normal(100, 2, (40, len(MEASURES)))
+    values[7, 0], values[11, 1] = 0, 60
+    assert {(o.row, o.measure) for o in find_outliers(range(100, 140), values) if o.score > 8} == {
+        (107, "covered"),
+        (111, "brightness"),
+    }
+    same = np.ones((20, len(MEASURES)))
+    assert find_outliers(range(20), same) == ()
+    same[3, 2] = 5  # one apart from many that are equal
+    assert [(o.row, o.measure) for o in find_outliers(range(20), same)] == [(3, "contrast")]
+
+
+def test_a_brighter_copy_is_alike_and_another_face_is_not(site: Site) -> None:
+    first, other = (site.cache.arrays.read("normal", [row])[0, 0].astype(np.float32) for row in (0, 4))
+    hashes = [hash_image({"normal": image}) for image in (first, first * 0.9, other)]
+    samples = site.cache.samples
+    assert find_alike(samples, [0, 1, 4], hashes) == ((0, 1, 0),)
+    frames = [dataclasses.replace(s, sequence="one") for s in samples]
+    assert find_alike(frames, [0, 1, 4], hashes) == ()
+
+
+def test_statistics_come_after_the_page_and_are_kept(site: Site) -> None:
+    assert site.statistician.statistics() is site.statistician.statistics()
+    assert site.statistician.statistics().rows == (0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11)
+    assert "11 of 11 valid samples" in told(outliers_and_likenesses(site, Address()))
+    client = build_app(site).server.test_client()
+    asked = {
+        "output": "statistics.children",
+        "outputs": {"id": "statistics", "property": "children"},
+        "inputs": [{"id": "statistics", "property": "id", "value": "statistics"}],
+        "state": [{"id": "url", "property": "search", "value": ""}],
+        "changedPropIds": ["statistics.id"],
+    }
+    response = client.post("/_dash-update-component", json=asked)
+    assert response.status_code == 200 and "Outliers" in response.text
+
+
+def test_a_cache_without_a_valid_row_has_pages(tiny_cache: MakeCache) -> None:
+    site = open_site(tiny_cache(num_subjects=1, scans_per_class=1, invalid=(0, 1, 2), with_text=False))
+    assert "0 of 0 valid samples" in told(outliers_and_likenesses(site, Address()))
+    assert "No prompts yet" in page_text(site, "/prompts")
+    assert "no surface" in page_text(site, "/")
+
+
+def test_similarities_of_classes() -> None:
+    text = random_text(CLASSES, 32, "tower")
+    means = [np.mean(text.embeddings[c], axis=0) for c in range(3)]
+    truth = means[0] @ means[1] / np.linalg.norm(means[0]) / np.linalg.norm(means[1])
+    assert class_similarity(text)[0, 1] == pytest.approx(truth, abs=1e-6)
+    assert find_confusable(text) == []
+    embeddings = text.embeddings.copy()
+    embeddings[2] = embeddings[0]
+    same = dataclasses.replace(text, embeddings=embeddings)
+    assert find_confusable(same) == ["anger and surprise are nearly the same: cosine 1.000"]
+    prompts = (text.prompts[0], text.prompts[0], text.prompts[2])
+    assert find_confusable(dataclasses.replace(text, prompts=prompts)) == [
+        "anger and happiness share the prompt “anger 0”"
+    ]
+
+
+def test_the_prompts_page_shows_texts_and_what_they_are_worth(site: Site) -> None:
+    page = page_text(site, "/prompts")
+    assert "happiness 1" in page and "random weights: similarities mean nothing" in page
+
+
+def write_run(folder: Path, rows: list[str]) -> Path:
+    folder.mkdir(parents=True)
+    head = "name,subject,label,predicted," + ",".join(f"p_{name}" for name in CLASSES)
+    (folder / "predictions.csv").write_text("\n".join([head, *rows]) + "\n")
+    return folder
+
+
+def test_predictions_stand_beside_labels(site: Site, tmp_path: Path) -> None:
+    run = write_run(
+        tmp_path / "run",
+        [
+            "S0/anger0,S0,anger,surprise,0.2,0.1,0.7",
+            "S0/anger1,S0,anger,anger,0.6,0.2,0.2",
+            "gone,S9,anger,anger,1,0,0",
+        ],
+    )
+    said = read_predictions(run, site.cache)
+    assert {row: (p.class_name, p.probability) for row, p in said.items()} == {0: ("surprise", 0.7), 1: ("anger", 0.6)}
+    shown = open_site(site.cache.path, predictions=said, run="run")
+    assert count_confusions(shown) == {("anger", "surprise"): 1, ("anger", "anger"): 1}
+    assert tiles(shown, "?label=anger&predicted=surprise") == [0]
+    assert '"/?label=anger&predicted=surprise"' in page_text(shown, "/confusion")
+    assert "→ surprise" in page_text(shown, "/") and "surprise, 0.700" in page_text(shown, "/sample/0")
+    assert "No such page" in page_text(site, "/confusion")  # without a run
+
+
+def test_folds_and_sequences(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    cache = open_cache(tiny_cache(num_subjects=2, num_frames=3))
+    write_run(tmp_path / "folds" / "fold-0", ["S0/anger0,S0,anger,anger,1,0,0"])
+    write_run(tmp_path / "folds" / "fold-1", ["S1/anger0,S1,anger,happiness,0,1,0"])
+    said = read_predictions(tmp_path / "folds", cache)
+    assert {row: p.class_name for row, p in said.items()} == {
+        **dict.fromkeys((0, 1, 2), "anger"),
+        **dict.fromkeys((18, 19, 20), "happiness"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n", "expected columns"),
+        ("name,subject,label,predicted,p_anger\nx,S0,anger,joy,1\n", "cannot be read"),
+        ("name,subject,label,predicted,p_anger\nS0/anger0,S0,anger,anger,much\n", "cannot be read"),
+        ("name,subject,label,predicted,p_anger\nelse,S0,anger,anger,1\n", "none of its 1 predictions"),
+        ("name,subject,label,predicted,p_anger,unknown\n", "several classes at once"),
+        (None, "no predictions.csv there"),
+    ],
+)
+def test_a_run_that_cannot_be_shown(site: Site, tmp_path: Path, text: str | None, words: str) -> None:
+    if text is not None:
+        (tmp_path / "predictions.csv").write_text(text)
+    with pytest.raises(FacetError, match=words):
+        read_predictions(tmp_path, site.cache)
