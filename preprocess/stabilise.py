@@ -16,6 +16,7 @@ from shared.errors import ScanError
 RIGID_REGIONS_MM = ((46.0, 60.0, 92.0), (13.0, 8.0, 42.0))
 MAX_POINTS = 1500
 MAX_ITERATIONS = 40
+MARGIN_MM = 40.0  # about the reference's points: vertices further off are not looked at
 MIN_MATCHED = 0.5  # of the reference's points
 MAX_RMS_MM = 1.5
 MAX_TURN_RAD, MAX_SHIFT_MM = np.deg2rad(30.0), 60.0  # from the start: farther is no longer the same fit
@@ -76,8 +77,14 @@ def register(patch: RigidPatch, mesh: Mesh, start: np.ndarray) -> Registration:
     Raises:
         ScanError: too little of the patch is found in the frame.
     """
-    tree = cKDTree(mesh.vertices_mm.astype(np.float64))
-    surface_normals = vertex_normals(mesh).astype(np.float64)
+    vertices = mesh.vertices_mm.astype(np.float64)
+    placed = vertices @ start[:3, :3].T + start[:3, 3]
+    low, high = patch.points_mm.min(axis=0) - MARGIN_MM, patch.points_mm.max(axis=0) + MARGIN_MM
+    near = ((placed > low) & (placed < high)).all(axis=1)
+    if not near.any():
+        raise ScanError("forehead and nose of the sequence's first frame are not found in this frame")
+    vertices, surface_normals = vertices[near], vertex_normals(mesh)[near].astype(np.float64)
+    tree = cKDTree(vertices)
     pose = start.copy()
     reach_mm = 20.0
     rms = np.inf
@@ -87,7 +94,7 @@ def register(patch: RigidPatch, mesh: Mesh, start: np.ndarray) -> Registration:
         found = np.isfinite(distance)
         if found.mean() < MIN_MATCHED:
             raise ScanError("forehead and nose of the sequence's first frame are not found in this frame")
-        moved = mesh.vertices_mm[nearest[found]].astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
+        moved = vertices[nearest[found]] @ pose[:3, :3].T + pose[:3, 3]
         # The plane lies halfway between the two surfaces' normals; opposite windings are turned round.
         normals = surface_normals[nearest[found]] @ pose[:3, :3].T
         flipped = np.einsum("kc,kc->k", normals, patch.normals[found]) < 0
