@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import importlib.metadata
 import io
 import json
+import platform
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ from train.html_report import write_html_report
 from train.judged import find_worst, score_subjects
 from train.recorded import Prediction, read_log, read_recorded_run
 from train.sample_pictures import GAP_PX, draw_sample
+from train.timing import read_environment
 
 CLASSES = ("anger", "happiness", "surprise")
 HOSTILE = '</td><script src="http://evil.example/x.js"></script><img src=http://evil.example/y>'
@@ -179,6 +182,8 @@ def test_a_cross_validation_has_all_its_folds(runs: Runs, tmp_path: Path) -> Non
     assert comparison["one"][2] == [json.loads((runs.fit / "metrics.json").read_text())["accuracy"]]
     spread = report["summary"]["over_folds"]["accuracy"]
     assert f"({100 * spread['mean']:.1f} ± {100 * spread['std']:.1f})" in page.tables["comparison"][1][3][0]
+    for row, one in zip(page.tables["classes"][1:4], report["summary"]["classes"], strict=True):
+        assert (row[0][0], row[5][1]) == (one["class_name"], [one["recall_over_folds"]["mean"]])
     differing = {row[0][0]: [cell[0] for cell in row[1:]] for row in page.tables["differences"][1:]}
     assert differing == {"--tune": ["frozen", "full"], "--augment": ["flip", "standard"]}
     assert "not tested on the same samples" in page.text
@@ -255,6 +260,28 @@ def test_subjects_and_worst_samples_are_ranked() -> None:
     units = ("AU1", "AU2", "AU4")
     assert score_subjects(several, units, multilabel=True)[0].num == 2  # of AU4 nothing is known
     assert find_worst(several, units, 5, multilabel=True)[0].belief == pytest.approx((0.2 + 0.1) / 2)
+
+
+def test_tests_on_other_caches_are_told(runs: Runs, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs.fit, run)
+    other = json.loads((run / "metrics.json").read_text()) | {"licence": "another licence"}
+    (run / "on-elsewhere").mkdir()
+    (run / "on-elsewhere" / "metrics.json").write_text(json.dumps(other))
+    write_html_report([run], tmp_path / "a.html")
+    page = read_page(tmp_path / "a.html")
+    assert page.numbers("other tests")["elsewhere"][1] == [other["accuracy"]]
+    assert "another licence" in page.text
+
+
+def test_the_machine_is_recorded_without_names_of_its_own(runs: Runs) -> None:
+    found = read_environment(runs.fit)
+    assert found["torch"] == importlib.metadata.version("torch")
+    assert found["python"] == platform.python_version()
+    assert platform.node() not in " ".join(found.values()).split()
+    for text in ("", "[]", '{"seconds": 1}', '{"environment": [1]}', "{" * 10_000):
+        (runs.fit.parent / "timing.json").write_text(text)
+        assert read_environment(runs.fit.parent) == {}
 
 
 def test_curves_are_equal_for_equal_logs_and_bounded(runs: Runs) -> None:

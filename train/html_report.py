@@ -22,7 +22,7 @@ from train.html_page import (
     paragraph,
     picture,
 )
-from train.html_run import format_run, list_licences, list_run_warnings, list_settings
+from train.html_run import format_run, list_run_warnings, list_settings
 from train.html_samples import format_worst_samples
 from train.metrics import Metrics
 from train.recorded import RecordedRun, read_recorded_runs
@@ -53,7 +53,7 @@ def write_html_report(paths: Sequence[Path], out: Path, *, faces: bool = True, n
         num_pictures += num_drawn
         sections.append(heading(run.name, 2, f"run-{number}") + format_run(run, samples))
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
-    licences = dict.fromkeys(line for run in runs for line in list_licences(run))
+    licences = dict.fromkeys(line for run in runs for line in run.licences)
     kept = "with pictures of faces" if num_pictures else "without pictures of faces"
     parts = [heading(f"FACET-VLM: {title}", 1), *(paragraph(line, "licence") for line in licences)]
     parts.append(paragraph(f"This file is whole in itself, {kept}. Scores are those of subjects that did not train."))

@@ -26,7 +26,7 @@ from train.html_page import (
 )
 from train.judged import score_subjects
 from train.metrics import Metrics
-from train.recorded import RecordedRun
+from train.recorded import OTHER_TEST, RecordedRun
 
 MOST_SUBJECTS_OPEN = 12  # longer tables are folded
 
@@ -37,12 +37,13 @@ def format_run(run: RecordedRun, samples: str) -> str:
         samples: what to show of the worst samples, HTML.
     """
     parts = [paragraph(line, "warning") for line in list_run_warnings(run)]
-    parts.append(paragraph(f"Licence of the faces: {' '.join(list_licences(run))}", "licence"))
+    parts.append(paragraph(f"Licence of the faces: {' '.join(run.licences)}", "licence"))
     parts.append(paragraph(_describe(run)))
     if run.results:
         summary = summarise_folds(run.results)
         parts += [_format_scores(run, summary), _format_curves(run), _format_confusion(summary)]
-        parts += [_format_classes(summary), _format_folds(run, summary), _format_subjects(run), samples]
+        parts += [_format_classes(summary, is_crossval=run.is_crossval), _format_folds(run, summary)]
+        parts += [_format_subjects(run), samples, _format_other_tests(run)]
     else:
         parts.append(_format_curves(run))
     parts += [_format_settings(run.config), _format_environment(run)]
@@ -61,12 +62,6 @@ def list_run_warnings(run: RecordedRun) -> list[str]:
     if run.config.recipe.shuffle_labels >= 0:
         lines.append("CONTROL: training labels were shuffled, so scores should be near chance")
     return lines
-
-
-def list_licences(run: RecordedRun) -> list[str]:
-    """The licence lines of all data sets a run has seen."""
-    tested = (str(result.metrics.get("licence", "")) for result in run.results)
-    return [line for line in dict.fromkeys((run.config.licence, *tested)) if line]
 
 
 def _describe(run: RecordedRun) -> str:
@@ -124,12 +119,16 @@ def _format_confusion(summary: CrossvalSummary) -> str:
     return heading("Confusion matrix") + table
 
 
-def _format_classes(summary: CrossvalSummary) -> str:
+def _format_classes(summary: CrossvalSummary, *, is_crossval: bool) -> str:
     if summary.multilabel:
         heads = ["in %", "known", "positive", "F1", "F1 of always yes", "precision", "recall", "AUC"]
     else:
         heads = ["in %", "samples", "recall", "precision", "F1"]
     rows = [_class_row(one, summary.multilabel) for one in summary.classes]
+    if is_crossval:
+        heads += [f"{'F1' if summary.multilabel else 'recall'}, mean over folds", "± std"]
+        for row, one in zip(rows, summary.classes, strict=True):
+            row += spread_cells(one.f1_over_folds if summary.multilabel else one.recall_over_folds)
     return heading("Classes") + format_table(heads, rows, name="classes")
 
 
@@ -139,6 +138,23 @@ def _class_row(one: ClassSummary, multilabel: bool) -> list[Cell]:
         always, auc = percent(one.always_yes_f1), percent(one.auc_over_folds.mean)
         return [one.class_name, count(one.num_known), percent(one.prevalence), f1, always, precision, recall, auc]
     return [one.class_name, count(one.support), recall, precision, f1]
+
+
+def _format_other_tests(run: RecordedRun) -> str:
+    """What `python -m train evaluate RUN --cache OTHER` found."""
+    if not run.other_tests:
+        return ""
+    names = summarise_folds(run.other_tests[:1]).score_names
+    rows = [
+        [
+            one.name.removeprefix(OTHER_TEST),
+            count(one.metrics["num_samples"]),
+            *(percent(one.metrics[n]) for n in names),
+        ]
+        for one in run.other_tests
+    ]
+    heads = ["cache, in %", "samples", *(SCORE_TITLES[name] for name in names)]
+    return heading("Tested on other caches") + format_table(heads, rows, name="other tests")
 
 
 def _format_folds(run: RecordedRun, summary: CrossvalSummary) -> str:

@@ -31,7 +31,8 @@ def format_worst_samples(run: RecordedRun, most: int, *, faces: bool) -> tuple[s
         parts.append(f"<figure>{image}<figcaption>{_caption(one, class_names)}</figcaption></figure>\n")
     what = "the least mean probability of what is true" if several else "the least probability of the true class"
     text = f"{len(worst)} that were told wrong, with {what} first. "
-    text += "A line a modality, a column a view; of a sequence its middle frame." if uris else ""
+    if uris:
+        text += "A line a modality, a column a view; of a sequence its middle frame. " + " ".join(run.licences)
     return (
         heading("Worst samples") + paragraph(text, "note") + f'<div class="samples">\n{"".join(parts)}</div>\n',
         len(uris),

@@ -22,6 +22,8 @@ from train.progress import LOG_JSONL
 from train.report import METRICS_JSON, PREDICTIONS_CSV
 from train.timing import read_environment
 
+OTHER_TEST = "on-"  # folders of `evaluate` in a run begin so; the name of the cache follows
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -60,10 +62,17 @@ class RecordedRun:
     folds: list[RecordedFold]
     split: tuple[int, int] | None
     missing: list[str]
+    other_tests: list[FoldResult]
 
     @property
     def results(self) -> list[FoldResult]:
         return [fold.result for fold in self.folds if fold.result is not None]
+
+    @property
+    def licences(self) -> list[str]:
+        """The licence lines of all data sets whose faces the run has seen."""
+        tested = (str(result.metrics.get("licence", "")) for result in (*self.results, *self.other_tests))
+        return [line for line in dict.fromkeys((self.config.licence, *tested)) if line]
 
 
 def read_recorded_runs(paths: Sequence[Path]) -> list[RecordedRun]:
@@ -88,6 +97,7 @@ def read_recorded_run(path: Path, name: str) -> RecordedRun:
         FacetError: no run in the folder, or a file of it is damaged.
     """
     missing: list[str] = []
+    other_tests: list[FoldResult] = []
     split = None
     is_crossval = (path / CROSSVAL_JSON).is_file()
     if is_crossval:
@@ -99,6 +109,8 @@ def read_recorded_run(path: Path, name: str) -> RecordedRun:
     elif (path / CONFIG_JSON).is_file():
         config = read_config(path)
         places = [(path.resolve().name, path)]
+        found = [read_fold_result(folder, folder.name) for folder in sorted(path.glob(f"{OTHER_TEST}*"))]
+        other_tests = [one for one in found if one is not None]
         if (path / SPLIT_JSON).is_file():
             fold = read_split(path)
             split = (len(fold.train_subjects), len(fold.test_subjects))
@@ -115,7 +127,7 @@ def read_recorded_run(path: Path, name: str) -> RecordedRun:
         if lacking:
             which = f" of {len(lacking)} of {len(folds)} folds: {list_some([f.name for f in lacking])}"
             missing.append(f"no {what}{which if is_crossval else ''}")
-    return RecordedRun(path, name, config, is_crossval, folds, split, missing)
+    return RecordedRun(path, name, config, is_crossval, folds, split, missing, other_tests)
 
 
 def _read_fold(path: Path, name: str, missing: list[str]) -> RecordedFold:
