@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from shared.errors import FacetError
+from train.folds import list_some
 from train.html_page import heading, paragraph, picture
 from train.judged import JudgedSample, find_worst
 from train.recorded import RecordedRun
@@ -46,6 +47,8 @@ def _draw(run: RecordedRun, worst: Sequence[JudgedSample]) -> dict[str, str]:
         run.missing.append(f"no pictures of samples: {reason}")
         return {}
     rows = find_rows(cache, [one.name for one in worst])
+    if lost := [one.name for one in worst if one.name not in rows]:
+        run.missing.append(f"no picture of {list_some(lost)}: not in {cache.path}")
     uris = {}
     for name, row in rows.items():
         try:

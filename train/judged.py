@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from train.metrics import wilson_interval
 from train.recorded import Prediction
 
@@ -86,18 +84,18 @@ def find_worst(
         tests.setdefault((one.subject, one.name), []).append(one)
     found = []
     for (subject, name), several in tests.items():
-        mean = np.mean([one.probabilities for one in several], axis=0)
+        mean = [sum(column) / len(several) for column in zip(*(one.probabilities for one in several), strict=True)]
         first = several[0]
         known = [i for i, c in enumerate(class_names) if c not in first.unknown]
         if multilabel:
             said: tuple[str, ...] = first.predicted  # thresholds are each fold's own
             wrong = any(_list_mistakes(one, class_names, multilabel=True) for one in several)
             beliefs = [mean[i] if class_names[i] in first.labels else 1 - mean[i] for i in known]
-            belief = float(np.mean(beliefs)) if beliefs else 1.0
+            belief = sum(beliefs) / len(beliefs) if beliefs else 1.0
         else:
-            said = (class_names[int(mean.argmax())],)
+            said = (class_names[mean.index(max(mean))],)
             wrong = said != first.labels
-            belief = float(mean[class_names.index(first.labels[0])])
+            belief = mean[class_names.index(first.labels[0])]
         if wrong:
-            found.append(JudgedSample(name, subject, first.labels, said, belief, tuple(mean.tolist())))
+            found.append(JudgedSample(name, subject, first.labels, said, belief, tuple(mean)))
     return sorted(found, key=lambda one: (one.belief, one.name))[:most]
