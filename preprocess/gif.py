@@ -77,7 +77,7 @@ def _draw_frame(
     foot = wrap_text(cache.info.licence, load_font(11), width - 2 * GAP_PX)
     image = Image.new("RGB", (width, HEAD_PX + size + 4 + LINE_PX * len(foot) + 4), PAPER)
     draw = ImageDraw.Draw(image)
-    about = [row.sequence, row.label or "no label", f"frame {sample.frame} ({num_frames})"]
+    about = [row.sequence, row.label or "no label", f"frame {sample.frame} ({num_frames} in all)"]
     draw.text((GAP_PX, 3), " · ".join(about), INK, load_font(12))
     for column, modality in enumerate(modalities):
         left = GAP_PX + column * (size + GAP_PX)
