@@ -22,8 +22,9 @@ from train.html_page import (
     paragraph,
     picture,
 )
-from train.html_run import format_run, list_run_warnings, list_settings
+from train.html_run import format_run, list_run_warnings
 from train.html_samples import format_worst_samples
+from train.html_settings import list_settings
 from train.metrics import Metrics
 from train.recorded import RecordedRun, read_recorded_runs
 
