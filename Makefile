@@ -30,6 +30,7 @@ lint: setup ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint ## ruff, mypy and pytest
+	@.ci/browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 faults: setup ## kill, starve and confuse builds in every way we know; their caches must come out the same (about 10 minutes)

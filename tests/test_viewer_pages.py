@@ -87,8 +87,10 @@ def test_a_brighter_copy_is_alike_and_another_face_is_not(site: Site) -> None:
     hashes = [hash_image({"normal": image}) for image in (first, first * 0.9, other)]
     samples = site.cache.samples
     assert find_alike(samples, [0, 1, 4], hashes) == ((0, 1, 0),)
-    frames = [dataclasses.replace(s, sequence="one") for s in samples]
-    assert find_alike(frames, [0, 1, 4], hashes) == ()
+    frames = [dataclasses.replace(s, sequence=f"sequence {row}") for row, s in enumerate(samples)]
+    assert find_alike(frames, [0, 1, 4], hashes) == ()  # of one subject
+    frames[1] = dataclasses.replace(frames[1], subject="another")
+    assert find_alike(frames, [0, 1, 4], hashes) == ((0, 1, 0),)
 
 
 def test_statistics_come_after_the_page_and_are_kept(site: Site) -> None:

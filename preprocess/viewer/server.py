@@ -186,7 +186,9 @@ def serve(site: Site, *, host: str = DEFAULT_HOST, port: int | None = None, open
     family = select_address_family(host, port or DEFAULT_PORT)
     if family not in (socket.AF_INET, socket.AF_INET6):
         raise FacetError(f"--host {host}: expected a name or an address of this machine")
-    app = build_app(site, hosts=(host.lower(),))
+    everywhere = host in ("0.0.0.0", "::")
+    names = (socket.gethostname().lower(), socket.getfqdn().lower()) if everywhere else (host.lower(),)
+    app = build_app(site, hosts=names)
     with _listen(host, port, family) as listener:
         server = make_server(
             host,
@@ -196,7 +198,7 @@ def serve(site: Site, *, host: str = DEFAULT_HOST, port: int | None = None, open
             request_handler=QuietHandler,
             fd=listener.fileno(),
         )
-        shown = f"[{host}]" if ":" in host else host
+        shown = names[0] if everywhere else f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{server.port}/"
         if host not in ("127.0.0.1", "::1", "localhost"):
             print(

@@ -136,7 +136,10 @@ def find_outliers(rows: Sequence[int], values: np.ndarray) -> tuple[Outlier, ...
 def find_alike(
     samples: Sequence[Sample], rows: Sequence[int], hashes: Sequence[np.ndarray]
 ) -> tuple[tuple[int, int, int], ...]:
-    """Pairs of rows whose hashes differ in at most ALIKE_BITS bits. Frames of one sequence are alike by nature: left out."""
+    """Pairs of rows whose hashes differ in at most ALIKE_BITS bits.
+
+    Frames of one subject's sequences are left out: neighbours are alike by nature, and so are the faces they begin from.
+    """
     if not rows:
         return ()
     bits = np.array(hashes, np.int32)
@@ -145,7 +148,7 @@ def find_alike(
     found = [
         (rows[a], rows[b], int(different[a, b]))
         for a, b in pairs
-        if not (samples[rows[a]].sequence and samples[rows[a]].sequence == samples[rows[b]].sequence)
+        if not samples[rows[a]].sequence or samples[rows[a]].subject != samples[rows[b]].subject
     ]
     return tuple(sorted(found, key=lambda pair: (pair[2], pair)))
 
