@@ -22,6 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from preprocess.__main__ import _inspect
+from preprocess.arguments import build_parser
 from preprocess.sheet import picture_of
 from preprocess.viewer.address import FILTERS, KINDS, NONE, VALIDITIES, Address, parse_query, parse_row
 from preprocess.viewer.catalogue import build_catalogue
@@ -278,17 +280,28 @@ def test_a_port_that_is_taken() -> None:
         assert first.getsockname()[1] != second.getsockname()[1]
 
 
-def test_the_command_serves_this_machine_alone(tiny_cache: MakeCache) -> None:
-    command = [sys.executable, "-m", "preprocess", "inspect", str(tiny_cache()), "--no-open"]
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+def test_the_command_serves_this_machine_unless_asked(tiny_cache: MakeCache, host: str) -> None:
+    asked = [] if host == "127.0.0.1" else ["--host", host]  # Linux answers to all of 127.0.0.0/8
+    command = [sys.executable, "-m", "preprocess", "inspect", str(tiny_cache()), "--no-open", *asked]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout
-            found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
-            assert found
+            assert process.stdout and process.stderr
+            found = re.search(r"http://(127\.0\.0\.\d):\d+/", process.stdout.readline())
+            assert found and found[1] == host
             with urllib.request.urlopen(found[0] + "image/0/texture/0.png", timeout=20) as response:
                 assert response.status == 200
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0
-            assert process.stderr and "Traceback" not in process.stderr.read()
+            said = process.stderr.read()
+            assert "Traceback" not in said
+            assert ("warning: whoever reaches" in said and "drawn by the tests; free" in said) == bool(asked)
         finally:
             process.kill()
+
+
+def test_options_of_pages_and_files_do_not_mix() -> None:
+    for option in (["--port", "8051"], ["--host", "0.0.0.0"], ["--run", "r"], ["--no-open"], ["--no-faces"]):
+        arguments = build_parser().parse_args(["inspect", "nowhere", "--summary", *option])
+        with pytest.raises(FacetError, match="are for the pages"):
+            _inspect(arguments)
