@@ -82,15 +82,23 @@ def test_a_black_and_a_dark_frame_stand_out() -> None:
     assert [(o.row, o.measure) for o in find_outliers(range(20), same)] == [(3, "contrast")]
 
 
-def test_a_brighter_copy_is_alike_and_another_face_is_not(site: Site) -> None:
+def test_a_darker_copy_is_alike_and_another_face_is_not(site: Site) -> None:
     first, other = (site.cache.arrays.read("normal", [row])[0, 0].astype(np.float32) for row in (0, 4))
-    hashes = [hash_image({"normal": image}) for image in (first, first * 0.9, other)]
+    hashes = [hash_image({"normal": image}) for image in (first, first * 0.5, other)]
     samples = site.cache.samples
     assert find_alike(samples, [0, 1, 4], hashes) == ((0, 1, 0),)
-    frames = [dataclasses.replace(s, sequence=f"sequence {row}") for row, s in enumerate(samples)]
+    frames = [dataclasses.replace(s, frame=row) for row, s in enumerate(samples)]
     assert find_alike(frames, [0, 1, 4], hashes) == ()  # of one subject
     frames[1] = dataclasses.replace(frames[1], subject="another")
     assert find_alike(frames, [0, 1, 4], hashes) == ((0, 1, 0),)
+
+
+@pytest.mark.parametrize("size", [16, 32, 33, 50, 224])
+def test_a_hash_tells_which_patch_is_brighter(size: int) -> None:
+    rising = np.tile(np.arange(size, dtype=np.uint16), (size, 1))
+    sides = min(32, size), min(33, size) - 1
+    assert hash_image({"depth": rising}).shape == (sides[0] * sides[1],)
+    assert hash_image({"depth": rising}).all() and not hash_image({"depth": rising[:, ::-1]}).any()
 
 
 def test_statistics_come_after_the_page_and_are_kept(site: Site) -> None:

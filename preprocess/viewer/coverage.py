@@ -46,7 +46,7 @@ def outliers_and_likenesses(site: Site, address: Address) -> list[Component]:
         html.Div(outliers, className="wall strip") if outliers else html.P("None.", className="notice"),
         html.H2(f"Nearly the same ({len(found.alike)})"),
         html.P(
-            f"Pictures from the front that agree once downscaled, frames of one subject's sequences aside; among {looked}."
+            f"Pictures from the front that agree once downscaled, frames of one subject's recordings aside; among {looked}."
         ),
         html.Div(alike, className="pairs") if alike else html.P("None.", className="notice"),
     ]

@@ -18,7 +18,7 @@ def read_predictions(run: Path, cache: Cache) -> dict[int, Prediction]:
     """Predictions by row of the cache. A sequence's prediction counts for each of its frames.
 
     Takes a run's own test (predictions.csv), all folds of a crossval folder, or, where there is neither, what `predict` wrote
-    about this cache (predictions-<cache>.csv).
+    about this cache (predictions-<cache>.csv). Of several rounds that name one face, the last counts.
 
     Raises:
         FacetError: no predictions there, the table cannot be read, or none of its names is in the cache.
