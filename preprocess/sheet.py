@@ -10,8 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError
-from shared.pictures import BACKGROUND
-from shared.pictures import draw_picture as draw_picture
+from shared.pictures import BACKGROUND, draw_picture
 from shared.schema import RenderSettings, Sample
 from shared.storage import write_file
 

@@ -11,9 +11,9 @@ from typing import Generic, TypeVar
 import numpy as np
 from PIL import Image
 
-from preprocess.sheet import draw_picture
 from preprocess.viewer.address import KINDS
 from shared.cache import Cache
+from shared.pictures import draw_picture
 from shared.schema import Sample
 
 # What a browser may ask for; normal: the stored normals themselves, for a light that moves.
