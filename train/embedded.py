@@ -23,7 +23,7 @@ from shared.errors import FacetError
 from shared.schema import SHARD_ROWS, canonical_json, fingerprint
 from shared.storage import write_file
 from train.config import TowerConfig
-from train.items import Item
+from train.items import Item, find_rows_in_use
 from train.stream import choose_rows
 
 EMBEDDINGS_JSON = "embeddings.json"
@@ -166,9 +166,7 @@ def read_embeddings(
     Raises:
         FacetError: a file is missing or damaged.
     """
-    rows = np.array(
-        sorted({row for item in items for row in (*item.rows, item.reference) if row is not None}), np.int64
-    )
+    rows = np.array(find_rows_in_use(items), np.int64)
     place = np.full(cache.info.num_samples, -1, np.int64)
     place[rows] = np.arange(len(rows))
     sets = [find_embeddings(root, cache, tower, modality) for modality in modalities]

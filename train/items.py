@@ -98,6 +98,11 @@ def gather_items(cache: Cache, recipe: Recipe) -> list[Item]:
     return items
 
 
+def find_rows_in_use(items: Iterable[Item]) -> list[int]:
+    """The rows of the cache that items may be seen by, references included, each once, ascending."""
+    return sorted({row for item in items for row in (*item.rows, item.reference) if row is not None})
+
+
 def is_labelled(item: Item, task: str, classes: Sequence[str]) -> bool:
     """Whether anything can be learned from, or tested on, an item."""
     return item.class_name in classes if task == "classes" else any(value >= 0 for value in item.targets)

@@ -22,7 +22,7 @@ from train.distributed import ALONE, Ranks, synchronise_batch_norm
 from train.ema import Ema
 from train.facet import Batch, Facet
 from train.flops import count_flops_per_sample, find_peak_flops
-from train.items import Item
+from train.items import Item, find_rows_in_use
 from train.losses import Goal, balance_classes, mean_cosine_between_faces
 from train.optimizer import build_optimizer, rate_at, set_rate
 from train.order import epoch_batches
@@ -215,8 +215,7 @@ def _example(preparer: Preparer, recipe: Recipe) -> Batch:
 
 def _is_complete(cache: Cache, items: Sequence[Item], modalities: Sequence[str]) -> bool:
     """Whether no image that training looks at is missing."""
-    rows = {row for item in items for row in (*item.rows, item.reference) if row is not None}
-    return all(cache.samples[row].has(modality) for row in rows for modality in modalities)
+    return all(cache.samples[row].has(modality) for row in find_rows_in_use(items) for modality in modalities)
 
 
 @contextmanager

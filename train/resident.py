@@ -17,7 +17,7 @@ from shared.cache import Cache
 from shared.chunk_reads import ABSENT
 from shared.errors import FacetError
 from shared.schema import ARRAYS
-from train.items import Item
+from train.items import Item, find_rows_in_use
 from train.pixels import view_as_tensor
 from train.stream import Allocate, ImageSource, PendingImages, Slots
 
@@ -151,8 +151,7 @@ def load_resident(
 
 def _rows_with(cache: Cache, items: Sequence[Item], modality: str) -> np.ndarray:
     """Sorted rows that items may be seen by and that have such an image."""
-    rows = {row for item in items for row in (*item.rows, item.reference) if row is not None}
-    return np.array(sorted(row for row in rows if cache.samples[row].has(modality)), np.int64)
+    return np.array([row for row in find_rows_in_use(items) if cache.samples[row].has(modality)], np.int64)
 
 
 def _choose_place(kind: str, num_bytes: int, device: torch.device, num_sharing: int) -> str:
