@@ -71,6 +71,7 @@ def _build(arguments: argparse.Namespace) -> int:
         arguments.cache,
         settings,
         store=arguments.store,
+        compression=arguments.compression,
         workers=_workers(arguments),
         strict=arguments.strict,
         repair=arguments.repair,

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from shared.paths import open_path
-from shared.schema import MODALITIES, STORES, RenderSettings
+from shared.schema import COMPRESSIONS, MODALITIES, STORES, RenderSettings
 
 SYNTHETIC = ("bu3dfe", "bosphorus", "bu4dfe", "bp4d", "4dme")
 DATASETS = ("bu3dfe", "bosphorus", "bu4dfe", "bp4d", "4dme", "folder")
@@ -81,6 +81,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--modalities", default=",".join(MODALITIES), metavar="LIST", help="some of texture,normal,depth (default all)"
     )
     build.add_argument("--store", choices=STORES, default="zarr", help="file format of the arrays (default zarr)")
+    build.add_argument(
+        "--compression",
+        choices=COMPRESSIONS,
+        default="lz4",
+        help="of the stored images: lz4 (default), or none: two to three times the disk, and the fastest to "
+        "train from where it fits into memory or lies on a fast disk",
+    )
     build.add_argument(
         "--stabilise",
         action=argparse.BooleanOptionalAction,

@@ -59,6 +59,7 @@ def build_cache(
     settings: RenderSettings,
     *,
     store: str = "zarr",
+    compression: str = "lz4",
     num_workers: int | None = None,
     workers: Workers | None = None,
     strict: bool = False,
@@ -89,10 +90,11 @@ def build_cache(
         class_names=class_names_of(dataset, scans),
         settings=settings,
         store=store,
+        compression=compression,
         num_landmarks=dataset.num_landmarks,
         au_names=dataset.au_names,
         target_names=dataset.target_names,
-        settings_fingerprint=settings_fingerprint(dataset.name, settings, store),
+        settings_fingerprint=settings_fingerprint(dataset.name, settings, store, compression),
         software=software_versions(),
     )
     with lock_cache(cache):

@@ -46,7 +46,7 @@ REQUESTS_AT_ONCE = 16  # of an object store
 SOFTWARE = ("open3d", "numpy", "zarr", "h5py", "numcodecs", "pillow")
 
 
-def settings_fingerprint(dataset: str, settings: RenderSettings, store: str) -> str:
+def settings_fingerprint(dataset: str, settings: RenderSettings, store: str, compression: str) -> str:
     """What must be equal for a build to go on in an existing cache."""
     values = dataclasses.asdict(settings)
     if not values["dynamic"]:
@@ -58,6 +58,8 @@ def settings_fingerprint(dataset: str, settings: RenderSettings, store: str) -> 
             "settings": values,
             "store": store,
             "shard_rows": SHARD_ROWS,
+            # likewise those from before there was a choice
+            **({} if compression == "lz4" else {"compression": compression}),
         }
     )
 
@@ -127,7 +129,7 @@ def _read_info(cache: Path, *, damaged_is_none: bool) -> CacheInfo | None:
 
 def _describe_change(old: CacheInfo, new: CacheInfo) -> str:
     changes = []
-    for name in ("dataset", "store"):
+    for name in ("dataset", "store", "compression"):
         if getattr(old, name) != getattr(new, name):
             changes.append(f"{name} {getattr(old, name)}, now {getattr(new, name)}")
     for field in dataclasses.fields(RenderSettings):

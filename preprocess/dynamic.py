@@ -150,10 +150,13 @@ def _describe(cache: Cache, num_sequences: int) -> CacheInfo:
         class_names=cache.info.class_names,
         settings=settings,
         store=cache.info.store,
+        compression=cache.info.compression,
         num_samples=num_sequences,
         num_shards=num_shards(num_sequences),
         target_names=cache.info.target_names,
-        settings_fingerprint=settings_fingerprint(cache.info.dataset, settings, cache.info.store),
+        settings_fingerprint=settings_fingerprint(
+            cache.info.dataset, settings, cache.info.store, cache.info.compression
+        ),
         software=software_versions(),
     )
 

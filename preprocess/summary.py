@@ -22,7 +22,8 @@ def describe_cache(cache: Cache) -> str:
     valid = [sample for sample in cache.samples if sample.valid]
     failed = [sample for sample in cache.samples if not sample.valid]
     lines = [
-        f"{cache.path}: {info.dataset}, format version {info.format_version}, {info.store}",
+        f"{cache.path}: {info.dataset}, format version {info.format_version}, {info.store}"
+        + (", not compressed" if info.compression == "none" else ""),
         f"  {info.licence}",
         f"  {len(valid)} scans of {info.num_subjects} subjects"
         + (f" in {info.num_sequences} sequences" if info.num_sequences else "")

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from shared.errors import CacheError, first_line
 from shared.paths import is_file, list_files, open_path, read_bytes
 from shared.schema import (
+    COMPRESSIONS,
     FORMAT_VERSION,
     SHARD_ROWS,
     STORES,
@@ -114,6 +115,9 @@ def read_info(cache: Path) -> CacheInfo:
         raise CacheError(f"{path}: damaged ({first_line(error)}); run `python -m preprocess build` again") from error
     if info.store not in STORES:
         raise CacheError(f"{path}: unknown store {info.store!r}, expected one of {', '.join(STORES)}")
+    if info.compression not in COMPRESSIONS:
+        known = ", ".join(COMPRESSIONS)
+        raise CacheError(f"{path}: unknown compression {info.compression!r}, expected one of {known}")
     return info
 
 

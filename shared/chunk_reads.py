@@ -1,8 +1,8 @@
 """Images out of local shard files, straight into the caller's memory: found once, read, checked and decoded by a few threads.
 
-Both stores keep an image as one Blosc chunk and its checksum, at a place that the shard file tells. Reading those bytes and
-decoding them where they are wanted takes a quarter of the processor time that the stores' own libraries do: these decode
-into memory of their own, which is new for every batch, and new memory costs more than decoding.
+Both stores keep an image as one chunk (Blosc's, or plain bytes) and its checksum, at a place that the shard file tells.
+Reading those bytes and decoding them where they are wanted takes a quarter of the processor time that the stores' own
+libraries do: these decode into memory of their own, which is new for every batch, and new memory costs more than decoding.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from shared.errors import CacheError, first_line
+from shared.mapped_file import map_file
 from shared.schema import SHARD_ROWS
 
 MAX_OPEN_FILES = 256
@@ -30,7 +31,7 @@ _BLOSC_HEADER_BYTES = 16  # c-blosc README_CHUNK_FORMAT.rst: …, nbytes, blocks
 
 
 # (stored bytes u8 (n,), their checksum's bytes) → whether they belong together
-IsIntact = Callable[[np.ndarray, bytes], bool]
+IsIntact = Callable[[np.ndarray, bytes | bytearray], bool]
 
 
 class Pending(Protocol):
@@ -55,7 +56,7 @@ class FinishedRead:
 class ChunkPlaces:
     """Where a shard file has the images of one array: i64 (R,) each, length 0 = not stored.
 
-    is_raw: bool (R,): stored as it is, because Blosc could not make it smaller.
+    is_raw: bool (R,): plain bytes: a cache without compression, or Blosc could not make it smaller.
     """
 
     offsets: np.ndarray
@@ -66,14 +67,16 @@ class ChunkPlaces:
 class ShardFile:
     """An open shard file and where it has the images of one array. Who still reads from it keeps it open."""
 
-    def __init__(self, path: Path, find_places: Callable[[int], ChunkPlaces]) -> None:
-        """find_places: file descriptor → places, so that they are those of the very file that is read from.
+    def __init__(self, path: Path, find_places: Callable[[int], ChunkPlaces], *, mapped: bool = False) -> None:
+        """find_places: file descriptor → places, so that they are those of the very file that is read from. mapped: take
+        what is in memory from there.
 
         Raises:
             OSError: there is no such file. CacheError: find_places' own.
         """
         self.number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         self.places = find_places(self.number)
+        self.mapping = map_file(self.number) if mapped else None
 
     def __del__(self) -> None:
         if hasattr(self, "number"):
@@ -155,16 +158,23 @@ def _read_image(file: ShardFile, place: int, image: np.ndarray, is_intact: IsInt
     offset, length = int(places.offsets[place]), int(places.lengths[place]) - CHECKSUM_BYTES
     if length <= 0:
         raise ValueError("it is not stored")
-    body = _scratch(length)
-    if os.preadv(file.number, [body.data], offset) != length:
-        raise ValueError("the file ends early")
-    if is_intact is not None and not is_intact(body, os.pread(file.number, CHECKSUM_BYTES, offset + length)):
-        raise ValueError("its checksum does not match")
-    if places.is_raw[place]:
-        if length != image.nbytes:
-            raise ValueError(f"{length} bytes stored, expected {image.nbytes}")
-        image.reshape(-1).view(np.uint8)[:] = body
+    is_raw, target = bool(places.is_raw[place]), image.reshape(-1).view(np.uint8)
+    if is_raw and length != image.nbytes:
+        raise ValueError(f"{length} bytes stored, expected {image.nbytes}")
+    checksum: bytes | bytearray
+    mapped = file.mapping.find(offset, length + CHECKSUM_BYTES) if file.mapping else None
+    if mapped is not None:
+        body, checksum = mapped[:length], mapped[length:].tobytes()
+        if is_raw:
+            target[:] = body
+            body = target  # what is checked is what is delivered
     else:
+        body, checksum = target if is_raw else _scratch(length), bytearray(CHECKSUM_BYTES)
+        if os.preadv(file.number, [body.data, checksum], offset) != length + CHECKSUM_BYTES:
+            raise ValueError("the file ends early")
+    if is_intact is not None and not is_intact(body, checksum):
+        raise ValueError("its checksum does not match")
+    if not is_raw:
         _decode(body, image)
 
 

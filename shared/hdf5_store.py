@@ -40,6 +40,7 @@ def encode_hdf5_shard(
         for name, (array, mask) in arrays.items():
             spec = ARRAYS[name]
             shuffle = hdf5plugin.Blosc.SHUFFLE if array.dtype.itemsize > 1 else hdf5plugin.Blosc.NOSHUFFLE
+            blosc: Any = hdf5plugin.Blosc(cname="lz4", clevel=5, shuffle=shuffle)
             dataset = file.create_dataset(
                 name,
                 shape=array.shape,
@@ -47,7 +48,7 @@ def encode_hdf5_shard(
                 chunks=(min(spec.chunk_rows, len(array)), *array.shape[1:]),
                 fillvalue=np.asarray(spec.fill, array.dtype),
                 fletcher32=True,
-                **hdf5plugin.Blosc(cname="lz4", clevel=5, shuffle=shuffle),
+                **({} if info.compression == "none" else blosc),
             )
             dataset.attrs["unit"] = spec.unit
             for axis, label in enumerate(spec.dims):
@@ -111,7 +112,7 @@ def _open_file(path: Path) -> Any:
         return h5py.File(fs.open(key, "rb", cache_type="readahead", block_size=_READ_AHEAD_BYTES), "r")
 
 
-def is_fletcher32(body: bytes | np.ndarray, checksum: bytes) -> bool:
+def is_fletcher32(body: bytes | np.ndarray, checksum: bytes | bytearray) -> bool:
     """Whether 4 stored bytes are what HDF5's filter fletcher32 makes of others (H5checksum.c, H5_checksum_fletcher32).
 
     Two sums modulo 65535 over 16-bit words, the second weighing a word by how many words end with it. Modulo 65535 words of
@@ -138,11 +139,12 @@ class Hdf5Reader:
 
     MAX_OPEN_FILES = 32
 
-    def __init__(self, path: Path, info: CacheInfo, *, verify: bool = True) -> None:
-        """verify: check the checksum of every image. What h5py reads is always checked."""
+    def __init__(self, path: Path, info: CacheInfo, *, verify: bool = True, mapped: bool = False) -> None:
+        """verify, mapped: as `open_arrays`. What h5py reads is always checked."""
         self._path, self._info = path, info
         self._shapes = info.arrays()
         self._files: OrderedDict[int, Any] = OrderedDict()
+        self._mapped = mapped
         self._chunks = ChunkReader(path, self._open_shard, is_fletcher32 if verify else None)
 
     def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> Pending:
@@ -189,11 +191,13 @@ class Hdf5Reader:
     def _open_shard(self, name: str, shard: int) -> ShardFile:
         path = self._path / hdf5_shard_file(shard)
         num_rows = min(SHARD_ROWS, self._info.num_samples - shard * SHARD_ROWS)
-        shape = (num_rows, *self._shapes[name][1:])
-        return ShardFile(path, lambda number: _find_chunks(path, number, name, shape))
+        shape, is_raw = (num_rows, *self._shapes[name][1:]), self._info.compression == "none"
+        return ShardFile(
+            path, lambda number: _find_chunks(path, number, name, shape, is_raw=is_raw), mapped=self._mapped
+        )
 
 
-def _find_chunks(path: Path, number: int, name: str, shape: tuple[int, ...]) -> ChunkPlaces:
+def _find_chunks(path: Path, number: int, name: str, shape: tuple[int, ...], *, is_raw: bool) -> ChunkPlaces:
     """Places of a shard file's images of one array, as its own tables tell them."""
     import h5py
 
@@ -205,19 +209,20 @@ def _find_chunks(path: Path, number: int, name: str, shape: tuple[int, ...]) -> 
             filters = [properties.get_filter(place)[0] for place in range(properties.get_nfilters())]
             if dataset.shape != shape or dataset.dtype != np.dtype(ARRAYS[name].dtype):
                 raise CacheError(f"{path}: {name} is {dataset.dtype} {dataset.shape}, which is not this cache's")
-            if dataset.chunks != (1, *shape[1:]) or filters != [_BLOSC_FILTER, h5py.h5z.FILTER_FLETCHER32]:
+            expected = [h5py.h5z.FILTER_FLETCHER32] if is_raw else [_BLOSC_FILTER, h5py.h5z.FILTER_FLETCHER32]
+            if dataset.chunks != (1, *shape[1:]) or filters != expected:
                 raise CacheError(f"{path}: {name} is not stored as this program writes it")
             dataset.id.chunk_iter(chunks.append)
     except (OSError, KeyError, ValueError, RuntimeError, AttributeError, TypeError) as error:
         raise CacheError(f"{path}: its structure is damaged ({first_line(error)})") from error
     size = os.fstat(number).st_size
-    offsets, lengths, is_raw = np.zeros(shape[0], np.int64), np.zeros(shape[0], np.int64), np.zeros(shape[0], bool)
+    offsets, lengths, plain = np.zeros(shape[0], np.int64), np.zeros(shape[0], np.int64), np.zeros(shape[0], bool)
+    # Bit 0 of the mask: Blosc was left out, as h5py lets it be where it would save nothing.
+    masks = (0,) if is_raw else (0, 1)
     for chunk in chunks:
         row = int(chunk.chunk_offset[0])
-        # Bit 0 of the mask: Blosc was left out, as h5py lets it be where it would save nothing.
-        if not (
-            0 <= row < len(lengths) and 0 <= chunk.byte_offset <= size - chunk.size and chunk.filter_mask in (0, 1)
-        ):
+        fits = 0 <= row < len(lengths) and 0 <= chunk.byte_offset <= size - chunk.size
+        if not fits or chunk.filter_mask not in masks:
             raise CacheError(f"{path}: its tables speak of what is not in the file")
-        offsets[row], lengths[row], is_raw[row] = chunk.byte_offset, chunk.size, chunk.filter_mask == 1
-    return ChunkPlaces(offsets, lengths, is_raw)
+        offsets[row], lengths[row], plain[row] = chunk.byte_offset, chunk.size, is_raw or chunk.filter_mask == 1
+    return ChunkPlaces(offsets, lengths, plain)

@@ -29,6 +29,8 @@ SHARD_ROWS = 64
 
 MODALITIES = ("texture", "normal", "depth")
 STORES = ("zarr", "hdf5")
+# Of every chunk: lz4 takes half of the disk or less; none is read from memory twice as fast.
+COMPRESSIONS = ("lz4", "none")
 # How a scan came into the face frame.
 ALIGNMENTS = ("landmarks", "geometry")
 
@@ -177,6 +179,7 @@ class CacheInfo:
     class_names: tuple[str, ...]
     settings: RenderSettings
     store: str = "zarr"
+    compression: str = "lz4"
     format_version: int = FORMAT_VERSION
     num_samples: int = 0
     num_valid: int = 0

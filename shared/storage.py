@@ -155,11 +155,13 @@ class ArrayReader(Protocol):
         ...
 
 
-def open_arrays(path: Path, info: CacheInfo, *, verify: bool = True) -> ArrayReader:
+def open_arrays(path: Path, info: CacheInfo, *, verify: bool = True, mapped: bool = False) -> ArrayReader:
     """A reader over the cache's own store. A reader is used by one thread at a time.
 
     Args:
         verify: check the checksum of every image that is read. False: images of a local cache are only decoded.
+        mapped: take images of a local cache that are in memory from where the kernel has them, without a read into memory
+            of ours: one copy for all processes of a machine. It counts as theirs as well: resident size grows to the cache's.
     """
     kind = ZarrReader if info.store == "zarr" else Hdf5Reader
-    return kind(path, info, verify=verify)
+    return kind(path, info, verify=verify, mapped=mapped)

@@ -28,14 +28,15 @@ from shared.zarr_store import (
 class ZarrReader:
     """Reads images of a local cache chunk by chunk, and all else through tensorstore, which also reads object stores."""
 
-    def __init__(self, path: Path, info: CacheInfo, *, verify: bool = True) -> None:
-        """verify: check the checksum of every image. Small arrays, and object stores, are always checked."""
+    def __init__(self, path: Path, info: CacheInfo, *, verify: bool = True, mapped: bool = False) -> None:
+        """verify, mapped: as `open_arrays`. Small arrays, and object stores, are always checked."""
         self._path, self._info = path, info
         self._shapes = info.arrays()
         self._arrays: dict[str, Any] = {}
         self._context: Any = None
         self._chunks = ChunkReader(path, self._open_shard, is_crc32c if verify else None)
         self._is_direct: dict[str, bool] = {}
+        self._mapped = mapped
 
     def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> Pending:
         rows = np.asarray(rows, np.int64)
@@ -45,9 +46,7 @@ class ZarrReader:
             self._is_direct[name] = (
                 ARRAYS[name].chunk_rows == 1
                 and not is_remote(self._path)
-                and _has_our_layout(
-                    self._path / VIEWS_ZARR / name / "zarr.json", self._shapes[name], ARRAYS[name].dtype
-                )
+                and _has_our_layout(self._path / VIEWS_ZARR / name / "zarr.json", self._info, name)
             )
         if self._is_direct[name]:
             return self._chunks.start(name, rows, out)
@@ -71,7 +70,8 @@ class ZarrReader:
 
     def _open_shard(self, name: str, shard: int) -> ShardFile:
         path = self._path / zarr_shard_files(self._info, shard)[name]
-        return ShardFile(path, lambda number: _read_index(path, number))
+        is_raw = self._info.compression == "none"
+        return ShardFile(path, lambda number: _read_index(path, number, is_raw=is_raw), mapped=self._mapped)
 
     def _open(self, name: str) -> Any:
         import tensorstore
@@ -126,20 +126,22 @@ class _PendingWrite:
         return self.out
 
 
-def _has_our_layout(path: Path, shape: tuple[int, ...], dtype: str) -> bool:
+def _has_our_layout(path: Path, info: CacheInfo, name: str) -> bool:
     """Whether an array is laid out as `zarr_store` writes it; tensorstore reads, or refuses, every other."""
+    shape = info.arrays()[name]
+    codecs = ["bytes", "crc32c"] if info.compression == "none" else ["bytes", "blosc", "crc32c"]
     try:
         found = json.loads(path.read_bytes())
         (sharding,) = found["codecs"]
         inner = sharding["configuration"]
         return bool(
             found["shape"] == list(shape)
-            and found["data_type"] == dtype
+            and found["data_type"] == ARRAYS[name].dtype
             and found["chunk_grid"]["configuration"]["chunk_shape"] == [SHARD_ROWS, *shape[1:]]
             and found["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "/"}}
             and sharding["name"] == "sharding_indexed"
             and inner["chunk_shape"] == [1, *shape[1:]]
-            and [codec["name"] for codec in inner["codecs"]] == ["bytes", "blosc", "crc32c"]
+            and [codec["name"] for codec in inner["codecs"]] == codecs
             and inner["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
             and [codec["name"] for codec in inner["index_codecs"]] == ["bytes", "crc32c"]
             and inner["index_location"] == "end"
@@ -148,7 +150,7 @@ def _has_our_layout(path: Path, shape: tuple[int, ...], dtype: str) -> bool:
         return False
 
 
-def _read_index(path: Path, number: int) -> ChunkPlaces:
+def _read_index(path: Path, number: int, *, is_raw: bool) -> ChunkPlaces:
     """Places of a shard file of images, from its end."""
     size, index_bytes = os.fstat(number).st_size, zarr_index_bytes(1)
     if size < index_bytes:
@@ -157,7 +159,7 @@ def _read_index(path: Path, number: int) -> ChunkPlaces:
     offsets, lengths = np.where(index == ABSENT_CHUNK, 0, index).T
     if (lengths > size).any() or (offsets > size - lengths).any():
         raise CacheError(f"{path}: its index speaks of bytes beyond its end")
-    return ChunkPlaces(offsets.astype(np.int64), lengths.astype(np.int64), np.zeros(len(index), bool))
+    return ChunkPlaces(offsets.astype(np.int64), lengths.astype(np.int64), np.full(len(index), is_raw))
 
 
 def _refuse_unreachable(path: Path, error: Exception) -> None:

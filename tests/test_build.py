@@ -205,8 +205,8 @@ def test_other_settings_are_refused_unless_overwritten(few: Path, tmp_path: Path
     build(few, tmp_path / "c", other, overwrite=True)
     build(few, tmp_path / "fresh", other)
     assert cache_bytes(tmp_path / "c") == cache_bytes(tmp_path / "fresh")
-    with pytest.raises(CacheError, match="store zarr, now hdf5"):
-        build(few, tmp_path / "c", other, store="hdf5")
+    with pytest.raises(CacheError, match="store zarr, now hdf5; compression lz4, now none"):
+        build(few, tmp_path / "c", other, store="hdf5", compression="none")
 
 
 def test_a_folder_that_is_no_cache_is_left_alone(few: Path, tmp_path: Path) -> None:

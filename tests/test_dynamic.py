@@ -23,7 +23,16 @@ from preprocess.dynamic import build_dynamic_cache, pool_frames, rank_pooling_we
 from preprocess.verify import verify_cache
 from shared.cache import Cache, open_cache, read_info, read_record, write_info, write_signed_json
 from shared.errors import CacheError, FacetError
-from shared.schema import ARRAYS, FORMAT_VERSION, MODALITIES, SHARD_ROWS, STORES, RenderSettings, fingerprint
+from shared.schema import (
+    ARRAYS,
+    COMPRESSIONS,
+    FORMAT_VERSION,
+    MODALITIES,
+    SHARD_ROWS,
+    STORES,
+    RenderSettings,
+    fingerprint,
+)
 from shared.storage import encode_metadata, encode_shard, write_file
 
 
@@ -272,13 +281,14 @@ def test_a_damaged_source_is_one_clear_line(tiny_cache: MakeCache, tmp_path: Pat
 def test_older_caches_open_and_keep_their_fingerprint(tiny_cache: MakeCache) -> None:
     path = tiny_cache(num_subjects=1)
     old = json.loads((path / "cache.json").read_text())
-    del old["settings"]["dynamic"], old["checksum"]
+    del old["settings"]["dynamic"], old["compression"], old["checksum"]
     write_signed_json(path / "cache.json", old)
     cache: Cache = open_cache(path)
     assert cache.info.settings.dynamic == ""
+    assert cache.info.compression == "lz4"
     assert cache.info.settings == RenderSettings(views=VIEWS, size_px=32, modalities=("texture", "normal"))
-    # as it was computed before the field came
-    assert settings_fingerprint("tiny", cache.info.settings, "zarr") == fingerprint(
+    # as it was computed before the fields came
+    assert settings_fingerprint("tiny", cache.info.settings, "zarr", "lz4") == fingerprint(
         {
             "format_version": FORMAT_VERSION,
             "dataset": "tiny",
@@ -288,7 +298,12 @@ def test_older_caches_open_and_keep_their_fingerprint(tiny_cache: MakeCache) -> 
         }
     )
     pooled = dataclasses.replace(cache.info.settings, dynamic="somehow")
-    assert settings_fingerprint("tiny", pooled, "zarr") != settings_fingerprint("tiny", cache.info.settings, "zarr")
+    prints = {
+        settings_fingerprint("tiny", settings, "zarr", compression)
+        for settings in (pooled, cache.info.settings)
+        for compression in COMPRESSIONS
+    }
+    assert len(prints) == 4
 
 
 # --- from the command line ---

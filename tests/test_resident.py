@@ -75,12 +75,12 @@ def test_only_what_the_items_need_is_loaded(tiny_cache: MakeCache) -> None:
 
 def test_a_run_is_the_same_bit_for_bit(tiny_cache: MakeCache, tmp_path: Path) -> None:
     path = tiny_cache(num_subjects=4, scans_per_class=1, num_frames=3, without_texture=(4,))
-    for kind in ("off", "ram", "auto"):
+    for kind in ("off", "mapped", "ram", "auto"):
         arguments = ["fit", "--cache", path, "--out", tmp_path / kind, "--folds", 2, "--epochs", 2, "--batch-size", 4]
         arguments += ["--frames", 2, "--device", "cpu", "--modalities", "texture,normal", "--resident", kind]
         assert run_command_line(lambda given=arguments: main([str(a) for a in given])) == 0  # type: ignore[misc]
     expected = load_file(tmp_path / "off" / WEIGHTS)
-    for kind in ("ram", "auto"):
+    for kind in ("mapped", "ram", "auto"):
         found = load_file(tmp_path / kind / WEIGHTS)
         assert all(np.array_equal(found[name], expected[name]) for name in expected)
         assert (tmp_path / kind / "predictions.csv").read_bytes() == (tmp_path / "off" / "predictions.csv").read_bytes()

@@ -14,17 +14,22 @@ import tensorstore
 import zarr
 
 from shared.errors import CacheError, describe_os_error
-from shared.schema import ARRAYS, SHARD_ROWS, STORES, CacheInfo, RenderSettings, View
+from shared.schema import ARRAYS, COMPRESSIONS, SHARD_ROWS, STORES, CacheInfo, RenderSettings, View
 from shared.storage import encode_metadata, encode_shard, open_arrays, shard_files, write_file
 
 NUM_ROWS = SHARD_ROWS + 6
 
 
-def make_info(store: str) -> CacheInfo:
+KINDS = [f"{store}-{compression}" for store in STORES for compression in COMPRESSIONS]
+
+
+def make_info(kind: str) -> CacheInfo:
+    """kind: one of KINDS, or a store alone."""
+    store, _, compression = kind.partition("-")
     settings = RenderSettings(views=(View(0), View(30)), size_px=16)
     return CacheInfo(
-        "x", "licence", ("a",), settings, store=store, num_samples=NUM_ROWS, num_shards=2, num_landmarks=5,
-        au_names=("AU1", "AU2"), target_names=("a",),
+        "x", "licence", ("a",), settings, store=store, compression=compression or "lz4", num_samples=NUM_ROWS,
+        num_shards=2, num_landmarks=5, au_names=("AU1", "AU2"), target_names=("a",),
     )  # fmt: skip
 
 
@@ -44,7 +49,7 @@ def write_all(path: Path, info: CacheInfo, arrays: dict[str, np.ndarray], presen
             write_file(path / name, data)
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", KINDS)
 def test_every_array_comes_back_bit_for_bit_in_any_order(store: str, tmp_path: Path) -> None:
     info = make_info(store)
     arrays = make_arrays(info)
@@ -60,8 +65,9 @@ def test_every_array_comes_back_bit_for_bit_in_any_order(store: str, tmp_path: P
         assert (reader.start(name, asked).result() == found).all()
 
 
-def test_zarr_store_opens_in_plain_zarr_and_in_tensorstore(tmp_path: Path) -> None:
-    info = make_info("zarr")
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_zarr_store_opens_in_plain_zarr_and_in_tensorstore(compression: str, tmp_path: Path) -> None:
+    info = make_info(f"zarr-{compression}")
     arrays = make_arrays(info)
     write_all(tmp_path, info, arrays, np.ones(NUM_ROWS, bool))
     group: Any = zarr.open_group(tmp_path / "views.zarr", mode="r")
@@ -76,9 +82,10 @@ def test_zarr_store_opens_in_plain_zarr_and_in_tensorstore(tmp_path: Path) -> No
     assert group["texture"].chunks == (1, 2, 16, 16, 3)
 
 
-def test_zarr_shards_are_the_bytes_that_zarr_python_writes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_zarr_shards_are_the_bytes_that_zarr_python_writes(compression: str, tmp_path: Path) -> None:
     """Absent rows, a shard of 6 rows, images that are all zeros, rows of NaN, and arrays that hold nothing at all."""
-    info = make_info("zarr")
+    info = make_info(f"zarr-{compression}")
     arrays = make_arrays(info)
     arrays["normal"][3] = 0
     arrays["landmarks"][5] = np.nan
@@ -101,8 +108,9 @@ def test_zarr_shards_are_the_bytes_that_zarr_python_writes(tmp_path: Path) -> No
             assert (tmp_path / name).read_bytes() == (expected / name).read_bytes(), name
 
 
-def test_hdf5_store_opens_in_plain_h5py(tmp_path: Path) -> None:
-    info = make_info("hdf5")
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_hdf5_store_opens_in_plain_h5py(compression: str, tmp_path: Path) -> None:
+    info = make_info(f"hdf5-{compression}")
     arrays = make_arrays(info)
     write_all(tmp_path, info, arrays, np.ones(NUM_ROWS, bool))
     with h5py.File(tmp_path / "views" / "shard-00001.h5") as file:
@@ -112,7 +120,7 @@ def test_hdf5_store_opens_in_plain_h5py(tmp_path: Path) -> None:
             assert tuple(d.label for d in file[name].dims) == ARRAYS[name].dims
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", KINDS)
 def test_equal_arrays_are_equal_bytes(store: str) -> None:
     info = make_info(store)
     arrays = {name: array[:SHARD_ROWS] for name, array in make_arrays(info).items()}
@@ -120,12 +128,12 @@ def test_equal_arrays_are_equal_bytes(store: str) -> None:
     assert encode_metadata(info) == encode_metadata(info)
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", KINDS)
 def test_a_lost_or_damaged_shard_is_an_error_and_never_zeros(store: str, tmp_path: Path) -> None:
     info = make_info(store)
     arrays = make_arrays(info)
     write_all(tmp_path, info, arrays, np.ones(NUM_ROWS, bool))
-    path = tmp_path / next(n for n in shard_files(info, 0) if store == "hdf5" or "texture" in n)
+    path = tmp_path / next(n for n in shard_files(info, 0) if info.store == "hdf5" or "texture" in n)
     whole = path.read_bytes()
     path.unlink()
     with pytest.raises(CacheError, match="missing or damaged"):

@@ -23,7 +23,13 @@ AUGMENT = ("standard", "flip", "none")
 SAMPLING = ("uniform", "apex")
 RELATIVE = ("none", "neutral", "onset")
 DRAW = ("each", "balanced")
-RESIDENT = ("off", "ram", "gpu", "auto")  # where a run's images are; no part of the recipe: it changes no number
+RESIDENT = (
+    "off",
+    "mapped",
+    "ram",
+    "gpu",
+    "auto",
+)  # where a run's images are; no part of the recipe: it changes no number
 CLASS_WEIGHTS = ("none", "balanced")
 Made = TypeVar("Made")
 

@@ -16,10 +16,12 @@ from tqdm import tqdm
 from shared.cache import Cache
 from shared.chunk_reads import ABSENT
 from shared.errors import FacetError
+from shared.paths import is_remote
 from shared.schema import ARRAYS
+from shared.storage import open_arrays
 from train.items import Item, find_rows_in_use
 from train.pixels import view_as_tensor
-from train.stream import Allocate, ImageSource, PendingImages, Slots
+from train.stream import Allocate, ImageSource, PendingImages, Slots, StoredImages
 
 # What auto may take: the rest is for the model, its activations, and everybody else.
 RAM_SHARE, GPU_SHARE = 0.5, 0.7
@@ -125,9 +127,13 @@ def load_resident(
     Returns:
         None: images stay in their files (off, or auto where they fit nowhere).
     Raises:
-        FacetError: they do not fit where they were asked to be, or there is no GPU.
+        FacetError: they do not fit where they were asked to be, there is no GPU, or no file to map in an object store.
         CacheError: stored images are missing or damaged.
     """
+    if kind == "mapped":
+        if is_remote(cache.path):
+            raise FacetError(f"--resident mapped: {cache.path} is in object storage; use --resident ram")
+        return StoredImages(cache, arrays=open_arrays(cache.path, cache.info, mapped=True), allocate=allocate)
     rows = {m: _rows_with(cache, items, m) for m in modalities}
     shapes = cache.info.arrays()
     num_bytes = sum(len(rows[m]) * int(np.prod(shapes[m][1:])) * np.dtype(ARRAYS[m].dtype).itemsize for m in modalities)

@@ -111,13 +111,21 @@ def stream_batches(
     source, shapes = source or StoredImages(cache), cache.info.arrays()
     waiting: deque[tuple[list[Item], np.ndarray, dict[str, PendingImages]]] = deque()
     remaining = enumerate(batches)
+    held: dict[str, list[bool]] = {}
+
+    def presence(text: str) -> list[bool]:
+        """Which modalities a row has. Such texts are few, and readers wait for Python's lock while a batch is put together."""
+        if text not in held:
+            held[text] = [m in text.split("+") for m in modalities]
+        return held[text]
 
     def start_next() -> None:
         number, items = next(remaining, (0, None))
         if items is None:
             return
         rows = np.array([choose_rows(item, num_frames, jitter, references) for item in items])
-        present = np.array([[[cache.samples[r].has(m) for m in modalities] for r in sample] for sample in rows])
+        present = np.array([presence(cache.samples[row].modalities) for row in rows.ravel().tolist()])
+        present = present.reshape(*rows.shape, len(modalities))
         wanted = np.where(present, rows[..., None], ABSENT)
         reads: dict[str, PendingImages] = {}
         waiting.append((list(items), present, reads))
@@ -147,7 +155,7 @@ def choose_rows(item: Item, num_frames: int, jitter: tuple[int, int] | None, ref
     if jitter is not None and len(item.rows) > 1:
         # The trailing 1 keeps these draws apart from those of augmentation, which come from the same three numbers.
         draws = np.random.default_rng([*jitter, item.place, 1]).random(num_frames).tolist()
-    rows = sample_rows(item.rows, num_frames, draws)
+    rows = sample_rows(item.rows, num_frames, draws) if len(item.rows) > 1 else [item.rows[0]] * num_frames
     if not references:
         return rows
     return [rows[0] if item.reference is None else item.reference, *rows]

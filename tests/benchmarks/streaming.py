@@ -37,7 +37,7 @@ from shared.errors import FacetError, run_command_line  # noqa: E402
 HERE = Path(__file__).parent / "streaming_peers"
 GATHER = "gather into a reused buffer"
 NO_PEERS = ("tensorstore", GATHER)  # the library that reads our files elsewhere, and what memory allows: shown beside
-TARGETS = (("ours, Zarr, verified", 1.5), ("ours, Zarr, unverified", 2.0))
+TARGETS = (("ours, Zarr, none, mapped, verified", 1.5), ("ours, Zarr, none, mapped", 2.0))
 RESIDENT, RESIDENT_TARGET = "ours, resident in RAM", 0.8
 EPOCHS = 3
 GROWTH_MB = 16.0  # what a flat process may grow by, after its first tenth of the time
@@ -144,11 +144,11 @@ def serve_s3(folder: Path) -> Iterator[None]:
         import s3fs
 
         s3fs.S3FileSystem().mkdir("faces")
-        cache = open_images(str(folder / "zarr"))
+        cache = open_images(str(folder / "zarr-lz4"))
         import numpy as np
 
         images = np.load(folder / "images.npy", mmap_mode="r")
-        write_cache(os.environ[read_ours.S3_URL], "zarr", cache.info, cache.samples, images)
+        write_cache(os.environ[read_ours.S3_URL], cache.info, cache.samples, images)
         yield
     finally:
         server.kill()
@@ -190,7 +190,7 @@ def watch_memory(folder: Path, minutes: float) -> int:
     """Reads epoch after epoch; the process' memory must not grow after the first tenth of the time."""
     import psutil
 
-    process, epoch_of = psutil.Process(), read_ours.OPENERS["ours, Zarr, verified"](folder, 0)
+    process, epoch_of = psutil.Process(), read_ours.OPENERS["ours, Zarr, lz4, verified"](folder, 0)
     started, epoch, num = time.monotonic(), 0, 0
     marks: list[float] = []
     print("| minutes | samples | MB |\n|---|---|---|")

@@ -12,7 +12,7 @@ import numpy as np
 from shared.cache import Cache, num_shards, open_cache, read_table, write_info
 from shared.cache import encode_table as encode_table
 from shared.paths import open_path
-from shared.schema import SHARD_ROWS, STORES, CacheInfo, Sample
+from shared.schema import COMPRESSIONS, SHARD_ROWS, STORES, CacheInfo, Sample
 from shared.storage import encode_metadata, encode_shard, write_file
 
 VIEWS = "0,20,-20,40,-40"
@@ -42,14 +42,16 @@ def make_images(folder: Path) -> None:
     np.save(folder / IMAGES_NPY, images)
     samples = [replace(drawn.samples[row], sample_id=f"{place:04d}") for place, row in enumerate(rows)]
     for store in STORES:
-        write_cache(str(folder / store), store, drawn.info, samples, images)
+        for compression in COMPRESSIONS:
+            info = replace(drawn.info, store=store, compression=compression)
+            write_cache(str(folder / f"{store}-{compression}"), info, samples, images)
     (folder / "made.txt").write_text("")
 
 
-def write_cache(where: str, store: str, drawn: CacheInfo, samples: list[Sample], images: np.ndarray) -> None:
+def write_cache(where: str, drawn: CacheInfo, samples: list[Sample], images: np.ndarray) -> None:
     """The parts of a cache that reading needs: cache.json, the samples and the shards."""
     path = open_path(where)
-    info = replace(drawn, store=store, num_samples=len(samples), num_shards=num_shards(len(samples)), file_hashes={})
+    info = replace(drawn, num_samples=len(samples), num_shards=num_shards(len(samples)), file_hashes={})
     for name, data in encode_metadata(info).items():
         write_file(path / name, data)
     for shard in range(info.num_shards):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.streaming_peers.images import open_images
 
+from shared.schema import COMPRESSIONS
 from shared.storage import open_arrays
 from train.items import find_items
 from train.order import epoch_order, split_batches
@@ -20,10 +22,12 @@ S3_URL = "STREAMING_BENCHMARK_S3"  # where the images are in the object store
 Epoch = Callable[[int], Iterable[Any]]
 
 
-def open_ours(folder: Path, store: str, *, verify: bool = True, resident: bool = False) -> Epoch:
-    cache = open_images(os.environ[S3_URL] if store == "s3" else str(folder / store))
+def open_ours(folder: Path, kind: str, *, verify: bool = True, mapped: bool = False, resident: bool = False) -> Epoch:
+    cache = open_images(os.environ[S3_URL] if kind == "s3" else str(folder / kind))
     items = find_items(cache, ["texture"])
-    source: ImageSource | None = StoredImages(cache, arrays=open_arrays(cache.path, cache.info, verify=verify))
+    source: ImageSource | None = StoredImages(
+        cache, arrays=open_arrays(cache.path, cache.info, verify=verify, mapped=mapped)
+    )
     if resident:
         import torch
 
@@ -39,11 +43,21 @@ def open_ours(folder: Path, store: str, *, verify: bool = True, resident: bool =
     return epoch_of
 
 
-OPENERS: dict[str, Callable[[Path, int], Epoch]] = {
-    "ours, Zarr, verified": lambda folder, workers: open_ours(folder, "zarr"),
-    "ours, Zarr, unverified": lambda folder, workers: open_ours(folder, "zarr", verify=False),
-    "ours, resident in RAM": lambda folder, workers: open_ours(folder, "zarr", resident=True),
-    "ours, HDF5, verified": lambda folder, workers: open_ours(folder, "hdf5"),
-    "ours, HDF5, unverified": lambda folder, workers: open_ours(folder, "hdf5", verify=False),
-    "ours, Zarr in S3": lambda folder, workers: open_ours(folder, "s3"),
-}
+def _openers() -> dict[str, Callable[[Path, int], Epoch]]:
+    openers: dict[str, Callable[[Path, int], Epoch]] = {}
+    for store, word in (("Zarr", "zarr"), ("HDF5", "hdf5")):
+        for compression in COMPRESSIONS:
+            for mapped in (False, True):
+                for verify in (True, False):
+                    name = f"ours, {store}, {compression}{', mapped' * mapped}{', verified' if verify else ''}"
+                    openers[name] = partial(_open, f"{word}-{compression}", verify=verify, mapped=mapped)
+    openers["ours, resident in RAM"] = partial(_open, "zarr-lz4", resident=True)
+    openers["ours, Zarr in S3"] = partial(_open, "s3")
+    return openers
+
+
+def _open(kind: str, folder: Path, workers: int, **how: bool) -> Epoch:
+    return open_ours(folder, kind, **how)
+
+
+OPENERS = _openers()

@@ -129,7 +129,7 @@ def open_zarr_python(folder: Path, workers: int) -> Epoch:
     def open_it() -> Callable[[int], np.ndarray]:
         import zarr
 
-        array = zarr.open_array(folder / "zarr" / "views.zarr" / "texture", mode="r")
+        array = zarr.open_array(folder / "zarr-none" / "views.zarr" / "texture", mode="r")
         return lambda place: np.asarray(array[place])
 
     return through_loader(open_it, workers)
@@ -138,7 +138,7 @@ def open_zarr_python(folder: Path, workers: int) -> Epoch:
 def open_zarr_python_batches(folder: Path, workers: int) -> Epoch:
     import zarr
 
-    array = zarr.open_array(folder / "zarr" / "views.zarr" / "texture", mode="r")
+    array = zarr.open_array(folder / "zarr-none" / "views.zarr" / "texture", mode="r")
     return lambda epoch: (array.oindex[np.sort(order)] for order in orders(epoch))
 
 
@@ -156,7 +156,7 @@ def open_h5py(folder: Path, workers: int) -> Epoch:
 def open_tensorstore(folder: Path, workers: int) -> Epoch:
     import tensorstore
 
-    kvstore = {"driver": "file", "path": str(folder / "zarr" / "views.zarr" / "texture")}
+    kvstore = {"driver": "file", "path": str(folder / "zarr-none" / "views.zarr" / "texture")}
     array = tensorstore.open({"driver": "zarr3", "kvstore": kvstore}, open=True, read=True).result()
 
     def epoch_of(epoch: int) -> Iterator[np.ndarray]:
