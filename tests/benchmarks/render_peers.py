@@ -2,9 +2,9 @@
 
 .venv/bin/python tests/benchmarks/render_peers.py [--peers data_cache/peers] [--rounds 5] [--seconds 3]   (about 6 minutes)
 Scene: 34,944 vertices, 69,138 triangles, a 1040 × 1392 texture of skin; five views, 224 × 224, orthographic, unlit, pixels
-read back. Peers keep mesh and texture uploaded; ours starts from arrays for every five views. Each peer is tried with many
-settings, as one process with Mesa's threads and as a process a core; the fastest go on to rounds in turn, and each keeps its
-best round.
+read back. Peers keep mesh and texture uploaded, ours its half-sized textures; ours is also timed from arrays alone for every
+five views, as a new scan has to be. Each peer is tried with many settings, as one process with Mesa's threads and as a process
+a core; the fastest go on to rounds in turn, and each keeps its best round.
 Exit code 0 when ours, at PSNR ≥ 35 dB and not below the peer's at its fastest setting, reaches every target ratio; else 1.
 """
 

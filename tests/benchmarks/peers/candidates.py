@@ -27,7 +27,11 @@ _PYVISTA = {
 _PYRENDER = {"filter": "trilinear", "supersampling": 1}
 # Named by how they differ from the first of their renderer.
 SETTINGS: dict[str, list[dict[str, Any]]] = {
-    "ours": [{"supersampling": n, "geometry": geometry} for geometry in (False, True) for n in (1, 3)],
+    "ours": [
+        {"supersampling": n, "geometry": geometry, "kept": kept}
+        for geometry, kept in ((False, True), (False, False), (True, False))
+        for n in (1, 3)
+    ],
     "pyvista": [
         _PYVISTA,
         *(_PYVISTA | other for other in ({"cull": True}, {"mipmaps": False}, {"mipmaps": False, "interpolate": False})),
@@ -63,7 +67,7 @@ class Candidate:
     def name(self) -> str:
         if self.renderer == "ours":
             drawn = "with normals and depth" if self.settings["geometry"] else "texture alone"
-            text = f"{self.settings['supersampling']}² samples, {drawn}"
+            text = f"{self.settings['supersampling']}² samples, {drawn}{', textures kept' * self.settings['kept']}"
         else:
             plain = SETTINGS[self.renderer][0]
             others = [f"{key} {value}" for key, value in self.settings.items() if value != plain[key]]

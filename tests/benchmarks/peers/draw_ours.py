@@ -1,4 +1,5 @@
-"""Draws the scene with this project's rasteriser. Everything is done anew each lap, as for a new scan; nothing is kept."""
+"""Draws the scene with this project's rasteriser: with its half-sized textures kept, as the peers keep what they uploaded, or
+with everything done anew each lap, as for a new scan."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from shared.schema import View
 
 
 def prepare(scene: Scene, settings: dict[str, Any]) -> Callable[[], np.ndarray]:
-    """Settings: supersampling (odd); geometry (bool): with normals and depth, as a build draws; else texture alone."""
+    """Settings: supersampling (odd); geometry (bool): with normals and depth, as a build draws; else texture alone;
+    kept (bool): the half-sized textures are made once."""
     mesh = Mesh(scene.vertices_mm, scene.triangles, scene.uv[scene.triangles], scene.texture)
     samples = settings["supersampling"]
     cameras = Cameras(tuple(View(float(k)) for k in range(len(scene.world_to_view))), scene.world_to_view)
@@ -27,8 +29,10 @@ def prepare(scene: Scene, settings: dict[str, Any]) -> Callable[[], np.ndarray]:
         assert texture is not None
         return texture
 
+    kept = SurfaceColours(mesh) if settings["kept"] else None
+
     def draw_textures() -> np.ndarray:
-        colours = SurfaceColours(mesh)
+        colours = kept or SurfaceColours(mesh)
         side = SIZE_PX * samples
         half, step = FIELD_OF_VIEW_MM / 2, FIELD_OF_VIEW_MM / side
         images = np.zeros((len(scene.world_to_view), SIZE_PX, SIZE_PX, 3), np.uint8)
