@@ -18,6 +18,7 @@ from shared.storage import write_file
 
 ATTENTION_FILE = "attention.safetensors"
 FORMAT = "facet attention 1"
+_ADVICE = "`python -m train evaluate RUN` writes it anew"
 # Optional arrays: what a run without the part, or without its tower, does not have. For n items, T frames, N = M·V pictures a
 # frame (modality by modality), C classes, K prompts, d dimensions, p items with maps of G × G patches.
 _DIMS = {
@@ -97,29 +98,45 @@ def write_attention(path: Path, attention: Attention) -> None:
     write_file(path, data)
 
 
-def read_attention(path: Path) -> Attention:
+def read_attention(path: Path, *, with_patches: bool = True) -> Attention:
     """Reads what `write_attention` wrote, nothing of it taken on trust.
 
+    Args:
+        with_patches: False: leave the maps, which are most of the file, to `read_patches`.
     Raises:
         FacetError: no such file, damaged, or of another version.
     """
     from safetensors import SafetensorError, safe_open
 
-    advice = "`python -m train evaluate RUN` writes it anew"
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {})["about"])
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']!r}, expected {FORMAT!r}")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return _check(about, arrays)
+            arrays = {name: file.get_tensor(name) for name in file.keys() if with_patches or name != "patches"}  # noqa: SIM118
+            shape = file.get_slice("patches").get_shape() if "patches" in file.keys() else None  # noqa: SIM118
+        return _check(about, arrays, shape)
     except FileNotFoundError as error:
-        raise FacetError(f"{path}: missing; {advice}") from error
+        raise FacetError(f"{path}: missing; {_ADVICE}") from error
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FacetError(f"{path}: cannot be read ({first_line(error)}); {advice}") from error
+        raise FacetError(f"{path}: cannot be read ({first_line(error)}); {_ADVICE}") from error
 
 
-def _check(about: dict[str, object], arrays: dict[str, np.ndarray]) -> Attention:
+def read_patches(path: Path, place: int) -> np.ndarray:
+    """(T, N, G, G) of one item by its patch_place. Raises FacetError where the file is not what it was any more."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found: np.ndarray = file.get_slice("patches")[place : place + 1]
+        if found.dtype != np.float16 or found.ndim != 5 or len(found) != 1 or not np.isfinite(found).all():
+            raise ValueError("its maps are not what they were")
+    except (OSError, SafetensorError, ValueError, IndexError) as error:
+        raise FacetError(f"{path}: cannot be read ({first_line(error)}); {_ADVICE}") from error
+    return found[0]
+
+
+def _check(about: dict[str, object], arrays: dict[str, np.ndarray], patch_shape: list[int] | None) -> Attention:
     names, class_names, modalities = (_words(about[key]) for key in ("names", "class_names", "modalities"))
     if not isinstance(about["prompts"], list) or type(about["num_views"]) is not int:
         raise ValueError("prompts or num_views are not what they should be")
@@ -127,6 +144,13 @@ def _check(about: dict[str, object], arrays: dict[str, np.ndarray]) -> Attention
     num_views = int(about["num_views"])
     sizes = {"n": len(names), "C": len(class_names), "N": len(modalities) * num_views}
     for name, dims in _DIMS.items():
+        if name == "patches" and patch_shape is not None and name not in arrays:
+            if len(patch_shape) != 5:
+                raise ValueError(f"patches has {patch_shape}")
+            sizes["p"] = patch_shape[0]
+            if patch_shape[1:3] != [sizes["T"], sizes["N"]] or patch_shape[3] != patch_shape[4]:
+                raise ValueError(f"patches has {patch_shape}")
+            continue
         if name not in arrays:
             if name not in _OPTIONAL:
                 raise KeyError(name)
@@ -142,7 +166,7 @@ def _check(about: dict[str, object], arrays: dict[str, np.ndarray]) -> Attention
             raise ValueError(f"{name} holds numbers that are not finite")
     if unknown := set(arrays) - set(_DIMS):
         raise ValueError(f"unknown array {sorted(unknown)[0]}")
-    if ("patches" in arrays) != ("patch_place" in arrays):
+    if (patch_shape is None) != ("patch_place" not in arrays):
         raise ValueError("patches and patch_place go together")
     if "patch_place" in arrays and not (arrays["patch_place"] >= -1).all():
         raise ValueError("patch_place holds numbers below -1")

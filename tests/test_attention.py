@@ -22,13 +22,14 @@ from test_train_cli import QUICK, call
 from torch.nn import functional as F
 
 import train.attention
-from shared.attention import ATTENTION_FILE, Attention, read_attention, write_attention
+from shared.attention import ATTENTION_FILE, Attention, read_attention, read_patches, write_attention
 from shared.cache import open_cache
 from shared.errors import FacetError
 from train.attention import AttentionTable, record_attention
 from train.cvsa import TokenAttention
 from train.encoder import build_tower
 from train.items import Item, find_items
+from train.mtgf import TextGuidedFusion
 from train.patches import MAX_GRID, find_patch_attention, fold_maps
 from train.stream import sample_rows
 
@@ -130,6 +131,7 @@ def test_the_share_of_looking_is_that_of_the_gate() -> None:
     with record_attention(model) as recording:
         share = recording.take(batch, model(batch), None)["class_share"]
     assert ((share > 0) & (share < 1)).all()
+    assert isinstance(model.head, TextGuidedFusion)
     torch.nn.init.zeros_(model.head.attention.to_out.weight)
     torch.nn.init.zeros_(model.head.attention.to_out.bias)
     with record_attention(model) as recording:  # words that find nothing have no part
@@ -270,11 +272,15 @@ def test_a_file_comes_back_and_a_damaged_one_is_one_line(tmp_path: Path) -> None
             if isinstance(value, np.ndarray)
             else getattr(found, name) == value
         )
+    lazy = read_attention(path, with_patches=False)
+    assert lazy.patches is None and lazy.patch_place is not None and attention.patches is not None
+    assert np.array_equal(read_patches(path, 0), attention.patches[0])
     data = path.read_bytes()
     for length in (*range(0, len(data), 97), len(data) - 1):
         path.write_bytes(data[:length])
-        with pytest.raises(FacetError, match="cannot be read"):
-            read_attention(path)
+        for read in (lambda: read_attention(path), lambda: read_patches(path, 0)):
+            with pytest.raises(FacetError, match="cannot be read"):
+                read()
     path.unlink()
     with pytest.raises(FacetError, match=r"missing; `python -m train evaluate"):
         read_attention(path)
@@ -298,5 +304,6 @@ def test_a_file_comes_back_and_a_damaged_one_is_one_line(tmp_path: Path) -> None
 def test_what_does_not_go_together_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     path = tmp_path / ATTENTION_FILE
     write_attention(path, replace(small_attention(), **changes))
-    with pytest.raises(FacetError, match="cannot be read"):
-        read_attention(path)
+    for with_patches in (True, False):
+        with pytest.raises(FacetError, match="cannot be read"):
+            read_attention(path, with_patches=with_patches)
