@@ -59,6 +59,8 @@ class Looks:
         return {test.attention.names[item]: (n, item) for n, test in enumerate(self.tests) for item in test.items}
 
     def find(self, row: int) -> Look | None:
+        if not self.tests:
+            return None
         sample = self.samples[row]
         for name in (sample.sequence, sample.sample_id):
             if name and name in self._places:
