@@ -76,13 +76,15 @@ def test_heat_is_where_the_file_says(site: Site, folder: Path) -> None:
     assert maps is not None
     response = build_app(site).server.test_client().get("/attention/7/2.png")
     assert response.status_code == 200 and response.headers["Cache-Control"] == "no-store"
-    drawn = np.asarray(Image.open(io.BytesIO(response.data))).astype(int).sum(2)
+    drawn = np.asarray(Image.open(io.BytesIO(response.data)))[..., 3].astype(int)  # how opaque
     centres = drawn[HEAT_PX // 8 :: HEAT_PX // 4, HEAT_PX // 8 :: HEAT_PX // 4]
     assert centres.argmax() == maps[1, 2].argmax() and centres.argmin() == maps[1, 2].argmin()
     corner = np.zeros((4, 4), np.float16)
     corner[0, 3] = 1  # row 0 is on top
-    shown = np.asarray(Image.open(io.BytesIO(draw_heat(corner, 1.0)))).sum(2)
+    shown = np.asarray(Image.open(io.BytesIO(draw_heat(corner, 1.0))))[..., 3]
     assert shown[:40, -40:].mean() > 10 * shown[-40:, :40].mean()
+    even = maps.astype(float).sum((1, 2, 3), keepdims=True) / maps[0].size
+    assert drawn.max() < 255 * 0.5 if maps.max() < even.max() * 2 else drawn.max() > 100
 
 
 @pytest.mark.parametrize(

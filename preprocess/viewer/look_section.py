@@ -17,6 +17,7 @@ from preprocess.viewer.site import Site, picture, sample_address, scripted, tabl
 from shared.attention import Attention
 
 HEAT_PX = 224
+EVEN_STEPS = 4  # a patch is drawn at its brightest from so many times its even share
 CAVEAT = (
     "Attention tells how pictures were weighed, not why a class was chosen: what had little weight may have decided, and "
     "what had much may not have mattered."
@@ -34,19 +35,19 @@ def look_section(site: Site, row: int, address: Address) -> list[Component]:
         return [head, *[html.P(note, className="notice") for note in site.looks.notes]] if site.looks.notes else []
     parts: list[Component] = [head, html.P(CAVEAT, className="faint")]
     if look.test.attention.rows.shape[1] > 1:
-        parts.append(_frames(look, address))
+        parts.append(_frames(site, look, address))
     if look.frame is not None:
         parts += _pictures(site, row, look)
     return [*parts, *_classes(site, row, look)]
 
 
 def draw_heat(weights: np.ndarray, largest: float) -> bytes:
-    """A map (G, G) as a PNG, HEAT_PX a side: dark where nothing was looked at, bright at `largest`."""
+    """A map (G, G) as a PNG with alpha, HEAT_PX a side: clear where nothing was looked at, bright and opaque at `largest`."""
     level = np.clip(weights.astype(np.float32) / max(largest, 1e-12), 0, 1)
     smooth = Image.fromarray(level).resize((HEAT_PX, HEAT_PX), Image.Resampling.BICUBIC)
-    colours = _colours()[np.clip(np.asarray(smooth) * 255, 0, 255).astype(np.uint8)]
+    steps = np.clip(np.asarray(smooth) * 255, 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(colours).save(buffer, "PNG", compress_level=1)
+    Image.fromarray(np.dstack([_colours()[steps], steps])).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
@@ -67,10 +68,13 @@ def heat_png(site: Site, row: int, place: int) -> bytes | None:
     """
     look = site.looks.find(row) if 0 <= row < len(site.cache.samples) else None
     maps = None if look is None else look.patches()
-    return None if maps is None or not 0 <= place < len(maps) else draw_heat(maps[place], float(maps.max()))
+    if maps is None or not 0 <= place < len(maps):
+        return None
+    even = 1 / maps[0].size  # attention that is spread evenly must not look like attention to something
+    return draw_heat(maps[place], max(float(maps.max()), EVEN_STEPS * even))
 
 
-def _frames(look: Look, address: Address) -> Component:
+def _frames(site: Site, look: Look, address: Address) -> Component:
     """Which frames of a sequence were looked at, and how much each counts."""
     attention = look.test.attention
     links: list[Component | str] = []
@@ -80,7 +84,7 @@ def _frames(look: Look, address: Address) -> Component:
         weights[row] = weights.get(row, 0.0) + weight  # short sequences repeat frames
     for place, (row, weight) in enumerate(weights.items()):
         here = look.frame is not None and row == attention.rows[look.item, look.frame]
-        text = f"row {row} {weight:.0%}"
+        text = f"frame {site.cache.samples[row].frame} ({weight:.0%})"
         links += [" · " if place else " ", html.B(text) if here else dcc.Link(text, href=sample_address(row, address))]
     lead = "Of this sequence it looked at" if look.frame is not None else "It did not look at this frame, but at"
     return html.P([lead, *links], id="looked-frames")
@@ -107,12 +111,12 @@ def _pictures(site: Site, row: int, look: Look) -> list[Component]:
             told = f"{weights[place]:.1%}"
             below: list[Component] = [_bar(weights[place]), html.Span(told, className="number")]
             if mixed is not None:
-                below.append(html.Span(f"seen by the others {mixed[place]:.1%}", className="faint"))
+                below.append(html.Span(f"attention {mixed[place]:.1%}", className="faint"))
             cells.append(html.Div([html.Div(shown, className="screen") if shown else "", *below], className="look"))
         rows.append(cells)
     note = (
         "Bars: each picture's weight in the fused face."
-        + (" Below: attention that went to it between pictures." if mixed is not None else "")
+        + (" Below: its part of the attention between pictures." if mixed is not None else "")
         + (_tell_maps(attention, look, has_maps) if site.faces else "")
     )
     control = [scripted("overlay", "on", "light")] if has_maps else []
@@ -121,9 +125,7 @@ def _pictures(site: Site, row: int, look: Look) -> list[Component]:
 
 def _tell_maps(attention: Attention, look: Look, has_maps: bool) -> str:
     if has_maps:
-        return (
-            " Colours: where the last attention of the image tower went, bright the most over these pictures; a key: a."
-        )
+        return " Colours: where the last attention of the image tower went, the more the brighter; key a."
     if attention.patch_place is None:
         return " This run kept no map: its tower has no attention over patches, or it was trained from embeddings."
     return " Maps are kept of some faces of a large test alone, and this is none of them."
@@ -151,9 +153,10 @@ def _classes(site: Site, row: int, look: Look) -> list[Component]:
         if attention.class_share is not None:
             cells.append(f"{float(attention.class_share[look.item, c]):.0%}")
         if attention.prompts:
-            cells.append(_prompts(attention, look.item, c))
+            cells.append(_prompts(attention, look.item, c, c in order[:2] or name == label))
         rows.append(cells)
-    told = "A class's score is the mean cosine of its prompts, scaled alike for all."
+    told = "A class's score is the mean cosine of its prompts, scaled alike for all"
+    told += ", plus a number of its own." if said.several else "."
     if attention.class_share is not None:
         told += (
             " By looking: the part of the class's own face vector that its words took from the pictures; the rest is the "
@@ -169,13 +172,14 @@ def _style(mark: str) -> str:
     return {"missed": "wrong", "false alarm": "wrong", "found": "right"}.get(mark, "faint")
 
 
-def _prompts(attention: Attention, item: int, c: int) -> Component:
+def _prompts(attention: Attention, item: int, c: int, is_open: bool) -> Component:
     assert attention.prompt_cosines is not None
-    cosines = attention.prompt_cosines[item, c].tolist()
-    return html.Ul(
+    cosines = attention.prompt_cosines[item, c, : len(attention.prompts[c])].astype(np.float32)
+    words = html.Ul(
         [html.Li([f"“{words}” ", html.Span(f"{cosine:.3f}", className="number")])
-         for words, cosine in zip(attention.prompts[c], cosines, strict=False)]
+         for words, cosine in zip(attention.prompts[c], cosines.tolist(), strict=True)]
     )  # fmt: skip
+    return html.Details([html.Summary(f"mean {cosines.mean():.3f}"), words], open=is_open)
 
 
 def _class_attention(site: Site, attention: Attention, look: Look, order: list[int]) -> list[Component]:

@@ -14,7 +14,7 @@ from preprocess.viewer.site import Site, key_link, scripted
 
 
 def map_page(site: Site, address: Address) -> list[Component]:
-    head = html.H1(f"How {site.run} sees faces")
+    head = html.H1(f"Map of {site.run}")
     tests = site.looks.tests
     notes = [html.P(note, className="notice") for note in site.looks.notes]
     if not tests:
@@ -33,7 +33,8 @@ def map_page(site: Site, address: Address) -> list[Component]:
         head,
         html.P(
             f"{num:,} faces of {tests[fold].name}, each where its fused vector lies along the two directions in which they "
-            f"differ most (principal components).{capped} Only what is far apart here is surely far apart."
+            f"differ most (principal components).{capped} Each "
+            f"axis is stretched to fill the page; what is near here may be far apart in all other directions."
         ),
         html.Nav(
             ["colour: ", *[_choice(name, here, str(place + 1)) for place, name in enumerate(COLOURS)]],

@@ -7,11 +7,13 @@ import threading
 
 import numpy as np
 
+from preprocess.viewer.address import KINDS
 from preprocess.viewer.catalogue import FOUND, MISSED, Catalogue, Prediction
 from preprocess.viewer.looks import Fold, Looks
+from preprocess.viewer.pictures import shown_kind
 
 MAX_POINTS = 50_000  # that a browser draws and searches without a wait
-STEPS = 20_000  # places that a point can have along each axis
+STEPS = 20_000  # places along an axis, which is stretched to its points: the second is often much shorter
 
 
 class Maps:
@@ -56,14 +58,14 @@ def choose_items(fold: Fold) -> list[int]:
 
 
 def describe_points(catalogue: Catalogue, fold: Fold) -> dict[str, object]:
-    """x, y (0…STEPS, on one scale) and row of each point, and what it is told by: words, and which of them is each point's."""
+    """x, y (0…STEPS) and row of each point; words to tell points by, and which of them is each point's."""
     items = choose_items(fold)
     told: dict[str, object] = {"num": len(fold.items)}
     if not items:
         return told | {"x": [], "y": [], "rows": [], "shares": [0, 0], "words": {}, "codes": {}}
     places, shares = project(fold.attention.faces[items])
     places -= places.min(0)
-    places *= STEPS / max(float(places.max()), 1e-12)
+    places *= STEPS / np.maximum(places.max(0), 1e-12)
     x, y = places.round().astype(int).T.tolist()
     rows = [fold.row_of(item) for item in items]
     words: dict[str, list[str]] = {}
@@ -92,6 +94,7 @@ def _fields(catalogue: Catalogue, rows: list[int], said: list[Prediction | None]
         "label": [label or "no label" for label in labels],
         "predicted": [one.class_name if one else "no prediction" for one in said],
         "subject": [samples[row].subject for row in rows],
+        "picture": [shown_kind(samples[row], KINDS[0]) or "" for row in rows],
         "error": [_tell_wrong(n, k, one is not None and one.several)
                   for n, k, one in zip(wrong, known, said, strict=True)],
     }  # fmt: skip

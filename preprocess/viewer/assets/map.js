@@ -34,24 +34,24 @@
     begin(found) {
       this.data = found;
       this.num = found.rows.length;
-      this.width = Math.max(...found.x, 1);
-      this.height = Math.max(...found.y, 1);
+      const largest = (values) => values.reduce((most, value) => Math.max(most, value), 1);
+      [this.width, this.height] = [largest(found.x), largest(found.y)];
       this.cells = new Map();
-      this.size = Math.max(this.width, this.height) / CELLS;
+      [this.cellWidth, this.cellHeight] = [this.width / CELLS, this.height / CELLS];
       for (let i = 0; i < this.num; i++) {
         const cell = this.cell(found.x[i], found.y[i]);
         if (!this.cells.has(cell)) this.cells.set(cell, []);
         this.cells.get(cell).push(i);
       }
-      const [across, up] = found.shares.map((share) => `${(100 * share).toFixed(0)} %`);
-      this.axes.textContent = this.num ? `across: ${across} of what differs between faces; up: ${up}` : "no face of this cache was tested";
+      const [across, up] = found.shares.map((share) => `${(100 * share).toFixed(1)} %`);
+      this.axes.textContent = this.num ? `across: ${across} of the variance between faces; up: ${up}` : "no face of this cache was tested";
       this.canvas.setAttribute("aria-label", `map of ${this.num} faces, coloured by ${this.told.colour}`);
       this.listen();
       this.tell();
       this.fit();
     }
 
-    cell(x, y) { return Math.floor(x / this.size) * 4096 + Math.floor(y / this.size); }
+    cell(x, y) { return Math.floor(x / this.cellWidth) * 4096 + Math.floor(y / this.cellHeight); }
 
     // Values by how many points have them, the most first; a value's colour is its own whatever the order.
     tell() {
@@ -59,7 +59,7 @@
       const names = words[this.told.colour] || [];
       this.counts = new Array(names.length).fill(0);
       for (const code of codes[this.told.colour] || []) this.counts[code]++;
-      const colours = { right: css("--good"), wrong: css("--bad"), "not known": css("--faint"), "0 wrong": css("--good") };
+      const colours = { right: css("--good"), wrong: css("--bad"), "not known": css("--faint"), "0 wrong": css("--good"), "1 wrong": "#d4a017", "2 wrong": "#f28e2b", "3 wrong": "#d1603d", "4 wrong or more": css("--bad") };
       this.colours = names.map((name, code) => (this.told.colour === "error" && colours[name]) || colourOf(code, names.length));
       this.legend.replaceChildren();
       if (names.length > NAMED) {
@@ -97,7 +97,8 @@
           const [dx, dy] = [event.offsetX - from.x, event.offsetY - from.y];
           from.moved ||= Math.hypot(dx, dy) > 4;
           if (from.moved) {
-            [this.left, this.top] = [from.left - dx / this.scale(), from.top - dy / this.scale()];
+            const [across, up] = this.scales();
+            [this.left, this.top] = [from.left - dx / across, from.top - dy / up];
             this.draw();
           }
         } else this.choose(this.nearest(event.offsetX, event.offsetY));
@@ -129,12 +130,12 @@
       this.draw();
     }
 
-    scale() { return Math.min((this.across - 2 * MARGIN) / this.width, (this.down - 2 * MARGIN) / this.height) * this.zoom; }
+    // Pixels a unit of each axis.
+    scales() { return [((this.across - 2 * MARGIN) / this.width) * this.zoom, ((this.down - 2 * MARGIN) / this.height) * this.zoom]; }
 
-    toScreen(i) {
-      const scale = this.scale();
+    toScreen(i, [across, up] = this.scales()) {
       const [x, y] = [this.data.x[i] - this.width / 2, this.height / 2 - this.data.y[i]];
-      return [this.across / 2 + (x - this.left) * scale, this.down / 2 + (y - this.top) * scale];
+      return [this.across / 2 + (x - this.left) * across, this.down / 2 + (y - this.top) * up];
     }
 
     isHidden(i) { return this.hidden.has(this.data.codes[this.told.colour][i]); }
@@ -145,6 +146,7 @@
       context.clearRect(0, 0, this.across, this.down);
       const radius = Math.min(Math.max(7 - Math.log10(this.num + 1) * 1.3, 1.6) * Math.sqrt(this.zoom), 7);
       const codes = this.data.codes[this.told.colour];
+      const scales = this.scales();
       context.globalAlpha = this.num > 3000 ? 0.7 : 0.9;
       const order = this.colours.map((_, code) => code).sort((a, b) => this.counts[b] - this.counts[a]); // rare ones on top
       const of = order.map(() => []);
@@ -153,7 +155,7 @@
         if (this.hidden.has(code)) continue;
         context.fillStyle = this.colours[code];
         for (const i of of[code]) {
-          const [x, y] = this.toScreen(i);
+          const [x, y] = this.toScreen(i, scales);
           if (x < -9 || y < -9 || x > this.across + 9 || y > this.down + 9) continue;
           context.beginPath();
           context.arc(x, y, radius, 0, 2 * Math.PI);
@@ -172,15 +174,15 @@
     }
 
     nearest(screenX, screenY) {
-      const scale = this.scale();
-      const x = (screenX - this.across / 2) / scale + this.left + this.width / 2;
-      const y = this.height / 2 - ((screenY - this.down / 2) / scale + this.top);
-      const reach = REACH / scale;
-      let [best, least] = [-1, reach * reach];
-      for (let a = Math.floor((x - reach) / this.size); a <= Math.floor((x + reach) / this.size); a++) {
-        for (let b = Math.floor((y - reach) / this.size); b <= Math.floor((y + reach) / this.size); b++) {
+      const [across, up] = this.scales();
+      const x = (screenX - this.across / 2) / across + this.left + this.width / 2;
+      const y = this.height / 2 - ((screenY - this.down / 2) / up + this.top);
+      const [wide, high] = [REACH / across, REACH / up];
+      let [best, least] = [-1, REACH * REACH];
+      for (let a = Math.floor((x - wide) / this.cellWidth); a <= Math.floor((x + wide) / this.cellWidth); a++) {
+        for (let b = Math.floor((y - high) / this.cellHeight); b <= Math.floor((y + high) / this.cellHeight); b++) {
           for (const i of this.cells.get(a * 4096 + b) || []) {
-            const far = (this.data.x[i] - x) ** 2 + (this.data.y[i] - y) ** 2;
+            const far = ((this.data.x[i] - x) * across) ** 2 + ((this.data.y[i] - y) * up) ** 2;
             if (far <= least && !this.isHidden(i)) [best, least] = [i, far];
           }
         }
@@ -200,11 +202,10 @@
       const text = document.createElement("span");
       text.textContent = `${value("subject")} · ${value("label")} → ${value("predicted")} ${sure[i].toFixed(2)} · row ${rows[i]}`;
       this.card.replaceChildren(text);
-      if (this.told.picture) {
-        const kind = new URLSearchParams(this.told.query).get("show") || "texture";
-        const image = Object.assign(new Image(), { alt: "", width: 96, height: 96, src: `/image/${rows[i]}/${kind}${this.told.picture}` });
-        image.onerror = () => image.remove();
-        this.card.prepend(image);
+      const kind = value("picture");
+      if (this.told.picture && kind) {
+        const source = `/image/${rows[i]}/${kind}${this.told.picture}`;
+        this.card.prepend(Object.assign(new Image(), { alt: "", width: 96, height: 96, src: source }));
       }
       const [x, y] = this.toScreen(i);
       const [wide, tall] = [this.card.offsetWidth, this.card.offsetHeight];
@@ -219,11 +220,11 @@
     }
 
     zoomBy(factor, x = this.across / 2, y = this.down / 2) {
-      const before = this.scale();
+      const before = this.scales();
       this.zoom = Math.min(Math.max(this.zoom * factor, 1), 200);
-      const gain = 1 / before - 1 / this.scale();
-      this.left += (x - this.across / 2) * gain;
-      this.top += (y - this.down / 2) * gain;
+      const after = this.scales();
+      this.left += (x - this.across / 2) * (1 / before[0] - 1 / after[0]);
+      this.top += (y - this.down / 2) * (1 / before[1] - 1 / after[1]);
       if (this.zoom === 1) [this.left, this.top] = [0, 0];
       this.draw();
     }
@@ -231,11 +232,13 @@
     // The nearest point within a quarter turn of an arrow's direction.
     step(dx, dy) {
       if (this.at < 0) return this.choose(this.middle());
+      const [across, up] = this.scales();
       const [x, y] = [this.data.x[this.at], this.data.y[this.at]];
       let [best, least] = [-1, Infinity];
       for (let i = 0; i < this.num; i++) {
-        const along = (this.data.x[i] - x) * dx + (this.data.y[i] - y) * dy;
-        const aside = Math.abs((this.data.x[i] - x) * dy) + Math.abs((this.data.y[i] - y) * dx);
+        const [right, above] = [(this.data.x[i] - x) * across, (this.data.y[i] - y) * up];
+        const along = right * dx + above * dy;
+        const aside = Math.abs(right * dy) + Math.abs(above * dx);
         if (along > 0 && aside <= along && along + aside < least && !this.isHidden(i)) [best, least] = [i, along + aside];
       }
       if (best >= 0) this.choose(best);
