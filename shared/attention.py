@@ -164,6 +164,8 @@ def _check(about: dict[str, object], arrays: dict[str, np.ndarray], patch_shape:
                 raise ValueError(f"{name} has {array.shape}, expected {sizes[dim]} for {dim}")
         if name != "prompt_cosines" and not np.isfinite(array).all():
             raise ValueError(f"{name} holds numbers that are not finite")
+    if empty := [dim for dim in "TNdC" if not sizes.get(dim, 1)]:
+        raise ValueError(f"holds no {', '.join(empty)}")
     if unknown := set(arrays) - set(_DIMS):
         raise ValueError(f"unknown array {sorted(unknown)[0]}")
     if (patch_shape is None) != ("patch_place" not in arrays):
@@ -172,7 +174,9 @@ def _check(about: dict[str, object], arrays: dict[str, np.ndarray], patch_shape:
         raise ValueError("patch_place holds numbers below -1")
     if "patch_place" in arrays and not (arrays["patch_place"] < sizes["p"]).all():
         raise ValueError("patch_place points past the patches")
-    if "prompt_cosines" in arrays and [len(p) <= sizes["K"] for p in prompts] != [True] * sizes["C"]:
+    if bool(prompts) != ("prompt_cosines" in arrays):
+        raise ValueError("prompts and their cosines do not go together")
+    if prompts and [0 < len(p) <= sizes["K"] for p in prompts] != [True] * sizes["C"]:
         raise ValueError("prompts and their cosines do not go together")
     return Attention(
         names, class_names, modalities, num_views, str(about["content_hash"]), prompts=prompts, **arrays

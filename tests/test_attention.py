@@ -299,6 +299,9 @@ def test_a_file_comes_back_and_a_damaged_one_is_one_line(tmp_path: Path) -> None
         {"patches": np.zeros((1, 1, 2, 4, 5), np.float16)},
         {"patch_place": None},
         {"prompts": (("x",), ("y", "z", "w"), ("v",))},
+        {"prompts": ()},
+        {"prompts": (("x",), (), ("v",))},
+        {"faces": np.zeros((2, 0), np.float16)},
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
