@@ -125,6 +125,19 @@ def recorded_faces(model: Any, batch: Any) -> torch.Tensor:
     return caught[0]
 
 
+def test_compiled_towers_are_recorded_too() -> None:
+    """Compiled code has no hooks in it."""
+    model, batch = make_model(), make_batch(b=2)
+    with torch.inference_mode(), record_attention(model) as recording:
+        wanted = recording.take(batch, model(batch), None)["patches"]
+    model.tower.compile(backend="eager")
+    with torch.inference_mode():
+        model(batch)
+        with record_attention(model) as recording:
+            found = recording.take(batch, model(batch), None)["patches"]
+    torch.testing.assert_close(found, wanted)
+
+
 def test_the_share_of_looking_is_that_of_the_gate() -> None:
     model = make_model()
     batch = make_batch(b=2)

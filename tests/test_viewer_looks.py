@@ -162,11 +162,12 @@ def test_points_are_told_by_the_tables(site: Site, folder: Path) -> None:
     assert errors == ["wrong" if one else "right" for one in wrong]
 
 
-def big_fold(site: Site, num: int) -> Fold:
+def big_fold(num_rows: int, num: int) -> Fold:
+    """Any number of faces with random vectors, of a cache's first rows."""
     rng = np.random.default_rng(0)
-    rows = rng.integers(0, 30, (num, 1)).astype(np.int32)
+    rows = rng.integers(0, num_rows, (num, 1)).astype(np.int32)
     attention = Attention(
-        tuple(str(i) for i in range(num)), CLASSES, ("texture",), 3, "", rows, rng.normal(size=(num, 64)).astype(np.float16),
+        tuple(str(i) for i in range(num)), CLASSES, ("texture",), 3, "", rows, rng.normal(size=(num, 512)).astype(np.float16),
         np.ones((num, 1), np.float16), np.full((num, 1, 3), 1 / 3, np.float16),
     )  # fmt: skip
     return Fold("large", Path("nowhere"), attention, tuple(range(num)), {})
@@ -174,7 +175,7 @@ def big_fold(site: Site, num: int) -> Fold:
 
 def test_large_maps_show_some_and_say_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preprocess.viewer.maps.MAX_POINTS", 100)
-    fold = big_fold(site, 250)
+    fold = big_fold(30, 250)
     told: Any = describe_points(site.catalogue, fold)
     assert told["num"] == 250 and len(told["rows"]) == 100
     monkeypatch.setattr("preprocess.viewer.map_page.MAX_POINTS", 100)
