@@ -206,7 +206,15 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
     assert isinstance(column, SetColumn) and column.rows(NONE).tolist() == sorted(
         {*range(len(site.cache.samples))} - {row for rows in column.members for row in rows.tolist()}
     )
+    assert list(column.values) == [
+        v for n in UNITS for d in (FOUND, MISSED, FALSE_ALARM) if (v := f"{n} {d}") in column.values
+    ]
     row = max(said)
+    wrong = [d for _, d in said[row].decisions if d in (MISSED, FALSE_ALARM)]
+    assert said[row].num_wrong("") == len(wrong) and f"→ {said[row].summary()}" in page_text(
+        site, "/", "?subject=" + site.cache.samples[row].subject
+    )
+    assert [str(wrong.count(d)) in said[row].summary() for d in {*wrong}] == [True] * len({*wrong})
     sample = page_text(site, f"/sample/{row}")
     assert "of what is known" in sample and "Which picture each class" in sample
     points = build_app(site).server.test_client().get("/points/0.json").json

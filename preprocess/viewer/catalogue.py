@@ -36,7 +36,8 @@ class Column:
 
 @dataclass(frozen=True)
 class SetColumn:
-    """A field that has any number of values in a row: values sorted, members the rows of each, ascending."""
+    """A field that has any number of values in a row: values in the order they are offered in, members the rows of each,
+    ascending."""
 
     values: tuple[str, ...]
     members: tuple[np.ndarray, ...]
@@ -75,6 +76,15 @@ class Prediction:
     probabilities: tuple[float, ...] = ()  # of each
     several: bool = False
     decisions: tuple[tuple[str, str], ...] = ()
+
+    def summary(self) -> str:
+        """What is said, in a few words."""
+        if not self.several:
+            return self.class_name
+        decisions = [decision for _, decision in self.decisions]
+        missed, alarms = decisions.count(MISSED), decisions.count(FALSE_ALARM)
+        told = [f"{missed} missed"] * bool(missed) + [f"{alarms} false alarm{'s' * (alarms > 1)}"] * bool(alarms)
+        return ", ".join(told) or ("all right" if decisions else "not known")
 
     def num_wrong(self, label: str) -> int:
         """How many decisions are wrong about a row with this label, empty where it is not known."""
@@ -125,7 +135,8 @@ def _decisions(said: Mapping[int, Prediction], num_rows: int) -> SetColumn:
         for name, decision in said[row].decisions:
             if decision != RIGHTLY_NOT:
                 members.setdefault(f"{name} {decision}", []).append(row)
-    names = sorted(members)
+    classes = next(iter(said.values())).class_names
+    names = [name for one in classes for decision in DECISIONS if (name := f"{one} {decision}") in members]
     return SetColumn(tuple(names), tuple(np.array(members[name]) for name in names), num_rows)
 
 

@@ -85,7 +85,7 @@ def tile(site: Site, row: int, address: Address, *, caption: str | None = None, 
         [
             picture(site, row, kind, site.view(address), f"{sample.sample_id}, {sample.label or 'no label'}"),
             html.Span(caption if caption is not None else sample.label or "no label", className="label"),
-            *([html.Span(f"→ {said.class_name}", className="wrong" if wrong else "right")] if said else []),
+            *([html.Span(f"→ {said.summary()}", className="wrong" if wrong else "right")] if said else []),
             html.Span(sample.sample_id if caption is None else "", className="name"),
         ],
         href=sample_address(row, address),
