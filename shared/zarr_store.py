@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from crc32c import crc32c
 
 from shared.errors import CacheError
 from shared.paths import file_size, read_range
@@ -73,6 +72,7 @@ def encode_zarr_shard(
 
 def _encode_array(spec: ArraySpec, array: np.ndarray, mask: np.ndarray, compression: str) -> bytes:
     """One shard file; b"" where all rows hold the fill value, as absent ones do. Chunks of it alone are not stored."""
+    from crc32c import crc32c
     from numcodecs import Blosc
 
     def checked(data: bytes) -> bytes:
@@ -102,6 +102,8 @@ def is_crc32c(body: bytes | np.ndarray, checksum: bytes | bytearray) -> bool:
 
     By a library that lets go of Python's lock, so that every core checks what it reads: google-crc32c does not.
     """
+    from crc32c import crc32c
+
     data: Any = body  # an array is a buffer, which type checkers learn from Python 3.12 on
     return bool(crc32c(data) == int.from_bytes(checksum, "little"))
 
