@@ -61,12 +61,18 @@ def build_app(site: Site, *, hosts: tuple[str, ...] = ()) -> Dash:
         except FacetError as error:  # a damaged shard must not take the rest of the cache with it
             return [html.P(str(error), className="warning")]
 
-    @app.callback(Output("statistics", "children"), Input("statistics", "id"), State("url", "search"))
-    def look(_: str, search: str | None) -> list[Component]:
+    @app.callback(
+        Output("statistics", "children"),
+        Output("look-again", "disabled"),
+        Input("look-again", "n_intervals"),
+        State("url", "search"),
+    )
+    def look(_: int, search: str | None) -> tuple[list[Component], bool]:
         try:
-            return outliers_and_likenesses(site, _address(site, search))
+            found = site.statistician.statistics()
+            return outliers_and_likenesses(site, _address(site, search), found), found.finished
         except FacetError as error:
-            return [html.P(str(error), className="warning")]
+            return [html.P(str(error), className="warning")], True
 
     app.clientside_callback(
         ClientsideFunction("viewer", "filter"),

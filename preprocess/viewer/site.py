@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,7 +37,7 @@ class Site:
 
     @cached_property
     def statistician(self) -> Statistician:
-        return Statistician(self.cache, self.pictures, self.front)
+        return Statistician(self.cache, self.front)
 
     def view(self, address: Address) -> int:
         return address.view if address.view >= 0 else self.front
@@ -109,3 +110,25 @@ def table(head: list[str], rows: list[list[Component | str]], *, class_name: str
 def key_link(text: str, href: str, key: str) -> Component:
     """A link that a key follows as well: viewer.js looks for the class."""
     return dcc.Link(text, href=href, className=f"key key-{key}", title=f"key: {key}")
+
+
+def page_links(path: str, address: Address, num_pages: int, *, keys: bool = True) -> Component:
+    """From a list's page at an address to those before and after; `keys`: keys follow them as well."""
+    page = address.page
+
+    def link(text: str, to: int, key: str) -> Component:
+        if not 0 <= to < num_pages or to == page:
+            return html.Span(text, className="off")
+        href = path + dataclasses.replace(address, page=to).query()
+        return key_link(text, href, key) if keys else dcc.Link(text, href=href)
+
+    return html.Nav(
+        [
+            link("⇤ first", 0, "Home"),
+            link("← previous", page - 1, "PageUp"),
+            html.Span(f"page {page + 1:,} of {num_pages:,}", className="where"),
+            link("next →", page + 1, "PageDown"),
+            link("last ⇥", num_pages - 1, "End"),
+        ],
+        className="pages",
+    )

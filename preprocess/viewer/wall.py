@@ -9,7 +9,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import FILTERS, VALIDITIES, Address
-from preprocess.viewer.site import Site, key_link, scripted, tile
+from preprocess.viewer.site import Site, page_links, scripted, tile
 
 PAGE_ROWS = 60
 TITLES = {
@@ -32,11 +32,11 @@ def wall_page(site: Site, address: Address) -> list[Component]:
     return [
         html.H1(f"{len(rows):,} of {len(site.cache.samples):,} samples", className="small"),
         _controls(site, here),
-        _pages(here, page, num_pages),
+        page_links("/", here, num_pages),
         html.Div([tile(site, row, here) for row in shown], className="wall")
         if shown
         else html.P(["Nothing passes these filters. ", dcc.Link("Show everything", href="/")], className="notice"),
-        _pages(here, page, num_pages, keys=False) if shown else html.Div(),
+        page_links("/", here, num_pages, keys=False) if shown else html.Div(),
     ]
 
 
@@ -84,25 +84,4 @@ def _choice(
         ],
         className="choice",
         hidden=hidden,
-    )
-
-
-def _pages(address: Address, page: int, num_pages: int, *, keys: bool = True) -> Component:
-    """Links to the pages before and after; the upper ones answer to keys."""
-
-    def link(text: str, to: int, key: str) -> Component:
-        if not 0 <= to < num_pages or to == page:
-            return html.Span(text, className="off")
-        href = "/" + dataclasses.replace(address, page=to).query()
-        return key_link(text, href, key) if keys else dcc.Link(text, href=href)
-
-    return html.Nav(
-        [
-            link("⇤ first", 0, "Home"),
-            link("← previous", page - 1, "PageUp"),
-            html.Span(f"page {page + 1:,} of {num_pages:,}", className="where"),
-            link("next →", page + 1, "PageDown"),
-            link("last ⇥", num_pages - 1, "End"),
-        ],
-        className="pages",
     )
