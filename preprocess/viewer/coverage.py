@@ -12,9 +12,10 @@ from preprocess.viewer.address import NONE, Address
 from preprocess.viewer.likeness import find_same_sources
 from preprocess.viewer.measures import Outlier
 from preprocess.viewer.site import Site, page_links, sample_address, table, tile
-from preprocess.viewer.statistics import Statistics
+from preprocess.viewer.statistics import MOST_PAIRS, Statistics
 
-MAX_SHOWN = 60
+MAX_SHOWN = 60  # lines
+MAX_TILES = 24
 PAGE_SUBJECTS = 60
 MAX_NAMED = 20
 MEASURED = {
@@ -50,10 +51,10 @@ def outliers_and_likenesses(site: Site, address: Address, found: Statistics) -> 
     )
     if found.num_wanted < site.cache.info.num_valid:
         looked += f"; in the end at {found.num_wanted:,}, evenly over the cache"
-    outliers = [tile(site, o.row, address, caption=_far(o)) for o in found.outliers[:MAX_SHOWN]]
+    outliers = [tile(site, o.row, address, caption=_far(o)) for o in found.outliers[:MAX_TILES]]
     mirrored = [
         tile(site, row, address, caption=f"{site.cache.samples[row].sample_id}: {bits} bits apart, mirrored {back}")
-        for row, bits, back in found.mirrored[:MAX_SHOWN]
+        for row, bits, back in found.mirrored[:MAX_TILES]
     ]
     damaged: list[list[Component | str]] = [
         [dcc.Link(site.cache.samples[row].sample_id, href=sample_address(row, address)), reason]
@@ -63,7 +64,7 @@ def outliers_and_likenesses(site: Site, address: Address, found: Statistics) -> 
         html.Div(
             [_named(site, row, address) for row in (a, b)] + [html.Span(_told(site, a, b, bits))], className="pair"
         )
-        for a, b, bits in found.alike[:MAX_SHOWN]
+        for a, b, bits in found.alike[:MAX_TILES]
     ]
     return [
         html.P(looked, className="notice"),
@@ -75,10 +76,10 @@ def outliers_and_likenesses(site: Site, address: Address, found: Statistics) -> 
         html.Div(outliers, className="wall strip") if outliers else html.P("None.", className="notice"),
         html.H2(f"Perhaps mirrored ({len(found.mirrored):,})"),
         html.P(
-            "More like the others of its subject once mirrored back; or somebody else. Bits: of a picture of 32 × 32, from the front."
+            "More like the others of its subject once mirrored back; or somebody else. Bits of a picture of 32 × 32."
         ),
         html.Div(mirrored, className="wall strip") if mirrored else html.P("None.", className="notice"),
-        html.H2(f"Nearly the same ({len(found.alike):,})"),
+        html.H2(f"Nearly the same ({len(found.alike):,}{' or more' if len(found.alike) == MOST_PAIRS else ''})"),
         html.P("One face under two names, or one scan twice; frames of one subject's recordings are left out."),
         html.Div(alike, className="pairs") if alike else html.P("None.", className="notice"),
     ]

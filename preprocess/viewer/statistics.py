@@ -16,6 +16,7 @@ from shared.storage import open_arrays
 
 # All of BU-3DFE and Bosphorus, in about half a minute; beyond that evenly over the cache. An object store charges by the byte.
 MOST_LOOKED_AT, MOST_LOOKED_AT_REMOTELY = 5000, 256
+MOST_PAIRS = 1000
 _BATCH = 64
 
 
@@ -27,7 +28,9 @@ class Statistics:
     num_wanted: int  # rows that are looked at in the end
     finished: bool
     outliers: tuple[Outlier, ...]  # the farthest first
-    alike: tuple[tuple[int, int, int], ...]  # two rows and the bits they differ in, the most alike first
+    alike: tuple[
+        tuple[int, int, int], ...
+    ]  # two rows and the bits they differ in, the most alike first, MOST_PAIRS at most
     mirrored: tuple[tuple[int, int, int], ...]  # row, bits from its subject's others, and once mirrored
     damaged: tuple[tuple[int, str], ...]  # row and reason
 
@@ -62,8 +65,7 @@ class Statistician:
             rows = tuple(self._rows)
             values = np.array(self._measured).reshape(len(rows), len(MEASURES))
             mirrored = find_mirrored(self._cache.samples, rows, self._hashes, self._mirrored)
-            alike = tuple(sorted(self._alike, key=lambda pair: (pair[2], pair)))
-            damaged = tuple(self._damaged)
+            alike, damaged = tuple(self._alike), tuple(self._damaged)
         return Statistics(rows, len(wanted), finished, find_outliers(rows, values), alike, tuple(mirrored), damaged)
 
     def _look(self, wanted: list[int]) -> None:
@@ -95,7 +97,8 @@ class Statistician:
             self._hashes += hashes
             self._mirrored += mirrored
             self._damaged += damaged
-            self._alike += find_alike(self._cache.samples, self._rows, self._hashes, since=since)
+            new = find_alike(self._cache.samples, self._rows, self._hashes, since=since)
+            self._alike = sorted([*self._alike, *new], key=lambda pair: (pair[2], pair))[:MOST_PAIRS]
 
     def _read(self, row: int) -> dict[str, np.ndarray]:
         names = [m for m in self._cache.info.settings.modalities if self._cache.samples[row].has(m)]
