@@ -275,6 +275,8 @@ def test_a_port_that_is_taken() -> None:
             _listen("127.0.0.1", port, socket.AF_INET)
     with pytest.raises(FacetError, match="--host"):
         _listen("192.0.2.1", None, socket.AF_INET)  # an address for documentation: nobody's
+    with pytest.raises(FacetError, match=r"--host no\.such\.host: not a name [^)]*known\)$"):
+        _listen("no.such.host", 8050, socket.AF_INET)
     first = _listen("127.0.0.1", None, socket.AF_INET)
     with first, _listen("127.0.0.1", None, socket.AF_INET) as second:
         assert first.getsockname()[1] != second.getsockname()[1]

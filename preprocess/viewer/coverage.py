@@ -50,7 +50,9 @@ def outliers_and_likenesses(site: Site, address: Address, found: Statistics) -> 
         f"{'Looked' if found.finished else 'Looking'} at {num_seen:,} of {site.cache.info.num_valid:,} valid samples"
     )
     if found.num_wanted < site.cache.info.num_valid:
-        looked += f"; in the end at {found.num_wanted:,}, evenly over the cache"
+        looked += (
+            ", evenly over the cache" if found.finished else f"; in the end at {found.num_wanted:,}, evenly over it"
+        )
     outliers = [tile(site, o.row, address, caption=_far(o)) for o in found.outliers[:MAX_TILES]]
     mirrored = [
         tile(site, row, address, caption=f"{site.cache.samples[row].sample_id}: {bits} bits apart, mirrored {back}")

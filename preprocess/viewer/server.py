@@ -225,10 +225,11 @@ def _listen(host: str, port: int | None, family: socket.AddressFamily) -> socket
         try:
             return socket.create_server((host, wanted), family=family)
         except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise FacetError(f"--port {wanted}: is for administrators; choose one from 1024 on") from error
             if error.errno != errno.EADDRINUSE:
-                raise FacetError(
-                    f"--host {host}: not a name or an address of this machine ({error.strerror})"
-                ) from error
+                reason = (error.strerror or str(error)).partition(" (while")[0]
+                raise FacetError(f"--host {host}: not a name or an address of this machine ({reason})") from error
     raise FacetError(f"--port {port}: is taken; leave --port out for a free one")
 
 
