@@ -29,7 +29,7 @@ from preprocess.viewer.likeness import (
 )
 from preprocess.viewer.measures import MEASURES, find_outliers, measure
 from preprocess.viewer.predictions import read_predictions
-from preprocess.viewer.prompts_page import class_similarity, find_confusable
+from preprocess.viewer.prompts_page import class_similarity, find_close, find_confusable
 from preprocess.viewer.server import build_app
 from preprocess.viewer.site import Site
 from shared.cache import open_cache
@@ -213,11 +213,24 @@ def test_similarities_of_classes() -> None:
     embeddings = text.embeddings.copy()
     embeddings[2] = embeddings[0]
     same = dataclasses.replace(text, embeddings=embeddings)
-    assert find_confusable(same) == ["anger and surprise are nearly the same: cosine 1.000"]
+    assert find_confusable(same) == ["anger and surprise are the same to this tower: cosine 1.000"]
     prompts = (text.prompts[0], text.prompts[0], text.prompts[2])
     assert find_confusable(dataclasses.replace(text, prompts=prompts)) == [
         "anger and happiness share the prompt “anger 0”"
     ]
+
+
+def test_classes_closer_than_others_are_told() -> None:
+    names = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
+    text = dataclasses.replace(random_text(names, 64, "tower"), random_weights=False, logit_scale=100.0)
+    assert find_confusable(text) == []
+    embeddings = text.embeddings + 3 * text.embeddings[0, 0]  # as prompts about faces are: all alike to a degree
+    embeddings[5] = embeddings[2] + 0.1 * (embeddings[5] - embeddings[2])
+    embeddings /= np.linalg.norm(embeddings, axis=2, keepdims=True)
+    (line,) = find_confusable(dataclasses.replace(text, embeddings=embeddings))
+    assert line.startswith("fear and surprise are much closer than other classes")
+    assert find_confusable(dataclasses.replace(text, embeddings=embeddings, random_weights=True)) == []
+    assert not find_close(class_similarity(text.select(names[2:]))).any()  # too few to compare
 
 
 def test_the_prompts_page_shows_texts_and_what_they_are_worth(site: Site) -> None:
