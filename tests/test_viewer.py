@@ -213,6 +213,18 @@ def test_a_samples_page_tells_what_is_known(site: Site) -> None:
     assert "no texture" in page_text(site, "/sample/7")
 
 
+def test_a_scan_stands_among_its_subjects_others(tiny_cache: MakeCache) -> None:
+    site = open_site(tiny_cache(num_subjects=2))
+    page = page_text(site, "/sample/7", "?view=1")
+    head, others = page.split("Others of ")
+    assert '"anger"' in head and "intensity 01" in head and "subject S1" in head
+    assert re.findall(r'"/sample/(\d+)\?view=1"', others) == [str(row) for row in range(6, 12)]
+    assert '"href": "/?subject=S1&view=1"' in others
+    for title in ("0°, front", "20°, their left", "-20°, their right"):
+        assert title in head and title in page_text(site, "/")
+    assert '"/sample/7"' in page_text(site, "/play/7")  # nothing to play, but a way back
+
+
 def test_the_player_shows_the_valid_frames_in_time_order(site: Site) -> None:
     page = build_page(site, "/play/4", "?show=depth&view=2")
     film = json.loads(

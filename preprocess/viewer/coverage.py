@@ -69,7 +69,8 @@ def outliers_and_likenesses(site: Site, address: Address, found: Statistics) -> 
         for a, b, bits in found.alike[:MAX_TILES]
     ]
     return [
-        html.P(looked, className="notice"),
+        html.H2("What the pictures tell"),
+        html.P(looked),
         *([html.H2(f"Damaged ({len(found.damaged):,})"), table(["sample", "reason"], damaged)] if damaged else []),
         html.H2(f"Outliers ({len(found.outliers):,})"),
         html.P(

@@ -25,6 +25,7 @@ from preprocess.viewer.wall import wall_page
 from shared.errors import FacetError
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8050
+KEYS = "keys: arrows, Enter, Esc · Page Up, Page Down, Home, End · p plays, space pauses"
 Page = Callable[[Site, Address], list[Component]]
 PAGES: dict[str, tuple[str, Page]] = {
     "/": ("samples", wall_page),
@@ -122,7 +123,13 @@ def _frame(site: Site) -> Component:
             dcc.Location(id="url", refresh="callback-nav"),
             html.Header([html.Strong(info.dataset), *links]),
             html.Main(id="page"),
-            html.Footer([html.Span(info.licence), html.Span(f"content {info.content_hash[:16]}")]),
+            html.Footer(
+                [
+                    html.Span(info.licence),
+                    html.Span(f"content {info.content_hash[:16]}", title="hash of what this cache holds"),
+                    html.Span(KEYS),
+                ]
+            ),
         ]
     )
 

@@ -16,6 +16,7 @@ from preprocess.viewer.catalogue import Catalogue
 from preprocess.viewer.pictures import MODALITY_OF, Pictures, has_picture, shown_kind
 from preprocess.viewer.statistics import Statistician
 from shared.cache import Cache
+from shared.schema import View
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,15 @@ class Site:
     def kinds(self) -> list[str]:
         """What can be shown of this cache's samples."""
         return [kind for kind in KINDS if MODALITY_OF[kind] in self.cache.info.settings.modalities]
+
+
+def view_title(view: View) -> str:
+    """Where the camera stands: `20°, their left` sees more of the subject's left cheek, which is on the picture's right."""
+    if not view.yaw_deg:
+        side = "front" if not view.pitch_deg else "above" if view.pitch_deg > 0 else "below"
+    else:
+        side = "their left" if view.yaw_deg > 0 else "their right"
+    return f"{view}°, {side}"
 
 
 def picture_address(row: int, kind: str, view: int) -> str:

@@ -9,7 +9,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import FILTERS, VALIDITIES, Address
-from preprocess.viewer.site import Site, page_links, scripted, tile
+from preprocess.viewer.site import Site, page_links, scripted, tile, view_title
 
 PAGE_ROWS = 60
 TITLES = {
@@ -36,7 +36,7 @@ def wall_page(site: Site, address: Address) -> list[Component]:
         html.Div([tile(site, row, here) for row in shown], className="wall")
         if shown
         else html.P(["Nothing passes these filters. ", dcc.Link("Show everything", href="/")], className="notice"),
-        page_links("/", here, num_pages, keys=False) if shown else html.Div(),
+        page_links("/", here, num_pages, keys=False) if num_pages > 1 else html.Div(),
     ]
 
 
@@ -51,10 +51,9 @@ def _controls(site: Site, address: Address) -> Component:
             options.append(value)  # an old link: say what it asks for
         offered = len(options) > 1 or bool(value)
         found.append(_choice(f"filter-{name}", TITLES[name], options, value, hidden=not offered))
-    views = [str(view) for view in site.cache.info.settings.views]
     found.append(_choice("filter-show", "picture", site.kinds(), address.show, clearable=False))
-    numbers = [str(number) for number in range(len(views))]
-    titles = [f"{view}°" for view in views]
+    numbers = [str(number) for number in range(len(site.cache.info.settings.views))]
+    titles = [view_title(view) for view in site.cache.info.settings.views]
     found.append(_choice("filter-view", "view", numbers, str(site.view(address)), titles=titles, clearable=False))
     now = {name: getattr(address, name) for name in FILTERS} | {"show": address.show, "view": str(site.view(address))}
     return scripted("filters", json.dumps(now), "controls", found)
