@@ -175,7 +175,7 @@ def _described(site: Site, row: int) -> str:
 def _said(site: Site, row: int) -> list[Component | str]:
     """What matters most, above the pictures: the label, and what a run says."""
     sample, said = site.cache.samples[row], site.catalogue.predictions.get(row)
-    parts = [html.Strong(sample.label or "no label")]
+    parts: list[Component | str] = [html.Strong(sample.label or "no label")]
     parts += [html.Span(f" · intensity {sample.intensity}")] if sample.intensity else []
     parts += [html.Span(f" · subject {sample.subject}")] if sample.subject else []
     if said:
