@@ -53,7 +53,10 @@ def outliers_and_likenesses(site: Site, address: Address, found: Statistics) -> 
         looked += (
             ", evenly over the cache" if found.finished else f"; in the end at {found.num_wanted:,}, evenly over it"
         )
-    outliers = [tile(site, o.row, address, caption=_far(o)) for o in found.outliers[:MAX_TILES]]
+    apart: dict[int, list[str]] = {}  # by row, the farthest first
+    for outlier in found.outliers:
+        apart.setdefault(outlier.row, []).append(_far(outlier))
+    outliers = [tile(site, row, address, caption="; ".join(why)) for row, why in list(apart.items())[:MAX_TILES]]
     mirrored = [
         tile(site, row, address, caption=f"{site.cache.samples[row].sample_id}: {bits} bits apart, mirrored {back}")
         for row, bits, back in found.mirrored[:MAX_TILES]
@@ -72,7 +75,7 @@ def outliers_and_likenesses(site: Site, address: Address, found: Statistics) -> 
         html.H2("What the pictures tell"),
         html.P(looked),
         *([html.H2(f"Damaged ({len(found.damaged):,})"), table(["sample", "reason"], damaged)] if damaged else []),
-        html.H2(f"Outliers ({len(found.outliers):,})"),
+        html.H2(f"Outliers ({len(apart):,})"),
         html.P(
             "Far from the others in how much is covered, brightness, contrast, tilt or depth: black frames, poor crops."
         ),

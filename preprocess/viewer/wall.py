@@ -73,7 +73,7 @@ def _choice(
         [
             html.Label(title, htmlFor=name),
             dcc.Dropdown(
-                options=[{"label": t, "value": o} for o, t in zip(options, titles or options, strict=True)],
+                options=[{"label": t, "value": o} for o, t in zip(options, titles, strict=True)] if titles else options,
                 value=value or None,
                 id=name,
                 placeholder="any",

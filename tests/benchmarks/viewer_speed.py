@@ -106,7 +106,9 @@ def _visit(watched: Watched, address: str, num_rows: int) -> list[float]:
         _turn(watched, "End", last, num_rows - 60 * (last - 1))[1],
         _open(watched, f"{address}/?label=anger", f"{SHOWN} >= 59"),
         _open(
-            watched, f"{address}/?subject={watched.page.locator('.tile .name').first.inner_text()[:4]}", f"{SHOWN} > 0"
+            watched,
+            f"{address}/?subject={watched.page.locator('.tile .name').first.inner_text().split('/')[0]}",
+            f"{SHOWN} > 0",
         ),
         _open(watched, f"{address}/?validity=invalid", "document.querySelector('.tile .failed')"),
         _open(watched, f"{address}/sample/{num_rows // 2}", "document.querySelectorAll('.views canvas').length === 3"),
