@@ -186,6 +186,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _show_pages(arguments: argparse.Namespace, cache: Cache) -> int:
     from preprocess.viewer.catalogue import build_catalogue
+    from preprocess.viewer.looks import NO_LOOKS, read_looks
     from preprocess.viewer.pictures import Pictures
     from preprocess.viewer.predictions import read_predictions
     from preprocess.viewer.server import DEFAULT_HOST, serve
@@ -194,7 +195,11 @@ def _show_pages(arguments: argparse.Namespace, cache: Cache) -> int:
     run = arguments.run
     predictions = read_predictions(run, cache) if run else None
     site = Site(
-        build_catalogue(cache, predictions), Pictures(cache), not arguments.no_faces, run.resolve().name if run else ""
+        build_catalogue(cache, predictions),
+        Pictures(cache),
+        not arguments.no_faces,
+        run.resolve().name if run else "",
+        read_looks(run, cache) if run else NO_LOOKS,
     )
     serve(site, host=arguments.host or DEFAULT_HOST, port=arguments.port, open_browser=not arguments.no_open)
     return 0

@@ -164,7 +164,7 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("--subject", metavar="S", help="with --sheet: one subject, all classes and intensities")
     inspect.add_argument("--sample", metavar="ID", help="with --sheet: one sample, all views and modalities")
     pages = inspect.add_argument_group("pages in the browser")
-    pages.add_argument("--run", type=Path, metavar="RUN", help="a finished run: its predictions beside the labels")
+    pages.add_argument("--run", type=Path, metavar="RUN", help="a finished run: its predictions, what it looked at")
     pages.add_argument(
         "--host", metavar="HOST", help="let other machines in, who then see the faces (default 127.0.0.1)"
     )

@@ -145,4 +145,4 @@ def test_folds_that_cannot_be_trained_do_not_stop_the_others(
     (run / "subject-S1" / "thesis.txt").unlink()
     assert call(*command) == 0
     assert read_report(run)["about"]["missing_folds"] == []  # type: ignore[index]
-    assert not list(run.rglob("*.safetensors"))
+    assert not list(run.rglob("model.safetensors"))

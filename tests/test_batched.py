@@ -15,11 +15,11 @@ from train.batched import Stack, StackedBatch
 from train.config import Recipe
 from train.embedded import Embeddings
 from train.facet import Batch, Facet
-from train.fit import mean_prompts
 from train.items import Item
 from train.loop import TrainingSet, build_goal
 from train.losses import mean_cosine_between_faces
 from train.optimizer import build_optimizer, rate_at, set_rate
+from train.prompts import mean_prompts
 from train.stacking import Batches, cosine_between_faces_each, part_right_each
 from train.step import part_right, train_step
 

@@ -25,12 +25,12 @@ from train.checkpoint import read_checkpoint
 from train.config import Recipe, TowerConfig
 from train.encoder import build_tower
 from train.facet import Facet
-from train.fit import mean_prompts
 from train.items import find_items
 from train.loop import Stopped, TrainingSet, Watch, train
 from train.optimizer import build_optimizer, rate_at
 from train.prepare import Preparer
 from train.progress import LOG_JSONL, TIMING_FIELDS, open_progress
+from train.prompts import mean_prompts
 from train.step import StepResult
 from train.tuning import tune_tower
 

@@ -29,8 +29,8 @@ from PIL import Image
 from preprocess.__main__ import _inspect
 from preprocess.arguments import build_parser
 from preprocess.sheet import picture_of
-from preprocess.viewer.address import FILTERS, KINDS, NONE, VALIDITIES, Address, parse_query, parse_row
-from preprocess.viewer.catalogue import build_catalogue
+from preprocess.viewer.address import COLOURS, FILTERS, KINDS, NONE, VALIDITIES, Address, parse_query, parse_row
+from preprocess.viewer.catalogue import Column, build_catalogue
 from preprocess.viewer.pictures import Kept
 from preprocess.viewer.server import _listen, build_app, build_page
 from preprocess.viewer.site import Site
@@ -228,6 +228,8 @@ def test_a_damaged_shard_is_one_line(site: Site) -> None:
         show=st.sampled_from(KINDS),
         view=st.integers(-1, 4),
         page=st.integers(0, 10**6),
+        colour=st.sampled_from(COLOURS),
+        fold=st.integers(0, 2000),
     )
 )
 def test_an_address_comes_back_from_its_query(address: Address) -> None:
@@ -254,6 +256,7 @@ def test_kept_values_stay_within_their_bytes() -> None:
 def test_columns_are_the_tables(site: Site) -> None:
     catalogue = build_catalogue(site.cache)
     column = catalogue.columns["label"]
+    assert isinstance(column, Column)
     assert [column.values[code] for code in column.codes] == [s.label for s in site.cache.samples]
     assert column.options() == [*sorted(CLASSES), NONE]
 

@@ -282,7 +282,8 @@ def test_folds_and_sequences(tiny_cache: MakeCache, tmp_path: Path) -> None:
         ("name,subject,label,predicted,p_anger\nx,S0,anger,joy,1\n", "cannot be read"),
         ("name,subject,label,predicted,p_anger\nS0/anger0,S0,anger,anger,much\n", "cannot be read"),
         ("name,subject,label,predicted,p_anger\nelse,S0,anger,anger,1\n", "none of its 1 predictions"),
-        ("name,subject,label,predicted,p_anger,unknown\n", "several classes at once"),
+        ("name,subject,label,predicted,p_anger,unknown\nx,S0,anger,joy,1,\n", "'joy' is no class of the run"),
+        ("name,subject,label,predicted,p_anger\nx,S0,anger,anger,7\n", "no probabilities"),
         (None, "no predictions.csv there"),
     ],
 )

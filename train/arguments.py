@@ -19,7 +19,7 @@ EXAMPLES = """the way of an experiment:
   python -m train report runs/first --out first.html                        all about it in one file
 
 --help after a command explains its options. A run is a folder: config.json, split.json, log.jsonl, checkpoint.pt,
-model.safetensors, metrics.json, predictions.csv, confusion.png.
+model.safetensors, metrics.json, predictions.csv, confusion.png, attention.safetensors (what the model looked at).
 """
 FIT_EXAMPLES = """Interrupted? The same command goes on from the last checkpoint. SIGTERM writes one and ends with exit code 0.
 

@@ -49,12 +49,12 @@ from train.fit import (
     describe_run,
     evaluate_fold,
     label_training,
-    mean_prompts,
     read_earlier,
 )
 from train.folds import write_split
 from train.loop import TrainingSet, build_goal, catch_signals
 from train.progress import LOG_EVERY, truncate_log
+from train.prompts import mean_prompts
 from train.stacking import Batches
 from train.timing import add_seconds
 

@@ -45,6 +45,14 @@ class TokenAttention(nn.Module):
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
         return self.to_out(out.transpose(1, 2).flatten(2)) * queries.shape[-1] ** -0.5
 
+    def weights(self, queries: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """What `forward` weighs the tokens by, which the fused attention does not give: softmax(q kᵀ / √d_head), the mean over
+        heads, (B, Q, N); sums to 1 over the tokens there."""
+        q = self._split(self.to_queries(self.norm_queries(queries)))
+        k = self._split(self.to_keys_values(self.norm_tokens(tokens)).chunk(2, dim=-1)[0])
+        scores = (q @ k.mT) * q.shape[-1] ** -0.5
+        return scores.masked_fill(~mask[:, None, None, :], -math.inf).softmax(-1).mean(1)
+
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from shared.attention import ATTENTION_FILE
 from shared.cache import Cache, open_cache
 from shared.errors import CacheError, FacetError
+from shared.text import TextEmbeddings
 from train.calibrate import read_thresholds
 from train.checkpoint import load_weights
 from train.config import Recipe, RunConfig, read_config
@@ -23,6 +26,7 @@ from train.items import Item, gather_items, is_labelled
 from train.metrics import Metrics, compute_metrics
 from train.multilabel import MultiLabelMetrics, compute_multilabel_metrics
 from train.prepare import Preparer
+from train.prompts import find_prompts
 from train.protocols import DEFAULT_PROTOCOL, PROTOCOLS
 from train.report import (
     CONFUSION_PNG,
@@ -33,7 +37,7 @@ from train.report import (
     write_predictions,
     write_report,
 )
-from train.score import check_views, score_items
+from train.score import check_views, score_and_write_attention, score_items
 from train.selection import prefix_subjects, select_items, select_test_items
 
 
@@ -103,15 +107,19 @@ def evaluate_items(
     num_train: int,
     thresholds: np.ndarray | None,
     embeddings: Embeddings | None = None,
+    text: TextEmbeddings | None = None,
 ) -> Metrics | MultiLabelMetrics:
-    """Scores labelled items and writes metrics.json, predictions.csv and confusion.png into the folder.
+    """Scores labelled items and writes metrics.json, predictions.csv, confusion.png and attention.safetensors into the folder.
 
     Args:
-        thresholds: f32 (C,) where several classes may hold at once, else None. embeddings: of the items' images.
+        thresholds: f32 (C,) where several classes may hold at once, else None. embeddings: of the items' images. text: the
+            classes' prompts, where they are known.
     """
     recipe = config.recipe
     classes = recipe.classes
-    scores = score_items(model, cache, items, build_preparer(cache, config, model, embeddings), config)
+    scores = score_and_write_attention(
+        folder / ATTENTION_FILE, model, cache, items, build_preparer(cache, config, model, embeddings), config, text
+    )
     labels = label_items(items, recipe)
     metrics: Metrics | MultiLabelMetrics
     if thresholds is None:
@@ -180,6 +188,7 @@ def print_result(
         print("control: training labels were shuffled, so accuracy should be near chance")
     if isinstance(metrics, Metrics):
         print(f"confusion matrix  {folder / CONFUSION_PNG}")
+    print(f"what it looked at {folder / ATTENTION_FILE}")
     print(f"every prediction  {folder / PREDICTIONS_CSV}")
     print(f"all scores        {folder / METRICS_JSON}")
 
@@ -213,7 +222,9 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
             items = [item for item in items if item.subject not in set(fold.train_subjects)]
     if not items:
         raise CacheError(f"{cache.path}: no sample of an unseen subject is labelled {', '.join(recipe.classes)}")
-    metrics = evaluate_items(folder, model, cache, items, config, len(fold.train_subjects), _thresholds(run, recipe))
+    text = _find_prompts(cache, trained_on, config, model)
+    num_train = len(fold.train_subjects)
+    metrics = evaluate_items(folder, model, cache, items, config, num_train, _thresholds(run, recipe), text=text)
     print_result(folder, metrics, config, sorted({item.subject for item in items}))
     return 0
 
@@ -235,6 +246,16 @@ def _thresholds(run: Path, recipe: Recipe) -> np.ndarray | None:
     return read_thresholds(run, len(recipe.classes)) if recipe.is_multilabel else None
 
 
+def _find_prompts(cache: Cache, trained_on: str, config: RunConfig, model: Facet) -> TextEmbeddings | None:
+    """The prompts of a finished run, from the cache at hand or that which it was trained on; None where neither has them."""
+    mean, recipe = model.text_mean.cpu().numpy(), config.recipe
+    found = find_prompts(cache, recipe.model, recipe.classes, mean)
+    if found is None and trained_on:
+        with suppress(FacetError):  # it may be gone
+            found = find_prompts(open_cache(trained_on), recipe.model, recipe.classes, mean)
+    return found
+
+
 def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> int:
     """Writes a probability per class for every usable scan or sequence of a cache, labelled or not.
 
@@ -249,8 +270,14 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
     items = gather_items(cache, recipe)
     if not items:
         raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
-    scores = score_items(model, cache, items, build_preparer(cache, config, model), config)
-    path = out or run / f"predictions-{cache.path.resolve().name}.csv"
+    name, preparer = cache.path.resolve().name, build_preparer(cache, config, model)
+    if out is None:
+        text = _find_prompts(cache, config.cache, config, model)
+        beside = run / f"attention-{name}.safetensors"
+        scores = score_and_write_attention(beside, model, cache, items, preparer, config, text)
+    else:
+        scores = score_items(model, cache, items, preparer, config)
+    path = out or run / f"predictions-{name}.csv"
     write_predictions(path, scores, recipe.classes, _thresholds(run, recipe))
     note = " (random initial weights)" if config.is_random else ""
     print(f"{len(items)} predictions among {', '.join(recipe.classes)}{note}: {path}")

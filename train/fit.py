@@ -34,6 +34,7 @@ from train.items import Item
 from train.loop import Stopped, TrainingSet, Watch, train
 from train.metrics import Metrics
 from train.multilabel import MultiLabelMetrics
+from train.prompts import mean_prompts
 from train.report import METRICS_JSON
 from train.resident import load_resident
 from train.stream import ImageSource, StoredImages
@@ -190,14 +191,9 @@ def evaluate_fold(
         thresholds = fit_thresholds(model, experiment.train, train_items, preparer, config)
         write_thresholds(run, thresholds)
     num_train = len(fold.train_subjects)
-    return evaluate_items(run, model, experiment.test, test_items, config, num_train, thresholds, tables[1])
-
-
-def mean_prompts(text: TextEmbeddings) -> np.ndarray:
-    """f32 (C, d): the mean over the prompts each class has. Its dot product with a unit vector is the mean cosine."""
-    mask = text.mask[..., None]
-    mean: np.ndarray = (text.embeddings * mask).sum(1) / mask.sum(1)
-    return mean.astype(np.float32)
+    return evaluate_items(
+        run, model, experiment.test, test_items, config, num_train, thresholds, tables[1], experiment.text
+    )
 
 
 def read_earlier(run: Path) -> RunConfig | None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from shared.attention import write_attention
 from shared.cache import Cache
 from shared.errors import CacheError
 from shared.schema import RenderSettings
+from shared.text import TextEmbeddings
+from train.attention import AttentionTable, record_attention
 from train.config import RunConfig
 from train.facet import Facet
 from train.items import Item
@@ -52,16 +57,34 @@ def _text(settings: RenderSettings, name: str) -> str:
 
 
 @torch.inference_mode()
-def score_items(model: Facet, cache: Cache, items: Sequence[Item], preparer: Preparer, config: RunConfig) -> Scores:
-    """Scores every item, without augmentation, in the given order."""
+def score_items(
+    model: Facet,
+    cache: Cache,
+    items: Sequence[Item],
+    preparer: Preparer,
+    config: RunConfig,
+    table: AttentionTable | None = None,
+) -> Scores:
+    """Scores every item, without augmentation, in the given order.
+
+    Args:
+        table: takes what the model looked at in these very passes.
+    """
     model.eval()
     recipe = config.recipe
     batches = [items[i : i + recipe.batch_size] for i in range(0, len(items), recipe.batch_size)]
     probabilities, faces, alphas, counts = [], [], [], []
-    with tqdm(total=len(items), desc="score", unit="sample", dynamic_ncols=True, leave=False, disable=None) as bar:
+    with (
+        tqdm(total=len(items), desc="score", unit="sample", dynamic_ncols=True, leave=False, disable=None) as bar,
+        nullcontext() if table is None else record_attention(model) as recording,
+    ):
         references = recipe.relative != "none"
+        prompts = None if table is None else table.prompt_tensor(preparer.device)
         for raw in preparer.stream(cache, batches, recipe.frames, references=references):
-            output = model(preparer.prepare(raw))
+            batch = preparer.prepare(raw)
+            output = model(batch)
+            if table is not None and recording is not None:
+                table.add(recording.take(batch, output, prompts))
             logits = output.logits
             probabilities.append((logits.sigmoid() if recipe.is_multilabel else logits.softmax(1)).cpu())
             faces.append(output.face.cpu())
@@ -76,3 +99,20 @@ def score_items(model: Facet, cache: Cache, items: Sequence[Item], preparer: Pre
         view_weights=dict(zip(names, weights.tolist(), strict=True)),
         face_cosine=mean_cosine_between_faces(torch.cat(faces)).item(),
     )
+
+
+def score_and_write_attention(
+    path: Path,
+    model: Facet,
+    cache: Cache,
+    items: Sequence[Item],
+    preparer: Preparer,
+    config: RunConfig,
+    text: TextEmbeddings | None,
+) -> Scores:
+    """Scores items, and writes what the model looked at meanwhile."""
+    table = AttentionTable(items, config.recipe.frames, text)
+    scores = score_items(model, cache, items, preparer, config, table)
+    views = len(preparer.views)
+    write_attention(path, table.finish(config.recipe.classes, preparer.modalities, views, cache.info.content_hash))
+    return scores

@@ -11,6 +11,7 @@ VALIDITIES = ("valid", "invalid")
 # How a sample is drawn. relief: normals lit from a fixed direction.
 KINDS = ("texture", "relief", "depth")
 FILTERS = ("subject", "label", "intensity", "sequence", "validity", "predicted")
+COLOURS = ("label", "predicted", "subject", "error")  # what the map's points are coloured by
 _MAX_NUMBER = 10**9
 
 
@@ -30,6 +31,8 @@ class Address:
     show: str = KINDS[0]
     view: int = -1  # index among the cache's views; -1: the one nearest to the front
     page: int = 0
+    colour: str = COLOURS[0]  # of the map's points
+    fold: int = 0  # of a cross-validation, as the map shows them one by one
 
     def query(self) -> str:
         """`?label=fear&page=2`; what is as by default is left out."""
@@ -58,6 +61,8 @@ def parse_query(search: str, *, num_views: int) -> Address:
         show=said["show"] if said.get("show") in KINDS else KINDS[0],
         view=view if view < num_views else -1,
         page=_number(said.get("page", "")),
+        colour=said["colour"] if said.get("colour") in COLOURS else COLOURS[0],
+        fold=_number(said.get("fold", "")),
     )
 
 

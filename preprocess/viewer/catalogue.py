@@ -35,11 +35,62 @@ class Column:
 
 
 @dataclass(frozen=True)
+class SetColumn:
+    """A field that has any number of values in a row: values in the order they are offered in, members the rows of each,
+    ascending."""
+
+    values: tuple[str, ...]
+    members: tuple[np.ndarray, ...]
+    num_rows: int
+
+    def matches(self, value: str) -> np.ndarray:
+        """As `Column.matches`; NONE stands for the rows without any value."""
+        result = np.full(self.num_rows, value == NONE)
+        for name, rows in zip(self.values, self.members, strict=True):
+            if value in (name, NONE):
+                result[rows] = name == value
+        return result
+
+    def rows(self, value: str) -> np.ndarray:
+        return np.flatnonzero(self.matches(value))
+
+    def options(self) -> list[str]:
+        return [*self.values, NONE] if self.values else []
+
+
+FOUND, MISSED, FALSE_ALARM, RIGHTLY_NOT = "found", "missed", "false alarm", "rightly not"
+DECISIONS = (FOUND, MISSED, FALSE_ALARM, RIGHTLY_NOT)
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """What a run says of a row: a class name and how probable it takes it to be, 0…1."""
+    """What a run says of a row: a class name and how probable it takes it to be, 0…1.
+
+    Where several classes may hold at once, class_name names all that are said, and decisions tells of each class whose truth is
+    known how it was said: (class, one of DECISIONS).
+    """
 
     class_name: str
     probability: float
+    class_names: tuple[str, ...] = ()  # of the run
+    probabilities: tuple[float, ...] = ()  # of each
+    several: bool = False
+    decisions: tuple[tuple[str, str], ...] = ()
+
+    def summary(self) -> str:
+        """What is said, in a few words."""
+        if not self.several:
+            return self.class_name
+        decisions = [decision for _, decision in self.decisions]
+        missed, alarms = decisions.count(MISSED), decisions.count(FALSE_ALARM)
+        told = [f"{missed} missed"] * bool(missed) + [f"{alarms} false alarm{'s' * (alarms > 1)}"] * bool(alarms)
+        return ", ".join(told) or ("all right" if decisions else "not known")
+
+    def num_wrong(self, label: str) -> int:
+        """How many decisions are wrong about a row with this label, empty where it is not known."""
+        if self.several:
+            return sum(decision in (MISSED, FALSE_ALARM) for _, decision in self.decisions)
+        return int(bool(label) and self.class_name != label)
 
 
 @dataclass(frozen=True)
@@ -47,7 +98,7 @@ class Catalogue:
     """A cache's rows, ready to be filtered."""
 
     cache: Cache
-    columns: dict[str, Column]
+    columns: dict[str, Column | SetColumn]
     predictions: Mapping[int, Prediction] = field(default_factory=dict)  # by row; empty without a run
 
     def find_rows(self, address: Address) -> np.ndarray:
@@ -71,7 +122,22 @@ def build_catalogue(cache: Cache, predictions: Mapping[int, Prediction] | None =
         "validity": ("valid" if s.valid else "invalid" for s in samples),
         "predicted": (said[row].class_name if row in said else "" for row in range(len(samples))),
     }
-    return Catalogue(cache, {name: _column(values) for name, values in fields.items()}, said)
+    columns: dict[str, Column | SetColumn] = {name: _column(values) for name, values in fields.items()}
+    if any(prediction.several for prediction in said.values()):
+        columns["predicted"] = _decisions(said, len(samples))
+    return Catalogue(cache, columns, said)
+
+
+def _decisions(said: Mapping[int, Prediction], num_rows: int) -> SetColumn:
+    """Values like `AU4 missed`; what is rightly not said is no value: nobody looks for it."""
+    members: dict[str, list[int]] = {}
+    for row in sorted(said):
+        for name, decision in said[row].decisions:
+            if decision != RIGHTLY_NOT:
+                members.setdefault(f"{name} {decision}", []).append(row)
+    classes = next(iter(said.values())).class_names
+    names = [name for one in classes for decision in DECISIONS if (name := f"{one} {decision}") in members]
+    return SetColumn(tuple(names), tuple(np.array(members[name]) for name in names), num_rows)
 
 
 def _column(values: Iterable[str]) -> Column:

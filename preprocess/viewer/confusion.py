@@ -8,11 +8,14 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import Address
+from preprocess.viewer.catalogue import DECISIONS, FALSE_ALARM, MISSED, RIGHTLY_NOT
 from preprocess.viewer.site import Site, table
 
 
 def confusion_page(site: Site, address: Address) -> list[Component]:
     """Rows of the cache by label and prediction. Frames count each, so numbers may differ from a test on sequences."""
+    if any(said.several for said in site.catalogue.predictions.values()):
+        return _decisions_page(site, address)
     counts = count_confusions(site)
     names = set(site.cache.info.class_names) | {name for pair in counts for name in pair}
     classes = [*site.cache.info.class_names, *sorted(names - set(site.cache.info.class_names))]
@@ -39,6 +42,41 @@ def confusion_page(site: Site, address: Address) -> list[Component]:
         ),
         table(["", *classes], rows, class_name="counts"),
     ]
+
+
+def _decisions_page(site: Site, address: Address) -> list[Component]:
+    """Several classes at once: each is a question of its own."""
+    counts = count_decisions(site)
+    classes = next(iter(site.catalogue.predictions.values())).class_names
+    rows: list[list[Component | str]] = []
+    for name in classes:
+        cells: list[Component | str] = [name]
+        for decision in DECISIONS:
+            number = counts[name, decision]
+            there = address.filtered_by(predicted=f"{name} {decision}")
+            style = "wrong" if decision in (MISSED, FALSE_ALARM) else "right"
+            leads = number and decision != RIGHTLY_NOT
+            cells.append(
+                dcc.Link(f"{number:,}", href="/" + there.query(), className=style)
+                if leads
+                else html.Span(f"{number:,}" if number else "·", className="off")
+            )
+        found, missed, alarms, _ = (counts[name, decision] for decision in DECISIONS)
+        f1 = f"{2 * found / (2 * found + missed + alarms):.3f}" if found + missed + alarms else "–"
+        rows.append([*cells, f1])
+    return [
+        html.H1(f"What {site.run} says"),
+        html.P(
+            "Each class is said or not of each row whose truth is known; each frame of a sequence counts. "
+            "A number leads to its samples."
+        ),
+        table(["", *DECISIONS, "F1"], rows, class_name="counts"),
+    ]
+
+
+def count_decisions(site: Site) -> Counter[tuple[str, str]]:
+    """(class, one of DECISIONS) → the number of rows."""
+    return Counter(decision for said in site.catalogue.predictions.values() for decision in said.decisions)
 
 
 def count_confusions(site: Site) -> Counter[tuple[str, str]]:

@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from preprocess.viewer.catalogue import Prediction
+from preprocess.viewer.catalogue import FALSE_ALARM, FOUND, MISSED, RIGHTLY_NOT, Prediction
 from shared.cache import Cache
 from shared.errors import FacetError, first_line
 
@@ -23,12 +23,10 @@ def read_predictions(run: Path, cache: Cache) -> dict[int, Prediction]:
     Raises:
         FacetError: no predictions there, the table cannot be read, or none of its names is in the cache.
     """
-    files = [run / PREDICTIONS_CSV] if (run / PREDICTIONS_CSV).is_file() else sorted(run.glob(f"*/{PREDICTIONS_CSV}"))
-    by_hand = run / f"predictions-{cache.path.name}.csv"
-    files = files or ([by_hand] if by_hand.is_file() else [])
+    files = find_tests(run, cache)
     if not files:
         raise FacetError(f"--run {run}: no {PREDICTIONS_CSV} there or in its folds; give the folder of a finished run")
-    said = {name: prediction for file in files for name, prediction in _read_table(file).items()}
+    said = {name: prediction for file in files for name, prediction in read_table(file).items()}
     found = {
         row: said[name]
         for row, sample in enumerate(cache.samples)
@@ -40,22 +38,54 @@ def read_predictions(run: Path, cache: Cache) -> dict[int, Prediction]:
     return found
 
 
-def _read_table(path: Path) -> dict[str, Prediction]:
+def find_tests(run: Path, cache: Cache) -> list[Path]:
+    """The tables of predictions in a run's folder: its own, else its folds', else what `predict` wrote about this cache."""
+    if (run / PREDICTIONS_CSV).is_file():
+        return [run / PREDICTIONS_CSV]
+    by_hand = run / f"predictions-{cache.path.name}.csv"
+    folds = sorted(run.glob(f"*/{PREDICTIONS_CSV}")) or sorted(run.glob(f"round-*/*/{PREDICTIONS_CSV}"))
+    return folds or ([by_hand] if by_hand.is_file() else [])
+
+
+def read_table(path: Path) -> dict[str, Prediction]:
+    """A table of predictions by name. Raises FacetError where it cannot be read."""
     result: dict[str, Prediction] = {}
     try:
         reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
         header = next(reader, [])
         if header[:4] != _COLUMNS:
             raise FacetError(f"{path}: expected columns {','.join(_COLUMNS)},…, found {','.join(header)[:200]!r}")
-        if header[-1] == "unknown":
-            raise FacetError(f"{path}: is of a run on several classes at once; pages here are for one class a face")
-        classes = [name.removeprefix("p_") for name in header[4:]]
+        several = header[-1] == "unknown"
+        classes = tuple(name.removeprefix("p_") for name in (header[4:-1] if several else header[4:]))
         for values in reader:
-            if len(values) != len(header) or values[3] not in classes:
-                raise ValueError(f"line {reader.line_num}: {len(values)} fields, predicted {values[3:4]}")
-            result[values[0]] = Prediction(values[3], float(values[4 + classes.index(values[3])]))
+            if len(values) != len(header):
+                raise ValueError(f"line {reader.line_num}: {len(values)} fields")
+            probabilities = tuple(float(text) for text in values[4 : 4 + len(classes)])
+            if not all(0 <= probability <= 1 for probability in probabilities):
+                raise ValueError(f"line {reader.line_num}: no probabilities")
+            read = _read_several if several else _read_one
+            result[values[0]] = read(values, classes, probabilities)
     except (ValueError, csv.Error) as error:
         raise FacetError(
             f"{path}: cannot be read ({first_line(error)}); run `python -m train evaluate` again"
         ) from error
     return result
+
+
+def _read_one(values: list[str], classes: tuple[str, ...], probabilities: tuple[float, ...]) -> Prediction:
+    if values[3] not in classes:
+        raise ValueError(f"{values[3]!r} is no class of the run")
+    return Prediction(values[3], probabilities[classes.index(values[3])], classes, probabilities)
+
+
+def _read_several(values: list[str], classes: tuple[str, ...], probabilities: tuple[float, ...]) -> Prediction:
+    """Several classes at once: those that hold, that are said and that are not known, each joined by +."""
+    true, said, unknown = ({name for name in values[at].split("+") if name} for at in (2, 3, -1))
+    if strange := (true | said | unknown) - {*classes}:
+        raise ValueError(f"{sorted(strange)[0]!r} is no class of the run")
+    names = {(True, True): FOUND, (True, False): MISSED, (False, True): FALSE_ALARM, (False, False): RIGHTLY_NOT}
+    decisions = tuple((name, names[name in true, name in said]) for name in classes if name not in unknown)
+    surest = max((p for name, p in zip(classes, probabilities, strict=True) if name in said), default=0.0)
+    return Prediction(
+        "+".join(n for n in classes if n in said) or "none", surest, classes, probabilities, True, decisions
+    )

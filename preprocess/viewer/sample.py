@@ -10,6 +10,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import Address
+from preprocess.viewer.look_section import look_section
 from preprocess.viewer.pictures import has_picture, shown_kind
 from preprocess.viewer.site import (
     Site,
@@ -39,6 +40,7 @@ def sample_page(site: Site, row: int, address: Address) -> list[Component]:
         *([] if sample.valid else [html.P(f"Not valid: {sample.reason}", className="warning")]),
         *([scripted("light", "on", "light")] if _lightable(site, row) else []),
         _pictures(site, row),
+        *look_section(site, row, address),
         *(_neighbours(site, row, same, address) if len(same) > 1 else _same_subject(site, row, address)),
         html.H2("What is known"),
         table(["", ""], _facts(site, row), class_name="facts"),
@@ -179,9 +181,8 @@ def _said(site: Site, row: int) -> list[Component | str]:
     parts += [html.Span(f" · intensity {sample.intensity}")] if sample.intensity else []
     parts += [html.Span(f" · subject {sample.subject}")] if sample.subject else []
     if said:
-        wrong = bool(sample.label) and said.class_name != sample.label
-        told = f" → {said.class_name}, {said.probability:.3f}"
-        parts.append(html.Span(told, className="wrong" if wrong else "right"))
+        wrong = said.num_wrong(sample.label) > 0
+        parts.append(html.Span(f" → {said.summary()}", className="wrong" if wrong else "right"))
     return parts
 
 
@@ -196,6 +197,8 @@ def _facts(site: Site, row: int) -> list[list[Component | str]]:
     said = site.catalogue.predictions.get(row)
     if said:
         facts.append([f"predicted by {site.run}", f"{said.class_name}, {said.probability:.3f}"])
+        if said.several:
+            facts.append(["of what is known", "; ".join(f"{name} {decision}" for name, decision in said.decisions)])
     if sample.valid:
         for name, labels in (("aus", site.cache.info.au_names), ("targets", site.cache.info.target_names)):
             if labels:

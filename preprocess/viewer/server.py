@@ -18,6 +18,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server, select_address_fam
 from preprocess.viewer.address import FILTERS, Address, parse_query, parse_row
 from preprocess.viewer.confusion import confusion_page
 from preprocess.viewer.coverage import coverage_page, outliers_and_likenesses
+from preprocess.viewer.look_section import heat_png
+from preprocess.viewer.map_page import map_page
 from preprocess.viewer.prompts_page import prompts_page
 from preprocess.viewer.sample import player_page, sample_page
 from preprocess.viewer.site import Site
@@ -25,14 +27,16 @@ from preprocess.viewer.wall import wall_page
 from shared.errors import FacetError
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8050
-KEYS = "keys: arrows, Enter, Esc · Page Up, Page Down, Home, End · p plays, space pauses"
+KEYS = "keys: arrows, Enter, Esc · Page Up, Page Down, Home, End · p plays, space pauses · a: overlay"
 Page = Callable[[Site, Address], list[Component]]
 PAGES: dict[str, tuple[str, Page]] = {
     "/": ("samples", wall_page),
     "/coverage": ("coverage", coverage_page),
     "/prompts": ("prompts", prompts_page),
-    "/confusion": ("confusion", confusion_page),  # with a run alone
+    "/confusion": ("confusion", confusion_page),
+    "/map": ("map", map_page),
 }
+OF_RUNS = ("/confusion", "/map")  # pages that there are with a run alone
 ROW_PAGES = {"sample": sample_page, "play": player_page}
 
 
@@ -112,7 +116,7 @@ def _address(site: Site, search: str | None) -> Address:
 
 def _pages(site: Site) -> dict[str, str]:
     """The pages there are of a cache: address → title."""
-    return {path: title for path, (title, _) in PAGES.items() if path != "/confusion" or site.run}
+    return {path: title for path, (title, _) in PAGES.items() if path not in OF_RUNS or site.run}
 
 
 def _frame(site: Site) -> Component:
@@ -146,7 +150,26 @@ def _add_images(app: Dash, site: Site) -> None:
             abort(404)
         return Response(png, mimetype="image/png")
 
+    def heat(row: int, place: int) -> Response:
+        if not site.faces:
+            abort(404)
+        try:
+            png = heat_png(site, row, place)
+        except FacetError as error:
+            return Response(f"{error}\n", status=500, mimetype="text/plain")
+        if png is None:
+            abort(404)
+        return Response(png, mimetype="image/png")
+
+    def points(fold: int) -> Response:
+        found = site.maps.points(fold)
+        if found is None:
+            abort(404)
+        return Response(found, mimetype="application/json")
+
     app.server.add_url_rule("/image/<int:row>/<kind>/<int:view>.png", view_func=image)
+    app.server.add_url_rule("/attention/<int:row>/<int:place>.png", view_func=heat)
+    app.server.add_url_rule("/points/<int:fold>.json", view_func=points)
 
 
 def _guard(app: Dash, hosts: tuple[str, ...]) -> None:
@@ -165,7 +188,7 @@ def _guard(app: Dash, hosts: tuple[str, ...]) -> None:
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
         response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
-        if request.path.startswith(("/image/", "/_dash-update")):
+        if request.path.startswith(("/image/", "/attention/", "/points/", "/_dash-update")):
             response.headers["Cache-Control"] = "no-store"  # faces stay out of the browser's files
         return response
 

@@ -13,6 +13,8 @@ from dash.development.base_component import Component
 from preprocess.sheet import front_view
 from preprocess.viewer.address import KINDS, Address
 from preprocess.viewer.catalogue import Catalogue
+from preprocess.viewer.looks import NO_LOOKS, Looks
+from preprocess.viewer.maps import Maps
 from preprocess.viewer.pictures import MODALITY_OF, Pictures, has_picture, shown_kind
 from preprocess.viewer.statistics import Statistician
 from shared.cache import Cache
@@ -27,6 +29,7 @@ class Site:
     pictures: Pictures
     faces: bool  # False: no picture leaves the program
     run: str = ""  # the run's name, where there is one
+    looks: Looks = NO_LOOKS  # what the run looked at
 
     @property
     def cache(self) -> Cache:
@@ -39,6 +42,10 @@ class Site:
     @cached_property
     def statistician(self) -> Statistician:
         return Statistician(self.cache, self.front)
+
+    @cached_property
+    def maps(self) -> Maps:
+        return Maps(self.catalogue, self.looks)
 
     def view(self, address: Address) -> int:
         return address.view if address.view >= 0 else self.front
@@ -84,12 +91,12 @@ def tile(site: Site, row: int, address: Address, *, caption: str | None = None, 
     sample = site.cache.samples[row]
     kind = shown_kind(sample, address.show) or address.show
     said = site.catalogue.predictions.get(row)
-    wrong = said is not None and bool(sample.label) and said.class_name != sample.label
+    wrong = said is not None and said.num_wrong(sample.label) > 0
     return dcc.Link(
         [
             picture(site, row, kind, site.view(address), f"{sample.sample_id}, {sample.label or 'no label'}"),
             html.Span(caption if caption is not None else sample.label or "no label", className="label"),
-            *([html.Span(f"→ {said.class_name}", className="wrong" if wrong else "right")] if said else []),
+            *([html.Span(f"→ {said.summary()}", className="wrong" if wrong else "right")] if said else []),
             html.Span(sample.sample_id if caption is None else "", className="name"),
         ],
         href=sample_address(row, address),

@@ -48,7 +48,6 @@ from train.config import Recipe, TowerConfig  # noqa: E402
 from train.encoder import build_tower, read_model_config  # noqa: E402
 from train.evaluate import build_facet, label_items  # noqa: E402
 from train.facet import Batch, Facet  # noqa: E402
-from train.fit import mean_prompts  # noqa: E402
 from train.flops import count_flops_per_sample  # noqa: E402
 from train.items import Item, find_items  # noqa: E402
 from train.loop import TrainingSet, train  # noqa: E402
@@ -56,6 +55,7 @@ from train.losses import Goal  # noqa: E402
 from train.optimizer import build_optimizer  # noqa: E402
 from train.prepare import Preparer  # noqa: E402
 from train.progress import LOG_EVERY, LOG_JSONL  # noqa: E402
+from train.prompts import mean_prompts  # noqa: E402
 from train.resident import load_resident  # noqa: E402
 from train.step import train_step  # noqa: E402
 from train.stream import RawBatch, StoredImages  # noqa: E402

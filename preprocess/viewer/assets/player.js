@@ -104,5 +104,5 @@
     }
   }
 
-  window.facet = Object.assign(window.facet || {}, { player: (place) => { place.player = new Player(place); } });
+  window.facet = Object.assign(window.facet || {}, { player: (place) => { place.own = new Player(place); } });
 })();

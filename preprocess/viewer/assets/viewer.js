@@ -44,8 +44,8 @@ function moveAmongTiles(key) {
 document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.target.closest("input, select, textarea, .choice, [role=dialog], [role=listbox]")) return;
-  const player = document.querySelector("[data-player]");
-  if (player?.player?.key(event.key)) return event.preventDefault();
+  const drawn = document.querySelector("[data-player], [data-map]"); // a player or a map has keys of its own
+  if (drawn?.own?.key(event.key)) return event.preventDefault();
   if (event.key.startsWith("Arrow") && moveAmongTiles(event.key)) return event.preventDefault();
   const link = document.querySelector(`.key-${CSS.escape(event.key)}`);
   if (link) {
@@ -73,4 +73,4 @@ new MutationObserver(() => {
       start(place);
     }
   }
-}).observe(document.documentElement, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-relief", "data-player", "data-light"] });
+}).observe(document.documentElement, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-relief", "data-player", "data-light", "data-map", "data-overlay"] });

@@ -1,0 +1,189 @@
+"""What a run looked at: attention.safetensors beside its predictions, written by the trainer and drawn by the viewer.
+
+Safetensors: no code is run to read it, and no array can be larger than the file. Weights are float16: they are drawn, not
+computed with.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shared.errors import FacetError, first_line
+from shared.schema import canonical_json
+from shared.storage import write_file
+
+ATTENTION_FILE = "attention.safetensors"
+FORMAT = "facet attention 1"
+_ADVICE = "`python -m train evaluate RUN` writes it anew"
+# Optional arrays: what a run without the part, or without its tower, does not have. For n items, T frames, N = M·V pictures a
+# frame (modality by modality), C classes, K prompts, d dimensions, p items with maps of G × G patches.
+_DIMS = {
+    "rows": "nT",
+    "faces": "nd",
+    "frame_weights": "nT",
+    "view_weights": "nTN",
+    "view_attention": "nTN",
+    "class_attention": "nCTN",
+    "class_share": "nC",
+    "prompt_cosines": "nCK",
+    "patches": "pTNGG",
+    "patch_place": "n",
+}
+_INTEGERS = ("rows", "patch_place")
+_OPTIONAL = ("view_attention", "class_attention", "class_share", "prompt_cosines", "patches", "patch_place")
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What was weighed in the very forward pass that gave a test's predictions.
+
+    rows i32 (n, T): the rows of the cache that an item was seen by. faces (n, d): the fused face z, unit length. frame_weights
+    (n, T): each frame's part in z; view_weights (n, T, N): each picture's part in its frame, CVSA's α. view_attention
+    (n, T, N): how much of CVSA's attention between pictures went to each, weighted by α. class_attention (n, C, T, N): how much
+    each class's words looked at each picture, MTGF's attention. class_share (n, C), 0…1: the part of what a class is judged by
+    that came by this look, the rest is z. prompt_cosines (n, C, K): cosine of that with each prompt, NaN where there is none;
+    a class's score follows from their mean. patches (p, T, N, G, G): how much of the image tower's last attention went to each
+    patch, row 0 on top, the first p items by patch_place i32 (n,), −1 where none is kept.
+    Weights add up to 1 over frames, over a frame's pictures, over all pictures, and (with the class token's) over patches.
+    """
+
+    names: tuple[str, ...]  # as in predictions.csv
+    class_names: tuple[str, ...]
+    modalities: tuple[str, ...]
+    num_views: int
+    content_hash: str  # of the cache that rows are of
+    rows: np.ndarray
+    faces: np.ndarray
+    frame_weights: np.ndarray
+    view_weights: np.ndarray
+    view_attention: np.ndarray | None = None
+    class_attention: np.ndarray | None = None
+    class_share: np.ndarray | None = None
+    prompt_cosines: np.ndarray | None = None
+    patches: np.ndarray | None = None
+    patch_place: np.ndarray | None = None
+    prompts: tuple[tuple[str, ...], ...] = ()  # of each class
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {name: value for name in _DIMS if (value := getattr(self, name)) is not None}
+
+    def patches_of(self, item: int) -> np.ndarray | None:
+        """(T, N, G, G) of one item; None where none was kept."""
+        if self.patches is None or self.patch_place is None or self.patch_place[item] < 0:
+            return None
+        found: np.ndarray = self.patches[self.patch_place[item]]
+        return found
+
+
+def write_attention(path: Path, attention: Attention) -> None:
+    """Writes the whole file or nothing."""
+    import safetensors.numpy
+
+    about = {
+        "format": FORMAT,
+        "names": attention.names,
+        "class_names": attention.class_names,
+        "modalities": attention.modalities,
+        "num_views": attention.num_views,
+        "content_hash": attention.content_hash,
+        "prompts": attention.prompts,
+    }
+    arrays = {name: np.ascontiguousarray(value) for name, value in attention.arrays().items()}
+    # one entry alone: their order in the file is by chance, and equal tests should give equal bytes
+    data = safetensors.numpy.save(arrays, {"about": canonical_json(about)})
+    write_file(path, data)
+
+
+def read_attention(path: Path, *, with_patches: bool = True) -> Attention:
+    """Reads what `write_attention` wrote, nothing of it taken on trust.
+
+    Args:
+        with_patches: False: leave the maps, which are most of the file, to `read_patches`.
+    Raises:
+        FacetError: no such file, damaged, or of another version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            if about["format"] != FORMAT:
+                raise ValueError(f"format {about['format']!r}, expected {FORMAT!r}")
+            arrays = {name: file.get_tensor(name) for name in file.keys() if with_patches or name != "patches"}  # noqa: SIM118
+            shape = file.get_slice("patches").get_shape() if "patches" in file.keys() else None  # noqa: SIM118
+        return _check(about, arrays, shape)
+    except FileNotFoundError as error:
+        raise FacetError(f"{path}: missing; {_ADVICE}") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FacetError(f"{path}: cannot be read ({first_line(error)}); {_ADVICE}") from error
+
+
+def read_patches(path: Path, place: int) -> np.ndarray:
+    """(T, N, G, G) of one item by its patch_place. Raises FacetError where the file is not what it was any more."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found: np.ndarray = file.get_slice("patches")[place : place + 1]
+        if found.dtype != np.float16 or found.ndim != 5 or len(found) != 1 or not np.isfinite(found).all():
+            raise ValueError("its maps are not what they were")
+    except (OSError, SafetensorError, ValueError, IndexError) as error:
+        raise FacetError(f"{path}: cannot be read ({first_line(error)}); {_ADVICE}") from error
+    return found[0]
+
+
+def _check(about: dict[str, object], arrays: dict[str, np.ndarray], patch_shape: list[int] | None) -> Attention:
+    names, class_names, modalities = (_words(about[key]) for key in ("names", "class_names", "modalities"))
+    if not isinstance(about["prompts"], list) or type(about["num_views"]) is not int:
+        raise ValueError("prompts or num_views are not what they should be")
+    prompts = tuple(_words(some) for some in about["prompts"])
+    num_views = int(about["num_views"])
+    sizes = {"n": len(names), "C": len(class_names), "N": len(modalities) * num_views}
+    for name, dims in _DIMS.items():
+        if name == "patches" and patch_shape is not None and name not in arrays:
+            if len(patch_shape) != 5:
+                raise ValueError(f"patches has {patch_shape}")
+            sizes["p"] = patch_shape[0]
+            if patch_shape[1:3] != [sizes["T"], sizes["N"]] or patch_shape[3] != patch_shape[4]:
+                raise ValueError(f"patches has {patch_shape}")
+            continue
+        if name not in arrays:
+            if name not in _OPTIONAL:
+                raise KeyError(name)
+            continue
+        array = arrays[name]
+        kind = np.int32 if name in _INTEGERS else np.float16
+        if array.dtype != kind or array.ndim != len(dims):
+            raise ValueError(f"{name} is {array.dtype} {array.shape}")
+        for dim, size in zip(dims, array.shape, strict=True):
+            if sizes.setdefault(dim, size) != size:
+                raise ValueError(f"{name} has {array.shape}, expected {sizes[dim]} for {dim}")
+        if name != "prompt_cosines" and not np.isfinite(array).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    if empty := [dim for dim in "TNdC" if not sizes.get(dim, 1)]:
+        raise ValueError(f"holds no {', '.join(empty)}")
+    if unknown := set(arrays) - set(_DIMS):
+        raise ValueError(f"unknown array {sorted(unknown)[0]}")
+    if (patch_shape is None) != ("patch_place" not in arrays):
+        raise ValueError("patches and patch_place go together")
+    if "patch_place" in arrays and not (arrays["patch_place"] >= -1).all():
+        raise ValueError("patch_place holds numbers below -1")
+    if "patch_place" in arrays and not (arrays["patch_place"] < sizes["p"]).all():
+        raise ValueError("patch_place points past the patches")
+    if bool(prompts) != ("prompt_cosines" in arrays):
+        raise ValueError("prompts and their cosines do not go together")
+    if prompts and [0 < len(p) <= sizes["K"] for p in prompts] != [True] * sizes["C"]:
+        raise ValueError("prompts and their cosines do not go together")
+    return Attention(
+        names, class_names, modalities, num_views, str(about["content_hash"]), prompts=prompts, **arrays
+    )  # fmt: skip
+
+
+def _words(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise ValueError("names are not a list of words")
+    return tuple(value)

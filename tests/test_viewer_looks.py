@@ -1,0 +1,321 @@
+"""What a run looked at, on the pages: the numbers of its file, on the pictures it saw; the map; runs on several classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import Watched, browsed, find_chromium, open_site, served
+from conftest import CLASSES, UNITS, MakeCache, show_units, write_tiny_cache
+from PIL import Image
+from test_train_cli import QUICK, call
+from test_viewer import page_text, tiles
+
+from preprocess.viewer.address import NONE
+from preprocess.viewer.catalogue import FALSE_ALARM, FOUND, MISSED, RIGHTLY_NOT, SetColumn
+from preprocess.viewer.confusion import count_decisions
+from preprocess.viewer.look_section import HEAT_PX, draw_heat
+from preprocess.viewer.looks import Fold, read_looks
+from preprocess.viewer.maps import STEPS, describe_points, project
+from preprocess.viewer.predictions import read_predictions
+from preprocess.viewer.server import build_app
+from preprocess.viewer.site import Site
+from shared.attention import ATTENTION_FILE, Attention, read_attention
+from shared.cache import open_cache
+from shared.errors import FacetError
+
+
+def open_run(cache: Path, run: Path, **options: Any) -> Site:
+    opened = open_cache(cache)
+    return open_site(
+        cache, predictions=read_predictions(run, opened), looks=read_looks(run, opened), run=run.name, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Path:
+    """A cache of sequences with a run that saw three frames of each of S0's and S1's; S2 trained it."""
+    folder = tmp_path_factory.mktemp("looks")
+    modalities = ("texture", "normal", "depth")
+    write_tiny_cache(folder / "cache", model=tiny_model, num_subjects=3, num_frames=5, modalities=modalities)
+    options = ["--test-subjects", "S0,S1", "--modalities", "texture,normal", "--frames", "3"]
+    assert call("fit", "--cache", folder / "cache", "--out", folder / "a-run", *QUICK, *options) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path) -> Site:
+    return open_run(folder / "cache", folder / "a-run")
+
+
+def test_a_samples_page_has_the_numbers_of_the_file(site: Site, folder: Path) -> None:
+    attention = read_attention(folder / "a-run" / ATTENTION_FILE)
+    item = attention.names.index("S0/anger1")
+    assert attention.rows[item].tolist() == [5, 7, 9]
+    page = page_text(site, "/sample/7")
+    assert "What a-run looked at" in page and "not why a class was chosen" in page
+    for weight in attention.view_weights[item, 1].tolist():
+        assert f'"{weight:.1%}"' in page
+    assert "“anger 0”" in page and f'"{attention.prompt_cosines[item, 0, 0]:.3f}"' in page  # type: ignore[index]
+    assert '"/attention/7/5.png"' in page and '"/attention/7/6.png"' not in page  # depth was not looked at
+    other = page_text(site, "/sample/6")  # a frame that was not looked at
+    assert "It did not look at this frame, but at" in other and '"/sample/5"' in other and "/attention/" not in other
+    assert "looked at" not in page_text(site, "/sample/89")  # trained on
+
+
+def test_heat_is_where_the_file_says(site: Site, folder: Path) -> None:
+    attention = read_attention(folder / "a-run" / ATTENTION_FILE)
+    maps = attention.patches_of(attention.names.index("S0/anger1"))
+    assert maps is not None
+    response = build_app(site).server.test_client().get("/attention/7/2.png")
+    assert response.status_code == 200 and response.headers["Cache-Control"] == "no-store"
+    drawn = np.asarray(Image.open(io.BytesIO(response.data)))[..., 3].astype(int)  # how opaque
+    centres = drawn[HEAT_PX // 8 :: HEAT_PX // 4, HEAT_PX // 8 :: HEAT_PX // 4]
+    assert centres.argmax() == maps[1, 2].argmax() and centres.argmin() == maps[1, 2].argmin()
+    corner = np.zeros((4, 4), np.float16)
+    corner[0, 3] = 1  # row 0 is on top
+    shown = np.asarray(Image.open(io.BytesIO(draw_heat(corner, 1.0))))[..., 3]
+    assert shown[:40, -40:].mean() > 10 * shown[-40:, :40].mean()
+    even = maps.astype(float).sum((1, 2, 3), keepdims=True) / maps[0].size
+    assert drawn.max() < 255 * 0.5 if maps.max() < even.max() * 2 else drawn.max() > 100
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/attention/6/0.png", "/attention/7/6.png", "/attention/-1/0.png", "/attention/900/0.png", "/points/1.json"],
+)
+def test_what_was_not_recorded_is_not_found(site: Site, path: str) -> None:
+    response = build_app(site).server.test_client().get(path)
+    assert response.status_code == 404 or b"react-entry-point" in response.data
+
+
+def test_without_faces_there_are_numbers_alone(site: Site) -> None:
+    hidden = dataclasses.replace(site, faces=False)
+    assert build_app(hidden).server.test_client().get("/attention/7/2.png").status_code == 404
+    page = page_text(hidden, "/sample/7")
+    assert "/attention/" not in page and "/image/" not in page and "“anger 0”" in page and "%" in page
+    assert '\\"picture\\": \\"\\"' in page_text(hidden, "/map")
+    assert '\\"picture\\": \\"/0.png\\"' in page_text(site, "/map")
+
+
+def test_a_file_that_is_damaged_or_of_another_cache(site: Site, folder: Path, tmp_path: Path, tiny_model: str) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(folder / "a-run", run)
+    (run / ATTENTION_FILE).write_bytes(b"x" * 100)
+    with pytest.raises(FacetError, match=r"attention\.safetensors: cannot be read"):
+        read_looks(run, site.cache)
+    (run / ATTENTION_FILE).unlink()
+    without = open_run(folder / "cache", run)
+    assert "`python -m train evaluate RUN` writes it" in page_text(without, "/sample/7") + page_text(without, "/map")
+    write_tiny_cache(
+        tmp_path / "other", model=tiny_model, num_subjects=2, num_frames=4, modalities=("texture", "normal")
+    )
+    looks = read_looks(folder / "a-run", open_cache(tmp_path / "other"))
+    assert len(looks.tests[0].items) < 12 and "that are not in this cache" in looks.notes[0]
+    for item in looks.tests[0].items:  # rows have the names they had
+        row = looks.tests[0].row_of(item)
+        assert looks.samples[row].sequence == looks.tests[0].attention.names[item]
+
+
+def test_folds_each_have_a_map(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    cache, out = tiny_cache(), tmp_path / "folds"
+    assert call("crossval", "--cache", cache, "--out", out, *QUICK, "--tune", "frozen") == 0
+    site = open_run(cache, out)
+    client = build_app(site).server.test_client()
+    told = [client.get(f"/points/{fold}.json").json for fold in range(3)]
+    assert sorted(row for one in told for row in one["rows"]) == list(range(24))
+    page = page_text(site, "/map", "?fold=1&colour=subject")
+    assert "fold-01 (2 of 3)" in page and '"/map?colour=subject&fold=2"' in page and '\\"/points/1.json\\"' in page
+    sample = page_text(site, f"/sample/{told[1]['rows'][0]}")
+    assert "kept no map" in sample and "“surprise 1”" in sample and "/attention/" not in sample
+
+
+def test_principal_components_are_those_of_the_singular_values() -> None:
+    rng = np.random.default_rng(0)
+    faces = rng.normal(size=(50, 8)) * np.array([9, 1, 4, 1, 1, 1, 1, 1])
+    places, shares = project(faces)
+    u, s, vt = np.linalg.svd(faces - faces.mean(0), full_matrices=False)
+    for axis in range(2):
+        sign = np.sign(vt[axis][np.abs(vt[axis]).argmax()])
+        np.testing.assert_allclose(places[:, axis], u[:, axis] * s[axis] * sign, atol=1e-9)
+    np.testing.assert_allclose(shares, s[:2] ** 2 / (s**2).sum())
+    for few in (faces[:1], np.ones((3, 1)), faces[:2]):
+        assert np.isfinite(project(few)[0]).all() and project(few)[0].shape == (len(few), 2)
+
+
+def test_points_are_told_by_the_tables(site: Site, folder: Path) -> None:
+    told: Any = json.loads(build_app(site).server.test_client().get("/points/0.json").data)
+    assert len(told["rows"]) == 12 and max(max(told["x"]), max(told["y"])) == STEPS
+    for name, of in (("subject", "subject"), ("label", "label")):
+        said = [told["words"][name][code] for code in told["codes"][name]]
+        assert said == [getattr(site.cache.samples[row], of) for row in told["rows"]]
+    errors = [told["words"]["error"][code] for code in told["codes"]["error"]]
+    predictions = [site.catalogue.predictions[row] for row in told["rows"]]
+    wrong = [p.class_name != site.cache.samples[r].label for p, r in zip(predictions, told["rows"], strict=True)]
+    assert errors == ["wrong" if one else "right" for one in wrong]
+
+
+def big_fold(num_rows: int, num: int) -> Fold:
+    """Any number of faces with random vectors, of a cache's first rows."""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, num_rows, (num, 1)).astype(np.int32)
+    attention = Attention(
+        tuple(str(i) for i in range(num)), CLASSES, ("texture",), 3, "", rows, rng.normal(size=(num, 512)).astype(np.float16),
+        np.ones((num, 1), np.float16), np.full((num, 1, 3), 1 / 3, np.float16),
+    )  # fmt: skip
+    return Fold("large", Path("nowhere"), attention, tuple(range(num)), {})
+
+
+def test_large_maps_show_some_and_say_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preprocess.viewer.maps.MAX_POINTS", 100)
+    fold = big_fold(30, 250)
+    told: Any = describe_points(site.catalogue, fold)
+    assert told["num"] == 250 and len(told["rows"]) == 100
+    monkeypatch.setattr("preprocess.viewer.map_page.MAX_POINTS", 100)
+    large = dataclasses.replace(site, looks=dataclasses.replace(site.looks, tests=(fold,)))
+    assert "100 of them are shown" in page_text(large, "/map")
+
+
+@pytest.mark.parametrize("units", ["aus", "targets"])
+def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: str) -> None:
+    cache, run = tiny_cache(units=units, num_subjects=4), tmp_path / "run"
+    assert call("fit", "--cache", cache, "--out", run, *QUICK, "--task", units) == 0
+    site = open_run(cache, run)
+    said = site.catalogue.predictions
+    names = {(1, True): FOUND, (1, False): MISSED, (0, True): FALSE_ALARM, (0, False): RIGHTLY_NOT}
+    for row, one in said.items():
+        shown = show_units(CLASSES.index(site.cache.samples[row].label))
+        spoken = one.class_name.split("+")
+        assert row == 0 or dict(one.decisions) == {n: names[v, n in spoken] for n, v in zip(UNITS, shown, strict=False)}
+    counts = count_decisions(site)
+    assert sum(counts.values()) == 3 * (len(said) - (0 in said))
+    page = page_text(site, "/confusion")
+    for name in UNITS:
+        for decision in (FOUND, MISSED, FALSE_ALARM):
+            rows = [row for row, one in said.items() if (name, decision) in one.decisions]
+            assert tiles(site, f"?predicted={name} {decision}") == sorted(rows)
+            assert (f"predicted={name}+{decision.replace(' ', '+')}" in page) == bool(rows)
+    column = site.catalogue.columns["predicted"]
+    assert isinstance(column, SetColumn) and column.rows(NONE).tolist() == sorted(
+        {*range(len(site.cache.samples))} - {row for rows in column.members for row in rows.tolist()}
+    )
+    assert list(column.values) == [
+        v for n in UNITS for d in (FOUND, MISSED, FALSE_ALARM) if (v := f"{n} {d}") in column.values
+    ]
+    row = max(said)
+    wrong = [d for _, d in said[row].decisions if d in (MISSED, FALSE_ALARM)]
+    assert said[row].num_wrong("") == len(wrong) and f"→ {said[row].summary()}" in page_text(
+        site, "/", "?subject=" + site.cache.samples[row].subject
+    )
+    assert [str(wrong.count(d)) in said[row].summary() for d in {*wrong}] == [True] * len({*wrong})
+    sample = page_text(site, f"/sample/{row}")
+    assert "of what is known" in sample and "Which picture each class" in sample
+    points = build_app(site).server.test_client().get("/points/0.json").json
+    assert len(points["rows"]) == len(said) and all(
+        "wrong" in word or word == "not known" for word in points["words"]["error"]
+    )
+
+
+@pytest.fixture(scope="module")
+def address(site: Site) -> Iterator[str]:
+    find_chromium()
+    with served(site) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(address: str) -> Iterator[Watched]:
+    with browsed(find_chromium()) as watched:
+        yield watched
+
+
+@pytest.fixture
+def visit(browser: Watched, address: str) -> Iterator[Watched]:
+    """Whatever a test does, nothing may be complained of or asked for elsewhere."""
+    browser.complaints.clear()
+    browser.requests.clear()
+    yield browser
+    assert not browser.complaints
+    assert not [url for url in browser.requests if not url.startswith((address + "/", "data:", "blob:"))]
+
+
+def test_the_overlay_is_switched_and_stays_so(visit: Watched, address: str) -> None:
+    visit.page.goto(address + "/sample/7")
+    heat = "[...document.querySelectorAll('.heat')]"
+    visit.until(f"{heat}.length === 6 && {heat}.every(i => i.complete && i.naturalWidth === {HEAT_PX})")
+    opacity = f"getComputedStyle({heat}[0]).opacity"
+    assert visit.page.evaluate(opacity) == "0.55"
+    visit.page.locator("#overlay-strength").fill("80")
+    visit.until(f"{opacity} === '0.8'")
+    visit.page.evaluate("document.activeElement.blur()")
+    visit.page.keyboard.press("a")
+    visit.until(f"{opacity} === '0' && !document.querySelector('#overlay-on').checked")
+    visit.page.locator("#looked-frames a").first.click()
+    visit.until(f"location.pathname === '/sample/5' && {heat}.length === 6 && {opacity} === '0'")
+    visit.page.locator("#overlay-on").check()
+    visit.until(f"{opacity} === '0.8'")
+
+
+def test_a_point_opens_its_sample(visit: Watched, address: str, site: Site) -> None:
+    visit.page.goto(address + "/map")
+    visit.until("document.querySelector('#map-canvas')?.dataset.drawn === '12 label 1.00'")
+    place = visit.page.evaluate("document.querySelector('[data-map]').own.toScreen(4)")
+    row = visit.page.evaluate("document.querySelector('[data-map]').own.data.rows[4]")
+    visit.page.locator("#map-canvas").hover(position={"x": place[0], "y": place[1]})
+    visit.until(f"document.querySelector('#map-card').textContent.includes('row {row}')")
+    sample = site.cache.samples[row]
+    told = visit.page.locator("#map-card").inner_text()
+    assert f"{sample.subject} · {sample.label} → {site.catalogue.predictions[row].class_name}" in told
+    visit.page.locator("#map-canvas").click(position={"x": place[0], "y": place[1]})
+    visit.until(f"location.pathname === '/sample/{row}' && document.querySelector('.looks')")
+    visit.page.go_back()
+    visit.until("location.pathname === '/map' && document.querySelector('#map-canvas')?.dataset.drawn")
+
+
+def test_the_map_by_keys_and_legend(visit: Watched, address: str) -> None:
+    visit.page.goto(address + "/map")
+    drawn = "document.querySelector('#map-canvas')?.dataset.drawn"
+    visit.until(f"{drawn} === '12 label 1.00'")
+    visit.page.keyboard.press("+")
+    visit.until(f"{drawn} === '12 label 1.50'")
+    visit.page.keyboard.press("0")
+    visit.until(f"{drawn} === '12 label 1.00'")
+    own = "document.querySelector('[data-map]').own"
+    visit.page.keyboard.press("ArrowRight")
+    first = visit.until(f"{own}.at >= 0 && String({own}.at)")
+    visit.page.keyboard.press("ArrowRight")
+    visit.page.keyboard.press("ArrowLeft")
+    visit.page.keyboard.press("ArrowUp")
+    assert visit.page.evaluate(f"{own}.at") >= 0 and first
+    row = visit.page.evaluate(f"{own}.data.rows[{own}.at]")
+    visit.page.keyboard.press("Enter")
+    visit.until(f"location.pathname === '/sample/{row}'")
+    visit.page.goto(address + "/map")
+    visit.until(f"{drawn} === '12 label 1.00'")
+    visit.page.locator(".legend button").first.click()
+    assert visit.page.evaluate(
+        f"{own}.nearest(...{own}.toScreen({own}.data.codes.label.indexOf(0)))"
+    ) != visit.page.evaluate(f"{own}.data.codes.label.indexOf(0)")
+    visit.page.keyboard.press("3")
+    visit.until(f"location.search === '?colour=subject' && {drawn} === '12 subject 1.00'")
+    assert {text.split()[0] for text in visit.page.locator(".legend button").all_inner_texts()} == {"S0", "S1"}
+
+
+def test_looks_and_map_on_a_narrow_dark_page(visit: Watched, address: str) -> None:
+    visit.page.emulate_media(color_scheme="dark")
+    visit.page.set_viewport_size({"width": 360, "height": 700})
+    try:
+        for path, part in {"/sample/7": ".heat", "/map": "#map-canvas[data-drawn]"}.items():
+            visit.page.goto(address + path)
+            visit.until(f"document.querySelector('{part}')")
+            visit.until("document.documentElement.scrollWidth <= 360")
+    finally:
+        visit.page.emulate_media(color_scheme="light")
+        visit.page.set_viewport_size({"width": 1280, "height": 900})
