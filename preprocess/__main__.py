@@ -83,7 +83,7 @@ def _build(arguments: argparse.Namespace) -> int:
     else:
         print("nothing to do: every shard is finished and its scans are unchanged")
     prompts = f"python -m preprocess prompts --cache {cache}"
-    next_step = f"python -m preprocess inspect {cache} --sheet sheet.png; {prompts}"
+    next_step = f"python -m preprocess inspect {cache} (pages in the browser); {prompts}"
     if report.failures:
         print(f"next: look at {cache / FAILURES_CSV}; {next_step}")
         print(f"{cache}: {info.num_valid} scans of {info.num_subjects} subjects; {len(report.failures)} failed")

@@ -207,17 +207,24 @@ def _command(commands: argparse._SubParsersAction, name: str, summary: str, abou
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    number = _whole_number(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, found {number}")
     return number
 
 
 def _port(text: str) -> int:
-    number = int(text)
+    number = _whole_number(text)
     if not 0 < number < 65536:
         raise argparse.ArgumentTypeError(f"expected 1 to 65535, found {number}")
     return number
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
 
 
 def _num_bytes(text: str) -> int:

@@ -275,7 +275,9 @@ def open_cache(path: Path | str) -> Cache:
     path = open_path(path)
     info = read_info(path)
     if not info.complete:
-        raise CacheError(f"{path}: the cache is not finished; run the same `python -m preprocess build` again to go on")
+        raise CacheError(
+            f"{path}: the cache is not finished; wait for its build, or run the same `python -m preprocess build` again"
+        )
     for name, digest in info.file_hashes.items():
         if ".." in Path(name).parts or Path(name).is_absolute():  # never trust a path read from a file
             raise CacheError(f"{path / CACHE_JSON}: names a file outside the cache ({name!r}); build the cache again")

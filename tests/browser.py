@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -19,15 +20,18 @@ from preprocess.viewer.server import QuietHandler, build_app
 from preprocess.viewer.site import Site
 from shared.cache import open_cache
 
+PATIENCE_SECONDS = 20  # with a browser or a server that does not come up
+
 
 def find_chromium() -> str:
     """Chromium's path; skips the test where there is none or nothing to drive it."""
     pytest.importorskip("playwright", reason="Playwright is not installed: pip install -r requirements-dev.txt")
-    found = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
-    )
+    names = ("chromium", "chromium-browser", "google-chrome")
+    own = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache" / "ms-playwright")
+    downloaded = sorted(map(str, own.glob("chromium-*/chrome-linux*/chrome")))  # by `playwright install chromium`
+    found = next((path for name in names if (path := shutil.which(name))), downloaded[-1] if downloaded else "")
     if not found:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
+        pytest.skip("no Chromium on this machine: apt-get install chromium, or python -m playwright install chromium")
     return found
 
 
@@ -41,7 +45,8 @@ def served(site: Site) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.port}"
     finally:
         server.shutdown()
-        thread.join()
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive(), f"the viewer's server did not stop within {PATIENCE_SECONDS} s"
 
 
 def open_site(cache: Path, **options: Any) -> Site:
@@ -69,11 +74,14 @@ class Watched:
         if message.type in ("error", "warning"):
             self.complaints.append(message.text)
 
-    def until(self, expression: str, seconds: float = 20) -> Any:
+    def until(self, expression: str, seconds: float = PATIENCE_SECONDS) -> Any:
         """Waits until a JavaScript expression is true; the pages forbid eval, which Playwright's own waiting needs."""
         ends = time.monotonic() + seconds
         while not (value := self.page.evaluate(expression)):
-            assert time.monotonic() < ends, f"never came true: {expression}"
+            assert time.monotonic() < ends, (
+                f"not true within {seconds:g} s: {expression}; at {self.page.url}, which says "
+                f"{self.page.locator('body').inner_text()[:300]!r}; complaints: {self.complaints}"
+            )
             time.sleep(0.01)
         return value
 
@@ -83,8 +91,12 @@ def browsed(executable: str) -> Iterator[Watched]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox"], timeout=1000 * PATIENCE_SECONDS
+        )
         try:
-            yield Watched(browser.new_page(viewport={"width": 1280, "height": 900}))
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.set_default_timeout(1000 * PATIENCE_SECONDS)
+            yield Watched(page)
         finally:
             browser.close()

@@ -189,6 +189,24 @@ def test_training_and_inspecting_read_the_same_from_there(
     assert is_file(open_path(remote) / "text" / "facet-tiny.h5.sha256")
 
 
+def test_the_viewer_shows_what_lies_there(bucket: str, tmp_path: Path) -> None:
+    from browser import open_site
+
+    from preprocess.viewer.server import build_app
+
+    remote = open_path(f"{bucket}/looked-at/cache")
+    for path in (tmp_path / "local", remote):
+        write_tiny_cache(path, model="none", num_subjects=3, num_frames=3, with_text=False)
+    shown = {}
+    for path in (tmp_path / "local", remote):
+        site = open_site(path)
+        client = build_app(site).server.test_client()
+        pictures = [client.get(f"/image/{row}/{kind}/1.png") for row in (0, 53) for kind in ("texture", "relief")]
+        assert [picture.status_code for picture in pictures] == [200] * 4
+        shown[path] = [picture.data for picture in pictures], site.statistician.statistics(wait_seconds=60)
+    assert shown[remote] == shown[tmp_path / "local"]
+
+
 def test_dynamic_images_go_there_and_come_from_there(bucket: str, tiny_model: str, tmp_path: Path) -> None:
     source = open_path(f"{bucket}/frames/cache")
     write_tiny_cache(source, model=tiny_model, num_subjects=2, num_frames=3)

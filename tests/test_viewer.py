@@ -10,16 +10,20 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import open_site
+from browser import PATIENCE_SECONDS, open_site
 from conftest import CLASSES, MakeCache
 from hypothesis import given
 from hypothesis import strategies as st
+from large_cache import write_large_cache
 from PIL import Image
 
 from preprocess.__main__ import _inspect
@@ -31,10 +35,7 @@ from preprocess.viewer.pictures import Kept
 from preprocess.viewer.server import _listen, build_app, build_page
 from preprocess.viewer.site import Site
 from preprocess.viewer.wall import PAGE_ROWS
-from shared.cache import SAMPLES_CSV, encode_table, num_shards, open_cache, read_info, record_path, write_info
 from shared.errors import FacetError
-from shared.schema import Sample
-from shared.storage import encode_metadata, write_file
 
 
 @pytest.fixture
@@ -165,39 +166,16 @@ def test_filters_keep_what_a_plain_search_keeps(site: Site) -> None:
     assert {search: tiles(site, search) for search in wanted} == wanted
 
 
-def test_ten_thousand_rows_are_paged_without_reading_them(tiny_cache: MakeCache) -> None:
-    path = tiny_cache(num_subjects=4)
-    extend_rows(path, 10_000)
-    site = open_site(path)
+def test_ten_thousand_rows_are_paged_without_reading_them(tmp_path: Path) -> None:
+    write_large_cache(tmp_path / "cache", 10_000, size_px=16)
+    site = open_site(tmp_path / "cache")
     assert tiles(site, "") == list(range(PAGE_ROWS))
     assert tiles(site, "?page=166") == list(range(9960, 10_000))
     assert tiles(site, "?page=100000000") == tiles(site, "?page=166")
     assert "arrays" not in vars(site.cache)  # its store was never opened
-    every = [row for page in range(4) for row in tiles(site, f"?subject=S3&page={page}")]
-    assert every == [row for row, s in enumerate(site.cache.samples) if s.subject == "S3"][: len(every)]
-    assert build_app(site).server.test_client().get("/image/5/texture/0.png").status_code == 200
-
-
-def extend_rows(path: Path, num_rows: int) -> None:
-    """Repeats a cache's rows under new names. Only the first shard's images are there."""
-    cache = open_cache(path)
-    repeated = [cache.samples[row % len(cache.samples)] for row in range(num_rows)]
-    samples = [dataclasses.replace(s, sample_id=f"{row:05d}") for row, s in enumerate(repeated)]
-    record = record_path(path, 0).read_bytes()
-    for shard in range(num_shards(num_rows)):
-        write_file(record_path(path, shard), record)
-    digest = write_file(path / SAMPLES_CSV, encode_table(Sample, samples))
-    info = read_info(path)
-    info = dataclasses.replace(
-        info,
-        num_samples=num_rows,
-        num_shards=num_shards(num_rows),
-        file_hashes={**info.file_hashes, SAMPLES_CSV: digest},
-    )
-    for name, data in encode_metadata(info).items():
-        info.file_hashes.update({name: write_file(path / name, data)} if name in info.file_hashes else {})
-        write_file(path / name, data)
-    write_info(path, info)
+    every = [row for page in range(16) for row in tiles(site, f"?subject=S003&page={page}")]
+    assert every == [row for row, s in enumerate(site.cache.samples) if s.subject == "S003"]
+    assert build_app(site).server.test_client().get("/image/9999/texture/0.png").status_code == 200
 
 
 def test_a_samples_page_tells_what_is_known(site: Site) -> None:
@@ -211,6 +189,18 @@ def test_a_samples_page_tells_what_is_known(site: Site) -> None:
     ]  # neighbours: of the sequence alone
     assert "Not valid: no surface" in page_text(site, "/sample/3")
     assert "no texture" in page_text(site, "/sample/7")
+
+
+def test_a_scan_stands_among_its_subjects_others(tiny_cache: MakeCache) -> None:
+    site = open_site(tiny_cache(num_subjects=2))
+    page = page_text(site, "/sample/7", "?view=1")
+    head, others = page.split("Others of ")
+    assert '"anger"' in head and "intensity 01" in head and "subject S1" in head
+    assert re.findall(r'"/sample/(\d+)\?view=1"', others) == [str(row) for row in range(6, 12)]
+    assert '"href": "/?subject=S1&view=1"' in others
+    for title in ("0°, front", "20°, their left", "-20°, their right"):
+        assert title in head and title in page_text(site, "/")
+    assert '"/sample/7"' in page_text(site, "/play/7")  # nothing to play, but a way back
 
 
 def test_the_player_shows_the_valid_frames_in_time_order(site: Site) -> None:
@@ -278,9 +268,22 @@ def test_a_port_that_is_taken() -> None:
             _listen("127.0.0.1", port, socket.AF_INET)
     with pytest.raises(FacetError, match="--host"):
         _listen("192.0.2.1", None, socket.AF_INET)  # an address for documentation: nobody's
+    with pytest.raises(FacetError, match=r"--host no\.such\.host: not a name [^)]*known\)$"):
+        _listen("no.such.host", 8050, socket.AF_INET)
     first = _listen("127.0.0.1", None, socket.AF_INET)
     with first, _listen("127.0.0.1", None, socket.AF_INET) as second:
         assert first.getsockname()[1] != second.getsockname()[1]
+
+
+@contextmanager
+def watchdog(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Ends a process that says nothing, so that who reads its output does not wait for ever."""
+    timer = threading.Timer(PATIENCE_SECONDS, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
@@ -290,8 +293,12 @@ def test_the_command_serves_this_machine_unless_asked(tiny_cache: MakeCache, hos
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout and process.stderr
-            found = re.search(r"http://(127\.0\.0\.\d):\d+/", process.stdout.readline())
-            assert found and found[1] == host
+            with watchdog(process):
+                said = process.stdout.readline()
+            found = re.search(r"http://(127\.0\.0\.\d):\d+/", said)
+            assert found and found[1] == host, (
+                f"no address within {PATIENCE_SECONDS} s: {said!r}, exit {process.poll()}"
+            )
             with urllib.request.urlopen(found[0] + "image/0/texture/0.png", timeout=20) as response:
                 assert response.status == 200
             process.send_signal(signal.SIGINT)

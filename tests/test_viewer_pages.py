@@ -17,11 +17,21 @@ from test_viewer import page_text, tiles
 from preprocess.viewer.address import Address
 from preprocess.viewer.confusion import count_confusions
 from preprocess.viewer.coverage import outliers_and_likenesses
+from preprocess.viewer.likeness import (
+    ALIKE_BITS,
+    ALIKE_BITS_OF_ONE_SUBJECT,
+    count_different,
+    find_alike,
+    find_mirrored,
+    find_same_sources,
+    hash_image,
+    mirror_image,
+)
+from preprocess.viewer.measures import MEASURES, find_outliers, measure
 from preprocess.viewer.predictions import read_predictions
-from preprocess.viewer.prompts_page import class_similarity, find_confusable
+from preprocess.viewer.prompts_page import class_similarity, find_close, find_confusable
 from preprocess.viewer.server import build_app
 from preprocess.viewer.site import Site
-from preprocess.viewer.statistics import MEASURES, find_alike, find_outliers, find_same_sources, hash_image, measure
 from shared.cache import open_cache
 from shared.errors import FacetError
 
@@ -86,11 +96,65 @@ def test_a_darker_copy_is_alike_and_another_face_is_not(site: Site) -> None:
     first, other = (site.cache.arrays.read("normal", [row])[0, 0].astype(np.float32) for row in (0, 4))
     hashes = [hash_image({"normal": image}) for image in (first, first * 0.5, other)]
     samples = site.cache.samples
-    assert find_alike(samples, [0, 1, 4], hashes) == ((0, 1, 0),)
+    assert find_alike(samples, [0, 1, 4], hashes) == [(0, 1, 0)]
     frames = [dataclasses.replace(s, frame=row) for row, s in enumerate(samples)]
-    assert find_alike(frames, [0, 1, 4], hashes) == ()  # of one subject
+    assert find_alike(frames, [0, 1, 4], hashes) == []  # of one subject
     frames[1] = dataclasses.replace(frames[1], subject="another")
-    assert find_alike(frames, [0, 1, 4], hashes) == ((0, 1, 0),)
+    assert find_alike(frames, [0, 1, 4], hashes) == [(0, 1, 0)]
+
+
+def test_how_alike_depends_on_the_subject(site: Site) -> None:
+    hashes = [np.zeros(1024, bool) for _ in range(3)]
+    hashes[1][:ALIKE_BITS] = True
+    hashes[2][: ALIKE_BITS_OF_ONE_SUBJECT + 1] = True
+    samples = [dataclasses.replace(site.cache.samples[0], subject=s) for s in ("a", "b", "a")]
+    near = ALIKE_BITS - ALIKE_BITS_OF_ONE_SUBJECT - 1
+    assert find_alike(samples, range(3), hashes) == [(1, 2, near), (0, 1, ALIKE_BITS)]
+    assert find_alike(samples, range(3), hashes, since=2) == [(1, 2, near)]
+    hashes[1][ALIKE_BITS + 1] = True
+    assert find_alike(samples, range(2), hashes[:2]) == []
+
+
+def test_bits_are_counted_as_they_are() -> None:
+    a, b = (np.random.default_rng(n).random((5 + n, 300)) < 0.5 for n in range(2))
+    assert (count_different(a, b) == (a[:, None] != b).sum(-1)).all()
+
+
+@pytest.mark.parametrize("modality", ["texture", "normal", "depth"])
+def test_the_one_mirrored_scan_of_a_subject_is_found(site: Site, modality: str) -> None:
+    rng = np.random.default_rng(3)
+    values = {"texture": (256, 3), "normal": (256, 3), "depth": (65536, 0)}[modality]
+    images = []
+    for _ in range(2):  # two people, five scans each: what they have in common, and noise
+        common = rng.integers(1, values[0], (32, 32, 3)[: 2 + bool(values[1])])
+        scans = [np.clip(common + rng.integers(-9, 9, common.shape), 1, values[0] - 1) for _ in range(5)]
+        images += [scan.astype(np.uint16 if modality == "depth" else np.uint8) for scan in scans]
+    images[7] = mirror_image(modality, images[7])
+    samples = [
+        dataclasses.replace(site.cache.samples[0], subject=f"S{row // 5}", modalities=modality) for row in range(10)
+    ]
+    hashes = [hash_image({modality: image}) for image in images]
+    mirrored = [hash_image({modality: mirror_image(modality, image)}) for image in images]
+    assert [row for row, _, _ in find_mirrored(samples, range(10), hashes, mirrored)] == [7]
+    assert find_mirrored(samples, [0, 1, 2], hashes, mirrored) == []  # too few to compare with
+
+
+def test_normals_are_mirrored_as_directions() -> None:
+    towards = np.array([[0.6, 0.0, 0.8], [-0.6, 0.0, 0.8], [0.0, 0.6, 0.8]])
+    pixels = np.concatenate([np.round(127 * towards) + 128, np.zeros((1, 3))]).astype(np.uint8)[None]
+    assert (mirror_image("normal", pixels)[0] == pixels[0, [3, 2, 0, 1]])[[0, 2, 3]].all()
+    assert (mirror_image("normal", mirror_image("normal", pixels)) == pixels).all()
+
+
+def test_many_subjects_come_in_pages(tiny_cache: MakeCache) -> None:
+    site = open_site(tiny_cache(num_subjects=70, scans_per_class=1, size_px=16, unlabelled=(3,)))
+    first, second = page_text(site, "/coverage"), page_text(site, "/coverage", "?page=1")
+    assert "69 of 70 subjects show every class." in first and '"/coverage?page=1"' in first
+    names = sorted(f"S{number}" for number in range(70))
+    table = '"/?subject={}"'.format
+    assert table(names[59]) in first and table(names[60]) not in first
+    assert table(names[60]) in second and table(names[59]) not in second and table(names[69]) in second
+    assert table("S1") in second  # lacks a class
 
 
 @pytest.mark.parametrize("size", [16, 32, 33, 50, 224])
@@ -102,24 +166,40 @@ def test_a_hash_tells_which_patch_is_brighter(size: int) -> None:
 
 
 def test_statistics_come_after_the_page_and_are_kept(site: Site) -> None:
-    assert site.statistician.statistics() is site.statistician.statistics()
-    assert site.statistician.statistics().rows == (0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11)
-    assert "11 of 11 valid samples" in told(outliers_and_likenesses(site, Address()))
+    found = site.statistician.statistics(wait_seconds=60)
+    assert found.finished and sorted(found.rows) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+    assert site.statistician.statistics(0) == found
+    assert "Looked at 11 of 11 valid samples" in told(outliers_and_likenesses(site, Address(), found))
     client = build_app(site).server.test_client()
     asked = {
-        "output": "statistics.children",
-        "outputs": {"id": "statistics", "property": "children"},
-        "inputs": [{"id": "statistics", "property": "id", "value": "statistics"}],
+        "output": "..statistics.children...look-again.disabled..",
+        "outputs": [
+            {"id": "statistics", "property": "children"},
+            {"id": "look-again", "property": "disabled"},
+        ],
+        "inputs": [{"id": "look-again", "property": "n_intervals", "value": 1}],
         "state": [{"id": "url", "property": "search", "value": ""}],
-        "changedPropIds": ["statistics.id"],
+        "changedPropIds": ["look-again.n_intervals"],
     }
     response = client.post("/_dash-update-component", json=asked)
     assert response.status_code == 200 and "Outliers" in response.text
+    assert response.json["response"]["look-again"]["disabled"] is True  # the page asks no more
+
+
+def test_a_damaged_row_does_not_hide_the_others(site: Site) -> None:
+    shard = next((site.cache.path / "views.zarr" / "normal").rglob("c/0/0/0/0/0"))
+    data = bytearray(shard.read_bytes())
+    data[100:110] = bytes(10)  # within the first image stored
+    shard.write_bytes(data)
+    found = site.statistician.statistics(wait_seconds=60)
+    assert [row for row, _ in found.damaged] == [0] and len(found.rows) == 10
+    assert "Damaged (1)" in told(outliers_and_likenesses(site, Address(), found))
 
 
 def test_a_cache_without_a_valid_row_has_pages(tiny_cache: MakeCache) -> None:
     site = open_site(tiny_cache(num_subjects=1, scans_per_class=1, invalid=(0, 1, 2), with_text=False))
-    assert "0 of 0 valid samples" in told(outliers_and_likenesses(site, Address()))
+    found = site.statistician.statistics(wait_seconds=60)
+    assert "0 of 0 valid samples" in told(outliers_and_likenesses(site, Address(), found))
     assert "No prompts yet" in page_text(site, "/prompts")
     assert "no surface" in page_text(site, "/")
 
@@ -133,11 +213,24 @@ def test_similarities_of_classes() -> None:
     embeddings = text.embeddings.copy()
     embeddings[2] = embeddings[0]
     same = dataclasses.replace(text, embeddings=embeddings)
-    assert find_confusable(same) == ["anger and surprise are nearly the same: cosine 1.000"]
+    assert find_confusable(same) == ["anger and surprise are the same to this tower: cosine 1.000"]
     prompts = (text.prompts[0], text.prompts[0], text.prompts[2])
     assert find_confusable(dataclasses.replace(text, prompts=prompts)) == [
         "anger and happiness share the prompt “anger 0”"
     ]
+
+
+def test_classes_closer_than_others_are_told() -> None:
+    names = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
+    text = dataclasses.replace(random_text(names, 64, "tower"), random_weights=False, logit_scale=100.0)
+    assert find_confusable(text) == []
+    embeddings = text.embeddings + 3 * text.embeddings[0, 0]  # as prompts about faces are: all alike to a degree
+    embeddings[5] = embeddings[2] + 0.1 * (embeddings[5] - embeddings[2])
+    embeddings /= np.linalg.norm(embeddings, axis=2, keepdims=True)
+    (line,) = find_confusable(dataclasses.replace(text, embeddings=embeddings))
+    assert line.startswith("fear and surprise are much closer than other classes")
+    assert find_confusable(dataclasses.replace(text, embeddings=embeddings, random_weights=True)) == []
+    assert not find_close(class_similarity(text.select(names[2:]))).any()  # too few to compare
 
 
 def test_the_prompts_page_shows_texts_and_what_they_are_worth(site: Site) -> None:

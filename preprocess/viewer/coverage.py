@@ -1,17 +1,31 @@
-"""The coverage page: who shows what, what failed and why, what stands out, what is there twice."""
+"""The coverage page: who shows what, what failed and why, what stands out, what is mirrored or there twice."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 from dash import dcc, html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import NONE, Address
-from preprocess.viewer.site import Site, sample_address, table, tile
-from preprocess.viewer.statistics import NUM_LOOKED_AT, find_same_sources
+from preprocess.viewer.likeness import find_same_sources
+from preprocess.viewer.measures import Outlier
+from preprocess.viewer.site import Site, page_links, sample_address, table, tile
+from preprocess.viewer.statistics import MOST_PAIRS, Statistics
 
-MAX_SHOWN = 60
+MAX_SHOWN = 60  # lines
+MAX_TILES = 24
+PAGE_SUBJECTS = 60
+MAX_NAMED = 20
+MEASURED = {
+    "covered": ("covered", "{:.0%}"),
+    "brightness": ("brightness", "{:.0f} of 255"),
+    "contrast": ("contrast", "{:.0f} of 255"),
+    "tilt": ("turned by", "{:.1f}°"),
+    "depth_mm": ("depth", "{:.1f} mm"),
+}
+LOOK_AGAIN_SECONDS = 3
 
 
 def coverage_page(site: Site, address: Address) -> list[Component]:
@@ -22,34 +36,74 @@ def coverage_page(site: Site, address: Address) -> list[Component]:
         *_failures(site, address),
         *_same_sources(site, address),
         html.Div(
-            html.P(f"Looking at {min(NUM_LOOKED_AT, site.cache.info.num_valid)} samples …", className="notice"),
+            html.P("Looking at the pictures …", className="notice"),
             id="statistics",
         ),
+        dcc.Interval(id="look-again", interval=LOOK_AGAIN_SECONDS * 1000),
     ]
 
 
-def outliers_and_likenesses(site: Site, address: Address) -> list[Component]:
-    """Reads images the first time. Raises CacheError where one is damaged."""
-    found = site.statistician.statistics()
-    looked = f"{len(found.rows)} of {site.cache.info.num_valid:,} valid samples, evenly over the cache"
-    outliers = [
-        tile(site, o.row, address, caption=f"{o.measure} {o.value:.3g}, median {o.median:.3g}")
-        for o in found.outliers[:MAX_SHOWN]
+def outliers_and_likenesses(site: Site, address: Address, found: Statistics) -> list[Component]:
+    """What the images looked at so far tell."""
+    num_seen = len(found.rows) + len(found.damaged)
+    looked = (
+        f"{'Looked' if found.finished else 'Looking'} at {num_seen:,} of {site.cache.info.num_valid:,} valid samples"
+    )
+    if found.num_wanted < site.cache.info.num_valid:
+        looked += (
+            ", evenly over the cache" if found.finished else f"; in the end at {found.num_wanted:,}, evenly over it"
+        )
+    apart: dict[int, list[str]] = {}  # by row, the farthest first
+    for outlier in found.outliers:
+        apart.setdefault(outlier.row, []).append(_far(outlier))
+    outliers = [tile(site, row, address, caption="; ".join(why)) for row, why in list(apart.items())[:MAX_TILES]]
+    mirrored = [
+        tile(site, row, address, caption=f"{site.cache.samples[row].sample_id}: {bits} bits apart, mirrored {back}")
+        for row, bits, back in found.mirrored[:MAX_TILES]
+    ]
+    damaged: list[list[Component | str]] = [
+        [dcc.Link(site.cache.samples[row].sample_id, href=sample_address(row, address)), reason]
+        for row, reason in found.damaged[:MAX_SHOWN]
     ]
     alike = [
-        html.Div([tile(site, row, address) for row in (a, b)] + [html.Span(f"{bits} bits apart")], className="pair")
-        for a, b, bits in found.alike[:MAX_SHOWN]
+        html.Div(
+            [_named(site, row, address) for row in (a, b)] + [html.Span(_told(site, a, b, bits))], className="pair"
+        )
+        for a, b, bits in found.alike[:MAX_TILES]
     ]
     return [
-        html.H2(f"Outliers ({len(found.outliers)})"),
-        html.P(f"Far from the others in how much is covered, brightness, contrast, tilt or depth; among {looked}."),
-        html.Div(outliers, className="wall strip") if outliers else html.P("None.", className="notice"),
-        html.H2(f"Nearly the same ({len(found.alike)})"),
+        html.H2("What the pictures tell"),
+        html.P(looked),
+        *([html.H2(f"Damaged ({len(found.damaged):,})"), table(["sample", "reason"], damaged)] if damaged else []),
+        html.H2(f"Outliers ({len(apart):,})"),
         html.P(
-            f"Pictures from the front that agree once downscaled, frames of one subject's recordings aside; among {looked}."
+            "Far from the others in how much is covered, brightness, contrast, tilt or depth: black frames, poor crops."
         ),
+        html.Div(outliers, className="wall strip") if outliers else html.P("None.", className="notice"),
+        html.H2(f"Perhaps mirrored ({len(found.mirrored):,})"),
+        html.P(
+            "More like the others of its subject once mirrored back; or somebody else. Bits of a picture of 32 × 32."
+        ),
+        html.Div(mirrored, className="wall strip") if mirrored else html.P("None.", className="notice"),
+        html.H2(f"Nearly the same ({len(found.alike):,}{' or more' if len(found.alike) == MOST_PAIRS else ''})"),
+        html.P("One face under two names, or one scan twice; frames of one subject's recordings are left out."),
         html.Div(alike, className="pairs") if alike else html.P("None.", className="notice"),
     ]
+
+
+def _far(outlier: Outlier) -> str:
+    name, form = MEASURED[outlier.measure]
+    return f"{name} {form.format(outlier.value)}, median {form.format(outlier.median)}"
+
+
+def _named(site: Site, row: int, address: Address) -> Component:
+    sample = site.cache.samples[row]
+    return tile(site, row, address, caption=f"{sample.sample_id} {sample.label}")
+
+
+def _told(site: Site, a: int, b: int, bits: int) -> str:
+    same = site.cache.samples[a].subject == site.cache.samples[b].subject
+    return f"{bits} bits apart" + ("" if same else "; two subjects")
 
 
 def _subjects(site: Site, address: Address) -> list[Component]:
@@ -57,8 +111,10 @@ def _subjects(site: Site, address: Address) -> list[Component]:
     subjects = [s for s in site.catalogue.columns["subject"].values if s]
     unlabelled = [""] if any(not label for _, label in counts) else []
     classes = [*site.cache.info.class_names, *unlabelled]
+    num_pages = max(-(-len(subjects) // PAGE_SUBJECTS), 1)
+    here = dataclasses.replace(address, page=min(address.page, num_pages - 1))
     rows: list[list[Component | str]] = []
-    for subject in subjects:
+    for subject in subjects[here.page * PAGE_SUBJECTS : (here.page + 1) * PAGE_SUBJECTS]:
         cells: list[Component | str] = [dcc.Link(subject, href="/" + address.filtered_by(subject=subject).query())]
         for label in classes:
             there = address.filtered_by(subject=subject, label=label or NONE)
@@ -69,9 +125,20 @@ def _subjects(site: Site, address: Address) -> list[Component]:
         rows.append(cells)
     total: list[Component | str] = ["all"]
     total += [f"{sum(counts[s, label] for s in subjects):,}" for label in classes]
-    complete = sum(all(counts[s, label] for label in site.cache.info.class_names) for s in subjects)
+    lacking = [s for s in subjects if not all(counts[s, label] for label in site.cache.info.class_names)]
+    named = [
+        part
+        for s in lacking[:MAX_NAMED]
+        for part in (" ", dcc.Link(s, href="/" + address.filtered_by(subject=s).query()))
+    ]
     return [
-        html.P(f"{complete} of {len(subjects)} subjects show every class."),
+        html.P(
+            [
+                f"{len(subjects) - len(lacking):,} of {len(subjects):,} subjects show every class.",
+                *([" The others:", *named, " …" if len(lacking) > MAX_NAMED else ""] if lacking else []),
+            ]
+        ),
+        *([page_links("/coverage", here, num_pages)] if num_pages > 1 else []),
         table(["subject", *[c or "no label" for c in classes]], [total, *rows], class_name="counts"),
     ]
 

@@ -12,7 +12,17 @@ from dash.development.base_component import Component
 from preprocess.viewer.address import Address
 from preprocess.viewer.look_section import look_section
 from preprocess.viewer.pictures import has_picture, shown_kind
-from preprocess.viewer.site import Site, key_link, picture, picture_address, sample_address, scripted, table, tile
+from preprocess.viewer.site import (
+    Site,
+    key_link,
+    picture,
+    picture_address,
+    sample_address,
+    scripted,
+    table,
+    tile,
+    view_title,
+)
 from shared.schema import Sequence
 
 NEIGHBOURS = 4  # frames on each side
@@ -26,11 +36,12 @@ def sample_page(site: Site, row: int, address: Address) -> list[Component]:
     return [
         _path(site, row, address),
         html.H1(sample.sample_id),
+        html.P(_said(site, row), className="said"),
         *([] if sample.valid else [html.P(f"Not valid: {sample.reason}", className="warning")]),
         *([scripted("light", "on", "light")] if _lightable(site, row) else []),
         _pictures(site, row),
         *look_section(site, row, address),
-        *_neighbours(site, row, same, address),
+        *(_neighbours(site, row, same, address) if len(same) > 1 else _same_subject(site, row, address)),
         html.H2("What is known"),
         table(["", ""], _facts(site, row), class_name="facts"),
     ]
@@ -41,7 +52,9 @@ def player_page(site: Site, row: int, address: Address) -> list[Component]:
     sample = site.cache.samples[row]
     name = sample.sequence
     if not name:
-        return [html.H1(sample.sample_id), html.P("A single scan: there is nothing to play.", className="notice")]
+        back = key_link("↑ sample", sample_address(row, address), "Escape")
+        alone = html.P("A single scan: there is nothing to play.", className="notice")
+        return [html.Nav([back], className="pages"), html.H1(sample.sample_id), alone]
     frames = _frames(site, row)
     kinds = [k for k in site.kinds() if any(has_picture(site.cache.samples[r], k) for r in frames)]
     playable = [r for r in frames if shown_kind(site.cache.samples[r], "texture")]
@@ -58,7 +71,7 @@ def player_page(site: Site, row: int, address: Address) -> list[Component]:
         "start": playable.index(row) if row in playable else 0,
         "kinds": kinds,
         "kind": address.show if address.show in kinds else (kinds or [""])[0],
-        "views": [f"{view}°" for view in site.cache.info.settings.views],
+        "views": [view_title(view) for view in site.cache.info.settings.views],
         "view": site.view(address),
         "rate": rate,
         "rates": sorted({*RATES, round(rate, 3)}),
@@ -127,12 +140,10 @@ def _pictures(site: Site, row: int) -> Component:
             else:
                 cells.append(picture(site, row, kind, view, alt))
         rows.append(cells)
-    return table(["", *[f"{view}°" for view in views]], rows, class_name="views")
+    return table(["", *[view_title(view) for view in views]], rows, class_name="views")
 
 
 def _neighbours(site: Site, row: int, same: list[int], address: Address) -> list[Component]:
-    if len(same) < 2:
-        return []
     place = same.index(row)
     near = same[max(place - NEIGHBOURS, 0) : place + NEIGHBOURS + 1]
     tiles = [tile(site, r, address, caption=f"frame {site.cache.samples[r].frame}", marked=r == row) for r in near]
@@ -141,6 +152,38 @@ def _neighbours(site: Site, row: int, same: list[int], address: Address) -> list
         html.H2(["Neighbours in ", dcc.Link(name, href="/" + address.filtered_by(sequence=name).query())]),
         html.Div(tiles, className="wall strip"),
     ]
+
+
+def _same_subject(site: Site, row: int, address: Address) -> list[Component]:
+    """The scans before and after of one person: a wrong label, a mirrored scan or somebody else's looks odd among them."""
+    subject = site.cache.samples[row].subject
+    rows = site.catalogue.columns["subject"].rows(subject)
+    if len(rows) < 2 or not subject:
+        return []
+    place = int(np.searchsorted(rows, row))
+    near = rows[max(place - NEIGHBOURS, 0) : place + NEIGHBOURS + 1].tolist()
+    tiles = [tile(site, r, address, caption=_described(site, r), marked=r == row) for r in near]
+    return [
+        html.H2(["Others of ", dcc.Link(subject, href="/" + address.filtered_by(subject=subject).query())]),
+        html.Div(tiles, className="wall strip"),
+    ]
+
+
+def _described(site: Site, row: int) -> str:
+    sample = site.cache.samples[row]
+    return " ".join([sample.label or "no label", sample.intensity])
+
+
+def _said(site: Site, row: int) -> list[Component | str]:
+    """What matters most, above the pictures: the label, and what a run says."""
+    sample, said = site.cache.samples[row], site.catalogue.predictions.get(row)
+    parts: list[Component | str] = [html.Strong(sample.label or "no label")]
+    parts += [html.Span(f" · intensity {sample.intensity}")] if sample.intensity else []
+    parts += [html.Span(f" · subject {sample.subject}")] if sample.subject else []
+    if said:
+        wrong = said.num_wrong(sample.label) > 0
+        parts.append(html.Span(f" → {said.summary()}", className="wrong" if wrong else "right"))
+    return parts
 
 
 def _facts(site: Site, row: int) -> list[list[Component | str]]:

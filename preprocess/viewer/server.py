@@ -27,6 +27,7 @@ from preprocess.viewer.wall import wall_page
 from shared.errors import FacetError
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8050
+KEYS = "keys: arrows, Enter, Esc · Page Up, Page Down, Home, End · p plays, space pauses · a: overlay"
 Page = Callable[[Site, Address], list[Component]]
 PAGES: dict[str, tuple[str, Page]] = {
     "/": ("samples", wall_page),
@@ -65,12 +66,18 @@ def build_app(site: Site, *, hosts: tuple[str, ...] = ()) -> Dash:
         except FacetError as error:  # a damaged shard must not take the rest of the cache with it
             return [html.P(str(error), className="warning")]
 
-    @app.callback(Output("statistics", "children"), Input("statistics", "id"), State("url", "search"))
-    def look(_: str, search: str | None) -> list[Component]:
+    @app.callback(
+        Output("statistics", "children"),
+        Output("look-again", "disabled"),
+        Input("look-again", "n_intervals"),
+        State("url", "search"),
+    )
+    def look(_: int, search: str | None) -> tuple[list[Component], bool]:
         try:
-            return outliers_and_likenesses(site, _address(site, search))
+            found = site.statistician.statistics()
+            return outliers_and_likenesses(site, _address(site, search), found), found.finished
         except FacetError as error:
-            return [html.P(str(error), className="warning")]
+            return [html.P(str(error), className="warning")], True
 
     app.clientside_callback(
         ClientsideFunction("viewer", "filter"),
@@ -120,7 +127,13 @@ def _frame(site: Site) -> Component:
             dcc.Location(id="url", refresh="callback-nav"),
             html.Header([html.Strong(info.dataset), *links]),
             html.Main(id="page"),
-            html.Footer([html.Span(info.licence), html.Span(f"content {info.content_hash[:16]}")]),
+            html.Footer(
+                [
+                    html.Span(info.licence),
+                    html.Span(f"content {info.content_hash[:16]}", title="hash of what this cache holds"),
+                    html.Span(KEYS),
+                ]
+            ),
         ]
     )
 
@@ -242,10 +255,11 @@ def _listen(host: str, port: int | None, family: socket.AddressFamily) -> socket
         try:
             return socket.create_server((host, wanted), family=family)
         except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise FacetError(f"--port {wanted}: is for administrators; choose one from 1024 on") from error
             if error.errno != errno.EADDRINUSE:
-                raise FacetError(
-                    f"--host {host}: not a name or an address of this machine ({error.strerror})"
-                ) from error
+                reason = (error.strerror or str(error)).partition(" (while")[0]
+                raise FacetError(f"--host {host}: not a name or an address of this machine ({reason})") from error
     raise FacetError(f"--port {port}: is taken; leave --port out for a free one")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,7 @@ from preprocess.viewer.maps import Maps
 from preprocess.viewer.pictures import MODALITY_OF, Pictures, has_picture, shown_kind
 from preprocess.viewer.statistics import Statistician
 from shared.cache import Cache
+from shared.schema import View
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Site:
 
     @cached_property
     def statistician(self) -> Statistician:
-        return Statistician(self.cache, self.pictures, self.front)
+        return Statistician(self.cache, self.front)
 
     @cached_property
     def maps(self) -> Maps:
@@ -51,6 +53,15 @@ class Site:
     def kinds(self) -> list[str]:
         """What can be shown of this cache's samples."""
         return [kind for kind in KINDS if MODALITY_OF[kind] in self.cache.info.settings.modalities]
+
+
+def view_title(view: View) -> str:
+    """Where the camera stands: `20°, their left` sees more of the subject's left cheek, which is on the picture's right."""
+    if not view.yaw_deg:
+        side = "front" if not view.pitch_deg else "above" if view.pitch_deg > 0 else "below"
+    else:
+        side = "their left" if view.yaw_deg > 0 else "their right"
+    return f"{view}°, {side}"
 
 
 def picture_address(row: int, kind: str, view: int) -> str:
@@ -116,3 +127,25 @@ def table(head: list[str], rows: list[list[Component | str]], *, class_name: str
 def key_link(text: str, href: str, key: str) -> Component:
     """A link that a key follows as well: viewer.js looks for the class."""
     return dcc.Link(text, href=href, className=f"key key-{key}", title=f"key: {key}")
+
+
+def page_links(path: str, address: Address, num_pages: int, *, keys: bool = True) -> Component:
+    """From a list's page at an address to those before and after; `keys`: keys follow them as well."""
+    page = address.page
+
+    def link(text: str, to: int, key: str) -> Component:
+        if not 0 <= to < num_pages or to == page:
+            return html.Span(text, className="off")
+        href = path + dataclasses.replace(address, page=to).query()
+        return key_link(text, href, key) if keys else dcc.Link(text, href=href)
+
+    return html.Nav(
+        [
+            link("⇤ first", 0, "Home"),
+            link("← previous", page - 1, "PageUp"),
+            html.Span(f"page {page + 1:,} of {num_pages:,}", className="where"),
+            link("next →", page + 1, "PageDown"),
+            link("last ⇥", num_pages - 1, "End"),
+        ],
+        className="pages",
+    )

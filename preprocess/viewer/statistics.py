@@ -1,165 +1,115 @@
-"""What the images of a cache are like, from some of its rows: outliers, and scans that look like each other."""
+"""What the images of a cache are like: outliers, faces that look alike, mirrored ones. Found while others look at pages."""
 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from preprocess.viewer.pictures import Pictures
+from preprocess.viewer.likeness import find_alike, find_mirrored, hash_image, mirror_image
+from preprocess.viewer.measures import MEASURES, Outlier, find_outliers, measure
 from shared.cache import Cache
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, Sample
+from shared.errors import CacheError, FacetError
+from shared.paths import is_remote
+from shared.storage import open_arrays
 
-NUM_LOOKED_AT = 256
-# Modified z-score of Iglewicz & Hoaglin 1993, "How to detect and handle outliers", who advise 3.5.
-OUTLIER_SCORE = 3.5
-HASH_SIDE = 32
-ALIKE_BITS = 8  # of HASH_SIDE²; different synthetic people differ in 60 and more, scans of one in 5 and more
-MEASURES = ("covered", "brightness", "contrast", "tilt", "depth_mm")
-
-
-@dataclass(frozen=True)
-class Outlier:
-    """A row whose measure lies far from the others'."""
-
-    row: int
-    measure: str
-    value: float
-    median: float
-    score: float  # modified z-score
+# All of BU-3DFE and Bosphorus, in about half a minute; beyond that evenly over the cache. An object store charges by the byte.
+MOST_LOOKED_AT, MOST_LOOKED_AT_REMOTELY = 5000, 256
+MOST_PAIRS = 1000
+_BATCH = 64
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What was found in the rows looked at."""
+    """What was found in the rows looked at so far."""
 
     rows: tuple[int, ...]
+    num_wanted: int  # rows that are looked at in the end
+    finished: bool
     outliers: tuple[Outlier, ...]  # the farthest first
-    alike: tuple[tuple[int, int, int], ...]  # two rows and the number of bits they differ in, the most alike first
+    alike: tuple[
+        tuple[int, int, int], ...
+    ]  # two rows and the bits they differ in, the most alike first, MOST_PAIRS at most
+    mirrored: tuple[tuple[int, int, int], ...]  # row, bits from its subject's others, and once mirrored
+    damaged: tuple[tuple[int, str], ...]  # row and reason
 
 
 class Statistician:
-    """Looks at rows when asked for the first time; a second visitor waits for the first."""
+    """Looks at rows in a thread of its own, from when it is first asked."""
 
-    def __init__(self, cache: Cache, pictures: Pictures, view: int) -> None:
-        self._cache, self._pictures, self._view = cache, pictures, view
-        self._lock = threading.Lock()
-        self._found: Statistics | None = None
+    def __init__(self, cache: Cache, view: int) -> None:
+        self._cache, self._view = cache, view
+        self._arrays = open_arrays(cache.path, cache.info)  # of this thread alone: a reader is used by one at a time
+        self._thread: threading.Thread | None = None
+        self._lock, self._finished = threading.Lock(), threading.Event()
+        self._rows: list[int] = []
+        self._measured: list[list[float]] = []
+        self._hashes: list[np.ndarray] = []
+        self._mirrored: list[np.ndarray] = []
+        self._alike: list[tuple[int, int, int]] = []
+        self._damaged: list[tuple[int, str]] = []
+        self._error: FacetError | None = None
 
-    def statistics(self) -> Statistics:
-        """Raises CacheError where stored bytes are damaged."""
+    def statistics(self, wait_seconds: float = 1.0) -> Statistics:
+        """What is known by now, or after a short wait. Raises StorageError where an object store does not answer."""
+        wanted = _choose_rows(self._cache)
         with self._lock:
-            if self._found is None:
-                self._found = self._look()
-            return self._found
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._look, args=(wanted,), daemon=True)
+                self._thread.start()
+        finished = self._finished.wait(wait_seconds)
+        if self._error is not None:
+            raise self._error
+        with self._lock:
+            rows = tuple(self._rows)
+            values = np.array(self._measured).reshape(len(rows), len(MEASURES))
+            mirrored = find_mirrored(self._cache.samples, rows, self._hashes, self._mirrored)
+            alike, damaged = tuple(self._alike), tuple(self._damaged)
+        return Statistics(rows, len(wanted), finished, find_outliers(rows, values), alike, tuple(mirrored), damaged)
 
-    def _look(self) -> Statistics:
-        valid = [row for row, sample in enumerate(self._cache.samples) if sample.valid]
-        num = min(len(valid), NUM_LOOKED_AT)
-        rows = [valid[place * len(valid) // num] for place in range(num)]
-        measured, hashes = [], []
+    def _look(self, wanted: list[int]) -> None:
+        try:
+            for start in range(0, len(wanted), _BATCH):
+                self._look_at(wanted[start : start + _BATCH])
+        except FacetError as error:
+            self._error = error
+        finally:
+            self._finished.set()
+
+    def _look_at(self, rows: list[int]) -> None:
+        seen, measured, hashes, mirrored, damaged = [], [], [], [], []
         for row in rows:
-            sample = self._cache.samples[row]
-            images = {
-                m: self._pictures.read(row, m)[self._view]
-                for m in self._cache.info.settings.modalities
-                if sample.has(m)
-            }
+            try:
+                images = self._read(row)
+            except CacheError as error:  # a damaged row does not hide the others
+                damaged.append((row, str(error)))
+                continue
+            seen.append(row)
             measured.append(measure(images))
-            hashes.append(hash_image(images))
-        values = np.array(measured).reshape(len(rows), len(MEASURES))
-        return Statistics(tuple(rows), find_outliers(rows, values), find_alike(self._cache.samples, rows, hashes))
+            name, pixels = next(iter(images.items()))
+            hashes.append(hash_image({name: pixels}))
+            mirrored.append(hash_image({name: mirror_image(name, pixels)}))
+        with self._lock:
+            since = len(self._rows)
+            self._rows += seen
+            self._measured += measured
+            self._hashes += hashes
+            self._mirrored += mirrored
+            self._damaged += damaged
+            new = find_alike(self._cache.samples, self._rows, self._hashes, since=since)
+            self._alike = sorted([*self._alike, *new], key=lambda pair: (pair[2], pair))[:MOST_PAIRS]
+
+    def _read(self, row: int) -> dict[str, np.ndarray]:
+        names = [m for m in self._cache.info.settings.modalities if self._cache.samples[row].has(m)]
+        pending = [self._arrays.start(name, [row]) for name in names]
+        return {name: read.result()[0, self._view] for name, read in zip(names, pending, strict=True)}
 
 
-def measure(images: dict[str, np.ndarray]) -> list[float]:
-    """MEASURES of one view, NaN where a modality is missing.
-
-    covered: share of pixels with a surface. brightness, contrast: mean and standard deviation of the texture's grey, 0…255.
-    tilt: the mean normal's angle to the camera, degrees. depth_mm: mean depth of the surface.
-    """
-    some = next(iter(images.values()))
-    surface = some > 0 if some.ndim == 2 else some.any(-1)
-    found = dict.fromkeys(MEASURES, float("nan")) | {"covered": float(surface.mean())}
-    if not surface.any():
-        return [found[name] for name in MEASURES]
-    if "texture" in images:
-        grey = images["texture"][surface].mean(-1)
-        found |= {"brightness": float(grey.mean()), "contrast": float(grey.std())}
-    if "normal" in images:
-        mean = (images["normal"][surface].astype(np.float32) - 128).mean(0)
-        found["tilt"] = float(np.degrees(np.arctan2(np.hypot(mean[0], mean[1]), mean[2])))
-    if "depth" in images:
-        found["depth_mm"] = float(((images["depth"][surface].astype(np.float32) - DEPTH_ZERO) * DEPTH_STEP_MM).mean())
-    return [found[name] for name in MEASURES]
-
-
-def hash_image(images: dict[str, np.ndarray]) -> np.ndarray:
-    """bool (HASH_SIDE²,), fewer for small images: whether each patch of a downscaled view is brighter than that to its left.
-
-    Of the first modality there is. A difference hash: it tells nothing of overall brightness.
-    """
-    pixels = next(iter(images.values())).astype(np.float32)
-    grey = pixels if pixels.ndim == 2 else pixels.mean(-1)
-    height, width = grey.shape
-    rows = np.arange(min(HASH_SIDE, height)) * height // min(HASH_SIDE, height)
-    columns = np.arange(min(HASH_SIDE + 1, width)) * width // min(HASH_SIDE + 1, width)
-    sums = np.add.reduceat(np.add.reduceat(grey, rows, axis=0), columns, axis=1)
-    small = sums / np.diff(
-        columns, append=width
-    )  # patches are compared within their row, so that its height does not matter
-    bits: np.ndarray = (np.diff(small, axis=1) > 0).ravel()
-    return bits
-
-
-def find_outliers(rows: Sequence[int], values: np.ndarray) -> tuple[Outlier, ...]:
-    """Values f64 (n, MEASURES) whose modified z-score passes OUTLIER_SCORE, in units of the median deviation."""
-    found = []
-    for column, name in enumerate(MEASURES):
-        known = values[:, column][np.isfinite(values[:, column])]
-        if len(known) < 8:
-            continue
-        median = float(np.median(known))
-        spread = float(np.median(np.abs(known - median))) / 0.6745
-        # where more than half are equal: the mean deviation, as the authors advise
-        spread = spread or float(np.abs(known - median).mean()) * 1.253314
-        if spread == 0:
-            continue
-        scores = np.abs(values[:, column] - median) / spread
-        found += [
-            Outlier(row, name, float(value), median, float(score))
-            for row, value, score in zip(rows, values[:, column], scores, strict=True)
-            if score > OUTLIER_SCORE
-        ]
-    return tuple(sorted(found, key=lambda outlier: -outlier.score))
-
-
-def find_alike(
-    samples: Sequence[Sample], rows: Sequence[int], hashes: Sequence[np.ndarray]
-) -> tuple[tuple[int, int, int], ...]:
-    """Pairs of rows whose hashes differ in at most ALIKE_BITS bits.
-
-    Frames of one subject's recordings are left out: neighbours are alike by nature, and so are the faces they begin from.
-    """
-    if not rows:
-        return ()
-    bits = np.array(hashes, np.int32)
-    different = bits @ (1 - bits.T) + (1 - bits) @ bits.T
-    pairs = np.argwhere(np.triu(different <= ALIKE_BITS, 1)).tolist()
-    found = [
-        (rows[a], rows[b], int(different[a, b]))
-        for a, b in pairs
-        if samples[rows[a]].frame is None or samples[rows[a]].subject != samples[rows[b]].subject
-    ]
-    return tuple(sorted(found, key=lambda pair: (pair[2], pair)))
-
-
-def find_same_sources(samples: Sequence[Sample]) -> list[list[int]]:
-    """Groups of valid rows made from the very same bytes, of all rows of a cache."""
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, sample in enumerate(samples):
-        if sample.valid and sample.source_hash:
-            groups[sample.source_hash].append(row)
-    return [rows for rows in groups.values() if len(rows) > 1]
+def _choose_rows(cache: Cache) -> list[int]:
+    """The valid rows to look at, in an order that soon covers the whole cache: by the reversed bits of their place."""
+    valid = [row for row, sample in enumerate(cache.samples) if sample.valid]
+    num = min(len(valid), MOST_LOOKED_AT_REMOTELY if is_remote(cache.path) else MOST_LOOKED_AT)
+    bits = max(num - 1, 0).bit_length()
+    order = sorted(range(num), key=lambda place: int(f"{place:0{bits or 1}b}"[::-1], 2))
+    return [valid[place * len(valid) // num] for place in order]

@@ -9,7 +9,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import FILTERS, VALIDITIES, Address
-from preprocess.viewer.site import Site, key_link, scripted, tile
+from preprocess.viewer.site import Site, page_links, scripted, tile, view_title
 
 PAGE_ROWS = 60
 TITLES = {
@@ -32,11 +32,11 @@ def wall_page(site: Site, address: Address) -> list[Component]:
     return [
         html.H1(f"{len(rows):,} of {len(site.cache.samples):,} samples", className="small"),
         _controls(site, here),
-        _pages(here, page, num_pages),
+        page_links("/", here, num_pages),
         html.Div([tile(site, row, here) for row in shown], className="wall")
         if shown
         else html.P(["Nothing passes these filters. ", dcc.Link("Show everything", href="/")], className="notice"),
-        _pages(here, page, num_pages, keys=False) if shown else html.Div(),
+        page_links("/", here, num_pages, keys=False) if num_pages > 1 else html.Div(),
     ]
 
 
@@ -51,10 +51,9 @@ def _controls(site: Site, address: Address) -> Component:
             options.append(value)  # an old link: say what it asks for
         offered = len(options) > 1 or bool(value)
         found.append(_choice(f"filter-{name}", TITLES[name], options, value, hidden=not offered))
-    views = [str(view) for view in site.cache.info.settings.views]
     found.append(_choice("filter-show", "picture", site.kinds(), address.show, clearable=False))
-    numbers = [str(number) for number in range(len(views))]
-    titles = [f"{view}°" for view in views]
+    numbers = [str(number) for number in range(len(site.cache.info.settings.views))]
+    titles = [view_title(view) for view in site.cache.info.settings.views]
     found.append(_choice("filter-view", "view", numbers, str(site.view(address)), titles=titles, clearable=False))
     now = {name: getattr(address, name) for name in FILTERS} | {"show": address.show, "view": str(site.view(address))}
     return scripted("filters", json.dumps(now), "controls", found)
@@ -74,7 +73,7 @@ def _choice(
         [
             html.Label(title, htmlFor=name),
             dcc.Dropdown(
-                options=[{"label": t, "value": o} for o, t in zip(options, titles or options, strict=True)],
+                options=[{"label": t, "value": o} for o, t in zip(options, titles, strict=True)] if titles else options,
                 value=value or None,
                 id=name,
                 placeholder="any",
@@ -84,25 +83,4 @@ def _choice(
         ],
         className="choice",
         hidden=hidden,
-    )
-
-
-def _pages(address: Address, page: int, num_pages: int, *, keys: bool = True) -> Component:
-    """Links to the pages before and after; the upper ones answer to keys."""
-
-    def link(text: str, to: int, key: str) -> Component:
-        if not 0 <= to < num_pages or to == page:
-            return html.Span(text, className="off")
-        href = "/" + dataclasses.replace(address, page=to).query()
-        return key_link(text, href, key) if keys else dcc.Link(text, href=href)
-
-    return html.Nav(
-        [
-            link("⇤ first", 0, "Home"),
-            link("← previous", page - 1, "PageUp"),
-            html.Span(f"page {page + 1:,} of {num_pages:,}", className="where"),
-            link("next →", page + 1, "PageDown"),
-            link("last ⇥", num_pages - 1, "End"),
-        ],
-        className="pages",
     )

@@ -60,6 +60,10 @@ new MutationObserver(() => {
   const dataset = document.querySelector("header strong")?.textContent;
   const wanted = title && dataset ? `${title} · ${dataset}` : document.title;
   if (document.title !== wanted) document.title = wanted;
+  for (const link of document.querySelectorAll("header a")) {
+    const here = link.getAttribute("href") === location.pathname;
+    if (here !== link.hasAttribute("aria-current")) here ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
+  }
   for (const [name, start] of Object.entries(window.facet || {})) {
     for (const place of document.querySelectorAll(`[data-${name}]`)) {
       const told = place.dataset[name];
