@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -292,3 +293,13 @@ def test_a_run_that_cannot_be_shown(site: Site, tmp_path: Path, text: str | None
         (tmp_path / "predictions.csv").write_text(text)
     with pytest.raises(FacetError, match=words):
         read_predictions(tmp_path, site.cache)
+
+
+def test_nothing_looks_on_when_the_pages_are_closed(tiny_cache: MakeCache) -> None:
+    """A thread that outlives Python's own has none left to read with: Ctrl-C would end in its complaint."""
+    site = open_site(tiny_cache(num_subjects=9, scans_per_class=5, size_px=64))
+    site.close()  # nothing was asked for yet
+    assert not site.statistician.statistics(wait_seconds=0).finished
+    site.close()
+    assert not any("_look" in thread.name for thread in threading.enumerate())
+    assert len(site.statistician.statistics(wait_seconds=0).rows) < len(site.cache.samples)

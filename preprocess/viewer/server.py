@@ -248,6 +248,8 @@ def serve(site: Site, *, host: str = DEFAULT_HOST, port: int | None = None, open
             server.serve_forever()
         except KeyboardInterrupt:
             print()
+        finally:
+            site.close()
 
 
 def _listen(host: str, port: int | None, family: socket.AddressFamily) -> socket.socket:

@@ -43,6 +43,11 @@ class Site:
     def statistician(self) -> Statistician:
         return Statistician(self.cache, self.front)
 
+    def close(self) -> None:
+        """Ends what runs behind the pages: threads that outlive Python's own cannot read any more."""
+        if "statistician" in self.__dict__:
+            self.statistician.stop()
+
     @cached_property
     def maps(self) -> Maps:
         return Maps(self.catalogue, self.looks)

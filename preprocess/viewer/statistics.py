@@ -42,7 +42,7 @@ class Statistician:
         self._cache, self._view = cache, view
         self._arrays = open_arrays(cache.path, cache.info)  # of this thread alone: a reader is used by one at a time
         self._thread: threading.Thread | None = None
-        self._lock, self._finished = threading.Lock(), threading.Event()
+        self._lock, self._finished, self._stopped = threading.Lock(), threading.Event(), threading.Event()
         self._rows: list[int] = []
         self._measured: list[list[float]] = []
         self._hashes: list[np.ndarray] = []
@@ -68,10 +68,17 @@ class Statistician:
             alike, damaged = tuple(self._alike), tuple(self._damaged)
         return Statistics(rows, len(wanted), finished, find_outliers(rows, values), alike, tuple(mirrored), damaged)
 
+    def stop(self) -> None:
+        """Ends looking, after the row that is being looked at."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
     def _look(self, wanted: list[int]) -> None:
         try:
             for start in range(0, len(wanted), _BATCH):
-                self._look_at(wanted[start : start + _BATCH])
+                if not self._stopped.is_set():
+                    self._look_at(wanted[start : start + _BATCH])
         except FacetError as error:
             self._error = error
         finally:
@@ -80,6 +87,8 @@ class Statistician:
     def _look_at(self, rows: list[int]) -> None:
         seen, measured, hashes, mirrored, damaged = [], [], [], [], []
         for row in rows:
+            if self._stopped.is_set():
+                return
             try:
                 images = self._read(row)
             except CacheError as error:  # a damaged row does not hide the others
