@@ -52,9 +52,10 @@ from train.fit import (
     read_earlier,
 )
 from train.folds import write_split
-from train.loop import TrainingSet, build_goal, catch_signals
+from train.loop import TrainingSet, build_goal
 from train.progress import LOG_EVERY, truncate_log
 from train.prompts import mean_prompts
+from train.signals import catch_signals
 from train.stacking import Batches
 from train.timing import add_seconds
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import torch
@@ -29,6 +26,7 @@ from train.order import epoch_batches
 from train.prepare import Preparer
 from train.progress import LOG_EVERY as LOG_EVERY
 from train.progress import open_progress
+from train.signals import catch_signals
 from train.step import PartLoss, part_right, train_step
 from train.trace import trace_steps
 from train.transfer import copy_small
@@ -216,21 +214,3 @@ def _example(preparer: Preparer, recipe: Recipe) -> Batch:
 def _is_complete(cache: Cache, items: Sequence[Item], modalities: Sequence[str]) -> bool:
     """Whether no image that training looks at is missing."""
     return all(cache.samples[row].has(modality) for row in find_rows_in_use(items) for modality in modalities)
-
-
-@contextmanager
-def catch_signals() -> Iterator[list[int]]:
-    """While inside, the first SIGINT or SIGTERM is only noted in the list; a second SIGINT stops at once."""
-    caught: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
