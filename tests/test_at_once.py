@@ -108,7 +108,14 @@ def test_stopped_or_killed_and_started_again(
     (tmp_path / "parts" / CHECKPOINT_AT_ONCE).write_bytes(checkpoint[:1000])
     assert "at-once.pt: damaged" in fails(capsys, *command, tmp_path / "parts")
     (tmp_path / "parts" / CHECKPOINT_AT_ONCE).write_bytes(checkpoint)
+    halves = [
+        tmp_path / "parts" / f".{CHECKPOINT_AT_ONCE}.77.partial",
+        tmp_path / "parts" / "fold-01" / ".a.csv.77.partial",
+    ]
+    for half in halves:
+        half.write_bytes(checkpoint[:1000])
     assert call(*command, tmp_path / "parts") == 0
+    assert not any(half.exists() for half in halves)
     for fold in read_folds(tmp_path / "whole" / "folds.json").folds:
         for name in ("model.safetensors", "metrics.json", "predictions.csv"):
             assert (tmp_path / "parts" / fold.name / name).read_bytes() == (

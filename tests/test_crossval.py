@@ -130,9 +130,12 @@ def test_sigterm_ends_in_a_checkpoint_and_the_same_command_goes_on(
         assert call(*command, run) == 0  # whoever asked it to stop was obeyed
     assert "the same command goes on" in capsys.readouterr().err
     assert torch.load(run / "fold-01" / "checkpoint.pt", weights_only=True)["step"] == 2
+    half = run / "fold-01" / ".model.safetensors.123.partial"  # of a kill -9 in another attempt
+    half.write_bytes(b"half of a")
     for out in (run, whole):
         assert call(*command, out) == 0
     assert_same_folds(run, whole)
+    assert not half.exists()
 
 
 def test_sigterm_to_folds_side_by_side(tiny_cache: MakeCache, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from train.at_once_state import (
 )
 from train.batched import Stack
 from train.calibrate import start_class_bias
-from train.checkpoint import CHECKPOINT, write_weights
+from train.checkpoint import CHECKPOINT, sweep_partials, write_weights
 from train.config import CONFIG_JSON, RunConfig, write_config
 from train.crossval_workers import Job, Outcome
 from train.embed import open_embeddings
@@ -160,6 +160,7 @@ class _Trainer:
                     one = self._open(number)
                     refusal = FacetError(f"{one.run}: another process is training this run; wait until it has ended")
                     locks.enter_context(hold_lock(one.run / LOCK, refusal))
+                    sweep_partials(one.run)
                 except FacetError as error:
                     yield number, (0, str(error))
                     continue
@@ -169,6 +170,7 @@ class _Trainer:
                 folds.append(one)
             if not folds:
                 return 0
+            sweep_partials(self.job.out, f"{CHECKPOINT_AT_ONCE}*")
             stack, broken, number_caught = self._train_stack(folds, saved)
             seconds = (time.monotonic() - started) / len(folds)
             for one in folds:
