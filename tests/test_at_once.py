@@ -53,7 +53,7 @@ CASES = {
         "cache": {"num_subjects": 5, "without_texture": (4, 9)},
     },
     "sequences": {
-        "options": ["--folds", 3, "--frames", 3, "--relative", "onset"],
+        "options": ["--folds", 3, "--frames", 3, "--relative", "onset", "--draw", "balanced"],
         "cache": {"num_frames": 5, "scans_per_class": 1},
     },
     "several at once, averaged": {
@@ -80,7 +80,8 @@ def test_stopped_or_killed_and_started_again(
 ) -> None:
     """Bit for bit what an uninterrupted run gives; what is finished is kept."""
     cache, take_step = tiny_cache(num_subjects=5), Stack.step
-    command = ["crossval", "--cache", cache, "--folds", 3, *FAST, "--ema", 0.9, "--checkpoint-every", 3, "--out"]
+    command = ["crossval", "--cache", cache, "--folds", 3, *FAST, "--ema", 0.9, "--draw", "balanced"]
+    command += ["--checkpoint-every", 3, "--out"]
     assert call(*command, tmp_path / "whole") == 0
 
     def stop(stack: Stack, step: int, *rest: object) -> object:

@@ -22,7 +22,7 @@ from train.flops import count_flops_per_sample, find_peak_flops
 from train.items import Item, find_rows_in_use
 from train.losses import Goal, balance_classes, mean_cosine_between_faces
 from train.optimizer import build_optimizer, rate_at, set_rate
-from train.order import epoch_batches
+from train.order import count_repeats, epoch_batches
 from train.prepare import Preparer
 from train.progress import LOG_EVERY as LOG_EVERY
 from train.progress import open_progress
@@ -131,12 +131,19 @@ def train(
         progress.peak_flops = peak_flops and peak_flops * ranks.num
         for epoch in range(step // steps_per_epoch, recipe.epochs):
             order = epoch_batches(training.labels, recipe.draw, recipe.batch_size, recipe.seed, epoch)
+            repeats = count_repeats(order)[step % steps_per_epoch :]
             order = order[step % steps_per_epoch :]
-            batches = [[training.items[i] for i in ranks.part(batch)] for batch in order]
+            batches = [
+                [training.items[i].again(n) for i, n in zip(*map(ranks.part, drawn), strict=True)]
+                for drawn in zip(order, repeats, strict=True)
+            ]
             draws = (recipe.seed, epoch) if recipe.augment != "none" else None
             stream = preparer.stream(cache, batches, recipe.frames, jitter=draws, references=recipe.relative != "none")
             for num_samples, raw in zip(map(len, order), progress.waiting_for(stream), strict=True):
-                changes = draw_changes(*draws, [item.place for item in raw.items]) if draws else None
+                changes = None
+                if draws:
+                    places, repeated = [item.place for item in raw.items], [item.repeat for item in raw.items]
+                    changes = draw_changes(*draws, places, repeated)
                 batch = preparer.prepare(raw, changes)
                 target = copy_small(training.labels[[place[item.place] for item in raw.items]], device)
                 rate = rate_at(step, num_steps, recipe.warmup)
