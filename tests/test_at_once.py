@@ -42,9 +42,20 @@ def assert_same_runs(one: Path, other: Path, atol: float = 2e-4) -> None:
             assert {"step", "epoch", "loss", "grad_norm", "accuracy", "face_cosine", "scale", "lr"} <= shared
             for key in shared:
                 assert mine[key] == pytest.approx(theirs[key], rel=2e-3, abs=2e-3), key
+        for run in (a, b):
+            assert_events_say_what_the_log_says(run)
         for file in ("config.json", "split.json"):
             assert (a / file).read_bytes() == (b / file).read_bytes()
         assert {p.name for p in a.iterdir()} == {p.name for p in b.iterdir()}
+
+
+def assert_events_say_what_the_log_says(run: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    losses = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert losses == [(line["step"], pytest.approx(line["loss"])) for line in read_log(run)]
+    assert set(events.Tags()["scalars"]) == read_log(run)[0].keys() - {"step"}
 
 
 CASES = {
@@ -67,8 +78,8 @@ CASES = {
 def test_equal_to_training_one_by_one(tiny_cache: MakeCache, tmp_path: Path, case: str) -> None:
     cache = tiny_cache(modalities=("texture", "normal"), **CASES[case]["cache"])  # type: ignore[arg-type]
     command = ["crossval", "--cache", cache, "--modalities", "texture,normal", *FAST, *CASES[case]["options"]]
-    assert call(*command, "--out", tmp_path / "together") == 0
-    assert call(*command, "--out", tmp_path / "apart", "--at-once", "off", "--jobs", 1) == 0
+    assert call(*command, "--out", tmp_path / "together", "--tensorboard") == 0
+    assert call(*command, "--out", tmp_path / "apart", "--tensorboard", "--at-once", "off", "--jobs", 1) == 0
     for fold in read_folds(tmp_path / "apart" / "folds.json").folds:
         (tmp_path / "apart" / fold.name / "checkpoint.pt").unlink(missing_ok=True)
     assert_same_runs(tmp_path / "apart", tmp_path / "together")

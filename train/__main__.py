@@ -130,6 +130,7 @@ def _crossval(chosen: argparse.Namespace) -> int:
         embeddings,
         chosen.resident,
         chosen.at_once == "auto",
+        chosen.tensorboard,
     )
     return crossval(chosen.out, *caches, recipe, options)
 

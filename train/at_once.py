@@ -53,7 +53,7 @@ from train.fit import (
 )
 from train.folds import write_split
 from train.loop import TrainingSet, build_goal
-from train.progress import LOG_EVERY, truncate_log
+from train.progress import LOG_EVERY, truncate_log, write_tensorboard
 from train.prompts import mean_prompts
 from train.signals import catch_signals
 from train.stacking import Batches
@@ -275,6 +275,8 @@ class _Trainer:
         try:
             if self.job.keep_weights:
                 write_weights(one.run, model)
+            if self.job.tensorboard:
+                write_tensorboard(one.run)
             evaluate_fold(one.run, model, self.experiment, one.fold, one.config, self.tables)
         except FacetError as error:
             return 0, str(error)

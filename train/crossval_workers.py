@@ -21,6 +21,7 @@ from train.checkpoint import CHECKPOINT, WEIGHTS
 from train.config import Recipe
 from train.experiment import Experiment, prepare_experiment
 from train.fit import fit
+from train.loop import Watch
 from train.signals import Terminated, catch_signals, raise_on_sigterm
 
 BYTES_A_WORKER = 3 << 30  # torch, a small tower and its batches
@@ -40,6 +41,7 @@ class Job:
     keep_weights: bool
     embeddings: Path | None = None  # folder of what a frozen tower made of the images
     resident: str = "off"  # one of config.RESIDENT
+    tensorboard: bool = False  # write each fold's log for TensorBoard, too
 
 
 def choose_num_jobs(num_folds: int, device: str) -> int:
@@ -80,6 +82,7 @@ def _run(job: Job, experiment: Experiment, number: int, device: str, num_jobs: i
             embeddings=job.embeddings,
             resident=job.resident,
             num_sharing=num_jobs,
+            watch=Watch(job.tensorboard),
         )
     except FacetError as error:
         return 0, str(error)
