@@ -22,6 +22,7 @@ from train.config import Recipe
 from train.experiment import Experiment, prepare_experiment
 from train.fit import fit
 from train.loop import Watch
+from train.memory import free_ram_bytes
 from train.signals import Terminated, catch_signals, raise_on_sigterm
 
 BYTES_A_WORKER = 3 << 30  # torch, a small tower and its batches
@@ -50,7 +51,7 @@ def choose_num_jobs(num_folds: int, device: str) -> int:
         return 1
     if device != "cpu" and torch.cuda.is_available():
         return max(1, min(num_folds, torch.cuda.device_count()))
-    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // BYTES_A_WORKER
+    room = free_ram_bytes() // BYTES_A_WORKER
     return max(1, min(num_folds, len(os.sched_getaffinity(0)), room))
 
 
