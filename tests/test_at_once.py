@@ -42,9 +42,20 @@ def assert_same_runs(one: Path, other: Path, atol: float = 2e-4) -> None:
             assert {"step", "epoch", "loss", "grad_norm", "accuracy", "face_cosine", "scale", "lr"} <= shared
             for key in shared:
                 assert mine[key] == pytest.approx(theirs[key], rel=2e-3, abs=2e-3), key
+        for run in (a, b):
+            assert_events_say_what_the_log_says(run)
         for file in ("config.json", "split.json"):
             assert (a / file).read_bytes() == (b / file).read_bytes()
         assert {p.name for p in a.iterdir()} == {p.name for p in b.iterdir()}
+
+
+def assert_events_say_what_the_log_says(run: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    losses = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert losses == [(line["step"], pytest.approx(line["loss"])) for line in read_log(run)]
+    assert set(events.Tags()["scalars"]) == read_log(run)[0].keys() - {"step"}
 
 
 CASES = {
@@ -53,7 +64,7 @@ CASES = {
         "cache": {"num_subjects": 5, "without_texture": (4, 9)},
     },
     "sequences": {
-        "options": ["--folds", 3, "--frames", 3, "--relative", "onset"],
+        "options": ["--folds", 3, "--frames", 3, "--relative", "onset", "--draw", "balanced"],
         "cache": {"num_frames": 5, "scans_per_class": 1},
     },
     "several at once, averaged": {
@@ -67,8 +78,8 @@ CASES = {
 def test_equal_to_training_one_by_one(tiny_cache: MakeCache, tmp_path: Path, case: str) -> None:
     cache = tiny_cache(modalities=("texture", "normal"), **CASES[case]["cache"])  # type: ignore[arg-type]
     command = ["crossval", "--cache", cache, "--modalities", "texture,normal", *FAST, *CASES[case]["options"]]
-    assert call(*command, "--out", tmp_path / "together") == 0
-    assert call(*command, "--out", tmp_path / "apart", "--at-once", "off", "--jobs", 1) == 0
+    assert call(*command, "--out", tmp_path / "together", "--tensorboard") == 0
+    assert call(*command, "--out", tmp_path / "apart", "--tensorboard", "--at-once", "off", "--jobs", 1) == 0
     for fold in read_folds(tmp_path / "apart" / "folds.json").folds:
         (tmp_path / "apart" / fold.name / "checkpoint.pt").unlink(missing_ok=True)
     assert_same_runs(tmp_path / "apart", tmp_path / "together")
@@ -80,7 +91,8 @@ def test_stopped_or_killed_and_started_again(
 ) -> None:
     """Bit for bit what an uninterrupted run gives; what is finished is kept."""
     cache, take_step = tiny_cache(num_subjects=5), Stack.step
-    command = ["crossval", "--cache", cache, "--folds", 3, *FAST, "--ema", 0.9, "--checkpoint-every", 3, "--out"]
+    command = ["crossval", "--cache", cache, "--folds", 3, *FAST, "--ema", 0.9, "--draw", "balanced"]
+    command += ["--checkpoint-every", 3, "--out"]
     assert call(*command, tmp_path / "whole") == 0
 
     def stop(stack: Stack, step: int, *rest: object) -> object:
@@ -89,8 +101,10 @@ def test_stopped_or_killed_and_started_again(
         return take_step(stack, step, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Stack, "step", stop)
-    assert call(*command, tmp_path / "parts") == 128 + signal.SIGTERM
-    assert "stopped by SIGTERM after step 8 of 3 folds" in capsys.readouterr().err
+    assert call(*command, tmp_path / "parts") == 0  # whoever asked it to stop was obeyed
+    errors = capsys.readouterr().err
+    assert "stopped by SIGTERM after step 8 of 3 folds" in errors
+    assert "the same command goes on" in errors
     assert (tmp_path / "parts" / CHECKPOINT_AT_ONCE).is_file()
 
     def die(stack: Stack, step: int, *rest: object) -> object:
@@ -106,7 +120,14 @@ def test_stopped_or_killed_and_started_again(
     (tmp_path / "parts" / CHECKPOINT_AT_ONCE).write_bytes(checkpoint[:1000])
     assert "at-once.pt: damaged" in fails(capsys, *command, tmp_path / "parts")
     (tmp_path / "parts" / CHECKPOINT_AT_ONCE).write_bytes(checkpoint)
+    halves = [
+        tmp_path / "parts" / f".{CHECKPOINT_AT_ONCE}.77.partial",
+        tmp_path / "parts" / "fold-01" / ".a.csv.77.partial",
+    ]
+    for half in halves:
+        half.write_bytes(checkpoint[:1000])
     assert call(*command, tmp_path / "parts") == 0
+    assert not any(half.exists() for half in halves)
     for fold in read_folds(tmp_path / "whole" / "folds.json").folds:
         for name in ("model.safetensors", "metrics.json", "predictions.csv"):
             assert (tmp_path / "parts" / fold.name / name).read_bytes() == (

@@ -82,6 +82,16 @@ def test_every_seed_epoch_and_sample_changes_otherwise(places: list[tuple[int, i
     assert len({tuple(table[0].tolist()) for table in tables}) == len(places)
 
 
+def test_a_sample_that_is_drawn_again_is_changed_otherwise() -> None:
+    """Whatever company it is in; the first time as if it were drawn once."""
+    changes = draw_changes(7, 2, (4, 9, 4, 4), (0, 0, 1, 2)).table
+    assert torch.equal(changes[:2], draw_changes(7, 2, (4, 9)).table)
+    assert torch.equal(changes[3:], draw_changes(7, 2, (4,), (2,)).table)
+    flips = draw_changes(0, 0, [5] * 2000, range(2000)).flip.float()
+    assert 0.45 < flips.mean() < 0.55
+    assert torch.corrcoef(torch.stack([flips[:-1], flips[1:]]))[0, 1].abs() < 0.1
+
+
 def test_draws_stay_in_their_ranges_and_use_them() -> None:
     changes = draw_changes(0, 0, range(4000))
     assert 0.47 < changes.flip.float().mean() < 0.53

@@ -1,18 +1,14 @@
-"""Every fold of a protocol from the command line: all of them, one of them, side by side, interrupted, gone wrong."""
+"""Every fold of a protocol from the command line: all of them, one of them, side by side, gone wrong."""
 
 from __future__ import annotations
 
 import csv
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from conftest import MakeCache
-from test_train_cli import QUICK, ROOT, call, fails
+from test_train_cli import QUICK, call, fails
 
 from shared.cache import open_cache
 from train.config import Recipe
@@ -95,31 +91,6 @@ def test_folds_side_by_side_and_one_that_breaks(
     (run / "subject-S1" / "thesis.txt").unlink()
     assert call(*command) == 0
     assert read_report(run)["about"]["missing_folds"] == []  # type: ignore[index]
-
-
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_signal_ends_in_checkpoints_and_the_same_command_goes_on(
-    tiny_cache: MakeCache, tmp_path: Path, jobs: str
-) -> None:
-    cache, run = tiny_cache(), tmp_path / "run"
-    options = ["--protocol", "loso", "--epochs", "40", "--batch-size", "4", "--device", "cpu", "--jobs", jobs]
-    command = [sys.executable, "-m", "train", "crossval", "--cache", str(cache), *options, "--out", str(run)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not any(log.stat().st_size for log in run.glob("*/log.jsonl")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "the same command goes on" in errors
-    assert "Traceback" not in errors
-    assert list(run.glob("*/checkpoint.pt"))
-    assert not (run / "report.json").exists()
-    if jobs == "1":
-        assert call("crossval", "--cache", cache, *options, "--out", run) == 0
-        assert read_report(run)["summary"]["num_folds"] == 4  # type: ignore[index]
 
 
 def test_the_same_folds_in_another_run(

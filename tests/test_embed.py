@@ -121,10 +121,15 @@ def test_killed_and_started_again(tiny_cache: MakeCache, tmp_path: Path) -> None
     names = {path.relative_to(whole) for path in whole.rglob("*.safetensors")}
     done = {path: path.stat().st_mtime_ns for path in parts.rglob("*.safetensors") if path.name[0] != "."}
     assert 0 < len(done) < len(names)
+    folder = next(iter(done)).parent
+    half, others = folder / f".00001.safetensors.{process.pid}.partial", folder / ".thesis.partial"
+    for path in (half, others):
+        path.write_bytes(b"half of a")
     assert call("embed", "--cache", cache, "--out", parts, "--device", "cpu") == 0
     assert {path: path.stat().st_mtime_ns for path in done} == done
     for name in names:
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
+    assert not half.exists() and others.exists()  # only what embed itself left
 
 
 @pytest.mark.parametrize(

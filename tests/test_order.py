@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from shared.errors import FacetError
 from train.config import Recipe
-from train.order import balance_draws, epoch_batches, epoch_order, rank_part, split_batches
+from train.order import balance_draws, count_repeats, epoch_batches, epoch_order, rank_part, split_batches
 
 
 @given(num=st.integers(1, 300), batch_size=st.integers(1, 64), seed=st.integers(0, 99), epoch=st.integers(0, 9))
@@ -45,6 +47,16 @@ def test_what_weighs_nothing_is_never_drawn(weights: list[float], epoch: int) ->
     order = epoch_order(len(weights), 0, epoch, np.array(weights))
     assert len(order) == len(weights)
     assert all(weights[place] > 0 for place in order)
+
+
+@given(num=st.integers(1, 30), batch_size=st.integers(1, 20), epoch=st.integers(0, 9))
+def test_repeats_are_the_times_an_item_came_before(num: int, batch_size: int, epoch: int) -> None:
+    batches = split_batches(epoch_order(num, 0, epoch, np.arange(1.0, num + 1) ** 2), batch_size)
+    came: Counter[int] = Counter()
+    for batch, repeats in zip(batches, count_repeats(batches), strict=True):
+        for place, repeat in zip(batch.tolist(), repeats.tolist(), strict=True):
+            assert repeat == came[place]
+            came[place] += 1
 
 
 def test_items_are_drawn_in_proportion_to_their_weights() -> None:

@@ -93,7 +93,7 @@ def test_auto_takes_what_fits_and_others_say_what_does_not(
     num_bytes = 81 * 3 * 32 * 32 * 3  # nine frames of nine sequences, three views
 
     def load(kind: str, free: int, num_sharing: int = 1) -> ImageSource | None:
-        monkeypatch.setattr(train.resident, "_free_ram_bytes", lambda: free)
+        monkeypatch.setattr(train.resident, "free_ram_bytes", lambda: free)
         return load_resident(cache, items, ("normal",), kind, CPU, num_sharing=num_sharing)
 
     assert load("off", 1 << 40) is None
@@ -105,12 +105,3 @@ def test_auto_takes_what_fits_and_others_say_what_does_not(
         load("ram", num_bytes - 1)
     with pytest.raises(FacetError, match="--resident gpu: the run is on cpu"):
         load("gpu", 1 << 40)
-
-
-def test_free_memory_is_the_container_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = tmp_path / "memory.max"
-    monkeypatch.setattr(train.resident, "_MEMORY_LIMITS", (limits, tmp_path / "missing"))
-    limits.write_text("max\n")
-    assert train.resident._free_ram_bytes() > 1 << 20
-    limits.write_text("1000\n")
-    assert train.resident._free_ram_bytes() == 0

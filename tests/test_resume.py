@@ -7,13 +7,15 @@ import random
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import MakeCache
-from test_loop import PREPARER, RECIPE, StopAt, assert_same, make_model, make_training, read_log
+from conftest import VIEWS, MakeCache
+from test_loop import PREPARER, RECIPE, TOWER, StopAt, assert_same, make_model, make_training, read_log
 from test_train_cli import call
 from train_process import start
 
@@ -48,6 +50,40 @@ def finish(folder: Path, cache: Cache, recipe: Recipe, preparer: Preparer, stops
         else:
             train(folder, model, cache, training, preparer, recipe, checkpoint_every=1000)
     return model
+
+
+def test_a_sample_drawn_again_is_seen_otherwise(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    """Of two draws within an epoch neither the frames nor the changes are the same; one draw is the same after a stop."""
+    cache = open_cache(tiny_cache(num_frames=6, num_subjects=3, scans_per_class=1))
+    recipe = replace(RECIPE, frames=2, epochs=2, draw="balanced")
+    seen: list[list[tuple[int, int, bytes, bytes]]] = []
+
+    class Seen(Preparer):
+        def prepare(self, raw: Any, changes: Any = None) -> Any:
+            pixels = raw.images["normal"]
+            for i, item in enumerate(raw.items):
+                seen[-1].append((item.place, item.repeat, pixels[i].tobytes(), changes.table[i].numpy().tobytes()))
+            return super().prepare(raw, changes)
+
+    preparer = Seen(PREPARER.modalities, VIEWS, TOWER, CPU)
+    for folder, stop_at in (("whole", 0), ("parts", 3), ("parts", 0)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        model = make_model(recipe)
+        if stop_at:
+            model.__class__ = StopAt
+            assert isinstance(model, StopAt)
+            model.stop_at(stop_at)
+        seen.append([])
+        with pytest.raises(Stopped) if stop_at else nullcontext():
+            train(tmp_path / folder, model, cache, make_training(cache), preparer, recipe, checkpoint_every=100)
+    whole, first, second = seen
+    assert first + second == whole
+    for epoch in (whole[:9], whole[9:]):
+        again = [place for place, repeat, *_ in epoch if repeat]
+        assert again  # 9 draws of 9 sequences
+        for place in again:
+            assert len({frames for p, _, frames, _ in epoch if p == place}) > 1
+            assert len({changes for p, _, _, changes in epoch if p == place}) == sum(p == place for p, *_ in epoch)
 
 
 @pytest.mark.parametrize("kind", ["sequences", "resident", "embeddings"])

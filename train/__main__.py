@@ -12,6 +12,7 @@ from pathlib import Path
 from shared.errors import FacetError, run_command_line
 from train.arguments import build_parser
 from train.config import Recipe
+from train.signals import Terminated, raise_on_sigterm
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +32,18 @@ def main(arguments: list[str] | None = None) -> int:
         "export": _export,
         "report": _report,
     }
-    return run[chosen.command](chosen)
+    if chosen.command not in ("fit", "crossval", "embed"):
+        return run[chosen.command](chosen)
+    try:
+        with raise_on_sigterm():
+            code = run[chosen.command](chosen)
+    except Terminated:
+        if os.environ.get("RANK", "0") == "0":
+            print(
+                "\nstopped by SIGTERM: what is finished is kept; run the same command again to go on", file=sys.stderr
+            )
+        return 0
+    return 0 if code == 128 + signal.SIGTERM else code  # whoever asked it to stop was obeyed, and nothing is lost
 
 
 def _read_recipe(chosen: argparse.Namespace) -> Recipe:
@@ -97,7 +109,7 @@ def _fit(chosen: argparse.Namespace) -> int:
         )
         if code == 0:
             print_next(chosen.out)
-    return 0 if code == 128 + signal.SIGTERM else code  # whoever asked it to stop was obeyed, and nothing is lost
+    return code
 
 
 def _crossval(chosen: argparse.Namespace) -> int:
@@ -118,6 +130,7 @@ def _crossval(chosen: argparse.Namespace) -> int:
         embeddings,
         chosen.resident,
         chosen.at_once == "auto",
+        chosen.tensorboard,
     )
     return crossval(chosen.out, *caches, recipe, options)
 

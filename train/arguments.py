@@ -43,6 +43,8 @@ examples:
   python -m train crossval --cache data_cache/4dme --protocol 4dme-multilabel --relative onset --out runs/4dme
 a cluster's array jobs, one fold each; the last to end writes the full report:
   python -m train crossval --cache data_cache/bu4dfe --protocol bu4dfe --out runs/bu4dfe --fold 7
+where the time of a step goes, which is the same in every fold (--profile is an option of fit alone):
+  python -m train fit --cache data_cache/bu4dfe --protocol bu4dfe --out runs/profiled --profile 20 --epochs 1
 the same folds in another paper:
   python -m train crossval --cache data_cache/bu4dfe --protocol runs/bu4dfe/folds.json --out runs/again
 """
@@ -90,6 +92,11 @@ def build_parser() -> argparse.ArgumentParser:
         _add_training_options(command, every_fold=command is crossval)
     fit.add_argument(
         "--tensorboard", action="store_true", help="also write the log for TensorBoard, into RUN/tensorboard"
+    )
+    crossval.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also write each fold's log for TensorBoard, into RUN/FOLD/tensorboard; of folds that train at once when they end",
     )
     fit.add_argument(
         "--profile",

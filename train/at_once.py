@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -31,9 +30,9 @@ from train.at_once_state import (
     write_checkpoint,
     write_logs,
 )
-from train.batched import Stack
+from train.batched import Stack, stacked_model_bytes
 from train.calibrate import start_class_bias
-from train.checkpoint import CHECKPOINT, write_weights
+from train.checkpoint import CHECKPOINT, sweep_partials, write_weights
 from train.config import CONFIG_JSON, RunConfig, write_config
 from train.crossval_workers import Job, Outcome
 from train.embed import open_embeddings
@@ -52,14 +51,16 @@ from train.fit import (
     read_earlier,
 )
 from train.folds import write_split
-from train.loop import TrainingSet, build_goal, catch_signals
-from train.progress import LOG_EVERY, truncate_log
+from train.loop import TrainingSet, build_goal
+from train.memory import free_ram_bytes
+from train.progress import LOG_EVERY, truncate_log, write_tensorboard
 from train.prompts import mean_prompts
+from train.signals import catch_signals
 from train.stacking import Batches
 from train.timing import add_seconds
 
 MOST_ON_CPU, MOST_ON_GPU = 16, 512  # models at once: more save no time on a CPU; each keeps a file open
-MEMORY_SHARE = 0.5  # of what is free
+MEMORY_SHARE = 0.7  # of what is free: the rest is for tests of folds that are trained, and for everybody else
 
 
 def can_train_at_once(job: Job) -> bool:
@@ -119,16 +120,20 @@ class _Trainer:
     def count_fitting(self) -> int:
         """How many models there is memory for."""
         recipe, features = self.config.recipe, self.tables[0].features
-        num_weights = sum(p.numel() for p in self._build(nn.Identity()).parameters())
-        num_tokens = recipe.batch_size * (recipe.frames + 1) * features.shape[2] * features.shape[3]
-        kept_per_token = 40 * self.config.text_dim  # floats that the backward pass asks for: a generous guess
-        num_floats = (5 + bool(recipe.ema)) * num_weights + kept_per_token * (
-            num_tokens + recipe.batch_size * len(recipe.classes)
+        num_bytes = stacked_model_bytes(
+            sum(p.numel() for p in self._build(nn.Identity()).parameters()),
+            averaged=bool(recipe.ema),
+            batch_size=recipe.batch_size,
+            num_frames=recipe.frames,
+            has_reference=recipe.relative != "none",
+            num_views=features.shape[2] * features.shape[3],
+            num_classes=len(recipe.classes),
+            dim=self.config.text_dim,
+            tower_dim=features.shape[4],
         )
         cuda = self.device.type == "cuda"
-        free = torch.cuda.mem_get_info(self.device)[0] if cuda else psutil.virtual_memory().available
-        most = MOST_ON_GPU if cuda else MOST_ON_CPU
-        return max(1, min(most, int(free * MEMORY_SHARE / (4 * num_floats))))
+        free = torch.cuda.mem_get_info(self.device)[0] if cuda else free_ram_bytes()
+        return max(1, min(MOST_ON_GPU if cuda else MOST_ON_CPU, int(free * MEMORY_SHARE / num_bytes)))
 
     def _build(self, tower: nn.Module) -> Facet:
         text = self.experiment.text
@@ -159,6 +164,7 @@ class _Trainer:
                     one = self._open(number)
                     refusal = FacetError(f"{one.run}: another process is training this run; wait until it has ended")
                     locks.enter_context(hold_lock(one.run / LOCK, refusal))
+                    sweep_partials(one.run)
                 except FacetError as error:
                     yield number, (0, str(error))
                     continue
@@ -168,6 +174,7 @@ class _Trainer:
                 folds.append(one)
             if not folds:
                 return 0
+            sweep_partials(self.job.out, f"{CHECKPOINT_AT_ONCE}*")
             stack, broken, number_caught = self._train_stack(folds, saved)
             seconds = (time.monotonic() - started) / len(folds)
             for one in folds:
@@ -189,8 +196,7 @@ class _Trainer:
         """
         recipe, device = self.config.recipe, self.device
         facet = self._build(nn.Identity())
-        models = [self._start(facet, one) for one in folds]
-        stack = Stack(models, facet, recipe, [one.num_steps for one in folds])
+        stack = Stack([self._start(facet, one) for one in folds], facet, recipe, [one.num_steps for one in folds])
         goals = [build_goal(recipe, one.training.labels, device) for one in folds]
         weights = [goal.class_weight for goal in goals if goal.class_weight is not None]
         class_weight = torch.stack(weights) if weights else None
@@ -272,6 +278,8 @@ class _Trainer:
         try:
             if self.job.keep_weights:
                 write_weights(one.run, model)
+            if self.job.tensorboard:
+                write_tensorboard(one.run)
             evaluate_fold(one.run, model, self.experiment, one.fold, one.config, self.tables)
         except FacetError as error:
             return 0, str(error)

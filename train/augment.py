@@ -1,7 +1,10 @@
 """Random changes to training images, on the device: the same for all views, frames and modalities of a sample.
 
-Each sample's change is a function of (seed, epoch, sample) alone, so that neither the batch it falls into nor an
-interruption alters it. All samples of a batch are changed together, by a few operations on whole tensors.
+Each sample's change is a function of (seed, epoch, sample) alone, so that neither the batch it falls into, nor the number of
+devices, nor an interruption alters it. One that is drawn again within an epoch (`--draw balanced`) is changed otherwise each
+time: then how often it came before in the epoch's order counts, too.
+
+All samples of a batch are changed together, by a few operations on whole tensors.
 """
 
 from __future__ import annotations
@@ -82,9 +85,17 @@ class Changes:
         return Changes(self.table.pin_memory().to(device, non_blocking=True))
 
 
-def draw_changes(seed: int, epoch: int, samples: Sequence[int]) -> Changes:
-    """The changes of some samples in one epoch; each is what it would be in any other company."""
-    uniform = _draw_uniform(seed, epoch, samples)
+def draw_changes(seed: int, epoch: int, samples: Sequence[int], repeats: Sequence[int] | None = None) -> Changes:
+    """The changes of some samples in one epoch; each is what it would be in any other company.
+
+    Args:
+        samples: their places in the cache, 0 … 2³² − 1.
+        repeats: how many times each was drawn before in the epoch, 0 … 2³² − 1; None: not once.
+    """
+    keys = np.asarray(samples, np.uint64)
+    if repeats is not None:
+        keys = keys | np.asarray(repeats, np.uint64) << np.uint64(32)
+    uniform = _draw_uniform(seed, epoch, keys)
 
     def within(column: int, least: float, most: float) -> np.ndarray:
         return least + (most - least) * uniform[:, column]
@@ -106,8 +117,8 @@ def draw_changes(seed: int, epoch: int, samples: Sequence[int]) -> Changes:
     return Changes(torch.from_numpy(np.stack(columns, axis=1).astype(np.float32)))
 
 
-def _draw_uniform(seed: int, epoch: int, samples: Sequence[int]) -> np.ndarray:
-    """f64 (B, 16) in 0 to below 1: a hash of (seed, epoch, sample, column), for all samples at once.
+def _draw_uniform(seed: int, epoch: int, keys: np.ndarray) -> np.ndarray:
+    """f64 (B, 16) in 0 to below 1: a hash of (seed, epoch, key, column), for all keys u64 (B,) at once.
 
     Mixed by the finaliser of SplitMix64 (Steele, Lea & Flood 2014), one number after the other, as its streams are.
     """
@@ -118,8 +129,8 @@ def _draw_uniform(seed: int, epoch: int, samples: Sequence[int]) -> np.ndarray:
         value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return value ^ (value >> np.uint64(31))
 
-    state = np.zeros((len(samples), 1), np.uint64)
-    for number in (np.uint64(seed), np.uint64(epoch), np.asarray(samples, np.uint64)[:, None]):
+    state = np.zeros((len(keys), 1), np.uint64)
+    for number in (np.uint64(seed), np.uint64(epoch), keys[:, None]):
         state = mix(state + gamma + number)
     hashed = mix(state + gamma * np.arange(1, 17, dtype=np.uint64))
     return (hashed >> np.uint64(11)) * 2.0**-53

@@ -17,6 +17,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from train.config import Recipe
+from train.cvsa import HEAD_DIM
 from train.facet import MAX_LOG_SCALE, Batch, Facet
 from train.losses import Goal, compute_losses
 from train.optimizer import build_optimizer, rate_at
@@ -230,3 +231,36 @@ def _flat(stacked: Tensor) -> Tensor:
 def _norm(stacked: Tensor) -> Tensor:
     """The length of each of (K, …), f32 (K,)."""
     return stacked.abs() if stacked.ndim == 1 else torch.linalg.vector_norm(stacked, dim=list(range(1, stacked.ndim)))
+
+
+def stacked_model_bytes(
+    num_weights: int,
+    *,
+    averaged: bool,
+    batch_size: int,
+    num_frames: int,
+    has_reference: bool,
+    num_views: int,
+    num_classes: int,
+    dim: int,
+    tower_dim: int,
+) -> int:
+    """The most memory that each model of a `train.batched.Stack` takes while it trains, f32, embeddings of images aside.
+
+    A formula fitted to what the kernel counted (the peak of a process's resident set, less what it was before the stack was
+    made) over trainings of the whole model on a CPU: 1 to 16 models of 0.2 to 7.9 million weights, batches of 16 to 128, 1 to
+    12 frames, 1 to 18 images a frame, 6 to 30 classes. Each took 0.7 to 1.0 of it. Models without attention between views and
+    towards text take less, down to a fifth. `tests/benchmarks/at_once_memory.py` measures again.
+
+    Args:
+        averaged: a moving average of the weights is kept. num_frames: of a sample, its reference aside.
+        num_views: images of a frame, all modalities together. dim: of the prompts' embeddings. tower_dim: of the tower's.
+    """
+    num_tokens = batch_size * (num_frames + has_reference) * num_views
+    # weights, gradients, AdamW's two moments, and what the step lays beside them
+    floats = (5.5 + averaged) * num_weights
+    floats += num_tokens * (48 * dim + 2 * tower_dim)
+    floats += batch_size * dim * (18 * num_classes + 90 * (num_frames + has_reference))
+    num_heads = max(dim // HEAD_DIM, 1)
+    floats += 8 * batch_size * num_heads * num_classes * num_frames * num_views  # weights of attention towards text
+    return int(4 * floats)

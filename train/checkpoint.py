@@ -21,6 +21,7 @@ from shared.errors import FacetError, first_line
 from shared.storage import PARTIAL_SUFFIX
 
 CHECKPOINT = "checkpoint.pt"  # the last one; those before it, where they are kept, are checkpoint-STEP.pt
+_PARTIAL = re.compile(rf"\..+\.\d{{1,10}}{re.escape(PARTIAL_SUFFIX)}")  # the name, and the process that wrote it
 _EARLIER = re.compile(r"checkpoint-(\d{1,12})\.pt")
 WEIGHTS = "model.safetensors"
 
@@ -177,3 +178,13 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
             raise
         # torch and safetensors report a full disk as errors of their own, without the system's error number
         raise FacetError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from error
+
+
+def sweep_partials(folder: Path, name: str = "*") -> None:
+    """Removes what processes that were killed while they wrote files of a folder left there.
+
+    To be called by whoever holds the lock that the folder's writers hold: then no one is writing.
+    """
+    for path in folder.glob(f".{name}{PARTIAL_SUFFIX}"):
+        if _PARTIAL.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from train.crossval_workers import Job, Outcome, run_jobs
 from train.experiment import Experiment, prepare_experiment
 from train.fit import describe_run
 from train.folds import Fold, read_folds, write_folds
+from train.progress import check_tensorboard
 from train.protocols import DEFAULT_PROTOCOL, PROTOCOLS
 
 FOLDS_JSON = "folds.json"
@@ -41,6 +42,7 @@ class CrossvalOptions:
     embeddings: Path | None = None  # folder of what a frozen tower made of the images; None: read the images
     resident: str = "off"  # one of config.RESIDENT
     at_once: bool = True  # folds on embeddings: as one batched model
+    tensorboard: bool = False  # write each fold's log for TensorBoard, too
 
 
 def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, options: CrossvalOptions) -> int:
@@ -51,6 +53,8 @@ def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, op
     Raises:
         FacetError, CacheError: anything the user can mend before training starts.
     """
+    if options.tensorboard:
+        check_tensorboard()
     experiment = prepare_experiment(cache, test_cache, recipe)
     folds = experiment.folds.folds
     if options.only is not None:
@@ -71,6 +75,7 @@ def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, op
         options.keep_weights,
         options.embeddings,
         options.resident,
+        options.tensorboard,
     )
     failures: dict[str, str] = {}
     code = 0

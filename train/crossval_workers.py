@@ -21,7 +21,9 @@ from train.checkpoint import CHECKPOINT, WEIGHTS
 from train.config import Recipe
 from train.experiment import Experiment, prepare_experiment
 from train.fit import fit
-from train.loop import catch_signals
+from train.loop import Watch
+from train.memory import free_ram_bytes
+from train.signals import Terminated, catch_signals, raise_on_sigterm
 
 BYTES_A_WORKER = 3 << 30  # torch, a small tower and its batches
 Outcome = tuple[int, str]  # exit code, and what went wrong (empty: nothing did)
@@ -40,6 +42,7 @@ class Job:
     keep_weights: bool
     embeddings: Path | None = None  # folder of what a frozen tower made of the images
     resident: str = "off"  # one of config.RESIDENT
+    tensorboard: bool = False  # write each fold's log for TensorBoard, too
 
 
 def choose_num_jobs(num_folds: int, device: str) -> int:
@@ -48,7 +51,7 @@ def choose_num_jobs(num_folds: int, device: str) -> int:
         return 1
     if device != "cpu" and torch.cuda.is_available():
         return max(1, min(num_folds, torch.cuda.device_count()))
-    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // BYTES_A_WORKER
+    room = free_ram_bytes() // BYTES_A_WORKER
     return max(1, min(num_folds, len(os.sched_getaffinity(0)), room))
 
 
@@ -80,6 +83,7 @@ def _run(job: Job, experiment: Experiment, number: int, device: str, num_jobs: i
             embeddings=job.embeddings,
             resident=job.resident,
             num_sharing=num_jobs,
+            watch=Watch(job.tensorboard),
         )
     except FacetError as error:
         return 0, str(error)
@@ -101,12 +105,13 @@ class _Worker:
 
 def _run_side_by_side(job: Job, numbers: Sequence[int], num_jobs: int) -> Iterator[tuple[int, Outcome]]:
     waiting = deque(numbers)
-    workers = [_start(job, place, num_jobs) for place in range(num_jobs)]
-    try:
-        with catch_signals() as caught:
+    workers: list[_Worker] = []
+    with catch_signals() as caught:
+        try:
+            workers += [_start(job, place, num_jobs) for place in range(num_jobs)]
             for worker in workers:
                 _hand_out(worker, waiting)
-            while any(worker.number is not None for worker in workers):
+            while not caught and any(worker.number is not None for worker in workers):
                 busy = {worker.connection: worker for worker in workers if worker.number is not None}
                 for connection in wait(list(busy), timeout=0.5):
                     assert isinstance(connection, Connection)
@@ -116,28 +121,35 @@ def _run_side_by_side(job: Job, numbers: Sequence[int], num_jobs: int) -> Iterat
                     try:
                         outcome: Outcome = connection.recv()
                     except (EOFError, OSError):
+                        if caught:
+                            break
                         place = workers.index(worker)
                         workers[place] = worker = _start(job, place, num_jobs)
                         outcome = (0, "its process died, most often for want of memory; run again with fewer --jobs")
-                    if not outcome[0] and not caught:
-                        _hand_out(worker, waiting)
+                    if outcome[0]:  # someone ends the whole group of processes: the worker has heard of it first
+                        caught.append(outcome[0] - 128)
+                    if caught:
+                        break
+                    _hand_out(worker, waiting)
                     yield number, outcome
-                if caught:
-                    waiting.clear()
-                    for worker in workers:
-                        if worker.number is not None and worker.process.pid is not None:
-                            with contextlib.suppress(ProcessLookupError):
-                                os.kill(worker.process.pid, signal.SIGTERM)
-                        worker.connection.close()  # no more folds: it ends after its checkpoint
-                    for worker in workers:
-                        worker.process.join()
-                    yield numbers[0], (128 + caught[0], "")
-                    return
-    finally:
-        for worker in workers:
-            worker.connection.close()  # tells it to end
-            worker.process.join(timeout=10)
-            worker.process.kill()
+            if caught:
+                _end_after_checkpoint(workers)
+                yield numbers[0], (128 + caught[0], "")
+        finally:
+            for worker in workers:
+                worker.connection.close()  # tells it to end
+                worker.process.join(timeout=10)
+                worker.process.kill()
+
+
+def _end_after_checkpoint(workers: Sequence[_Worker]) -> None:
+    for worker in workers:
+        if worker.number is not None and worker.process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.process.pid, signal.SIGTERM)
+        worker.connection.close()  # no more folds
+    for worker in workers:
+        worker.process.join()
 
 
 def _start(job: Job, place: int, num_jobs: int) -> _Worker:
@@ -166,12 +178,15 @@ def _work(connection: Connection, job: Job, place: int, num_jobs: int) -> None:
     else:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // num_jobs))
     experiment = None
-    with contextlib.suppress(EOFError, OSError):  # the parent has closed its end, or is dead
+    # The parent has closed its end, or is dead; or SIGTERM came between two folds.
+    with contextlib.suppress(EOFError, OSError, Terminated), raise_on_sigterm():
         while True:
             number = connection.recv()
             try:
                 experiment = experiment or prepare_experiment(job.cache, job.test_cache, job.recipe)
                 outcome = _run(job, experiment, number, device, num_jobs)
+            except Terminated:
+                outcome = (128 + signal.SIGTERM, "")
             except Exception as error:  # a fault of ours: the other folds go on, this one is listed
                 outcome = (0, f"{type(error).__name__}: {error} ({traceback.format_exc().splitlines()[-2].strip()})")
             connection.send(outcome)

@@ -15,6 +15,7 @@ from shared.cache import Cache, open_cache
 from shared.errors import FacetError
 from shared.lock import hold_lock
 from shared.schema import SHARD_ROWS
+from train.checkpoint import sweep_partials
 from train.config import RunConfig, TowerConfig
 from train.embedded import Embeddings, EmbeddingSet, find_embeddings, read_embeddings
 from train.encoder import load_tower
@@ -109,6 +110,8 @@ def build_embeddings(
     """
     tower.eval().to(device)
     with hold_lock(root / ".lock"):  # another process may be computing the same ones: they are there when it is done
+        for modality in modalities:
+            sweep_partials(find_embeddings(root, cache, config, modality).folder)
         todo = {m: _find_missing(find_embeddings(root, cache, config, m), mirrored) for m in modalities}
         num_images = sum(
             sum(cache.samples[row].valid and cache.samples[row].has(modality) for row in _rows(cache, shard))

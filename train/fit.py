@@ -20,7 +20,7 @@ from shared.schema import fingerprint
 from shared.text import TextEmbeddings
 from shared.weights import hash_arrays
 from train.calibrate import fit_thresholds, start_class_bias, write_thresholds
-from train.checkpoint import find_checkpoints, load_weights, write_weights
+from train.checkpoint import find_checkpoints, load_weights, sweep_partials, write_weights
 from train.config import CONFIG_JSON, Recipe, RunConfig, TowerConfig, read_config, write_config
 from train.distributed import ALONE, Ranks
 from train.embed import open_embeddings
@@ -94,6 +94,7 @@ def fit(
         if ranks.is_first:
             refusal = FacetError(f"{run}: another process is training this run; wait until it has ended")
             stack.enter_context(hold_lock(run / LOCK, refusal))
+            sweep_partials(run)
             stack.enter_context(count_seconds(run))
         if loaded is not None and ranks.is_first:
             write_split(run, fold)

@@ -31,6 +31,11 @@ class Item:
     task: str = ""  # T1…T8
     targets: tuple[int, ...] = ()  # multi-label: 1, 0 or -1 = unknown for each name asked for
     reference: int | None = None  # the row that the face is compared with: the subject's neutral scan, or the onset
+    repeat: int = 0  # times it was drawn before in this epoch: each draw is augmented otherwise
+
+    def again(self, repeat: int) -> Item:
+        """The same, as it is drawn when it was drawn so many times before."""
+        return dataclasses.replace(self, repeat=repeat) if repeat else self
 
 
 def find_items(cache: Cache, modalities: Sequence[str], task: str = "classes", names: Sequence[str] = ()) -> list[Item]:

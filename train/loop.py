@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import torch
@@ -25,10 +22,11 @@ from train.flops import count_flops_per_sample, find_peak_flops
 from train.items import Item, find_rows_in_use
 from train.losses import Goal, balance_classes, mean_cosine_between_faces
 from train.optimizer import build_optimizer, rate_at, set_rate
-from train.order import epoch_batches
+from train.order import count_repeats, epoch_batches
 from train.prepare import Preparer
 from train.progress import LOG_EVERY as LOG_EVERY
 from train.progress import open_progress
+from train.signals import catch_signals
 from train.step import PartLoss, part_right, train_step
 from train.trace import trace_steps
 from train.transfer import copy_small
@@ -133,12 +131,19 @@ def train(
         progress.peak_flops = peak_flops and peak_flops * ranks.num
         for epoch in range(step // steps_per_epoch, recipe.epochs):
             order = epoch_batches(training.labels, recipe.draw, recipe.batch_size, recipe.seed, epoch)
+            repeats = count_repeats(order)[step % steps_per_epoch :]
             order = order[step % steps_per_epoch :]
-            batches = [[training.items[i] for i in ranks.part(batch)] for batch in order]
+            batches = [
+                [training.items[i].again(n) for i, n in zip(*map(ranks.part, drawn), strict=True)]
+                for drawn in zip(order, repeats, strict=True)
+            ]
             draws = (recipe.seed, epoch) if recipe.augment != "none" else None
             stream = preparer.stream(cache, batches, recipe.frames, jitter=draws, references=recipe.relative != "none")
             for num_samples, raw in zip(map(len, order), progress.waiting_for(stream), strict=True):
-                changes = draw_changes(*draws, [item.place for item in raw.items]) if draws else None
+                changes = None
+                if draws:
+                    places, repeated = [item.place for item in raw.items], [item.repeat for item in raw.items]
+                    changes = draw_changes(*draws, places, repeated)
                 batch = preparer.prepare(raw, changes)
                 target = copy_small(training.labels[[place[item.place] for item in raw.items]], device)
                 rate = rate_at(step, num_steps, recipe.warmup)
@@ -216,21 +221,3 @@ def _example(preparer: Preparer, recipe: Recipe) -> Batch:
 def _is_complete(cache: Cache, items: Sequence[Item], modalities: Sequence[str]) -> bool:
     """Whether no image that training looks at is missing."""
     return all(cache.samples[row].has(modality) for row in find_rows_in_use(items) for modality in modalities)
-
-
-@contextmanager
-def catch_signals() -> Iterator[list[int]]:
-    """While inside, the first SIGINT or SIGTERM is only noted in the list; a second SIGINT stops at once."""
-    caught: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -47,6 +47,17 @@ def epoch_batches(labels: np.ndarray, draw: str, batch_size: int, seed: int, epo
     return split_batches(epoch_order(len(labels), seed, epoch, weights), batch_size)
 
 
+def count_repeats(batches: list[np.ndarray]) -> list[np.ndarray]:
+    """Of each draw of an epoch's batches, how many times its item was drawn before in the epoch: 0 where each comes once."""
+    order = np.concatenate(batches)
+    together = np.argsort(order, kind="stable")  # an item's draws side by side, the first one first
+    place = np.arange(len(order))
+    begins = np.append(True, np.diff(order[together]) != 0)
+    repeats = np.empty(len(order), np.int64)
+    repeats[together] = place - np.maximum.accumulate(np.where(begins, place, 0))
+    return np.split(repeats, np.cumsum([len(batch) for batch in batches[:-1]]))
+
+
 def split_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Consecutive batches of nearly equal size, none above batch_size: no tiny last batch to spoil batch statistics."""
     return np.array_split(order, -(-len(order) // batch_size))

@@ -119,9 +119,7 @@ class Progress:
             refresh=False,
         )
         if self.tensorboard is not None:
-            for name, value in line.items():
-                if name != "step":
-                    self.tensorboard.add_scalar(name, value, line["step"])
+            _add_scalars(self.tensorboard, line)
             self.tensorboard.flush()
 
     def _speed(self) -> dict[str, float]:
@@ -177,12 +175,42 @@ def open_progress(
             writer.close()
 
 
-def _open_tensorboard(run: Path, step: int) -> SummaryWriter:
+def check_tensorboard() -> None:
+    """
+    Raises:
+        FacetError: tensorboard is not installed.
+    """
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
         raise FacetError("--tensorboard: the package tensorboard is not installed; pip install tensorboard") from error
+
+
+def _open_tensorboard(run: Path, step: int) -> SummaryWriter:
+    check_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
+
+
+def write_tensorboard(run: Path) -> None:
+    """Writes what a run's finished log says for TensorBoard.
+
+    Raises:
+        FacetError: tensorboard is not installed.
+    """
+    writer = _open_tensorboard(run, 0)
+    try:
+        for line in (run / LOG_JSONL).read_text(encoding="utf-8").splitlines():
+            _add_scalars(writer, json.loads(line))
+    finally:
+        writer.close()
+
+
+def _add_scalars(writer: SummaryWriter, line: dict[str, Any]) -> None:
+    for name, value in line.items():
+        if name != "step":
+            writer.add_scalar(name, value, line["step"])
 
 
 def truncate_log(run: Path, step: int) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from tqdm import tqdm
 
@@ -20,13 +17,13 @@ from shared.paths import is_remote
 from shared.schema import ARRAYS
 from shared.storage import open_arrays
 from train.items import Item, find_rows_in_use
+from train.memory import free_ram_bytes
 from train.pixels import view_as_tensor
 from train.stream import Allocate, ImageSource, PendingImages, Slots, StoredImages
 
 # What auto may take: the rest is for the model, its activations, and everybody else.
 RAM_SHARE, GPU_SHARE = 0.5, 0.7
 ROWS_A_READ = 64
-_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 GATHER_THREADS = 2  # one core does not fill the memory's bandwidth
 
 
@@ -164,7 +161,7 @@ def _choose_place(kind: str, num_bytes: int, device: torch.device, num_sharing: 
     if kind == "off":
         return "off"
     free_gpu = torch.cuda.mem_get_info(device)[0] // num_sharing if device.type == "cuda" else 0
-    free_ram = _free_ram_bytes() // num_sharing
+    free_ram = free_ram_bytes() // num_sharing
     if kind == "auto":
         if num_bytes <= GPU_SHARE * free_gpu:
             return "gpu"
@@ -178,15 +175,6 @@ def _choose_place(kind: str, num_bytes: int, device: torch.device, num_sharing: 
             f"{' for each job' if num_sharing > 1 else ''}; use --resident auto or off"
         )
     return kind
-
-
-def _free_ram_bytes() -> int:
-    """What can be had without swapping, in a container as outside."""
-    free = int(psutil.virtual_memory().available)
-    for path in _MEMORY_LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # no such file; or "max"
-            free = min(free, int(path.read_text()) - int(psutil.Process().memory_info().rss))
-    return max(free, 0)
 
 
 def _load(

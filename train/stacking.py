@@ -16,7 +16,7 @@ from train.config import Recipe
 from train.embedded import Embeddings
 from train.items import Item
 from train.loop import TrainingSet
-from train.order import epoch_batches
+from train.order import count_repeats, epoch_batches
 from train.prepare import cameras_rad
 from train.transfer import copy_small
 
@@ -36,7 +36,8 @@ class Batches:
         index = {place: i for i, place in enumerate(by_place)}
         self._members = [np.array([index[item.place] for item in training.items]) for training in trainings]
         self._has_reference = np.array([item.reference is not None for item in self._items])
-        self._orders: dict[int, tuple[int, list[np.ndarray]]] = {}  # model → epoch, its batches
+        # model → its epoch, the batches, and `count_repeats` of them
+        self._orders: dict[int, tuple[int, list[np.ndarray], list[np.ndarray]]] = {}
         self._draw = lru_cache(maxsize=EPOCHS_KEPT)(self._draw_epoch)
 
     def epoch(self, model: int, step: int) -> int:
@@ -45,16 +46,19 @@ class Batches:
     def at(self, step: int, num_models: int) -> StackedBatch:
         """The batch of step 0, 1, … of the first num_models models."""
         chosen = [self._choose(model, step) for model in range(num_models)]
-        size = max(len(batch) for batch, _ in chosen)
+        size = max(len(batch) for batch, *_ in chosen)
         kept = np.zeros((num_models, size), bool)
         rows, flips, target, members = [], [], [], []
-        for model, (batch, epoch) in enumerate(chosen):
+        for model, (batch, repeats, epoch) in enumerate(chosen):
             kept[model, : len(batch)] = True
             padded = np.concatenate([batch, np.repeat(batch[:1], size - len(batch))])
             member = self._members[model][padded]
-            epoch_rows, epoch_flips = self._draw(epoch)
-            rows.append(epoch_rows[member])
-            flips.append(epoch_flips[member])
+            model_rows, model_flips = (values[member] for values in self._draw(epoch))
+            if again := np.flatnonzero(repeats).tolist():
+                items = [self._items[member[i]].again(int(repeats[i])) for i in again]
+                model_rows[again], model_flips[again] = self._draw_items(items, epoch)
+            rows.append(model_rows)
+            flips.append(model_flips)
             members.append(member)
             labels = self._trainings[model].labels[padded]
             labels[len(batch) :] = -1
@@ -83,24 +87,27 @@ class Batches:
             has_reference=has_reference,
         )
 
-    def _choose(self, model: int, step: int) -> tuple[np.ndarray, int]:
-        """A model's batch, as places among its items, and its epoch."""
+    def _choose(self, model: int, step: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """A model's batch, as places among its items, how many times each came before in the epoch, and the epoch."""
         recipe, training = self._recipe, self._trainings[model]
         epoch = self.epoch(model, step)
-        if self._orders.get(model, (-1, []))[0] != epoch:
+        if model not in self._orders or self._orders[model][0] != epoch:
             batches = epoch_batches(training.labels, recipe.draw, recipe.batch_size, recipe.seed, epoch)
-            self._orders[model] = epoch, batches
-        batches = self._orders[model][1]
-        return batches[step % len(batches)], epoch
+            self._orders[model] = epoch, batches, count_repeats(batches)
+        _, batches, repeats = self._orders[model]
+        return batches[step % len(batches)], repeats[step % len(batches)], epoch
 
     def _draw_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Every item's rows i64 (n, T) and whether it is mirrored, bool (n,): the same for all models."""
+        """Every item's rows i64 (n, T) and whether it is mirrored, bool (n,): the same for all models, when first drawn."""
+        return self._draw_items(self._items, epoch)
+
+    def _draw_items(self, items: Sequence[Item], epoch: int) -> tuple[np.ndarray, np.ndarray]:
         recipe = self._recipe
         draws = (recipe.seed, epoch) if recipe.augment != "none" else None
-        rows = self._table.choose(self._items, recipe.frames, draws, recipe.relative != "none").rows
+        rows = self._table.choose(items, recipe.frames, draws, recipe.relative != "none").rows
         if draws is None:
             return rows, np.zeros(len(rows), bool)
-        changes = draw_changes(*draws, [item.place for item in self._items])
+        changes = draw_changes(*draws, [item.place for item in items], [item.repeat for item in items])
         return rows, changes.flip.numpy()
 
 

@@ -153,8 +153,7 @@ def choose_rows(item: Item, num_frames: int, jitter: tuple[int, int] | None, ref
     """The rows of an item's frames, its reference's before them where asked for. jitter: as `stream_batches`."""
     draws = None
     if jitter is not None and len(item.rows) > 1:
-        # The trailing 1 keeps these draws apart from those of augmentation, which come from the same three numbers.
-        draws = np.random.default_rng([*jitter, item.place, 1]).random(num_frames).tolist()
+        draws = np.random.default_rng([*jitter, item.place, 1 + item.repeat]).random(num_frames).tolist()
     rows = sample_rows(item.rows, num_frames, draws) if len(item.rows) > 1 else [item.rows[0]] * num_frames
     if not references:
         return rows
