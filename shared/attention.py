@@ -35,6 +35,7 @@ _DIMS = {
 }
 _INTEGERS = ("rows", "patch_place")
 _OPTIONAL = ("view_attention", "class_attention", "class_share", "prompt_cosines", "patches", "patch_place")
+_PATCHES = "patches"  # most of the file: read one item at a time, when they are asked for
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,15 @@ class Attention:
     each class's words looked at each picture, MTGF's attention. class_share (n, C), 0…1: the part of what a class is judged by
     that came by this look, the rest is z. prompt_cosines (n, C, K): cosine of that with each prompt, NaN where there is none;
     a class's score follows from their mean. patches (p, T, N, G, G): how much of the image tower's last attention went to each
-    patch, row 0 on top, the first p items by patch_place i32 (n,), −1 where none is kept.
+    patch, row 0 on top, the first p items by patch_place i32 (n,), −1 where none is kept; `read_patches` reads them, not
+    `read_attention`.
     Weights add up to 1 over frames, over a frame's pictures, over all pictures, and (with the class token's) over patches.
     """
 
     names: tuple[str, ...]  # as in predictions.csv
     class_names: tuple[str, ...]
     modalities: tuple[str, ...]
-    num_views: int
-    content_hash: str  # of the cache that rows are of
+    views: tuple[str, ...]  # the cameras of each modality, as `schema.View` writes them
     rows: np.ndarray
     faces: np.ndarray
     frame_weights: np.ndarray
@@ -71,13 +72,6 @@ class Attention:
     def arrays(self) -> dict[str, np.ndarray]:
         return {name: value for name in _DIMS if (value := getattr(self, name)) is not None}
 
-    def patches_of(self, item: int) -> np.ndarray | None:
-        """(T, N, G, G) of one item; None where none was kept."""
-        if self.patches is None or self.patch_place is None or self.patch_place[item] < 0:
-            return None
-        found: np.ndarray = self.patches[self.patch_place[item]]
-        return found
-
 
 def write_attention(path: Path, attention: Attention) -> None:
     """Writes the whole file or nothing."""
@@ -88,8 +82,7 @@ def write_attention(path: Path, attention: Attention) -> None:
         "names": attention.names,
         "class_names": attention.class_names,
         "modalities": attention.modalities,
-        "num_views": attention.num_views,
-        "content_hash": attention.content_hash,
+        "views": attention.views,
         "prompts": attention.prompts,
     }
     arrays = {name: np.ascontiguousarray(value) for name, value in attention.arrays().items()}
@@ -98,11 +91,9 @@ def write_attention(path: Path, attention: Attention) -> None:
     write_file(path, data)
 
 
-def read_attention(path: Path, *, with_patches: bool = True) -> Attention:
-    """Reads what `write_attention` wrote, nothing of it taken on trust.
+def read_attention(path: Path) -> Attention:
+    """Reads what `write_attention` wrote but for the maps, nothing of it taken on trust.
 
-    Args:
-        with_patches: False: leave the maps, which are most of the file, to `read_patches`.
     Raises:
         FacetError: no such file, damaged, or of another version.
     """
@@ -113,8 +104,12 @@ def read_attention(path: Path, *, with_patches: bool = True) -> Attention:
             about = json.loads((file.metadata() or {})["about"])
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']!r}, expected {FORMAT!r}")
-            arrays = {name: file.get_tensor(name) for name in file.keys() if with_patches or name != "patches"}  # noqa: SIM118
-            shape = file.get_slice("patches").get_shape() if "patches" in file.keys() else None  # noqa: SIM118
+            names = list(file.keys())
+            arrays = {name: file.get_tensor(name) for name in names if name != _PATCHES}
+            maps = file.get_slice(_PATCHES) if _PATCHES in names else None
+            shape = None if maps is None else tuple(maps.get_shape())
+            if maps is not None and maps.get_dtype() != "F16":
+                raise ValueError(f"patches is {maps.get_dtype()}")
         return _check(about, arrays, shape)
     except FileNotFoundError as error:
         raise FacetError(f"{path}: missing; {_ADVICE}") from error
@@ -122,53 +117,55 @@ def read_attention(path: Path, *, with_patches: bool = True) -> Attention:
         raise FacetError(f"{path}: cannot be read ({first_line(error)}); {_ADVICE}") from error
 
 
-def read_patches(path: Path, place: int) -> np.ndarray:
-    """(T, N, G, G) of one item by its patch_place. Raises FacetError where the file is not what it was any more."""
+def read_patches(path: Path, attention: Attention, item: int) -> np.ndarray | None:
+    """Maps (T, N, G, G) of one item; None where none was kept.
+
+    Raises:
+        FacetError: the file is not any more what `attention` was read from.
+    """
+    if attention.patch_place is None or (place := int(attention.patch_place[item])) < 0:
+        return None
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            found: np.ndarray = file.get_slice("patches")[place : place + 1]
-        if found.dtype != np.float16 or found.ndim != 5 or len(found) != 1 or not np.isfinite(found).all():
+            found: np.ndarray = file.get_slice(_PATCHES)[place : place + 1]
+        expected = (1, *attention.view_weights.shape[1:])
+        if found.dtype != np.float16 or found.shape[:3] != expected or not found.size or not np.isfinite(found).all():
             raise ValueError("its maps are not what they were")
     except (OSError, SafetensorError, ValueError, IndexError) as error:
         raise FacetError(f"{path}: cannot be read ({first_line(error)}); {_ADVICE}") from error
     return found[0]
 
 
-def _check(about: dict[str, object], arrays: dict[str, np.ndarray], patch_shape: list[int] | None) -> Attention:
-    names, class_names, modalities = (_words(about[key]) for key in ("names", "class_names", "modalities"))
-    if not isinstance(about["prompts"], list) or type(about["num_views"]) is not int:
-        raise ValueError("prompts or num_views are not what they should be")
+def _check(about: dict[str, object], arrays: dict[str, np.ndarray], maps: tuple[int, ...] | None) -> Attention:
+    keys = "names", "class_names", "modalities", "views"
+    names, class_names, modalities, views = (_words(about[key]) for key in keys)
+    if not isinstance(about["prompts"], list):
+        raise ValueError("prompts are not a list")
     prompts = tuple(_words(some) for some in about["prompts"])
-    num_views = int(about["num_views"])
-    sizes = {"n": len(names), "C": len(class_names), "N": len(modalities) * num_views}
+    sizes = {"n": len(names), "C": len(class_names), "N": len(modalities) * len(views)}
+    shapes = {name: array.shape for name, array in arrays.items()} | ({} if maps is None else {_PATCHES: maps})
     for name, dims in _DIMS.items():
-        if name == "patches" and patch_shape is not None and name not in arrays:
-            if len(patch_shape) != 5:
-                raise ValueError(f"patches has {patch_shape}")
-            sizes["p"] = patch_shape[0]
-            if patch_shape[1:3] != [sizes["T"], sizes["N"]] or patch_shape[3] != patch_shape[4]:
-                raise ValueError(f"patches has {patch_shape}")
-            continue
-        if name not in arrays:
+        if name not in shapes:
             if name not in _OPTIONAL:
                 raise KeyError(name)
             continue
-        array = arrays[name]
-        kind = np.int32 if name in _INTEGERS else np.float16
-        if array.dtype != kind or array.ndim != len(dims):
-            raise ValueError(f"{name} is {array.dtype} {array.shape}")
-        for dim, size in zip(dims, array.shape, strict=True):
+        if len(shapes[name]) != len(dims):
+            raise ValueError(f"{name} has {shapes[name]}")
+        for dim, size in zip(dims, shapes[name], strict=True):
             if sizes.setdefault(dim, size) != size:
-                raise ValueError(f"{name} has {array.shape}, expected {sizes[dim]} for {dim}")
+                raise ValueError(f"{name} has {shapes[name]}, expected {sizes[dim]} for {dim}")
+    for name, array in arrays.items():
+        if name not in _DIMS:
+            raise ValueError(f"unknown array {name}")
+        if array.dtype != (np.int32 if name in _INTEGERS else np.float16):
+            raise ValueError(f"{name} is {array.dtype}")
         if name != "prompt_cosines" and not np.isfinite(array).all():
             raise ValueError(f"{name} holds numbers that are not finite")
-    if empty := [dim for dim in "TNdC" if not sizes.get(dim, 1)]:
+    if empty := [dim for dim in "TNdCG" if not sizes.get(dim, 1)]:
         raise ValueError(f"holds no {', '.join(empty)}")
-    if unknown := set(arrays) - set(_DIMS):
-        raise ValueError(f"unknown array {sorted(unknown)[0]}")
-    if (patch_shape is None) != ("patch_place" not in arrays):
+    if (maps is None) != ("patch_place" not in arrays):
         raise ValueError("patches and patch_place go together")
     if "patch_place" in arrays and not (arrays["patch_place"] >= -1).all():
         raise ValueError("patch_place holds numbers below -1")
@@ -178,9 +175,7 @@ def _check(about: dict[str, object], arrays: dict[str, np.ndarray], patch_shape:
         raise ValueError("prompts and their cosines do not go together")
     if prompts and [0 < len(p) <= sizes["K"] for p in prompts] != [True] * sizes["C"]:
         raise ValueError("prompts and their cosines do not go together")
-    return Attention(
-        names, class_names, modalities, num_views, str(about["content_hash"]), prompts=prompts, **arrays
-    )  # fmt: skip
+    return Attention(names, class_names, modalities, views, prompts=prompts, **arrays)
 
 
 def _words(value: object) -> tuple[str, ...]:

@@ -235,6 +235,11 @@ class Cache:
     samples: list[Sample]
     sequences: list[Sequence]
 
+    @property
+    def name(self) -> str:
+        """Its folder's: what files about it in a run's folder are called by."""
+        return self.path.resolve().name
+
     @cached_property
     def arrays(self) -> ArrayReader:
         return open_arrays(self.path, self.info)

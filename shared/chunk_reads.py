@@ -7,6 +7,7 @@ libraries do: these decode into memory of their own, which is new for every batc
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import threading
@@ -19,11 +20,11 @@ from typing import Protocol
 
 import numpy as np
 
-from shared.errors import CacheError, first_line
+from shared.errors import CacheError, describe_os_error, first_line
 from shared.mapped_file import map_file
 from shared.schema import SHARD_ROWS
 
-MAX_OPEN_FILES = 256
+MAX_DESCRIPTORS = 256  # of open files; a mapped one takes two
 ROWS_A_TASK = 8  # more than handing a task to a thread costs, and enough tasks in a batch for every thread
 ABSENT = -1  # asked for as a row: zeros
 CHECKSUM_BYTES = 4
@@ -117,9 +118,13 @@ class ChunkReader:
             return file
         try:
             file = self._files[key] = self._open_shard(*key)
-        except (CacheError, OSError) as error:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise CacheError(describe_os_error(error)) from error
             raise self._lost(name, row, first_line(error)) from error
-        if len(self._files) > MAX_OPEN_FILES:
+        except CacheError as error:
+            raise self._lost(name, row, first_line(error)) from error
+        if len(self._files) * (1 if file.mapping is None else 2) > MAX_DESCRIPTORS:
             self._files.popitem(last=False)
         return file
 

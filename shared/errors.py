@@ -66,6 +66,8 @@ def describe_os_error(error: OSError) -> str:
         errno.EROFS: "the file system is read-only; choose another folder",
         errno.EACCES: "permission denied; choose another folder or mend its permissions",
         errno.ENOENT: "no such file or folder; check the path",
+        errno.EMFILE: "too many open files; allow more with `ulimit -n`",
+        errno.ENFILE: "the machine has too many open files; end other programs",
         errno.ENOTDIR: "a file stands where a folder is needed; check the path",
         errno.EISDIR: "a folder stands where a file is needed; check the path",
     }.get(error.errno or 0)

@@ -16,7 +16,9 @@ class MappedFile:
     """Gives bytes of an open file without copying them, and only such as are in memory already.
 
     Bytes that are not would be fetched by the processor's touching them: page by page, and where the disk refuses, or another
-    program has shortened the file, the process is killed by a signal instead of being told. Those are for `os.preadv`.
+    program has shortened the file, the process is killed by a signal instead of being told. Those are for `os.preadv`. A file
+    that is shortened in the microseconds between asking and copying still kills: caches are written by renaming, which does not
+    touch what is mapped, but copying another over one in use does.
     """
 
     def __init__(self, number: int, num_bytes: int) -> None:

@@ -210,11 +210,11 @@ def test_what_is_kept_of_many_maps(monkeypatch: pytest.MonkeyPatch) -> None:
             {"faces": torch.ones(num, 2), "frame_weights": torch.ones(num, 1), "view_weights": even}
             | {"patches": maps[part : part + num]}
         )
-    found = table.finish(CLASSES, ("texture", "normal"), 3, "")
-    kept = [i for i in range(10) if found.patches_of(i) is not None]
-    assert kept == [0, 3, 6]
-    for i in kept:
-        assert np.array_equal(found.patches_of(i), maps[i].numpy().astype(np.float16))  # type: ignore[arg-type]
+    found = table.finish(CLASSES, ("texture", "normal"), VIEWS)
+    assert found.patches is not None and found.patch_place is not None
+    kept = [0, 3, 6]
+    assert np.flatnonzero(found.patch_place >= 0).tolist() == kept
+    assert np.array_equal(found.patches[found.patch_place[kept]], maps[kept].numpy().astype(np.float16))
 
 
 def test_a_fit_tells_what_it_looked_at(tiny_cache: MakeCache, tmp_path: Path) -> None:
@@ -226,15 +226,16 @@ def test_a_fit_tells_what_it_looked_at(tiny_cache: MakeCache, tmp_path: Path) ->
         predictions = list(csv.DictReader(file))
     opened = open_cache(cache)
     assert found.names == tuple(row["name"] for row in predictions) and found.modalities == ("texture", "normal")
-    assert (found.content_hash, found.num_views) == (opened.info.content_hash, len(VIEWS))
+    assert found.views == tuple(str(view) for view in VIEWS)
     rows = {item.name: sample_rows(item.rows, 3) for item in find_items(opened, ("texture", "normal"))}
     assert found.rows.tolist() == [rows[name] for name in found.names]
     assert found.prompts == (("anger 0", "anger 1"), ("happiness 0", "happiness 1"), ("surprise 0", "surprise 1"))
     np.testing.assert_allclose(np.linalg.norm(found.faces.astype(float), axis=1), 1, atol=1e-3)
     np.testing.assert_allclose(found.view_weights.astype(float).sum(-1), 1, atol=2e-3)
     assert (found.view_weights[0, :, :3] == 0).all()  # the first sequence has no texture
-    assert found.patches is not None and found.patches.shape == (6, 3, 6, 4, 4)
-    assert (found.patches[0, :, :3] == 0).all() and (found.patches[0, :, 3:] > 0).all()
+    patches = read_patches(run / ATTENTION_FILE, found, 0)
+    assert patches is not None and patches.shape == (3, 6, 4, 4)
+    assert (patches[:, :3] == 0).all() and (patches[:, 3:] > 0).all()
     # what the file says of prompts gives the very probabilities: softmax(s · mean cosine)
     assert found.prompt_cosines is not None
     scale = math.exp(torch.load(run / "checkpoint.pt", weights_only=True)["model"]["log_scale"])
@@ -256,7 +257,7 @@ def test_heads_on_embeddings_know_views_and_prompts_alone(tiny_cache: MakeCache,
     assert len(files) == 3
     for path in files:
         found = read_attention(path)
-        assert found.patches is None and found.patches_of(0) is None
+        assert read_patches(path, found, 0) is None
         assert found.class_attention is not None and found.prompt_cosines is not None
         np.testing.assert_allclose(found.class_attention.astype(float).sum((2, 3)), 1, atol=2e-3)
 
@@ -268,7 +269,7 @@ def small_attention() -> Attention:
         return rng.random(shape).astype(np.float16)
 
     return Attention(
-        ("a", "b"), CLASSES, ("depth",), 2, "c0ffee", rows=np.array([[1], [4]], np.int32), faces=some(2, 5),
+        ("a", "b"), CLASSES, ("depth",), ("0", "-20:10"), rows=np.array([[1], [4]], np.int32), faces=some(2, 5),
         frame_weights=some(2, 1), view_weights=some(2, 1, 2), class_attention=some(2, 3, 1, 2), prompt_cosines=some(2, 3, 2),
         patches=some(1, 1, 2, 4, 4), patch_place=np.array([-1, 0], np.int32), prompts=(("x",), ("y", "z"), ("ü",)),
     )  # fmt: skip
@@ -279,19 +280,18 @@ def test_a_file_comes_back_and_a_damaged_one_is_one_line(tmp_path: Path) -> None
     attention = small_attention()
     write_attention(path, attention)
     found = read_attention(path)
-    for name, value in vars(attention).items():
+    for name, value in vars(replace(attention, patches=None)).items():
         assert (
             np.array_equal(getattr(found, name), value)
             if isinstance(value, np.ndarray)
             else getattr(found, name) == value
         )
-    lazy = read_attention(path, with_patches=False)
-    assert lazy.patches is None and lazy.patch_place is not None and attention.patches is not None
-    assert np.array_equal(read_patches(path, 0), attention.patches[0])
+    assert attention.patches is not None and read_patches(path, found, 0) is None
+    assert np.array_equal(read_patches(path, found, 1), attention.patches[0])  # type: ignore[arg-type]
     data = path.read_bytes()
     for length in (*range(0, len(data), 97), len(data) - 1):
         path.write_bytes(data[:length])
-        for read in (lambda: read_attention(path), lambda: read_patches(path, 0)):
+        for read in (lambda: read_attention(path), lambda: read_patches(path, found, 1)):
             with pytest.raises(FacetError, match="cannot be read"):
                 read()
     path.unlink()
@@ -306,10 +306,12 @@ def test_a_file_comes_back_and_a_damaged_one_is_one_line(tmp_path: Path) -> None
         {"rows": np.zeros((2, 1), np.int64)},
         {"faces": np.full((2, 5), np.nan, np.float16)},
         {"class_names": ("a", "b")},
-        {"num_views": 3},
+        {"views": ("0", "20", "-20")},
         {"patch_place": np.array([0, 1], np.int32)},
         {"patch_place": np.array([0, -2], np.int32)},
         {"patches": np.zeros((1, 1, 2, 4, 5), np.float16)},
+        {"patches": np.zeros((1, 1, 2, 0, 0), np.float16)},
+        {"patches": np.zeros((1, 1, 2, 4, 4), np.float32)},
         {"patch_place": None},
         {"prompts": (("x",), ("y", "z", "w"), ("v",))},
         {"prompts": ()},
@@ -320,6 +322,15 @@ def test_a_file_comes_back_and_a_damaged_one_is_one_line(tmp_path: Path) -> None
 def test_what_does_not_go_together_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     path = tmp_path / ATTENTION_FILE
     write_attention(path, replace(small_attention(), **changes))
-    for with_patches in (True, False):
-        with pytest.raises(FacetError, match="cannot be read"):
-            read_attention(path, with_patches=with_patches)
+    with pytest.raises(FacetError, match="cannot be read"):
+        read_attention(path)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2, 4, 4), (1, 1, 1, 4, 4), (1, 1, 2, 0, 0), (0, 1, 2, 4, 4)])
+def test_maps_that_changed_meanwhile_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = tmp_path / ATTENTION_FILE
+    write_attention(path, small_attention())
+    found = read_attention(path)
+    write_attention(path, replace(small_attention(), patches=np.zeros(shape, np.float16)))
+    with pytest.raises(FacetError, match="cannot be read"):
+        read_patches(path, found, 1)

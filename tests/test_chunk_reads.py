@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import resource
 import struct
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_rows_come_into_memory_that_is_used_again(store: str, verify: bool, mapp
 def test_few_files_are_open_and_none_when_done(
     store: str, mapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared.chunk_reads, "MAX_OPEN_FILES", 1)
+    monkeypatch.setattr(shared.chunk_reads, "MAX_DESCRIPTORS", 1 + mapped)
     info, arrays = write_noise(tmp_path, store)
     gc.collect()
 
@@ -154,3 +155,16 @@ def test_fletcher32_is_what_hdf5_writes(data: bytes, repeat: int, flip: int) -> 
     changed = bytearray(stored[:-4])
     changed[flip % len(changed)] ^= 1
     assert not is_fletcher32(bytes(changed), stored[-4:])
+
+
+def test_too_many_open_files_are_no_damage(tmp_path: Path) -> None:
+    info, _ = write_noise(tmp_path, "zarr")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reader = open_arrays(tmp_path, info)
+    reader.read("texture", [SHARD_ROWS])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (os.dup(0), hard))  # no number is left below that of the last one opened
+    try:
+        with pytest.raises(CacheError, match="too many open files; allow more with `ulimit -n`"):
+            reader.read("texture", [0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -27,9 +27,10 @@ from preprocess.viewer.maps import STEPS, describe_points, project
 from preprocess.viewer.predictions import read_predictions
 from preprocess.viewer.server import build_app
 from preprocess.viewer.site import Site
-from shared.attention import ATTENTION_FILE, Attention, read_attention
+from shared.attention import ATTENTION_FILE, Attention, read_attention, read_patches
 from shared.cache import open_cache
 from shared.errors import FacetError
+from shared.schema import View
 
 
 def open_run(cache: Path, run: Path, **options: Any) -> Site:
@@ -72,7 +73,7 @@ def test_a_samples_page_has_the_numbers_of_the_file(site: Site, folder: Path) ->
 
 def test_heat_is_where_the_file_says(site: Site, folder: Path) -> None:
     attention = read_attention(folder / "a-run" / ATTENTION_FILE)
-    maps = attention.patches_of(attention.names.index("S0/anger1"))
+    maps = read_patches(folder / "a-run" / ATTENTION_FILE, attention, attention.names.index("S0/anger1"))
     assert maps is not None
     response = build_app(site).server.test_client().get("/attention/7/2.png")
     assert response.status_code == 200 and response.headers["Cache-Control"] == "no-store"
@@ -113,7 +114,7 @@ def test_a_file_that_is_damaged_or_of_another_cache(site: Site, folder: Path, tm
         read_looks(run, site.cache)
     (run / ATTENTION_FILE).unlink()
     without = open_run(folder / "cache", run)
-    assert "`python -m train evaluate RUN` writes it" in page_text(without, "/sample/7") + page_text(without, "/map")
+    assert f"`python -m train evaluate {run}` writes it" in page_text(without, "/sample/7") + page_text(without, "/map")
     write_tiny_cache(
         tmp_path / "other", model=tiny_model, num_subjects=2, num_frames=4, modalities=("texture", "normal")
     )
@@ -122,6 +123,34 @@ def test_a_file_that_is_damaged_or_of_another_cache(site: Site, folder: Path, tm
     for item in looks.tests[0].items:  # rows have the names they had
         row = looks.tests[0].row_of(item)
         assert looks.samples[row].sequence == looks.tests[0].attention.names[item]
+
+
+def test_pictures_from_elsewhere_have_no_weights(folder: Path, tmp_path: Path, tiny_model: str) -> None:
+    """The same faces, as many views, but two cameras stand where the run's did not."""
+    turned = (View(0), View(60), View(-60))
+    write_tiny_cache(
+        tmp_path / "turned",
+        model=tiny_model,
+        num_subjects=3,
+        num_frames=5,
+        modalities=("texture", "normal"),
+        views=turned,
+    )
+    looks = read_looks(folder / "a-run", open_cache(tmp_path / "turned"))
+    assert looks.tests == () and looks.notes == ("a-run looked at other views than those of this cache",)
+
+
+def test_what_predict_wrote_is_found_from_within_the_cache(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(folder / "a-run", run)
+    monkeypatch.chdir(folder / "cache")
+    assert call("predict", run, "--cache", ".") == 0
+    for name in (ATTENTION_FILE, "predictions.csv"):
+        (run / name).unlink()
+    site = open_run(Path(), run)
+    assert len(site.looks.tests) == 1 and site.looks.find(7) is not None
 
 
 def test_folds_each_have_a_map(tiny_cache: MakeCache, tmp_path: Path) -> None:
@@ -166,10 +195,10 @@ def big_fold(num_rows: int, num: int) -> Fold:
     """Any number of faces with random vectors, of a cache's first rows."""
     rng = np.random.default_rng(0)
     rows = rng.integers(0, num_rows, (num, 1)).astype(np.int32)
-    attention = Attention(
-        tuple(str(i) for i in range(num)), CLASSES, ("texture",), 3, "", rows, rng.normal(size=(num, 512)).astype(np.float16),
-        np.ones((num, 1), np.float16), np.full((num, 1, 3), 1 / 3, np.float16),
-    )  # fmt: skip
+    names, views = tuple(str(i) for i in range(num)), ("0", "20", "-20")
+    faces = rng.normal(size=(num, 512)).astype(np.float16)
+    weights = np.ones((num, 1), np.float16), np.full((num, 1, 3), 1 / 3, np.float16)
+    attention = Attention(names, CLASSES, ("texture",), views, rows, faces, *weights)
     return Fold("large", Path("nowhere"), attention, tuple(range(num)), {})
 
 
@@ -221,6 +250,14 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
     assert len(points["rows"]) == len(said) and all(
         "wrong" in word or word == "not known" for word in points["words"]["error"]
     )
+    if units == "targets":
+        return
+    # where nothing is known nothing is right
+    assert call("predict", run, "--cache", tiny_cache(name="unknown")) == 0
+    for name in (ATTENTION_FILE, "predictions.csv"):
+        (run / name).unlink()
+    points = build_app(open_run(tmp_path / "unknown", run)).server.test_client().get("/points/0.json").json
+    assert (points["words"]["error"], points["words"]["label"]) == (["not known"], ["no label"])
 
 
 @pytest.fixture(scope="module")

@@ -227,9 +227,9 @@ def _add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) 
         choices=RESIDENT,
         help="load the training images once and gather batches from there: ram; gpu: its memory; auto: the GPU's where 70 %% "
         "of what is free holds them, else RAM where half of it does. mapped: leave them to the system's file cache, which all "
-        "runs of a machine share, and read there without a copy (fastest from a cache built with --compression none). off: "
-        "read them as they are needed. The results are the same. Folds that run side by side each load their own (default "
-        "off)",
+        "runs of a machine share, and read there without a copy: fastest from a cache built with --compression none; copy "
+        "nothing over one in use. off: read them as they are needed. The results are the same. Folds that run side by side "
+        "each load their own (default off)",
     )
     parser.add_argument("--checkpoint-every", type=_positive, default=200, metavar="STEPS", help="default 200")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.attention import Attention
+from shared.schema import View
 from shared.text import TextEmbeddings
 from train.cvsa import CrossViewAttention, TokenAttention
 from train.facet import Batch, Facet, Output
@@ -170,9 +171,7 @@ class AttentionTable:
         kept = values[torch.from_numpy(place >= 0).to(values.device)]
         self._arrays["patches"][place[place >= 0]] = kept.cpu().numpy().astype(np.float16)
 
-    def finish(
-        self, class_names: Sequence[str], modalities: Sequence[str], num_views: int, content_hash: str
-    ) -> Attention:
+    def finish(self, class_names: Sequence[str], modalities: Sequence[str], views: Sequence[View]) -> Attention:
         assert self._filled == len(self.items)
         rows = np.array([choose_rows(item, self.num_frames, None, False) for item in self.items], np.int32)
         arrays = dict(self._arrays)
@@ -186,8 +185,7 @@ class AttentionTable:
             tuple(item.name for item in self.items),
             tuple(class_names),
             tuple(modalities),
-            num_views,
-            content_hash,
+            tuple(str(view) for view in views),
             rows,
             prompts=prompts,
             **arrays,

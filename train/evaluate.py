@@ -217,7 +217,7 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     if cache.info.content_hash == (config.test_content_hash or config.content_hash):
         items = _select_own(items, config, fold)
     else:
-        folder = run / f"on-{cache.path.resolve().name}"
+        folder = run / f"on-{cache.name}"
         if cache.info.dataset == config.dataset:  # the same people may be in it
             items = [item for item in items if item.subject not in set(fold.train_subjects)]
     if not items:
@@ -270,7 +270,7 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
     items = gather_items(cache, recipe)
     if not items:
         raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
-    name, preparer = cache.path.resolve().name, build_preparer(cache, config, model)
+    name, preparer = cache.name, build_preparer(cache, config, model)
     if out is None:
         text = _find_prompts(cache, config.cache, config, model)
         beside = run / f"attention-{name}.safetensors"

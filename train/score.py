@@ -113,6 +113,5 @@ def score_and_write_attention(
     """Scores items, and writes what the model looked at meanwhile."""
     table = AttentionTable(items, config.recipe.frames, text)
     scores = score_items(model, cache, items, preparer, config, table)
-    views = len(preparer.views)
-    write_attention(path, table.finish(config.recipe.classes, preparer.modalities, views, cache.info.content_hash))
+    write_attention(path, table.finish(config.recipe.classes, preparer.modalities, cache.info.settings.views))
     return scores

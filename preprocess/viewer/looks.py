@@ -41,8 +41,8 @@ class Look:
 
     def patches(self) -> np.ndarray | None:
         """Maps of the frame's pictures (N, G, G); None where none were kept. Raises FacetError where the file is damaged."""
-        place = -1 if self.test.attention.patch_place is None else int(self.test.attention.patch_place[self.item])
-        return None if place < 0 or self.frame is None else read_patches(self.test.path, place)[self.frame]
+        maps = None if self.frame is None else read_patches(self.test.path, self.test.attention, self.item)
+        return None if maps is None else maps[self.frame]
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,18 @@ def read_looks(run: Path, cache: Cache) -> Looks:
     """
     tests, notes = [], []
     tables = find_tests(run, cache)
-    lacking = 0
+    lacking: list[str] = []
+    views, modalities = tuple(str(view) for view in cache.info.settings.views), cache.info.settings.modalities
     for table in tables:
         path = table.with_name(ATTENTION_FILE)
         if table.name != PREDICTIONS_CSV:
-            path = table.with_name(f"attention-{cache.path.name}.safetensors")
-        if not path.is_file():
-            lacking += 1
-            continue
-        attention = read_attention(path, with_patches=False)
-        views, modalities = cache.info.settings.views, cache.info.settings.modalities
+            path = table.with_name(f"attention-{cache.name}.safetensors")
         name = run.resolve().name if table.parent == run else str(table.parent.relative_to(run))
-        if attention.num_views != len(views) or not {*attention.modalities} <= {*modalities}:
+        if not path.is_file():
+            lacking.append(str(table.parent))
+            continue
+        attention = read_attention(path)
+        if attention.views != views or not {*attention.modalities} <= {*modalities}:
             notes.append(f"{name} looked at other views than those of this cache")
             continue
         items = _fitting(attention, cache.samples)
@@ -100,8 +100,9 @@ def read_looks(run: Path, cache: Cache) -> Looks:
             notes.append(f"{name} looked at {len(attention.names) - len(items)} faces that are not in this cache")
         tests.append(Fold(name, path, attention, items, read_table(table)))
     if lacking:
-        which = "" if len(tables) == 1 else f" of {lacking} of {len(tables)} folds"
-        notes.append(f"no {ATTENTION_FILE}{which}: `python -m train evaluate RUN` writes it for runs that have none")
+        which = "" if len(tables) == 1 else f" of {len(lacking)} of {len(tables)} folds"
+        more = "" if len(lacking) == 1 else ", and so on,"
+        notes.append(f"no {ATTENTION_FILE}{which}: `python -m train evaluate {lacking[0]}`{more} writes it")
     return Looks(tuple(tests), cache.samples, tuple(notes))
 
 

@@ -86,7 +86,8 @@ def _fields(catalogue: Catalogue, rows: list[int], said: list[Prediction | None]
     labels = [samples[row].label for row in rows]
     if any(one is not None and one.several for one in said):  # the label is the set of what truly holds
         labels = [
-            "+".join(n for n, d in one.decisions if d in (FOUND, MISSED)) or "none" if one else "" for one in said
+            "+".join(n for n, d in one.decisions if d in (FOUND, MISSED)) or "none" if one and one.decisions else ""
+            for one in said
         ]
     wrong = [one.num_wrong(samples[row].label) if one else 0 for row, one in zip(rows, said, strict=True)]
     known = [bool(label) and one is not None for label, one in zip(labels, said, strict=True)]

@@ -42,7 +42,7 @@ def find_tests(run: Path, cache: Cache) -> list[Path]:
     """The tables of predictions in a run's folder: its own, else its folds', else what `predict` wrote about this cache."""
     if (run / PREDICTIONS_CSV).is_file():
         return [run / PREDICTIONS_CSV]
-    by_hand = run / f"predictions-{cache.path.name}.csv"
+    by_hand = run / f"predictions-{cache.name}.csv"
     folds = sorted(run.glob(f"*/{PREDICTIONS_CSV}")) or sorted(run.glob(f"round-*/*/{PREDICTIONS_CSV}"))
     return folds or ([by_hand] if by_hand.is_file() else [])
 
