@@ -84,7 +84,7 @@ def compare(path: Path, rounds: int, *, copies: int, on_embeddings: bool) -> tup
         looked = AttentionTable(items, 1, TEXT) if recorded else None
         score_items(facet, cache, items, preparer, config, looked)
         if looked is not None:
-            looked.finish(CLASSES, MODALITIES, len(preparer.views), "")
+            looked.finish(CLASSES, MODALITIES, preparer.views)
         return time.perf_counter() - began
 
     test(items, True)  # the first pass allocates
