@@ -147,7 +147,7 @@ def open_h5py(folder: Path, workers: int) -> Epoch:
         import h5py
         import hdf5plugin  # noqa: F401
 
-        files = [h5py.File(path, "r")["texture"] for path in sorted((folder / "hdf5" / "views").glob("*.h5"))]
+        files = [h5py.File(path, "r")["texture"] for path in sorted((folder / "hdf5-none" / "views").glob("*.h5"))]
         return lambda place: files[place // 64][place % 64]
 
     return through_loader(open_it, workers)
