@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 # Before NumPy and torch start their threads: on small arrays two threads wait for each other longer than they compute,
 # and sums come out in the same order whatever the machine. Commands that tests start inherit it.
@@ -42,6 +42,11 @@ from shared.schema import (
 from shared.schema import Sequence as SequenceRow
 from shared.storage import encode_metadata, encode_shard, hash_file, write_file
 from shared.text import TextEmbeddings, write_text_embeddings
+
+if TYPE_CHECKING:
+    from browser import Watched
+
+    from preprocess.viewer.site import Site
 
 # Examples are not timed: a busy machine is no failure.
 settings.register_profile("untimed", deadline=None)
@@ -81,6 +86,37 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("tiny-clip")
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_CLIP}))
     return f"local-dir:{folder}"
+
+
+# What a module with a `site` of its own needs to look at it as a visitor does. The viewer is imported by these modules alone.
+
+
+@pytest.fixture(scope="module")
+def address(site: Site) -> Iterator[str]:
+    """Where the module's site is served."""
+    from browser import find_chromium, served
+
+    find_chromium()
+    with served(site) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(address: str) -> Iterator[Watched]:
+    from browser import browsed, find_chromium
+
+    with browsed(find_chromium()) as watched:
+        yield watched
+
+
+@pytest.fixture
+def visit(browser: Watched, address: str) -> Iterator[Watched]:
+    """A browser. Whatever a test does, nothing may be complained of or asked for elsewhere."""
+    browser.complaints.clear()
+    browser.requests.clear()
+    yield browser
+    assert not browser.complaints
+    assert not [url for url in browser.requests if not url.startswith((address + "/", "data:", "blob:"))]
 
 
 def write_tiny_cache(

@@ -6,13 +6,12 @@ import dataclasses
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import Watched, browsed, find_chromium, open_site, served
+from browser import Watched, open_site
 from conftest import CLASSES, UNITS, MakeCache, show_units, write_tiny_cache
 from PIL import Image
 from test_train_cli import QUICK, call
@@ -258,29 +257,6 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
         (run / name).unlink()
     points = build_app(open_run(tmp_path / "unknown", run)).server.test_client().get("/points/0.json").json
     assert (points["words"]["error"], points["words"]["label"]) == (["not known"], ["no label"])
-
-
-@pytest.fixture(scope="module")
-def address(site: Site) -> Iterator[str]:
-    find_chromium()
-    with served(site) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser(address: str) -> Iterator[Watched]:
-    with browsed(find_chromium()) as watched:
-        yield watched
-
-
-@pytest.fixture
-def visit(browser: Watched, address: str) -> Iterator[Watched]:
-    """Whatever a test does, nothing may be complained of or asked for elsewhere."""
-    browser.complaints.clear()
-    browser.requests.clear()
-    yield browser
-    assert not browser.complaints
-    assert not [url for url in browser.requests if not url.startswith((address + "/", "data:", "blob:"))]
 
 
 def test_the_overlay_is_switched_and_stays_so(visit: Watched, address: str) -> None:

@@ -34,7 +34,8 @@ from preprocess.viewer.prompts_page import class_similarity, find_close, find_co
 from preprocess.viewer.server import build_app
 from preprocess.viewer.site import Site
 from shared.cache import open_cache
-from shared.errors import FacetError
+from shared.errors import FacetError, StorageError
+from shared.storage import open_arrays
 
 
 @pytest.fixture
@@ -116,6 +117,28 @@ def test_how_alike_depends_on_the_subject(site: Site) -> None:
     assert find_alike(samples, range(2), hashes[:2]) == []
 
 
+def test_alike_are_exactly_the_pairs_of_the_rule(site: Site) -> None:
+    rng = np.random.default_rng(5)
+    common = rng.random(1024) < 0.5
+    hashes = [common ^ (rng.random(1024) < rng.choice([0, 0.001, 0.006, 0.012])) for _ in range(700)]
+    samples = [
+        dataclasses.replace(site.cache.samples[0], subject=f"S{row % 40}", frame=row if row % 40 < 9 else None)
+        for row in range(700)
+    ]
+    rows = rng.permutation(700).tolist()
+    truth = []
+    for b in range(650, 700):
+        for a in range(b):
+            bits = int((hashes[a] != hashes[b]).sum())
+            one, other = samples[rows[a]], samples[rows[b]]
+            of_one = ALIKE_BITS_OF_ONE_SUBJECT if one.frame is None else -1
+            if bits <= (of_one if one.subject == other.subject else ALIKE_BITS):
+                truth.append((min(rows[a], rows[b]), max(rows[a], rows[b]), bits))
+    truth.sort(key=lambda pair: (pair[2], pair))
+    assert len(truth) > 1000 and find_alike(samples, rows, hashes, since=650) == truth
+    assert find_alike(samples, rows, hashes, since=650, most=99) == truth[:99]
+
+
 def test_bits_are_counted_as_they_are() -> None:
     a, b = (np.random.default_rng(n).random((5 + n, 300)) < 0.5 for n in range(2))
     assert (count_different(a, b) == (a[:, None] != b).sum(-1)).all()
@@ -171,7 +194,13 @@ def test_statistics_come_after_the_page_and_are_kept(site: Site) -> None:
     assert found.finished and sorted(found.rows) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
     assert site.statistician.statistics(0) == found
     assert "Looked at 11 of 11 valid samples" in told(outliers_and_likenesses(site, Address(), found))
-    client = build_app(site).server.test_client()
+    response = look_again(site)
+    assert response.status_code == 200 and "Outliers" in response.text
+    assert response.json["response"]["look-again"]["disabled"] is True  # the page asks no more
+
+
+def look_again(site: Site) -> Any:
+    """What the coverage page asks for every few seconds."""
     asked = {
         "output": "..statistics.children...look-again.disabled..",
         "outputs": [
@@ -182,9 +211,7 @@ def test_statistics_come_after_the_page_and_are_kept(site: Site) -> None:
         "state": [{"id": "url", "property": "search", "value": ""}],
         "changedPropIds": ["look-again.n_intervals"],
     }
-    response = client.post("/_dash-update-component", json=asked)
-    assert response.status_code == 200 and "Outliers" in response.text
-    assert response.json["response"]["look-again"]["disabled"] is True  # the page asks no more
+    return build_app(site).server.test_client().post("/_dash-update-component", json=asked)
 
 
 def test_a_damaged_row_does_not_hide_the_others(site: Site) -> None:
@@ -195,6 +222,52 @@ def test_a_damaged_row_does_not_hide_the_others(site: Site) -> None:
     found = site.statistician.statistics(wait_seconds=60)
     assert [row for row, _ in found.damaged] == [0] and len(found.rows) == 10
     assert "Damaged (1)" in told(outliers_and_likenesses(site, Address(), found))
+
+
+class Blinking:
+    """A cache's own reader, but for one read that ends in an error."""
+
+    def __init__(self, site: Site, error: Exception, after: int) -> None:
+        self._arrays = open_arrays(site.cache.path, site.cache.info)
+        self._error, self._after = error, after
+        self.rows: list[int] = []
+
+    def start(self, name: str, rows: list[int]) -> Any:
+        if len(self.rows) == self._after:
+            self._after = -1
+            raise self._error
+        self.rows += rows
+        return self._arrays.start(name, rows)
+
+
+def test_statistics_go_on_where_an_object_store_was_gone(site: Site) -> None:
+    whole = site.statistician.statistics(wait_seconds=60)
+    site = open_site(site.cache.path)
+    reader = Blinking(site, StorageError("s3://faces/cache: cannot be read"), after=3 * 4)
+    site.statistician._arrays = reader  # type: ignore[assignment]
+    for _ in range(30):  # until the page was told, as it asks again and again
+        response = look_again(site).json["response"]
+        if "s3://faces/cache: cannot be read" in str(response):
+            break
+    assert "cannot be read" in str(response) and response["look-again"]["disabled"] is False  # the page asks again
+    assert len(reader.rows) == 3 * 4
+    found = site.statistician.statistics(wait_seconds=60)
+    assert found == whole and len(reader.rows) == 3 * 11  # no row was looked at twice
+
+
+def test_what_nobody_foresaw_is_told_and_not_taken_for_the_end(site: Site) -> None:
+    site.statistician._arrays = Blinking(site, ZeroDivisionError("of all things"), after=3 * 4)  # type: ignore[assignment]
+    with pytest.raises(FacetError, match=r"cache: .* after 4 of 11 \(ZeroDivisionError: of all things\); run") as told:
+        site.statistician.statistics(wait_seconds=60)
+    assert isinstance(told.value.__cause__, ZeroDivisionError)
+    found = site.statistician.statistics(wait_seconds=60)
+    assert found.finished and len(found.rows) == 11
+
+
+def test_a_row_without_a_picture_is_damaged(tiny_cache: MakeCache) -> None:
+    site = open_site(tiny_cache(num_subjects=1, modalities=("texture",), without_texture=(3,)))
+    found = site.statistician.statistics(wait_seconds=60)
+    assert found.finished and found.damaged == ((3, "no picture"),) and sorted(found.rows) == [0, 1, 2, 4, 5]
 
 
 def test_a_cache_without_a_valid_row_has_pages(tiny_cache: MakeCache) -> None:

@@ -53,7 +53,12 @@ def mirror_image(modality: str, pixels: np.ndarray) -> np.ndarray:
 
 
 def find_alike(
-    samples: Sequence[Sample], rows: Sequence[int], hashes: Sequence[np.ndarray], *, since: int = 0
+    samples: Sequence[Sample],
+    rows: Sequence[int],
+    hashes: Sequence[np.ndarray],
+    *,
+    since: int = 0,
+    most: int | None = None,
 ) -> list[tuple[int, int, int]]:
     """Pairs of rows that look nearly the same, and the number of bits their hashes differ in; the most alike first.
 
@@ -61,18 +66,23 @@ def find_alike(
 
     Args:
         since: only pairs whose second place in `rows` is that or later.
+        most: how many pairs are told; None: all.
     """
-    found = []
+    told = [samples[row] for row in rows]
+    subjects = np.unique([sample.subject for sample in told], return_inverse=True)[1]
+    # Bits up to which a row is told with another of its subject. Left out here: recordings have pairs by the million.
+    of_one = np.array([ALIKE_BITS_OF_ONE_SUBJECT if sample.frame is None else -1 for sample in told])
+    number, found = np.asarray(rows), []
     for start in range(since, len(rows), _BLOCK):
-        different = count_different(np.array(hashes[: start + _BLOCK]), np.array(hashes[start : start + _BLOCK]))
-        for a, place in np.argwhere(different <= ALIKE_BITS).tolist():
-            b = start + place
-            first, second = samples[rows[a]], samples[rows[b]]
-            same = first.subject == second.subject
-            bits = int(different[a, place])
-            if a < b and not (same and (first.frame is not None or bits > ALIKE_BITS_OF_ONE_SUBJECT)):
-                found.append((min(rows[a], rows[b]), max(rows[a], rows[b]), bits))
-    return sorted(found, key=lambda pair: (pair[2], pair))
+        end = min(start + _BLOCK, len(rows))
+        different = count_different(np.array(hashes[:end]), np.array(hashes[start:end]))
+        limit = np.where(subjects[:end, None] == subjects[start:end], of_one[:end, None], ALIKE_BITS)
+        earlier = np.arange(end)[:, None] < np.arange(start, end)
+        a, b = np.nonzero(earlier & (different <= limit))
+        first, second = number[a], number[start + b]
+        found.append(np.stack([np.minimum(first, second), np.maximum(first, second), different[a, b]], axis=1))
+    pairs = np.concatenate(found) if found else np.empty((0, 3), int)
+    return [(a, b, bits) for a, b, bits in pairs[np.lexsort((pairs[:, 1], pairs[:, 0], pairs[:, 2]))[:most]].tolist()]
 
 
 def find_mirrored(

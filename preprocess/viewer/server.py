@@ -24,7 +24,7 @@ from preprocess.viewer.prompts_page import prompts_page
 from preprocess.viewer.sample import player_page, sample_page
 from preprocess.viewer.site import Site
 from preprocess.viewer.wall import wall_page
-from shared.errors import FacetError
+from shared.errors import FacetError, StorageError
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8050
 KEYS = "keys: arrows, Enter, Esc · Page Up, Page Down, Home, End · p plays, space pauses · a: overlay"
@@ -76,8 +76,8 @@ def build_app(site: Site, *, hosts: tuple[str, ...] = ()) -> Dash:
         try:
             found = site.statistician.statistics()
             return outliers_and_likenesses(site, _address(site, search), found), found.finished
-        except FacetError as error:
-            return [html.P(str(error), className="warning")], True
+        except FacetError as error:  # an object store that does not answer now may do so when the page asks again
+            return [html.P(str(error), className="warning")], not isinstance(error, StorageError)
 
     app.clientside_callback(
         ClientsideFunction("viewer", "filter"),
@@ -139,27 +139,22 @@ def _frame(site: Site) -> Component:
 
 
 def _add_images(app: Dash, site: Site) -> None:
-    def image(row: int, kind: str, view: int) -> Response:
+    def send(draw: Callable[[], bytes | None]) -> Response:
         if not site.faces:
             abort(404)
         try:
-            png = site.pictures.png(row, kind, view)
+            png = draw()
         except FacetError as error:
             return Response(f"{error}\n", status=500, mimetype="text/plain")
         if png is None:
             abort(404)
         return Response(png, mimetype="image/png")
 
+    def image(row: int, kind: str, view: int) -> Response:
+        return send(lambda: site.pictures.png(row, kind, view))
+
     def heat(row: int, place: int) -> Response:
-        if not site.faces:
-            abort(404)
-        try:
-            png = heat_png(site, row, place)
-        except FacetError as error:
-            return Response(f"{error}\n", status=500, mimetype="text/plain")
-        if png is None:
-            abort(404)
-        return Response(png, mimetype="image/png")
+        return send(lambda: heat_png(site, row, place))
 
     def points(fold: int) -> Response:
         found = site.maps.points(fold)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from preprocess.viewer.likeness import find_alike, find_mirrored, hash_image, mirror_image
 from preprocess.viewer.measures import MEASURES, Outlier, find_outliers, measure
 from shared.cache import Cache
-from shared.errors import CacheError, FacetError
+from shared.errors import CacheError, FacetError, first_line
 from shared.paths import is_remote
 from shared.storage import open_arrays
 
@@ -35,6 +35,23 @@ class Statistics:
     damaged: tuple[tuple[int, str], ...]  # row and reason
 
 
+@dataclass
+class _Looked:
+    """Rows that were looked at, and what each of them told; rows that are damaged stand apart."""
+
+    rows: list[int] = field(default_factory=list)
+    measured: list[list[float]] = field(default_factory=list)
+    hashes: list[np.ndarray] = field(default_factory=list)
+    mirrored: list[np.ndarray] = field(default_factory=list)
+    damaged: list[tuple[int, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.damaged)
+
+    def extended(self, other: _Looked) -> _Looked:
+        return _Looked(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+
 class Statistician:
     """Looks at rows in a thread of its own, from when it is first asked."""
 
@@ -42,31 +59,37 @@ class Statistician:
         self._cache, self._view = cache, view
         self._arrays = open_arrays(cache.path, cache.info)  # of this thread alone: a reader is used by one at a time
         self._thread: threading.Thread | None = None
-        self._lock, self._finished, self._stopped = threading.Lock(), threading.Event(), threading.Event()
-        self._rows: list[int] = []
-        self._measured: list[list[float]] = []
-        self._hashes: list[np.ndarray] = []
-        self._mirrored: list[np.ndarray] = []
+        self._lock, self._ended, self._stopped = threading.Lock(), threading.Event(), threading.Event()
+        self._looked = _Looked()  # replaced whole, by the thread alone: what a page took of it stays as it is
         self._alike: list[tuple[int, int, int]] = []
-        self._damaged: list[tuple[int, str]] = []
-        self._error: FacetError | None = None
+        self._error: FacetError | None = None  # what ended the thread
+        self._told = False  # whether somebody was told of it
 
     def statistics(self, wait_seconds: float = 1.0) -> Statistics:
-        """What is known by now, or after a short wait. Raises StorageError where an object store does not answer."""
+        """What is known by now, or after a short wait.
+
+        Raises:
+            StorageError: an object store does not answer.
+            FacetError: anything else that ended looking. After either, the next call goes on where it ended.
+        """
         wanted = _choose_rows(self._cache)
         with self._lock:
-            if self._thread is None:
+            if self._thread is None or self._told:
+                self._error, self._told = None, False
+                self._ended.clear()
                 self._thread = threading.Thread(target=self._look, args=(wanted,), daemon=True)
                 self._thread.start()
-        finished = self._finished.wait(wait_seconds)
-        if self._error is not None:
-            raise self._error
+        self._ended.wait(wait_seconds)
         with self._lock:
-            rows = tuple(self._rows)
-            values = np.array(self._measured).reshape(len(rows), len(MEASURES))
-            mirrored = find_mirrored(self._cache.samples, rows, self._hashes, self._mirrored)
-            alike, damaged = tuple(self._alike), tuple(self._damaged)
-        return Statistics(rows, len(wanted), finished, find_outliers(rows, values), alike, tuple(mirrored), damaged)
+            if self._error is not None:
+                self._told = True
+                raise self._error
+            looked, alike = self._looked, tuple(self._alike)
+        rows = tuple(looked.rows)
+        values = np.array(looked.measured).reshape(len(rows), len(MEASURES))
+        mirrored = find_mirrored(self._cache.samples, rows, looked.hashes, looked.mirrored)
+        outliers, damaged = find_outliers(rows, values), tuple(looked.damaged)
+        return Statistics(rows, len(wanted), len(looked) == len(wanted), outliers, alike, tuple(mirrored), damaged)
 
     def stop(self) -> None:
         """Ends looking, after the row that is being looked at."""
@@ -75,42 +98,56 @@ class Statistician:
             self._thread.join()
 
     def _look(self, wanted: list[int]) -> None:
+        before = {*self._looked.rows, *(row for row, _ in self._looked.damaged)}
+        left = [row for row in wanted if row not in before]
+        error: FacetError | None = None
         try:
-            for start in range(0, len(wanted), _BATCH):
+            for start in range(0, len(left), _BATCH):
                 if not self._stopped.is_set():
-                    self._look_at(wanted[start : start + _BATCH])
-        except FacetError as error:
+                    self._look_at(left[start : start + _BATCH])
+        except FacetError as reason:
+            error = reason
+        except Exception as reason:  # nobody would see it in a thread: the page would wait, or show a part as the whole
+            error = FacetError(
+                f"{self._cache.path}: looking at the pictures ended after {len(self._looked):,} of {len(wanted):,} "
+                f"({type(reason).__name__}: {first_line(reason)}); run `python -m preprocess verify`, then open the page again"
+            )
+            error.__cause__ = reason
+        with self._lock:
             self._error = error
-        finally:
-            self._finished.set()
+            self._ended.set()
 
     def _look_at(self, rows: list[int]) -> None:
-        seen, measured, hashes, mirrored, damaged = [], [], [], [], []
-        for row in rows:
-            if self._stopped.is_set():
-                return
-            try:
-                images = self._read(row)
-            except CacheError as error:  # a damaged row does not hide the others
-                damaged.append((row, str(error)))
-                continue
-            seen.append(row)
-            measured.append(measure(images))
-            name, pixels = next(iter(images.items()))
-            hashes.append(hash_image({name: pixels}))
-            mirrored.append(hash_image({name: mirror_image(name, pixels)}))
-        with self._lock:
-            since = len(self._rows)
-            self._rows += seen
-            self._measured += measured
-            self._hashes += hashes
-            self._mirrored += mirrored
-            self._damaged += damaged
-            new = find_alike(self._cache.samples, self._rows, self._hashes, since=since)
-            self._alike = sorted([*self._alike, *new], key=lambda pair: (pair[2], pair))[:MOST_PAIRS]
+        new = _Looked()
+        try:
+            for row in rows:
+                if self._stopped.is_set():
+                    break
+                try:
+                    images = self._read(row)
+                except CacheError as error:  # a damaged row does not hide the others
+                    new.damaged.append((row, str(error)))
+                    continue
+                name, pixels = next(iter(images.items()))
+                own, mirrored = hash_image({name: pixels}), hash_image({name: mirror_image(name, pixels)})
+                new.measured.append(measure(images))
+                new.rows.append(row)
+                new.hashes.append(own)
+                new.mirrored.append(mirrored)
+        finally:  # what was looked at before an error is not looked at again
+            self._keep(new)
+
+    def _keep(self, new: _Looked) -> None:
+        looked, since = self._looked.extended(new), len(self._looked.rows)
+        alike = find_alike(self._cache.samples, looked.rows, looked.hashes, since=since, most=MOST_PAIRS)
+        alike = sorted([*self._alike, *alike], key=lambda pair: (pair[2], pair))[:MOST_PAIRS]
+        with self._lock:  # which pages wait for: nothing is computed under it
+            self._looked, self._alike = looked, alike
 
     def _read(self, row: int) -> dict[str, np.ndarray]:
         names = [m for m in self._cache.info.settings.modalities if self._cache.samples[row].has(m)]
+        if not names:
+            raise CacheError("no picture")
         pending = [self._arrays.start(name, [row]) for name in names]
         return {name: read.result()[0, self._view] for name, read in zip(names, pending, strict=True)}
 
