@@ -165,7 +165,8 @@ def _read_index(path: Path, number: int, *, is_raw: bool) -> ChunkPlaces:
 def _refuse_unreachable(path: Path, error: Exception) -> None:
     """An object store that does not answer is no damaged cache."""
     if is_remote(path) and any(
-        word in str(error) for word in ("UNAVAILABLE", "DEADLINE", "Connect", "PERMISSION_DENIED")
+        word in str(error)
+        for word in ("UNAVAILABLE", "DEADLINE", "Connect", "PERMISSION_DENIED", "retry attempts failed")
     ):
         raise StorageError(f"{path}: the object store cannot be read: {first_line(error)}") from error
 
