@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from conftest import write_tiny_cache
 from scan_folders import cache_bytes, write_scan_folder
 
 import shared.remote_lock
+import shared.zarr_reader
 from preprocess.__main__ import main as preprocess_main
 from preprocess.build import build_cache
 from preprocess.datasets import DATASETS
@@ -334,6 +336,29 @@ def test_a_store_that_goes_away_is_no_empty_cache(
     with pytest.raises(StorageError, match="cannot be reached"):
         list_files(open_path(f"{bucket}/away/cache"))
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_store_that_drops_connections_is_no_damage(
+    bucket: str, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = open_path(f"{bucket}/dropped/cache")
+    write_tiny_cache(cache, model=tiny_model, num_subjects=2)
+    opened = open_cache(cache)
+    few = {"max_retries": 1, "initial_delay": "10ms", "max_delay": "10ms"}
+    monkeypatch.setattr(
+        "shared.zarr_reader._REMOTE_CONTEXT", shared.zarr_reader._REMOTE_CONTEXT | {"s3_request_retries": few}
+    )
+
+    class HangUp(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.close()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), HangUp) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        with pytest.raises(StorageError, match="the object store cannot be read"):
+            opened.arrays.read("texture", np.arange(2))
+        server.shutdown()
 
 
 def test_paths_are_pickled_and_named_as_the_user_wrote_them() -> None:
