@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from shared.errors import CacheError, describe_os_error, first_line
-from shared.mapped_file import map_file
+from shared.mapped_file import MappedFile, map_file
 from shared.schema import SHARD_ROWS
 
 MAX_DESCRIPTORS = 256  # of open files; a mapped one takes two
@@ -68,16 +68,15 @@ class ChunkPlaces:
 class ShardFile:
     """An open shard file and where it has the images of one array. Who still reads from it keeps it open."""
 
-    def __init__(self, path: Path, find_places: Callable[[int], ChunkPlaces], *, mapped: bool = False) -> None:
-        """find_places: file descriptor → places, so that they are those of the very file that is read from. mapped: take
-        what is in memory from there.
+    def __init__(self, path: Path, find_places: Callable[[int], ChunkPlaces]) -> None:
+        """find_places: file descriptor → places, so that they are those of the very file that is read from.
 
         Raises:
             OSError: there is no such file. CacheError: find_places' own.
         """
         self.number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         self.places = find_places(self.number)
-        self.mapping = map_file(self.number) if mapped else None
+        self.mapping: MappedFile | None = None  # to take what is in memory from
 
     def __del__(self) -> None:
         if hasattr(self, "number"):
@@ -92,9 +91,11 @@ class ChunkReader:
         path: Path,
         open_shard: Callable[[str, int], ShardFile],
         is_intact: IsIntact | None,
+        *,
+        mapped: bool,
     ) -> None:
-        """open_shard: (array's name, shard) → its file. is_intact: None: nothing is checked."""
-        self._path, self._open_shard, self._is_intact = path, open_shard, is_intact
+        """open_shard: (array's name, shard) → its file. is_intact: None: nothing is checked. mapped: map files, too."""
+        self._path, self._open_shard, self._is_intact, self._mapped = path, open_shard, is_intact, mapped
         self._files: OrderedDict[tuple[str, int], ShardFile] = OrderedDict()
 
     def start(self, name: str, rows: np.ndarray, out: np.ndarray) -> Pending:
@@ -118,12 +119,12 @@ class ChunkReader:
             return file
         try:
             file = self._files[key] = self._open_shard(*key)
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
+        except (CacheError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 raise CacheError(describe_os_error(error)) from error
             raise self._lost(name, row, first_line(error)) from error
-        except CacheError as error:
-            raise self._lost(name, row, first_line(error)) from error
+        if self._mapped:
+            file.mapping = map_file(file.number)
         if len(self._files) * (1 if file.mapping is None else 2) > MAX_DESCRIPTORS:
             self._files.popitem(last=False)
         return file

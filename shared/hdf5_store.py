@@ -144,8 +144,7 @@ class Hdf5Reader:
         self._path, self._info = path, info
         self._shapes = info.arrays()
         self._files: OrderedDict[int, Any] = OrderedDict()
-        self._mapped = mapped
-        self._chunks = ChunkReader(path, self._open_shard, is_fletcher32 if verify else None)
+        self._chunks = ChunkReader(path, self._open_shard, is_fletcher32 if verify else None, mapped=mapped)
 
     def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> Pending:
         rows = np.asarray(rows, np.int64)
@@ -192,9 +191,7 @@ class Hdf5Reader:
         path = self._path / hdf5_shard_file(shard)
         num_rows = min(SHARD_ROWS, self._info.num_samples - shard * SHARD_ROWS)
         shape, is_raw = (num_rows, *self._shapes[name][1:]), self._info.compression == "none"
-        return ShardFile(
-            path, lambda number: _find_chunks(path, number, name, shape, is_raw=is_raw), mapped=self._mapped
-        )
+        return ShardFile(path, lambda number: _find_chunks(path, number, name, shape, is_raw=is_raw))
 
 
 def _find_chunks(path: Path, number: int, name: str, shape: tuple[int, ...], *, is_raw: bool) -> ChunkPlaces:

@@ -35,8 +35,9 @@ class MappedFile:
         """u8 (num_bytes,), read-only; None where not all of them are in memory."""
         first = offset - offset % mmap.PAGESIZE
         length = offset + num_bytes - first
-        pages, address = _page_flags(-(-length // mmap.PAGESIZE))
-        if _mincore()(self._address + first, length, address) or pages.find(0, 0, -(-length // mmap.PAGESIZE)) != -1:
+        num_pages = -(-length // mmap.PAGESIZE)
+        pages, address = _page_flags(num_pages)
+        if _mincore()(self._address + first, length, address) or pages.find(0, 0, num_pages) != -1:
             return None
         return self._bytes[offset : offset + num_bytes]
 

@@ -29,7 +29,7 @@ SHARD_ROWS = 64
 
 MODALITIES = ("texture", "normal", "depth")
 STORES = ("zarr", "hdf5")
-# Of every chunk: lz4 takes half of the disk or less; none is read from memory twice as fast.
+# Of every chunk: lz4 takes half of the disk or less; none is read faster where it lies in memory.
 COMPRESSIONS = ("lz4", "none")
 # How a scan came into the face frame.
 ALIGNMENTS = ("landmarks", "geometry")

@@ -34,9 +34,8 @@ class ZarrReader:
         self._shapes = info.arrays()
         self._arrays: dict[str, Any] = {}
         self._context: Any = None
-        self._chunks = ChunkReader(path, self._open_shard, is_crc32c if verify else None)
+        self._chunks = ChunkReader(path, self._open_shard, is_crc32c if verify else None, mapped=mapped)
         self._is_direct: dict[str, bool] = {}
-        self._mapped = mapped
 
     def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> Pending:
         rows = np.asarray(rows, np.int64)
@@ -71,7 +70,7 @@ class ZarrReader:
     def _open_shard(self, name: str, shard: int) -> ShardFile:
         path = self._path / zarr_shard_files(self._info, shard)[name]
         is_raw = self._info.compression == "none"
-        return ShardFile(path, lambda number: _read_index(path, number, is_raw=is_raw), mapped=self._mapped)
+        return ShardFile(path, lambda number: _read_index(path, number, is_raw=is_raw))
 
     def _open(self, name: str) -> Any:
         import tensorstore

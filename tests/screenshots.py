@@ -58,7 +58,9 @@ def main() -> int:
         site.statistician.statistics(wait_seconds=120)
         with served(site) as address, browsed(find_chromium()) as watched:
             watched.page.set_viewport_size({"width": 900, "height": 640})
-            _picture(watched, f"{address}/?label=happiness", SHOWN, "viewer-wall.png")
+            watched.page.goto(f"{address}/?label=happiness")
+            watched.until(f"document.querySelector('h1') && {SHOWN}")
+            _save(watched, "viewer-wall.png")
             watched.page.goto(f"{address}/sample/88")
             watched.until("document.querySelectorAll('.views canvas').length === 3")
             watched.page.locator("#light-from").fill("50")
@@ -82,12 +84,6 @@ def _spoil(texture: Path, change: Callable[[Image.Image], Image.Image]) -> None:
     with Image.open(texture) as image:
         spoilt: Any = change(image.convert("RGB"))
     spoilt.save(texture)
-
-
-def _picture(watched: Watched, address: str, shown: str, name: str) -> None:
-    watched.page.goto(address)
-    watched.until(f"document.querySelector('h1') && {shown}")
-    _save(watched, name)
 
 
 def _save(watched: Watched, name: str) -> None:

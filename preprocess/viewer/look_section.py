@@ -10,9 +10,9 @@ from dash import dcc, html
 from dash.development.base_component import Component
 from PIL import Image
 
-from preprocess.viewer.address import Address
+from preprocess.viewer.address import KINDS, Address
 from preprocess.viewer.looks import Look
-from preprocess.viewer.pictures import has_picture
+from preprocess.viewer.pictures import MODALITY_OF, has_picture
 from preprocess.viewer.site import Site, picture, sample_address, scripted, table
 from shared.attention import Attention
 
@@ -22,7 +22,7 @@ CAVEAT = (
     "Attention tells how pictures were weighed, not why a class was chosen: what had little weight may have decided, and "
     "what had much may not have mattered."
 )
-KIND_OF = {"texture": "texture", "normal": "relief", "depth": "depth"}
+KIND_OF = {MODALITY_OF[kind]: kind for kind in KINDS}  # how a modality is drawn
 
 
 def look_section(site: Site, row: int, address: Address) -> list[Component]:

@@ -28,9 +28,8 @@ class Statistics:
     num_wanted: int  # rows that are looked at in the end
     finished: bool
     outliers: tuple[Outlier, ...]  # the farthest first
-    alike: tuple[
-        tuple[int, int, int], ...
-    ]  # two rows and the bits they differ in, the most alike first, MOST_PAIRS at most
+    # two rows and the bits they differ in, the most alike first, MOST_PAIRS at most
+    alike: tuple[tuple[int, int, int], ...]
     mirrored: tuple[tuple[int, int, int], ...]  # row, bits from its subject's others, and once mirrored
     damaged: tuple[tuple[int, str], ...]  # row and reason
 
@@ -56,7 +55,7 @@ class Statistician:
     """Looks at rows in a thread of its own, from when it is first asked."""
 
     def __init__(self, cache: Cache, view: int) -> None:
-        self._cache, self._view = cache, view
+        self._cache, self._view, self._wanted = cache, view, _choose_rows(cache)
         self._arrays = open_arrays(cache.path, cache.info)  # of this thread alone: a reader is used by one at a time
         self._thread: threading.Thread | None = None
         self._lock, self._ended, self._stopped = threading.Lock(), threading.Event(), threading.Event()
@@ -72,12 +71,11 @@ class Statistician:
             StorageError: an object store does not answer.
             FacetError: anything else that ended looking. After either, the next call goes on where it ended.
         """
-        wanted = _choose_rows(self._cache)
         with self._lock:
             if self._thread is None or self._told:
                 self._error, self._told = None, False
                 self._ended.clear()
-                self._thread = threading.Thread(target=self._look, args=(wanted,), daemon=True)
+                self._thread = threading.Thread(target=self._look, daemon=True)
                 self._thread.start()
         self._ended.wait(wait_seconds)
         with self._lock:
@@ -89,7 +87,8 @@ class Statistician:
         values = np.array(looked.measured).reshape(len(rows), len(MEASURES))
         mirrored = find_mirrored(self._cache.samples, rows, looked.hashes, looked.mirrored)
         outliers, damaged = find_outliers(rows, values), tuple(looked.damaged)
-        return Statistics(rows, len(wanted), len(looked) == len(wanted), outliers, alike, tuple(mirrored), damaged)
+        num_wanted = len(self._wanted)
+        return Statistics(rows, num_wanted, len(looked) == num_wanted, outliers, alike, tuple(mirrored), damaged)
 
     def stop(self) -> None:
         """Ends looking, after the row that is being looked at."""
@@ -97,9 +96,9 @@ class Statistician:
         if self._thread is not None:
             self._thread.join()
 
-    def _look(self, wanted: list[int]) -> None:
+    def _look(self) -> None:
         before = {*self._looked.rows, *(row for row, _ in self._looked.damaged)}
-        left = [row for row in wanted if row not in before]
+        left = [row for row in self._wanted if row not in before]
         error: FacetError | None = None
         try:
             for start in range(0, len(left), _BATCH):
@@ -109,7 +108,7 @@ class Statistician:
             error = reason
         except Exception as reason:  # nobody would see it in a thread: the page would wait, or show a part as the whole
             error = FacetError(
-                f"{self._cache.path}: looking at the pictures ended after {len(self._looked):,} of {len(wanted):,} "
+                f"{self._cache.path}: looking at the pictures ended after {len(self._looked):,} of {len(self._wanted):,} "
                 f"({type(reason).__name__}: {first_line(reason)}); run `python -m preprocess verify`, then open the page again"
             )
             error.__cause__ = reason

@@ -22,7 +22,10 @@ S3_URL = "STREAMING_BENCHMARK_S3"  # where the images are in the object store
 Epoch = Callable[[int], Iterable[Any]]
 
 
-def open_ours(folder: Path, kind: str, *, verify: bool = True, mapped: bool = False, resident: bool = False) -> Epoch:
+def open_ours(
+    kind: str, folder: Path, workers: int, *, verify: bool = True, mapped: bool = False, resident: bool = False
+) -> Epoch:
+    """kind: STORE-COMPRESSION or s3. workers: of a loader that has such; ours reads in threads."""
     cache = open_images(os.environ[S3_URL] if kind == "s3" else str(folder / kind))
     items = find_items(cache, ["texture"])
     source: ImageSource | None = StoredImages(
@@ -50,14 +53,10 @@ def _openers() -> dict[str, Callable[[Path, int], Epoch]]:
             for mapped in (False, True):
                 for verify in (True, False):
                     name = f"ours, {store}, {compression}{', mapped' * mapped}{', verified' if verify else ''}"
-                    openers[name] = partial(_open, f"{word}-{compression}", verify=verify, mapped=mapped)
-    openers["ours, resident in RAM"] = partial(_open, "zarr-lz4", resident=True)
-    openers["ours, Zarr in S3"] = partial(_open, "s3")
+                    openers[name] = partial(open_ours, f"{word}-{compression}", verify=verify, mapped=mapped)
+    openers["ours, resident in RAM"] = partial(open_ours, "zarr-lz4", resident=True)
+    openers["ours, Zarr in S3"] = partial(open_ours, "s3")
     return openers
-
-
-def _open(kind: str, folder: Path, workers: int, **how: bool) -> Epoch:
-    return open_ours(folder, kind, **how)
 
 
 OPENERS = _openers()
