@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,11 +118,17 @@ def train(
     if peak_flops is not None and preparer.embeddings is None:
         flops_per_sample = count_flops_per_sample(model, _example(preparer, recipe))
     if device.type == "cuda":  # on a CPU compiling takes longer than a short training
+        os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # Triton's default, of which it warns unless it is told
         # sizes of batches differ by one, at most; where images are missing they differ in every step
         model.tower.compile(dynamic=False if _is_complete(cache, training.items, preparer.modalities) else None)
 
     replica = ranks.replicate(PartLoss(model))
     silent = not ranks.is_first
+
+    def save() -> None:
+        if ranks.is_first:
+            write_checkpoint(run, step, model, optimizer, ema.weights if ema else None, num_kept=keep_checkpoints)
+
     with (
         catch_signals() as caught,
         open_progress(run, step, num_steps, device, tensorboard=watch.tensorboard, silent=silent) as progress,
@@ -149,7 +156,15 @@ def train(
                 rate = rate_at(step, num_steps, recipe.warmup)
                 set_rate(optimizer, rate)
                 share = ranks.share(num_samples)
-                result = train_step(model, optimizer, batch, target, goal, recipe, broken, share, replica)
+                try:
+                    result = train_step(model, optimizer, batch, target, goal, recipe, broken, share, replica)
+                except RuntimeError:
+                    # A signal to all processes of a job ends those that compile for this one as well. The weights are
+                    # still those before the step.
+                    if not caught or broken:
+                        raise
+                    save()
+                    raise Stopped(step, caught[0]) from None
                 if ema is not None:
                     ema.update(model, step)
                 progress.add(step, result, num_samples)
@@ -173,10 +188,8 @@ def train(
                             "lr": recipe.lr * rate,
                         }
                     )
-                if is_due and ranks.is_first:
-                    write_checkpoint(
-                        run, step, model, optimizer, ema.weights if ema else None, num_kept=keep_checkpoints
-                    )
+                if is_due:
+                    save()
                 if stop:
                     raise Stopped(step, stop)
     if ema is not None:

@@ -1,0 +1,239 @@
+"""On a GPU: what is computed there is what the CPU computes, whole and in time. Most of it is skipped where there is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, VIEWS, MakeCache
+from test_at_once import assert_same_runs
+from test_embed import read_probabilities
+from test_facet import make_batch, make_model
+from test_loop import RECIPE, TOWER, make_training
+from test_loop import make_model as make_facet
+from test_train_cli import call
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+
+from shared.attention import ATTENTION_FILE, read_attention
+from shared.cache import Cache, open_cache
+from train.augment import Changes, _noise_table, augment, draw_changes
+from train.checkpoint import read_checkpoint
+from train.config import Recipe
+from train.distributed import WHOLE
+from train.ema import Ema
+from train.facet import Batch
+from train.items import Item, add_references, find_items
+from train.loop import Stopped, train
+from train.losses import Goal
+from train.optimizer import build_optimizer
+from train.order import epoch_order, split_batches
+from train.pixels import to_device
+from train.prepare import Preparer
+from train.progress import LOG_JSONL
+from train.resident import load_resident
+from train.step import PartLoss, train_step
+from train.stream import RawBatch
+from train.transfer import copy_small
+
+MODALITIES = ("texture", "normal", "depth")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+
+
+@pytest.fixture
+def forget_constants() -> Iterator[None]:
+    yield
+    _noise_table.cache_clear()
+
+
+@pytest.mark.usefixtures("forget_constants")
+@pytest.mark.parametrize("options", [{}, {"num_frames": 3, "fusion": "mean"}, {"class_bias": True, "head": "cosine"}])
+def test_a_step_mixes_no_devices_and_asks_for_no_value(options: dict[str, Any]) -> None:
+    """With tensors without storage that say they are on a GPU: PyTorch refuses operations on two devices, and those whose
+    value the host would have to wait for."""
+    model, batch = make_model(**options), make_batch(t=options.get("num_frames", 1))
+    several = "class_bias" in options
+    labels = torch.zeros(4, 3, dtype=torch.int8) if several else torch.zeros(4, dtype=torch.int64)
+    with FakeTensorMode():
+
+        def move(value: torch.Tensor) -> torch.Tensor:
+            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=GPU)
+
+        part_loss = PartLoss(model)
+        weights = {name: move(value) for name, value in (*part_loss.named_parameters(), *part_loss.named_buffers())}
+        inputs = {name: move(value) for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+        changes = Changes(move(draw_changes(0, 0, range(4)).table))
+        inputs["images"] = augment(inputs["images"], changes, texture=0)
+        goal = Goal(several, move(torch.ones(3)))
+        moved = replace(batch, **inputs)  # type: ignore[arg-type]
+        terms, logits, face = functional_call(part_loss, weights, (moved, move(labels), goal, RECIPE, WHOLE))
+        assert {value.device.type for value in (*terms.values(), logits, face)} == {"cuda"}
+
+
+@pytest.mark.parametrize("signalled", [True, False])
+def test_a_signal_that_ends_the_compiler_too_costs_no_step(
+    tiny_cache: MakeCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signalled: bool
+) -> None:
+    """A job's processes are told to end all at once: those that compile are gone when the training asks for their work."""
+
+    def fail(model: Any, optimizer: torch.optim.Optimizer, *rest: Any) -> Any:
+        if any(state["step"] == 3 for state in optimizer.state.values()):
+            if signalled:
+                os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("Attempting to use a closed pool")
+        return train_step(model, optimizer, *rest)
+
+    cache = open_cache(tiny_cache(num_subjects=2))
+    training, preparer = make_training(cache), Preparer(RECIPE.modalities, VIEWS, TOWER, CPU)
+    monkeypatch.setattr("train.loop.train_step", fail)
+    with pytest.raises(Stopped if signalled else RuntimeError):
+        train(tmp_path, make_facet(), cache, training, preparer, RECIPE, checkpoint_every=100)
+    checkpoint = read_checkpoint(tmp_path)
+    assert (checkpoint.step if checkpoint else None) == (3 if signalled else None)
+
+
+def prepare_all(cache: Cache, batches: list[list[Item]], device: torch.device, **options: Any) -> Iterator[Batch]:
+    preparer = Preparer(MODALITIES, VIEWS, TOWER, device, **options)
+    for raw in preparer.stream(cache, batches, 3, jitter=(0, 0), references=True):
+        yield preparer.prepare(raw, draw_changes(0, 0, [item.place for item in raw.items]))
+
+
+def make_batches(tiny_cache: MakeCache, num_subjects: int = 4) -> tuple[Cache, list[list[Item]]]:
+    options = {"num_frames": 5, "scans_per_class": 1, "modalities": MODALITIES, "without_texture": range(0, 60, 7)}
+    cache = open_cache(tiny_cache(num_subjects=num_subjects, **options))
+    items = add_references(cache, find_items(cache, MODALITIES), MODALITIES, "onset")
+    return cache, [[items[i] for i in batch] for batch in split_batches(epoch_order(len(items), 0, 0), 4)]
+
+
+@on_gpu
+def test_images_are_prepared_as_on_a_cpu(tiny_cache: MakeCache) -> None:
+    cache, batches = make_batches(tiny_cache)
+    for found, wanted in zip(prepare_all(cache, batches, GPU), prepare_all(cache, batches, CPU), strict=True):
+        assert found.images is not None
+        assert wanted.images is not None
+        torch.testing.assert_close(found.images.cpu(), wanted.images, atol=2e-3, rtol=1e-3)
+        assert torch.equal(found.present.cpu(), wanted.present)
+        torch.testing.assert_close(found.cameras.cpu(), wanted.cameras)
+
+
+@on_gpu
+@pytest.mark.parametrize("kind", ["off", "ram", "gpu"])
+def test_a_slow_device_gets_every_byte(tiny_cache: MakeCache, kind: str) -> None:
+    """Memory that batches are copied from is written again while the device still works on those before."""
+    cache, batches = make_batches(tiny_cache, num_subjects=8)
+    items = [item for batch in batches for item in batch]
+    source = load_resident(cache, items, MODALITIES, kind, GPU)
+    late, busy = [], torch.randn(4096, 4096, device=GPU)
+    for _ in range(3):
+        for raw in Preparer(MODALITIES, VIEWS, TOWER, GPU, source=source).stream(cache, batches, 3, references=True):
+            for _ in range(20):
+                busy = torch.mm(busy, busy).clamp(-1, 1)  # the host is ahead by far
+            assert isinstance(raw, RawBatch)
+            late.append({name: to_device(images, GPU).clone() for name, images in raw.images.items()})
+    for epoch in range(3):
+        wanted = Preparer(MODALITIES, VIEWS, TOWER, CPU).stream(cache, batches, 3, references=True)
+        for place, raw in enumerate(wanted):
+            assert isinstance(raw, RawBatch)
+            for name, images in raw.images.items():
+                assert torch.equal(late[epoch * len(batches) + place][name].cpu(), to_device(images, CPU)), (
+                    epoch,
+                    place,
+                )
+
+
+@on_gpu
+def test_the_host_never_waits_for_a_step(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(num_subjects=2))
+    recipe = replace(RECIPE, accumulate=2)
+    model, preparer = make_facet().to(GPU).train(), Preparer(RECIPE.modalities, VIEWS, TOWER, GPU)
+    optimizer, ema, broken = build_optimizer(model, recipe), Ema(model, 0.9), torch.zeros((), device=GPU)
+    items = find_items(cache, RECIPE.modalities)[:6]
+    labels = make_training(cache).labels[:6]
+    for step in range(4):
+        (raw,) = preparer.stream(cache, [items], 1)
+        torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
+        try:
+            batch = preparer.prepare(raw, draw_changes(0, step, range(6)))
+            train_step(model, optimizer, batch, copy_small(labels, GPU), Goal(), recipe, broken)
+            ema.update(model, step)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert not broken
+
+
+def run(folder: Path, cache: Cache, device: torch.device, recipe: Recipe = RECIPE) -> list[dict[str, float]]:
+    """The log of a training in float32."""
+    folder.mkdir()
+    preparer = Preparer(recipe.modalities, VIEWS, TOWER, device)
+    train(folder, make_facet(recipe).to(device), cache, make_training(cache), preparer, recipe, checkpoint_every=100)
+    return [json.loads(line) for line in (folder / LOG_JSONL).read_text().splitlines()]
+
+
+@on_gpu
+@pytest.mark.parametrize(
+    "options", [{}, {"accumulate": 2, "checkpoint_activations": True}, {"tune": "lora-2", "ema": 0.9}]
+)
+def test_a_training_goes_as_on_a_cpu(
+    tiny_cache: MakeCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    cache, recipe = open_cache(tiny_cache(num_subjects=3)), replace(RECIPE, **options)
+    logs = [run(tmp_path / device.type, cache, device, recipe) for device in (CPU, GPU)]
+    for mine, theirs in zip(*logs, strict=True):
+        for name in ("ce", "con", "vt", "loss", "grad_norm", "scale"):
+            assert theirs[name] == pytest.approx(mine[name], rel=1e-2, abs=1e-3), name
+        assert theirs["memory_bytes"] > 0
+        assert 0 <= theirs["wait_share"] < 1
+
+
+@on_gpu
+def test_fit_in_bfloat16_learns_goes_on_and_predicts_alike_everywhere(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    cache, out = tiny_cache(num_subjects=6), tmp_path / "run"
+    command = [
+        "fit",
+        "--cache",
+        cache,
+        "--out",
+        out,
+        "--folds",
+        3,
+        "--batch-size",
+        8,
+        "--lr",
+        3e-3,
+        "--augment",
+        "none",
+    ]
+    assert call(*command, "--epochs", 30, "--device", "cuda") == 0
+    assert json.loads((out / "metrics.json").read_text())["accuracy"] > 0.9
+    found = read_attention(out / ATTENTION_FILE)
+    for weights in (found.frame_weights, found.view_weights):
+        np.testing.assert_allclose(weights.astype(float).sum(-1), 1, atol=2e-3)
+    for device in ("cuda", "cpu"):
+        assert call("predict", out, "--cache", cache, "--device", device, "--out", tmp_path / f"{device}.csv") == 0
+    there, here = (read_probabilities(tmp_path / f"{device}.csv") for device in ("cuda", "cpu"))
+    assert set(there) == set(here)
+    for name, probabilities in there.items():
+        assert len(probabilities) == len(CLASSES)
+        np.testing.assert_allclose(probabilities, here[name], atol=0.05)
+
+
+@on_gpu
+def test_folds_at_once_are_those_one_by_one(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    cache = tiny_cache(num_subjects=5, without_texture=(4, 9))
+    command = ["crossval", "--cache", cache, "--folds", 3, "--tune", "frozen", "--epochs", 4, "--batch-size", 5]
+    command += ["--lr", 3e-3, "--device", "cuda", "--tensorboard", "--out"]
+    assert call(*command, tmp_path / "together") == 0
+    assert call(*command, tmp_path / "apart", "--at-once", "off", "--jobs", 1) == 0
+    for path in (tmp_path / "apart").glob("*/checkpoint.pt"):
+        path.unlink()
+    assert_same_runs(tmp_path / "apart", tmp_path / "together", atol=2e-3)
