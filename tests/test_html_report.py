@@ -22,11 +22,11 @@ from shared.cache import open_cache
 from shared.errors import FacetError, run_command_line
 from shared.pictures import BACKGROUND, draw_picture
 from train.__main__ import main
-from train.curves import MOST_POINTS, draw_curves, find_terms
-from train.html_report import write_html_report
-from train.judged import find_worst, score_subjects
-from train.recorded import Prediction, read_log, read_recorded_run
-from train.sample_pictures import GAP_PX, draw_sample
+from train.html_report.curves import MOST_POINTS, draw_curves, find_terms
+from train.html_report.judged import find_worst, score_subjects
+from train.html_report.recorded import Prediction, read_log, read_recorded_run
+from train.html_report.report import write_html_report
+from train.html_report.sample_pictures import GAP_PX, draw_sample
 from train.timing import read_environment
 
 CLASSES = ("anger", "happiness", "surprise")

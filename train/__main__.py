@@ -119,7 +119,7 @@ def _crossval(chosen: argparse.Namespace) -> int:
     if recipe.test_subjects:
         raise FacetError("--test-subjects: is one test; use `python -m train fit`, or a file of folds as --protocol")
     recipe, embeddings = _choose_embeddings(chosen, recipe)
-    from train.crossval import CrossvalOptions, crossval
+    from train.crossval.run import CrossvalOptions, crossval
 
     options = CrossvalOptions(
         chosen.device,
@@ -202,7 +202,7 @@ def _export(chosen: argparse.Namespace) -> int:
 
 
 def _report(chosen: argparse.Namespace) -> int:
-    from train.html_report import write_html_report
+    from train.html_report.report import write_html_report
 
     return write_html_report(chosen.runs, chosen.out, faces=not chosen.no_faces, num_worst=chosen.worst)
 

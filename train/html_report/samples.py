@@ -7,10 +7,10 @@ from html import escape
 
 from shared.errors import FacetError
 from train.folds import list_some
-from train.html_page import heading, paragraph, picture
-from train.judged import JudgedSample, find_worst
-from train.recorded import RecordedRun
-from train.sample_pictures import draw_sample, encode_png_uri, find_rows, open_tested_cache
+from train.html_report.judged import JudgedSample, find_worst
+from train.html_report.page import heading, paragraph, picture
+from train.html_report.recorded import RecordedRun
+from train.html_report.sample_pictures import draw_sample, encode_png_uri, find_rows, open_tested_cache
 
 MOST_CLASSES_TOLD = 3
 

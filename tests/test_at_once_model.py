@@ -11,7 +11,8 @@ import torch
 from conftest import VIEWS, random_text
 from torch import Tensor, nn
 
-from train.batched import Stack, StackedBatch
+from train.at_once.batches import Batches, cosine_between_faces_each, part_right_each
+from train.at_once.model import Stack, StackedBatch
 from train.config import Recipe
 from train.embedded import Embeddings
 from train.facet import Batch, Facet
@@ -20,7 +21,6 @@ from train.loop import TrainingSet, build_goal
 from train.losses import mean_cosine_between_faces
 from train.optimizer import build_optimizer, rate_at, set_rate
 from train.prompts import mean_prompts
-from train.stacking import Batches, cosine_between_faces_each, part_right_each
 from train.step import part_right, train_step
 
 CPU = torch.device("cpu")

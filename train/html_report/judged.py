@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from train.html_report.recorded import Prediction
 from train.metrics import wilson_interval
-from train.recorded import Prediction
 
 
 @dataclass(frozen=True)

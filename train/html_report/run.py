@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from train.crossval_summary import ClassSummary, CrossvalSummary, Spread, summarise_folds
-from train.crossval_text import SCORE_TITLES
-from train.curves import MOST_LOGS, draw_curves
+from train.crossval.summary import ClassSummary, CrossvalSummary, Spread, summarise_folds
+from train.crossval.text import SCORE_TITLES
 from train.export import without_folders
-from train.html_page import (
+from train.html_report.curves import MOST_LOGS, draw_curves
+from train.html_report.judged import score_subjects
+from train.html_report.page import (
     Cell,
     Interval,
     Number,
@@ -19,10 +20,9 @@ from train.html_page import (
     percent,
     picture,
 )
-from train.html_settings import format_environment, format_settings
-from train.judged import score_subjects
+from train.html_report.recorded import OTHER_TEST, RecordedRun
+from train.html_report.settings import format_environment, format_settings
 from train.metrics import Metrics
-from train.recorded import OTHER_TEST, RecordedRun
 
 MOST_SUBJECTS_OPEN = 12  # longer tables are folded
 

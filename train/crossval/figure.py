@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from train.crossval_folds import FoldResult
-from train.crossval_summary import CrossvalAbout, CrossvalSummary
-from train.crossval_text import format_percent, format_spread, list_warnings
+from train.crossval.fold_results import FoldResult
+from train.crossval.summary import CrossvalAbout, CrossvalSummary
+from train.crossval.text import format_percent, format_spread, list_warnings
 from train.metrics import Metrics
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from train.crossval_folds import FoldResult
-from train.crossval_summary import ClassSummary, CrossvalAbout, CrossvalSummary, Spread, sort_folds
+from train.crossval.fold_results import FoldResult
+from train.crossval.summary import ClassSummary, CrossvalAbout, CrossvalSummary, Spread, sort_folds
 from train.metrics import Metrics
 
 SCORE_TITLES = {

@@ -11,7 +11,7 @@ from typing import TypedDict
 import numpy as np
 
 from shared.errors import FacetError
-from train.crossval_folds import FoldResult, pool_folds
+from train.crossval.fold_results import FoldResult, pool_folds
 from train.metrics import Metrics, wilson_interval
 from train.multilabel import MultiLabelMetrics
 

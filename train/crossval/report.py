@@ -8,11 +8,11 @@ from pathlib import Path
 
 from shared.schema import canonical_json
 from shared.storage import write_file
-from train.crossval_figure import draw_crossval_figure
-from train.crossval_folds import FoldResult
-from train.crossval_summary import CrossvalAbout, CrossvalSummary, sort_folds
-from train.crossval_tables import format_classes_csv, format_folds_csv, format_latex_table
-from train.crossval_text import format_crossval_report, list_conventions, list_warnings
+from train.crossval.figure import draw_crossval_figure
+from train.crossval.fold_results import FoldResult
+from train.crossval.summary import CrossvalAbout, CrossvalSummary, sort_folds
+from train.crossval.tables import format_classes_csv, format_folds_csv, format_latex_table
+from train.crossval.text import format_crossval_report, list_conventions, list_warnings
 
 REPORT_TXT = "report.txt"
 REPORT_JSON = "report.json"

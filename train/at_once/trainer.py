@@ -20,7 +20,9 @@ from tqdm import tqdm
 
 from shared.errors import FacetError, first_line
 from shared.lock import hold_lock
-from train.at_once_state import (
+from train.at_once.batches import Batches
+from train.at_once.model import Stack, stacked_model_bytes
+from train.at_once.state import (
     CHECKPOINT_AT_ONCE,
     CheckpointClock,
     Facts,
@@ -30,11 +32,10 @@ from train.at_once_state import (
     write_checkpoint,
     write_logs,
 )
-from train.batched import Stack, stacked_model_bytes
 from train.calibrate import start_class_bias
 from train.checkpoint import CHECKPOINT, sweep_partials, write_weights
 from train.config import CONFIG_JSON, RunConfig, write_config
-from train.crossval_workers import Job, Outcome
+from train.crossval.workers import Job, Outcome
 from train.embed import open_embeddings
 from train.embedded import Embeddings
 from train.encoder import load_tower
@@ -56,7 +57,6 @@ from train.memory import free_ram_bytes
 from train.progress import LOG_EVERY, truncate_log, write_tensorboard
 from train.prompts import mean_prompts
 from train.signals import catch_signals
-from train.stacking import Batches
 from train.timing import add_seconds
 
 MOST_ON_CPU, MOST_ON_GPU = 16, 512  # models at once: more save no time on a CPU; each keeps a file open
@@ -69,7 +69,7 @@ def can_train_at_once(job: Job) -> bool:
 
 
 def run_at_once(job: Job, experiment: Experiment, numbers: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
-    """As `crossval_workers.run_jobs`: trains folds, as many at once as there is memory for; each is given back as it ends.
+    """As `crossval.workers.run_jobs`: trains folds, as many at once as there is memory for; each is given back as it ends.
 
     After SIGINT or SIGTERM the last thing given back is the exit code; a checkpoint of the folds in training is written.
 

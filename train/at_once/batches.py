@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from shared.schema import View
+from train.at_once.model import StackedBatch
 from train.augment import draw_changes
-from train.batched import StackedBatch
 from train.config import Recipe
 from train.embedded import Embeddings
 from train.items import Item

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from train.config import Recipe, RunConfig, option_name
 from train.export import without_folders
-from train.html_page import Cell, folded, format_table
-from train.recorded import RecordedRun
+from train.html_report.page import Cell, folded, format_table
+from train.html_report.recorded import RecordedRun
 
 
 def list_settings(config: RunConfig) -> dict[str, str]:

@@ -11,15 +11,15 @@ from tqdm import tqdm
 
 from shared.errors import FacetError
 from shared.lock import hold_lock
-from train.at_once import can_train_at_once, run_at_once
-from train.at_once_state import CHECKPOINT_AT_ONCE
+from train.at_once.state import CHECKPOINT_AT_ONCE
+from train.at_once.trainer import can_train_at_once, run_at_once
 from train.checkpoint import CHECKPOINT
 from train.config import CONFIG_JSON, Recipe, describe_options, read_config, write_config
-from train.crossval_folds import FoldResult, read_fold_result
-from train.crossval_report import REPORT_PNG, TABLE_TEX, write_crossval_report
-from train.crossval_summary import CrossvalAbout, summarise_folds
-from train.crossval_text import format_crossval_report
-from train.crossval_workers import Job, Outcome, run_jobs
+from train.crossval.fold_results import FoldResult, read_fold_result
+from train.crossval.report import REPORT_PNG, TABLE_TEX, write_crossval_report
+from train.crossval.summary import CrossvalAbout, summarise_folds
+from train.crossval.text import format_crossval_report
+from train.crossval.workers import Job, Outcome, run_jobs
 from train.experiment import Experiment, prepare_experiment
 from train.fit import describe_run
 from train.folds import Fold, read_folds, write_folds

@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from train.crossval_folds import FoldResult
-from train.crossval_summary import CrossvalAbout, CrossvalSummary, Spread
-from train.crossval_text import describe_model, list_conventions, list_warnings
+from train.crossval.fold_results import FoldResult
+from train.crossval.summary import CrossvalAbout, CrossvalSummary, Spread
+from train.crossval.text import describe_model, list_conventions, list_warnings
 
 MOST_COLUMNS = 8  # more classes than this make a tall table, a row a class
 

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 
 from shared.errors import FacetError, first_line
-from train.batched import Stack, StackedResult
+from train.at_once.batches import cosine_between_faces_each, part_right_each
+from train.at_once.model import Stack, StackedResult
 from train.checkpoint import replace_file
 from train.config import RunConfig
 from train.folds import Fold
 from train.loop import TrainingSet
 from train.progress import LOG_JSONL
-from train.stacking import cosine_between_faces_each, part_right_each
 
 CHECKPOINT_AT_ONCE = "at-once.pt"  # of the folds in training
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into checkpoints

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from shared.errors import FacetError, describe_os_error
 from shared.storage import write_file
-from train.crossval_summary import CrossvalSummary, summarise_folds
-from train.crossval_text import SCORE_TITLES, format_percent, format_spread
-from train.curves import draw_curves
-from train.html_page import (
+from train.crossval.summary import CrossvalSummary, summarise_folds
+from train.crossval.text import SCORE_TITLES, format_percent, format_spread
+from train.html_report.curves import draw_curves
+from train.html_report.page import (
     Cell,
     Interval,
     Number,
@@ -22,11 +22,11 @@ from train.html_page import (
     paragraph,
     picture,
 )
-from train.html_run import format_run, list_run_warnings
-from train.html_samples import format_worst_samples
-from train.html_settings import list_settings
+from train.html_report.recorded import RecordedRun, read_recorded_runs
+from train.html_report.run import format_run, list_run_warnings
+from train.html_report.samples import format_worst_samples
+from train.html_report.settings import list_settings
 from train.metrics import Metrics
-from train.recorded import RecordedRun, read_recorded_runs
 
 NUM_WORST = 12
 
