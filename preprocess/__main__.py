@@ -12,7 +12,7 @@ from shared.errors import FacetError, run_command_line
 from shared.schema import MODALITIES, RenderSettings
 
 if TYPE_CHECKING:
-    from preprocess.workers import Workers
+    from preprocess.cluster.workers import Workers
     from shared.cache import Cache
 
 
@@ -48,9 +48,9 @@ def _synth(arguments: argparse.Namespace) -> int:
 
 def _build(arguments: argparse.Namespace) -> int:
     from preprocess.build import build_cache
-    from preprocess.cameras import parse_views
     from preprocess.datasets import DATASETS
     from preprocess.datasets.fourdme import with_pattern
+    from preprocess.render.cameras import parse_views
     from preprocess.stages import describe_stages
     from shared.cache import FAILURES_CSV
 
@@ -94,7 +94,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _workers(arguments: argparse.Namespace) -> Workers:
-    from preprocess.workers import Workers
+    from preprocess.cluster.workers import Workers
 
     if arguments.scheduler or arguments.scheduler_file:
         if arguments.workers or arguments.worker_memory:

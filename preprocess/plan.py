@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from preprocess.alignment.placement import frames_needed
 from preprocess.cache_folder import REQUESTS_AT_ONCE
-from preprocess.placement import frames_needed
 from preprocess.scan import DatasetReader, ScanRecord
 from preprocess.shards import (
     ShardTask,

@@ -12,7 +12,7 @@ from preprocess.mesh import Mesh
 SYNTHETIC_MARKER = "SYNTHETIC.txt"
 
 # Named groups of landmark indices: what a landmark scheme tells about where the face is. Alignment uses those named in
-# preprocess/anthropometry.py (left_eye, right_eye, nose, mouth).
+# preprocess/alignment/anthropometry.py (left_eye, right_eye, nose, mouth).
 LandmarkGroups = dict[str, tuple[int, ...]]
 
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from preprocess.align import align, find_scan_to_face, fit_rigid, move_mesh
-from preprocess.crop import crop_mesh
+from preprocess.alignment.align import align, find_scan_to_face, fit_rigid, move_mesh
+from preprocess.alignment.crop import crop_mesh
+from preprocess.alignment.nose import remove_spikes
 from preprocess.mesh import Mesh
-from preprocess.nose import remove_spikes
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
 from preprocess.readers.surface import read_surface
 from shared.errors import ScanError

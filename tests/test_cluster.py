@@ -17,9 +17,9 @@ from scan_folders import cache_bytes, write_scan_folder
 from test_attempts import task_of
 
 from preprocess.build import build_cache
+from preprocess.cluster.local import make_keys
+from preprocess.cluster.plan_file import check_current, plan_path, read_task, remove_plan, write_plan
 from preprocess.datasets import DATASETS
-from preprocess.local_cluster import make_keys
-from preprocess.plan_file import check_current, plan_path, read_task, remove_plan, write_plan
 from shared.errors import FacetError
 from shared.schema import SHARD_ROWS, RenderSettings
 
@@ -171,7 +171,7 @@ def test_a_plan_is_not_believed_when_it_is_another_or_damaged(tmp_path: Path) ->
 
 
 def test_a_worker_with_other_software_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from preprocess import plan_file
+    from preprocess.cluster import plan_file
 
     write_scan_folder(tmp_path / "scans", 2)
     task = task_of(tmp_path / "scans", tmp_path / "c", FOLDER)

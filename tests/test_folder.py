@@ -169,9 +169,9 @@ def test_a_glb_is_in_metres(tmp_path: Path) -> None:
 @pytest.mark.skipif("FACET_FACES" not in os.environ, reason="FACET_FACES names the folder of real scans")
 def test_real_scans_stand_upright_and_unmirrored(tmp_path: Path) -> None:
     """From the manifest to pixels: lips below the nose, eyes above it, and the mole on the cheek where it belongs."""
-    from preprocess.align import align
-    from preprocess.cameras import build_cameras
-    from preprocess.render import render_views
+    from preprocess.alignment.align import align
+    from preprocess.render.cameras import build_cameras
+    from preprocess.render.views import render_views
     from shared.schema import View
 
     write(

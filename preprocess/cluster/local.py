@@ -29,7 +29,7 @@ LOCAL_SETTINGS = {
     "distributed.worker.memory.terminate": MEMORY_SHARE,
     # Local workers are watched by their parents; by the clock, one set forward would declare them all dead.
     "distributed.scheduler.worker-ttl": None,
-    "distributed.worker.preload": ["preprocess.cluster"],
+    "distributed.worker.preload": ["preprocess.cluster.scheduler"],
     # Workers that watch themselves a hundred times a second render a tenth slower (tests/benchmarks/RESULTS.md).
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.monitor-interval": "500ms",

@@ -1,4 +1,4 @@
-"""Compiled loops over the triangles of a mesh and the points of a grid, for rasterise.py and render.py."""
+"""Compiled loops over the triangles of a mesh and the points of a grid, for rasterise.py and views.py."""
 
 from __future__ import annotations
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocess.cameras import Cameras
 from preprocess.mesh import Mesh
-from preprocess.raster_kernels import draw_geometry, sum_normals
-from preprocess.rasterise import rasterise
-from preprocess.texture import SurfaceColours
+from preprocess.render.cameras import Cameras
+from preprocess.render.raster_kernels import draw_geometry, sum_normals
+from preprocess.render.rasterise import rasterise
+from preprocess.render.texture import SurfaceColours
 from shared.errors import ScanError
 from shared.schema import FIELD_OF_VIEW_MM
 

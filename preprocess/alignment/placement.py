@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.align import Alignment, check_size, find_scan_to_face, place_mesh
-from preprocess.depth_map import Surface
+from preprocess.alignment.align import Alignment, check_size, find_scan_to_face, place_mesh
+from preprocess.alignment.depth_map import Surface
+from preprocess.alignment.nose import find_nose_tip
+from preprocess.alignment.stabilise import HALF_WIDTH, RigidPatch, find_rigid_patch, register, smooth_pose
 from preprocess.mesh import Mesh
-from preprocess.nose import find_nose_tip
 from preprocess.scan import DatasetReader, ScanRecord
-from preprocess.stabilise import HALF_WIDTH, RigidPatch, find_rigid_patch, register, smooth_pose
 from shared.errors import ScanError, describe_os_error
 from shared.schema import RenderSettings
 

@@ -17,10 +17,10 @@ import distributed
 from distributed.comm.core import CommClosedError
 from tqdm import tqdm
 
-from preprocess.attempts import ShardWork, build_shard_safely
-from preprocess.local_cluster import MEMORY_SHARE, start_workers
-from preprocess.plan_file import check_current, read_task
-from preprocess.workers import Workers
+from preprocess.cluster.attempts import ShardWork, build_shard_safely
+from preprocess.cluster.local import MEMORY_SHARE, start_workers
+from preprocess.cluster.plan_file import check_current, read_task
+from preprocess.cluster.workers import Workers
 from shared.errors import FacetError
 from shared.paths import open_path
 
@@ -127,14 +127,14 @@ def stream_shards(client: distributed.Client, cache: Path, digest: str, shards: 
 def _portable_task() -> Callable[[str, str, int], Any]:
     """A task that dask pickles by value, as a function inside another is: the scheduler needs no copy of this program, and
     workers find theirs where the builder's lies."""
-    checkout = str(Path(__file__).resolve().parents[1])
+    checkout = str(Path(__file__).resolve().parents[2])
 
     def build(cache: str, digest: str, shard: int) -> Any:
         import sys
 
         if checkout not in sys.path:
             sys.path.insert(0, checkout)
-        from preprocess.cluster import build_planned_shard
+        from preprocess.cluster.scheduler import build_planned_shard
 
         return build_planned_shard(cache, digest, shard)
 

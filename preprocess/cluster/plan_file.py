@@ -118,7 +118,7 @@ def _parse_index(index: bytes) -> tuple[dict[str, str], dict[int, tuple[int, int
 @lru_cache(maxsize=1)
 def software_of_workers() -> dict[str, str]:
     """What must be the same on every worker, so that it does not matter which of them renders a shard."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for folder in (package, package.parent / "shared"):
         for path in sorted(folder.rglob("*.py")):

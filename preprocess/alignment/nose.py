@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from preprocess.depth_map import DepthMap, Surface
+from preprocess.alignment.depth_map import DepthMap, Surface
 from shared.errors import ScanError
 
 _STEP_MM = 1.0

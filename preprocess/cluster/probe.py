@@ -1,4 +1,4 @@
-"""Tries the scans of a shard in a child process and finds those that bring it down. Run as `python -m preprocess.probe`.
+"""Tries the scans of a shard in a child process and finds those that bring it down: python -m preprocess.cluster.probe.
 
 The child reads a pickled list of trials from its standard input and writes the number of each trial to a pipe before it begins
 with it: the last number says what killed it. It ends with its parent, whose end of the standard input then closes.
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from preprocess.alignment.placement import Placer
 from preprocess.mesh import Mesh
-from preprocess.placement import Placer
 from preprocess.scan import DatasetReader, ScanRecord
 from preprocess.shards import ShardTask, empty_arrays, render_row
 from shared.errors import FacetError, ScanError
@@ -86,7 +86,7 @@ def _run_child(task: ShardTask, trials: list[_Trial], memory_limit_bytes: int | 
     told, tells = os.pipe()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     child = subprocess.Popen(
-        [sys.executable, "-m", "preprocess.probe", str(tells)],
+        [sys.executable, "-m", "preprocess.cluster.probe", str(tells)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -166,5 +166,5 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.path[:] = list(dict.fromkeys([str(Path(__file__).resolve().parents[1]), *sys.path]))
+    sys.path[:] = list(dict.fromkeys([str(Path(__file__).resolve().parents[2]), *sys.path]))
     _main()

@@ -11,9 +11,9 @@ import numpy as np
 
 from preprocess.compiled import compile_kernel
 from preprocess.mesh import Mesh
-from preprocess.raster_kernels import STEPS, draw_vertex_colors
-from preprocess.rasterise import Visible
 from preprocess.raw_bytes import byte_at, eight_bytes_at
+from preprocess.render.raster_kernels import STEPS, draw_vertex_colors
+from preprocess.render.rasterise import Visible
 
 _UNKNOWN = -1
 _INSIDE = 32  # added to a level

@@ -11,24 +11,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from preprocess.attempts import ShardWork, build_shard_safely
-from preprocess.plan_file import remove_plan, write_plan
+from preprocess.cluster.attempts import ShardWork, build_shard_safely
+from preprocess.cluster.plan_file import remove_plan, write_plan
+from preprocess.cluster.workers import Workers
 from preprocess.shards import ShardTask
 from shared.paths import is_remote
-
-
-@dataclass(frozen=True)
-class Workers:
-    """Who renders. num_processes: on this machine, 1 = this process itself; unless a dask scheduler is given."""
-
-    num_processes: int = 1
-    memory_bytes: int | None = None  # of a local worker, None: an equal share of the machine's; one above it is stopped
-    scheduler: str = ""  # tcp://host:port or tls://host:port
-    scheduler_file: Path | None = None
-
-    @property
-    def remote(self) -> bool:
-        return bool(self.scheduler) or self.scheduler_file is not None
 
 
 @dataclass
@@ -78,7 +65,7 @@ def _run(cache: Path, tasks: Sequence[ShardTask], workers: Workers) -> Iterator[
     if workers.num_processes == 1 and not workers.remote:  # nothing to start, and a profiler or debugger sees it
         yield from map(build_shard_safely, tasks)
         return
-    from preprocess.cluster import connect, stream_shards
+    from preprocess.cluster.scheduler import connect, stream_shards
 
     cache = cache if is_remote(cache) else cache.absolute()  # workers of a cluster have other current folders
     digest = write_plan(cache, (dataclasses.replace(task, root=task.root.absolute(), cache=cache) for task in tasks))

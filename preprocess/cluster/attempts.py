@@ -1,8 +1,8 @@
 """Builds a shard although a scan in it may bring its worker down (a fault in a native library, want of memory).
 
 A note in the cache's .build folder says that somebody has begun the shard, and goes when that ends in any way but death. Who
-finds such a note lets a child process try the shard's scans first (preprocess/probe.py). One that brings down the child twice
-is quarantined: an invalid row with its reason, remembered for as long as its files stay the same. A worker that was killed
+finds such a note lets a child process try the shard's scans first (probe.py). One that brings down the child twice is
+quarantined: an invalid row with its reason, remembered for as long as its files stay the same. A worker that was killed
 from outside thus costs its successor some time and nothing else.
 """
 
@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preprocess.probe import DRAWING, READING, find_deadly, without
+from preprocess.cluster.probe import DRAWING, READING, find_deadly, without
 from preprocess.shards import ShardResult, ShardTask, build_shard, hash_sources
 from shared.cache import read_record, record_path
 from shared.errors import CacheError, FacetError

@@ -7,8 +7,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from preprocess.anthropometry import canonical_depth_mm
-from preprocess.depth_map import DepthMap, Surface
+from preprocess.alignment.anthropometry import canonical_depth_mm
+from preprocess.alignment.depth_map import DepthMap, Surface
 from shared.errors import ScanError
 
 _MAX_NOSES = 12

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocess.rasterise import rasterise
+from preprocess.render.rasterise import rasterise
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial import cKDTree
 
-from preprocess.anthropometry import CANONICAL_POINTS_MM, POINT_WEIGHTS
-from preprocess.crop import crop_mesh
-from preprocess.depth_map import Surface
-from preprocess.face_search import find_face
+from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, POINT_WEIGHTS
+from preprocess.alignment.crop import crop_mesh
+from preprocess.alignment.depth_map import Surface
+from preprocess.alignment.face_search import find_face
+from preprocess.alignment.nose import find_nose_tip, remove_spikes
 from preprocess.mesh import Mesh
-from preprocess.nose import find_nose_tip, remove_spikes
 from shared.errors import ScanError
 
 AXES = {

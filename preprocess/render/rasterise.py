@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocess.raster_kernels import rasterise_triangles, snap_vertices
+from preprocess.render.raster_kernels import rasterise_triangles, snap_vertices
 
 NOTHING = -1
 _AS_THEY_ARE = np.eye(3)
