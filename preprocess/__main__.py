@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from preprocess.arguments import DEFAULT_MODEL, DEFAULT_PRETRAINED, build_parser
+from shared.command_line import print_next
 from shared.errors import FacetError, run_command_line
 from shared.schema import MODALITIES, RenderSettings
 
@@ -40,9 +41,8 @@ def _synth(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     print(f"{num_scans} scans of {arguments.subjects} synthetic subjects in {arguments.out}")
-    print(
-        f"next: python -m preprocess build {arguments.name} --root {arguments.out} --cache data_cache/{arguments.name}-synth"
-    )
+    cache = f"data_cache/{arguments.name}-synth"
+    print_next("preprocess", "build", arguments.name, "--root", arguments.out, "--cache", cache)
     return 0
 
 
@@ -82,15 +82,13 @@ def _build(arguments: argparse.Namespace) -> int:
         print("\n".join(describe_stages(report.work, wall_seconds=report.wall_seconds)))
     else:
         print("nothing to do: every shard is finished and its scans are unchanged")
-    prompts = f"python -m preprocess prompts --cache {cache}"
-    next_step = f"python -m preprocess inspect {cache} (pages in the browser); {prompts}"
     if report.failures:
-        print(f"next: look at {cache / FAILURES_CSV}; {next_step}")
-        print(f"{cache}: {info.num_valid} scans of {info.num_subjects} subjects; {len(report.failures)} failed")
-        return 1
-    print(f"next: {next_step}")
-    print(f"{cache}: {info.num_valid} scans of {info.num_subjects} subjects; none failed")
-    return 0
+        print(f"what failed and why: {cache / FAILURES_CSV}")
+    print_next("preprocess", "inspect", cache, about="pages in the browser")
+    print_next("preprocess", "prompts", "--cache", cache)
+    failed = len(report.failures) or "none"
+    print(f"{cache}: {info.num_valid} scans of {info.num_subjects} subjects; {failed} failed")
+    return 1 if report.failures else 0
 
 
 def _workers(arguments: argparse.Namespace) -> Workers:
@@ -151,7 +149,7 @@ def _prompts(arguments: argparse.Namespace) -> int:
     mark = " (RANDOM WEIGHTS: for trying the product, not for results)" if text.random_weights else ""
     print(f"{int(text.mask.sum())} prompts for {count_names(text.class_names)} by {arguments.model}{mark}: {path}")
     if arguments.cache is not None:
-        print(f"next: python -m train fit --cache {arguments.cache} --out runs/first")
+        print_next("train", "fit", "--cache", arguments.cache, "--out", "runs/first")
     return 0
 
 
@@ -236,9 +234,11 @@ def _dynamic(arguments: argparse.Namespace) -> int:
     out, info = arguments.out, report.info
     if not report.num_pooled:
         print("nothing to do: every shard is finished and its sequences are unchanged")
-    prompts = "" if find_text_files(out) else f"python -m preprocess prompts --cache {out}; "
-    look = f"look at {out / FAILURES_CSV}; " if report.failures else ""
-    print(f"next: {look}{prompts}python -m train fit --cache {out} --out runs/dynamic")
+    if report.failures:
+        print(f"what failed and why: {out / FAILURES_CSV}")
+    if not find_text_files(out):
+        print_next("preprocess", "prompts", "--cache", out)
+    print_next("train", "fit", "--cache", out, "--out", "runs/dynamic")
     print(
         f"{out}: dynamic images of {info.num_valid} sequences of {info.num_subjects} subjects; "
         f"{len(report.failures) or 'none'} failed"

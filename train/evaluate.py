@@ -13,6 +13,7 @@ from torch import nn
 
 from shared.attention import ATTENTION_FILE
 from shared.cache import Cache, open_cache
+from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
 from shared.text import TextEmbeddings
 from train.calibrate import read_thresholds
@@ -193,8 +194,9 @@ def print_result(
     print(f"all scores        {folder / METRICS_JSON}")
 
 
-def print_next(run: Path) -> None:
-    print(f"next: python -m train predict {run} --cache DIR   (a probability per class for other scans)")
+def print_next_predict(run: Path, cache_path: Path | str) -> None:
+    about = "a probability per class for every scan, of any cache with these views"
+    print_next("train", "predict", run, "--cache", cache_path, about=about)
 
 
 def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:

@@ -9,17 +9,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.lock import hold_lock
 from train.at_once.state import CHECKPOINT_AT_ONCE
 from train.at_once.trainer import can_train_at_once, run_at_once
-from train.checkpoint import CHECKPOINT
+from train.checkpoint import CHECKPOINT, WEIGHTS
 from train.config import CONFIG_JSON, Recipe, describe_options, read_config, write_config
 from train.crossval.fold_results import FoldResult, read_fold_result
 from train.crossval.report import REPORT_PNG, TABLE_TEX, write_crossval_report
 from train.crossval.summary import CrossvalAbout, summarise_folds
 from train.crossval.text import format_crossval_report
 from train.crossval.workers import Job, Outcome, run_jobs
+from train.evaluate import print_next_predict
 from train.experiment import Experiment, prepare_experiment
 from train.fit import describe_run
 from train.folds import Fold, read_folds, write_folds
@@ -175,9 +177,11 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str]) -> int:
             print(f"report    {out}/report.txt, .json; {out / REPORT_PNG}")
             print(f"tables    {out}/folds.csv, table.csv; for a paper {out / TABLE_TEX}")
     if missing := len(found) - len(results):
-        print(f"next: python -m train crossval … --out {out}   (the {missing} folds that are left)")
+        print(f"{missing} folds are left: the same command, without --fold, trains them")
+    elif (out / results[0].name / WEIGHTS).is_file():
+        print_next_predict(out / results[0].name, experiment.train.path)
     else:
-        print(f"next: python -m train predict {out / results[0].name} --cache DIR   (one fold's model on other scans)")
+        print_next("train", "report", out, "--out", f"{out}.html", about="all about it in one file")
     for name, message in failures.items():
         print(f"failed: {name}: {message}", file=sys.stderr)
     return 1 if failures else 0
