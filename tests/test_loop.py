@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import MakeCache
-from tiny_training import PREPARER, RECIPE, make_model, make_training, read_log, run
+from tiny_training import PREPARER, RECIPE, StopAt, assert_same, make_model, make_training, read_log, run
 
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError
@@ -79,12 +78,6 @@ def test_interrupted_and_resumed_equals_uninterrupted(tiny_cache: MakeCache, tmp
     assert_same(whole.state_dict(), again.state_dict())
 
 
-def assert_same(wanted: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
-    assert set(wanted) == set(found)
-    for name, value in wanted.items():
-        assert torch.equal(value, found[name]), name
-
-
 def test_what_is_kept_is_the_average_and_low_rank_changes_merged(tiny_cache: MakeCache, tmp_path: Path) -> None:
     """The moving average over steps, computed here from every step's checkpoint."""
     cache = open_cache(tiny_cache(num_subjects=2))
@@ -119,19 +112,6 @@ def test_parts_train_as_the_whole_batch_does(tiny_cache: MakeCache, tmp_path: Pa
         run(tmp_path / name, cache, replace(RECIPE, lambda_con=0.0, accumulate=accumulate))
     for a, b in zip(read_log(tmp_path / "whole"), read_log(tmp_path / "parts"), strict=True):
         assert a == pytest.approx(b, rel=1e-3)
-
-
-class StopAt(Facet):
-    """Sends this process a real SIGTERM in the middle of a chosen step."""
-
-    def stop_at(self, num_calls: int) -> None:
-        self.remaining = num_calls
-
-    def forward(self, batch: Any) -> Any:
-        self.remaining -= 1
-        if self.remaining == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return super().forward(batch)
 
 
 def run_and_stop(folder: Path, cache: Cache, step: int, recipe: Recipe) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +64,22 @@ def run(folder: Path, cache: Cache, recipe: Recipe = RECIPE, num: int | None = N
 def read_log(folder: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (folder / LOG_JSONL).read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in TIMING_FIELDS} for line in lines]
+
+
+class StopAt(Facet):
+    """Sends this process a real SIGTERM in the middle of a chosen step."""
+
+    def stop_at(self, num_calls: int) -> None:
+        self.remaining = num_calls
+
+    def forward(self, batch: Any) -> Any:
+        self.remaining -= 1
+        if self.remaining == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().forward(batch)
+
+
+def assert_same(wanted: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+    assert set(wanted) == set(found)
+    for name, value in wanted.items():
+        assert torch.equal(value, found[name]), name
