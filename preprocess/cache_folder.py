@@ -16,12 +16,12 @@ from shared.cache import (
     SAMPLES_CSV,
     SEQUENCES_CSV,
     Failure,
-    encode_table,
     read_info,
     read_record,
     record_path,
     write_info,
 )
+from shared.csv_tables import encode_table
 from shared.errors import CacheError
 from shared.lock import hold_lock
 from shared.paths import is_file, is_remote, list_files, read_bytes, remove_file, remove_folder

@@ -36,6 +36,11 @@ class ScanRecord:
     moments: tuple[int | None, int | None, int | None] = (None, None, None)  # onset, apex, offset frame of its sequence
 
 
+def find_scan_files(root: Path, record: ScanRecord) -> list[Path]:
+    """Every file that a record names: the mesh, its texture, its landmarks."""
+    return [root / name for name in (record.source, record.texture, record.landmarks) if name]
+
+
 @dataclass(frozen=True)
 class DatasetReader:
     """One data set: how to find its scans and how to read one.

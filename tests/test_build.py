@@ -21,7 +21,8 @@ from preprocess.datasets import DATASETS
 from preprocess.render.cameras import build_cameras
 from preprocess.render.views import render_views
 from preprocess.verify import verify_cache
-from shared.cache import FAILURES_CSV, Failure, open_cache, read_info, read_table
+from shared.cache import FAILURES_CSV, Failure, open_cache, read_info
+from shared.csv_tables import read_table
 from shared.errors import CacheError, FacetError, ScanError
 from shared.schema import SHARD_ROWS, STORES, RenderSettings
 

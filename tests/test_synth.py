@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from written_layouts import LEFT_EYE, digests
 
-from preprocess.synth.bu3dfe import subject_names, write_bu3dfe
+from preprocess.synth.bu3dfe import MAX_MEN, MAX_WOMEN, write_bu3dfe
 from preprocess.synth.bu4dfe import expression_course, write_bu4dfe
+from preprocess.synth.population import name_subjects
 from preprocess.synth.sheet import grid_triangles
 from shared.errors import FacetError
 
@@ -143,7 +144,7 @@ def test_a_folder_with_anything_else_is_refused_and_untouched(bu3dfe: Path, tmp_
 
 
 def test_more_subjects_than_names_are_refused(tmp_path: Path) -> None:
-    names = subject_names(100)
+    names = name_subjects(MAX_WOMEN, MAX_MEN, num_digits=4)
     assert len(set(names)) == 100
     assert {"F0056", "M0044"} <= set(names)
     with pytest.raises(FacetError, match="100"):

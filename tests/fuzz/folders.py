@@ -19,7 +19,8 @@ from preprocess.mesh import Mesh
 from preprocess.plan import plan_rows
 from preprocess.scan import DatasetReader, ScanRecord
 from preprocess.shards import hash_sources, stat_sources
-from shared.cache import SAMPLES_CSV, encode_table, read_table
+from shared.cache import SAMPLES_CSV
+from shared.csv_tables import encode_table, read_table
 from shared.errors import FacetError, ScanError
 from shared.schema import RenderSettings, Sample
 
