@@ -16,8 +16,8 @@ from test_crossval import read_report
 from test_embed import read_probabilities
 from test_train_cli import call, fails
 
-from train.at_once.model import Stack
-from train.at_once.state import CHECKPOINT_AT_ONCE
+from train.crossval.at_once.model import Stack
+from train.crossval.at_once.state import CHECKPOINT_AT_ONCE
 from train.folds import read_folds
 
 FAST = ["--tune", "frozen", "--epochs", 4, "--batch-size", 5, "--lr", 3e-3, "--device", "cpu"]

@@ -11,9 +11,9 @@ import torch
 from conftest import VIEWS, random_text
 from torch import Tensor, nn
 
-from train.at_once.batches import Batches, cosine_between_faces_each, part_right_each
-from train.at_once.model import Stack, StackedBatch
 from train.config import Recipe
+from train.crossval.at_once.batches import Batches, cosine_between_faces_each, part_right_each
+from train.crossval.at_once.model import Stack, StackedBatch
 from train.embedded import Embeddings
 from train.facet import Batch, Facet
 from train.items import Item

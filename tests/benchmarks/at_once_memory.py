@@ -1,4 +1,4 @@
-"""Peak memory of models that train at once, beside what `train.at_once.model.stacked_model_bytes` expects. On Linux, on a CPU.
+"""Peak memory of models that train at once, beside what `train.crossval.at_once.model.stacked_model_bytes` expects. On Linux, on a CPU.
 
     python tests/benchmarks/at_once_memory.py
 
@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 from shared.schema import View
-from train.at_once.batches import Batches
-from train.at_once.model import Stack, stacked_model_bytes
 from train.config import Recipe
+from train.crossval.at_once.batches import Batches
+from train.crossval.at_once.model import Stack, stacked_model_bytes
 from train.embedded import Embeddings
 from train.facet import Facet
 from train.items import Item

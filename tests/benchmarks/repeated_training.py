@@ -23,9 +23,9 @@ import torch
 from torch import nn
 
 from shared.schema import View
-from train.at_once.batches import Batches
-from train.at_once.model import Stack
 from train.config import Recipe
+from train.crossval.at_once.batches import Batches
+from train.crossval.at_once.model import Stack
 from train.embedded import Embeddings
 from train.facet import Batch, Facet
 from train.folds import fold_names, leave_out_each, subject_folds

@@ -12,10 +12,10 @@ from tqdm import tqdm
 from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.lock import hold_lock
-from train.at_once.state import CHECKPOINT_AT_ONCE
-from train.at_once.trainer import can_train_at_once, run_at_once
 from train.checkpoint import CHECKPOINT, WEIGHTS
 from train.config import CONFIG_JSON, Recipe, describe_options, read_config, write_config
+from train.crossval.at_once.state import CHECKPOINT_AT_ONCE
+from train.crossval.at_once.trainer import can_train_at_once, run_at_once
 from train.crossval.fold_results import FoldResult, read_fold_result
 from train.crossval.report import REPORT_PNG, TABLE_TEX, write_crossval_report
 from train.crossval.summary import CrossvalAbout, summarise_folds

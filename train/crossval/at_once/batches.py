@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from shared.schema import View
-from train.at_once.model import StackedBatch
 from train.augment import draw_changes
 from train.config import Recipe
+from train.crossval.at_once.model import StackedBatch
 from train.embedded import Embeddings
 from train.items import Item
 from train.loop import TrainingSet

@@ -20,9 +20,12 @@ from tqdm import tqdm
 
 from shared.errors import FacetError, first_line
 from shared.lock import hold_lock
-from train.at_once.batches import Batches
-from train.at_once.model import Stack, stacked_model_bytes
-from train.at_once.state import (
+from train.calibrate import start_class_bias
+from train.checkpoint import CHECKPOINT, sweep_partials, write_weights
+from train.config import CONFIG_JSON, RunConfig, write_config
+from train.crossval.at_once.batches import Batches
+from train.crossval.at_once.model import Stack, stacked_model_bytes
+from train.crossval.at_once.state import (
     CHECKPOINT_AT_ONCE,
     CheckpointClock,
     Facts,
@@ -32,9 +35,6 @@ from train.at_once.state import (
     write_checkpoint,
     write_logs,
 )
-from train.calibrate import start_class_bias
-from train.checkpoint import CHECKPOINT, sweep_partials, write_weights
-from train.config import CONFIG_JSON, RunConfig, write_config
 from train.crossval.workers import Job, Outcome
 from train.embed import open_embeddings
 from train.embedded import Embeddings
@@ -69,7 +69,7 @@ def can_train_at_once(job: Job) -> bool:
 
 
 def run_at_once(job: Job, experiment: Experiment, numbers: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
-    """As `crossval.workers.run_jobs`: trains folds, as many at once as there is memory for; each is given back as it ends.
+    """As `workers.run_jobs`: trains folds, as many at once as there is memory for; each is given back as it ends.
 
     After SIGINT or SIGTERM the last thing given back is the exit code; a checkpoint of the folds in training is written.
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from shared.errors import FacetError, first_line
-from train.at_once.batches import cosine_between_faces_each, part_right_each
-from train.at_once.model import Stack, StackedResult
 from train.checkpoint import replace_file
 from train.config import RunConfig
+from train.crossval.at_once.batches import cosine_between_faces_each, part_right_each
+from train.crossval.at_once.model import Stack, StackedResult
 from train.folds import Fold
 from train.loop import TrainingSet
 from train.progress import LOG_JSONL
