@@ -1,4 +1,4 @@
-"""Peak memory of models that train at once, beside what `train.crossval.at_once.model.stacked_model_bytes` expects. On Linux, on a CPU.
+"""Peak memory of models that train at once, beside what `at_once.model.stacked_model_bytes` expects. On Linux, on a CPU.
 
     python tests/benchmarks/at_once_memory.py
 

@@ -245,7 +245,7 @@ def stacked_model_bytes(
     dim: int,
     tower_dim: int,
 ) -> int:
-    """The most memory that each model of a `train.crossval.at_once.model.Stack` takes while it trains, f32, embeddings of images aside.
+    """The most memory that each model of a `Stack` takes while it trains, f32, embeddings of images aside.
 
     A formula fitted to what the kernel counted (the peak of a process's resident set, less what it was before the stack was
     made) over trainings of the whole model on a CPU: 1 to 16 models of 0.2 to 7.9 million weights, batches of 16 to 128, 1 to
