@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from next_commands import next_commands
 from scan_folders import write_scan_folder
 
 from shared.schema import canonical_json
@@ -37,6 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = run("build", "folder", "--root", folder / "scans", "--cache", folder / "c", "--size", 32, "--workers", 1)
     assert result.returncode == 1, result.stderr  # finished, with a failure
     assert result.stdout.splitlines()[-1].endswith("4 scans of 2 subjects; 1 failed")
+    assert next_commands(result.stdout) == ["preprocess inspect", "preprocess prompts"]
+    assert f"what failed and why: {folder / 'c' / 'failures.csv'}\n" in result.stdout
     assert "scan002.obj" in result.stderr  # named while it runs, and in the table
     assert "scan002.obj" in (folder / "c" / "failures.csv").read_text()
     return folder
@@ -106,6 +109,7 @@ def test_prompts_inspect_and_verify(folder: Path, tmp_path: Path) -> None:
     prompts = run("prompts", "--cache", folder / "c", "--model", "facet-tiny", "--pretrained", "none")
     assert prompts.returncode == 0, prompts.stderr
     assert "RANDOM WEIGHTS" in prompts.stdout
+    assert next_commands(prompts.stdout) == ["train fit"]
     inspect = run("inspect", folder / "c", "--summary", "--sheet", tmp_path / "sheet.png")
     assert inspect.returncode == 0, inspect.stderr
     assert "RANDOM WEIGHTS" in inspect.stdout

@@ -15,6 +15,7 @@ import open_clip
 import pytest
 import torch
 from conftest import MakeCache, random_text
+from next_commands import next_commands
 from safetensors.torch import load_file
 from test_encoder import TOWERS, save_clip
 
@@ -61,7 +62,7 @@ def test_fit_evaluate_predict(tiny_cache: MakeCache, tmp_path: Path, capsys: pyt
     assert f"accuracy on 2 unseen subjects {metrics['accuracy']:.3f} (chance 0.333" in out
     assert "random weights" in out
     assert str(run / "confusion.png") in out
-    assert "next: python -m train predict" in out
+    assert next_commands(out) == ["train predict"]
 
     before = {name: (run / name).read_bytes() for name in ("metrics.json", "predictions.csv")}
     assert call("evaluate", run) == 0

@@ -177,7 +177,7 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str]) -> int:
             print(f"report    {out}/report.txt, .json; {out / REPORT_PNG}")
             print(f"tables    {out}/folds.csv, table.csv; for a paper {out / TABLE_TEX}")
     if missing := len(found) - len(results):
-        print(f"{missing} folds are left: the same command, without --fold, trains them")
+        print(f"{missing} of {len(found)} folds are left: the same command, without --fold, trains them")
     elif (out / results[0].name / WEIGHTS).is_file():
         print_next_predict(out / results[0].name, experiment.train.path)
     else:
