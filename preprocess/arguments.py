@@ -45,7 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     synth.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; new or empty")
     synth.add_argument("--subjects", type=_positive, default=10, metavar="N", help="number of people (default 10)")
     synth.add_argument("--frames", type=_positive, metavar="T", help="frames a sequence (default 16 to 24)")
-    synth.add_argument("--seed", type=int, default=0, metavar="S", help="another seed is other people (default 0)")
+    synth.add_argument(
+        "--seed", type=_not_negative, default=0, metavar="S", help="another seed is other people (default 0)"
+    )
 
     build = _command(
         commands,
@@ -213,6 +215,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _not_negative(text: str) -> int:
+    number = _whole_number(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, found {number}")
+    return number
+
+
 def _port(text: str) -> int:
     number = _whole_number(text)
     if not 0 < number < 65536:
@@ -229,6 +238,6 @@ def _whole_number(text: str) -> int:
 
 def _num_bytes(text: str) -> int:
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([MG])i?B?", text.strip(), re.IGNORECASE)
-    if not found:
+    if not found or not float(found[1]):
         raise argparse.ArgumentTypeError(f"expected a size such as 2GB or 800MB, found {text!r}")
     return int(float(found[1]) * {"M": 10**6, "G": 10**9}[found[2].upper()])

@@ -68,6 +68,7 @@ def describe_os_error(error: OSError) -> str:
         errno.ENOENT: "no such file or folder; check the path",
         errno.EMFILE: "too many open files; allow more with `ulimit -n`",
         errno.ENFILE: "the machine has too many open files; end other programs",
+        errno.EEXIST: "a file stands where a folder is needed; check the path",
         errno.ENOTDIR: "a file stands where a folder is needed; check the path",
         errno.EISDIR: "a folder stands where a file is needed; check the path",
     }.get(error.errno or 0)

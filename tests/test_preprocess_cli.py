@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from scan_folders import write_scan_folder
 
+from preprocess.arguments import build_parser
 from shared.schema import canonical_json
 
 
@@ -90,6 +91,7 @@ def test_strict_is_exit_code_two(folder: Path, tmp_path: Path) -> None:
             ["no prompt for class"],
         ),
         (["synth", "bu3dfe", "--out", "{scans}"], ["scans"]),
+        (["synth", "bu3dfe", "--out", "{tmp}/few.txt"], ["few.txt: a file stands where a folder is needed"]),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else None,
 )
@@ -100,6 +102,23 @@ def test_what_a_user_gets_wrong_is_one_line(
     (tmp_path / "few.txt").write_text("anger: an angry face\n")
     filled = [a.format(tmp=tmp_path, scans=folder / "scans", cache=folder / "c") for a in arguments]
     assert_refused(run(*filled), *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["synth", "bu3dfe", "--out", "x", "--seed", "-1"], "--seed: expected 0 or more"),
+        (
+            ["build", "folder", "--root", "x", "--cache", "y", "--worker-memory", "0GB"],
+            "--worker-memory: expected a size",
+        ),
+    ],
+)
+def test_numbers_that_cannot_be_meant(arguments: list[str], option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        build_parser().parse_args(arguments)
+    assert stopped.value.code == 2
+    assert option in capsys.readouterr().err
 
 
 def test_prompts_inspect_and_verify(folder: Path, tmp_path: Path) -> None:

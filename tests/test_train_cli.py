@@ -213,6 +213,7 @@ def test_what_a_user_gets_wrong_is_one_line(
     assert "no prompt embeddings of ViT-B-32" in fails(capsys, *fit, "--model", "ViT-B-32")
     assert "--epochs: expected 1" in fails(capsys, *fit, "--epochs", 0)
     assert "--device nonsense" in fails(capsys, *fit, "--device", "nonsense")
+    assert "--device meta" in fails(capsys, *fit, "--device", "meta")  # torch knows it, and computes nothing on it
     assert not out.exists()  # nothing was begun
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
