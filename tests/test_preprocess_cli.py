@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,20 @@ def test_numbers_that_cannot_be_meant(arguments: list[str], option: str, capsys:
         build_parser().parse_args(arguments)
     assert stopped.value.code == 2
     assert option in capsys.readouterr().err
+
+
+def test_names_that_are_not_utf8_are_one_line(tmp_path: Path) -> None:
+    assert_refused(run("verify", os.fsdecode(bytes(tmp_path) + b"/caf\xe9")), r"caf\xe9: not a name in UTF-8")
+
+
+def test_names_that_a_terminal_cannot_show_are_written_out(folder: Path, tmp_path: Path) -> None:
+    link = tmp_path / "ç"
+    link.symlink_to(folder / "c")
+    command = [sys.executable, "-m", "preprocess", "verify", str(link)]
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert r"\xe7: 5 rows" in result.stdout
 
 
 def test_prompts_inspect_and_verify(folder: Path, tmp_path: Path) -> None:
