@@ -156,7 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     embed.add_argument("--pretrained", default="", metavar="NAME", help="weights: an open_clip tag, a file, or none")
     embed.add_argument("--modalities", default="", metavar="LIST", help="default: all that the cache holds")
-    embed.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights (--pretrained none)")
+    embed.add_argument("--seed", type=_seed, default=0, metavar="N", help="of random weights (--pretrained none)")
     embed.add_argument("--no-mirrored", action="store_true", help="leave out the mirrored images, which flips ask for")
 
     report = _command(commands, "report", "write runs and cross-validations as one HTML file", REPORT_EXAMPLES)
@@ -252,6 +252,13 @@ def _add_option(parser: argparse.ArgumentParser, option: dataclasses.Field[Any])
         help=text,
         default=",".join(option.default) if option.default == () else option.default,
     )
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"expected 0 to {2**32 - 1}, found {value}")
+    return value
 
 
 def _positive(text: str) -> int:
