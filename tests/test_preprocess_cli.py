@@ -80,6 +80,7 @@ def test_strict_is_exit_code_two(folder: Path, tmp_path: Path) -> None:
         (["build", "folder", "--root", "{scans}", "--cache", "{cache}", "--size", "48"], ["size_px 32, now 48"]),
         (["inspect", "{tmp}/empty"], ["no cache here"]),
         (["inspect", "{cache}", "--subject", "S00"], ["--sheet"]),
+        (["inspect", "{cache}", "--sheet", "{tmp}/x.png", "--subject", "S00", "--sample", "a"], ["give one of them"]),
         (["inspect", "{cache}", "--gif", "{tmp}/x.gif"], ["--sequence"]),
         (["inspect", "{cache}", "--sheet", "{tmp}/x.png", "--sample", "nobody"], ["nobody"]),
         (["verify", "{tmp}/empty"], ["no cache here"]),

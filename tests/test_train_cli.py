@@ -107,6 +107,7 @@ def test_a_run_needs_neither_its_cache_nor_its_model_any_more(
     assert "no cache here" in fails(capsys, "evaluate", run)
     foreign = tiny_cache(name="foreign", seed=9, dataset="others", num_subjects=5)
     assert call("evaluate", run, "--cache", foreign) == 0
+    assert "holds other scans than those of this run's own test" in capsys.readouterr().out
     assert json.loads((run / "on-foreign" / "metrics.json").read_text())["num_samples"] == 30
     assert json.loads((run / "metrics.json").read_text())["num_samples"] < 30
 

@@ -220,6 +220,10 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
         folder = run / f"on-{cache.name}"
         if cache.info.dataset == config.dataset:  # the same people may be in it
             items = _leave_out_trained(items, config, fold)
+        print(
+            f"note: {cache.path} holds other scans than those of this run's own test; tested is every sample with one of its "
+            "classes, of people who did not train"
+        )
     if not items:
         raise CacheError(f"{cache.path}: no sample of an unseen subject is labelled {', '.join(recipe.classes)}")
     text = _find_prompts(cache, trained_on, config, model)
