@@ -70,12 +70,9 @@ def test_weights_of_a_tag_are_run_with_the_activation_they_were_trained_with(
     images, prompts = torch.randn(2, 3, 32, 32), {"fear": ["a fearful face"]}
     tower, described = load_tower("tiny-tagged", "own", seed=0)
     with torch.no_grad():
-        seen, said = (
-            model.encode_image(images),
-            model.encode_text(  # type: ignore[operator]
-                open_clip.get_tokenizer("tiny-tagged")(prompts["fear"]), normalize=True
-            ),
-        )
+        tokens = open_clip.get_tokenizer("tiny-tagged")(prompts["fear"])
+        seen = model.encode_image(images)  # type: ignore[operator]
+        said = model.encode_text(tokens, normalize=True)  # type: ignore[operator]
         assert torch.equal(tower.eval()(images), seen)
         assert torch.equal(rebuild(described, tower)(images), seen)  # what a run does with its config.json
         plain, described = load_tower("tiny-tagged", "plain", seed=0)
