@@ -54,11 +54,14 @@ def test_all_folds_and_their_report(tiny_cache: MakeCache, tmp_path: Path, capsy
     assert "run of one fold" in fails(capsys, *command[:4], run / "subject-S2", *command[5:])
 
 
-def test_single_folds_make_the_same_report_as_all_at_once(tiny_cache: MakeCache, tmp_path: Path) -> None:
+def test_single_folds_make_the_same_report_as_all_at_once(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cache, whole, parts = tiny_cache(), tmp_path / "whole", tmp_path / "parts"
     command = ["crossval", "--cache", cache, "--folds", 2, "--discard-weights", *FAST, "--out"]
     assert call(*command, whole, "--jobs", 1) == 0
     assert not list(whole.rglob("model.safetensors"))
+    assert f"next: python -m train report {whole}" in capsys.readouterr().out  # there is no model to predict with
     assert call(*command, parts, "--fold", 1) == 0
     assert read_report(parts)["about"]["missing_folds"] == ["fold-00"]  # type: ignore[index]
     assert "PARTIAL" in (parts / "report.txt").read_text()

@@ -154,6 +154,9 @@ def test_verify_and_a_cache_of_another_version(folder: Path, tmp_path: Path) -> 
     info = json.loads((folder / "c" / "cache.json").read_text())
     (tmp_path / "cache.json").write_text(canonical_json({**info, "format_version": 7}))
     assert_refused(run("inspect", tmp_path), "version 7, this program reads 1")
+    (tmp_path / "cache.json").write_text("")
+    build = ["build", "folder", "--root", folder / "scans", "--cache", tmp_path]
+    assert_refused(run(*build), "cache.json: damaged", "render everything again with --overwrite")
     broken = next((folder / "c" / "views.zarr").rglob("c/0/0/0/0/0"))
     whole = broken.read_bytes()
     broken.write_bytes(whole[:100])

@@ -13,7 +13,7 @@ from shared.errors import FacetError
 from shared.lock import hold_lock
 from train.at_once import can_train_at_once, run_at_once
 from train.at_once_state import CHECKPOINT_AT_ONCE
-from train.checkpoint import CHECKPOINT
+from train.checkpoint import CHECKPOINT, WEIGHTS
 from train.config import CONFIG_JSON, Recipe, describe_options, read_config, write_config
 from train.crossval_folds import FoldResult, read_fold_result
 from train.crossval_report import REPORT_PNG, TABLE_TEX, write_crossval_report
@@ -176,8 +176,10 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str]) -> int:
             print(f"tables    {out}/folds.csv, table.csv; for a paper {out / TABLE_TEX}")
     if missing := len(found) - len(results):
         print(f"next: python -m train crossval … --out {out}   (the {missing} folds that are left)")
-    else:
+    elif (out / results[0].name / WEIGHTS).is_file():
         print(f"next: python -m train predict {out / results[0].name} --cache DIR   (one fold's model on other scans)")
+    else:  # --discard-weights
+        print(f"next: python -m train report {out} --out FILE.html   (all about it in one file)")
     for name, message in failures.items():
         print(f"failed: {name}: {message}", file=sys.stderr)
     return 1 if failures else 0
