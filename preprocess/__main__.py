@@ -161,6 +161,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
     if (arguments.subject or arguments.sample) and not arguments.sheet:
         raise FacetError("--subject and --sample choose what --sheet FILE.png shows; give it too")
+    if arguments.subject and arguments.sample:
+        raise FacetError("--subject and --sample: are two sheets; give one of them")
     if (arguments.gif is None) != (arguments.sequence is None):
         raise FacetError("--gif FILE.gif and --sequence NAME: are given together")
     files = arguments.summary or arguments.sheet or arguments.gif

@@ -42,7 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--subjects", type=positive_number, default=10, metavar="N", help="number of people (default 10)"
     )
     synth.add_argument("--frames", type=positive_number, metavar="T", help="frames a sequence (default 16 to 24)")
-    synth.add_argument("--seed", type=int, default=0, metavar="S", help="another seed is other people (default 0)")
+    synth.add_argument(
+        "--seed", type=_not_negative, default=0, metavar="S", help="another seed is other people (default 0)"
+    )
 
     build = add_command(
         commands,
@@ -138,7 +140,8 @@ def build_parser() -> argparse.ArgumentParser:
     prompts.add_argument(
         "--pretrained",
         metavar="TAG|FILE|none",
-        help=f"weights: open_clip's tag, a file, or none = random (default {DEFAULT_PRETRAINED} for {DEFAULT_MODEL})",
+        help=f"weights: open_clip's tag, a file, or none = random (default {DEFAULT_PRETRAINED} for {DEFAULT_MODEL}). A file "
+        "does not say its activation: for OpenAI's own take --model ViT-B-16-quickgelu; with a tag it is known",
     )
     prompts.add_argument(
         "--prompts", type=Path, metavar="FILE", help="your own: lines `class name: prompt` (default: built in)"
@@ -198,6 +201,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _not_negative(text: str) -> int:
+    number = whole_number(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, found {number}")
+    return number
+
+
 def _port(text: str) -> int:
     number = whole_number(text)
     if not 0 < number < 65536:
@@ -207,6 +217,6 @@ def _port(text: str) -> int:
 
 def _num_bytes(text: str) -> int:
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([MG])i?B?", text.strip(), re.IGNORECASE)
-    if not found:
+    if not found or not float(found[1]):
         raise argparse.ArgumentTypeError(f"expected a size such as 2GB or 800MB, found {text!r}")
     return int(float(found[1]) * {"M": 10**6, "G": 10**9}[found[2].upper()])

@@ -123,7 +123,12 @@ def test_a_lost_scheduler_is_one_clear_line(
 
 def test_no_scheduler_is_one_clear_line(tmp_path: Path) -> None:
     write_scan_folder(tmp_path / "scans", 2)
-    for option, value in (("--scheduler-file", tmp_path / "none.json"), ("--scheduler", "nonsense:1:2")):
+    (tmp_path / "other.json").write_text("{}")
+    for option, value in (
+        ("--scheduler-file", tmp_path / "none.json"),
+        ("--scheduler-file", tmp_path / "other.json"),
+        ("--scheduler", "nonsense:1:2"),
+    ):
         build = start_build("--root", tmp_path / "scans", "--cache", tmp_path / "c", option, value)
         _, stderr = build.communicate(timeout=120)
         assert build.returncode == 2

@@ -146,6 +146,12 @@ def test_across_data_sets(tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.
     before = (run / "cross" / "predictions.csv").read_bytes()
     assert call("evaluate", run / "cross") == 0
     assert (run / "cross" / "predictions.csv").read_bytes() == before
+    # the data set that trained, with one more person: nobody else is unseen
+    more = tiny_cache(name="more", dataset="ours", class_names=("anger", "fear", "happiness"), num_subjects=5)
+    assert call("evaluate", run / "cross", "--cache", more) == 0
+    with (run / "cross" / "on-more" / "predictions.csv").open() as file:
+        assert {row["subject"] for row in csv.DictReader(file)} == {"S4"}
+    assert "no sample of an unseen subject" in fails(capsys, "evaluate", run / "cross", "--cache", ours)
     assert "given together" in fails(capsys, "fit", "--cache", ours, "--test-cache", theirs, "--out", tmp_path / "x")
     assert "the same scans" in fails(
         capsys, "fit", "--train-cache", ours, "--test-cache", ours, "--out", tmp_path / "x"

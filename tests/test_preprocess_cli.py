@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from next_commands import next_commands
 from scan_folders import write_scan_folder
 
+from preprocess.arguments import build_parser
 from shared.schema import canonical_json
 
 
@@ -81,6 +83,7 @@ def test_strict_is_exit_code_two(folder: Path, tmp_path: Path) -> None:
         (["build", "folder", "--root", "{scans}", "--cache", "{cache}", "--size", "48"], ["size_px 32, now 48"]),
         (["inspect", "{tmp}/empty"], ["no cache here"]),
         (["inspect", "{cache}", "--subject", "S00"], ["--sheet"]),
+        (["inspect", "{cache}", "--sheet", "{tmp}/x.png", "--subject", "S00", "--sample", "a"], ["give one of them"]),
         (["inspect", "{cache}", "--gif", "{tmp}/x.gif"], ["--sequence"]),
         (["inspect", "{cache}", "--sheet", "{tmp}/x.png", "--sample", "nobody"], ["nobody"]),
         (["verify", "{tmp}/empty"], ["no cache here"]),
@@ -93,6 +96,7 @@ def test_strict_is_exit_code_two(folder: Path, tmp_path: Path) -> None:
             ["no prompt for class"],
         ),
         (["synth", "bu3dfe", "--out", "{scans}"], ["scans"]),
+        (["synth", "bu3dfe", "--out", "{tmp}/few.txt"], ["few.txt: a file stands where a folder is needed"]),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else None,
 )
@@ -103,6 +107,37 @@ def test_what_a_user_gets_wrong_is_one_line(
     (tmp_path / "few.txt").write_text("anger: an angry face\n")
     filled = [a.format(tmp=tmp_path, scans=folder / "scans", cache=folder / "c") for a in arguments]
     assert_refused(run(*filled), *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["synth", "bu3dfe", "--out", "x", "--seed", "-1"], "--seed: expected 0 or more"),
+        (
+            ["build", "folder", "--root", "x", "--cache", "y", "--worker-memory", "0GB"],
+            "--worker-memory: expected a size",
+        ),
+    ],
+)
+def test_numbers_that_cannot_be_meant(arguments: list[str], option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        build_parser().parse_args(arguments)
+    assert stopped.value.code == 2
+    assert option in capsys.readouterr().err
+
+
+def test_names_that_are_not_utf8_are_one_line(tmp_path: Path) -> None:
+    assert_refused(run("verify", os.fsdecode(bytes(tmp_path) + b"/caf\xe9")), r"caf\xe9: not a name in UTF-8")
+
+
+def test_names_that_a_terminal_cannot_show_are_written_out(folder: Path, tmp_path: Path) -> None:
+    link = tmp_path / "ç"
+    link.symlink_to(folder / "c")
+    command = [sys.executable, "-m", "preprocess", "verify", str(link)]
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert r"\xe7: 5 rows" in result.stdout
 
 
 def test_prompts_inspect_and_verify(folder: Path, tmp_path: Path) -> None:
@@ -123,6 +158,9 @@ def test_verify_and_a_cache_of_another_version(folder: Path, tmp_path: Path) -> 
     info = json.loads((folder / "c" / "cache.json").read_text())
     (tmp_path / "cache.json").write_text(canonical_json({**info, "format_version": 7}))
     assert_refused(run("inspect", tmp_path), "version 7, this program reads 1")
+    (tmp_path / "cache.json").write_text("")
+    build = ["build", "folder", "--root", folder / "scans", "--cache", tmp_path]
+    assert_refused(run(*build), "cache.json: damaged", "render everything again with --overwrite")
     broken = next((folder / "c" / "views.zarr").rglob("c/0/0/0/0/0"))
     whole = broken.read_bytes()
     broken.write_bytes(whole[:100])

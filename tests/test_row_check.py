@@ -142,3 +142,10 @@ def test_blank_images_are_refused() -> None:
     blank = drawn(np.zeros((224, 224)), np.zeros((224, 224), bool))
     with pytest.raises(ScanError, match=r"0\.0 cm² of surface"):
         check_row(blank, FRONT)
+
+
+def test_images_too_small_for_a_rim_are_measured_without_one() -> None:
+    small = replace(FRONT, size_px=16)
+    measures = measure_row(drawn(np.zeros((16, 16)), np.ones((16, 16), bool)), small)
+    assert np.isnan(measures.rim_share)
+    assert measures.area_mm2 > 0

@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from shared.command_line import add_command, positive_number, start_parser
+from shared.command_line import add_command, positive_number, start_parser, whole_number
 from shared.paths import open_path
 from train.config import RESIDENT, Recipe, option_name
 
@@ -145,7 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     embed.add_argument("--pretrained", default="", metavar="NAME", help="weights: an open_clip tag, a file, or none")
     embed.add_argument("--modalities", default="", metavar="LIST", help="default: all that the cache holds")
-    embed.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights (--pretrained none)")
+    embed.add_argument("--seed", type=_seed, default=0, metavar="N", help="of random weights (--pretrained none)")
     embed.add_argument("--no-mirrored", action="store_true", help="leave out the mirrored images, which flips ask for")
 
     report = add_command(
@@ -244,3 +244,10 @@ def _add_option(parser: argparse.ArgumentParser, option: dataclasses.Field[Any])
         help=text,
         default=",".join(option.default) if option.default == () else option.default,
     )
+
+
+def _seed(text: str) -> int:
+    number = whole_number(text)
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"expected 0 to {2**32 - 1}, found {number}")
+    return number
