@@ -141,8 +141,8 @@ def build_parser() -> argparse.ArgumentParser:
     prompts.add_argument(
         "--pretrained",
         metavar="TAG|FILE|none",
-        help=f"weights: open_clip's tag, a file, or none = random (default {DEFAULT_PRETRAINED} for {DEFAULT_MODEL}). A file does "
-        "not say its activation: for OpenAI's own take --model ViT-B-16-quickgelu; with a tag it is known",
+        help=f"weights: open_clip's tag, a file, or none = random (default {DEFAULT_PRETRAINED} for {DEFAULT_MODEL}). A file "
+        "does not say its activation: for OpenAI's own take --model ViT-B-16-quickgelu; with a tag it is known",
     )
     prompts.add_argument(
         "--prompts", type=Path, metavar="FILE", help="your own: lines `class name: prompt` (default: built in)"
