@@ -19,7 +19,7 @@ demo: setup ## synthetic scans -> cache -> trained model, tested on unseen subje
 	$(BIN)/python -m preprocess inspect $(DEMO)/cache --sheet $(DEMO)/contact-sheet.png
 	$(BIN)/python -m train fit --cache $(DEMO)/cache --out $(DEMO)/run --folds 5 --fold 0 --modalities normal --epochs 8 --batch-size 8
 	@echo "contact sheet     $(DEMO)/contact-sheet.png   (what was rendered)"
-	@echo "next: the README says how to run this on your own copy of BU-3DFE, with real CLIP weights"
+	@echo "README.md says how to run this on your own copy of BU-3DFE, with real CLIP weights"
 
 clean-demo: ## remove what the demo wrote, to run it again from the start
 	rm -rf $(DEMO)

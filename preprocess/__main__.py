@@ -8,11 +8,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from preprocess.arguments import DEFAULT_MODEL, DEFAULT_PRETRAINED, build_parser
+from shared.command_line import print_next
 from shared.errors import FacetError, run_command_line
 from shared.schema import MODALITIES, RenderSettings
 
 if TYPE_CHECKING:
-    from preprocess.workers import Workers
+    from preprocess.cluster.workers import Workers
     from shared.cache import Cache
 
 
@@ -40,17 +41,16 @@ def _synth(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     print(f"{num_scans} scans of {arguments.subjects} synthetic subjects in {arguments.out}")
-    print(
-        f"next: python -m preprocess build {arguments.name} --root {arguments.out} --cache data_cache/{arguments.name}-synth"
-    )
+    cache = f"data_cache/{arguments.name}-synth"
+    print_next("preprocess", "build", arguments.name, "--root", arguments.out, "--cache", cache)
     return 0
 
 
 def _build(arguments: argparse.Namespace) -> int:
     from preprocess.build import build_cache
-    from preprocess.cameras import parse_views
     from preprocess.datasets import DATASETS
     from preprocess.datasets.fourdme import with_pattern
+    from preprocess.render.cameras import parse_views
     from preprocess.stages import describe_stages
     from shared.cache import FAILURES_CSV
 
@@ -82,19 +82,17 @@ def _build(arguments: argparse.Namespace) -> int:
         print("\n".join(describe_stages(report.work, wall_seconds=report.wall_seconds)))
     else:
         print("nothing to do: every shard is finished and its scans are unchanged")
-    prompts = f"python -m preprocess prompts --cache {cache}"
-    next_step = f"python -m preprocess inspect {cache} (pages in the browser); {prompts}"
     if report.failures:
-        print(f"next: look at {cache / FAILURES_CSV}; {next_step}")
-        print(f"{cache}: {info.num_valid} scans of {info.num_subjects} subjects; {len(report.failures)} failed")
-        return 1
-    print(f"next: {next_step}")
-    print(f"{cache}: {info.num_valid} scans of {info.num_subjects} subjects; none failed")
-    return 0
+        print(f"what failed and why: {cache / FAILURES_CSV}")
+    print_next("preprocess", "inspect", cache, about="pages in the browser")
+    print_next("preprocess", "prompts", "--cache", cache)
+    failed = len(report.failures) or "none"
+    print(f"{cache}: {info.num_valid} scans of {info.num_subjects} subjects; {failed} failed")
+    return 1 if report.failures else 0
 
 
 def _workers(arguments: argparse.Namespace) -> Workers:
-    from preprocess.workers import Workers
+    from preprocess.cluster.workers import Workers
 
     if arguments.scheduler or arguments.scheduler_file:
         if arguments.workers or arguments.worker_memory:
@@ -151,7 +149,7 @@ def _prompts(arguments: argparse.Namespace) -> int:
     mark = " (RANDOM WEIGHTS: for trying the product, not for results)" if text.random_weights else ""
     print(f"{int(text.mask.sum())} prompts for {count_names(text.class_names)} by {arguments.model}{mark}: {path}")
     if arguments.cache is not None:
-        print(f"next: python -m train fit --cache {arguments.cache} --out runs/first")
+        print_next("train", "fit", "--cache", arguments.cache, "--out", "runs/first")
     return 0
 
 
@@ -163,6 +161,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
     if (arguments.subject or arguments.sample) and not arguments.sheet:
         raise FacetError("--subject and --sample choose what --sheet FILE.png shows; give it too")
+    if arguments.subject and arguments.sample:
+        raise FacetError("--subject and --sample: are two sheets; give one of them")
     if (arguments.gif is None) != (arguments.sequence is None):
         raise FacetError("--gif FILE.gif and --sequence NAME: are given together")
     files = arguments.summary or arguments.sheet or arguments.gif
@@ -236,9 +236,11 @@ def _dynamic(arguments: argparse.Namespace) -> int:
     out, info = arguments.out, report.info
     if not report.num_pooled:
         print("nothing to do: every shard is finished and its sequences are unchanged")
-    prompts = "" if find_text_files(out) else f"python -m preprocess prompts --cache {out}; "
-    look = f"look at {out / FAILURES_CSV}; " if report.failures else ""
-    print(f"next: {look}{prompts}python -m train fit --cache {out} --out runs/dynamic")
+    if report.failures:
+        print(f"what failed and why: {out / FAILURES_CSV}")
+    if not find_text_files(out):
+        print_next("preprocess", "prompts", "--cache", out)
+    print_next("train", "fit", "--cache", out, "--out", "runs/dynamic")
     print(
         f"{out}: dynamic images of {info.num_valid} sequences of {info.num_subjects} subjects; "
         f"{len(report.failures) or 'none'} failed"

@@ -6,6 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
+from shared.command_line import add_command, positive_number, start_parser, whole_number
 from shared.paths import open_path
 from shared.schema import COMPRESSIONS, MODALITIES, STORES, RenderSettings
 
@@ -26,15 +27,9 @@ without a licence at hand, faces that the product draws itself:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m preprocess",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    parser, commands = start_parser("python -m preprocess", DESCRIPTION, EXAMPLES)
 
-    synth = _command(
+    synth = add_command(
         commands,
         "synth",
         "write a synthetic data set in a real data set's own file layout",
@@ -43,11 +38,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     synth.add_argument("name", choices=SYNTHETIC, metavar="NAME", help=", ".join(SYNTHETIC))
     synth.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; new or empty")
-    synth.add_argument("--subjects", type=_positive, default=10, metavar="N", help="number of people (default 10)")
-    synth.add_argument("--frames", type=_positive, metavar="T", help="frames a sequence (default 16 to 24)")
-    synth.add_argument("--seed", type=int, default=0, metavar="S", help="another seed is other people (default 0)")
+    synth.add_argument(
+        "--subjects", type=positive_number, default=10, metavar="N", help="number of people (default 10)"
+    )
+    synth.add_argument("--frames", type=positive_number, metavar="T", help="frames a sequence (default 16 to 24)")
+    synth.add_argument(
+        "--seed", type=_not_negative, default=0, metavar="S", help="another seed is other people (default 0)"
+    )
 
-    build = _command(
+    build = add_command(
         commands,
         "build",
         "render every scan of a data set into a cache",
@@ -96,7 +95,9 @@ def build_parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--pattern", metavar="TEXT", help="4dme: where frames lie, e.g. Meshes/{subject}/{clip}/*_{frame}.obj"
     )
-    build.add_argument("--workers", type=_positive, metavar="N", help="processes of this machine (default: one a core)")
+    build.add_argument(
+        "--workers", type=positive_number, metavar="N", help="processes of this machine (default: one a core)"
+    )
     build.add_argument(
         "--worker-memory",
         type=_num_bytes,
@@ -118,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--overwrite", action="store_true", help="render again a cache that has other settings")
 
-    prompts = _command(
+    prompts = add_command(
         commands,
         "prompts",
         "embed the text prompts of each class with a CLIP text tower",
@@ -139,13 +140,14 @@ def build_parser() -> argparse.ArgumentParser:
     prompts.add_argument(
         "--pretrained",
         metavar="TAG|FILE|none",
-        help=f"weights: open_clip's tag, a file, or none = random (default {DEFAULT_PRETRAINED} for {DEFAULT_MODEL})",
+        help=f"weights: open_clip's tag, a file, or none = random (default {DEFAULT_PRETRAINED} for {DEFAULT_MODEL}). A file "
+        "does not say its activation: for OpenAI's own take --model ViT-B-16-quickgelu; with a tag it is known",
     )
     prompts.add_argument(
         "--prompts", type=Path, metavar="FILE", help="your own: lines `class name: prompt` (default: built in)"
     )
 
-    inspect = _command(
+    inspect = add_command(
         commands,
         "inspect",
         "look at a cache: in the browser, as a summary, contact sheets",
@@ -172,7 +174,7 @@ def build_parser() -> argparse.ArgumentParser:
     pages.add_argument("--no-open", action="store_true", help="print the address, open no browser")
     pages.add_argument("--no-faces", action="store_true", help="leave the pictures out")
 
-    verify = _command(
+    verify = add_command(
         commands,
         "verify",
         "check every byte of a cache against its records",
@@ -185,7 +187,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="existence, sizes, tables, records and the index of every shard, but not every byte of the images",
     )
 
-    dynamic = _command(
+    dynamic = add_command(
         commands,
         "dynamic",
         "turn a cache of sequences into one of dynamic images, a row a sequence",
@@ -199,36 +201,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: argparse._SubParsersAction, name: str, summary: str, about: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    return parser
-
-
-def _positive(text: str) -> int:
-    number = _whole_number(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, found {number}")
+def _not_negative(text: str) -> int:
+    number = whole_number(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, found {number}")
     return number
 
 
 def _port(text: str) -> int:
-    number = _whole_number(text)
+    number = whole_number(text)
     if not 0 < number < 65536:
         raise argparse.ArgumentTypeError(f"expected 1 to 65535, found {number}")
     return number
 
 
-def _whole_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
-
-
 def _num_bytes(text: str) -> int:
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([MG])i?B?", text.strip(), re.IGNORECASE)
-    if not found:
+    if not found or not float(found[1]):
         raise argparse.ArgumentTypeError(f"expected a size such as 2GB or 800MB, found {text!r}")
     return int(float(found[1]) * {"M": 10**6, "G": 10**9}[found[2].upper()])

@@ -15,7 +15,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from preprocess.apex import estimate_apexes
-from preprocess.attempts import forget_quarantine
 from preprocess.cache_folder import (
     finish_cache,
     lock_cache,
@@ -25,9 +24,11 @@ from preprocess.cache_folder import (
     software_versions,
     start_cache,
 )
+from preprocess.cluster.attempts import forget_quarantine
+from preprocess.cluster.run import Work, run_shards
+from preprocess.cluster.workers import Workers
 from preprocess.plan import find_unfinished, gather_sequences, plan_rows
 from preprocess.scan import SYNTHETIC_MARKER, DatasetReader, ScanRecord
-from preprocess.workers import Work, Workers, run_shards
 from shared.cache import FAILURES_CSV, Failure, num_shards, record_path
 from shared.errors import FacetError
 from shared.labels import EXPRESSIONS

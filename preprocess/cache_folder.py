@@ -16,12 +16,12 @@ from shared.cache import (
     SAMPLES_CSV,
     SEQUENCES_CSV,
     Failure,
-    encode_table,
     read_info,
     read_record,
     record_path,
     write_info,
 )
+from shared.csv_tables import encode_table
 from shared.errors import CacheError
 from shared.lock import hold_lock
 from shared.paths import is_file, is_remote, list_files, read_bytes, remove_file, remove_folder
@@ -100,7 +100,7 @@ def start_cache(cache: Path, info: CacheInfo, *, overwrite: bool = False, advice
         CacheError: the folder holds something else, a cache of other settings, or a damaged one.
     """
     if is_file(cache / CACHE_JSON):
-        old = _read_info(cache, damaged_is_none=overwrite)
+        old = _read_info(cache, damaged_is_none=overwrite, advice=advice)
         if old is None or old.settings_fingerprint != info.settings_fingerprint:
             if old is not None and not overwrite:
                 raise CacheError(f"{cache}: was built with other settings ({_describe_change(old, info)}); {advice}")
@@ -118,13 +118,14 @@ def start_cache(cache: Path, info: CacheInfo, *, overwrite: bool = False, advice
             leftover.unlink(missing_ok=True)
 
 
-def _read_info(cache: Path, *, damaged_is_none: bool) -> CacheInfo | None:
+def _read_info(cache: Path, *, damaged_is_none: bool, advice: str = "") -> CacheInfo | None:
     try:
         return read_info(cache)
-    except CacheError:
+    except CacheError as error:
         if damaged_is_none:
             return None
-        raise
+        what = str(error).rpartition("; ")[0] or str(error)  # it says to build again, which is what was tried
+        raise CacheError(f"{what}; {advice}") from error
 
 
 def _describe_change(old: CacheInfo, new: CacheInfo) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from preprocess.alignment.placement import frames_needed
 from preprocess.cache_folder import REQUESTS_AT_ONCE
-from preprocess.placement import frames_needed
 from preprocess.scan import DatasetReader, ScanRecord
 from preprocess.shards import (
     ShardTask,
@@ -22,7 +22,8 @@ from preprocess.shards import (
     with_outcome,
     write_stats,
 )
-from shared.cache import SAMPLES_CSV, find_records, read_record, read_table, record_path, write_record
+from shared.cache import SAMPLES_CSV, find_records, read_record, record_path, write_record
+from shared.csv_tables import read_table
 from shared.errors import CacheError, FacetError
 from shared.paths import is_file, is_remote, list_files
 from shared.schema import SHARD_ROWS, CacheInfo, Sample, Sequence, ShardRecord

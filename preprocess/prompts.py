@@ -150,6 +150,7 @@ def _open_model(model: str, pretrained: str) -> tuple[Any, Any]:
         )
     random = pretrained == "none"
     tags = open_clip.list_pretrained_tags_by_model(model)
+    tag = {} if random else open_clip.get_pretrained_cfg(model, pretrained)
     if not random and ":" not in model and not Path(pretrained).is_file() and pretrained not in tags:
         raise FacetError(
             f"--pretrained {pretrained!r}: neither a checkpoint file nor a weights tag of {model}"
@@ -164,6 +165,7 @@ def _open_model(model: str, pretrained: str) -> tuple[Any, Any]:
             pretrained=None if random or ":" in model else pretrained,
             load_weights=not random,
             require_pretrained=not random,
+            force_quick_gelu=bool(tag.get("quick_gelu")),  # open_clip itself would only warn and compute something else
         )
         tokenizer = open_clip.get_tokenizer(model)
     except Exception as error:

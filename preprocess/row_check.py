@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocess.render import Views
+from preprocess.render.views import Views
 from shared.errors import ScanError
 from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, FIELD_OF_VIEW_MM, RenderSettings, View
 
@@ -83,7 +83,9 @@ def measure_row(views: Views, settings: RenderSettings) -> RowMeasures:
     radius = np.hypot(x_mm, y_mm) / min(settings.crop_radius_mm, FIELD_OF_VIEW_MM / 2)
     beside = (radius > _RIM[0]) & (radius < _RIM[1]) & (np.abs(x_mm) > np.abs(y_mm))
     frontal = [k for k, view in enumerate(settings.views) if _is_frontal(view)]
-    rims = [min(mask[k][beside & side].mean() for side in (x_mm < 0, x_mm > 0)) for k in frontal if beside.any()]
+    sides = [beside & (x_mm < 0), beside & (x_mm > 0)]
+    known = all(side.any() for side in sides)  # not in the smallest images
+    rims = [min(mask[k][side].mean() for side in sides) for k in frontal if known]
     distance = [np.sqrt((x_mm**2 + y_mm**2 + z_mm[k] ** 2)[mask[k]].min()) for k in range(len(mask)) if mask[k].any()]
     relief = [_distance_from_plane(x_mm[m], y_mm[m], z[m]) for z, m in zip(z_mm, mask, strict=True) if m.sum() > 3]
     spread = level = np.nan

@@ -12,7 +12,7 @@ from preprocess.mesh import Mesh
 SYNTHETIC_MARKER = "SYNTHETIC.txt"
 
 # Named groups of landmark indices: what a landmark scheme tells about where the face is. Alignment uses those named in
-# preprocess/anthropometry.py (left_eye, right_eye, nose, mouth).
+# preprocess/alignment/anthropometry.py (left_eye, right_eye, nose, mouth).
 LandmarkGroups = dict[str, tuple[int, ...]]
 
 
@@ -34,6 +34,11 @@ class ScanRecord:
     aus: tuple[int, ...] = ()  # a value for each of the data set's au_names, -1 = unknown; empty: none known
     targets: tuple[int, ...] = ()  # 1, 0 or -1 = unknown for each of the data set's target_names (multi-label)
     moments: tuple[int | None, int | None, int | None] = (None, None, None)  # onset, apex, offset frame of its sequence
+
+
+def find_scan_files(root: Path, record: ScanRecord) -> list[Path]:
+    """Every file that a record names: the mesh, its texture, its landmarks."""
+    return [root / name for name in (record.source, record.texture, record.landmarks) if name]
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.cameras import build_cameras
-from preprocess.placement import Placer
+from preprocess.alignment.placement import Placer
+from preprocess.render.cameras import build_cameras
 from preprocess.salvage import Salvage, salvage_shard
 from preprocess.scan import DatasetReader, ScanRecord
 from shared.cache import record_path, write_record
@@ -257,7 +257,7 @@ def render_row(
     Raises:
         ScanError: it cannot be read, placed or drawn, or its images show no face.
     """
-    from preprocess.render import render_views
+    from preprocess.render.views import render_views
     from preprocess.row_check import check_row
 
     settings = task.info.settings

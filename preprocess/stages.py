@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preprocess.workers import Work
+from preprocess.cluster.run import Work
 
 
 def describe_stages(work: Work, *, wall_seconds: float) -> list[str]:

@@ -13,15 +13,8 @@ from tqdm import tqdm
 
 from preprocess.cache_folder import REQUESTS_AT_ONCE
 from preprocess.salvage import find_hit_rows
-from shared.cache import (
-    SAMPLES_CSV,
-    SEQUENCES_CSV,
-    find_text_files,
-    read_info,
-    read_record,
-    read_table,
-    record_path,
-)
+from shared.cache import SAMPLES_CSV, SEQUENCES_CSV, find_text_files, read_info, read_record, record_path
+from shared.csv_tables import read_table
 from shared.errors import CacheError
 from shared.paths import is_remote, list_files, read_bytes
 from shared.schema import SHARD_ROWS, CacheInfo, Sample, Sequence, ShardRecord, fingerprint

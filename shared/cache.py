@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from shared.csv_tables import read_table
 from shared.errors import CacheError, first_line
 from shared.paths import is_file, list_files, open_path, read_bytes
 from shared.schema import (
@@ -36,7 +34,6 @@ CACHE_JSON = "cache.json"
 SAMPLES_CSV = "samples.csv"
 SEQUENCES_CSV = "sequences.csv"
 FAILURES_CSV = "failures.csv"
-Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,62 +150,6 @@ def read_record(cache: Path, shard: int) -> ShardRecord | None:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise CacheError(f"{path}: names a file outside the cache ({name!r}); build the cache again")
     return record
-
-
-# --- index tables ---
-
-
-def encode_table(row_type: type, rows: Iterable[Any]) -> bytes:
-    """Dataclass rows as CSV: a header, empty fields for None, 1 and 0 for booleans."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    names = [f.name for f in dataclasses.fields(row_type)]
-    writer.writerow(names)
-    for row in rows:
-        values = (getattr(row, name) for name in names)
-        writer.writerow(["" if v is None else int(v) if isinstance(v, bool) else v for v in values])
-    return buffer.getvalue().encode()
-
-
-def read_table(path: Path, row_type: type[Row]) -> list[Row]:
-    """The inverse of `encode_table`.
-
-    Raises:
-        CacheError: the file is missing, its columns are not the schema's, or a field cannot be read.
-    """
-    fields = dataclasses.fields(row_type)  # type: ignore[arg-type]
-    names = [f.name for f in fields]
-    parsers = [_PARSERS[str(f.type)] for f in fields]
-    rows: list[Row] = []
-    try:
-        reader = csv.reader(io.StringIO(read_bytes(path).decode(), newline=""))
-        header = next(reader, [])
-        if header != names:
-            raise CacheError(f"{path}: expected columns {','.join(names)}, found {','.join(header)[:200]!r}")
-        for values in reader:
-            if len(values) != len(names):
-                raise ValueError(f"{len(values)} fields, expected {len(names)}")
-            rows.append(row_type(*(parse(value) for parse, value in zip(parsers, values, strict=True))))
-    except FileNotFoundError as error:
-        raise CacheError(f"{path}: missing; run `python -m preprocess build` again") from error
-    except (ValueError, csv.Error) as error:
-        raise CacheError(
-            f"{path}: row {len(rows) + 2} cannot be read ({first_line(error)}); run build again"
-        ) from error
-    return rows
-
-
-_PARSERS: dict[str, Any] = {
-    "str": str,
-    "int": int,
-    "bool": lambda text: {"1": True, "0": False}[text] if text in ("0", "1") else _refuse(text),
-    "int | None": lambda text: int(text) if text else None,
-    "float | None": lambda text: float(text) if text else None,
-}
-
-
-def _refuse(text: str) -> bool:
-    raise ValueError(f"expected 0 or 1, found {text!r}")
 
 
 # --- a whole cache ---

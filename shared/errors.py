@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import sys
@@ -39,7 +40,10 @@ def run_command_line(main: Callable[[], int]) -> int:
     Returns:
         main's own exit code; 2 after a user's error; 130 after Ctrl-C.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show must not end a program
     try:
+        _check_names(sys.argv[1:])
         return main()
     except FacetError as error:
         message = str(error)
@@ -51,10 +55,25 @@ def run_command_line(main: Callable[[], int]) -> int:
         return 0
     except OSError as error:
         message = describe_os_error(error)
+    except UnicodeEncodeError as error:  # of a file below a folder that was named
+        near = error.object[max(error.start - 60, 0) : error.end + 20]
+        message = f"{near!a}: a name that is not UTF-8; rename that file or folder"
     except MemoryError:
         message = "out of memory: use a smaller batch or fewer --workers; what is finished is kept"
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+def _check_names(arguments: list[str]) -> None:
+    """JSON, HTML and safetensors hold no names but UTF-8 ones: said before hours of work, not after."""
+    for text in arguments:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            shown = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            raise FacetError(
+                f"{shown}: not a name in UTF-8; rename it, or reach it through a link of another name"
+            ) from None
 
 
 def describe_os_error(error: OSError) -> str:
@@ -68,6 +87,7 @@ def describe_os_error(error: OSError) -> str:
         errno.ENOENT: "no such file or folder; check the path",
         errno.EMFILE: "too many open files; allow more with `ulimit -n`",
         errno.ENFILE: "the machine has too many open files; end other programs",
+        errno.EEXIST: "a file stands where a folder is needed; check the path",
         errno.ENOTDIR: "a file stands where a folder is needed; check the path",
         errno.EISDIR: "a folder stands where a file is needed; check the path",
     }.get(error.errno or 0)

@@ -22,12 +22,12 @@ from shared.cache import (
     SAMPLES_CSV,
     SEQUENCES_CSV,
     Failure,
-    encode_table,
     num_shards,
     record_path,
     write_info,
     write_record,
 )
+from shared.csv_tables import encode_table
 from shared.schema import (
     DEPTH_ZERO,
     SHARD_ROWS,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from train.crossval_folds import FoldResult
-from train.crossval_summary import CrossvalAbout
+from train.crossval.fold_results import FoldResult
+from train.crossval.summary import CrossvalAbout
 from train.metrics import compute_metrics
 from train.multilabel import compute_multilabel_metrics
 

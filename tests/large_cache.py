@@ -13,13 +13,13 @@ from shared.cache import (
     SAMPLES_CSV,
     SEQUENCES_CSV,
     Failure,
-    encode_table,
     num_shards,
     open_cache,
     read_info,
     record_path,
     write_info,
 )
+from shared.csv_tables import encode_table
 from shared.schema import SHARD_ROWS, Sample, Sequence
 from shared.storage import encode_metadata, shard_files, write_file
 

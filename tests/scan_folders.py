@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from preprocess.anthropometry import CANONICAL_POINTS_MM, canonical_depth_mm
+from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, canonical_depth_mm
 from shared.labels import BASIC_EXPRESSIONS
 
 STEP_MM = 5.0

@@ -2,74 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from analytic_face import FACE, GROUPS, difference, make_face, motion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from preprocess.align import align, find_scan_to_face, fit_rigid, move_mesh
-from preprocess.crop import crop_mesh
+from preprocess.alignment.align import align, find_scan_to_face, move_mesh
+from preprocess.alignment.nose import remove_spikes
 from preprocess.mesh import Mesh
-from preprocess.nose import remove_spikes
-from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
-from preprocess.readers.surface import read_surface
 from shared.errors import ScanError
 
-GROUPS = {"left_eye": (0, 1), "right_eye": (2, 3), "nose": (4, 5, 6), "mouth": (7, 8)}
-TIP = np.array([0.0, 0.0, 0.0])
-
-
-def height(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A face of its own make (not the one that alignment fits): a paraboloid with a wedge of a nose, sockets, lips, chin."""
-    bowl = -22 - 0.0105 * x**2 - 0.0014 * (y - 10) ** 2 - 3e-7 * x**4
-    wedge = 24 * np.clip(1 - np.abs(x) / (10 + 0.12 * np.clip(40 - y, 0, 60)), 0, 1) ** 0.7
-    along = np.clip(1 - y / 48, 0, 1) * (y >= 0) + np.clip(1 + y / 14, 0, 1) * (y < 0)
-    nose = wedge * along
-    sockets = 15 * np.exp(-(((np.abs(x) - 27) / 18) ** 2) - ((y - 34) / 13) ** 2)
-    lips = 7 * np.exp(-((x / 22) ** 2) - ((y + 32) / 8) ** 2)
-    chin = 10 * np.exp(-((x / 24) ** 2) - ((y + 70) / 14) ** 2)
-    return np.asarray(bowl + nose - sockets + lips + chin)
-
-
-def make_face(*, step: float = 2.5, shoulders: bool = False) -> Mesh:
-    xs, ys = np.arange(-75, 75.1, step), np.arange(-100, 100.1, step)
-    x, y = (a.ravel() for a in np.meshgrid(xs, ys))
-    vertices = np.stack([x, y, height(x, y)], axis=1)
-    index = np.arange(len(x)).reshape(len(ys), len(xs))
-    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
-    triangles = np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)])
-    if shoulders:  # a chest that stands out further than the nose
-        u, v = (g.ravel() for g in np.meshgrid(np.linspace(-240, 240, 40), np.linspace(-330, -125, 20)))
-        chest = np.stack([u, v, 40 - 0.002 * u**2 - 0.01 * (v + 230) ** 2], axis=1)
-        grid = np.arange(len(u)).reshape(20, 40) + len(vertices)
-        a, b, c, d = grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]
-        triangles = np.concatenate([triangles, *(np.stack(q, -1).reshape(-1, 3) for q in ((a, b, c), (a, c, d)))])
-        vertices = np.concatenate([vertices, chest])
-    flat = np.array(
-        [(20, 35), (43, 34), (-20, 35), (-43, 34), (0, 25), (14, -8), (-14, -8), (25, -32), (-25, -32)], np.float64
-    )
-    landmarks = np.column_stack([flat, height(*flat.T)]).astype(np.float32)
-    return Mesh(vertices.astype(np.float32), triangles.astype(np.int32), landmarks_mm=landmarks)
-
-
-def motion(rotation: Rotation, shift: np.ndarray | tuple[float, ...]) -> np.ndarray:
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = rotation.as_matrix(), shift
-    return pose
-
-
-def difference(pose: np.ndarray, moved: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, float]:
-    """Yaw, pitch, roll in degrees and mm between what was found on the moved scan and on the scan as it was."""
-    rest = pose @ moved @ np.linalg.inv(reference)
-    return np.abs(Rotation.from_matrix(rest[:3, :3]).as_euler("yxz", degrees=True)), float(np.linalg.norm(rest[:3, 3]))
-
-
-FACE = make_face()
 BUST = make_face(shoulders=True)
 
 
@@ -252,80 +198,3 @@ def test_what_belongs_to_the_mesh_goes_along() -> None:
     expected = mesh.landmarks_mm.astype(np.float64) @ rigid[:3, :3].T + rigid[:3, 3]
     np.testing.assert_allclose(result.mesh.landmarks_mm, expected, atol=1e-3)
     assert np.linalg.norm(result.mesh.vertices_mm, axis=1).max() <= 100
-
-
-def test_crop_drops_shards_and_keeps_what_is_large() -> None:
-    shard = np.array([[60, 60, 30], [63, 60, 30], [60, 63, 30]], np.float32)
-    second = FACE.vertices_mm[:, :3] * np.float32(0.3) + np.array([0, 0, 60], np.float32)  # as large as an eyeball
-    n = len(FACE.vertices_mm)
-    mesh = Mesh(
-        np.concatenate([FACE.vertices_mm, shard, second]),
-        np.concatenate([FACE.triangles, [[n, n + 1, n + 2]], FACE.triangles + n + 3]).astype(np.int32),
-    )
-    cropped = crop_mesh(mesh, 100)
-    assert not (cropped.vertices_mm[:, None] == shard).all(-1).any()
-    assert (cropped.vertices_mm[:, 2] > 35).sum() > 1000
-    soup = FACE.vertices_mm[FACE.triangles].reshape(-1, 3)  # every triangle with vertices of its own
-    loose = Mesh(soup, np.arange(len(soup), dtype=np.int32).reshape(-1, 3))
-    assert len(crop_mesh(loose, 100).triangles) == len(crop_mesh(FACE, 100).triangles)
-    with pytest.raises(ScanError, match="no surface within"):
-        crop_mesh(replace(FACE, vertices_mm=FACE.vertices_mm + np.float32(500)), 100)
-
-
-def test_fit_rigid_agrees_with_scipy_and_never_mirrors() -> None:
-    rng = np.random.default_rng(1)
-    source, weights = rng.normal(size=(6, 3)), rng.random(6) + 0.1
-    target = source @ Rotation.random(random_state=2).as_matrix().T + rng.normal(size=(6, 3)) * 0.2
-    pose, _, _ = fit_rigid(source, target, weights)
-    a, b = source - weights @ source / weights.sum(), target - weights @ target / weights.sum()
-    np.testing.assert_allclose(pose[:3, :3], Rotation.align_vectors(b, a, weights=weights)[0].as_matrix(), atol=1e-9)
-    mirrored, _, error = fit_rigid(source, source * [-1, 1, 1], np.ones(6))
-    assert np.linalg.det(mirrored[:3, :3]) == pytest.approx(1)
-    assert error > 0.1
-    assert fit_rigid(source, 3 * source, np.ones(6))[1] == pytest.approx(3)
-
-
-needs_faces = pytest.mark.skipif("FACET_FACES" not in os.environ, reason="FACET_FACES names the folder of real scans")
-REAL = {
-    "james": ("james/james.obj", 1.0),
-    "lee": ("leeperrysmith/LeePerrySmith.glb", 54.0),
-    "meshmonk": ("meshmonk/DemoFace_10K.obj", 1.0),
-}
-
-
-def read_real(name: str) -> Mesh:
-    file, scale = REAL[name]
-    mesh = read_surface(Path(os.environ["FACET_FACES"]) / file)
-    return replace(mesh, vertices_mm=mesh.vertices_mm * np.float32(scale))
-
-
-@needs_faces
-@pytest.mark.parametrize("name", list(REAL))
-def test_real_heads_are_found_from_geometry(name: str) -> None:
-    """Hair, ears, neck and shoulders with them, turned by up to 20 degrees."""
-    mesh = read_real(name)
-    reference, _ = find_scan_to_face(mesh, landmark_groups={})
-    rng = np.random.default_rng(0)
-    for _ in range(4):
-        angles = rng.uniform([-20, -15, -15], [20, 15, 15])
-        moved = motion(Rotation.from_euler("yxz", angles, degrees=True), rng.uniform(-200, 200, 3))
-        pose, _ = find_scan_to_face(move_mesh(mesh, moved), landmark_groups={})
-        found, shift = difference(pose, moved, reference)
-        assert found.max() < 2
-        assert shift < 1
-
-
-@needs_faces
-def test_geometry_agrees_with_landmarks_on_a_real_face() -> None:
-    groups = {name: (i,) for i, name in enumerate(FACE_POINTS)}
-    points = read_face_points(Path(os.environ["FACET_FACES"]) / "james" / "james.ljson")
-    mesh = replace(read_real("james"), landmarks_mm=points)
-    by_landmarks = align(mesh, landmark_groups=groups)
-    by_geometry, _ = find_scan_to_face(mesh, landmark_groups={})
-    angles, shift = difference(by_geometry, np.eye(4), by_landmarks.scan_to_face.astype(np.float64))
-    assert angles.max() < 3
-    assert shift < 3
-    # This file says "leye" of the eye on the image's left: the subject's right one, at −x.
-    assert by_landmarks.mesh.landmarks_mm is not None
-    assert by_landmarks.mesh.landmarks_mm[0, 0] < -25
-    assert abs(by_landmarks.mesh.vertices_mm[:, :2][np.argmax(by_landmarks.mesh.vertices_mm[:, 2])]).max() < 3

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scan_folders import cache_bytes, face_grid
 from scipy.spatial.transform import Rotation
 
-from preprocess.anthropometry import CANONICAL_POINTS_MM
+from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM
 from preprocess.apex import NOTES, estimate_apexes, find_peak, remove_motion, rigid_motions
 from preprocess.build import build_cache
 from preprocess.cache_folder import read_records

@@ -16,8 +16,8 @@ from test_crossval import read_report
 from test_embed import read_probabilities
 from test_train_cli import call, fails
 
-from train.at_once_state import CHECKPOINT_AT_ONCE
-from train.batched import Stack
+from train.crossval.at_once.model import Stack
+from train.crossval.at_once.state import CHECKPOINT_AT_ONCE
 from train.folds import read_folds
 
 FAST = ["--tune", "frozen", "--epochs", 4, "--batch-size", 5, "--lr", 3e-3, "--device", "cpu"]
@@ -35,7 +35,7 @@ def assert_same_runs(one: Path, other: Path, atol: float = 2e-4) -> None:
             np.testing.assert_allclose(values, read_probabilities(b / "predictions.csv")[key], atol=atol)
         weights, others = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
         assert weights.keys() == others.keys()
-        # Where gradients are no more than rounding errors AdamW makes steps of them; tests/test_batched.py compares all.
+        # Where gradients are no more than rounding errors AdamW makes steps of them; tests/test_at_once_model.py compares all.
         torch.testing.assert_close(weights["projection.weight"], others["projection.weight"], atol=atol, rtol=1e-3)
         for mine, theirs in zip(read_log(a), read_log(b), strict=True):
             shared = mine.keys() & theirs.keys() - {"samples_per_second"}

@@ -12,9 +12,9 @@ import pytest
 from crashing_reader import CRASHING, mark
 from scan_folders import cache_bytes, write_scan_folder
 
-from preprocess.attempts import note_path
 from preprocess.build import BuildReport, build_cache
-from preprocess.probe import READING, find_deadly
+from preprocess.cluster.attempts import note_path
+from preprocess.cluster.probe import READING, find_deadly
 from preprocess.scan import DatasetReader
 from preprocess.shards import ShardTask
 from preprocess.verify import verify_cache

@@ -22,9 +22,8 @@ from test_train_cli import QUICK, call
 from torch.nn import functional as F
 
 import train.attention
-from shared.attention import ATTENTION_FILE, Attention, read_attention, read_patches, write_attention
+from shared.attention import ATTENTION_FILE, read_attention, read_patches
 from shared.cache import open_cache
-from shared.errors import FacetError
 from train.attention import AttentionTable, record_attention
 from train.cvsa import TokenAttention
 from train.encoder import build_tower
@@ -260,77 +259,3 @@ def test_heads_on_embeddings_know_views_and_prompts_alone(tiny_cache: MakeCache,
         assert read_patches(path, found, 0) is None
         assert found.class_attention is not None and found.prompt_cosines is not None
         np.testing.assert_allclose(found.class_attention.astype(float).sum((2, 3)), 1, atol=2e-3)
-
-
-def small_attention() -> Attention:
-    rng = np.random.default_rng(0)
-
-    def some(*shape: int) -> np.ndarray:
-        return rng.random(shape).astype(np.float16)
-
-    return Attention(
-        ("a", "b"), CLASSES, ("depth",), ("0", "-20:10"), rows=np.array([[1], [4]], np.int32), faces=some(2, 5),
-        frame_weights=some(2, 1), view_weights=some(2, 1, 2), class_attention=some(2, 3, 1, 2), prompt_cosines=some(2, 3, 2),
-        patches=some(1, 1, 2, 4, 4), patch_place=np.array([-1, 0], np.int32), prompts=(("x",), ("y", "z"), ("ü",)),
-    )  # fmt: skip
-
-
-def test_a_file_comes_back_and_a_damaged_one_is_one_line(tmp_path: Path) -> None:
-    path = tmp_path / ATTENTION_FILE
-    attention = small_attention()
-    write_attention(path, attention)
-    found = read_attention(path)
-    for name, value in vars(replace(attention, patches=None)).items():
-        assert (
-            np.array_equal(getattr(found, name), value)
-            if isinstance(value, np.ndarray)
-            else getattr(found, name) == value
-        )
-    assert attention.patches is not None and read_patches(path, found, 0) is None
-    assert np.array_equal(read_patches(path, found, 1), attention.patches[0])  # type: ignore[arg-type]
-    data = path.read_bytes()
-    for length in (*range(0, len(data), 97), len(data) - 1):
-        path.write_bytes(data[:length])
-        for read in (lambda: read_attention(path), lambda: read_patches(path, found, 1)):
-            with pytest.raises(FacetError, match="cannot be read"):
-                read()
-    path.unlink()
-    with pytest.raises(FacetError, match=r"missing; `python -m train evaluate"):
-        read_attention(path)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"rows": np.zeros((3, 1), np.int32)},
-        {"rows": np.zeros((2, 1), np.int64)},
-        {"faces": np.full((2, 5), np.nan, np.float16)},
-        {"class_names": ("a", "b")},
-        {"views": ("0", "20", "-20")},
-        {"patch_place": np.array([0, 1], np.int32)},
-        {"patch_place": np.array([0, -2], np.int32)},
-        {"patches": np.zeros((1, 1, 2, 4, 5), np.float16)},
-        {"patches": np.zeros((1, 1, 2, 0, 0), np.float16)},
-        {"patches": np.zeros((1, 1, 2, 4, 4), np.float32)},
-        {"patch_place": None},
-        {"prompts": (("x",), ("y", "z", "w"), ("v",))},
-        {"prompts": ()},
-        {"prompts": (("x",), (), ("v",))},
-        {"faces": np.zeros((2, 0), np.float16)},
-    ],
-)
-def test_what_does_not_go_together_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    path = tmp_path / ATTENTION_FILE
-    write_attention(path, replace(small_attention(), **changes))
-    with pytest.raises(FacetError, match="cannot be read"):
-        read_attention(path)
-
-
-@pytest.mark.parametrize("shape", [(1, 2, 2, 4, 4), (1, 1, 1, 4, 4), (1, 1, 2, 0, 0), (0, 1, 2, 4, 4)])
-def test_maps_that_changed_meanwhile_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    path = tmp_path / ATTENTION_FILE
-    write_attention(path, small_attention())
-    found = read_attention(path)
-    write_attention(path, replace(small_attention(), patches=np.zeros(shape, np.float16)))
-    with pytest.raises(FacetError, match="cannot be read"):
-        read_patches(path, found, 1)

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from scan_folders import cache_bytes, manifest_row, write_manifest, write_scan, write_scan_folder
 
-from preprocess.align import align
+from preprocess.alignment.align import align
 from preprocess.build import BuildReport, build_cache
-from preprocess.cameras import build_cameras
 from preprocess.datasets import DATASETS
-from preprocess.render import render_views
+from preprocess.render.cameras import build_cameras
+from preprocess.render.views import render_views
 from preprocess.verify import verify_cache
-from shared.cache import FAILURES_CSV, Failure, open_cache, read_info, read_table
+from shared.cache import FAILURES_CSV, Failure, open_cache, read_info
+from shared.csv_tables import read_table
 from shared.errors import CacheError, FacetError, ScanError
 from shared.schema import SHARD_ROWS, STORES, RenderSettings
 

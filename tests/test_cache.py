@@ -11,16 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.cache import (
-    encode_table,
     read_info,
     read_record,
     read_signed_json,
-    read_table,
     record_path,
     write_info,
     write_record,
     write_signed_json,
 )
+from shared.csv_tables import encode_table, read_table
 from shared.errors import CacheError
 from shared.schema import CacheInfo, RenderSettings, Sample, ShardRecord, View, text_file_name
 from shared.text import TextEmbeddings, read_text_embeddings, write_text_embeddings

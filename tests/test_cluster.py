@@ -17,9 +17,9 @@ from scan_folders import cache_bytes, write_scan_folder
 from test_attempts import task_of
 
 from preprocess.build import build_cache
+from preprocess.cluster.local import make_keys
+from preprocess.cluster.plan_file import check_current, plan_path, read_task, remove_plan, write_plan
 from preprocess.datasets import DATASETS
-from preprocess.local_cluster import make_keys
-from preprocess.plan_file import check_current, plan_path, read_task, remove_plan, write_plan
 from shared.errors import FacetError
 from shared.schema import SHARD_ROWS, RenderSettings
 
@@ -123,7 +123,12 @@ def test_a_lost_scheduler_is_one_clear_line(
 
 def test_no_scheduler_is_one_clear_line(tmp_path: Path) -> None:
     write_scan_folder(tmp_path / "scans", 2)
-    for option, value in (("--scheduler-file", tmp_path / "none.json"), ("--scheduler", "nonsense:1:2")):
+    (tmp_path / "other.json").write_text("{}")
+    for option, value in (
+        ("--scheduler-file", tmp_path / "none.json"),
+        ("--scheduler-file", tmp_path / "other.json"),
+        ("--scheduler", "nonsense:1:2"),
+    ):
         build = start_build("--root", tmp_path / "scans", "--cache", tmp_path / "c", option, value)
         _, stderr = build.communicate(timeout=120)
         assert build.returncode == 2
@@ -171,7 +176,7 @@ def test_a_plan_is_not_believed_when_it_is_another_or_damaged(tmp_path: Path) ->
 
 
 def test_a_worker_with_other_software_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from preprocess import plan_file
+    from preprocess.cluster import plan_file
 
     write_scan_folder(tmp_path / "scans", 2)
     task = task_of(tmp_path / "scans", tmp_path / "c", FOLDER)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeCache
+from next_commands import next_commands
 from test_train_cli import QUICK, call, fails
 
 from shared.cache import open_cache
@@ -44,6 +45,7 @@ def test_all_folds_and_their_report(tiny_cache: MakeCache, tmp_path: Path, capsy
         assert (run / name).stat().st_size > 200
     assert (run / "report.txt").read_text().strip() in out
     assert "RANDOM WEIGHTS" in out
+    assert next_commands(out) == ["train predict"]
 
     before = {path: path.stat().st_mtime_ns for path in run.glob("*/model.safetensors")}
     assert call(*command) == 0  # nothing to do but the report
@@ -54,12 +56,17 @@ def test_all_folds_and_their_report(tiny_cache: MakeCache, tmp_path: Path, capsy
     assert "run of one fold" in fails(capsys, *command[:4], run / "subject-S2", *command[5:])
 
 
-def test_single_folds_make_the_same_report_as_all_at_once(tiny_cache: MakeCache, tmp_path: Path) -> None:
+def test_single_folds_make_the_same_report_as_all_at_once(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cache, whole, parts = tiny_cache(), tmp_path / "whole", tmp_path / "parts"
     command = ["crossval", "--cache", cache, "--folds", 2, "--discard-weights", *FAST, "--out"]
     assert call(*command, whole, "--jobs", 1) == 0
     assert not list(whole.rglob("model.safetensors"))
+    assert next_commands(capsys.readouterr().out) == ["train report"]  # no model is there to predict with
     assert call(*command, parts, "--fold", 1) == 0
+    out = capsys.readouterr().out
+    assert "1 of 2 folds are left: the same command, without --fold, trains them" in out and not next_commands(out)
     assert read_report(parts)["about"]["missing_folds"] == ["fold-00"]  # type: ignore[index]
     assert "PARTIAL" in (parts / "report.txt").read_text()
     assert call(*command, parts, "--fold", 0) == 0
@@ -78,7 +85,9 @@ def test_folds_side_by_side_and_one_that_breaks(
     (run / "subject-S1" / "thesis.txt").rename(tmp_path / "thesis.txt")
     (run / "subject-S1").rmdir()
     run.rmdir()
+    capsys.readouterr()
     assert call("protocols", "loso", "--cache", cache, "--export", run / "folds.json") == 0
+    assert next_commands(capsys.readouterr().out) == ["train crossval"]
     assert call(*command[:-4], "--out", run, "--fold", 0) == 0
     (run / "subject-S1").mkdir()
     (tmp_path / "thesis.txt").rename(run / "subject-S1" / "thesis.txt")
@@ -137,6 +146,12 @@ def test_across_data_sets(tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.
     before = (run / "cross" / "predictions.csv").read_bytes()
     assert call("evaluate", run / "cross") == 0
     assert (run / "cross" / "predictions.csv").read_bytes() == before
+    # the data set that trained, with one more person: nobody else is unseen
+    more = tiny_cache(name="more", dataset="ours", class_names=("anger", "fear", "happiness"), num_subjects=5)
+    assert call("evaluate", run / "cross", "--cache", more) == 0
+    with (run / "cross" / "on-more" / "predictions.csv").open() as file:
+        assert {row["subject"] for row in csv.DictReader(file)} == {"S4"}
+    assert "no sample of an unseen subject" in fails(capsys, "evaluate", run / "cross", "--cache", ours)
     assert "given together" in fails(capsys, "fit", "--cache", ours, "--test-cache", theirs, "--out", tmp_path / "x")
     assert "the same scans" in fails(
         capsys, "fit", "--train-cache", ours, "--test-cache", ours, "--out", tmp_path / "x"

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from shared.errors import FacetError
 from shared.schema import canonical_json
-from train.crossval_folds import FoldResult, read_fold_result
-from train.crossval_summary import measure_spread, summarise_folds
+from train.crossval.fold_results import FoldResult, read_fold_result
+from train.crossval.summary import measure_spread, summarise_folds
 
 
 def write_metrics(folder: Path, result: FoldResult, **changes: Any) -> Path:

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
 
-from train.crossval_figure import draw_crossval_figure
-from train.crossval_folds import FoldResult
-from train.crossval_report import write_crossval_report
-from train.crossval_summary import summarise_folds
-from train.crossval_tables import escape_latex, format_classes_csv, format_folds_csv, format_latex_table
-from train.crossval_text import format_crossval_report, list_warnings
+from train.crossval.figure import draw_crossval_figure
+from train.crossval.fold_results import FoldResult
+from train.crossval.report import write_crossval_report
+from train.crossval.summary import summarise_folds
+from train.crossval.tables import escape_latex, format_classes_csv, format_folds_csv, format_latex_table
+from train.crossval.text import format_crossval_report, list_warnings
 from train.multilabel import compute_multilabel_metrics
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from shared.errors import FacetError
-from train.crossval_summary import measure_spread, summarise_folds
-from train.crossval_text import format_crossval_report
+from train.crossval.summary import measure_spread, summarise_folds
+from train.crossval.text import format_crossval_report
 from train.metrics import Metrics, compute_metrics, wilson_interval
 from train.multilabel import MultiLabelMetrics
 

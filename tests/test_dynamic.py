@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import VIEWS, MakeCache
-from hypothesis import given
-from hypothesis import strategies as st
+from next_commands import next_commands
 from scan_folders import cache_bytes
 
 from preprocess.build import build_cache
 from preprocess.cache_folder import settings_fingerprint
 from preprocess.datasets import DATASETS
-from preprocess.dynamic import build_dynamic_cache, pool_frames, rank_pooling_weights
+from preprocess.dynamic import build_dynamic_cache, pool_frames
 from preprocess.verify import verify_cache
 from shared.cache import Cache, open_cache, read_info, read_record, write_info, write_signed_json
 from shared.errors import CacheError, FacetError
@@ -36,18 +35,6 @@ from shared.schema import (
 from shared.storage import encode_metadata, encode_shard, write_file
 
 
-def pool_by_definition(frames: np.ndarray) -> np.ndarray:
-    """Σ over all pairs q > t of V_q − V_t, V_t the mean of frames 1…t (Bilen et al. 2016, sections 2 and 3)."""
-    num = len(frames)
-    means = [frames[: t + 1].mean(0) for t in range(num)]
-    pairs = [means[q] - means[t] for t in range(num) for q in range(t + 1, num)]
-    return np.sum(pairs, axis=0)
-
-
-def weights_by_definition(num_frames: int) -> np.ndarray:
-    return pool_by_definition(np.eye(num_frames))
-
-
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -60,73 +47,6 @@ def make_sequences(tiny_cache: MakeCache, **options: object) -> Path:
 def make_two_shards(tiny_cache: MakeCache, **options: object) -> Path:
     """72 sequences of 3 frames: two shards of dynamic images."""
     return make_sequences(tiny_cache, num_subjects=12, num_frames=3, **options)
-
-
-# --- pooling ---
-
-
-@pytest.mark.parametrize("num_frames", [2, 3, 4, 10, 61])
-def test_weights_are_the_definitions(num_frames: int) -> None:
-    weights = rank_pooling_weights(num_frames)
-    wanted = weights_by_definition(num_frames)
-    assert weights == pytest.approx(wanted / wanted[wanted > 0].sum(), abs=1e-12)
-
-
-@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=200))
-def test_weights_cancel_what_is_still_and_grow_with_what_grows(steps: list[float]) -> None:
-    weights = rank_pooling_weights(len(steps) + 1)
-    assert abs(weights.sum()) < 1e-9
-    assert weights[weights > 0].sum() == pytest.approx(1)
-    signal = np.cumsum([0.0, *steps])
-    assert weights @ signal > 0
-    assert weights @ -signal < 0
-    assert weights[0] < 0
-
-
-def test_one_frame_cannot_be_ranked() -> None:
-    with pytest.raises(ValueError, match="at least 2"):
-        rank_pooling_weights(1)
-
-
-def fill_randomly(cache: Cache, seed: int) -> None:
-    """Any values instead of a cache's images, with holes of their own in every frame."""
-    rng = np.random.default_rng(seed)
-    for shard in range(cache.info.num_shards):
-        num_rows = min(SHARD_ROWS, cache.info.num_samples - shard * SHARD_ROWS)
-        arrays: dict[str, np.ndarray] = {"scan_to_face": np.zeros((num_rows, 4, 4), np.float32)}
-        for modality in MODALITIES:
-            shape, dtype = (num_rows, *cache.info.arrays()[modality][1:]), np.dtype(ARRAYS[modality].dtype)
-            images = rng.integers(0, np.iinfo(dtype).max, shape, endpoint=True).astype(dtype)
-            images[rng.random(shape[:4]) < 0.02] = 0
-            arrays[modality] = images
-        for name, data in encode_shard(cache.info, shard, arrays, {}).items():
-            write_file(cache.path / name, data)
-
-
-@pytest.mark.parametrize("num_frames", [2, 5, 40])  # 40: several batches of frames
-@pytest.mark.parametrize("store", STORES)
-def test_pixels_are_the_definitions(store: str, num_frames: int, tiny_cache: MakeCache) -> None:
-    path = make_sequences(tiny_cache, num_subjects=1, scans_per_class=1, num_frames=num_frames, store=store)
-    cache = open_cache(path)
-    fill_randomly(cache, num_frames)
-    rows = list(range(num_frames, 2 * num_frames))
-    scale = weights_by_definition(num_frames)
-    scale = scale[scale > 0].sum()
-    for modality in MODALITIES:
-        frames = cache.arrays.read(modality, rows).astype(np.float64)
-        shown = (frames > 0 if modality == "depth" else frames.any(-1)).all(0)
-        assert 0.2 < shown.mean() < 0.97
-        change = pool_by_definition(frames) / scale
-        exact = np.clip(change + 32768, 1, 65535) if modality == "depth" else np.clip(128 + 2 * change, 1, 255)
-        found = pool_frames(cache, modality, rows)
-        assert found.dtype == ARRAYS[modality].dtype
-        assert found.shape == exact.shape
-        assert (found[~shown] == 0).all()
-        assert np.abs(found[shown] - exact[shown]).max() <= 0.5 + 1e-6
-        assert found[shown].min() >= 1
-
-
-# --- the cache ---
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -275,9 +195,6 @@ def test_a_damaged_source_is_one_clear_line(tiny_cache: MakeCache, tmp_path: Pat
         build_dynamic_cache(source, tmp_path / "out")
 
 
-# --- caches from before there were dynamic images ---
-
-
 def test_older_caches_open_and_keep_their_fingerprint(tiny_cache: MakeCache) -> None:
     path = tiny_cache(num_subjects=1)
     old = json.loads((path / "cache.json").read_text())
@@ -306,9 +223,6 @@ def test_older_caches_open_and_keep_their_fingerprint(tiny_cache: MakeCache) -> 
     assert len(prints) == 4
 
 
-# --- from the command line ---
-
-
 def test_from_a_data_set_to_a_result(tmp_path: Path) -> None:
     scans, source, out = tmp_path / "scans", tmp_path / "c", tmp_path / "dynamic"
     assert run("preprocess", "synth", "bu4dfe", "--out", scans, "--subjects", 2, "--frames", 5).returncode == 0
@@ -320,8 +234,7 @@ def test_from_a_data_set_to_a_result(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     lines = made.stdout.splitlines()
     assert lines[-1].endswith("dynamic images of 12 sequences of 2 subjects; none failed")
-    assert "python -m train fit" in lines[-2]
-    assert "prompts" not in lines[-2]
+    assert next_commands(made.stdout) == ["train fit"]  # it has the prompts of the cache that it was made from
     assert verify_cache(out) == []
     shown = run("preprocess", "inspect", out, "--summary", "--sheet", tmp_path / "sheet.png")
     assert shown.returncode == 0, shown.stderr

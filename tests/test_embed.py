@@ -186,6 +186,8 @@ def read_probabilities(path: Path) -> dict[str, list[float]]:
 def test_what_a_user_gets_wrong(tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = tiny_cache(with_text=False)
     assert "no prompt embeddings" in fails(capsys, "embed", "--cache", cache, "--out", tmp_path / "e")
+    with pytest.raises(SystemExit):
+        call("embed", "--cache", cache, "--out", tmp_path / "e", "--seed", -1)  # no training could ask for them
     assert "holds no depth" in fails(
         capsys, "embed", "--cache", cache, "--out", tmp_path / "e", "--modalities", "depth"
     )

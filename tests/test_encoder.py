@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from preprocess.prompts import encode_prompts
 from shared.errors import FacetError
 from shared.weights import hash_arrays
+from train.config import TowerConfig
 from train.encoder import build_tower, hash_state, load_tower, read_model_config
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1}
@@ -51,6 +53,39 @@ def test_features_are_those_of_the_whole_model(tmp_path: Path, kind: str) -> Non
     visual = {k: v.numpy() for k, v in model.visual.state_dict().items()}  # type: ignore[union-attr]
     assert config.weights_hash == hash_arrays(visual)
     assert len(tower.state_dict()) == len(visual)
+
+
+def test_weights_of_a_tag_are_run_with_the_activation_they_were_trained_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """open_clip gives OpenAI's weights under ViT-B-16 too, whose configuration has another activation, and only warns."""
+    model = save_clip(tmp_path, TOWERS["vit"], quick_gelu=True)
+    config = {"embed_dim": 24, "vision_cfg": TOWERS["vit"], "text_cfg": TEXT}  # without quick_gelu
+    (tmp_path / "tiny-tagged.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "tiny-tagged.json")
+    monkeypatch.setenv("HOME", str(tmp_path))  # open_clip downloads to ~/.cache/clip
+    weights = (tmp_path / "open_clip_model.safetensors").as_uri()
+    tag = {"url": weights, "quick_gelu": True, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-tagged", {"own": tag, "plain": {"url": weights}})
+    images, prompts = torch.randn(2, 3, 32, 32), {"fear": ["a fearful face"]}
+    tower, described = load_tower("tiny-tagged", "own", seed=0)
+    with torch.no_grad():
+        tokens = open_clip.get_tokenizer("tiny-tagged")(prompts["fear"])
+        seen = model.encode_image(images)  # type: ignore[operator]
+        said = model.encode_text(tokens, normalize=True)  # type: ignore[operator]
+        assert torch.equal(tower.eval()(images), seen)
+        assert torch.equal(rebuild(described, tower)(images), seen)  # what a run does with its config.json
+        plain, described = load_tower("tiny-tagged", "plain", seed=0)
+        assert not torch.allclose(plain.eval()(images), seen, atol=1e-3)
+    assert described.config["quick_gelu"] is False
+    text = encode_prompts(prompts, model="tiny-tagged", pretrained="own")
+    assert text.embeddings[0] == pytest.approx(said.numpy(), abs=1e-6)
+
+
+def rebuild(config: TowerConfig, tower: nn.Module) -> nn.Module:
+    again = build_tower(config.config)
+    again.load_state_dict(tower.state_dict())
+    return again.eval()
 
 
 def test_weights_from_a_file_and_in_half_precision(tmp_path: Path) -> None:

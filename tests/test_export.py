@@ -12,6 +12,7 @@ import pytest
 import safetensors
 import torch
 from conftest import MakeCache
+from next_commands import next_commands
 from test_train_cli import QUICK, call, fails
 
 from train.evaluate import load_run
@@ -29,7 +30,9 @@ def test_an_exported_model_stands_alone(
     options = ["--task", "targets", "--epochs", 1] if kind == "targets" else ["--tune", "lora-2"]
     assert call("fit", "--cache", cache, "--out", run, *QUICK, *options) == 0
     config, model = load_run(run, torch.device("cpu"))
+    capsys.readouterr()
     assert call("export", run, "--out", out) == 0
+    assert next_commands(capsys.readouterr().out) == ["train predict"]
     assert call("predict", run, "--cache", cache, "--out", tmp_path / "before.csv") == 0
     tested = (run / "predictions.csv").read_bytes()
     names = {"model.safetensors", "config.json", "split.json", "README.md"}

@@ -112,6 +112,7 @@ def test_texture_and_the_edge_its_coordinates_begin_at(root: Path) -> None:
         ("path,subject,label,sequence,frame\na.obj,1,x,s,1.5\n", "whole number"),
         ("path,subject,label,sequence,frame\na.obj,1,x,s,1\nb.obj,1,x,s,1\n", "two frames of one number"),
         ("path,subject,label,sequence\na.obj,1,x,s\nb.obj,2,x,s\n", "line 3: sequence 's' shows 2 and 1"),
+        ("path,subject,label,sequence\na.obj,1,x,s\nb.obj,1,y,s\n", "line 3: sequence 's' is labelled 'y' and 'x'"),
         ("path,subject,label\na.obj,1,x\na.obj,2,x\n", "lines 2 and 3 are both called 'a'"),
         ('path,subject,label\n"a.obj,1,x\n', "not a CSV file"),
     ],
@@ -169,9 +170,9 @@ def test_a_glb_is_in_metres(tmp_path: Path) -> None:
 @pytest.mark.skipif("FACET_FACES" not in os.environ, reason="FACET_FACES names the folder of real scans")
 def test_real_scans_stand_upright_and_unmirrored(tmp_path: Path) -> None:
     """From the manifest to pixels: lips below the nose, eyes above it, and the mole on the cheek where it belongs."""
-    from preprocess.align import align
-    from preprocess.cameras import build_cameras
-    from preprocess.render import render_views
+    from preprocess.alignment.align import align
+    from preprocess.render.cameras import build_cameras
+    from preprocess.render.views import render_views
     from shared.schema import View
 
     write(

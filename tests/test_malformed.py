@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import random
-import signal
-import subprocess
-import sys
-import time
 import tracemalloc
 import warnings
 from collections.abc import Callable
@@ -16,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzz import corpus, mutations
-from fuzz.sandbox import run_target
-from fuzz.targets import Target
+from fuzz import containers, corpus
 
 from preprocess.datasets import DATASETS
 from preprocess.mesh import Mesh
@@ -31,55 +23,7 @@ from preprocess.readers.references import find_beside
 from preprocess.readers.surface import find_surface_files, read_surface
 from shared.errors import FacetError, ScanError
 
-ROOT = Path(__file__).resolve().parents[1]
 FACE = corpus.face()[0]
-
-
-def test_damaged_files_are_read_or_refused() -> None:
-    command = [sys.executable, "tests/fuzz/run.py", "--mutations", "1200", "--seed", "7", "--minutes", "1"]
-    skipped = "STL,GLB,mesh to images,XLSX,images"  # slow: native readers, compilers, large images
-    done = subprocess.run([*command, "--skip", skipped], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "| all | 1,1" in done.stdout or "| all | 1,2" in done.stdout
-
-
-def test_the_fuzzer_sees_each_kind_of_bug(tmp_path: Path) -> None:
-    """A reader that does what none may do: without this, a clean run would prove nothing."""
-    outside = tmp_path / "outside.txt"
-    outside.write_text("secret")
-
-    def misbehave(path: Path) -> object:
-        match path.name:
-            case "0":
-                raise ScanError(f"{path}: refused, as it should be")
-            case "1":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "2":
-                return bytearray(3 << 30)
-            case "3":
-                return outside.read_text()
-            case "4":
-                raise ScanError("no file is named")
-            case "5":
-                raise ScanError(f"{path}: {'a' * 2000}")
-            case "6":
-                return np.full(3, np.inf)
-            case "7":
-                signal.setitimer(signal.ITIMER_PROF, 0.05)  # as if the 5 s were nearly over
-                while True:
-                    pass
-        return None
-
-    def prepare(_rng: random.Random, case: int, folder: Path) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / str(case)
-
-    target = Target("misbehaving", 1, prepare, misbehave)
-    tally = run_target(target, range(9), tmp_path, seed=0, deadline=time.monotonic() + 60)
-    assert (tally.cases, tally.read, tally.refused) == (9, 1, 1)
-    assert dict(tally.findings) == {
-        "crash": 1, "MemoryError": 1, "outside read": 1, "bad message": 2, "breaks its rules": 1, "hang": 1,
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["link.png", "linked/secret.png", "linked"])
@@ -292,7 +236,7 @@ def test_files_of_a_broken_scan_are_still_listed(tmp_path: Path, name: str) -> N
 def test_images_that_unpack_to_gigabytes_are_refused_by_their_header(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     for side, message in ((12_000, "12000 × 12000 pixels"), (60_000, "a.png: ")):
-        path.write_bytes(mutations.png_bomb(side, side, full=False))
+        path.write_bytes(containers.png_bomb(side, side, full=False))
         assert path.stat().st_size < 1000
         with pytest.raises(ScanError, match=message):
             read_image(path)
@@ -301,7 +245,7 @@ def test_images_that_unpack_to_gigabytes_are_refused_by_their_header(tmp_path: P
 @pytest.mark.parametrize("lie", [False, True])
 def test_sheets_that_unpack_to_gigabytes_are_refused(tmp_path: Path, lie: bool) -> None:
     path = tmp_path / "labels.xlsx"
-    path.write_bytes(mutations.xlsx_bomb(140 << 20, lie=lie))
+    path.write_bytes(containers.xlsx_bomb(140 << 20, lie=lie))
     assert path.stat().st_size < 1 << 20
     tracemalloc.start()
     try:

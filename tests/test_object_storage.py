@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import socketserver
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_tiny_cache
+from object_store import SECRET, s3fs, served_bucket
 from scan_folders import cache_bytes, write_scan_folder
 
 import shared.remote_lock
@@ -29,49 +29,19 @@ from preprocess.verify import verify_cache
 from shared.cache import open_cache, read_info
 from shared.errors import CacheError, StorageError, run_command_line
 from shared.paths import is_file, list_files, open_path, read_bytes, remove_file, remove_folder
-from shared.remote_lock import hold_remote_lock
 from shared.schema import SHARD_ROWS, STORES, RenderSettings
 from shared.storage import shard_files, write_file
 from train.__main__ import main as train_main
 
-s3fs = pytest.importorskip("s3fs")
-pytest.importorskip("moto.server")
-
 Run = Callable[..., tuple[int, str, str]]
 SMALL = RenderSettings(size_px=32)
-SECRET = "do-not-print-this"
-ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """An S3 server in a process of its own, an empty bucket on it, and the environment that leads there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    before = dict(os.environ)
-    os.environ.update(ENVIRONMENT, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert server.poll() is None and time.monotonic() < deadline, "the S3 server did not start"
-                time.sleep(0.1)
-        s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir("faces")
-        yield "s3://faces"
-    finally:
-        server.terminate()
-        server.wait()
-        os.environ.clear()
-        os.environ.update(before)
-        s3fs.S3FileSystem.clear_instance_cache()
+    with served_bucket() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -237,66 +207,6 @@ def test_other_settings_empty_the_prefix_and_nothing_beside_it(bucket: str, tmp_
     write_file(cache / "thesis.tex", b"precious")
     with pytest.raises(CacheError, match=r"not empty and not a cache \(holds thesis\.tex\)"):
         build(tmp_path / "few", cache)
-
-
-def test_one_writer_at_a_time(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = open_path(f"{bucket}/lock/cache/.build/lock")
-    with hold_remote_lock(path, what="c: another build is writing"):
-        with (
-            pytest.raises(CacheError, match=r"^c: another build is writing; it runs on .* ago"),
-            hold_remote_lock(path, what="c: another build is writing"),
-        ):
-            pass
-        assert is_file(path)
-    assert not is_file(path)
-
-    # Somebody else's lock, on a machine that cannot be asked: it counts until it has not been renewed for long enough.
-    write_file(path, b'{"host": "elsewhere", "machine": "m", "pid": 1, "started": "1"}')
-    with pytest.raises(CacheError, match="runs on elsewhere"), hold_remote_lock(path, what="c"):
-        pass
-    monkeypatch.setattr(shared.remote_lock, "EXPIRY_SECONDS", 1.0)
-    time.sleep(2.1)
-    with hold_remote_lock(path, what="c"):
-        pass
-
-
-def test_of_many_at_once_one_gets_the_lock(bucket: str) -> None:
-    path = open_path(f"{bucket}/race/cache/.build/lock")
-    held, refused = [], []
-    start, all_tried = threading.Barrier(6), threading.Barrier(6)
-
-    def try_it() -> None:
-        start.wait()
-        try:
-            with hold_remote_lock(path, what="c"):
-                held.append(1)
-                all_tried.wait()
-        except CacheError:
-            refused.append(1)
-            all_tried.wait()
-
-    threads = [threading.Thread(target=try_it) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (len(held), len(refused)) == (1, 5)
-
-
-def test_a_lock_that_was_taken_over_stops_its_former_holder(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared.remote_lock, "RENEWAL_SECONDS", 0.1)
-    path = open_path(f"{bucket}/lost/cache/.build/lock")
-
-    def lose_it() -> None:
-        with hold_remote_lock(path, what="c"):
-            time.sleep(0.5)  # renewed meanwhile, and still its own
-            write_file(path, b'{"host": "elsewhere"}')
-            for _ in range(100):  # what a build does; it is interrupted
-                time.sleep(0.1)
-
-    with pytest.raises(CacheError, match="took this cache over"):
-        lose_it()
-    assert json.loads(read_bytes(path)) == {"host": "elsewhere"}  # not removed: it is another's
 
 
 def test_what_a_user_gets_wrong_is_one_line(

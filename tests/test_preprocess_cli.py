@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from next_commands import next_commands
 from scan_folders import write_scan_folder
 
+from preprocess.arguments import build_parser
 from shared.schema import canonical_json
 
 
@@ -37,6 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = run("build", "folder", "--root", folder / "scans", "--cache", folder / "c", "--size", 32, "--workers", 1)
     assert result.returncode == 1, result.stderr  # finished, with a failure
     assert result.stdout.splitlines()[-1].endswith("4 scans of 2 subjects; 1 failed")
+    assert next_commands(result.stdout) == ["preprocess inspect", "preprocess prompts"]
+    assert f"what failed and why: {folder / 'c' / 'failures.csv'}\n" in result.stdout
     assert "scan002.obj" in result.stderr  # named while it runs, and in the table
     assert "scan002.obj" in (folder / "c" / "failures.csv").read_text()
     return folder
@@ -78,6 +83,7 @@ def test_strict_is_exit_code_two(folder: Path, tmp_path: Path) -> None:
         (["build", "folder", "--root", "{scans}", "--cache", "{cache}", "--size", "48"], ["size_px 32, now 48"]),
         (["inspect", "{tmp}/empty"], ["no cache here"]),
         (["inspect", "{cache}", "--subject", "S00"], ["--sheet"]),
+        (["inspect", "{cache}", "--sheet", "{tmp}/x.png", "--subject", "S00", "--sample", "a"], ["give one of them"]),
         (["inspect", "{cache}", "--gif", "{tmp}/x.gif"], ["--sequence"]),
         (["inspect", "{cache}", "--sheet", "{tmp}/x.png", "--sample", "nobody"], ["nobody"]),
         (["verify", "{tmp}/empty"], ["no cache here"]),
@@ -90,6 +96,7 @@ def test_strict_is_exit_code_two(folder: Path, tmp_path: Path) -> None:
             ["no prompt for class"],
         ),
         (["synth", "bu3dfe", "--out", "{scans}"], ["scans"]),
+        (["synth", "bu3dfe", "--out", "{tmp}/few.txt"], ["few.txt: a file stands where a folder is needed"]),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else None,
 )
@@ -102,10 +109,42 @@ def test_what_a_user_gets_wrong_is_one_line(
     assert_refused(run(*filled), *words)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["synth", "bu3dfe", "--out", "x", "--seed", "-1"], "--seed: expected 0 or more"),
+        (
+            ["build", "folder", "--root", "x", "--cache", "y", "--worker-memory", "0GB"],
+            "--worker-memory: expected a size",
+        ),
+    ],
+)
+def test_numbers_that_cannot_be_meant(arguments: list[str], option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        build_parser().parse_args(arguments)
+    assert stopped.value.code == 2
+    assert option in capsys.readouterr().err
+
+
+def test_names_that_are_not_utf8_are_one_line(tmp_path: Path) -> None:
+    assert_refused(run("verify", os.fsdecode(bytes(tmp_path) + b"/caf\xe9")), r"caf\xe9: not a name in UTF-8")
+
+
+def test_names_that_a_terminal_cannot_show_are_written_out(folder: Path, tmp_path: Path) -> None:
+    link = tmp_path / "ç"
+    link.symlink_to(folder / "c")
+    command = [sys.executable, "-m", "preprocess", "verify", str(link)]
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert r"\xe7: 5 rows" in result.stdout
+
+
 def test_prompts_inspect_and_verify(folder: Path, tmp_path: Path) -> None:
     prompts = run("prompts", "--cache", folder / "c", "--model", "facet-tiny", "--pretrained", "none")
     assert prompts.returncode == 0, prompts.stderr
     assert "RANDOM WEIGHTS" in prompts.stdout
+    assert next_commands(prompts.stdout) == ["train fit"]
     inspect = run("inspect", folder / "c", "--summary", "--sheet", tmp_path / "sheet.png")
     assert inspect.returncode == 0, inspect.stderr
     assert "RANDOM WEIGHTS" in inspect.stdout
@@ -119,6 +158,9 @@ def test_verify_and_a_cache_of_another_version(folder: Path, tmp_path: Path) -> 
     info = json.loads((folder / "c" / "cache.json").read_text())
     (tmp_path / "cache.json").write_text(canonical_json({**info, "format_version": 7}))
     assert_refused(run("inspect", tmp_path), "version 7, this program reads 1")
+    (tmp_path / "cache.json").write_text("")
+    build = ["build", "folder", "--root", folder / "scans", "--cache", tmp_path]
+    assert_refused(run(*build), "cache.json: damaged", "render everything again with --overwrite")
     broken = next((folder / "c" / "views.zarr").rglob("c/0/0/0/0/0"))
     whole = broken.read_bytes()
     broken.write_bytes(whole[:100])

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from ray_casting import cast_view
 from scipy import ndimage
 
-from preprocess.cameras import build_cameras, parse_views
 from preprocess.mesh import Mesh
-from preprocess.rasterise import NOTHING, rasterise
-from preprocess.render import render_views
+from preprocess.render.cameras import build_cameras, parse_views
+from preprocess.render.rasterise import NOTHING, rasterise
+from preprocess.render.views import render_views
 from preprocess.synth.action_units import draw_activation
 from preprocess.synth.head import Person
 from preprocess.synth.population import draw_person

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from preprocess.cameras import build_cameras, parse_views, pixel_centres_mm
 from preprocess.mesh import Mesh
-from preprocess.render import render_views
-from preprocess.texture import Pyramid
+from preprocess.render.cameras import build_cameras, parse_views, pixel_centres_mm
+from preprocess.render.texture import Pyramid
+from preprocess.render.views import render_views
 from shared.errors import FacetError, ScanError
 from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, FIELD_OF_VIEW_MM, View
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import VIEWS, MakeCache
-from test_loop import PREPARER, RECIPE, TOWER, StopAt, assert_same, make_model, make_training, read_log
 from test_train_cli import call
+from tiny_training import PREPARER, RECIPE, TOWER, StopAt, assert_same, make_model, make_training, read_log
 from train_process import start
 
 from shared.cache import Cache, open_cache

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scan_folders import face_grid
 
-from preprocess.cameras import build_cameras
-from preprocess.crop import crop_mesh
+from preprocess.alignment.crop import crop_mesh
 from preprocess.mesh import Mesh
-from preprocess.render import Views, render_views
+from preprocess.render.cameras import build_cameras
+from preprocess.render.views import Views, render_views
 from preprocess.row_check import check_row, measure_row
 from shared.errors import ScanError
 from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, RenderSettings, View
@@ -142,3 +142,10 @@ def test_blank_images_are_refused() -> None:
     blank = drawn(np.zeros((224, 224)), np.zeros((224, 224), bool))
     with pytest.raises(ScanError, match=r"0\.0 cm² of surface"):
         check_row(blank, FRONT)
+
+
+def test_images_too_small_for_a_rim_are_measured_without_one() -> None:
+    small = replace(FRONT, size_px=16)
+    measures = measure_row(drawn(np.zeros((16, 16)), np.ones((16, 16), bool)), small)
+    assert np.isnan(measures.rim_share)
+    assert measures.area_mm2 > 0

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_population import make_items
 
 from shared.errors import FacetError
-from shared.labels import BASIC_EXPRESSIONS, BP4D_EMOTIONS, BP4D_TASKS, CLASS_NAMES
+from shared.labels import BASIC_EXPRESSIONS, CLASS_NAMES
 from train.folds import Fold, FoldList, read_folds, write_folds
 from train.items import Item
 from train.protocols import CROSS, LOSO, PROTOCOLS, Protocol
 from train.selection import (
-    build_cross_fold,
     build_folds,
-    build_label_map,
     describe_gaps,
-    map_items,
-    prefix_subjects,
     select_items,
-    select_test_items,
 )
 
 WITHIN = [protocol for protocol in PROTOCOLS.values() if protocol.scheme != CROSS]
@@ -32,24 +26,6 @@ GOLDEN = (
     ("S005", "S024", "S025", "S061", "S072", "S095"),
     ("S006", "S020", "S022", "S057", "S072", "S096"),
 )
-INTENSITIES = ("01", "02", "03", "04")
-
-
-def make_items(people: int, absent: float, seed: int, dataset: str = "bu3dfe") -> list[Item]:
-    """Items of a random population in random order: each subject lacks each of its recordings with probability `absent`."""
-    random = np.random.default_rng(seed)
-    emotions = [*CLASS_NAMES[dataset], ""]
-    tasks = {name: task for task, name in BP4D_TASKS.items()} if dataset == "bp4d" else {}
-    levels = INTENSITIES if dataset == "bu3dfe" else ("",)
-    rows = [
-        (f"S{person:03d}", name, level)
-        for person, name, level in product(range(people), emotions, levels)
-        if random.random() >= absent
-    ]
-    return [
-        Item(f"{s}_{c}_{i}", s, c, (place,), place, i, tasks.get(c, ""), (1,))
-        for place, (s, c, i) in enumerate(rows[k] for k in random.permutation(len(rows)))
-    ]
 
 
 def classes_of(protocol: Protocol, dataset: str) -> tuple[str, ...]:
@@ -258,44 +234,3 @@ def test_gaps_are_told() -> None:
     assert notes[0] == "1 subjects without all 6 classes at intensities 03 and 04 are left out (S007)"
     assert notes[2] == "bu3dfe-p2 has 100 rounds; here 2 were asked for"
     assert notes[3] == "there are just 60 subjects, so that every round draws the same"
-
-
-# --- two data sets ---
-
-
-def test_across_data_sets() -> None:
-    protocol = PROTOCOLS["bu4dfe-bp4d"]
-    classes, label_map = build_label_map(protocol, BASIC_EXPRESSIONS, BP4D_EMOTIONS)
-    assert classes == BASIC_EXPRESSIONS
-    assert label_map == {name: name for name in BASIC_EXPRESSIONS}
-    train = map_items(make_items(3, 0, 1, "bu4dfe"), label_map)
-    test = select_test_items(protocol, make_items(2, 0, 2, "bp4d"), classes)
-    assert sorted((i.subject, i.class_name) for i in test) == sorted(
-        product(["S000", "S001"], ["happiness", "disgust"])
-    )
-    shared = select_test_items(PROTOCOLS["bu4dfe-bp4d-all"], make_items(2, 0, 2, "bp4d"), classes)
-    assert len(shared) == 2 * 6
-    with pytest.raises(FacetError, match="bu4dfe-bp4d: subject S000 stands in both"):
-        build_cross_fold(protocol, train, test)
-    fold = build_cross_fold(protocol, prefix_subjects(train, "bu4dfe"), prefix_subjects(test, "bp4d"))
-    assert fold == Fold("bu4dfe-bp4d", ("bu4dfe:S000", "bu4dfe:S001", "bu4dfe:S002"), ("bp4d:S000", "bp4d:S001"))
-    without_t8 = [item for item in make_items(2, 0, 2, "bp4d") if item.task != "T8"]
-    with pytest.raises(FacetError, match=r"wants the tasks T1, T8; .* shows T8"):
-        select_test_items(protocol, without_t8, classes)
-
-
-def test_class_names_are_mapped_to_the_tested_words() -> None:
-    cross = PROTOCOLS["cross"]
-    classes, label_map = build_label_map(cross, CLASS_NAMES["bu3dfe"], CLASS_NAMES["4dme"])
-    assert classes == ("negative", "positive", "surprise")
-    assert label_map["fear"] == "negative"
-    assert {i.class_name for i in map_items(make_items(2, 0, 1), label_map)} == set(classes)
-    classes, label_map = build_label_map(cross, CLASS_NAMES["bu3dfe"], CLASS_NAMES["bosphorus"])
-    assert classes == BASIC_EXPRESSIONS  # neutral only where it is asked for
-    classes, label_map = build_label_map(cross, CLASS_NAMES["bu3dfe"], CLASS_NAMES["bosphorus"], ("fear", "neutral"))
-    assert classes == ("fear", "neutral")
-    assert label_map == {"fear": "fear", "neutral": "neutral"}
-    with pytest.raises(FacetError, match=r"have 1 in common; .*the other way round"):
-        build_label_map(cross, CLASS_NAMES["4dme"], CLASS_NAMES["bu3dfe"])
-    with pytest.raises(FacetError, match="have no pain in common"):
-        build_label_map(cross, CLASS_NAMES["bp4d"], CLASS_NAMES["bu3dfe"], ("pain", "fear"))

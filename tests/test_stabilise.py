@@ -9,15 +9,15 @@ import pytest
 from scan_folders import face_grid
 from scipy.spatial.transform import Rotation
 
-from preprocess.align import find_scan_to_face, move_mesh
-from preprocess.anthropometry import CANONICAL_POINTS_MM
-from preprocess.cameras import build_cameras
-from preprocess.crop import crop_mesh
+from preprocess.alignment.align import find_scan_to_face, move_mesh
+from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM
+from preprocess.alignment.crop import crop_mesh
+from preprocess.alignment.placement import REFERENCE_TRIES, Placer, frames_needed
+from preprocess.alignment.stabilise import find_rigid_patch, register, smooth_pose
 from preprocess.mesh import Mesh
-from preprocess.placement import REFERENCE_TRIES, Placer, frames_needed
-from preprocess.render import render_views
+from preprocess.render.cameras import build_cameras
+from preprocess.render.views import render_views
 from preprocess.scan import DatasetReader, ScanRecord
-from preprocess.stabilise import find_rigid_patch, register, smooth_pose
 from shared.errors import ScanError
 from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, RenderSettings, View
 

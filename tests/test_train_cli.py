@@ -15,6 +15,7 @@ import open_clip
 import pytest
 import torch
 from conftest import MakeCache, random_text
+from next_commands import next_commands
 from safetensors.torch import load_file
 from test_encoder import TOWERS, save_clip
 
@@ -61,7 +62,7 @@ def test_fit_evaluate_predict(tiny_cache: MakeCache, tmp_path: Path, capsys: pyt
     assert f"accuracy on 2 unseen subjects {metrics['accuracy']:.3f} (chance 0.333" in out
     assert "random weights" in out
     assert str(run / "confusion.png") in out
-    assert "next: python -m train predict" in out
+    assert next_commands(out) == ["train predict"]
 
     before = {name: (run / name).read_bytes() for name in ("metrics.json", "predictions.csv")}
     assert call("evaluate", run) == 0
@@ -107,6 +108,7 @@ def test_a_run_needs_neither_its_cache_nor_its_model_any_more(
     assert "no cache here" in fails(capsys, "evaluate", run)
     foreign = tiny_cache(name="foreign", seed=9, dataset="others", num_subjects=5)
     assert call("evaluate", run, "--cache", foreign) == 0
+    assert "holds other scans than those of this run's own test" in capsys.readouterr().out
     assert json.loads((run / "on-foreign" / "metrics.json").read_text())["num_samples"] == 30
     assert json.loads((run / "metrics.json").read_text())["num_samples"] < 30
 
@@ -209,10 +211,13 @@ def test_what_a_user_gets_wrong_is_one_line(
     assert "S9 not among the 4 subjects" in fails(capsys, *fit, "--test-subjects", "S1,S9")
     assert "no subject is left to train on" in fails(capsys, *fit, "--test-subjects", "S0,S1,S2,S3")
     assert "joy not among the classes" in fails(capsys, *fit, "--classes", "joy,anger")
+    assert "holds no sequences" in fails(capsys, *fit, "--sampling", "apex")
+    assert "holds no sequences" in fails(capsys, *fit, "--frames", 4)
     assert "holds no depth" in fails(capsys, *fit, "--modalities", "depth")
     assert "no prompt embeddings of ViT-B-32" in fails(capsys, *fit, "--model", "ViT-B-32")
     assert "--epochs: expected 1" in fails(capsys, *fit, "--epochs", 0)
     assert "--device nonsense" in fails(capsys, *fit, "--device", "nonsense")
+    assert "--device meta" in fails(capsys, *fit, "--device", "meta")  # torch knows it, and computes nothing on it
     assert not out.exists()  # nothing was begun
     out.mkdir()
     (out / "thesis.txt").write_text("mine")

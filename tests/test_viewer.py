@@ -6,36 +6,25 @@ import dataclasses
 import io
 import json
 import re
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from browser import PATIENCE_SECONDS, open_site
+from browser import open_site
 from conftest import CLASSES, MakeCache
 from hypothesis import given
 from hypothesis import strategies as st
 from large_cache import write_large_cache
 from PIL import Image
+from viewer_pages import page_text, tiles
 
-from preprocess.__main__ import _inspect
-from preprocess.arguments import build_parser
 from preprocess.sheet import picture_of
 from preprocess.viewer.address import COLOURS, FILTERS, KINDS, NONE, VALIDITIES, Address, parse_query, parse_row
 from preprocess.viewer.catalogue import Column, build_catalogue
 from preprocess.viewer.pictures import Kept
-from preprocess.viewer.server import _listen, build_app, build_page
+from preprocess.viewer.server import build_app, build_page
 from preprocess.viewer.site import Site
 from preprocess.viewer.wall import PAGE_ROWS
-from shared.errors import FacetError
 
 
 @pytest.fixture
@@ -52,23 +41,6 @@ def site(tiny_cache: MakeCache) -> Site:
             apex=2,
         )
     )
-
-
-def page_text(site: Site, pathname: str, search: str = "") -> str:
-    """A page as the browser gets it: Dash's own JSON."""
-    return json.dumps(
-        [part.to_plotly_json() for part in build_page(site, pathname, search)], default=_plain, ensure_ascii=False
-    )
-
-
-def _plain(value: Any) -> Any:
-    return value.to_plotly_json() if hasattr(value, "to_plotly_json") else value.tolist()
-
-
-def tiles(site: Site, search: str) -> list[int]:
-    """The rows that a wall shows, in order."""
-    wall = page_text(site, "/", search)
-    return [int(row) for row in re.findall(r'"/sample/(\d+)', wall)]
 
 
 def test_pictures_are_the_caches_own(site: Site) -> None:
@@ -259,59 +231,3 @@ def test_columns_are_the_tables(site: Site) -> None:
     assert isinstance(column, Column)
     assert [column.values[code] for code in column.codes] == [s.label for s in site.cache.samples]
     assert column.options() == [*sorted(CLASSES), NONE]
-
-
-def test_a_port_that_is_taken() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(FacetError, match=f"--port {port}: is taken"):
-            _listen("127.0.0.1", port, socket.AF_INET)
-    with pytest.raises(FacetError, match="--host"):
-        _listen("192.0.2.1", None, socket.AF_INET)  # an address for documentation: nobody's
-    with pytest.raises(FacetError, match=r"--host no\.such\.host: not a name [^)]*known\)$"):
-        _listen("no.such.host", 8050, socket.AF_INET)
-    first = _listen("127.0.0.1", None, socket.AF_INET)
-    with first, _listen("127.0.0.1", None, socket.AF_INET) as second:
-        assert first.getsockname()[1] != second.getsockname()[1]
-
-
-@contextmanager
-def watchdog(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Ends a process that says nothing, so that who reads its output does not wait for ever."""
-    timer = threading.Timer(PATIENCE_SECONDS, process.kill)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
-def test_the_command_serves_this_machine_unless_asked(tiny_cache: MakeCache, host: str) -> None:
-    asked = [] if host == "127.0.0.1" else ["--host", host]  # Linux answers to all of 127.0.0.0/8
-    command = [sys.executable, "-m", "preprocess", "inspect", str(tiny_cache()), "--no-open", *asked]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout and process.stderr
-            with watchdog(process):
-                said = process.stdout.readline()
-            found = re.search(r"http://(127\.0\.0\.\d):\d+/", said)
-            assert found and found[1] == host, (
-                f"no address within {PATIENCE_SECONDS} s: {said!r}, exit {process.poll()}"
-            )
-            with urllib.request.urlopen(found[0] + "image/0/texture/0.png", timeout=20) as response:
-                assert response.status == 200
-            process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0
-            said = process.stderr.read()
-            assert "Traceback" not in said
-            assert ("warning: whoever reaches" in said and "drawn by the tests; free" in said) == bool(asked)
-        finally:
-            process.kill()
-
-
-def test_options_of_pages_and_files_do_not_mix() -> None:
-    for option in (["--port", "8051"], ["--host", "0.0.0.0"], ["--run", "r"], ["--no-open"], ["--no-faces"]):
-        arguments = build_parser().parse_args(["inspect", "nowhere", "--summary", *option])
-        with pytest.raises(FacetError, match="are for the pages"):
-            _inspect(arguments)

@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Watched, open_site
-from conftest import CLASSES, UNITS, MakeCache, show_units, write_tiny_cache
+from conftest import CLASSES, MakeCache, write_tiny_cache
 from PIL import Image
 from test_train_cli import QUICK, call
-from test_viewer import page_text, tiles
+from viewer_pages import page_text
 
-from preprocess.viewer.address import NONE
-from preprocess.viewer.catalogue import FALSE_ALARM, FOUND, MISSED, RIGHTLY_NOT, SetColumn
-from preprocess.viewer.confusion import count_decisions
 from preprocess.viewer.look_section import HEAT_PX, draw_heat
 from preprocess.viewer.looks import Fold, read_looks
 from preprocess.viewer.maps import STEPS, describe_points, project
@@ -209,54 +206,6 @@ def test_large_maps_show_some_and_say_so(site: Site, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("preprocess.viewer.map_page.MAX_POINTS", 100)
     large = dataclasses.replace(site, looks=dataclasses.replace(site.looks, tests=(fold,)))
     assert "100 of them are shown" in page_text(large, "/map")
-
-
-@pytest.mark.parametrize("units", ["aus", "targets"])
-def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: str) -> None:
-    cache, run = tiny_cache(units=units, num_subjects=4), tmp_path / "run"
-    assert call("fit", "--cache", cache, "--out", run, *QUICK, "--task", units) == 0
-    site = open_run(cache, run)
-    said = site.catalogue.predictions
-    names = {(1, True): FOUND, (1, False): MISSED, (0, True): FALSE_ALARM, (0, False): RIGHTLY_NOT}
-    for row, one in said.items():
-        shown = show_units(CLASSES.index(site.cache.samples[row].label))
-        spoken = one.class_name.split("+")
-        assert row == 0 or dict(one.decisions) == {n: names[v, n in spoken] for n, v in zip(UNITS, shown, strict=False)}
-    counts = count_decisions(site)
-    assert sum(counts.values()) == 3 * (len(said) - (0 in said))
-    page = page_text(site, "/confusion")
-    for name in UNITS:
-        for decision in (FOUND, MISSED, FALSE_ALARM):
-            rows = [row for row, one in said.items() if (name, decision) in one.decisions]
-            assert tiles(site, f"?predicted={name} {decision}") == sorted(rows)
-            assert (f"predicted={name}+{decision.replace(' ', '+')}" in page) == bool(rows)
-    column = site.catalogue.columns["predicted"]
-    assert isinstance(column, SetColumn) and column.rows(NONE).tolist() == sorted(
-        {*range(len(site.cache.samples))} - {row for rows in column.members for row in rows.tolist()}
-    )
-    assert list(column.values) == [
-        v for n in UNITS for d in (FOUND, MISSED, FALSE_ALARM) if (v := f"{n} {d}") in column.values
-    ]
-    row = max(said)
-    wrong = [d for _, d in said[row].decisions if d in (MISSED, FALSE_ALARM)]
-    assert said[row].num_wrong("") == len(wrong) and f"→ {said[row].summary()}" in page_text(
-        site, "/", "?subject=" + site.cache.samples[row].subject
-    )
-    assert [str(wrong.count(d)) in said[row].summary() for d in {*wrong}] == [True] * len({*wrong})
-    sample = page_text(site, f"/sample/{row}")
-    assert "of what is known" in sample and "Which picture each class" in sample
-    points = build_app(site).server.test_client().get("/points/0.json").json
-    assert len(points["rows"]) == len(said) and all(
-        "wrong" in word or word == "not known" for word in points["words"]["error"]
-    )
-    if units == "targets":
-        return
-    # where nothing is known nothing is right
-    assert call("predict", run, "--cache", tiny_cache(name="unknown")) == 0
-    for name in (ATTENTION_FILE, "predictions.csv"):
-        (run / name).unlink()
-    points = build_app(open_run(tmp_path / "unknown", run)).server.test_client().get("/points/0.json").json
-    assert (points["words"]["error"], points["words"]["label"]) == (["not known"], ["no label"])
 
 
 def test_the_overlay_is_switched_and_stays_so(visit: Watched, address: str) -> None:

@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import threading
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from browser import open_site
 from conftest import CLASSES, MakeCache, random_text
-from test_viewer import page_text, tiles
+from viewer_pages import page_text, tiles, told
 
 from preprocess.viewer.address import Address
 from preprocess.viewer.confusion import count_confusions
 from preprocess.viewer.coverage import outliers_and_likenesses
-from preprocess.viewer.likeness import (
-    ALIKE_BITS,
-    ALIKE_BITS_OF_ONE_SUBJECT,
-    count_different,
-    find_alike,
-    find_mirrored,
-    find_same_sources,
-    hash_image,
-    mirror_image,
-)
-from preprocess.viewer.measures import MEASURES, find_outliers, measure
 from preprocess.viewer.predictions import read_predictions
 from preprocess.viewer.prompts_page import class_similarity, find_close, find_confusable
-from preprocess.viewer.server import build_app
 from preprocess.viewer.site import Site
 from shared.cache import open_cache
-from shared.errors import FacetError, StorageError
-from shared.storage import open_arrays
+from shared.errors import FacetError
 
 
 @pytest.fixture
@@ -44,230 +27,6 @@ def site(tiny_cache: MakeCache) -> Site:
     return open_site(
         tiny_cache(num_subjects=2, modalities=("texture", "normal", "depth"), invalid=(5,), same_scan=(2, 9))
     )
-
-
-def told(parts: list[Any]) -> str:
-    return json.dumps([part.to_plotly_json() for part in parts], default=lambda value: value.to_plotly_json())
-
-
-def test_coverage_counts_and_leads_to_the_rows(site: Site) -> None:
-    page = page_text(site, "/coverage")
-    counts = Counter((s.subject, s.label) for s in site.cache.samples if s.valid)
-    for (subject, label), number in counts.items():
-        search = f"?subject={subject}&label={label}"
-        assert f'"children": "{number}", "href": "/{search}"' in page
-        assert len(tiles(site, search + "&validity=valid")) == number
-    assert "S0/happiness1.obj" not in page.split("Failures")[0] and "no surface" in page
-    assert "The very same files (1)" in page
-
-
-def test_the_very_same_files_are_found_among_all_rows(site: Site) -> None:
-    assert find_same_sources(site.cache.samples) == [[2, 9]]
-
-
-def test_statistics_are_those_of_the_pixels(site: Site) -> None:
-    texture, depth = (site.cache.arrays.read(name, [1])[0, 0] for name in ("texture", "depth"))
-    found = dict(zip(MEASURES, measure({"texture": texture, "depth": depth}), strict=True))
-    surface = texture.any(-1)
-    assert found["covered"] == pytest.approx(surface.sum() / surface.size)
-    assert found["brightness"] == pytest.approx(texture[surface].astype(float).mean(), rel=1e-5)
-    assert found["depth_mm"] == pytest.approx((depth[surface].astype(float) - 32768).mean() * 0.02, abs=1e-3)
-    assert np.isnan(found["tilt"])
-    assert measure({"texture": np.zeros((32, 32, 3), np.uint8)})[0] == 0  # a black frame is no error, but an outlier
-
-
-def test_tilt_is_the_angle_of_a_plane() -> None:
-    normal = np.full((8, 8, 3), np.round(127 * np.array([np.sin(0.5), 0, np.cos(0.5)])) + 128, np.uint8)
-    assert measure({"normal": normal})[MEASURES.index("tilt")] == pytest.approx(np.degrees(0.5), abs=0.3)
-
-
-def test_a_black_and_a_dark_frame_stand_out() -> None:
-    values = np.random.default_rng(0).normal(100, 2, (40, len(MEASURES)))
-    values[7, 0], values[11, 1] = 0, 60
-    assert {(o.row, o.measure) for o in find_outliers(range(100, 140), values) if o.score > 8} == {
-        (107, "covered"),
-        (111, "brightness"),
-    }
-    same = np.ones((20, len(MEASURES)))
-    assert find_outliers(range(20), same) == ()
-    same[3, 2] = 5  # one apart from many that are equal
-    assert [(o.row, o.measure) for o in find_outliers(range(20), same)] == [(3, "contrast")]
-
-
-def test_a_darker_copy_is_alike_and_another_face_is_not(site: Site) -> None:
-    first, other = (site.cache.arrays.read("normal", [row])[0, 0].astype(np.float32) for row in (0, 4))
-    hashes = [hash_image({"normal": image}) for image in (first, first * 0.5, other)]
-    samples = site.cache.samples
-    assert find_alike(samples, [0, 1, 4], hashes) == [(0, 1, 0)]
-    frames = [dataclasses.replace(s, frame=row) for row, s in enumerate(samples)]
-    assert find_alike(frames, [0, 1, 4], hashes) == []  # of one subject
-    frames[1] = dataclasses.replace(frames[1], subject="another")
-    assert find_alike(frames, [0, 1, 4], hashes) == [(0, 1, 0)]
-
-
-def test_how_alike_depends_on_the_subject(site: Site) -> None:
-    hashes = [np.zeros(1024, bool) for _ in range(3)]
-    hashes[1][:ALIKE_BITS] = True
-    hashes[2][: ALIKE_BITS_OF_ONE_SUBJECT + 1] = True
-    samples = [dataclasses.replace(site.cache.samples[0], subject=s) for s in ("a", "b", "a")]
-    near = ALIKE_BITS - ALIKE_BITS_OF_ONE_SUBJECT - 1
-    assert find_alike(samples, range(3), hashes) == [(1, 2, near), (0, 1, ALIKE_BITS)]
-    assert find_alike(samples, range(3), hashes, since=2) == [(1, 2, near)]
-    hashes[1][ALIKE_BITS + 1] = True
-    assert find_alike(samples, range(2), hashes[:2]) == []
-
-
-def test_alike_are_exactly_the_pairs_of_the_rule(site: Site) -> None:
-    rng = np.random.default_rng(5)
-    common = rng.random(1024) < 0.5
-    hashes = [common ^ (rng.random(1024) < rng.choice([0, 0.001, 0.006, 0.012])) for _ in range(700)]
-    samples = [
-        dataclasses.replace(site.cache.samples[0], subject=f"S{row % 40}", frame=row if row % 40 < 9 else None)
-        for row in range(700)
-    ]
-    rows = rng.permutation(700).tolist()
-    truth = []
-    for b in range(650, 700):
-        for a in range(b):
-            bits = int((hashes[a] != hashes[b]).sum())
-            one, other = samples[rows[a]], samples[rows[b]]
-            of_one = ALIKE_BITS_OF_ONE_SUBJECT if one.frame is None else -1
-            if bits <= (of_one if one.subject == other.subject else ALIKE_BITS):
-                truth.append((min(rows[a], rows[b]), max(rows[a], rows[b]), bits))
-    truth.sort(key=lambda pair: (pair[2], pair))
-    assert len(truth) > 1000 and find_alike(samples, rows, hashes, since=650) == truth
-    assert find_alike(samples, rows, hashes, since=650, most=99) == truth[:99]
-
-
-def test_bits_are_counted_as_they_are() -> None:
-    a, b = (np.random.default_rng(n).random((5 + n, 300)) < 0.5 for n in range(2))
-    assert (count_different(a, b) == (a[:, None] != b).sum(-1)).all()
-
-
-@pytest.mark.parametrize("modality", ["texture", "normal", "depth"])
-def test_the_one_mirrored_scan_of_a_subject_is_found(site: Site, modality: str) -> None:
-    rng = np.random.default_rng(3)
-    values = {"texture": (256, 3), "normal": (256, 3), "depth": (65536, 0)}[modality]
-    images = []
-    for _ in range(2):  # two people, five scans each: what they have in common, and noise
-        common = rng.integers(1, values[0], (32, 32, 3)[: 2 + bool(values[1])])
-        scans = [np.clip(common + rng.integers(-9, 9, common.shape), 1, values[0] - 1) for _ in range(5)]
-        images += [scan.astype(np.uint16 if modality == "depth" else np.uint8) for scan in scans]
-    images[7] = mirror_image(modality, images[7])
-    samples = [
-        dataclasses.replace(site.cache.samples[0], subject=f"S{row // 5}", modalities=modality) for row in range(10)
-    ]
-    hashes = [hash_image({modality: image}) for image in images]
-    mirrored = [hash_image({modality: mirror_image(modality, image)}) for image in images]
-    assert [row for row, _, _ in find_mirrored(samples, range(10), hashes, mirrored)] == [7]
-    assert find_mirrored(samples, [0, 1, 2], hashes, mirrored) == []  # too few to compare with
-
-
-def test_normals_are_mirrored_as_directions() -> None:
-    towards = np.array([[0.6, 0.0, 0.8], [-0.6, 0.0, 0.8], [0.0, 0.6, 0.8]])
-    pixels = np.concatenate([np.round(127 * towards) + 128, np.zeros((1, 3))]).astype(np.uint8)[None]
-    assert (mirror_image("normal", pixels)[0] == pixels[0, [3, 2, 0, 1]])[[0, 2, 3]].all()
-    assert (mirror_image("normal", mirror_image("normal", pixels)) == pixels).all()
-
-
-def test_many_subjects_come_in_pages(tiny_cache: MakeCache) -> None:
-    site = open_site(tiny_cache(num_subjects=70, scans_per_class=1, size_px=16, unlabelled=(3,)))
-    first, second = page_text(site, "/coverage"), page_text(site, "/coverage", "?page=1")
-    assert "69 of 70 subjects show every class." in first and '"/coverage?page=1"' in first
-    names = sorted(f"S{number}" for number in range(70))
-    table = '"/?subject={}"'.format
-    assert table(names[59]) in first and table(names[60]) not in first
-    assert table(names[60]) in second and table(names[59]) not in second and table(names[69]) in second
-    assert table("S1") in second  # lacks a class
-
-
-@pytest.mark.parametrize("size", [16, 32, 33, 50, 224])
-def test_a_hash_tells_which_patch_is_brighter(size: int) -> None:
-    rising = np.tile(np.arange(size, dtype=np.uint16), (size, 1))
-    sides = min(32, size), min(33, size) - 1
-    assert hash_image({"depth": rising}).shape == (sides[0] * sides[1],)
-    assert hash_image({"depth": rising}).all() and not hash_image({"depth": rising[:, ::-1]}).any()
-
-
-def test_statistics_come_after_the_page_and_are_kept(site: Site) -> None:
-    found = site.statistician.statistics(wait_seconds=60)
-    assert found.finished and sorted(found.rows) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
-    assert site.statistician.statistics(0) == found
-    assert "Looked at 11 of 11 valid samples" in told(outliers_and_likenesses(site, Address(), found))
-    response = look_again(site)
-    assert response.status_code == 200 and "Outliers" in response.text
-    assert response.json["response"]["look-again"]["disabled"] is True  # the page asks no more
-
-
-def look_again(site: Site) -> Any:
-    """What the coverage page asks for every few seconds."""
-    asked = {
-        "output": "..statistics.children...look-again.disabled..",
-        "outputs": [
-            {"id": "statistics", "property": "children"},
-            {"id": "look-again", "property": "disabled"},
-        ],
-        "inputs": [{"id": "look-again", "property": "n_intervals", "value": 1}],
-        "state": [{"id": "url", "property": "search", "value": ""}],
-        "changedPropIds": ["look-again.n_intervals"],
-    }
-    return build_app(site).server.test_client().post("/_dash-update-component", json=asked)
-
-
-def test_a_damaged_row_does_not_hide_the_others(site: Site) -> None:
-    shard = next((site.cache.path / "views.zarr" / "normal").rglob("c/0/0/0/0/0"))
-    data = bytearray(shard.read_bytes())
-    data[100:110] = bytes(10)  # within the first image stored
-    shard.write_bytes(data)
-    found = site.statistician.statistics(wait_seconds=60)
-    assert [row for row, _ in found.damaged] == [0] and len(found.rows) == 10
-    assert "Damaged (1)" in told(outliers_and_likenesses(site, Address(), found))
-
-
-class Blinking:
-    """A cache's own reader, but for one read that ends in an error."""
-
-    def __init__(self, site: Site, error: Exception, after: int) -> None:
-        self._arrays = open_arrays(site.cache.path, site.cache.info)
-        self._error, self._after = error, after
-        self.rows: list[int] = []
-
-    def start(self, name: str, rows: list[int]) -> Any:
-        if len(self.rows) == self._after:
-            self._after = -1
-            raise self._error
-        self.rows += rows
-        return self._arrays.start(name, rows)
-
-
-def test_statistics_go_on_where_an_object_store_was_gone(site: Site) -> None:
-    whole = site.statistician.statistics(wait_seconds=60)
-    site = open_site(site.cache.path)
-    reader = Blinking(site, StorageError("s3://faces/cache: cannot be read"), after=3 * 4)
-    site.statistician._arrays = reader  # type: ignore[assignment]
-    for _ in range(30):  # until the page was told, as it asks again and again
-        response = look_again(site).json["response"]
-        if "s3://faces/cache: cannot be read" in str(response):
-            break
-    assert "cannot be read" in str(response) and response["look-again"]["disabled"] is False  # the page asks again
-    assert len(reader.rows) == 3 * 4
-    found = site.statistician.statistics(wait_seconds=60)
-    assert found == whole and len(reader.rows) == 3 * 11  # no row was looked at twice
-
-
-def test_what_nobody_foresaw_is_told_and_not_taken_for_the_end(site: Site) -> None:
-    site.statistician._arrays = Blinking(site, ZeroDivisionError("of all things"), after=3 * 4)  # type: ignore[assignment]
-    with pytest.raises(FacetError, match=r"cache: .* after 4 of 11 \(ZeroDivisionError: of all things\); run") as told:
-        site.statistician.statistics(wait_seconds=60)
-    assert isinstance(told.value.__cause__, ZeroDivisionError)
-    found = site.statistician.statistics(wait_seconds=60)
-    assert found.finished and len(found.rows) == 11
-
-
-def test_a_row_without_a_picture_is_damaged(tiny_cache: MakeCache) -> None:
-    site = open_site(tiny_cache(num_subjects=1, modalities=("texture",), without_texture=(3,)))
-    found = site.statistician.statistics(wait_seconds=60)
-    assert found.finished and found.damaged == ((3, "no picture"),) and sorted(found.rows) == [0, 1, 2, 4, 5]
 
 
 def test_a_cache_without_a_valid_row_has_pages(tiny_cache: MakeCache) -> None:
@@ -366,13 +125,3 @@ def test_a_run_that_cannot_be_shown(site: Site, tmp_path: Path, text: str | None
         (tmp_path / "predictions.csv").write_text(text)
     with pytest.raises(FacetError, match=words):
         read_predictions(tmp_path, site.cache)
-
-
-def test_nothing_looks_on_when_the_pages_are_closed(tiny_cache: MakeCache) -> None:
-    """A thread that outlives Python's own has none left to read with: Ctrl-C would end in its complaint."""
-    site = open_site(tiny_cache(num_subjects=9, scans_per_class=5, size_px=64))
-    site.close()  # nothing was asked for yet
-    assert not site.statistician.statistics(wait_seconds=0).finished
-    site.close()
-    assert not any("_look" in thread.name for thread in threading.enumerate())
-    assert len(site.statistician.statistics(wait_seconds=0).rows) < len(site.cache.samples)

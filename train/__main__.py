@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from shared.command_line import print_next
 from shared.errors import FacetError, run_command_line
 from train.arguments import build_parser
 from train.config import Recipe
@@ -85,7 +86,7 @@ def _fit(chosen: argparse.Namespace) -> int:
     recipe = _read_recipe(chosen)
     caches = _read_caches(chosen)
     from train.distributed import open_ranks
-    from train.evaluate import print_next
+    from train.evaluate import print_next_predict
     from train.experiment import prepare_experiment
     from train.fit import fit
     from train.loop import Watch
@@ -108,7 +109,7 @@ def _fit(chosen: argparse.Namespace) -> int:
             resident=chosen.resident,
         )
         if code == 0:
-            print_next(chosen.out)
+            print_next_predict(chosen.out, experiment.train.path)
     return code
 
 
@@ -119,7 +120,7 @@ def _crossval(chosen: argparse.Namespace) -> int:
     if recipe.test_subjects:
         raise FacetError("--test-subjects: is one test; use `python -m train fit`, or a file of folds as --protocol")
     recipe, embeddings = _choose_embeddings(chosen, recipe)
-    from train.crossval import CrossvalOptions, crossval
+    from train.crossval.run import CrossvalOptions, crossval
 
     options = CrossvalOptions(
         chosen.device,
@@ -151,13 +152,13 @@ def _embed(chosen: argparse.Namespace) -> int:
 
 
 def _protocols(chosen: argparse.Namespace) -> int:
-    from train.protocols import describe_protocol, describe_protocols, find_protocol
+    from train.protocols import DEFAULT_PROTOCOL, describe_protocol, describe_protocols, find_protocol
 
     if chosen.name is None:
         if chosen.cache or chosen.export:
             raise FacetError("--cache and --export: name the protocol too")
         print(describe_protocols(), end="")
-        print("next: python -m train protocols NAME   (one in detail)")
+        print_next("train", "protocols", DEFAULT_PROTOCOL, about="one in detail")
         return 0
     print(describe_protocol(find_protocol(chosen.name)), end="")
     if (chosen.cache is None) and chosen.export:
@@ -175,9 +176,8 @@ def _protocols(chosen: argparse.Namespace) -> int:
         if chosen.export is not None:
             write_folds(chosen.export, dealt.folds)
             print(f"{len(dealt.folds.folds)} folds: {chosen.export}")
-            print(
-                f"next: python -m train crossval --cache {chosen.cache} --protocol {chosen.export} --out runs/{chosen.name}"
-            )
+            cache, folds = chosen.cache, chosen.export
+            print_next("train", "crossval", "--cache", cache, "--protocol", folds, "--out", f"runs/{chosen.name}")
     return 0
 
 
@@ -202,7 +202,7 @@ def _export(chosen: argparse.Namespace) -> int:
 
 
 def _report(chosen: argparse.Namespace) -> int:
-    from train.html_report import write_html_report
+    from train.html_report.report import write_html_report
 
     return write_html_report(chosen.runs, chosen.out, faces=not chosen.no_faces, num_worst=chosen.worst)
 

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from shared.command_line import add_command, positive_number, start_parser, whole_number
 from shared.paths import open_path
 from train.config import RESIDENT, Recipe, option_name
 
@@ -78,43 +79,31 @@ PROTOCOLS_EXAMPLES = """examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m train",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    parser, commands = start_parser("python -m train", DESCRIPTION, EXAMPLES)
 
-    fit = _command(commands, "fit", "train on some subjects, test on others", FIT_EXAMPLES)
-    crossval = _command(commands, "crossval", "train and test every fold of a protocol, and report", CROSSVAL_EXAMPLES)
+    fit = add_command(commands, "fit", "train on some subjects, test on others", examples=FIT_EXAMPLES)
+    crossval = add_command(
+        commands, "crossval", "train and test every fold of a protocol, and report", examples=CROSSVAL_EXAMPLES
+    )
     for command in (fit, crossval):
         _add_training_options(command, every_fold=command is crossval)
     fit.add_argument(
-        "--tensorboard", action="store_true", help="also write the log for TensorBoard, into RUN/tensorboard"
-    )
-    crossval.add_argument(
-        "--tensorboard",
-        action="store_true",
-        help="also write each fold's log for TensorBoard, into RUN/FOLD/tensorboard; of folds that train at once when they end",
-    )
-    fit.add_argument(
         "--profile",
-        type=_positive,
+        type=positive_number,
         default=0,
         metavar="N",
         help="record N steps with torch's profiler, into RUN/profile",
     )
     fit.add_argument(
         "--keep-checkpoints",
-        type=_positive,
+        type=positive_number,
         default=1,
         metavar="N",
         help="the last N; an earlier one is used where the last is damaged (default 1)",
     )
     crossval.add_argument(
         "--jobs",
-        type=_positive,
+        type=positive_number,
         metavar="N",
         help="folds at a time (default: one a GPU, or as many as there are cores)",
     )
@@ -129,8 +118,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--discard-weights", action="store_true", help="keep each fold's scores and predictions, but not its model"
     )
 
-    protocols = _command(
-        commands, "protocols", "who trains and who is tested: what --protocol takes", PROTOCOLS_EXAMPLES
+    protocols = add_command(
+        commands, "protocols", "who trains and who is tested: what --protocol takes", examples=PROTOCOLS_EXAMPLES
     )
     protocols.add_argument("name", nargs="?", metavar="NAME", help="tell one in detail")
     protocols.add_argument(
@@ -143,8 +132,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, metavar="N", help="decides who stands in which fold (default 0)"
     )
 
-    embed = _command(
-        commands, "embed", "run a frozen image tower over a cache once, for repeated training", EMBED_EXAMPLES
+    embed = add_command(
+        commands, "embed", "run a frozen image tower over a cache once, for repeated training", examples=EMBED_EXAMPLES
     )
     embed.add_argument("--cache", type=open_path, required=True, metavar="DIR", help="a finished cache")
     embed.add_argument(
@@ -156,44 +145,41 @@ def build_parser() -> argparse.ArgumentParser:
     )
     embed.add_argument("--pretrained", default="", metavar="NAME", help="weights: an open_clip tag, a file, or none")
     embed.add_argument("--modalities", default="", metavar="LIST", help="default: all that the cache holds")
-    embed.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights (--pretrained none)")
+    embed.add_argument("--seed", type=_seed, default=0, metavar="N", help="of random weights (--pretrained none)")
     embed.add_argument("--no-mirrored", action="store_true", help="leave out the mirrored images, which flips ask for")
 
-    report = _command(commands, "report", "write runs and cross-validations as one HTML file", REPORT_EXAMPLES)
+    report = add_command(
+        commands, "report", "write runs and cross-validations as one HTML file", examples=REPORT_EXAMPLES
+    )
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of fit or crossval")
     report.add_argument("--out", type=Path, required=True, metavar="FILE.html")
     report.add_argument("--no-faces", action="store_true", help="leave out the pictures of samples")
     report.add_argument(
-        "--worst", type=_positive, default=12, metavar="N", help="samples that were told worst to show (default 12)"
+        "--worst",
+        type=positive_number,
+        default=12,
+        metavar="N",
+        help="samples that were told worst to show (default 12)",
     )
 
-    evaluate = _command(commands, "evaluate", "test a finished run again, or on another cache", "")
+    evaluate = add_command(commands, "evaluate", "test a finished run again, or on another cache")
     evaluate.add_argument("trained", type=Path, metavar="RUN")
     evaluate.add_argument("--cache", type=open_path, metavar="DIR", help="default: the cache it was trained on")
 
-    predict = _command(commands, "predict", "a probability per class for every scan of a cache, labelled or not", "")
+    predict = add_command(commands, "predict", "a probability per class for every scan of a cache, labelled or not")
     predict.add_argument("trained", type=Path, metavar="RUN")
     predict.add_argument(
         "--cache", type=open_path, required=True, metavar="DIR", help="same view settings as in training"
     )
     predict.add_argument("--out", type=Path, metavar="FILE.csv", help="default: RUN/predictions-<cache>.csv")
 
-    export = _command(commands, "export", "a trained model in a folder that needs nothing else", EXPORT_EXAMPLES)
+    export = add_command(
+        commands, "export", "a trained model in a folder that needs nothing else", examples=EXPORT_EXAMPLES
+    )
     export.add_argument("trained", type=Path, metavar="RUN")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     for command in (fit, crossval, embed, evaluate, predict):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")
-    return parser
-
-
-def _command(commands: Any, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
     return parser
 
 
@@ -231,7 +217,13 @@ def _add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) 
         "nothing over one in use. off: read them as they are needed. The results are the same. Folds that run side by side "
         "each load their own (default off)",
     )
-    parser.add_argument("--checkpoint-every", type=_positive, default=200, metavar="STEPS", help="default 200")
+    parser.add_argument("--checkpoint-every", type=positive_number, default=200, metavar="STEPS", help="default 200")
+    tensorboard = (
+        "also write each fold's log for TensorBoard, into RUN/FOLD/tensorboard; of folds that train at once when they end"
+        if every_fold
+        else "also write the log for TensorBoard, into RUN/tensorboard"
+    )
+    parser.add_argument("--tensorboard", action="store_true", help=tensorboard)
 
 
 def _add_option(parser: argparse.ArgumentParser, option: dataclasses.Field[Any]) -> None:
@@ -254,8 +246,8 @@ def _add_option(parser: argparse.ArgumentParser, option: dataclasses.Field[Any])
     )
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, found {value}")
-    return value
+def _seed(text: str) -> int:
+    number = whole_number(text)
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"expected 0 to {2**32 - 1}, found {number}")
+    return number

@@ -155,7 +155,7 @@ def load_weights(run: Path, model: nn.Module) -> None:
     path = run / WEIGHTS
     if not path.is_file():
         raise FacetError(
-            f"{path}: missing, so the training is not finished; run `python -m train fit --out {run}` again"
+            f"{path}: missing, so the training is not finished, or --discard-weights left no model; train again"
         )
     try:
         model.load_state_dict(load_file(path))

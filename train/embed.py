@@ -12,6 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from shared.cache import Cache, open_cache
+from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.lock import hold_lock
 from shared.schema import SHARD_ROWS
@@ -61,9 +62,8 @@ def embed(
     print(f"{num} images embedded now, {config.name}" + (" (random weights)" if config.random_weights else ""))
     for modality, one in zip(chosen, sets, strict=True):
         print(f"{modality:<9} {one.folder}: {one.shape[0]} rows, {one.shape[1]} views, {one.shape[2]} features each")
-    print(
-        f"next: python -m train crossval --cache {cache_path} --tune frozen --embeddings {out} --out {out.parent}/NAME"
-    )
+    run = out.parent / "frozen"
+    print_next("train", "crossval", "--cache", cache_path, "--tune", "frozen", "--embeddings", out, "--out", run)
     return 0
 
 

@@ -38,6 +38,10 @@ def load_tower(model: str, pretrained: str, *, seed: int) -> tuple[nn.Module, To
     """
     skip_unreachable_hub()
     config, preprocess = read_model_config(model)
+    if pretrained != RANDOM and _find_tag(model, pretrained).get("quick_gelu"):
+        config["quick_gelu"] = (
+            True  # ViT-B-16 is one model to open_clip, whichever activation its weights were trained with
+        )
     torch.manual_seed(seed)
     tower = build_tower(config)
     if pretrained != RANDOM:
@@ -133,7 +137,6 @@ def find_weights(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
     from open_clip.pretrained import (
         download_pretrained,
         download_pretrained_from_hf,
-        get_pretrained_cfg,
         list_pretrained_tags_by_model,
     )
 
@@ -143,12 +146,11 @@ def find_weights(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
         if found is None:
             raise FacetError(f"--model {model}: no weights (.safetensors, .bin, .pth) in {directory}; {_ADVICE}")
         return Path(found), {}
-    name = model.replace("/", "-")
-    tag = get_pretrained_cfg(name, pretrained)
+    tag = _find_tag(model, pretrained)
     if not tag and not model.startswith(HUB):
         if Path(pretrained).is_file():
             return Path(pretrained), {}
-        tags = ", ".join(list_pretrained_tags_by_model(name)) or "none"
+        tags = ", ".join(list_pretrained_tags_by_model(model.replace("/", "-"))) or "none"
         raise FacetError(
             f"--pretrained {pretrained}: neither a file nor a tag of {model} (its tags: {tags}); {_ADVICE}"
         )
@@ -161,6 +163,13 @@ def find_weights(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
             f"the weights {pretrained} of {model} cannot be downloaded ({first_line(error)}); {_ADVICE}"
         ) from error
     return Path(path), {key: tag[key] for key in ("mean", "std") if tag.get(key)}
+
+
+def _find_tag(model: str, pretrained: str) -> dict[str, Any]:
+    """What open_clip knows of a weights tag: where it lies, its images' mean and std, its activation; {}: no such tag."""
+    from open_clip.pretrained import get_pretrained_cfg
+
+    return dict(get_pretrained_cfg(model.replace("/", "-"), pretrained))
 
 
 def _load_visual_weights(tower: nn.Module, path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from shared.attention import ATTENTION_FILE
 from shared.cache import Cache, open_cache
+from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
 from shared.text import TextEmbeddings
 from train.calibrate import read_thresholds
@@ -38,7 +39,7 @@ from train.report import (
     write_report,
 )
 from train.score import check_views, score_and_write_attention, score_items
-from train.selection import prefix_subjects, select_items, select_test_items
+from train.selection import prefix_subject, prefix_subjects, select_items, select_test_items
 
 
 def choose_device(name: str) -> torch.device:
@@ -49,7 +50,7 @@ def choose_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()  # a device that computes nothing ("meta") is none either
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
         raise FacetError(f"--device {name}: not available here; try auto or cpu") from error
     return device
@@ -193,8 +194,9 @@ def print_result(
     print(f"all scores        {folder / METRICS_JSON}")
 
 
-def print_next(run: Path) -> None:
-    print(f"next: python -m train predict {run} --cache DIR   (a probability per class for other scans)")
+def print_next_predict(run: Path, cache_path: Path | str) -> None:
+    about = "a probability per class for every scan, of any cache with these views"
+    print_next("train", "predict", run, "--cache", cache_path, about=about)
 
 
 def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
@@ -219,7 +221,11 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     else:
         folder = run / f"on-{cache.name}"
         if cache.info.dataset == config.dataset:  # the same people may be in it
-            items = [item for item in items if item.subject not in set(fold.train_subjects)]
+            items = _leave_out_trained(items, config, fold)
+        print(
+            f"note: {cache.path} holds other scans than those of this run's own test; tested is every sample with one of its "
+            "classes, of people who did not train"
+        )
     if not items:
         raise CacheError(f"{cache.path}: no sample of an unseen subject is labelled {', '.join(recipe.classes)}")
     text = _find_prompts(cache, trained_on, config, model)
@@ -227,6 +233,14 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     metrics = evaluate_items(folder, model, cache, items, config, num_train, _thresholds(run, recipe), text=text)
     print_result(folder, metrics, config, sorted({item.subject for item in items}))
     return 0
+
+
+def _leave_out_trained(items: Sequence[Item], config: RunConfig, fold: Fold) -> list[Item]:
+    """Those of people who did not train; items of the data set that trained."""
+    trained = set(fold.train_subjects)
+    if config.test_dataset not in ("", config.dataset):  # a run across data sets names people with theirs
+        return [item for item in items if prefix_subject(config.dataset, item.subject) not in trained]
+    return [item for item in items if item.subject not in trained]
 
 
 def _select_own(items: Sequence[Item], config: RunConfig, fold: Fold) -> list[Item]:

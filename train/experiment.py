@@ -115,6 +115,7 @@ def deal_folds(cache: Cache, recipe: Recipe) -> Dealt:
     # Folds that someone made by hand may be called anything: like k-fold they take all labelled samples.
     protocol = PROTOCOLS[DEFAULT_PROTOCOL] if imported and name not in PROTOCOLS else find_protocol(name)
     check_datasets(protocol, cache.info.dataset)
+    _check_sequences(cache, recipe)
     protocol, task = _choose_task(protocol, recipe)
     wanted = recipe.classes or (imported.classes if imported else ()) or protocol.classes
     classes = choose_classes(cache, wanted, task)
@@ -157,6 +158,7 @@ def _prepare_across(train: Cache, test: Cache, recipe: Recipe) -> Experiment:
         raise FacetError("--test-cache: all of its subjects are tested; leave --test-subjects and files of folds out")
     protocol = find_protocol(recipe.protocol or CROSS_PROTOCOL)
     check_datasets(protocol, train.info.dataset, test.info.dataset)
+    _check_sequences(train, recipe)
     protocol, task = _choose_task(protocol, recipe)
     if task != "classes":
         raise FacetError(f"--task {task}: across data sets only classes are supported")
@@ -193,6 +195,12 @@ def _choose_task(protocol: Protocol, recipe: Recipe) -> tuple[Protocol, str]:
             "--every: is for action units, where every frame is a sample; --frames says how many a sequence gives"
         )
     return dataclasses.replace(protocol, task=task), task
+
+
+def _check_sequences(cache: Cache, recipe: Recipe) -> None:
+    """Single scans have no frames to choose from: the same image would be looked at again and again."""
+    if not cache.sequences and (recipe.frames > 1 or recipe.window or recipe.sampling == "apex"):
+        raise FacetError(f"{cache.path}: holds no sequences; leave --frames, --sampling and --window out")
 
 
 def _with_text(recipe: Recipe, caches: Sequence[Cache]) -> tuple[Recipe, TextEmbeddings]:

@@ -14,7 +14,7 @@ from train.calibrate import THRESHOLDS_JSON, read_thresholds, write_thresholds
 from train.checkpoint import WEIGHTS, replace_file
 from train.config import CONFIG_JSON, RunConfig, write_config
 from train.encoder import LOCAL_DIR
-from train.evaluate import load_run
+from train.evaluate import load_run, print_next_predict
 from train.folds import SPLIT_JSON, read_split, write_split
 
 README_MD = "README.md"
@@ -38,7 +38,7 @@ def export(run: Path, out: Path) -> int:
     if (out / CONFIG_JSON).exists() or (out.is_dir() and any(path.name not in _FILES for path in out.iterdir())):
         raise FacetError(f"--out {out}: is not empty; give a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    config = without_folders(config)
+    cache, config = config.cache, without_folders(config)
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     replace_file(out / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     write_split(out, split)
@@ -47,7 +47,8 @@ def export(run: Path, out: Path) -> int:
     write_file(out / README_MD, describe_export(config, sum(value.numel() for value in tensors.values())).encode())
     write_config(out, config)
     print(f"{len(tensors)} tensors, configuration and {README_MD}: {out}")
-    print(f"next: python -m train predict {out} --cache DIR   (a probability per class for other scans)")
+    if cache:
+        print_next_predict(out, cache)
     return 0
 
 

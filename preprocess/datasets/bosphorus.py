@@ -17,7 +17,7 @@ from preprocess.mesh import Mesh
 from preprocess.readers.bnt import bnt_to_mesh, read_bnt
 from preprocess.readers.image import read_image
 from preprocess.readers.lm3 import BOSPHORUS_LANDMARK_GROUPS, NUM_BOSPHORUS_LANDMARKS, read_lm3
-from preprocess.scan import DatasetReader, ScanRecord
+from preprocess.scan import DatasetReader, ScanRecord, find_scan_files
 from shared.errors import FacetError, ScanError
 from shared.labels import BOSPHORUS_CODES, EXPRESSIONS
 
@@ -90,10 +90,6 @@ def read_bosphorus_scan(root: Path, record: ScanRecord) -> Mesh:
     )
 
 
-def find_bosphorus_files(root: Path, record: ScanRecord) -> list[Path]:
-    return [root / name for name in (record.source, record.texture, record.landmarks) if name]
-
-
 def summarise_bosphorus(_root: Path, records: Sequence[ScanRecord]) -> list[str]:
     """What a partial copy lacks; which subjects lack an expression (so it is in the whole data set, too)."""
     shown: dict[str, set[str]] = {}
@@ -115,7 +111,7 @@ BOSPHORUS = DatasetReader(
     class_names=EXPRESSIONS,
     find=find_bosphorus,
     read=read_bosphorus_scan,
-    source_files=find_bosphorus_files,
+    source_files=find_scan_files,
     num_landmarks=NUM_BOSPHORUS_LANDMARKS,
     landmark_groups=BOSPHORUS_LANDMARK_GROUPS,
     summarise=summarise_bosphorus,

@@ -9,11 +9,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from preprocess.datasets.bu_scan import find_bu_files, read_bu_scan
+from preprocess.datasets.bu_scan import read_bu_scan
 from preprocess.datasets.completeness import describe_counts, describe_lacking
 from preprocess.datasets.subject_folders import describe_content, find_subject_folders, relative
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
-from preprocess.scan import DatasetReader, ScanRecord
+from preprocess.scan import DatasetReader, ScanRecord, find_scan_files
 from shared.errors import FacetError
 from shared.labels import BU3DFE_CODES, EXPRESSIONS
 
@@ -83,7 +83,7 @@ BU3DFE = DatasetReader(
     class_names=EXPRESSIONS,
     find=find_bu3dfe,
     read=read_bu_scan,
-    source_files=find_bu_files,
+    source_files=find_scan_files,
     num_landmarks=NUM_BU_LANDMARKS,
     landmark_groups=BU_LANDMARK_GROUPS,
     summarise=summarise_bu3dfe,

@@ -10,11 +10,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from preprocess.datasets.bu_scan import find_bu_files, read_bu_scan
+from preprocess.datasets.bu_scan import read_bu_scan
 from preprocess.datasets.completeness import describe_counts, describe_gaps, describe_lacking
 from preprocess.datasets.subject_folders import describe_content, find_subject_folders, relative
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
-from preprocess.scan import DatasetReader, ScanRecord
+from preprocess.scan import DatasetReader, ScanRecord, find_scan_files
 from shared.errors import FacetError
 from shared.labels import BASIC_EXPRESSIONS, BU4DFE_FOLDERS
 
@@ -124,7 +124,7 @@ BU4DFE = DatasetReader(
     class_names=BASIC_EXPRESSIONS,
     find=find_bu4dfe,
     read=read_bu_scan,
-    source_files=find_bu_files,
+    source_files=find_scan_files,
     num_landmarks=NUM_BU_LANDMARKS,
     landmark_groups=BU_LANDMARK_GROUPS,
     frames_per_second=25.0,

@@ -19,7 +19,3 @@ def read_bu_scan(root: Path, record: ScanRecord) -> Mesh:
     """
     mesh = read_textured_vrml(root / record.source, texture=root / record.texture if record.texture else None)
     return replace(mesh, landmarks_mm=read_bnd(root / record.landmarks)) if record.landmarks else mesh
-
-
-def find_bu_files(root: Path, record: ScanRecord) -> list[Path]:
-    return [root / name for name in (record.source, record.texture, record.landmarks) if name]

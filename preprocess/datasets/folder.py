@@ -46,6 +46,11 @@ def find_folder(root: Path) -> list[ScanRecord]:
                 f"{manifest}, line {row.line}: sequence {record.sequence[:40]!r} shows {record.subject[:40]} and "
                 f"{frames[0].subject[:40]}; give each its own sequence"
             )
+        if frames and frames[0].label != record.label:  # it is one sample: its frames have one label
+            raise FacetError(
+                f"{manifest}, line {row.line}: sequence {record.sequence[:40]!r} is labelled {record.label[:40]!r} and "
+                f"{frames[0].label[:40]!r}; give all its frames one label, or make it two sequences"
+            )
         frames.append(record)
     for key, frames in sequences.items():
         if len({record.frame for record in frames}) != len(frames):

@@ -24,17 +24,11 @@ from preprocess.synth.population import (
 )
 from preprocess.synth.range_scan import scan_from_front
 from shared.errors import FacetError
+from shared.labels import BASIC_EXPRESSIONS, BOSPHORUS_CODES
 
 MAX_SUBJECTS = 105
 FOLDER = "BosphorusDB"
-BOSPHORUS_EXPRESSIONS = {
-    "E_ANGER": "anger",
-    "E_DISGUST": "disgust",
-    "E_FEAR": "fear",
-    "E_HAPPY": "happiness",
-    "E_SADNESS": "sadness",
-    "E_SURPRISE": "surprise",
-}
+EXPRESSION_CODES = {code: name for code, name in BOSPHORUS_CODES.items() if name in BASIC_EXPRESSIONS}
 # Scans of action units: lower face, upper face, combinations.
 ACTION_UNIT_SCANS: dict[str, dict[int, float]] = {
     "LFAU_12": {12: 1.0},
@@ -101,8 +95,8 @@ def _write_subject(out: Path, number: int, seed: int) -> int:
 def _draw_shots(number: int, rng: np.random.Generator) -> list[_Shot]:
     shots = [_Shot("N_N", draw_activation("neutral", 0.0, rng))]
     num_lacking = int(rng.integers(1, 3)) if number % 3 == 2 else 0
-    lacking = rng.choice(list(BOSPHORUS_EXPRESSIONS), num_lacking, replace=False)
-    for code, expression in BOSPHORUS_EXPRESSIONS.items():
+    lacking = rng.choice(list(EXPRESSION_CODES), num_lacking, replace=False)
+    for code, expression in EXPRESSION_CODES.items():
         activation = draw_activation(expression, rng.uniform(0.75, 1.0), rng)
         if code not in lacking:
             shots.append(_Shot(code, activation))

@@ -18,6 +18,7 @@ from preprocess.synth.population import (
     draw_person,
     is_complete,
     mark_complete,
+    name_subjects,
     pose_randomly,
     write_population,
 )
@@ -82,10 +83,8 @@ def write_bp4d(
         raise FacetError(f"--subjects {num_subjects}: BP4D has 1 to {MAX_WOMEN + MAX_MEN} (F001 to F023, M001 to M018)")
     if not 3 <= num_frames <= 1000:
         raise FacetError(f"--frames {num_frames}: a sequence needs 3 to 1000, from neutral to apex and back")
-    names = []
-    for k in range(MAX_WOMEN):
-        names += [f"F{k + 1:03d}", f"M{k + 1:03d}"] if k < MAX_MEN else [f"F{k + 1:03d}"]
-    tasks: list[tuple[object, ...]] = [(name, n, seed, num_frames) for n, name in enumerate(names[:num_subjects])]
+    names = name_subjects(MAX_WOMEN, MAX_MEN)[:num_subjects]
+    tasks: list[tuple[object, ...]] = [(name, n, seed, num_frames) for n, name in enumerate(names)]
     parameters: dict[str, object] = {"layout": "bp4d", "seed": seed, "frames": num_frames}
     return write_population(out, parameters, _write_subject, tasks, progress=progress, num_workers=num_workers)
 

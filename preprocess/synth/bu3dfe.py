@@ -16,6 +16,7 @@ from preprocess.synth.population import (
     draw_person,
     is_complete,
     mark_complete,
+    name_subjects,
     pose_randomly,
     write_population,
 )
@@ -39,19 +40,10 @@ def write_bu3dfe(
     """
     if num_subjects > MAX_WOMEN + MAX_MEN:
         raise FacetError(f"--subjects {num_subjects}: BU-3DFE's names go to {MAX_WOMEN + MAX_MEN} (F0056 and M0044)")
-    tasks: list[tuple[object, ...]] = [(name, number, seed) for number, name in enumerate(subject_names(num_subjects))]
+    names = name_subjects(MAX_WOMEN, MAX_MEN, num_digits=4)[:num_subjects]
+    tasks: list[tuple[object, ...]] = [(name, number, seed) for number, name in enumerate(names)]
     parameters: dict[str, object] = {"layout": "bu3dfe", "seed": seed}
     return write_population(out, parameters, _write_subject, tasks, progress=progress, num_workers=num_workers)
-
-
-def subject_names(num_subjects: int) -> list[str]:
-    """F0001, M0001, F0002, … as long as both have names left."""
-    names = []
-    for k in range(MAX_WOMEN):
-        names.append(f"F{k + 1:04d}")
-        if k < MAX_MEN:
-            names.append(f"M{k + 1:04d}")
-    return names[:num_subjects]
 
 
 def _write_subject(out: Path, name: str, number: int, seed: int) -> int:

@@ -18,6 +18,7 @@ from preprocess.synth.population import (
     draw_person,
     is_complete,
     mark_complete,
+    name_subjects,
     pose_randomly,
     write_population,
 )
@@ -52,10 +53,8 @@ def write_bu4dfe(
         raise FacetError(f"--subjects {num_subjects}: BU-4DFE's names go to {MAX_WOMEN + MAX_MEN} (F058 and M043)")
     if num_frames < 3:
         raise FacetError(f"--frames {num_frames}: a sequence needs at least 3, from neutral to apex and back")
-    names = []
-    for k in range(MAX_WOMEN):
-        names += [f"F{k + 1:03d}", f"M{k + 1:03d}"] if k < MAX_MEN else [f"F{k + 1:03d}"]
-    tasks: list[tuple[object, ...]] = [(name, n, seed, num_frames) for n, name in enumerate(names[:num_subjects])]
+    names = name_subjects(MAX_WOMEN, MAX_MEN)[:num_subjects]
+    tasks: list[tuple[object, ...]] = [(name, n, seed, num_frames) for n, name in enumerate(names)]
     parameters: dict[str, object] = {"layout": "bu4dfe", "seed": seed, "frames": num_frames}
     num_scans = write_population(out, parameters, _write_subject, tasks, progress=progress, num_workers=num_workers)
     write_file(

@@ -31,6 +31,14 @@ def draw_person(seed: int, number: int, *, female: bool) -> tuple[Identity, np.r
     return draw_identity(rng, female=female), rng
 
 
+def name_subjects(num_women: int, num_men: int, *, num_digits: int = 3) -> list[str]:
+    """F001, M001, F002, … as long as both have names left; there are no fewer women than men."""
+    names = []
+    for k in range(1, num_women + 1):
+        names += [f"{sex}{k:0{num_digits}d}" for sex in ("FM" if k <= num_men else "F")]
+    return names
+
+
 def pose_randomly(mesh: Mesh, rng: np.random.Generator, *, degrees: float, shift_mm: float) -> Mesh:
     """A scan as scanners give it: the head turned a little, somewhere in the scanner's space. Rigid."""
     yaw, pitch, roll = np.deg2rad(rng.normal(0, degrees, 3))

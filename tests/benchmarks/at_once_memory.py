@@ -1,4 +1,4 @@
-"""Peak memory of models that train at once, beside what `train.batched.stacked_model_bytes` expects. On Linux, on a CPU.
+"""Peak memory of models that train at once, beside what `at_once.model.stacked_model_bytes` expects. On Linux, on a CPU.
 
     python tests/benchmarks/at_once_memory.py
 
@@ -22,13 +22,13 @@ import torch
 from torch import nn
 
 from shared.schema import View
-from train.batched import Stack, stacked_model_bytes
 from train.config import Recipe
+from train.crossval.at_once.batches import Batches
+from train.crossval.at_once.model import Stack, stacked_model_bytes
 from train.embedded import Embeddings
 from train.facet import Facet
 from train.items import Item
 from train.loop import TrainingSet
-from train.stacking import Batches
 
 MOST, LEAST = 1.05, 0.6
 NUM_STEPS = 3

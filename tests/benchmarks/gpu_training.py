@@ -33,12 +33,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from conftest import TINY_CLIP, random_text  # noqa: E402
 
+from preprocess.alignment.placement import Placer  # noqa: E402
 from preprocess.build import build_cache  # noqa: E402
-from preprocess.cameras import build_cameras  # noqa: E402
 from preprocess.datasets import DATASETS  # noqa: E402
-from preprocess.placement import Placer  # noqa: E402
 from preprocess.plan import plan_rows  # noqa: E402
-from preprocess.render import render_views  # noqa: E402
+from preprocess.render.cameras import build_cameras  # noqa: E402
+from preprocess.render.views import render_views  # noqa: E402
 from preprocess.scan import ScanRecord  # noqa: E402
 from preprocess.synth.layouts import write_layout  # noqa: E402
 from shared.cache import Cache, open_cache  # noqa: E402

@@ -23,8 +23,9 @@ import torch
 from torch import nn
 
 from shared.schema import View
-from train.batched import Stack
 from train.config import Recipe
+from train.crossval.at_once.batches import Batches
+from train.crossval.at_once.model import Stack
 from train.embedded import Embeddings
 from train.facet import Batch, Facet
 from train.folds import fold_names, leave_out_each, subject_folds
@@ -33,7 +34,6 @@ from train.loop import TrainingSet
 from train.losses import Goal
 from train.optimizer import build_optimizer, rate_at, set_rate
 from train.prepare import cameras_rad
-from train.stacking import Batches
 from train.step import train_step
 
 CLASSES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")

@@ -10,8 +10,8 @@ from pathlib import Path
 from scenario import CRASHING, Fault, compare, mark, prepare, run_scenario
 
 from preprocess.build import BuildReport, build_cache
-from preprocess.probe import READING
-from preprocess.workers import Workers
+from preprocess.cluster.probe import READING
+from preprocess.cluster.workers import Workers
 from shared.cache import open_cache
 from shared.schema import RenderSettings
 

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from preprocess.anthropometry import CANONICAL_POINTS_MM, canonical_depth_mm
+from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, canonical_depth_mm
 from preprocess.mesh import Mesh
 from preprocess.synth.bnt import BACKGROUND, LANDMARKS, encode_lm2, encode_lm3
 from preprocess.synth.label_sheet import encode_sheet

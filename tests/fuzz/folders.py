@@ -13,13 +13,14 @@ import numpy as np
 from fuzz import corpus, mutations
 from fuzz.targets import Target
 
-from preprocess.anthropometry import CANONICAL_POINTS_MM
+from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM
 from preprocess.datasets import DATASETS
 from preprocess.mesh import Mesh
 from preprocess.plan import plan_rows
 from preprocess.scan import DatasetReader, ScanRecord
 from preprocess.shards import hash_sources, stat_sources
-from shared.cache import SAMPLES_CSV, encode_table, read_table
+from shared.cache import SAMPLES_CSV
+from shared.csv_tables import encode_table, read_table
 from shared.errors import FacetError, ScanError
 from shared.schema import RenderSettings, Sample
 
@@ -234,9 +235,11 @@ def _damage_mesh(rng: random.Random, mesh: Mesh) -> tuple[np.ndarray, np.ndarray
 
 def _row_target(share: float) -> Target:
     """A damaged mesh all the way: read by a data set, placed by geometry or landmarks, drawn, checked."""
-    from preprocess.cameras import build_cameras
-    from preprocess.placement import Placer  # compilers come with it: seconds that other targets need not wait
-    from preprocess.render import render_views
+    from preprocess.alignment.placement import (
+        Placer,  # compilers come with it: seconds that other targets need not wait
+    )
+    from preprocess.render.cameras import build_cameras
+    from preprocess.render.views import render_views
     from preprocess.row_check import check_row
 
     meshes: dict[Path, Mesh] = {}

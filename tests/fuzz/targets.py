@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from fuzz import corpus, mutations
+from fuzz import containers, corpus, mutations
 from fuzz.mutations import Mutator
 
 from preprocess.datasets.folder import FOLDER
@@ -230,7 +230,7 @@ def file_targets() -> list[Target]:
                 ("a.glb", corpus.glb(index_type="<u1")),
             ],
             _surface,
-            mutations.mutate_glb,
+            containers.mutate_glb,
             native=True,
         ),
         _file("BNT", 10, [("a.bnt", corpus.bnt())], _grid, mutations.mutate_binary),
@@ -243,7 +243,7 @@ def file_targets() -> list[Target]:
             lambda path: read_lm3(path) if path.suffix == ".lm3" else read_lm2(path),
             mutations.mutate_text,
         ),
-        _file("ljson", 3, [("a.ljson", corpus.ljson())], read_face_points, mutations.mutate_json),
+        _file("ljson", 3, [("a.ljson", corpus.ljson())], read_face_points, containers.mutate_json),
         _file(
             "named points",
             2,
@@ -264,11 +264,11 @@ def file_targets() -> list[Target]:
             2.5,
             [("a.xlsx", sheet)],
             _clips,
-            mutations.mutate_xlsx,
+            containers.mutate_xlsx,
             as_they_are=[
-                ("a.xlsx", mutations.xlsx_bomb(1 << 29)),
-                ("a.xlsx", mutations.xlsx_bomb(1 << 29, lie=True)),
-                ("a.xlsx", mutations.xlsx_bomb(100 << 20)),
+                ("a.xlsx", containers.xlsx_bomb(1 << 29)),
+                ("a.xlsx", containers.xlsx_bomb(1 << 29, lie=True)),
+                ("a.xlsx", containers.xlsx_bomb(100 << 20)),
             ],
         ),
         _file(
@@ -287,12 +287,12 @@ def file_targets() -> list[Target]:
             9,
             images,
             read_image,
-            lambda rng, data: mutations.mutate_png(rng, data),
+            lambda rng, data: containers.mutate_png(rng, data),
             as_they_are=[
-                ("face.png", mutations.png_bomb(60_000, 60_000, full=False)),
-                ("face.png", mutations.png_bomb(8192, 8192, mode=6)),
-                ("face.png", mutations.png_bomb(2**31 - 1, 2**31 - 1, full=False)),
-                ("face.png", mutations.png_bomb(1 << 26, 1)),
+                ("face.png", containers.png_bomb(60_000, 60_000, full=False)),
+                ("face.png", containers.png_bomb(8192, 8192, mode=6)),
+                ("face.png", containers.png_bomb(2**31 - 1, 2**31 - 1, full=False)),
+                ("face.png", containers.png_bomb(1 << 26, 1)),
                 ("face.jpg", huge_jpeg),
                 ("face.jpg", large_jpeg),
                 ("face.bmp", bytes(bmp)),

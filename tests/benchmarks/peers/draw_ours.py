@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from benchmarks.peers.worker import FIELD_OF_VIEW_MM, SIZE_PX, Scene, run_worker
 
-from preprocess.cameras import Cameras
 from preprocess.mesh import Mesh
-from preprocess.rasterise import rasterise
-from preprocess.render import render_views
-from preprocess.texture import SurfaceColours
+from preprocess.render.cameras import Cameras
+from preprocess.render.rasterise import rasterise
+from preprocess.render.texture import SurfaceColours
+from preprocess.render.views import render_views
 from shared.schema import View
 
 

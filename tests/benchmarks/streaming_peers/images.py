@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.cache import Cache, num_shards, open_cache, read_table, write_info
-from shared.cache import encode_table as encode_table
+from shared.cache import Cache, num_shards, open_cache, write_info
+from shared.csv_tables import encode_table as encode_table
+from shared.csv_tables import read_table
 from shared.paths import open_path
 from shared.schema import COMPRESSIONS, SHARD_ROWS, STORES, CacheInfo, Sample
 from shared.storage import encode_metadata, encode_shard, write_file

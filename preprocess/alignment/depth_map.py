@@ -1,0 +1,74 @@
+"""The front of a mesh as a height field: what lies nearest to a viewer on +z, over a regular grid of x and y."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from preprocess.render.rasterise import rasterise
+
+
+@dataclass(frozen=True)
+class DepthMap:
+    """z_mm f64 (h, w), NaN where there is no surface; row r is y = y0 + r·step, column c is x = x0 + c·step (y grows!)."""
+
+    z_mm: np.ndarray
+    x0_mm: float
+    y0_mm: float
+    step_mm: float
+
+    def sample(self, x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
+        """z by bilinear interpolation; NaN off the map and beside holes."""
+        return _bilinear(self.z_mm, (x_mm - self.x0_mm) / self.step_mm, (y_mm - self.y0_mm) / self.step_mm)
+
+    def grid(self) -> tuple[np.ndarray, np.ndarray]:
+        """x and y of every cell, each (h, w)."""
+        rows, columns = np.indices(self.z_mm.shape)
+        return np.add(self.x0_mm, columns * self.step_mm), np.add(self.y0_mm, rows * self.step_mm)
+
+
+class Surface:
+    """A mesh prepared for depth maps of it, seen from any direction. Vertices f32 (N, 3), triangles i32 (M, 3)."""
+
+    def __init__(self, vertices_mm: np.ndarray, triangles: np.ndarray) -> None:
+        self._vertices = vertices_mm.astype(np.float64)
+        self._triangles = triangles
+        # Shards of noise far off, in front of everything, must not hide the surface.
+        low, high = np.percentile(self._vertices[triangles[::4, 0]], [1, 99], axis=0)
+        self._center = (low + high) / 2
+        self._reach = float(np.linalg.norm(high - low)) + 50.0
+
+    def cast(
+        self, pose: np.ndarray, *, x_mm: tuple[float, float], y_mm: tuple[float, float], step_mm: float
+    ) -> DepthMap:
+        """The depth map in a frame.
+
+        Args:
+            pose: (4, 4) rigid, mesh → frame. x_mm, y_mm: the range of the map in that frame.
+        """
+        columns, rows = (int((high - low) / step_mm + 1.5) for low, high in (x_mm, y_mm))
+        placed = self._vertices @ pose[:3, :3].T + pose[:3, 3]
+        farthest = float(pose[2, :3] @ self._center + pose[2, 3]) + self._reach
+        placed[placed[:, 2] > farthest, 2] = np.nan
+        visible = rasterise(
+            *(placed, self._triangles),
+            left=x_mm[0] - step_mm / 2,
+            top=y_mm[0] + (rows - 0.5) * step_mm,
+            step=step_mm,
+            shape=(rows, columns),
+        )
+        z = np.where(visible.triangle >= 0, visible.z.astype(np.float64), np.nan)[::-1]  # y grows with the row here
+        return DepthMap(z, x_mm[0], y_mm[0], step_mm)
+
+
+def _bilinear(values: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
+    h, w = values.shape
+    inside = (column >= 0) & (row >= 0) & (column <= w - 1) & (row <= h - 1)
+    c = np.clip(np.nan_to_num(np.floor(column)), 0, max(w - 2, 0)).astype(np.intp)
+    r = np.clip(np.nan_to_num(np.floor(row)), 0, max(h - 2, 0)).astype(np.intp)
+    fc, fr = column - c, row - r
+    c1, r1 = np.minimum(c + 1, w - 1), np.minimum(r + 1, h - 1)
+    top = values[r, c] * (1 - fc) + values[r, c1] * fc
+    bottom = values[r1, c] * (1 - fc) + values[r1, c1] * fc
+    return np.where(inside, top * (1 - fr) + bottom * fr, np.nan)

@@ -1,0 +1,88 @@
+"""The tip of the nose: the point of a face that stands out most, between eyes and mouth, near the midline."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from preprocess.alignment.depth_map import DepthMap, Surface
+from shared.errors import ScanError
+
+_STEP_MM = 1.0
+_MEDIAN_CELLS = 5
+_FIT_RADIUS_MM = 7.0
+
+
+def find_nose_tip(
+    surface: Surface, pose: np.ndarray, *, x_mm: tuple[float, float], y_mm: tuple[float, float]
+) -> np.ndarray:
+    """The apex of the surface in a window of a frame that faces the viewer.
+
+    The nearest cell of a median-filtered depth map, then the apex of a paraboloid through its surroundings: neither one
+    vertex of noise nor the spacing of the vertices decides.
+
+    Args:
+        pose: (4, 4) rigid, mesh → frame. x_mm, y_mm: the window in that frame.
+    Returns:
+        (3,) in the frame, mm.
+    Raises:
+        ScanError: there is no surface in the window.
+    """
+    depth = surface.cast(
+        pose,
+        x_mm=(x_mm[0] - _FIT_RADIUS_MM, x_mm[1] + _FIT_RADIUS_MM),
+        y_mm=(y_mm[0] - _FIT_RADIUS_MM, y_mm[1] + _FIT_RADIUS_MM),
+        step_mm=_STEP_MM,
+    )
+    known = np.isfinite(depth.z_mm)
+    x, y = depth.grid()
+    in_window = known & (x >= x_mm[0]) & (x <= x_mm[1]) & (y >= y_mm[0]) & (y <= y_mm[1])
+    if not in_window.any():
+        raise ScanError("no surface where the nose should be; is it a face, and is it whole?")
+    low = float(depth.z_mm[known].min())
+    filtered = ndimage.median_filter(np.where(known, depth.z_mm, low), _MEDIAN_CELLS, mode="nearest")
+    smooth = ndimage.gaussian_filter(filtered, 1.5 / _STEP_MM, mode="nearest")
+    row, column = np.unravel_index(np.argmax(np.where(in_window, smooth, -np.inf)), smooth.shape)
+    cell = np.array([x[row, column], y[row, column], filtered[row, column]])
+    return _fit_apex(DepthMap(np.where(known, filtered, np.nan), depth.x0_mm, depth.y0_mm, _STEP_MM), cell)
+
+
+def _fit_apex(depth: DepthMap, cell: np.ndarray) -> np.ndarray:
+    """The apex of z = a + bx + cy + dx² + exy + fy² around a cell; the cell where the fit has no near apex."""
+    x, y = depth.grid()
+    dx, dy = x - cell[0], y - cell[1]
+    near = (np.hypot(dx, dy) <= _FIT_RADIUS_MM) & np.isfinite(depth.z_mm)
+    if near.sum() < 12:
+        return cell
+    dx, dy, z = dx[near], dy[near], depth.z_mm[near]
+    terms = np.stack([np.ones_like(dx), dx, dy, dx * dx, dx * dy, dy * dy], axis=1)
+    a, b, c, d, e, f = np.linalg.lstsq(terms, z, rcond=None)[0]
+    curvature = np.array([[2 * d, e], [e, 2 * f]])
+    if not (np.linalg.eigvalsh(curvature) < -1e-3).all():
+        return cell
+    apex = -np.linalg.solve(curvature, [b, c])
+    if np.linalg.norm(apex) > 4.0:
+        return cell
+    height = a + b * apex[0] + c * apex[1] + 0.5 * apex @ curvature @ apex
+    return np.array([cell[0] + apex[0], cell[1] + apex[1], height])
+
+
+def remove_spikes(vertices_mm: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Puts single vertices that stand far off all their neighbours back among them. For measuring, not for drawing.
+
+    Returns:
+        f32 (N, 3): vertices further than 5 mm and three edge lengths from their neighbours' mean are replaced by it.
+    """
+    edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
+    edges = np.concatenate([edges, edges[:, ::-1]])
+    vertices = vertices_mm.astype(np.float64)
+    typical = float(np.median(np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)))
+    far = np.zeros(len(vertices), bool)
+    for _ in range(2):  # first what is far from all, then without those what remains
+        use = edges[~far[edges[:, 1]]]
+        counts = np.bincount(use[:, 0], minlength=len(vertices))
+        sums = [np.bincount(use[:, 0], vertices[use[:, 1], axis], len(vertices)) for axis in range(3)]
+        means = np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None]
+        distance = np.where(counts > 0, np.linalg.norm(vertices - means, axis=1), 0.0)
+        far |= distance > max(5.0, 3 * typical)
+    return np.where(far[:, None], means, vertices).astype(np.float32)

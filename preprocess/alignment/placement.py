@@ -1,0 +1,199 @@
+"""Where each scan of a shard goes in the face frame: single scans by themselves, frames as their sequence says.
+
+The frames of a sequence share one transform, that of its first readable frame, so that motion of the face is motion in the
+images; or, stabilised, every frame is registered on forehead and nose bridge of the first and the poses are smoothed in time.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.alignment.align import Alignment, check_size, find_scan_to_face, place_mesh
+from preprocess.alignment.depth_map import Surface
+from preprocess.alignment.nose import find_nose_tip
+from preprocess.alignment.stabilise import HALF_WIDTH, RigidPatch, find_rigid_patch, register, smooth_pose
+from preprocess.mesh import Mesh
+from preprocess.scan import DatasetReader, ScanRecord
+from shared.errors import ScanError, describe_os_error
+from shared.schema import RenderSettings
+
+REFERENCE_TRIES = 3  # frames that may serve as a sequence's reference: the first readable one does
+# A head so near to where it was in the reference need not be searched for.
+NOSE_MM = (-25.0, 25.0)  # x and y of the window in which the nose's tip is looked for
+NEAR_MM, NEAR_RAD, NEAR_RMS_MM = 20.0, np.deg2rad(10.0), 0.8
+MESHES_KEPT = 2 * HALF_WIDTH + 2  # a frame is read once although its neighbours ask for it too
+
+
+@dataclass(frozen=True)
+class _Reference:
+    pose: np.ndarray
+    how: str
+    patch: RigidPatch | None
+
+
+class Placer:
+    """Places the scans of one shard; keeps references, poses and the last few meshes."""
+
+    def __init__(
+        self,
+        dataset: DatasetReader,
+        root: Path,
+        settings: RenderSettings,
+        scans: Sequence[ScanRecord],
+    ) -> None:
+        """scans: the shard's own, and of other shards those that its sequences need (`frames_needed`)."""
+        self._dataset, self._root, self._settings = dataset, root, settings
+        self._frames: dict[str, list[ScanRecord]] = {}
+        for scan in scans:
+            if scan.sequence:
+                self._frames.setdefault(scan.sequence, []).append(scan)
+        for frames in self._frames.values():
+            frames.sort(key=_frame_number)
+        self._meshes: OrderedDict[str, Mesh | ScanError] = OrderedDict()
+        self._references: dict[str, _Reference] = {}
+        self._poses: dict[str, np.ndarray | ScanError] = {}
+
+    def read(self, scan: ScanRecord) -> Mesh:
+        """The scan's mesh in scan coordinates.
+
+        Raises:
+            ScanError: it cannot be read.
+        """
+        if scan.sample_id not in self._meshes:
+            self._meshes[scan.sample_id] = self._read_or_error(scan)
+            if len(self._meshes) > MESHES_KEPT:
+                self._meshes.popitem(last=False)
+        mesh = self._meshes[scan.sample_id]
+        if isinstance(mesh, ScanError):
+            raise mesh
+        return mesh
+
+    def place(self, scan: ScanRecord, mesh: Mesh) -> Alignment:
+        """The mesh in the face frame, cropped.
+
+        Raises:
+            ScanError: no face is found, or the frame does not fit its sequence.
+        """
+        if not scan.sequence:
+            pose, how = self._align(scan, mesh)
+        else:
+            reference = self._reference(scan.sequence)
+            how = reference.how
+            pose = self._smoothed(scan, reference) if self._settings.stabilised else reference.pose
+        return place_mesh(mesh, pose, how, self._settings.crop_radius_mm)
+
+    def _read_or_error(self, scan: ScanRecord) -> Mesh | ScanError:
+        try:
+            return self._dataset.read(self._root, scan)
+        except ScanError as error:
+            return error
+        except OSError as error:  # a read error concerns this scan alone
+            return ScanError(describe_os_error(error))
+        except MemoryError:
+            return ScanError("needs more memory than there is")
+
+    def _align(self, scan: ScanRecord, mesh: Mesh) -> tuple[np.ndarray, str]:
+        options = dict(scan.options)
+        return find_scan_to_face(
+            mesh,
+            landmark_groups=self._dataset.landmark_groups,
+            up=options.get("up", "y"),
+            facing=options.get("facing", "z"),
+        )
+
+    def _reference(self, sequence: str) -> _Reference:
+        if sequence not in self._references:
+            self._references[sequence] = self._find_reference(sequence)
+        return self._references[sequence]
+
+    def _find_reference(self, sequence: str) -> _Reference:
+        last: ScanError | None = None
+        for scan in self._frames[sequence][:REFERENCE_TRIES]:
+            try:
+                mesh = self.read(scan)
+                pose, how = self._align(scan, mesh)
+                placed = place_mesh(mesh, pose, how, self._settings.crop_radius_mm).mesh
+                return _Reference(pose, how, find_rigid_patch(placed) if self._settings.stabilised else None)
+            except ScanError as error:
+                last = error
+        raise ScanError(f"none of the first frames of sequence {sequence} can be placed ({last})")
+
+    def _smoothed(self, scan: ScanRecord, reference: _Reference) -> np.ndarray:
+        """The frame's pose, smoothed over as many neighbours as there are on both sides."""
+        frames = self._frames[scan.sequence]
+        place = next(i for i, frame in enumerate(frames) if frame.sample_id == scan.sample_id)
+        own = self._registered(scan, reference)
+        around = [own]
+        for distance in range(1, HALF_WIDTH + 1):
+            if place - distance < 0 or place + distance >= len(frames):
+                break
+            try:
+                before = self._registered(frames[place - distance], reference)
+                after = self._registered(frames[place + distance], reference)
+            except ScanError:  # a neighbour that cannot be read is listed as itself; it only ends the smoothing here
+                break
+            around = [before, *around, after]
+        return smooth_pose(around)
+
+    def _registered(self, scan: ScanRecord, reference: _Reference) -> np.ndarray:
+        if scan.sample_id not in self._poses:
+            self._poses[scan.sample_id] = self._register_or_error(scan, reference)
+        pose = self._poses[scan.sample_id]
+        if isinstance(pose, ScanError):
+            raise pose
+        return pose
+
+    def _register_or_error(self, scan: ScanRecord, reference: _Reference) -> np.ndarray | ScanError:
+        assert reference.patch is not None
+        try:
+            mesh = self.read(scan)
+            near = _register_near(reference, mesh)
+            if near is not None:
+                return near
+            try:
+                # From where the face is in this frame: a head that has moved far would slide to a wrong fit from elsewhere.
+                return register(reference.patch, mesh, self._align(scan, mesh)[0]).pose
+            except ScanError:
+                return register(reference.patch, mesh, reference.pose).pose
+        except ScanError as error:
+            return error
+
+
+def _register_near(reference: _Reference, mesh: Mesh) -> np.ndarray | None:
+    """The pose of a frame whose head is about where it was in the reference, without a search for the face, which takes most of
+    a frame's time; None where that is in doubt: the nose is elsewhere, the head has turned, or forehead and nose fit badly."""
+    assert reference.patch is not None
+    try:
+        check_size(mesh.vertices_mm)
+        tip = find_nose_tip(Surface(mesh.vertices_mm, mesh.triangles), reference.pose, x_mm=NOSE_MM, y_mm=NOSE_MM)
+        if np.linalg.norm(tip) > NEAR_MM:
+            return None
+        start = reference.pose.copy()
+        start[:3, 3] -= tip
+        found = register(reference.patch, mesh, start)
+    except ScanError:
+        return None
+    return found.pose if found.turn_rad <= NEAR_RAD and found.rms_mm <= NEAR_RMS_MM else None
+
+
+def frames_needed(frames: Sequence[ScanRecord], inside: set[str], *, stabilised: bool) -> list[ScanRecord]:
+    """Frames outside a shard that decide where its frames of one sequence go: reference candidates and close neighbours.
+
+    Args:
+        frames: all of the sequence, in time order. inside: sample_ids that the shard holds.
+    """
+    needed = set(range(min(REFERENCE_TRIES, len(frames))))
+    if stabilised:
+        for place, frame in enumerate(frames):
+            if frame.sample_id in inside:
+                needed.update(range(max(place - HALF_WIDTH, 0), min(place + HALF_WIDTH + 1, len(frames))))
+    return [frames[place] for place in sorted(needed) if frames[place].sample_id not in inside]
+
+
+def _frame_number(scan: ScanRecord) -> int:
+    return scan.frame or 0

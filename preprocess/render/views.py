@@ -1,0 +1,89 @@
+"""Draws a mesh from every camera into images: no GL, no display, the same bytes each time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from preprocess.mesh import Mesh
+from preprocess.render.cameras import Cameras
+from preprocess.render.raster_kernels import draw_geometry, sum_normals
+from preprocess.render.rasterise import rasterise
+from preprocess.render.texture import SurfaceColours
+from shared.errors import ScanError
+from shared.schema import FIELD_OF_VIEW_MM
+
+# A face fills about half of the frontal image; a view with less surface than this shows none.
+MIN_COVERAGE = 0.03
+
+
+@dataclass(frozen=True)
+class Views:
+    """Images of one mesh; the nearest surface wins. Where the centre of a pixel meets no surface, all are 0.
+
+    texture u8 (V, H, W, 3), sRGB, or None where the mesh has none or it was not wanted; normal u8 (V, H, W, 3) =
+    round(127 n) + 128 in the camera frame, n_z ≥ 0; depth u16 (V, H, W) = round(z_mm / 0.02) + 32768, larger is nearer.
+    """
+
+    texture: np.ndarray | None
+    normal: np.ndarray
+    depth: np.ndarray
+
+
+def render_views(
+    mesh: Mesh, cameras: Cameras, *, size_px: int, supersampling: int = 3, with_texture: bool = True
+) -> Views:
+    """Draws one aligned mesh from every camera; the nearest surface wins.
+
+    Geometry (normal, depth) is what the ray through a pixel's centre meets. Texture is the mean of supersampling² rays,
+    each of them reading the texture filtered to its own footprint.
+
+    Args:
+        mesh: in the face frame; vertices_mm (N, 3).
+        size_px: side of the square images; they show 201.6 mm whatever their size.
+        supersampling: rays a pixel along each side, odd, so that one of them is the centre.
+        with_texture: False: the surface's colour is not wanted; it takes most of the time.
+    Raises:
+        ScanError: a view shows almost no surface; names the view.
+    """
+    if supersampling % 2 != 1:
+        raise ValueError(f"supersampling must be odd, found {supersampling}")
+    normals = vertex_normals(mesh)
+    num_views = len(cameras.views)
+    normal = np.zeros((num_views, size_px, size_px, 3), np.uint8)
+    depth = np.zeros((num_views, size_px, size_px), np.uint16)
+    with_texture = with_texture and mesh.has_appearance
+    texture = np.zeros((num_views, size_px, size_px, 3), np.uint8) if with_texture else None
+    colours = SurfaceColours(mesh) if with_texture else None
+    samples = 1 if texture is None else supersampling
+    visible = None
+    for k, (view, rotation) in enumerate(zip(cameras.views, cameras.world_to_view, strict=True)):
+        visible = rasterise(
+            *(mesh.vertices_mm, mesh.triangles),
+            left=-FIELD_OF_VIEW_MM / 2,
+            top=FIELD_OF_VIEW_MM / 2,
+            step=FIELD_OF_VIEW_MM / size_px / samples,
+            shape=(size_px * samples, size_px * samples),
+            rotation=rotation,
+            reuse=visible,
+        )
+        draw_geometry(
+            *(visible.triangle, visible.column, visible.row, mesh.triangles),
+            *(visible.height, normals, rotation, samples, normal[k], depth[k]),
+        )
+        covered = depth[k] > 0
+        if (coverage := covered.mean()) < MIN_COVERAGE:
+            raise ScanError(
+                f"view {view}: only {coverage:.1%} of the image shows a surface (at least {MIN_COVERAGE:.0%} needed); "
+                "is the scan upright, in mm, and its face complete?"
+            )
+        if texture is not None and colours is not None:
+            colours.draw(visible, samples, covered, texture[k])
+    return Views(texture, normal, depth)
+
+
+def vertex_normals(mesh: Mesh) -> np.ndarray:
+    """Area-weighted mean normal of the triangles around each vertex, f32 (N, 3), unit length; 0 where there is none."""
+    normals: np.ndarray = sum_normals(mesh.vertices_mm.astype(np.float64), mesh.triangles)
+    return normals

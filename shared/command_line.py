@@ -1,0 +1,50 @@
+"""What the command lines of both stages share: commands, kinds of values, and the line that says what to do next."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import Any
+
+
+def start_parser(prog: str, description: str, examples: str) -> tuple[argparse.ArgumentParser, Any]:
+    """The parser of a stage, and what `add_command` adds its commands to."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    return parser, parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+
+
+def add_command(
+    commands: Any, name: str, summary: str, about: str = "", *, examples: str = ""
+) -> argparse.ArgumentParser:
+    """A command of a stage. Its help begins with `about` (default: the summary as a sentence) and ends with examples."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=about or f"{summary[0].upper()}{summary[1:]}.",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def whole_number(text: str) -> int:
+    """An option's value. Raises argparse.ArgumentTypeError, which argparse tells as one line with the option's name."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
+
+
+def positive_number(text: str) -> int:
+    """A whole number from 1. Raises argparse.ArgumentTypeError."""
+    number = whole_number(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, found {number}")
+    return number
+
+
+def print_next(stage: str, *words: object, about: str = "") -> None:
+    """Prints a command to go on with, as it can be pasted into a shell: "next: python -m STAGE WORDS   # about"."""
+    print(f"next: python -m {stage} {shlex.join(map(str, words))}" + (f"   # {about}" if about else ""))

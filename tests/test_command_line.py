@@ -1,0 +1,31 @@
+"""What the command lines of both stages share."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+import pytest
+
+from shared.command_line import add_command, positive_number, print_next, start_parser
+
+
+@pytest.mark.parametrize("cache", ["data_cache/a", "a folder/it's (new)", "s3://bucket/prefix", "$HOME; x"])
+def test_next_can_be_pasted_into_a_shell(cache: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_next("train", "fit", "--cache", Path(cache) if ":" not in cache else cache, "--out", "runs/first")
+    print_next("preprocess", "inspect", cache, about="pages (in the browser)")
+    fit, inspect = capsys.readouterr().out.splitlines()
+    words = ["next:", "python", "-m", "train", "fit", "--cache", cache, "--out", "runs/first"]
+    assert shlex.split(fit) == words
+    assert shlex.split(inspect, comments=True) == ["next:", "python", "-m", "preprocess", "inspect", cache]
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "1.5", "many", ""])
+def test_numbers_that_are_none_are_told(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser, commands = start_parser("x", "What x does.", "examples")
+    add_command(commands, "build", "make it").add_argument("--workers", type=positive_number)
+    assert parser.parse_args(["build", "--workers", "3"]) == argparse.Namespace(command="build", workers=3)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["build", f"--workers={text}"])
+    assert "argument --workers: expected" in capsys.readouterr().err

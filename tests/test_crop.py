@@ -1,0 +1,46 @@
+"""Which parts of a scan are the face, and rigid motions fitted to points."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from analytic_face import FACE
+from scipy.spatial.transform import Rotation
+
+from preprocess.alignment.align import fit_rigid
+from preprocess.alignment.crop import crop_mesh
+from preprocess.mesh import Mesh
+from shared.errors import ScanError
+
+
+def test_crop_drops_shards_and_keeps_what_is_large() -> None:
+    shard = np.array([[60, 60, 30], [63, 60, 30], [60, 63, 30]], np.float32)
+    second = FACE.vertices_mm[:, :3] * np.float32(0.3) + np.array([0, 0, 60], np.float32)  # as large as an eyeball
+    n = len(FACE.vertices_mm)
+    mesh = Mesh(
+        np.concatenate([FACE.vertices_mm, shard, second]),
+        np.concatenate([FACE.triangles, [[n, n + 1, n + 2]], FACE.triangles + n + 3]).astype(np.int32),
+    )
+    cropped = crop_mesh(mesh, 100)
+    assert not (cropped.vertices_mm[:, None] == shard).all(-1).any()
+    assert (cropped.vertices_mm[:, 2] > 35).sum() > 1000
+    soup = FACE.vertices_mm[FACE.triangles].reshape(-1, 3)  # every triangle with vertices of its own
+    loose = Mesh(soup, np.arange(len(soup), dtype=np.int32).reshape(-1, 3))
+    assert len(crop_mesh(loose, 100).triangles) == len(crop_mesh(FACE, 100).triangles)
+    with pytest.raises(ScanError, match="no surface within"):
+        crop_mesh(replace(FACE, vertices_mm=FACE.vertices_mm + np.float32(500)), 100)
+
+
+def test_fit_rigid_agrees_with_scipy_and_never_mirrors() -> None:
+    rng = np.random.default_rng(1)
+    source, weights = rng.normal(size=(6, 3)), rng.random(6) + 0.1
+    target = source @ Rotation.random(random_state=2).as_matrix().T + rng.normal(size=(6, 3)) * 0.2
+    pose, _, _ = fit_rigid(source, target, weights)
+    a, b = source - weights @ source / weights.sum(), target - weights @ target / weights.sum()
+    np.testing.assert_allclose(pose[:3, :3], Rotation.align_vectors(b, a, weights=weights)[0].as_matrix(), atol=1e-9)
+    mirrored, _, error = fit_rigid(source, source * [-1, 1, 1], np.ones(6))
+    assert np.linalg.det(mirrored[:3, :3]) == pytest.approx(1)
+    assert error > 0.1
+    assert fit_rigid(source, 3 * source, np.ones(6))[1] == pytest.approx(3)

@@ -1,0 +1,37 @@
+"""Which parameters decay, at which rate they learn, and how rates go over a training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from tiny_training import RECIPE, make_model
+
+from train.optimizer import build_optimizer, rate_at
+
+
+def test_what_decays_and_at_which_rate() -> None:
+    model = make_model(replace(RECIPE, frames=2))
+    optimizer = build_optimizer(model, replace(RECIPE, lr=1.0, tower_lr=0.5, weight_decay=0.1))
+    names = {id(p): name for name, p in model.named_parameters()}
+    seen = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    assert set(seen) == set(names.values())
+    for name, (rate, decay) in seen.items():
+        assert rate == (0.5 if name.startswith("tower.") else 1.0), name
+        if name.endswith("bias") or "norm" in name or ".ln_" in name or name in ("log_scale", "fusion.modality"):
+            assert decay == 0, name
+    assert seen["projection.weight"] == (1.0, 0.1)
+    assert seen["tower.conv1.weight"] == (0.5, 0.1)
+    assert seen["tower.positional_embedding"] == (0.5, 0.0)
+
+
+def test_learning_rate_rises_then_falls_to_zero() -> None:
+    rates = [rate_at(step, 100, 0.1) for step in range(100)]
+    assert rates[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
+    assert rates[10] == 1
+    assert rates[55] == pytest.approx(0.5)
+    assert all(a > b for a, b in pairwise(rates[10:]))
+    assert 0 < rates[-1] < 1e-3
+    assert rate_at(0, 1, 0.0) == 1
+    assert all(0 < rate_at(s, 3, 1.0) <= 1 for s in range(3))

@@ -1,0 +1,78 @@
+"""The command that serves the pages: to this machine alone unless asked, on a free port, until it is stopped."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from browser import PATIENCE_SECONDS
+from conftest import MakeCache
+
+from preprocess.__main__ import _inspect
+from preprocess.arguments import build_parser
+from preprocess.viewer.server import _listen
+from shared.errors import FacetError
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(FacetError, match=f"--port {port}: is taken"):
+            _listen("127.0.0.1", port, socket.AF_INET)
+    with pytest.raises(FacetError, match="--host"):
+        _listen("192.0.2.1", None, socket.AF_INET)  # an address for documentation: nobody's
+    with pytest.raises(FacetError, match=r"--host no\.such\.host: not a name [^)]*known\)$"):
+        _listen("no.such.host", 8050, socket.AF_INET)
+    first = _listen("127.0.0.1", None, socket.AF_INET)
+    with first, _listen("127.0.0.1", None, socket.AF_INET) as second:
+        assert first.getsockname()[1] != second.getsockname()[1]
+
+
+@contextmanager
+def watchdog(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Ends a process that says nothing, so that who reads its output does not wait for ever."""
+    timer = threading.Timer(PATIENCE_SECONDS, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+def test_the_command_serves_this_machine_unless_asked(tiny_cache: MakeCache, host: str) -> None:
+    asked = [] if host == "127.0.0.1" else ["--host", host]  # Linux answers to all of 127.0.0.0/8
+    command = [sys.executable, "-m", "preprocess", "inspect", str(tiny_cache()), "--no-open", *asked]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout and process.stderr
+            with watchdog(process):
+                said = process.stdout.readline()
+            found = re.search(r"http://(127\.0\.0\.\d):\d+/", said)
+            assert found and found[1] == host, (
+                f"no address within {PATIENCE_SECONDS} s: {said!r}, exit {process.poll()}"
+            )
+            with urllib.request.urlopen(found[0] + "image/0/texture/0.png", timeout=20) as response:
+                assert response.status == 200
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+            said = process.stderr.read()
+            assert "Traceback" not in said
+            assert ("warning: whoever reaches" in said and "drawn by the tests; free" in said) == bool(asked)
+        finally:
+            process.kill()
+
+
+def test_options_of_pages_and_files_do_not_mix() -> None:
+    for option in (["--port", "8051"], ["--host", "0.0.0.0"], ["--run", "r"], ["--no-open"], ["--no-faces"]):
+        arguments = build_parser().parse_args(["inspect", "nowhere", "--summary", *option])
+        with pytest.raises(FacetError, match="are for the pages"):
+            _inspect(arguments)

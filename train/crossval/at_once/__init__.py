@@ -1,0 +1,1 @@
+"""All folds and rounds of a protocol at once, as one batched model."""

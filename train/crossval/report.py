@@ -1,0 +1,51 @@
+"""The report of a cross-validation: report.txt, report.json, folds.csv, table.csv, table.tex and report.png."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from shared.schema import canonical_json
+from shared.storage import write_file
+from train.crossval.figure import draw_crossval_figure
+from train.crossval.fold_results import FoldResult
+from train.crossval.summary import CrossvalAbout, CrossvalSummary, sort_folds
+from train.crossval.tables import format_classes_csv, format_folds_csv, format_latex_table
+from train.crossval.text import format_crossval_report, list_conventions, list_warnings
+
+REPORT_TXT = "report.txt"
+REPORT_JSON = "report.json"
+REPORT_PNG = "report.png"
+FOLDS_CSV = "folds.csv"
+TABLE_CSV = "table.csv"
+TABLE_TEX = "table.tex"
+
+
+def write_crossval_report(
+    folder: Path, summary: CrossvalSummary, results: Sequence[FoldResult], about: CrossvalAbout
+) -> None:
+    """Writes all six files, report.json last: where it stands, the others belong to it. Equal results give equal bytes.
+
+    Args:
+        summary: summarise_folds(results).
+    """
+    results = sort_folds(results)
+    folds = [{"name": result.name, "seconds": result.seconds, "metrics": result.metrics} for result in results]
+    value = {
+        "about": about,
+        "warnings": list_warnings(summary, results, about),
+        "conventions": list_conventions(summary, about),
+        "summary": dataclasses.asdict(summary),
+        "folds": folds,
+    }
+    (folder / REPORT_JSON).unlink(missing_ok=True)
+    for name, text in (
+        (REPORT_TXT, format_crossval_report(summary, results, about) + "\n"),
+        (FOLDS_CSV, format_folds_csv(summary, results)),
+        (TABLE_CSV, format_classes_csv(summary)),
+        (TABLE_TEX, format_latex_table(summary, results, about)),
+    ):
+        write_file(folder / name, text.encode())
+    write_file(folder / REPORT_PNG, draw_crossval_figure(summary, results, about))
+    write_file(folder / REPORT_JSON, canonical_json(value).encode())

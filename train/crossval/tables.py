@@ -1,0 +1,146 @@
+"""The tables of a cross-validation: folds.csv, table.csv, and the LaTeX table that a paper prints."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from train.crossval.fold_results import FoldResult
+from train.crossval.summary import CrossvalAbout, CrossvalSummary, Spread
+from train.crossval.text import describe_model, list_conventions, list_warnings
+
+MOST_COLUMNS = 8  # more classes than this make a tall table, a row a class
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "_": r"\_",
+    "%": r"\%",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "→": r"$\to$",
+    "–": "--",
+}
+_LATEX_SPECIAL = re.compile("|".join(re.escape(character) for character in _LATEX))
+
+
+def escape_latex(text: str) -> str:
+    """Any text as one line of LaTeX that prints it; no character starts a command or a comment."""
+    return _LATEX_SPECIAL.sub(lambda match: _LATEX[match[0]], " ".join(text.split()))
+
+
+def format_folds_csv(summary: CrossvalSummary, results: Sequence[FoldResult]) -> str:
+    """A row a fold: its scores and each class's recall (multi-label: F1), fractions; empty where not defined."""
+    kind = "f1" if summary.multilabel else "recall"
+    subjects = ("num_train_subjects", "num_test_subjects")
+    heads = ["fold", "round", "num_samples", *subjects, *summary.score_names, "seconds"]
+    rows: list[list[Any]] = [[*heads, *(f"{kind}_{name}" for name in summary.class_names)]]
+    for result in results:
+        metrics = result.metrics
+        scores = [metrics[name] for name in summary.score_names]
+        num_subjects = [metrics.get(name) for name in subjects]
+        row = [result.name, result.round_name, metrics["num_samples"], *num_subjects, *scores, result.seconds]
+        rows.append([*row, *metrics[f"per_class_{kind}"]])
+    return _format_csv(rows)
+
+
+def format_classes_csv(summary: CrossvalSummary) -> str:
+    """A row a class: pooled scores, and mean and std over the folds where it occurs, fractions; empty where not defined."""
+    pooled = ("num_known", "support", "prevalence", "recall", "precision", "f1", "always_yes_f1")
+    spreads = ("recall", "f1", "auc")
+    heads = [f"{name}_{part}" for name in spreads for part in ("mean", "std", "num_folds")]
+    rows: list[list[Any]] = [["class", *pooled, *heads]]
+    for one in summary.classes:
+        over_folds = (one.recall_over_folds, one.f1_over_folds, one.auc_over_folds)
+        values = [value for spread in over_folds for value in (spread.mean, spread.std, spread.num)]
+        rows.append([one.class_name, *(getattr(one, name) for name in pooled), *values])
+    return _format_csv(rows)
+
+
+def _format_csv(rows: Sequence[Sequence[Any]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
+def format_latex_table(summary: CrossvalSummary, results: Sequence[FoldResult], about: CrossvalAbout) -> str:
+    """A booktabs tabular in percent, ready for \\input: each class (recall; multi-label: F1) and the overall scores, as
+    mean ± std over folds and pooled. Comments before it give a caption and everything that qualifies the numbers."""
+    what = "F1" if summary.multilabel else "Recall (accuracy of each class)"
+    folds = f"mean ± std over {summary.num_folds} folds, and pooled" if summary.num_folds > 1 else "one fold"
+    caption = f"{about['title']}: {what} in percent, {folds}. {', '.join(about['datasets'])}; {describe_model(about)}."
+    comments = [*list_warnings(summary, results, about), *list_conventions(summary, about), about["licence"]]
+    lines = [f"% {' '.join(comment.split())}" for comment in (*comments, *about["notes"])]
+    lines.append(rf"% needs \usepackage{{booktabs}}; \caption{{{escape_latex(caption)}}}")
+    format_rows = _format_tall if len(summary.class_names) > MOST_COLUMNS else _format_wide
+    lines += format_rows(_find_cells(summary), about["model"], num_overall=len(summary.score_names))
+    return "\n".join(lines) + "\n"
+
+
+def _find_cells(summary: CrossvalSummary) -> list[tuple[str, Spread, float | None]]:
+    """Heading, spread over folds and pooled value of each class, then of the overall scores."""
+    headings = {"accuracy": "Acc.", "uar": "UAR", "macro_f1": "UF1", "micro_f1": "Micro-F1"}
+    cells = []
+    for one in summary.classes:
+        spread, pooled = (one.f1_over_folds, one.f1) if summary.multilabel else (one.recall_over_folds, one.recall)
+        cells.append((escape_latex(one.class_name[:1].upper() + one.class_name[1:]), spread, pooled))
+    for name in summary.score_names:
+        cells.append((headings[name], summary.over_folds[name], getattr(summary.pooled, name)))
+    return cells
+
+
+def _format_wide(cells: Sequence[tuple[str, Spread, float | None]], name: str, *, num_overall: int) -> list[str]:
+    """A row a method, as papers compare them; ± in the foot of a number, so that nine columns fit a page."""
+    rows = [_row([escape_latex(name), *(_spread(spread, narrow=True) for _, spread, _ in cells)])]
+    if any(spread.num > 1 for _, spread, _ in cells):
+        rows.append(_row([r"\quad pooled", *(_number(pooled) for _, _, pooled in cells)]))
+    return [
+        rf"\begin{{tabular}}{{l{'c' * (len(cells) - num_overall)}@{{\quad}}{'c' * num_overall}}}",
+        r"\toprule",
+        _row(["Method", *(heading for heading, _, _ in cells)]),
+        r"\midrule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def _format_tall(cells: Sequence[tuple[str, Spread, float | None]], name: str, *, num_overall: int) -> list[str]:
+    rows = [_row([heading, _spread(spread), _number(pooled)]) for heading, spread, pooled in cells]
+    return [
+        r"\begin{tabular}{lcc}",
+        r"\toprule",
+        _row(["", rf"\multicolumn{{2}}{{c}}{{{escape_latex(name)}}}"]),
+        _row(["", r"mean $\pm$ std", "pooled"]),
+        r"\midrule",
+        *rows[:-num_overall],
+        r"\midrule",
+        *rows[-num_overall:],
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _number(value: float | None) -> str:
+    return "--" if value is None else f"{100 * value:.1f}"
+
+
+def _spread(spread: Spread, *, narrow: bool = False) -> str:
+    if spread.std is None:
+        return _number(spread.mean)
+    mean, std = _number(spread.mean), _number(spread.std)
+    return rf"${mean}_{{\pm {std}}}$" if narrow else rf"${mean} \pm {std}$"

@@ -1,0 +1,1 @@
+"""Runs and cross-validations as one HTML file."""
