@@ -17,9 +17,9 @@ from conftest import CLASSES, VIEWS, MakeCache
 from test_at_once import assert_same_runs
 from test_embed import read_probabilities
 from test_facet import make_batch, make_model
-from test_loop import RECIPE, TOWER, make_training
-from test_loop import make_model as make_facet
 from test_train_cli import call
+from tiny_training import RECIPE, TOWER, make_training
+from tiny_training import make_model as make_facet
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
