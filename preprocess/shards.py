@@ -88,6 +88,11 @@ def shard_fingerprint(info: CacheInfo, scans: Sequence[ScanRecord | None], sourc
 # --- the builder's notes on file times: what spares a second build from reading every scan again ---
 
 
+def _planned(task: ShardTask) -> str:
+    """What the plan says of a shard's scans, whatever their files hold: a changed option changes what is drawn."""
+    return shard_fingerprint(task.info, task.sources(), [""] * len(task.sources()))
+
+
 def stat_path(cache: Path, shard: int) -> Path:
     return cache / ".build" / f"times-{shard:05d}.json"
 
@@ -106,16 +111,17 @@ def stat_sources(dataset: DatasetReader, root: Path, scans: Sequence[ScanRecord 
 
 
 def sources_untouched(task: ShardTask, input_fingerprint: str) -> bool:
-    """Whether sizes and times of a shard's sources are those noted when the record with this fingerprint was written."""
+    """Whether sizes and times of a shard's sources, and the plan's options for them, are those noted when the record with
+    this fingerprint was written."""
     try:
         note = json.loads(read_bytes(stat_path(task.cache, task.shard)))
-        return bool(note == [input_fingerprint, stat_sources(task.dataset, task.root, task.sources())])
+        return bool(note == [input_fingerprint, _planned(task), stat_sources(task.dataset, task.root, task.sources())])
     except (OSError, ValueError, ScanError):
         return False
 
 
 def write_stats(task: ShardTask, input_fingerprint: str, stats: list[list[int]]) -> None:
-    write_file(stat_path(task.cache, task.shard), canonical_json([input_fingerprint, stats]).encode())
+    write_file(stat_path(task.cache, task.shard), canonical_json([input_fingerprint, _planned(task), stats]).encode())
 
 
 # --- building ---

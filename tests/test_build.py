@@ -198,6 +198,18 @@ def test_a_changed_label_renders_nothing(few: Path, tmp_path: Path) -> None:
     assert verify_cache(tmp_path / "c") == []
 
 
+@pytest.mark.parametrize(("column", "value"), [("scale", "1.04"), ("units", "cm"), ("facing", "-z"), ("texture_origin", "top")])
+def test_another_option_of_a_scan_draws_it_anew(few: Path, tmp_path: Path, column: str, value: str) -> None:
+    build(few, tmp_path / "c")
+    header, *rows = (few / "manifest.csv").read_text().splitlines()
+    rows = [f"{row},{value if 'scan002' in row else ''}" for row in rows]
+    (few / "manifest.csv").write_text("\n".join([f"{header},{column}", *rows]) + "\n")
+    assert build(few, tmp_path / "c").num_rendered == 6
+    build(few, tmp_path / "fresh")
+    assert cache_bytes(tmp_path / "c") == cache_bytes(tmp_path / "fresh")
+    assert build(few, tmp_path / "c").num_rendered == 0
+
+
 def test_other_settings_are_refused_unless_overwritten(few: Path, tmp_path: Path) -> None:
     build(few, tmp_path / "c")
     other = dataclasses.replace(SMALL, size_px=48, modalities=("depth",))
