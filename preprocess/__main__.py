@@ -51,7 +51,9 @@ def _build(arguments: argparse.Namespace) -> int:
     from preprocess.datasets import DATASETS
     from preprocess.datasets.fourdme import with_pattern
     from preprocess.render.cameras import parse_views
+    from preprocess.scan import SCAN_GONE
     from preprocess.stages import describe_stages
+    from preprocess.summary import count_failed
     from shared.cache import FAILURES_CSV
 
     dataset = DATASETS[arguments.name]
@@ -86,9 +88,9 @@ def _build(arguments: argparse.Namespace) -> int:
         print(f"what failed and why: {cache / FAILURES_CSV}")
     print_next("preprocess", "inspect", cache, about="pages in the browser")
     print_next("preprocess", "prompts", "--cache", cache)
-    failed = len(report.failures) or "none"
-    print(f"{cache}: {info.num_valid} scans of {info.num_subjects} subjects; {failed} failed")
-    return 1 if report.failures else 0
+    counted = count_failed(failure.reason for failure in report.failures)
+    print(f"{cache}: {info.num_valid} scans of {info.num_subjects} subjects; {counted}")
+    return int(any(failure.reason != SCAN_GONE for failure in report.failures))
 
 
 def _workers(arguments: argparse.Namespace) -> Workers:

@@ -11,6 +11,9 @@ from preprocess.mesh import Mesh
 # A file with this name in a data set's root says that its faces are synthetic.
 SYNTHETIC_MARKER = "SYNTHETIC.txt"
 
+# Why a row is empty whose scan was taken out of the data set, or off its list, after an earlier build: no fault of the scan's.
+SCAN_GONE = "the scan is no longer in the data set"
+
 # Named groups of landmark indices: what a landmark scheme tells about where the face is. Alignment uses those named in
 # preprocess/alignment/anthropometry.py (left_eye, right_eye, nose, mouth).
 LandmarkGroups = dict[str, tuple[int, ...]]

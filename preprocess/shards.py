@@ -16,14 +16,12 @@ import numpy as np
 from preprocess.alignment.placement import Placer
 from preprocess.render.cameras import build_cameras
 from preprocess.salvage import Salvage, salvage_shard
-from preprocess.scan import DatasetReader, ScanRecord
+from preprocess.scan import SCAN_GONE, DatasetReader, ScanRecord
 from shared.cache import record_path, write_record
 from shared.errors import ScanError
 from shared.paths import is_file, read_bytes, remove_file
 from shared.schema import ARRAYS, MODALITIES, SHARD_ROWS, CacheInfo, Sample, ShardRecord, canonical_json, fingerprint
 from shared.storage import encode_shard, hash_bytes, shard_files, write_file
-
-FILE_GONE = "the scan is no longer in the data set's folder"
 
 
 @dataclass(frozen=True)
@@ -195,7 +193,7 @@ def _render_rows(
                 present[name][row] = made.has(name) if name in MODALITIES else made.valid
             continue
         if scan is None:
-            samples.append(dataclasses.replace(_blank(sample), reason=FILE_GONE))
+            samples.append(dataclasses.replace(_blank(sample), reason=SCAN_GONE))
             source_hashes.append("")
             continue
         started = time.perf_counter()

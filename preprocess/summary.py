@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 
 from preprocess.prompts import count_names
+from preprocess.scan import SCAN_GONE
 from shared.cache import FAILURES_CSV, Cache
 from shared.paths import list_files
 from shared.schema import Sample
@@ -27,7 +29,7 @@ def describe_cache(cache: Cache) -> str:
         f"  {info.licence}",
         f"  {len(valid)} scans of {info.num_subjects} subjects"
         + (f" in {info.num_sequences} sequences" if info.num_sequences else "")
-        + f"; {len(failed)} failed",
+        + f"; {count_failed(sample.reason for sample in failed)}",
         f"  views (yaw[:pitch] in degrees) {info.settings.views_text()}; {info.settings.size_px} px, "
         f"{info.settings.mm_per_px:.3g} mm a pixel",
     ]
@@ -45,9 +47,17 @@ def describe_cache(cache: Cache) -> str:
         lines += [*_sequence_lines(cache), ""]
     lines += _prompt_lines(cache)
     if failed:
-        lines += ["", f"failures ({len(failed)}, all in {cache.path / FAILURES_CSV}):", *_failure_lines(failed)]
+        counted = count_failed(sample.reason for sample in failed)
+        lines += ["", f"rows without images: {counted} (all in {cache.path / FAILURES_CSV}):", *_failure_lines(failed)]
     lines += ["", *_size_lines(cache), f"content {info.content_hash[:16]}"]
     return "\n".join(lines)
+
+
+def count_failed(reasons: Iterable[str]) -> str:
+    """In words, by why rows are not valid: "none failed", "3 failed, 2 no longer in the data set"."""
+    counts = Counter(reason == SCAN_GONE for reason in reasons)
+    gone = f", {counts[True]} no longer in the data set" if counts[True] else ""
+    return f"{counts[False] or 'none'} failed{gone}"
 
 
 def _class_table(cache: Cache) -> list[str]:

@@ -20,6 +20,7 @@ from preprocess.build import BuildReport, build_cache
 from preprocess.datasets import DATASETS
 from preprocess.render.cameras import build_cameras
 from preprocess.render.views import render_views
+from preprocess.summary import describe_cache
 from preprocess.verify import verify_cache
 from shared.cache import FAILURES_CSV, Failure, open_cache, read_info
 from shared.csv_tables import read_table
@@ -185,6 +186,7 @@ def test_vanished_scans_become_invalid_and_keep_their_row(few: Path, tmp_path: P
     assert [s.sample_id for s in cache.samples] == [f"scan{i:03d}" for i in range(6)]
     assert [s.valid for s in cache.samples] == [True, True, True, False, True, True]
     assert "no longer" in cache.samples[3].reason
+    assert "; none failed, 1 no longer in the data set\n" in describe_cache(cache)
     with pytest.raises(CacheError):
         cache.arrays.read("depth", [3])
 
@@ -198,7 +200,9 @@ def test_a_changed_label_renders_nothing(few: Path, tmp_path: Path) -> None:
     assert verify_cache(tmp_path / "c") == []
 
 
-@pytest.mark.parametrize(("column", "value"), [("scale", "1.04"), ("units", "cm"), ("facing", "-z"), ("texture_origin", "top")])
+@pytest.mark.parametrize(
+    ("column", "value"), [("scale", "1.04"), ("units", "cm"), ("facing", "-z"), ("texture_origin", "top")]
+)
 def test_another_option_of_a_scan_draws_it_anew(few: Path, tmp_path: Path, column: str, value: str) -> None:
     build(few, tmp_path / "c")
     header, *rows = (few / "manifest.csv").read_text().splitlines()
