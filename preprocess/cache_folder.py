@@ -77,7 +77,7 @@ def lock_cache(cache: Path) -> Iterator[None]:
     it is an object that expires.
 
     Raises:
-        CacheError: another build is writing this cache.
+        CacheError: another build is writing this cache, or the folder holds something else, where no lock is to be left.
         StorageError: the object store cannot be reached or refuses.
     """
     what = f"{cache}: another build is writing this cache"
@@ -85,6 +85,8 @@ def lock_cache(cache: Path) -> Iterator[None]:
         with hold_remote_lock(cache / ".build" / "lock", what=what):
             yield
         return
+    if cache.is_dir() and not is_file(cache / CACHE_JSON):
+        _refuse_strangers(cache)
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     with hold_lock(cache / ".build" / "lock", CacheError(f"{what}; wait until it has ended")):
         yield
@@ -106,16 +108,20 @@ def start_cache(cache: Path, info: CacheInfo, *, overwrite: bool = False, advice
                 raise CacheError(f"{cache}: was built with other settings ({_describe_change(old, info)}); {advice}")
             _clear(cache)
     else:
-        strangers = {name.split("/")[0] for name in list_files(cache)} - CACHE_PARTS
-        if not is_remote(cache):
-            strangers |= {path.name for path in cache.iterdir()} - CACHE_PARTS  # empty folders too
-        if strangers:
-            raise CacheError(
-                f"{cache}: not empty and not a cache (holds {sorted(strangers)[0]}); choose another folder"
-            )
+        _refuse_strangers(cache)
     if not is_remote(cache):
         for leftover in cache.rglob(f".*{PARTIAL_SUFFIX}"):
             leftover.unlink(missing_ok=True)
+
+
+def _refuse_strangers(cache: Path) -> None:
+    """Raises CacheError where a folder without cache.json holds what no cache does."""
+    if is_remote(cache):
+        names = {name.split("/")[0] for name in list_files(cache)}
+    else:
+        names = {path.name for path in cache.iterdir()}  # empty folders too
+    if strangers := names - CACHE_PARTS:
+        raise CacheError(f"{cache}: not empty and not a cache (holds {sorted(strangers)[0]}); choose another folder")
 
 
 def _read_info(cache: Path, *, damaged_is_none: bool, advice: str = "") -> CacheInfo | None:

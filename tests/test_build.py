@@ -231,6 +231,7 @@ def test_a_folder_that_is_no_cache_is_left_alone(few: Path, tmp_path: Path) -> N
     (tmp_path / "home" / "thesis.tex").write_text("precious")
     with pytest.raises(CacheError, match=r"not empty and not a cache \(holds thesis\.tex\)"):
         build(few, tmp_path / "home", overwrite=True)
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.tex"]  # no lock is left there
     assert (tmp_path / "home" / "thesis.tex").read_text() == "precious"
 
 
