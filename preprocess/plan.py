@@ -13,15 +13,8 @@ from pathlib import Path
 from preprocess.alignment.placement import frames_needed
 from preprocess.cache_folder import REQUESTS_AT_ONCE
 from preprocess.scan import DatasetReader, ScanRecord
-from preprocess.shards import (
-    ShardTask,
-    hash_sources,
-    shard_fingerprint,
-    sources_untouched,
-    stat_sources,
-    with_outcome,
-    write_stats,
-)
+from preprocess.shards import with_outcome
+from preprocess.sources import ShardTask, hash_sources, shard_fingerprint, sources_untouched, stat_sources, write_stats
 from shared.cache import SAMPLES_CSV, find_records, read_record, record_path, write_record
 from shared.csv_tables import read_table
 from shared.errors import CacheError, FacetError

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,31 +14,13 @@ import numpy as np
 from preprocess.alignment.placement import Placer
 from preprocess.render.cameras import build_cameras
 from preprocess.salvage import Salvage, salvage_shard
-from preprocess.scan import SCAN_GONE, DatasetReader, ScanRecord
+from preprocess.scan import SCAN_GONE, ScanRecord
+from preprocess.sources import ShardTask, hash_sources, shard_fingerprint, stat_sources, write_stats
 from shared.cache import record_path, write_record
 from shared.errors import ScanError
-from shared.paths import is_file, read_bytes, remove_file
-from shared.schema import ARRAYS, MODALITIES, SHARD_ROWS, CacheInfo, Sample, ShardRecord, canonical_json, fingerprint
+from shared.paths import is_file, remove_file
+from shared.schema import ARRAYS, MODALITIES, SHARD_ROWS, CacheInfo, Sample, ShardRecord
 from shared.storage import encode_shard, hash_bytes, shard_files, write_file
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """What a worker needs to build one shard. `scans` holds None where a row's scan has vanished from the data set."""
-
-    dataset: DatasetReader
-    root: Path
-    cache: Path
-    info: CacheInfo
-    shard: int
-    samples: tuple[Sample, ...]
-    scans: tuple[ScanRecord | None, ...]
-    context: tuple[ScanRecord, ...] = ()  # frames of other shards that decide where this shard's frames go
-    strict: bool = False
-
-    def sources(self) -> list[ScanRecord | None]:
-        """Every scan that the shard's bytes depend on, its own first."""
-        return [*self.scans, *self.context]
 
 
 @dataclass
@@ -54,84 +34,19 @@ class ShardResult:
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
-def hash_sources(dataset: DatasetReader, root: Path, scan: ScanRecord) -> str:
-    """sha256 over the contents of every file a row is made from, missing ones counted as missing; "" if unreadable."""
-    digest = hashlib.sha256()
-    try:
-        for path in dataset.source_files(root, scan):
-            if not path.is_file():
-                digest.update(b"missing\n")
-                continue
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    except (OSError, ScanError):
-        return ""  # equals no record's hash: tried again at the next build
-    return digest.hexdigest()
-
-
-def shard_fingerprint(info: CacheInfo, scans: Sequence[ScanRecord | None], source_hashes: Sequence[str]) -> str:
-    """What decides a shard's bytes: settings, and for each source the scan's place, options and file contents."""
-    rows = [
-        None
-        if scan is None
-        else [
-            *(scan.sample_id, scan.source, scan.texture, scan.landmarks, scan.options, scan.aus, scan.targets),
-            source_hash,
-        ]
-        for scan, source_hash in zip(scans, source_hashes, strict=True)
-    ]
-    return fingerprint({"settings": info.settings_fingerprint, "rows": rows})
-
-
-# --- the builder's notes on file times: what spares a second build from reading every scan again ---
-
-
-def _planned(task: ShardTask) -> str:
-    """What the plan says of a shard's scans, whatever their files hold: a changed option changes what is drawn."""
-    return shard_fingerprint(task.info, task.sources(), [""] * len(task.sources()))
-
-
-def stat_path(cache: Path, shard: int) -> Path:
-    return cache / ".build" / f"times-{shard:05d}.json"
-
-
-def stat_sources(dataset: DatasetReader, root: Path, scans: Sequence[ScanRecord | None]) -> list[list[int]]:
-    """Size and modification time of every source file of a shard; [-1, -1] for a missing one."""
-    stats = []
-    for scan in scans:
-        for path in dataset.source_files(root, scan) if scan is not None else ():
-            try:
-                status = path.stat()
-                stats.append([status.st_size, status.st_mtime_ns])
-            except OSError:
-                stats.append([-1, -1])
-    return stats
-
-
-def sources_untouched(task: ShardTask, input_fingerprint: str) -> bool:
-    """Whether sizes and times of a shard's sources, and the plan's options for them, are those noted when the record with
-    this fingerprint was written."""
-    try:
-        note = json.loads(read_bytes(stat_path(task.cache, task.shard)))
-        return bool(note == [input_fingerprint, _planned(task), stat_sources(task.dataset, task.root, task.sources())])
-    except (OSError, ValueError, ScanError):
-        return False
-
-
-def write_stats(task: ShardTask, input_fingerprint: str, stats: list[list[int]]) -> None:
-    write_file(stat_path(task.cache, task.shard), canonical_json([input_fingerprint, _planned(task), stats]).encode())
-
-
-# --- building ---
-
-
-def build_shard(task: ShardTask, *, before_writing: Callable[[], None] | None = None) -> ShardResult:
+def build_shard(
+    task: ShardTask,
+    *,
+    before_writing: Callable[[], None] | None = None,
+    on_row: Callable[[int], None] | None = None,
+) -> ShardResult:
     """Renders a shard's scans, writes its files, then its record. A scan that fails leaves an invalid row with its reason.
 
     Where a finished shard only lost bytes, rows that are still whole are kept and the others rendered again.
 
     Args:
         before_writing: called when everything is rendered and nothing is written; what it raises ends the shard so.
+        on_row: called before each row with how many are done.
     Raises:
         ScanError: with task.strict, at the first scan that fails.
         OSError: the cache cannot be written (full disk, permissions).
@@ -141,10 +56,10 @@ def build_shard(task: ShardTask, *, before_writing: Callable[[], None] | None = 
         task.dataset, task.root, task.sources()
     )  # before reading: a file changed meanwhile is read again
     salvage = _find_salvage(task)
-    samples, source_hashes, files = _render_rows(task, salvage, result)
+    samples, source_hashes, files = _render_rows(task, salvage, result, on_row)
     if salvage is not None and {name: hash_bytes(data) for name, data in files.items()} != salvage.record.files:
         result.failures.clear()  # a kept row was not what its checksum said, or the renderer has changed: nothing is kept
-        samples, source_hashes, files = _render_rows(task, None, result)
+        samples, source_hashes, files = _render_rows(task, None, result, on_row)
     if before_writing is not None:
         before_writing()
     started = time.perf_counter()
@@ -175,7 +90,7 @@ def _find_salvage(task: ShardTask) -> Salvage | None:
 
 
 def _render_rows(
-    task: ShardTask, salvage: Salvage | None, result: ShardResult
+    task: ShardTask, salvage: Salvage | None, result: ShardResult, on_row: Callable[[int], None] | None
 ) -> tuple[list[Sample], list[str], dict[str, bytes]]:
     """Renders the rows that cannot be kept; returns all rows' samples, their source hashes, and the shard's files."""
     arrays, present = empty_arrays(task.info, len(task.samples))
@@ -184,6 +99,8 @@ def _render_rows(
     present_scans = [scan for scan in task.sources() if scan is not None]
     placer = Placer(task.dataset, task.root, task.info.settings, present_scans)
     for row, (sample, scan) in enumerate(zip(task.samples, task.scans, strict=True)):
+        if on_row is not None:
+            on_row(row)
         if salvage is not None and salvage.kept[row]:
             made = salvage.record.samples[row]
             samples.append(with_outcome(sample, made))

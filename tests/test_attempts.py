@@ -16,7 +16,7 @@ from preprocess.build import BuildReport, build_cache
 from preprocess.cluster.attempts import note_path
 from preprocess.cluster.probe import READING, find_deadly
 from preprocess.scan import DatasetReader
-from preprocess.shards import ShardTask
+from preprocess.sources import ShardTask
 from preprocess.verify import verify_cache
 from shared.cache import open_cache
 from shared.schema import RenderSettings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -11,14 +12,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import distributed
 import pytest
 from cryptography import x509
 from scan_folders import cache_bytes, write_scan_folder
 from test_attempts import task_of
+from tqdm import tqdm
 
 from preprocess.build import build_cache
+from preprocess.cluster import scheduler as scheduling
 from preprocess.cluster.local import make_keys
 from preprocess.cluster.plan_file import check_current, plan_path, read_task, remove_plan, write_plan
+from preprocess.cluster.run import RowCount
 from preprocess.datasets import DATASETS
 from shared.errors import FacetError
 from shared.schema import SHARD_ROWS, RenderSettings
@@ -194,3 +199,41 @@ def test_local_workers_keys_hold_whatever_the_clock_says() -> None:
     assert certificate.not_valid_before_utc.year == 1970
     assert certificate.not_valid_after_utc.year > 2100
     assert make_keys().get_tls_config_for_role("worker")["key"] != keys["key"]
+
+
+def test_the_bar_moves_with_every_row_and_never_back() -> None:
+    with tqdm(total=128, disable=False, file=io.StringIO()) as bar:
+        count = RowCount(bar)
+        for shard, num_rows, shown in (
+            (0, 10, 10),
+            (1, 5, 15),
+            (0, 64, 69),
+            (1, 2, 69),
+            (1, 6, 70),
+            (0, 64, 70),
+            (1, 64, 128),
+        ):
+            count.note(shard, num_rows)  # shard 1's worker died at 5 and another began anew
+            assert bar.n == shown
+
+
+def test_rows_are_told_of_while_a_shard_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By events of dask's, of one plan alone; no more than one every ROWS_EVERY_SECONDS."""
+    monkeypatch.setattr(scheduling, "ROWS_EVERY_SECONDS", 0.2)
+
+    def render(digest: str) -> None:
+        tell = scheduling._tell_rows(scheduling._rows_topic(digest), 7)
+        for num_rows in range(6):
+            tell(num_rows)
+            time.sleep(0.15)
+
+    seen: list[tuple[int, int]] = []
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        client.subscribe_topic(scheduling._rows_topic("a" * 64), lambda event: seen.append(tuple(event[1])))
+        for digest in ("b" * 64, "a" * 64):
+            client.submit(render, digest, pure=False).result()
+        wait_for(lambda: len(seen) == 2, seconds=10)
+    assert seen == [(7, 2), (7, 4)]

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from preprocess.cluster.probe import DRAWING, READING, find_deadly, without
-from preprocess.shards import ShardResult, ShardTask, build_shard, hash_sources
+from preprocess.shards import ShardResult, build_shard
+from preprocess.sources import ShardTask, hash_sources
 from shared.cache import read_record, record_path
 from shared.errors import CacheError, FacetError
 from shared.paths import read_bytes, remove_file
@@ -51,11 +52,16 @@ def note_path(cache: Path, shard: int) -> Path:
 
 
 def build_shard_safely(
-    task: ShardTask, *, before_writing: Callable[[], None] | None = None, memory_limit_bytes: int | None = None
+    task: ShardTask,
+    *,
+    before_writing: Callable[[], None] | None = None,
+    on_row: Callable[[int], None] | None = None,
+    memory_limit_bytes: int | None = None,
 ) -> ShardWork:
     """Builds a shard as `build_shard` does, without its deadly scans when an earlier worker died over it.
 
     Args:
+        before_writing, on_row: as in `build_shard`.
         memory_limit_bytes: a child process that tries scans is stopped above it; None: no limit.
     Raises:
         what build_shard raises.
@@ -79,7 +85,7 @@ def build_shard_safely(
             for sample_id, reason in found.items():
                 quarantined[sample_id] = (hash_sources(task.dataset, task.root, sources[sample_id]), reason)
         reasons = {sample_id: reason for sample_id, (_, reason) in quarantined.items()}
-        result = build_shard(without(task, reasons), before_writing=before_writing)
+        result = build_shard(without(task, reasons), before_writing=before_writing, on_row=on_row)
         _write_note(task.cache, task.shard, _Note(0, quarantined))
     except BaseException:  # an error, even Ctrl-C, is no death: nothing to be careful about at the next attempt
         with suppress(OSError, FacetError):  # where the disk is full, that is the error to tell

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.cache_folder import software_versions
-from preprocess.shards import ShardTask
+from preprocess.sources import ShardTask
 from shared.errors import FacetError
 from shared.paths import read_range, remove_file
 from shared.storage import write_file

@@ -22,7 +22,8 @@ from pathlib import Path
 from preprocess.alignment.placement import Placer
 from preprocess.mesh import Mesh
 from preprocess.scan import DatasetReader, ScanRecord
-from preprocess.shards import ShardTask, empty_arrays, render_row
+from preprocess.shards import empty_arrays, render_row
+from preprocess.sources import ShardTask
 from shared.errors import FacetError, ScanError
 
 DEATHS_TO_QUARANTINE = 2

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,7 +16,7 @@ from tqdm import tqdm
 from preprocess.cluster.attempts import ShardWork, build_shard_safely
 from preprocess.cluster.plan_file import remove_plan, write_plan
 from preprocess.cluster.workers import Workers
-from preprocess.shards import ShardTask
+from preprocess.sources import ShardTask
 from shared.paths import is_remote
 
 
@@ -39,6 +41,21 @@ class Work:
         self.peak_memory_bytes = max(self.peak_memory_bytes, done.peak_memory_bytes)
 
 
+class RowCount:
+    """Moves a bar on by what workers report of their shards while they are at them, from any thread."""
+
+    def __init__(self, bar: tqdm) -> None:
+        self._bar, self._lock = bar, threading.Lock()
+        self._seen: dict[int, int] = {}
+
+    def note(self, shard: int, num_rows: int) -> None:
+        """So many rows of a shard are done. Who begins anew after a worker's death is not counted until they are past it."""
+        with self._lock:
+            if (more := num_rows - self._seen.get(shard, 0)) > 0:
+                self._seen[shard] = num_rows
+                self._bar.update(more)
+
+
 def run_shards(cache: Path, tasks: Sequence[ShardTask], workers: Workers) -> Work:
     """Builds shards, each finished one kept whatever happens to the others.
 
@@ -50,20 +67,24 @@ def run_shards(cache: Path, tasks: Sequence[ShardTask], workers: Workers) -> Wor
     if not tasks:
         return work
     with tqdm(desc="render", total=sum(len(task.samples) for task in tasks), unit="scan", smoothing=0.05) as bar:
-        for done in _run(cache, tasks, workers):
+        count = RowCount(bar)
+        for done in _run(cache, tasks, workers, count.note):
             work.add(done)
             for failure in done.result.failures:
                 tqdm.write(f"  failed: {failure}", file=sys.stderr)
             if done.attempts and not done.quarantined:
                 tqdm.write(f"  shard {done.result.shard}: its worker was killed; built again", file=sys.stderr)
             bar.set_postfix(failed=work.num_failed, refresh=False)
-            bar.update(done.result.num_samples)
+            count.note(done.result.shard, done.result.num_samples)
     return work
 
 
-def _run(cache: Path, tasks: Sequence[ShardTask], workers: Workers) -> Iterator[ShardWork]:
+def _run(
+    cache: Path, tasks: Sequence[ShardTask], workers: Workers, note: Callable[[int, int], None]
+) -> Iterator[ShardWork]:
     if workers.num_processes == 1 and not workers.remote:  # nothing to start, and a profiler or debugger sees it
-        yield from map(build_shard_safely, tasks)
+        for task in tasks:
+            yield build_shard_safely(task, on_row=partial(note, task.shard))
         return
     from preprocess.cluster.scheduler import connect, stream_shards
 
@@ -71,6 +92,6 @@ def _run(cache: Path, tasks: Sequence[ShardTask], workers: Workers) -> Iterator[
     digest = write_plan(cache, (dataclasses.replace(task, root=task.root.absolute(), cache=cache) for task in tasks))
     try:
         with connect(workers, num_shards=len(tasks)) as client:
-            yield from stream_shards(client, cache, digest, [task.shard for task in tasks])
+            yield from stream_shards(client, cache, digest, [task.shard for task in tasks], note)
     finally:
         remove_plan(cache)  # a late worker of an interrupted build sees that its build is over

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -27,6 +28,7 @@ from shared.paths import open_path
 TASKS_A_THREAD = 2  # given out ahead, so that no worker waits for its next shard
 ROUNDS = 2  # how often a shard is given out whose workers keep dying; each time dask itself tries several workers
 CONNECT_SECONDS = 20
+ROWS_EVERY_SECONDS = 2.0  # a worker; hundreds of them tell one scheduler
 SILENT_SECONDS = 10  # without a finished shard, after which it is checked whether there are workers at all
 
 
@@ -70,9 +72,13 @@ def _connect_remote(workers: Workers) -> Iterator[distributed.Client]:
         yield client
 
 
-def stream_shards(client: distributed.Client, cache: Path, digest: str, shards: Sequence[int]) -> Iterator[ShardWork]:
+def stream_shards(
+    client: distributed.Client, cache: Path, digest: str, shards: Sequence[int], note: Callable[[int, int], None]
+) -> Iterator[ShardWork]:
     """Has shards of a plan built, a bounded number given out at a time; yields each as it is finished.
 
+    Args:
+        note: called in another thread, now and then, with a shard and how many of its rows are done.
     Raises:
         FacetError: a shard's workers died again and again, or the scheduler was lost; or what a task raised.
     """
@@ -86,6 +92,8 @@ def stream_shards(client: distributed.Client, cache: Path, digest: str, shards: 
         future = client.submit(build, str(cache), digest, shard, key=key, pure=False, priority=-shard)
         running[future] = (shard, attempt)
 
+    topic = _rows_topic(digest)
+    client.subscribe_topic(topic, lambda event: note(*event[1]))
     try:
         while True:
             for _ in range(max(_window(client) - len(running), 0)):
@@ -121,6 +129,7 @@ def stream_shards(client: distributed.Client, cache: Path, digest: str, shards: 
             "the connection to the scheduler was lost; run the same command again, what is finished is kept"
         ) from error
     finally:
+        client.unsubscribe_topic(topic)
         client.cancel(list(running), force=True)
 
 
@@ -162,11 +171,34 @@ def build_planned_shard(cache_name: str, digest: str, shard: int) -> ShardWork |
         cache = open_path(cache_name)
         task = read_task(cache, digest, shard)
         limit = _memory_limit_bytes()
-        return build_shard_safely(task, before_writing=partial(check_current, cache, digest), memory_limit_bytes=limit)
+        return build_shard_safely(
+            task,
+            before_writing=partial(check_current, cache, digest),
+            on_row=_tell_rows(_rows_topic(digest), shard),
+            memory_limit_bytes=limit,
+        )
     except (FacetError, OSError) as error:
         return error
     except MemoryError:
         return FacetError("a worker is out of memory; run the same command again with fewer --workers")
+
+
+def _rows_topic(digest: str) -> str:
+    """Of dask's events: how far the workers of a plan are. A scheduler may serve several."""
+    return f"facet-rows-{digest[:16]}"
+
+
+def _tell_rows(topic: str, shard: int) -> Callable[[int], None]:
+    """Tells the scheduler's clients how far this worker is, every ROWS_EVERY_SECONDS."""
+    worker, last = distributed.get_worker(), time.monotonic()
+
+    def tell(num_rows: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= ROWS_EVERY_SECONDS:
+            last = time.monotonic()
+            worker.log_event(topic, (shard, num_rows))
+
+    return tell
 
 
 def _memory_limit_bytes() -> int | None:

@@ -18,7 +18,7 @@ from preprocess.datasets import DATASETS
 from preprocess.mesh import Mesh
 from preprocess.plan import plan_rows
 from preprocess.scan import DatasetReader, ScanRecord
-from preprocess.shards import hash_sources, stat_sources
+from preprocess.sources import hash_sources, stat_sources
 from shared.cache import SAMPLES_CSV
 from shared.csv_tables import encode_table, read_table
 from shared.errors import FacetError, ScanError
