@@ -2,7 +2,7 @@
 BIN := .venv/bin
 DEMO := data_cache/demo
 
-.PHONY: help setup demo test lint faults clean-demo
+.PHONY: help setup demo test lint faults gpu clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,3 +35,6 @@ test: lint ## ruff, mypy and pytest
 
 faults: setup ## kill, starve and confuse builds in every way we know; their caches must come out the same (about 10 minutes)
 	@status=0; for script in tests/faults/*.py; do [ $$script = tests/faults/scenario.py ] || $(BIN)/python $$script || status=1; done; exit $$status
+
+gpu: setup ## on a machine with a GPU: its tests and its measurements, into gpu-results.md (set half an hour aside)
+	$(BIN)/python tests/benchmarks/gpu.py

@@ -22,6 +22,7 @@ from tiny_training import RECIPE, TOWER, make_training
 from tiny_training import make_model as make_facet
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
+from train_process import launch
 
 from shared.attention import ATTENTION_FILE, read_attention
 from shared.cache import Cache, open_cache
@@ -237,3 +238,20 @@ def test_folds_at_once_are_those_one_by_one(tiny_cache: MakeCache, tmp_path: Pat
     for path in (tmp_path / "apart").glob("*/checkpoint.pt"):
         path.unlink()
     assert_same_runs(tmp_path / "apart", tmp_path / "together", atol=2e-3)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two CUDA devices here")
+def test_two_gpus_train_as_one_does(tiny_cache: MakeCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16, whose sums depend on the size of a slice: the first steps to a hundredth."""
+    cache = tiny_cache(num_subjects=5)
+    command = ["fit", "--cache", cache, "--test-subjects", "S0,S1", "--batch-size", 6, "--epochs", 4, "--out"]
+    monkeypatch.setattr("train.loop.LOG_EVERY", 1)
+    assert call(*command, tmp_path / "1", "--device", "cuda:0") == 0
+    launch([*command, tmp_path / "2"], 2, tmp_path)
+    wanted, found = (
+        [json.loads(line) for line in (tmp_path / name / LOG_JSONL).read_text().splitlines()] for name in ("1", "2")
+    )
+    assert len(wanted) == len(found) == 12
+    for a, b in zip(wanted[:6], found[:6], strict=True):
+        for name in ("loss", "ce", "con", "vt"):
+            assert b[name] == pytest.approx(a[name], rel=2e-2, abs=1e-3), (name, a["step"])
