@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -53,6 +54,8 @@ def choose_device(name: str) -> torch.device:
         torch.ones(1, device=device).item()  # a device that computes nothing ("meta") is none either
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
         raise FacetError(f"--device {name}: not available here; try auto or cpu") from error
+    if device.type == "cuda":
+        os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # Triton's default, of which it warns unless it is told
     return device
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,7 +117,6 @@ def train(
     if peak_flops is not None and preparer.embeddings is None:
         flops_per_sample = count_flops_per_sample(model, _example(preparer, recipe))
     if device.type == "cuda":  # on a CPU compiling takes longer than a short training
-        os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # Triton's default, of which it warns unless it is told
         # sizes of batches differ by one, at most; where images are missing they differ in every step
         model.tower.compile(dynamic=False if _is_complete(cache, training.items, preparer.modalities) else None)
 
