@@ -198,7 +198,7 @@ def _predict(chosen: argparse.Namespace) -> int:
 def _export(chosen: argparse.Namespace) -> int:
     from train.export import export
 
-    return export(chosen.trained, chosen.out)
+    return export(chosen.trained, chosen.out, program=chosen.program)
 
 
 def _report(chosen: argparse.Namespace) -> int:

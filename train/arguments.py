@@ -62,6 +62,7 @@ EXPORT_EXAMPLES = """model.safetensors, config.json, split.json and a README.md 
 
 examples:
   python -m train export runs/first --out facet-bu3dfe
+  python -m train export runs/first --out facet-bu3dfe --program
   python -m train predict facet-bu3dfe --cache data_cache/my_scans
 """
 REPORT_EXAMPLES = """One file with its pictures inside, for a browser without a network: scores, curves, confusion matrix,
@@ -178,6 +179,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     export.add_argument("trained", type=Path, metavar="RUN")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    export.add_argument(
+        "--program",
+        action="store_true",
+        help="also write model.pt2: the whole model, from a cache's pictures to probabilities, which PyTorch alone runs",
+    )
     for command in (fit, crossval, embed, evaluate, predict):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")
     return parser

@@ -40,7 +40,7 @@ class TokenAttention(nn.Module):
         """queries (B, Q, d), or (1, Q, d) for all; tokens (B, N, d), mask bool (B, N), True = there → (B, Q, d), to be
         added by the caller."""
         tokens = self.norm_tokens(tokens)
-        q = self._split(self.to_queries(self.norm_queries(queries))).expand(len(tokens), -1, -1, -1)
+        q = self._split(self.to_queries(self.norm_queries(queries))).expand(tokens.shape[0], -1, -1, -1)
         k, v = map(self._split, self.to_keys_values(tokens).chunk(2, dim=-1))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
         return self.to_out(out.transpose(1, 2).flatten(2)) * queries.shape[-1] ** -0.5

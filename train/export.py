@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from shared.errors import FacetError
+from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
 from shared.storage import write_file
 from train.calibrate import THRESHOLDS_JSON, read_thresholds, write_thresholds
 from train.checkpoint import WEIGHTS, replace_file
@@ -16,17 +17,21 @@ from train.config import CONFIG_JSON, RunConfig, write_config
 from train.encoder import LOCAL_DIR
 from train.evaluate import load_run, print_next_predict
 from train.folds import SPLIT_JSON, read_split, write_split
+from train.pixels import DEPTH_CHANGE_MM, DEPTH_FAR_MM, DEPTH_NEAR_MM
+from train.program import PROGRAM, example_images, write_program
 
 README_MD = "README.md"
-_FILES = (WEIGHTS, SPLIT_JSON, THRESHOLDS_JSON, README_MD, CONFIG_JSON)
+_FILES = (WEIGHTS, SPLIT_JSON, THRESHOLDS_JSON, PROGRAM, README_MD, CONFIG_JSON)
 
 
-def export(run: Path, out: Path) -> int:
+def export(run: Path, out: Path, *, program: bool = False) -> int:
     """Writes model.safetensors, config.json, split.json, README.md and, for several classes at once, thresholds.json into a
     folder that `predict` and `evaluate` take for a run. config.json is the last: a folder without it is not finished.
 
     What names this machine's folders is left out. The subjects are named: `evaluate` must not test on those that trained.
 
+    Args:
+        program: also write model.pt2, which PyTorch alone runs.
     Raises:
         FacetError: no finished run; something else is in the folder.
     """
@@ -44,9 +49,13 @@ def export(run: Path, out: Path) -> int:
     write_split(out, split)
     if thresholds is not None:
         write_thresholds(out, thresholds)
-    write_file(out / README_MD, describe_export(config, sum(value.numel() for value in tensors.values())).encode())
+    if program:
+        write_program(out / PROGRAM, config, model)
+    num_weights = sum(value.numel() for value in tensors.values())
+    write_file(out / README_MD, describe_export(config, num_weights, program=program).encode())
     write_config(out, config)
-    print(f"{len(tensors)} tensors, configuration and {README_MD}: {out}")
+    also = f", {PROGRAM}" if program else ""
+    print(f"{len(tensors)} tensors, configuration{also} and {README_MD}: {out}")
     if cache:
         print_next_predict(out, cache)
     return 0
@@ -72,8 +81,8 @@ def without_folders(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, recipe=recipe, tower=tower, cache="", test_cache="")
 
 
-def describe_export(config: RunConfig, num_weights: int) -> str:
-    """README.md of an exported model: what it is, and Python that loads its tower without this program."""
+def describe_export(config: RunConfig, num_weights: int, *, program: bool = False) -> str:
+    """README.md of an exported model: what it is, and Python that loads its tower, or all of it, without this program."""
     recipe, tower = config.recipe, config.tower
     weights = "random initial weights" if config.is_random else f"initial weights {tower.pretrained}"
     views = ", ".join(f"({view.yaw_deg:g}, {view.pitch_deg:g})" for view in config.render.views)
@@ -107,5 +116,35 @@ tower = _build_vision_tower(config["config"]["embed_dim"], CLIPVisionCfg(**visio
 weights = load_file("model.safetensors")
 tower.load_state_dict({{k.removeprefix("tower."): v for k, v in weights.items() if k.startswith("tower.")}})
 tower.eval()  # images f32 (n, 3, S, S), (RGB in 0 to 1 - mean) / std -> features (n, d)
+```
+
+RGB in 0 to 1 is texture / 255 and normal / 255, and for depth, three times the same,
+{_describe_depth(config)}
+""" + (_describe_program(config) if program else "")
+
+
+def _describe_depth(config: RunConfig) -> str:
+    """As `train.pixels.to_unit` computes it."""
+    far, near = (-DEPTH_CHANGE_MM, DEPTH_CHANGE_MM) if config.render.dynamic else (DEPTH_FAR_MM, DEPTH_NEAR_MM)
+    return f"(value - {DEPTH_ZERO}) * {DEPTH_STEP_MM} mm from {far:g} (0) to {near:g} (1), and 0 where the value is 0."
+
+
+def _describe_program(config: RunConfig) -> str:
+    shapes = "\n".join(
+        f"#   {name}: {str(image.dtype).removeprefix('torch.')} (B, {', '.join(map(str, image.shape[1:]))})"
+        for name, image in example_images(config, 1).items()
+    )
+    kind = "each a yes or no of its own" if config.recipe.is_multilabel else "which add up to 1"
+    first = ", the face it is compared with first" if config.recipe.relative != "none" else ""
+    return f"""
+The whole model with PyTorch alone, on rows as a cache holds them, none of their pictures missing:
+
+```python
+import torch
+
+program = torch.export.load("{PROGRAM}").module()
+# images, by modality, for B samples of {config.recipe.frames} frame(s){first}, {len(config.render.views)} view(s) each:
+{shapes}
+# program(images) -> f32 (B, {len(config.recipe.classes)}): probabilities of the classes, {kind}
 ```
 """

@@ -198,7 +198,7 @@ def subtract_reference(
         changes (B·(T−1), N, d) of each view against the reference's same view (against its z where that view is missing),
         tokens (B·(T−1), N, d) minus the reference's z, faces (B·(T−1), d). As they were where there is no reference.
     """
-    b = len(has_reference)
+    b = has_reference.shape[0]  # len() would fix it in a traced program
     there = has_reference.view(b, 1, 1, 1)
     each_view, each_token, each_face = (x.unflatten(0, (b, -1)) for x in (views, tokens, frames))
     rest = each_face[:, :1, None] * there  # (B, 1, 1, d)

@@ -1,0 +1,69 @@
+"""The exported program: PyTorch and the cache's own arrays alone give the probabilities that `predict` writes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import MakeCache
+from test_embed import read_probabilities
+from test_train_cli import QUICK, call
+
+from shared.cache import open_cache
+
+MODALITIES = ("texture", "normal", "depth")
+STRANGER = """
+import sys, numpy, torch
+program = torch.export.load(sys.argv[1]).module()
+for path in sys.argv[2:]:
+    images = {name: torch.from_numpy(array) for name, array in numpy.load(path).items()}
+    numpy.save(path + ".npy", program(images).detach().numpy())
+assert not {"train", "shared", "open_clip", "timm"} & set(sys.modules)
+"""
+KINDS = {
+    "classes": ({}, []),
+    "targets of compared sequences": (
+        {"units": "targets", "num_frames": 5, "scans_per_class": 1},
+        ["--task", "targets", "--frames", 3, "--relative", "onset"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_program_gives_what_predict_writes(tiny_cache: MakeCache, tmp_path: Path, kind: str) -> None:
+    cache_options, options = KINDS[kind]
+    path, run, out = tiny_cache(modalities=MODALITIES, **cache_options), tmp_path / "run", tmp_path / "out"
+    command = ["fit", "--cache", path, "--out", run, *QUICK, "--modalities", ",".join(MODALITIES), "--lr", 1e-2]
+    assert call(*command, *options) == 0
+    assert call("export", run, "--out", out, "--program") == 0
+    assert call("predict", out, "--cache", path, "--out", tmp_path / "wanted.csv") == 0
+    wanted = read_probabilities(tmp_path / "wanted.csv")
+
+    cache = open_cache(path)
+    if "num_frames" in cache_options:  # the onset, then the middles of three thirds of 5 frames
+        rows = {s.sequence: [s.first_row + k for k in (0, 0, 2, 4)] for s in cache.sequences}
+    else:
+        rows = {sample.sample_id: [row] for row, sample in enumerate(cache.samples)}
+    found: dict[str, np.ndarray] = {}
+    names = list(rows)
+    batches = {str(tmp_path / "one.npz"): names[:1], str(tmp_path / "others.npz"): names[1:]}  # any number of samples
+    for file, batch in batches.items():
+        images = {m: np.stack([cache.arrays.read(m, rows[name]) for name in batch]) for m in MODALITIES}
+        images["depth"] = images["depth"].astype(np.int32)
+        np.savez(file, **images)  # type: ignore[arg-type]
+    stranger = [sys.executable, "-I", "-c", STRANGER, str(out / "model.pt2"), *batches]
+    subprocess.run(stranger, cwd=tmp_path, check=True, timeout=120)
+    for file, batch in batches.items():
+        found |= dict(zip(batch, np.load(file + ".npy"), strict=True))
+    assert set(found) == set(wanted)
+    for name, probabilities in wanted.items():
+        np.testing.assert_allclose(found[name], probabilities, atol=2e-5)
+    assert torch.tensor(list(wanted.values())).std(0).max() > 1e-3  # they differ from face to face
+
+    text = (out / "README.md").read_text()
+    assert 'torch.export.load("model.pt2")' in text
+    assert "depth: int32 (B, 4, 3, 32, 32)" in text if cache_options else "depth: int32 (B, 1, 3, 32, 32)" in text
