@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from shared.errors import FacetError, first_line
 from shared.storage import write_file
 from train.config import RunConfig
 from train.facet import Batch, Facet
@@ -63,13 +64,21 @@ def example_images(config: RunConfig, num: int) -> dict[str, Tensor]:
 
 
 def write_program(path: Path, config: RunConfig, model: Facet) -> None:
-    """Traces the model and writes it, whole or not at all."""
+    """Traces the model and writes it, whole or not at all.
+
+    Raises:
+        FacetError: the image tower does what cannot be traced.
+    """
     program, images = Program(config, model).eval(), example_images(config, EXAMPLES)
     batch = torch.export.Dim("batch")
-    with torch.no_grad():
-        traced = torch.export.export(
-            program, (images,), dynamic_shapes={"images": {modality: {0: batch} for modality in images}}
-        )
+    shapes = {"images": {modality: {0: batch} for modality in images}}
+    try:
+        with torch.no_grad():
+            traced = torch.export.export(program, (images,), dynamic_shapes=shapes)
+    except RuntimeError as error:  # towers of other libraries may do what cannot be traced
+        raise FacetError(
+            f"--program: {config.tower.name} cannot be traced ({first_line(error)}); leave it out"
+        ) from error
     packed = io.BytesIO()
     torch.export.save(traced, packed)
     write_file(path, packed.getvalue())
