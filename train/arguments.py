@@ -185,7 +185,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--name", type=_name_of_run, action="append", default=[], metavar="NAME=RUN",
         help="call RUN's method so; may be given again (default: the settings in which methods differ)",
     )  # fmt: skip
-    compare.add_argument("--out", type=Path, metavar="DIR", help="default: FIRST_RUN-compared")
+    compare.add_argument("--out", type=Path, metavar="DIR", help="default: compare-RUN beside the first RUN")
 
     evaluate = add_command(commands, "evaluate", "test a finished run again, or on another cache")
     evaluate.add_argument("trained", type=Path, metavar="RUN")

@@ -31,7 +31,7 @@ def compare(
     Raises:
         FacetError: anything the user can mend.
     """
-    out = out or paths[0].resolve().parent / f"{paths[0].resolve().name}-compared"
+    out = out or paths[0].resolve().parent / f"compare-{paths[0].resolve().name}"
     if out.exists() and not out.is_dir():
         raise FacetError(f"--out {out}: is a file; give the name of a folder")
     methods = read_methods(paths, names)

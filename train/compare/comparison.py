@@ -19,6 +19,9 @@ from train.compare.runs import Method
 from train.compare.scores import difference_p, resample_score, score_run
 from train.crossval.summary import measure_spread
 
+FEW_SUBJECTS = (
+    30  # below, percentile intervals over clusters cover less than they claim (Cameron, Gelbach & Miller 2008)
+)
 FEWEST_SUBJECTS = 6  # with fewer, no difference can be significant at 0.05
 TITLES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1", "auc": "AUC"}
 
@@ -137,7 +140,9 @@ def _list_warnings(methods: Sequence[Method], num_subjects: int) -> list[str]:
         lines.append("SEEDS: methods were not trained with the same ones")
     configs = [(method.name, run.config) for method in methods for run in method.runs]
     if names := list(dict.fromkeys(name for name, config in configs if config.is_random)):
-        lines.append(f"RANDOM WEIGHTS: model or prompts were not pretrained; no result to publish ({', '.join(names)})")
+        lines.append(
+            f"RANDOM WEIGHTS: model or prompts were not pretrained; no published result compares ({', '.join(names)})"
+        )
     if names := list(dict.fromkeys(name for name, config in configs if config.recipe.shuffle_labels >= 0)):
         lines.append(f"CONTROL: training labels were shuffled ({', '.join(names)})")
     return lines
@@ -147,13 +152,16 @@ def _list_conventions(
     methods: Sequence[Method], score_names: Sequence[str], num_subjects: int, *, exact: bool
 ) -> list[str]:
     """What a table's footnote says: how each number was made."""
+    few = num_subjects < FEW_SUBJECTS
     rounds = ", then averaged over rounds" if methods[0].runs[0].results.counts.shape[0] > 1 else ""
     lines = [f"Mean ± standard deviation (n − 1) over seeds; scores of all folds pooled{rounds}."]
     if "auc" in score_names:
         lines.append("AUC is the mean over folds, then over classes.")
     lines.append(
-        f"Brackets: 95 % percentile bootstrap interval over the {num_subjects} subjects ({NUM_RESAMPLES:,} resamples), of the "
-        "mean over seeds."
+        f"Intervals: 95 %, percentile bootstrap over the {num_subjects} subjects ({NUM_RESAMPLES:,} resamples), of the mean "
+        "over seeds."
+        + " Of so few subjects they are narrow: where they and p disagree, trust p."
+        * (few and len(methods) > 1)
     )
     if len(methods) > 1:
         ways = (
@@ -163,7 +171,7 @@ def _list_conventions(
         )
         holm = f"; p after Holm's correction for {len(methods) - 1} comparisons" if len(methods) > 2 else ""
         lines.append(
-            f"Differences are paired, from {methods[0].name}; p: two-sided permutation test over subjects ({ways}), seeds "
-            f"averaged within each{holm}."
+            f"Differences are paired, from {methods[0].name}; p: two-sided permutation test over subjects ({ways}), each "
+            f"with all seeds together{holm}."
         )
     return lines

@@ -28,7 +28,7 @@ Truth = tuple[tuple[str, ...], tuple[str, ...]]  # what holds, what is unknown
 
 
 @dataclass(frozen=True)
-class TestedRun:
+class FinishedRun:
     """A finished run and its test, as pairing needs it."""
 
     path: Path
@@ -41,15 +41,13 @@ class TestedRun:
     results: SubjectResults
     licences: tuple[str, ...]
 
-    __test__ = False  # no test of pytest's
-
 
 @dataclass(frozen=True)
 class Method:
-    """Runs that differ in the seed alone."""
+    """Runs that differ in the seed alone, in the order of their seeds."""
 
     name: str
-    runs: tuple[TestedRun, ...]
+    runs: tuple[FinishedRun, ...]
 
     @property
     def results(self) -> list[SubjectResults]:
@@ -67,16 +65,16 @@ def read_methods(paths: Sequence[Path], names: Sequence[tuple[str, Path]] = ()) 
     """
     places = [path.resolve() for path in paths]
     folders = [place.name for place in places]
-    runs: list[TestedRun] = []
+    runs: list[FinishedRun] = []
     for path, place, folder in zip(paths, places, folders, strict=True):
         if places.count(place) > 1:
             raise FacetError(f"{path}: is named twice; name each run once")
-        run = read_tested_run(path, folder if folders.count(folder) == 1 else str(path))
+        run = read_finished_run(path, folder if folders.count(folder) == 1 else str(path))
         if runs:
             check_paired(runs[0], run)
-            run = dataclasses.replace(run, samples={})  # of many frames: memory
+            run = dataclasses.replace(run, samples=runs[0].samples)  # the same: held once
         runs.append(run)
-    groups: list[list[TestedRun]] = []
+    groups: list[list[FinishedRun]] = []
     for run in runs:
         same = next((group for group in groups if _identify(group[0]) == _identify(run)), None)
         if same is None:
@@ -88,10 +86,11 @@ def read_methods(paths: Sequence[Path], names: Sequence[tuple[str, Path]] = ()) 
                     f"{run.path}: the same settings and seed as {other.path}, so that it tells nothing new; leave one out"
                 )
         same.append(run)
-    return [Method(name, tuple(group)) for name, group in zip(_name_groups(groups, names), groups, strict=True)]
+    named = zip(_name_groups(groups, names), groups, strict=True)
+    return [Method(name, tuple(sorted(group, key=lambda run: run.config.recipe.seed))) for name, group in named]
 
 
-def read_tested_run(path: Path, name: str) -> TestedRun:
+def read_finished_run(path: Path, name: str) -> FinishedRun:
     """
     Args:
         name: by which it is told from the others.
@@ -116,7 +115,7 @@ def read_tested_run(path: Path, name: str) -> TestedRun:
     for fold, tested in zip(folds, run.folds, strict=True):
         for one in tested.predictions:
             samples[fold.round, one.subject, one.name] = (one.labels, one.unknown)
-    return TestedRun(
+    return FinishedRun(
         path=path,
         name=run.name,
         config=run.config,
@@ -177,7 +176,7 @@ def _count_wins(predictions: Sequence[Prediction], places: dict[str, int], class
     return PairWins(subjects, wins, pairs)
 
 
-def check_paired(first: TestedRun, other: TestedRun) -> None:
+def check_paired(first: FinishedRun, other: FinishedRun) -> None:
     """
     Raises:
         FacetError: the runs were not tested on the same samples after the same split; says in what they differ.
@@ -205,10 +204,10 @@ def check_paired(first: TestedRun, other: TestedRun) -> None:
         raise FacetError(f"{here} {len(named)} samples are {how} ({list_some([key[2] for key in named], 3)})")
 
 
-def _identify(run: TestedRun) -> tuple[object, ...]:
+def _identify(run: FinishedRun) -> tuple[object, ...]:
     """What makes a method: equal in runs that differ in the seed alone."""
     config = run.config
-    recipe = dataclasses.replace(config.recipe, **{f.name: f.default for f in _fields() if f.name in _NOT_THE_METHOD})
+    recipe = tuple(getattr(config.recipe, field.name) for field in _fields() if field.name not in _NOT_THE_METHOD)
     weights = "" if config.tower.random_weights else config.tower.weights_hash  # the seed draws random ones
     return recipe, config.text_hash, weights
 
@@ -220,7 +219,7 @@ def _fields() -> tuple[dataclasses.Field[Any], ...]:
 # --- names ---
 
 
-def _name_groups(groups: Sequence[Sequence[TestedRun]], names: Sequence[tuple[str, Path]]) -> list[str]:
+def _name_groups(groups: Sequence[Sequence[FinishedRun]], names: Sequence[tuple[str, Path]]) -> list[str]:
     chosen: dict[int, str] = {}
     for name, path in names:
         place = path.resolve()
@@ -240,7 +239,7 @@ def _name_groups(groups: Sequence[Sequence[TestedRun]], names: Sequence[tuple[st
     ]
 
 
-def _describe_groups(groups: Sequence[Sequence[TestedRun]]) -> list[str]:
+def _describe_groups(groups: Sequence[Sequence[FinishedRun]]) -> list[str]:
     """The first by its values of the settings that differ at all, the others by those in which they differ from it."""
     shown = [_shown_settings(group[0].config) for group in groups]
     varying = [name for name in shown[0] if len({one[name] for one in shown}) > 1]

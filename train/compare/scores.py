@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,34 +56,44 @@ def resample_score(runs: Sequence[SubjectResults], name: str, resamples: np.ndar
     Args:
         runs: of several seeds. resamples: of resampling.draw_resamples, the same for methods that are to be compared.
     """
-    return np.mean([in_chunks(resamples, lambda rows, run=run: _score_draws(run, name, rows)) for run in runs], 0)
+    drawn: np.ndarray = in_chunks(resamples, lambda rows: np.mean([_score_draws(run, name, rows) for run in runs], 0))
+    return drawn
 
 
 def difference_p(
     first: Sequence[SubjectResults], other: Sequence[SubjectResults], name: str, swaps: np.ndarray, *, exact: bool
 ) -> float:
-    """The p-value of a sign-flip permutation test over subjects; seeds are averaged within each subject first.
+    """The p-value of a sign-flip permutation test over subjects, each with the results of all seeds together.
 
-    A swap gives a subject's counts to the other method, and both scores are computed anew: for accuracy and UAR, to which
-    subjects add up, this changes the sign of the subject's difference. AUC: the sign of the subject's part in the difference
-    of AUCs, half of the pairs that it is in (the structural components of DeLong, DeLong & Clarke-Pearson 1988).
+    A swap gives a subject's counts to the other method, in all seeds, and the mean scores are computed anew: for accuracy and
+    UAR, to which subjects add up, this changes the sign of the subject's difference, averaged over seeds. AUC: the sign of the
+    subject's part in the difference of mean AUCs, half of the pairs that it is in (the structural components of DeLong, DeLong
+    & Clarke-Pearson 1988).
 
     Args:
-        swaps, exact: of resampling.draw_swaps.
+        first, other: runs in the order of their seeds, paired in turn. swaps, exact: of resampling.draw_swaps.
     """
     if name == "auc":
         parts = np.mean([_auc_parts(run) for run in other], 0) - np.mean([_auc_parts(run) for run in first], 0)
         return sign_flip_p(float(parts.sum()), (1 - 2 * swaps) @ parts, exact=exact)
-    ours, theirs = (np.mean([run.counts for run in runs], 0) for runs in (first, other))
-    total = (ours + theirs).sum(1)
+    seeds = range(math.lcm(len(first), len(other)))  # each run as often as the others of its method
+    pairs = [(first[seed % len(first)].counts, other[seed % len(other)].counts) for seed in seeds]
 
     def difference(rows: np.ndarray) -> np.ndarray:
-        mixed = theirs.sum(1) + np.einsum("ns,rsd->nrd", rows, ours - theirs, optimize=True)
-        scores = (_score_counts(first[0], name, counts) for counts in (mixed, total - mixed))
-        return np.subtract(*scores).mean(1)
+        return np.mean([_swapped_difference(first[0], name, ours, theirs, rows) for ours, theirs in pairs], 0)
 
     observed = float(difference(np.zeros((1, swaps.shape[1])))[0])
     return sign_flip_p(observed, in_chunks(swaps, difference), exact=exact)
+
+
+def _swapped_difference(
+    run: SubjectResults, name: str, ours: np.ndarray, theirs: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """Their score minus ours, with the subjects of each row (n, S) swapped: f64 (n,), the mean over rounds."""
+    mixed = theirs.sum(1) + np.einsum("ns,rsd->nrd", rows, ours - theirs, optimize=True)
+    rest = (ours + theirs).sum(1) - mixed
+    difference: np.ndarray = _score_counts(run, name, mixed) - _score_counts(run, name, rest)
+    return difference.mean(1)
 
 
 def _score_draws(run: SubjectResults, name: str, rows: np.ndarray) -> np.ndarray:
