@@ -199,7 +199,13 @@ def test_what_cannot_be_paired_is_told(runs: Path, tmp_path: Path, capsys: pytes
     assert "the same people are tested, but others train" in refuse("fewer", folds=fewer)
     assert "its folds differ" in refuse("one", folds=FOLDS[:1])
     assert "the same settings and seed" in refuse("again")
-    assert "its classes are anger, fear, joy, not" in refuse("units", task="targets")
+    assert "its --task is targets, not classes" in refuse("units", task="targets")
+    more = write_run(tmp_path / "more", content="content", seed=3)
+    for path in more.glob("*/metrics.json"):
+        path.write_text(path.read_text().replace('"joy"', '"glee"'))
+    for path in more.glob("*/predictions.csv"):
+        path.write_text(path.read_text().replace("joy", "glee"))
+    assert "its classes are anger, fear, glee, not anger, fear, joy" in fails(capsys, "compare", first, more)
     (tmp_path / "again" / "fold-01" / "metrics.json").unlink()
     assert "1 of 2 folds are not tested yet (fold-01)" in fails(capsys, "compare", first, tmp_path / "again")
     (tmp_path / "labels" / "fold-01" / "predictions.csv").unlink()

@@ -182,9 +182,12 @@ def check_paired(first: FinishedRun, other: FinishedRun) -> None:
         FacetError: the runs were not tested on the same samples after the same split; says in what they differ.
     """
     here = f"{other.path}: cannot be paired with {first.path}:"
-    if other.class_names != first.class_names or other.results.multilabel != first.results.multilabel:
+    if other.results.multilabel != first.results.multilabel:
+        tasks = [run.config.recipe.task or "classes" for run in (other, first)]
+        raise FacetError(f"{here} its --task is {tasks[0]}, not {tasks[1]}; train both with the same")
+    if other.class_names != first.class_names:
         theirs, ours = ", ".join(other.class_names), ", ".join(first.class_names)
-        raise FacetError(f"{here} its classes are {theirs}, not {ours}; train both with the same --classes and --task")
+        raise FacetError(f"{here} its classes are {theirs}, not {ours}; train both with the same --classes")
     for name, what in (("content_hash", "cache"), ("test_content_hash", "test cache")):
         if getattr(other.config, name) != getattr(first.config, name):
             raise FacetError(f"{here} its {what} holds other content; train both on one cache")
