@@ -179,6 +179,16 @@ def test_names_and_baseline(runs: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "no run here" in fails(capsys, "compare", two[0], runs)
 
 
+def test_intervals_of_a_difference_are_paired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other settings that change no prediction differ by nothing, whoever is drawn."""
+    runs = [write_run(tmp_path / f"r{n}", rate=0.6, epochs=n) for n in (1, 2)]
+    assert call("compare", *runs) == 0
+    assert re.search(r"^epochs 2 ", capsys.readouterr().out, re.MULTILINE)
+    for row in json.loads((tmp_path / "compare-r1" / "compare.json").read_text())["rows"][1::2]:
+        assert row["high"] - row["low"] > 0.1
+        assert row["difference"] == {"value": 0, "low": 0, "high": 0, "p": 1, "p_holm": 1}
+
+
 def test_what_cannot_be_paired_is_told(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = runs / "full-0"
 

@@ -21,7 +21,7 @@ EXAMPLES = """the way of an experiment:
   python -m train compare runs/full-s0 runs/full-s1 runs/mean-s0 runs/mean-s1    is the difference chance?
 
 --help after a command explains its options. A run is a folder: config.json, split.json, log.jsonl, checkpoint.pt,
-model.safetensors, metrics.json, predictions.csv, confusion.png, attention.safetensors (what the model looked at).
+model.safetensors, metrics.json, predictions.csv, confusion.png and .pdf, attention.safetensors (what it looked at).
 """
 FIT_EXAMPLES = """Interrupted? The same command goes on from the last checkpoint. SIGTERM writes one and ends with exit code 0.
 
