@@ -152,16 +152,14 @@ def _list_conventions(
     methods: Sequence[Method], score_names: Sequence[str], num_subjects: int, *, exact: bool
 ) -> list[str]:
     """What a table's footnote says: how each number was made."""
-    few = num_subjects < FEW_SUBJECTS
+    few = " Over so few they tend to be too narrow." if num_subjects < FEW_SUBJECTS else ""
     rounds = ", then averaged over rounds" if methods[0].runs[0].results.counts.shape[0] > 1 else ""
     lines = [f"Mean ± standard deviation (n − 1) over seeds; scores of all folds pooled{rounds}."]
     if "auc" in score_names:
         lines.append("AUC is the mean over folds, then over classes.")
     lines.append(
         f"Intervals: 95 %, percentile bootstrap over the {num_subjects} subjects ({NUM_RESAMPLES:,} resamples), of the mean "
-        "over seeds."
-        + " Of so few subjects they are narrow: where they and p disagree, trust p."
-        * (few and len(methods) > 1)
+        "over seeds." + " Over so few they tend to be too narrow." * few
     )
     if len(methods) > 1:
         ways = (
@@ -174,4 +172,7 @@ def _list_conventions(
             f"Differences are paired, from {methods[0].name}; p: two-sided permutation test over subjects ({ways}), each "
             f"with all seeds together{holm}."
         )
+    lines.append(
+        "Intervals and p tell of other people to test, not of other trainings: how these vary is what ± tells."
+    )
     return lines

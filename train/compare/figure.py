@@ -23,7 +23,8 @@ def draw_comparison(comparison: Comparison, form: str = "png") -> bytes:
     num_methods, names = len(comparison.methods), comparison.score_names
     heights = [num_methods] if num_methods == 1 else [num_methods, num_methods - 1]
     width = 1.8 + 2.7 * len(names)
-    footer = [*comparison.warnings, *comparison.conventions, *comparison.licences]
+    marks = "Dots and lines: means and their intervals; ticks: single seeds."
+    footer = [marks, *comparison.warnings, *comparison.conventions, *comparison.licences]
     lines = [line for text in footer for line in textwrap.wrap(text, int(width * 15))]
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 9}):  # a $ in a name is a dollar sign
         height = 0.9 * len(heights) + 0.42 * sum(heights) + 0.14 * len(lines) + 0.3
