@@ -159,7 +159,7 @@ def _list_conventions(
         lines.append("AUC is the mean over folds, then over classes.")
     lines.append(
         f"Intervals: 95 %, percentile bootstrap over the {num_subjects} subjects ({NUM_RESAMPLES:,} resamples), of the mean "
-        "over seeds." + " Over so few they tend to be too narrow." * few
+        f"over seeds.{few}"
     )
     if len(methods) > 1:
         ways = (
