@@ -50,7 +50,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from preprocess.build import build_cache
     from preprocess.datasets import DATASETS
     from preprocess.datasets.fourdme import with_pattern
-    from preprocess.render.cameras import parse_views
+    from preprocess.render.cameras import parse_views, warn_of_views
     from preprocess.scan import SCAN_GONE
     from preprocess.stages import describe_stages
     from preprocess.summary import count_failed
@@ -67,6 +67,8 @@ def _build(arguments: argparse.Namespace) -> int:
         modalities=_modalities(arguments.modalities),
         stabilised=dataset.stabilised if arguments.stabilise is None else arguments.stabilise,
     )
+    if warning := warn_of_views(settings.views):
+        print(warning, file=sys.stderr)
     report = build_cache(
         dataset,
         arguments.root,
