@@ -280,7 +280,7 @@ def test_neutral_alone_and_reasons_that_differ_in_numbers(site: Site) -> None:
     info = dataclasses.replace(site.cache.info, class_names=(*site.cache.info.class_names, "neutral"))
     cache = dataclasses.replace(site.cache, samples=samples, info=info)
     page = page_text(dataclasses.replace(site, catalogue=build_catalogue(cache)), "/coverage")
-    assert "1 of 1 subjects show every class but neutral; 1 more show neutral alone." in page
+    assert "1 of 1 subjects show every class but neutral; 1 more shows neutral alone." in page
     assert "2 × 3.41 mm off" in page and "1 × no surface" in page
 
 

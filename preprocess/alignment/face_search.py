@@ -51,7 +51,7 @@ def find_face(surface: Surface, frontal: np.ndarray, bounds_mm: np.ndarray) -> n
     if not scores[winner] <= _ACCEPTED_MM:
         raise ScanError(
             f"no face found (the best place is {scores[winner]:.2f} mm off an average face, the limit is {_ACCEPTED_MM} mm); "
-            "check up, facing and units, or give landmarks (a file with the eyes, nose and mouth: README, landmarks)"
+            "check up, facing and units, or give landmarks (README: your own scans)"
         )
     pose = np.linalg.inv(poses[winner]) @ frontal
     for _ in range(3):

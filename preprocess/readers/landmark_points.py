@@ -50,7 +50,9 @@ def read_face_points(path: Path) -> np.ndarray:
         if len(known):
             points[i] = known.mean(axis=0, dtype=np.float64)
     if np.isnan(points).all():
-        expected = _FORMAT if suffix in (".csv", ".txt") else f"the points {', '.join(FACE_POINTS)} (README, landmarks)"
+        expected = (
+            _FORMAT if suffix in (".csv", ".txt") else f"the points {', '.join(FACE_POINTS)} (README: your own scans)"
+        )
         raise ScanError(f"{path}: holds none of the face's points; expected {expected}, or leave landmarks empty")
     return points
 

@@ -142,7 +142,11 @@ def _subjects(site: Site, address: Address) -> list[Component]:
             [
                 f"{len(asked) - len(lacking):,} of {len(asked):,} subjects show every class"
                 + (" but neutral" if len(wanted) < len(class_names) else "")
-                + (f"; {len(apart):,} more show neutral alone." if apart and asked is not subjects else "."),
+                + (
+                    f"; {len(apart):,} more show{'s' * (len(apart) == 1)} neutral alone."
+                    if apart and asked is not subjects
+                    else "."
+                ),
                 *([" The others:", *named, " …" if len(lacking) > MAX_NAMED else ""] if lacking else []),
             ]
         ),
