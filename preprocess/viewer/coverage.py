@@ -130,7 +130,7 @@ def _subjects(site: Site, address: Address) -> list[Component]:
     class_names = site.cache.info.class_names
     wanted = [name for name in class_names if name != NEUTRAL] or list(class_names)
     apart = [s for s in subjects if counts[s, NEUTRAL] and not any(counts[s, label] for label in (*wanted, ""))]
-    asked = [s for s in subjects if s not in set(apart)] or subjects
+    asked = [s for s in subjects if s not in set(apart)]
     lacking = [s for s in asked if not all(counts[s, label] for label in wanted)]
     named = [
         part
@@ -142,11 +142,7 @@ def _subjects(site: Site, address: Address) -> list[Component]:
             [
                 f"{len(asked) - len(lacking):,} of {len(asked):,} subjects show every class"
                 + (" but neutral" if len(wanted) < len(class_names) else "")
-                + (
-                    f"; {len(apart):,} more show{'s' * (len(apart) == 1)} neutral alone."
-                    if apart and asked is not subjects
-                    else "."
-                ),
+                + (f"; {len(apart):,} more show{'s' * (len(apart) == 1)} neutral alone." if apart else "."),
                 *([" The others:", *named, " …" if len(lacking) > MAX_NAMED else ""] if lacking else []),
             ]
         ),
