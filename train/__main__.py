@@ -1,4 +1,4 @@
-"""The command line of stage 2: python -m train fit | crossval | compare | report | embed | protocols | evaluate | …"""
+"""The command line of stage 2: python -m train COMMAND; train/arguments.py says what each takes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shared.command_line import print_next
 from shared.errors import FacetError, run_command_line
 from train.arguments import build_parser
 from train.config import Recipe
 from train.signals import Terminated, raise_on_sigterm
+
+if TYPE_CHECKING:
+    from train.crossval.run import CrossvalOptions
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = {
         "fit": _fit,
         "crossval": _crossval,
+        "ablate": _ablate,
         "embed": _embed,
         "protocols": _protocols,
         "evaluate": _evaluate,
@@ -34,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         "report": _report,
         "compare": _compare,
     }
-    if chosen.command not in ("fit", "crossval", "embed"):
+    if chosen.command not in ("fit", "crossval", "ablate", "embed"):
         return run[chosen.command](chosen)
     try:
         with raise_on_sigterm():
@@ -64,7 +69,9 @@ def _read_caches(chosen: argparse.Namespace) -> tuple[Path, Path | None]:
     return chosen.cache or chosen.train_cache, chosen.test_cache
 
 
-def _choose_embeddings(chosen: argparse.Namespace, recipe: Recipe) -> tuple[Recipe, Path | None]:
+def _choose_embeddings(
+    chosen: argparse.Namespace, recipe: Recipe, *, quiet: bool = False
+) -> tuple[Recipe, Path | None]:
     """The recipe as it is with embeddings, and their folder; None where images are read."""
     if recipe.tune != "frozen":
         if chosen.embeddings not in ("auto", "off"):
@@ -73,7 +80,8 @@ def _choose_embeddings(chosen: argparse.Namespace, recipe: Recipe) -> tuple[Reci
     if chosen.embeddings == "off":
         return recipe, None
     if recipe.augment == "standard":
-        print("note: training from embeddings of images and their mirror images: --augment flip; see --embeddings")
+        if not quiet:
+            print("note: training from embeddings of images and their mirror images: --augment flip; see --embeddings")
         recipe = dataclasses.replace(recipe, augment="flip")
     if chosen.embeddings == "auto":
         return recipe, chosen.out.absolute().parent / "embeddings"
@@ -116,14 +124,45 @@ def _fit(chosen: argparse.Namespace) -> int:
 
 def _crossval(chosen: argparse.Namespace) -> int:
     only, chosen.fold = chosen.fold, 0
-    recipe = _read_recipe(chosen)
+    recipe = _read_crossval_recipe(chosen)
     caches = _read_caches(chosen)
+    recipe, embeddings = _choose_embeddings(chosen, recipe)
+    from train.crossval.run import crossval
+
+    return crossval(chosen.out, *caches, recipe, _read_crossval_options(chosen, only, embeddings))
+
+
+def _ablate(chosen: argparse.Namespace) -> int:
+    only, chosen.fold = chosen.fold, 0
+    recipe = _read_crossval_recipe(chosen)
+    caches = _read_caches(chosen)
+    from train.ablation.variants import read_chosen
+
+    variants = read_chosen(chosen.variants, chosen.variant)
+    _choose_embeddings(chosen, recipe)  # tells of it, once
+
+    def choose_embeddings(variant: Recipe) -> tuple[Recipe, Path | None]:
+        if variant.tune != "frozen" and recipe.tune == "frozen":  # --embeddings is meant for the others
+            return variant, None
+        return _choose_embeddings(chosen, variant, quiet=True)
+
+    from train.ablation.run import ablate
+
+    options = _read_crossval_options(chosen, only, None)
+    return ablate(chosen.out, caches, recipe, variants, chosen.seeds, options, choose_embeddings)
+
+
+def _read_crossval_recipe(chosen: argparse.Namespace) -> Recipe:
+    recipe = _read_recipe(chosen)
     if recipe.test_subjects:
         raise FacetError("--test-subjects: is one test; use `python -m train fit`, or a file of folds as --protocol")
-    recipe, embeddings = _choose_embeddings(chosen, recipe)
-    from train.crossval.run import CrossvalOptions, crossval
+    return recipe
 
-    options = CrossvalOptions(
+
+def _read_crossval_options(chosen: argparse.Namespace, only: int | None, embeddings: Path | None) -> CrossvalOptions:
+    from train.crossval.run import CrossvalOptions
+
+    return CrossvalOptions(
         chosen.device,
         chosen.jobs,
         only,
@@ -134,7 +173,6 @@ def _crossval(chosen: argparse.Namespace) -> int:
         chosen.at_once == "auto",
         chosen.tensorboard,
     )
-    return crossval(chosen.out, *caches, recipe, options)
 
 
 def _embed(chosen: argparse.Namespace) -> int:

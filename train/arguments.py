@@ -9,6 +9,7 @@ from typing import Any
 
 from shared.command_line import add_command, positive_number, start_parser, whole_number
 from shared.paths import open_path
+from train.ablation.variants import FULL, ONLY, PARTS
 from train.config import RESIDENT, Recipe, option_name
 
 DESCRIPTION = """Trains FACET-VLM on a cache of multiview face images and tests it on people it has never seen."""
@@ -49,6 +50,29 @@ where the time of a step goes, which is the same in every fold (--profile is an 
   python -m train fit --cache data_cache/bu4dfe --protocol bu4dfe --out runs/profiled --profile 20 --epochs 1
 the same folds in another paper:
   python -m train crossval --cache data_cache/bu4dfe --protocol runs/bu4dfe/folds.json --out runs/again
+"""
+_WIDTH = max(len(name) for name in PARTS) + 2
+_VARIANTS = "\n".join(
+    f"  {name:<{_WIDTH}}{options}\n  {'':<{_WIDTH}}{about}" for name, (options, about) in PARTS.items()
+)
+ABLATE_EXAMPLES = f"""Trains and tests every fold of a protocol for the full model (the options as given), and for variants
+with one part switched off, all else equal: the same folds, dealt once, for all variants and seeds. Each is a run of
+crossval, in RUN/VARIANT (further seeds in RUN/VARIANT-seedN). Interrupted? The same command goes on; more seeds and
+variants may be added later. RUN/ablation.csv and ablation.tex: a row a variant, scores pooled over folds, mean ± std over
+seeds, and the difference to the full model.
+
+variants:
+  {FULL:<{_WIDTH}}the options as given
+{_VARIANTS}
+  {ONLY + "MODALITY":<{_WIDTH}}--modalities MODALITY
+  {"":<{_WIDTH}}one for each, where the full model looks at several
+One whose settings are the full model's, or another variant's, is left out, with a note.
+
+examples:
+  python -m train ablate --cache data_cache/bu3dfe --protocol bu3dfe-subset1 --out runs/ablation
+  python -m train ablate --cache data_cache/bu4dfe --protocol bu4dfe --variants no-cvsa,no-mtgf --seeds 3 --out runs/parts
+  python -m train ablate --cache data_cache/bu3dfe --tune frozen --discard-weights --seeds 5 --out runs/frozen
+  python -m train ablate --cache data_cache/bu3dfe --variants full --variant slow='--lr 3e-4 --epochs 40' --out runs/slow
 """
 EMBED_EXAMPLES = """With --tune frozen, fit and crossval do this by themselves; do it before where many start at the same time.
 Interrupted? The same command computes only what is missing. What it wrote counts for this content of the cache, this tower,
@@ -95,8 +119,14 @@ def build_parser() -> argparse.ArgumentParser:
     crossval = add_command(
         commands, "crossval", "train and test every fold of a protocol, and report", examples=CROSSVAL_EXAMPLES
     )
-    for command in (fit, crossval):
-        _add_training_options(command, every_fold=command is crossval)
+    ablate = add_command(
+        commands,
+        "ablate",
+        "cross-validate the model without one part or another, and compare",
+        examples=ABLATE_EXAMPLES,
+    )
+    for command in (fit, crossval, ablate):
+        _add_training_options(command, every_fold=command is not fit)
     fit.add_argument(
         "--profile",
         type=positive_number,
@@ -111,21 +141,26 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="the last N; an earlier one is used where the last is damaged (default 1)",
     )
-    crossval.add_argument(
-        "--jobs",
+    for command in (crossval, ablate):
+        _add_crossval_options(command)
+    ablate.add_argument(
+        "--variants",
+        metavar="LIST",
+        help=f"which of those below, e.g. no-cvsa,no-mtgf; {FULL} always is (default: all)",
+    )
+    ablate.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="NAME='OPTIONS'",
+        help="one of your own: options of fit that are added to those of the full model (may be repeated)",
+    )
+    ablate.add_argument(
+        "--seeds",
         type=positive_number,
+        default=1,
         metavar="N",
-        help="folds at a time (default: one a GPU, or as many as there are cores)",
-    )
-    crossval.add_argument(
-        "--at-once",
-        choices=("auto", "off"),
-        default="auto",
-        help="auto: folds that train from embeddings (--tune frozen) train together as one batched model, as many as fit "
-        "into memory; --checkpoint-every is then stretched where writing would take over 5 %% of the time. off: one by one",
-    )
-    crossval.add_argument(
-        "--discard-weights", action="store_true", help="keep each fold's scores and predictions, but not its model"
+        help="train each variant with N seeds from --seed on, on the same folds (default 1)",
     )
 
     protocols = add_command(
@@ -208,13 +243,13 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also write model.pt2: the whole model, from a cache's pictures to probabilities, which PyTorch alone runs",
     )
-    for command in (fit, crossval, embed, evaluate, predict):
+    for command in (fit, crossval, ablate, embed, evaluate, predict):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")
     return parser
 
 
 def _add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) -> None:
-    """The options of fit, and of crossval, whose --fold is none of the recipe's."""
+    """The options of fit, and of crossval and ablate, whose --fold is none of the recipe's."""
     caches = parser.add_mutually_exclusive_group(required=True)
     caches.add_argument("--cache", type=open_path, metavar="DIR", help="a cache with prompt embeddings")
     caches.add_argument(
@@ -226,7 +261,7 @@ def _add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) 
     )
     for option in dataclasses.fields(Recipe):
         if option.name != "fold" or not every_fold:
-            _add_option(parser, option)
+            add_option(parser, option)
     if every_fold:
         parser.add_argument("--fold", type=int, metavar="N", help="this fold alone, 0 the first (default: all)")
     parser.add_argument(
@@ -256,7 +291,27 @@ def _add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) 
     parser.add_argument("--tensorboard", action="store_true", help=tensorboard)
 
 
-def _add_option(parser: argparse.ArgumentParser, option: dataclasses.Field[Any]) -> None:
+def _add_crossval_options(parser: argparse.ArgumentParser) -> None:
+    """The options of crossval, and of ablate, which is several of them."""
+    parser.add_argument(
+        "--jobs",
+        type=positive_number,
+        metavar="N",
+        help="folds at a time (default: one a GPU, or as many as there are cores)",
+    )
+    parser.add_argument(
+        "--at-once",
+        choices=("auto", "off"),
+        default="auto",
+        help="auto: folds that train from embeddings (--tune frozen) train together as one batched model, as many as fit "
+        "into memory; --checkpoint-every is then stretched where writing would take over 5 %% of the time. off: one by one",
+    )
+    parser.add_argument(
+        "--discard-weights", action="store_true", help="keep each fold's scores and predictions, but not its model"
+    )
+
+
+def add_option(parser: argparse.ArgumentParser, option: dataclasses.Field[Any]) -> None:
     """One command line option from a field of Recipe."""
     choices = [choice for choice in option.metadata["choices"] if choice]
     text = option.metadata["help"]

@@ -47,6 +47,7 @@ class CrossvalOptions:
     resident: str = "off"  # one of config.RESIDENT
     at_once: bool = True  # folds on embeddings: as one batched model
     tensorboard: bool = False  # write each fold's log for TensorBoard, too
+    brief: bool = False  # the report is written but not printed: one run of several
 
 
 def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, options: CrossvalOptions) -> int:
@@ -63,8 +64,11 @@ def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, op
     folds = experiment.folds.folds
     if options.only is not None:
         experiment.fold(options.only)  # a number that cannot be is said before anything is written
-    _check_same(out, experiment)
-    _announce(experiment)
+    if not check_same_crossval(out, experiment):
+        write_folds(out / FOLDS_JSON, experiment.folds)
+        write_config(out, describe_run(experiment, None), CROSSVAL_JSON)
+    if not options.brief:
+        announce_folds(experiment)
     todo = [n for n in range(len(folds)) if options.only in (None, n) and _read_result(out, folds[n]) is None]
     done = len(folds) - len(todo)
     if done and options.only is None:
@@ -99,7 +103,7 @@ def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, op
     if code:
         print("stopped; the same command goes on with the folds that are left", file=sys.stderr)
         return code
-    return _report(out, experiment, failures)
+    return _report(out, experiment, failures, brief=options.brief)
 
 
 def _run(
@@ -121,11 +125,17 @@ def _run(
         yield from run_jobs(jobs, experiment, rest, options.num_jobs)
 
 
-def _check_same(out: Path, experiment: Experiment) -> None:
-    """Makes the folder, or checks that it holds folds of the same experiment."""
+def check_same_crossval(out: Path, experiment: Experiment, name: str = CROSSVAL_JSON) -> bool:
+    """Whether a folder holds folds of this experiment already; False where nothing has been begun there.
+
+    Args:
+        name: the file that tells what was begun.
+    Raises:
+        FacetError: it holds something else.
+    """
     config = describe_run(experiment, None)
-    if (out / CROSSVAL_JSON).is_file():
-        names = config.differences(read_config(out, CROSSVAL_JSON))
+    if (out / name).is_file():
+        names = config.differences(read_config(out, name))
         if not names and read_folds(out / FOLDS_JSON) != experiment.folds:
             names = ["the subjects of the folds"]
         if names:
@@ -133,16 +143,18 @@ def _check_same(out: Path, experiment: Experiment) -> None:
                 f"{out}: holds folds with other settings (different: {', '.join(names)}); choose another --out, "
                 "or give the same settings to go on"
             )
-        return
-    if (out / CONFIG_JSON).is_file():
-        raise FacetError(f"{out}: is the run of one fold; choose another --out")
+        return True
+    for other, what in ((CONFIG_JSON, "is the run of one fold"), (CROSSVAL_JSON, "is a cross-validation")):
+        if (out / other).is_file():
+            raise FacetError(f"{out}: {what}; choose another --out")
     if out.is_dir() and any(p.name != FOLDS_JSON and not p.name.startswith(".") for p in out.iterdir()):
-        raise FacetError(f"{out}: not empty, and no cross-validation (no {CROSSVAL_JSON}); choose another --out")
-    write_folds(out / FOLDS_JSON, experiment.folds)
-    write_config(out, config, CROSSVAL_JSON)
+        what = "cross-validation" if name == CROSSVAL_JSON else "ablation"
+        raise FacetError(f"{out}: not empty, and no {what} (no {name}); choose another --out")
+    return False
 
 
-def _announce(experiment: Experiment) -> None:
+def announce_folds(experiment: Experiment) -> None:
+    """Prints the protocol, who is tested, and what a user should know of it."""
     recipe, folds = experiment.recipe, experiment.folds
     protocol = PROTOCOLS.get(recipe.protocol)
     print(f"{recipe.protocol}: {protocol.title if protocol else 'folds from a file'}")
@@ -166,20 +178,28 @@ def _describe_result(result: FoldResult) -> str:
     return f"{result.name}: {text}, {result.metrics['num_samples']} samples{seconds}"
 
 
-def _report(out: Path, experiment: Experiment, failures: dict[str, str]) -> int:
+def _report(out: Path, experiment: Experiment, failures: dict[str, str], *, brief: bool) -> int:
     """Writes and prints the report of what is finished. Array jobs that end together take turns."""
     with hold_lock(out / ".lock"):
         found = {fold.name: _read_result(out, fold) for fold in experiment.folds.folds}
         results = [result for result in found.values() if result is not None]
         if results:
             summary = summarise_folds(results)
-            about = _describe(experiment, [name for name, result in found.items() if result is None], failures)
+            about = describe_crossval(experiment, [name for name, result in found.items() if result is None], failures)
             write_crossval_report(out, summary, results, about)
-            print(format_crossval_report(summary, results, about))
-            print(f"report    {out}/report.txt, .json, .pdf; {out / REPORT_PNG}")
-            print(f"tables    {out}/folds.csv, table.csv; for a paper {out / TABLE_TEX}")
+            if brief:
+                scores = (
+                    f"{name.replace('_', '-')} {getattr(summary.pooled, name):.3f}" for name in summary.score_names
+                )
+                print(f"all {len(results)} folds: {', '.join(scores)}; {out}/report.txt")
+            else:
+                print(format_crossval_report(summary, results, about))
+                print(f"report    {out}/report.txt, .json, .pdf; {out / REPORT_PNG}")
+                print(f"tables    {out}/folds.csv, table.csv; for a paper {out / TABLE_TEX}")
     if missing := len(found) - len(results):
         print(f"{missing} of {len(found)} folds are left: the same command, without --fold, trains them")
+    elif brief:
+        pass
     elif (out / results[0].name / WEIGHTS).is_file():
         print_next_predict(out / results[0].name, experiment.train.path)
     else:
@@ -189,7 +209,8 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str]) -> int:
     return 1 if failures else 0
 
 
-def _describe(experiment: Experiment, missing: list[str], failures: dict[str, str]) -> CrossvalAbout:
+def describe_crossval(experiment: Experiment, missing: list[str], failures: dict[str, str]) -> CrossvalAbout:
+    """What a report says beside the scores. missing, failures: folds without a result, and why some have none."""
     recipe, folds = experiment.recipe, experiment.folds
     protocol = PROTOCOLS.get(recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL])
     config = describe_run(experiment, None)

@@ -12,6 +12,7 @@ from train.crossval.fold_results import FoldResult
 from train.crossval.summary import CrossvalAbout, CrossvalSummary, Spread
 from train.crossval.text import describe_model, list_conventions, list_warnings
 
+LATEX_HEADINGS = {"accuracy": "Acc.", "uar": "UAR", "macro_f1": "UF1", "micro_f1": "Micro-F1"}
 MOST_COLUMNS = 8  # more classes than this make a tall table, a row a class
 
 _LATEX = {
@@ -51,7 +52,7 @@ def format_folds_csv(summary: CrossvalSummary, results: Sequence[FoldResult]) ->
         num_subjects = [metrics.get(name) for name in subjects]
         row = [result.name, result.round_name, metrics["num_samples"], *num_subjects, *scores, result.seconds]
         rows.append([*row, *metrics[f"per_class_{kind}"]])
-    return _format_csv(rows)
+    return format_csv(rows)
 
 
 def format_classes_csv(summary: CrossvalSummary) -> str:
@@ -64,10 +65,11 @@ def format_classes_csv(summary: CrossvalSummary) -> str:
         over_folds = (one.recall_over_folds, one.f1_over_folds, one.auc_over_folds)
         values = [value for spread in over_folds for value in (spread.mean, spread.std, spread.num)]
         rows.append([one.class_name, *(getattr(one, name) for name in pooled), *values])
-    return _format_csv(rows)
+    return format_csv(rows)
 
 
-def _format_csv(rows: Sequence[Sequence[Any]]) -> str:
+def format_csv(rows: Sequence[Sequence[Any]]) -> str:
+    """A line a row; empty for None."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()
@@ -89,25 +91,26 @@ def format_latex_table(summary: CrossvalSummary, results: Sequence[FoldResult], 
 
 def _find_cells(summary: CrossvalSummary) -> list[tuple[str, Spread, float | None]]:
     """Heading, spread over folds and pooled value of each class, then of the overall scores."""
-    headings = {"accuracy": "Acc.", "uar": "UAR", "macro_f1": "UF1", "micro_f1": "Micro-F1"}
     cells = []
     for one in summary.classes:
         spread, pooled = (one.f1_over_folds, one.f1) if summary.multilabel else (one.recall_over_folds, one.recall)
         cells.append((escape_latex(one.class_name[:1].upper() + one.class_name[1:]), spread, pooled))
     for name in summary.score_names:
-        cells.append((headings[name], summary.over_folds[name], getattr(summary.pooled, name)))
+        cells.append((LATEX_HEADINGS[name], summary.over_folds[name], getattr(summary.pooled, name)))
     return cells
 
 
 def _format_wide(cells: Sequence[tuple[str, Spread, float | None]], name: str, *, num_overall: int) -> list[str]:
     """A row a method, as papers compare them; ± in the foot of a number, so that nine columns fit a page."""
-    rows = [_row([escape_latex(name), *(_spread(spread, narrow=True) for _, spread, _ in cells)])]
+    rows = [
+        format_latex_row([escape_latex(name), *(format_latex_spread(spread, narrow=True) for _, spread, _ in cells)])
+    ]
     if any(spread.num > 1 for _, spread, _ in cells):
-        rows.append(_row([r"\quad pooled", *(_number(pooled) for _, _, pooled in cells)]))
+        rows.append(format_latex_row([r"\quad pooled", *(format_latex_percent(pooled) for _, _, pooled in cells)]))
     return [
         rf"\begin{{tabular}}{{l{'c' * (len(cells) - num_overall)}@{{\quad}}{'c' * num_overall}}}",
         r"\toprule",
-        _row(["Method", *(heading for heading, _, _ in cells)]),
+        format_latex_row(["Method", *(heading for heading, _, _ in cells)]),
         r"\midrule",
         *rows,
         r"\bottomrule",
@@ -116,12 +119,15 @@ def _format_wide(cells: Sequence[tuple[str, Spread, float | None]], name: str, *
 
 
 def _format_tall(cells: Sequence[tuple[str, Spread, float | None]], name: str, *, num_overall: int) -> list[str]:
-    rows = [_row([heading, _spread(spread), _number(pooled)]) for heading, spread, pooled in cells]
+    rows = [
+        format_latex_row([heading, format_latex_spread(spread), format_latex_percent(pooled)])
+        for heading, spread, pooled in cells
+    ]
     return [
         r"\begin{tabular}{lcc}",
         r"\toprule",
-        _row(["", rf"\multicolumn{{2}}{{c}}{{{escape_latex(name)}}}"]),
-        _row(["", r"mean $\pm$ std", "pooled"]),
+        format_latex_row(["", rf"\multicolumn{{2}}{{c}}{{{escape_latex(name)}}}"]),
+        format_latex_row(["", r"mean $\pm$ std", "pooled"]),
         r"\midrule",
         *rows[:-num_overall],
         r"\midrule",
@@ -131,16 +137,17 @@ def _format_tall(cells: Sequence[tuple[str, Spread, float | None]], name: str, *
     ]
 
 
-def _row(cells: Sequence[str]) -> str:
+def format_latex_row(cells: Sequence[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _number(value: float | None) -> str:
+def format_latex_percent(value: float | None) -> str:
     return "--" if value is None else f"{100 * value:.1f}"
 
 
-def _spread(spread: Spread, *, narrow: bool = False) -> str:
+def format_latex_spread(spread: Spread, *, narrow: bool = False) -> str:
+    """In percent, mean ± std; the mean alone of one value. narrow: ± in the foot of the number."""
     if spread.std is None:
-        return _number(spread.mean)
-    mean, std = _number(spread.mean), _number(spread.std)
+        return format_latex_percent(spread.mean)
+    mean, std = format_latex_percent(spread.mean), format_latex_percent(spread.std)
     return rf"${mean}_{{\pm {std}}}$" if narrow else rf"${mean} \pm {std}$"

@@ -1,0 +1,1 @@
+"""`python -m train ablate`: the full model, and the model with one part switched off, on the same folds."""

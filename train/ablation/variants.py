@@ -1,0 +1,148 @@
+"""Which variants of a model an ablation compares, as the options that make them. Imports nothing heavy: --help tells them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from shared.errors import FacetError
+from train.config import Recipe, option_name
+
+FULL = "full"
+# Name → the options that make it of the full model, and what that leaves.
+PARTS = {
+    "no-cvsa": ("--fusion mean", "views are averaged; none attends to another"),
+    "no-mtgf": ("--head cosine", "the fused face is compared with the prompts as it is"),
+    "no-consistency": ("--lambda-con 0", "nothing asks each view alone to say what the fused face says"),
+    "no-view-text": ("--lambda-vt 0", "views are not compared with the prompts one by one"),
+    "plain-clip": (
+        "--fusion mean --head cosine --lambda-con 0 --lambda-vt 0",
+        "none of the four: CLIP's own score of averaged views, trained",
+    ),
+}
+ONLY = "only-"  # only-texture: one modality of several
+# What all variants have in common, so that they can be compared.
+COMMON = ("protocol", "folds", "rounds", "fold", "test_subjects", "task", "classes", "seed", "fold_seed")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,59}")
+_SEED = re.compile(r"-seed\d+$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table: options that are added to those of the full model, as they would be typed."""
+
+    name: str
+    options: str = ""
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a user asks for. names: None: all there are. own: of the user's making, beside those."""
+
+    names: tuple[str, ...] | None = None
+    own: tuple[Variant, ...] = ()
+
+
+def read_chosen(names: str | None, own: Sequence[str]) -> Chosen:
+    """`--variants LIST` and each `--variant NAME=OPTIONS`.
+
+    Raises:
+        FacetError: a name that cannot be a folder's, or one given twice.
+    """
+    variants: list[Variant] = []
+    taken = {name.casefold() for name in (FULL, *PARTS)}
+    for text in own:
+        name, equals, options = text.partition("=")
+        if not equals or not options.strip():
+            raise FacetError(f"--variant {text}: expected NAME='OPTIONS', such as mean-only='--fusion mean'")
+        if not _NAME.fullmatch(name) or _SEED.search(name) or name.casefold().startswith(ONLY):
+            raise FacetError(
+                f"--variant {name}: expected a name of letters, digits, hyphens, that does not begin with {ONLY} or end "
+                "with -seed and a number"
+            )
+        if name.casefold() in taken:
+            raise FacetError(f"--variant {name}: is the name of another variant; choose another")
+        taken.add(name.casefold())
+        variants.append(Variant(name, " ".join(options.split()), "your own"))
+    chosen = None if names is None else tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    return Chosen(chosen, tuple(variants))
+
+
+def list_variants(chosen: Chosen, modalities: Sequence[str]) -> list[Variant]:
+    """The full model first, then what is compared with it.
+
+    Args:
+        modalities: that the full model looks at.
+    Raises:
+        FacetError: an unknown name.
+    """
+    parts = [Variant(name, *PARTS[name]) for name in PARTS]
+    if len(modalities) > 1:
+        parts += [Variant(ONLY + m, f"--modalities {m}", f"{m} images alone") for m in modalities]
+    there = [FULL, *(part.name for part in parts)]
+    names = there if chosen.names is None else chosen.names
+    if unknown := [name for name in names if name not in there]:
+        raise FacetError(
+            f"--variants: {', '.join(repr(name) for name in unknown)} not among {', '.join(there)}; "
+            "--variant NAME='OPTIONS' makes one of your own"
+        )
+    return [Variant(FULL, "", "all parts"), *(part for part in parts if part.name in names), *chosen.own]
+
+
+def read_changes(variant: Variant) -> dict[str, Any]:
+    """A variant's options as fields of Recipe.
+
+    Raises:
+        FacetError: no such option, no such value, or an option that is common to all variants.
+    """
+    from train.arguments import add_option
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise FacetError(f"--variant {variant.name}: {message}")
+
+    parser = Parser(add_help=False, allow_abbrev=False)
+    fields = [option for option in dataclasses.fields(Recipe) if option.name not in COMMON]
+    for option in fields:
+        add_option(parser, option)
+    parser.set_defaults(**{option.name: None for option in fields})
+    try:
+        words = shlex.split(variant.options)
+    except ValueError as error:
+        raise FacetError(f"--variant {variant.name}: {variant.options}: {error}") from error
+    changes, rest = parser.parse_known_args(words)
+    if rest:
+        common = [option_name(name) for name in COMMON]
+        what = (
+            "is the same for all variants; give it to ablate itself"
+            if rest[0].split("=")[0] in common
+            else "is no option that changes a model or its training"
+        )
+        raise FacetError(f"--variant {variant.name}: {rest[0]} {what}")
+    values = {name: value for name, value in vars(changes).items() if value is not None}
+    if "modalities" in values:
+        values["modalities"] = tuple(part.strip() for part in values["modalities"].split(","))
+    return values
+
+
+def change_recipe(recipe: Recipe, variant: Variant) -> Recipe:
+    """
+    Raises:
+        FacetError: see read_changes, or values that no recipe may have.
+    """
+    changes = read_changes(variant)
+    try:
+        return dataclasses.replace(recipe, **changes)
+    except FacetError as error:
+        raise FacetError(f"--variant {variant.name}: {error}") from error
+
+
+def run_name(variant: str, seed: int, first_seed: int) -> str:
+    """The folder of a variant's run: its name; for further seeds the seed, too."""
+    return variant if seed == first_seed else f"{variant}-seed{seed}"
