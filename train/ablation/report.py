@@ -96,7 +96,7 @@ def format_ablation(ablation: Ablation) -> str:
             f"{_format_spread(row.scores[name]):>15}{_format_spread(row.differences[name], signed=True):>13}"
             for name in ablation.score_names
         ]
-        lines.append(f"{row.variant.name:<{width}}" + "".join(cells))
+        lines.append((f"{row.variant.name:<{width}}" + "".join(cells)).rstrip())
     lines.append("")
     lines += [f"{r.variant.name:<{width}}  {r.variant.options or '(all parts)'}" for r in ablation.rows]
     lines.append("")

@@ -210,5 +210,16 @@ def _report(out: Path, experiment: Experiment, planned: Sequence[_Planned], seed
     print()
     print(format_ablation(ablation))
     print(f"table     {out / ABLATION_CSV}; for a paper {out / ABLATION_TEX}")
-    about_next = "are the differences more than chance?"
-    print_next("train", "compare", *(out / one.variant.name for one in planned), about=about_next)
+    full = {seed: _tested(results[FULL, seed]) for seed in seeds}
+    paired = [
+        (variant, seed)
+        for variant, seed in sorted(results, key=lambda key: [one.variant.name for one in planned].index(key[0]))
+        if full[seed] == _tested(results[variant, seed]) and len(results[variant, seed]) == len(experiment.folds.folds)
+    ]
+    if len({variant for variant, _ in paired}) > 1:  # compare pairs the samples of its runs
+        folders = (out / run_name(variant, seed, seeds[0]) for variant, seed in paired)
+        print_next("train", "compare", *folders, about="are the differences more than chance?")
+
+
+def _tested(results: Sequence[FoldResult]) -> list[tuple[str, int]]:
+    return sorted((result.name, result.metrics["num_samples"]) for result in results)

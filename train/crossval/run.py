@@ -19,7 +19,7 @@ from train.crossval.at_once.trainer import can_train_at_once, run_at_once
 from train.crossval.fold_results import FoldResult, read_fold_result
 from train.crossval.report import REPORT_PNG, TABLE_TEX, write_crossval_report
 from train.crossval.summary import CrossvalAbout, summarise_folds
-from train.crossval.text import format_crossval_report
+from train.crossval.text import format_crossval_report, format_percent
 from train.crossval.workers import Job, Outcome, run_jobs
 from train.encoder import LOCAL_DIR
 from train.evaluate import print_next_predict
@@ -188,10 +188,9 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str], *, brie
             about = describe_crossval(experiment, [name for name, result in found.items() if result is None], failures)
             write_crossval_report(out, summary, results, about)
             if brief:
-                scores = (
-                    f"{name.replace('_', '-')} {getattr(summary.pooled, name):.3f}" for name in summary.score_names
-                )
-                print(f"all {len(results)} folds: {', '.join(scores)}; {out}/report.txt")
+                pooled = ((name, getattr(summary.pooled, name)) for name in summary.score_names)
+                scores = ", ".join(f"{name.replace('_', '-')} {format_percent(value)}" for name, value in pooled)
+                print(f"{len(results)} folds, pooled, in %: {scores}; {out}/report.txt")
             else:
                 print(format_crossval_report(summary, results, about))
                 print(f"report    {out}/report.txt, .json, .pdf; {out / REPORT_PNG}")
