@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from pathlib import Path
 from typing import Any
+
+from shared.paths import open_path
 
 
 def start_parser(prog: str, description: str, examples: str) -> tuple[argparse.ArgumentParser, Any]:
@@ -26,7 +29,20 @@ def add_command(
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.register("type", Path, _local_path)
+    parser.register("type", open_path, _cache_path)
     return parser
+
+
+def _local_path(text: str) -> Path:
+    """What `type=Path` stands for: an unset variable of a script must not mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, found an empty one")
+    return Path(text)
+
+
+def _cache_path(text: str) -> Path:
+    return open_path(text) if text else _local_path(text)
 
 
 def whole_number(text: str) -> int:

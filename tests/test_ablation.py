@@ -200,7 +200,7 @@ def test_the_table_gives_means_and_paired_differences(seeds: Sequence[int]) -> N
     ablation = summarise_ablation(variants, results, about)
 
     def accuracy(name: str, seed: int) -> float:
-        confusion = sum(np.array(result.metrics["confusion"]) for result in results[name, seed])
+        confusion = np.sum([result.metrics["confusion"] for result in results[name, seed]], axis=0)
         return float(np.trace(confusion) / confusion.sum())
 
     full, other, half = ablation.rows

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.command_line import add_command, positive_number, print_next, start_parser
+from shared.paths import open_path
 
 
 @pytest.mark.parametrize("cache", ["data_cache/a", "a folder/it's (new)", "s3://bucket/prefix", "$HOME; x"])
@@ -29,3 +30,18 @@ def test_numbers_that_are_none_are_told(text: str, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         parser.parse_args(["build", f"--workers={text}"])
     assert "argument --workers: expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--cache", "--out", "--sheet"])
+def test_an_empty_path_is_not_the_current_folder(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser, commands = start_parser("x", "What x does.", "examples")
+    command = add_command(commands, "build", "make it")
+    command.add_argument("--cache", type=open_path)
+    group = command.add_mutually_exclusive_group()
+    group.add_argument("--out", type=Path, default=Path("runs"))
+    group.add_argument("--sheet", type=Path)
+    assert parser.parse_args(["build"]).out == Path("runs")
+    assert getattr(parser.parse_args(["build", option, "a/b"]), option[2:]) == Path("a/b")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["build", option, ""])
+    assert f"argument {option}: expected a path, found an empty one" in capsys.readouterr().err

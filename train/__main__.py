@@ -73,6 +73,8 @@ def _choose_embeddings(
     chosen: argparse.Namespace, recipe: Recipe, *, quiet: bool = False
 ) -> tuple[Recipe, Path | None]:
     """The recipe as it is with embeddings, and their folder; None where images are read."""
+    if not chosen.embeddings:
+        raise FacetError("--embeddings: expected auto, off or a folder, found an empty name")
     if recipe.tune != "frozen":
         if chosen.embeddings not in ("auto", "off"):
             raise FacetError("--embeddings: are those of a tower that is not trained; add --tune frozen")

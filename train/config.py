@@ -14,6 +14,8 @@ from shared.schema import MODALITIES, RenderSettings, View, canonical_json
 from shared.storage import write_file
 
 CONFIG_JSON = "config.json"
+CROSSVAL_JSON = "crossval.json"  # in its place in a folder of folds: what they have in common
+ABLATION_JSON = "ablation.json"  # in a folder of cross-validations: the full model's settings
 RUN_VERSION = 2
 # Names a chosen value may have; argparse and the checks below both read them.
 TUNE = re.compile(r"full|frozen|last-\d{1,3}|lora(-[1-9]\d{0,3})?")
@@ -245,6 +247,13 @@ def read_config(run: Path, name: str = CONFIG_JSON) -> RunConfig:
     """
     path = run / name
     if not path.is_file():
+        for other, what in (
+            (CROSSVAL_JSON, "a cross-validation; name one of its folds"),
+            (ABLATION_JSON, "an ablation; name a fold of one of its runs"),
+        ):
+            if (run / other).is_file():
+                folds = sorted(path.parent for path in run.glob("*/**/" + CONFIG_JSON))
+                raise FacetError(f"{run}: is {what}" + (f", such as {folds[0]}" if folds else "; none is trained yet"))
         raise FacetError(f"{run}: no run here (no {name}); make one with `python -m train fit --out {run}`")
     try:
         value = json.loads(path.read_bytes())

@@ -16,6 +16,7 @@ from shared.attention import ATTENTION_FILE
 from shared.cache import Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
+from shared.labels import map_class_names
 from shared.text import TextEmbeddings
 from train.calibrate import read_thresholds
 from train.checkpoint import load_weights
@@ -171,7 +172,8 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
         raise FacetError(f"{run}: an exported model does not know where its cache is; give --cache DIR")
     cache = open_cache(cache_path or trained_on)
     check_views(cache, config.render, recipe.modalities, whose=str(run))
-    items = [item for item in gather_items(cache, recipe) if is_labelled(item, recipe.task, recipe.classes)]
+    gathered = _gather_in_own_words(cache, config)
+    items = [item for item in gathered if is_labelled(item, recipe.task, recipe.classes)]
     folder = run
     if cache.info.content_hash == (config.test_content_hash or config.content_hash):
         items = _select_own(items, config, fold)
@@ -190,6 +192,31 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     metrics = evaluate_items(folder, model, cache, items, config, num_train, _thresholds(run, recipe), text=text)
     present_result(folder, metrics, config, sorted({item.subject for item in items}))
     return 0
+
+
+def _gather_in_own_words(cache: Cache, config: RunConfig) -> list[Item]:
+    """Every item; those of another data set with their class in the run's words, where these are coarser (anger: negative).
+
+    Where the other data set's are, such samples keep their words, and a line says so: what the run says of them was never
+    learned in those.
+    """
+    recipe, info = config.recipe, cache.info
+    items = gather_items(cache, recipe)
+    if recipe.is_multilabel or info.dataset == (config.test_dataset or config.dataset):
+        return items
+    ours = {name: word for name, word in map_class_names(info.class_names, recipe.classes).items() if word != name}
+    if ours:
+        print("label map: " + ", ".join(f"{name} → {word}" for name, word in ours.items()))
+    theirs = {name: word for name, word in map_class_names(recipe.classes, info.class_names).items() if word != name}
+    lost = [item for item in items if item.class_name in theirs.values() and item.class_name not in recipe.classes]
+    if lost:
+        words = ", ".join(dict.fromkeys(theirs.values()))
+        print(
+            f"note: {info.dataset} says {words} for {', '.join(theirs)}: {len(lost)} samples are left out, and the decision "
+            f"stays among all {len(recipe.classes)} classes; a run of --train-cache and --test-cache {cache.path} learns "
+            "these words"
+        )
+    return [dataclasses.replace(item, class_name=ours.get(item.class_name, item.class_name)) for item in items]
 
 
 def _leave_out_trained(items: Sequence[Item], config: RunConfig, fold: Fold) -> list[Item]:

@@ -13,7 +13,7 @@ from shared.command_line import print_next
 from shared.errors import FacetError
 from train.ablation.report import ABLATION_CSV, ABLATION_TEX, format_ablation, summarise_ablation, write_ablation
 from train.ablation.variants import FULL, Chosen, Variant, change_recipe, list_variants, run_name
-from train.config import Recipe, write_config
+from train.config import ABLATION_JSON, Recipe, write_config
 from train.crossval.fold_results import FoldResult, read_fold_result
 from train.crossval.report import REPORT_JSON
 from train.crossval.run import (
@@ -28,7 +28,6 @@ from train.experiment import Experiment, prepare_experiment
 from train.fit import describe_run
 from train.folds import FoldList, write_folds
 
-ABLATION_JSON = "ablation.json"  # the full model's settings
 # What is made of a recipe where a frozen tower's embeddings are used, and their folder.
 ChooseEmbeddings = Callable[[Recipe], tuple[Recipe, Path | None]]
 

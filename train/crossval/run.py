@@ -13,7 +13,7 @@ from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.lock import hold_lock
 from train.checkpoint import CHECKPOINT, WEIGHTS
-from train.config import CONFIG_JSON, Recipe, describe_options, read_config, write_config
+from train.config import CONFIG_JSON, CROSSVAL_JSON, Recipe, describe_options, read_config, write_config
 from train.crossval.at_once.state import CHECKPOINT_AT_ONCE
 from train.crossval.at_once.trainer import can_train_at_once, run_at_once
 from train.crossval.fold_results import FoldResult, read_fold_result
@@ -31,7 +31,6 @@ from train.progress import check_tensorboard
 from train.protocols import DEFAULT_PROTOCOL, PROTOCOLS
 
 FOLDS_JSON = "folds.json"
-CROSSVAL_JSON = "crossval.json"  # what every fold has in common
 
 
 @dataclass(frozen=True)

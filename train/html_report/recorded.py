@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from shared.errors import FacetError, first_line
-from train.config import CONFIG_JSON, RunConfig, read_config
+from train.config import CONFIG_JSON, CROSSVAL_JSON, RunConfig, read_config
 from train.crossval.fold_results import FoldResult, read_fold_result
-from train.crossval.run import CROSSVAL_JSON, FOLDS_JSON
+from train.crossval.run import FOLDS_JSON
 from train.folds import SPLIT_JSON, list_some, read_folds, read_split
 from train.metrics import confusion_matrix
 from train.progress import LOG_JSONL

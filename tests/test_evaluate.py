@@ -1,0 +1,57 @@
+"""A trained run tested again: which folder is a run, and what another data set's words mean to it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from conftest import MakeCache
+from test_train_cli import QUICK, call, fails
+
+from shared.labels import BASIC_EXPRESSIONS
+
+
+def test_a_folder_of_folds_is_told_from_a_run(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, run = tiny_cache(num_subjects=2, scans_per_class=1), tmp_path / "run"
+    command = ["--cache", cache, "--out", run, "--epochs", 1, "--folds", 2, "--tune", "frozen", "--device", "cpu"]
+    assert call("crossval", *command) == 0
+    advice = f"{run}: is a cross-validation; name one of its folds, such as {run / 'fold-00'}"
+    for arguments in (["evaluate", run], ["predict", run, "--cache", cache], ["export", run, "--out", tmp_path / "x"]):
+        assert advice in fails(capsys, *arguments)
+    (run / "crossval.json").rename(run / "ablation.json")
+    assert "is an ablation; name a fold of one of its runs, such as" in fails(capsys, "evaluate", run)
+
+
+def test_another_data_set_in_the_runs_own_words(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"num_subjects": 3, "scans_per_class": 1}
+    fine = tiny_cache(name="fine", dataset="bu3dfe", class_names=BASIC_EXPRESSIONS, **options)
+    words = ("positive", "negative", "surprise", "repression")
+    coarse = tiny_cache(name="coarse", dataset="4dme", class_names=words, seed=3, **options)
+    train = [*QUICK, "--epochs", 1, "--tune", "frozen"]
+    assert call("fit", "--cache", coarse, "--out", tmp_path / "coarse-run", *train) == 0
+    assert call("evaluate", tmp_path / "coarse-run") == 0
+    assert "label map" not in capsys.readouterr().out
+    assert call("evaluate", tmp_path / "coarse-run", "--cache", fine) == 0
+    printed = capsys.readouterr().out
+    assert "label map: anger → negative, disgust → negative, fear → negative, happiness → positive" in printed
+    with (tmp_path / "coarse-run" / "on-fine" / "predictions.csv").open(newline="") as file:
+        labels = [row["label"] for row in csv.DictReader(file)]
+    assert {name: labels.count(name) for name in words} == {
+        "positive": 3, "negative": 12, "surprise": 3, "repression": 0
+    }  # fmt: skip
+
+    assert call("fit", "--cache", fine, "--out", tmp_path / "fine-run", *train) == 0
+    assert call("evaluate", tmp_path / "fine-run", "--cache", coarse) == 0
+    printed = capsys.readouterr().out
+    assert "label map" not in printed
+    assert (
+        "note: 4dme says negative, positive for anger, disgust, fear, happiness, sadness: 6 samples are left out, and the "
+        "decision stays among all 6 classes" in printed
+    )
+    assert json.loads((tmp_path / "fine-run" / "on-coarse" / "metrics.json").read_text())["num_samples"] == 3
