@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.command_line import add_command, positive_number, start_parser, whole_number
 from shared.paths import open_path
-from train.ablation.variants import FULL, ONLY, PARTS
+from train.ablation.variants import ABLATE_EXAMPLES, FULL
 from train.config import RESIDENT, Recipe, option_name
 
 DESCRIPTION = """Trains FACET-VLM on a cache of multiview face images and tests it on people it has never seen."""
@@ -50,29 +50,6 @@ where the time of a step goes, which is the same in every fold (--profile is an 
   python -m train fit --cache data_cache/bu4dfe --protocol bu4dfe --out runs/profiled --profile 20 --epochs 1
 the same folds in another paper:
   python -m train crossval --cache data_cache/bu4dfe --protocol runs/bu4dfe/folds.json --out runs/again
-"""
-_WIDTH = max(len(name) for name in PARTS) + 2
-_VARIANTS = "\n".join(
-    f"  {name:<{_WIDTH}}{options}\n  {'':<{_WIDTH}}{about}" for name, (options, about) in PARTS.items()
-)
-ABLATE_EXAMPLES = f"""Trains and tests every fold of a protocol for the full model (the options as given), and for variants
-with one part switched off, all else equal: the same folds, dealt once, for all variants and seeds. Each is a run of
-crossval, in RUN/VARIANT (further seeds in RUN/VARIANT-seedN). Interrupted? The same command goes on; more seeds and
-variants may be added later. RUN/ablation.csv and ablation.tex: a row a variant, scores pooled over folds, mean ± std over
-seeds, and the difference to the full model.
-
-variants:
-  {FULL:<{_WIDTH}}the options as given
-{_VARIANTS}
-  {ONLY + "MODALITY":<{_WIDTH}}--modalities MODALITY
-  {"":<{_WIDTH}}one for each, where the full model looks at several
-One whose settings are the full model's, or another variant's, is left out, with a note.
-
-examples:
-  python -m train ablate --cache data_cache/bu3dfe --protocol bu3dfe-subset1 --out runs/ablation
-  python -m train ablate --cache data_cache/bu4dfe --protocol bu4dfe --variants no-cvsa,no-mtgf --seeds 3 --out runs/parts
-  python -m train ablate --cache data_cache/bu3dfe --tune frozen --discard-weights --seeds 5 --out runs/frozen
-  python -m train ablate --cache data_cache/bu3dfe --variants full --variant slow='--lr 3e-4 --epochs 40' --out runs/slow
 """
 EMBED_EXAMPLES = """With --tune frozen, fit and crossval do this by themselves; do it before where many start at the same time.
 Interrupted? The same command computes only what is missing. What it wrote counts for this content of the cache, this tower,

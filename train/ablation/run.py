@@ -217,7 +217,8 @@ def _report(out: Path, experiment: Experiment, planned: Sequence[_Planned], seed
     ]
     if len({variant for variant, _ in paired}) > 1:  # compare pairs the samples of its runs
         folders = (out / run_name(variant, seed, seeds[0]) for variant, seed in paired)
-        print_next("train", "compare", *folders, about="are the differences more than chance?")
+        words = (*folders, "--name", f"{FULL}={out / FULL}")
+        print_next("train", "compare", *words, about="are the differences more than chance?")
 
 
 def _tested(results: Sequence[FoldResult]) -> list[tuple[str, int]]:

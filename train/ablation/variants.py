@@ -26,6 +26,29 @@ PARTS = {
     ),
 }
 ONLY = "only-"  # only-texture: one modality of several
+_WIDTH = max(len(name) for name in PARTS) + 2
+_VARIANTS = "\n".join(
+    f"  {name:<{_WIDTH}}{options}\n  {'':<{_WIDTH}}{about}" for name, (options, about) in PARTS.items()
+)
+ABLATE_EXAMPLES = f"""Trains and tests every fold of a protocol for the full model (the options as given), and for variants
+with one part switched off, all else equal: the same folds, dealt once, for all variants and seeds. Each is a run of
+crossval, in RUN/VARIANT (further seeds in RUN/VARIANT-seedN). Interrupted? The same command goes on; more seeds and
+variants may be added later. RUN/ablation.csv and ablation.tex: a row a variant, scores pooled over folds, mean ± std over
+seeds, and the difference to the full model.
+
+variants:
+  {FULL:<{_WIDTH}}the options as given
+{_VARIANTS}
+  {ONLY + "MODALITY":<{_WIDTH}}--modalities MODALITY
+  {"":<{_WIDTH}}one for each, where the full model looks at several
+One whose settings are the full model's, or another variant's, is left out, with a note.
+
+examples:
+  python -m train ablate --cache data_cache/bu3dfe --protocol bu3dfe-subset1 --out runs/ablation
+  python -m train ablate --cache data_cache/bu4dfe --protocol bu4dfe --variants no-cvsa,no-mtgf --seeds 3 --out runs/parts
+  python -m train ablate --cache data_cache/bu3dfe --tune frozen --discard-weights --seeds 5 --out runs/frozen
+  python -m train ablate --cache data_cache/bu3dfe --variants full --variant slow='--lr 3e-4 --epochs 40' --out runs/slow
+"""
 # What all variants have in common, so that they can be compared.
 COMMON = ("protocol", "folds", "rounds", "fold", "test_subjects", "task", "classes", "seed", "fold_seed")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,59}")
