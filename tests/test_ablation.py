@@ -80,9 +80,8 @@ def test_every_variant_is_what_its_name_says(
     assert "RANDOM WEIGHTS" in printed and "RANDOM WEIGHTS" in (out / "ablation.tex").read_text()
     words = shlex.split(printed.splitlines()[-1], comments=True)
     assert words[:5] == ["next:", "python", "-m", "train", "compare"]
-    assert words[5:] == [
-        str(out / name) for name in expected if name != "only-texture"
-    ]  # whose samples cannot be paired
+    pairs = [str(out / name) for name in expected if name != "only-texture"]  # whose samples are not the full model's
+    assert words[5:] == [*pairs, "--name", f"full={out / 'full'}"]
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     assert call("crossval", "--cache", cache, "--protocol", out / "folds.json", "--out", out / "no-mtgf", *FAST[2:],

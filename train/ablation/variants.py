@@ -61,7 +61,6 @@ class Variant:
 
     name: str
     options: str = ""
-    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def read_chosen(names: str | None, own: Sequence[str]) -> Chosen:
         if name.casefold() in taken:
             raise FacetError(f"--variant {name}: is the name of another variant; choose another")
         taken.add(name.casefold())
-        variants.append(Variant(name, " ".join(options.split()), "your own"))
+        variants.append(Variant(name, options.strip()))
     chosen = None if names is None else tuple(dict.fromkeys(name.strip() for name in names.split(",")))
     return Chosen(chosen, tuple(variants))
 
@@ -105,9 +104,9 @@ def list_variants(chosen: Chosen, modalities: Sequence[str]) -> list[Variant]:
     Raises:
         FacetError: an unknown name.
     """
-    parts = [Variant(name, *PARTS[name]) for name in PARTS]
+    parts = [Variant(name, options) for name, (options, _) in PARTS.items()]
     if len(modalities) > 1:
-        parts += [Variant(ONLY + m, f"--modalities {m}", f"{m} images alone") for m in modalities]
+        parts += [Variant(ONLY + m, f"--modalities {m}") for m in modalities]
     there = [FULL, *(part.name for part in parts)]
     names = there if chosen.names is None else chosen.names
     if unknown := [name for name in names if name not in there]:
@@ -115,7 +114,7 @@ def list_variants(chosen: Chosen, modalities: Sequence[str]) -> list[Variant]:
             f"--variants: {', '.join(repr(name) for name in unknown)} not among {', '.join(there)}; "
             "--variant NAME='OPTIONS' makes one of your own"
         )
-    return [Variant(FULL, "", "all parts"), *(part for part in parts if part.name in names), *chosen.own]
+    return [Variant(FULL), *(part for part in parts if part.name in names), *chosen.own]
 
 
 def read_changes(variant: Variant) -> dict[str, Any]:
