@@ -19,8 +19,9 @@ from test_crossval_signals import assert_same_folds
 from test_train_cli import call, fails
 
 from train.ablation.report import format_ablation, format_ablation_csv, format_ablation_latex, summarise_ablation
-from train.ablation.variants import PARTS, Variant
+from train.ablation.variants import PARTS, Chosen, Variant, change_recipe, list_variants, read_chosen
 from train.arguments import build_parser
+from train.config import Recipe
 from train.crossval.at_once.model import Stack
 from train.crossval.at_once.state import CHECKPOINT_AT_ONCE
 from train.folds import read_folds
@@ -42,22 +43,40 @@ def read_rows(out: Path) -> dict[str, dict[str, str]]:
         return {row["variant"]: row for row in csv.DictReader(file)}
 
 
-def test_every_variant_is_what_its_name_says(
-    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cache, out = tiny_cache(without_texture=(3,)), tmp_path / "out"
-    assert call(*ablate(cache, out, "--modalities", "texture,normal", "--variant", "slow=--lr 1e-4", "--jobs", 1)) == 0
-    printed = capsys.readouterr().out
-    off = {"fusion": "mean", "head": "cosine", "lambda_con": 0, "lambda_vt": 0}
-    expected: dict[str, dict[str, object]] = {
+def test_every_name_is_what_its_part_is() -> None:
+    off: dict[str, Any] = {"fusion": "mean", "head": "cosine", "lambda_con": 0.0, "lambda_vt": 0.0}
+    changes = {
         "full": {},
         "no-cvsa": {"fusion": "mean"},
         "no-mtgf": {"head": "cosine"},
-        "no-consistency": {"lambda_con": 0},
-        "no-view-text": {"lambda_vt": 0},
+        "no-consistency": {"lambda_con": 0.0},
+        "no-view-text": {"lambda_vt": 0.0},
         "plain-clip": off,
+        "only-texture": {"modalities": ("texture",)},
+        "only-depth": {"modalities": ("depth",)},
+        "mine": {"tune": "last-2", "checkpoint_activations": True},
+    }
+    chosen = read_chosen(None, ["mine=--tune last-2 --checkpoint-activations"])
+    found = {variant.name: variant for variant in list_variants(chosen, ("texture", "depth"))}
+    assert list(found) == list(changes)
+    for name, variant in found.items():
+        assert change_recipe(Recipe(seed=3, lr=1e-2), variant) == Recipe(seed=3, lr=1e-2, **changes[name])
+    assert [v.name for v in list_variants(Chosen(("no-cvsa",)), ("texture",))] == ["full", "no-cvsa"]
+    assert not any(v.name.startswith("only-") for v in list_variants(Chosen(), ("texture",)))  # it looks at one anyway
+
+
+def test_every_run_is_what_its_name_says(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, out = tiny_cache(without_texture=(3,)), tmp_path / "out"
+    names = ["--variants", "no-mtgf,plain-clip,only-texture", "--variant", "slow=--lr 1e-4", "--jobs", 1]
+    assert call(*ablate(cache, out, "--modalities", "texture,normal", *names)) == 0
+    printed = capsys.readouterr().out
+    expected: dict[str, dict[str, object]] = {
+        "full": {},
+        "no-mtgf": {"head": "cosine"},
+        "plain-clip": {"fusion": "mean", "head": "cosine", "lambda_con": 0, "lambda_vt": 0},
         "only-texture": {"modalities": ["texture"]},
-        "only-normal": {"modalities": ["normal"]},
         "slow": {"lr": 1e-4, "tower_lr": 1e-4},
     }
     folds = read_folds(out / "folds.json").folds
