@@ -44,8 +44,8 @@ def read_rows(out: Path) -> dict[str, dict[str, str]]:
 
 
 def test_every_name_is_what_its_part_is() -> None:
-    off: dict[str, Any] = {"fusion": "mean", "head": "cosine", "lambda_con": 0.0, "lambda_vt": 0.0}
-    changes = {
+    off = {"fusion": "mean", "head": "cosine", "lambda_con": 0.0, "lambda_vt": 0.0}
+    changes: dict[str, dict[str, Any]] = {
         "full": {},
         "no-cvsa": {"fusion": "mean"},
         "no-mtgf": {"head": "cosine"},
