@@ -238,3 +238,16 @@ def test_the_table_gives_means_and_paired_differences(seeds: Sequence[int]) -> N
     assert r"half\_done &" in latex and latex.count("&") == 4 * 6 + 1  # four rows; the licence in a comment
     assert len(list(csv.reader(format_ablation_csv(ablation).splitlines()))) == 4
     assert "One seed" in text if len(seeds) == 1 else "over 3 seeds" in text
+
+
+def test_across_data_sets(tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where all of another data set is tested there are no folds to deal, and none that a seed could change."""
+    ours = tiny_cache(dataset="ours", num_subjects=2, scans_per_class=1)
+    theirs = tiny_cache(name="theirs", dataset="theirs", num_subjects=2, scans_per_class=1, seed=5)
+    command = ["ablate", "--train-cache", ours, "--test-cache", theirs, "--out", tmp_path / "out", *FAST[2:]]
+    command += ["--variants", "no-mtgf", "--seeds", 2]
+    assert call(*command) == 0
+    assert read_rows(tmp_path / "out")["no-mtgf"]["seeds"] == "0 1"
+    capsys.readouterr()
+    assert call(*command) == 0
+    assert capsys.readouterr().out.count("finished already") == 4

@@ -135,7 +135,7 @@ def check_same_crossval(out: Path, experiment: Experiment, name: str = CROSSVAL_
     config = describe_run(experiment, None)
     if (out / name).is_file():
         names = config.differences(read_config(out, name))
-        if not names and read_folds(out / FOLDS_JSON) != experiment.folds:
+        if not names and read_folds(out / FOLDS_JSON).folds != experiment.folds.folds:
             names = ["the subjects of the folds"]
         if names:
             raise FacetError(
