@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import MakeCache
 from crossval_results import about_with, random_folds
+from next_commands import next_commands
 from test_crossval_signals import assert_same_folds
 from test_train_cli import call, fails
 
@@ -127,9 +128,11 @@ def test_seeds_share_their_folds_and_may_be_added(
         assert split == (out / "full" / "fold-01" / "split.json").read_bytes()
     row = read_rows(out)["no-mtgf"]
     assert row["seeds"] == "5 6" and row["accuracy_std"] != ""
-    assert printed.splitlines()[-1].split()[5:9] == [
-        str(out / name) for name in ("full", "full-seed6", "no-mtgf", "no-mtgf-seed6")
-    ]
+    assert next_commands(printed) == ["train compare"]
+    words = shlex.split(printed.splitlines()[-1], comments=True)[4:]
+    assert words[1:5] == [str(out / name) for name in ("full", "full-seed6", "no-mtgf", "no-mtgf-seed6")]
+    assert call(*words) == 0  # what is advised can be done
+    assert call(*command, "--seeds", 2) == 0  # and does not stand in the way
     assert "different: --lambda-vt" in fails(capsys, *command, "--lambda-vt", 0.25)  # another ablation
 
 

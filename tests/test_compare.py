@@ -18,8 +18,8 @@ from test_train_cli import QUICK, call, fails
 
 from shared.cache import open_cache
 from shared.schema import RenderSettings
-from train.config import Recipe, RunConfig, TowerConfig, write_config
-from train.crossval.run import CROSSVAL_JSON, FOLDS_JSON
+from train.config import CROSSVAL_JSON, Recipe, RunConfig, TowerConfig, write_config
+from train.crossval.run import FOLDS_JSON
 from train.experiment import deal_folds
 from train.folds import Fold, FoldList, write_folds, write_split
 from train.items import Item
