@@ -128,7 +128,7 @@ def test_seeds_share_their_folds_and_may_be_added(
         assert split == (out / "full" / "fold-01" / "split.json").read_bytes()
     row = read_rows(out)["no-mtgf"]
     assert row["seeds"] == "5 6" and row["accuracy_std"] != ""
-    assert next_commands(printed) == ["train compare"]
+    assert next_commands(printed.splitlines()[-1]) == ["train compare"]
     words = shlex.split(printed.splitlines()[-1], comments=True)[4:]
     assert words[1:5] == [str(out / name) for name in ("full", "full-seed6", "no-mtgf", "no-mtgf-seed6")]
     assert call(*words) == 0  # what is advised can be done
