@@ -11,6 +11,7 @@ from pathlib import Path
 
 from shared.command_line import print_next
 from shared.errors import FacetError, run_command_line
+from shared.views import parse_views
 from train.arguments import build_parser
 from train.config import Recipe
 from train.signals import Terminated, raise_on_sigterm
@@ -53,6 +54,7 @@ def _read_recipe(chosen: argparse.Namespace) -> Recipe:
     values = {option.name: getattr(chosen, option.name) for option in dataclasses.fields(Recipe)}
     for name in ("classes", "modalities"):
         values[name] = tuple(part.strip() for part in values[name].split(",")) if values[name] else ()
+    values["views"] = tuple(map(str, parse_views(values["views"]))) if values["views"] else ()
     values["test_subjects"] = read_subject_list(values["test_subjects"]) if values["test_subjects"] else ()
     return Recipe(**values)
 

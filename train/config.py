@@ -55,6 +55,8 @@ class Recipe:
                         "(default: the protocol's, else classes)", ("", "classes", "targets", "aus"))  # fmt: skip
     classes: tuple[str, ...] = _option((), "class names to tell apart (default: the protocol's, else all but neutral)")
     modalities: tuple[str, ...] = _option((), "images to look at (default: those that every row has)")
+    views: tuple[str, ...] = _option((), "cameras to look from, as `preprocess build` takes them: 0,20 or 0:15 for yaw:pitch; "
+                        '--views="-20,0" when the first is negative (default: all that the cache holds)')  # fmt: skip
     frames: int = _option(0, "frames a sequence, spread evenly (default: 6 where there are sequences, else 1)")
     sampling: str = _option(
         "uniform", "spread the frames over the whole sequence, or a window about its apex", SAMPLING
@@ -135,7 +137,7 @@ class Recipe:
             )
         if unknown := [m for m in self.modalities if m not in MODALITIES]:
             raise FacetError(f"--modalities: {','.join(unknown)} is none of {','.join(MODALITIES)}")
-        for name in ("modalities", "classes", "test_subjects"):
+        for name in ("modalities", "views", "classes", "test_subjects"):
             values = getattr(self, name)
             if len(set(values)) != len(values) or "" in values:
                 raise FacetError(f"{option_name(name)}: {','.join(values)!r} names one twice, or an empty one")
@@ -220,6 +222,8 @@ class RunConfig:
             ("test_content_hash", "the content of the test cache"),
             ("label_map", "the map of class names"),
         ):
+            if name == "render" and "--views" in names:  # they are part of it
+                continue
             if getattr(self, name) != getattr(other, name):
                 names.append(text)
         return names

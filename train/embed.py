@@ -27,7 +27,7 @@ from train.items import Item, choose_modalities
 from train.prepare import Preparer
 from train.stream import stream_batches
 
-IMAGES_A_BATCH = 96  # enough to keep a processor busy, and little memory
+ROWS_A_BATCH = 32  # with three views enough to keep a processor busy, and little memory
 
 
 def embed(
@@ -103,11 +103,14 @@ def build_embeddings(
 ) -> int:
     """Embeds every valid image that is not embedded yet, and those whose file is damaged; a shard is written when it is done.
 
+    All views are embedded, whichever were chosen: trainings on some of them take theirs from there.
+
     Args:
         tower: left in evaluation mode on the device. mirrored: also embed the mirrored images, which a flip asks for.
     Returns:
         The number of images that the tower saw.
     """
+    cache = cache.with_all_views()
     tower.eval().to(device)
     with hold_lock(root / ".lock"):  # another process may be computing the same ones: they are there when it is done
         for modality in modalities:
@@ -159,12 +162,11 @@ def _embed_modality(
 ) -> None:
     settings = cache.info.settings
     preparer = Preparer((modality,), settings.views, config, device, dynamic=bool(settings.dynamic))
-    rows_a_batch = max(1, IMAGES_A_BATCH // len(settings.views))
     batches = []
     for shard in shards:  # no batch reaches into another shard
         rows = [row for row in _rows(cache, shard) if cache.samples[row].valid and cache.samples[row].has(modality)]
         batches += [
-            [_item(cache, row) for row in rows[i : i + rows_a_batch]] for i in range(0, len(rows), rows_a_batch)
+            [_item(cache, row) for row in rows[i : i + ROWS_A_BATCH]] for i in range(0, len(rows), ROWS_A_BATCH)
         ]
     stream = stream_batches(cache, batches, (modality,), 1)
     for shard, copies in shards.items():
@@ -177,9 +179,10 @@ def _embed_modality(
             places = [item.rows[0] - first for item in raw.items]
             for copy in copies:
                 flipped = torch.full((len(raw.items),), copy, device=device)
-                images = preparer.prepare_images(raw, flipped).flatten(0, 3)
-                features[copy][places] = run_tower(tower, images).view(len(places), *shape[1:]).cpu().numpy()
-                bar.update(len(images))
+                images = preparer.prepare_images(raw, flipped)[:, 0, 0]
+                for view in range(shape[1]):  # one by one: the last digits do not depend on which others there are
+                    features[copy][places, view] = run_tower(tower, images[:, view]).cpu().numpy()
+                bar.update(images.shape[0] * images.shape[1])
             num_left -= len(places)
         for copy in copies:
             one.write(shard, copy, features[copy])

@@ -39,7 +39,7 @@ from train.report import (
     write_predictions,
     write_report,
 )
-from train.score import check_views, score_and_write_attention, score_items
+from train.score import score_and_write_attention, score_items, take_views
 from train.selection import prefix_subject, prefix_subjects, select_items, select_test_items
 
 
@@ -216,7 +216,7 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     if not (cache_path or trained_on):
         raise FacetError(f"{run}: an exported model does not know where its cache is; give --cache DIR")
     cache = open_cache(cache_path or trained_on)
-    check_views(cache, config.render, recipe.modalities, whose=str(run))
+    cache = take_views(cache, config.render, recipe.modalities, whose=str(run))
     items = [item for item in gather_items(cache, recipe) if is_labelled(item, recipe.task, recipe.classes)]
     folder = run
     if cache.info.content_hash == (config.test_content_hash or config.content_hash):
@@ -283,7 +283,7 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
     config, model = load_run(run, where)
     recipe = config.recipe
     cache = open_cache(cache_path)
-    check_views(cache, config.render, recipe.modalities, whose=str(run))
+    cache = take_views(cache, config.render, recipe.modalities, whose=str(run))
     items = gather_items(cache, recipe)
     if not items:
         raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")

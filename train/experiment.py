@@ -11,13 +11,14 @@ from shared.cache import Cache, open_cache
 from shared.errors import CacheError, FacetError
 from shared.labels import NEUTRAL
 from shared.text import TextEmbeddings
+from shared.views import parse_views
 from train.config import Recipe
 from train.encoder import RANDOM
 from train.folds import Fold, FoldList, check_folds_fit, list_some, read_folds, split_by_subjects
 from train.guards import check_experiment, check_labels, find_shared_scans
 from train.items import Item, choose_classes, choose_frames, choose_modalities, gather_items, is_labelled
 from train.protocols import CROSS_PROTOCOL, DEFAULT_PROTOCOL, PROTOCOLS, Protocol, check_datasets, find_protocol
-from train.score import check_views
+from train.score import take_views
 from train.selection import (
     build_cross_fold,
     build_folds,
@@ -83,7 +84,7 @@ def prepare_experiment(cache_path: Path, test_path: Path | None, recipe: Recipe)
     Raises:
         FacetError, CacheError: anything the user can mend.
     """
-    train = open_cache(cache_path)
+    train, recipe = _choose_views(open_cache(cache_path), recipe)
     check_labels(train)
     if test_path is None:
         return _prepare_within(train, recipe)
@@ -92,6 +93,17 @@ def prepare_experiment(cache_path: Path, test_path: Path | None, recipe: Recipe)
     if test.info.content_hash == train.info.content_hash:
         raise FacetError(f"{test_path}: holds the same scans as {cache_path}; leave --test-cache out")
     return _prepare_across(train, test, recipe)
+
+
+def _choose_views(cache: Cache, recipe: Recipe) -> tuple[Cache, Recipe]:
+    """The cache with the recipe's views, in the cache's order; a recipe that names all of them is one that names none."""
+    if not recipe.views:
+        return cache, recipe
+    wanted = parse_views(",".join(recipe.views))
+    cache.with_views(wanted)  # refuses what it does not hold
+    chosen = tuple(view for view in cache.info.settings.views if view in wanted)
+    is_all = len(chosen) == len(cache.info.settings.views)
+    return cache.with_views(chosen), dataclasses.replace(recipe, views=() if is_all else tuple(map(str, chosen)))
 
 
 @dataclass(frozen=True)
@@ -167,7 +179,7 @@ def _prepare_across(train: Cache, test: Cache, recipe: Recipe) -> Experiment:
     if not recipe.modalities:
         there = choose_modalities(test, (), classes)
         modalities = tuple(m for m in modalities if m in there)
-    check_views(test, train.info.settings, modalities, whose=str(train.path))
+    test = take_views(test, train.info.settings, modalities, whose=str(train.path))
     recipe = dataclasses.replace(recipe, protocol=protocol.name, task=task, classes=classes, modalities=modalities)
     recipe, text = _with_text(recipe, (train, test))
     train_items = [item for item in map_items(gather_items(train, recipe), label_map) if item.class_name in classes]

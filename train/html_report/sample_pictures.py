@@ -31,7 +31,7 @@ def open_tested_cache(config: RunConfig) -> tuple[Cache | None, str]:
         return None, describe_os_error(error)
     if cache.info.content_hash != (config.test_content_hash or config.content_hash):
         return None, f"{place}: its content is no longer what the run was tested on"
-    return cache, ""
+    return cache.with_views(config.render.views), ""
 
 
 def find_rows(cache: Cache, names: Sequence[str]) -> dict[str, int]:
