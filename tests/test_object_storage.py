@@ -148,10 +148,10 @@ def test_training_and_inspecting_read_the_same_from_there(
         assert run("train", "fit", "--cache", cache, "--out", tmp_path / out, *recipe)[0] == 0
     assert (tmp_path / "a" / "predictions.csv").read_bytes() == (tmp_path / "b" / "predictions.csv").read_bytes()
     write_tiny_cache(open_path(f"{bucket}/tiny/hdf5"), model=tiny_model, num_subjects=3, store="hdf5")
-    for path in (remote, f"{bucket}/tiny/hdf5"):
-        cache = open_cache(path)
-        whole = cache.arrays.read("normal", [4, 1])
-        chosen = cache.with_views(cache.info.settings.views[::-2]).arrays
+    for store in (remote, f"{bucket}/tiny/hdf5"):
+        opened = open_cache(store)
+        whole = opened.arrays.read("normal", [4, 1])
+        chosen = opened.with_views(opened.info.settings.views[::-2]).arrays
         assert (chosen.read("normal", [4, 1]) == whole[:, ::-2]).all()
     config = json.loads((tmp_path / "b" / "config.json").read_text())
     assert config["cache"] == remote

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from conftest import MakeCache
 from safetensors.numpy import load_file
 from test_train_cli import call, fails
+from test_viewer_looks import open_run
+from viewer_pages import page_text
 
 from preprocess.viewer.looks import read_looks
 from shared.attention import ATTENTION_FILE, read_attention
@@ -111,6 +114,18 @@ def test_a_run_keeps_its_views(tiny_cache: MakeCache, tmp_path: Path, capsys: py
     assert read_attention(run / ATTENTION_FILE).views == ("20", "-20")
     (test,) = read_looks(run, open_cache(cache)).tests
     assert test.views == (1, 2)
+    page = page_text(open_run(cache, run), f"/sample/{test.row_of(0)}").partition("What run looked at")[2]
+    drawn = re.findall(r'"/(image/\d+/\w+|attention/\d+)/(\d).png"', page)
+    assert [int(place) for _, place in drawn] == [
+        1,
+        0,
+        2,
+        1,
+        1,
+        2,
+        2,
+        3,
+    ]  # a picture of the cache, and its map in the file
     # elsewhere the run's views are taken out of those that are there, whatever their order
     other = tiny_cache(name="other", views=(UP, RIGHT, LEFT), **DRAWN)
     assert call("predict", run, "--cache", other) == 0
