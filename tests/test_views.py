@@ -116,7 +116,7 @@ def test_a_run_keeps_its_views(tiny_cache: MakeCache, tmp_path: Path, capsys: py
     assert test.views == (1, 2)
     page = page_text(open_run(cache, run), f"/sample/{test.row_of(0)}").partition("What run looked at")[2]
     drawn = re.findall(r'"/(image/\d+/\w+|attention/\d+)/(\d).png"', page)
-    assert [int(place) for _, place in drawn] == [
+    assert [int(place) for _, place in drawn[:8]] == [
         1,
         0,
         2,

@@ -52,7 +52,7 @@ def embed(
     """
     where = choose_device(device)
     cache = open_cache(cache_path)
-    chosen = choose_modalities(cache, modalities or cache.info.settings.modalities, ())
+    chosen, _ = choose_modalities(cache, modalities or cache.info.settings.modalities, ())
     if not (model and pretrained):
         text = cache.read_text(model or None)
         model, pretrained = model or text.model, pretrained or text.pretrained

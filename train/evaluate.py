@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ from train.config import Recipe, RunConfig, read_config
 from train.embedded import Embeddings
 from train.encoder import build_tower
 from train.facet import Facet
-from train.folds import Fold, read_split
+from train.folds import Fold, list_some, read_split
 from train.items import Item, gather_items, is_labelled
 from train.metrics import Metrics, compute_metrics
 from train.multilabel import MultiLabelMetrics, compute_multilabel_metrics
@@ -217,18 +218,22 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
         raise FacetError(f"{run}: an exported model does not know where its cache is; give --cache DIR")
     cache = open_cache(cache_path or trained_on)
     cache = take_views(cache, config.render, recipe.modalities, whose=str(run))
-    items = [item for item in gather_items(cache, recipe) if is_labelled(item, recipe.task, recipe.classes)]
+    gathered = gather_items(cache, recipe)
+    items = [item for item in gathered if is_labelled(item, recipe.task, recipe.classes)]
     folder = run
     if cache.info.content_hash == (config.test_content_hash or config.content_hash):
         items = _select_own(items, config, fold)
     else:
         folder = run / f"on-{cache.name}"
+        labelled = items
         if cache.info.dataset == config.dataset:  # the same people may be in it
             items = _leave_out_trained(items, config, fold)
         print(
             f"note: {cache.path} holds other scans than those of this run's own test; tested is every sample with one of its "
             "classes, of people who did not train"
         )
+        if left_out := _describe_left_out(gathered, labelled, items, recipe):
+            print(f"note: left out: {'; '.join(left_out)}")
     if not items:
         raise CacheError(f"{cache.path}: no sample of an unseen subject is labelled {', '.join(recipe.classes)}")
     text = _find_prompts(cache, trained_on, config, model)
@@ -236,6 +241,30 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     metrics = evaluate_items(folder, model, cache, items, config, num_train, _thresholds(run, recipe), text=text)
     print_result(folder, metrics, config, sorted({item.subject for item in items}))
     return 0
+
+
+def _describe_left_out(
+    gathered: Sequence[Item], labelled: Sequence[Item], tested: Sequence[Item], recipe: Recipe
+) -> list[str]:
+    """Why samples of a cache are not tested, and how many."""
+    parts = []
+    known = {item.place for item in labelled}
+    others = [item for item in gathered if item.place not in known]
+    if recipe.is_multilabel:
+        if others:
+            parts.append(f"{len(others)} samples of which none of its classes is known")
+    else:
+        counts = Counter(item.class_name for item in others)
+        if unlabelled := counts.pop("", 0):
+            parts.append(f"{unlabelled} without a label")
+        if counts:
+            words = ", ".join(f"{num} labelled {name}" for name, num in sorted(counts.items()))
+            parts.append(f"{words} (no class of this run)")
+    kept = {item.place for item in tested}
+    if trained := [item for item in labelled if item.place not in kept]:
+        subjects = sorted({item.subject for item in trained})
+        parts.append(f"{len(trained)} of {len(subjects)} subjects who trained ({list_some(subjects)})")
+    return parts
 
 
 def _leave_out_trained(items: Sequence[Item], config: RunConfig, fold: Fold) -> list[Item]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,15 @@ from train.config import Recipe
 from train.encoder import RANDOM
 from train.folds import Fold, FoldList, check_folds_fit, list_some, read_folds, split_by_subjects
 from train.guards import check_experiment, check_labels, find_shared_scans
-from train.items import Item, choose_classes, choose_frames, choose_modalities, gather_items, is_labelled
+from train.items import (
+    Item,
+    choose_classes,
+    choose_frames,
+    choose_modalities,
+    find_rows_in_use,
+    gather_items,
+    is_labelled,
+)
 from train.protocols import CROSS_PROTOCOL, DEFAULT_PROTOCOL, PROTOCOLS, Protocol, check_datasets, find_protocol
 from train.score import take_views
 from train.selection import (
@@ -131,16 +139,27 @@ def deal_folds(cache: Cache, recipe: Recipe) -> Dealt:
     protocol, task = _choose_task(protocol, recipe)
     wanted = recipe.classes or (imported.classes if imported else ()) or protocol.classes
     classes = choose_classes(cache, wanted, task)
-    modalities = choose_modalities(cache, recipe.modalities, classes if task == "classes" else ())
-    recipe = dataclasses.replace(recipe, protocol=name, task=task, classes=classes, modalities=modalities)
-    usable = [item for item in gather_items(cache, recipe) if is_labelled(item, task, classes)]
-    if not usable:
-        what = "labelled" if task == "classes" else "known to show or not to show"
-        raise FacetError(f"{cache.path}: no valid sample is {what} {', '.join(classes)}; see --classes")
+    recipe = dataclasses.replace(recipe, protocol=name, task=task, classes=classes)
+    members = None if imported is None else set(imported.subjects)
+
+    def keep_labelled(gathered: Sequence[Item]) -> list[Item]:
+        kept = [item for item in gathered if is_labelled(item, task, classes)]
+        if not kept:
+            what = "labelled" if task == "classes" else "known to show or not to show"
+            raise FacetError(f"{cache.path}: no valid sample is {what} {', '.join(classes)}; see --classes")
+        return kept
+
+    def find_in_use(gathered: Sequence[Item]) -> list[Item]:
+        chosen = select_items(protocol, keep_labelled(gathered), classes)
+        return [item for item in chosen if members is None or item.subject in members]
+
+    modalities, modality_notes = _choose_modalities(cache, recipe, find_in_use)
+    recipe = dataclasses.replace(recipe, modalities=modalities)
+    usable = keep_labelled(gather_items(cache, recipe))
     items = select_items(protocol, usable, classes)
     subjects = {item.subject for item in items}
     num_folds, num_rounds = recipe.folds or None, recipe.rounds or None
-    notes: list[str] = []
+    notes = list(modality_notes)
     if recipe.test_subjects:
         fold = split_by_subjects(subjects, recipe.test_subjects)
         folds = FoldList(name, cache.info.dataset, recipe.seed, classes, (fold,))
@@ -175,25 +194,43 @@ def _prepare_across(train: Cache, test: Cache, recipe: Recipe) -> Experiment:
     if task != "classes":
         raise FacetError(f"--task {task}: across data sets only classes are supported")
     classes, label_map = build_label_map(protocol, train.info.class_names, test.info.class_names, recipe.classes)
-    modalities = choose_modalities(train, recipe.modalities, tuple(label_map))
-    if not recipe.modalities:
-        there = choose_modalities(test, (), classes)
-        modalities = tuple(m for m in modalities if m in there)
+    recipe = dataclasses.replace(recipe, protocol=protocol.name, task=task, classes=classes)
+
+    def find_training(gathered: Sequence[Item]) -> list[Item]:
+        return [item for item in map_items(gathered, label_map) if item.class_name in classes]
+
+    def find_tested(gathered: Sequence[Item]) -> list[Item]:
+        return select_test_items(protocol, gathered, classes)
+
+    modalities, modality_notes = _choose_modalities(train, recipe, find_training)
+    there, more = _choose_modalities(test, recipe, find_tested)
+    modalities = tuple(m for m in modalities if m in there)
+    if not modalities:
+        raise FacetError(f"{train.path}, {test.path}: no modality is in every row of both; name some with --modalities")
     test = take_views(test, train.info.settings, modalities, whose=str(train.path))
-    recipe = dataclasses.replace(recipe, protocol=protocol.name, task=task, classes=classes, modalities=modalities)
+    recipe = dataclasses.replace(recipe, modalities=modalities)
     recipe, text = _with_text(recipe, (train, test))
-    train_items = [item for item in map_items(gather_items(train, recipe), label_map) if item.class_name in classes]
-    test_items = select_test_items(protocol, gather_items(test, recipe), classes)
+    train_items, test_items = find_training(gather_items(train, recipe)), find_tested(gather_items(test, recipe))
     if train.info.dataset != test.info.dataset:  # otherwise equal names are the same people
         train_items = prefix_subjects(train_items, train.info.dataset)
         test_items = prefix_subjects(test_items, test.info.dataset)
     fold = build_cross_fold(protocol, train_items, test_items)
     title = f"{train.info.dataset} to {test.info.dataset}"
     folds = FoldList(protocol.name, title, recipe.seed, classes, (fold,))
-    notes = check_experiment(folds, train_items, test_items, classes, task, find_shared_scans(train, test))
+    notes = [*modality_notes, *more]
+    notes += check_experiment(folds, train_items, test_items, classes, task, find_shared_scans(train, test))
     notes += _describe_references([*train_items, *test_items], recipe)
     recipe = dataclasses.replace(recipe, frames=choose_frames(train_items, recipe.frames))
     return Experiment(train, test, recipe, text, tuple(train_items), tuple(test_items), folds, label_map, tuple(notes))
+
+
+def _choose_modalities(
+    cache: Cache, recipe: Recipe, find_in_use: Callable[[Sequence[Item]], list[Item]]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """As `choose_modalities`, by the rows of those items that would be in use if every modality were looked at."""
+    every = dataclasses.replace(recipe, modalities=cache.info.settings.modalities)
+    rows = find_rows_in_use(find_in_use(gather_items(cache, every)))
+    return choose_modalities(cache, recipe.modalities, rows)
 
 
 def _choose_task(protocol: Protocol, recipe: Recipe) -> tuple[Protocol, str]:
