@@ -109,7 +109,7 @@ def test_a_run_keeps_its_views(tiny_cache: MakeCache, tmp_path: Path, capsys: py
     before = {name: (run / name).read_bytes() for name in ("metrics.json", "predictions.csv", ATTENTION_FILE)}
     assert call("evaluate", run) == 0
     assert {name: (run / name).read_bytes() for name in before} == before
-    tested, why = open_tested_cache(config)
+    tested, why = open_tested_cache(config, {})
     assert tested is not None and not why and tested.info.settings.views == (LEFT, RIGHT)
     assert read_attention(run / ATTENTION_FILE).views == ("20", "-20")
     (test,) = read_looks(run, open_cache(cache)).tests

@@ -95,7 +95,7 @@ def _fit(chosen: argparse.Namespace) -> int:
 
     with open_ranks(chosen.device) as ranks:
         recipe, embeddings = _choose_embeddings(chosen, recipe)
-        experiment = prepare_experiment(*caches, recipe)
+        experiment = prepare_experiment(*caches, recipe, chosen.prompts)
         for line in experiment.describe():
             print(line)
         code = fit(
@@ -135,7 +135,7 @@ def _crossval(chosen: argparse.Namespace) -> int:
         chosen.at_once == "auto",
         chosen.tensorboard,
     )
-    return crossval(chosen.out, *caches, recipe, options)
+    return crossval(chosen.out, *caches, recipe, options, chosen.prompts)
 
 
 def _embed(chosen: argparse.Namespace) -> int:
@@ -206,7 +206,9 @@ def _export(chosen: argparse.Namespace) -> int:
 def _report(chosen: argparse.Namespace) -> int:
     from train.html_report.report import write_html_report
 
-    return write_html_report(chosen.runs, chosen.out, faces=not chosen.no_faces, num_worst=chosen.worst)
+    return write_html_report(
+        chosen.runs, chosen.out, faces=not chosen.no_faces, num_worst=chosen.worst, caches=chosen.cache
+    )
 
 
 if __name__ == "__main__":

@@ -154,6 +154,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of fit or crossval")
     report.add_argument("--out", type=Path, required=True, metavar="FILE.html")
+    report.add_argument(
+        "--cache",
+        type=open_path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="where to find the pictures of samples if a cache was moved; may be given several times, once a cache "
+        "(default: where each run was tested)",
+    )
     report.add_argument("--no-faces", action="store_true", help="leave out the pictures of samples")
     report.add_argument(
         "--worst",
@@ -192,13 +201,22 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) -> None:
     """The options of fit, and of crossval, whose --fold is none of the recipe's."""
     caches = parser.add_mutually_exclusive_group(required=True)
-    caches.add_argument("--cache", type=open_path, metavar="DIR", help="a cache with prompt embeddings")
+    caches.add_argument(
+        "--cache", type=open_path, metavar="DIR", help="a cache, with prompt embeddings in it or in --prompts"
+    )
     caches.add_argument(
         "--train-cache", type=open_path, metavar="DIR", help="across data sets: the cache that trains …"
     )
     parser.add_argument("--test-cache", type=open_path, metavar="DIR", help="… and the cache that is tested, all of it")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="RUN", help="folder of the results; new, or to go on with"
+    )
+    parser.add_argument(
+        "--prompts",
+        type=open_path,
+        metavar="FILE",
+        help="prompt embeddings that `preprocess prompts --out FILE` wrote, for a cache that is not yours to write to "
+        "(default: the cache's)",
     )
     for option in dataclasses.fields(Recipe):
         if option.name != "fold" or not every_fold:

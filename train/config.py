@@ -202,6 +202,7 @@ class RunConfig:
     test_content_hash: str = ""
     test_cache: str = ""  # a hint
     label_map: dict[str, str] | None = None  # class of the training data set → class
+    prompts: str = ""  # the file they were in, if it was not the cache's: a hint
     version: int = RUN_VERSION
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from train.experiment import Experiment
 from train.facet import run_tower
 from train.items import Item, choose_modalities
 from train.prepare import Preparer
+from train.progress_lines import ProgressLines
 from train.stream import stream_batches
 
 ROWS_A_BATCH = 32  # with three views enough to keep a processor busy, and little memory
@@ -123,11 +124,18 @@ def build_embeddings(
             for modality, shards in todo.items()
             for shard, copies in shards.items()
         )
+        lines, done = ProgressLines("embed", 0, num_images, "image", silent=False), 0
         with tqdm(total=num_images, desc="embed", unit="image", dynamic_ncols=True, leave=None, disable=None) as bar:
+
+            def advance(num: int) -> None:
+                nonlocal done
+                done += num
+                bar.update(num)
+                lines.tell(done, 0, str)
+
             for modality, shards in todo.items():
-                _embed_modality(
-                    find_embeddings(root, cache, config, modality), shards, cache, tower, config, modality, device, bar
-                )
+                one = find_embeddings(root, cache, config, modality)
+                _embed_modality(one, shards, cache, tower, config, modality, device, advance)
     return num_images
 
 
@@ -158,7 +166,7 @@ def _embed_modality(
     config: TowerConfig,
     modality: str,
     device: torch.device,
-    bar: tqdm,
+    advance: Callable[[int], None],
 ) -> None:
     settings = cache.info.settings
     preparer = Preparer((modality,), settings.views, config, device, dynamic=bool(settings.dynamic))
@@ -182,7 +190,7 @@ def _embed_modality(
                 images = preparer.prepare_images(raw, flipped)[:, 0, 0]
                 for view in range(shape[1]):  # one by one: the last digits do not depend on which others there are
                     features[copy][places, view] = run_tower(tower, images[:, view]).cpu().numpy()
-                bar.update(images.shape[0] * images.shape[1])
+                advance(images.shape[0] * images.shape[1])
             num_left -= len(places)
         for copy in copies:
             one.write(shard, copy, features[copy])

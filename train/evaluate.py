@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,9 +12,10 @@ import torch
 from torch import nn
 
 from shared.attention import ATTENTION_FILE
-from shared.cache import Cache, open_cache
+from shared.cache import CACHE_JSON, Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
+from shared.paths import is_file, open_path
 from shared.text import TextEmbeddings
 from train.calibrate import read_thresholds
 from train.checkpoint import load_weights
@@ -24,13 +23,12 @@ from train.config import Recipe, RunConfig, read_config
 from train.embedded import Embeddings
 from train.encoder import build_tower
 from train.facet import Facet
-from train.folds import Fold, list_some, read_split
-from train.items import Item, gather_items, is_labelled
+from train.folds import read_split
+from train.items import Item, gather_items
 from train.metrics import Metrics, compute_metrics
 from train.multilabel import MultiLabelMetrics, compute_multilabel_metrics
 from train.prepare import Preparer
-from train.prompts import find_prompts
-from train.protocols import DEFAULT_PROTOCOL, PROTOCOLS
+from train.prompts import find_prompts, match_prompts, read_prompts
 from train.report import (
     CONFUSION_PNG,
     METRICS_JSON,
@@ -41,7 +39,7 @@ from train.report import (
     write_report,
 )
 from train.score import score_and_write_attention, score_items, take_views
-from train.selection import prefix_subject, prefix_subjects, select_items, select_test_items
+from train.tested import find_tested, is_own_test
 
 
 def choose_device(name: str) -> torch.device:
@@ -213,93 +211,45 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     config, model = load_run(run, where)
     recipe = config.recipe
     fold = read_split(run)
-    trained_on = config.test_cache or config.cache
-    if not (cache_path or trained_on):
-        raise FacetError(f"{run}: an exported model does not know where its cache is; give --cache DIR")
-    cache = open_cache(cache_path or trained_on)
-    cache = take_views(cache, config.render, recipe.modalities, whose=str(run))
-    gathered = gather_items(cache, recipe)
-    items = [item for item in gathered if is_labelled(item, recipe.task, recipe.classes)]
-    folder = run
-    if cache.info.content_hash == (config.test_content_hash or config.content_hash):
-        items = _select_own(items, config, fold)
-    else:
-        folder = run / f"on-{cache.name}"
-        labelled = items
-        if cache.info.dataset == config.dataset:  # the same people may be in it
-            items = _leave_out_trained(items, config, fold)
-        print(
-            f"note: {cache.path} holds other scans than those of this run's own test; tested is every sample with one of its "
-            "classes, of people who did not train"
-        )
-        if left_out := _describe_left_out(gathered, labelled, items, recipe):
-            print(f"note: left out: {'; '.join(left_out)}")
-    if not items:
-        raise CacheError(f"{cache.path}: no sample of an unseen subject is labelled {', '.join(recipe.classes)}")
-    text = _find_prompts(cache, trained_on, config, model)
+    cache = take_views(_open_tested(run, config, cache_path), config.render, recipe.modalities, whose=str(run))
+    folder = run if is_own_test(cache, config) else run / f"on-{cache.name}"
+    items = find_tested(cache, config, fold)
+    text = _find_prompts(cache, config, model)
     num_train = len(fold.train_subjects)
     metrics = evaluate_items(folder, model, cache, items, config, num_train, _thresholds(run, recipe), text=text)
     print_result(folder, metrics, config, sorted({item.subject for item in items}))
     return 0
 
 
-def _describe_left_out(
-    gathered: Sequence[Item], labelled: Sequence[Item], tested: Sequence[Item], recipe: Recipe
-) -> list[str]:
-    """Why samples of a cache are not tested, and how many."""
-    parts = []
-    known = {item.place for item in labelled}
-    others = [item for item in gathered if item.place not in known]
-    if recipe.is_multilabel:
-        if others:
-            parts.append(f"{len(others)} samples of which none of its classes is known")
-    else:
-        counts = Counter(item.class_name for item in others)
-        if unlabelled := counts.pop("", 0):
-            parts.append(f"{unlabelled} without a label")
-        if counts:
-            words = ", ".join(f"{num} labelled {name}" for name, num in sorted(counts.items()))
-            parts.append(f"{words} (no class of this run)")
-    kept = {item.place for item in tested}
-    if trained := [item for item in labelled if item.place not in kept]:
-        subjects = sorted({item.subject for item in trained})
-        parts.append(f"{len(trained)} of {len(subjects)} subjects who trained ({list_some(subjects)})")
-    return parts
-
-
-def _leave_out_trained(items: Sequence[Item], config: RunConfig, fold: Fold) -> list[Item]:
-    """Those of people who did not train; items of the data set that trained."""
-    trained = set(fold.train_subjects)
-    if config.test_dataset not in ("", config.dataset):  # a run across data sets names people with theirs
-        return [item for item in items if prefix_subject(config.dataset, item.subject) not in trained]
-    return [item for item in items if item.subject not in trained]
-
-
-def _select_own(items: Sequence[Item], config: RunConfig, fold: Fold) -> list[Item]:
-    """What the run itself was tested on."""
-    recipe = config.recipe
-    protocol = dataclasses.replace(PROTOCOLS.get(recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL]), task=recipe.task)
-    if not config.test_dataset:
-        chosen = select_items(protocol, items, recipe.classes)
-    else:
-        chosen = select_test_items(protocol, items, recipe.classes)
-        if config.test_dataset != config.dataset:
-            chosen = prefix_subjects(chosen, config.test_dataset)
-    return [item for item in chosen if item.subject in set(fold.test_subjects)]
-
-
 def _thresholds(run: Path, recipe: Recipe) -> np.ndarray | None:
     return read_thresholds(run, len(recipe.classes)) if recipe.is_multilabel else None
 
 
-def _find_prompts(cache: Cache, trained_on: str, config: RunConfig, model: Facet) -> TextEmbeddings | None:
-    """The prompts of a finished run, from the cache at hand or that which it was trained on; None where neither has them."""
+def _find_prompts(cache: Cache, config: RunConfig, model: Facet) -> TextEmbeddings | None:
+    """The prompts of a finished run, from the cache at hand or where it was trained; None where they are in neither."""
     mean, recipe = model.text_mean.cpu().numpy(), config.recipe
     found = find_prompts(cache, recipe.model, recipe.classes, mean)
-    if found is None and trained_on:
-        with suppress(FacetError):  # it may be gone
-            found = find_prompts(open_cache(trained_on), recipe.model, recipe.classes, mean)
+    if found is None and config.prompts:
+        with suppress(FacetError):  # what it was trained with may be gone
+            found = match_prompts(read_prompts(open_path(config.prompts), recipe.model, recipe.classes), mean)
+    for place in (config.test_cache, config.cache):
+        if found is None and place:
+            with suppress(FacetError):
+                found = find_prompts(open_cache(place), recipe.model, recipe.classes, mean)
     return found
+
+
+def _open_tested(run: Path, config: RunConfig, cache_path: Path | None) -> Cache:
+    place = config.test_cache or config.cache
+    if cache_path is None:
+        if not place:
+            raise FacetError(f"{run}: an exported model does not know where its cache is; give --cache DIR")
+        if not is_file(open_path(place) / CACHE_JSON):
+            raise CacheError(
+                f"{place}: no cache here any more, where {run} was tested; if it was moved, give --cache DIR, else make one "
+                "with `python -m preprocess build`"
+            )
+    return open_cache(cache_path or place)
 
 
 def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> int:
@@ -318,7 +268,7 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
         raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
     name, preparer = cache.name, build_preparer(cache, config, model)
     if out is None:
-        text = _find_prompts(cache, config.cache, config, model)
+        text = _find_prompts(cache, config, model)
         beside = run / f"attention-{name}.safetensors"
         scores = score_and_write_attention(beside, model, cache, items, preparer, config, text)
     else:

@@ -13,7 +13,6 @@ from shared.labels import NEUTRAL
 from shared.text import TextEmbeddings
 from shared.views import parse_views
 from train.config import Recipe
-from train.encoder import RANDOM
 from train.folds import Fold, FoldList, check_folds_fit, list_some, read_folds, split_by_subjects
 from train.guards import check_experiment, check_labels, find_shared_scans
 from train.items import (
@@ -25,6 +24,8 @@ from train.items import (
     gather_items,
     is_labelled,
 )
+from train.optimizer import default_tower_rate
+from train.prompts import read_prompts
 from train.protocols import CROSS_PROTOCOL, DEFAULT_PROTOCOL, PROTOCOLS, Protocol, check_datasets, find_protocol
 from train.score import take_views
 from train.selection import (
@@ -37,8 +38,6 @@ from train.selection import (
     select_items,
     select_test_items,
 )
-
-PRETRAINED_TOWER_RATE = 0.01  # of --lr: pretrained features are to be moved, not overwritten
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,7 @@ class Experiment:
     folds: FoldList
     label_map: dict[str, str] | None
     notes: tuple[str, ...]
+    prompts: Path | None = None  # the file that text is from; None: a cache's
 
     def describe(self) -> list[str]:
         """Lines for a user: how class names are mapped across data sets, and the notes."""
@@ -84,23 +84,26 @@ class Experiment:
         return chosen, [item for item in self.test_items if item.subject in test]
 
 
-def prepare_experiment(cache_path: Path, test_path: Path | None, recipe: Recipe) -> Experiment:
+def prepare_experiment(
+    cache_path: Path, test_path: Path | None, recipe: Recipe, prompts: Path | None = None
+) -> Experiment:
     """Opens the caches, fills in every default, builds the folds, and checks all that can be checked before training.
 
     Args:
         test_path: the cache of another data set to test on; None: tested are other subjects of the same cache.
+        prompts: a file of prompt embeddings to take instead of a cache's.
     Raises:
         FacetError, CacheError: anything the user can mend.
     """
     train, recipe = _choose_views(open_cache(cache_path), recipe)
     check_labels(train)
     if test_path is None:
-        return _prepare_within(train, recipe)
+        return _prepare_within(train, recipe, prompts)
     test = open_cache(test_path)
     check_labels(test)
     if test.info.content_hash == train.info.content_hash:
         raise FacetError(f"{test_path}: holds the same scans as {cache_path}; leave --test-cache out")
-    return _prepare_across(train, test, recipe)
+    return _prepare_across(train, test, recipe, prompts)
 
 
 def _choose_views(cache: Cache, recipe: Recipe) -> tuple[Cache, Recipe]:
@@ -178,13 +181,13 @@ def deal_folds(cache: Cache, recipe: Recipe) -> Dealt:
     return Dealt(recipe, tuple(items), folds, tuple(notes))
 
 
-def _prepare_within(cache: Cache, recipe: Recipe) -> Experiment:
+def _prepare_within(cache: Cache, recipe: Recipe, prompts: Path | None) -> Experiment:
     dealt = deal_folds(cache, recipe)
-    recipe, text = _with_text(dealt.recipe, (cache,))
-    return Experiment(cache, cache, recipe, text, dealt.items, dealt.items, dealt.folds, None, dealt.notes)
+    recipe, text = _with_text(dealt.recipe, (cache,), prompts)
+    return Experiment(cache, cache, recipe, text, dealt.items, dealt.items, dealt.folds, None, dealt.notes, prompts)
 
 
-def _prepare_across(train: Cache, test: Cache, recipe: Recipe) -> Experiment:
+def _prepare_across(train: Cache, test: Cache, recipe: Recipe, prompts: Path | None) -> Experiment:
     if recipe.test_subjects or recipe.protocol.endswith(".json"):
         raise FacetError("--test-cache: all of its subjects are tested; leave --test-subjects and files of folds out")
     protocol = find_protocol(recipe.protocol or CROSS_PROTOCOL)
@@ -209,7 +212,7 @@ def _prepare_across(train: Cache, test: Cache, recipe: Recipe) -> Experiment:
         raise FacetError(f"{train.path}, {test.path}: no modality is in every row of both; name some with --modalities")
     test = take_views(test, train.info.settings, modalities, whose=str(train.path))
     recipe = dataclasses.replace(recipe, modalities=modalities)
-    recipe, text = _with_text(recipe, (train, test))
+    recipe, text = _with_text(recipe, (train, test), prompts)
     train_items, test_items = find_training(gather_items(train, recipe)), find_tested(gather_items(test, recipe))
     if train.info.dataset != test.info.dataset:  # otherwise equal names are the same people
         train_items = prefix_subjects(train_items, train.info.dataset)
@@ -221,7 +224,9 @@ def _prepare_across(train: Cache, test: Cache, recipe: Recipe) -> Experiment:
     notes += check_experiment(folds, train_items, test_items, classes, task, find_shared_scans(train, test))
     notes += _describe_references([*train_items, *test_items], recipe)
     recipe = dataclasses.replace(recipe, frames=choose_frames(train_items, recipe.frames))
-    return Experiment(train, test, recipe, text, tuple(train_items), tuple(test_items), folds, label_map, tuple(notes))
+    return Experiment(
+        train, test, recipe, text, tuple(train_items), tuple(test_items), folds, label_map, tuple(notes), prompts
+    )
 
 
 def _choose_modalities(
@@ -252,20 +257,23 @@ def _check_sequences(cache: Cache, recipe: Recipe) -> None:
         raise FacetError(f"{cache.path}: holds no sequences; leave --frames, --sampling and --window out")
 
 
-def _with_text(recipe: Recipe, caches: Sequence[Cache]) -> tuple[Recipe, TextEmbeddings]:
-    """The prompts of the recipe's classes, from the first cache that has them all, and the model that goes with them."""
+def _with_text(recipe: Recipe, caches: Sequence[Cache], prompts: Path | None) -> tuple[Recipe, TextEmbeddings]:
+    """The prompts of the recipe's classes, from their file or the first cache that has them all, and the model that goes with
+    them."""
+    text = _find_text(recipe, caches) if prompts is None else read_prompts(prompts, recipe.model, recipe.classes)
+    pretrained = recipe.pretrained or text.pretrained
+    tower_lr = recipe.tower_lr or default_tower_rate(recipe.lr, pretrained)
+    return dataclasses.replace(recipe, model=recipe.model or text.model, pretrained=pretrained, tower_lr=tower_lr), text
+
+
+def _find_text(recipe: Recipe, caches: Sequence[Cache]) -> TextEmbeddings:
     errors = []
     for cache in caches:
         try:
-            text = cache.read_text(recipe.model or None).select(recipe.classes)
-            break
+            return cache.read_text(recipe.model or None).select(recipe.classes)
         except CacheError as error:
             errors.append(error)
-    else:
-        raise errors[-1]
-    pretrained = recipe.pretrained or text.pretrained
-    tower_lr = recipe.tower_lr or recipe.lr * (1.0 if pretrained == RANDOM else PRETRAINED_TOWER_RATE)
-    return dataclasses.replace(recipe, model=recipe.model or text.model, pretrained=pretrained, tower_lr=tower_lr), text
+    raise errors[-1]
 
 
 def _describe_references(items: Sequence[Item], recipe: Recipe) -> list[str]:
