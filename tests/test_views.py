@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import MakeCache
 from safetensors.numpy import load_file
 from test_train_cli import call, fails
@@ -21,8 +22,10 @@ from shared.cache import open_cache
 from shared.errors import CacheError
 from shared.schema import View
 from train.checkpoint import WEIGHTS
-from train.config import CONFIG_JSON, read_config
+from train.config import CONFIG_JSON, Recipe, read_config
+from train.experiment import prepare_experiment
 from train.html_report.sample_pictures import open_tested_cache
+from train.resident import ImagesInRam, load_resident
 
 FRONT, LEFT, RIGHT, UP = View(0), View(20), View(-20), View(0, 15)
 # drawn without noise: the same in every cache
@@ -144,6 +147,19 @@ def test_a_run_keeps_its_views(tiny_cache: MakeCache, tmp_path: Path, capsys: py
     assert "holds no view 45; it holds 0,20,-20" in fails(capsys, *fit[:-2], *out, "--views", "0,45")
     assert "found 'left'" in fails(capsys, *fit[:-2], *out, "--views", "left")
     assert "names one twice" in fails(capsys, *fit[:-2], *out, "--views", "0,20,0:0")
+
+
+def test_what_is_kept_in_memory_and_how_views_are_written(tiny_cache: MakeCache) -> None:
+    exact = View(12.3456789, -7.65432109)  # in a run's config.json it is 12.3457:-7.65432
+    path = tiny_cache(views=(FRONT, exact, RIGHT), **DRAWN)
+    for text in (f"{exact.yaw_deg}:{exact.pitch_deg}", str(exact)):
+        experiment = prepare_experiment(path, None, Recipe(views=(text,), folds=2))
+        assert experiment.train.info.settings.views == (exact,) and experiment.recipe.views == (str(exact),)
+    source = load_resident(experiment.train, experiment.train_items, ("depth",), "ram", torch.device("cpu"))
+    assert isinstance(source, ImagesInRam)
+    images = source._tables["depth"].images
+    assert images.shape == (12, 1, 32, 32)
+    np.testing.assert_array_equal(images, open_cache(path).arrays.read("depth", range(12))[:, 1:2])
 
 
 def test_runs_of_before_looked_at_all_views(tiny_cache: MakeCache, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ FIT_EXAMPLES = """Interrupted? The same command goes on from the last checkpoint
 examples:
   python -m train fit --cache data_cache/bu3dfe --out runs/fold3 --fold 3
   python -m train fit --cache data_cache/bu3dfe --out runs/texture --modalities texture --tune frozen
+  python -m train fit --cache data_cache/bu3dfe --out runs/front --views 0
   python -m train fit --cache data_cache/bu3dfe --out runs/plain --fusion mean --head cosine --lambda-con 0 --lambda-vt 0
   python -m train fit --cache data_cache/bu3dfe --out runs/control --shuffle-labels 1
   python -m train fit --cache data_cache/bp4d --out runs/aus --protocol bp4d-au --every 10
@@ -50,6 +51,7 @@ the same folds in another paper:
   python -m train crossval --cache data_cache/bu4dfe --protocol runs/bu4dfe/folds.json --out runs/again
 """
 EMBED_EXAMPLES = """With --tune frozen, fit and crossval do this by themselves; do it before where many start at the same time.
+All views of the cache are embedded: trainings take those of --views from there.
 Interrupted? The same command computes only what is missing. What it wrote counts for this content of the cache, this tower,
 these weights alone; anything else is computed anew in a folder of its own.
 
@@ -70,6 +72,7 @@ classes, subjects, worst samples, settings and machine of each run; several side
 
 examples:
   python -m train report runs/first --out first.html
+  python -m train report runs/first --out first.html --cache /new/place/bu3dfe
   python -m train report runs/texture runs/normal runs/subset1 --out compared.html --no-faces
 """
 PROTOCOLS_EXAMPLES = """examples:
@@ -174,12 +177,17 @@ def build_parser() -> argparse.ArgumentParser:
 
     evaluate = add_command(commands, "evaluate", "test a finished run again, or on another cache")
     evaluate.add_argument("trained", type=Path, metavar="RUN")
-    evaluate.add_argument("--cache", type=open_path, metavar="DIR", help="default: the cache it was trained on")
+    evaluate.add_argument(
+        "--cache",
+        type=open_path,
+        metavar="DIR",
+        help="default: where it was tested; needed if that was moved",
+    )
 
     predict = add_command(commands, "predict", "a probability per class for every scan of a cache, labelled or not")
     predict.add_argument("trained", type=Path, metavar="RUN")
     predict.add_argument(
-        "--cache", type=open_path, required=True, metavar="DIR", help="same view settings as in training"
+        "--cache", type=open_path, required=True, metavar="DIR", help="with the views and view settings of the training"
     )
     predict.add_argument("--out", type=Path, metavar="FILE.csv", help="default: RUN/predictions-<cache>.csv")
 

@@ -69,7 +69,8 @@ class Recipe:
     epochs: int = _option(20, "passes over the training samples")
     batch_size: int = _option(16, "samples a step")
     lr: float = _option(1e-3, "peak learning rate of the new layers")
-    tower_lr: float = _option(0.0, "peak learning rate of the image tower (default: --lr; pretrained: --lr / 100)")
+    tower_lr: float = _option(0.0, "peak learning rate of the image tower (default: --lr / 100, as for pretrained weights; "
+                              "with --pretrained none --lr)")  # fmt: skip
     weight_decay: float = _option(0.05, "AdamW weight decay of the weight matrices")
     warmup: float = _option(0.1, "part of all steps in which the learning rate rises")
     tune: str = _option("full", "what of the image tower to train: full, frozen, last-K (its last K blocks), or lora, lora-R "

@@ -110,10 +110,14 @@ def _choose_views(cache: Cache, recipe: Recipe) -> tuple[Cache, Recipe]:
     """The cache with the recipe's views, in the cache's order; a recipe that names all of them is one that names none."""
     if not recipe.views:
         return cache, recipe
-    wanted = parse_views(",".join(recipe.views))
-    cache.with_views(wanted)  # refuses what it does not hold
-    chosen = tuple(view for view in cache.info.settings.views if view in wanted)
-    is_all = len(chosen) == len(cache.info.settings.views)
+    stored = cache.info.settings.views
+    wanted = {
+        str(view): view for view in parse_views(",".join(recipe.views))
+    }  # as written: a cache's may have more digits
+    if lacking := [text for text in wanted if text not in map(str, stored)]:
+        cache.with_views([wanted[text] for text in lacking])  # refuses them
+    chosen = tuple(view for view in stored if str(view) in wanted)
+    is_all = len(chosen) == len(stored)
     return cache.with_views(chosen), dataclasses.replace(recipe, views=() if is_all else tuple(map(str, chosen)))
 
 
