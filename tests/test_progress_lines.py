@@ -64,6 +64,13 @@ def test_a_terminal_has_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         assert screen.read(100) == b"end\r\n"
 
 
+def test_what_is_said_is_in_a_log_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "log").open("w") as log:
+        monkeypatch.setattr(sys, "stdout", log)
+        assert call("protocols", "kfold") == 0
+        assert "kfold" in (tmp_path / "log").read_text()
+
+
 def test_trainings_tell_where_they_are(
     tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,7 @@ def test_a_run_keeps_its_views(tiny_cache: MakeCache, tmp_path: Path, capsys: py
     cache, run = tiny_cache(views=(FRONT, LEFT, RIGHT), **DRAWN), tmp_path / "run"
     fit = ["fit", *QUICK, "--cache", cache, "--out", run]
     assert call(*fit, "--views", "20, -20") == 0
-    assert "from 2 views (20,-20)" in capsys.readouterr().out
+    assert "normal, depth at views 20,-20," in capsys.readouterr().out
     config = read_config(run)
     assert (config.recipe.views, config.render.views) == (("20", "-20"), (LEFT, RIGHT))
     assert {*json.loads((run / "metrics.json").read_text())["view_weights"]} == {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ from train.signals import Terminated, raise_on_sigterm
 
 def main(arguments: list[str] | None = None) -> int:
     chosen = build_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # in a log file lines stand when they are said, not when all is over
+        sys.stdout.reconfigure(line_buffering=True)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         if chosen.command != "fit":
             raise FacetError("torchrun: is for `python -m train fit` alone; call this command without it")

@@ -277,7 +277,7 @@ def _announce(
     people = f"{num_train} training samples of {len(fold.train_subjects)} subjects"
     others = f"{num_test} test samples of {len(fold.test_subjects)} others"
     print(f"{experiment.folds.dataset}, {fold.name}: {people}, {others}; classes {', '.join(recipe.classes)}")
-    looks = f"{', '.join(recipe.modalities)} from {len(config.render.views)} views ({config.render.views_text()})"
+    looks = f"{', '.join(recipe.modalities)} at views {config.render.views_text()}"
     mark = ", random weights" if config.is_random else ""
     print(f"{config.tower.name}, {looks}, {millions:.1f} M parameters, on {device}{mark}")
     print(describe_rates(recipe))
