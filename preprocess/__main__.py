@@ -14,7 +14,6 @@ from shared.schema import MODALITIES, RenderSettings
 
 if TYPE_CHECKING:
     from preprocess.cluster.workers import Workers
-    from shared.cache import Cache
 
 
 def main() -> int:
@@ -50,6 +49,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from preprocess.build import build_cache
     from preprocess.datasets import DATASETS
     from preprocess.datasets.fourdme import with_pattern
+    from preprocess.render.cameras import warn_of_views
     from preprocess.scan import SCAN_GONE
     from preprocess.stages import describe_stages
     from preprocess.summary import count_failed
@@ -67,6 +67,8 @@ def _build(arguments: argparse.Namespace) -> int:
         modalities=_modalities(arguments.modalities),
         stabilised=dataset.stabilised if arguments.stabilise is None else arguments.stabilise,
     )
+    if warning := warn_of_views(settings.views):
+        print(warning, file=sys.stderr)
     report = build_cache(
         dataset,
         arguments.root,
@@ -173,9 +175,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
         raise FacetError(
             "--run, --host, --port, --no-open and --no-faces: are for the pages, not for --summary or files"
         )
-    cache = open_cache(arguments.cache)
     if not files:
-        return _show_pages(arguments, cache)
+        return _show_pages(arguments)
+    cache = open_cache(arguments.cache)
     if arguments.summary:
         print(describe_cache(cache))
     if arguments.sheet:
@@ -186,24 +188,34 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show_pages(arguments: argparse.Namespace, cache: Cache) -> int:
+def _show_pages(arguments: argparse.Namespace) -> int:
     from preprocess.viewer.catalogue import build_catalogue
+    from preprocess.viewer.live import LiveSite
     from preprocess.viewer.looks import NO_LOOKS, read_looks
     from preprocess.viewer.pictures import Pictures
     from preprocess.viewer.predictions import read_predictions
     from preprocess.viewer.server import DEFAULT_HOST, serve
     from preprocess.viewer.site import Site
+    from shared.cache import open_cache
 
     run = arguments.run
-    predictions = read_predictions(run, cache) if run else None
-    site = Site(
-        build_catalogue(cache, predictions),
-        Pictures(cache),
-        not arguments.no_faces,
-        run.resolve().name if run else "",
-        read_looks(run, cache) if run else NO_LOOKS,
+
+    def open_site() -> Site:
+        cache = open_cache(arguments.cache)
+        return Site(
+            build_catalogue(cache, read_predictions(run, cache) if run else None),
+            Pictures(cache),
+            not arguments.no_faces,
+            run.resolve().name if run else "",
+            read_looks(run, cache) if run else NO_LOOKS,
+        )
+
+    serve(
+        LiveSite(open_site),
+        host=arguments.host or DEFAULT_HOST,
+        port=arguments.port,
+        open_browser=not arguments.no_open,
     )
-    serve(site, host=arguments.host or DEFAULT_HOST, port=arguments.port, open_browser=not arguments.no_open)
     return 0
 
 

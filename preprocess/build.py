@@ -70,7 +70,7 @@ def build_cache(
     """Renders every scan of a data set into a cache, or what an earlier build left unfinished.
 
     Args:
-        root: the data set's folder. cache: the folder to write; made with mode 0700, for these are faces.
+        root: the data set's folder. cache: the folder to write; a new one is made with mode 0700, for these are faces.
         num_workers: processes of this machine, 1: this process itself; default one a core.
         workers: who renders, in place of `num_workers`: a cluster, for example.
         strict: stop at the first scan that fails instead of listing it.

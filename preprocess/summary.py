@@ -15,7 +15,7 @@ from shared.text import read_text_embeddings
 
 MOST_GROUPS = 16  # lines of the table of subjects
 MOST_REASONS = 6
-_NUMBER = re.compile(r"\d+")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def describe_cache(cache: Cache) -> str:
@@ -132,12 +132,17 @@ def _sequence_lines(cache: Cache) -> list[str]:
     ]
 
 
-def _failure_lines(failed: list[Sample]) -> list[str]:
-    """Reasons, most frequent first, each with its first scan. What differs between scans in a reason is its numbers."""
+def group_failures(failed: Iterable[Sample]) -> list[list[Sample]]:
+    """Rows without images by why, the most frequent first. What differs between scans in a reason is its numbers."""
     alike: dict[str, list[Sample]] = {}
     for sample in failed:
         alike.setdefault(_NUMBER.sub("#", sample.reason.replace(sample.source, "")), []).append(sample)
-    groups = sorted(alike.values(), key=lambda group: (-len(group), group[0].source))
+    return sorted(alike.values(), key=lambda group: (-len(group), group[0].source))
+
+
+def _failure_lines(failed: list[Sample]) -> list[str]:
+    """Reasons, each with its first scan."""
+    groups = group_failures(failed)
     lines = []
     for group in groups[:MOST_REASONS]:
         more = f" (and {len(group) - 1:,} alike)" if len(group) > 1 else ""

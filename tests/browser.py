@@ -15,6 +15,7 @@ import pytest
 from werkzeug.serving import make_server
 
 from preprocess.viewer.catalogue import build_catalogue
+from preprocess.viewer.live import LiveSite
 from preprocess.viewer.pictures import Pictures
 from preprocess.viewer.server import QuietHandler, build_app
 from preprocess.viewer.site import Site
@@ -38,7 +39,9 @@ def find_chromium() -> str:
 @contextmanager
 def served(site: Site) -> Iterator[str]:
     """The viewer at an address of this machine."""
-    server = make_server("127.0.0.1", 0, build_app(site).server, threaded=True, request_handler=QuietHandler)
+    server = make_server(
+        "127.0.0.1", 0, build_app(LiveSite(lambda: site)).server, threaded=True, request_handler=QuietHandler
+    )
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

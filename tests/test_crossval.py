@@ -41,8 +41,10 @@ def test_all_folds_and_their_report(tiny_cache: MakeCache, tmp_path: Path, capsy
     report = read_report(run)
     assert report["summary"]["pooled"]["num_samples"] == 30  # type: ignore[index]
     assert report["about"]["missing_folds"] == []  # type: ignore[index]
-    for name in ("report.txt", "report.png", "folds.csv", "table.csv", "table.tex"):
+    for name in ("report.txt", "report.png", "report.pdf", "folds.csv", "table.csv", "table.tex"):
         assert (run / name).stat().st_size > 200
+        assert str(tmp_path.parent).encode() not in (run / name).read_bytes()  # no folder of this machine: the model's
+    assert "local-dir" not in (run / "table.tex").read_text().split("\\begin{tabular}")[1]
     assert (run / "report.txt").read_text().strip() in out
     assert "RANDOM WEIGHTS" in out
     assert next_commands(out) == ["train predict"]

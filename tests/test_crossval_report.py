@@ -32,7 +32,7 @@ def test_all_files_say_the_same(tmp_path: Path) -> None:
     summary = summarise_folds(results)
     write_crossval_report(tmp_path, summary, results[::-1], ABOUT)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "folds.csv", "report.json", "report.png", "report.txt", "table.csv", "table.tex",
+        "folds.csv", "report.json", "report.pdf", "report.png", "report.txt", "table.csv", "table.tex",
     ]  # fmt: skip
     true, predicted = np.concatenate(trues), np.concatenate(predictions)
     value = json.loads((tmp_path / "report.json").read_bytes())

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,7 @@ def test_training_and_inspecting_read_the_same_from_there(
 def test_the_viewer_shows_what_lies_there(bucket: str, tmp_path: Path) -> None:
     from browser import open_site
 
+    from preprocess.viewer.live import LiveSite
     from preprocess.viewer.server import build_app
 
     remote = open_path(f"{bucket}/looked-at/cache")
@@ -177,8 +179,8 @@ def test_the_viewer_shows_what_lies_there(bucket: str, tmp_path: Path) -> None:
         write_tiny_cache(path, model="none", num_subjects=3, num_frames=3, with_text=False)
     shown = {}
     for path in (tmp_path / "local", remote):
-        site = open_site(path)
-        client = build_app(site).server.test_client()
+        live = LiveSite(partial(open_site, path))
+        site, client = live.site, build_app(live).server.test_client()
         pictures = [client.get(f"/image/{row}/{kind}/1.png") for row in (0, 53) for kind in ("texture", "relief")]
         assert [picture.status_code for picture in pictures] == [200] * 4
         shown[path] = [picture.data for picture in pictures], site.statistician.statistics(wait_seconds=60)

@@ -157,7 +157,12 @@ def test_face_points_from_every_scheme(tmp_path: Path) -> None:
         ("a.ljson", '{"landmarks": {"points": [[1, 2]]}}', "3D landmarks"),
         ("a.ljson", '{"landmarks": {"points": [[1, 2, 3]]}}', "holds none"),
         ("a.csv", "nose,1,2,x\n", "x,y,z"),
-        ("a.csv", "ear,1,2,3\n", "holds none"),
+        (
+            "a.csv",
+            "ear,1,2,3\n",
+            "holds none of the face's points; expected lines `name,x,y,z` with the names left_eye, right",
+        ),
+        ("eyes.txt", "32 35 -40\n-32 35 -40\n", "expected lines `name,x,y,z`"),
         ("a.pts", "1 2 3\n", "unknown ending"),
     ],
 )

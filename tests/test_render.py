@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from preprocess.mesh import Mesh
-from preprocess.render.cameras import build_cameras, pixel_centres_mm
+from preprocess.render.cameras import build_cameras, pixel_centres_mm, warn_of_views
 from preprocess.render.texture import Pyramid
 from preprocess.render.views import render_views
 from shared.errors import FacetError, ScanError
@@ -221,3 +221,9 @@ def test_views_are_parsed_and_refused() -> None:
     assert ",".join(map(str, parse_views("0,20,0:15"))) == "0,20,0:15"
     with pytest.raises(FacetError, match="found 'left'"):
         parse_views("0,left")
+
+
+def test_views_from_behind_are_said() -> None:
+    assert warn_of_views(parse_views("0,90,-90,0:90")) == ""
+    assert "view 180 looks at the face from behind" in warn_of_views(parse_views("0,180"))
+    assert "views -91, 120:10 look at" in warn_of_views(parse_views("-91,0,120:10"))

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import MakeCache
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from scan_folders import write_scan_folder
 
 from preprocess.build import build_cache
 from preprocess.datasets import DATASETS
-from preprocess.sheet import picture_of, write_sheet
+from preprocess.sheet import MAX_SUBJECTS, _choose_subjects, load_font, picture_of, shorten_text, write_sheet
 from preprocess.summary import describe_cache
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError
@@ -116,3 +118,34 @@ def test_every_sheet_carries_the_licence_line(cache: Cache, tmp_path: Path) -> N
         rows = np.flatnonzero((np.abs(a - b) > 60).any(1))
         assert len(rows) > 3
         assert rows.min() >= len(a) - 30
+
+
+def test_the_font_has_the_letters_of_names() -> None:
+    font = load_font(14)
+    missing = bytes(font.getmask("\ue123"))
+    assert all(bytes(font.getmask(letter)) != missing for letter in "äöüßéøłñçşΩжё–—…·")
+
+
+@given(
+    text=st.text(st.characters(max_codepoint=0x17F, categories=["L", "N", "P"]), max_size=60),
+    width=st.integers(20, 200),
+)
+def test_long_names_are_cut_in_their_middle(text: str, width: int) -> None:
+    font = load_font(12)
+    short = shorten_text(text, font, width)
+    assert font.getlength(short) <= width
+    ahead, cut, behind = short.partition("…") if short != text else (text, "", "")
+    assert text.startswith(ahead) and text.endswith(behind)
+    assert bool(cut) == (font.getlength(text) > width)
+
+
+def test_the_overview_has_a_subject_for_every_class(cache: Cache) -> None:
+    """Twelve show two classes, one shows nothing but neutral, one nothing at all."""
+    whole = dataclasses.replace(cache.samples[0], valid=True)
+    shown = [(f"P{n:02d}", label) for n in range(12) for label in ("anger", "happiness")]
+    shown += [("P05b", "neutral"), ("P99", "")]
+    samples = [dataclasses.replace(whole, subject=subject, label=label) for subject, label in shown]
+    info = dataclasses.replace(cache.info, class_names=("anger", "happiness", "neutral"))
+    chosen = _choose_subjects(dataclasses.replace(cache, info=info, samples=samples))
+    assert len(chosen) == MAX_SUBJECTS + 1 and chosen == sorted(chosen)
+    assert "P05b" in chosen and "P99" not in chosen

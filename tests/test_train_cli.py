@@ -50,7 +50,7 @@ def test_fit_evaluate_predict(tiny_cache: MakeCache, tmp_path: Path, capsys: pyt
     names = {path.name for path in run.iterdir()}
     assert names == {
         "config.json", "split.json", "log.jsonl", "checkpoint.pt", "model.safetensors", "metrics.json", "predictions.csv",
-        "confusion.png", "timing.json", "attention.safetensors", ".lock",
+        "confusion.png", "confusion.pdf", "timing.json", "attention.safetensors", ".lock",
     }  # fmt: skip
     metrics = json.loads((run / "metrics.json").read_text())
     split = json.loads((run / "split.json").read_text())

@@ -21,6 +21,7 @@ from viewer_pages import page_text, tiles
 from preprocess.sheet import picture_of
 from preprocess.viewer.address import COLOURS, FILTERS, KINDS, NONE, VALIDITIES, Address, parse_query, parse_row
 from preprocess.viewer.catalogue import Column, build_catalogue
+from preprocess.viewer.live import LiveSite
 from preprocess.viewer.pictures import Kept
 from preprocess.viewer.server import build_app, build_page
 from preprocess.viewer.site import Site
@@ -44,7 +45,7 @@ def site(tiny_cache: MakeCache) -> Site:
 
 
 def test_pictures_are_the_caches_own(site: Site) -> None:
-    client = build_app(site).server.test_client()
+    client = build_app(LiveSite(lambda: site)).server.test_client()
     for row, kind, modality, view in (
         (0, "texture", "texture", 2),
         (7, "relief", "normal", 1),
@@ -77,7 +78,7 @@ def test_pictures_are_the_caches_own(site: Site) -> None:
     ],
 )
 def test_what_is_not_a_picture_is_not_found(site: Site, path: str) -> None:
-    response = build_app(site).server.test_client().get(path)
+    response = build_app(LiveSite(lambda: site)).server.test_client().get(path)
     # Dash answers every other address with its empty frame, which then says: no such page
     assert response.status_code == 404 or b"react-entry-point" in response.data
     for inside in (b"checksum", b"import annotations", b"root:"):
@@ -92,14 +93,14 @@ def test_addresses_that_are_no_page(site: Site, path: str) -> None:
 
 
 def test_other_names_for_this_machine_are_refused(site: Site) -> None:
-    client = build_app(site, hosts=("scanner.lab",)).server.test_client()
+    client = build_app(LiveSite(lambda: site), hosts=("scanner.lab",)).server.test_client()
     asked = {"127.0.0.1:8050": 200, "localhost": 200, "[::1]:8050": 200, "scanner.lab:8050": 200, "evil.example": 403}
     assert {host: client.get("/", headers={"Host": host}).status_code for host in asked} == asked
     assert client.get("/image/0/texture/0.png", headers={"Host": "evil.example"}).status_code == 403
 
 
 def test_nothing_is_fetched_from_elsewhere(site: Site) -> None:
-    client = build_app(site).server.test_client()
+    client = build_app(LiveSite(lambda: site)).server.test_client()
     index = client.get("/")
     assert not re.findall(rb"https?:(?://|\\u002f)", index.data)
     policy = index.headers["Content-Security-Policy"]
@@ -113,13 +114,13 @@ def test_nothing_is_fetched_from_elsewhere(site: Site) -> None:
 
 
 def test_every_page_carries_the_licence(site: Site) -> None:
-    layout = build_app(site).server.test_client().get("/_dash-layout").text
+    layout = build_app(LiveSite(lambda: site)).server.test_client().get("/_dash-layout").text
     assert "drawn by the tests; free" in layout  # the frame around all pages
 
 
 def test_without_faces_no_picture_leaves(site: Site) -> None:
     hidden = dataclasses.replace(site, faces=False)
-    assert build_app(hidden).server.test_client().get("/image/0/texture/0.png").status_code == 404
+    assert build_app(LiveSite(lambda: hidden)).server.test_client().get("/image/0/texture/0.png").status_code == 404
     for path in ("/", "/sample/0", "/play/0"):
         assert "/image/" in page_text(site, path) or "data-player" in page_text(site, path)
         assert "/image/" not in page_text(hidden, path) and "data-player" not in page_text(hidden, path)
@@ -147,7 +148,7 @@ def test_ten_thousand_rows_are_paged_without_reading_them(tmp_path: Path) -> Non
     assert "arrays" not in vars(site.cache)  # its store was never opened
     every = [row for page in range(16) for row in tiles(site, f"?subject=S003&page={page}")]
     assert every == [row for row, s in enumerate(site.cache.samples) if s.subject == "S003"]
-    assert build_app(site).server.test_client().get("/image/9999/texture/0.png").status_code == 200
+    assert build_app(LiveSite(lambda: site)).server.test_client().get("/image/9999/texture/0.png").status_code == 200
 
 
 def test_a_samples_page_tells_what_is_known(site: Site) -> None:
@@ -187,7 +188,7 @@ def test_the_player_shows_the_valid_frames_in_time_order(site: Site) -> None:
 def test_a_damaged_shard_is_one_line(site: Site) -> None:
     shard = next((site.cache.path / "views.zarr" / "texture").rglob("c/0/0/0/0/0"))
     shard.write_bytes(shard.read_bytes()[:100])
-    response = build_app(site).server.test_client().get("/image/0/texture/0.png")
+    response = build_app(LiveSite(lambda: site)).server.test_client().get("/image/0/texture/0.png")
     assert response.status_code == 500
     assert len(response.text.splitlines()) == 1 and "Traceback" not in response.text
 

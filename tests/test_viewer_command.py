@@ -10,7 +10,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from browser import PATIENCE_SECONDS
@@ -47,11 +47,23 @@ def watchdog(process: subprocess.Popen[str]) -> Iterator[None]:
         timer.cancel()
 
 
+@contextmanager
+def _taken(host: str, port: int) -> Iterator[None]:
+    """Whoever else has the port will do as well."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            stack.enter_context(socket.create_server((host, port)))
+        yield
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
 def test_the_command_serves_this_machine_unless_asked(tiny_cache: MakeCache, host: str) -> None:
     asked = [] if host == "127.0.0.1" else ["--host", host]  # Linux answers to all of 127.0.0.0/8
     command = [sys.executable, "-m", "preprocess", "inspect", str(tiny_cache()), "--no-open", *asked]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with (
+        _taken(host, 8050),
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+    ):
         try:
             assert process.stdout and process.stderr
             with watchdog(process):
@@ -60,6 +72,7 @@ def test_the_command_serves_this_machine_unless_asked(tiny_cache: MakeCache, hos
             assert found and found[1] == host, (
                 f"no address within {PATIENCE_SECONDS} s: {said!r}, exit {process.poll()}"
             )
+            assert "(port 8050 is taken; Ctrl-C ends)" in said
             with urllib.request.urlopen(found[0] + "image/0/texture/0.png", timeout=20) as response:
                 assert response.status == 200
             process.send_signal(signal.SIGINT)

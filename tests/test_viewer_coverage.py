@@ -14,6 +14,7 @@ from conftest import MakeCache
 from viewer_pages import page_text, tiles, told
 
 from preprocess.viewer.address import Address
+from preprocess.viewer.catalogue import build_catalogue
 from preprocess.viewer.coverage import outliers_and_likenesses
 from preprocess.viewer.likeness import (
     ALIKE_BITS,
@@ -25,7 +26,8 @@ from preprocess.viewer.likeness import (
     hash_image,
     mirror_image,
 )
-from preprocess.viewer.measures import MEASURES, find_outliers, measure
+from preprocess.viewer.live import LiveSite
+from preprocess.viewer.measures import MEASURES, Outlier, find_outliers, measure
 from preprocess.viewer.server import build_app
 from preprocess.viewer.site import Site
 from shared.errors import FacetError, StorageError
@@ -201,7 +203,7 @@ def look_again(site: Site) -> Any:
         "state": [{"id": "url", "property": "search", "value": ""}],
         "changedPropIds": ["look-again.n_intervals"],
     }
-    return build_app(site).server.test_client().post("/_dash-update-component", json=asked)
+    return build_app(LiveSite(lambda: site)).server.test_client().post("/_dash-update-component", json=asked)
 
 
 def test_a_damaged_row_does_not_hide_the_others(site: Site) -> None:
@@ -268,3 +270,27 @@ def test_nothing_looks_on_when_the_pages_are_closed(tiny_cache: MakeCache) -> No
     site.close()
     assert not any("_look" in thread.name for thread in threading.enumerate())
     assert len(site.statistician.statistics(wait_seconds=0).rows) < len(site.cache.samples)
+
+
+def test_neutral_alone_and_reasons_that_differ_in_numbers(site: Site) -> None:
+    """S0 shows the classes, S1 neutral and nothing else; two failures differ in a number, one in its words."""
+    neutral = [dataclasses.replace(s, label="neutral") if s.subject == "S1" else s for s in site.cache.samples]
+    reasons = {7: "3.41 mm off", 8: "12 mm off", 5: "no surface"}
+    samples = [dataclasses.replace(s, valid=n not in reasons, reason=reasons.get(n, "")) for n, s in enumerate(neutral)]
+    info = dataclasses.replace(site.cache.info, class_names=(*site.cache.info.class_names, "neutral"))
+    cache = dataclasses.replace(site.cache, samples=samples, info=info)
+    page = page_text(dataclasses.replace(site, catalogue=build_catalogue(cache)), "/coverage")
+    assert "1 of 1 subjects show every class but neutral; 1 more shows neutral alone." in page
+    assert "2 × 3.41 mm off" in page and "1 × no surface" in page
+
+
+def test_what_stands_out_has_a_name(site: Site) -> None:
+    far = dataclasses.replace(
+        site.statistician.statistics(wait_seconds=60),
+        outliers=(Outlier(4, "depth_mm", 1.0, 2.0, 9.0),),
+        alike=((0, 9, 3),),
+    )
+    page = told(outliers_and_likenesses(site, Address(), far))
+    assert "depth 1.0 mm, median 2.0 mm" in page
+    for row in (4, 0, 9):
+        assert f'"children": "{site.cache.samples[row].sample_id}"' in page

@@ -17,6 +17,7 @@ from PIL import Image
 from test_train_cli import QUICK, call
 from viewer_pages import page_text
 
+from preprocess.viewer.live import LiveSite
 from preprocess.viewer.look_section import HEAT_PX, draw_heat
 from preprocess.viewer.looks import Fold, read_looks
 from preprocess.viewer.maps import STEPS, describe_points, project
@@ -71,7 +72,7 @@ def test_heat_is_where_the_file_says(site: Site, folder: Path) -> None:
     attention = read_attention(folder / "a-run" / ATTENTION_FILE)
     maps = read_patches(folder / "a-run" / ATTENTION_FILE, attention, attention.names.index("S0/anger1"))
     assert maps is not None
-    response = build_app(site).server.test_client().get("/attention/7/2.png")
+    response = build_app(LiveSite(lambda: site)).server.test_client().get("/attention/7/2.png")
     assert response.status_code == 200 and response.headers["Cache-Control"] == "no-store"
     drawn = np.asarray(Image.open(io.BytesIO(response.data)))[..., 3].astype(int)  # how opaque
     centres = drawn[HEAT_PX // 8 :: HEAT_PX // 4, HEAT_PX // 8 :: HEAT_PX // 4]
@@ -89,13 +90,13 @@ def test_heat_is_where_the_file_says(site: Site, folder: Path) -> None:
     ["/attention/6/0.png", "/attention/7/6.png", "/attention/-1/0.png", "/attention/900/0.png", "/points/1.json"],
 )
 def test_what_was_not_recorded_is_not_found(site: Site, path: str) -> None:
-    response = build_app(site).server.test_client().get(path)
+    response = build_app(LiveSite(lambda: site)).server.test_client().get(path)
     assert response.status_code == 404 or b"react-entry-point" in response.data
 
 
 def test_without_faces_there_are_numbers_alone(site: Site) -> None:
     hidden = dataclasses.replace(site, faces=False)
-    assert build_app(hidden).server.test_client().get("/attention/7/2.png").status_code == 404
+    assert build_app(LiveSite(lambda: hidden)).server.test_client().get("/attention/7/2.png").status_code == 404
     page = page_text(hidden, "/sample/7")
     assert "/attention/" not in page and "/image/" not in page and "“anger 0”" in page and "%" in page
     assert '\\"picture\\": \\"\\"' in page_text(hidden, "/map")
@@ -153,7 +154,7 @@ def test_folds_each_have_a_map(tiny_cache: MakeCache, tmp_path: Path) -> None:
     cache, out = tiny_cache(), tmp_path / "folds"
     assert call("crossval", "--cache", cache, "--out", out, *QUICK, "--tune", "frozen") == 0
     site = open_run(cache, out)
-    client = build_app(site).server.test_client()
+    client = build_app(LiveSite(lambda: site)).server.test_client()
     told = [client.get(f"/points/{fold}.json").json for fold in range(3)]
     assert sorted(row for one in told for row in one["rows"]) == list(range(24))
     page = page_text(site, "/map", "?fold=1&colour=subject")
@@ -176,7 +177,7 @@ def test_principal_components_are_those_of_the_singular_values() -> None:
 
 
 def test_points_are_told_by_the_tables(site: Site, folder: Path) -> None:
-    told: Any = json.loads(build_app(site).server.test_client().get("/points/0.json").data)
+    told: Any = json.loads(build_app(LiveSite(lambda: site)).server.test_client().get("/points/0.json").data)
     assert len(told["rows"]) == 12 and max(max(told["x"]), max(told["y"])) == STEPS
     for name, of in (("subject", "subject"), ("label", "label")):
         said = [told["words"][name][code] for code in told["codes"][name]]

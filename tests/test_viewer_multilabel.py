@@ -14,6 +14,7 @@ from viewer_pages import page_text, tiles
 from preprocess.viewer.address import NONE
 from preprocess.viewer.catalogue import FALSE_ALARM, FOUND, MISSED, RIGHTLY_NOT, SetColumn
 from preprocess.viewer.confusion import count_decisions
+from preprocess.viewer.live import LiveSite
 from preprocess.viewer.looks import read_looks
 from preprocess.viewer.predictions import read_predictions
 from preprocess.viewer.server import build_app
@@ -63,7 +64,7 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
     assert [str(wrong.count(d)) in said[row].summary() for d in {*wrong}] == [True] * len({*wrong})
     sample = page_text(site, f"/sample/{row}")
     assert "of what is known" in sample and "Which picture each class" in sample
-    points = build_app(site).server.test_client().get("/points/0.json").json
+    points = build_app(LiveSite(lambda: site)).server.test_client().get("/points/0.json").json
     assert len(points["rows"]) == len(said) and all(
         "wrong" in word or word == "not known" for word in points["words"]["error"]
     )
@@ -73,5 +74,7 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
     assert call("predict", run, "--cache", tiny_cache(name="unknown")) == 0
     for name in (ATTENTION_FILE, "predictions.csv"):
         (run / name).unlink()
-    points = build_app(open_run(tmp_path / "unknown", run)).server.test_client().get("/points/0.json").json
+    points = (
+        build_app(LiveSite(lambda: open_run(tmp_path / "unknown", run))).server.test_client().get("/points/0.json").json
+    )
     assert (points["words"]["error"], points["words"]["label"]) == (["not known"], ["no label"])

@@ -1,4 +1,4 @@
-"""The command line of stage 2: python -m train fit | crossval | report | embed | protocols | evaluate | predict | export."""
+"""The command line of stage 2: python -m train fit | crossval | compare | report | embed | protocols | evaluate | …"""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         "predict": _predict,
         "export": _export,
         "report": _report,
+        "compare": _compare,
     }
     if chosen.command not in ("fit", "crossval", "embed"):
         return run[chosen.command](chosen)
@@ -212,6 +213,12 @@ def _report(chosen: argparse.Namespace) -> int:
     return write_html_report(
         chosen.runs, chosen.out, faces=not chosen.no_faces, num_worst=chosen.worst, caches=chosen.cache
     )
+
+
+def _compare(chosen: argparse.Namespace) -> int:
+    from train.compare.command import compare
+
+    return compare(chosen.runs, chosen.out, names=chosen.name, baseline=chosen.baseline)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ EXAMPLES = """the way of an experiment:
   python -m train evaluate runs/first                                       the same test again
   python -m train predict runs/first --cache data_cache/my_scans            a probability per class per scan
   python -m train report runs/first --out first.html                        all about it in one file
+  python -m train compare runs/full-s0 runs/full-s1 runs/mean-s0 runs/mean-s1    is the difference chance?
 
 --help after a command explains its options. A run is a folder: config.json, split.json, log.jsonl, checkpoint.pt,
-model.safetensors, metrics.json, predictions.csv, confusion.png, attention.safetensors (what the model looked at).
+model.safetensors, metrics.json, predictions.csv, confusion.png and .pdf, attention.safetensors (what it looked at).
 """
 FIT_EXAMPLES = """Interrupted? The same command goes on from the last checkpoint. SIGTERM writes one and ends with exit code 0.
 
@@ -74,6 +75,14 @@ examples:
   python -m train report runs/first --out first.html
   python -m train report runs/first --out first.html --cache /new/place/bu3dfe
   python -m train report runs/texture runs/normal runs/subset1 --out compared.html --no-faces
+"""
+COMPARE_EXAMPLES = """Runs that differ in the seed alone are one method. All must have been tested on the same samples after the
+same split: give each training one --fold-seed. Writes compare.json, .csv, .tex, .png and .pdf.
+
+examples:
+  python -m train compare runs/full-s0 runs/full-s1 runs/mean-s0 runs/mean-s1
+  python -m train compare runs/full-s* runs/mean-s* runs/cosine-s* --baseline runs/mean-s0 --out compared
+  python -m train compare runs/full-s* runs/mean-s* --name FACET=runs/full-s0 --name "mean of views"=runs/mean-s0
 """
 PROTOCOLS_EXAMPLES = """examples:
   python -m train protocols                                                  all of them
@@ -174,6 +183,21 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="samples that were told worst to show (default 12)",
     )
+
+    compare = add_command(
+        commands, "compare", "methods side by side, with intervals and significance", examples=COMPARE_EXAMPLES
+    )
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="finished folders of fit or crossval")
+    compare.add_argument(
+        "--baseline",
+        metavar="RUN|NAME",
+        help="the method that the others are compared with (default: that of the first RUN)",
+    )
+    compare.add_argument(
+        "--name", type=_name_of_run, action="append", default=[], metavar="NAME=RUN",
+        help="call RUN's method so; may be given again (default: the settings in which methods differ)",
+    )  # fmt: skip
+    compare.add_argument("--out", type=Path, metavar="DIR", help="default: compare-RUN beside the first RUN")
 
     evaluate = add_command(commands, "evaluate", "test a finished run again, or on another cache")
     evaluate.add_argument("trained", type=Path, metavar="RUN")
@@ -276,6 +300,13 @@ def _add_option(parser: argparse.ArgumentParser, option: dataclasses.Field[Any])
         help=text,
         default=",".join(option.default) if option.default == () else option.default,
     )
+
+
+def _name_of_run(text: str) -> tuple[str, Path]:
+    name, mark, run = text.partition("=")
+    if not (name and mark and run):
+        raise argparse.ArgumentTypeError(f"expected NAME=RUN, found {text!r}")
+    return name, Path(run)
 
 
 def _seed(text: str) -> int:

@@ -96,6 +96,9 @@ class Recipe:
     augment: str = _option("standard", "standard: random flips, shifts, scales, colours, noise and erasures; flip: mirroring "
                          "alone (standard means this where a frozen tower's embeddings are used)", AUGMENT)  # fmt: skip
     seed: int = _option(0, "decides initial weights, folds, order and augmentation")
+    fold_seed: int = _option(
+        -1, "decides the folds alone, so that runs of several seeds have the same (default: --seed)"
+    )
     shuffle_labels: int = _option(
         -1, "control: permute the training labels with this seed (accuracy must fall to chance)"
     )
@@ -121,6 +124,7 @@ class Recipe:
             ("lambda_con", 0.0, 1e3),
             ("lambda_vt", 0.0, 1e3),
             ("seed", 0, 2**32 - 1),
+            ("fold_seed", -1, 2**32 - 1),
             ("shuffle_labels", -1, 2**32 - 1),
         ):
             value = getattr(self, name)
@@ -147,6 +151,10 @@ class Recipe:
     def is_multilabel(self) -> bool:
         """Whether several classes may hold at once, each yes or no."""
         return self.task in ("targets", "aus")
+
+    @property
+    def seed_of_folds(self) -> int:
+        return self.seed if self.fold_seed < 0 else self.fold_seed
 
 
 def option_name(field_name: str) -> str:

@@ -29,15 +29,7 @@ from train.metrics import Metrics, compute_metrics
 from train.multilabel import MultiLabelMetrics, compute_multilabel_metrics
 from train.prepare import Preparer
 from train.prompts import find_prompts, match_prompts, read_prompts
-from train.report import (
-    CONFUSION_PNG,
-    METRICS_JSON,
-    PREDICTIONS_CSV,
-    format_multilabel_table,
-    format_table,
-    write_predictions,
-    write_report,
-)
+from train.report import present_result, title_result, write_predictions, write_report
 from train.score import score_and_write_attention, score_items, take_views
 from train.tested import find_tested, is_own_test
 
@@ -141,7 +133,7 @@ def evaluate_items(
         "num_test_subjects": num_subjects,
         "num_train_subjects": num_train,
     }
-    write_report(folder, metrics, scores, classes, about, _title(metrics, config, num_subjects), thresholds)
+    write_report(folder, metrics, scores, classes, about, title_result(metrics, config, num_subjects), thresholds)
     return metrics
 
 
@@ -156,44 +148,6 @@ def build_preparer(cache: Cache, config: RunConfig, model: Facet, embeddings: Em
         only_flip=config.recipe.augment == "flip",
         embeddings=embeddings,
     )
-
-
-def _title(metrics: Metrics | MultiLabelMetrics, config: RunConfig, num_subjects: int) -> str:
-    if isinstance(metrics, Metrics):
-        marks = [f"{metrics.accuracy:.3f} of {metrics.num_samples} samples of {num_subjects} unseen subjects"]
-        marks.append(f"chance {metrics.chance:.3f}" + (", random initial weights" if config.is_random else ""))
-    else:
-        marks = [f"macro-F1 {metrics.macro_f1:.3f}"]
-    if config.recipe.shuffle_labels >= 0:
-        marks.append("training labels shuffled")
-    return "\n".join(marks)
-
-
-def print_result(
-    folder: Path, metrics: Metrics | MultiLabelMetrics, config: RunConfig, subjects: Sequence[str]
-) -> None:
-    """The last lines of a run: the scores with chance beside them, where each file lies, what to run next."""
-    if isinstance(metrics, Metrics):
-        low, high = metrics.accuracy_95
-        print(format_table(metrics, config.recipe.classes))
-        print(f"accuracy on {len(subjects)} unseen subjects {metrics.accuracy:.3f} (chance {metrics.chance:.3f}; 95 % "
-              f"{low:.3f} to {high:.3f}), UAR {metrics.uar:.3f}, macro-F1 {metrics.macro_f1:.3f}")  # fmt: skip
-    else:
-        print(format_multilabel_table(metrics, config.recipe.classes))
-        balanced = "-" if metrics.uar is None else f"{metrics.uar:.3f}"
-        print(f"macro-F1 on {len(subjects)} unseen subjects {metrics.macro_f1:.3f}, micro-F1 {metrics.micro_f1:.3f}, balanced "
-              f"accuracy {balanced} (chance 0.5); thresholds from training subjects")  # fmt: skip
-    if config.is_random:
-        print(
-            "random weights: model or prompts were not pretrained, so this is no result to compare with published ones"
-        )
-    if config.recipe.shuffle_labels >= 0:
-        print("control: training labels were shuffled, so accuracy should be near chance")
-    if isinstance(metrics, Metrics):
-        print(f"confusion matrix  {folder / CONFUSION_PNG}")
-    print(f"what it looked at {folder / ATTENTION_FILE}")
-    print(f"every prediction  {folder / PREDICTIONS_CSV}")
-    print(f"all scores        {folder / METRICS_JSON}")
 
 
 def print_next_predict(run: Path, cache_path: Path | str) -> None:
@@ -217,7 +171,7 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     text = _find_prompts(cache, config, model)
     num_train = len(fold.train_subjects)
     metrics = evaluate_items(folder, model, cache, items, config, num_train, _thresholds(run, recipe), text=text)
-    print_result(folder, metrics, config, sorted({item.subject for item in items}))
+    present_result(folder, metrics, config, sorted({item.subject for item in items}))
     return 0
 
 

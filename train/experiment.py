@@ -169,7 +169,7 @@ def deal_folds(cache: Cache, recipe: Recipe) -> Dealt:
     notes = list(modality_notes)
     if recipe.test_subjects:
         fold = split_by_subjects(subjects, recipe.test_subjects)
-        folds = FoldList(name, cache.info.dataset, recipe.seed, classes, (fold,))
+        folds = FoldList(name, cache.info.dataset, recipe.seed_of_folds, classes, (fold,))
     elif imported is not None:
         if num_folds or num_rounds:
             raise FacetError("--folds and --rounds: are decided by the file of folds; leave them out")
@@ -177,7 +177,8 @@ def deal_folds(cache: Cache, recipe: Recipe) -> Dealt:
         notes += check_folds_fit(folds, subjects, dataset=cache.info.dataset)
     else:
         options = {"num_folds": num_folds, "num_rounds": num_rounds}
-        folds = build_folds(protocol, items, dataset=cache.info.dataset, classes=classes, seed=recipe.seed, **options)
+        seed = recipe.seed_of_folds
+        folds = build_folds(protocol, items, dataset=cache.info.dataset, classes=classes, seed=seed, **options)
         notes += describe_gaps(protocol, usable, classes, **options)
     notes += _describe_references(items, recipe)
     notes += check_experiment(folds, items, items, classes, task, find_shared_scans(cache))
@@ -223,7 +224,7 @@ def _prepare_across(train: Cache, test: Cache, recipe: Recipe, prompts: Path | N
         test_items = prefix_subjects(test_items, test.info.dataset)
     fold = build_cross_fold(protocol, train_items, test_items)
     title = f"{train.info.dataset} to {test.info.dataset}"
-    folds = FoldList(protocol.name, title, recipe.seed, classes, (fold,))
+    folds = FoldList(protocol.name, title, recipe.seed_of_folds, classes, (fold,))
     notes = [*modality_notes, *more]
     notes += check_experiment(folds, train_items, test_items, classes, task, find_shared_scans(train, test))
     notes += _describe_references([*train_items, *test_items], recipe)

@@ -24,7 +24,7 @@ from train.distributed import ALONE, Ranks
 from train.embed import open_embeddings
 from train.embedded import Embeddings
 from train.encoder import RANDOM, build_tower, load_tower
-from train.evaluate import build_facet, build_preparer, choose_device, evaluate_items, label_items, print_result
+from train.evaluate import build_facet, build_preparer, choose_device, evaluate_items, label_items
 from train.experiment import Experiment
 from train.facet import Facet
 from train.folds import SPLIT_JSON, Fold, read_split, write_split
@@ -34,7 +34,7 @@ from train.metrics import Metrics
 from train.multilabel import MultiLabelMetrics
 from train.optimizer import describe_rates
 from train.prompts import mean_prompts
-from train.report import METRICS_JSON
+from train.report import METRICS_JSON, present_result
 from train.resident import load_resident
 from train.stream import ImageSource, StoredImages
 from train.timing import count_seconds
@@ -159,7 +159,7 @@ def _fit(
     load_weights(run, model)  # what is tested is what was written
     metrics = evaluate_fold(run, model, experiment, fold, config, tables)
     if not quiet:
-        print_result(run, metrics, config, fold.test_subjects)
+        present_result(run, metrics, config, fold.test_subjects)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What a test leaves behind: metrics.json, predictions.csv, confusion.png (one class of several), a table on the console."""
+"""What a test leaves behind: metrics.json, predictions.csv, confusion.png (one class of several), lines on the console."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from shared.attention import ATTENTION_FILE
 from shared.schema import canonical_json
 from shared.storage import write_file
+from train.config import RunConfig
+from train.figures import encode_figure
 from train.metrics import Metrics
 from train.multilabel import MultiLabelMetrics
 from train.score import Scores
@@ -20,6 +23,7 @@ from train.score import Scores
 METRICS_JSON = "metrics.json"
 PREDICTIONS_CSV = "predictions.csv"
 CONFUSION_PNG = "confusion.png"
+CONFUSION_PDF = "confusion.pdf"
 
 
 def format_table(metrics: Metrics, class_names: Sequence[str]) -> str:
@@ -106,8 +110,7 @@ def write_predictions(
 
 
 def write_confusion(path: Path, metrics: Metrics, class_names: Sequence[str], title: str) -> None:
-    """A picture of the confusion matrix: shaded by the part of each true class, with the counts written in."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: no display, no global state
+    """A picture of the confusion matrix, PNG or PDF by its name: shaded by the part of each true class, counts written in."""
     from matplotlib.figure import Figure
 
     counts = np.array(metrics.confusion)
@@ -132,6 +135,45 @@ def write_confusion(path: Path, metrics: Metrics, class_names: Sequence[str], ti
     axes.set_ylabel("true")
     axes.set_title(title, fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8, label="part of the true class")
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    write_file(path, buffer.getvalue())
+    write_file(path, encode_figure(figure, path.suffix[1:]))
+
+
+def title_result(metrics: Metrics | MultiLabelMetrics, config: RunConfig, num_subjects: int) -> str:
+    """What stands over a test's picture: its main score, and what qualifies it."""
+    if isinstance(metrics, Metrics):
+        marks = [f"{metrics.accuracy:.3f} of {metrics.num_samples} samples of {num_subjects} unseen subjects"]
+        marks.append(f"chance {metrics.chance:.3f}" + (", random initial weights" if config.is_random else ""))
+    else:
+        marks = [f"macro-F1 {metrics.macro_f1:.3f}"]
+    if config.recipe.shuffle_labels >= 0:
+        marks.append("training labels shuffled")
+    return "\n".join(marks)
+
+
+def present_result(
+    folder: Path, metrics: Metrics | MultiLabelMetrics, config: RunConfig, subjects: Sequence[str]
+) -> None:
+    """The last lines of a run: the scores with chance beside them, where each file lies. Draws the matrix for a paper, too."""
+    if isinstance(metrics, Metrics):
+        title = title_result(metrics, config, len(subjects))
+        write_confusion(folder / CONFUSION_PDF, metrics, config.recipe.classes, title)
+        low, high = metrics.accuracy_95
+        print(format_table(metrics, config.recipe.classes))
+        print(f"accuracy on {len(subjects)} unseen subjects {metrics.accuracy:.3f} (chance {metrics.chance:.3f}; 95 % "
+              f"{low:.3f} to {high:.3f}), UAR {metrics.uar:.3f}, macro-F1 {metrics.macro_f1:.3f}")  # fmt: skip
+    else:
+        print(format_multilabel_table(metrics, config.recipe.classes))
+        balanced = "-" if metrics.uar is None else f"{metrics.uar:.3f}"
+        print(f"macro-F1 on {len(subjects)} unseen subjects {metrics.macro_f1:.3f}, micro-F1 {metrics.micro_f1:.3f}, balanced "
+              f"accuracy {balanced} (chance 0.5); thresholds from training subjects")  # fmt: skip
+    if config.is_random:
+        print(
+            "random weights: model or prompts were not pretrained, so this is no result to compare with published ones"
+        )
+    if config.recipe.shuffle_labels >= 0:
+        print("control: training labels were shuffled, so accuracy should be near chance")
+    if isinstance(metrics, Metrics):
+        print(f"confusion matrix  {folder / CONFUSION_PNG}, .pdf")
+    print(f"what it looked at {folder / ATTENTION_FILE}")
+    print(f"every prediction  {folder / PREDICTIONS_CSV}")
+    print(f"all scores        {folder / METRICS_JSON}")

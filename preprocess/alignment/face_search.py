@@ -16,7 +16,9 @@ _START_YAW_DEG = (-20.0, 0.0, 20.0)
 _START_PITCH_DEG = (-20.0, 0.0, 20.0)
 _FREE_TURN_DEG = 35.0  # a face is expected to look forward within this angle
 _WORST_MM = 8.0  # a point of the average face counts as at most this far off, and so does one without surface
-_ACCEPTED_MM = 3.2  # the mean of these distances; upright faces score 1 to 2.5, upside-down ones and balls above 3.3
+# The most that the mean of these distances may be. Upright faces score 1 to 3, strong smiles up to 3.4; of what scores above
+# 3.2, faces are mostly fitted badly (turned by 14 to 37 degrees), and upside-down faces and smooth balls begin.
+_ACCEPTED_MM = 3.2
 
 
 def find_face(surface: Surface, frontal: np.ndarray, bounds_mm: np.ndarray) -> np.ndarray:
@@ -48,8 +50,8 @@ def find_face(surface: Surface, frontal: np.ndarray, bounds_mm: np.ndarray) -> n
     winner = int(np.argmin(scores))
     if not scores[winner] <= _ACCEPTED_MM:
         raise ScanError(
-            f"no face found (the best place differs by {scores[winner]:.1f} mm from an average face); "
-            "check up, facing and units, or give landmarks"
+            f"no face found (the best place is {scores[winner]:.2f} mm off an average face, the limit is {_ACCEPTED_MM} mm); "
+            "check up, facing and units, or give landmarks (README: your own scans)"
         )
     pose = np.linalg.inv(poses[winner]) @ frontal
     for _ in range(3):

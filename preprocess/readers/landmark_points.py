@@ -16,6 +16,7 @@ FACE_POINTS = ("left_eye", "right_eye", "nose", "mouth")
 
 # iBUG 68 (Sagonas et al. 2013, "300 faces in-the-wild challenge"): the subject's right eye comes first.
 _IBUG68 = {"right_eye": range(36, 42), "left_eye": range(42, 48), "nose": range(27, 36), "mouth": range(48, 60)}
+_FORMAT = f"lines `name,x,y,z` with the names {', '.join(FACE_POINTS)}"
 _LABELS = {"leye": "left_eye", "reye": "right_eye"}  # Menpo's words
 
 
@@ -23,7 +24,8 @@ def read_face_points(path: Path) -> np.ndarray:
     """Reads landmarks and reduces them to the centres of both eyes, nose and mouth.
 
     `.bnd`: the 83 points of BU-3DFE. `.ljson`: Menpo's, versions 1 to 3; points grouped by labels (left_eye or leye, …), or 68
-    of iBUG. `.csv`, `.txt`: lines `name,x,y,z` with the names in FACE_POINTS, in any order, some perhaps missing.
+    of iBUG. `.csv`, `.txt`: lines `name,x,y,z` with the names in FACE_POINTS, in any order, some perhaps missing; other lines,
+    such as a heading, are left out.
 
     Returns:
         f32 (4, 3) in the file's units, in the order of FACE_POINTS, NaN where not known.
@@ -38,7 +40,9 @@ def read_face_points(path: Path) -> np.ndarray:
     elif suffix in (".csv", ".txt"):
         groups = _read_named_points(path)
     else:
-        raise ScanError(f"{path}: unknown ending {suffix!r} for landmarks, expected .bnd, .ljson, .csv or .txt")
+        raise ScanError(
+            f"{path}: unknown ending {suffix!r} for landmarks, expected .bnd, .ljson, or .csv or .txt of {_FORMAT}"
+        )
     points = np.full((len(FACE_POINTS), 3), np.nan, np.float32)
     for i, name in enumerate(FACE_POINTS):
         known = to_float32(groups.get(name, np.empty((0, 3))))
@@ -46,7 +50,10 @@ def read_face_points(path: Path) -> np.ndarray:
         if len(known):
             points[i] = known.mean(axis=0, dtype=np.float64)
     if np.isnan(points).all():
-        raise ScanError(f"{path}: holds none of {', '.join(FACE_POINTS)}; remove it or name the points")
+        expected = (
+            _FORMAT if suffix in (".csv", ".txt") else f"the points {', '.join(FACE_POINTS)} (README: your own scans)"
+        )
+        raise ScanError(f"{path}: holds none of the face's points; expected {expected}, or leave landmarks empty")
     return points
 
 
@@ -86,7 +93,7 @@ def _read_named_points(path: Path) -> dict[str, np.ndarray]:
     try:
         rows = list(csv.reader(text.splitlines()))
     except csv.Error as error:
-        raise ScanError(f"{path}: not lines `name,x,y,z` ({error}); mend it") from error
+        raise ScanError(f"{path}: not {_FORMAT} ({error}); mend it") from error
     for row in rows:
         fields = [field.strip() for field in row if field.strip()]
         if len(fields) == 4 and fields[0].lower() in FACE_POINTS:

@@ -33,6 +33,17 @@ def build_cameras(views: tuple[View, ...]) -> Cameras:
     return Cameras(views, np.array(rotations))
 
 
+def warn_of_views(views: tuple[View, ...]) -> str:
+    """A line on the views that look at the back of the head, where a scan of a face has no surface; empty: there are none."""
+    behind = [str(view) for view in views if abs(view.yaw_deg) > 90]
+    if not behind:
+        return ""
+    which = f"view {behind[0]} looks" if len(behind) == 1 else f"views {', '.join(behind)} look"
+    return (
+        f"warning: {which} at the face from behind (yaw beyond ±90°): pictures of the inside of a scan, not of a face"
+    )
+
+
 def pixel_centres_mm(size_px: int) -> tuple[np.ndarray, np.ndarray]:
     """View x of the columns and view y of the rows, f64 (size_px,) each, for a square image of the face."""
     offsets = (np.arange(size_px) + 0.5) * (FIELD_OF_VIEW_MM / size_px) - FIELD_OF_VIEW_MM / 2

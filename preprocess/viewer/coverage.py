@@ -8,16 +8,19 @@ from collections import Counter
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from preprocess.summary import group_failures
 from preprocess.viewer.address import NONE, Address
 from preprocess.viewer.likeness import find_same_sources
 from preprocess.viewer.measures import Outlier
 from preprocess.viewer.site import Site, page_links, sample_address, table, tile
 from preprocess.viewer.statistics import MOST_PAIRS, Statistics
+from shared.labels import NEUTRAL
 
 MAX_SHOWN = 60  # lines
 MAX_TILES = 24
 PAGE_SUBJECTS = 60
 MAX_NAMED = 20
+MAX_REASONS = 10
 MEASURED = {
     "covered": ("covered", "{:.0%}"),
     "brightness": ("brightness", "{:.0f} of 255"),
@@ -58,7 +61,7 @@ def outliers_and_likenesses(site: Site, address: Address, found: Statistics) -> 
         apart.setdefault(outlier.row, []).append(_far(outlier))
     outliers = [tile(site, row, address, caption="; ".join(why)) for row, why in list(apart.items())[:MAX_TILES]]
     mirrored = [
-        tile(site, row, address, caption=f"{site.cache.samples[row].sample_id}: {bits} bits apart, mirrored {back}")
+        tile(site, row, address, caption=f"{bits} bits apart, mirrored {back}")
         for row, bits, back in found.mirrored[:MAX_TILES]
     ]
     damaged: list[list[Component | str]] = [
@@ -97,8 +100,7 @@ def _far(outlier: Outlier) -> str:
 
 
 def _named(site: Site, row: int, address: Address) -> Component:
-    sample = site.cache.samples[row]
-    return tile(site, row, address, caption=f"{sample.sample_id} {sample.label}")
+    return tile(site, row, address, caption=site.cache.samples[row].label or "no label")
 
 
 def _told(site: Site, a: int, b: int, bits: int) -> str:
@@ -125,7 +127,11 @@ def _subjects(site: Site, address: Address) -> list[Component]:
         rows.append(cells)
     total: list[Component | str] = ["all"]
     total += [f"{sum(counts[s, label] for s in subjects):,}" for label in classes]
-    lacking = [s for s in subjects if not all(counts[s, label] for label in site.cache.info.class_names)]
+    class_names = site.cache.info.class_names
+    wanted = [name for name in class_names if name != NEUTRAL] or list(class_names)
+    apart = [s for s in subjects if counts[s, NEUTRAL] and not any(counts[s, label] for label in (*wanted, ""))]
+    asked = [s for s in subjects if s not in set(apart)]
+    lacking = [s for s in asked if not all(counts[s, label] for label in wanted)]
     named = [
         part
         for s in lacking[:MAX_NAMED]
@@ -134,7 +140,9 @@ def _subjects(site: Site, address: Address) -> list[Component]:
     return [
         html.P(
             [
-                f"{len(subjects) - len(lacking):,} of {len(subjects):,} subjects show every class.",
+                f"{len(asked) - len(lacking):,} of {len(asked):,} subjects show every class"
+                + (" but neutral" if len(wanted) < len(class_names) else "")
+                + (f"; {len(apart):,} more show{'s' * (len(apart) == 1)} neutral alone." if apart else "."),
                 *([" The others:", *named, " …" if len(lacking) > MAX_NAMED else ""] if lacking else []),
             ]
         ),
@@ -145,7 +153,7 @@ def _subjects(site: Site, address: Address) -> list[Component]:
 
 def _failures(site: Site, address: Address) -> list[Component]:
     failed = [(row, s) for row, s in enumerate(site.cache.samples) if not s.valid]
-    reasons = Counter(s.reason for _, s in failed)
+    groups = group_failures([s for _, s in failed])
     shown: list[list[Component | str]] = [
         [dcc.Link(s.source, href=sample_address(row, address)), s.reason] for row, s in failed[:MAX_SHOWN]
     ]
@@ -153,11 +161,16 @@ def _failures(site: Site, address: Address) -> list[Component]:
     return [
         html.H2(f"Failures ({len(failed):,})"),
         *(
-            [html.Ul([html.Li(f"{n:,} × {reason}") for reason, n in reasons.most_common(10)])]
-            if len(reasons) > 1
+            [
+                html.Ul(
+                    [html.Li(f"{len(group):,} × {group[0].reason}") for group in groups[:MAX_REASONS]],
+                    className="reasons",
+                )
+            ]
+            if len(groups) > 1
             else []
         ),
-        table(["source", "reason"], shown, class_name="facts") if shown else html.P("None.", className="notice"),
+        table(["source", "reason"], shown, class_name="failures") if shown else html.P("None.", className="notice"),
         *([html.P([f"and {more:,} more: ", dcc.Link("all", href="/?validity=invalid")])] if more > 0 else []),
     ]
 

@@ -18,6 +18,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server, select_address_fam
 from preprocess.viewer.address import FILTERS, Address, parse_query, parse_row
 from preprocess.viewer.confusion import confusion_page
 from preprocess.viewer.coverage import coverage_page, outliers_and_likenesses
+from preprocess.viewer.live import LOOK_SECONDS, LiveSite
 from preprocess.viewer.look_section import heat_png
 from preprocess.viewer.map_page import map_page
 from preprocess.viewer.prompts_page import prompts_page
@@ -40,8 +41,8 @@ OF_RUNS = ("/confusion", "/map")  # pages that there are with a run alone
 ROW_PAGES = {"sample": sample_page, "play": player_page}
 
 
-def build_app(site: Site, *, hosts: tuple[str, ...] = ()) -> Dash:
-    """The viewer of one cache.
+def build_app(live: LiveSite, *, hosts: tuple[str, ...] = ()) -> Dash:
+    """The viewer of one cache. A page that is loaded shows it as it is then; one that is open says when it has changed.
 
     Args:
         hosts: names a browser may call this machine by, beside localhost and literal addresses. Requests under other names
@@ -49,7 +50,7 @@ def build_app(site: Site, *, hosts: tuple[str, ...] = ()) -> Dash:
     """
     app = _LocalDash(
         "preprocess.viewer",
-        title=f"{site.cache.info.dataset} · cache",
+        title=f"{live.site.cache.info.dataset} · cache",
         update_title="",
         serve_locally=True,
         assets_folder="assets",
@@ -57,12 +58,12 @@ def build_app(site: Site, *, hosts: tuple[str, ...] = ()) -> Dash:
         suppress_callback_exceptions=True,  # filters come and go with the wall
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )
-    app.layout = _frame(site)
+    app.layout = lambda: _frame(live.renew())
 
     @app.callback(Output("page", "children"), Input("url", "pathname"), Input("url", "search"))
     def show(pathname: str | None, search: str | None) -> list[Component]:
         try:
-            return build_page(site, pathname or "/", search or "")
+            return build_page(live.site, pathname or "/", search or "")
         except FacetError as error:  # a damaged shard must not take the rest of the cache with it
             return [html.P(str(error), className="warning")]
 
@@ -73,11 +74,22 @@ def build_app(site: Site, *, hosts: tuple[str, ...] = ()) -> Dash:
         State("url", "search"),
     )
     def look(_: int, search: str | None) -> tuple[list[Component], bool]:
+        site = live.site
         try:
             found = site.statistician.statistics()
             return outliers_and_likenesses(site, _address(site, search), found), found.finished
         except FacetError as error:  # an object store that does not answer now may do so when the page asks again
             return [html.P(str(error), className="warning")], not isinstance(error, StorageError)
+
+    @app.callback(
+        Output("changed", "children"),
+        Input("look-for-change", "n_intervals"),
+        State("opened", "data"),
+        prevent_initial_call=True,
+    )
+    def look_for_change(_: int, opened: str) -> list[Component]:
+        line = live.describe_change(opened)
+        return [html.P(line, className="warning", role="status")] if line else []
 
     app.clientside_callback(
         ClientsideFunction("viewer", "filter"),
@@ -86,7 +98,7 @@ def build_app(site: Site, *, hosts: tuple[str, ...] = ()) -> Dash:
         State("url", "search"),
         prevent_initial_call=True,
     )
-    _add_images(app, site)
+    _add_images(app, live)
     _guard(app, hosts)
     return app
 
@@ -126,6 +138,9 @@ def _frame(site: Site) -> Component:
         [
             dcc.Location(id="url", refresh="callback-nav"),
             html.Header([html.Strong(info.dataset), *links]),
+            dcc.Store(id="opened", data=info.content_hash),
+            dcc.Interval(id="look-for-change", interval=LOOK_SECONDS * 1000),
+            html.Div(id="changed"),
             html.Main(id="page"),
             html.Footer(
                 [
@@ -138,9 +153,9 @@ def _frame(site: Site) -> Component:
     )
 
 
-def _add_images(app: Dash, site: Site) -> None:
+def _add_images(app: Dash, live: LiveSite) -> None:
     def send(draw: Callable[[], bytes | None]) -> Response:
-        if not site.faces:
+        if not live.site.faces:
             abort(404)
         try:
             png = draw()
@@ -151,13 +166,13 @@ def _add_images(app: Dash, site: Site) -> None:
         return Response(png, mimetype="image/png")
 
     def image(row: int, kind: str, view: int) -> Response:
-        return send(lambda: site.pictures.png(row, kind, view))
+        return send(lambda: live.site.pictures.png(row, kind, view))
 
     def heat(row: int, place: int) -> Response:
-        return send(lambda: heat_png(site, row, place))
+        return send(lambda: heat_png(live.site, row, place))
 
     def points(fold: int) -> Response:
-        found = site.maps.points(fold)
+        found = live.site.maps.points(fold)
         if found is None:
             abort(404)
         return Response(found, mimetype="application/json")
@@ -208,7 +223,7 @@ class QuietHandler(WSGIRequestHandler):
         """A line for every picture would hide what matters."""
 
 
-def serve(site: Site, *, host: str = DEFAULT_HOST, port: int | None = None, open_browser: bool = True) -> None:
+def serve(live: LiveSite, *, host: str = DEFAULT_HOST, port: int | None = None, open_browser: bool = True) -> None:
     """Serves the viewer until Ctrl-C; port None: 8050, or another where that is taken.
 
     Raises:
@@ -219,7 +234,8 @@ def serve(site: Site, *, host: str = DEFAULT_HOST, port: int | None = None, open
         raise FacetError(f"--host {host}: expected a name or an address of this machine")
     everywhere = host in ("0.0.0.0", "::")
     names = (socket.gethostname().lower(), socket.getfqdn().lower()) if everywhere else (host.lower(),)
-    app = build_app(site, hosts=names)
+    app = build_app(live, hosts=names)
+    cache = live.site.cache
     with _listen(host, port, family) as listener:
         server = make_server(
             host,
@@ -233,10 +249,11 @@ def serve(site: Site, *, host: str = DEFAULT_HOST, port: int | None = None, open
         address = f"http://{shown}:{server.port}/"
         if host not in ("127.0.0.1", "::1", "localhost"):
             print(
-                f"warning: whoever reaches {address} sees these faces, without a password; {site.cache.info.licence}",
+                f"warning: whoever reaches {address} sees these faces, without a password; {cache.info.licence}",
                 file=sys.stderr,
             )
-        print(f"{site.cache.path}: {address}   (Ctrl-C ends)", flush=True)
+        taken = f"port {DEFAULT_PORT} is taken; " if port is None and server.port != DEFAULT_PORT else ""
+        print(f"{cache.path}: {address}   ({taken}Ctrl-C ends)", flush=True)
         if open_browser:
             _open_browser(address)
         try:
@@ -244,7 +261,7 @@ def serve(site: Site, *, host: str = DEFAULT_HOST, port: int | None = None, open
         except KeyboardInterrupt:
             print()
         finally:
-            site.close()
+            live.close()
 
 
 def _listen(host: str, port: int | None, family: socket.AddressFamily) -> socket.socket:

@@ -92,7 +92,7 @@ def picture(site: Site, row: int, kind: str, view: int, alt: str) -> Component:
 
 
 def tile(site: Site, row: int, address: Address, *, caption: str | None = None, marked: bool = False) -> Component:
-    """A sample as one picture with its name, a link to its page."""
+    """A sample as one picture with its name, a link to its page; caption: what is told of it, in place of its label."""
     sample = site.cache.samples[row]
     kind = shown_kind(sample, address.show) or address.show
     said = site.catalogue.predictions.get(row)
@@ -101,12 +101,17 @@ def tile(site: Site, row: int, address: Address, *, caption: str | None = None, 
         [
             picture(site, row, kind, site.view(address), f"{sample.sample_id}, {sample.label or 'no label'}"),
             html.Span(caption if caption is not None else sample.label or "no label", className="label"),
+            *(
+                [html.Span(f"level {sample.intensity}", className="level")]
+                if sample.intensity and caption is None
+                else []
+            ),
             *([html.Span(f"→ {said.summary()}", className="wrong" if wrong else "right")] if said else []),
-            html.Span(sample.sample_id if caption is None else "", className="name"),
+            html.Span(sample.sample_id, className="name"),
         ],
         href=sample_address(row, address),
         className="tile marked" if marked else "tile",
-        title=sample.sample_id,
+        title=sample.sample_id + (f": {sample.reason}" if sample.reason else ""),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 from train.crossval.fold_results import FoldResult
 from train.crossval.summary import CrossvalAbout, CrossvalSummary
 from train.crossval.text import format_percent, format_spread, list_warnings
+from train.figures import encode_figure
 from train.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -22,10 +22,11 @@ MOST_FOLDS_NAMED = 30
 MOST_COUNTS_WRITTEN = 16  # classes; cells are too small for numbers beyond
 
 
-def draw_crossval_figure(summary: CrossvalSummary, results: Sequence[FoldResult], about: CrossvalAbout) -> bytes:
-    """PNG: the pooled confusion matrix (multi-label: F1 of each class against its prevalence), and a dot for each fold."""
+def draw_crossval_figure(
+    summary: CrossvalSummary, results: Sequence[FoldResult], about: CrossvalAbout, form: str = "png"
+) -> bytes:
+    """PNG or PDF: the pooled confusion matrix (multi-label: F1 of each class against its prevalence), and a dot a fold."""
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: no display, no global state
     from matplotlib.figure import Figure
 
     num = len(summary.class_names)
@@ -53,9 +54,7 @@ def draw_crossval_figure(summary: CrossvalSummary, results: Sequence[FoldResult]
             fontsize=8.5,
             color=RED if warnings else GREY,
         )
-        buffer = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
+        return encode_figure(figure, form)
 
 
 def _title(summary: CrossvalSummary, about: CrossvalAbout) -> str:

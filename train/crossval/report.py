@@ -1,4 +1,4 @@
-"""The report of a cross-validation: report.txt, report.json, folds.csv, table.csv, table.tex and report.png."""
+"""The report of a cross-validation: report.txt, report.json, folds.csv, table.csv, table.tex, report.png and report.pdf."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from train.crossval.text import format_crossval_report, list_conventions, list_w
 REPORT_TXT = "report.txt"
 REPORT_JSON = "report.json"
 REPORT_PNG = "report.png"
+REPORT_PDF = "report.pdf"
 FOLDS_CSV = "folds.csv"
 TABLE_CSV = "table.csv"
 TABLE_TEX = "table.tex"
@@ -25,7 +26,7 @@ TABLE_TEX = "table.tex"
 def write_crossval_report(
     folder: Path, summary: CrossvalSummary, results: Sequence[FoldResult], about: CrossvalAbout
 ) -> None:
-    """Writes all six files, report.json last: where it stands, the others belong to it. Equal results give equal bytes.
+    """Writes all seven files, report.json last: where it stands, the others belong to it. Equal results give equal bytes.
 
     Args:
         summary: summarise_folds(results).
@@ -47,5 +48,6 @@ def write_crossval_report(
         (TABLE_TEX, format_latex_table(summary, results, about)),
     ):
         write_file(folder / name, text.encode())
-    write_file(folder / REPORT_PNG, draw_crossval_figure(summary, results, about))
+    for name, form in ((REPORT_PNG, "png"), (REPORT_PDF, "pdf")):
+        write_file(folder / name, draw_crossval_figure(summary, results, about, form))
     write_file(folder / REPORT_JSON, canonical_json(value).encode())

@@ -21,8 +21,10 @@ from train.crossval.report import REPORT_PNG, TABLE_TEX, write_crossval_report
 from train.crossval.summary import CrossvalAbout, summarise_folds
 from train.crossval.text import format_crossval_report
 from train.crossval.workers import Job, Outcome, run_jobs
+from train.encoder import LOCAL_DIR
 from train.evaluate import print_next_predict
 from train.experiment import Experiment, prepare_experiment
+from train.export import without_folders
 from train.fit import describe_run
 from train.folds import Fold, read_folds, write_folds
 from train.optimizer import describe_rates
@@ -184,7 +186,7 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str]) -> int:
             about = _describe(experiment, [name for name, result in found.items() if result is None], failures)
             write_crossval_report(out, summary, results, about)
             print(format_crossval_report(summary, results, about))
-            print(f"report    {out}/report.txt, .json; {out / REPORT_PNG}")
+            print(f"report    {out}/report.txt, .json, .pdf; {out / REPORT_PNG}")
             print(f"tables    {out}/folds.csv, table.csv; for a paper {out / TABLE_TEX}")
     if missing := len(found) - len(results):
         print(f"{missing} of {len(found)} folds are left: the same command, without --fold, trains them")
@@ -201,6 +203,7 @@ def _describe(experiment: Experiment, missing: list[str], failures: dict[str, st
     recipe, folds = experiment.recipe, experiment.folds
     protocol = PROTOCOLS.get(recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL])
     config = describe_run(experiment, None)
+    shown = without_folders(config).recipe
     caches = [experiment.train] if experiment.label_map is None else [experiment.train, experiment.test]
     return CrossvalAbout(
         protocol=recipe.protocol,
@@ -209,8 +212,8 @@ def _describe(experiment: Experiment, missing: list[str], failures: dict[str, st
         datasets=[cache.info.dataset for cache in caches],
         licence="; ".join(dict.fromkeys(cache.info.licence for cache in caches)),
         unit=_unit(experiment),
-        model=recipe.model,
-        pretrained=recipe.pretrained,
+        model=shown.model.removeprefix(LOCAL_DIR),
+        pretrained=shown.pretrained,
         random_weights=config.is_random,
         modalities=list(recipe.modalities),
         views=experiment.train.info.settings.views_text(),
@@ -222,7 +225,7 @@ def _describe(experiment: Experiment, missing: list[str], failures: dict[str, st
         num_rounds_published=protocol.num_rounds,
         label_map=experiment.label_map,
         notes=[
-            f"Options: {describe_options(recipe)}",
+            f"Options: {describe_options(shown)}",
             *experiment.notes,
             *(f"{name} failed: {message}" for name, message in failures.items()),
         ],
