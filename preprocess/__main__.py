@@ -49,11 +49,12 @@ def _build(arguments: argparse.Namespace) -> int:
     from preprocess.build import build_cache
     from preprocess.datasets import DATASETS
     from preprocess.datasets.fourdme import with_pattern
-    from preprocess.render.cameras import parse_views, warn_of_views
+    from preprocess.render.cameras import warn_of_views
     from preprocess.scan import SCAN_GONE
     from preprocess.stages import describe_stages
     from preprocess.summary import count_failed
     from shared.cache import FAILURES_CSV
+    from shared.views import parse_views
 
     dataset = DATASETS[arguments.name]
     if arguments.pattern is not None:

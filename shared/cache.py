@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import abc
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from shared.schema import (
 )
 from shared.storage import ArrayReader, hash_file, open_arrays, write_file
 from shared.text import TextEmbeddings, read_text_embeddings
+from shared.views import choose_views
 
 CACHE_JSON = "cache.json"
 SAMPLES_CSV = "samples.csv"
@@ -175,6 +177,7 @@ class Cache:
     info: CacheInfo
     samples: list[Sample]
     sequences: list[Sequence]
+    stored: CacheInfo | None = None  # what its files hold, where `with_views` chose among their views
 
     @property
     def name(self) -> str:
@@ -183,7 +186,35 @@ class Cache:
 
     @cached_property
     def arrays(self) -> ArrayReader:
-        return open_arrays(self.path, self.info)
+        return self.open_arrays()
+
+    def open_arrays(self, *, mapped: bool = False) -> ArrayReader:
+        """A reader of its own. mapped: as `storage.open_arrays`."""
+        stored = self.stored or self.info
+        chosen = choose_views(stored.settings.views, self.info.settings.views)
+        return open_arrays(self.path, stored, mapped=mapped, views=chosen)
+
+    def with_views(self, views: abc.Sequence[View]) -> Cache:
+        """This cache as if it had been rendered from some of its views alone, in the given order.
+
+        Raises:
+            CacheError: it does not hold one of them; names those it holds.
+        """
+        stored = self.stored or self.info
+        try:
+            chosen = choose_views(stored.settings.views, views)
+        except ValueError as error:
+            raise CacheError(
+                f"{self.path}: holds no view {error}; it holds {stored.settings.views_text()}; see --views"
+            ) from error
+        if chosen is None:
+            return self if self.stored is None else dataclasses.replace(self, info=stored, stored=None)
+        settings = dataclasses.replace(stored.settings, views=tuple(views))
+        return dataclasses.replace(self, info=dataclasses.replace(stored, settings=settings), stored=stored)
+
+    def with_all_views(self) -> Cache:
+        """What `with_views` chose from."""
+        return self if self.stored is None else self.with_views(self.stored.settings.views)
 
     @cached_property
     def _rows(self) -> dict[str, int]:

@@ -23,6 +23,7 @@ import numpy as np
 from shared.errors import CacheError, describe_os_error, first_line
 from shared.mapped_file import MappedFile, map_file
 from shared.schema import SHARD_ROWS
+from shared.views import ChosenViews
 
 MAX_DESCRIPTORS = 256  # of open files; a mapped one takes two
 ROWS_A_TASK = 8  # more than handing a task to a thread costs, and enough tasks in a batch for every thread
@@ -93,9 +94,12 @@ class ChunkReader:
         is_intact: IsIntact | None,
         *,
         mapped: bool,
+        views: ChosenViews | None = None,
     ) -> None:
-        """open_shard: (array's name, shard) → its file. is_intact: None: nothing is checked. mapped: map files, too."""
+        """open_shard: (array's name, shard) → its file. is_intact: None: nothing is checked. mapped: map files, too. views:
+        which of an image's are delivered; None: all."""
         self._path, self._open_shard, self._is_intact, self._mapped = path, open_shard, is_intact, mapped
+        self._views = views
         self._files: OrderedDict[tuple[str, int], ShardFile] = OrderedDict()
 
     def start(self, name: str, rows: np.ndarray, out: np.ndarray) -> Pending:
@@ -135,7 +139,15 @@ class ChunkReader:
                 image[...] = 0
                 continue
             try:
-                _read_image(file, row % SHARD_ROWS, image, self._is_intact)
+                if self._views is None:
+                    _read_image(file, row % SHARD_ROWS, image, self._is_intact)
+                    continue
+                # a chunk has all views, and one checksum over them
+                whole = _take_memory("image", self._views.num_stored * image[0].nbytes).view(image.dtype)
+                whole = whole.reshape(self._views.num_stored, *image.shape[1:])
+                _read_image(file, row % SHARD_ROWS, whole, self._is_intact)
+                for view, place in zip(image, self._views.places, strict=True):
+                    view[...] = whole[place]
             except (ValueError, RuntimeError, OSError) as error:
                 raise self._lost(name, row, first_line(error)) from error
 
@@ -175,7 +187,7 @@ def _read_image(file: ShardFile, place: int, image: np.ndarray, is_intact: IsInt
             target[:] = body
             body = target  # what is checked is what is delivered
     else:
-        body, checksum = target if is_raw else _scratch(length), bytearray(CHECKSUM_BYTES)
+        body, checksum = target if is_raw else _take_memory("chunk", length), bytearray(CHECKSUM_BYTES)
         if os.preadv(file.number, [body.data, checksum], offset) != length + CHECKSUM_BYTES:
             raise ValueError("the file ends early")
     if is_intact is not None and not is_intact(body, checksum):
@@ -184,12 +196,13 @@ def _read_image(file: ShardFile, place: int, image: np.ndarray, is_intact: IsInt
         _decode(body, image)
 
 
-def _scratch(num_bytes: int) -> np.ndarray:
-    """u8 (num_bytes,) of memory that the thread uses for every chunk: fresh memory would have to be mapped in first."""
-    scratch: np.ndarray | None = getattr(_of_thread, "scratch", None)
-    if scratch is None or len(scratch) < num_bytes:
-        scratch = _of_thread.scratch = np.empty(num_bytes + num_bytes // 4, np.uint8)
-    return scratch[:num_bytes]
+def _take_memory(use: str, num_bytes: int) -> np.ndarray:
+    """u8 (num_bytes,) of memory that the thread uses again and again: fresh memory would have to be mapped in first."""
+    memory: np.ndarray | None = getattr(_of_thread, use, None)
+    if memory is None or len(memory) < num_bytes:
+        memory = np.empty(num_bytes + num_bytes // 4, np.uint8)
+        setattr(_of_thread, use, memory)
+    return memory[:num_bytes]
 
 
 def _decode(body: np.ndarray, image: np.ndarray) -> None:

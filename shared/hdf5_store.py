@@ -14,7 +14,8 @@ import numpy as np
 from shared.chunk_reads import ABSENT, ChunkPlaces, ChunkReader, FinishedRead, Pending, ShardFile
 from shared.errors import CacheError, first_line
 from shared.paths import file_system, is_remote, report_storage_errors
-from shared.schema import ARRAYS, FORMAT_VERSION, SHARD_ROWS, CacheInfo
+from shared.schema import ARRAYS, FORMAT_VERSION, MODALITIES, SHARD_ROWS, CacheInfo
+from shared.views import ChosenViews, delivered_shape
 
 VIEWS_HDF5 = "views"
 _READ_AHEAD_BYTES = 256 << 10  # of an object store: about one sample
@@ -139,12 +140,21 @@ class Hdf5Reader:
 
     MAX_OPEN_FILES = 32
 
-    def __init__(self, path: Path, info: CacheInfo, *, verify: bool = True, mapped: bool = False) -> None:
-        """verify, mapped: as `open_arrays`. What h5py reads is always checked."""
-        self._path, self._info = path, info
+    def __init__(
+        self,
+        path: Path,
+        info: CacheInfo,
+        *,
+        verify: bool = True,
+        mapped: bool = False,
+        views: ChosenViews | None = None,
+    ) -> None:
+        """verify, mapped, views: as `open_arrays`. What h5py reads is always checked."""
+        self._path, self._info, self._views = path, info, views
         self._shapes = info.arrays()
         self._files: OrderedDict[int, Any] = OrderedDict()
-        self._chunks = ChunkReader(path, self._open_shard, is_fletcher32 if verify else None, mapped=mapped)
+        is_intact = is_fletcher32 if verify else None
+        self._chunks = ChunkReader(path, self._open_shard, is_intact, mapped=mapped, views=views)
 
     def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> Pending:
         rows = np.asarray(rows, np.int64)
@@ -157,7 +167,10 @@ class Hdf5Reader:
                 continue
             shard, row = divmod(int(rows[place]), SHARD_ROWS)
             try:
-                self._shard(shard)[name].read_direct(out, np.s_[row], np.s_[place])
+                if self._views is not None and name in MODALITIES:
+                    out[place] = self._shard(shard)[name][row][list(self._views.places)]
+                else:
+                    self._shard(shard)[name].read_direct(out, np.s_[row], np.s_[place])
             except (OSError, KeyError) as error:
                 raise CacheError(
                     f"{self._path}: row {rows[place]} of {name} is missing or damaged ({first_line(error)}); "
@@ -167,7 +180,8 @@ class Hdf5Reader:
 
     def start(self, name: str, rows: Sequence[int] | np.ndarray) -> Pending:
         self._check_name(name)
-        return self.start_into(name, rows, np.empty((len(rows), *self._shapes[name][1:]), ARRAYS[name].dtype))
+        shape = delivered_shape(name, self._shapes[name][1:], self._views)
+        return self.start_into(name, rows, np.empty((len(rows), *shape), ARRAYS[name].dtype))
 
     def read(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         return self.start(name, rows).result()

@@ -21,6 +21,7 @@ from shared.hdf5_store import VIEWS_HDF5 as VIEWS_HDF5
 from shared.hdf5_store import Hdf5Reader, check_hdf5_shard, encode_hdf5_shard, hdf5_shard_file
 from shared.paths import file_system, is_remote, read_bytes, report_storage_errors
 from shared.schema import ARRAYS, SHARD_ROWS, CacheInfo
+from shared.views import ChosenViews
 from shared.zarr_reader import ZarrReader
 from shared.zarr_store import VIEWS_ZARR as VIEWS_ZARR
 from shared.zarr_store import check_zarr_shard, encode_zarr_metadata, encode_zarr_shard, zarr_shard_files
@@ -155,13 +156,16 @@ class ArrayReader(Protocol):
         ...
 
 
-def open_arrays(path: Path, info: CacheInfo, *, verify: bool = True, mapped: bool = False) -> ArrayReader:
+def open_arrays(
+    path: Path, info: CacheInfo, *, verify: bool = True, mapped: bool = False, views: ChosenViews | None = None
+) -> ArrayReader:
     """A reader over the cache's own store. A reader is used by one thread at a time.
 
     Args:
         verify: check the checksum of every image that is read. False: images of a local cache are only decoded.
         mapped: take images of a local cache that are in memory from where the kernel has them, without a read into memory
             of ours: one copy for all processes of a machine. It counts as theirs as well: resident size grows to the cache's.
+        views: which of an image's views are delivered; None: all.
     """
     kind = ZarrReader if info.store == "zarr" else Hdf5Reader
-    return kind(path, info, verify=verify, mapped=mapped)
+    return kind(path, info, verify=verify, mapped=mapped, views=views)

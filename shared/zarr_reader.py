@@ -14,7 +14,8 @@ import numpy as np
 from shared.chunk_reads import ABSENT, ChunkPlaces, ChunkReader, FinishedRead, Pending, ShardFile
 from shared.errors import CacheError, StorageError, first_line
 from shared.paths import file_system, is_remote
-from shared.schema import ARRAYS, SHARD_ROWS, CacheInfo
+from shared.schema import ARRAYS, MODALITIES, SHARD_ROWS, CacheInfo
+from shared.views import ChosenViews, delivered_shape
 from shared.zarr_store import (
     ABSENT_CHUNK,
     VIEWS_ZARR,
@@ -28,13 +29,21 @@ from shared.zarr_store import (
 class ZarrReader:
     """Reads images of a local cache chunk by chunk, and all else through tensorstore, which also reads object stores."""
 
-    def __init__(self, path: Path, info: CacheInfo, *, verify: bool = True, mapped: bool = False) -> None:
-        """verify, mapped: as `open_arrays`. Small arrays, and object stores, are always checked."""
-        self._path, self._info = path, info
+    def __init__(
+        self,
+        path: Path,
+        info: CacheInfo,
+        *,
+        verify: bool = True,
+        mapped: bool = False,
+        views: ChosenViews | None = None,
+    ) -> None:
+        """verify, mapped, views: as `open_arrays`. Small arrays, and object stores, are always checked."""
+        self._path, self._info, self._views = path, info, views
         self._shapes = info.arrays()
         self._arrays: dict[str, Any] = {}
         self._context: Any = None
-        self._chunks = ChunkReader(path, self._open_shard, is_crc32c if verify else None, mapped=mapped)
+        self._chunks = ChunkReader(path, self._open_shard, is_crc32c if verify else None, mapped=mapped, views=views)
         self._is_direct: dict[str, bool] = {}
 
     def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> Pending:
@@ -57,12 +66,16 @@ class ZarrReader:
             out[rows == ABSENT] = 0
         if not len(places):
             return FinishedRead(out)
-        return _PendingWrite(tensorstore.array(out)[places].write(array[rows[places]]), out, self._path, name)
+        wanted = array[rows[places]]
+        if self._views is not None and name in MODALITIES:
+            wanted = wanted[:, list(self._views.places)]
+        return _PendingWrite(tensorstore.array(out)[places].write(wanted), out, self._path, name)
 
     def start(self, name: str, rows: Sequence[int] | np.ndarray) -> Pending:
         if name not in self._shapes:
             raise CacheError(f"{self._path}: holds no {name}; it holds {', '.join(self._shapes)}")
-        return self.start_into(name, rows, np.empty((len(rows), *self._shapes[name][1:]), ARRAYS[name].dtype))
+        shape = delivered_shape(name, self._shapes[name][1:], self._views)
+        return self.start_into(name, rows, np.empty((len(rows), *shape), ARRAYS[name].dtype))
 
     def read(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         return self.start(name, rows).result()

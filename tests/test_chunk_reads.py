@@ -113,9 +113,9 @@ def test_every_flipped_bit_is_found_and_unchecked_ones_harm_nothing(store: str, 
     assert num_found > 10
 
 
-def read_or_complain(path: Path, info: CacheInfo, rows: np.ndarray, **how: bool) -> np.ndarray | str:
+def read_or_complain(path: Path, info: CacheInfo, rows: np.ndarray, *, verify: bool, mapped: bool) -> np.ndarray | str:
     try:
-        return open_arrays(path, info, **how).read("texture", rows)
+        return open_arrays(path, info, verify=verify, mapped=mapped).read("texture", rows)
     except CacheError as error:
         return str(error)
 

@@ -80,7 +80,23 @@ def test_folds_side_by_side_and_one_that_breaks(
     tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache, run = tiny_cache(num_subjects=3), tmp_path / "run"
-    command = ["crossval", "--cache", cache, "--protocol", "loso", *FAST, "--out", run, "--jobs", 2]
+    prompts = tmp_path / "prompts.h5"  # that the processes are told of, too
+    (cache / "text").rename(tmp_path / "text")
+    next((tmp_path / "text").glob("*.h5")).rename(prompts)
+    command = [
+        "crossval",
+        "--cache",
+        cache,
+        "--prompts",
+        prompts,
+        "--protocol",
+        "loso",
+        *FAST,
+        "--out",
+        run,
+        "--jobs",
+        2,
+    ]
     (run / "subject-S1").mkdir(parents=True)
     (run / "subject-S1" / "thesis.txt").write_text("mine")
     assert "not empty, and no cross-validation" in fails(capsys, *command)

@@ -51,7 +51,8 @@ def test_another_data_set_in_the_runs_own_words(
     printed = capsys.readouterr().out
     assert "label map" not in printed
     assert (
-        "note: 4dme says negative, positive for anger, disgust, fear, happiness, sadness: 6 samples are left out, and the "
-        "decision stays among all 6 classes" in printed
+        "note: 4dme says negative, positive for anger, disgust, fear, happiness, sadness: such samples cannot be judged, and "
+        "the decision stays among all 6 classes" in printed
     )
+    assert "left out: 3 labelled negative, 3 labelled positive, 3 labelled repression (no class of this run)" in printed
     assert json.loads((tmp_path / "fine-run" / "on-coarse" / "metrics.json").read_text())["num_samples"] == 3

@@ -137,7 +137,7 @@ def test_what_is_missing_is_one_line(runs: Runs, tmp_path: Path, capsys: pytest.
         log.write('{"step": 99, "lo')
     write_html_report([run], out)
     page = read_page(out)
-    assert page.text.count("no pictures of samples") == 1 and "no cache here" in page.text
+    assert page.text.count("no pictures of samples") == 1 and "no cache here any more" in page.text
     assert "no pictures of samples" in capsys.readouterr().out
 
     table = (run / "predictions.csv").read_text().splitlines()

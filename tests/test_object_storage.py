@@ -148,6 +148,12 @@ def test_training_and_inspecting_read_the_same_from_there(
     for cache, out in ((tmp_path / "local", "a"), (remote, "b")):
         assert run("train", "fit", "--cache", cache, "--out", tmp_path / out, *recipe)[0] == 0
     assert (tmp_path / "a" / "predictions.csv").read_bytes() == (tmp_path / "b" / "predictions.csv").read_bytes()
+    write_tiny_cache(open_path(f"{bucket}/tiny/hdf5"), model=tiny_model, num_subjects=3, store="hdf5")
+    for store in (remote, f"{bucket}/tiny/hdf5"):
+        opened = open_cache(store)
+        whole = opened.arrays.read("normal", [4, 1])
+        chosen = opened.with_views(opened.info.settings.views[::-2]).arrays
+        assert (chosen.read("normal", [4, 1]) == whole[:, ::-2]).all()
     config = json.loads((tmp_path / "b" / "config.json").read_text())
     assert config["cache"] == remote
     assert SECRET not in json.dumps(config)

@@ -10,13 +10,14 @@ from ray_casting import cast_view
 from scipy import ndimage
 
 from preprocess.mesh import Mesh
-from preprocess.render.cameras import build_cameras, parse_views
+from preprocess.render.cameras import build_cameras
 from preprocess.render.rasterise import NOTHING, rasterise
 from preprocess.render.views import render_views
 from preprocess.synth.action_units import draw_activation
 from preprocess.synth.head import Person
 from preprocess.synth.population import draw_person
 from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
+from shared.views import parse_views
 
 CAMERAS = build_cameras(parse_views("0,20,-20,45,0:20"))
 

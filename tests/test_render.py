@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from preprocess.mesh import Mesh
-from preprocess.render.cameras import build_cameras, parse_views, pixel_centres_mm, warn_of_views
+from preprocess.render.cameras import build_cameras, pixel_centres_mm, warn_of_views
 from preprocess.render.texture import Pyramid
 from preprocess.render.views import render_views
 from shared.errors import FacetError, ScanError
 from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, FIELD_OF_VIEW_MM, View
+from shared.views import parse_views
 
 FRONT = build_cameras((View(0),))
 

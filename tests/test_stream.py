@@ -129,14 +129,14 @@ def test_classes_and_modalities_that_are_chosen(tiny_cache: MakeCache) -> None:
         choose_classes(cache, ("joy", "fear"))
     with pytest.raises(FacetError, match="at least two classes"):
         choose_classes(cache, ("fear",))
-    assert choose_modalities(cache, (), ("anger",)) == ("normal",)  # one row has no texture
-    assert choose_modalities(cache, (), ("fear",)) == ("texture", "normal")
-    assert choose_modalities(cache, ("normal", "texture"), ("anger",)) == (
-        "texture",
-        "normal",
-    )  # absent ones are masked
+    note = "texture left out: 1 of 8 scans have none (S0/anger0); --modalities texture,normal takes it"
+    assert choose_modalities(cache, (), range(8)) == (("normal",), (note,))
+    assert choose_modalities(cache, (), range(1, 8)) == (("texture", "normal"), ())
+    assert choose_modalities(cache, ("normal", "texture"), range(8)) == (("texture", "normal"), ())  # absent: masked
+    note = "1 of 8 scans have no texture and are left out (S0/anger0)"
+    assert choose_modalities(cache, ("texture",), range(8)) == (("texture",), (note,))
     with pytest.raises(FacetError, match="holds no depth"):
-        choose_modalities(cache, ("depth",), ("anger",))
+        choose_modalities(cache, ("depth",), range(8))
 
 
 @pytest.mark.parametrize("store", ["zarr", "hdf5"])

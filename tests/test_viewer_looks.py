@@ -196,7 +196,7 @@ def big_fold(num_rows: int, num: int) -> Fold:
     faces = rng.normal(size=(num, 512)).astype(np.float16)
     weights = np.ones((num, 1), np.float16), np.full((num, 1, 3), 1 / 3, np.float16)
     attention = Attention(names, CLASSES, ("texture",), views, rows, faces, *weights)
-    return Fold("large", Path("nowhere"), attention, tuple(range(num)), {})
+    return Fold("large", Path("nowhere"), attention, tuple(range(num)), {}, (0, 1, 2))
 
 
 def test_large_maps_show_some_and_say_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from shared.command_line import print_next
 from shared.errors import FacetError, run_command_line
-from train.arguments import build_parser
+from train.arguments import build_parser, read_lists
 from train.config import Recipe
 from train.signals import Terminated, raise_on_sigterm
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> int:
     chosen = build_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # in a log file lines stand when they are said, not when all is over
+        sys.stdout.reconfigure(line_buffering=True)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         if chosen.command != "fit":
             raise FacetError("torchrun: is for `python -m train fit` alone; call this command without it")
@@ -57,8 +60,7 @@ def _read_recipe(chosen: argparse.Namespace) -> Recipe:
     from train.folds import read_subject_list
 
     values = {option.name: getattr(chosen, option.name) for option in dataclasses.fields(Recipe)}
-    for name in ("classes", "modalities"):
-        values[name] = tuple(part.strip() for part in values[name].split(",")) if values[name] else ()
+    values = read_lists(values)
     values["test_subjects"] = read_subject_list(values["test_subjects"]) if values["test_subjects"] else ()
     return Recipe(**values)
 
@@ -104,7 +106,7 @@ def _fit(chosen: argparse.Namespace) -> int:
 
     with open_ranks(chosen.device) as ranks:
         recipe, embeddings = _choose_embeddings(chosen, recipe)
-        experiment = prepare_experiment(*caches, recipe)
+        experiment = prepare_experiment(*caches, recipe, chosen.prompts)
         for line in experiment.describe():
             print(line)
         code = fit(
@@ -131,7 +133,7 @@ def _crossval(chosen: argparse.Namespace) -> int:
     recipe, embeddings = _choose_embeddings(chosen, recipe)
     from train.crossval.run import crossval
 
-    return crossval(chosen.out, *caches, recipe, _read_crossval_options(chosen, only, embeddings))
+    return crossval(chosen.out, *caches, recipe, _read_crossval_options(chosen, only, embeddings), chosen.prompts)
 
 
 def _ablate(chosen: argparse.Namespace) -> int:
@@ -151,7 +153,7 @@ def _ablate(chosen: argparse.Namespace) -> int:
     from train.ablation.run import ablate
 
     options = _read_crossval_options(chosen, only, None)
-    return ablate(chosen.out, caches, recipe, variants, chosen.seeds, options, choose_embeddings)
+    return ablate(chosen.out, caches, recipe, variants, chosen.seeds, options, choose_embeddings, chosen.prompts)
 
 
 def _read_crossval_recipe(chosen: argparse.Namespace) -> Recipe:
@@ -245,7 +247,9 @@ def _export(chosen: argparse.Namespace) -> int:
 def _report(chosen: argparse.Namespace) -> int:
     from train.html_report.report import write_html_report
 
-    return write_html_report(chosen.runs, chosen.out, faces=not chosen.no_faces, num_worst=chosen.worst)
+    return write_html_report(
+        chosen.runs, chosen.out, faces=not chosen.no_faces, num_worst=chosen.worst, caches=chosen.cache
+    )
 
 
 def _compare(chosen: argparse.Namespace) -> int:

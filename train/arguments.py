@@ -9,6 +9,7 @@ from typing import Any
 
 from shared.command_line import add_command, positive_number, start_parser, whole_number
 from shared.paths import open_path
+from shared.views import parse_views
 from train.ablation.variants import ABLATE_EXAMPLES, FULL
 from train.config import RESIDENT, Recipe, option_name
 
@@ -29,6 +30,7 @@ FIT_EXAMPLES = """Interrupted? The same command goes on from the last checkpoint
 examples:
   python -m train fit --cache data_cache/bu3dfe --out runs/fold3 --fold 3
   python -m train fit --cache data_cache/bu3dfe --out runs/texture --modalities texture --tune frozen
+  python -m train fit --cache data_cache/bu3dfe --out runs/front --views 0
   python -m train fit --cache data_cache/bu3dfe --out runs/plain --fusion mean --head cosine --lambda-con 0 --lambda-vt 0
   python -m train fit --cache data_cache/bu3dfe --out runs/control --shuffle-labels 1
   python -m train fit --cache data_cache/bp4d --out runs/aus --protocol bp4d-au --every 10
@@ -52,6 +54,7 @@ the same folds in another paper:
   python -m train crossval --cache data_cache/bu4dfe --protocol runs/bu4dfe/folds.json --out runs/again
 """
 EMBED_EXAMPLES = """With --tune frozen, fit and crossval do this by themselves; do it before where many start at the same time.
+All views of the cache are embedded: trainings take those of --views from there.
 Interrupted? The same command computes only what is missing. What it wrote counts for this content of the cache, this tower,
 these weights alone; anything else is computed anew in a folder of its own.
 
@@ -72,6 +75,7 @@ classes, subjects, worst samples, settings and machine of each run; several side
 
 examples:
   python -m train report runs/first --out first.html
+  python -m train report runs/first --out first.html --cache /new/place/bu3dfe
   python -m train report runs/texture runs/normal runs/subset1 --out compared.html --no-faces
 """
 COMPARE_EXAMPLES = """Runs that differ in the seed alone are one method. All must have been tested on the same samples after the
@@ -175,6 +179,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of fit or crossval")
     report.add_argument("--out", type=Path, required=True, metavar="FILE.html")
+    report.add_argument(
+        "--cache",
+        type=open_path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="where to find the pictures of samples if a cache was moved; may be given several times, once a cache "
+        "(default: where each run was tested)",
+    )
     report.add_argument("--no-faces", action="store_true", help="leave out the pictures of samples")
     report.add_argument(
         "--worst",
@@ -201,12 +214,17 @@ def build_parser() -> argparse.ArgumentParser:
 
     evaluate = add_command(commands, "evaluate", "test a finished run again, or on another cache")
     evaluate.add_argument("trained", type=Path, metavar="RUN")
-    evaluate.add_argument("--cache", type=open_path, metavar="DIR", help="default: the cache it was trained on")
+    evaluate.add_argument(
+        "--cache",
+        type=open_path,
+        metavar="DIR",
+        help="default: where it was tested; needed if that was moved",
+    )
 
     predict = add_command(commands, "predict", "a probability per class for every scan of a cache, labelled or not")
     predict.add_argument("trained", type=Path, metavar="RUN")
     predict.add_argument(
-        "--cache", type=open_path, required=True, metavar="DIR", help="same view settings as in training"
+        "--cache", type=open_path, required=True, metavar="DIR", help="with the views and view settings of the training"
     )
     predict.add_argument("--out", type=Path, metavar="FILE.csv", help="default: RUN/predictions-<cache>.csv")
 
@@ -228,13 +246,22 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) -> None:
     """The options of fit, and of crossval and ablate, whose --fold is none of the recipe's."""
     caches = parser.add_mutually_exclusive_group(required=True)
-    caches.add_argument("--cache", type=open_path, metavar="DIR", help="a cache with prompt embeddings")
+    caches.add_argument(
+        "--cache", type=open_path, metavar="DIR", help="a cache, with prompt embeddings in it or in --prompts"
+    )
     caches.add_argument(
         "--train-cache", type=open_path, metavar="DIR", help="across data sets: the cache that trains …"
     )
     parser.add_argument("--test-cache", type=open_path, metavar="DIR", help="… and the cache that is tested, all of it")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="RUN", help="folder of the results; new, or to go on with"
+    )
+    parser.add_argument(
+        "--prompts",
+        type=open_path,
+        metavar="FILE",
+        help="prompt embeddings that `preprocess prompts --out FILE` wrote, for a cache that is not yours to write to "
+        "(default: the cache's)",
     )
     for option in dataclasses.fields(Recipe):
         if option.name != "fold" or not every_fold:
@@ -306,6 +333,20 @@ def add_option(parser: argparse.ArgumentParser, option: dataclasses.Field[Any]) 
         help=text,
         default=",".join(option.default) if option.default == () else option.default,
     )
+
+
+def read_lists(values: dict[str, Any]) -> dict[str, Any]:
+    """Options as they were typed, with those that are lists as a Recipe has them.
+
+    Raises:
+        FacetError: no views.
+    """
+    read = dict(values)
+    for name in {"classes", "modalities"} & read.keys():
+        read[name] = tuple(part.strip() for part in read[name].split(",")) if read[name] else ()
+    if "views" in read:
+        read["views"] = tuple(map(str, parse_views(read["views"]))) if read["views"] else ()
+    return read
 
 
 def _name_of_run(text: str) -> tuple[str, Path]:

@@ -57,6 +57,8 @@ class Recipe:
                         "(default: the protocol's, else classes)", ("", "classes", "targets", "aus"))  # fmt: skip
     classes: tuple[str, ...] = _option((), "class names to tell apart (default: the protocol's, else all but neutral)")
     modalities: tuple[str, ...] = _option((), "images to look at (default: those that every row has)")
+    views: tuple[str, ...] = _option((), "cameras to look from, as `preprocess build` takes them: 0,20 or 0:15 for yaw:pitch; "
+                        '--views="-20,0" when the first is negative (default: all that the cache holds)')  # fmt: skip
     frames: int = _option(0, "frames a sequence, spread evenly (default: 6 where there are sequences, else 1)")
     sampling: str = _option(
         "uniform", "spread the frames over the whole sequence, or a window about its apex", SAMPLING
@@ -69,7 +71,8 @@ class Recipe:
     epochs: int = _option(20, "passes over the training samples")
     batch_size: int = _option(16, "samples a step")
     lr: float = _option(1e-3, "peak learning rate of the new layers")
-    tower_lr: float = _option(0.0, "peak learning rate of the image tower (default: --lr; pretrained: --lr / 100)")
+    tower_lr: float = _option(0.0, "peak learning rate of the image tower (default: --lr / 100, as for pretrained weights; "
+                              "with --pretrained none --lr)")  # fmt: skip
     weight_decay: float = _option(0.05, "AdamW weight decay of the weight matrices")
     warmup: float = _option(0.1, "part of all steps in which the learning rate rises")
     tune: str = _option("full", "what of the image tower to train: full, frozen, last-K (its last K blocks), or lora, lora-R "
@@ -141,7 +144,7 @@ class Recipe:
             )
         if unknown := [m for m in self.modalities if m not in MODALITIES]:
             raise FacetError(f"--modalities: {','.join(unknown)} is none of {','.join(MODALITIES)}")
-        for name in ("modalities", "classes", "test_subjects"):
+        for name in ("modalities", "views", "classes", "test_subjects"):
             values = getattr(self, name)
             if len(set(values)) != len(values) or "" in values:
                 raise FacetError(f"{option_name(name)}: {','.join(values)!r} names one twice, or an empty one")
@@ -210,6 +213,7 @@ class RunConfig:
     test_content_hash: str = ""
     test_cache: str = ""  # a hint
     label_map: dict[str, str] | None = None  # class of the training data set → class
+    prompts: str = ""  # the file they were in, if it was not the cache's: a hint
     version: int = RUN_VERSION
 
     @property
@@ -230,6 +234,8 @@ class RunConfig:
             ("test_content_hash", "the content of the test cache"),
             ("label_map", "the map of class names"),
         ):
+            if name == "render" and "--views" in names:  # they are part of it
+                continue
             if getattr(self, name) != getattr(other, name):
                 names.append(text)
         return names

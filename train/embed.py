@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,10 @@ from train.experiment import Experiment
 from train.facet import run_tower
 from train.items import Item, choose_modalities
 from train.prepare import Preparer
+from train.progress_lines import ProgressLines
 from train.stream import stream_batches
 
-IMAGES_A_BATCH = 96  # enough to keep a processor busy, and little memory
+ROWS_A_BATCH = 32  # with three views enough to keep a processor busy, and little memory
 
 
 def embed(
@@ -52,7 +53,7 @@ def embed(
     """
     where = choose_device(device)
     cache = open_cache(cache_path)
-    chosen = choose_modalities(cache, modalities or cache.info.settings.modalities, ())
+    chosen, _ = choose_modalities(cache, modalities or cache.info.settings.modalities, ())
     if not (model and pretrained):
         text = cache.read_text(model or None)
         model, pretrained = model or text.model, pretrained or text.pretrained
@@ -103,11 +104,14 @@ def build_embeddings(
 ) -> int:
     """Embeds every valid image that is not embedded yet, and those whose file is damaged; a shard is written when it is done.
 
+    All views are embedded, whichever were chosen: trainings on some of them take theirs from there.
+
     Args:
         tower: left in evaluation mode on the device. mirrored: also embed the mirrored images, which a flip asks for.
     Returns:
         The number of images that the tower saw.
     """
+    cache = cache.with_all_views()
     tower.eval().to(device)
     with hold_lock(root / ".lock"):  # another process may be computing the same ones: they are there when it is done
         for modality in modalities:
@@ -120,11 +124,18 @@ def build_embeddings(
             for modality, shards in todo.items()
             for shard, copies in shards.items()
         )
+        lines, done = ProgressLines("embed", 0, num_images, "image", silent=False), 0
         with tqdm(total=num_images, desc="embed", unit="image", dynamic_ncols=True, leave=None, disable=None) as bar:
+
+            def advance(num: int) -> None:
+                nonlocal done
+                done += num
+                bar.update(num)
+                lines.tell(done, 0, str)
+
             for modality, shards in todo.items():
-                _embed_modality(
-                    find_embeddings(root, cache, config, modality), shards, cache, tower, config, modality, device, bar
-                )
+                one = find_embeddings(root, cache, config, modality)
+                _embed_modality(one, shards, cache, tower, config, modality, device, advance)
     return num_images
 
 
@@ -155,16 +166,15 @@ def _embed_modality(
     config: TowerConfig,
     modality: str,
     device: torch.device,
-    bar: tqdm,
+    advance: Callable[[int], None],
 ) -> None:
     settings = cache.info.settings
     preparer = Preparer((modality,), settings.views, config, device, dynamic=bool(settings.dynamic))
-    rows_a_batch = max(1, IMAGES_A_BATCH // len(settings.views))
     batches = []
     for shard in shards:  # no batch reaches into another shard
         rows = [row for row in _rows(cache, shard) if cache.samples[row].valid and cache.samples[row].has(modality)]
         batches += [
-            [_item(cache, row) for row in rows[i : i + rows_a_batch]] for i in range(0, len(rows), rows_a_batch)
+            [_item(cache, row) for row in rows[i : i + ROWS_A_BATCH]] for i in range(0, len(rows), ROWS_A_BATCH)
         ]
     stream = stream_batches(cache, batches, (modality,), 1)
     for shard, copies in shards.items():
@@ -177,9 +187,10 @@ def _embed_modality(
             places = [item.rows[0] - first for item in raw.items]
             for copy in copies:
                 flipped = torch.full((len(raw.items),), copy, device=device)
-                images = preparer.prepare_images(raw, flipped).flatten(0, 3)
-                features[copy][places] = run_tower(tower, images).view(len(places), *shape[1:]).cpu().numpy()
-                bar.update(len(images))
+                images = preparer.prepare_images(raw, flipped)[:, 0, 0]
+                for view in range(shape[1]):  # one by one: the last digits do not depend on which others there are
+                    features[copy][places, view] = run_tower(tower, images[:, view]).cpu().numpy()
+                advance(images.shape[0] * images.shape[1])
             num_left -= len(places)
         for copy in copies:
             one.write(shard, copy, features[copy])

@@ -22,6 +22,7 @@ from shared.cache import Cache, num_shards
 from shared.errors import FacetError
 from shared.schema import SHARD_ROWS, canonical_json, fingerprint
 from shared.storage import write_file
+from shared.views import choose_views
 from train.config import TowerConfig
 from train.items import Item, find_rows_in_use
 from train.stream import choose_rows
@@ -92,8 +93,8 @@ def _digest(description: dict[str, Any], shard: int, mirrored: bool, features: n
 
 
 def find_embeddings(root: Path, cache: Cache, tower: TowerConfig, modality: str) -> EmbeddingSet:
-    """Where the embeddings of a cache's modality by a tower are, or would be."""
-    settings = cache.info.settings
+    """Where the embeddings of a cache's modality by a tower are, or would be: of all its stored views."""
+    settings = cache.with_all_views().info.settings
     description = {
         "format": FORMAT,
         "content_hash": cache.info.content_hash,
@@ -161,7 +162,7 @@ def read_embeddings(
     *,
     mirrored: bool,
 ) -> Embeddings:
-    """Loads the features of all rows that items may be seen by, each file's checksum verified.
+    """Loads the features of all rows that items may be seen by, of the cache's chosen views, each file's checksum verified.
 
     Raises:
         FacetError: a file is missing or damaged.
@@ -170,8 +171,10 @@ def read_embeddings(
     place = np.full(cache.info.num_samples, -1, np.int64)
     place[rows] = np.arange(len(rows))
     sets = [find_embeddings(root, cache, tower, modality) for modality in modalities]
-    num_views, dim = sets[0].shape[1:]
-    found = np.empty((1 + mirrored, len(rows), len(sets), num_views, dim), np.float32)
+    views = cache.info.settings.views
+    chosen = choose_views(cache.with_all_views().info.settings.views, views)
+    places = slice(None) if chosen is None else list(chosen.places)
+    found = np.empty((1 + mirrored, len(rows), len(sets), len(views), sets[0].shape[2]), np.float32)
     for shard in np.unique(rows // SHARD_ROWS).tolist():
         here = rows[rows // SHARD_ROWS == shard]
         for column, one in enumerate(sets):
@@ -179,6 +182,6 @@ def read_embeddings(
                 features = one.read(shard, bool(copy))
                 if features is None:
                     raise FacetError(f"{one.path(shard, bool(copy))}: missing; `python -m train embed` computes it")
-                found[copy, place[here], column] = features[here - shard * SHARD_ROWS]
+                found[copy, place[here], column] = features[here - shard * SHARD_ROWS][:, places]
     present = np.array([[sample.has(m) for m in modalities] for sample in cache.samples])
     return Embeddings(torch.from_numpy(found).to(device), place, present)

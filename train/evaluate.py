@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,10 +12,10 @@ import torch
 from torch import nn
 
 from shared.attention import ATTENTION_FILE
-from shared.cache import Cache, open_cache
+from shared.cache import CACHE_JSON, Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
-from shared.labels import map_class_names
+from shared.paths import is_file, open_path
 from shared.text import TextEmbeddings
 from train.calibrate import read_thresholds
 from train.checkpoint import load_weights
@@ -24,16 +23,15 @@ from train.config import Recipe, RunConfig, read_config
 from train.embedded import Embeddings
 from train.encoder import build_tower
 from train.facet import Facet
-from train.folds import Fold, read_split
-from train.items import Item, gather_items, is_labelled
+from train.folds import read_split
+from train.items import Item, gather_items
 from train.metrics import Metrics, compute_metrics
 from train.multilabel import MultiLabelMetrics, compute_multilabel_metrics
 from train.prepare import Preparer
-from train.prompts import find_prompts
-from train.protocols import DEFAULT_PROTOCOL, PROTOCOLS
+from train.prompts import find_prompts, match_prompts, read_prompts
 from train.report import present_result, title_result, write_predictions, write_report
-from train.score import check_views, score_and_write_attention, score_items
-from train.selection import prefix_subject, prefix_subjects, select_items, select_test_items
+from train.score import score_and_write_attention, score_items, take_views
+from train.tested import find_tested, is_own_test
 
 
 def choose_device(name: str) -> torch.device:
@@ -167,91 +165,45 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     config, model = load_run(run, where)
     recipe = config.recipe
     fold = read_split(run)
-    trained_on = config.test_cache or config.cache
-    if not (cache_path or trained_on):
-        raise FacetError(f"{run}: an exported model does not know where its cache is; give --cache DIR")
-    cache = open_cache(cache_path or trained_on)
-    check_views(cache, config.render, recipe.modalities, whose=str(run))
-    gathered = _gather_in_own_words(cache, config)
-    items = [item for item in gathered if is_labelled(item, recipe.task, recipe.classes)]
-    folder = run
-    if cache.info.content_hash == (config.test_content_hash or config.content_hash):
-        items = _select_own(items, config, fold)
-    else:
-        folder = run / f"on-{cache.name}"
-        if cache.info.dataset == config.dataset:  # the same people may be in it
-            items = _leave_out_trained(items, config, fold)
-        print(
-            f"note: {cache.path} holds other scans than those of this run's own test; tested is every sample with one of its "
-            "classes, of people who did not train"
-        )
-    if not items:
-        raise CacheError(f"{cache.path}: no sample of an unseen subject is labelled {', '.join(recipe.classes)}")
-    text = _find_prompts(cache, trained_on, config, model)
+    cache = take_views(_open_tested(run, config, cache_path), config.render, recipe.modalities, whose=str(run))
+    folder = run if is_own_test(cache, config) else run / f"on-{cache.name}"
+    items = find_tested(cache, config, fold)
+    text = _find_prompts(cache, config, model)
     num_train = len(fold.train_subjects)
     metrics = evaluate_items(folder, model, cache, items, config, num_train, _thresholds(run, recipe), text=text)
     present_result(folder, metrics, config, sorted({item.subject for item in items}))
     return 0
 
 
-def _gather_in_own_words(cache: Cache, config: RunConfig) -> list[Item]:
-    """Every item; those of another data set with their class in the run's words, where these are coarser (anger: negative).
-
-    Where the other data set's are, such samples keep their words, and a line says so: what the run says of them was never
-    learned in those.
-    """
-    recipe, info = config.recipe, cache.info
-    items = gather_items(cache, recipe)
-    if recipe.is_multilabel or info.dataset == (config.test_dataset or config.dataset):
-        return items
-    ours = {name: word for name, word in map_class_names(info.class_names, recipe.classes).items() if word != name}
-    if ours:
-        print("label map: " + ", ".join(f"{name} → {word}" for name, word in ours.items()))
-    theirs = {name: word for name, word in map_class_names(recipe.classes, info.class_names).items() if word != name}
-    lost = [item for item in items if item.class_name in theirs.values() and item.class_name not in recipe.classes]
-    if lost:
-        words = ", ".join(dict.fromkeys(theirs.values()))
-        print(
-            f"note: {info.dataset} says {words} for {', '.join(theirs)}: {len(lost)} samples are left out, and the decision "
-            f"stays among all {len(recipe.classes)} classes; a run of --train-cache and --test-cache {cache.path} learns "
-            "these words"
-        )
-    return [dataclasses.replace(item, class_name=ours.get(item.class_name, item.class_name)) for item in items]
-
-
-def _leave_out_trained(items: Sequence[Item], config: RunConfig, fold: Fold) -> list[Item]:
-    """Those of people who did not train; items of the data set that trained."""
-    trained = set(fold.train_subjects)
-    if config.test_dataset not in ("", config.dataset):  # a run across data sets names people with theirs
-        return [item for item in items if prefix_subject(config.dataset, item.subject) not in trained]
-    return [item for item in items if item.subject not in trained]
-
-
-def _select_own(items: Sequence[Item], config: RunConfig, fold: Fold) -> list[Item]:
-    """What the run itself was tested on."""
-    recipe = config.recipe
-    protocol = dataclasses.replace(PROTOCOLS.get(recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL]), task=recipe.task)
-    if not config.test_dataset:
-        chosen = select_items(protocol, items, recipe.classes)
-    else:
-        chosen = select_test_items(protocol, items, recipe.classes)
-        if config.test_dataset != config.dataset:
-            chosen = prefix_subjects(chosen, config.test_dataset)
-    return [item for item in chosen if item.subject in set(fold.test_subjects)]
-
-
 def _thresholds(run: Path, recipe: Recipe) -> np.ndarray | None:
     return read_thresholds(run, len(recipe.classes)) if recipe.is_multilabel else None
 
 
-def _find_prompts(cache: Cache, trained_on: str, config: RunConfig, model: Facet) -> TextEmbeddings | None:
-    """The prompts of a finished run, from the cache at hand or that which it was trained on; None where neither has them."""
+def _find_prompts(cache: Cache, config: RunConfig, model: Facet) -> TextEmbeddings | None:
+    """The prompts of a finished run, from the cache at hand or where it was trained; None where they are in neither."""
     mean, recipe = model.text_mean.cpu().numpy(), config.recipe
     found = find_prompts(cache, recipe.model, recipe.classes, mean)
-    if found is None and trained_on:
-        with suppress(FacetError):  # it may be gone
-            found = find_prompts(open_cache(trained_on), recipe.model, recipe.classes, mean)
+    if found is None and config.prompts:
+        with suppress(FacetError):  # what it was trained with may be gone
+            found = match_prompts(read_prompts(open_path(config.prompts), recipe.model, recipe.classes), mean)
+    for place in (config.test_cache, config.cache):
+        if found is None and place:
+            with suppress(FacetError):
+                found = find_prompts(open_cache(place), recipe.model, recipe.classes, mean)
     return found
+
+
+def _open_tested(run: Path, config: RunConfig, cache_path: Path | None) -> Cache:
+    place = config.test_cache or config.cache
+    if cache_path is None:
+        if not place:
+            raise FacetError(f"{run}: an exported model does not know where its cache is; give --cache DIR")
+        if not is_file(open_path(place) / CACHE_JSON):
+            raise CacheError(
+                f"{place}: no cache here any more, where {run} was tested; if it was moved, give --cache DIR, else make one "
+                "with `python -m preprocess build`"
+            )
+    return open_cache(cache_path or place)
 
 
 def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> int:
@@ -264,13 +216,13 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
     config, model = load_run(run, where)
     recipe = config.recipe
     cache = open_cache(cache_path)
-    check_views(cache, config.render, recipe.modalities, whose=str(run))
+    cache = take_views(cache, config.render, recipe.modalities, whose=str(run))
     items = gather_items(cache, recipe)
     if not items:
         raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
     name, preparer = cache.name, build_preparer(cache, config, model)
     if out is None:
-        text = _find_prompts(cache, config.cache, config, model)
+        text = _find_prompts(cache, config, model)
         beside = run / f"attention-{name}.safetensors"
         scores = score_and_write_attention(beside, model, cache, items, preparer, config, text)
     else:

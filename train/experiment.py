@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +11,23 @@ from shared.cache import Cache, open_cache
 from shared.errors import CacheError, FacetError
 from shared.labels import NEUTRAL
 from shared.text import TextEmbeddings
+from shared.views import parse_views
 from train.config import Recipe
-from train.encoder import RANDOM
 from train.folds import Fold, FoldList, check_folds_fit, list_some, read_folds, split_by_subjects
 from train.guards import check_experiment, check_labels, find_shared_scans
-from train.items import Item, choose_classes, choose_frames, choose_modalities, gather_items, is_labelled
+from train.items import (
+    Item,
+    choose_classes,
+    choose_frames,
+    choose_modalities,
+    find_rows_in_use,
+    gather_items,
+    is_labelled,
+)
+from train.optimizer import default_tower_rate
+from train.prompts import read_prompts
 from train.protocols import CROSS_PROTOCOL, DEFAULT_PROTOCOL, PROTOCOLS, Protocol, check_datasets, find_protocol
-from train.score import check_views
+from train.score import take_views
 from train.selection import (
     build_cross_fold,
     build_folds,
@@ -28,8 +38,6 @@ from train.selection import (
     select_items,
     select_test_items,
 )
-
-PRETRAINED_TOWER_RATE = 0.01  # of --lr: pretrained features are to be moved, not overwritten
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class Experiment:
     folds: FoldList
     label_map: dict[str, str] | None
     notes: tuple[str, ...]
+    prompts: Path | None = None  # the file that text is from; None: a cache's
 
     def describe(self) -> list[str]:
         """Lines for a user: how class names are mapped across data sets, and the notes."""
@@ -75,23 +84,41 @@ class Experiment:
         return chosen, [item for item in self.test_items if item.subject in test]
 
 
-def prepare_experiment(cache_path: Path, test_path: Path | None, recipe: Recipe) -> Experiment:
+def prepare_experiment(
+    cache_path: Path, test_path: Path | None, recipe: Recipe, prompts: Path | None = None
+) -> Experiment:
     """Opens the caches, fills in every default, builds the folds, and checks all that can be checked before training.
 
     Args:
         test_path: the cache of another data set to test on; None: tested are other subjects of the same cache.
+        prompts: a file of prompt embeddings to take instead of a cache's.
     Raises:
         FacetError, CacheError: anything the user can mend.
     """
-    train = open_cache(cache_path)
+    train, recipe = _choose_views(open_cache(cache_path), recipe)
     check_labels(train)
     if test_path is None:
-        return _prepare_within(train, recipe)
+        return _prepare_within(train, recipe, prompts)
     test = open_cache(test_path)
     check_labels(test)
     if test.info.content_hash == train.info.content_hash:
         raise FacetError(f"{test_path}: holds the same scans as {cache_path}; leave --test-cache out")
-    return _prepare_across(train, test, recipe)
+    return _prepare_across(train, test, recipe, prompts)
+
+
+def _choose_views(cache: Cache, recipe: Recipe) -> tuple[Cache, Recipe]:
+    """The cache with the recipe's views, in the cache's order; a recipe that names all of them is one that names none."""
+    if not recipe.views:
+        return cache, recipe
+    stored = cache.info.settings.views
+    wanted = {
+        str(view): view for view in parse_views(",".join(recipe.views))
+    }  # as written: a cache's may have more digits
+    if lacking := [text for text in wanted if text not in map(str, stored)]:
+        cache.with_views([wanted[text] for text in lacking])  # refuses them
+    chosen = tuple(view for view in stored if str(view) in wanted)
+    is_all = len(chosen) == len(stored)
+    return cache.with_views(chosen), dataclasses.replace(recipe, views=() if is_all else tuple(map(str, chosen)))
 
 
 @dataclass(frozen=True)
@@ -119,16 +146,27 @@ def deal_folds(cache: Cache, recipe: Recipe) -> Dealt:
     protocol, task = _choose_task(protocol, recipe)
     wanted = recipe.classes or (imported.classes if imported else ()) or protocol.classes
     classes = choose_classes(cache, wanted, task)
-    modalities = choose_modalities(cache, recipe.modalities, classes if task == "classes" else ())
-    recipe = dataclasses.replace(recipe, protocol=name, task=task, classes=classes, modalities=modalities)
-    usable = [item for item in gather_items(cache, recipe) if is_labelled(item, task, classes)]
-    if not usable:
-        what = "labelled" if task == "classes" else "known to show or not to show"
-        raise FacetError(f"{cache.path}: no valid sample is {what} {', '.join(classes)}; see --classes")
+    recipe = dataclasses.replace(recipe, protocol=name, task=task, classes=classes)
+    members = None if imported is None else set(imported.subjects)
+
+    def keep_labelled(gathered: Sequence[Item]) -> list[Item]:
+        kept = [item for item in gathered if is_labelled(item, task, classes)]
+        if not kept:
+            what = "labelled" if task == "classes" else "known to show or not to show"
+            raise FacetError(f"{cache.path}: no valid sample is {what} {', '.join(classes)}; see --classes")
+        return kept
+
+    def find_in_use(gathered: Sequence[Item]) -> list[Item]:
+        chosen = select_items(protocol, keep_labelled(gathered), classes)
+        return [item for item in chosen if members is None or item.subject in members]
+
+    modalities, modality_notes = _choose_modalities(cache, recipe, find_in_use)
+    recipe = dataclasses.replace(recipe, modalities=modalities)
+    usable = keep_labelled(gather_items(cache, recipe))
     items = select_items(protocol, usable, classes)
     subjects = {item.subject for item in items}
     num_folds, num_rounds = recipe.folds or None, recipe.rounds or None
-    notes: list[str] = []
+    notes = list(modality_notes)
     if recipe.test_subjects:
         fold = split_by_subjects(subjects, recipe.test_subjects)
         folds = FoldList(name, cache.info.dataset, recipe.seed_of_folds, classes, (fold,))
@@ -148,13 +186,13 @@ def deal_folds(cache: Cache, recipe: Recipe) -> Dealt:
     return Dealt(recipe, tuple(items), folds, tuple(notes))
 
 
-def _prepare_within(cache: Cache, recipe: Recipe) -> Experiment:
+def _prepare_within(cache: Cache, recipe: Recipe, prompts: Path | None) -> Experiment:
     dealt = deal_folds(cache, recipe)
-    recipe, text = _with_text(dealt.recipe, (cache,))
-    return Experiment(cache, cache, recipe, text, dealt.items, dealt.items, dealt.folds, None, dealt.notes)
+    recipe, text = _with_text(dealt.recipe, (cache,), prompts)
+    return Experiment(cache, cache, recipe, text, dealt.items, dealt.items, dealt.folds, None, dealt.notes, prompts)
 
 
-def _prepare_across(train: Cache, test: Cache, recipe: Recipe) -> Experiment:
+def _prepare_across(train: Cache, test: Cache, recipe: Recipe, prompts: Path | None) -> Experiment:
     if recipe.test_subjects or recipe.protocol.endswith(".json"):
         raise FacetError("--test-cache: all of its subjects are tested; leave --test-subjects and files of folds out")
     protocol = find_protocol(recipe.protocol or CROSS_PROTOCOL)
@@ -164,25 +202,45 @@ def _prepare_across(train: Cache, test: Cache, recipe: Recipe) -> Experiment:
     if task != "classes":
         raise FacetError(f"--task {task}: across data sets only classes are supported")
     classes, label_map = build_label_map(protocol, train.info.class_names, test.info.class_names, recipe.classes)
-    modalities = choose_modalities(train, recipe.modalities, tuple(label_map))
-    if not recipe.modalities:
-        there = choose_modalities(test, (), classes)
-        modalities = tuple(m for m in modalities if m in there)
-    check_views(test, train.info.settings, modalities, whose=str(train.path))
-    recipe = dataclasses.replace(recipe, protocol=protocol.name, task=task, classes=classes, modalities=modalities)
-    recipe, text = _with_text(recipe, (train, test))
-    train_items = [item for item in map_items(gather_items(train, recipe), label_map) if item.class_name in classes]
-    test_items = select_test_items(protocol, gather_items(test, recipe), classes)
+    recipe = dataclasses.replace(recipe, protocol=protocol.name, task=task, classes=classes)
+
+    def find_training(gathered: Sequence[Item]) -> list[Item]:
+        return [item for item in map_items(gathered, label_map) if item.class_name in classes]
+
+    def find_tested(gathered: Sequence[Item]) -> list[Item]:
+        return select_test_items(protocol, gathered, classes)
+
+    modalities, modality_notes = _choose_modalities(train, recipe, find_training)
+    there, more = _choose_modalities(test, recipe, find_tested)
+    modalities = tuple(m for m in modalities if m in there)
+    if not modalities:
+        raise FacetError(f"{train.path}, {test.path}: no modality is in every row of both; name some with --modalities")
+    test = take_views(test, train.info.settings, modalities, whose=str(train.path))
+    recipe = dataclasses.replace(recipe, modalities=modalities)
+    recipe, text = _with_text(recipe, (train, test), prompts)
+    train_items, test_items = find_training(gather_items(train, recipe)), find_tested(gather_items(test, recipe))
     if train.info.dataset != test.info.dataset:  # otherwise equal names are the same people
         train_items = prefix_subjects(train_items, train.info.dataset)
         test_items = prefix_subjects(test_items, test.info.dataset)
     fold = build_cross_fold(protocol, train_items, test_items)
     title = f"{train.info.dataset} to {test.info.dataset}"
     folds = FoldList(protocol.name, title, recipe.seed_of_folds, classes, (fold,))
-    notes = check_experiment(folds, train_items, test_items, classes, task, find_shared_scans(train, test))
+    notes = [*modality_notes, *more]
+    notes += check_experiment(folds, train_items, test_items, classes, task, find_shared_scans(train, test))
     notes += _describe_references([*train_items, *test_items], recipe)
     recipe = dataclasses.replace(recipe, frames=choose_frames(train_items, recipe.frames))
-    return Experiment(train, test, recipe, text, tuple(train_items), tuple(test_items), folds, label_map, tuple(notes))
+    return Experiment(
+        train, test, recipe, text, tuple(train_items), tuple(test_items), folds, label_map, tuple(notes), prompts
+    )
+
+
+def _choose_modalities(
+    cache: Cache, recipe: Recipe, find_in_use: Callable[[Sequence[Item]], list[Item]]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """As `choose_modalities`, by the rows of those items that would be in use if every modality were looked at."""
+    every = dataclasses.replace(recipe, modalities=cache.info.settings.modalities)
+    rows = find_rows_in_use(find_in_use(gather_items(cache, every)))
+    return choose_modalities(cache, recipe.modalities, rows)
 
 
 def _choose_task(protocol: Protocol, recipe: Recipe) -> tuple[Protocol, str]:
@@ -204,20 +262,23 @@ def _check_sequences(cache: Cache, recipe: Recipe) -> None:
         raise FacetError(f"{cache.path}: holds no sequences; leave --frames, --sampling and --window out")
 
 
-def _with_text(recipe: Recipe, caches: Sequence[Cache]) -> tuple[Recipe, TextEmbeddings]:
-    """The prompts of the recipe's classes, from the first cache that has them all, and the model that goes with them."""
+def _with_text(recipe: Recipe, caches: Sequence[Cache], prompts: Path | None) -> tuple[Recipe, TextEmbeddings]:
+    """The prompts of the recipe's classes, from their file or the first cache that has them all, and the model that goes with
+    them."""
+    text = _find_text(recipe, caches) if prompts is None else read_prompts(prompts, recipe.model, recipe.classes)
+    pretrained = recipe.pretrained or text.pretrained
+    tower_lr = recipe.tower_lr or default_tower_rate(recipe.lr, pretrained)
+    return dataclasses.replace(recipe, model=recipe.model or text.model, pretrained=pretrained, tower_lr=tower_lr), text
+
+
+def _find_text(recipe: Recipe, caches: Sequence[Cache]) -> TextEmbeddings:
     errors = []
     for cache in caches:
         try:
-            text = cache.read_text(recipe.model or None).select(recipe.classes)
-            break
+            return cache.read_text(recipe.model or None).select(recipe.classes)
         except CacheError as error:
             errors.append(error)
-    else:
-        raise errors[-1]
-    pretrained = recipe.pretrained or text.pretrained
-    tower_lr = recipe.tower_lr or recipe.lr * (1.0 if pretrained == RANDOM else PRETRAINED_TOWER_RATE)
-    return dataclasses.replace(recipe, model=recipe.model or text.model, pretrained=pretrained, tower_lr=tower_lr), text
+    raise errors[-1]
 
 
 def _describe_references(items: Sequence[Item], recipe: Recipe) -> list[str]:

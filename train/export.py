@@ -78,7 +78,7 @@ def without_folders(config: RunConfig) -> RunConfig:
     tower = dataclasses.replace(
         config.tower, name=shorten(config.tower.name), pretrained=shorten(config.tower.pretrained)
     )
-    return dataclasses.replace(config, recipe=recipe, tower=tower, cache="", test_cache="")
+    return dataclasses.replace(config, recipe=recipe, tower=tower, cache="", test_cache="", prompts="")
 
 
 def describe_export(config: RunConfig, num_weights: int, *, program: bool = False) -> str:

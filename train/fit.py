@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from shared.cache import Cache
 from shared.errors import FacetError
 from shared.lock import hold_lock
 from shared.schema import fingerprint
-from shared.text import TextEmbeddings
 from shared.weights import hash_arrays
 from train.calibrate import fit_thresholds, start_class_bias, write_thresholds
 from train.checkpoint import find_checkpoints, load_weights, sweep_partials, write_weights
@@ -34,6 +32,7 @@ from train.items import Item
 from train.loop import Stopped, TrainingSet, Watch, train
 from train.metrics import Metrics
 from train.multilabel import MultiLabelMetrics
+from train.optimizer import describe_rates
 from train.prompts import mean_prompts
 from train.report import METRICS_JSON, present_result
 from train.resident import load_resident
@@ -88,7 +87,7 @@ def fit(
     if not (old and find_checkpoints(run)):  # a checkpoint holds the tower's weights
         with ranks.first():  # it may download them
             loaded, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
-        check_towers_match(experiment.train, experiment.text, tower_config)
+        check_towers_match(experiment, tower_config)
         config = dataclasses.replace(config, tower=tower_config)
     with ExitStack() as stack:
         if ranks.is_first:
@@ -244,20 +243,23 @@ def describe_run(experiment: Experiment, tower: TowerConfig | None) -> RunConfig
         test_content_hash=test.info.content_hash if is_cross else "",
         test_cache=str(test.path.resolve()) if is_cross else "",
         label_map=experiment.label_map,
+        prompts=str(experiment.prompts.resolve()) if experiment.prompts else "",
     )
 
 
-def check_towers_match(cache: Cache, text: TextEmbeddings, tower: TowerConfig) -> None:
+def check_towers_match(experiment: Experiment, tower: TowerConfig) -> None:
     """
     Raises:
         FacetError: the prompts were encoded by another model than the image tower belongs to.
     """
+    text, cache, file = experiment.text, experiment.train.path, experiment.prompts
     if tower.random_weights or tower.weights_hash == text.image_tower_hash:
         return
     loaded = f"--model {tower.name} --pretrained {tower.pretrained}"
+    place = f"--out {file}" if file else f"--cache {cache}"
     raise FacetError(
-        f"{cache.path}: its prompts were encoded by {text.model} with weights {text.pretrained!r}, which do not belong to the "
-        f"image tower that was loaded ({loaded}); run `python -m preprocess prompts --cache {cache.path} {loaded}`"
+        f"{file or cache}: its prompts were encoded by {text.model} with weights {text.pretrained!r}, which do not belong to "
+        f"the image tower that was loaded ({loaded}); run `python -m preprocess prompts {place} {loaded}`"
     )
 
 
@@ -275,6 +277,7 @@ def _announce(
     people = f"{num_train} training samples of {len(fold.train_subjects)} subjects"
     others = f"{num_test} test samples of {len(fold.test_subjects)} others"
     print(f"{experiment.folds.dataset}, {fold.name}: {people}, {others}; classes {', '.join(recipe.classes)}")
-    looks = f"{', '.join(recipe.modalities)} from {len(config.render.views)} views"
+    looks = f"{', '.join(recipe.modalities)} at views {config.render.views_text()}"
     mark = ", random weights" if config.is_random else ""
     print(f"{config.tower.name}, {looks}, {millions:.1f} M parameters, on {device}{mark}")
+    print(describe_rates(recipe))

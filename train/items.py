@@ -11,6 +11,7 @@ import numpy as np
 from shared.cache import Cache
 from shared.errors import FacetError
 from shared.labels import NEUTRAL
+from shared.schema import Sample
 from shared.schema import Sequence as SequenceRow
 from train.config import Recipe
 
@@ -141,26 +142,47 @@ def choose_classes(cache: Cache, wanted: Sequence[str], task: str = "classes") -
     return chosen
 
 
-def choose_modalities(cache: Cache, wanted: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
-    """The modalities to look at, in the schema's order: those asked for, else those that every row of the classes has.
+def choose_modalities(
+    cache: Cache, wanted: Sequence[str], rows: Iterable[int]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The modalities to look at, in the schema's order: those asked for, else those that every row in use has.
 
     Args:
-        classes: none: every row counts.
+        rows: valid ones that would be in use if every modality were looked at.
+    Returns:
+        The modalities; notes: modalities left out for the rows that lack them, or rows left out for they have none.
     Raises:
         FacetError: the cache was not rendered with one of them, or rows have none in common.
     """
     there = cache.info.settings.modalities
     if missing := [m for m in wanted if m not in there]:
         raise FacetError(f"--modalities: {cache.path} holds no {', '.join(missing)} (it holds {', '.join(there)})")
+    samples = [cache.samples[row] for row in rows]
+    unit = "frames" if cache.sequences else "scans"
+
+    def tell(lacking: Sequence[Sample]) -> tuple[str, str]:
+        return f"{len(lacking)} of {len(samples)} {unit}", f"({lacking[0].sample_id}{', …' * (len(lacking) > 1)})"
+
     if wanted:
-        return tuple(m for m in there if m in wanted)
-    rows = [s for s in cache.samples if s.valid and (not classes or s.label in classes)]
-    common = tuple(m for m in there if all(s.has(m) for s in rows))
+        chosen = tuple(m for m in there if m in wanted)
+        lacking = [s for s in samples if not any(s.has(m) for m in chosen)]
+        if not lacking:
+            return chosen, ()
+        how_many, which = tell(lacking)
+        return chosen, (f"{how_many} have no {' or '.join(chosen)} and are left out {which}",)
+    without = {m: [s for s in samples if not s.has(m)] for m in there}
+    common = tuple(m for m in there if not without[m])
     if not common:
         raise FacetError(
             f"{cache.path}: no modality is in every row; name some with --modalities (absent ones are masked)"
         )
-    return common
+    notes = []
+    for modality, lacking in without.items():
+        if lacking:
+            how_many, which = tell(lacking)
+            takes = ",".join(m for m in there if m in common or m == modality)
+            notes.append(f"{modality} left out: {how_many} have none {which}; --modalities {takes} takes it")
+    return common, tuple(notes)
 
 
 def choose_frames(items: Sequence[Item], wanted: int) -> int:

@@ -8,10 +8,40 @@ import torch
 from torch import nn
 
 from train.config import Recipe
+from train.encoder import RANDOM
 from train.facet import Facet
 from train.tuning import LowRank, layer_depths
 
+PRETRAINED_TOWER_RATE = 0.01  # of --lr: pretrained features are to be moved, not overwritten
 ADAM_BETAS = (0.9, 0.98)  # as CLIP's own training (Radford et al. 2021, table 19)
+
+
+def default_tower_rate(lr: float, pretrained: str) -> float:
+    """The tower's peak learning rate where none was asked for."""
+    return lr * (1.0 if pretrained == RANDOM else PRETRAINED_TOWER_RATE)
+
+
+def describe_rates(recipe: Recipe) -> str:
+    """What of a model is trained, how fast at most, and why so: a line for a user."""
+    if recipe.tune == "frozen":
+        return f"image tower frozen (--tune), all else trained at {recipe.lr:g} (--lr)"
+    if recipe.tune.startswith("lora"):
+        return f"low-rank changes of the image tower (--tune) and all else trained at {recipe.lr:g} (--lr)"
+    what = (
+        "image tower"
+        if recipe.tune == "full"
+        else f"{recipe.tune.removeprefix('last-')} last blocks of the image tower"
+    )
+    if recipe.tower_lr != default_tower_rate(recipe.lr, recipe.pretrained):
+        why = "--tower-lr"
+    elif recipe.pretrained == RANDOM:
+        why = "as --lr: its weights are random"
+    else:
+        why = (
+            f"--lr / {1 / PRETRAINED_TOWER_RATE:g}, taking {recipe.pretrained or recipe.model} for pretrained weights; "
+            f"if they are not, --tower-lr {recipe.lr:g}"
+        )
+    return f"{what} trained at {recipe.tower_lr:g} ({why}), all else at {recipe.lr:g} (--lr)"
 
 
 def build_optimizer(model: Facet, recipe: Recipe) -> torch.optim.Optimizer:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from shared.errors import FacetError
 from shared.storage import write_file
+from train.progress_lines import ProgressLines
 from train.step import StepResult
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Progress:
     device: torch.device
     log: TextIO
     bar: tqdm
+    lines: ProgressLines
     tensorboard: SummaryWriter | None = None
     flops_per_sample: float | None = None
     peak_flops: float | None = None
@@ -118,6 +120,7 @@ class Progress:
             },
             refresh=False,
         )
+        self.lines.tell(line["step"], line.get("epoch", 0), lambda: _describe(line))
         if self.tensorboard is not None:
             _add_scalars(self.tensorboard, line)
             self.tensorboard.flush()
@@ -134,6 +137,13 @@ class Progress:
             speed["mfu"] = self.flops_per_sample * self.num_samples / seconds / self.peak_flops
         self.started, self.waits, self.num_samples = now, [], 0
         return speed
+
+
+def _describe(line: dict[str, Any]) -> str:
+    return (
+        f"epoch {line['epoch']}, loss {line['loss']:.3f}, accuracy {line['accuracy']:.3f}, "
+        f"{line['samples_per_second']:.1f} samples/s"
+    )
 
 
 def measure_memory(device: torch.device) -> int:
@@ -169,7 +179,8 @@ def open_progress(
             ) as bar,
             (Path(os.devnull) if silent else run / LOG_JSONL).open("a", encoding="utf-8") as log,
         ):
-            yield Progress(device, log, bar, writer)
+            lines = ProgressLines(str(run), step, num_steps, "step", silent=silent)
+            yield Progress(device, log, bar, lines, writer)
     finally:
         if writer is not None:
             writer.close()

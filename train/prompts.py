@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from shared.cache import Cache
-from shared.errors import CacheError
-from shared.text import TextEmbeddings
+from shared.errors import CacheError, FacetError
+from shared.schema import text_file_name
+from shared.text import TextEmbeddings, read_text_embeddings
 
 
 def mean_prompts(text: TextEmbeddings) -> np.ndarray:
@@ -18,11 +20,31 @@ def mean_prompts(text: TextEmbeddings) -> np.ndarray:
     return mean.astype(np.float32)
 
 
+def read_prompts(file: Path, model: str, class_names: Sequence[str]) -> TextEmbeddings:
+    """The prompts of some classes in a file that `preprocess prompts --out` wrote. model: of them, where one is asked for.
+
+    Raises:
+        FacetError, CacheError: no such file, damaged, of another model, or without prompts for a class.
+    """
+    text = read_text_embeddings(file)
+    if model and text_file_name(model) != text_file_name(text.model):
+        raise FacetError(f"--prompts {file}: was made by {text.model}, not by --model {model}; leave one of them out")
+    try:
+        return text.select(class_names)
+    except CacheError as error:
+        raise CacheError(f"--prompts {file}: {error}") from error
+
+
 def find_prompts(cache: Cache, model: str, class_names: Sequence[str], text_mean: np.ndarray) -> TextEmbeddings | None:
     """The prompts in a cache that a trained model's text_mean f32 (C, d) was made of; None where the cache has others."""
     try:
         text = cache.read_text(model).select(class_names)
     except CacheError:
         return None
+    return match_prompts(text, text_mean)
+
+
+def match_prompts(text: TextEmbeddings, text_mean: np.ndarray) -> TextEmbeddings | None:
+    """Prompts, if a trained model's text_mean f32 (C, d) was made of them."""
     mean = mean_prompts(text)
     return text if mean.shape == text_mean.shape and np.allclose(mean, text_mean, atol=1e-5) else None

@@ -15,7 +15,6 @@ from shared.chunk_reads import ABSENT
 from shared.errors import FacetError
 from shared.paths import is_remote
 from shared.schema import ARRAYS
-from shared.storage import open_arrays
 from train.items import Item, find_rows_in_use
 from train.memory import free_ram_bytes
 from train.pixels import view_as_tensor
@@ -130,7 +129,7 @@ def load_resident(
     if kind == "mapped":
         if is_remote(cache.path):
             raise FacetError(f"--resident mapped: {cache.path} is in object storage; use --resident ram")
-        return StoredImages(cache, arrays=open_arrays(cache.path, cache.info, mapped=True), allocate=allocate)
+        return StoredImages(cache, arrays=cache.open_arrays(mapped=True), allocate=allocate)
     rows = {m: _rows_with(cache, items, m) for m in modalities}
     shapes = cache.info.arrays()
     num_bytes = sum(len(rows[m]) * int(np.prod(shapes[m][1:])) * np.dtype(ARRAYS[m].dtype).itemsize for m in modalities)

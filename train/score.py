@@ -36,20 +36,23 @@ class Scores:
     face_cosine: float
 
 
-def check_views(cache: Cache, wanted: RenderSettings, modalities: Sequence[str], *, whose: str) -> None:
-    """
+def take_views(cache: Cache, wanted: RenderSettings, modalities: Sequence[str], *, whose: str) -> Cache:
+    """The cache with the views that a model was, or is to be, trained on.
+
     Raises:
-        CacheError: the images were not drawn as those the model was, or is to be, trained on; names the first difference.
+        CacheError: it does not hold them, or its images were drawn otherwise; names the first difference.
     """
     found = cache.info.settings
     for name in ("views", "size_px", "crop_radius_mm", "supersampling", "revision", "dynamic"):
-        if getattr(found, name) != getattr(wanted, name):
+        same = {*wanted.views} <= {*found.views} if name == "views" else getattr(found, name) == getattr(wanted, name)
+        if not same:
             raise CacheError(
                 f"{cache.path}: {name} {_text(found, name)}, but {whose} has {name} {_text(wanted, name)}; "
                 "build a cache with the same view settings"
             )
     if missing := [m for m in modalities if m not in found.modalities]:
         raise CacheError(f"{cache.path}: holds no {', '.join(missing)}, which {whose} looks at; build it with them")
+    return cache.with_views(wanted.views)
 
 
 def _text(settings: RenderSettings, name: str) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.errors import FacetError
 from shared.schema import FIELD_OF_VIEW_MM, View
 
 
@@ -49,21 +48,3 @@ def pixel_centres_mm(size_px: int) -> tuple[np.ndarray, np.ndarray]:
     """View x of the columns and view y of the rows, f64 (size_px,) each, for a square image of the face."""
     offsets = (np.arange(size_px) + 0.5) * (FIELD_OF_VIEW_MM / size_px) - FIELD_OF_VIEW_MM / 2
     return offsets, -offsets
-
-
-def parse_views(text: str) -> tuple[View, ...]:
-    """Views from the command line: "0,20,-20" are yaws; "0:15" is yaw 0 and pitch +15.
-
-    Raises:
-        FacetError: not numbers.
-    """
-    views = []
-    for item in text.split(","):
-        try:
-            yaw, _, pitch = item.strip().partition(":")
-            views.append(View(float(yaw), float(pitch or 0)))
-        except ValueError as error:
-            raise FacetError(
-                f"--views {text!r}: expected yaw angles such as 0,20,-20 or yaw:pitch such as 0:15, found {item.strip()!r}"
-            ) from error
-    return tuple(views)

@@ -96,7 +96,7 @@ def _pictures(site: Site, row: int, look: Look) -> list[Component]:
     weights = attention.view_weights[look.item, look.frame].tolist()
     mixed = None if attention.view_attention is None else attention.view_attention[look.item, look.frame].tolist()
     has_maps = site.faces and attention.patch_place is not None and bool(attention.patch_place[look.item] >= 0)
-    views = site.cache.info.settings.views
+    views = attention.views
     rows: list[list[Component | str]] = []
     for number, modality in enumerate(attention.modalities):
         cells: list[Component | str] = [modality]
@@ -105,7 +105,7 @@ def _pictures(site: Site, row: int, look: Look) -> list[Component]:
             shown: list[Component] = []
             if site.faces:
                 alt = f"{modality} of {sample.sample_id} at {angle}°"
-                shown = [picture(site, row, KIND_OF[modality], view, alt)]
+                shown = [picture(site, row, KIND_OF[modality], look.test.views[view], alt)]
             if has_maps and has_picture(sample, KIND_OF[modality]):
                 shown.append(html.Img(src=f"/attention/{row}/{place}.png", alt="where it looked", className="heat"))
             told = f"{weights[place]:.1%}"
@@ -164,7 +164,7 @@ def _classes(site: Site, row: int, look: Look) -> list[Component]:
         )
     parts: list[Component] = [html.H3("Prompts"), html.P(told), table(heads, rows, class_name="prompts")]
     if attention.class_attention is not None:
-        parts += _class_attention(site, attention, look, order)
+        parts += _class_attention(attention, look, order)
     return parts
 
 
@@ -182,11 +182,11 @@ def _prompts(attention: Attention, item: int, c: int, is_open: bool) -> Componen
     return html.Details([html.Summary(f"mean {cosines.mean():.3f}"), words], open=is_open)
 
 
-def _class_attention(site: Site, attention: Attention, look: Look, order: list[int]) -> list[Component]:
+def _class_attention(attention: Attention, look: Look, order: list[int]) -> list[Component]:
     """How much each class's words looked at each picture, over all frames."""
     assert attention.class_attention is not None
     weights = attention.class_attention[look.item].astype(np.float32).sum(1)
-    names = [f"{m} {view}°" for m in attention.modalities for view in site.cache.info.settings.views]
+    names = [f"{m} {view}°" for m in attention.modalities for view in attention.views]
     largest = float(weights.max()) or 1.0
     rows: list[list[Component | str]] = [
         [attention.class_names[c], *[_shade(float(w), largest) for w in weights[c]]] for c in order

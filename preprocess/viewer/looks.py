@@ -18,13 +18,15 @@ from shared.schema import Sample
 
 @dataclass(frozen=True)
 class Fold:
-    """A test's attention. items: those whose rows are what the cache has under their names; predictions: of all, by name."""
+    """A test's attention. items: those whose rows are what the cache has under their names; predictions: of all, by name;
+    views: of each view it looked at, the place among the cache's."""
 
     name: str  # the fold's
     path: Path
     attention: Attention
     items: tuple[int, ...]
     predictions: Mapping[str, Prediction]
+    views: tuple[int, ...]
 
     def row_of(self, item: int) -> int:
         """The row to open for an item: the frame that counted most."""
@@ -92,13 +94,14 @@ def read_looks(run: Path, cache: Cache) -> Looks:
             lacking.append(str(table.parent))
             continue
         attention = read_attention(path)
-        if attention.views != views or not {*attention.modalities} <= {*modalities}:
+        if not ({*attention.views} <= {*views} and {*attention.modalities} <= {*modalities}):
             notes.append(f"{name} looked at other views than those of this cache")
             continue
         items = _fitting(attention, cache.samples)
         if len(items) < len(attention.names):
             notes.append(f"{name} looked at {len(attention.names) - len(items)} faces that are not in this cache")
-        tests.append(Fold(name, path, attention, items, read_table(table)))
+        places = tuple(views.index(view) for view in attention.views)
+        tests.append(Fold(name, path, attention, items, read_table(table), places))
     if lacking:
         which = "" if len(tables) == 1 else f" of {len(lacking)} of {len(tables)} folds"
         more = "" if len(lacking) == 1 else ", and so on,"

@@ -26,8 +26,9 @@ from benchmarks.peers.candidates import NUM_CORES, SETTINGS, Candidate, choose_f
 from benchmarks.peers.processes import Processes  # noqa: E402
 from benchmarks.peers.quality import cast_reference, measure_quality  # noqa: E402
 
-from preprocess.render.cameras import build_cameras, parse_views  # noqa: E402
+from preprocess.render.cameras import build_cameras  # noqa: E402
 from shared.errors import FacetError, run_command_line  # noqa: E402
+from shared.views import parse_views  # noqa: E402
 
 VIEWS = "0,20,-20,40,-40"
 TARGETS = {"pyvista": 3.0, "pyrender": 12.0, "open3d": 80.0}

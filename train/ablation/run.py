@@ -50,6 +50,7 @@ def ablate(
     num_seeds: int,
     options: CrossvalOptions,
     choose_embeddings: ChooseEmbeddings,
+    prompts: Path | None = None,
 ) -> int:
     """Runs or resumes a cross-validation of every variant and seed, and writes the table of what is finished.
 
@@ -57,13 +58,13 @@ def ablate(
 
     Args:
         caches: to train on, and another data set's to test on. recipe: the full model's; its seed is the first of num_seeds.
-        options: of every cross-validation; its embeddings are not looked at.
+        options: of every cross-validation; its embeddings are not looked at. prompts: a file of them, for a cache's.
     Returns:
         0; 1 where folds failed (they are listed); 128 + the signal's number after SIGINT or SIGTERM.
     Raises:
         FacetError, CacheError: anything the user can mend, before training starts.
     """
-    experiment = prepare_experiment(*caches, choose_embeddings(recipe)[0])
+    experiment = prepare_experiment(*caches, choose_embeddings(recipe)[0], prompts)
     if options.only is not None:
         experiment.fold(options.only)
     begun = check_same_crossval(out, experiment, ABLATION_JSON)
@@ -104,7 +105,9 @@ def _plan(
         for variant in variants:
             changed, embeddings = choose_embeddings(change_recipe(recipe, variant))
             try:
-                prepared = prepare_experiment(*caches, _use_folds(changed, caches, Path(folder) / FOLDS_JSON))
+                prepared = prepare_experiment(
+                    *caches, _use_folds(changed, caches, Path(folder) / FOLDS_JSON), experiment.prompts
+                )
             except FacetError as error:
                 if variant.name == FULL:
                     raise
@@ -175,7 +178,8 @@ def _train(
             continue
         print(head)
         recipe = dataclasses.replace(one.recipe, seed=seed)
-        code = crossval(folder, *caches, recipe, dataclasses.replace(options, embeddings=one.embeddings, brief=True))
+        here = dataclasses.replace(options, embeddings=one.embeddings, brief=True)
+        code = crossval(folder, *caches, recipe, here, one.prepared.prompts)
         if code >= 128:
             return code
         failed |= code

@@ -47,7 +47,7 @@ examples:
   python -m train ablate --cache data_cache/bu3dfe --protocol bu3dfe-subset1 --out runs/ablation
   python -m train ablate --cache data_cache/bu4dfe --protocol bu4dfe --variants no-cvsa,no-mtgf --seeds 3 --out runs/parts
   python -m train ablate --cache data_cache/bu3dfe --tune frozen --discard-weights --seeds 5 --out runs/frozen
-  python -m train ablate --cache data_cache/bu3dfe --variants full --variant slow='--lr 3e-4 --epochs 40' --out runs/slow
+  python -m train ablate --cache data_cache/bu3dfe --variants full --variant frontal='--views 0' --out runs/frontal
 """
 # What all variants have in common, so that they can be compared.
 COMMON = ("protocol", "folds", "rounds", "fold", "test_subjects", "task", "classes", "seed", "fold_seed")
@@ -123,7 +123,7 @@ def read_changes(variant: Variant) -> dict[str, Any]:
     Raises:
         FacetError: no such option, no such value, or an option that is common to all variants.
     """
-    from train.arguments import add_option
+    from train.arguments import add_option, read_lists
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
@@ -148,9 +148,10 @@ def read_changes(variant: Variant) -> dict[str, Any]:
         )
         raise FacetError(f"--variant {variant.name}: {rest[0]} {what}")
     values = {name: value for name, value in vars(changes).items() if value is not None}
-    if "modalities" in values:
-        values["modalities"] = tuple(part.strip() for part in values["modalities"].split(","))
-    return values
+    try:
+        return read_lists(values)
+    except FacetError as error:
+        raise FacetError(f"--variant {variant.name}: {error}") from error
 
 
 def change_recipe(recipe: Recipe, variant: Variant) -> Recipe:

@@ -27,6 +27,7 @@ from train.experiment import Experiment, prepare_experiment
 from train.export import without_folders
 from train.fit import describe_run
 from train.folds import Fold, read_folds, write_folds
+from train.optimizer import describe_rates
 from train.progress import check_tensorboard
 from train.protocols import DEFAULT_PROTOCOL, PROTOCOLS
 
@@ -49,8 +50,15 @@ class CrossvalOptions:
     brief: bool = False  # the report is written but not printed: one run of several
 
 
-def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, options: CrossvalOptions) -> int:
-    """Runs or resumes all folds, or one, and writes the report of those that are finished.
+def crossval(
+    out: Path,
+    cache: Path,
+    test_cache: Path | None,
+    recipe: Recipe,
+    options: CrossvalOptions,
+    prompts: Path | None = None,
+) -> int:
+    """Runs or resumes all folds, or one, and writes the report of those that are finished. Arguments as `prepare_experiment`.
 
     Returns:
         0; 1 where folds failed (they are listed); 128 + the signal's number after SIGINT or SIGTERM.
@@ -59,7 +67,7 @@ def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, op
     """
     if options.tensorboard:
         check_tensorboard()
-    experiment = prepare_experiment(cache, test_cache, recipe)
+    experiment = prepare_experiment(cache, test_cache, recipe, prompts)
     folds = experiment.folds.folds
     if options.only is not None:
         experiment.fold(options.only)  # a number that cannot be is said before anything is written
@@ -83,6 +91,7 @@ def crossval(out: Path, cache: Path, test_cache: Path | None, recipe: Recipe, op
         options.embeddings,
         options.resident,
         options.tensorboard,
+        prompts,
     )
     failures: dict[str, str] = {}
     code = 0
@@ -162,6 +171,7 @@ def announce_folds(experiment: Experiment) -> None:
         f"{folds.dataset}: {len(folds.folds)} folds, {len(folds.subjects)} subjects, {len(items)} {_unit(experiment)}s tested; "
         f"classes {', '.join(recipe.classes)}"
     )
+    print(describe_rates(recipe))
     for line in experiment.describe():
         print(line)
 

@@ -43,6 +43,7 @@ class Job:
     embeddings: Path | None = None  # folder of what a frozen tower made of the images
     resident: str = "off"  # one of config.RESIDENT
     tensorboard: bool = False  # write each fold's log for TensorBoard, too
+    prompts: Path | None = None  # a file of them to take instead of a cache's
 
 
 def choose_num_jobs(num_folds: int, device: str) -> int:
@@ -183,7 +184,7 @@ def _work(connection: Connection, job: Job, place: int, num_jobs: int) -> None:
         while True:
             number = connection.recv()
             try:
-                experiment = experiment or prepare_experiment(job.cache, job.test_cache, job.recipe)
+                experiment = experiment or prepare_experiment(job.cache, job.test_cache, job.recipe, job.prompts)
                 outcome = _run(job, experiment, number, device, num_jobs)
             except Terminated:
                 outcome = (128 + signal.SIGTERM, "")

@@ -24,6 +24,7 @@ from train.html_report.page import (
 )
 from train.html_report.recorded import RecordedRun, read_recorded_runs
 from train.html_report.run import format_run, list_run_warnings
+from train.html_report.sample_pictures import open_moved_caches
 from train.html_report.samples import format_worst_samples
 from train.html_report.settings import list_settings
 from train.metrics import Metrics
@@ -31,26 +32,34 @@ from train.metrics import Metrics
 NUM_WORST = 12
 
 
-def write_html_report(paths: Sequence[Path], out: Path, *, faces: bool = True, num_worst: int = NUM_WORST) -> int:
+def write_html_report(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    faces: bool = True,
+    num_worst: int = NUM_WORST,
+    caches: Sequence[Path] = (),
+) -> int:
     """Writes the report of runs of `fit`, or of cross-validations.
 
     Args:
         faces: show the worst samples as pictures, from the caches that the runs were tested on.
-        num_worst: samples shown of each run.
+        num_worst: samples shown of each run. caches: that were moved, to look for pictures in.
     Returns:
         0.
     Raises:
-        FacetError: out is not named .html, a folder holds no run, or a file in it is damaged.
+        FacetError: out is not named .html, a folder holds no run, a file in it is damaged, or a cache is of none of the runs.
     """
     if out.suffix.lower() not in (".html", ".htm"):
         raise FacetError(f"--out {out}: expected a name that ends in .html")
     if out.is_dir():
         raise FacetError(f"--out {out}: is a folder; give the name of an HTML file")
     runs = read_recorded_runs(paths)
+    moved = open_moved_caches(caches, [run.config for run in runs])
     num_pictures = 0
     sections = []
     for number, run in enumerate(runs):
-        samples, num_drawn = format_worst_samples(run, num_worst, faces=faces)
+        samples, num_drawn = format_worst_samples(run, num_worst, faces=faces, moved=moved)
         num_pictures += num_drawn
         sections.append(heading(run.name, 2, f"run-{number}") + format_run(run, samples))
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"

@@ -66,7 +66,7 @@ def _describe(run: RecordedRun) -> str:
     data = f"{config.dataset} → {config.test_dataset}" if config.test_dataset else config.dataset
     what = f"cross-validation of {len(run.folds)} folds" if run.is_crossval else f"fold {recipe.fold}"
     people = f", trained on {run.split[0]} subjects, tested on {run.split[1]} others" if run.split else ""
-    looks = f"{', '.join(recipe.modalities)} from {len(config.render.views)} views"
+    looks = f"{', '.join(recipe.modalities)} at views {config.render.views_text()}"
     return f"{data}, {recipe.protocol or 'subjects by name'}, {what}{people}; {config.tower.name}, {looks}."
 
 

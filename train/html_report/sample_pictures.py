@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from shared.cache import Cache, open_cache
+from shared.cache import CACHE_JSON, Cache, open_cache
 from shared.errors import CacheError, FacetError, describe_os_error
+from shared.paths import is_file, open_path
 from shared.pictures import BACKGROUND, draw_picture
 from train.config import RunConfig
 
@@ -18,20 +20,48 @@ GAP_PX = 4
 TILE_PX = 112  # larger images are scaled down to about this, by whole numbers
 
 
-def open_tested_cache(config: RunConfig) -> tuple[Cache | None, str]:
-    """The cache that a run was tested on, or None and why not."""
-    place = config.test_cache or config.cache
-    if not place:
-        return None, "an exported model does not know where its cache is"
+def open_moved_caches(paths: Sequence[Path], configs: Sequence[RunConfig]) -> dict[str, Cache]:
+    """Caches by their content.
+
+    Raises:
+        FacetError, CacheError: no cache; none of the runs was tested on it.
+    """
+    tested = {_tested_content(config) for config in configs}
+    found = {}
+    for path in paths:
+        cache = open_cache(path)
+        if cache.info.content_hash not in tested:
+            raise FacetError(f"--cache {path}: none of these runs was tested on its content; leave it out")
+        found[cache.info.content_hash] = cache
+    return found
+
+
+def open_tested_cache(config: RunConfig, moved: Mapping[str, Cache]) -> tuple[Cache | None, str]:
+    """The cache that a run was tested on, with the views that it looked at; or None and why not.
+
+    Args:
+        moved: caches by their content, that are not where they were any more.
+    """
+    place, content = config.test_cache or config.cache, _tested_content(config)
+    cache = moved.get(content)
     try:
-        cache = open_cache(place)
+        if cache is None:
+            if not place:
+                return None, "an exported model does not know where its cache is; give --cache DIR"
+            if not is_file(open_path(place) / CACHE_JSON):
+                return None, f"{place}: no cache here any more; if it was moved, give --cache DIR"
+            cache = open_cache(place)
+        if cache.info.content_hash != content:
+            return None, f"{place}: its content is no longer what the run was tested on"
+        return cache.with_views(config.render.views), ""
     except FacetError as error:
         return None, str(error)
     except OSError as error:
         return None, describe_os_error(error)
-    if cache.info.content_hash != (config.test_content_hash or config.content_hash):
-        return None, f"{place}: its content is no longer what the run was tested on"
-    return cache, ""
+
+
+def _tested_content(config: RunConfig) -> str:
+    return config.test_content_hash or config.content_hash
 
 
 def find_rows(cache: Cache, names: Sequence[str]) -> dict[str, int]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
+from shared.cache import Cache
 from shared.errors import FacetError
 from train.folds import list_some
 from train.html_report.judged import JudgedSample, find_worst
@@ -15,8 +16,12 @@ from train.html_report.sample_pictures import draw_sample, encode_png_uri, find_
 MOST_CLASSES_TOLD = 3
 
 
-def format_worst_samples(run: RecordedRun, most: int, *, faces: bool) -> tuple[str, int]:
-    """HTML, and the number of samples that are shown as pictures; what keeps pictures out is added to run.missing."""
+def format_worst_samples(run: RecordedRun, most: int, *, faces: bool, moved: Mapping[str, Cache]) -> tuple[str, int]:
+    """HTML, and the number of samples that are shown as pictures; what keeps pictures out is added to run.missing.
+
+    Args:
+        moved: as `open_tested_cache`.
+    """
     predictions = [one for fold in run.folds for one in fold.predictions]
     if not predictions:
         return "", 0
@@ -25,7 +30,7 @@ def format_worst_samples(run: RecordedRun, most: int, *, faces: bool) -> tuple[s
     worst = find_worst(predictions, class_names, most, multilabel=several)
     if not worst:
         return heading("Worst samples") + paragraph("None: every sample was told right."), 0
-    uris = _draw(run, worst) if faces else {}
+    uris = _draw(run, worst, moved) if faces else {}
     parts = []
     for one in worst:
         image = picture(uris[one.name], f"{one.name}, every view", "") if one.name in uris else ""
@@ -40,9 +45,9 @@ def format_worst_samples(run: RecordedRun, most: int, *, faces: bool) -> tuple[s
     )
 
 
-def _draw(run: RecordedRun, worst: Sequence[JudgedSample]) -> dict[str, str]:
+def _draw(run: RecordedRun, worst: Sequence[JudgedSample], moved: Mapping[str, Cache]) -> dict[str, str]:
     """name → data URI of those whose pictures can be had."""
-    cache, reason = open_tested_cache(run.config)
+    cache, reason = open_tested_cache(run.config, moved)
     if cache is None:
         run.missing.append(f"no pictures of samples: {reason}")
         return {}

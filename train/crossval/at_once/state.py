@@ -56,8 +56,12 @@ def note_step(
     result: StackedResult,
     batch: tuple[torch.Tensor, torch.Tensor],
     facts: Facts,
-) -> None:
-    """Keeps a line of each fold's log, the same that training one by one writes."""
+) -> str:
+    """Keeps a line of each fold's log, the same that training one by one writes.
+
+    Returns:
+        What they come to, in words.
+    """
     target, kept = batch
     recipe = stack.recipe
     values = {name: term.tolist() for name, term in result.terms.items()}
@@ -69,6 +73,8 @@ def note_step(
         line["lr"] = recipe.lr * stack.rate(i, facts.step - 1)
         line["samples_per_second"] = facts.samples_per_second
         folds[i].lines.append(json.dumps(line) + "\n")
+    loss, accuracy = (sum(values[name][i] for i in which) / len(which) for name in ("loss", "accuracy"))
+    return f"mean loss {loss:.3f}, mean accuracy {accuracy:.3f}, {facts.samples_per_second:.1f} samples/s of each"
 
 
 def write_logs(folds: Sequence[FoldRun]) -> None:

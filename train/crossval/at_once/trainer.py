@@ -55,6 +55,7 @@ from train.folds import write_split
 from train.loop import TrainingSet, build_goal
 from train.memory import free_ram_bytes
 from train.progress import LOG_EVERY, truncate_log, write_tensorboard
+from train.progress_lines import ProgressLines
 from train.prompts import mean_prompts
 from train.signals import catch_signals
 from train.timing import add_seconds
@@ -80,7 +81,7 @@ def run_at_once(job: Job, experiment: Experiment, numbers: Sequence[int]) -> Ite
     device = choose_device(job.device)
     recipe = experiment.recipe
     tower, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
-    check_towers_match(experiment.train, experiment.text, tower_config)
+    check_towers_match(experiment, tower_config)
     config = describe_run(experiment, tower_config)
     tables = open_embeddings(job.embeddings, experiment, config, tower, device)
     trainer = _Trainer(job, experiment, config, tower, tables, device)
@@ -211,10 +212,12 @@ class _Trainer:
         num_steps = max(one.num_steps for one in folds)
         clock = CheckpointClock(self.job.checkpoint_every)
         started, num_samples = time.monotonic(), 0
+        title = f"{len(folds)} folds at once"
+        lines = ProgressLines(f"{self.job.out}: {title}", step, num_steps, "step", silent=False)
         with (
             catch_signals() as caught,
             tqdm(
-                total=num_steps, initial=step, desc=f"{len(folds)} folds at once", unit="step", dynamic_ncols=True,
+                total=num_steps, initial=step, desc=title, unit="step", dynamic_ncols=True,
                 leave=False, disable=None,
             ) as bar,
         ):  # fmt: skip
@@ -231,7 +234,8 @@ class _Trainer:
                     which = range(num) if step % LOG_EVERY == 0 else ending
                     speed = num_samples / (time.monotonic() - started)
                     facts = Facts(step, [batches.epoch(i, step - 1) for i in range(num)], speed)
-                    note_step(folds, which, stack, result, (batch.target, batch.kept), facts)
+                    told = note_step(folds, which, stack, result, (batch.target, batch.kept), facts)
+                    lines.tell(step, facts.epochs[0], lambda told=told: told)  # type: ignore[misc]
                 bar.update()
                 if caught or step == num_steps or clock.is_due(step):
                     with clock.writing():
