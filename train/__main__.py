@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from shared.command_line import print_next
 from shared.errors import FacetError, run_command_line
-from train.arguments import build_parser, read_lists
+from train.arguments import build_parser
 from train.config import Recipe
 from train.signals import Terminated, raise_on_sigterm
+from train.training_options import read_lists
 
 if TYPE_CHECKING:
     from train.crossval.run import CrossvalOptions

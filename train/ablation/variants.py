@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from shared.errors import FacetError
 from train.config import Recipe, option_name
+from train.training_options import add_option, read_lists
 
 FULL = "full"
 # Name → the options that make it of the full model, and what that leaves.
@@ -123,7 +124,6 @@ def read_changes(variant: Variant) -> dict[str, Any]:
     Raises:
         FacetError: no such option, no such value, or an option that is common to all variants.
     """
-    from train.arguments import add_option, read_lists
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
