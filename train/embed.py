@@ -28,7 +28,7 @@ from train.prepare import Preparer
 from train.progress_lines import ProgressLines
 from train.stream import stream_batches
 
-ROWS_A_BATCH = 32  # with three views enough to keep a processor busy, and little memory
+ROWS_A_BATCH = 32  # the tower sees one view of them at a time: enough to keep a processor busy, and little memory
 
 
 def embed(

@@ -24,22 +24,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from benchmarks.rendered_scans import render_batches  # noqa: E402
 from conftest import TINY_CLIP, random_text  # noqa: E402
 
-from preprocess.alignment.placement import Placer  # noqa: E402
 from preprocess.build import build_cache  # noqa: E402
 from preprocess.datasets import DATASETS  # noqa: E402
-from preprocess.plan import plan_rows  # noqa: E402
-from preprocess.render.cameras import build_cameras  # noqa: E402
-from preprocess.render.views import render_views  # noqa: E402
-from preprocess.scan import ScanRecord  # noqa: E402
 from preprocess.synth.layouts import write_layout  # noqa: E402
 from shared.cache import Cache, open_cache  # noqa: E402
 from shared.schema import RenderSettings, View  # noqa: E402
@@ -274,45 +268,14 @@ def count_host_waits(step: Callable[[], None]) -> None:
         print(f"the host waits for the GPU at {place}")
 
 
-class RenderedScans(Dataset):
-    """Rows of the cache, read, placed and drawn anew whenever they are asked for: what the cache replaces."""
-
-    def __init__(self, root: Path, scans: Sequence[ScanRecord | None], settings: RenderSettings) -> None:
-        self.root, self.scans, self.settings = root, scans, settings
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        scan = self.scans[row]
-        assert scan is not None
-        placer = Placer(DATASET, self.root, self.settings, [scan])
-        mesh = placer.place(scan, placer.read(scan)).mesh
-        texture = render_views(mesh, build_cameras(VIEWS), size_px=self.settings.size_px).texture
-        assert texture is not None
-        return texture
-
-
 def measure_rendering(bench: Bench, batch_size: int) -> float:
     """Seconds of a step that waits for its images to be rendered, by as many processes as there are cores."""
     items = bench.training(batch_size).items[: batch_size * (RENDERED_STEPS + 4)]
     batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
-    plan = plan_rows(DATASET.find(bench.scans), bench.cache.path)
-    workers = os.cpu_count() or 1
-    loader = DataLoader(
-        RenderedScans(bench.scans, plan.scans, bench.cache.info.settings),
-        batch_sampler=[[item.rows[0] for item in batch] for batch in batches],
-        num_workers=workers,
-        collate_fn=np.stack,
-        multiprocessing_context="spawn",
-        pin_memory=False,
-    )
-
-    def rendered() -> Iterator[RawBatch]:
-        for batch, images in zip(batches, loader, strict=True):
-            yield RawBatch(list(batch), {"texture": images[:, None]}, np.ones((len(batch), 1, 1), bool))
-
     model, recipe = bench.build(batch_size)
     if bench.device.type == "cuda":
         model.tower.compile(dynamic=False)
-    return time_step(bench, model, recipe, RENDERED_STEPS, rendered())
+    return time_step(bench, model, recipe, RENDERED_STEPS, render_batches(DATASET, bench.scans, bench.cache, batches))
 
 
 def print_table(rows: Sequence[Row], best: Row, rendered: float) -> None:
