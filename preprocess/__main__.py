@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from preprocess.arguments import DEFAULT_MODEL, DEFAULT_PRETRAINED, build_parser
-from shared.command_line import print_next
+from shared.command_line import join_angles, print_next
 from shared.errors import FacetError, run_command_line
 from shared.schema import MODALITIES, RenderSettings
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    arguments = build_parser().parse_args()
+    arguments = build_parser().parse_args(join_angles(sys.argv[1:]))
     run = {
         "synth": _synth,
         "build": _build,

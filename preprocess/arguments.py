@@ -74,8 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--views",
         default=RenderSettings().views_text(),
         metavar="LIST",
-        help='yaw angles in degrees, + toward the subject\'s left; yaw:pitch for a raised camera (default "0,20,-20"; '
-        'write --views="-20,0" when the first is negative)',
+        help='yaw angles in degrees, + toward the subject\'s left; yaw:pitch for a raised camera (default "0,20,-20")',
     )
     build.add_argument("--size", type=int, default=224, metavar="PX", help="side of the images (default 224)")
     build.add_argument(

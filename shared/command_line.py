@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,17 @@ def add_command(
     parser.register("type", Path, _local_path)
     parser.register("type", open_path, _cache_path)
     return parser
+
+
+def join_angles(words: Iterable[str]) -> list[str]:
+    """`--views -20,0` as `--views=-20,0`: argparse takes what begins with a minus and is no plain number for an option."""
+    joined: list[str] = []
+    for word in words:
+        if re.match(r"-[\d.]", word) and joined and re.fullmatch(r"--[\w-]+", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _local_path(text: str) -> Path:

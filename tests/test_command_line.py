@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.command_line import add_command, positive_number, print_next, start_parser
+from shared.command_line import add_command, join_angles, positive_number, print_next, start_parser
 from shared.paths import open_path
 
 
@@ -30,6 +30,21 @@ def test_numbers_that_are_none_are_told(text: str, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         parser.parse_args(["build", f"--workers={text}"])
     assert "argument --workers: expected" in capsys.readouterr().err
+
+
+def test_a_list_that_begins_with_a_minus_is_a_value() -> None:
+    parser, commands = start_parser("x", "What x does.", "examples")
+    command = add_command(commands, "build", "make it")
+    command.add_argument("--views")
+    command.add_argument("--seed", type=int)
+    command.add_argument("--strict", action="store_true")
+    command.add_argument("-j", type=int)
+    command.add_argument("name")
+    for views in ["-20,0", "-.5:15", "-20", "0,-20"]:
+        words = ["build", "--strict", "bu3dfe", "--views", views, "--seed", "-1", "-j", "2"]
+        read = parser.parse_args(join_angles(words))
+        assert (read.views, read.seed, read.strict, read.j, read.name) == (views, -1, True, 2, "bu3dfe")
+    assert join_angles(["--views=0", "-20,0", "-s", "--all"]) == ["--views=0", "-20,0", "-s", "--all"]
 
 
 @pytest.mark.parametrize("option", ["--cache", "--out", "--sheet"])

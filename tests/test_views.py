@@ -70,7 +70,7 @@ def test_training_on_some_views_is_training_on_a_cache_of_them(tiny_cache: MakeC
         fit = ["fit", *QUICK, *options, "--cache"]
         assert call(*fit, two, "--out", tmp_path / f"two-{name}" / "run") == 0
         # in another order: the cache's counts
-        assert call(*fit, three, "--views=-20,0", "--out", tmp_path / f"three-{name}" / "run") == 0
+        assert call(*fit, three, "--views", "-20,0", "--out", tmp_path / f"three-{name}" / "run") == 0
         assert_same_run(tmp_path / f"two-{name}" / "run", tmp_path / f"three-{name}" / "run")
     # the embeddings of all views were kept, and serve any other choice
     embedded = {path: path.stat().st_mtime_ns for path in (tmp_path / "three-frozen").rglob("*.safetensors")}

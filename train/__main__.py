@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared.command_line import print_next
+from shared.command_line import join_angles, print_next
 from shared.errors import FacetError, run_command_line
 from train.arguments import build_parser
 from train.config import Recipe
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    chosen = build_parser().parse_args(arguments)
+    chosen = build_parser().parse_args(join_angles(sys.argv[1:] if arguments is None else arguments))
     if isinstance(sys.stdout, io.TextIOWrapper):  # in a log file lines stand when they are said, not when all is over
         sys.stdout.reconfigure(line_buffering=True)
     if os.environ.get("WORLD_SIZE", "1") != "1":

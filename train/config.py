@@ -57,8 +57,8 @@ class Recipe:
                         "(default: the protocol's, else classes)", ("", "classes", "targets", "aus"))  # fmt: skip
     classes: tuple[str, ...] = _option((), "class names to tell apart (default: the protocol's, else all but neutral)")
     modalities: tuple[str, ...] = _option((), "images to look at (default: those that every row has)")
-    views: tuple[str, ...] = _option((), "cameras to look from, as `preprocess build` takes them: 0,20 or 0:15 for yaw:pitch; "
-                        '--views="-20,0" when the first is negative (default: all that the cache holds)')  # fmt: skip
+    views: tuple[str, ...] = _option((), "cameras to look from, as `preprocess build` takes them: 0,20 or 0:15 for yaw:pitch "
+                        "(default: all that the cache holds)")  # fmt: skip
     frames: int = _option(0, "frames a sequence, spread evenly (default: 6 where there are sequences, else 1)")
     sampling: str = _option(
         "uniform", "spread the frames over the whole sequence, or a window about its apex", SAMPLING

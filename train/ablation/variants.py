@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from shared.command_line import join_angles
 from shared.errors import FacetError
 from train.config import Recipe, option_name
 from train.training_options import add_option, read_lists
@@ -138,7 +139,7 @@ def read_changes(variant: Variant) -> dict[str, Any]:
         words = shlex.split(variant.options)
     except ValueError as error:
         raise FacetError(f"--variant {variant.name}: {variant.options}: {error}") from error
-    changes, rest = parser.parse_known_args(words)
+    changes, rest = parser.parse_known_args(join_angles(words))
     if rest:
         common = [option_name(name) for name in COMMON]
         what = (
