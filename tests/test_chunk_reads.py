@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import google_crc32c
+import crc32c
 import h5py
 import numpy as np
 import pytest
@@ -138,7 +138,7 @@ def test_an_index_is_not_believed(size: int, tmp_path: Path) -> None:
     data = path.read_bytes()
     index = bytearray(data[-16 * SHARD_ROWS - 4 : -4])
     index[:16] = struct.pack("<QQ", len(data) - 20, size)
-    path.write_bytes(data[: -len(index) - 4] + index + google_crc32c.value(bytes(index)).to_bytes(4, "little"))
+    path.write_bytes(data[: -len(index) - 4] + index + crc32c.crc32c(bytes(index)).to_bytes(4, "little"))
     with pytest.raises(CacheError, match="row 64 of texture is missing or damaged"):
         open_arrays(tmp_path, info, verify=False).read("texture", [SHARD_ROWS])
 
