@@ -65,6 +65,10 @@ def test_a_step_mixes_no_devices_and_asks_for_no_value(options: dict[str, Any]) 
     several = "class_bias" in options
     labels = torch.zeros(4, 3, dtype=torch.int8) if several else torch.zeros(4, dtype=torch.int64)
     with FakeTensorMode():
+        try:
+            torch.zeros(1).to(GPU)
+        except RuntimeError as error:
+            pytest.skip(f"this PyTorch asks a driver even for tensors without storage: {error}")
 
         def move(value: torch.Tensor) -> torch.Tensor:
             return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=GPU)
