@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from scan_folders import write_scan_folder
-from test_datasets import make_bu3dfe, make_bu4dfe
+from test_bp4d import make_bp4d
+from test_datasets import make_bu3dfe, make_bu4dfe, write_bnd
+from test_fourdme import make_4dme, write_frames
 
 from preprocess.datasets import DATASETS
 from preprocess.datasets.completeness import describe_counts, describe_gaps, describe_lacking, name_some
@@ -88,3 +90,28 @@ def test_folder(tmp_path: Path, named: str) -> None:
         "1 scans without their mesh file: scan001",
         "1 scans without labels: scan002",
     ]
+
+
+@pytest.mark.parametrize("name", ["bu3dfe", "bu4dfe", "bp4d", "4dme"])
+def test_what_systems_leave_behind_is_no_data(tmp_path: Path, name: str) -> None:
+    """macOS writes a ._ file beside each on other disks, and __MACOSX into zips; Windows Thumbs.db."""
+    root = tmp_path / "data"
+    root.mkdir()
+    if name == "4dme":
+        make_4dme(root, ["s1", "c", "Positive", 1, 2, 3, "12"])
+        write_frames(root / "parts" / "s1" / "c", range(1, 4))
+    else:
+        {"bu3dfe": make_bu3dfe, "bu4dfe": make_bu4dfe, "bp4d": make_bp4d}[name](root)
+    if name == "bu4dfe":
+        write_bnd(root / "BU4DFE_BND_V1.1" / "F001" / "Angry" / "000.bnd")
+    reader = DATASETS[name]
+    records, told = reader.find(root), summarise(name, root)
+    for path in [path for path in sorted(root.rglob("*")) if path.is_file()]:
+        zipped = root / "__MACOSX" / path.relative_to(root).parent
+        zipped.mkdir(parents=True, exist_ok=True)
+        for folder in (path.parent, zipped):
+            (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7" + bytes(60))
+            (folder / ".DS_Store").touch()
+            (folder / "Thumbs.db").touch()
+    assert reader.find(root) == records
+    assert summarise(name, root) == told

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from preprocess.datasets.subject_folders import describe_content
+from preprocess.datasets.subject_folders import describe_content, is_left_behind
 from shared.errors import FacetError
 
 EXPECTED = "Sequences(2D+3D)/F001/T1/0000.obj"
@@ -81,14 +81,16 @@ def subfolders(folder: Path) -> list[Path]:
     """A folder's folders by name; none where the system does not let us look (above the root, say)."""
     try:
         with os.scandir(folder) as entries:
-            return [folder / name for name in sorted(entry.name for entry in entries if entry.is_dir())]
+            names = [entry.name for entry in entries if entry.is_dir() and not is_left_behind(entry.name)]
+        return [folder / name for name in sorted(names)]
     except OSError:
         return []
 
 
 def list_names(folder: Path) -> list[str]:
-    """The names in a folder, in order; no file is touched."""
-    return sorted(os.listdir(folder))  # noqa: PTH208  (a million names: iterdir would make a path of each)
+    """The names in a folder, in order, but for what the system left there; no file is touched."""
+    names = os.listdir(folder)  # noqa: PTH208  (a million names: iterdir would make a path of each)
+    return sorted(name for name in names if not is_left_behind(name))
 
 
 def _places(root: Path, base: Path) -> list[Path]:

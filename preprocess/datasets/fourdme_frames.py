@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from preprocess.datasets.subject_folders import is_left_behind
 from preprocess.readers.surface import MESH_SUFFIXES
 from shared.errors import FacetError
 
@@ -141,6 +142,8 @@ class FrameFinder:
             try:
                 with os.scandir(self._root / folder) as entries:
                     for entry in entries:
+                        if is_left_behind(entry.name):
+                            continue
                         (folders if entry.is_dir() else files).append(entry.name)
             except OSError:
                 pass

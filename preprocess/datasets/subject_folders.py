@@ -47,13 +47,18 @@ def describe_content(folder: Path) -> str:
     return f"found {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
 
 
+def is_left_behind(name: str) -> bool:
+    """Whether a name is the system's, not the data set's: `._0000.obj`, `.DS_Store`, the `__MACOSX` of an unpacked zip."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def relative(root: Path, path: Path) -> str:
     """A path as records hold it: from the root, with forward slashes."""
     return path.relative_to(root).as_posix()
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir())
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_left_behind(path.name))
 
 
 def _matching_folders(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
