@@ -189,6 +189,28 @@ def test_bu4dfe_landmarks_by_order(tmp_path: Path) -> None:
     assert not any(r.landmarks for r in reader.find(root))
 
 
+def test_bu4dfe_landmarks_of_partial_sequences(tmp_path: Path) -> None:
+    """A scan was lost, and another frame's landmarks: as many files as frames, but no frame may get another one's landmarks."""
+    root = make_bu4dfe(tmp_path / "data")
+    folder, package = root / "F001" / "Angry", tmp_path / "BU4DFE_BND_V1.1" / "F001" / "Angry"
+    write_scan(folder / "003.wrl")
+    for number in (0, 1, 2):
+        write_bnd(package / f"{number:03d}.bnd")
+    (folder / "001.wrl").unlink()
+    assert named(root) == {0: "000.bnd", 2: "002.bnd", 3: ""}
+    write_bnd(package / "003.bnd")  # all landmarks, one scan less
+    assert named(root) == {0: "000.bnd", 2: "002.bnd", 3: "003.bnd"}
+    (package / "000.bnd").rename(package / "004.bnd")  # counted from 1, with the same gap: 1, 3, 4
+    (package / "002.bnd").unlink()
+    assert named(root) == {0: "001.bnd", 2: "003.bnd", 3: "004.bnd"}
+    (package / "003.bnd").rename(package / "002.bnd")  # 1, 2, 4: of other frames
+    assert named(root) == {0: "", 2: "", 3: ""}
+
+
+def named(root: Path) -> dict[int | None, str]:
+    return {r.frame: Path(r.landmarks).name for r in DATASETS["bu4dfe"].find(root) if r.sequence == "F001/Angry"}
+
+
 @pytest.mark.parametrize("name", ["bu3dfe", "bu4dfe"])
 def test_wrong_roots(tmp_path: Path, name: str) -> None:
     find = DATASETS[name].find

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from preprocess.datasets.bu_scan import read_bu_scan
 from preprocess.datasets.completeness import describe_counts, describe_gaps, describe_lacking
-from preprocess.datasets.subject_folders import describe_content, find_subject_folders, relative
+from preprocess.datasets.subject_folders import describe_content, find_subject_folders, is_left_behind, relative
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
 from preprocess.scan import DatasetReader, ScanRecord, find_scan_files
 from shared.errors import FacetError
@@ -83,17 +83,22 @@ def _find_landmark_packages(root: Path, base: Path) -> list[Path]:
 
 
 def _match_landmarks(frames: list[int], subject: str, expression: str, packages: list[Path]) -> list[Path | None]:
-    """The landmark file of each frame: by the last number in its name, else, where there are as many, by order."""
+    """The landmark file of each frame, by the last number in its name.
+
+    Numbers that count from 0 are the scans', and so are those that are all scans' numbers. Other numbers must all differ from
+    the scans' by as much (they count from 1, say). Names without numbers of their own go by order, where there are as many.
+    """
     for package in packages:
         folder = _child(_child(package, subject), expression)
         if folder is None:
             continue
-        files = [path for path in folder.iterdir() if path.suffix.lower() == ".bnd"]
+        files = [path for path in folder.iterdir() if path.suffix.lower() == ".bnd" and not is_left_behind(path.name)]
         numbers = {path: int(found[-1]) if (found := re.findall(r"\d+", path.stem)) else -1 for path in files}
         by_number = {number: path for path, number in numbers.items()}
-        if files and len(by_number) == len(files) and by_number.keys() <= set(frames):
+        if files and len(by_number) == len(files) and (0 in by_number or by_number.keys() <= set(frames)):
             return [by_number.get(frame) for frame in frames]
-        if files and len(files) == len(frames):
+        shifts = {number - frame for number, frame in zip(sorted(numbers.values()), frames, strict=False)}
+        if files and len(files) == len(frames) and (len(by_number) < len(files) or len(shifts) == 1):
             return [*sorted(files, key=lambda file: (numbers[file], file.name))]
     return [None] * len(frames)
 
