@@ -56,8 +56,17 @@ def _list_clips(root: Path, pattern: str | None) -> _Listing:
     for clip in parse_clips(path, rows):
         folders.setdefault(clip.name, []).append(clip)
     listing = _Listing()
+    taken: dict[str, Clip] = {}  # the first frame of a folder → whose it is
     for clips in folders.values():
-        _list_folder(listing, clips, finder.find_frames(clips[0].subject, clips[0].folder))
+        frames = finder.find_frames(clips[0].subject, clips[0].folder)
+        if frames and (other := taken.setdefault(frames[0].source, clips[0])) is not clips[0]:
+            raise FacetError(
+                f"{path}: lines {other.line} and {clips[0].line} say {other.name} and {clips[0].name}, but both lead to "
+                f"{frames[0].source}; give the person and the folder one name"
+            )
+        _list_folder(listing, clips, frames)
+    if pattern is None and (others := finder.find_others(list(taken))):
+        listing.notes["meshes in folders that the sheet does not name"] = others
     if not listing.records:
         looked = pattern or "{subject}/{clip}/ with numbered meshes"
         first = next(iter(folders), "sub_ID/fold_name")
@@ -73,6 +82,18 @@ def _list_folder(listing: _Listing, clips: list[Clip], frames: list[FrameFile]) 
     for clip in clips:
         for word in clip.unknown_emotions:
             listing.note(f"no emotion of {', '.join(FOURDME_EMOTIONS)}", clip, word[:30])
+        if not clip.emotions and not clip.unknown_emotions:
+            listing.note("no emotion given (of merged cells the first alone holds it)", clip)
+        if clip.written != clip.name:
+            listing.note("names written in two ways, taken as one", clip, clip.written)
+        if clip.doubt:
+            listing.note(clip.doubt, clip)
+        if clip.unread_units:
+            listing.note(
+                "action units that cannot be read, so that of others nothing is known",
+                clip,
+                " ".join(clip.unread_units),
+            )
         if odd := sorted(clip.units - set(UNITS)):
             listing.note("action units that are not kept", clip, "+".join(map(str, odd)))
         if not frames:
@@ -102,9 +123,15 @@ def _list_folder(listing: _Listing, clips: list[Clip], frames: list[FrameFile]) 
                 moments=moments,
                 label=next(iter(clip.emotions)) if len(clip.emotions) == 1 else "",
                 targets=tuple(int(word in clip.emotions) for word in FOURDME_EMOTIONS) if clip.emotions else (),
-                aus=tuple(int(unit in clip.units) for unit in UNITS) if clip.units else (),
+                aus=_coded_units(clip),
             )
         listing.records.append(record)
+
+
+def _coded_units(clip: Clip) -> tuple[int, ...]:
+    """For each of UNITS 1 where the sheet names it, else 0, or -1 where something in the cell could not be read."""
+    absent = -1 if clip.unread_units else 0
+    return tuple(1 if unit in clip.units else absent for unit in UNITS) if clip.units else ()
 
 
 def _match_frames(listing: _Listing, clip: Clip, numbers: list[int], *, alone: bool) -> tuple[list[int], Moments]:
@@ -112,10 +139,7 @@ def _match_frames(listing: _Listing, clip: Clip, numbers: list[int], *, alone: b
     onset, apex, offset = clip.moments
     if not numbers:
         return [], (None, None, None)
-    ordered = [moment for moment in clip.moments if moment is not None]
-    if ordered != sorted(ordered):
-        listing.note("onset, apex and offset are not in this order", clip)
-    elif ordered:
+    if clip.moments != (None, None, None):
         first = numbers[0] if onset is None else onset
         last = numbers[-1] if offset is None else offset
         members = [number for number in numbers if first <= number <= last]

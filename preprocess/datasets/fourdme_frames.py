@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +87,19 @@ class FrameFinder:
                 frames.setdefault(frame.number, frame)
         return [frames[number] for number in sorted(frames)]
 
+    def find_others(self, sources: Sequence[str]) -> list[str]:
+        """Folders with numbered meshes that stand beside those of these frames, of the same people and of others.
+
+        Args:
+            sources: paths of frames, one of each folder that was found.
+        """
+        used = {_parent(source) for source in sources}
+        people = {_parent(folder) for folder in used if "/" in folder}
+        for base in {_parent(person) for person in people}:
+            people |= {_join(base, name) for name in self._list(base)[0]}
+        folders = {_join(person, name) for person in people for name in self._list(person)[0]}
+        return [folder for folder in sorted(folders - used) if self._number_files(folder, None)]
+
     def _find_folders(self, subject: str, clip: str) -> list[str]:
         top = self._list("")[0]
         for base in ("", *top):
@@ -160,6 +174,10 @@ def _to_regex(part: str, subject: str, clip: str) -> re.Pattern[str]:
 def _only_number(name: str) -> int | None:
     numbers = re.findall(r"[0-9]+", name)
     return int(numbers[0]) if len(numbers) == 1 and len(numbers[0]) < 10 else None
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _join(folder: str, name: str) -> str:

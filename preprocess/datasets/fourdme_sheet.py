@@ -15,6 +15,8 @@ COLUMNS = ("sub_ID", "fold_name", "Emotion", "Onset", "Apex", "Offset", "AUs")
 _OTHER_WORDS = {"other": "others", "repressed": "repression", "surprised": "surprise"}
 _UNIT = re.compile(r"(?:AU)?\s*[LRTB]?\s*([0-9]{1,2})\s*[A-E]?\s*[LRTB]?", re.IGNORECASE)
 
+_NOTHING = ("", "/", "-", "\\", "na", "n/a", "nan", "none", "null")
+
 Moments = tuple[int | None, int | None, int | None]
 
 
@@ -25,10 +27,13 @@ class Clip:
     line: int
     subject: str
     folder: str
+    written: str  # subject and folder as this line writes them; other lines may say F1 for f01
     emotions: frozenset[str]  # of FOURDME_EMOTIONS
     unknown_emotions: tuple[str, ...]
     moments: Moments
+    doubt: str  # why moments of the sheet are taken as not given
     units: frozenset[int]  # action units
+    unread_units: tuple[str, ...]  # what stands in their cell besides: other units may be there, too
 
     @property
     def name(self) -> str:
@@ -70,26 +75,30 @@ def find_label_sheet(root: Path) -> tuple[Path, list[SheetRow]]:
 def parse_clips(path: Path, rows: list[SheetRow]) -> list[Clip]:
     """The clips of a sheet by subject and folder, in the sheet's order; lines of one expression become one clip.
 
+    Subjects that differ in case, blanks or leading zeros alone are one person, and go by the name that comes first; so do
+    folders that differ in case.
+
     Raises:
         FacetError: a line without sub_ID or fold_name, or a frame that is no whole number; names the line.
     """
     clips: dict[tuple[str, str, Moments], Clip] = {}
+    spellings: dict[tuple[str, ...], str] = {}
     for row in rows:
         where = f"{path}, line {row.line}"
         for column in ("sub_ID", "fold_name"):
             if not row[column]:
-                raise FacetError(f"{where}: {column} is empty; fill it in or remove the line")
+                raise FacetError(
+                    f"{where}: {column} is empty; fill it in or remove the line (of merged cells the first alone holds it)"
+                )
         emotions, unknown = _parse_emotions(row["Emotion"])
         onset, apex, offset = (_parse_frame(where, column, row[column]) for column in ("Onset", "Apex", "Offset"))
-        clip = Clip(
-            row.line,
-            row["sub_ID"].replace("\\", "/").strip("/"),
-            row["fold_name"].replace("\\", "/").strip("/"),
-            emotions,
-            unknown,
-            (onset, apex, offset),
-            parse_units(row["AUs"]),
-        )
+        moments, doubt = put_in_order((onset, apex, offset))
+        names = [row[column].replace("\\", "/").strip("/") for column in ("sub_ID", "fold_name")]
+        plain = re.sub(r"(?<!\d)0+(?=\d)", "", "".join(names[0].split()).casefold())
+        subject = spellings.setdefault((plain,), names[0])
+        folder = spellings.setdefault((plain, names[1].casefold()), names[1])
+        units, unread = parse_units(row["AUs"])
+        clip = Clip(row.line, subject, folder, "/".join(names), emotions, unknown, moments, doubt, units, unread)
         key = (clip.subject, clip.folder, clip.moments)
         if (same := clips.get(key)) is not None:  # a line an emotion: multi-label in another spelling
             clip = replace(
@@ -97,6 +106,7 @@ def parse_clips(path: Path, rows: list[SheetRow]) -> list[Clip]:
                 emotions=same.emotions | clip.emotions,
                 unknown_emotions=same.unknown_emotions + clip.unknown_emotions,
                 units=same.units | clip.units,
+                unread_units=same.unread_units + clip.unread_units,
             )
         clips[key] = clip
     return list(clips.values())
@@ -109,15 +119,44 @@ def _parse_emotions(cell: str) -> tuple[frozenset[str], tuple[str, ...]]:
     return known, tuple(word for word in words if word not in FOURDME_EMOTIONS)
 
 
+def put_in_order(moments: Moments) -> tuple[Moments, str]:
+    """Onset, apex and offset in this order, and why some are left out for it, "" where none is.
+
+    A 0 that is out of order stands for "not coded"; of an apex that is not between onset and offset these two are kept.
+    """
+    if _in_order(moments):
+        return moments, ""
+    onset, apex, offset = (moment or None for moment in moments)
+    if _in_order((onset, apex, offset)):
+        return (onset, apex, offset), "a moment of 0 that is out of order, taken as not given"
+    if _in_order((onset, None, offset)) and onset is not None and offset is not None:
+        return (onset, None, offset), "an apex that is not between onset and offset, taken as not given"
+    return (None, None, None), "onset, apex and offset that are not in this order, taken as not given"
+
+
+def _in_order(moments: Moments) -> bool:
+    given = [moment for moment in moments if moment is not None]
+    return given == sorted(given)
+
+
 def _parse_frame(where: str, column: str, cell: str) -> int | None:
-    if cell.lower() in ("", "/", "-", "\\", "na", "n/a", "nan", "none", "null"):
+    if cell.lower() in _NOTHING:
         return None
     if not (cell.isascii() and cell.isdigit() and len(cell) < 10):
         raise FacetError(f"{where}: {column} {cell[:40]!r}, expected a frame's number; mend the cell or leave it empty")
     return int(cell)
 
 
-def parse_units(cell: str) -> frozenset[int]:
-    """The action units of a cell such as `4+L7+12(R)+AU14`, whichever side they are on; what is no unit is left out."""
-    tokens = re.split(r"[+,;&|]", re.sub(r"\([^)]*\)|\[[^\]]*\]", "", cell))
-    return frozenset(int(match[1]) for token in tokens if (match := _UNIT.fullmatch(token.strip())))
+def parse_units(cell: str) -> tuple[frozenset[int], tuple[str, ...]]:
+    """The action units of a cell such as `4+L7+12(R)+AU14` or `4 7`, whichever side they are on; and what is no unit there."""
+    if cell.lower() in _NOTHING:
+        return frozenset(), ()
+    units, unread = set(), []
+    for token in re.split(r"[+,;&|/]", re.sub(r"\([^)]*\)|\[[^\]]*\]", "", cell)):
+        whole = _UNIT.fullmatch(token.strip())
+        for word in [token.strip()] if whole else token.split():
+            if match := _UNIT.fullmatch(word):
+                units.add(int(match[1]))
+            else:
+                unread.append(word)
+    return frozenset(units), tuple(unread)

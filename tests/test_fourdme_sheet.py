@@ -1,0 +1,113 @@
+"""4DME's label sheet as people keep it: gaps, zeros, dates, spellings; nothing is guessed in silence."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from test_fourdme import clips_of, make_4dme, summary, write_frames
+
+from preprocess.datasets.fourdme import AU_NAMES, find_4dme
+from preprocess.datasets.fourdme_sheet import parse_units
+from shared.errors import FacetError
+
+
+@pytest.mark.parametrize(
+    ("moments", "taken", "told"),
+    [
+        ((3, 0, 6), (3, None, 6), "a moment of 0"),
+        ((3, None, 6), (3, None, 6), ""),
+        ((3, 2, 6), (3, None, 6), "an apex that is not between"),
+        ((3, 9, 6), (3, None, 6), "an apex that is not between"),
+        ((3, 4, 0), (3, 4, None), "a moment of 0"),
+        ((0, 4, 6), (0, 4, 6), ""),
+        ((0, 4, 3), (None, None, None), "not in this order"),
+        ((6, 4, 3), (None, None, None), "not in this order"),
+    ],
+)
+def test_moments_out_of_order_cost_no_others(
+    tmp_path: Path, moments: tuple[int | None, ...], taken: tuple[int | None, ...], told: str
+) -> None:
+    make_4dme(tmp_path, ["s1", "c", "Positive", *moments, ""])
+    write_frames(tmp_path / "s1" / "c", range(9))
+    inside = [record for record in find_4dme(tmp_path) if record.sequence]
+    onset, _, offset = taken
+    assert [record.frame for record in inside] == [*range(onset or 0, 9 if offset is None else offset + 1)]
+    assert {record.moments for record in inside} == {taken}
+    notes = [line for line in summary(tmp_path) if "s1/c (line 2)" in line and "no emotion" not in line]
+    assert [told in note for note in notes] == [True] * bool(told)
+
+
+def test_one_person_and_one_folder_under_two_spellings(tmp_path: Path) -> None:
+    make_4dme(
+        tmp_path,
+        ["Sub01 ", "c", "Positive", 1, 1, 2, ""],
+        ["sub1", "d", "Negative", 1, 1, 2, ""],
+        ["SUB01", "C", "Surprise", 4, 4, 5, ""],
+        ["sub11", "c", "Others", 1, 1, 2, ""],
+    )
+    for folder in ("sub01/c", "sub01/d", "sub11/c"):
+        write_frames(tmp_path / folder, range(1, 6))
+    records = find_4dme(tmp_path)
+    assert {record.subject for record in records} == {"Sub01", "sub11"}
+    assert len({record.source for record in records}) == len(records) == 15
+    assert clips_of(records)["Sub01/c/4-5"] == [4, 5]
+    assert any(
+        "names written in two ways" in line and "Sub01/c (line 4: SUB01/C)" in line for line in summary(tmp_path)
+    )
+    make_4dme(tmp_path, ["sub01", "c", "Positive", 1, 1, 2, ""], [1, "c", "Negative", 4, 4, 5, ""])
+    with pytest.raises(FacetError, match=r"lines 2 and 3 say sub01/c and 1/c, but both lead to sub01/c/00001\.obj"):
+        find_4dme(tmp_path)
+
+
+def test_what_the_sheet_leaves_open_is_told(tmp_path: Path) -> None:
+    make_4dme(tmp_path, ["s1", "c", "Positive", 1, 1, 2, ""], ["s1", "d", None, 1, 1, 2, ""])
+    for folder in ("3D/s1/c", "3D/s1/d", "3D/s1/e", "3D/s2/a", "3D/texts"):
+        write_frames(tmp_path / folder, range(1, 3))
+    lines = summary(tmp_path)
+    assert [record.targets for record in find_4dme(tmp_path) if record.task == "d"] == [()] * 2
+    assert any(line.startswith("no emotion given") and line.endswith("1 clips, s1/d (line 3)") for line in lines)
+    assert "meshes in folders that the sheet does not name: 2 clips, 3D/s1/e, 3D/s2/a" in lines
+
+
+@pytest.mark.parametrize(
+    ("cell", "units"),
+    [
+        ("4+7", {4, 7}),
+        ("AU4 + au7(L)+R12", {4, 7, 12}),
+        ("4(left)+L10+12B+[x]14", {4, 10, 12, 14}),
+        ("4 7", {4, 7}),
+        ("AU 4/AU 7", {4, 7}),
+        ("", set()),
+        ("/", set()),
+        ("n/a", set()),
+    ],
+)
+def test_action_units(cell: str, units: set[int]) -> None:
+    assert parse_units(cell) == (frozenset(units), ())
+
+
+def test_what_is_no_action_unit() -> None:
+    assert parse_units("?+x4y+123") == (frozenset(), ("?", "x4y", "123"))
+    assert parse_units("12+24?") == (frozenset({12}), ("24?",))
+    assert parse_units("2021-04-07 00:00:00") == (
+        frozenset(),
+        ("2021-04-07", "00:00:00"),
+    )  # a spreadsheet's idea of 4/7
+
+
+def test_action_units_that_cannot_be_read_are_unknown_and_told(tmp_path: Path) -> None:
+    make_4dme(
+        tmp_path,
+        ["s1", "doubt", "Positive", 1, 2, 3, "12+24?"],
+        ["s1", "date", "Positive", 1, 2, 3, datetime(2021, 4, 7)],
+        ["s1", "sure", "Positive", 1, 2, 3, "12"],
+    )
+    for clip in ("doubt", "date", "sure"):
+        write_frames(tmp_path / "s1" / clip, range(1, 4))
+    aus = {record.task: dict(zip(AU_NAMES, record.aus or [-1] * 28, strict=True)) for record in find_4dme(tmp_path)}
+    assert [(aus[clip]["AU12"], aus[clip]["AU24"]) for clip in ("doubt", "date", "sure")] == [(1, -1), (-1, -1), (1, 0)]
+    assert any(
+        "cannot be read" in line and "s1/doubt (line 2: 24?), s1/date (line 3" in line for line in summary(tmp_path)
+    )
