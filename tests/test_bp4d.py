@@ -196,8 +196,29 @@ def test_what_a_partial_copy_lacks_is_summarised(tmp_path: Path) -> None:
         "1 frames without landmarks (3DFeatures): F001/T1/0002",
         "landmarks lie on the scans with their axes as +x +y -z (found by trying)",
         "1 sequences without action units: F001/T8",
+        "2 sequences without intensities (AU_INT) of all units: F001/T1, M002/T4",
         "1 sequences whose action units are of other frames: M002/T4",
         f"{root}/AUCoding/AU_INT/F001_T1_AU12.csv: the value 8, expected 0 to 5 or 9 (unknown); copy it again or remove it",
+    ]
+
+
+def test_what_action_unit_files_lack_is_summarised(tmp_path: Path) -> None:
+    root = make_bp4d(tmp_path)
+    coding = root / "AUCoding"
+    write_occurrence(coding / "AU_OCC" / "M002_T4.csv", {10: {12: 1}, 11: {12: 0}})
+    write_occurrence(
+        coding / "AU_OCC" / "F001_T8.csv", {1: {12: 1}}
+    )  # coding ends before the sequence does: as published
+    write_occurrence(coding / "AU_OCC" / "F009_T1.csv", {1: {12: 1}})
+    (coding / "AU_OCC" / "F001_T1.csv").unlink()
+    (coding / "AU_INT" / "F001_T1_AU12.csv").write_text("1,3\n3,5\n")
+    assert READER.summarise is not None
+    lines = READER.summarise(root, READER.find(root))
+    assert lines[-4:] == [
+        "1 sequences with intensities alone, without occurrences (AU_OCC): F001/T1",
+        "3 sequences without intensities (AU_INT) of all units: F001/T1, F001/T8, M002/T4",
+        "1 frames without action units among others that have them: F001/T1/0001",
+        "1 sequences of action units without frames: F009/T1",
     ]
 
 

@@ -11,7 +11,13 @@ from test_datasets import make_bu3dfe, make_bu4dfe, write_bnd
 from test_fourdme import make_4dme, write_frames
 
 from preprocess.datasets import DATASETS
-from preprocess.datasets.completeness import describe_counts, describe_gaps, describe_lacking, name_some
+from preprocess.datasets.completeness import (
+    describe_counts,
+    describe_gaps,
+    describe_lacking,
+    describe_missing,
+    name_some,
+)
 from preprocess.scan import ScanRecord
 
 
@@ -50,6 +56,17 @@ def test_whole_sequences_are_named_as_such() -> None:
     assert describe_gaps([record for record in records if record.frame != 2]) == [
         "1 sequences with frames left out: s2/a"
     ]
+
+
+def test_a_sequence_that_others_have_is_missed() -> None:
+    def record(subject: str, task: str) -> ScanRecord:
+        return ScanRecord(f"{subject}/{task}/0", subject, "a.obj", sequence=f"{subject}/{task}", frame=0, task=task)
+
+    records = [record(f"F{i}", task) for i in range(5) for task in ("T1", "T2", "T3")]
+    assert describe_missing(records) == []
+    lost = [r for r in records if r.sequence not in ("F1/T2", "F4/T3")]
+    assert describe_missing(lost) == ["2 sequences missing that most subjects have: F1/T2, F4/T3"]
+    assert describe_missing([*records, record("F0", "T4"), record("F1", "T4")]) == []  # two of five: a choice
 
 
 def test_of_many_names_the_first_few() -> None:

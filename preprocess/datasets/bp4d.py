@@ -24,7 +24,7 @@ from preprocess.datasets.bp4d_folders import (
     list_names,
     subfolders,
 )
-from preprocess.datasets.completeness import describe_counts, describe_gaps, describe_lacking
+from preprocess.datasets.completeness import describe_counts, describe_gaps, describe_lacking, describe_missing
 from preprocess.datasets.subject_folders import find_subject_folders
 from preprocess.mesh import Mesh
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
@@ -193,7 +193,7 @@ def find_bp4d_files(root: Path, record: ScanRecord) -> list[Path]:
 def summarise_bp4d(root: Path, records: Sequence[ScanRecord]) -> list[str]:
     """What a partial copy lacks, and in which axes the landmarks lie."""
     lines = describe_counts(records, subjects=41, sequences=328, scans=368_036)
-    lines += describe_gaps(records)
+    lines += describe_missing(records) + describe_gaps(records)
     lines += describe_lacking(records, "pictures", lambda record: not record.texture, unit="frames")
     base = find_sequences_folder(root)
     features = find_feature_folders(root, base)

@@ -61,20 +61,35 @@ def read_action_units(
 def describe_uncoded(
     records: Sequence[ScanRecord], occurrence: dict[str, Path], intensity: dict[tuple[str, int], Path]
 ) -> list[str]:
-    """Lines on sequences without action units, and on files that cannot be read."""
-    frames: dict[str, list[int]] = {}
-    coded: set[str] = set()
+    """Lines on sequences without action units, or only some, and on files that are of no frames or cannot be read."""
+    frames: dict[str, list[ScanRecord]] = {}
     for record in records:
-        frames.setdefault(record.sequence, []).append(record.frame or 0)
-        if record.aus:
-            coded.add(record.sequence)
+        frames.setdefault(record.sequence, []).append(record)
     if not occurrence and not intensity:
         return ["no action units (AUCoding) found"]
-    with_files = occurrence.keys() | {sequence for sequence, _ in intensity}
-    missing = [name for name in frames if name not in with_files]
-    other = [name for name in frames if name in with_files and name not in coded]
-    lines = [f"{len(missing)} sequences without action units: {name_some(missing)}"] if missing else []
-    lines += [f"{len(other)} sequences whose action units are of other frames: {name_some(other)}"] if other else []
+    graded = {sequence for sequence, _ in intensity}
+    with_files = occurrence.keys() | graded
+    uncoded = [name for name in frames if name in with_files and not any(record.aus for record in frames[name])]
+    few = [name for name in frames if any((name, unit) not in intensity for unit in INTENSITY_UNITS)]
+    sequences = {
+        "sequences without action units": [name for name in frames if name not in with_files],
+        "sequences with intensities alone, without occurrences (AU_OCC)": [
+            name for name in frames if name in graded and name not in occurrence
+        ],
+        "sequences without intensities (AU_INT) of all units": [name for name in few if graded and name in with_files],
+        "sequences whose action units are of other frames": uncoded,
+        "frames without action units among others that have them": [
+            record.sample_id for members in frames.values() for record in _find_holes(members)
+        ],
+        "sequences of action units without frames": sorted(with_files - frames.keys()),
+    }
+    lines = [f"{len(names):,} {what}: {name_some(names)}" for what, names in sequences.items() if names]
     for name in frames:
         lines += read_action_units(name, (), occurrence, intensity)[1]
     return lines
+
+
+def _find_holes(members: Sequence[ScanRecord]) -> list[ScanRecord]:
+    """The frames of a sequence that nothing is known of, from the first to the last of which something is."""
+    known = [place for place, record in enumerate(members) if record.aus]
+    return [record for record in members[known[0] : known[-1]] if not record.aus] if known else []

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from preprocess.datasets.bu_scan import read_bu_scan
-from preprocess.datasets.completeness import describe_counts, describe_gaps, describe_lacking
+from preprocess.datasets.completeness import describe_counts, describe_gaps, describe_lacking, describe_missing
 from preprocess.datasets.subject_folders import describe_content, find_subject_folders, is_left_behind, relative
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
 from preprocess.scan import DatasetReader, ScanRecord, find_scan_files
@@ -116,6 +116,7 @@ def summarise_bu4dfe(_root: Path, records: Sequence[ScanRecord]) -> list[str]:
     """What a partial copy lacks. How many frames a sequence has differs; the whole data set has about 60,600."""
     return [
         *describe_counts(records, subjects=101, sequences=606),
+        *describe_missing(records),
         *describe_gaps(records),
         *describe_lacking(records, "pictures", lambda record: not record.texture, unit="frames"),
         *describe_lacking(records, "landmarks (BU4DFE_BND)", lambda record: not record.landmarks, unit="frames"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from preprocess.scan import ScanRecord
@@ -63,6 +64,17 @@ def describe_gaps(records: Sequence[ScanRecord]) -> list[str]:
             frames.setdefault(record.sequence, []).append(record.frame)
     gaps = [name for name, numbers in frames.items() if max(numbers) - min(numbers) + 1 > len(set(numbers))]
     return [f"{len(gaps)} sequences with frames left out: {name_some(gaps)}"] if gaps else []
+
+
+def describe_missing(records: Sequence[ScanRecord]) -> list[str]:
+    """One line on the sequences that are not there though more than half of the subjects have them."""
+    tasks: dict[str, set[str]] = {}
+    for record in records:
+        tasks.setdefault(record.subject, set()).add(record.task)
+    shown = Counter(task for own in tasks.values() for task in own)
+    usual = [task for task, count in shown.items() if 2 * count > len(tasks)]
+    missing = sorted(f"{subject}/{task}" for subject, own in tasks.items() for task in usual if task not in own)
+    return [f"{len(missing)} sequences missing that most subjects have: {name_some(missing)}"] if missing else []
 
 
 def name_some(names: Sequence[str]) -> str:
