@@ -98,7 +98,7 @@ def write_predictions(
     probabilities = [f"p_{name}" for name in class_names]
     writer.writerow(["name", "subject", "label", "predicted", *probabilities] + ["unknown"] * (thresholds is not None))
     for item, row in zip(scores.items, scores.probabilities, strict=True):
-        numbers = [f"{p:.6f}" for p in row]
+        numbers = [f"{p:.9g}" for p in row]  # an f32 to its last bit: rounded ones tie, and give another AUC
         if thresholds is None:
             writer.writerow([item.name, item.subject, item.class_name, class_names[int(row.argmax())], *numbers])
             continue
