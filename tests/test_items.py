@@ -11,7 +11,15 @@ from conftest import UNITS, MakeCache, show_units
 from shared.cache import open_cache
 from shared.errors import FacetError
 from train.config import Recipe
-from train.items import add_references, choose_classes, find_items, gather_items, is_labelled, keep_apex_windows
+from train.items import (
+    add_references,
+    choose_classes,
+    describe_unlabelled,
+    find_items,
+    gather_items,
+    is_labelled,
+    keep_apex_windows,
+)
 
 
 def test_action_units_make_an_item_of_every_frame(tiny_cache: MakeCache) -> None:
@@ -61,6 +69,28 @@ def test_no_apex_is_an_error(tiny_cache: MakeCache) -> None:
     cache = open_cache(tiny_cache(num_frames=4))
     with pytest.raises(FacetError, match="S0/anger0 has no apex, given or estimated"):
         gather_items(cache, Recipe(modalities=("normal",), sampling="apex"))
+
+
+def test_too_few_frames_for_an_apex_are_all_kept(tiny_cache: MakeCache) -> None:
+    """Estimates take three frames: a sequence of which two are left must not end every training."""
+    cache = open_cache(tiny_cache(num_frames=2))
+    recipe = Recipe(modalities=("normal",), sampling="apex")
+    assert [len(item.rows) for item in gather_items(cache, recipe)] == [2] * len(cache.sequences)
+
+
+@pytest.mark.parametrize(("task", "units"), [("aus", "aus"), ("targets", "targets"), ("classes", "")])
+def test_what_nothing_is_known_of_is_told(tiny_cache: MakeCache, task: str, units: str) -> None:
+    """The tiny cache knows no units of its first row, and no label of the rows asked for."""
+    cache = open_cache(tiny_cache(num_frames=5, num_subjects=2, units=units, unlabelled=() if units else range(5, 15)))
+    names = UNITS if units else cache.info.class_names
+    items = gather_items(cache, Recipe(modalities=("normal",), task=task, classes=names))
+    expected = {
+        "aus": "left out: 1 of 60 frames of which none of the classes is known (S0/anger0/000)",
+        "targets": "left out: 1 of 12 sequences of which none of the classes is known (S0/anger0)",
+        "classes": "left out: 2 of 12 sequences without a single label (S0/anger1, …)",
+    }
+    assert describe_unlabelled(cache, items, task, names) == [expected[task]]
+    assert describe_unlabelled(cache, [item for item in items if is_labelled(item, task, names)], task, names) == []
 
 
 def test_neutral_references_are_the_subjects_own(tiny_cache: MakeCache) -> None:

@@ -20,6 +20,7 @@ from train.items import (
     choose_classes,
     choose_frames,
     choose_modalities,
+    describe_unlabelled,
     find_rows_in_use,
     gather_items,
     is_labelled,
@@ -162,11 +163,11 @@ def deal_folds(cache: Cache, recipe: Recipe) -> Dealt:
 
     modalities, modality_notes = _choose_modalities(cache, recipe, find_in_use)
     recipe = dataclasses.replace(recipe, modalities=modalities)
-    usable = keep_labelled(gather_items(cache, recipe))
+    usable = keep_labelled(gathered := gather_items(cache, recipe))
     items = select_items(protocol, usable, classes)
     subjects = {item.subject for item in items}
     num_folds, num_rounds = recipe.folds or None, recipe.rounds or None
-    notes = list(modality_notes)
+    notes = [*modality_notes, *describe_unlabelled(cache, gathered, task, classes)]
     if recipe.test_subjects:
         fold = split_by_subjects(subjects, recipe.test_subjects)
         folds = FoldList(name, cache.info.dataset, recipe.seed_of_folds, classes, (fold,))

@@ -16,6 +16,7 @@ from shared.schema import Sequence as SequenceRow
 from train.config import Recipe
 
 DEFAULT_FRAMES = 6
+MAX_FRAMES_WITHOUT_APEX = 2  # no change over time can be seen in fewer than 3
 _INTENSITY = "_intensity"  # names of action units graded 0 to 5 end so
 
 
@@ -114,6 +115,19 @@ def is_labelled(item: Item, task: str, classes: Sequence[str]) -> bool:
     return item.class_name in classes if task == "classes" else any(value >= 0 for value in item.targets)
 
 
+def describe_unlabelled(cache: Cache, items: Sequence[Item], task: str, classes: Sequence[str]) -> list[str]:
+    """A note on the sequences, or their frames, of which nothing is known; single scans without a label are nothing unusual."""
+    members = [item for item in items if cache.samples[item.rows[0]].sequence]
+    if task == "classes":
+        without, what = [item for item in members if not item.class_name], "sequences without a single label"
+    else:
+        without = [item for item in members if not is_labelled(item, task, classes)]
+        what = f"{'frames' if task == 'aus' else 'sequences'} of which none of the classes is known"
+    if not without:
+        return []
+    return [f"left out: {len(without):,} of {len(members):,} {what} ({without[0].name}{', …' * (len(without) > 1)})"]
+
+
 # --- what a cache decides where the user did not ---
 
 
@@ -197,19 +211,20 @@ def keep_apex_windows(cache: Cache, items: Sequence[Item], window: int) -> list[
     """Sequences cut down to a window of frames about their apex; single scans stay.
 
     Args:
-        window: frames; 0: half of each sequence. A window that would reach beyond an end is moved inside.
+        window: frames; 0: half of each sequence. A window that would reach beyond an end is moved inside. One or two frames,
+            of which no apex can be estimated, stay.
     Raises:
-        FacetError: a sequence has no apex, neither given nor estimated.
+        FacetError: a longer sequence has no apex, neither given nor estimated.
     """
     apex = {s.sequence: s.apex for s in cache.sequences}
     cut = []
     for item in items:
-        if len(item.rows) > 1:
+        if len(item.rows) > 1 and (len(item.rows) > MAX_FRAMES_WITHOUT_APEX or apex.get(item.name) is not None):
             moment = apex.get(item.name)
             if moment is None:
                 raise FacetError(
                     f"{cache.path}: sequence {item.name} has no apex, given or estimated (estimates need the modality "
-                    "depth in the cache); use --sampling uniform"
+                    "depth in the cache, and 3 frames that show the face); use --sampling uniform"
                 )
             item = dataclasses.replace(item, rows=_window(cache, item.rows, moment, window))
         cut.append(item)
