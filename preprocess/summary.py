@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from preprocess.prompts import count_names
 from preprocess.scan import SCAN_GONE
 from shared.cache import FAILURES_CSV, Cache
+from shared.errors import CacheError
 from shared.paths import list_files
 from shared.schema import Sample
 from shared.text import read_text_embeddings
 
 MOST_GROUPS = 16  # lines of the table of subjects
 MOST_REASONS = 6
+SINGLE = "single frames"
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -43,6 +47,8 @@ def describe_cache(cache: Cache) -> str:
     aligned = Counter(sample.alignment for sample in valid)
     lines.append("  aligned by " + ", ".join(f"{how} ({count})" for how, count in aligned.most_common()))
     lines += ["", *_class_table(cache), "", *_subject_table(cache), ""]
+    for array, names in (("targets", info.target_names), ("aus", info.au_names)):
+        lines += [*_unit_table(cache, array, names), ""] if names else []
     if cache.sequences:
         lines += [*_sequence_lines(cache), ""]
     lines += _prompt_lines(cache)
@@ -77,13 +83,14 @@ def _class_table(cache: Cache) -> list[str]:
 def _subject_table(cache: Cache) -> list[str]:
     """Scans (of sequences: sequences) of each class and subject; subjects with the same counts share a line."""
     what = "sequences" if cache.sequences else "scans"
-    names = [*cache.info.class_names, *([""] if any(s.valid and not s.label for s in cache.samples) else [])]
+    labels = {_column(cache, sample) for sample in cache.samples if sample.valid}
+    names = [*cache.info.class_names, *(name for name in ("", SINGLE) if name in labels)]
     shown: dict[str, dict[str, set[str]]] = {}
     failed: Counter[str] = Counter()
     for sample in cache.samples:
         classes = shown.setdefault(sample.subject, {})
         if sample.valid:
-            classes.setdefault(sample.label, set()).add(sample.sequence or sample.sample_id)
+            classes.setdefault(_column(cache, sample), set()).add(sample.sequence or sample.sample_id)
         else:
             failed[sample.subject] += 1
     alike: dict[tuple[int, ...], list[str]] = {}
@@ -97,6 +104,40 @@ def _subject_table(cache: Cache) -> list[str]:
     if left := groups[MOST_GROUPS:]:
         lines.append(f"  … and {sum(len(subjects) for _, subjects in left)} subjects more, with other counts")
     return lines
+
+
+def _column(cache: Cache, sample: Sample) -> str:
+    """Where a sample counts in the table of subjects: a frame that belongs to no sequence is none of them."""
+    return SINGLE if cache.sequences and not sample.sequence else sample.label
+
+
+def _unit_table(cache: Cache, array: str, names: Sequence[str]) -> list[str]:
+    """Of each class: in how many frames it is known (emotions: sequences) and how many show it, of how many subjects.
+
+    Args:
+        array: "aus" or "targets", with a column for each of the names: 0 or more, -1 = unknown.
+    """
+    rows = [row for row, sample in enumerate(cache.samples) if sample.valid]
+    try:
+        values = cache.arrays.read(array, rows)
+    except CacheError as error:
+        return [f"  {array}: {error}"]
+    counted, what = [cache.samples[row].sample_id for row in rows], "frames"
+    if array == "targets":
+        counted, what = [cache.samples[row].sequence or cache.samples[row].sample_id for row in rows], "sequences"
+    subjects = [cache.samples[row].subject for row in rows]
+    table: list[list[object]] = [
+        ["action unit" if array == "aus" else "emotion", f"{what} known", "shown", "by subjects"]
+    ]
+    uncoded = []
+    for name, column in zip(names, values.T, strict=True):
+        known, shown = np.flatnonzero(column >= 0), np.flatnonzero(column >= 1)
+        if len(known):
+            sizes = [len({words[place] for place in places}) for words, places in ((counted, known), (counted, shown))]
+            table.append([name, *sizes, len({subjects[place] for place in shown})])
+        else:
+            uncoded.append(name)
+    return _align(table) + ([f"  never known: {', '.join(uncoded)}"] if uncoded else [])
 
 
 def _name_some(subjects: list[str]) -> str:

@@ -107,6 +107,28 @@ def test_summary_counts_subjects_sequences_failures_and_bytes(tiny_cache: MakeCa
     assert f"on disk {size / 1000:.3g} kB" in text or f"on disk {size / 1e6:.3g} MB" in text
 
 
+@pytest.mark.parametrize(("units", "unit"), [("aus", 4), ("targets", 1)])  # frames; sequences of four
+def test_summary_counts_what_several_classes_at_once_show(tiny_cache: MakeCache, units: str, unit: int) -> None:
+    """AU1 is in anger and happiness, AU4 in happiness and surprise, AU12 in surprise; nothing is known of the first row."""
+    path = tiny_cache(num_subjects=3, num_frames=4, scans_per_class=1, units=units)
+    lines = [line.split() for line in describe_cache(open_cache(path)).splitlines()]
+    known, first = str(9 * unit - (units == "aus")), int(units == "aus")
+    assert ["AU1", known, str(6 * unit - first), "3"] in lines
+    assert ["AU4", known, str(6 * unit), "3"] in lines
+    assert ["AU12", known, str(3 * unit), "3"] in lines
+    heading = (
+        "action unit frames known shown by subjects" if units == "aus" else "emotion sequences known shown by subjects"
+    )
+    assert heading.split() in lines
+
+
+def test_frames_of_no_sequence_are_no_sequences(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(num_subjects=2, num_frames=4, scans_per_class=1))
+    loose = [dataclasses.replace(sample, sequence="") if sample.frame == 0 else sample for sample in cache.samples]
+    lines = [line.split() for line in describe_cache(dataclasses.replace(cache, samples=loose)).splitlines()]
+    assert ["S0,", "S1", "1", "1", "1", "3", "0"] in lines  # three sequences, and three single frames
+
+
 def test_every_sheet_carries_the_licence_line(cache: Cache, tmp_path: Path) -> None:
     """Two licences of one length: the sheets differ at the foot, and nowhere else."""
     for licence in ("AAAA AAAA", "BBBB BBBB"):
