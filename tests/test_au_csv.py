@@ -47,6 +47,20 @@ def test_intensity(tmp_path: Path, newline: str) -> None:
     assert read_au_intensity(path) == {6: 0, 7: 5, 8: -1, 9: 3}
 
 
+def test_whole_numbers_with_a_point(tmp_path: Path) -> None:
+    path = tmp_path / "F001_T1.csv"
+    lines = occurrence_text({3: {12: 1}, 4: {12: 0}}).splitlines()
+    path.write_text("\n".join([lines[0], *(line.replace(",", ".0,") for line in lines[1:])]))
+    read = {frame: values.tolist() for frame, values in read_au_occurrence(path, (12, 1)).items()}
+    assert read == {2: [1, -1], 3: [0, -1]}
+    (tmp_path / "a.csv").write_text("1,2.5\n")
+    with pytest.raises(ScanError, match=r"expected whole numbers, found 2\.5"):
+        read_au_intensity(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("7,\n8,5\n")
+    with pytest.raises(ScanError, match=r"does not hold 2 numbers \(the first has 1, and begins with '7'\)"):
+        read_au_intensity(tmp_path / "a.csv")
+
+
 def test_one_frame_and_none(tmp_path: Path) -> None:
     path = tmp_path / "F001_T1.csv"
     path.write_text(occurrence_text({1: {12: 1}}))

@@ -205,7 +205,9 @@ def test_what_a_partial_copy_lacks_is_summarised(tmp_path: Path) -> None:
 def test_what_action_unit_files_lack_is_summarised(tmp_path: Path) -> None:
     root = make_bp4d(tmp_path)
     coding = root / "AUCoding"
-    write_occurrence(coding / "AU_OCC" / "M002_T4.csv", {10: {12: 1}, 11: {12: 0}})
+    write_frame(root / SEQUENCES / "M002" / "T4", "011")
+    write_occurrence(coding / "AU_OCC" / "M002_T4.csv", {10: {12: 1}, 12: {12: 0}})
+    (coding / "AU_INT" / "M002_T4_AU12.csv").write_text("11,3\n")  # an intensity is no occurrence
     write_occurrence(
         coding / "AU_OCC" / "F001_T8.csv", {1: {12: 1}}
     )  # coding ends before the sequence does: as published
@@ -217,7 +219,7 @@ def test_what_action_unit_files_lack_is_summarised(tmp_path: Path) -> None:
     assert lines[-4:] == [
         "1 sequences with intensities alone, without occurrences (AU_OCC): F001/T1",
         "3 sequences without intensities (AU_INT) of all units: F001/T1, F001/T8, M002/T4",
-        "1 frames without action units among others that have them: F001/T1/0001",
+        "2 frames without action units among others that have them: F001/T1/0001, M002/T4/010",
         "1 sequences of action units without frames: F009/T1",
     ]
 

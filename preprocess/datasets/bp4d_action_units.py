@@ -79,7 +79,7 @@ def describe_uncoded(
         "sequences without intensities (AU_INT) of all units": [name for name in few if graded and name in with_files],
         "sequences whose action units are of other frames": uncoded,
         "frames without action units among others that have them": [
-            record.sample_id for members in frames.values() for record in _find_holes(members)
+            record.sample_id for name, members in frames.items() for record in _find_holes(members, name in occurrence)
         ],
         "sequences of action units without frames": sorted(with_files - frames.keys()),
     }
@@ -89,7 +89,15 @@ def describe_uncoded(
     return lines
 
 
-def _find_holes(members: Sequence[ScanRecord]) -> list[ScanRecord]:
-    """The frames of a sequence that nothing is known of, from the first to the last of which something is."""
-    known = [place for place, record in enumerate(members) if record.aus]
-    return [record for record in members[known[0] : known[-1]] if not record.aus] if known else []
+def _find_holes(members: Sequence[ScanRecord], has_occurrence: bool) -> list[ScanRecord]:
+    """The frames of a sequence that nothing is known of, from the first to the last of which something is.
+
+    Args:
+        has_occurrence: there is a file of occurrences: intensities alone are not enough then.
+    """
+    num_units = len(OCCURRENCE_UNITS) if has_occurrence else len(AU_NAMES)
+    known = [any(value != UNKNOWN for value in record.aus[:num_units]) for record in members]
+    if not any(known):
+        return []
+    first, end = known.index(True), len(known) - known[::-1].index(True)
+    return [record for record, is_known in zip(members[first:end], known[first:end], strict=True) if not is_known]

@@ -65,12 +65,32 @@ def _parse_table(path: Path, rows: list[bytes], columns: int) -> np.ndarray:
     """int64 (n, columns)."""
     end = -7  # no value of these files: marks each row's end
     try:
-        numbers = parse_numbers(b" -7 ".join(rows) + b" -7" if rows else b"", np.int64)
+        numbers = _parse_whole_numbers(b" -7 ".join(rows) + b" -7" if rows else b"")
     except ValueError as error:
         raise ScanError(f"{path}: {error}; {_COPY}") from error
     if len(numbers) != len(rows) * (columns + 1) or (numbers[columns :: columns + 1] != end).any():
-        raise ScanError(f"{path}: a line does not hold {columns} numbers; {_COPY}")
+        wrong = next((row for row in rows if len(row.split()) != columns), b"").split()
+        raise ScanError(
+            f"{path}: a line does not hold {columns} numbers (the first has {len(wrong)}, and begins with "
+            f"{b' '.join(wrong[:2])[:20].decode('latin-1')!r}); {_COPY}"
+        )
     return numbers.reshape(-1, columns + 1)[:, :columns]
+
+
+def _parse_whole_numbers(text: bytes) -> np.ndarray:
+    """int64 (n,); 12.0 is a whole number, too: programs that met an empty cell once write them so.
+
+    Raises:
+        ValueError: something is none; names it.
+    """
+    try:
+        return parse_numbers(text, np.int64)
+    except ValueError:
+        numbers = parse_numbers(text, np.float64)
+        whole = np.isfinite(numbers) & (numbers == np.rint(numbers)) & (np.abs(numbers) < _MAX_FRAME)
+        if not whole.all():
+            raise ValueError(f"expected whole numbers, found {numbers[~whole][0]:g}") from None
+        return numbers.astype(np.int64)
 
 
 def _by_model_frame(path: Path, frames: np.ndarray, values: np.ndarray, *, largest: int) -> dict[int, np.ndarray]:
