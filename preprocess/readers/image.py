@@ -52,4 +52,5 @@ def decode_image(data: bytes) -> np.ndarray:
     except MemoryError as error:
         raise ScanError("out of memory while decoding; scale the texture down") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error …
-        raise ScanError(f"not a readable image ({type(error).__name__}); {advice}") from error
+        why = "it is cut off" if "truncated" in str(error) else type(error).__name__
+        raise ScanError(f"not a readable image ({why}); {advice}") from error
