@@ -15,7 +15,7 @@ QUICK = ["--folds", "2", "--epochs", "1", "--batch-size", "8", "--device", "cpu"
 
 
 def notes(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    return [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    return [line for line in capsys.readouterr().out.splitlines() if "left out" in line or "seen without" in line]
 
 
 def test_a_modality_that_rows_in_use_lack(
@@ -38,7 +38,7 @@ def test_a_modality_that_rows_in_use_lack(
     assert call("fit", "--cache", two, "--modalities", "texture", "--out", tmp_path / "d", *QUICK) == 0
     assert notes(capsys) == ["note: 2 of 12 scans have no texture and are left out (S1/anger0, …)"]
     assert call("fit", "--cache", two, "--modalities", "texture,normal", "--out", tmp_path / "e", *QUICK) == 0
-    assert notes(capsys) == []  # masked
+    assert notes(capsys) == ["note: 2 of 12 scans have no texture and are seen without it (S1/anger0, …)"]
     crossval = ["crossval", "--cache", two, "--out", tmp_path / "f", *QUICK, "--jobs", 1]
     assert call(*crossval) == 0
     assert notes(capsys)[0] == f"note: {told}"
@@ -52,9 +52,8 @@ def test_across_data_sets_both_are_looked_at(
     test = tiny_cache(name="test", scans_per_class=1, dataset="others", without_texture=(11,))
     caches = ["--train-cache", train, "--test-cache", test, "--epochs", 1, "--device", "cpu"]
     assert call("fit", *caches, "--out", tmp_path / "a") == 0
-    assert notes(capsys) == [
-        "note: texture left out: 1 of 12 scans have none (S3/surprise0); --modalities texture,normal takes it"
-    ]
+    assert notes(capsys) == ["note: 1 of 12 scans have no texture and are seen without it (S3/surprise0)"]
+    assert read_config(tmp_path / "a").recipe.modalities == ("texture", "normal")
     assert call("fit", *caches, "--modalities", "texture", "--out", tmp_path / "b") == 0
     assert notes(capsys) == ["note: 1 of 12 scans have no texture and are left out (S3/surprise0)"]
 

@@ -56,7 +56,7 @@ class Recipe:
     task: str = _option("", "one of several classes; or several emotions (targets) or action units (aus) at once, yes or no "
                         "(default: the protocol's, else classes)", ("", "classes", "targets", "aus"))  # fmt: skip
     classes: tuple[str, ...] = _option((), "class names to tell apart (default: the protocol's, else all but neutral)")
-    modalities: tuple[str, ...] = _option((), "images to look at (default: those that every row has)")
+    modalities: tuple[str, ...] = _option((), "images to look at (default: those that nine of ten rows have)")
     views: tuple[str, ...] = _option((), "cameras to look from, as `preprocess build` takes them: 0,20 or 0:15 for yaw:pitch "
                         "(default: all that the cache holds)")  # fmt: skip
     frames: int = _option(0, "frames a sequence, spread evenly (default: 6 where there are sequences, else 1)")

@@ -215,7 +215,7 @@ def _prepare_across(train: Cache, test: Cache, recipe: Recipe, prompts: Path | N
     there, more = _choose_modalities(test, recipe, find_tested)
     modalities = tuple(m for m in modalities if m in there)
     if not modalities:
-        raise FacetError(f"{train.path}, {test.path}: no modality is in every row of both; name some with --modalities")
+        raise FacetError(f"{train.path}, {test.path}: no modality is in nine of ten rows of both; use --modalities")
     test = take_views(test, train.info.settings, modalities, whose=str(train.path))
     recipe = dataclasses.replace(recipe, modalities=modalities)
     recipe, text = _with_text(recipe, (train, test), prompts)

@@ -16,6 +16,7 @@ from shared.schema import Sequence as SequenceRow
 from train.config import Recipe
 
 DEFAULT_FRAMES = 6
+MAX_LACKING = 0.1  # of the rows in use, for a modality to be looked at unasked
 MAX_FRAMES_WITHOUT_APEX = 2  # no change over time can be seen in fewer than 3
 _INTENSITY = "_intensity"  # names of action units graded 0 to 5 end so
 
@@ -159,14 +160,18 @@ def choose_classes(cache: Cache, wanted: Sequence[str], task: str = "classes") -
 def choose_modalities(
     cache: Cache, wanted: Sequence[str], rows: Iterable[int]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The modalities to look at, in the schema's order: those asked for, else those that every row in use has.
+    """The modalities to look at, in the schema's order: those asked for, else those that nine of ten rows in use have.
+
+    One lost picture must not cost a training all texture: a row that lacks a modality is seen without it. One that many rows
+    lack is left to the user, for what they have in common may be what is to be learned.
 
     Args:
         rows: valid ones that would be in use if every modality were looked at.
     Returns:
-        The modalities; notes: modalities left out for the rows that lack them, or rows left out for they have none.
+        The modalities; notes: modalities left out for the rows that lack them, rows that are seen without one, and rows left
+            out for they have none.
     Raises:
-        FacetError: the cache was not rendered with one of them, or rows have none in common.
+        FacetError: the cache was not rendered with one of them, or none is in nine of ten rows.
     """
     there = cache.info.settings.modalities
     if missing := [m for m in wanted if m not in there]:
@@ -177,26 +182,25 @@ def choose_modalities(
     def tell(lacking: Sequence[Sample]) -> tuple[str, str]:
         return f"{len(lacking)} of {len(samples)} {unit}", f"({lacking[0].sample_id}{', …' * (len(lacking) > 1)})"
 
-    if wanted:
-        chosen = tuple(m for m in there if m in wanted)
-        lacking = [s for s in samples if not any(s.has(m) for m in chosen)]
-        if not lacking:
-            return chosen, ()
-        how_many, which = tell(lacking)
-        return chosen, (f"{how_many} have no {' or '.join(chosen)} and are left out {which}",)
     without = {m: [s for s in samples if not s.has(m)] for m in there}
-    common = tuple(m for m in there if not without[m])
-    if not common:
+    chosen = tuple(m for m in there if (m in wanted if wanted else len(without[m]) <= MAX_LACKING * len(samples)))
+    if not chosen:
         raise FacetError(
-            f"{cache.path}: no modality is in every row; name some with --modalities (absent ones are masked)"
+            f"{cache.path}: no modality is in nine of ten rows; name some with --modalities (absent ones are masked)"
         )
     notes = []
+    blind = [s for s in samples if not any(s.has(m) for m in chosen)]
     for modality, lacking in without.items():
-        if lacking:
-            how_many, which = tell(lacking)
-            takes = ",".join(m for m in there if m in common or m == modality)
+        how_many, which = tell(lacking) if lacking else ("", "")
+        takes = ",".join(m for m in there if m in chosen or m == modality)
+        if lacking and not wanted and modality not in chosen:
             notes.append(f"{modality} left out: {how_many} have none {which}; --modalities {takes} takes it")
-    return common, tuple(notes)
+        elif len(lacking) > len(blind) and modality in chosen:
+            notes.append(f"{how_many} have no {modality} and are seen without it {which}")
+    if blind:
+        how_many, which = tell(blind)
+        notes.append(f"{how_many} have no {' or '.join(chosen)} and are left out {which}")
+    return chosen, tuple(notes)
 
 
 def choose_frames(items: Sequence[Item], wanted: int) -> int:
