@@ -80,9 +80,7 @@ class PatchTokens(nn.Module):
         there = mask.any(1)
         tokens = patches[:, 0]
         if patches.shape[1] > 1:
-            weights = frame_weights[..., None] * mask
-            weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
-            tokens = unit(torch.einsum("btn,btnhwd->bnhwd", weights, patches))
+            tokens = unit(torch.einsum("btn,btnhwd->bnhwd", weigh_frames(mask, frame_weights), patches))
         if has_reference is not None:
             compared = has_reference[:, None]
             tokens = torch.where(compared[..., None, None, None], soften(tokens - reference), tokens)
@@ -91,6 +89,14 @@ class PatchTokens(nn.Module):
         about = self.camera(cameras) + self.modality[modalities]
         tokens = tokens + about[:, :, None, None] + self.position(_places(height, width, tokens))
         return tokens.flatten(1, 3), there.repeat_interleave(height * width, dim=1)
+
+
+def weigh_frames(mask: Tensor, frame_weights: Tensor) -> Tensor:
+    """(B, T, N): what each frame counts in a picture's patches, 0 where it lacks the picture; sums to 1 over frames, or is 0.
+
+    mask: bool (B, T, N); frame_weights: (B, T)."""
+    weights = frame_weights[..., None] * mask
+    return weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
 
 
 def _places(height: int, width: int, like: Tensor) -> Tensor:
