@@ -26,6 +26,7 @@ assert not {"train", "shared", "open_clip", "timm"} & set(sys.modules)
 """
 KINDS = {
     "classes": ({}, []),
+    "patches": ({}, ["--mtgf-tokens", "patches"]),
     "targets of compared sequences": (
         {"units": "targets", "num_frames": 5, "scans_per_class": 1},
         ["--task", "targets", "--frames", 3, "--relative", "onset"],

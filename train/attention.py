@@ -76,8 +76,8 @@ class Recording:
 
 
 def _part_classes(seen: dict[str, Tensor], num_frames: int, num_tokens: int) -> dict[str, Tensor]:
-    """class_attention (B, C, T, N), and class_patches (B, C, N, G, G) where text looked at patches: a look at them is one at their
-    picture, in each frame by as much as it counts."""
+    """class_attention (B, C, T, N), and class_patches (B, C, N, G, G) where text looked at patches, too: a look at one is one
+    at its picture, in each frame by as much as that counts."""
     views, places = seen["classes"].tensor_split([num_frames * num_tokens], dim=-1)
     looked = views.unflatten(-1, (num_frames, num_tokens))
     if "patch_frames" not in seen:

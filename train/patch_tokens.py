@@ -30,9 +30,8 @@ class PatchEncoder(nn.Module):
 
     def forward(self, tower: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (n, 3, S, S) → features (n, tower_dim), patches (n, H, W, d), not yet of unit length."""
-        found = tower.forward_intermediates(images, indices=1, output_fmt="NCHW")  # type: ignore[operator]
-        patches = self.projection(self.norm(found["image_intermediates"][-1].permute(0, 2, 3, 1)))
-        return found["image_features"], patches
+        features, last_map = _run_tower(tower, images)
+        return features, self.projection(self.norm(last_map.permute(0, 2, 3, 1)))
 
     def run(self, tower: nn.Module, images: Tensor, *, autocast: bool) -> tuple[Tensor, Tensor]:
         """As `facet.run_tower`: features f32 (n, tower_dim), and patches f32 (n, H, W, d), unit length."""
@@ -91,6 +90,12 @@ class PatchTokens(nn.Module):
         return tokens.flatten(1, 3), there.repeat_interleave(height * width, dim=1)
 
 
+def _run_tower(tower: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (n, tower_dim), and the last feature map before they are pooled (n, c, H, W): open_clip's own way to both."""
+    found = tower.forward_intermediates(images, indices=1, output_fmt="NCHW")  # type: ignore[operator]
+    return found["image_features"], found["image_intermediates"][-1]
+
+
 def weigh_frames(mask: Tensor, frame_weights: Tensor) -> Tensor:
     """(B, T, N): what each frame counts in a picture's patches, 0 where it lacks the picture; sums to 1 over frames, or is 0.
 
@@ -109,11 +114,10 @@ def _places(height: int, width: int, like: Tensor) -> Tensor:
 
 
 def count_channels(config: Mapping[str, Any]) -> int:
-    """Channels of the last feature map that an image tower of an open_clip model config has, in training, found without its
-    weights.
+    """Channels of the last feature map that an image tower of an open_clip model config has, found without its weights.
 
     Raises:
-        FacetError: it has none, or drops some of its patches.
+        FacetError: it has none, or not all of it while it trains.
     """
     refusal = (
         "--mtgf-tokens patches: this image tower gives no patch tokens; use --mtgf-tokens views, or another --model"
@@ -123,15 +127,14 @@ def count_channels(config: Mapping[str, Any]) -> int:
         size = getattr(tower, "image_size", 224)
         height, width = size if isinstance(size, (tuple, list)) else (size, size)
         try:
-            found = tower.forward_intermediates(  # type: ignore[operator]
-                torch.empty(2, 3, height, width), indices=1, output_fmt="NCHW"
-            )
-        except (AttributeError, AssertionError, NotImplementedError, TypeError, RuntimeError) as error:
+            shapes = {
+                _run_tower(tower.train(mode), torch.empty(2, 3, height, width))[1].shape for mode in (True, False)
+            }
+        except (AttributeError, AssertionError, NotImplementedError, TypeError, RuntimeError, LookupError) as error:
             raise FacetError(f"{refusal} ({first_line(error)})") from error
-    maps = found["image_intermediates"]
-    if not maps or maps[-1].ndim != 4 or "image_features" not in found:
+    if len(shapes) > 1:  # it drops patches in training, and what is left has no place any more
         raise FacetError(refusal)
-    return int(maps[-1].shape[1])
+    return int(shapes.pop()[1])
 
 
 def check_patch_tokens(recipe: Recipe) -> None:
