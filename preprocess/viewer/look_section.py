@@ -202,6 +202,9 @@ def _class_attention(site: Site, row: int, look: Look, order: list[int]) -> list
     """How much each class's words looked at each picture, over all frames, and where in it, if they looked at patches."""
     attention, sample = look.test.attention, site.cache.samples[row]
     assert attention.class_attention is not None
+    weights = attention.class_attention[look.item].astype(np.float32).sum(1)
+    names = [f"{m} {view}°" for m in attention.modalities for view in attention.views]
+    largest = float(weights.max()) or 1.0
     has_maps, num_views = _has_class_maps(site, look), len(attention.views)
 
     def cell(c: int, place: int) -> Component:
@@ -216,9 +219,6 @@ def _class_attention(site: Site, row: int, look: Look, order: list[int]) -> list
         )
         return html.Div([html.Div([shown, heat], className="screen"), told], className="look small")
 
-    weights = attention.class_attention[look.item].astype(np.float32).sum(1)
-    names = [f"{m} {view}°" for m in attention.modalities for view in attention.views]
-    largest = float(weights.max()) or 1.0
     rows: list[list[Component | str]] = [
         [attention.class_names[c], *[cell(c, place) for place in range(len(names))]] for c in order
     ]
