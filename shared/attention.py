@@ -20,7 +20,7 @@ ATTENTION_FILE = "attention.safetensors"
 FORMAT = "facet attention 1"
 _ADVICE = "`python -m train evaluate RUN` writes it anew"
 # Optional arrays: what a run without the part, or without its tower, does not have. For n items, T frames, N = M·V pictures a
-# frame (modality by modality), C classes, K prompts, d dimensions, p items with maps of G × G patches.
+# frame (modality by modality), C classes, K prompts, d dimensions, p items with maps of G × G or H × H patches.
 _DIMS = {
     "rows": "nT",
     "faces": "nd",
@@ -31,11 +31,12 @@ _DIMS = {
     "class_share": "nC",
     "prompt_cosines": "nCK",
     "patches": "pTNGG",
+    "class_patches": "pCNHH",
     "patch_place": "n",
 }
 _INTEGERS = ("rows", "patch_place")
-_OPTIONAL = ("view_attention", "class_attention", "class_share", "prompt_cosines", "patches", "patch_place")
-_PATCHES = "patches"  # most of the file: read one item at a time, when they are asked for
+_MAPS = ("patches", "class_patches")  # most of the file: read one item at a time, when they are asked for
+_OPTIONAL = ("view_attention", "class_attention", "class_share", "prompt_cosines", "patch_place", *_MAPS)
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,12 @@ class Attention:
     rows i32 (n, T): the rows of the cache that an item was seen by. faces (n, d): the fused face z, unit length. frame_weights
     (n, T): each frame's part in z; view_weights (n, T, N): each picture's part in its frame, CVSA's α. view_attention
     (n, T, N): how much of CVSA's attention between pictures went to each, weighted by α. class_attention (n, C, T, N): how much
-    each class's words looked at each picture, MTGF's attention. class_share (n, C), 0…1: the part of what a class is judged by
-    that came by this look, the rest is z. prompt_cosines (n, C, K): cosine of that with each prompt, NaN where there is none;
-    a class's score follows from their mean. patches (p, T, N, G, G): how much of the image tower's last attention went to each
-    patch, row 0 on top, the first p items by patch_place i32 (n,), −1 where none is kept; `read_patches` reads them, not
-    `read_attention`.
+    each class's words looked at each picture, or at its patches, MTGF's attention. class_share (n, C), 0…1: the part of what a
+    class is judged by that came by this look, the rest is z. prompt_cosines (n, C, K): cosine of that with each prompt, NaN
+    where there is none; a class's score follows from their mean. patches (p, T, N, G, G): how much of the image tower's last
+    attention went to each patch, row 0 on top, the first p items by patch_place i32 (n,), −1 where none is kept; class_patches
+    (p, C, N, H, H): what of class_attention went to each patch, over all frames. `read_patches` and `read_class_patches` read
+    these two, not `read_attention`.
     Weights add up to 1 over frames, over a frame's pictures, over all pictures, and (with the class token's) over patches.
     """
 
@@ -66,6 +68,7 @@ class Attention:
     class_share: np.ndarray | None = None
     prompt_cosines: np.ndarray | None = None
     patches: np.ndarray | None = None
+    class_patches: np.ndarray | None = None
     patch_place: np.ndarray | None = None
     prompts: tuple[tuple[str, ...], ...] = ()  # of each class
 
@@ -105,12 +108,13 @@ def read_attention(path: Path) -> Attention:
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']!r}, expected {FORMAT!r}")
             names = list(file.keys())
-            arrays = {name: file.get_tensor(name) for name in names if name != _PATCHES}
-            maps = file.get_slice(_PATCHES) if _PATCHES in names else None
-            shape = None if maps is None else tuple(maps.get_shape())
-            if maps is not None and maps.get_dtype() != "F16":
-                raise ValueError(f"patches is {maps.get_dtype()}")
-        return _check(about, arrays, shape)
+            arrays = {name: file.get_tensor(name) for name in names if name not in _MAPS}
+            maps = {name: file.get_slice(name) for name in names if name in _MAPS}
+            for name, some in maps.items():
+                if some.get_dtype() != "F16":
+                    raise ValueError(f"{name} is {some.get_dtype()}")
+            shapes = {name: tuple(some.get_shape()) for name, some in maps.items()}
+        return _check(about, arrays, shapes)
     except FileNotFoundError as error:
         raise FacetError(f"{path}: missing; {_ADVICE}") from error
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -123,29 +127,49 @@ def read_patches(path: Path, attention: Attention, item: int) -> np.ndarray | No
     Raises:
         FacetError: the file is not any more what `attention` was read from.
     """
+    return _read_maps(path, attention, item, "patches", attention.view_weights.shape[1:])
+
+
+def read_class_patches(path: Path, attention: Attention, item: int) -> np.ndarray | None:
+    """Maps (C, N, H, H) of one item; None where none was kept.
+
+    Raises:
+        FacetError: the file is not any more what `attention` was read from.
+    """
+    expected = len(attention.class_names), attention.view_weights.shape[2]
+    return _read_maps(path, attention, item, "class_patches", expected)
+
+
+def _read_maps(path: Path, attention: Attention, item: int, name: str, expected: tuple[int, ...]) -> np.ndarray | None:
     if attention.patch_place is None or (place := int(attention.patch_place[item])) < 0:
         return None
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            found: np.ndarray = file.get_slice(_PATCHES)[place : place + 1]
-        expected = (1, *attention.view_weights.shape[1:])
-        if found.dtype != np.float16 or found.shape[:3] != expected or not found.size or not np.isfinite(found).all():
+            if name not in file.keys():  # noqa: SIM118  # no mapping
+                return None
+            found: np.ndarray = file.get_slice(name)[place : place + 1]
+        if (
+            found.dtype != np.float16
+            or found.shape[:3] != (1, *expected)
+            or not found.size
+            or not np.isfinite(found).all()
+        ):
             raise ValueError("its maps are not what they were")
     except (OSError, SafetensorError, ValueError, IndexError) as error:
         raise FacetError(f"{path}: cannot be read ({first_line(error)}); {_ADVICE}") from error
     return found[0]
 
 
-def _check(about: dict[str, object], arrays: dict[str, np.ndarray], maps: tuple[int, ...] | None) -> Attention:
+def _check(about: dict[str, object], arrays: dict[str, np.ndarray], maps: dict[str, tuple[int, ...]]) -> Attention:
     keys = "names", "class_names", "modalities", "views"
     names, class_names, modalities, views = (_words(about[key]) for key in keys)
     if not isinstance(about["prompts"], list):
         raise ValueError("prompts are not a list")
     prompts = tuple(_words(some) for some in about["prompts"])
     sizes = {"n": len(names), "C": len(class_names), "N": len(modalities) * len(views)}
-    shapes = {name: array.shape for name, array in arrays.items()} | ({} if maps is None else {_PATCHES: maps})
+    shapes = {name: array.shape for name, array in arrays.items()} | maps
     for name, dims in _DIMS.items():
         if name not in shapes:
             if name not in _OPTIONAL:
@@ -163,9 +187,9 @@ def _check(about: dict[str, object], arrays: dict[str, np.ndarray], maps: tuple[
             raise ValueError(f"{name} is {array.dtype}")
         if name != "prompt_cosines" and not np.isfinite(array).all():
             raise ValueError(f"{name} holds numbers that are not finite")
-    if empty := [dim for dim in "TNdCG" if not sizes.get(dim, 1)]:
+    if empty := [dim for dim in "TNdCGH" if not sizes.get(dim, 1)]:
         raise ValueError(f"holds no {', '.join(empty)}")
-    if (maps is None) != ("patch_place" not in arrays):
+    if bool(maps) != ("patch_place" in arrays):
         raise ValueError("patches and patch_place go together")
     if "patch_place" in arrays and not (arrays["patch_place"] >= -1).all():
         raise ValueError("patch_place holds numbers below -1")

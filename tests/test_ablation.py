@@ -63,6 +63,10 @@ def test_every_name_is_what_its_part_is() -> None:
     for name, variant in found.items():
         assert change_recipe(Recipe(seed=3, lr=1e-2), variant) == Recipe(seed=3, lr=1e-2, **changes[name])
     assert [v.name for v in list_variants(Chosen(("no-cvsa",)), ("texture",))] == ["full", "no-cvsa"]
+    more = {v.name: v for v in list_variants(Chosen(("with-patches",)), ("texture",))}  # by name alone
+    assert change_recipe(Recipe(), more["with-patches"]) == Recipe(mtgf_tokens="patches")
+    for name in ("no-mtgf", "plain-clip"):  # nothing is left that could look at patches
+        assert change_recipe(Recipe(mtgf_tokens="patches"), found[name]) == Recipe(**changes[name])
     assert not any(v.name.startswith("only-") for v in list_variants(Chosen(), ("texture",)))  # it looks at one anyway
 
 

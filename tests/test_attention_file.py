@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from conftest import CLASSES
 
-from shared.attention import ATTENTION_FILE, Attention, read_attention, read_patches, write_attention
+from shared.attention import (
+    ATTENTION_FILE,
+    Attention,
+    read_attention,
+    read_class_patches,
+    read_patches,
+    write_attention,
+)
 from shared.errors import FacetError
 
 
@@ -23,7 +30,8 @@ def small_attention() -> Attention:
     return Attention(
         ("a", "b"), CLASSES, ("depth",), ("0", "-20:10"), rows=np.array([[1], [4]], np.int32), faces=some(2, 5),
         frame_weights=some(2, 1), view_weights=some(2, 1, 2), class_attention=some(2, 3, 1, 2), prompt_cosines=some(2, 3, 2),
-        patches=some(1, 1, 2, 4, 4), patch_place=np.array([-1, 0], np.int32), prompts=(("x",), ("y", "z"), ("ü",)),
+        patches=some(1, 1, 2, 4, 4), class_patches=some(1, 3, 2, 3, 3), patch_place=np.array([-1, 0], np.int32),
+        prompts=(("x",), ("y", "z"), ("ü",)),
     )  # fmt: skip
 
 
@@ -32,7 +40,7 @@ def test_a_file_comes_back_and_a_damaged_one_is_one_line(tmp_path: Path) -> None
     attention = small_attention()
     write_attention(path, attention)
     found = read_attention(path)
-    for name, value in vars(replace(attention, patches=None)).items():
+    for name, value in vars(replace(attention, patches=None, class_patches=None)).items():
         assert (
             np.array_equal(getattr(found, name), value)
             if isinstance(value, np.ndarray)
@@ -40,10 +48,16 @@ def test_a_file_comes_back_and_a_damaged_one_is_one_line(tmp_path: Path) -> None
         )
     assert attention.patches is not None and read_patches(path, found, 0) is None
     assert np.array_equal(read_patches(path, found, 1), attention.patches[0])  # type: ignore[arg-type]
+    assert read_class_patches(path, found, 0) is None
+    assert np.array_equal(read_class_patches(path, found, 1), attention.class_patches[0])  # type: ignore[arg-type, index]
     data = path.read_bytes()
     for length in (*range(0, len(data), 97), len(data) - 1):
         path.write_bytes(data[:length])
-        for read in (lambda: read_attention(path), lambda: read_patches(path, found, 1)):
+        for read in (
+            lambda: read_attention(path),
+            lambda: read_patches(path, found, 1),
+            lambda: read_class_patches(path, found, 1),
+        ):
             with pytest.raises(FacetError, match="cannot be read"):
                 read()
     path.unlink()
@@ -64,6 +78,10 @@ def test_a_file_comes_back_and_a_damaged_one_is_one_line(tmp_path: Path) -> None
         {"patches": np.zeros((1, 1, 2, 4, 5), np.float16)},
         {"patches": np.zeros((1, 1, 2, 0, 0), np.float16)},
         {"patches": np.zeros((1, 1, 2, 4, 4), np.float32)},
+        {"class_patches": np.zeros((1, 2, 2, 3, 3), np.float16)},
+        {"class_patches": np.zeros((2, 3, 2, 3, 3), np.float16)},
+        {"class_patches": np.zeros((1, 3, 2, 3, 4), np.float16)},
+        {"class_patches": np.zeros((1, 3, 2, 3, 3), np.float32)},
         {"patch_place": None},
         {"prompts": (("x",), ("y", "z", "w"), ("v",))},
         {"prompts": ()},

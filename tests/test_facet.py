@@ -57,7 +57,17 @@ def make_model(tower: str = "vit", seed: int = 0, trained: bool = True, **option
     return model.eval()
 
 
-@pytest.mark.parametrize("options", [{}, {"fusion": "mean"}, {"head": "cosine"}, {"num_frames": 4}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"fusion": "mean"},
+        {"head": "cosine"},
+        {"num_frames": 4},
+        {"patch_channels": 32},
+        {"num_frames": 4, "patch_channels": 32},
+    ],
+)
 def test_step_0_is_clip_zero_shot_over_averaged_views(tmp_path: Path, options: dict[str, Any]) -> None:
     """Against open_clip's own encode_image and encode_text and a few lines of NumPy."""
     clip = save_clip(tmp_path, TOWERS["vit"])
@@ -152,9 +162,10 @@ def test_frozen_tower_gets_no_gradient_and_keeps_its_statistics() -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.tower.state_dict().items())
 
 
-def test_every_parameter_learns() -> None:
+@pytest.mark.parametrize("patch_channels", [0, 32])
+def test_every_parameter_learns(patch_channels: int) -> None:
     """One step from the start, then all of the model is reached by gradients: nothing was built in vain."""
-    model = make_model(trained=False, num_frames=2, consistency=False).train()
+    model = make_model(trained=False, num_frames=2, consistency=False, patch_channels=patch_channels).train()
     batch = make_batch(t=2)
     for _ in range(2):
         model.zero_grad()

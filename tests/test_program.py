@@ -26,9 +26,9 @@ assert not {"train", "shared", "open_clip", "timm"} & set(sys.modules)
 """
 KINDS = {
     "classes": ({}, []),
-    "targets of compared sequences": (
+    "targets of compared sequences, by patches": (
         {"units": "targets", "num_frames": 5, "scans_per_class": 1},
-        ["--task", "targets", "--frames", 3, "--relative", "onset"],
+        ["--task", "targets", "--frames", 3, "--relative", "onset", "--mtgf-tokens", "patches"],
     ),
 }
 

@@ -24,7 +24,7 @@ from preprocess.viewer.maps import STEPS, describe_points, project
 from preprocess.viewer.predictions import read_predictions
 from preprocess.viewer.server import build_app
 from preprocess.viewer.site import Site
-from shared.attention import ATTENTION_FILE, Attention, read_attention, read_patches
+from shared.attention import ATTENTION_FILE, Attention, read_attention, read_class_patches, read_patches
 from shared.cache import open_cache
 from shared.errors import FacetError
 from shared.schema import View
@@ -92,6 +92,28 @@ def test_heat_is_where_the_file_says(site: Site, folder: Path) -> None:
 def test_what_was_not_recorded_is_not_found(site: Site, path: str) -> None:
     response = build_app(LiveSite(lambda: site)).server.test_client().get(path)
     assert response.status_code == 404 or b"react-entry-point" in response.data
+
+
+def test_where_each_classs_words_looked(tmp_path: Path, tiny_model: str) -> None:
+    """A run that looked at patches, its tower without attention of its own; what the page shows is what the file says."""
+    write_tiny_cache(tmp_path / "cache", model=tiny_model, num_subjects=2, scans_per_class=1, without_texture=(0,))
+    options = ["--test-subjects", "S0", "--mtgf-tokens", "patches", "--modalities", "texture,normal", "--epochs", "1"]
+    assert call("fit", "--cache", tmp_path / "cache", "--out", tmp_path / "run", *QUICK, *options) == 0
+    path = tmp_path / "run" / ATTENTION_FILE
+    attention = read_attention(path)
+    maps = read_class_patches(path, attention, attention.names.index("S0/anger0"))
+    assert maps is not None
+    opened = open_run(tmp_path / "cache", tmp_path / "run")
+    page = page_text(opened, "/sample/0")
+    assert [f'"/attention/0/2/{place}.png"' in page for place in range(7)] == [False] * 3 + [True] * 3 + [False]
+    client = build_app(LiveSite(lambda: opened)).server.test_client()
+    drawn = np.asarray(Image.open(io.BytesIO(client.get("/attention/0/2/4.png").data)))[..., 3].astype(int)
+    centres = drawn[HEAT_PX // 8 :: HEAT_PX // 4, HEAT_PX // 8 :: HEAT_PX // 4]
+    told = maps[2, 4].astype(float)
+    assert centres.max() > 0 and np.corrcoef(centres.flat, told.flat)[0, 1] > 0.95
+    assert [client.get(f"/attention/0/{end}.png").status_code for end in ("3/0", "0/6")] == [404, 404]
+    hidden = page_text(dataclasses.replace(opened, faces=False), "/sample/0")
+    assert "/attention/" not in hidden and "Which picture each class" in hidden
 
 
 def test_without_faces_there_are_numbers_alone(site: Site) -> None:

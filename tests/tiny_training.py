@@ -46,6 +46,7 @@ def make_model(recipe: Recipe = RECIPE) -> Facet:
         text.logit_scale,
         num_modalities=2,
         num_frames=recipe.frames,
+        patch_channels=TINY_CLIP["vision_cfg"]["width"] if recipe.mtgf_tokens == "patches" else 0,
     )
 
 

@@ -84,6 +84,11 @@ def _choose_embeddings(
         return recipe, None
     if chosen.embeddings == "off":
         return recipe, None
+    if recipe.mtgf_tokens == "patches":
+        raise FacetError(
+            "--mtgf-tokens patches: the embeddings that are kept of a frozen tower hold no patches; add --embeddings off to "
+            "run it in every step, or train some of it (--tune lora)"
+        )
     if recipe.augment == "standard":
         if not quiet:
             print("note: training from embeddings of images and their mirror images: --augment flip; see --embeddings")

@@ -18,9 +18,11 @@ from train.cvsa import CrossViewAttention, TokenAttention
 from train.facet import Batch, Facet, Output
 from train.items import Item
 from train.mtgf import TextGuidedFusion
+from train.patch_tokens import weigh_frames
 from train.patches import find_patch_attention, fold_maps
 from train.stream import choose_rows
 
+_MAPS = ("patches", "class_patches")
 MAX_PATCH_BYTES = 64 << 20  # of maps in a file: where there are more, those of items evenly spread are kept
 
 
@@ -54,7 +56,7 @@ class Recording:
             between = seen["views"].view(num, frames, num_tokens, num_tokens)[:, compared:]
             found["view_attention"] = (alpha[..., None, :] @ between)[..., 0, :]
         if "classes" in seen:
-            found["class_attention"] = seen["classes"].unflatten(-1, (num_frames, num_tokens))
+            found |= _part_classes(seen, num_frames, num_tokens)
             found["class_share"] = seen["share"]
         if prompts is not None:
             found["prompt_cosines"] = torch.einsum("bcd,ckd->bck", seen["judged"], prompts)
@@ -71,6 +73,21 @@ class Recording:
             placed[mask] = maps
             maps = placed
         return maps.view(num, frames, modalities * views, *maps.shape[1:])
+
+
+def _part_classes(seen: dict[str, Tensor], num_frames: int, num_tokens: int) -> dict[str, Tensor]:
+    """class_attention (B, C, T, N), and class_patches (B, C, N, G, G) where text looked at patches, too: a look at one is one
+    at its picture, in each frame by as much as that counts."""
+    views, places = seen["classes"].tensor_split([num_frames * num_tokens], dim=-1)
+    looked = views.unflatten(-1, (num_frames, num_tokens))
+    if "patch_frames" not in seen:
+        return {"class_attention": looked}
+    places = places.unflatten(-1, (num_tokens, -1))
+    looked = looked + seen["patch_frames"][:, None] * places.sum(-1)[:, :, None]
+    found = {"class_attention": looked}
+    if (maps := fold_maps(places.flatten(0, 2))) is not None:
+        found["class_patches"] = maps.unflatten(0, places.shape[:3])
+    return found
 
 
 @contextmanager
@@ -99,6 +116,14 @@ def record_attention(model: Facet) -> Iterator[Recording]:
         watch("classes", model.head.attention)
         handles.append(model.head.attention.register_forward_hook(lambda _, __, out: recording.keep("looked", out)))
     handles.append(model.head.register_forward_hook(after_head))
+    if model.patch_tokens is not None:
+
+        def before_places(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            _, mask, frame_weights, _, _, has_reference = inputs
+            mask = mask if has_reference is None else mask[:, 1:]
+            recording.keep("patch_frames", weigh_frames(mask, frame_weights))
+
+        handles.append(model.patch_tokens.register_forward_pre_hook(before_places))
     if model.temporal is not None:
         handles.append(model.temporal.pool.register_forward_hook(lambda _, __, out: recording.keep("frames", out[1])))
     if (found := find_patch_attention(model.tower)) is not None:
@@ -150,26 +175,27 @@ class AttentionTable:
         num = len(found["faces"])
         where = slice(self._filled, self._filled + num)
         for name, tensor in found.items():
-            values = tensor.detach().float()
-            if name == "patches":
-                self._add_patches(values, where)
+            if name in _MAPS:
                 continue
-            array = values.cpu().numpy().astype(np.float16)
+            array = tensor.detach().float().cpu().numpy().astype(np.float16)
             if name not in self._arrays:
                 self._arrays[name] = np.zeros((len(self.items), *array.shape[1:]), np.float16)
             self._arrays[name][where] = array
+        if maps := {name: found[name] for name in _MAPS if name in found}:
+            self._add_maps(maps, where)
         self._filled += num
 
-    def _add_patches(self, values: Tensor, where: slice) -> None:
+    def _add_maps(self, maps: dict[str, Tensor], where: slice) -> None:
         if self._place is None:
             num = len(self.items)
-            most = min(num, MAX_PATCH_BYTES // (2 * int(np.prod(values.shape[1:]))))
+            most = min(num, MAX_PATCH_BYTES // (2 * sum(int(np.prod(values.shape[1:])) for values in maps.values())))
             self._place = np.full(num, -1, np.int32)
             self._place[np.arange(most) * num // max(most, 1)] = np.arange(most)
-            self._arrays["patches"] = np.zeros((most, *values.shape[1:]), np.float16)
+            self._arrays |= {name: np.zeros((most, *values.shape[1:]), np.float16) for name, values in maps.items()}
         place = self._place[where]
-        kept = values[torch.from_numpy(place >= 0).to(values.device)]
-        self._arrays["patches"][place[place >= 0]] = kept.cpu().numpy().astype(np.float16)
+        for name, values in maps.items():
+            kept = values.detach()[torch.from_numpy(place >= 0).to(values.device)]
+            self._arrays[name][place[place >= 0]] = kept.float().cpu().numpy().astype(np.float16)
 
     def finish(self, class_names: Sequence[str], modalities: Sequence[str], views: Sequence[View]) -> Attention:
         assert self._filled == len(self.items)

@@ -21,6 +21,7 @@ RUN_VERSION = 2
 TUNE = re.compile(r"full|frozen|last-\d{1,3}|lora(-[1-9]\d{0,3})?")
 FUSION = ("cvsa", "mean")
 HEAD = ("mtgf", "cosine")
+MTGF_TOKENS = ("views", "patches")
 AUGMENT = ("standard", "flip", "none")
 SAMPLING = ("uniform", "apex")
 RELATIVE = ("none", "neutral", "onset")
@@ -87,6 +88,11 @@ class Recipe:
     )
     fusion: str = _option("cvsa", "how views become one face: attention (CVSA) or their mean", FUSION)
     head: str = _option("mtgf", "how text and face become a score: gated fusion (MTGF) or the cosine alone", HEAD)
+    mtgf_tokens: str = _option(
+        "views",
+        "what a class's text looks at (MTGF): a token a view, or also those of the tower's patches",
+        MTGF_TOKENS,
+    )
     lambda_con: float = _option(0.1, "weight of the consistency loss; 0 builds none of it")
     lambda_vt: float = _option(0.5, "weight of each view's own text loss; 0 computes none of it")
     class_weights: str = _option(
@@ -138,6 +144,8 @@ class Recipe:
                 raise FacetError(f"{option_name(option.name)}: expected {' or '.join(choices)}")
         if not TUNE.fullmatch(self.tune):
             raise FacetError(f"--tune: expected full, frozen, last-K, lora or lora-R, found {self.tune!r}")
+        if self.mtgf_tokens == "patches" and self.head != "mtgf":
+            raise FacetError(f"--mtgf-tokens patches: --head {self.head} looks at none; leave one of them out")
         if self.draw == "balanced" and self.is_multilabel:
             raise FacetError(
                 f"--draw balanced: a sample of --task {self.task} has no one class; use --class-weights balanced"

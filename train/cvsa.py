@@ -11,11 +11,18 @@ from torch.nn import functional as F
 HEAD_DIM = 32
 # A face compared with itself is the zero vector: dividing by no less than this keeps its gradient finite.
 MIN_LENGTH = 1e-3
+SOFT_LENGTH = 0.1  # δ: differences between unit vectors that are shorter than this count less
 
 
 def unit(x: Tensor) -> Tensor:
     """(…, d) divided by its length, or by MIN_LENGTH where it is shorter."""
     return F.normalize(x, dim=-1, eps=MIN_LENGTH)
+
+
+def soften(x: Tensor) -> Tensor:
+    """(…, d) as x / √(‖x‖² + δ²): a short difference between unit vectors stays so; with unit length noise would count as much
+    as a smile."""
+    return x * (x.square().sum(-1, keepdim=True) + SOFT_LENGTH**2).rsqrt()
 
 
 class TokenAttention(nn.Module):
@@ -145,10 +152,10 @@ class TemporalAttention(nn.Module):
         embedding: Tensor = self.position(place[:, None])
         return embedding
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Face vectors (B, T, d) → z (B, d), unit length."""
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Face vectors (B, T, d) → z (B, d), unit length; the frames' weights in it (B, T), which sum to 1."""
         mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
         frames = frames + self.positions(frames.shape[1], frames)
         frames = frames + self.attention(frames, frames, mask)
-        fused: Tensor = self.pool(frames, mask)[0]
-        return fused
+        fused, weights = self.pool(frames, mask)
+        return fused, weights

@@ -27,6 +27,7 @@ from train.folds import read_split
 from train.items import Item, gather_items
 from train.metrics import Metrics, compute_metrics
 from train.multilabel import MultiLabelMetrics, compute_multilabel_metrics
+from train.patch_tokens import count_channels
 from train.prepare import Preparer
 from train.prompts import find_prompts, match_prompts, read_prompts
 from train.report import present_result, title_result, write_predictions, write_report
@@ -55,6 +56,7 @@ def build_facet(
 ) -> Facet:
     """The model of a run on its device; f32 parameters everywhere."""
     recipe = config.recipe
+    patch_channels = count_channels(config.tower.config) if recipe.mtgf_tokens == "patches" else 0
     torch.manual_seed(recipe.seed)
     model = Facet(
         tower,
@@ -69,6 +71,7 @@ def build_facet(
         freeze_tower=recipe.tune == "frozen",
         autocast=device.type == "cuda",
         class_bias=recipe.is_multilabel,
+        patch_channels=patch_channels,
     )
     return model.to(device)
 

@@ -26,6 +26,7 @@ from train.items import (
     is_labelled,
 )
 from train.optimizer import default_tower_rate
+from train.patch_tokens import check_patch_tokens
 from train.prompts import read_prompts
 from train.protocols import CROSS_PROTOCOL, DEFAULT_PROTOCOL, PROTOCOLS, Protocol, check_datasets, find_protocol
 from train.score import take_views
@@ -112,9 +113,8 @@ def _choose_views(cache: Cache, recipe: Recipe) -> tuple[Cache, Recipe]:
     if not recipe.views:
         return cache, recipe
     stored = cache.info.settings.views
-    wanted = {
-        str(view): view for view in parse_views(",".join(recipe.views))
-    }  # as written: a cache's may have more digits
+    # as written: a cache's may have more digits
+    wanted = {str(view): view for view in parse_views(",".join(recipe.views))}
     if lacking := [text for text in wanted if text not in map(str, stored)]:
         cache.with_views([wanted[text] for text in lacking])  # refuses them
     chosen = tuple(view for view in stored if str(view) in wanted)
@@ -264,12 +264,13 @@ def _check_sequences(cache: Cache, recipe: Recipe) -> None:
 
 
 def _with_text(recipe: Recipe, caches: Sequence[Cache], prompts: Path | None) -> tuple[Recipe, TextEmbeddings]:
-    """The prompts of the recipe's classes, from their file or the first cache that has them all, and the model that goes with
-    them."""
+    """The recipe with its model, and its classes' prompts, from their file or the first cache that has them all."""
     text = _find_text(recipe, caches) if prompts is None else read_prompts(prompts, recipe.model, recipe.classes)
     pretrained = recipe.pretrained or text.pretrained
     tower_lr = recipe.tower_lr or default_tower_rate(recipe.lr, pretrained)
-    return dataclasses.replace(recipe, model=recipe.model or text.model, pretrained=pretrained, tower_lr=tower_lr), text
+    recipe = dataclasses.replace(recipe, model=recipe.model or text.model, pretrained=pretrained, tower_lr=tower_lr)
+    check_patch_tokens(recipe)
+    return recipe, text
 
 
 def _find_text(recipe: Recipe, caches: Sequence[Cache]) -> TextEmbeddings:
@@ -290,8 +291,8 @@ def _describe_references(items: Sequence[Item], recipe: Recipe) -> list[str]:
             "--relative neutral: a neutral scan would be compared with itself; leave neutral out of --classes"
         )
     lacking = sorted({item.subject for item in items if item.reference is None})
-    note = "test subjects' own neutral scans are used" if recipe.relative == "neutral" else ""
-    notes = [f"--relative neutral: {note}, as someone known beforehand would allow"] if note else []
+    note = "--relative neutral: test subjects' own neutral scans are used, as someone known beforehand would allow"
+    notes = [note] if recipe.relative == "neutral" else []
     if lacking:
         notes.append(
             f"{len(lacking)} subjects have nothing to be compared with, and are seen as they are: {list_some(lacking)}"

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.cvsa import CrossViewAttention, MeanFusion, TemporalAttention, unit
+from train.cvsa import CrossViewAttention, MeanFusion, TemporalAttention, soften, unit
 from train.mtgf import CosineHead, TextGuidedFusion
+from train.patch_tokens import PatchEncoder, PatchTokens
 
-SOFT_LENGTH = 0.1  # δ: differences between unit vectors that are shorter than this count less
 MAX_LOG_SCALE = math.log(100)  # CLIP's own limit (Radford et al. 2021, section 2.5)
 
 
@@ -79,6 +79,7 @@ class Facet(nn.Module):
         freeze_tower: bool = False,
         autocast: bool = False,
         class_bias: bool = False,
+        patch_channels: int = 0,
     ) -> None:
         """
         Args:
@@ -89,6 +90,7 @@ class Facet(nn.Module):
             consistency: build h, the projection that only the consistency loss uses.
             autocast: run the tower in bfloat16; everything after it is small and stays in float32.
             class_bias: add a bias to each class's score, for several classes at once, each yes or no.
+            patch_channels: of the tower's last feature map, whose patches MTGF looks at, too; 0: it does not.
         """
         super().__init__()
         dim = text_mean.shape[1]
@@ -106,6 +108,9 @@ class Facet(nn.Module):
         for layer in (self.projection, self.view_to_face):
             if layer is not None:
                 _start_as_identity(layer)
+        has_patches = patch_channels > 0 and head == "mtgf"  # made last: all else starts as it would without
+        self.patch_encoder = PatchEncoder(patch_channels, dim) if has_patches else None
+        self.patch_tokens = PatchTokens(dim, num_modalities) if has_patches else None
         if freeze_tower:
             tower.requires_grad_(False)
 
@@ -123,28 +128,41 @@ class Facet(nn.Module):
                 module.eval()
         return self
 
-    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Unit-length tokens e (B·T, N, d), zero where missing, and their mask (B·T, N)."""
+    def compile_tower(self, *, dynamic: bool | None) -> None:
+        """Compiles what runs on every picture; it is compiled in its first call."""
+        (self.tower if self.patch_encoder is None else self.patch_encoder).compile(dynamic=dynamic)
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Unit-length tokens e (B·T, N, d), zero where missing; their mask (B·T, N); patches (B·T, N, H, W, d), unit length and
+        zero where missing, too, None where nothing looks at them."""
         b, t, m, v = batch.dims
         mask = batch.present[..., None].expand(b, t, m, v)
         if batch.features is not None:
             tokens = F.normalize(self.projection(batch.features.flatten(0, 3)), dim=-1)
             if not batch.complete:
                 tokens = tokens * mask.reshape(-1, 1)
-            return tokens.view(b * t, m * v, -1), mask.reshape(b * t, m * v)
+            assert self.patch_encoder is None
+            return tokens.view(b * t, m * v, -1), mask.reshape(b * t, m * v), None
         assert batch.images is not None
         images = batch.images.flatten(0, 3)
         if not batch.complete:  # an image that is not there must not enter batch statistics either
             images = images[mask.flatten()]
-        features = run_tower(self.tower, images, autocast=self.autocast)
+        patches = None
+        if self.patch_encoder is None:
+            features = run_tower(self.tower, images, autocast=self.autocast)
+        else:
+            features, patches = self.patch_encoder.run(self.tower, images, autocast=self.autocast)
         tokens = F.normalize(self.projection(features), dim=-1)
         if not batch.complete:
-            tokens = tokens.new_zeros(b * t * m * v, tokens.shape[-1]).masked_scatter(mask.reshape(-1, 1), tokens)
-        return tokens.view(b * t, m * v, -1), mask.reshape(b * t, m * v)
+            tokens = _place(tokens, mask)
+            patches = None if patches is None else _place(patches, mask)
+        patches = None if patches is None else patches.view(b * t, m * v, *patches.shape[1:])
+        return tokens.view(b * t, m * v, -1), mask.reshape(b * t, m * v), patches
 
     def forward(self, batch: Batch) -> Output:
         b, t, m, v = batch.dims
-        views, mask = self.encode(batch)
+        views, mask, patches = self.encode(batch)
+        all_views = mask.unflatten(0, (b, t))
         cameras = batch.cameras[:, None, None].expand(b, t, m, v, 2).reshape(b * t, m * v, 2)
         modalities = torch.arange(m, device=cameras.device).repeat_interleave(v)
         tokens, frames, alpha = self.fusion(views, mask, cameras, modalities)
@@ -156,12 +174,19 @@ class Facet(nn.Module):
             )
             t -= 1
         if self.temporal is None:
-            face = unit(faces.view(b, t, -1).mean(1))
+            face, frame_weights = unit(faces.view(b, t, -1).mean(1)), faces.new_full((b, t), 1 / t)
         else:
-            face = self.temporal(faces.view(b, t, -1))
+            face, frame_weights = self.temporal(faces.view(b, t, -1))
             tokens = (tokens.view(b, t, m * v, -1) + self.temporal.positions(t, tokens)[:, None]).flatten(0, 1)
         text = F.normalize(self.text_mean, dim=-1)
-        seen = self.head(text, face, tokens.reshape(b, t * m * v, -1), mask.reshape(b, t * m * v))
+        tokens, is_token = tokens.reshape(b, t * m * v, -1), mask.reshape(b, t * m * v)
+        if self.patch_tokens is not None and patches is not None:
+            patches, cameras = (x.unflatten(0, all_views.shape[:2]) for x in (patches, cameras))
+            more, is_patch = self.patch_tokens(
+                patches, all_views, frame_weights, cameras[:, 0], modalities, batch.has_reference
+            )
+            tokens, is_token = torch.cat([tokens, more], dim=1), torch.cat([is_token, is_patch], dim=1)
+        seen = self.head(text, face, tokens, is_token)
         logits = self.scale * (seen * self.text_mean).sum(-1)
         if self.class_bias is not None:
             logits = logits + self.class_bias
@@ -189,8 +214,7 @@ def subtract_reference(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What changed against frame 0 of each sample: what stays of a person when their face at rest is taken away.
 
-    Differences are short where little changed and stay so: x / √(‖x‖² + δ²) instead of unit length, for noise would
-    otherwise count as much as a smile.
+    Differences are short where little changed and stay so (`soften`).
 
     Args:
         views, tokens: (B·T, N, d); mask: bool (B·T, N); frames: z (B·T, d); has_reference: bool (B,).
@@ -203,13 +227,15 @@ def subtract_reference(
     each_view, each_token, each_face = (x.unflatten(0, (b, -1)) for x in (views, tokens, frames))
     rest = each_face[:, :1, None] * there  # (B, 1, 1, d)
     rest_views = torch.where(mask.unflatten(0, (b, -1))[:, :1, :, None], each_view[:, :1], rest) * there
-    changes = torch.where(there, _soften(each_view[:, 1:] - rest_views), each_view[:, 1:])
-    faces = torch.where(there[..., 0], _soften(each_face[:, 1:] - rest[:, :, 0]), each_face[:, 1:])
+    changes = torch.where(there, soften(each_view[:, 1:] - rest_views), each_view[:, 1:])
+    faces = torch.where(there[..., 0], soften(each_face[:, 1:] - rest[:, :, 0]), each_face[:, 1:])
     return changes.flatten(0, 1), (each_token[:, 1:] - rest).flatten(0, 1), faces.flatten(0, 1)
 
 
-def _soften(x: Tensor) -> Tensor:
-    return x * (x.square().sum(-1, keepdim=True) + SOFT_LENGTH**2).rsqrt()
+def _place(found: Tensor, mask: Tensor) -> Tensor:
+    """(n, …) of the pictures that are there → (N, …) of all, by their mask of N elements; zeros where there is none."""
+    where = mask.reshape(-1, *[1] * (found.ndim - 1))
+    return found.new_zeros(where.shape[0], *found.shape[1:]).masked_scatter(where, found)
 
 
 def _start_as_identity(layer: nn.Linear) -> None:

@@ -118,7 +118,7 @@ def train(
         flops_per_sample = count_flops_per_sample(model, _example(preparer, recipe))
     if device.type == "cuda":  # on a CPU compiling takes longer than a short training
         # sizes of batches differ by one, at most; where images are missing they differ in every step
-        model.tower.compile(dynamic=False if _is_complete(cache, training.items, preparer.modalities) else None)
+        model.compile_tower(dynamic=False if _is_complete(cache, training.items, preparer.modalities) else None)
 
     replica = ranks.replicate(PartLoss(model))
     silent = not ranks.is_first

@@ -26,7 +26,8 @@ class TextGuidedFusion(nn.Module):
     def forward(self, text: Tensor, face: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """
         Args:
-            text: t_c (C, d), unit length; face: z (B, d), unit length; tokens: (B, N, d); mask: bool (B, N).
+            text: t_c (C, d), unit length; face: z (B, d), unit length; tokens: (B, N, d), of views and, as an option, of
+            patches; mask: bool (B, N).
         Returns:
             f (B, C, d), unit length: the face as each class sees it.
         """

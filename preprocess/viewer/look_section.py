@@ -74,6 +74,16 @@ def heat_png(site: Site, row: int, place: int) -> bytes | None:
     return draw_heat(maps[place], max(float(maps.max()), EVEN_STEPS * even))
 
 
+def class_heat_png(site: Site, row: int, c: int, place: int) -> bytes | None:
+    """As `heat_png`, of what the words of a class looked at: bright where they looked most of all its pictures."""
+    look = site.looks.find(row) if 0 <= row < len(site.cache.samples) else None
+    maps = None if look is None else look.class_patches()
+    if maps is None or not 0 <= c < len(maps) or not 0 <= place < maps.shape[1]:
+        return None
+    weights = maps[c].astype(np.float32)
+    return draw_heat(weights[place], max(float(weights.max()), EVEN_STEPS * float(weights.mean())))
+
+
 def _frames(site: Site, look: Look, address: Address) -> Component:
     """Which frames of a sequence were looked at, and how much each counts."""
     attention = look.test.attention
@@ -95,7 +105,7 @@ def _pictures(site: Site, row: int, look: Look) -> list[Component]:
     assert look.frame is not None
     weights = attention.view_weights[look.item, look.frame].tolist()
     mixed = None if attention.view_attention is None else attention.view_attention[look.item, look.frame].tolist()
-    has_maps = site.faces and attention.patch_place is not None and bool(attention.patch_place[look.item] >= 0)
+    has_maps = site.faces and look.patches() is not None
     views = attention.views
     rows: list[list[Component | str]] = []
     for number, modality in enumerate(attention.modalities):
@@ -119,15 +129,17 @@ def _pictures(site: Site, row: int, look: Look) -> list[Component]:
         + (" Below: its part of the attention between pictures." if mixed is not None else "")
         + (_tell_maps(attention, look, has_maps) if site.faces else "")
     )
-    control = [scripted("overlay", "on", "light")] if has_maps else []
+    control = [scripted("overlay", "on", "light")] if has_maps or _has_class_maps(site, look) else []
     return [html.P(note), *control, table(["", *[f"{view}°" for view in views]], rows, class_name="views looks")]
 
 
 def _tell_maps(attention: Attention, look: Look, has_maps: bool) -> str:
     if has_maps:
         return " Colours: where the last attention of the image tower went, the more the brighter; key a."
-    if attention.patch_place is None:
-        return " This run kept no map: its tower has no attention over patches, or it was trained from embeddings."
+    if attention.patch_place is None or attention.patch_place[look.item] >= 0:
+        return (
+            " This run kept no map of that: its tower has no attention over patches, or it was trained from embeddings."
+        )
     return " Maps are kept of some faces of a large test alone, and this is none of them."
 
 
@@ -164,7 +176,7 @@ def _classes(site: Site, row: int, look: Look) -> list[Component]:
         )
     parts: list[Component] = [html.H3("Prompts"), html.P(told), table(heads, rows, class_name="prompts")]
     if attention.class_attention is not None:
-        parts += _class_attention(attention, look, order)
+        parts += _class_attention(site, row, look, order)
     return parts
 
 
@@ -182,19 +194,41 @@ def _prompts(attention: Attention, item: int, c: int, is_open: bool) -> Componen
     return html.Details([html.Summary(f"mean {cosines.mean():.3f}"), words], open=is_open)
 
 
-def _class_attention(attention: Attention, look: Look, order: list[int]) -> list[Component]:
-    """How much each class's words looked at each picture, over all frames."""
+def _has_class_maps(site: Site, look: Look) -> bool:
+    return site.faces and look.class_patches() is not None
+
+
+def _class_attention(site: Site, row: int, look: Look, order: list[int]) -> list[Component]:
+    """How much each class's words looked at each picture, over all frames, and where in it, if they looked at patches."""
+    attention, sample = look.test.attention, site.cache.samples[row]
     assert attention.class_attention is not None
     weights = attention.class_attention[look.item].astype(np.float32).sum(1)
     names = [f"{m} {view}°" for m in attention.modalities for view in attention.views]
     largest = float(weights.max()) or 1.0
+    has_maps, num_views = _has_class_maps(site, look), len(attention.views)
+
+    def cell(c: int, place: int) -> Component:
+        told = _shade(float(weights[c, place]), largest)
+        modality, view = attention.modalities[place // num_views], place % num_views
+        if not has_maps or not has_picture(sample, KIND_OF[modality]):
+            return told
+        alt = f"{modality} of {sample.sample_id} at {attention.views[view]}°"
+        shown = picture(site, row, KIND_OF[modality], look.test.views[view], alt)
+        heat = html.Img(
+            src=f"/attention/{row}/{c}/{place}.png", alt=f"where {attention.class_names[c]} looked", className="heat"
+        )
+        return html.Div([html.Div([shown, heat], className="screen"), told], className="look small")
+
     rows: list[list[Component | str]] = [
-        [attention.class_names[c], *[_shade(float(w), largest) for w in weights[c]]] for c in order
+        [attention.class_names[c], *[cell(c, place) for place in range(len(names))]] for c in order
     ]
     over = ", over all frames" if attention.rows.shape[1] > 1 else ""
     return [
         html.H3("Which picture each class's words looked at"),
-        html.P(f"Each line adds up to 100 %{over}."),
+        html.P(
+            f"Each line adds up to 100 %{over}."
+            + (" Colours: where in it, the brightest where a class's words looked most; key a." if has_maps else "")
+        ),
         table(["", *names], rows, class_name="counts"),
     ]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from preprocess.viewer.catalogue import Prediction
 from preprocess.viewer.predictions import PREDICTIONS_CSV, find_tests, read_table
-from shared.attention import ATTENTION_FILE, Attention, read_attention, read_patches
+from shared.attention import ATTENTION_FILE, Attention, read_attention, read_class_patches, read_patches
 from shared.cache import Cache
 from shared.schema import Sample
 
@@ -45,6 +45,11 @@ class Look:
         """Maps of the frame's pictures (N, G, G); None where none were kept. Raises FacetError where the file is damaged."""
         maps = None if self.frame is None else read_patches(self.test.path, self.test.attention, self.item)
         return None if maps is None else maps[self.frame]
+
+    def class_patches(self) -> np.ndarray | None:
+        """Where each class's words looked, over all frames (C, N, H, H); None where that was not kept, or the row is none of
+        those frames. Raises FacetError where the file is damaged."""
+        return None if self.frame is None else read_class_patches(self.test.path, self.test.attention, self.item)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from preprocess.viewer.address import FILTERS, Address, parse_query, parse_row
 from preprocess.viewer.confusion import confusion_page
 from preprocess.viewer.coverage import coverage_page, outliers_and_likenesses
 from preprocess.viewer.live import LOOK_SECONDS, LiveSite
-from preprocess.viewer.look_section import heat_png
+from preprocess.viewer.look_section import class_heat_png, heat_png
 from preprocess.viewer.map_page import map_page
 from preprocess.viewer.prompts_page import prompts_page
 from preprocess.viewer.sample import player_page, sample_page
@@ -171,6 +171,9 @@ def _add_images(app: Dash, live: LiveSite) -> None:
     def heat(row: int, place: int) -> Response:
         return send(lambda: heat_png(live.site, row, place))
 
+    def class_heat(row: int, c: int, place: int) -> Response:
+        return send(lambda: class_heat_png(live.site, row, c, place))
+
     def points(fold: int) -> Response:
         found = live.site.maps.points(fold)
         if found is None:
@@ -179,6 +182,7 @@ def _add_images(app: Dash, live: LiveSite) -> None:
 
     app.server.add_url_rule("/image/<int:row>/<kind>/<int:view>.png", view_func=image)
     app.server.add_url_rule("/attention/<int:row>/<int:place>.png", view_func=heat)
+    app.server.add_url_rule("/attention/<int:row>/<int:c>/<int:place>.png", view_func=class_heat)
     app.server.add_url_rule("/points/<int:fold>.json", view_func=points)
 
 

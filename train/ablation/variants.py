@@ -19,19 +19,28 @@ FULL = "full"
 # Name → the options that make it of the full model, and what that leaves.
 PARTS = {
     "no-cvsa": ("--fusion mean", "views are averaged; none attends to another"),
-    "no-mtgf": ("--head cosine", "the fused face is compared with the prompts as it is"),
+    "no-mtgf": ("--head cosine --mtgf-tokens views", "the fused face is compared with the prompts as it is"),
     "no-consistency": ("--lambda-con 0", "nothing asks each view alone to say what the fused face says"),
     "no-view-text": ("--lambda-vt 0", "views are not compared with the prompts one by one"),
     "plain-clip": (
-        "--fusion mean --head cosine --lambda-con 0 --lambda-vt 0",
+        "--fusion mean --head cosine --mtgf-tokens views --lambda-con 0 --lambda-vt 0",
         "none of the four: CLIP's own score of averaged views, trained",
     ),
 }
+# As PARTS, but what is added; told apart since they are trained only where they are asked for by name.
+ADDITIONS = {
+    "with-patches": ("--mtgf-tokens patches", "MTGF's text also looks at the image tower's patch tokens"),
+}
 ONLY = "only-"  # only-texture: one modality of several
-_WIDTH = max(len(name) for name in PARTS) + 2
-_VARIANTS = "\n".join(
-    f"  {name:<{_WIDTH}}{options}\n  {'':<{_WIDTH}}{about}" for name, (options, about) in PARTS.items()
-)
+_WIDTH = max(len(name) for name in (*PARTS, *ADDITIONS)) + 2
+
+
+def _list(variants: dict[str, tuple[str, str]]) -> str:
+    return "\n".join(
+        f"  {name:<{_WIDTH}}{options}\n  {'':<{_WIDTH}}{about}" for name, (options, about) in variants.items()
+    )
+
+
 ABLATE_EXAMPLES = f"""Trains and tests every fold of a protocol for the full model (the options as given), and for variants
 with one part switched off, all else equal: the same folds, dealt once, for all variants and seeds. Each is a run of
 crossval, in RUN/VARIANT (further seeds in RUN/VARIANT-seedN). Interrupted? The same command goes on; more seeds and
@@ -40,9 +49,11 @@ seeds, and the difference to the full model.
 
 variants:
   {FULL:<{_WIDTH}}the options as given
-{_VARIANTS}
+{_list(PARTS)}
   {ONLY + "MODALITY":<{_WIDTH}}--modalities MODALITY
   {"":<{_WIDTH}}one for each, where the full model looks at several
+only where --variants names it:
+{_list(ADDITIONS)}
 One whose settings are the full model's, or another variant's, is left out, with a note.
 
 examples:
@@ -80,7 +91,7 @@ def read_chosen(names: str | None, own: Sequence[str]) -> Chosen:
         FacetError: a name that cannot be a folder's, or one given twice.
     """
     variants: list[Variant] = []
-    taken = {name.casefold() for name in (FULL, *PARTS)}
+    taken = {name.casefold() for name in (FULL, *PARTS, *ADDITIONS)}
     for text in own:
         name, equals, options = text.partition("=")
         if not equals or not options.strip():
@@ -109,8 +120,9 @@ def list_variants(chosen: Chosen, modalities: Sequence[str]) -> list[Variant]:
     parts = [Variant(name, options) for name, (options, _) in PARTS.items()]
     if len(modalities) > 1:
         parts += [Variant(ONLY + m, f"--modalities {m}") for m in modalities]
+    names = [part.name for part in parts] if chosen.names is None else chosen.names
+    parts += [Variant(name, options) for name, (options, _) in ADDITIONS.items()]
     there = [FULL, *(part.name for part in parts)]
-    names = there if chosen.names is None else chosen.names
     if unknown := [name for name in names if name not in there]:
         raise FacetError(
             f"--variants: {', '.join(repr(name) for name in unknown)} not among {', '.join(there)}; "
