@@ -50,3 +50,5 @@ def test_first_step_reaches_every_part() -> None:
     fusion(text, face, tokens, mask).square().cumsum(-1).sum().backward()
     assert fusion.attention.to_out.weight.grad is not None
     assert fusion.attention.to_out.weight.grad.abs().sum() > 0
+    gate = torch.sigmoid(fusion.gate(torch.randn(1, 3 * DIM)))  # 0.88 whatever it sees
+    assert gate.min() > 0.85 and gate.max() < 0.9
