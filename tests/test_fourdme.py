@@ -159,10 +159,11 @@ def test_a_partial_copy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["S01/clip_a", "3D/01/Clip_A", "meshes/sub_001/clip_a", "1/clip_a"])
 def test_folders_are_found_by_name_and_number(tmp_path: Path, folder: str) -> None:
     make_4dme(tmp_path, [1.0, "clip_a", "Positive", 10, 10, 11, ""])
-    write_frames(tmp_path / folder, range(10, 12), "take2_frame{:d}_x.ply")
+    write_frames(tmp_path / folder, range(10, 12), "take2_frame{:d}_x.PLY")
+    write_frames(tmp_path / "video1" / "clip_a", range(10, 12))  # the 1 of something else
     records = find_4dme(tmp_path)
     assert [(r.subject, r.sequence, r.source) for r in records] == [
-        ("1", "1/clip_a", f"{folder}/take2_frame{number}_x.ply") for number in (10, 11)
+        ("1", "1/clip_a", f"{folder}/take2_frame{number}_x.PLY") for number in (10, 11)
     ]
 
 
