@@ -167,6 +167,9 @@ def test_what_is_switched_off_is_not_built() -> None:
     assert count(head="cosine", consistency=False) > plain
     assert count(fusion="mean", consistency=False) > plain
     assert count(num_frames=4) > count()
+    fresh, tokens = make_model(trained=False), torch.randn(5, 24)
+    assert fresh.view_to_face is not None
+    assert torch.equal(fresh.view_to_face(tokens), tokens)  # h starts as what it is given
 
 
 def test_frozen_tower_gets_no_gradient_and_keeps_its_statistics() -> None:
@@ -176,6 +179,9 @@ def test_frozen_tower_gets_no_gradient_and_keeps_its_statistics() -> None:
     assert all(p.grad is None for p in model.tower.parameters())
     assert model.projection.weight.grad is not None
     assert all(torch.equal(value, before[key]) for key, value in model.tower.state_dict().items())
+    model = make_model("resnet").train()  # one that is not frozen does not
+    model(make_batch())
+    assert not all(torch.equal(value, before[key]) for key, value in model.tower.state_dict().items())
 
 
 def test_every_parameter_learns() -> None:

@@ -231,6 +231,9 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     write_sheet(tmp_path / "other.xlsx", [["a", "b"], [1, 2]])
     with pytest.raises(FacetError, match=r"none of other\.xlsx has them"):
         find_4dme(tmp_path)
+    (tmp_path / "other.xlsx").write_bytes(b"PK\3\4 cut short")
+    with pytest.raises(FacetError, match=r"other\.xlsx: "):  # of no matter below, where another file is the sheet
+        find_4dme(tmp_path)
     make_4dme(tmp_path, ["s1", "c", "Positive", 1, 2, 3, ""])
     (tmp_path / "~$labels.xlsx").write_text("a spreadsheet program's lock")
     with pytest.raises(FacetError, match=r"no frames of the 1 folders in labels\.xlsx.*--pattern"):
