@@ -63,6 +63,7 @@ def make_bu3dfe(root: Path) -> Path:
     (root / "SYNTHETIC.txt").write_text("a stray file")
     (root / "F0001" / "notes.txt").write_text("a stray file")
     (root / "F0001" / "F0001_XX01WH_F3D.wrl").write_text("no expression of BU-3DFE")
+    write_scan(root / "F0001" / "F0009_AN01WH_F3D.wrl")  # somebody else's
     return root
 
 

@@ -55,6 +55,18 @@ def test_what_a_cache_lacks_is_said(tiny_cache: MakeCache) -> None:
         choose_classes(open_cache(tiny_cache(name="b", units="aus")), ("AU12_intensity",), "aus")
 
 
+def test_neutral_is_told_apart_only_where_asked_for_or_needed(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(class_names=("anger", "fear", "neutral")))
+    assert choose_classes(cache, ()) == ("anger", "fear")
+    assert choose_classes(cache, ("neutral", "fear")) == ("neutral", "fear")
+    assert choose_classes(open_cache(tiny_cache(name="two", class_names=("fear", "neutral"))), ()) == (
+        "fear",
+        "neutral",
+    )
+    with pytest.raises(FacetError, match="at least two classes are needed, found fear"):
+        choose_classes(cache, ("fear",))
+
+
 @pytest.mark.parametrize(
     ("apex", "window", "frames"),
     [(4, 3, [3, 4, 5]), (0, 3, [0, 1, 2]), (8, 4, [5, 6, 7, 8]), (4, 0, [2, 3, 4, 5, 6]), (4, 99, list(range(9)))],
