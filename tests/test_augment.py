@@ -121,6 +121,8 @@ def test_draws_are_independent_of_each_other() -> None:
     together = torch.cat([first[:-1, chosen], first[1:, chosen], second[:-1, chosen]], dim=1)
     correlation = torch.corrcoef(together.T) - torch.eye(together.shape[1])
     assert correlation.abs().max() < 0.07  # 4.4 standard deviations
+    with_gain = torch.corrcoef(first[:, [*chosen, 4, 5, 6]].T)[: len(chosen), len(chosen) :]
+    assert with_gain.abs().max() < 0.07
 
 
 def test_noise_is_as_strong_as_it_says() -> None:

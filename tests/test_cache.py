@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.cache import (
+    find_records,
     read_info,
     read_record,
     read_signed_json,
@@ -161,3 +162,11 @@ def test_settings_refuse_what_cannot_be_rendered() -> None:
         RenderSettings(size_px=4)
     with pytest.raises(CacheError, match="modalities"):
         RenderSettings(modalities=("depth", "texture"))
+
+
+def test_only_files_named_as_records_are_records(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    for name in ("00000", "00012", "123456", "1", "-0003", "+0004", "0_005", "٠٠٠٠٦", "²²²²²", "notes", "000007", ""):
+        (tmp_path / "records" / f"{name}.json").touch()
+    (tmp_path / "records" / "00008.json.partial").touch()
+    assert find_records(tmp_path) == {0, 12, 123456}
