@@ -176,6 +176,9 @@ def test_without_a_picture_of_its_name_the_material_counts(tmp_path: Path) -> No
     assert record.texture == ""
     assert READER.read(tmp_path, record).texture is not None
     assert {path.name for path in READER.source_files(tmp_path, record)} == {"0000.obj", "0000.mtl", "skin.jpg"}
+    (folder / "skin.jpg").rename(folder / "0000.jpg")  # and one of its name counts whatever the material says
+    (record,) = READER.find(tmp_path)
+    assert READER.read(tmp_path, record).texture is not None
 
 
 def test_what_a_partial_copy_lacks_is_summarised(tmp_path: Path) -> None:

@@ -242,6 +242,14 @@ def test_a_random_draw_is_never_impossible() -> None:
     assert sign_flip_p(1.0, np.array([1.0, 0.2, -0.3, 0.1]), exact=True) == 0.25
 
 
+@pytest.mark.parametrize("num_subjects", [1, 2, 6, MOST_ENUMERATED, 40])
+def test_the_smallest_p_is_that_of_a_difference_in_every_subject(num_subjects: int) -> None:
+    swaps, exact = draw_swaps(num_subjects)
+    assert exact == (num_subjects <= MOST_ENUMERATED)
+    found = sign_flip_p(float(num_subjects), (1 - 2 * swaps).sum(1), exact=exact)
+    assert found == pytest.approx(smallest_p(num_subjects), rel=1e-12)
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.001, 0.999))
 def test_corrected_p_values_reject_what_holms_procedure_rejects(p_values: list[float], level: float) -> None:
     """Step by step, as Holm 1979 has it: from the smallest, until one is above level / (how many are left)."""

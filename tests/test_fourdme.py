@@ -221,6 +221,25 @@ def test_real_frames_are_read(tmp_path: Path) -> None:
     mesh = READER.read(tmp_path, record)
     assert mesh.texture is not None and mesh.landmarks_mm is None
     assert [path.name for path in READER.source_files(tmp_path, record)] == ["001.obj", "001.png"]
+    (tmp_path / "s1" / "c" / "001.mtl").write_text("newmtl skin\n")  # the picture of its name counts all the same
+    assert READER.read(tmp_path, record).texture is not None
+    (tmp_path / "s1" / "c" / "001.png").rename(tmp_path / "s1" / "c" / "skin.png")
+    (tmp_path / "s1" / "c" / "001.mtl").write_text("newmtl skin\nmap_Kd skin.png\n")
+    (record,) = READER.find(tmp_path)
+    assert record.texture == "" and READER.read(tmp_path, record).texture is not None
+    assert [path.name for path in READER.source_files(tmp_path, record)] == ["001.obj", "001.mtl", "skin.png"]
+
+
+def test_every_unit_has_its_column(tmp_path: Path) -> None:
+    """Those of the upper and lower face and of the jaw, in the order of the FACS manual; eyes shut and blinks."""
+    units = [1, 2, *range(4, 8), *range(9, 19), 20, *range(22, 29), 38, 39, 43, 45]
+    assert list(AU_NAMES) == [f"AU{unit}" for unit in units]
+    make_4dme(tmp_path, *(["s1", f"c{unit}", "Others", 1, 1, 1, f"{unit}+99"] for unit in units))
+    for unit in units:
+        write_frames(tmp_path / "s1" / f"c{unit}", range(1, 2))
+    shown = {record.sequence: record.aus for record in find_4dme(tmp_path)}
+    for place, unit in enumerate(units):
+        assert shown[f"s1/c{unit}"] == tuple(int(k == place) for k in range(28))
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
