@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ def test_p_of_many_subjects_is_that_of_scipy() -> None:
     assert 0.001 < wanted.pvalue < 0.5  # something to be right about
 
 
-@pytest.mark.parametrize("nums", [(1, 1), (2, 2), (3, 1)])
+@pytest.mark.parametrize("nums", [(1, 1), (2, 2), (3, 1), (2, 3)])
 def test_p_of_macro_f1_is_that_of_all_exchanges(nums: tuple[int, int]) -> None:
     """Every way to exchange the two methods' predictions for some of four people, in all seeds."""
     first = [Tests(10 + n, 4, 0.4) for n in range(nums[0])]
@@ -161,7 +162,7 @@ def test_p_of_macro_f1_is_that_of_all_exchanges(nums: tuple[int, int]) -> None:
     differences = []
     for swap in itertools.product((False, True), repeat=4):
         mine = np.array(swap)[first[0].owners]
-        pairs = [(first[n % nums[0]], other[n % nums[1]]) for n in range(max(nums))]
+        pairs = [(first[n % nums[0]], other[n % nums[1]]) for n in range(math.lcm(*nums))]
         differences.append(
             np.mean(
                 [
