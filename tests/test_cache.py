@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -133,6 +134,18 @@ def test_text_embeddings_round_trip_and_flipped_bytes(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(CacheError, match="does not match"):
             read_text_embeddings(path)
+
+
+def test_text_embeddings_of_another_version_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text" / "m.h5"
+    write_text_embeddings(path, make_text())
+    for side in path.parent.glob("*.sha256"):
+        side.unlink()  # without it a file from elsewhere is taken as it is
+    read_text_embeddings(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 99
+    with pytest.raises(CacheError, match=r"m\.h5: prompt embeddings of format 99, expected 1"):
+        read_text_embeddings(path)
 
 
 def test_text_embeddings_select_and_refuse() -> None:
