@@ -98,6 +98,9 @@ def test_targets_are_those_of_the_first_valid_frame(tiny_cache: MakeCache, tmp_p
     build_dynamic_cache(path, tmp_path / "out")
     cache = open_cache(tmp_path / "out")
     assert (cache.info.target_names, cache.info.au_names) == (("a", "b"), ())
+    for name in ("dataset", "licence", "class_names", "store", "compression"):
+        assert getattr(cache.info, name) == getattr(info, name), name
+    assert cache.info.software
     assert cache.arrays.read("targets", [0, 1, 11]).tolist() == [[0, 1], [1, 1], [0, 1]]
     assert cache.arrays.read("scan_to_face", [1])[0].tolist() == np.eye(4).tolist()
     assert verify_cache(tmp_path / "out") == []
