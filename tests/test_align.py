@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from preprocess.alignment.align import align, find_scan_to_face, move_mesh
-from preprocess.alignment.nose import remove_spikes
+from preprocess.alignment.depth_map import Surface
+from preprocess.alignment.nose import find_nose_tip, remove_spikes
 from preprocess.mesh import Mesh
 from shared.errors import ScanError
 
@@ -115,6 +116,20 @@ def test_unknown_landmarks_are_left_out_and_too_few_leave_geometry() -> None:
     landmarks[:2] = np.nan
     assert find_scan_to_face(replace(FACE, landmarks_mm=landmarks), landmark_groups=GROUPS)[1] == "geometry"
     assert find_scan_to_face(replace(FACE, landmarks_mm=None), landmark_groups=GROUPS)[1] == "geometry"
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.0, 0.0), (7.3, -4.6), (-5.45, 9.1)])
+def test_the_tip_of_the_nose_is_found_between_the_vertices(x: float, y: float) -> None:
+    """A blunt bump whose top lies nowhere on the grid, on a scan that was shifted: to a tenth of a millimetre or two."""
+    u, v = (axis.ravel() for axis in np.meshgrid(np.arange(-40, 41, 2.0), np.arange(-40, 41, 2.0)))
+    z = 20 - 0.02 * (u - x) ** 2 - 0.015 * (v - y) ** 2 - 0.006 * (u - x) * (v - y)
+    index = np.arange(41 * 41).reshape(41, 41)
+    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
+    triangles = np.concatenate([np.stack(q, -1).reshape(-1, 3) for q in ((a, b, c), (a, c, d))])
+    shift = np.array([30.0, -200.0, 11.0])
+    surface = Surface((np.stack([u, v, z], axis=1) - shift).astype(np.float32), triangles.astype(np.int32))
+    tip = find_nose_tip(surface, motion(Rotation.identity(), shift), x_mm=(-15, 15), y_mm=(-16, 20))
+    assert tip == pytest.approx([x, y, 20], abs=0.3)
 
 
 @pytest.mark.parametrize("groups", [GROUPS, {}])
