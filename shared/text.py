@@ -102,9 +102,7 @@ def read_text_embeddings(path: Path) -> TextEmbeddings:
     tables, attributes = read_hdf5_tables(data, path)
     version = attributes.get("format_version")
     if version != FORMAT_VERSION:
-        raise CacheError(
-            f"{path}: prompt embeddings of format {version!r}, expected {FORMAT_VERSION}; run prompts again"
-        )
+        raise CacheError(f"{path}: prompt embeddings of format {version}, expected {FORMAT_VERSION}; run prompts again")
     try:
         return TextEmbeddings(
             class_names=tuple(str(name) for name in tables["class_names"]),

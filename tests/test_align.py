@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from preprocess.alignment.align import align, find_scan_to_face, move_mesh
-from preprocess.alignment.nose import remove_spikes
+from preprocess.alignment.depth_map import Surface
+from preprocess.alignment.nose import find_nose_tip, remove_spikes
 from preprocess.mesh import Mesh
 from shared.errors import ScanError
 
@@ -74,6 +75,19 @@ def test_up_and_facing_name_the_scans_axes() -> None:
         find_scan_to_face(FACE, landmark_groups={}, up="y", facing="-y")
 
 
+@pytest.mark.parametrize(("up", "facing"), [("y", "-x"), ("-z", "x"), ("x", "y"), ("-y", "-z")])
+def test_every_axis_can_be_up_and_any_other_faced(up: str, facing: str) -> None:
+    """The scan's axis of that name, with its sign, ends up as +y and +z; what is left is +x by the right hand."""
+    axes = {sign + name: (-1 if sign else 1) * np.eye(3)[i] for i, name in enumerate("xyz") for sign in ("", "-")}
+    y, z = axes[up], axes[facing]
+    to_scan = motion(Rotation.from_matrix(np.stack([np.cross(y, z), y, z], axis=1)), (3, -5, 9))
+    reference, _ = find_scan_to_face(FACE, landmark_groups={})
+    pose, _ = find_scan_to_face(move_mesh(FACE, to_scan), landmark_groups={}, up=up, facing=facing)
+    angles, shift = difference(pose, to_scan, reference)
+    assert angles.max() < 0.5
+    assert shift < 0.5
+
+
 def test_left_and_right_may_be_the_images() -> None:
     """Exchanged names give the same pose: no half turn, no mirror image."""
     exchanged = {**GROUPS, "left_eye": GROUPS["right_eye"], "right_eye": GROUPS["left_eye"]}
@@ -96,9 +110,26 @@ def test_unknown_landmarks_are_left_out_and_too_few_leave_geometry() -> None:
     landmarks = FACE.landmarks_mm.copy()
     landmarks[[1, 7, 8]] = np.nan  # half an eye and the mouth
     assert find_scan_to_face(replace(FACE, landmarks_mm=landmarks), landmark_groups=GROUPS)[1] == "landmarks"
+    less = landmarks.copy()
+    less[[5, 6]] = np.nan  # one of the nose's three is not its middle: two groups are left
+    assert find_scan_to_face(replace(FACE, landmarks_mm=less), landmark_groups=GROUPS)[1] == "geometry"
     landmarks[:2] = np.nan
     assert find_scan_to_face(replace(FACE, landmarks_mm=landmarks), landmark_groups=GROUPS)[1] == "geometry"
     assert find_scan_to_face(replace(FACE, landmarks_mm=None), landmark_groups=GROUPS)[1] == "geometry"
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.0, 0.0), (7.3, -4.6), (-5.45, 9.1)])
+def test_the_tip_of_the_nose_is_found_between_the_vertices(x: float, y: float) -> None:
+    """A blunt bump whose top lies nowhere on the grid, on a scan that was shifted: to a tenth of a millimetre or two."""
+    u, v = (axis.ravel() for axis in np.meshgrid(np.arange(-40, 41, 2.0), np.arange(-40, 41, 2.0)))
+    z = 20 - 0.02 * (u - x) ** 2 - 0.015 * (v - y) ** 2 - 0.006 * (u - x) * (v - y)
+    index = np.arange(41 * 41).reshape(41, 41)
+    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
+    triangles = np.concatenate([np.stack(q, -1).reshape(-1, 3) for q in ((a, b, c), (a, c, d))])
+    shift = np.array([30.0, -200.0, 11.0])
+    surface = Surface((np.stack([u, v, z], axis=1) - shift).astype(np.float32), triangles.astype(np.int32))
+    tip = find_nose_tip(surface, motion(Rotation.identity(), shift), x_mm=(-15, 15), y_mm=(-16, 20))
+    assert tip == pytest.approx([x, y, 20], abs=0.3)
 
 
 @pytest.mark.parametrize("groups", [GROUPS, {}])

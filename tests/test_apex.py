@@ -180,7 +180,31 @@ def test_rigid_motion_is_taken_away_and_a_bump_is_not(seed: int) -> None:
     assert np.corrcoef(rest, bump[both])[0, 1] > 0.97
 
 
-@given(st.lists(st.one_of(st.floats(0, 5), st.just(float("nan"))), max_size=40))
+def test_each_small_motion_changes_depth_as_it_should() -> None:
+    """Against moving the surface itself, a little to and fro; to a part in fifty where the slope is known that well."""
+    found = rigid_motions(ellipsoid_depth_mm(Rotation.identity(), np.zeros(3)), 2.0)
+    assert found.shape == (80, 80, 6)
+    gentle = np.isfinite(found).all(-1) & (np.abs(found[..., :2]).max(-1) < 1)
+    assert gentle.sum() > 1500
+    tiny = 1e-3
+    for k, axis in enumerate(np.tile(np.eye(3), (2, 1))):
+        to, fro = (
+            ellipsoid_depth_mm(Rotation.identity(), sign * tiny * axis)
+            if k < 3
+            else ellipsoid_depth_mm(Rotation.from_rotvec(sign * tiny * axis), np.zeros(3))
+            for sign in (1, -1)
+        )
+        wanted = ((to - fro) / (2 * tiny))[gentle]
+        assert np.abs(found[gentle, k] - wanted).max() < 0.02 * np.abs(wanted).max(), k
+
+
+# Of every length alike: lists of hypothesis' own are seldom long enough for the whole window.
+CHANGES = st.integers(0, 40).flatmap(
+    lambda num: st.lists(st.one_of(st.floats(0, 5), st.just(float("nan"))), min_size=num, max_size=num)
+)
+
+
+@given(CHANGES)
 def test_peak_is_the_greatest_of_the_smoothed_known_values(values: list[float]) -> None:
     change = np.array(values, np.float64)
     known = np.isfinite(change)

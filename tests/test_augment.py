@@ -45,6 +45,24 @@ def test_scale_enlarges_about_the_centre() -> None:
     torch.testing.assert_close(bigger, bigger.flip(-1), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("scale", "right", "down"), [(1.3, 0.0, 0.0), (1.0, 0.06, -0.04), (1.3, 0.06, -0.04), (0.8, -0.05, 0.1)]
+)
+def test_what_augments_enlarges_first_and_moves_then(scale: float, right: float, down: float) -> None:
+    """A spot at p from the centre comes to scale · p + shift, and is as much larger; in every image of the sample alike."""
+    size, x, y = 64, 9.5, -6.5
+    place = torch.arange(size) + 0.5 - size / 2
+    spot = torch.exp(-((place - x) ** 2 + (place[:, None] - y) ** 2) / 18)
+    changes = make_changes({"scale": (scale,), "shift": (right, down)}, {})
+    found = augment(spot.expand(2, 2, 2, 3, 3, size, size).clone(), changes, texture=0)
+    torch.testing.assert_close(found[1], spot.expand_as(found[1]))
+    for image in found[0].flatten(0, 3):
+        total = image.sum()
+        assert (image.sum(0) @ place / total).item() == pytest.approx(scale * x + right * size, abs=0.05)
+        assert (image.sum(1) @ place / total).item() == pytest.approx(scale * y + down * size, abs=0.05)
+        assert (total / spot.sum()).item() == pytest.approx(scale**2, rel=0.01)
+
+
 def test_colour_changes_texture_alone_and_keeps_the_background() -> None:
     images = make_images(1)
     images[..., :5, :] = 0
@@ -121,6 +139,12 @@ def test_draws_are_independent_of_each_other() -> None:
     together = torch.cat([first[:-1, chosen], first[1:, chosen], second[:-1, chosen]], dim=1)
     correlation = torch.corrcoef(together.T) - torch.eye(together.shape[1])
     assert correlation.abs().max() < 0.07  # 4.4 standard deviations
+    with_gain = torch.corrcoef(first[:, [*chosen, 4, 5, 6]].T)[: len(chosen), len(chosen) :]
+    assert with_gain.abs().max() < 0.07
+    left, top, right, bottom = draw_changes(3, 0, range(16_000)).erase.double().unbind(1)
+    width, height = right - left, bottom - top
+    parts = torch.stack([width, height, left / (1 - width), top / (1 - height)])[:, right > 0]
+    assert (torch.corrcoef(parts) - torch.eye(4)).abs().max() < 0.07
 
 
 def test_noise_is_as_strong_as_it_says() -> None:

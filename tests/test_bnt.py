@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from pathlib import Path
 
@@ -154,6 +155,25 @@ def test_steep_but_whole_surfaces_are_kept() -> None:
     assert len(bnt_to_mesh(to_grid(planes)).triangles) == 2 * 39 * 29
 
 
+def test_the_limit_of_a_jump_is_in_steps_of_the_grid() -> None:
+    """A tall grid whose steps are 2 mm upward and 0.5 mm across: most of its edges have 2 mm, so 12 mm are too long."""
+    x, y = np.meshgrid(np.arange(3) * 0.5, np.arange(40) * 2.0)
+    for jump_mm, lost in ((11.0, 0), (14.0, 4)):
+        z = np.where(y > 30, jump_mm, 0.0)
+        assert len(bnt_to_mesh(to_grid([x, y, z, 0 * x, 0 * x])).triangles) == 2 * 39 * 2 - lost
+
+
+@pytest.mark.parametrize(("raised", "diagonal"), [(0, {1, 2}), (1, {0, 3}), (2, {0, 3}), (3, {1, 2})])
+def test_a_cell_is_parted_along_its_shorter_diagonal(raised: int, diagonal: set[int]) -> None:
+    """One of the corners 0 1 below, 2 3 above stands out: the diagonal that leaves it aside is shorter."""
+    x, y = np.meshgrid(np.arange(2) * 1.0, np.arange(2) * 1.0)
+    z = np.zeros(4)
+    z[raised] = 0.5
+    triangles = bnt_to_mesh(to_grid([x, y, z.reshape(2, 2), 0 * x, 0 * x])).triangles
+    assert set(triangles[0]) & set(triangles[1]) == diagonal
+    assert set(triangles.ravel()) == {0, 1, 2, 3}
+
+
 def test_the_rule_for_jumps_has_no_unit() -> None:
     planes = make_grid()
     planes[2] = np.where(planes[0] > 12, planes[2] + 20, planes[2])
@@ -166,4 +186,7 @@ def test_background_that_is_marked_otherwise(tmp_path: Path) -> None:
     planes[2][0, 0] = np.nan
     planes[0][5, 5] = -1e9  # one coordinate alone
     mesh = bnt_to_mesh(to_grid(planes))
-    assert len(mesh.vertices_mm) == 40 * 30 - 2
+    assert len(mesh.vertices_mm) == to_grid(planes).is_surface.sum() == 40 * 30 - 2
+    planes = make_grid()
+    grid = dataclasses.replace(to_grid(planes), zmin=planes[0][0, 3])  # the mark is one only where all three bear it
+    assert grid.is_surface.all()

@@ -176,6 +176,9 @@ def test_without_a_picture_of_its_name_the_material_counts(tmp_path: Path) -> No
     assert record.texture == ""
     assert READER.read(tmp_path, record).texture is not None
     assert {path.name for path in READER.source_files(tmp_path, record)} == {"0000.obj", "0000.mtl", "skin.jpg"}
+    (folder / "skin.jpg").rename(folder / "0000.jpg")  # and one of its name counts whatever the material says
+    (record,) = READER.find(tmp_path)
+    assert READER.read(tmp_path, record).texture is not None
 
 
 def test_what_a_partial_copy_lacks_is_summarised(tmp_path: Path) -> None:
@@ -222,6 +225,46 @@ def test_what_action_unit_files_lack_is_summarised(tmp_path: Path) -> None:
         "2 frames without action units among others that have them: F001/T1/0001, M002/T4/010",
         "1 sequences of action units without frames: F009/T1",
     ]
+
+
+def test_every_unit_is_read_from_the_column_of_its_number(tmp_path: Path) -> None:
+    """The units that the data set's guide lists as coded; 99 columns that differ, in a second frame the other way round."""
+    occurring = [1, 2, 4, 5, 6, 7, *range(9, 21), 22, 23, 24, 27, 28, 30, 32, 38, 39]
+    write_frame(tmp_path / "F001" / "T1", "0000")
+    write_frame(tmp_path / "F001" / "T1", "0001")
+    rows = {frame: {unit: (unit // frame) % 2 for unit in range(1, 100)} for frame in (1, 2)}
+    write_occurrence(tmp_path / "AU_OCC" / "F001_T1.csv", rows)
+    (tmp_path / "AU_INT").mkdir()
+    for unit in (6, 10, 12, 14, 17):
+        (tmp_path / "AU_INT" / f"F001_T1_AU{unit:02d}.csv").write_text(f"1,{unit % 6}\n2,{unit // 6}\n")
+    for frame, record in enumerate(READER.find(tmp_path), start=1):
+        wanted = {f"AU{unit}": rows[frame][unit] for unit in occurring}
+        wanted |= {f"AU{unit}_intensity": unit % 6 if frame == 1 else unit // 6 for unit in (6, 10, 12, 14, 17)}
+        assert values_of(record) == wanted
+
+
+def test_one_kind_of_action_units_may_be_missing_or_damaged(tmp_path: Path) -> None:
+    write_frame(tmp_path / "F001" / "T1", "0000")
+    occurrence, intensity = tmp_path / "AU_OCC" / "F001_T1.csv", tmp_path / "AU_INT" / "F001_T1_AU12.csv"
+    write_occurrence(occurrence, {1: {1: 0, 12: 1}})
+    sound = occurrence.read_text()
+    intensity.parent.mkdir()
+    intensity.write_text("1,3\n")
+    occurrence.write_text(sound.replace("\n1,", "\n1,0,"))
+    records = READER.find(tmp_path)
+    assert values_of(records[0]) == {"AU12_intensity": 3}
+    assert READER.summarise is not None
+    assert any("F001_T1.csv: a line does not hold 100 numbers" in line for line in READER.summarise(tmp_path, records))
+    occurrence.unlink()
+    records = READER.find(tmp_path)
+    assert values_of(records[0]) == {"AU12_intensity": 3}
+    assert not any("no action units" in line for line in READER.summarise(tmp_path, records))
+    intensity.unlink()
+    assert "no action units (AUCoding) found" in READER.summarise(tmp_path, READER.find(tmp_path))
+    occurrence.write_text(sound)
+    records = READER.find(tmp_path)
+    assert values_of(records[0]) == {"AU1": 0, "AU12": 1}
+    assert not any("no action units" in line for line in READER.summarise(tmp_path, records))
 
 
 def test_wrong_roots(tmp_path: Path) -> None:

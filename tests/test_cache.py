@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.cache import (
+    find_records,
     read_info,
     read_record,
     read_signed_json,
@@ -134,6 +136,18 @@ def test_text_embeddings_round_trip_and_flipped_bytes(tmp_path: Path) -> None:
             read_text_embeddings(path)
 
 
+def test_text_embeddings_of_another_version_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text" / "m.h5"
+    write_text_embeddings(path, make_text())
+    for side in path.parent.glob("*.sha256"):
+        side.unlink()  # without it a file from elsewhere is taken as it is
+    read_text_embeddings(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 99
+    with pytest.raises(CacheError, match=r"m\.h5: prompt embeddings of format 99, expected 1"):
+        read_text_embeddings(path)
+
+
 def test_text_embeddings_select_and_refuse() -> None:
     text = make_text()
     assert text.select(["class1"]).prompts == (text.prompts[1],)
@@ -161,3 +175,11 @@ def test_settings_refuse_what_cannot_be_rendered() -> None:
         RenderSettings(size_px=4)
     with pytest.raises(CacheError, match="modalities"):
         RenderSettings(modalities=("depth", "texture"))
+
+
+def test_only_files_named_as_records_are_records(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    for name in ("00000", "00012", "123456", "1", "-0003", "+0004", "0_005", "٠٠٠٠٦", "²²²²²", "notes", "000007", ""):
+        (tmp_path / "records" / f"{name}.json").touch()
+    (tmp_path / "records" / "00008.json.partial").touch()
+    assert find_records(tmp_path) == {0, 12, 123456}

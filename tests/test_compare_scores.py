@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ def test_p_of_many_subjects_is_that_of_scipy() -> None:
     assert 0.001 < wanted.pvalue < 0.5  # something to be right about
 
 
-@pytest.mark.parametrize("nums", [(1, 1), (2, 2), (3, 1)])
+@pytest.mark.parametrize("nums", [(1, 1), (2, 2), (3, 1), (2, 3)])
 def test_p_of_macro_f1_is_that_of_all_exchanges(nums: tuple[int, int]) -> None:
     """Every way to exchange the two methods' predictions for some of four people, in all seeds."""
     first = [Tests(10 + n, 4, 0.4) for n in range(nums[0])]
@@ -161,7 +162,7 @@ def test_p_of_macro_f1_is_that_of_all_exchanges(nums: tuple[int, int]) -> None:
     differences = []
     for swap in itertools.product((False, True), repeat=4):
         mine = np.array(swap)[first[0].owners]
-        pairs = [(first[n % nums[0]], other[n % nums[1]]) for n in range(max(nums))]
+        pairs = [(first[n % nums[0]], other[n % nums[1]]) for n in range(math.lcm(*nums))]
         differences.append(
             np.mean(
                 [
@@ -240,6 +241,14 @@ def test_p_is_as_small_as_it_says_no_more_often_than_it_says() -> None:
 def test_a_random_draw_is_never_impossible() -> None:
     assert sign_flip_p(1.0, np.zeros(99), exact=False) == 0.01  # Phipson & Smyth: never zero
     assert sign_flip_p(1.0, np.array([1.0, 0.2, -0.3, 0.1]), exact=True) == 0.25
+
+
+@pytest.mark.parametrize("num_subjects", [1, 2, 6, MOST_ENUMERATED, 40])
+def test_the_smallest_p_is_that_of_a_difference_in_every_subject(num_subjects: int) -> None:
+    swaps, exact = draw_swaps(num_subjects)
+    assert exact == (num_subjects <= MOST_ENUMERATED)
+    found = sign_flip_p(float(num_subjects), (1 - 2 * swaps).sum(1), exact=exact)
+    assert found == pytest.approx(smallest_p(num_subjects), rel=1e-12)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.001, 0.999))

@@ -102,6 +102,11 @@ def test_attention_is_the_textbook_formula() -> None:
     torch.testing.assert_close(found, attention.to_out(wanted) / math.sqrt(DIM), atol=1e-5, rtol=1e-4)
 
 
+def test_heads_have_32_elements_or_as_few_more_as_divide() -> None:
+    dims = {16: 1, 32: 1, 64: 2, 96: 3, 100: 2, 512: 16, 640: 20, 768: 24, 1024: 32}
+    assert {dim: TokenAttention(dim).num_heads for dim in dims} == dims
+
+
 def test_fourier_embedding_is_smooth_and_periodic() -> None:
     embed = random_module(FourierEmbedding(2, DIM))
     angles = torch.linspace(-math.pi, math.pi, 721)

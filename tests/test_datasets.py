@@ -63,6 +63,7 @@ def make_bu3dfe(root: Path) -> Path:
     (root / "SYNTHETIC.txt").write_text("a stray file")
     (root / "F0001" / "notes.txt").write_text("a stray file")
     (root / "F0001" / "F0001_XX01WH_F3D.wrl").write_text("no expression of BU-3DFE")
+    write_scan(root / "F0001" / "F0009_AN01WH_F3D.wrl")  # somebody else's
     return root
 
 
@@ -209,6 +210,19 @@ def test_bu4dfe_landmarks_of_partial_sequences(tmp_path: Path) -> None:
 
 def named(root: Path) -> dict[int | None, str]:
     return {r.frame: Path(r.landmarks).name for r in DATASETS["bu4dfe"].find(root) if r.sequence == "F001/Angry"}
+
+
+def test_bu4dfe_landmarks_of_a_partial_package(tmp_path: Path) -> None:
+    """Names in another case, stray files, a file where a folder should be; nothing of the other subject."""
+    root, reader = make_bu4dfe(tmp_path / "data"), DATASETS["bu4dfe"]
+    package = tmp_path / "BU4DFE_BND_V1.1"
+    write_bnd(package / "f001" / "ANGRY" / "001.bnd", first=7)
+    (package / "f001" / "ANGRY" / "000.txt").write_text("a stray file")
+    (package / "f001" / "HAPPY").write_text("a stray file")
+    records = reader.find(root)
+    assert [bool(r.landmarks) for r in records] == [False, True, *[False] * 5]
+    landmarks = reader.read(root, records[1]).landmarks_mm
+    assert landmarks is not None and landmarks[0, 0] == 7
 
 
 @pytest.mark.parametrize("name", ["bu3dfe", "bu4dfe"])

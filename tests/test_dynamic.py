@@ -20,7 +20,17 @@ from preprocess.cache_folder import settings_fingerprint
 from preprocess.datasets import DATASETS
 from preprocess.dynamic import build_dynamic_cache, pool_frames
 from preprocess.verify import verify_cache
-from shared.cache import Cache, open_cache, read_info, read_record, write_info, write_signed_json
+from shared.cache import (
+    SAMPLES_CSV,
+    Cache,
+    open_cache,
+    read_info,
+    read_record,
+    write_info,
+    write_record,
+    write_signed_json,
+)
+from shared.csv_tables import encode_table
 from shared.errors import CacheError, FacetError
 from shared.schema import (
     ARRAYS,
@@ -30,6 +40,7 @@ from shared.schema import (
     SHARD_ROWS,
     STORES,
     RenderSettings,
+    Sample,
     fingerprint,
 )
 from shared.storage import encode_metadata, encode_shard, write_file
@@ -85,6 +96,21 @@ def test_a_row_is_a_sequence(store: str, tiny_cache: MakeCache) -> None:
             assert np.array_equal(stored, pool_frames(source, modality, held))
 
 
+def test_frames_are_pooled_in_time_order_whatever_their_rows(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    path = make_sequences(tiny_cache, modalities=("normal",))
+    info, record = read_info(path), read_record(path, 0)
+    assert record is not None
+    samples = tuple(dataclasses.replace(sample, frame=2 * (row % 5) % 5) for row, sample in enumerate(record.samples))
+    write_record(path, dataclasses.replace(record, samples=samples))
+    hashes = {**info.file_hashes, SAMPLES_CSV: write_file(path / SAMPLES_CSV, encode_table(Sample, samples))}
+    write_info(path, dataclasses.replace(info, file_hashes=hashes))
+    build_dynamic_cache(path, tmp_path / "out")
+    stored = open_cache(tmp_path / "out").arrays.read("normal", [0, 11])
+    for place, first in ((0, 0), (1, 55)):
+        in_time = [first + row for row in (0, 3, 1, 4, 2)]  # frames 0, 2, 4, 1, 3
+        assert np.array_equal(stored[place], pool_frames(open_cache(path), "normal", in_time))
+
+
 def test_targets_are_those_of_the_first_valid_frame(tiny_cache: MakeCache, tmp_path: Path) -> None:
     path = make_sequences(tiny_cache, invalid=(5,))
     info = dataclasses.replace(read_info(path), target_names=("a", "b"), au_names=("AU1",))
@@ -98,6 +124,9 @@ def test_targets_are_those_of_the_first_valid_frame(tiny_cache: MakeCache, tmp_p
     build_dynamic_cache(path, tmp_path / "out")
     cache = open_cache(tmp_path / "out")
     assert (cache.info.target_names, cache.info.au_names) == (("a", "b"), ())
+    for name in ("dataset", "licence", "class_names", "store", "compression"):
+        assert getattr(cache.info, name) == getattr(info, name), name
+    assert cache.info.software
     assert cache.arrays.read("targets", [0, 1, 11]).tolist() == [[0, 1], [1, 1], [0, 1]]
     assert cache.arrays.read("scan_to_face", [1])[0].tolist() == np.eye(4).tolist()
     assert verify_cache(tmp_path / "out") == []

@@ -15,7 +15,7 @@ import torch
 from test_encoder import TOWERS, save_clip
 
 from train.encoder import build_tower, load_tower
-from train.facet import Batch, Facet
+from train.facet import Batch, Facet, subtract_reference
 
 
 def images_of(batch: Batch) -> torch.Tensor:
@@ -121,6 +121,32 @@ def test_gathering_present_images_equals_encoding_all() -> None:
     )
 
 
+@pytest.mark.parametrize("missing", [False, True])
+@torch.no_grad()
+def test_features_stand_for_the_images_they_were_made_of(missing: bool) -> None:
+    """What stands in the place of a missing one does not matter either."""
+    model, batch = make_model(num_frames=2), make_batch(t=2, missing=missing)
+    features = model.tower(images_of(batch).flatten(0, 3)).unflatten(0, images_of(batch).shape[:4])
+    features[~batch.present] = 1e3
+    wanted, found = model(batch), model(replace(batch, images=None, features=features))
+    for name in vars(wanted):
+        torch.testing.assert_close(getattr(found, name), getattr(wanted, name), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tower_dim", [16, 40])
+@torch.no_grad()
+def test_a_tower_of_other_dimensions_than_the_words(tower_dim: int) -> None:
+    """It starts with a projection that turns: angles are kept as far as dimensions allow."""
+    vision = {**TOWERS["vit"], "image_size": SIZE}
+    tower = build_tower({"embed_dim": tower_dim, "vision_cfg": vision})
+    model = Facet(tower, tower_dim, np.eye(3, 24, dtype=np.float32), 10.0, num_modalities=2)
+    weight = model.projection.weight
+    assert weight.shape == (24, tower_dim)
+    small = weight.T @ weight if tower_dim < 24 else weight @ weight.T
+    torch.testing.assert_close(small, torch.eye(len(small)), atol=1e-5, rtol=0)
+    assert model(make_batch()).logits.isfinite().all()
+
+
 @torch.no_grad()
 def test_order_and_number_of_views_are_free() -> None:
     model, batch = make_model(), make_batch()
@@ -151,6 +177,9 @@ def test_what_is_switched_off_is_not_built() -> None:
     assert count(head="cosine", consistency=False) > plain
     assert count(fusion="mean", consistency=False) > plain
     assert count(num_frames=4) > count()
+    fresh, tokens = make_model(trained=False), torch.randn(5, 24)
+    assert fresh.view_to_face is not None
+    assert torch.equal(fresh.view_to_face(tokens), tokens)  # h starts as what it is given
 
 
 def test_frozen_tower_gets_no_gradient_and_keeps_its_statistics() -> None:
@@ -160,6 +189,9 @@ def test_frozen_tower_gets_no_gradient_and_keeps_its_statistics() -> None:
     assert all(p.grad is None for p in model.tower.parameters())
     assert model.projection.weight.grad is not None
     assert all(torch.equal(value, before[key]) for key, value in model.tower.state_dict().items())
+    model = make_model("resnet").train()  # one that is not frozen does not
+    model(make_batch())
+    assert not all(torch.equal(value, before[key]) for key, value in model.tower.state_dict().items())
 
 
 @pytest.mark.parametrize("patch_channels", [0, 32])
@@ -207,6 +239,31 @@ def test_a_reference_is_taken_away_from_the_others() -> None:
     wanted = difference / np.sqrt((difference**2).sum(-1, keepdims=True) + 0.01)
     wanted[1] = views[1, 1:]
     np.testing.assert_allclose(output.changes.detach().numpy().reshape(4, 3, 6, 24), wanted, atol=1e-5)
+
+
+def test_what_is_taken_away_from_views_tokens_and_faces() -> None:
+    """Against loops in NumPy; sample 1 has no reference, sample 2's reference lacks a view."""
+    generator = torch.Generator().manual_seed(0)
+    views, tokens = (torch.randn(3 * 4, 5, 8, generator=generator) for _ in range(2))
+    frames = torch.randn(3 * 4, 8, generator=generator)
+    mask = torch.ones(12, 5, dtype=torch.bool)
+    mask[2 * 4, 3] = False
+    found = subtract_reference(views, mask, tokens, frames, torch.tensor([True, False, True]))
+    wanted: tuple[list[np.ndarray], ...] = ([], [], [])
+    e, x, z = (array.numpy() for array in (views, tokens, frames))
+    for b, t in ((b, t) for b in range(3) for t in range(1, 4)):
+        rest, now = 4 * b, 4 * b + t
+        if b == 1:
+            for side, value in zip(wanted, (e, x, z), strict=True):
+                side.append(value[now])
+            continue
+        each = np.stack([e[now, n] - (e[rest, n] if mask[rest, n] else z[rest]) for n in range(5)])
+        wanted[0].append(each / np.sqrt((each**2).sum(1, keepdims=True) + 0.01))
+        wanted[1].append(x[now] - z[rest])
+        face = z[now] - z[rest]
+        wanted[2].append(face / np.sqrt((face**2).sum() + 0.01))
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one.numpy(), np.stack(other), atol=1e-5)
 
 
 def test_where_nobody_has_a_reference_it_plays_no_part() -> None:

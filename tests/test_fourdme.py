@@ -159,10 +159,11 @@ def test_a_partial_copy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["S01/clip_a", "3D/01/Clip_A", "meshes/sub_001/clip_a", "1/clip_a"])
 def test_folders_are_found_by_name_and_number(tmp_path: Path, folder: str) -> None:
     make_4dme(tmp_path, [1.0, "clip_a", "Positive", 10, 10, 11, ""])
-    write_frames(tmp_path / folder, range(10, 12), "take2_frame{:d}_x.ply")
+    write_frames(tmp_path / folder, range(10, 12), "take2_frame{:d}_x.PLY")
+    write_frames(tmp_path / "video1" / "clip_a", range(10, 12))  # the 1 of something else
     records = find_4dme(tmp_path)
     assert [(r.subject, r.sequence, r.source) for r in records] == [
-        ("1", "1/clip_a", f"{folder}/take2_frame{number}_x.ply") for number in (10, 11)
+        ("1", "1/clip_a", f"{folder}/take2_frame{number}_x.PLY") for number in (10, 11)
     ]
 
 
@@ -220,6 +221,25 @@ def test_real_frames_are_read(tmp_path: Path) -> None:
     mesh = READER.read(tmp_path, record)
     assert mesh.texture is not None and mesh.landmarks_mm is None
     assert [path.name for path in READER.source_files(tmp_path, record)] == ["001.obj", "001.png"]
+    (tmp_path / "s1" / "c" / "001.mtl").write_text("newmtl skin\n")  # the picture of its name counts all the same
+    assert READER.read(tmp_path, record).texture is not None
+    (tmp_path / "s1" / "c" / "001.png").rename(tmp_path / "s1" / "c" / "skin.png")
+    (tmp_path / "s1" / "c" / "001.mtl").write_text("newmtl skin\nmap_Kd skin.png\n")
+    (record,) = READER.find(tmp_path)
+    assert record.texture == "" and READER.read(tmp_path, record).texture is not None
+    assert [path.name for path in READER.source_files(tmp_path, record)] == ["001.obj", "001.mtl", "skin.png"]
+
+
+def test_every_unit_has_its_column(tmp_path: Path) -> None:
+    """Those of the upper and lower face and of the jaw, in the order of the FACS manual; eyes shut and blinks."""
+    units = [1, 2, *range(4, 8), *range(9, 19), 20, *range(22, 29), 38, 39, 43, 45]
+    assert list(AU_NAMES) == [f"AU{unit}" for unit in units]
+    make_4dme(tmp_path, *(["s1", f"c{unit}", "Others", 1, 1, 1, f"{unit}+99"] for unit in units))
+    for unit in units:
+        write_frames(tmp_path / "s1" / f"c{unit}", range(1, 2))
+    shown = {record.sequence: record.aus for record in find_4dme(tmp_path)}
+    for place, unit in enumerate(units):
+        assert shown[f"s1/c{unit}"] == tuple(int(k == place) for k in range(28))
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
@@ -229,6 +249,9 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         find_4dme(tmp_path)
     write_sheet(tmp_path / "other.xlsx", [["a", "b"], [1, 2]])
     with pytest.raises(FacetError, match=r"none of other\.xlsx has them"):
+        find_4dme(tmp_path)
+    (tmp_path / "other.xlsx").write_bytes(b"PK\3\4 cut short")
+    with pytest.raises(FacetError, match=r"other\.xlsx: "):  # of no matter below, where another file is the sheet
         find_4dme(tmp_path)
     make_4dme(tmp_path, ["s1", "c", "Positive", 1, 2, 3, ""])
     (tmp_path / "~$labels.xlsx").write_text("a spreadsheet program's lock")

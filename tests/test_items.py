@@ -14,8 +14,10 @@ from train.config import Recipe
 from train.items import (
     add_references,
     choose_classes,
+    choose_modalities,
     describe_unlabelled,
     find_items,
+    find_rows_in_use,
     gather_items,
     is_labelled,
     keep_apex_windows,
@@ -45,6 +47,38 @@ def test_several_emotions_are_a_sequences_own(tiny_cache: MakeCache) -> None:
     assert len(items[1].rows) == 5
 
 
+def test_frames_come_in_time_order_whatever_their_rows(tiny_cache: MakeCache) -> None:
+    """Scans found later get later rows; a sequence without a usable frame is nothing to predict."""
+    cache = open_cache(tiny_cache(num_frames=4, num_subjects=1, without_texture=(1, 4, 5, 6, 7)))
+    numbers = (2, 0, 3, 1)
+    samples = [replace(sample, frame=numbers[row % 4]) for row, sample in enumerate(cache.samples)]
+    cache = replace(cache, samples=samples)
+    items = find_items(cache, ("texture",))
+    assert [item.rows for item in items] == [(3, 0, 2), *((r + 1, r + 3, r, r + 2) for r in (8, 12, 16, 20))]
+    assert [item.name for item in items] == ["S0/anger0", *(s.sequence for s in cache.sequences[2:])]
+    assert [item.place for item in items] == list(range(5))
+    assert find_rows_in_use([replace(items[0], reference=1), *items]) == [0, 1, 2, 3, *range(8, 24)]
+
+
+def test_modalities_are_those_asked_for_or_those_that_all_have(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(num_subjects=1, without_texture=(2, 3)))
+    assert choose_modalities(cache, (), (0, 1)) == (("texture", "normal"), ())
+    assert choose_modalities(cache, ("normal", "texture"), range(6)) == (("texture", "normal"), ())
+    found, (note,) = choose_modalities(cache, (), range(6))
+    assert found == ("normal",)
+    assert note == "texture left out: 2 of 6 scans have none (S0/happiness0, …); --modalities texture,normal takes it"
+    found, (note,) = choose_modalities(cache, ("texture",), range(3))
+    assert found == ("texture",)
+    assert note == "1 of 3 scans have no texture and are left out (S0/happiness0)"
+    with pytest.raises(FacetError, match=r"holds no depth \(it holds texture, normal\)"):
+        choose_modalities(cache, ("depth",), range(6))
+    mixed = replace(
+        cache, samples=[replace(s, modalities=("texture", "normal")[r % 2]) for r, s in enumerate(cache.samples)]
+    )
+    with pytest.raises(FacetError, match="no modality is in every row"):
+        choose_modalities(mixed, (), range(6))
+
+
 def test_what_a_cache_lacks_is_said(tiny_cache: MakeCache) -> None:
     cache = open_cache(tiny_cache())
     with pytest.raises(FacetError, match="tiny has no action units"):
@@ -53,6 +87,18 @@ def test_what_a_cache_lacks_is_said(tiny_cache: MakeCache) -> None:
     assert find_items(cache, ("normal",), "aus", UNITS)[0].targets == ()
     with pytest.raises(FacetError, match="--classes: AU12_intensity not among the action units"):
         choose_classes(open_cache(tiny_cache(name="b", units="aus")), ("AU12_intensity",), "aus")
+
+
+def test_neutral_is_told_apart_only_where_asked_for_or_needed(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(class_names=("anger", "fear", "neutral")))
+    assert choose_classes(cache, ()) == ("anger", "fear")
+    assert choose_classes(cache, ("neutral", "fear")) == ("neutral", "fear")
+    assert choose_classes(open_cache(tiny_cache(name="two", class_names=("fear", "neutral"))), ()) == (
+        "fear",
+        "neutral",
+    )
+    with pytest.raises(FacetError, match="at least two classes are needed, found fear"):
+        choose_classes(cache, ("fear",))
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,13 @@ def test_groups_name_points_of_their_name() -> None:
     named = {group: {BOSPHORUS_LANDMARKS[i] for i in indices} for group, indices in BOSPHORUS_LANDMARK_GROUPS.items()}
     assert named["left_eye"] == {"Outer left eye corner", "Inner left eye corner"}
     assert named["right_eye"] == {"Outer right eye corner", "Inner right eye corner"}
-    assert all("ose" in name for name in named["nose"])
-    assert all("mouth" in name or "lip" in name for name in named["mouth"])
+    assert named["nose"] == {"Left nose peak", "Nose tip", "Right nose peak"}
+    assert named["mouth"] == {
+        "Left mouth corner", "Right mouth corner", "Upper lip outer middle", "Lower lip outer middle",
+    }  # fmt: skip
+    for side in ("left", "right"):
+        brow = {f"Outer {side} eyebrow", f"Middle of the {side} eyebrow", f"Inner {side} eyebrow"}
+        assert named[f"{side}_brow"] == brow
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def test_mean_cosine_between_faces() -> None:
     faces = F.normalize(torch.randn(6, 5), dim=-1)
     wanted = np.mean([faces[i] @ faces[j] for i in range(6) for j in range(6) if i != j])
     assert mean_cosine_between_faces(faces).item() == pytest.approx(wanted, abs=1e-5)
+    assert mean_cosine_between_faces(faces[:2]).item() == pytest.approx(float(faces[0] @ faces[1]), abs=1e-5)
     assert mean_cosine_between_faces(faces[:1].expand(4, -1)).item() == pytest.approx(1, abs=1e-5)
     assert mean_cosine_between_faces(faces[:1]).item() == 0
 
@@ -111,6 +112,9 @@ def test_terms_that_are_off_are_not_computed_and_the_sum_is_weighted() -> None:
     terms = compute_losses(model, output, labels, Goal(), lambda_con=0.3, lambda_vt=0.7)
     torch.testing.assert_close(terms["loss"], terms["ce"] + 0.3 * terms["con"] + 0.7 * terms["vt"])
     torch.testing.assert_close(terms["ce"], F.cross_entropy(output.logits, labels))
+    assert model.view_to_face is not None
+    con = consistency_loss(model.view_to_face(output.views), output.views, output.frames, output.mask)
+    torch.testing.assert_close(terms["con"], con)
 
 
 def test_frames_share_the_label_of_their_sequence() -> None:
@@ -138,6 +142,14 @@ def test_several_classes_at_once_against_a_loop(seed: int, num: int) -> None:
     goal = Goal(multilabel=True, class_weight=torch.tensor(weight))
     found = goal.mean_loss(torch.tensor(logits), torch.tensor(targets, dtype=torch.int8))
     assert found.item() == pytest.approx(np.mean(parts), rel=1e-5)
+
+
+def test_unknown_classes_count_for_nothing() -> None:
+    logits, labels = torch.randn(5, 3), torch.tensor([2, -1, 0, 0, -1])
+    weight = torch.tensor([0.5, 1.0, 3.0])
+    for goal in (Goal(), Goal(class_weight=weight)):
+        wanted = F.cross_entropy(logits, labels, weight=goal.class_weight, ignore_index=-1)
+        torch.testing.assert_close(goal.mean_loss(logits, labels), wanted)
 
 
 def test_a_batch_of_which_nothing_is_known_moves_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from test_facet import make_batch, make_model
 from torch.nn import functional as F
 
 from train.mtgf import CosineHead, TextGuidedFusion
@@ -43,6 +44,19 @@ def test_gate_is_the_definition() -> None:
     torch.testing.assert_close(fusion(text, face, changed, mask), found)
 
 
+@torch.no_grad()
+def test_the_model_asks_with_unit_words_and_scores_with_their_mean() -> None:
+    """Class c: s · f_c · mean_k t_{c,k}, where f_c is what the unit vector along that mean picks out of all tokens."""
+    model, batch = make_model(), make_batch()
+    output = model(batch)
+    cameras = batch.cameras.repeat(1, 2, 1)  # modality by modality
+    tokens = model.fusion(output.views, output.mask, cameras, torch.tensor([0, 0, 0, 1, 1, 1]))[0]
+    words = model.text_mean / model.text_mean.norm(dim=1, keepdim=True)
+    picked = model.head(words, output.face, tokens, output.mask)
+    wanted = [[model.scale * picked[b, c] @ model.text_mean[c] for c in range(3)] for b in range(4)]
+    torch.testing.assert_close(output.logits, torch.tensor(wanted), atol=1e-5, rtol=1e-4)
+
+
 def test_first_step_reaches_every_part() -> None:
     """With zeros at the start, something must still receive a gradient, or nothing is ever learned."""
     text, face, tokens, mask = inputs()
@@ -50,3 +64,5 @@ def test_first_step_reaches_every_part() -> None:
     fusion(text, face, tokens, mask).square().cumsum(-1).sum().backward()
     assert fusion.attention.to_out.weight.grad is not None
     assert fusion.attention.to_out.weight.grad.abs().sum() > 0
+    gate = torch.sigmoid(fusion.gate(torch.randn(1, 3 * DIM)))  # 0.88 whatever it sees
+    assert gate.min() > 0.85 and gate.max() < 0.9

@@ -116,6 +116,16 @@ def test_the_texture_is_the_one_the_material_names(tmp_path: Path) -> None:
     assert [p.name for p in find_surface_files(path)] == ["a.obj", "a.mtl", "the skin.png"]
 
 
+def test_a_material_that_names_nothing_names_no_texture(tmp_path: Path) -> None:
+    for line in ("map_Kd", "map_Kd -s 1", "map_Kd -s 1 1 1", "map_Kd -o 0 .5", "map_Kd -clamp", "map_Kd -unheard-of"):
+        path = textured(tmp_path / "in", f"newmtl m\n{line}\n")
+        assert read_obj(path).texture is None, line
+        assert [p.name for p in find_surface_files(path)] == ["a.obj", "a.mtl"]
+    path = write(tmp_path / "in" / "b.obj", b"mtllib\nmtllib \n" + HEAD + b"usemtl\nf 1/1 2/2 3/3\n")
+    assert read_obj(path).texture is None
+    assert [p.name for p in find_surface_files(path)] == ["b.obj"]
+
+
 def test_textures_elsewhere_are_not_opened(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2)).save(tmp_path / "secret.png")
     for name in ("../secret.png", str(tmp_path / "secret.png"), "maps/../../secret.png", "http://x/secret.png", ".."):

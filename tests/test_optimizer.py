@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from tiny_training import RECIPE, make_model
 
-from train.optimizer import build_optimizer, rate_at
+from train.optimizer import build_optimizer, default_tower_rate, describe_rates, rate_at, set_rate
 
 
 def test_what_decays_and_at_which_rate() -> None:
@@ -24,6 +24,30 @@ def test_what_decays_and_at_which_rate() -> None:
     assert seen["projection.weight"] == (1.0, 0.1)
     assert seen["tower.conv1.weight"] == (0.5, 0.1)
     assert seen["tower.positional_embedding"] == (0.5, 0.0)
+
+
+def test_what_is_frozen_is_left_out_and_rates_go_together() -> None:
+    model = make_model(RECIPE)
+    model.projection.requires_grad_(False)
+    optimizer = build_optimizer(model, replace(RECIPE, lr=1.0, tower_lr=0.5))
+    assert not {id(p) for g in optimizer.param_groups for p in g["params"]} & {id(model.projection.weight)}
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.98)}  # CLIP's own
+    for part in (0.25, 0.1):  # of the peak, however low it was before
+        set_rate(optimizer, part)
+        assert {group["lr"] for group in optimizer.param_groups} == {part, 0.5 * part}
+
+
+def test_a_pretrained_tower_is_moved_a_hundred_times_more_slowly() -> None:
+    assert default_tower_rate(0.02, "openai") == pytest.approx(0.0002)
+    assert default_tower_rate(0.02, "/a/file.pt") == pytest.approx(0.0002)
+    assert default_tower_rate(0.02, "none") == 0.02
+    told = {
+        "--lr / 100, taking openai for pretrained": replace(RECIPE, lr=0.02, tower_lr=0.0002, pretrained="openai"),
+        "as --lr: its weights are random": replace(RECIPE, lr=0.02, tower_lr=0.02, pretrained="none"),
+        "trained at 0.3 (--tower-lr), all else at 0.02": replace(RECIPE, lr=0.02, tower_lr=0.3, pretrained="openai"),
+    }
+    for line, recipe in told.items():
+        assert line in describe_rates(recipe)
 
 
 def test_learning_rate_rises_then_falls_to_zero() -> None:

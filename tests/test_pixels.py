@@ -63,6 +63,10 @@ def test_depth_is_clipped_to_the_face_and_background_is_far() -> None:
     assert unit.shape == (3, 1, 6)
     assert torch.allclose(unit[0, 0], torch.tensor([0.0, 0.0, 1.0, 0.5, 0.0, 1.0]), atol=1e-6)
     assert torch.equal(unit[0], unit[2])
+    rows = to_device(np.array([values, values[::-1]], np.uint16), CPU)  # any leading dimensions, each image by itself
+    several = to_unit(torch.stack([rows, rows.flip(0)])[:, None], "depth")
+    assert several.shape == (2, 1, 3, 2, 6)
+    assert torch.equal(several[1, 0, :, 1:], unit)
 
 
 def test_depth_of_dynamic_images_is_a_change() -> None:

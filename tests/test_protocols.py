@@ -52,7 +52,21 @@ def test_the_numbers_that_papers_print() -> None:
     p1, p2 = PROTOCOLS["bu3dfe-p1"], PROTOCOLS["bu3dfe-p2"]
     assert (p1.num_drawn, p1.num_folds, p1.num_rounds, p1.redraw) == (60, 10, 100, False)
     assert (p2.num_drawn, p2.num_folds, p2.num_rounds, p2.redraw) == (60, 10, 100, True)
-    assert len(PROTOCOLS["bp4d-au"].classes) == 12
+    assert {name for name, one in PROTOCOLS.items() if one.intensities == ("03", "04")} == {
+        "bu3dfe-subset1", "bu3dfe-p1", "bu3dfe-p2",
+    }  # fmt: skip
+    assert PROTOCOLS["bu3dfe-subset2"].intensities == ("01", "02", "03", "04")
+    assert {name for name, one in PROTOCOLS.items() if one.all_classes_needed} == {
+        "bu3dfe-p1",
+        "bu3dfe-p2",
+        "bosphorus",
+    }
+    units = PROTOCOLS["bp4d-au"]
+    assert " ".join(units.classes) == "AU1 AU2 AU4 AU6 AU7 AU10 AU12 AU14 AU15 AU17 AU23 AU24"
+    assert (units.num_folds, units.num_subjects) == (3, 41)
+    assert {one.num_folds for one in PROTOCOLS.values() if one is not units} == {10}
+    assert PROTOCOLS["bu4dfe-bp4d"].test_tasks == ("T1", "T8")  # happiness and disgust
+    assert (PROTOCOLS["4dme"].num_subjects, PROTOCOLS["4dme-multilabel"].num_samples) == (24, 267)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocess.readers.bnd import read_bnd
+from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS, read_bnd
 from preprocess.readers.image import read_image
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
 from preprocess.readers.polygons import fan_triangulation, weld
@@ -74,6 +74,27 @@ def test_bnd_says_what_is_wrong(tmp_path: Path, change, message: str) -> None:  
     assert "a.bnd" in str(error.value)
 
 
+def test_groups_of_the_83_points() -> None:
+    """As BU-3DFE numbers them: eyes of 8, brows of 10, nose and outer lips of 12, inner lips of 8, contour of 15."""
+    sizes = {
+        "left_eye": 8,
+        "right_eye": 8,
+        "left_brow": 10,
+        "right_brow": 10,
+        "nose": 12,
+        "mouth": 12,
+        "": 8,
+        "contour": 15,
+    }
+    first, places = 0, {}
+    for name, size in sizes.items():
+        places[name] = tuple(range(first, first + size))
+        first += size
+    assert first == NUM_BU_LANDMARKS
+    del places[""]  # the inner lips move most
+    assert places == BU_LANDMARK_GROUPS
+
+
 @pytest.mark.parametrize("suffix", ["bmp", "png", "jpg", "tiff"])
 def test_images_keep_their_rows(tmp_path: Path, suffix: str) -> None:
     pixels = np.zeros((32, 48, 3), np.uint8)
@@ -129,7 +150,8 @@ def test_face_points_from_every_scheme(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_face_points(tmp_path / "a.bnd")[0], points[:8].mean(axis=0))
     ibug = {"landmarks": {"points": points[:68].tolist()}, "labels": [], "version": 2}
     (tmp_path / "a.ljson").write_text(json.dumps(ibug))
-    np.testing.assert_allclose(read_face_points(tmp_path / "a.ljson")[1], points[36:42].mean(axis=0))
+    centres = [points[part].mean(axis=0) for part in (slice(42, 48), slice(36, 42), slice(27, 36), slice(48, 60))]
+    np.testing.assert_allclose(read_face_points(tmp_path / "a.ljson"), centres)  # the markup's left eye comes second
     labelled = {
         "groups": {
             "face": {

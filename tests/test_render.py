@@ -10,7 +10,7 @@ from preprocess.render.cameras import build_cameras, pixel_centres_mm, warn_of_v
 from preprocess.render.texture import Pyramid
 from preprocess.render.views import render_views
 from shared.errors import FacetError, ScanError
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, FIELD_OF_VIEW_MM, View
+from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, FIELD_OF_VIEW_MM, RenderSettings, View
 from shared.views import parse_views
 
 FRONT = build_cameras((View(0),))
@@ -219,6 +219,7 @@ def test_pyramid_of_odd_sizes_ends_at_one_texel() -> None:
 def test_views_are_parsed_and_refused() -> None:
     assert parse_views("0, 20,-20,0:15") == (View(0), View(20), View(-20), View(0, 15))
     assert ",".join(map(str, parse_views("0,20,0:15"))) == "0,20,0:15"
+    assert RenderSettings().mm_per_px == 0.9 and RenderSettings(size_px=112).mm_per_px == 1.8
     with pytest.raises(FacetError, match="found 'left'"):
         parse_views("0,left")
 

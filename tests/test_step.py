@@ -93,6 +93,15 @@ def test_what_is_not_finite_never_reaches_the_weights(accumulate: int) -> None:
     assert [state["step"].item() for state in optimizer.state.values()] == steps_done
 
 
+def test_the_scale_never_leaves_a_step_above_100() -> None:
+    model, recipe = make_model(), replace(RECIPE, lr=1.0)
+    optimizer = build_optimizer(model, recipe)
+    for _ in range(3):
+        model.log_scale.data.fill_(8.0)
+        train_step(model, optimizer, make_batch(b=7), LABELS, Goal(), recipe, torch.zeros(()))
+        assert model.scale.item() == pytest.approx(100, rel=1e-5)
+
+
 def test_part_of_a_batch_that_is_right() -> None:
     logits = torch.tensor([[2.0, 1, 0], [0, 1, 2], [1, 0, 0], [3, 0, 1]])
     assert part_right(logits, torch.tensor([0, 2, 1, 2]), Goal()) == 0.5

@@ -126,7 +126,7 @@ def _check_fields(where: str, fields: dict[str, str]) -> None:
     for name in ("path", "texture", "landmarks"):
         fields[name] = fields[name].replace("\\", "/")
         parts = fields[name].split("/")
-        if ".." in parts or fields[name].startswith("/") or ":" in parts[0] or "\0" in fields[name]:
+        if ".." in parts or fields[name].startswith("/") or ":" in parts[0]:
             raise FacetError(f"{where}: {name} {fields[name][:80]!r} leaves the folder; give a path below it")
         if fields[name] and not PurePosixPath(fields[name]).name:
             raise FacetError(f"{where}: {name} {fields[name][:80]!r} names no file; give a path below the folder")
