@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 # Before NumPy and torch start their threads: on small arrays two threads wait for each other longer than they compute,
 # and sums come out in the same order whatever the machine. Commands that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A job in the background of a script ignores Ctrl-C, and so would the commands that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
