@@ -98,7 +98,7 @@ def test_parts_of_batches_and_unknown_targets(
     assert len(wanted) == len(found) == 20
     for a, b in zip(wanted, found, strict=True):
         for name in ("loss", "bce", "vt", "accuracy", "face_cosine"):
-            assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-5), (name, a["step"])
+            assert b[name] == pytest.approx(a[name], rel=5e-5, abs=1e-5), (name, a["step"])
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
     a, b = (load_file(run / "model.safetensors") for run in (alone, together))
     for name, value in a.items():
