@@ -13,7 +13,8 @@ from scan_folders import cache_bytes, write_scan, write_scan_folder
 from preprocess.build import build_cache
 from preprocess.datasets import DATASETS
 from preprocess.verify import verify_cache
-from shared.cache import read_info, read_record, write_record
+from shared.cache import open_cache, read_info, read_record, write_record
+from shared.errors import CacheError
 from shared.schema import SHARD_ROWS, STORES, RenderSettings
 
 SMALL = RenderSettings(size_px=32)
@@ -30,6 +31,12 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_scan_folder(root, SHARD_ROWS + 4, without_texture=(3,))
     (root / "scan007.obj").write_text("garbled")
     return root
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    write_scan_folder(tmp_path / "few", 6)
+    return tmp_path / "few"
 
 
 def zarr_chunk(data: bytes, row: int) -> tuple[int, int]:
@@ -176,3 +183,37 @@ def test_strays_and_damaged_records_are_named(store: str, tiny_cache: MakeCache)
     problems = verify_cache(cache)
     assert any("records/00000.json" in problem and "S0/anger0, S0/anger1" in problem for problem in problems)
     assert read_info(cache).complete
+
+
+def test_verify_finds_every_flipped_byte(few: Path, tmp_path: Path) -> None:
+    build(few, tmp_path / "c", "zarr")
+    files = [path for path in sorted((tmp_path / "c").rglob("*")) if path.is_file() and ".build" not in path.parts]
+    rng = np.random.default_rng(0)
+    for path in files:
+        whole = path.read_bytes()
+        for place in rng.integers(0, len(whole), min(4, len(whole))) if whole else ():
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << int(rng.integers(0, 8))
+            path.write_bytes(damaged)
+            try:
+                assert verify_cache(tmp_path / "c"), f"{path}, byte {place}"
+            except CacheError:
+                assert path.name == "cache.json"
+            path.write_bytes(whole)
+    assert verify_cache(tmp_path / "c") == []
+
+
+def test_missing_parts_are_named_by_open_and_verify(few: Path, tmp_path: Path) -> None:
+    build(few, tmp_path / "c", "zarr")
+    record = tmp_path / "c" / "records" / "00000.json"
+    whole = record.read_bytes()
+    record.unlink()
+    with pytest.raises(CacheError, match=r"00000\.json: missing"):
+        open_cache(tmp_path / "c")
+    assert any("00000.json: missing" in problem for problem in verify_cache(tmp_path / "c"))
+    record.write_bytes(whole)
+    (tmp_path / "c" / "samples.csv").write_text("sample_id\n")
+    with pytest.raises(CacheError, match=r"samples\.csv: changed"):
+        open_cache(tmp_path / "c")
+    build(few, tmp_path / "c", "zarr")  # the table is restored from the records
+    assert verify_cache(tmp_path / "c") == []
