@@ -33,6 +33,7 @@ from shared.storage import PARTIAL_SUFFIX, VIEWS_HDF5, VIEWS_ZARR, encode_metada
 # What a folder may hold before its first build and still be taken for a cache in the making.
 CACHE_PARTS = {
     ".build",
+    CACHE_JSON,  # by a build that has begun meanwhile
     "text",
     "records",
     VIEWS_ZARR,
@@ -120,8 +121,15 @@ def _refuse_strangers(cache: Path) -> None:
         names = {name.split("/")[0] for name in list_files(cache)}
     else:
         names = {path.name for path in cache.iterdir()}  # empty folders too
-    if strangers := names - CACHE_PARTS:
+    if strangers := {name for name in names if _whole_name(name) not in CACHE_PARTS}:
         raise CacheError(f"{cache}: not empty and not a cache (holds {sorted(strangers)[0]}); choose another folder")
+
+
+def _whole_name(name: str) -> str:
+    """cache.json of `.cache.json.4711.partial`: what another build is writing, or one that was killed has left."""
+    if name.startswith(".") and name.endswith(PARTIAL_SUFFIX):
+        return name[1:].removesuffix(PARTIAL_SUFFIX).rpartition(".")[0]
+    return name
 
 
 def _read_info(cache: Path, *, damaged_is_none: bool, advice: str = "") -> CacheInfo | None:

@@ -234,6 +234,19 @@ def test_a_folder_that_is_no_cache_is_left_alone(few: Path, tmp_path: Path) -> N
     assert (tmp_path / "home" / "thesis.tex").read_text() == "precious"
 
 
+def test_a_first_file_that_was_never_finished_is_swept_up(few: Path, tmp_path: Path) -> None:
+    """What a build that is killed at once leaves, and what another one sees of it while it writes."""
+    (tmp_path / "c" / ".build").mkdir(parents=True)
+    (tmp_path / "c" / ".build" / "lock").touch()
+    (tmp_path / "c" / ".cache.json.4711.partial").write_text('{"format_')
+    (tmp_path / "c" / ".thesis.tex.4711.partial").write_text("precious")
+    with pytest.raises(CacheError, match=r"not a cache \(holds \.thesis\.tex\.4711\.partial\)"):
+        build(few, tmp_path / "c")
+    (tmp_path / "c" / ".thesis.tex.4711.partial").unlink()
+    assert build(few, tmp_path / "c").num_rendered == 6
+    assert not list((tmp_path / "c").glob(".*.partial"))
+
+
 def test_two_builds_of_one_cache_do_not_meet(few: Path, tmp_path: Path) -> None:
     import fcntl
 
