@@ -35,8 +35,8 @@ _DIMS = {
     "patch_place": "n",
 }
 _INTEGERS = ("rows", "patch_place")
-_MAPS = ("patches", "class_patches")  # most of the file: read one item at a time, when they are asked for
-_OPTIONAL = ("view_attention", "class_attention", "class_share", "prompt_cosines", "patch_place", *_MAPS)
+MAPS = ("patches", "class_patches")  # most of the file: read one item at a time, when they are asked for
+_OPTIONAL = ("view_attention", "class_attention", "class_share", "prompt_cosines", "patch_place", *MAPS)
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def read_attention(path: Path) -> Attention:
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']!r}, expected {FORMAT!r}")
             names = list(file.keys())
-            arrays = {name: file.get_tensor(name) for name in names if name not in _MAPS}
-            maps = {name: file.get_slice(name) for name in names if name in _MAPS}
+            arrays = {name: file.get_tensor(name) for name in names if name not in MAPS}
+            maps = {name: file.get_slice(name) for name in names if name in MAPS}
             for name, some in maps.items():
                 if some.get_dtype() != "F16":
                     raise ValueError(f"{name} is {some.get_dtype()}")

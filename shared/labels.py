@@ -1,7 +1,8 @@
-"""Expression vocabularies, in the field's own words, and the maps between data sets."""
+"""Expression vocabularies, in the field's own words, the maps between data sets, and when two names are one subject's."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 # Ekman's six basic expressions (Ekman & Friesen 1971) in BU-3DFE's order, then neutral.
@@ -97,3 +98,8 @@ def map_class_names(source: Sequence[str], target: Sequence[str]) -> dict[str, s
                 mapped[name] = word
                 break
     return mapped
+
+
+def plain_subject(name: str) -> str:
+    """f1 of `F001 `: names that differ in case, white space or leading zeros alone have the same."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(name.split()).casefold())

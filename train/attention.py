@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shared.attention import Attention
+from shared.attention import MAPS, Attention
 from shared.schema import View
 from shared.text import TextEmbeddings
 from train.cvsa import CrossViewAttention, TokenAttention
@@ -22,7 +22,6 @@ from train.patch_tokens import weigh_frames
 from train.patches import find_patch_attention, fold_maps
 from train.stream import choose_rows
 
-_MAPS = ("patches", "class_patches")
 MAX_PATCH_BYTES = 64 << 20  # of maps in a file: where there are more, those of items evenly spread are kept
 
 
@@ -175,13 +174,13 @@ class AttentionTable:
         num = len(found["faces"])
         where = slice(self._filled, self._filled + num)
         for name, tensor in found.items():
-            if name in _MAPS:
+            if name in MAPS:
                 continue
             array = tensor.detach().float().cpu().numpy().astype(np.float16)
             if name not in self._arrays:
                 self._arrays[name] = np.zeros((len(self.items), *array.shape[1:]), np.float16)
             self._arrays[name][where] = array
-        if maps := {name: found[name] for name in _MAPS if name in found}:
+        if maps := {name: found[name] for name in MAPS if name in found}:
             self._add_maps(maps, where)
         self._filled += num
 

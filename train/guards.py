@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from shared.cache import SAMPLES_CSV, SEQUENCES_CSV, Cache
 from shared.errors import FacetError
+from shared.labels import plain_subject
 from train.folds import FoldList, list_some
 from train.items import Item
 from train.selection import prefix_subject
@@ -167,8 +167,7 @@ def check_subject_names(subjects: Iterable[str]) -> list[str]:
     """Notes: names that differ in case, white space or leading zeros alone, such as F1 and `f001 `: one person twice?"""
     groups: dict[str, list[str]] = {}
     for subject in sorted(set(subjects)):
-        plain = re.sub(r"(?<!\d)0+(?=\d)", "", "".join(subject.split()).casefold())
-        groups.setdefault(plain, []).append(subject)
+        groups.setdefault(plain_subject(subject), []).append(subject)
     return [
         f"subjects {', '.join(map(repr, names))} may be one person in different folds; if so, give them one name"
         for names in groups.values()

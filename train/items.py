@@ -191,12 +191,13 @@ def choose_modalities(
     notes = []
     blind = [s for s in samples if not any(s.has(m) for m in chosen)]
     for modality, lacking in without.items():
-        how_many, which = tell(lacking) if lacking else ("", "")
-        takes = ",".join(m for m in there if m in chosen or m == modality)
-        if lacking and not wanted and modality not in chosen:
-            notes.append(f"{modality} left out: {how_many} have none {which}; --modalities {takes} takes it")
-        elif len(lacking) > len(blind) and modality in chosen:
+        if modality in chosen and len(lacking) > len(blind):
+            how_many, which = tell(lacking)
             notes.append(f"{how_many} have no {modality} and are seen without it {which}")
+        elif modality not in chosen and not wanted:  # then some rows lack it
+            how_many, which = tell(lacking)
+            takes = ",".join(m for m in there if m in chosen or m == modality)
+            notes.append(f"{modality} left out: {how_many} have none {which}; --modalities {takes} takes it")
     if blind:
         how_many, which = tell(blind)
         notes.append(f"{how_many} have no {' or '.join(chosen)} and are left out {which}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from preprocess.datasets.subject_folders import describe_content
 from preprocess.readers.label_sheet import SheetRow, read_label_sheet
 from shared.errors import FacetError
-from shared.labels import FOURDME_EMOTIONS
+from shared.labels import FOURDME_EMOTIONS, plain_subject
 
 COLUMNS = ("sub_ID", "fold_name", "Emotion", "Onset", "Apex", "Offset", "AUs")
 _OTHER_WORDS = {"other": "others", "repressed": "repression", "surprised": "surprise"}
@@ -94,7 +94,7 @@ def parse_clips(path: Path, rows: list[SheetRow]) -> list[Clip]:
         onset, apex, offset = (_parse_frame(where, column, row[column]) for column in ("Onset", "Apex", "Offset"))
         moments, doubt = put_in_order((onset, apex, offset))
         names = [row[column].replace("\\", "/").strip("/") for column in ("sub_ID", "fold_name")]
-        plain = re.sub(r"(?<!\d)0+(?=\d)", "", "".join(names[0].split()).casefold())
+        plain = plain_subject(names[0])
         subject = spellings.setdefault((plain,), names[0])
         folder = spellings.setdefault((plain, names[1].casefold()), names[1])
         units, unread = parse_units(row["AUs"])
