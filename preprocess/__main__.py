@@ -52,7 +52,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from preprocess.render.cameras import warn_of_views
     from preprocess.scan import SCAN_GONE
     from preprocess.stages import describe_stages
-    from preprocess.summary import count_failed
+    from preprocess.summary import count_failed, describe_reasons
     from shared.cache import FAILURES_CSV
     from shared.views import parse_views
 
@@ -86,13 +86,18 @@ def _build(arguments: argparse.Namespace) -> int:
         print("\n".join(describe_stages(report.work, wall_seconds=report.wall_seconds)))
     else:
         print("nothing to do: every shard is finished and its scans are unchanged")
+    failed = [failure for failure in report.failures if failure.kind == "failed"]
+    warnings = [failure for failure in report.failures if failure.kind == "warning"]
+    for line in describe_reasons(warnings):
+        print(f"warning: {line.strip()}")
     if report.failures:
-        print(f"what failed and why: {cache / FAILURES_CSV}")
+        print(f"what failed or lacks something, and why: {cache / FAILURES_CSV}")
     print_next("preprocess", "inspect", cache, about="pages in the browser")
     print_next("preprocess", "prompts", "--cache", cache)
-    counted = count_failed(failure.reason for failure in report.failures)
-    print(f"{cache}: {info.num_valid} scans of {info.num_subjects} subjects; {counted}")
-    return int(any(failure.reason != SCAN_GONE for failure in report.failures))
+    counted = count_failed(failure.reason for failure in failed)
+    lacking = f", {len(warnings)} with a warning" if warnings else ""
+    print(f"{cache}: {info.num_valid} scans of {info.num_subjects} subjects; {counted}{lacking}")
+    return int(any(failure.reason != SCAN_GONE for failure in failed))
 
 
 def _workers(arguments: argparse.Namespace) -> Workers:

@@ -44,7 +44,7 @@ class BuildReport:
     """What a build did: its workers' work in this run; failures of the whole cache. wall_seconds: of the rendering."""
 
     info: CacheInfo
-    failures: list[Failure]
+    failures: list[Failure]  # and warnings
     work: Work
     wall_seconds: float
 
@@ -122,6 +122,7 @@ def build_cache(
         sequences = estimate_apexes(cache, info, records, sequences)
         info, failures = finish_cache(cache, info, samples, sequences)
     if not info.complete:
+        failures = [failure for failure in failures if failure.kind == "failed"]
         raise FacetError(
             f"none of {len(samples)} scans could be read; the first: {failures[0].source}: {failures[0].reason} "
             f"(all of them in {cache / FAILURES_CSV})"

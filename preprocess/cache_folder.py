@@ -213,11 +213,11 @@ def finish_cache(
     """Writes the tables, then cache.json with `complete` (where at least one row is valid).
 
     Returns:
-        What cache.json now says; the rows that are not valid.
+        What cache.json now says; the rows that are not valid or lack something.
     """
     with ThreadPoolExecutor(REQUESTS_AT_ONCE if is_remote(cache) else 1) as pool:
         digests = list(pool.map(hash_file, (record_path(cache, shard) for shard in range(info.num_shards))))
-    failures = [Failure(s.source, s.sample_id, s.reason) for s in samples if not s.valid]
+    failures = [failure for sample in samples if (failure := Failure.of(sample))]
     valid = [sample for sample in samples if sample.valid]
     tables = {
         SAMPLES_CSV: encode_table(Sample, samples),

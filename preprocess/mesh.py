@@ -21,7 +21,7 @@ class Mesh:
     scanner says so (not relied on); uv f32 (M, 3, 2), one pair a triangle corner, u to the right and v **up**, so that
     (0, 0) is the lower left corner of the texture image (the convention of VRML and OBJ); texture u8 (h, w, 3), sRGB, row 0
     on top; colors u8 (N, 3), one a vertex, where a file carries colours instead of a texture; landmarks_mm f32 (L, 3), NaN
-    where a landmark is not known.
+    where a landmark is not known; notes: what the scan's files ask for and this mesh does not show, a line each.
 
     Raises:
         ScanError: a shape, dtype, index or coordinate is not as above.
@@ -33,6 +33,7 @@ class Mesh:
     texture: np.ndarray | None = None
     colors: np.ndarray | None = None
     landmarks_mm: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n, m = len(self.vertices_mm), len(self.triangles)

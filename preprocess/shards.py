@@ -25,12 +25,16 @@ from shared.storage import encode_shard, hash_bytes, shard_files, write_file
 
 @dataclass
 class ShardResult:
-    """What happened: rows of the shard, scans that were read, failures as "source: reason", seconds spent in each stage."""
+    """What happened: rows of the shard, scans that were read, failures as "source: reason", seconds spent in each stage.
+
+    num_warnings: valid rows whose images lack something that their files ask for.
+    """
 
     shard: int
     num_samples: int
     num_scans: int = 0
     failures: list[str] = field(default_factory=list)
+    num_warnings: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
@@ -40,7 +44,8 @@ def build_shard(
     before_writing: Callable[[], None] | None = None,
     on_row: Callable[[int], None] | None = None,
 ) -> ShardResult:
-    """Renders a shard's scans, writes its files, then its record. A scan that fails leaves an invalid row with its reason.
+    """Renders a shard's scans, writes its files, then its record. A scan that fails leaves an invalid row with its
+    reason; a valid row's reason says what its files ask for and its images lack.
 
     Where a finished shard only lost bytes, rows that are still whole are kept and the others rendered again.
 
@@ -48,7 +53,7 @@ def build_shard(
         before_writing: called when everything is rendered and nothing is written; what it raises ends the shard so.
         on_row: called before each row with how many are done.
     Raises:
-        ScanError: with task.strict, at the first scan that fails.
+        ScanError: with task.strict, at the first scan that fails or whose images lack something.
         OSError: the cache cannot be written (full disk, permissions).
     """
     result = ShardResult(task.shard, len(task.samples))
@@ -120,6 +125,10 @@ def _render_rows(
         sample = dataclasses.replace(_blank(sample), source_hash=source_hash)
         try:
             sample = render_row(task, placer, scan, sample, row, arrays, present, result.seconds)
+            sample = dataclasses.replace(sample, reason=_relative(sample.reason, task.root))
+            if sample.reason and task.strict:
+                raise ScanError(sample.reason)
+            result.num_warnings += bool(sample.reason)
         except ScanError as error:
             sample = dataclasses.replace(sample, reason=_relative(str(error), task.root))
             result.failures.append(f"{sample.source}: {sample.reason}")
@@ -173,7 +182,7 @@ def render_row(
     present: dict[str, np.ndarray],
     seconds: dict[str, float],
 ) -> Sample:
-    """Reads, places and draws one scan into its row of `arrays`; returns the row's sample, valid.
+    """Reads, places and draws one scan into its row of `arrays`; returns the row's sample, valid, its notes as the reason.
 
     Raises:
         ScanError: it cannot be read, placed or drawn, or its images show no face.
@@ -212,4 +221,5 @@ def render_row(
     seconds["read"] += read - started
     seconds["align"] += placed - read
     seconds["render"] += time.perf_counter() - placed
-    return dataclasses.replace(sample, valid=True, modalities="+".join(held), alignment=aligned.how)
+    reason = "; ".join(dict.fromkeys((*mesh.notes, *aligned.notes)))
+    return dataclasses.replace(sample, valid=True, reason=reason, modalities="+".join(held), alignment=aligned.how)

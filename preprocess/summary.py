@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from preprocess.prompts import count_names
 from preprocess.scan import SCAN_GONE
-from shared.cache import FAILURES_CSV, Cache
+from shared.cache import FAILURES_CSV, Cache, Failure
 from shared.errors import CacheError
 from shared.paths import list_files
 from shared.schema import Sample
@@ -19,6 +20,7 @@ from shared.text import read_text_embeddings
 MOST_GROUPS = 16  # lines of the table of subjects
 MOST_REASONS = 6
 SINGLE = "single frames"
+Reasoned = TypeVar("Reasoned", Sample, Failure)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -27,6 +29,7 @@ def describe_cache(cache: Cache) -> str:
     info = cache.info
     valid = [sample for sample in cache.samples if sample.valid]
     failed = [sample for sample in cache.samples if not sample.valid]
+    lacking = [sample for sample in valid if sample.reason]
     lines = [
         f"{cache.path}: {info.dataset}, format version {info.format_version}, {info.store}"
         + (", not compressed" if info.compression == "none" else ""),
@@ -54,7 +57,13 @@ def describe_cache(cache: Cache) -> str:
     lines += _prompt_lines(cache)
     if failed:
         counted = count_failed(sample.reason for sample in failed)
-        lines += ["", f"rows without images: {counted} (all in {cache.path / FAILURES_CSV}):", *_failure_lines(failed)]
+        lines += [
+            "",
+            f"rows without images: {counted} (all in {cache.path / FAILURES_CSV}):",
+            *describe_reasons(failed),
+        ]
+    if lacking:
+        lines += ["", f"warnings, {len(lacking)} rows that lack something:", *describe_reasons(lacking)]
     lines += ["", *_size_lines(cache), f"content {info.content_hash[:16]}"]
     return "\n".join(lines)
 
@@ -173,17 +182,17 @@ def _sequence_lines(cache: Cache) -> list[str]:
     ]
 
 
-def group_failures(failed: Iterable[Sample]) -> list[list[Sample]]:
-    """Rows without images by why, the most frequent first. What differs between scans in a reason is its numbers."""
-    alike: dict[str, list[Sample]] = {}
+def group_failures(failed: Iterable[Reasoned]) -> list[list[Reasoned]]:
+    """Groups rows by their reason, the most frequent first. Reasons that differ in numbers alone are one."""
+    alike: dict[str, list[Reasoned]] = {}
     for sample in failed:
         alike.setdefault(_NUMBER.sub("#", sample.reason.replace(sample.source, "")), []).append(sample)
     return sorted(alike.values(), key=lambda group: (-len(group), group[0].source))
 
 
-def _failure_lines(failed: list[Sample]) -> list[str]:
-    """Reasons, each with its first scan."""
-    groups = group_failures(failed)
+def describe_reasons(rows: Iterable[Reasoned]) -> list[str]:
+    """Lists the reasons of failures or warnings, the most frequent first, each with its first scan."""
+    groups = group_failures(rows)
     lines = []
     for group in groups[:MOST_REASONS]:
         more = f" (and {len(group) - 1:,} alike)" if len(group) > 1 else ""

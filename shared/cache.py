@@ -40,11 +40,19 @@ FAILURES_CSV = "failures.csv"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A row of failures.csv: a scan that is not valid, and why."""
+    """A row of failures.csv: a scan that is not valid ("failed"), or whose images lack something ("warning"), and why."""
 
     source: str
     sample_id: str
+    kind: str  # failed or warning
     reason: str
+
+    @classmethod
+    def of(cls, sample: Sample) -> Failure | None:
+        """What samples.csv says of a row; None where nothing is wrong with it."""
+        if sample.valid and not sample.reason:
+            return None
+        return cls(sample.source, sample.sample_id, "warning" if sample.valid else "failed", sample.reason)
 
 
 # --- cache.json and records ---

@@ -94,7 +94,7 @@ class RenderSettings:
     crop_radius_mm: float = 100.0
     supersampling: int = 3  # samples a pixel, squared
     stabilised: bool = False  # 4D: aligned frame by frame on forehead and nose bridge, smoothed in time
-    revision: int = 3  # raised whenever the same input would give other bytes
+    revision: int = 4  # raised whenever the same input would give other bytes
     # Empty: images of single scans and frames. Else a row is a whole sequence, its images pooled and scaled as this says.
     dynamic: str = ""
 
@@ -133,7 +133,7 @@ class Sample:
     source: str  # the mesh file, relative to the data set's root, with forward slashes
     source_hash: str = ""  # sha256 over the contents of every file this row was made from
     valid: bool = False
-    reason: str = ""  # why a row is not valid; one line
+    reason: str = ""  # one line: why a row is not valid; of a valid row, what its files ask for and its images lack
     modalities: str = ""  # what this row holds, joined by +: "texture+normal+depth", "normal+depth"
     alignment: str = ""  # one of ALIGNMENTS
 

@@ -227,7 +227,7 @@ def write_tiny_cache(
         for first in range(0, len(samples), num_frames):
             s = samples[first]
             sequences.append(SequenceRow(s.sequence, s.subject, first, num_frames, 25.0, s.label, apex=apex))
-    failures = [Failure(s.source, s.sample_id, s.reason) for s in samples if not s.valid]
+    failures = [failure for sample in samples if (failure := Failure.of(sample))]
     tables = {
         SAMPLES_CSV: encode_table(Sample, samples),
         SEQUENCES_CSV: encode_table(SequenceRow, sequences),

@@ -63,7 +63,7 @@ def write_large_cache(path: Path, num_rows: int, *, num_subjects: int = 0, size_
                 (path / name).write_bytes((path / source).read_bytes())
         if shard > 1:
             record_path(path, shard).write_bytes(record_path(path, shard % 2).read_bytes())
-    failures = [Failure(s.source, s.sample_id, s.reason) for s in samples if not s.valid]
+    failures = [failure for sample in samples if (failure := Failure.of(sample))]
     tables = {
         SAMPLES_CSV: encode_table(Sample, samples),
         SEQUENCES_CSV: encode_table(Sequence, sequences),

@@ -34,11 +34,15 @@ _MIRRORED_NAMES = {"left_eye": "right_eye", "right_eye": "left_eye"}
 
 @dataclass(frozen=True)
 class Alignment:
-    """A mesh in the face frame, cropped; scan_to_face f32 (4, 4), rigid; how: "landmarks" or "geometry"."""
+    """A mesh in the face frame, cropped; scan_to_face f32 (4, 4), rigid; how: "landmarks" or "geometry".
+
+    notes: what of the scan was not used to find the pose, one line each.
+    """
 
     mesh: Mesh
     scan_to_face: np.ndarray
     how: str
+    notes: tuple[str, ...] = ()
 
 
 def align(

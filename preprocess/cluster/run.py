@@ -26,6 +26,7 @@ class Work:
 
     num_scans: int = 0
     num_failed: int = 0
+    num_warnings: int = 0
     num_workers_died: int = 0
     peak_memory_bytes: int = 0  # of the worker that held most
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -37,6 +38,7 @@ class Work:
         self.seconds["other"] += max(done.seconds - sum(result.seconds.values()), 0.0)
         self.num_scans += result.num_scans
         self.num_failed += len(result.failures)
+        self.num_warnings += result.num_warnings
         self.num_workers_died += done.attempts
         self.peak_memory_bytes = max(self.peak_memory_bytes, done.peak_memory_bytes)
 
@@ -74,7 +76,7 @@ def run_shards(cache: Path, tasks: Sequence[ShardTask], workers: Workers) -> Wor
                 tqdm.write(f"  failed: {failure}", file=sys.stderr)
             if done.attempts and not done.quarantined:
                 tqdm.write(f"  shard {done.result.shard}: its worker was killed; built again", file=sys.stderr)
-            bar.set_postfix(failed=work.num_failed, refresh=False)
+            bar.set_postfix(failed=work.num_failed, warnings=work.num_warnings, refresh=False)
             count.note(done.result.shard, done.result.num_samples)
     return work
 

@@ -152,14 +152,15 @@ def _subjects(site: Site, address: Address) -> list[Component]:
 
 
 def _failures(site: Site, address: Address) -> list[Component]:
-    failed = [(row, s) for row, s in enumerate(site.cache.samples) if not s.valid]
+    failed = [(row, s) for row, s in enumerate(site.cache.samples) if not s.valid or s.reason]
     groups = group_failures([s for _, s in failed])
     shown: list[list[Component | str]] = [
-        [dcc.Link(s.source, href=sample_address(row, address)), s.reason] for row, s in failed[:MAX_SHOWN]
+        [dcc.Link(s.source, href=sample_address(row, address)), "warning" if s.valid else "failed", s.reason]
+        for row, s in failed[:MAX_SHOWN]
     ]
     more = len(failed) - len(shown)
     return [
-        html.H2(f"Failures ({len(failed):,})"),
+        html.H2(f"Failures and warnings ({len(failed):,})"),
         *(
             [
                 html.Ul(
@@ -170,7 +171,7 @@ def _failures(site: Site, address: Address) -> list[Component]:
             if len(groups) > 1
             else []
         ),
-        table(["source", "reason"], shown, class_name="failures") if shown else html.P("None.", className="notice"),
+        table(["source", "", "reason"], shown, class_name="failures") if shown else html.P("None.", className="notice"),
         *([html.P([f"and {more:,} more: ", dcc.Link("all", href="/?validity=invalid")])] if more > 0 else []),
     ]
 

@@ -37,7 +37,10 @@ def sample_page(site: Site, row: int, address: Address) -> list[Component]:
         _path(site, row, address),
         html.H1(sample.sample_id),
         html.P(_said(site, row), className="said"),
-        *([] if sample.valid else [html.P(f"Not valid: {sample.reason}", className="warning")]),
+        *(
+            [html.P(f"{'Warning' if sample.valid else 'Not valid'}: {sample.reason}", className="warning")]
+            * bool(sample.reason)
+        ),
         *([scripted("light", "on", "light")] if _lightable(site, row) else []),
         _pictures(site, row),
         *look_section(site, row, address),
