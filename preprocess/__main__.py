@@ -91,7 +91,7 @@ def _build(arguments: argparse.Namespace) -> int:
     for line in describe_reasons(warnings):
         print(f"warning: {line.strip()}")
     if report.failures:
-        print(f"what failed or lacks something, and why: {cache / FAILURES_CSV}")
+        print(f"what failed and why: {cache / FAILURES_CSV}")
     print_next("preprocess", "inspect", cache, about="pages in the browser")
     print_next("preprocess", "prompts", "--cache", cache)
     counted = count_failed(failure.reason for failure in failed)
