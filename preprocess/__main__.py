@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from preprocess.arguments import DEFAULT_MODEL, DEFAULT_PRETRAINED, build_parser
 from shared.command_line import join_angles, print_next
 from shared.errors import FacetError, run_command_line
+from shared.processors import num_cores
 from shared.schema import MODALITIES, RenderSettings
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _workers(arguments: argparse.Namespace) -> Workers:
         if arguments.workers or arguments.worker_memory:
             raise FacetError("--workers and --worker-memory are for this machine; a scheduler has workers of its own")
         return Workers(scheduler=arguments.scheduler or "", scheduler_file=arguments.scheduler_file)
-    return Workers(arguments.workers or len(os.sched_getaffinity(0)), arguments.worker_memory)
+    return Workers(arguments.workers or num_cores(), arguments.worker_memory)
 
 
 def _modalities(text: str) -> tuple[str, ...]:
