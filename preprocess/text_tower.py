@@ -44,7 +44,7 @@ def open_text_model(model: str, pretrained: str) -> tuple[Any, Any]:
         weights = read_weights(file, partial(torch.load, map_location="cpu", weights_only=True))
         for note in weights.notes:
             print(f"note: {note}")
-    activation = weights.quick_gelu if weights is not None else (True if tag.get("quick_gelu") else None)
+    activation = None if weights is None else weights.quick_gelu
     torch.manual_seed(0)
     logging.disable(logging.ERROR)  # open_clip's running commentary; what matters reaches the user as one line below
     try:
@@ -55,7 +55,8 @@ def open_text_model(model: str, pretrained: str) -> tuple[Any, Any]:
             require_pretrained=file is None and not random,
             pretrained_text=file
             is None,  # of a file all weights are in it: none are fetched from the hub to be replaced
-            **({} if activation is None else {"quick_gelu": activation}),  # open_clip itself would only warn
+            force_quick_gelu=bool(tag.get("quick_gelu")),  # open_clip itself would only warn and compute something else
+            **({} if activation is None else {"quick_gelu": activation}),
         )
         tokenizer = open_clip.get_tokenizer(model)
         if file is not None and weights is None:
@@ -143,6 +144,10 @@ def _load_weights(clip: Any, weights: Weights, file: Path, model: str) -> None:
             f"{file}: weights of another model than {model} ({first_line(error)}); check --model"
         ) from error
     if misfit := describe_misfit(_shapes(state), _shapes(wanted), model):
+        if not any("token_embedding" in name for name in state):
+            raise FacetError(
+                f"{file}: holds an image tower alone, and prompts need the text tower; give the whole model's"
+            )
         raise FacetError(f"{file}: weights of another model: {misfit}; give the --model that they are of")
     if before:
         print(f"note: {file}: its position embeddings are resized ({before})")

@@ -1,8 +1,8 @@
 """The tensors of a TorchScript archive, read without running anything that it holds.
 
 `torch.jit.load` runs the archive's own program (the `__setstate__` of its modules), and that can write files. Weights come
-from strangers, so only the values are read here. The archive is a zip file of uncompressed members: `data.pkl` is the
-module tree, `data/N` the values of storage N (PyTorch, torch/csrc/jit/docs/serialization.md).
+from strangers, so only the values are read here. The archive is a zip file: `data.pkl` is the module tree, `data/N`,
+uncompressed, the values of storage N (PyTorch, torch/csrc/jit/docs/serialization.md).
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def read_torchscript(path: Path) -> tuple[dict[str, np.ndarray], bool]:
         ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile: not such an archive, or damaged.
     """
     with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise ValueError("its members are compressed, which torch never does")
+        values = [member for member in archive.infolist() if "/data/" in member.filename]
+        if any(member.compress_type != zipfile.ZIP_STORED for member in values):
+            raise ValueError("its values are compressed, which torch never does")
         num_bytes = path.stat().st_size
-        if sum(member.file_size for member in members) > num_bytes:
+        if sum(member.file_size for member in values) > num_bytes:
             raise ValueError("its members overlap")
         reader = _ArchiveUnpickler(archive, num_bytes)
         return _collect_tensors(reader.load()), reader.quick_gelu
@@ -120,7 +120,7 @@ class _ArchiveUnpickler(pickle.Unpickler):
         steps = [stride * values.itemsize for stride in strides]
         array = np.lib.stride_tricks.as_strided(values[offset:], shape, steps, writeable=False)
         if is_bfloat16:  # the upper half of a float32
-            return (array.astype("<u4") << 16).view("<f4")
+            return np.asarray((array.astype("<u4") << 16).view("<f4"))
         return array
 
 

@@ -19,6 +19,7 @@ from shared.torchscript import read_torchscript
 from shared.weights_layout import find_state, is_tensor, name_weights
 
 INDEX_SUFFIX = ".index.json"  # of weights in several files: `weight_map` says which tensor is in which
+_PART = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.")
 MAX_INDEX_BYTES = 64 << 20
 MAX_SHARING = 8  # elements a byte of the file; more is a tensor of no content that would fill the memory
 _HEAD_BYTES = 4096
@@ -75,10 +76,12 @@ def _read(path: Path, load: Callable[[Path], object]) -> Weights:
     if path.is_dir():
         inside = sorted(one.name for one in path.iterdir() if one.suffix in (".safetensors", ".bin", ".pt", ".pth"))
         raise FacetError("is a folder; give the file in it" + (f": {', '.join(inside[:4])}" if inside else ""))
-    quick_gelu, note = None, ""
+    if _PART.search(path.name):
+        raise FacetError(f"is one of several parts; give their index, which ends in {INDEX_SUFFIX}")
+    quick_gelu, note, is_archive = None, "", _is_torchscript(path)
     if path.name.endswith(INDEX_SUFFIX):
         tensors = _read_parts(path, load)
-    elif _is_torchscript(path):
+    elif is_archive:
         try:
             tensors, is_quick = read_torchscript(path)
         except (ValueError, KeyError, TypeError, EOFError, AttributeError, IndexError, pickle.UnpicklingError) as error:
@@ -92,11 +95,9 @@ def _read(path: Path, load: Callable[[Path], object]) -> Weights:
     notes = [note] if note else []
     if of_transformers:
         quick_gelu = _read_activation(path)
-        if quick_gelu is None:
-            notes.append(
-                "does not say its activation (no config.json beside it); of a model with QuickGELU, as OpenAI's, take "
-                "--model NAME-quickgelu"
-            )
+    if quick_gelu is None and (of_transformers or is_archive):  # open_clip's own have long been --model NAME's
+        beside = " (no config.json of CLIP beside it)" if of_transformers else ""
+        notes.append(f"does not say its activation{beside}; for weights of OpenAI's take --model NAME-quickgelu")
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not name.endswith("attn_mask") and not np.isfinite(array).all():
             raise FacetError(
@@ -126,10 +127,14 @@ def _read_tensors(path: Path, load: Callable[[Path], object]) -> object:
     try:
         return load(path)
     except Exception as error:  # torch, pickle and zipfile raise many kinds on a file that is no checkpoint
-        if asked := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        if isinstance(error, pickle.UnpicklingError):
+            asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = (
+                f"it asks for {asked[1][:80]}, which may run code" if asked else "a pickle of other things, or damaged"
+            )
             raise FacetError(
-                f"not a checkpoint of tensors alone: it asks for {asked[1][:80]}, which may run code, and is refused; save "
-                "torch.save(model.state_dict(), FILE) where it comes from"
+                f"not a checkpoint of tensors alone, and refused: {what}; where it comes from, save its tensors with "
+                "torch.save(model.state_dict(), FILE)"
             ) from error
         if isinstance(error, MemoryError):
             raise

@@ -53,11 +53,14 @@ _OTHERS = (
     (r"(^|\.)lora_|(^|\.)base_layer\.", "LoRA adapters; merge them into their model (merge_and_unload) and save that"),
     (r"^model\.diffusion_model\.|^down_blocks\.", "a diffusion model"),
     (
-        r"(^|\.)vision_model\.head\.",
+        r"(^|\.)vision_model\.head\.(probe|attention)",
         "transformers' SigLIP; take open_clip's own, --model ViT-B-16-SigLIP and its tag webli",
     ),
     (r"^(tower|facet)\.", "a FACET run of `python -m train`; give the weights that its tower began with"),
-    (r"^(conv1\.weight|class_embedding|patch_embed\.|trunk\.|stem\.)", "an image tower alone, without its text tower"),
+    (
+        r"^(conv1\.weight|class_embedding|patch_embed\.|trunk\.|stem\.)",
+        "an image tower alone; give the whole CLIP model's",
+    ),
 )
 
 
