@@ -247,4 +247,5 @@ def _forget_threads() -> None:
     _pool = None
 
 
-os.register_at_fork(after_in_child=_forget_threads)  # threads do not survive a fork
+if hasattr(os, "register_at_fork"):  # Windows has none, and is to be told so in one line
+    os.register_at_fork(after_in_child=_forget_threads)  # threads do not survive a fork

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, cast
 
-from shared.errors import CacheError, StorageError
+from shared.errors import CacheError, StorageError, shorten
 
 # Of macOS, Windows, KDE, Synology, NFS, FUSE and snapshots.
 _LITTER = re.compile(
@@ -93,7 +93,7 @@ def report_storage_errors(path: Path) -> Iterator[None]:
         elif "Connect" in name or "Timeout" in name:
             what = "the object store cannot be reached; check the network and AWS_ENDPOINT_URL, then run the same command again"
         else:
-            what = f"the object store answers: {text[0][:160] if text else name}"
+            what = f"the object store answers: {shorten(text[0], 160) if text else name}"
         raise StorageError(f"{path}: {what}") from error
 
 
