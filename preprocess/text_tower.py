@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from shared.errors import FacetError, first_line
-from shared.weights import TOWERS, skip_unreachable_hub
+from shared.weights import TOWERS, check_file_exists, skip_unreachable_hub
 from shared.weights_file import Weights, read_weights
 from shared.weights_layout import describe_misfit
 
@@ -97,7 +97,10 @@ def _check_names(model: str, pretrained: str) -> None:
             "or local-dir:DIR for a folder with open_clip_config.json and weights"
         )
     tags = open_clip.list_pretrained_tags_by_model(model)
-    if pretrained != "none" and pretrained not in tags and not Path(pretrained).exists():
+    if pretrained == "none" or pretrained in tags:
+        return
+    check_file_exists(pretrained)
+    if not pretrained or not Path(pretrained).exists():
         raise FacetError(
             f"--pretrained {pretrained!r}: neither a checkpoint file nor a weights tag of {model}"
             + (f" (it has {', '.join(tags)})" if tags else " (it has none)")

@@ -375,6 +375,16 @@ def test_a_file_cut_anywhere_is_said_to_be_cut(way: str, state: State, tmp_path:
         assert "cut short or damaged" in refusal(path) or length == 100
 
 
+@pytest.mark.parametrize("name", ["nowhere.pt", "folder/weights", "model.safetensors.index.json"])
+def test_a_file_that_is_not_there_is_not_taken_for_a_tag(name: str) -> None:
+    for read in (
+        lambda: encode_prompts(PROMPTS, model=MODEL, pretrained=name),
+        lambda: load_tower(MODEL, name, seed=0),
+    ):
+        with pytest.raises(FacetError, match=r"no such file; check the path"):
+            read()
+
+
 def test_folders_and_one_stages_half(state: State, tmp_path: Path) -> None:
     torch.save({k: v for k, v in state.items() if k.startswith("visual.")}, tmp_path / "visual.pt")
     assert "give the file in it: visual.pt" in refusal(tmp_path)

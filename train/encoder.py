@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import FacetError, first_line
-from shared.weights import TOWERS, hash_arrays, skip_unreachable_hub
+from shared.weights import TOWERS, check_file_exists, hash_arrays, skip_unreachable_hub
 from shared.weights_file import Weights, read_weights
 from shared.weights_layout import describe_misfit
 from train.config import TowerConfig
@@ -157,6 +157,7 @@ def find_weights(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
     if not tag and not model.startswith(HUB):
         if Path(pretrained).exists():
             return Path(pretrained), {}
+        check_file_exists(pretrained)
         tags = ", ".join(list_pretrained_tags_by_model(model.replace("/", "-"))) or "none"
         raise FacetError(
             f"--pretrained {pretrained}: neither a file nor a tag of {model} (its tags: {tags}); {_ADVICE}"

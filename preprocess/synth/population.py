@@ -16,6 +16,7 @@ from preprocess.mesh import Mesh
 from preprocess.scan import SYNTHETIC_MARKER
 from preprocess.synth.identity import Identity, draw_identity
 from shared.errors import FacetError
+from shared.paths import is_litter
 from shared.processors import num_cores
 from shared.storage import write_file
 
@@ -123,7 +124,7 @@ def _claim(out: Path, parameters: dict[str, object]) -> None:
         + json.dumps({**parameters, "revision": REVISION}, sort_keys=True)
         + "\n"
     )
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(not is_litter(path.name) for path in out.iterdir()):
         marker = out / SYNTHETIC_MARKER
         if not marker.is_file():
             raise FacetError(f"{out}: not empty; choose a new folder for --out")
