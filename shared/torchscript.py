@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import pickletools
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-MAX_PICKLE_BYTES = 64 << 20
+MAX_PICKLE_BYTES = 8 << 20
 MAX_SHARING = (
     4  # how many times over tensors may use the bytes of the file: tied weights do, a bomb does by the million
 )
@@ -43,14 +44,19 @@ def read_torchscript(path: Path) -> tuple[dict[str, np.ndarray], bool]:
         ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile: not such an archive, or damaged.
     """
     with zipfile.ZipFile(path) as archive:
-        values = [member for member in archive.infolist() if "/data/" in member.filename]
-        if any(member.compress_type != zipfile.ZIP_STORED for member in values):
-            raise ValueError("its values are compressed, which torch never does")
         num_bytes = path.stat().st_size
-        if sum(member.file_size for member in values) > num_bytes:
-            raise ValueError("its members overlap")
+        check_values(archive, num_bytes)
         reader = _ArchiveUnpickler(archive, num_bytes)
         return _collect_tensors(reader.load()), reader.quick_gelu
+
+
+def check_values(archive: zipfile.ZipFile, num_bytes: int) -> None:
+    """Raises ValueError where a torch archive of so many bytes unpacks to more: its values are stored as they are."""
+    values = [member for member in archive.infolist() if "data/" in member.filename]
+    if any(member.compress_type != zipfile.ZIP_STORED for member in values):
+        raise ValueError("its values are compressed, which torch never does")
+    if sum(member.file_size for member in values) > num_bytes:
+        raise ValueError("its values claim more than the file holds")
 
 
 class _Inert:
@@ -75,7 +81,13 @@ class _ArchiveUnpickler(pickle.Unpickler):
         pickled = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickled) != 1 or archive.getinfo(pickled[0]).file_size > MAX_PICKLE_BYTES:
             raise ValueError("it has no data.pkl of a module")
-        super().__init__(BytesIO(archive.read(pickled[0])))
+        data = archive.read(pickled[0])
+        for operation, number, _ in pickletools.genops(
+            data
+        ):  # a place in the memo is made room for, whatever its number
+            if operation.name.endswith("PUT") and int(number or 0) > len(data):
+                raise ValueError("its data.pkl is damaged")
+        super().__init__(BytesIO(data))
         self.quick_gelu = False
         self._archive = archive
         self._folder = pickled[0].removesuffix("data.pkl")

@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from shared.errors import FacetError, first_line
-from shared.torchscript import read_torchscript
+from shared.torchscript import check_values, read_torchscript
 from shared.weights_layout import find_state, is_tensor, name_weights
 
 INDEX_SUFFIX = ".index.json"  # of weights in several files: `weight_map` says which tensor is in which
@@ -125,7 +126,8 @@ def _read_tensors(path: Path, load: Callable[[Path], object]) -> object:
     elif head[:1] != b"\x80":
         raise FacetError(f"begins with {head[:12]!r}, which no kind of weights does; {_KNOWN}")
     try:
-        return load(path)
+        with warnings.catch_warnings(action="ignore"):  # of pickles that are then refused in our words
+            return load(path)
     except Exception as error:  # torch, pickle and zipfile raise many kinds on a file that is no checkpoint
         if isinstance(error, pickle.UnpicklingError):
             asked = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -163,6 +165,7 @@ def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            check_values(archive, path.stat().st_size)
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise FacetError(
             f"not a checkpoint: a zip archive, as torch writes, {_DAMAGED} ({first_line(error)})"

@@ -385,6 +385,20 @@ def test_a_file_that_is_not_there_is_not_taken_for_a_tag(name: str) -> None:
             read()
 
 
+def test_a_file_cannot_unpack_to_more_than_it_is(state: State, tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.pt", tmp_path / "weights.pt"
+    torch.save({"visual.proj": torch.zeros(1 << 20)}, whole)
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.infolist():
+            new.writestr(member.filename, old.read(member))
+    assert path.stat().st_size < 1 << 14
+    assert "compressed, which torch never does" in refusal(path)
+    with zipfile.ZipFile(path, "w") as archive:  # a place in the memo for which 16 GiB would be made room
+        archive.writestr("a/data.pkl", b"\x80\x02}r\xff\xff\xff\x7f.")
+        archive.writestr("a/constants.pkl", b"")
+    assert "damaged" in refusal(path)
+
+
 def test_folders_and_one_stages_half(state: State, tmp_path: Path) -> None:
     torch.save({k: v for k, v in state.items() if k.startswith("visual.")}, tmp_path / "visual.pt")
     assert "give the file in it: visual.pt" in refusal(tmp_path)
