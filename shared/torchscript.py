@@ -1,6 +1,6 @@
 """The tensors of a TorchScript archive, read without running anything that it holds.
 
-`torch.jit.load` runs the archive's own program (the `__setstate__` of its modules), and that can write files. Weights come
+`torch.jit.load` runs the archive's own program (the `__setstate__` of its modules), with operators on files. Weights come
 from strangers, so only the values are read here. The archive is a zip file: `data.pkl` is the module tree, `data/N`,
 uncompressed, the values of storage N (PyTorch, torch/csrc/jit/docs/serialization.md).
 """
@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 MAX_PICKLE_BYTES = 8 << 20
-MAX_SHARING = (
-    4  # how many times over tensors may use the bytes of the file: tied weights do, a bomb does by the million
-)
+# How many times over tensors may use the bytes of the file: tied weights do, a bomb does by the million
+MAX_SHARING = 4
 _DTYPES = {
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
