@@ -13,8 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError
 from shared.pictures import BACKGROUND, draw_picture
-from shared.schema import RenderSettings, Sample
+from shared.schema import Sample
 from shared.storage import write_file
+from shared.views import front_view
 
 TILE_PX = 150
 GAP_PX = 6
@@ -56,13 +57,6 @@ def picture_of(cache: Cache, sample: Sample, modality: str, view: int) -> np.nda
     """One cached image as people look at it; see `draw_picture`."""
     pixels = cache.arrays.read(modality, [cache.row_of(sample)])[0, view]
     return draw_picture(pixels, modality, dynamic=bool(cache.info.settings.dynamic))
-
-
-def front_view(settings: RenderSettings) -> int:
-    """The number of the view that looks at the face most nearly from the front."""
-    return min(
-        range(len(settings.views)), key=lambda i: abs(settings.views[i].yaw_deg) + abs(settings.views[i].pitch_deg)
-    )
 
 
 def _overview_blocks(cache: Cache) -> list[Image.Image]:

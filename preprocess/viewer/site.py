@@ -10,7 +10,6 @@ from typing import Any
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from preprocess.sheet import front_view
 from preprocess.viewer.address import KINDS, Address
 from preprocess.viewer.catalogue import Catalogue
 from preprocess.viewer.looks import NO_LOOKS, Looks
@@ -19,6 +18,7 @@ from preprocess.viewer.pictures import MODALITY_OF, Pictures, has_picture, shown
 from preprocess.viewer.statistics import Statistician
 from shared.cache import Cache
 from shared.schema import View
+from shared.views import front_view
 
 
 @dataclass(frozen=True)
