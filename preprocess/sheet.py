@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError
-from shared.pictures import BACKGROUND, draw_picture
+from shared.pictures import BACKGROUND, NORMAL_LEGEND, draw_picture, name_picture
 from shared.schema import Sample
 from shared.storage import write_file
 from shared.views import front_view
@@ -49,7 +49,9 @@ def write_sheet(cache: Cache, path: Path, *, subject: str | None = None, sample_
     else:
         blocks = _overview_blocks(cache)
         what = f"{cache.info.num_valid} scans of {cache.info.num_subjects} subjects"
-    image = _stack(blocks, title=f"{cache.info.dataset} · {what}", foot=cache.info.licence)
+    settings = cache.info.settings
+    foot = [NORMAL_LEGEND] if "normal" in settings.modalities and not settings.dynamic else []
+    image = _stack(blocks, title=f"{cache.info.dataset} · {what}", foot=[*foot, cache.info.licence])
     write_file(path, _png(image))
 
 
@@ -150,7 +152,8 @@ def _grid(cache: Cache, rows: Sequence[tuple[str, Sequence[Sample | None]]], col
 
 def _sample_block(cache: Cache, sample: Sample, tile: int) -> Image.Image:
     views, modalities = cache.info.settings.views, sample.modalities.split("+")
-    margin = _margin(modalities)
+    names = [name_picture(modality, cache.info.settings) for modality in modalities]
+    margin = _margin(names)
     width = max(margin + len(views) * (tile + GAP_PX), MIN_WIDTH_PX)
     about = [sample.sample_id, sample.label or "no label", sample.intensity, f"aligned by {sample.alignment}"]
     lines = wrap_text(" · ".join(text for text in about if text), load_font(14), width - margin)
@@ -164,7 +167,7 @@ def _sample_block(cache: Cache, sample: Sample, tile: int) -> Image.Image:
         draw.text((margin + column * (tile + GAP_PX) + tile // 2, head - 20), text, FAINT, load_font(13), anchor="ma")
     for row, modality in enumerate(modalities):
         top = head + row * (tile + GAP_PX)
-        _name_row(draw, modality, margin, top + tile // 2)
+        _name_row(draw, names[row], margin, top + tile // 2)
         for column in range(len(views)):
             tile_image = _tile(picture_of(cache, sample, modality, column), tile)
             image.paste(tile_image, (margin + column * (tile + GAP_PX), top))
@@ -181,10 +184,10 @@ def _name_row(draw: ImageDraw.ImageDraw, name: str, margin: int, middle: int) ->
     draw.text((margin - 8, middle), text, INK, load_font(14), anchor="rm")
 
 
-def _stack(blocks: list[Image.Image], *, title: str, foot: str) -> Image.Image:
+def _stack(blocks: list[Image.Image], *, title: str, foot: list[str]) -> Image.Image:
     width = max(MIN_WIDTH_PX, *(block.width + 2 * GAP_PX for block in blocks))
     title = shorten_text(title, load_font(18), width - 24)
-    lines = wrap_text(foot, load_font(12), width - 24)
+    lines = [line for text in foot for line in wrap_text(text, load_font(12), width - 24)]
     height = 40 + sum(block.height + 14 for block in blocks) + 16 * len(lines) + 8
     image = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(image)

@@ -203,10 +203,10 @@ def _hash_rows(cache: Cache, modality: str, rows: Sequence[int]) -> dict[int, np
 def find_same_faces(caches: Sequence[Cache], subjects: Sequence[Sequence[str]]) -> list[tuple[Place, Place]]:
     """Pairs of rows, of one cache or two, that look nearly the same (`find_alike`) and bear different subjects' names.
 
-    Compared is first one modality of all rows, then the others of those that are alike in it. Caches of several are drawn alike.
+    Compared is first one modality of all rows, then the others of those that are alike in it.
 
     Args:
-        subjects: of every row of each cache, as they are to be compared.
+        caches: with the same views and size. subjects: of every row of each cache, as they are to be compared.
     Returns:
         (number of the cache, row) of both, the most alike first.
     """

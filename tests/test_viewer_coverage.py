@@ -42,7 +42,7 @@ def test_coverage_counts_and_leads_to_the_rows(site: Site) -> None:
         assert f'"children": "{number}", "href": "/{search}"' in page
         assert len(tiles(site, search + "&validity=valid")) == number
     assert "S0/happiness1.obj" not in page.split("Failures")[0] and "no surface" in page
-    assert "The very same files (1)" in page
+    assert "Identical files (1)" in page
 
 
 def test_the_very_same_files_are_found_among_all_rows(site: Site) -> None:
@@ -74,7 +74,7 @@ def test_a_black_and_a_dark_frame_stand_out() -> None:
     }
     same = np.ones((20, len(MEASURES)))
     assert find_outliers(range(20), same) == ()
-    same[3, 2] = 5  # one apart from many that are equal
+    same[3, 2] = 50  # one apart from many that are equal
     assert [(o.row, o.measure) for o in find_outliers(range(20), same)] == [(3, "contrast")]
 
 

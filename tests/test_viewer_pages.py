@@ -94,7 +94,8 @@ def test_predictions_stand_beside_labels(site: Site, tmp_path: Path) -> None:
     assert tiles(shown, "?label=anger&predicted=surprise") == [0]
     assert '"/?label=anger&predicted=surprise"' in page_text(shown, "/confusion")
     assert "→ surprise" in page_text(shown, "/") and "surprise, 0.700" in page_text(shown, "/sample/0")
-    assert "No such page" in page_text(site, "/confusion")  # without a run
+    for page in ("/confusion", "/map"):  # without a run
+        assert "start the viewer with --run RUN" in page_text(site, page)
 
 
 def test_folds_and_sequences(tiny_cache: MakeCache, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,6 @@ from shared.likeness import Place, count_compared, find_same_faces
 from train.folds import FoldList, list_some
 from train.items import Item
 from train.selection import prefix_subject
-
 
 MOST_NOTES = 5  # on scans under several subjects
 

@@ -61,11 +61,11 @@ class Site:
 
 
 def view_title(view: View) -> str:
-    """Where the camera stands: `20°, their left` sees more of the subject's left cheek, which is on the picture's right."""
+    """Where the camera stands: `20°, subject's left` sees more of the subject's left cheek, which is on the picture's right."""
     if not view.yaw_deg:
         side = "front" if not view.pitch_deg else "above" if view.pitch_deg > 0 else "below"
     else:
-        side = "their left" if view.yaw_deg > 0 else "their right"
+        side = "subject's left" if view.yaw_deg > 0 else "subject's right"
     return f"{view}°, {side}"
 
 
