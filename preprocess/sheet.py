@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache as keep
 from pathlib import Path
@@ -152,7 +153,7 @@ def _grid(cache: Cache, rows: Sequence[tuple[str, Sequence[Sample | None]]], col
 
 def _sample_block(cache: Cache, sample: Sample, tile: int) -> Image.Image:
     views, modalities = cache.info.settings.views, sample.modalities.split("+")
-    names = [name_picture(modality, cache.info.settings) for modality in modalities]
+    names = [name_picture(modality, cache.info.settings).replace(", ", "\n") for modality in modalities]
     margin = _margin(names)
     width = max(margin + len(views) * (tile + GAP_PX), MIN_WIDTH_PX)
     about = [sample.sample_id, sample.label or "no label", sample.intensity, f"aligned by {sample.alignment}"]
@@ -175,13 +176,14 @@ def _sample_block(cache: Cache, sample: Sample, tile: int) -> Image.Image:
 
 
 def _margin(names: Sequence[str]) -> int:
-    """Room to the left of the pictures for the longest name of a row."""
-    return min(max(round(max(load_font(14).getlength(name) for name in names)) + 16, 84), MAX_MARGIN_PX)
+    """Room to the left of the pictures for the longest name of a row; a line feed starts another line."""
+    longest = max(load_font(14).getlength(part) for name in names for part in name.split("\n"))
+    return min(max(math.ceil(longest) + 16, 84), MAX_MARGIN_PX)
 
 
 def _name_row(draw: ImageDraw.ImageDraw, name: str, margin: int, middle: int) -> None:
-    text = shorten_text(name, load_font(14), margin - 16)
-    draw.text((margin - 8, middle), text, INK, load_font(14), anchor="rm")
+    text = "\n".join(shorten_text(part, load_font(14), margin - 16) for part in name.split("\n"))
+    draw.multiline_text((margin - 8, middle), text, INK, load_font(14), anchor="rm", align="right")
 
 
 def _stack(blocks: list[Image.Image], *, title: str, foot: list[str]) -> Image.Image:

@@ -15,7 +15,7 @@ LIGHT = np.array([-0.4, 0.5, 0.77])
 
 
 NORMAL_LEGEND = (
-    "normal, shown as relief: grey is how a lamp at the upper left would light the surface; the network sees the directions "
+    "normal, shown as relief: grey is how a lamp would light the surface; the network sees the directions "
     "themselves, as three channels"
 )
 

@@ -67,7 +67,7 @@ def test_tilt_is_the_angle_of_a_plane() -> None:
 
 def test_a_black_and_a_dark_frame_stand_out() -> None:
     values = np.random.default_rng(0).normal(100, 2, (40, len(MEASURES)))
-    values[7, 0], values[11, 1] = 0, 60
+    values[7, 0], values[11, 1] = 0, 6
     assert {(o.row, o.measure) for o in find_outliers(range(100, 140), values) if o.score > 8} == {
         (107, "covered"),
         (111, "brightness"),
@@ -76,6 +76,21 @@ def test_a_black_and_a_dark_frame_stand_out() -> None:
     assert find_outliers(range(20), same) == ()
     same[3, 2] = 50  # one apart from many that are equal
     assert [(o.row, o.measure) for o in find_outliers(range(20), same)] == [(3, "contrast")]
+
+
+def test_only_what_matters_is_an_outlier() -> None:
+    """Eight scans that differ by hundredths, and one by a tenth of a millimetre or by a few degrees: none is amiss."""
+    values = np.tile([0.47, 120.0, 40.0, 5.0, -35.3], (9, 1)) + np.random.default_rng(0).normal(0, 0.01, (9, 5))
+    values[0] = [0.475, 135.0, 48.0, 1.0, -35.2]
+    assert find_outliers(range(9), values[:, : len(MEASURES)]) == ()
+    values[0] = [0.2, 6.0, 5.0, 40.0, -60.0]
+    assert {o.measure for o in find_outliers(range(9), values)} == {*MEASURES}
+
+
+def test_a_face_under_two_subjects_is_shown_with_both(site: Site) -> None:
+    found = dataclasses.replace(site.statistician.statistics(wait_seconds=60), alike=((0, 1, 0), (0, 9, 12)))
+    page = told(outliers_and_likenesses(site, Address(), found))
+    assert page.index("two subjects, 99% alike") < page.index("one subject, 100% alike") and r"S1 \u00b7 " in page
 
 
 @pytest.mark.parametrize("modality", ["texture", "normal", "depth"])

@@ -8,7 +8,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import Address
-from preprocess.viewer.catalogue import DECISIONS, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE, Prediction
+from preprocess.viewer.catalogue import DECISIONS, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE
 from preprocess.viewer.site import Site, table
 
 
@@ -39,7 +39,7 @@ def confusion_page(site: Site, address: Address) -> list[Component]:
     return [
         html.H1(f"Confusion matrix of {site.run}"),
         html.P(
-            f"{right:,} of {total:,} {_unit(tested)} are predicted correctly{share}{_tell_unit(tested)}. "
+            f"{right:,} of {total:,} {_unit(site)} are predicted correctly{share}{_tell_unit(site)}. "
             "Rows: the true class. Columns: the prediction. A number leads to its samples."
         ),
         *([html.P(f"{left_out:,} more have no label, or one that this run does not know.")] if left_out else []),
@@ -69,7 +69,7 @@ def _decisions_page(site: Site, address: Address) -> list[Component]:
     return [
         html.H1(f"Predictions of {site.run}, class by class"),
         html.P(
-            f"{len(tested):,} {_unit(tested)}{_tell_unit(tested)}; where the truth of a class is not known, it does not count. "
+            f"{len(tested):,} {_unit(site)}{_tell_unit(site)}; where the truth of a class is not known, it does not count. "
             "TP: true positives, FN: false negatives (missed), FP: false positives, TN: true negatives. A number leads to its "
             "samples."
         ),
@@ -87,9 +87,11 @@ def count_confusions(site: Site) -> Counter[tuple[str, str]]:
     return Counter((said.label, said.class_name) for said in site.catalogue.tested if said.label in said.class_names)
 
 
-def _unit(tested: tuple[Prediction, ...]) -> str:
-    return "sequences" if any(said.of_sequence for said in tested) else "scans or frames"
+def _unit(site: Site) -> str:
+    if any(said.of_sequence for said in site.catalogue.tested):
+        return "sequences"
+    return "frames" if site.cache.sequences else "scans"
 
 
-def _tell_unit(tested: tuple[Prediction, ...]) -> str:
-    return " (each counts once, with all of its frames, as in the run's report)" * (_unit(tested) == "sequences")
+def _tell_unit(site: Site) -> str:
+    return " (each counts once, with all of its frames, as in the run's report)" * (_unit(site) == "sequences")

@@ -109,13 +109,14 @@ def _subjects_are_one(site: Site, pair: tuple[int, int, int]) -> bool:
 
 
 def _named(site: Site, row: int, address: Address) -> Component:
-    return tile(site, row, address, caption=site.cache.samples[row].label or "no label")
+    sample = site.cache.samples[row]
+    return tile(site, row, address, caption=f"{sample.subject} · {sample.label or 'no label'}")
 
 
 def _told(site: Site, a: int, b: int, bits: int) -> str:
     same = _subjects_are_one(site, (a, b, bits))
-    alike = f"{1 - bits / HASH_SIDE**2:.1%} of the picture alike"
-    return alike if same else f"two subjects; {alike}"
+    alike = f"{1 - bits / HASH_SIDE**2:.0%} alike"
+    return f"one subject, {alike}" if same else f"two subjects, {alike}"
 
 
 def _tell_mirrored(bits: int, back: int) -> str:
