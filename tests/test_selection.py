@@ -208,6 +208,19 @@ def test_numbers_that_cannot_be_meant(name: str, options: dict[str, int], messag
         )
 
 
+@pytest.mark.parametrize("people", [1, 6])
+def test_an_error_names_no_option_that_was_not_given(people: int) -> None:
+    items = make_items(people, 0, 3)
+    build = {"dataset": "bu3dfe", "classes": BASIC_EXPRESSIONS, "seed": 0}
+    with pytest.raises(
+        FacetError, match="only 6 subjects can be used; give --folds 6" if people == 6 else "at least 2"
+    ) as e:
+        build_folds(PROTOCOLS["kfold"], items, **build)
+    assert not str(e.value).startswith("--folds")
+    with pytest.raises(FacetError, match="--folds 10: there are only"):
+        build_folds(PROTOCOLS["kfold"], items, **build, num_folds=10)
+
+
 def test_subjects_whose_names_are_no_folder_names_get_folds_of_their_own() -> None:
     items = [Item(str(k), subject, "anger", (k,), k) for k, subject in enumerate(["a b", "a/b", "A-B", "..", "é"])]
     folds = build_folds(PROTOCOLS["loso"], items, dataset="folder", classes=("anger",), seed=0)
