@@ -137,12 +137,14 @@ class Compared:
 
 
 def choose_compared(cache: Cache) -> list[int]:
-    """Valid rows, ascending: every single scan, and the first, middle and last frame of every sequence."""
-    frames: dict[str, list[int]] = {}
+    """Valid rows, ascending: every single scan, and the first, middle and last frame of every sequence; so of the frames of a
+    subject's task that belong to no sequence."""
+    frames: dict[tuple[str, ...], list[int]] = {}
     rows = []
     for row, sample in enumerate(cache.samples):
-        if sample.valid and sample.frame is not None and sample.sequence:
-            frames.setdefault(sample.sequence, []).append(row)
+        if sample.valid and sample.frame is not None:
+            recording = (sample.sequence,) if sample.sequence else ("", sample.subject, sample.task)
+            frames.setdefault(recording, []).append(row)
         elif sample.valid:
             rows.append(row)
     for members in frames.values():
@@ -153,8 +155,12 @@ def choose_compared(cache: Cache) -> list[int]:
 def count_compared(cache: Cache) -> tuple[int, int]:
     """How many rows are compared before a training, and how many are left out of a large cache."""
     wanted = len(choose_compared(cache))
-    num = min(wanted, MOST_COMPARED_REMOTELY if is_remote(cache.path) else MOST_COMPARED)
+    num = min(wanted, _most_compared(cache))
     return num, wanted - num
+
+
+def _most_compared(cache: Cache) -> int:
+    return MOST_COMPARED_REMOTELY if is_remote(cache.path) else MOST_COMPARED
 
 
 _HASHED: dict[tuple[str, str], Compared] = {}  # by content hash and modality: an ablation prepares many trainings
@@ -171,7 +177,8 @@ def hash_faces(cache: Cache, modality: str) -> Compared:
     key = (cache.info.content_hash, modality)
     if cache.info.content_hash and key in _HASHED:
         return _HASHED[key]
-    wanted, (num, _) = choose_compared(cache), count_compared(cache)
+    wanted = choose_compared(cache)
+    num = min(len(wanted), _most_compared(cache))
     chosen = [wanted[place * len(wanted) // num] for place in range(num)]
     hashes = _hash_rows(cache, modality, [row for row in chosen if cache.samples[row].has(modality)])
     found = Compared(tuple(hashes), tuple({modality: bits} for bits in hashes.values()))

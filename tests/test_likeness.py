@@ -188,6 +188,8 @@ class Doubled(Cache):
 def test_of_sequences_three_frames_are_compared(tiny_cache: MakeCache) -> None:
     cache = open_cache(tiny_cache(num_subjects=2, scans_per_class=1, num_frames=7, invalid=(0, 10)))
     assert choose_compared(cache) == [1, 4, 6, 7, 11, 13, 14, 17, 20, 21, 24, 27, 28, 31, 34, 35, 38, 41]
+    loose = [dataclasses.replace(s, sequence="") for s in cache.samples[:21]]  # 4DME's frames outside its clips
+    assert choose_compared(dataclasses.replace(cache, samples=[*loose, *cache.samples[21:]]))[:4] == [1, 11, 20, 21]
     other = rename(cache, {row: cache.samples[row].subject + "x" for row in range(42)})
     assert sorted(map(sorted, leak(cache, other))) == [["S0", "S0x"], ["S1", "S1x"]]
 

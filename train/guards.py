@@ -144,12 +144,16 @@ def check_folds_are_disjoint(folds: FoldList, shared: Sequence[SharedScan]) -> l
         return []
     for fold in folds.folds:
         train, test = set(fold.train_subjects), set(fold.test_subjects)
-        for scan in shared:
-            if not train.isdisjoint(scan.subjects) and not test.isdisjoint(scan.subjects):
-                raise FacetError(
-                    f"{fold.name}: one scan stands in both train and test, under different subjects ({scan}); "
-                    "correct the subjects' names, or remove one of the copies, and build the cache again"
-                )
+        leaks = [s for s in shared if not train.isdisjoint(s.subjects) and not test.isdisjoint(s.subjects)]
+        if leaks:
+            more = (
+                f"; and so do {len(leaks) - 1:,} more, which `python -m preprocess inspect` shows on the page coverage"
+            )
+            raise FacetError(
+                f"{fold.name}: one scan stands in both train and test, under different subjects ({leaks[0]})"
+                f"{more * (len(leaks) > 1)}; correct the subjects' names, or remove one of the copies, and build the cache "
+                "again"
+            )
     notes = [f"one scan stands under {len(scan.subjects)} subjects ({scan})" for scan in shared[:MOST_NOTES]]
     more = len(shared) - MOST_NOTES
     return (

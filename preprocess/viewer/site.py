@@ -102,7 +102,7 @@ def tile(site: Site, row: int, address: Address, *, caption: str | None = None, 
             picture(site, row, kind, site.view(address), f"{sample.sample_id}, {sample.label or 'no label'}"),
             html.Span(caption if caption is not None else sample.label or "no label", className="label"),
             *(
-                [html.Span(f"level {sample.intensity}", className="level")]
+                [html.Span(f"intensity {sample.intensity}", className="level")]
                 if sample.intensity and caption is None
                 else []
             ),
