@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -211,7 +212,7 @@ def test_numbers_that_cannot_be_meant(name: str, options: dict[str, int], messag
 @pytest.mark.parametrize("people", [1, 6])
 def test_an_error_names_no_option_that_was_not_given(people: int) -> None:
     items = make_items(people, 0, 3)
-    build = {"dataset": "bu3dfe", "classes": BASIC_EXPRESSIONS, "seed": 0}
+    build: Any = {"dataset": "bu3dfe", "classes": BASIC_EXPRESSIONS, "seed": 0}
     with pytest.raises(
         FacetError, match="only 6 subjects can be used; give --folds 6" if people == 6 else "at least 2"
     ) as e:

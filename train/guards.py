@@ -155,12 +155,10 @@ def check_folds_are_disjoint(folds: FoldList, shared: Sequence[SharedScan]) -> l
                 "again"
             )
     notes = [f"one scan stands under {len(scan.subjects)} subjects ({scan})" for scan in shared[:MOST_NOTES]]
-    more = len(shared) - MOST_NOTES
-    return (
-        [*notes, f"and so do {more:,} more; `python -m preprocess inspect` shows them on the page coverage"]
-        if more > 0
-        else notes
-    )
+    left = len(shared) - MOST_NOTES
+    if left > 0:
+        notes.append(f"and so do {left:,} more; `python -m preprocess inspect` shows them on the page coverage")
+    return notes
 
 
 def check_classes(
