@@ -200,7 +200,7 @@ def _show_pages(arguments: argparse.Namespace) -> int:
     from preprocess.viewer.live import LiveSite
     from preprocess.viewer.looks import NO_LOOKS, read_looks
     from preprocess.viewer.pictures import Pictures
-    from preprocess.viewer.predictions import read_predictions
+    from preprocess.viewer.predictions import read_predictions, read_tested
     from preprocess.viewer.server import DEFAULT_HOST, serve
     from preprocess.viewer.site import Site
     from shared.cache import open_cache
@@ -210,7 +210,9 @@ def _show_pages(arguments: argparse.Namespace) -> int:
     def open_site() -> Site:
         cache = open_cache(arguments.cache)
         return Site(
-            build_catalogue(cache, read_predictions(run, cache) if run else None),
+            build_catalogue(cache, read_predictions(run, cache), read_tested(run, cache))
+            if run
+            else build_catalogue(cache),
             Pictures(cache),
             not arguments.no_faces,
             run.resolve().name if run else "",

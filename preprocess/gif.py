@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from preprocess.sheet import GAP_PX, front_view, load_font, picture_of, wrap_text
+from preprocess.sheet import GAP_PX, load_font, picture_of, wrap_text
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError
 from shared.schema import MODALITIES, Sample
 from shared.schema import Sequence as SequenceRow
 from shared.storage import write_file
+from shared.views import front_view
 
 # Greys alone: relief and depth are grey too, so that all of their colours fit a GIF's 256.
 PAPER, INK, FAINT = (250, 250, 250), (30, 30, 30), (120, 120, 120)

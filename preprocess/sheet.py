@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache as keep
 from pathlib import Path
@@ -12,9 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError
-from shared.pictures import BACKGROUND, draw_picture
-from shared.schema import RenderSettings, Sample
+from shared.pictures import BACKGROUND, NORMAL_LEGEND, draw_picture, name_picture
+from shared.schema import Sample
 from shared.storage import write_file
+from shared.views import front_view
 
 TILE_PX = 150
 GAP_PX = 6
@@ -48,7 +50,9 @@ def write_sheet(cache: Cache, path: Path, *, subject: str | None = None, sample_
     else:
         blocks = _overview_blocks(cache)
         what = f"{cache.info.num_valid} scans of {cache.info.num_subjects} subjects"
-    image = _stack(blocks, title=f"{cache.info.dataset} · {what}", foot=cache.info.licence)
+    settings = cache.info.settings
+    foot = [NORMAL_LEGEND] if "normal" in settings.modalities and not settings.dynamic else []
+    image = _stack(blocks, title=f"{cache.info.dataset} · {what}", foot=[*foot, cache.info.licence])
     write_file(path, _png(image))
 
 
@@ -56,13 +60,6 @@ def picture_of(cache: Cache, sample: Sample, modality: str, view: int) -> np.nda
     """One cached image as people look at it; see `draw_picture`."""
     pixels = cache.arrays.read(modality, [cache.row_of(sample)])[0, view]
     return draw_picture(pixels, modality, dynamic=bool(cache.info.settings.dynamic))
-
-
-def front_view(settings: RenderSettings) -> int:
-    """The number of the view that looks at the face most nearly from the front."""
-    return min(
-        range(len(settings.views)), key=lambda i: abs(settings.views[i].yaw_deg) + abs(settings.views[i].pitch_deg)
-    )
 
 
 def _overview_blocks(cache: Cache) -> list[Image.Image]:
@@ -156,7 +153,8 @@ def _grid(cache: Cache, rows: Sequence[tuple[str, Sequence[Sample | None]]], col
 
 def _sample_block(cache: Cache, sample: Sample, tile: int) -> Image.Image:
     views, modalities = cache.info.settings.views, sample.modalities.split("+")
-    margin = _margin(modalities)
+    names = [name_picture(modality, cache.info.settings).replace(", ", "\n") for modality in modalities]
+    margin = _margin(names)
     width = max(margin + len(views) * (tile + GAP_PX), MIN_WIDTH_PX)
     about = [sample.sample_id, sample.label or "no label", sample.intensity, f"aligned by {sample.alignment}"]
     lines = wrap_text(" · ".join(text for text in about if text), load_font(14), width - margin)
@@ -170,7 +168,7 @@ def _sample_block(cache: Cache, sample: Sample, tile: int) -> Image.Image:
         draw.text((margin + column * (tile + GAP_PX) + tile // 2, head - 20), text, FAINT, load_font(13), anchor="ma")
     for row, modality in enumerate(modalities):
         top = head + row * (tile + GAP_PX)
-        _name_row(draw, modality, margin, top + tile // 2)
+        _name_row(draw, names[row], margin, top + tile // 2)
         for column in range(len(views)):
             tile_image = _tile(picture_of(cache, sample, modality, column), tile)
             image.paste(tile_image, (margin + column * (tile + GAP_PX), top))
@@ -178,19 +176,20 @@ def _sample_block(cache: Cache, sample: Sample, tile: int) -> Image.Image:
 
 
 def _margin(names: Sequence[str]) -> int:
-    """Room to the left of the pictures for the longest name of a row."""
-    return min(max(round(max(load_font(14).getlength(name) for name in names)) + 16, 84), MAX_MARGIN_PX)
+    """Room to the left of the pictures for the longest name of a row; a line feed starts another line."""
+    longest = max(load_font(14).getlength(part) for name in names for part in name.split("\n"))
+    return min(max(math.ceil(longest) + 16, 84), MAX_MARGIN_PX)
 
 
 def _name_row(draw: ImageDraw.ImageDraw, name: str, margin: int, middle: int) -> None:
-    text = shorten_text(name, load_font(14), margin - 16)
-    draw.text((margin - 8, middle), text, INK, load_font(14), anchor="rm")
+    text = "\n".join(shorten_text(part, load_font(14), margin - 16) for part in name.split("\n"))
+    draw.multiline_text((margin - 8, middle), text, INK, load_font(14), anchor="rm", align="right")
 
 
-def _stack(blocks: list[Image.Image], *, title: str, foot: str) -> Image.Image:
+def _stack(blocks: list[Image.Image], *, title: str, foot: list[str]) -> Image.Image:
     width = max(MIN_WIDTH_PX, *(block.width + 2 * GAP_PX for block in blocks))
     title = shorten_text(title, load_font(18), width - 24)
-    lines = wrap_text(foot, load_font(12), width - 24)
+    lines = [line for text in foot for line in wrap_text(text, load_font(12), width - 24)]
     height = 40 + sum(block.height + 14 for block in blocks) + 16 * len(lines) + 8
     image = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(image)

@@ -19,7 +19,7 @@ from shared.text import read_text_embeddings
 
 MOST_GROUPS = 16  # lines of the table of subjects
 MOST_REASONS = 6
-SINGLE = "single frames"
+SINGLE = "in no sequence"
 Reasoned = TypeVar("Reasoned", Sample, Failure)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -110,6 +110,10 @@ def _subject_table(cache: Cache) -> list[str]:
     rows: list[list[object]] = [[f"subjects ({what} of each)", *(name or "(no label)" for name in names), "failed"]]
     rows += [[_name_some(subjects), *counts] for counts, subjects in groups[:MOST_GROUPS]]
     lines = _align(rows)
+    if SINGLE in names:
+        lines.append(
+            f"  {SINGLE}: single frames that belong to no clip, such as 4DME's before an onset or after an offset"
+        )
     if left := groups[MOST_GROUPS:]:
         lines.append(f"  … and {sum(len(subjects) for _, subjects in left)} subjects more, with other counts")
     return lines
@@ -152,7 +156,7 @@ def _unit_table(cache: Cache, array: str, names: Sequence[str]) -> list[str]:
 def _name_some(subjects: list[str]) -> str:
     if len(subjects) <= 3:
         return ", ".join(subjects)
-    return f"{subjects[0]}, {subjects[1]} … {subjects[-1]} ({len(subjects)})"
+    return f"{subjects[0]}, {subjects[1]} and {len(subjects) - 2} more"
 
 
 def _align(rows: list[list[object]]) -> list[str]:

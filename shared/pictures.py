@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
+from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, RenderSettings
 
 BACKGROUND = (250, 250, 248)  # where there is no surface
 # Nose tip white, 90 mm behind it black.
@@ -12,6 +12,17 @@ DEPTH_RANGE_MM = (-90.0, 0.0)
 DEPTH_CHANGE_RANGE_MM = (-5.0, 5.0)
 # Relief: a light from the upper left, in the camera frame.
 LIGHT = np.array([-0.4, 0.5, 0.77])
+
+
+NORMAL_LEGEND = (
+    "normal, shown as relief: grey is how a lamp would light the surface; the network sees the directions "
+    "themselves, as three channels"
+)
+
+
+def name_picture(modality: str, settings: RenderSettings) -> str:
+    """How a modality's picture is called: normals are drawn as relief, but for those of dynamic images."""
+    return "normal, shown as relief" if modality == "normal" and not settings.dynamic else modality
 
 
 def draw_picture(pixels: np.ndarray, modality: str, *, dynamic: bool) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -150,10 +151,10 @@ def write_tiny_cache(
     """Writes a finished cache.
 
     Each subject S0, S1 … shows each class scans_per_class times; a bright spot's place tells the class, skin tone and noise
-    tell the subject. With num_frames, each scan is a sequence of so many rows, whose spot grows and fades. Row numbers in
-    without_texture, invalid and unlabelled are treated so; those in same_scan have one hash. apex: of every sequence. units:
-    "aus" or "targets": what each row shows of UNITS, three yes or no that follow from its class; row 0 is unknown. Prompt
-    embeddings are random unit vectors, marked random.
+    tell the subject; no two surfaces are alike. With num_frames, each scan is a sequence of so many rows, whose spot grows and
+    fades. Row numbers in without_texture, invalid and unlabelled are treated so; those in same_scan have one hash. apex: of
+    every sequence. units: "aus" or "targets": what each row shows of UNITS, three yes or no that follow from its class; row 0
+    is unknown. Prompt embeddings are random unit vectors, marked random.
     """
     rng = np.random.default_rng(seed)
     settings = RenderSettings(views=tuple(views), size_px=size_px, modalities=tuple(modalities))
@@ -188,7 +189,8 @@ def write_tiny_cache(
                     height = (
                         1.2 * label / (len(class_names) - 1) - 0.6
                     )  # on the middle line: a mirrored face keeps its class
-                    images.append(_draw(settings, skin, height, float(strength), rng))
+                    surface = [zlib.crc32(dataset.encode()), seed, row]
+                    images.append(_draw(settings, skin, height, float(strength), rng, surface))
     info = CacheInfo(
         dataset=dataset,
         licence="drawn by the tests; free",
@@ -267,9 +269,18 @@ def random_text(class_names: Sequence[str], dim: int, model: str, num_prompts: i
 
 
 def _draw(
-    settings: RenderSettings, skin: np.ndarray, height: float, strength: float, rng: np.random.Generator
+    settings: RenderSettings,
+    skin: np.ndarray,
+    height: float,
+    strength: float,
+    rng: np.random.Generator,
+    surface: list[int],
 ) -> dict[str, np.ndarray]:
-    """Images (V, S, S, …) of a disc with a spot at a height; the spot moves sideways with the camera's yaw."""
+    """Images (V, S, S, …) of a disc with a spot at a height; the spot moves sideways with the camera's yaw.
+
+    Args:
+        rng: noise of the texture. surface: seed of the surface's roughness in each view, whatever other views there are.
+    """
     size = settings.size_px
     place = (np.arange(size) + 0.5) / size * 2 - 1
     x, y = place[None, :], -place[:, None]
@@ -281,8 +292,11 @@ def _draw(
         noise = rng.normal(0, 0.03, (size, size, 3))
         texture = (np.clip(skin + 0.5 * spot[..., None] + noise, 0, 1) * 254 + 1) * face[..., None]
         normal = np.stack([x + 0 * y, y + 0 * x, 0.5 + spot], axis=-1)
+        shape = np.random.default_rng([*surface, round(view.yaw_deg) + 180, round(view.pitch_deg) + 90])
+        normal += shape.normal(0, 0.05, normal.shape)
         normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
-        depth = np.round((20 * spot - 30 * (x**2 + y**2)) / 0.02) + DEPTH_ZERO
+        rough_mm = shape.normal(0, 0.4, face.shape)
+        depth = np.round((20 * spot - 30 * (x**2 + y**2) + rough_mm) / 0.02) + DEPTH_ZERO
         drawn = {
             "texture": texture.astype(np.uint8),
             "normal": ((np.round(127 * normal) + 128) * face[..., None]).astype(np.uint8),

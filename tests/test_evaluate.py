@@ -56,3 +56,36 @@ def test_another_data_set_in_the_runs_own_words(
     )
     assert "left out: 3 labelled negative, 3 labelled positive, 3 labelled repression (no class of this run)" in printed
     assert json.loads((tmp_path / "fine-run" / "on-coarse" / "metrics.json").read_text())["num_samples"] == 3
+
+
+def test_predict_says_what_scans_lack(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, run = tiny_cache(num_subjects=3, scans_per_class=1), tmp_path / "run"
+    assert call("fit", "--cache", cache, "--out", run, *QUICK, "--epochs", 1, "--tune", "frozen") == 0
+    assert len({file.stat().st_mode for file in run.iterdir()}) == 1  # the weights are as readable as the rest
+    other = tiny_cache(name="other", seed=3, num_subjects=2, scans_per_class=1, without_texture=(1, 4), invalid=(2,))
+    capsys.readouterr()
+    assert call("predict", run, "--cache", other) == 0
+    notes = capsys.readouterr().err
+    assert "note: 2 of 5 scans have no texture and are seen without it (S0/happiness0, …)" in notes
+    assert "1 of 6 scans are not valid and get no prediction" in notes
+    with (run / "predictions-other.csv").open(newline="") as file:
+        lacks = {row["name"]: row["lacks"] for row in csv.DictReader(file)}
+    assert lacks == {
+        "S0/anger0": "", "S0/happiness0": "texture", "S1/anger0": "", "S1/happiness0": "texture", "S1/surprise0": ""
+    }  # fmt: skip
+    whole = tiny_cache(name="whole", seed=4, num_subjects=2, scans_per_class=1)
+    assert call("predict", run, "--cache", whole, "--out", tmp_path / "p.csv") == 0
+    assert "note:" not in capsys.readouterr().err
+
+
+def test_a_test_of_few_classes_says_how_averages_count_them(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, run = tiny_cache(num_subjects=3, scans_per_class=1), tmp_path / "run"
+    assert call("fit", "--cache", cache, "--out", run, *QUICK, "--epochs", 1, "--tune", "frozen") == 0
+    assert "no test sample shows" not in capsys.readouterr().out
+    few = tiny_cache(name="few", seed=3, num_subjects=4, scans_per_class=1, unlabelled=(2, 5, 8, 11))
+    assert call("evaluate", run, "--cache", few) == 0
+    assert "no test sample shows surprise: macro-F1 counts it as 0, UAR leaves it out" in capsys.readouterr().out

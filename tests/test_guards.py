@@ -96,6 +96,11 @@ def test_a_leak_is_named_with_fold_and_samples() -> None:
     shared = find_shared_scans(make_cache([("s1", "a", "x"), ("s2", "b", "x"), ("s3", "c", "x")]))
     with pytest.raises(FacetError, match=r"fold-1: .*\(s1 of a, s2 of b, s3 of c\)"):
         check_folds_are_disjoint(make_folds(("de", "f"), ("bd", "c")), shared)  # b and c, without a, in the second
+    two = [*shared, SharedScan(("b", "d"), ("s4", "s5"), same_bytes=False)]
+    with pytest.raises(FacetError, match=r"other files, the same pictures\); and so do 1 more, which"):
+        check_folds_are_disjoint(make_folds(("b", "cd")), two[::-1])
+    many = [SharedScan((f"a{n}", f"b{n}"), ("s1", "s2")) for n in range(9)]
+    assert len(notes := check_folds_are_disjoint(make_folds(("a", "b")), many)) == 6 and "4 more" in notes[-1]
     assert check_folds_are_disjoint(make_folds(("abc", "d")), shared) == [
         "one scan stands under 3 subjects (s1 of a, s2 of b, s3 of c)"
     ]

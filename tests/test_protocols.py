@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from shared.errors import FacetError
@@ -16,6 +18,7 @@ from train.protocols import (
     describe_protocol,
     describe_protocols,
     find_protocol,
+    title_run,
 )
 
 WANTED = {
@@ -120,3 +123,21 @@ def test_descriptions_name_everything_and_stay_narrow() -> None:
     assert text.endswith("\n")
     assert "60 drawn anew in each round" in describe_protocol(PROTOCOLS["bu3dfe-p2"])
     assert "one a subject" in describe_protocol(PROTOCOLS["loso"])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))
+def test_a_title_names_the_data_set_and_the_folds_there_are(protocol: Protocol) -> None:
+    datasets = [protocol.datasets[0] if protocol.datasets else "mine"]
+    if protocol.scheme == CROSS:
+        datasets.append(protocol.test_datasets[0] if protocol.test_datasets else "theirs")
+    published = title_run(protocol, datasets, num_folds=protocol.num_folds, num_rounds=protocol.num_rounds)
+    assert "any data set" not in published and "another" not in published
+    if protocol.datasets:
+        assert published == protocol.title
+    other = title_run(protocol, datasets, num_folds=2, num_rounds=protocol.num_rounds)
+    numbers = re.findall(r"(\d+) folds", other)
+    assert numbers == (["2"] * len(re.findall(r"\d+ folds", protocol.title)))
+    assert "train," not in other  # how many subjects each side of ten folds has
+    if protocol.is_repeated:
+        rounds = title_run(protocol, datasets, num_folds=10, num_rounds=3)
+        assert "100 rounds" not in rounds

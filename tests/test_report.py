@@ -11,7 +11,8 @@ from PIL import Image
 
 from train.items import Item
 from train.metrics import compute_metrics
-from train.report import format_table, write_report
+from train.multilabel import compute_multilabel_metrics
+from train.report import describe_absent, format_table, write_report
 from train.score import Scores
 
 CLASSES = ("anger", 'fear, "great"', "surprise")
@@ -58,3 +59,25 @@ def test_confusion_picture_shows_the_counts_where_they_are(tmp_path: Path) -> No
         rows, columns = np.nonzero(np.abs(picture[:, :-200] - darkest).sum(-1) < 12)
         slope = np.polyfit(columns, rows, 1)[0]
         assert (slope > 0.5) == on_diagonal
+
+
+def test_a_console_names_every_class_in_full() -> None:
+    names = ("happiness", "repression", "a much longer class name")
+    metrics = compute_metrics(np.array([0, 1, 2, 2]), np.array([0, 1, 2, 0]), 3)
+    lines = format_table(metrics, names).splitlines()
+    assert all(name in lines[0] for name in names) and len({len(line) for line in lines}) == 1
+    many = [f"class-{number}" for number in range(20)]
+    lines = format_table(compute_metrics(np.arange(20), np.arange(20), 20), many).splitlines()
+    assert lines[0].split()[-20:] == [str(number) for number in range(1, 21)]
+    assert lines[7].startswith("7 class-6") and lines[7].split()[-20:] == ["0"] * 6 + ["1"] + ["0"] * 13
+
+
+def test_classes_that_nobody_tested_shows_are_named() -> None:
+    metrics = compute_metrics(np.array([0, 0]), np.array([0, 1]), 3)
+    note = describe_absent(metrics, ("anger", "fear", "joy"))
+    assert "fear, joy" in note and "macro-F1" in note and "UAR" in note
+    assert metrics.macro_f1 < metrics.uar  # which is what the note is about
+    assert describe_absent(compute_metrics(np.arange(3), np.arange(3), 3), CLASSES) == ""
+    targets = np.array([[1, 0, -1], [0, 0, -1]], np.int8)
+    several = compute_multilabel_metrics(targets, np.full((2, 3), 0.7, np.float32), np.full(3, 0.5, np.float32))
+    assert "no test sample shows AU4:" in describe_absent(several, ("AU1", "AU4", "AU9"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -206,6 +207,19 @@ def test_numbers_that_cannot_be_meant(name: str, options: dict[str, int], messag
             num_folds=options.get("num_folds"),
             num_rounds=options.get("num_rounds"),
         )
+
+
+@pytest.mark.parametrize("people", [1, 6])
+def test_an_error_names_no_option_that_was_not_given(people: int) -> None:
+    items = make_items(people, 0, 3)
+    build: Any = {"dataset": "bu3dfe", "classes": BASIC_EXPRESSIONS, "seed": 0}
+    with pytest.raises(
+        FacetError, match="only 6 subjects can be used; give --folds 6" if people == 6 else "at least 2"
+    ) as e:
+        build_folds(PROTOCOLS["kfold"], items, **build)
+    assert not str(e.value).startswith("--folds")
+    with pytest.raises(FacetError, match="--folds 10: there are only"):
+        build_folds(PROTOCOLS["kfold"], items, **build, num_folds=10)
 
 
 def test_subjects_whose_names_are_no_folder_names_get_folds_of_their_own() -> None:

@@ -45,7 +45,7 @@ def test_sample_sheet_shows_every_view_and_modality(cache: Cache, tmp_path: Path
     best = min(
         np.abs(image[top : top + 224, left : left + 224] - front).mean()
         for top in range(60, 110)
-        for left in range(80, 100)
+        for left in range(100, 130)
     )
     assert best < 2
     untextured = tmp_path / "untextured.png"
@@ -97,7 +97,7 @@ def test_summary_counts_subjects_sequences_failures_and_bytes(tiny_cache: MakeCa
     text = describe_cache(open_cache(path))
     lines = [line.split() for line in text.splitlines()]
     assert ["subjects", "(sequences", "of", "each)", "anger", "happiness", "surprise", "failed"] in lines
-    assert ["S1,", "S3", "…", "S5", "(4)", "1", "1", "1", "0"] in lines
+    assert ["S1,", "S3", "and", "2", "more", "1", "1", "1", "0"] in lines
     assert ["S2", "0", "1", "1", "4"] in lines  # all four frames of its first sequence failed
     assert ["S0", "1", "1", "1", "1"] in lines
     assert "sequences (18): 72 frames, 3 s" in text

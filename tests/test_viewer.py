@@ -171,7 +171,7 @@ def test_a_scan_stands_among_its_subjects_others(tiny_cache: MakeCache) -> None:
     assert '"anger"' in head and "intensity 01" in head and "subject S1" in head
     assert re.findall(r'"/sample/(\d+)\?view=1"', others) == [str(row) for row in range(6, 12)]
     assert '"href": "/?subject=S1&view=1"' in others
-    for title in ("0°, front", "20°, their left", "-20°, their right"):
+    for title in ("0°, front", "20°, subject's left", "-20°, subject's right"):
         assert title in head and title in page_text(site, "/")
     assert '"/sample/7"' in page_text(site, "/play/7")  # nothing to play, but a way back
 

@@ -22,7 +22,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Site:
     path = tmp_path_factory.mktemp("browser") / "cache"
     modalities = ("texture", "normal", "depth")
     write_tiny_cache(path, model=tiny_model, num_subjects=3, num_frames=6, modalities=modalities, invalid=(8,))
-    said = {row: Prediction("surprise" if row in (1, 4) else "anger", 0.9) for row in range(6)}
+    classes = ("anger", "happiness", "surprise")
+    said = {row: Prediction("surprise" if row in (1, 4) else "anger", 0.9, classes, label="anger") for row in range(6)}
     return open_site(path, predictions=said, run="a-run")
 
 
@@ -121,7 +122,11 @@ def test_the_player_plays_scrubs_and_goes_back(visit: Watched) -> None:
 
 
 def test_every_page_opens_from_the_head(visit: Watched) -> None:
-    for page, mark in (("coverage", "Nearly the same"), ("prompts", "Cosines"), ("confusion", "What a-run says")):
+    for page, mark in (
+        ("coverage", "One face twice"),
+        ("prompts", "Cosines"),
+        ("confusion", "Confusion matrix of a-run"),
+    ):
         visit.page.locator("header").get_by_text(page).click()
         visit.until(f"document.querySelector('main').textContent.includes('{mark}')")
         assert visit.page.url.endswith("/" + page)

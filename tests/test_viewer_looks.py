@@ -58,7 +58,7 @@ def test_a_samples_page_has_the_numbers_of_the_file(site: Site, folder: Path) ->
     item = attention.names.index("S0/anger1")
     assert attention.rows[item].tolist() == [5, 7, 9]
     page = page_text(site, "/sample/7")
-    assert "What a-run looked at" in page and "not why a class was chosen" in page
+    assert "Attention of a-run" in page and "not why a class was chosen" in page
     for weight in attention.view_weights[item, 1].tolist():
         assert f'"{weight:.1%}"' in page
     assert "“anger 0”" in page and f'"{attention.prompt_cosines[item, 0, 0]:.3f}"' in page  # type: ignore[index]

@@ -12,7 +12,7 @@ from test_train_cli import QUICK, call
 from viewer_pages import page_text, tiles
 
 from preprocess.viewer.address import NONE
-from preprocess.viewer.catalogue import FALSE_ALARM, FOUND, MISSED, RIGHTLY_NOT, SetColumn
+from preprocess.viewer.catalogue import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE, TRUE_POSITIVE, SetColumn
 from preprocess.viewer.confusion import count_decisions
 from preprocess.viewer.live import LiveSite
 from preprocess.viewer.looks import read_looks
@@ -36,7 +36,7 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
     assert call("fit", "--cache", cache, "--out", run, *QUICK, "--task", units) == 0
     site = open_run(cache, run)
     said = site.catalogue.predictions
-    names = {(1, True): FOUND, (1, False): MISSED, (0, True): FALSE_ALARM, (0, False): RIGHTLY_NOT}
+    names = {(1, True): TRUE_POSITIVE, (1, False): FALSE_NEGATIVE, (0, True): FALSE_POSITIVE, (0, False): TRUE_NEGATIVE}
     for row, one in said.items():
         shown = show_units(CLASSES.index(site.cache.samples[row].label))
         spoken = one.class_name.split("+")
@@ -45,7 +45,7 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
     assert sum(counts.values()) == 3 * (len(said) - (0 in said))
     page = page_text(site, "/confusion")
     for name in UNITS:
-        for decision in (FOUND, MISSED, FALSE_ALARM):
+        for decision in (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE):
             rows = [row for row, one in said.items() if (name, decision) in one.decisions]
             assert tiles(site, f"?predicted={name} {decision}") == sorted(rows)
             assert (f"predicted={name}+{decision.replace(' ', '+')}" in page) == bool(rows)
@@ -54,10 +54,10 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
         {*range(len(site.cache.samples))} - {row for rows in column.members for row in rows.tolist()}
     )
     assert list(column.values) == [
-        v for n in UNITS for d in (FOUND, MISSED, FALSE_ALARM) if (v := f"{n} {d}") in column.values
+        v for n in UNITS for d in (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE) if (v := f"{n} {d}") in column.values
     ]
     row = max(said)
-    wrong = [d for _, d in said[row].decisions if d in (MISSED, FALSE_ALARM)]
+    wrong = [d for _, d in said[row].decisions if d in (FALSE_NEGATIVE, FALSE_POSITIVE)]
     assert said[row].num_wrong("") == len(wrong) and f"→ {said[row].summary()}" in page_text(
         site, "/", "?subject=" + site.cache.samples[row].subject
     )

@@ -12,9 +12,10 @@ from conftest import CLASSES, MakeCache, random_text
 from viewer_pages import page_text, tiles, told
 
 from preprocess.viewer.address import Address
+from preprocess.viewer.catalogue import build_catalogue
 from preprocess.viewer.confusion import count_confusions
 from preprocess.viewer.coverage import outliers_and_likenesses
-from preprocess.viewer.predictions import read_predictions
+from preprocess.viewer.predictions import read_predictions, read_tested
 from preprocess.viewer.prompts_page import class_similarity, find_close, find_confusable
 from preprocess.viewer.site import Site
 from shared.cache import open_cache
@@ -94,7 +95,8 @@ def test_predictions_stand_beside_labels(site: Site, tmp_path: Path) -> None:
     assert tiles(shown, "?label=anger&predicted=surprise") == [0]
     assert '"/?label=anger&predicted=surprise"' in page_text(shown, "/confusion")
     assert "→ surprise" in page_text(shown, "/") and "surprise, 0.700" in page_text(shown, "/sample/0")
-    assert "No such page" in page_text(site, "/confusion")  # without a run
+    for page in ("/confusion", "/map"):  # without a run
+        assert "start the viewer with --run RUN" in page_text(site, page)
 
 
 def test_folds_and_sequences(tiny_cache: MakeCache, tmp_path: Path) -> None:
@@ -106,6 +108,45 @@ def test_folds_and_sequences(tiny_cache: MakeCache, tmp_path: Path) -> None:
         **dict.fromkeys((0, 1, 2), "anger"),
         **dict.fromkeys((18, 19, 20), "happiness"),
     }
+
+
+def test_the_confusion_matrix_counts_what_the_report_counts(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    """A sequence once, in each round that tested it; the run's classes alone."""
+    cache = open_cache(tiny_cache(num_subjects=2, num_frames=3, class_names=(*CLASSES, "neutral")))
+    for name, said in (("round-000", "anger"), ("round-001", "surprise")):
+        write_run(
+            tmp_path / "folds" / name / "fold-0",
+            [
+                f"S0/anger0,S0,anger,{said},1,0,0",
+                "S1/happiness1,S1,happiness,happiness,0,1,0",
+                "gone,S7,anger,anger,1,0,0",
+            ],
+        )
+    run = tmp_path / "folds"
+    catalogue = build_catalogue(cache, read_predictions(run, cache), read_tested(run, cache))
+    site = dataclasses.replace(open_site(cache.path, run="folds"), catalogue=catalogue)
+    truth = {("anger", "anger"): 1, ("anger", "surprise"): 1, ("happiness", "happiness"): 2}
+    assert count_confusions(site) == truth
+    page = page_text(site, "/confusion")
+    assert "3 of 4 sequences are predicted correctly, 0.750" in page and "neutral" not in page
+    # predictions by row alone: each object once
+    alone = open_site(cache.path, run="folds", predictions=read_predictions(run, cache))
+    assert sum(count_confusions(alone).values()) == 2
+
+
+def test_what_no_class_of_the_run_is_counts_nowhere(site: Site, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", ["S0/anger0,S0,neutral,anger,1,0,0", "S0/anger1,S0,,anger,1,0,0"])
+    shown = open_site(site.cache.path, predictions=read_predictions(run, site.cache), run="run")
+    assert not count_confusions(shown) and "2 more have no label" in page_text(shown, "/confusion")
+
+
+def test_a_table_of_predict_says_what_scans_lack(site: Site, tmp_path: Path) -> None:
+    """The last column is for people: it is no class."""
+    (tmp_path / "predictions.csv").write_text(
+        "name,subject,label,predicted,p_anger,p_fear,lacks\nS0/anger0,S0,anger,fear,0.2,0.8,texture\n"
+    )
+    (said,) = read_predictions(tmp_path, site.cache).values()
+    assert (said.class_names, said.probabilities, said.several) == (("anger", "fear"), (0.2, 0.8), False)
 
 
 @pytest.mark.parametrize(

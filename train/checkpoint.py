@@ -167,7 +167,11 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """As shared.storage.write_file, for libraries that write a file themselves instead of giving bytes."""
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # as of every other file of the run: safetensors gives 0600
         write(partial)
+        if partial.stat().st_mode != mode:
+            partial.chmod(mode)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from shared.attention import ATTENTION_FILE
-from shared.cache import CACHE_JSON, Cache, open_cache
+from shared.cache import CACHE_JSON, FAILURES_CSV, Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
 from shared.paths import is_file, open_path
@@ -24,7 +25,7 @@ from train.embedded import Embeddings
 from train.encoder import build_tower
 from train.facet import Facet
 from train.folds import read_split
-from train.items import Item, gather_items
+from train.items import Item, choose_modalities, gather_items
 from train.metrics import Metrics, compute_metrics
 from train.multilabel import MultiLabelMetrics, compute_multilabel_metrics
 from train.patch_tokens import count_channels
@@ -209,8 +210,25 @@ def _open_tested(run: Path, config: RunConfig, cache_path: Path | None) -> Cache
     return open_cache(cache_path or place)
 
 
+def describe_lacking(cache: Cache, recipe: Recipe) -> list[str]:
+    """Notes, as before a training: how many of a cache's scans are seen without some modality, or not at all."""
+    valid = [row for row, sample in enumerate(cache.samples) if sample.valid]
+    _, notes = choose_modalities(cache, recipe.modalities, valid)
+    num_invalid = len(cache.samples) - len(valid)
+    unit = "frames" if cache.sequences else "scans"
+    more = f"{num_invalid} of {len(cache.samples)} {unit} are not valid and get no prediction; {FAILURES_CSV} says why"
+    return [*notes, *[more] * bool(num_invalid)]
+
+
+def find_lacking(cache: Cache, items: Sequence[Item], modalities: Sequence[str]) -> list[str]:
+    """The modalities that some picture of each item lacks, joined by +; empty where it has them all."""
+    return [
+        "+".join(m for m in modalities if not all(cache.samples[row].has(m) for row in item.rows)) for item in items
+    ]
+
+
 def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> int:
-    """Writes a probability per class for every usable scan or sequence of a cache, labelled or not.
+    """Writes a probability per class for every usable scan or sequence of a cache, labelled or not, and says what these lack.
 
     Raises:
         FacetError, CacheError: no finished run; a cache with other view settings; nothing to look at.
@@ -223,6 +241,8 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
     items = gather_items(cache, recipe)
     if not items:
         raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
+    for note in describe_lacking(cache, recipe):
+        print(f"note: {note}", file=sys.stderr)
     name, preparer = cache.name, build_preparer(cache, config, model)
     if out is None:
         text = _find_prompts(cache, config, model)
@@ -231,7 +251,8 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
     else:
         scores = score_items(model, cache, items, preparer, config)
     path = out or run / f"predictions-{name}.csv"
-    write_predictions(path, scores, recipe.classes, _thresholds(run, recipe))
+    lacks = find_lacking(cache, items, recipe.modalities)
+    write_predictions(path, scores, recipe.classes, _thresholds(run, recipe), lacks)
     note = " (random initial weights)" if config.is_random else ""
     print(f"{len(items)} predictions among {', '.join(recipe.classes)}{note}: {path}")
     return 0

@@ -14,7 +14,7 @@ from shared.text import TextEmbeddings
 from shared.views import parse_views
 from train.config import Recipe
 from train.folds import Fold, FoldList, check_folds_fit, list_some, read_folds, split_by_subjects
-from train.guards import check_experiment, check_labels, find_shared_scans
+from train.guards import check_experiment, check_labels, describe_uncompared, find_shared_scans
 from train.items import (
     Item,
     choose_classes,
@@ -183,6 +183,7 @@ def deal_folds(cache: Cache, recipe: Recipe) -> Dealt:
         notes += describe_gaps(protocol, usable, classes, **options)
     notes += _describe_references(items, recipe)
     notes += check_experiment(folds, items, items, classes, task, find_shared_scans(cache))
+    notes += describe_uncompared(cache)
     recipe = dataclasses.replace(recipe, frames=choose_frames(items, recipe.frames))
     return Dealt(recipe, tuple(items), folds, tuple(notes))
 
@@ -228,6 +229,7 @@ def _prepare_across(train: Cache, test: Cache, recipe: Recipe, prompts: Path | N
     folds = FoldList(protocol.name, title, recipe.seed_of_folds, classes, (fold,))
     notes = [*modality_notes, *more]
     notes += check_experiment(folds, train_items, test_items, classes, task, find_shared_scans(train, test))
+    notes += describe_uncompared(train, test)
     notes += _describe_references([*train_items, *test_items], recipe)
     recipe = dataclasses.replace(recipe, frames=choose_frames(train_items, recipe.frames))
     return Experiment(

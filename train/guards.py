@@ -8,21 +8,28 @@ from dataclasses import dataclass
 from shared.cache import SAMPLES_CSV, SEQUENCES_CSV, Cache
 from shared.errors import FacetError
 from shared.labels import plain_subject
+from shared.likeness import Place, count_compared, find_same_faces
 from train.folds import FoldList, list_some
 from train.items import Item
 from train.selection import prefix_subject
 
+MOST_NOTES = 5  # on scans under several subjects
+
 
 @dataclass(frozen=True)
 class SharedScan:
-    """One scan, byte for byte, that stands under several subjects: a sample of each, sorted by subject."""
+    """One scan that stands under several subjects: a sample of each, sorted by subject.
+
+    same_bytes: its files are the same byte for byte; False: they differ, as after saving it anew, and the pictures do not.
+    """
 
     subjects: tuple[str, ...]
     sample_ids: tuple[str, ...]
+    same_bytes: bool = True
 
     def __str__(self) -> str:
         pairs = [f"{sample} of {subject}" for sample, subject in zip(self.sample_ids, self.subjects, strict=True)]
-        return list_some(pairs, 3)
+        return list_some(pairs, 3) + ("" if self.same_bytes else "; other files, the same pictures")
 
 
 def check_experiment(
@@ -68,28 +75,65 @@ def check_labels(cache: Cache) -> None:
 
 
 def find_shared_scans(*caches: Cache) -> list[SharedScan]:
-    """Scans that stand under more than one subject, by the hash of their files; rows that are not valid do not count.
+    """Scans that stand under more than one subject, by the hash of their files or by their pictures (shared/likeness.py).
 
-    Of several data sets, subjects are named as in a cross protocol, `bu4dfe:F001`. Scans that the same subjects share are
-    reported once, by their first samples.
+    Rows that are not valid do not count; of sequences the pictures of three frames are compared. Of several data sets,
+    subjects are named as in a cross protocol, `bu4dfe:F001`. Scans that the same subjects share are reported once, by their
+    first samples.
     """
     several = len({cache.info.dataset for cache in caches}) > 1
+    subjects = [
+        [prefix_subject(cache.info.dataset, s.subject) if several else s.subject for s in cache.samples]
+        for cache in caches
+    ]
     first: dict[str, dict[str, str]] = {}  # hash → subject → sample
-    for cache in caches:
-        for sample in cache.samples:
+    for cache, names in zip(caches, subjects, strict=True):
+        for sample, subject in zip(cache.samples, names, strict=True):
             if sample.valid and sample.source_hash:
-                subject = prefix_subject(cache.info.dataset, sample.subject) if several else sample.subject
                 first.setdefault(sample.source_hash, {}).setdefault(subject, sample.sample_id)
     shared: dict[tuple[str, ...], SharedScan] = {}
     for owners in first.values():
         if len(owners) > 1:
-            subjects = tuple(sorted(owners))
-            shared.setdefault(subjects, SharedScan(subjects, tuple(owners[subject] for subject in subjects)))
+            _keep(shared, owners, same_bytes=True)
+    known = [set(scan.subjects) for scan in shared.values()]
+    for group in _join_pairs(find_same_faces(caches, subjects)):
+        owners = {}
+        for number, row in group:
+            owners.setdefault(subjects[number][row], caches[number].samples[row].sample_id)
+        if not any(owners.keys() <= subjects_of_one for subjects_of_one in known):
+            _keep(shared, owners, same_bytes=False)
     return list(shared.values())
 
 
+def _join_pairs(pairs: Sequence[tuple[Place, Place]]) -> list[list[Place]]:
+    """Groups of places that pairs connect, each sorted."""
+    group_of: dict[Place, list[Place]] = {}
+    for a, b in pairs:
+        one, other = group_of.setdefault(a, [a]), group_of.setdefault(b, [b])
+        if one is not other:
+            one += other
+            group_of.update(dict.fromkeys(other, one))
+    return [sorted(group) for group in {id(group): group for group in group_of.values()}.values()]
+
+
+def _keep(shared: dict[tuple[str, ...], SharedScan], owners: dict[str, str], *, same_bytes: bool) -> None:
+    subjects = tuple(sorted(owners))
+    shared.setdefault(subjects, SharedScan(subjects, tuple(owners[subject] for subject in subjects), same_bytes))
+
+
+def describe_uncompared(*caches: Cache) -> list[str]:
+    """Notes: of a large cache, not every picture was compared by `find_shared_scans`."""
+    return [
+        f"{cache.path}: looked for one face under two subjects among {num:,} pictures, evenly over it; {left:,} more were not "
+        "compared"
+        for cache in caches
+        for num, left in [count_compared(cache)]
+        if left
+    ]
+
+
 def check_folds_are_disjoint(folds: FoldList, shared: Sequence[SharedScan]) -> list[str]:
-    """No scan may be seen in training under one name and be tested under another.
+    """Check that no scan is seen in training under one name and tested under another.
 
     Returns:
         Notes: scans that stand under several subjects, on the same side of every fold.
@@ -100,13 +144,21 @@ def check_folds_are_disjoint(folds: FoldList, shared: Sequence[SharedScan]) -> l
         return []
     for fold in folds.folds:
         train, test = set(fold.train_subjects), set(fold.test_subjects)
-        for scan in shared:
-            if not train.isdisjoint(scan.subjects) and not test.isdisjoint(scan.subjects):
-                raise FacetError(
-                    f"{fold.name}: one scan stands in both train and test, under different subjects ({scan}); "
-                    "correct the subjects' names, or remove one of the copies, and build the cache again"
-                )
-    return [f"one scan stands under {len(scan.subjects)} subjects ({scan})" for scan in shared]
+        leaks = [s for s in shared if not train.isdisjoint(s.subjects) and not test.isdisjoint(s.subjects)]
+        if leaks:
+            more = (
+                f"; and so do {len(leaks) - 1:,} more, which `python -m preprocess inspect` shows on the page coverage"
+            )
+            raise FacetError(
+                f"{fold.name}: one scan stands in both train and test, under different subjects ({leaks[0]})"
+                f"{more * (len(leaks) > 1)}; correct the subjects' names, or remove one of the copies, and build the cache "
+                "again"
+            )
+    notes = [f"one scan stands under {len(scan.subjects)} subjects ({scan})" for scan in shared[:MOST_NOTES]]
+    left = len(shared) - MOST_NOTES
+    if left > 0:
+        notes.append(f"and so do {left:,} more; `python -m preprocess inspect` shows them on the page coverage")
+    return notes
 
 
 def check_classes(

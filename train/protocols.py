@@ -6,7 +6,9 @@ Where a source could not be checked against the papers themselves the protocol s
 from __future__ import annotations
 
 import difflib
+import re
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from shared.errors import FacetError
@@ -281,6 +283,23 @@ def _describe_subjects(protocol: Protocol) -> str:
     if protocol.num_drawn:
         who = f"{protocol.num_drawn} drawn {'anew in each round' if protocol.redraw else 'once'} from {who}"
     return who
+
+
+def title_run(protocol: Protocol, datasets: Sequence[str], *, num_folds: int, num_rounds: int) -> str:
+    """A protocol's title as it was run: with the data set's name, and the folds and rounds there are, not those published.
+
+    Args:
+        num_folds: in each round.
+    """
+    title = protocol.title.replace("any data set", " to ".join(datasets))
+    if protocol.scheme == CROSS and not protocol.datasets:
+        title = title.replace("one data set", datasets[0]).replace("another", datasets[-1])
+    if protocol.scheme == KFOLD and num_folds != protocol.num_folds:
+        folds = f"{num_folds} fold{'s' * (num_folds != 1)}"
+        title = re.sub(r"\b\d+ folds( \([^)]*\))?", folds, title)
+    if num_rounds != protocol.num_rounds:
+        title = re.sub(r"\b\d+ rounds", f"{num_rounds} round{'s' * (num_rounds != 1)}", title)
+    return title
 
 
 def describe_folds(protocol: Protocol) -> str:

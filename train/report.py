@@ -24,18 +24,22 @@ METRICS_JSON = "metrics.json"
 PREDICTIONS_CSV = "predictions.csv"
 CONFUSION_PNG = "confusion.png"
 CONFUSION_PDF = "confusion.pdf"
+MOST_NAMED = 12  # classes: the columns of more are numbered on a console
 
 
 def format_table(metrics: Metrics, class_names: Sequence[str]) -> str:
     """Recall, F1 and the confusion matrix of each class, for a console."""
     corner = "true / predicted"
-    width = max(len(name) for name in (corner, *class_names))
-    heads = [name[:7] for name in class_names]
-    lines = [f"{corner:<{width}}  recall     F1  " + "".join(f"{head:>8}" for head in heads)]
-    for index, name in enumerate(class_names):
+    numbered = len(class_names) > MOST_NAMED
+    names = [f"{number} {name}" for number, name in enumerate(class_names, 1)] if numbered else list(class_names)
+    heads = [str(number) for number in range(1, len(names) + 1)] if numbered else names
+    cell = max(7, *(len(head) for head in heads), len(str(metrics.num_samples))) + 1
+    width = max(len(name) for name in (corner, *names))
+    lines = [f"{corner:<{width}}  recall     F1  " + "".join(f"{head:>{cell}}" for head in heads)]
+    for index, name in enumerate(names):
         lines.append(
             f"{name:<{width}}  {_cell(metrics.per_class_recall[index])} {metrics.per_class_f1[index]:6.3f}  "
-            + "".join(f"{count:>8}" for count in metrics.confusion[index])
+            + "".join(f"{count:>{cell}}" for count in metrics.confusion[index])
         )
     return "\n".join(lines)
 
@@ -87,25 +91,34 @@ def write_report(
 
 
 def write_predictions(
-    path: Path, scores: Scores, class_names: Sequence[str], thresholds: np.ndarray | None = None
+    path: Path,
+    scores: Scores,
+    class_names: Sequence[str],
+    thresholds: np.ndarray | None = None,
+    lacks: Sequence[str] | None = None,
 ) -> None:
     """A row an item: who, the true class (empty where unknown), the predicted one, a probability for each class.
 
     Where several classes may hold at once (thresholds are given), they are joined by +, and a column names what is unknown.
+    lacks: a last column, the modalities that an item lacks.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     probabilities = [f"p_{name}" for name in class_names]
-    writer.writerow(["name", "subject", "label", "predicted", *probabilities] + ["unknown"] * (thresholds is not None))
-    for item, row in zip(scores.items, scores.probabilities, strict=True):
+    heads = ["name", "subject", "label", "predicted", *probabilities] + ["unknown"] * (thresholds is not None)
+    writer.writerow(heads + ["lacks"] * (lacks is not None))
+    for place, (item, row) in enumerate(zip(scores.items, scores.probabilities, strict=True)):
+        lacking = [] if lacks is None else [lacks[place]]
         numbers = [f"{p:.9g}" for p in row]  # an f32 to its last bit: rounded ones tie, and give another AUC
         if thresholds is None:
-            writer.writerow([item.name, item.subject, item.class_name, class_names[int(row.argmax())], *numbers])
+            writer.writerow(
+                [item.name, item.subject, item.class_name, class_names[int(row.argmax())], *numbers, *lacking]
+            )
             continue
         values = item.targets or (-1,) * len(class_names)
         said = "+".join(n for n, p, t in zip(class_names, row, thresholds, strict=True) if p >= t)
         true, unknown = ("+".join(n for n, v in zip(class_names, values, strict=True) if v == w) for w in (1, -1))
-        writer.writerow([item.name, item.subject, true, said, *numbers, unknown])
+        writer.writerow([item.name, item.subject, true, said, *numbers, unknown, *lacking])
     write_file(path, buffer.getvalue().encode())
 
 
@@ -150,6 +163,21 @@ def title_result(metrics: Metrics | MultiLabelMetrics, config: RunConfig, num_su
     return "\n".join(marks)
 
 
+def describe_absent(metrics: Metrics | MultiLabelMetrics, class_names: Sequence[str]) -> str:
+    """How the averages over classes count those that no test sample shows; empty where all are shown."""
+    if isinstance(metrics, Metrics):
+        absent = [name for name, row in zip(class_names, metrics.confusion, strict=True) if not sum(row)]
+    else:
+        known = zip(class_names, metrics.support, metrics.num_known, strict=True)
+        absent = [name for name, support, num_known in known if num_known and not support]
+    if not absent:
+        return ""
+    return (
+        f"no test sample shows {', '.join(absent)}: macro-F1 counts {'each' if len(absent) > 1 else 'it'} as 0, "
+        f"{'UAR' if isinstance(metrics, Metrics) else 'balanced accuracy'} leaves {'them' if len(absent) > 1 else 'it'} out"
+    )
+
+
 def present_result(
     folder: Path, metrics: Metrics | MultiLabelMetrics, config: RunConfig, subjects: Sequence[str]
 ) -> None:
@@ -166,6 +194,8 @@ def present_result(
         balanced = "-" if metrics.uar is None else f"{metrics.uar:.3f}"
         print(f"macro-F1 on {len(subjects)} unseen subjects {metrics.macro_f1:.3f}, micro-F1 {metrics.micro_f1:.3f}, balanced "
               f"accuracy {balanced} (chance 0.5); thresholds from training subjects")  # fmt: skip
+    if note := describe_absent(metrics, config.recipe.classes):
+        print(f"note: {note}")
     if config.is_random:
         print(
             "random weights: model or prompts were not pretrained, so this is no result to compare with published ones"

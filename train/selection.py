@@ -128,6 +128,13 @@ def build_folds(
         folds = leave_out_each([(subject,) for subject in subjects], _name_subject_folds(subjects))
     else:
         number = protocol.num_folds if num_folds is None else num_folds
+        if num_folds is None and len(subjects) < number:  # an error must not name an option that nobody gave
+            if len(subjects) < 2:
+                raise FacetError(f"{protocol.name} wants at least 2 subjects; this cache has {len(subjects)}")
+            raise FacetError(
+                f"{protocol.name} makes {number} folds, and only {len(subjects)} subjects can be used; give --folds "
+                f"{len(subjects)} or less, or --protocol loso for a fold a subject"
+            )
         names = fold_names(number)
         if not protocol.is_repeated:
             folds = leave_out_each(subject_folds(subjects, number, seed), names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,8 +58,8 @@ class SetColumn:
         return [*self.values, NONE] if self.values else []
 
 
-FOUND, MISSED, FALSE_ALARM, RIGHTLY_NOT = "found", "missed", "false alarm", "rightly not"
-DECISIONS = (FOUND, MISSED, FALSE_ALARM, RIGHTLY_NOT)
+TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE = "TP", "FN", "FP", "TN"
+DECISIONS = (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE)
 
 
 @dataclass(frozen=True)
@@ -76,20 +76,21 @@ class Prediction:
     probabilities: tuple[float, ...] = ()  # of each
     several: bool = False
     decisions: tuple[tuple[str, str], ...] = ()
+    label: str = ""  # the true class as the run knows it, empty where it is not known
+    of_sequence: bool = False  # one prediction for all frames of a sequence
 
     def summary(self) -> str:
         """What is said, in a few words."""
         if not self.several:
             return self.class_name
         decisions = [decision for _, decision in self.decisions]
-        missed, alarms = decisions.count(MISSED), decisions.count(FALSE_ALARM)
-        told = [f"{missed} missed"] * bool(missed) + [f"{alarms} false alarm{'s' * (alarms > 1)}"] * bool(alarms)
+        told = [f"{num} {kind}" for kind in (FALSE_NEGATIVE, FALSE_POSITIVE) if (num := decisions.count(kind))]
         return ", ".join(told) or ("all right" if decisions else "not known")
 
     def num_wrong(self, label: str) -> int:
         """How many decisions are wrong about a row with this label, empty where it is not known."""
         if self.several:
-            return sum(decision in (MISSED, FALSE_ALARM) for _, decision in self.decisions)
+            return sum(decision in (FALSE_NEGATIVE, FALSE_POSITIVE) for _, decision in self.decisions)
         return int(bool(label) and self.class_name != label)
 
 
@@ -100,6 +101,7 @@ class Catalogue:
     cache: Cache
     columns: dict[str, Column | SetColumn]
     predictions: Mapping[int, Prediction] = field(default_factory=dict)  # by row; empty without a run
+    tested: tuple[Prediction, ...] = ()  # each once, as the run's own scores count them
 
     def find_rows(self, address: Address) -> np.ndarray:
         """The rows that pass every filter of an address, ascending, i64 (n,)."""
@@ -111,8 +113,14 @@ class Catalogue:
         return np.flatnonzero(keep)
 
 
-def build_catalogue(cache: Cache, predictions: Mapping[int, Prediction] | None = None) -> Catalogue:
-    """Reads nothing but the tables, which are in memory already."""
+def build_catalogue(
+    cache: Cache, predictions: Mapping[int, Prediction] | None = None, tested: Sequence[Prediction] | None = None
+) -> Catalogue:
+    """Reads nothing but the tables, which are in memory already.
+
+    Args:
+        tested: the predictions that count; None: those of the rows, one of a sequence once.
+    """
     samples, said = cache.samples, predictions or {}
     fields = {
         "subject": (s.subject for s in samples),
@@ -125,15 +133,17 @@ def build_catalogue(cache: Cache, predictions: Mapping[int, Prediction] | None =
     columns: dict[str, Column | SetColumn] = {name: _column(values) for name, values in fields.items()}
     if any(prediction.several for prediction in said.values()):
         columns["predicted"] = _decisions(said, len(samples))
-    return Catalogue(cache, columns, said)
+    if tested is None:
+        tested = list({id(prediction): prediction for prediction in said.values()}.values())
+    return Catalogue(cache, columns, said, tuple(tested))
 
 
 def _decisions(said: Mapping[int, Prediction], num_rows: int) -> SetColumn:
-    """Values like `AU4 missed`; what is rightly not said is no value: nobody looks for it."""
+    """Values like `AU4 FN`; true negatives are no value: nobody looks for them."""
     members: dict[str, list[int]] = {}
     for row in sorted(said):
         for name, decision in said[row].decisions:
-            if decision != RIGHTLY_NOT:
+            if decision != TRUE_NEGATIVE:
                 members.setdefault(f"{name} {decision}", []).append(row)
     classes = next(iter(said.values())).class_names
     names = [name for one in classes for decision in DECISIONS if (name := f"{one} {decision}") in members]

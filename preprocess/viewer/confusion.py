@@ -1,4 +1,4 @@
-"""A run's confusion matrix, each cell a way to the samples it counts."""
+"""A run's confusion matrix, counted as its report counts; each cell leads to its samples."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import Address
-from preprocess.viewer.catalogue import DECISIONS, FALSE_ALARM, MISSED, RIGHTLY_NOT
+from preprocess.viewer.catalogue import DECISIONS, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE
 from preprocess.viewer.site import Site, table
 
 
 def confusion_page(site: Site, address: Address) -> list[Component]:
-    """Rows of the cache by label and prediction. Frames count each, so numbers may differ from a test on sequences."""
-    if any(said.several for said in site.catalogue.predictions.values()):
+    """True and predicted classes of everything the run was tested on; a sequence counts once, as in its report."""
+    tested = site.catalogue.tested
+    if any(said.several for said in tested):
         return _decisions_page(site, address)
     counts = count_confusions(site)
-    names = set(site.cache.info.class_names) | {name for pair in counts for name in pair}
-    classes = [*site.cache.info.class_names, *sorted(names - set(site.cache.info.class_names))]
+    classes = list(next(iter(tested)).class_names) if tested else []
     rows: list[list[Component | str]] = []
     for label in classes:
         cells: list[Component | str] = [label]
@@ -31,57 +31,67 @@ def confusion_page(site: Site, address: Address) -> list[Component]:
                 if number
                 else html.Span("·", className="off")
             )
-        rows.append(cells)
+        total, hits = sum(counts[label, predicted] for predicted in classes), counts[label, label]
+        rows.append([*cells, f"{total:,}", f"{hits / total:.3f}" if total else "–"])
     right, total = sum(n for (a, b), n in counts.items() if a == b), sum(counts.values())
     share = f", {right / total:.3f}" if total else ""
+    left_out = len(tested) - total
     return [
-        html.H1(f"What {site.run} says"),
+        html.H1(f"Confusion matrix of {site.run}"),
         html.P(
-            f"{right:,} of {total:,} labelled rows are named right{share}; each frame of a sequence counts. "
-            "Rows: the label. Columns: the prediction. A number leads to its samples."
+            f"{right:,} of {total:,} {_unit(site)} are predicted correctly{share}{_tell_unit(site)}. "
+            "Rows: the true class. Columns: the prediction. A number leads to its samples."
         ),
-        table(["", *classes], rows, class_name="counts"),
+        *([html.P(f"{left_out:,} more have no label, or one that this run does not know.")] if left_out else []),
+        table(["", *classes, "all", "recall"], rows, class_name="counts"),
     ]
 
 
 def _decisions_page(site: Site, address: Address) -> list[Component]:
     """Several classes at once: each is a question of its own."""
-    counts = count_decisions(site)
-    classes = next(iter(site.catalogue.predictions.values())).class_names
+    tested, counts = site.catalogue.tested, count_decisions(site)
     rows: list[list[Component | str]] = []
-    for name in classes:
+    for name in tested[0].class_names:
         cells: list[Component | str] = [name]
         for decision in DECISIONS:
             number = counts[name, decision]
             there = address.filtered_by(predicted=f"{name} {decision}")
-            style = "wrong" if decision in (MISSED, FALSE_ALARM) else "right"
-            leads = number and decision != RIGHTLY_NOT
+            style = "wrong" if decision in (FALSE_NEGATIVE, FALSE_POSITIVE) else "right"
+            leads = number and decision != TRUE_NEGATIVE
             cells.append(
                 dcc.Link(f"{number:,}", href="/" + there.query(), className=style)
                 if leads
                 else html.Span(f"{number:,}" if number else "·", className="off")
             )
-        found, missed, alarms, _ = (counts[name, decision] for decision in DECISIONS)
-        f1 = f"{2 * found / (2 * found + missed + alarms):.3f}" if found + missed + alarms else "–"
+        tp, fn, fp, _ = (counts[name, decision] for decision in DECISIONS)
+        f1 = f"{2 * tp / (2 * tp + fn + fp):.3f}" if tp + fn + fp else "–"
         rows.append([*cells, f1])
     return [
-        html.H1(f"What {site.run} says"),
+        html.H1(f"Predictions of {site.run}, class by class"),
         html.P(
-            "Each class is said or not of each row whose truth is known; each frame of a sequence counts. "
-            "A number leads to its samples."
+            f"{len(tested):,} {_unit(site)}{_tell_unit(site)}; where the truth of a class is not known, it does not count. "
+            "TP: true positives, FN: false negatives (missed), FP: false positives, TN: true negatives. A number leads to its "
+            "samples."
         ),
         table(["", *DECISIONS, "F1"], rows, class_name="counts"),
     ]
 
 
 def count_decisions(site: Site) -> Counter[tuple[str, str]]:
-    """(class, one of DECISIONS) → the number of rows."""
-    return Counter(decision for said in site.catalogue.predictions.values() for decision in said.decisions)
+    """(class, one of DECISIONS) → how often."""
+    return Counter(decision for said in site.catalogue.tested for decision in said.decisions)
 
 
 def count_confusions(site: Site) -> Counter[tuple[str, str]]:
-    """(label, prediction) → the number of labelled rows."""
-    samples = site.cache.samples
-    return Counter(
-        (samples[row].label, said.class_name) for row, said in site.catalogue.predictions.items() if samples[row].label
-    )
+    """(true class, prediction) → how often, of what is labelled with one of the run's classes."""
+    return Counter((said.label, said.class_name) for said in site.catalogue.tested if said.label in said.class_names)
+
+
+def _unit(site: Site) -> str:
+    if any(said.of_sequence for said in site.catalogue.tested):
+        return "sequences"
+    return "frames" if site.cache.sequences else "scans"
+
+
+def _tell_unit(site: Site) -> str:
+    return " (each counts once, with all of its frames, as in the run's report)" * (_unit(site) == "sequences")

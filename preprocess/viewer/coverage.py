@@ -15,6 +15,7 @@ from preprocess.viewer.measures import Outlier
 from preprocess.viewer.site import Site, page_links, sample_address, table, tile
 from preprocess.viewer.statistics import MOST_PAIRS, Statistics
 from shared.labels import NEUTRAL
+from shared.likeness import HASH_SIDE
 
 MAX_SHOWN = 60  # lines
 MAX_TILES = 24
@@ -39,7 +40,7 @@ def coverage_page(site: Site, address: Address) -> list[Component]:
         *_failures(site, address),
         *_same_sources(site, address),
         html.Div(
-            html.P("Looking at the pictures …", className="notice"),
+            html.P("Reading the pictures …", className="notice"),
             id="statistics",
         ),
         dcc.Interval(id="look-again", interval=LOOK_AGAIN_SECONDS * 1000),
@@ -61,8 +62,7 @@ def outliers_and_likenesses(site: Site, address: Address, found: Statistics) -> 
         apart.setdefault(outlier.row, []).append(_far(outlier))
     outliers = [tile(site, row, address, caption="; ".join(why)) for row, why in list(apart.items())[:MAX_TILES]]
     mirrored = [
-        tile(site, row, address, caption=f"{bits} bits apart, mirrored {back}")
-        for row, bits, back in found.mirrored[:MAX_TILES]
+        tile(site, row, address, caption=_tell_mirrored(bits, back)) for row, bits, back in found.mirrored[:MAX_TILES]
     ]
     damaged: list[list[Component | str]] = [
         [dcc.Link(site.cache.samples[row].sample_id, href=sample_address(row, address)), reason]
@@ -72,24 +72,29 @@ def outliers_and_likenesses(site: Site, address: Address, found: Statistics) -> 
         html.Div(
             [_named(site, row, address) for row in (a, b)] + [html.Span(_told(site, a, b, bits))], className="pair"
         )
-        for a, b, bits in found.alike[:MAX_TILES]
+        for a, b, bits in sorted(found.alike, key=lambda pair: _subjects_are_one(site, pair))[:MAX_TILES]
     ]
     return [
-        html.H2("What the pictures tell"),
+        html.H2("Pictures"),
         html.P(looked),
         *([html.H2(f"Damaged ({len(found.damaged):,})"), table(["sample", "reason"], damaged)] if damaged else []),
         html.H2(f"Outliers ({len(apart):,})"),
         html.P(
-            "Far from the others in how much is covered, brightness, contrast, tilt or depth: black frames, poor crops."
+            "Far from the others in how much of the picture is covered, brightness, contrast, direction or depth: black "
+            "frames, poor crops, wrong axes. Each caption gives the value and the median over all."
         ),
         html.Div(outliers, className="wall strip") if outliers else html.P("None.", className="notice"),
         html.H2(f"Perhaps mirrored ({len(found.mirrored):,})"),
         html.P(
-            "More like the others of its subject once mirrored back; or somebody else. Bits of a picture of 32 × 32."
+            "More like the other scans of its subject once left and right are exchanged: a mirrored scan, or somebody else's."
         ),
         html.Div(mirrored, className="wall strip") if mirrored else html.P("None.", className="notice"),
-        html.H2(f"Nearly the same ({len(found.alike):,}{' or more' if len(found.alike) == MOST_PAIRS else ''})"),
-        html.P("One face under two names, or one scan twice; frames of one subject's recordings are left out."),
+        html.H2(f"One face twice ({len(found.alike):,}{' or more' if len(found.alike) == MOST_PAIRS else ''})"),
+        html.P(
+            "Pictures that are nearly the same, however the scans were saved. Under two subjects, first: correct the names or "
+            "remove a copy; a training is refused where one stands in train and the other in test. Then one subject's scan "
+            "twice; frames of one subject's recordings are not compared with each other."
+        ),
         html.Div(alike, className="pairs") if alike else html.P("None.", className="notice"),
     ]
 
@@ -99,13 +104,24 @@ def _far(outlier: Outlier) -> str:
     return f"{name} {form.format(outlier.value)}, median {form.format(outlier.median)}"
 
 
+def _subjects_are_one(site: Site, pair: tuple[int, int, int]) -> bool:
+    return site.cache.samples[pair[0]].subject == site.cache.samples[pair[1]].subject
+
+
 def _named(site: Site, row: int, address: Address) -> Component:
-    return tile(site, row, address, caption=site.cache.samples[row].label or "no label")
+    sample = site.cache.samples[row]
+    return tile(site, row, address, caption=f"{sample.subject} · {sample.label or 'no label'}")
 
 
 def _told(site: Site, a: int, b: int, bits: int) -> str:
-    same = site.cache.samples[a].subject == site.cache.samples[b].subject
-    return f"{bits} bits apart" + ("" if same else "; two subjects")
+    same = _subjects_are_one(site, (a, b, bits))
+    alike = f"{1 - bits / HASH_SIDE**2:.0%} alike"
+    return f"one subject, {alike}" if same else f"two subjects, {alike}"
+
+
+def _tell_mirrored(bits: int, back: int) -> str:
+    own, mirrored = bits / HASH_SIDE**2, back / HASH_SIDE**2
+    return f"unlike the subject's other scans in {own:.0%} of the picture; mirrored, in {mirrored:.0%}"
 
 
 def _subjects(site: Site, address: Address) -> list[Component]:
@@ -189,6 +205,6 @@ def _same_sources(site: Site, address: Address) -> list[Component]:
         for rows in groups[:MAX_SHOWN]
     ]
     return [
-        html.H2(f"The very same files ({len(groups):,})"),
+        html.H2(f"Identical files ({len(groups):,})"),
         html.Ul(items) if items else html.P("None among all rows.", className="notice"),
     ]

@@ -11,10 +11,12 @@ from dash.development.base_component import Component
 from PIL import Image
 
 from preprocess.viewer.address import KINDS, Address
+from preprocess.viewer.catalogue import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
 from preprocess.viewer.looks import Look
 from preprocess.viewer.pictures import MODALITY_OF, has_picture
 from preprocess.viewer.site import Site, picture, sample_address, scripted, table
 from shared.attention import Attention
+from shared.pictures import name_picture
 
 HEAT_PX = 224
 EVEN_STEPS = 4  # a patch is drawn at its brightest from so many times its even share
@@ -30,7 +32,7 @@ def look_section(site: Site, row: int, address: Address) -> list[Component]:
     if not site.run or row not in site.catalogue.predictions:
         return []
     look = site.looks.find(row)
-    head = html.H2(f"What {site.run} looked at")
+    head = html.H2(f"Attention of {site.run}")
     if look is None:
         return [head, *[html.P(note, className="notice") for note in site.looks.notes]] if site.looks.notes else []
     parts: list[Component] = [head, html.P(CAVEAT, className="faint")]
@@ -109,7 +111,7 @@ def _pictures(site: Site, row: int, look: Look) -> list[Component]:
     views = attention.views
     rows: list[list[Component | str]] = []
     for number, modality in enumerate(attention.modalities):
-        cells: list[Component | str] = [modality]
+        cells: list[Component | str] = [name_picture(modality, site.cache.info.settings)]
         for view, angle in enumerate(views):
             place = number * len(views) + view
             shown: list[Component] = []
@@ -150,7 +152,7 @@ def _classes(site: Site, row: int, look: Look) -> list[Component]:
         return []
     order = sorted(range(len(said.class_names)), key=lambda c: -said.probabilities[c])
     heads = ["class", "probability"]
-    heads += ["by looking"] * (attention.class_share is not None)
+    heads += ["share of attention"] * (attention.class_share is not None)
     heads += ["prompts, cosine with the face"] * bool(attention.prompts)
     decisions = dict(said.decisions)
     label = site.cache.samples[row].label
@@ -171,8 +173,8 @@ def _classes(site: Site, row: int, look: Look) -> list[Component]:
     told += ", plus a number of its own." if said.several else "."
     if attention.class_share is not None:
         told += (
-            " By looking: the part of the class's own face vector that its words took from the pictures; the rest is the "
-            "fused face."
+            " Share of attention: the part of the class's own face vector that its words took from the pictures; the rest is "
+            "the fused face."
         )
     parts: list[Component] = [html.H3("Prompts"), html.P(told), table(heads, rows, class_name="prompts")]
     if attention.class_attention is not None:
@@ -181,7 +183,7 @@ def _classes(site: Site, row: int, look: Look) -> list[Component]:
 
 
 def _style(mark: str) -> str:
-    return {"missed": "wrong", "false alarm": "wrong", "found": "right"}.get(mark, "faint")
+    return {FALSE_NEGATIVE: "wrong", FALSE_POSITIVE: "wrong", TRUE_POSITIVE: "right"}.get(mark, "faint")
 
 
 def _prompts(attention: Attention, item: int, c: int, is_open: bool) -> Component:

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 
 from preprocess.viewer.address import KINDS
-from preprocess.viewer.catalogue import FOUND, MISSED, Catalogue, Prediction
+from preprocess.viewer.catalogue import FALSE_NEGATIVE, TRUE_POSITIVE, Catalogue, Prediction
 from preprocess.viewer.looks import Fold, Looks
 from preprocess.viewer.pictures import shown_kind
 
@@ -86,7 +86,9 @@ def _fields(catalogue: Catalogue, rows: list[int], said: list[Prediction | None]
     labels = [samples[row].label for row in rows]
     if any(one is not None and one.several for one in said):  # the label is the set of what truly holds
         labels = [
-            "+".join(n for n, d in one.decisions if d in (FOUND, MISSED)) or "none" if one and one.decisions else ""
+            "+".join(n for n, d in one.decisions if d in (TRUE_POSITIVE, FALSE_NEGATIVE)) or "none"
+            if one and one.decisions
+            else ""
             for one in said
         ]
     wrong = [one.num_wrong(samples[row].label) if one else 0 for row, one in zip(rows, said, strict=True)]

@@ -12,6 +12,9 @@ from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
 # Modified z-score of Iglewicz & Hoaglin 1993, "How to detect and handle outliers", who advise 3.5.
 OUTLIER_SCORE = 3.5
 MEASURES = ("covered", "brightness", "contrast", "tilt", "depth_mm")
+# The least difference from the others that matters, in each measure's unit; a measure that is not named has no such floor.
+# Faces of one narrow cache differ by less in everything, and none of them is amiss; people's skin differs by up to 70 levels.
+MIN_DIFFERENCE = {"covered": 0.1, "brightness": 80.0, "contrast": 15.0, "tilt": 8.0, "depth_mm": 6.0}
 _MEASURED_PX = 112  # larger images are measured on every second, third … pixel
 
 
@@ -51,7 +54,8 @@ def measure(images: dict[str, np.ndarray]) -> list[float]:
 
 
 def find_outliers(rows: Sequence[int], values: np.ndarray) -> tuple[Outlier, ...]:
-    """Values f64 (n, MEASURES) whose modified z-score passes OUTLIER_SCORE, in units of the median deviation."""
+    """Values f64 (n, MEASURES) whose modified z-score passes OUTLIER_SCORE, in units of the median deviation, and whose
+    difference from the median is MIN_DIFFERENCE or more."""
     found = []
     for column, name in enumerate(MEASURES):
         known = values[:, column][np.isfinite(values[:, column])]
@@ -63,7 +67,8 @@ def find_outliers(rows: Sequence[int], values: np.ndarray) -> tuple[Outlier, ...
         spread = spread or float(np.abs(known - median).mean()) * 1.253314
         if spread == 0:
             continue
-        scores = np.abs(values[:, column] - median) / spread
+        distances = np.abs(values[:, column] - median)
+        scores = np.where(distances >= MIN_DIFFERENCE.get(name, 0.0), distances / spread, 0.0)
         found += [
             Outlier(row, name, float(value), median, float(score))
             for row, value, score in zip(rows, values[:, column], scores, strict=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from pathlib import Path
 
-from preprocess.viewer.catalogue import FALSE_ALARM, FOUND, MISSED, RIGHTLY_NOT, Prediction
+from preprocess.viewer.catalogue import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE, TRUE_POSITIVE, Prediction
 from shared.cache import Cache
 from shared.errors import FacetError, first_line
 
@@ -23,10 +24,7 @@ def read_predictions(run: Path, cache: Cache) -> dict[int, Prediction]:
     Raises:
         FacetError: no predictions there, the table cannot be read, or none of its names is in the cache.
     """
-    files = find_tests(run, cache)
-    if not files:
-        raise FacetError(f"--run {run}: no {PREDICTIONS_CSV} there or in its folds; give the folder of a finished run")
-    said = {name: prediction for file in files for name, prediction in read_table(file).items()}
+    said = {name: prediction for table in _read_tables(run, cache) for name, prediction in table.items()}
     found = {
         row: said[name]
         for row, sample in enumerate(cache.samples)
@@ -36,6 +34,24 @@ def read_predictions(run: Path, cache: Cache) -> dict[int, Prediction]:
     if not found:
         raise FacetError(f"--run {run}: none of its {len(said)} predictions is for a scan or sequence of {cache.path}")
     return found
+
+
+def read_tested(run: Path, cache: Cache) -> list[Prediction]:
+    """Each prediction for something in the cache once, as the run's own scores count them: a sequence is one, and of several
+    rounds each counts. Raises FacetError as `read_predictions`."""
+    names = {name for sample in cache.samples for name in (sample.sample_id, sample.sequence) if name}
+    return [said for table in _read_tables(run, cache) for name, said in table.items() if name in names]
+
+
+def _read_tables(run: Path, cache: Cache) -> list[dict[str, Prediction]]:
+    files = find_tests(run, cache)
+    if not files:
+        raise FacetError(f"--run {run}: no {PREDICTIONS_CSV} there or in its folds; give the folder of a finished run")
+    sequences = {sequence.sequence for sequence in cache.sequences}
+    return [
+        {name: dataclasses.replace(said, of_sequence=name in sequences) for name, said in read_table(file).items()}
+        for file in files
+    ]
 
 
 def find_tests(run: Path, cache: Cache) -> list[Path]:
@@ -55,8 +71,8 @@ def read_table(path: Path) -> dict[str, Prediction]:
         header = next(reader, [])
         if header[:4] != _COLUMNS:
             raise FacetError(f"{path}: expected columns {','.join(_COLUMNS)},…, found {','.join(header)[:200]!r}")
-        several = header[-1] == "unknown"
-        classes = tuple(name.removeprefix("p_") for name in (header[4:-1] if several else header[4:]))
+        classes = tuple(name.removeprefix("p_") for name in header[4:] if name.startswith("p_"))
+        several = header[4 + len(classes) :][:1] == ["unknown"]  # what stands behind is for people
         for values in reader:
             if len(values) != len(header):
                 raise ValueError(f"line {reader.line_num}: {len(values)} fields")
@@ -75,17 +91,22 @@ def read_table(path: Path) -> dict[str, Prediction]:
 def _read_one(values: list[str], classes: tuple[str, ...], probabilities: tuple[float, ...]) -> Prediction:
     if values[3] not in classes:
         raise ValueError(f"{values[3]!r} is no class of the run")
-    return Prediction(values[3], probabilities[classes.index(values[3])], classes, probabilities)
+    return Prediction(values[3], probabilities[classes.index(values[3])], classes, probabilities, label=values[2])
 
 
 def _read_several(values: list[str], classes: tuple[str, ...], probabilities: tuple[float, ...]) -> Prediction:
     """Several classes at once: those that hold, that are said and that are not known, each joined by +."""
-    true, said, unknown = ({name for name in values[at].split("+") if name} for at in (2, 3, -1))
+    true, said, unknown = ({name for name in values[at].split("+") if name} for at in (2, 3, 4 + len(classes)))
     if strange := (true | said | unknown) - {*classes}:
         raise ValueError(f"{sorted(strange)[0]!r} is no class of the run")
-    names = {(True, True): FOUND, (True, False): MISSED, (False, True): FALSE_ALARM, (False, False): RIGHTLY_NOT}
+    names = {
+        (True, True): TRUE_POSITIVE,
+        (True, False): FALSE_NEGATIVE,
+        (False, True): FALSE_POSITIVE,
+        (False, False): TRUE_NEGATIVE,
+    }
     decisions = tuple((name, names[name in true, name in said]) for name in classes if name not in unknown)
     surest = max((p for name, p in zip(classes, probabilities, strict=True) if name in said), default=0.0)
     return Prediction(
-        "+".join(n for n in classes if n in said) or "none", surest, classes, probabilities, True, decisions
+        "+".join(n for n in classes if n in said) or "none", surest, classes, probabilities, True, decisions, values[2]
     )

@@ -23,6 +23,7 @@ from preprocess.viewer.site import (
     tile,
     view_title,
 )
+from shared.pictures import NORMAL_LEGEND, name_picture
 from shared.schema import Sequence
 
 NEIGHBOURS = 4  # frames on each side
@@ -135,7 +136,7 @@ def _pictures(site: Site, row: int) -> Component:
     sample = site.cache.samples[row]
     rows: list[list[Component | str]] = []
     for kind in site.kinds():
-        cells: list[Component | str] = [kind]
+        cells: list[Component | str] = [name_picture("normal", site.cache.info.settings) if kind == "relief" else kind]
         for view, angle in enumerate(views):
             alt = f"{kind} of {sample.sample_id} at {angle}°"
             if kind == "relief" and _lightable(site, row):
@@ -143,7 +144,9 @@ def _pictures(site: Site, row: int) -> Component:
             else:
                 cells.append(picture(site, row, kind, view, alt))
         rows.append(cells)
-    return table(["", *[view_title(view) for view in views]], rows, class_name="views")
+    shown = table(["", *[view_title(view) for view in views]], rows, class_name="views")
+    legend = [html.P(NORMAL_LEGEND.capitalize() + ".", className="faint")] if _lightable(site, row) else []
+    return html.Div([shown, *legend])
 
 
 def _neighbours(site: Site, row: int, same: list[int], address: Address) -> list[Component]:

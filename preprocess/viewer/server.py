@@ -119,6 +119,13 @@ def build_page(site: Site, pathname: str, search: str) -> list[Component]:
     row = parse_row(number, len(site.cache.samples))
     if name in ROW_PAGES and row is not None:
         return ROW_PAGES[name](site, row, address)
+    if pathname in OF_RUNS:
+        command = f"python -m preprocess inspect {site.cache.path} --run RUN"
+        told: list[Component | str] = [
+            "This page is about a trained run: start the viewer with --run RUN, such as ",
+            html.Code(command),
+        ]
+        return [html.H1(PAGES[pathname][0].capitalize()), html.P(told, className="notice")]
     return [html.H1("No such page"), html.P(dcc.Link("All samples", href="/"))]
 
 

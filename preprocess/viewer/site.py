@@ -10,7 +10,6 @@ from typing import Any
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from preprocess.sheet import front_view
 from preprocess.viewer.address import KINDS, Address
 from preprocess.viewer.catalogue import Catalogue
 from preprocess.viewer.looks import NO_LOOKS, Looks
@@ -19,6 +18,7 @@ from preprocess.viewer.pictures import MODALITY_OF, Pictures, has_picture, shown
 from preprocess.viewer.statistics import Statistician
 from shared.cache import Cache
 from shared.schema import View
+from shared.views import front_view
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class Site:
 
 
 def view_title(view: View) -> str:
-    """Where the camera stands: `20°, their left` sees more of the subject's left cheek, which is on the picture's right."""
+    """Where the camera stands: `20°, subject's left` sees more of the subject's left cheek, which is on the picture's right."""
     if not view.yaw_deg:
         side = "front" if not view.pitch_deg else "above" if view.pitch_deg > 0 else "below"
     else:
-        side = "their left" if view.yaw_deg > 0 else "their right"
+        side = "subject's left" if view.yaw_deg > 0 else "subject's right"
     return f"{view}°, {side}"
 
 
@@ -102,7 +102,7 @@ def tile(site: Site, row: int, address: Address, *, caption: str | None = None, 
             picture(site, row, kind, site.view(address), f"{sample.sample_id}, {sample.label or 'no label'}"),
             html.Span(caption if caption is not None else sample.label or "no label", className="label"),
             *(
-                [html.Span(f"level {sample.intensity}", className="level")]
+                [html.Span(f"intensity {sample.intensity}", className="level")]
                 if sample.intensity and caption is None
                 else []
             ),

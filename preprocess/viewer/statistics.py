@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from preprocess.viewer.likeness import find_alike, find_mirrored, hash_image, mirror_image
+from preprocess.viewer.likeness import find_mirrored, mirror_image
 from preprocess.viewer.measures import MEASURES, Outlier, find_outliers, measure
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError, first_line
+from shared.likeness import MOST_COMPARED, Hashes, choose_compared, find_alike, hash_image
 from shared.paths import is_remote
 from shared.storage import open_arrays
 
 # All of BU-3DFE and Bosphorus, in about half a minute; beyond that evenly over the cache. An object store charges by the byte.
-MOST_LOOKED_AT, MOST_LOOKED_AT_REMOTELY = 5000, 256
+MOST_LOOKED_AT, MOST_LOOKED_AT_REMOTELY = MOST_COMPARED, 256
 MOST_PAIRS = 1000
 _BATCH = 64
 
@@ -40,7 +41,7 @@ class _Looked:
 
     rows: list[int] = field(default_factory=list)
     measured: list[list[float]] = field(default_factory=list)
-    hashes: list[np.ndarray] = field(default_factory=list)
+    hashes: list[Hashes] = field(default_factory=list)
     mirrored: list[np.ndarray] = field(default_factory=list)
     damaged: list[tuple[int, str]] = field(default_factory=list)
 
@@ -85,7 +86,8 @@ class Statistician:
             looked, alike = self._looked, tuple(self._alike)
         rows = tuple(looked.rows)
         values = np.array(looked.measured).reshape(len(rows), len(MEASURES))
-        mirrored = find_mirrored(self._cache.samples, rows, looked.hashes, looked.mirrored)
+        first = [next(iter(one.values())) for one in looked.hashes]
+        mirrored = find_mirrored(self._cache.samples, rows, first, looked.mirrored)
         outliers, damaged = find_outliers(rows, values), tuple(looked.damaged)
         num_wanted = len(self._wanted)
         return Statistics(rows, num_wanted, len(looked) == num_wanted, outliers, alike, tuple(mirrored), damaged)
@@ -128,11 +130,10 @@ class Statistician:
                     new.damaged.append((row, str(error)))
                     continue
                 name, pixels = next(iter(images.items()))
-                own, mirrored = hash_image({name: pixels}), hash_image({name: mirror_image(name, pixels)})
                 new.measured.append(measure(images))
                 new.rows.append(row)
-                new.hashes.append(own)
-                new.mirrored.append(mirrored)
+                new.hashes.append({one: hash_image(one, image) for one, image in images.items()})
+                new.mirrored.append(hash_image(name, mirror_image(name, pixels)))
         finally:  # what was looked at before an error is not looked at again
             self._keep(new)
 
@@ -152,9 +153,19 @@ class Statistician:
 
 
 def _choose_rows(cache: Cache) -> list[int]:
-    """The valid rows to look at, in an order that soon covers the whole cache: by the reversed bits of their place."""
+    """The valid rows to look at: those that are compared before a training, then more evenly over the cache. In an order that
+    soon covers all of it: by the reversed bits of their place."""
     valid = [row for row, sample in enumerate(cache.samples) if sample.valid]
     num = min(len(valid), MOST_LOOKED_AT_REMOTELY if is_remote(cache.path) else MOST_LOOKED_AT)
+    chosen = _spread(choose_compared(cache), num)
+    among = {*chosen}
+    chosen += _spread([row for row in valid if row not in among], num - len(chosen))
+    chosen.sort()
     bits = max(num - 1, 0).bit_length()
     order = sorted(range(num), key=lambda place: int(f"{place:0{bits or 1}b}"[::-1], 2))
-    return [valid[place * len(valid) // num] for place in order]
+    return [chosen[place] for place in order]
+
+
+def _spread(rows: list[int], num: int) -> list[int]:
+    num = min(num, len(rows))
+    return [rows[place * len(rows) // num] for place in range(num)]

@@ -10,6 +10,7 @@ from dash.development.base_component import Component
 
 from preprocess.viewer.address import FILTERS, VALIDITIES, Address
 from preprocess.viewer.site import Site, page_links, scripted, tile, view_title
+from shared.pictures import name_picture
 
 PAGE_ROWS = 60
 TITLES = {
@@ -51,7 +52,9 @@ def _controls(site: Site, address: Address) -> Component:
             options.append(value)  # an old link: say what it asks for
         offered = len(options) > 1 or bool(value)
         found.append(_choice(f"filter-{name}", TITLES[name], options, value, hidden=not offered))
-    found.append(_choice("filter-show", "picture", site.kinds(), address.show, clearable=False))
+    relief = name_picture("normal", site.cache.info.settings)
+    kinds = [relief if kind == "relief" else kind for kind in site.kinds()]
+    found.append(_choice("filter-show", "picture", site.kinds(), address.show, titles=kinds, clearable=False))
     numbers = [str(number) for number in range(len(site.cache.info.settings.views))]
     titles = [view_title(view) for view in site.cache.info.settings.views]
     found.append(_choice("filter-view", "view", numbers, str(site.view(address)), titles=titles, clearable=False))

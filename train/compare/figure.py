@@ -70,13 +70,13 @@ def _draw_differences(axes: Axes, comparison: Comparison, name: str) -> None:
         axes.annotate(text, (100 * one.value, place), (0, 5), textcoords="offset points", ha="center", fontsize=7.5)
     axes.axvline(0, color=RED, linewidth=1, linestyle="--")
     _name_rows(axes, comparison.methods[1:])
-    axes.set_title(f"difference from {_shorten(comparison.baseline)}", fontsize=8.5)
+    axes.set_title(f"difference from {_wrap(comparison.baseline)}", fontsize=8.5)
 
 
 def _name_rows(axes: Axes, names: tuple[str, ...]) -> None:
-    axes.set_yticks(range(len(names)), [_shorten(name) for name in names])
+    axes.set_yticks(range(len(names)), [_wrap(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.6)
 
 
-def _shorten(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+def _wrap(name: str) -> str:
+    return textwrap.fill(name, LONGEST_NAME)

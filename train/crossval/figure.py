@@ -10,7 +10,7 @@ import numpy as np
 
 from train.crossval.fold_results import FoldResult
 from train.crossval.summary import CrossvalAbout, CrossvalSummary
-from train.crossval.text import format_percent, format_spread, list_warnings
+from train.crossval.text import count_folds, format_percent, format_spread, list_warnings
 from train.figures import encode_figure
 from train.metrics import Metrics
 
@@ -37,8 +37,9 @@ def draw_crossval_figure(
     height = max(height, 4.8)
     right = 4.2 + 0.1 * min(len(results), MOST_FOLDS_NAMED)
     warnings = list_warnings(summary, results, about)
+    footer = [line for text in (*warnings, about["licence"]) for line in textwrap.wrap(text, int((left + right) * 14))]
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 9.5}):  # a $ in a name is a dollar sign
-        figure = Figure(figsize=(left + right, height + 0.2 * len(warnings)), dpi=130)
+        figure = Figure(figsize=(left + right, height + 0.2 * max(len(footer) - 1, 0)), dpi=130)
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
         axes = figure.subplots(1, 2, width_ratios=[left, right])
         if isinstance(summary.pooled, Metrics):
@@ -46,18 +47,16 @@ def draw_crossval_figure(
         else:
             _draw_f1_bars(axes[0], summary)
         _draw_folds(axes[1], summary, results)
-        figure.suptitle(_title(summary, about), fontsize=11.5)
-        characters = int((left + right) * 14)
-        footer = [textwrap.shorten(line, 2 * characters) for line in (*warnings, about["licence"])]
+        figure.suptitle(_title(summary, about, characters=int((left + right) * 10)), fontsize=11.5)
         figure.supxlabel(
-            "\n".join(textwrap.fill(line, characters) for line in footer),
+            "\n".join(footer),
             fontsize=8.5,
             color=RED if warnings else GREY,
         )
         return encode_figure(figure, form)
 
 
-def _title(summary: CrossvalSummary, about: CrossvalAbout) -> str:
+def _title(summary: CrossvalSummary, about: CrossvalAbout, *, characters: int) -> str:
     name = summary.score_names[0]
     title = {"accuracy": "accuracy", "macro_f1": "macro-F1"}[name]
     pooled = format_percent(getattr(summary.pooled, name))
@@ -65,9 +64,8 @@ def _title(summary: CrossvalSummary, about: CrossvalAbout) -> str:
     if summary.num_folds == 1:
         scores = f"{title} {pooled} %, one fold"
     else:
-        scores = f"{title} {spread} % over {summary.num_folds:,} folds, pooled {pooled} %"
-    title_line = textwrap.shorten(about["title"], 90, placeholder=" …")
-    return f"{title_line}\n{scores}"
+        scores = f"{title} {spread} % over {count_folds(summary, about)} folds, pooled {pooled} %"
+    return f"{textwrap.fill(about['title'], characters)}\n{scores}"
 
 
 def _draw_confusion(axes: Axes, pooled: Metrics, class_names: Sequence[str]) -> None:
@@ -82,7 +80,7 @@ def _draw_confusion(axes: Axes, pooled: Metrics, class_names: Sequence[str]) -> 
             axes.text(column, row - 0.03, percent, ha="center", va="bottom", fontsize=9, color=colour)
             axes.text(column, row + 0.05, f"{count:,}", ha="center", va="top", fontsize=count_size, color=colour)
     ticks = range(len(class_names))
-    names = [textwrap.shorten(name, 22, placeholder="…") for name in class_names]
+    names = [textwrap.fill(name, 22) for name in class_names]
     axes.set_xticks(ticks, names, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, names)
     axes.set_xlabel("predicted")
@@ -127,7 +125,7 @@ def _draw_f1_bars(axes: Axes, summary: CrossvalSummary) -> None:
         )
     for place, one in enumerate(classes):
         axes.text(place, -1.5, format_percent(one.f1), ha="center", va="top", fontsize=7.5)
-    names = [textwrap.shorten(one.class_name, 22, placeholder="…") for one in classes]
+    names = [textwrap.fill(one.class_name, 22) for one in classes]
     axes.set_xticks(places, names, rotation=35, ha="right", rotation_mode="anchor")
     axes.tick_params(axis="x", pad=12, length=0)
     axes.set_ylim(0, 109)
@@ -159,7 +157,7 @@ def _draw_folds(axes: Axes, summary: CrossvalSummary, results: Sequence[FoldResu
         always = [c.always_yes_f1 for c in summary.classes if c.always_yes_f1 is not None]
         axes.hlines(100 * float(np.mean(always or [0])), *ends, color=RED, linestyle="--", label="always saying yes")
     if len(results) <= MOST_FOLDS_NAMED:
-        names = [textwrap.shorten(result.name, 24, placeholder="…") for result in results]
+        names = [textwrap.fill(result.name, 24) for result in results]
         axes.set_xticks(places, names, rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
     else:
         axes.set_xlabel(f"{len(results):,} folds, by name")

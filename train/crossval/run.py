@@ -30,7 +30,7 @@ from train.fit import describe_run
 from train.folds import Fold, read_folds, write_folds
 from train.optimizer import describe_rates
 from train.progress import check_tensorboard
-from train.protocols import DEFAULT_PROTOCOL, PROTOCOLS
+from train.protocols import DEFAULT_PROTOCOL, PROTOCOLS, title_run
 
 FOLDS_JSON = "folds.json"
 
@@ -168,7 +168,7 @@ def announce_folds(experiment: Experiment) -> None:
     """Prints the protocol, who is tested, and what a user should know of it."""
     recipe, folds = experiment.recipe, experiment.folds
     protocol = PROTOCOLS.get(recipe.protocol)
-    print(f"{recipe.protocol}: {protocol.title if protocol else 'folds from a file'}")
+    print(f"{recipe.protocol}: {_title(experiment) if protocol else 'folds from a file'}")
     items = {item.place for item in experiment.test_items}
     print(
         f"{folds.dataset}: {len(folds.folds)} folds, {len(folds.subjects)} subjects, {len(items)} {_unit(experiment)}s tested; "
@@ -226,13 +226,12 @@ def describe_crossval(experiment: Experiment, missing: list[str], failures: dict
     protocol = PROTOCOLS.get(recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL])
     config = describe_run(experiment, None)
     shown = without_folders(config).recipe
-    caches = [experiment.train] if experiment.label_map is None else [experiment.train, experiment.test]
     return CrossvalAbout(
         protocol=recipe.protocol,
-        title=protocol.title,
+        title=_title(experiment),
         source=protocol.source,
-        datasets=[cache.info.dataset for cache in caches],
-        licence="; ".join(dict.fromkeys(cache.info.licence for cache in caches)),
+        datasets=_datasets(experiment),
+        licence="; ".join(dict.fromkeys(cache.info.licence for cache in (experiment.train, experiment.test))),
         unit=_unit(experiment),
         model=shown.model.removeprefix(LOCAL_DIR),
         pretrained=shown.pretrained,
@@ -252,6 +251,19 @@ def describe_crossval(experiment: Experiment, missing: list[str], failures: dict
             *(f"{name} failed: {message}" for name, message in failures.items()),
         ],
     )
+
+
+def _datasets(experiment: Experiment) -> list[str]:
+    caches = [experiment.train] if experiment.label_map is None else [experiment.train, experiment.test]
+    return [cache.info.dataset for cache in caches]
+
+
+def _title(experiment: Experiment) -> str:
+    """The protocol's, with the data set's name and the folds that there are."""
+    protocol = PROTOCOLS.get(experiment.recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL])
+    folds = experiment.folds.folds
+    num_rounds = len({fold.round for fold in folds})
+    return title_run(protocol, _datasets(experiment), num_folds=len(folds) // num_rounds, num_rounds=num_rounds)
 
 
 def _unit(experiment: Experiment) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from train.crossval.fold_results import FoldResult
 from train.crossval.summary import CrossvalAbout, CrossvalSummary, Spread
-from train.crossval.text import describe_model, list_conventions, list_warnings
+from train.crossval.text import count_folds, describe_model, list_conventions, list_warnings
 
 LATEX_HEADINGS = {"accuracy": "Acc.", "uar": "UAR", "macro_f1": "UF1", "micro_f1": "Micro-F1"}
 MOST_COLUMNS = 8  # more classes than this make a tall table, a row a class
@@ -79,7 +79,7 @@ def format_latex_table(summary: CrossvalSummary, results: Sequence[FoldResult], 
     """A booktabs tabular in percent, ready for \\input: each class (recall; multi-label: F1) and the overall scores, as
     mean ± std over folds and pooled. Comments before it give a caption and everything that qualifies the numbers."""
     what = "F1" if summary.multilabel else "Recall (accuracy of each class)"
-    folds = f"mean ± std over {summary.num_folds} folds, and pooled" if summary.num_folds > 1 else "one fold"
+    folds = f"mean ± std over {count_folds(summary, about)} folds, and pooled" if summary.num_folds > 1 else "one fold"
     caption = f"{about['title']}: {what} in percent, {folds}. {', '.join(about['datasets'])}; {describe_model(about)}."
     comments = [*list_warnings(summary, results, about), *list_conventions(summary, about), about["licence"]]
     lines = [f"% {' '.join(comment.split())}" for comment in (*comments, *about["notes"])]

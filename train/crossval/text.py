@@ -124,6 +124,12 @@ def describe_model(about: CrossvalAbout) -> str:
     )
 
 
+def count_folds(summary: CrossvalSummary, about: CrossvalAbout) -> str:
+    """How many folds a mean is over, and of how many where some are not finished."""
+    whole = about["num_folds"]
+    return f"{summary.num_folds:,}" + (f" of {whole:,}" if whole > summary.num_folds else "")
+
+
 def format_percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
@@ -196,8 +202,8 @@ def _format_confusion(pooled: Metrics, class_names: Sequence[str]) -> list[str]:
     corner = "true / predicted, pooled"
     width = max(len(corner), *(len(name) for name in class_names))
     counts = [len(str(count)) for row in pooled.confusion for count in row]
-    cell = max(6, *counts, *(min(len(name), 12) for name in class_names)) + 2
-    lines = [f"{corner:<{width}}" + "".join(f"{name[:12]:>{cell}}" for name in class_names)]
+    cell = max(6, *counts, *(len(name) for name in class_names)) + 2
+    lines = [f"{corner:<{width}}" + "".join(f"{name:>{cell}}" for name in class_names)]
     for name, row in zip(class_names, pooled.confusion, strict=True):
         lines.append(f"{name:<{width}}" + "".join(f"{count:>{cell}}" for count in row))
     return lines

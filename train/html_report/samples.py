@@ -7,6 +7,7 @@ from html import escape
 
 from shared.cache import Cache
 from shared.errors import FacetError
+from shared.pictures import name_picture
 from train.folds import list_some
 from train.html_report.judged import JudgedSample, find_worst
 from train.html_report.page import heading, paragraph, picture
@@ -38,7 +39,10 @@ def format_worst_samples(run: RecordedRun, most: int, *, faces: bool, moved: Map
     what = "the least mean probability of what is true" if several else "the least probability of the true class"
     text = f"{len(worst)} that were told wrong, with {what} first. "
     if uris:
-        text += "A line a modality, a column a view; of a sequence its middle frame. " + " ".join(run.licences)
+        text += "A line a modality, a column a view; of a sequence its middle frame. "
+        if name_picture("normal", run.config.render) != "normal" and "normal" in run.config.recipe.modalities:
+            text += "Normals are shown as relief, as a lamp would light the surface. "
+        text += " ".join(run.licences)
     return (
         heading("Worst samples") + paragraph(text, "note") + f'<div class="samples">\n{"".join(parts)}</div>\n',
         len(uris),
