@@ -74,7 +74,7 @@ def test_one_frame_and_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (occurrence_text({1: {}}).replace(HEADER, HEADER[:-3]), "first line"),
+        (occurrence_text({1: {}}).replace(HEADER, HEADER[:-3]), "99 numbers"),
         (occurrence_text({1: {}}).replace(HEADER, "frame"), "first line"),
         (occurrence_text({1: {}})[:-3], "100 numbers"),
         (occurrence_text({1: {}}) + "2,9\n", "100 numbers"),
