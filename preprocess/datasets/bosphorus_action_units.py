@@ -44,8 +44,7 @@ _PARENT_FOLDER = re.compile(r"facs_?codes?", re.IGNORECASE)
 @dataclass(frozen=True)
 class ActionUnits:
     """path: the list, None where there is none. codes: what it says; error: why it could not be read. archive: the
-    list's, where
-    it was not unpacked. others: further lists."""
+    list's, where it was not unpacked. others: further lists."""
 
     path: Path | None = None
     codes: FacsCodes | None = None

@@ -38,9 +38,8 @@ def find_bp4d_subjects(root: Path) -> Subjects:
     subjects = find_subject_folders(root, SUBJECT, EXPECTED, name="bp4d", holds=_holds_frames)
     if seen := _find_signs_of_plus(root, subjects):
         raise FacetError(
-            f"{root}: this is BP4D+ (MMSE), not BP4D: {'; '.join(seen[:_SEEN_NAMED])}. Its tasks T2 to T10 show other
-            emotions, "
-            "and there is no reader for it: build it with NAME folder and a manifest.csv; or remove what is not BP4D's"
+            f"{root}: this is BP4D+ (MMSE) or a mixture with it, not BP4D: {'; '.join(seen[:_SEEN_NAMED])}; its tasks "
+            "show other emotions and there is no reader for it yet: list its scans in a manifest.csv and build them as folder"
         )
     return subjects
 
