@@ -59,14 +59,14 @@ def read_au_occurrence(path: Path, units: tuple[int, ...]) -> dict[int, np.ndarr
 
 
 def find_uncoded_units(path: Path, units: tuple[int, ...]) -> tuple[int, ...]:
-    """Those of the units that an occurrence file has no column for.
+    """Those of the units that an occurrence file has no column for; none where its header is another one.
 
     Raises:
         ScanError: it cannot be read.
     """
     rows = _read_rows(path)
     columns = _number_columns([word.decode("latin-1") for word in rows[0].split()][1:]) if rows else None
-    return tuple(unit for unit in units if unit not in (columns or {}))
+    return () if columns is None else tuple(unit for unit in units if unit not in columns)
 
 
 def _number_columns(heads: list[str]) -> dict[int, int] | None:

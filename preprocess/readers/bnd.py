@@ -27,8 +27,9 @@ BU_LANDMARK_GROUPS: dict[str, tuple[int, ...]] = {
 
 
 # The 8 points of a .pse file, by their index in it: right eye inner and outer corner, left eye inner and outer corner, the
-# wings of the nose, its tip, its base.
-PSE_LANDMARK_GROUPS: dict[str, tuple[int, ...]] = {"right_eye": (0, 1), "left_eye": (2, 3), "nose": (4, 5, 6)}
+# wings of the nose, its tip, its base. The centre of the wings is nearest to that of the nose in a .bnd file;
+# tip and base lie before and below it.
+PSE_LANDMARK_GROUPS: dict[str, tuple[int, ...]] = {"right_eye": (0, 1), "left_eye": (2, 3), "nose": (4, 5)}
 NUM_PSE_LANDMARKS = 8
 
 
@@ -46,12 +47,18 @@ def read_bnd(path: Path) -> np.ndarray:
 def read_pse(path: Path) -> np.ndarray:
     """Reads a .pse file of BU-3DFE: 8 rows `index x y z` in the coordinates of the RAW scan.
 
+    Which eye is named right is told by one reader alone: the tip of the nose, which stands out of the face, decides.
+
     Returns:
-        f32 (8, 3), see PSE_LANDMARK_GROUPS.
+        f32 (8, 3), see PSE_LANDMARK_GROUPS; the subject's right eye first.
     Raises:
         ScanError: as read_bnd.
     """
-    return _read_points(path, NUM_PSE_LANDMARKS)
+    points = _read_points(path, NUM_PSE_LANDMARKS)
+    first, second, wings = (points[part].mean(axis=0, dtype=np.float64) for part in (slice(0, 2), slice(2, 4), slice(4, 6)))
+    up, out = (first + second) / 2 - wings, points[6] - wings
+    to_the_left = np.cross(up, out)
+    return points[[2, 3, 0, 1, 4, 5, 6, 7]] if (second - first) @ to_the_left < 0 else points
 
 
 def _read_points(path: Path, count: int) -> np.ndarray:
