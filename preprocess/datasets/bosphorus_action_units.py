@@ -61,7 +61,7 @@ class ActionUnits:
 
 
 def encode_units(units: Sequence[CodedUnit], *, complete: bool) -> tuple[int, ...]:
-    """A value for each of AU_NAMES.
+    """A value for each of AU_NAMES, or () where nothing is known.
 
     Occurrence: 1 for a unit that is named, else 0. Intensity: 1 to 5 for A to E, 0 for a unit that is not shown, -1 where no
     letter says; of two sides the stronger. Side: 0 where no letter says, 1 to 11 for the letters of SIDES, BOTH_SIDES; -1 for a
@@ -81,7 +81,7 @@ def encode_units(units: Sequence[CodedUnit], *, complete: bool) -> tuple[int, ..
             table[:, place] = 1, strength or UNKNOWN, side if len(sides) == 1 else BOTH_SIDES
         elif complete and number not in hidden:
             table[:2, place] = 0
-    return tuple(table.ravel().tolist())
+    return tuple(table.ravel().tolist()) if (table != UNKNOWN).any() else ()
 
 
 def find_action_units(root: Path, subject: re.Pattern[str]) -> ActionUnits:

@@ -68,7 +68,7 @@ class FrameFinder:
     def find_frames(self, subject: str, clip: str) -> list[FrameFile]:
         """A clip's frames by number. Of several files of one number, the first by ending and name counts.
 
-        Without a pattern: the meshes in `subject/clip`, below the root or below one of its folders; a frame's number is the
+        Without a pattern: the meshes in `subject/clip`, in the root or up to two folders below it; a frame's number is the
         last in its name. `1` also means a folder `01`, `s1` or `sub_001` where there is no folder `1`.
         """
         if self._pattern is None:
@@ -104,15 +104,19 @@ class FrameFinder:
     def suggest_pattern(self, clips: Sequence[str]) -> str:
         """` such as …`: a pattern for folders named like the clips, in the root or in a folder of it; "" where there are
         none."""
-        for base in ("", *self._list("")[0]):
+        for base in self._bases():
             names = {name.lower() for name in self._list(base)[0]}
             if any(clip.lower() in names for clip in clips):
                 return f" '{_join(base, '{clip}/*{frame}')}'"
         return ""
 
-    def _find_folders(self, subject: str, clip: str) -> list[str]:
+    def _bases(self) -> list[str]:
+        """Where people's folders may stand: in the root, in its folders, or in theirs."""
         top = self._list("")[0]
-        for base in ("", *top):
+        return ["", *top, *(_join(folder, name) for folder in top for name in self._list(folder)[0])]
+
+    def _find_folders(self, subject: str, clip: str) -> list[str]:
+        for base in self._bases():
             person = self._child(base, subject)
             if person is not None:
                 folder: str | None = person

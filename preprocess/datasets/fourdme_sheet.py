@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preprocess.datasets.layouts import describe_other_layout
-from preprocess.datasets.subject_folders import describe_content, search_levels
+from preprocess.datasets.subject_folders import describe_archives_below, describe_content, search_levels
 from preprocess.readers.label_sheet import SheetRow, read_label_sheet
 from shared.errors import FacetError
 from shared.labels import FOURDME_EMOTIONS, plain_subject
@@ -25,6 +25,8 @@ _STATIC = {"k", "static"}  # a unit that stays as it is all through the clip: no
 _SIDES_AND_STRENGTHS = {
     *"lrtbuabcde", "left", "right", "bilateral", "both", "uni", "unilateral", "top", "bottom", "upper", "lower",
 }  # fmt: skip
+
+_NO_FOLDER = re.compile(r"(?!)")  # nothing is left out of a search
 
 _NOTHING = ("", "/", "-", "\\", "na", "n/a", "nan", "none", "null")
 
@@ -72,7 +74,7 @@ class Clip:
 
 
 def find_label_sheet(root: Path) -> tuple[Path, list[SheetRow]]:
-    """The .xlsx file with the sheet's columns, in the root or in a folder of it, and its rows.
+    """The .xlsx file with the sheet's columns, in the root or up to two folders below it, and its rows.
 
     Raises:
         FacetError: no such root, or none or several such files.
@@ -80,7 +82,12 @@ def find_label_sheet(root: Path) -> tuple[Path, list[SheetRow]]:
     if not root.is_dir():
         kind = "not a folder" if root.exists() else "no such folder"
         raise FacetError(f"{root}: {kind}; --root must name the data set's folder, with its label sheet (.xlsx)")
-    files = [path for pattern in ("*", "*/*") for path in sorted(root.glob(pattern)) if path.suffix.lower() == ".xlsx"]
+    files = [
+        path
+        for pattern in ("*", "*/*", "*/*/*")
+        for path in sorted(root.glob(pattern))
+        if path.suffix.lower() == ".xlsx"
+    ]
     files = [path for path in files if not path.name.startswith(("~", "."))]  # what spreadsheet programs leave behind
     sheets: dict[Path, list[SheetRow]] = {}
     error: FacetError | None = None
@@ -101,7 +108,7 @@ def find_label_sheet(root: Path) -> tuple[Path, list[SheetRow]]:
         seen = f"none of {', '.join(path.name for path in files[:4])} has them" if files else describe_content(root)
         raise FacetError(
             f"{root}: looked for a label sheet (.xlsx) with the columns {', '.join(COLUMNS)}, {seen}"
-            f"{describe_other_layout(root, search_levels, '4dme')}"
+            f"{describe_archives_below(root, _NO_FOLDER)}{describe_other_layout(root, search_levels, '4dme')}"
         )
     return next(iter(sheets.items()))
 

@@ -60,7 +60,7 @@ def find_subject_folders(
         raise FacetError(f"{root}: is one subject's folder; give the folder that holds the subjects' as --root")
     where = f", and in {_relative_name(root, empty)}/ {describe_content(empty)}" if empty else ""
     raise FacetError(
-        f"{root}: looked for {expected}, {describe_content(root)}{where}{_describe_archives_below(root, pattern)}"
+        f"{root}: looked for {expected}, {describe_content(root)}{where}{describe_archives_below(root, pattern)}"
         f"{describe_other_layout(root, search_levels, name)}; check --root"
     )
 
@@ -144,16 +144,19 @@ def find_archives(folder: Path) -> list[str]:
 
 
 def describe_archives(root: Path, subjects: Subjects) -> list[str]:
-    """One line on archives beside the subjects' folders and in them: data that is there and not seen."""
-    found = [
-        _relative_name(root, folder / name)
-        for folder in (subjects.base, *subjects.folders.values())
-        for name in find_archives(folder)
-    ]
+    """One line on archives in the root, above and beside the subjects' folders and in them: data that is there and not seen."""
+    above = [folder for folder in subjects.base.parents if root == folder or root in folder.parents]
+    folders = (*reversed(above), subjects.base, *subjects.folders.values())
+    found = [_relative_name(root, folder / name) for folder in folders for name in find_archives(folder)]
     return [f"{len(found):,} archives that are not unpacked, so not read: {_name_first(found)}"] if found else []
 
 
-def _describe_archives_below(root: Path, stop: re.Pattern[str]) -> str:
+def describe_archives_below(root: Path, stop: re.Pattern[str]) -> str:
+    """`; archives are not read, …`, where the root or the nearest folder below it holds some; else empty.
+
+    Args:
+        stop: names of folders that are not looked into.
+    """
     for level in search_levels(root, stop):
         found = [_relative_name(root, folder / name) for folder in level for name in find_archives(folder)]
         if found:

@@ -55,7 +55,9 @@ def read_pse(path: Path) -> np.ndarray:
         ScanError: as read_bnd.
     """
     points = _read_points(path, NUM_PSE_LANDMARKS)
-    first, second, wings = (points[part].mean(axis=0, dtype=np.float64) for part in (slice(0, 2), slice(2, 4), slice(4, 6)))
+    first, second, wings = (
+        points[part].mean(axis=0, dtype=np.float64) for part in (slice(0, 2), slice(2, 4), slice(4, 6))
+    )
     up, out = (first + second) / 2 - wings, points[6] - wings
     to_the_left = np.cross(up, out)
     return points[[2, 3, 0, 1, 4, 5, 6, 7]] if (second - first) @ to_the_left < 0 else points

@@ -20,7 +20,7 @@ def read_label_text(path: Path, *, max_bytes: int) -> bytes:
     data = read_bytes(path, max_bytes=max_bytes)
     encoding = next((name for mark, name in _UTF16 if data.startswith(mark)), "") or _guess_utf16(data)
     if encoding:
-        data = data.decode(encoding, "replace").encode("utf-8", "replace")
+        data = data.decode(encoding, "replace").lstrip("\ufeff").encode("utf-8", "replace")
     return data.removeprefix(codecs.BOM_UTF8)
 
 
