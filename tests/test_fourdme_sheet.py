@@ -126,3 +126,54 @@ def test_action_units_that_cannot_be_read_are_unknown_and_told(tmp_path: Path) -
     assert any(
         "cannot be read" in line and "s1/doubt (line 2: 24?), s1/date (line 3" in line for line in summary(tmp_path)
     )
+
+
+def test_static_units_are_0_and_unknown_marks_unknown(tmp_path: Path) -> None:
+    make_4dme(
+        tmp_path,
+        ["s1", "static", "Positive", 1, 2, 3, "4+7+45(k)"],
+        ["s1", "only", "Others", 1, 2, 3, "45(k)"],
+        ["s1", "mark", "Others", 1, 2, 3, "12(q)+4"],
+    )
+    for clip in ("static", "only", "mark"):
+        write_frames(tmp_path / "s1" / clip, range(1, 4))
+    aus = {record.task: dict(zip(AU_NAMES, record.aus, strict=True)) for record in find_4dme(tmp_path)}
+    assert {name for name, value in aus["static"].items() if value} == {"AU4", "AU7"}
+    assert set(aus["only"].values()) == {0}
+    assert (aus["mark"]["AU12"], aus["mark"]["AU4"], aus["mark"]["AU7"]) == (-1, 1, 0)
+    told = "\n".join(summary(tmp_path))
+    assert "static and so not shown: 2 clips, s1/static (line 2: 45), s1/only (line 3: 45)" in told
+    assert "a mark that is not known, taken as unknown: 1 clips, s1/mark (line 4: 12)" in told
+
+
+def test_lines_without_a_subject_or_folder_are_listed(tmp_path: Path) -> None:
+    make_4dme(
+        tmp_path,
+        ["s1", "c", "Positive", 1, 2, 3, ""],
+        ["", "d", "Others", 1, 2, 3, ""],
+        ["s1", None, "Others", 1, 2, 3, ""],
+    )
+    write_frames(tmp_path / "s1" / "c", range(1, 4))
+    assert {record.sequence for record in find_4dme(tmp_path)} == {"s1/c"}
+    assert "labels.xlsx: 2 lines without sub_ID or fold_name, left out: line 3, 4" in summary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("4DME_Labelling_Micro_release v1.xlsx", True),
+        ("4dme_labelling_micro_release_v1 (copy).xlsx", True),
+        ("a.xlsx", False),
+    ],
+)
+def test_the_releases_exchanged_cells_are_told(tmp_path: Path, name: str, told: bool) -> None:
+    rows = [["s1", f"c{line}", "Others", 1, 1, 1, "9" if line == 146 else "4"] for line in range(2, 150)]
+    make_4dme(tmp_path, *rows)
+    (tmp_path / "labels.xlsx").rename(tmp_path / name)
+    write_frames(tmp_path / "s1" / "c146", range(1, 2))
+    lines = [line for line in summary(tmp_path) if "lines 146 and 147" in line]
+    assert len(lines) == told
+    if told:
+        assert "(s1/c146: 9, s1/c147: 4)" in lines[0]
+        (record,) = find_4dme(tmp_path)
+        assert dict(zip(AU_NAMES, record.aus, strict=True))["AU9"] == 1  # as it stands
