@@ -155,7 +155,8 @@ def test_lines_without_a_subject_or_folder_are_listed(tmp_path: Path) -> None:
     )
     write_frames(tmp_path / "s1" / "c", range(1, 4))
     assert {record.sequence for record in find_4dme(tmp_path)} == {"s1/c"}
-    assert "labels.xlsx: 2 lines without sub_ID or fold_name, left out: line 3, 4" in summary(tmp_path)
+    (line,) = [line for line in summary(tmp_path) if "without sub_ID or fold_name" in line]
+    assert line.startswith("labels.xlsx: 2 lines") and line.endswith("line 3, 4")
 
 
 @pytest.mark.parametrize(

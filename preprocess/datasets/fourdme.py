@@ -64,7 +64,9 @@ def _list_clips(root: Path, pattern: str | None) -> _Listing:
     listing = _Listing(lines=describe_exchanged(path, rows))
     if nameless:
         shown = name_some([str(line) for line in nameless])
-        listing.lines.append(f"{path.name}: {len(nameless)} lines without sub_ID or fold_name, left out: line {shown}")
+        listing.lines.append(
+            f"{path.name}: {len(nameless)} lines without sub_ID or fold_name, left out (of merged cells the first alone holds it): line {shown}"
+        )
     taken: dict[str, Clip] = {}  # the first frame of a folder → whose it is
     for clips in folders.values():
         frames = finder.find_frames(clips[0].subject, clips[0].folder)
