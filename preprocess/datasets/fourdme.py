@@ -65,7 +65,8 @@ def _list_clips(root: Path, pattern: str | None) -> _Listing:
     if nameless:
         shown = name_some([str(line) for line in nameless])
         listing.lines.append(
-            f"{path.name}: {len(nameless)} lines without sub_ID or fold_name, left out (of merged cells the first alone holds it): line {shown}"
+            f"{path.name}: {len(nameless)} lines without sub_ID or fold_name, left out (of merged cells the first "
+            f"alone holds it): line {shown}"
         )
     taken: dict[str, Clip] = {}  # the first frame of a folder → whose it is
     for clips in folders.values():
