@@ -67,9 +67,8 @@ class DatasetReader:
     landmark_groups: LandmarkGroups = field(default_factory=dict)  # empty: aligned by geometry
     # The groups of landmark files of another scheme, by the file's ending.
     other_landmark_groups: dict[str, LandmarkGroups] = field(default_factory=dict)
-    au_names: tuple[
-        str, ...
-    ] = ()  # "AU12": occurrence 0/1; "AU12_intensity": 0 to 5; "AU12_side": where, see the data set
+    # "AU12": occurrence 0/1; "AU12_intensity": 0 to 5; "AU12_side": where on the face, as shared/schema.py says.
+    au_names: tuple[str, ...] = ()
     target_names: tuple[str, ...] = ()
     frames_per_second: float | None = None
     stabilised: bool = False

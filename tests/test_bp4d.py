@@ -135,6 +135,8 @@ def test_one_frame_whose_landmarks_have_strayed(tmp_path: Path) -> None:
     landmarks = [READER.read(root, record).landmarks_mm for record in records[:2]]
     assert landmarks[0] is not None and np.isfinite(landmarks[0]).any()
     assert landmarks[1] is not None and np.isnan(landmarks[1]).all()
+    notes = [READER.read(root, record).notes for record in records[:2]]
+    assert notes[0] == () and "mm off the surface, and are not used" in notes[1][0]
 
 
 def test_a_broken_first_frame_does_not_end_the_search_for_axes(tmp_path: Path) -> None:

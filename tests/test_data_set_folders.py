@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_bosphorus import make_bosphorus
 from test_bp4d import SEQUENCES, make_bp4d, write_frame, write_occurrence
@@ -214,5 +215,8 @@ def test_an_empty_landmark_file_costs_no_frame(tmp_path: Path) -> None:
     (root / "3DFeatures" / "F001" / "T1" / "0001.tbnd").write_text("")
     records = DATASETS["bp4d"].find(root)
     mesh = DATASETS["bp4d"].read(root, records[1])
-    assert mesh.notes == ("3DFeatures/F001/T1/0001.tbnd: none of its landmarks was tracked",)
+    assert mesh.notes == ("3DFeatures/F001/T1/0001.tbnd: the file is empty",)
+    assert mesh.landmarks_mm is not None and np.isnan(mesh.landmarks_mm).all()
+    (root / records[1].landmarks).write_text("0 0 0\n" * 84)  # the data set's mark of what could not be tracked
+    assert DATASETS["bp4d"].read(root, records[1]).notes == ()
     assert DATASETS["bp4d"].read(root, records[0]).notes == ()

@@ -199,10 +199,11 @@ def read_bp4d_scan(root: Path, record: ScanRecord) -> Mesh:
     if not record.landmarks or not axes:
         return mesh
     signs = np.array([-1 if word.startswith("-") else 1 for word in axes.split()], np.float32)
-    points = read_tbnd(root / record.landmarks).points * signs
+    file = read_tbnd(root / record.landmarks)
+    points = file.points * signs
     notes: tuple[str, ...] = ()
-    if np.isnan(points).all():
-        notes = (f"{record.landmarks}: none of its landmarks was tracked",)
+    if np.isnan(points).all():  # the data set's own word, unless nothing was written: a copy may have failed
+        notes = (f"{record.landmarks}: the file is empty",) if np.isnan(file.angles_deg).all() else ()
     elif (distance := surface_distance_mm(points, mesh.vertices_mm)) > MAX_SURFACE_DISTANCE_MM:
         points = np.full_like(points, np.nan)
         notes = (f"{record.landmarks}: its landmarks lie {distance:.0f} mm off the surface, and are not used",)
