@@ -44,11 +44,10 @@ def find_bosphorus(root: Path) -> list[ScanRecord]:
     Raises:
         FacetError: the root holds no Bosphorus.
     """
-    units = find_action_units(root, _SUBJECT)
+    subjects = _find_subjects(root)
+    units = find_action_units(root, subjects.base, _SUBJECT)
     return [
-        record
-        for subject, folder in _find_subjects(root).folders.items()
-        for record in _find_subject(root, subject, folder, units)
+        record for subject, folder in subjects.folders.items() for record in _find_subject(root, subject, folder, units)
     ]
 
 
@@ -110,6 +109,7 @@ def read_bosphorus_scan(root: Path, record: ScanRecord) -> Mesh:
 
 def summarise_bosphorus(root: Path, records: Sequence[ScanRecord]) -> list[str]:
     """What a partial copy lacks; which subjects lack an expression (so it is in the whole data set, too)."""
+    subjects = _find_subjects(root)
     shown: dict[str, set[str]] = {}
     for record in records:
         shown.setdefault(record.subject, set()).add(record.label)
@@ -119,8 +119,8 @@ def summarise_bosphorus(root: Path, records: Sequence[ScanRecord]) -> list[str]:
         *describe_lacking(records, "pictures", lambda record: not record.texture),
         *describe_lacking(records, "landmarks (.lm3)", lambda record: not record.landmarks),
         f"{whole} of {len(shown)} subjects show all six expressions",
-        *describe_action_units(root, find_action_units(root, _SUBJECT), records),
-        *describe_archives(root, _find_subjects(root)),
+        *describe_action_units(root, find_action_units(root, subjects.base, _SUBJECT), records),
+        *describe_archives(root, subjects),
     ]
 
 

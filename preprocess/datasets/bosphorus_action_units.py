@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -84,13 +85,15 @@ def encode_units(units: Sequence[CodedUnit], *, complete: bool) -> tuple[int, ..
     return tuple(table.ravel().tolist()) if (table != UNKNOWN).any() else ()
 
 
-def find_action_units(root: Path, subject: re.Pattern[str]) -> ActionUnits:
-    """Looks for the list in the root and the folders below it, in the folder around it and in `facscodes/` there."""
-    folders = [folder for level in search_levels(root, subject) for folder in level]
+def find_action_units(root: Path, base: Path, subject: re.Pattern[str]) -> ActionUnits:
+    """Looks for the list in the root, in the folder of the subjects' folders and up to two folders below these; in the folder
+    around the root and in `facscodes/` there."""
+    places = dict.fromkeys((base, *(place for place in base.parents if root == place or root in place.parents)))
+    folders = [folder for place in places for level in islice(search_levels(place, subject), 3) for folder in level]
     around = root.resolve().parent
     folders.append(around)
     folders += [around / name for name in _names(around) if _PARENT_FOLDER.fullmatch(name)]
-    found = [folder / name for folder in folders for name in _names(folder)]
+    found = [folder / name for folder in dict.fromkeys(folders) for name in _names(folder)]
     lists = [path for path in found if _LIST.fullmatch(path.name) and path.is_file()]
     archive = next((path for path in found if _ARCHIVE.fullmatch(path.name)), None)
     if not lists:
