@@ -66,6 +66,7 @@ def test_scans_get_their_units_sides_and_strengths(tmp_path: Path, place: str) -
     assert (lopsided["AU63_intensity"], lopsided["AU1"], lopsided["AU1_side"]) == (-1, 0, -1)
     assert by_name["bs001_N_N_0"].aus == ()  # not on the list: unknown
     told = summary(tmp_path)
+    assert "18 scans of expressions or action units that it does not list: bs000_E_ANGER_0" in told
     assert "action units of 4 of 32 scans" in told and "1 of its scans are not here" in told
 
 

@@ -37,6 +37,7 @@ AU_NAMES = (
     *(f"AU{unit}_intensity" for unit in UNITS),
     *(f"AU{unit}_side" for unit in UNITS),
 )
+_CODED_GROUPS = ("E", "N", "LFAU", "UFAU", "CAU")  # of which the list codes nearly all scans; no poses, no occlusions
 _LIST = re.compile(r"facs_?codes?.*\.(lst|txt)", re.IGNORECASE)
 _ARCHIVE = re.compile(r"facs_?codes?.*\.(zip|rar|7z|gz|tgz)", re.IGNORECASE)
 _PARENT_FOLDER = re.compile(r"facs_?codes?", re.IGNORECASE)
@@ -128,8 +129,13 @@ def describe_action_units(root: Path, found: ActionUnits, records: Sequence[Scan
     lines = [f"action units of {len(coded):,} of {len(records):,} scans, by {name}"]
     gone = [scan for scan in codes.units if scan not in present]
     lines += [f"{name}: {len(gone):,} of its scans are not here"] if gone else []
-    expected = [r.sample_id for r in records if r.task in ("E", "N", "LFAU", "UFAU", "CAU") and not r.aus]
-    lines += [f"{len(expected):,} expressions without action units: {name_some(expected)}"] if expected else []
+    listed = {*codes.units, *codes.doubled}
+    unlisted = [r.sample_id for r in records if r.task in _CODED_GROUPS and r.sample_id.upper() not in listed]
+    lines += (
+        [f"{name}: {len(unlisted):,} scans of expressions or action units that it does not list: {name_some(unlisted)}"]
+        if unlisted
+        else []
+    )
     kept = {*UNITS, *_HIDDEN}
     odd = {scan: sorted({u.number for u in units} - kept) for scan, units in codes.units.items() if scan in present}
     told = {
