@@ -97,7 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="sequences: hold forehead and nose bridge still in every frame (default: for bp4d and 4dme, where heads move)",
     )
     build.add_argument(
-        "--pattern", metavar="TEXT", help="4dme: where frames lie, e.g. Meshes/{subject}/{clip}/*_{frame}.obj"
+        "--pattern",
+        metavar="TEXT",
+        help="4dme: where frames lie, e.g. Meshes/{subject}/{clip}/*_{frame}.obj; {subject} may be left out",
     )
     build.add_argument(
         "--workers", type=positive_number, metavar="N", help="processes of this machine (default: one a core)"

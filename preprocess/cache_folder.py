@@ -16,6 +16,7 @@ from shared.cache import (
     SAMPLES_CSV,
     SEQUENCES_CSV,
     Failure,
+    describe_withdrawn,
     read_info,
     read_record,
     record_path,
@@ -106,6 +107,8 @@ def start_cache(cache: Path, info: CacheInfo, *, overwrite: bool = False, advice
         old = _read_info(cache, damaged_is_none=overwrite, advice=advice)
         if old is None or old.settings_fingerprint != info.settings_fingerprint:
             if old is not None and not overwrite:
+                if why := describe_withdrawn(old):
+                    raise CacheError(f"{cache}: {why}; {advice}")
                 raise CacheError(f"{cache}: was built with other settings ({_describe_change(old, info)}); {advice}")
             _clear(cache)
     else:

@@ -57,8 +57,8 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def occurrence_names(au_names: Sequence[str]) -> list[str]:
-    """The action units among a cache's au_names that are present or not: AU12, but not AU12_intensity."""
-    return [name for name in au_names if not name.endswith("_intensity")]
+    """The action units among a cache's au_names that are present or not: AU12, but not AU12_intensity or AU12_side."""
+    return [name for name in au_names if "_" not in name]
 
 
 def count_names(names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from preprocess.mesh import Mesh
 
@@ -65,8 +65,15 @@ class DatasetReader:
     source_files: Callable[[Path, ScanRecord], Sequence[Path]]
     num_landmarks: int = 0
     landmark_groups: LandmarkGroups = field(default_factory=dict)  # empty: aligned by geometry
-    au_names: tuple[str, ...] = ()  # "AU12": occurrence 0/1; "AU12_intensity": 0 to 5
+    # The groups of landmark files of another scheme, by the file's ending.
+    other_landmark_groups: dict[str, LandmarkGroups] = field(default_factory=dict)
+    # "AU12": occurrence 0/1; "AU12_intensity": 0 to 5; "AU12_side": where on the face, as shared/schema.py says.
+    au_names: tuple[str, ...] = ()
     target_names: tuple[str, ...] = ()
     frames_per_second: float | None = None
     stabilised: bool = False
     summarise: Callable[[Path, Sequence[ScanRecord]], list[str]] | None = None
+
+    def groups_of(self, record: ScanRecord) -> LandmarkGroups:
+        """The landmark groups of a record's own landmark file."""
+        return self.other_landmark_groups.get(PurePosixPath(record.landmarks).suffix.lower(), self.landmark_groups)

@@ -145,11 +145,15 @@ def _unit_table(cache: Cache, array: str, names: Sequence[str]) -> list[str]:
     uncoded = []
     for name, column in zip(names, values.T, strict=True):
         known, shown = np.flatnonzero(column >= 0), np.flatnonzero(column >= 1)
+        if name.endswith("_side") or (name.endswith("_intensity") and len(known) and not len(shown)):
+            continue  # a letter's place, no amount; what the unit's own line says
         if len(known):
             sizes = [len({words[place] for place in places}) for words, places in ((counted, known), (counted, shown))]
             table.append([name, *sizes, len({subjects[place] for place in shown})])
         else:
             uncoded.append(name)
+    if len(table) == 1:
+        return [f"  {array}: nothing is known"]
     return _align(table) + ([f"  never known: {', '.join(uncoded)}"] if uncoded else [])
 
 

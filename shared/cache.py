@@ -32,6 +32,16 @@ from shared.storage import ArrayReader, hash_file, open_arrays, write_file
 from shared.text import TextEmbeddings, read_text_embeddings
 from shared.views import choose_views
 
+# Data sets whose caches from before a revision of the renderer are wrong in a way that nothing in them shows: that
+# revision, and what is wrong.
+WITHDRAWN = {
+    "bp4d": (
+        4,
+        "its landmarks, brows first, were read in BU-3DFE's order, eyes first, "
+        "and faces placed by them are pitched by 13 to 18 degrees",
+    )
+}
+
 CACHE_JSON = "cache.json"
 SAMPLES_CSV = "samples.csv"
 SEQUENCES_CSV = "sequences.csv"
@@ -126,6 +136,14 @@ def read_info(cache: Path) -> CacheInfo:
         known = ", ".join(COMPRESSIONS)
         raise CacheError(f"{path}: unknown compression {info.compression!r}, expected one of {known}")
     return info
+
+
+def describe_withdrawn(info: CacheInfo) -> str:
+    """Why a cache must not be used; "" where nothing is known against it."""
+    revision, what = WITHDRAWN.get(info.dataset, (0, ""))
+    if info.settings.revision >= revision:
+        return ""
+    return f"was built by an earlier version (revision {info.settings.revision}) that got {info.dataset} wrong: {what}"
 
 
 def _tuples(value: dict[str, Any]) -> dict[str, Any]:
@@ -255,7 +273,7 @@ def open_cache(path: Path | str) -> Cache:
     """Opens a finished cache and checks that its tables and shards are all there (not every byte: that is `verify`).
 
     Raises:
-        CacheError: no cache, another version, unfinished, or a table or shard is missing or changed.
+        CacheError: no cache, another version, unfinished, known to be wrong, or a table or shard is missing or changed.
     """
     path = open_path(path)
     info = read_info(path)
@@ -263,6 +281,8 @@ def open_cache(path: Path | str) -> Cache:
         raise CacheError(
             f"{path}: the cache is not finished; wait for its build, or run the same `python -m preprocess build` again"
         )
+    if why := describe_withdrawn(info):
+        raise CacheError(f"{path}: {why}; build it anew with `python -m preprocess build {info.dataset} … --overwrite`")
     for name, digest in info.file_hashes.items():
         if ".." in Path(name).parts or Path(name).is_absolute():  # never trust a path read from a file
             raise CacheError(f"{path / CACHE_JSON}: names a file outside the cache ({name!r}); build the cache again")

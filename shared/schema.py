@@ -61,7 +61,8 @@ ARRAYS = {
         ArraySpec("depth", "uint16", ("sample", "view", "row", "column"), 0, "round(z_mm / 0.02) + 32768", 1),
         ArraySpec("landmarks", "float32", ("sample", "landmark", "xyz"), float("nan"), "mm, face frame", SHARD_ROWS),
         ArraySpec("scan_to_face", "float32", ("sample", "to", "from"), float("nan"), "rigid, mm", SHARD_ROWS),
-        # Optional, where a data set has them; -1 = unknown. Names in CacheInfo.au_names ("AU12", "AU12_intensity").
+        # Optional, where a data set has them; -1 = unknown. Names in CacheInfo.au_names: "AU12" occurrence,
+        # "AU12_intensity", and "AU12_side", the letter before a unit of Bosphorus: 0 none, 1-11 LRVWGHTBXIY, 12 L and R apart.
         ArraySpec("aus", "int8", ("sample", "au"), -1, "0/1 occurrence or 0-5 intensity; -1 unknown", SHARD_ROWS),
         ArraySpec("targets", "int8", ("sample", "class"), -1, "0/1 for each class; -1 unknown", SHARD_ROWS),
     )

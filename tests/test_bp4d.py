@@ -123,7 +123,8 @@ def test_landmarks_that_fit_nowhere_are_left_out(tmp_path: Path) -> None:
     assert {(r.landmarks, r.options) for r in records} == {("", ())}
     assert READER.read(root, records[0]).landmarks_mm is None
     assert READER.summarise is not None
-    assert any("no scan lies on its landmarks" in line for line in READER.summarise(root, records))
+    (line,) = [line for line in READER.summarise(root, records) if "aligned by geometry" in line]
+    assert "do not lie on their scans" in line and "3DFeatures/F001/T1/0000.tbnd" in line
 
 
 def test_one_frame_whose_landmarks_have_strayed(tmp_path: Path) -> None:
@@ -134,6 +135,8 @@ def test_one_frame_whose_landmarks_have_strayed(tmp_path: Path) -> None:
     landmarks = [READER.read(root, record).landmarks_mm for record in records[:2]]
     assert landmarks[0] is not None and np.isfinite(landmarks[0]).any()
     assert landmarks[1] is not None and np.isnan(landmarks[1]).all()
+    notes = [READER.read(root, record).notes for record in records[:2]]
+    assert notes[0] == () and "mm off the surface, and are not used" in notes[1][0]
 
 
 def test_a_broken_first_frame_does_not_end_the_search_for_axes(tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from conftest import MakeCache
 from hypothesis import given
 from hypothesis import strategies as st
 
+from preprocess.cache_folder import start_cache
 from shared.cache import (
     find_records,
+    open_cache,
     read_info,
     read_record,
     read_signed_json,
@@ -183,3 +186,20 @@ def test_only_files_named_as_records_are_records(tmp_path: Path) -> None:
         (tmp_path / "records" / f"{name}.json").touch()
     (tmp_path / "records" / "00008.json.partial").touch()
     assert find_records(tmp_path) == {0, 12, 123456}
+
+
+def test_a_cache_that_is_known_to_be_wrong_is_refused_with_the_reason(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    """BP4D's, rendered before its landmarks' order was known: by readers, and by a build that would go on in it."""
+    path = tiny_cache(num_subjects=1)
+    info = read_info(path)
+    for dataset, revision, refused in (("bp4d", 3, True), ("bp4d", 4, False), ("bu4dfe", 3, False)):
+        settings = dataclasses.replace(info.settings, revision=revision)
+        write_info(path, dataclasses.replace(info, dataset=dataset, settings=settings))
+        if not refused:
+            assert open_cache(path).info.dataset == dataset
+            continue
+        with pytest.raises(CacheError, match=r"brows first.*pitched by 13 to 18 degrees; build it anew"):
+            open_cache(path)
+        new = dataclasses.replace(info, dataset=dataset, settings_fingerprint="another")
+        with pytest.raises(CacheError, match=r"pitched by 13 to 18 degrees; choose another --cache"):
+            start_cache(path, new, advice="choose another --cache")

@@ -12,6 +12,7 @@ from test_fourdme import make_4dme, write_frames
 
 from preprocess.datasets import DATASETS
 from preprocess.datasets.completeness import (
+    OWN_PICTURES,
     describe_counts,
     describe_gaps,
     describe_lacking,
@@ -80,8 +81,8 @@ def test_bu3dfe(tmp_path: Path) -> None:
     assert summarise("bu3dfe", root) == [
         "a part of the data set: 2 of 100 subjects, 8 of 2,500 scans",
         "1 scans without pictures (_F3D.bmp): F0001_AN01WH",
-        "1 scans without landmarks (_F3D.bnd): M0002_AN01WH",
         "1 raw scans stand in for cropped faces (_F3D.wrl) that are not there",
+        "no landmarks (_RAW.pse) found",
     ]
 
 
@@ -91,7 +92,7 @@ def test_bu4dfe(tmp_path: Path) -> None:
     assert summarise("bu4dfe", root) == [
         "a part of the data set: 2 of 101 subjects, 3 of 606 sequences",
         "1 sequences with frames left out: F001/Happy",
-        "1 sequences without pictures: M002/Surprise",
+        f"1 sequences without {OWN_PICTURES}: M002/Surprise",
         "no landmarks (BU4DFE_BND) found",
     ]
 

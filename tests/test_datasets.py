@@ -225,6 +225,73 @@ def test_bu4dfe_landmarks_of_a_partial_package(tmp_path: Path) -> None:
     assert landmarks is not None and landmarks[0, 0] == 7
 
 
+PSE = np.array(
+    [
+        [-15, 35, -35],
+        [-42, 37, -43],
+        [15, 35, -35],
+        [42, 37, -43],
+        [-15, -4, -16],
+        [15, -4, -16],
+        [0, 0, 0],
+        [0, -12, -17],
+    ]
+)
+
+
+def write_pse(path: Path, points: np.ndarray) -> None:
+    path.write_text("".join(f"{40 * i} {x:.6f} {y:.6f} {z:.6f}\n" for i, (x, y, z) in enumerate(points.tolist())))
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_bu3dfe_raw_scans_are_placed_by_their_eight_points(tmp_path: Path, exchanged: bool) -> None:
+    """Behind 83 that are not known; whichever eye comes first, the subject's right one is told by the nose."""
+    root, reader = make_bu3dfe(tmp_path), DATASETS["bu3dfe"]
+    stem = root / "F0001" / "F0001_HA04WH"
+    stem.with_name(stem.name + "_F3D.wrl").unlink()
+    angle = np.deg2rad(130)  # a RAW scan need not be frontal
+    turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    points = PSE[[2, 3, 0, 1, 4, 5, 6, 7]] if exchanged else PSE
+    write_pse(stem.with_name(stem.name + "_RAW.pse"), points @ turn.T + [5, -9, 700])
+    record = next(record for record in reader.find(root) if record.sample_id == stem.name)
+    assert (record.source, record.landmarks) == (f"F0001/{stem.name}_RAW.wrl", f"F0001/{stem.name}_RAW.pse")
+    assert reader.source_files(root, record)[-1].name == f"{stem.name}_RAW.pse"
+    landmarks = reader.read(root, record).landmarks_mm
+    assert landmarks is not None and landmarks.shape == (91, 3) and np.isnan(landmarks[:83]).all()
+    np.testing.assert_allclose(landmarks[83:], PSE @ turn.T + [5, -9, 700], atol=1e-3)
+    groups = reader.groups_of(record)
+    assert {name: [i - 83 for i in indices] for name, indices in groups.items()} == {
+        "right_eye": [0, 1], "left_eye": [2, 3], "nose": [4, 5],
+    }  # fmt: skip
+    face = reader.find(root)[0]
+    assert face.landmarks.endswith("_F3D.bnd") and reader.groups_of(face) == reader.landmark_groups
+
+
+def test_a_raw_head_turned_by_40_degrees_is_placed() -> None:
+    """The pose is the one by the 83 points of the same head, to a few degrees of pitch: eight points say less."""
+    from dataclasses import replace
+
+    from scipy.spatial.transform import Rotation
+
+    from preprocess.alignment.align import find_scan_to_face, move_mesh
+    from preprocess.readers.bnd import BU_LANDMARK_GROUPS, PSE_LANDMARK_GROUPS
+    from preprocess.synth.action_units import Activation
+    from preprocess.synth.head import Person
+    from preprocess.synth.population import draw_person
+
+    face = Person(draw_person(3, 1, female=False)[0]).scan(Activation({}))
+    assert face.landmarks_mm is not None
+    reference = Rotation.from_matrix(find_scan_to_face(face, landmark_groups=BU_LANDMARK_GROUPS)[0][:3, :3])
+    nearest = [int(np.argmin(np.linalg.norm(face.vertices_mm - point, axis=1))) for point in PSE]
+    raw = replace(face, landmarks_mm=face.vertices_mm[nearest])
+    for yaw in (0, 40, -40, 170):
+        turn = np.eye(4)
+        turn[:3, :3] = Rotation.from_euler("y", yaw, degrees=True).as_matrix()
+        pose, how = find_scan_to_face(move_mesh(raw, turn), landmark_groups=PSE_LANDMARK_GROUPS)
+        off = Rotation.from_matrix(pose[:3, :3] @ turn[:3, :3]) * reference.inv()
+        assert how == "landmarks" and np.abs(off.as_euler("YXZ", degrees=True)).max() < 5, yaw
+
+
 @pytest.mark.parametrize("name", ["bu3dfe", "bu4dfe"])
 def test_wrong_roots(tmp_path: Path, name: str) -> None:
     find = DATASETS[name].find
@@ -240,7 +307,7 @@ def test_wrong_roots(tmp_path: Path, name: str) -> None:
     with pytest.raises(FacetError, match=f"looked for {example}.*found empty/, file"):
         find(tmp_path)
     (tmp_path / "bad" / example).mkdir(parents=True)
-    with pytest.raises(FacetError, match=f"{example} holds no"):
+    with pytest.raises(FacetError, match=f"looked for {example}.* and in {example} the folder is empty"):
         find(tmp_path / "bad")
 
 

@@ -11,6 +11,7 @@ from scan_folders import write_scan
 from test_label_sheet import write_sheet
 
 from preprocess.datasets import DATASETS
+from preprocess.datasets.completeness import OWN_PICTURES
 from preprocess.datasets.fourdme import AU_NAMES, find_4dme, with_pattern
 from preprocess.datasets.fourdme_frames import parse_pattern
 from preprocess.scan import ScanRecord
@@ -148,7 +149,7 @@ def test_a_partial_copy(tmp_path: Path) -> None:
     assert {record.label for record in find_4dme(tmp_path)} == {""}
     assert summary(tmp_path) == [
         "a part of the data set: 1 of 24 subjects, 1 of 267 sequences",
-        "1 frames without pictures: s1/c/0002",
+        f"1 frames without {OWN_PICTURES}: s1/c/0002",
         "no emotion of positive, negative, surprise, repression, others: 1 clips, s1/c (line 2: fear)",
         "action units that are not kept: 1 clips, s1/c (line 2: 99)",
         "some frames between onset and offset missing: 1 clips, s1/c (line 2)",
@@ -258,7 +259,7 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     with pytest.raises(FacetError, match=r"no frames of the 1 folders in labels\.xlsx.*--pattern"):
         find_4dme(tmp_path)
     make_4dme(tmp_path, ["s1", "", "Positive", 1, 2, 3, ""])
-    with pytest.raises(FacetError, match=r"labels\.xlsx, line 2: fold_name is empty"):
+    with pytest.raises(FacetError, match=r"labels\.xlsx: none of its 1 lines names a subject and a folder"):
         find_4dme(tmp_path)
     make_4dme(tmp_path, ["s1", "c", "Positive", "soon", 2, 3, ""])
     with pytest.raises(FacetError, match=r"line 2: Onset 'soon'"):
@@ -267,3 +268,31 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     make_4dme(tmp_path / "more", ["s1", "c", "Positive", 1, 2, 3, ""])
     with pytest.raises(FacetError, match=r"several label sheets \(labels\.xlsx, more/labels\.xlsx\)"):
         find_4dme(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("{clip}/*{frame}.obj", "S13_{:05d}.obj"),
+        ("*/{clip}/{frame}", "{:d}.obj"),
+        ("{clip}/*_{frame}.obj", "a_1_{:03d}.obj"),
+    ],
+)
+def test_clips_folders_without_the_subject(tmp_path: Path, pattern: str, name: str) -> None:
+    base = tmp_path / "Meshes" if pattern.startswith("*") else tmp_path
+    make_4dme(
+        tmp_path, ["S13", "S13_1st_001_01_1", "Positive", 10, 11, 12, ""], ["S14", "S14_x", "Others", 1, 1, 2, ""]
+    )
+    write_frames(base / "S13_1st_001_01_1", range(9, 14), name)
+    write_frames(base / "s14_X", range(1, 3), name)
+    with pytest.raises(FacetError, match=r"--pattern '(Meshes/)?\{clip\}/\*\{frame\}'"):
+        find_4dme(tmp_path)
+    clips = clips_of(find_4dme(tmp_path, pattern=pattern))
+    assert clips == {"": [9, 13], "S13/S13_1st_001_01_1": [10, 11, 12], "S14/S14_x": [1, 2]}
+
+
+def test_one_folder_of_two_people_needs_the_subject(tmp_path: Path) -> None:
+    make_4dme(tmp_path, ["S13", "clip1", "Positive", 1, 1, 2, ""], ["S14", "clip1", "Others", 1, 1, 2, ""])
+    write_frames(tmp_path / "clip1", range(1, 3))
+    with pytest.raises(FacetError, match=r"both lead to clip1/00001\.obj.* --pattern with \{subject\}"):
+        find_4dme(tmp_path, pattern="{clip}/{frame}")

@@ -9,7 +9,7 @@ import pytest
 from test_fourdme import clips_of, make_4dme, summary, write_frames
 
 from preprocess.datasets.fourdme import AU_NAMES, find_4dme
-from preprocess.datasets.fourdme_sheet import parse_units
+from preprocess.datasets.fourdme_sheet import Units, parse_units
 from shared.errors import FacetError
 
 
@@ -68,7 +68,7 @@ def test_what_the_sheet_leaves_open_is_told(tmp_path: Path) -> None:
     lines = summary(tmp_path)
     assert [record.targets for record in find_4dme(tmp_path) if record.task == "d"] == [()] * 2
     assert any(line.startswith("no emotion given") and line.endswith("1 clips, s1/d (line 3)") for line in lines)
-    assert "meshes in folders that the sheet does not name: 2 clips, 3D/s1/e, 3D/s2/a" in lines
+    assert "meshes in folders that the sheet does not name: 2 folders, 3D/s1/e, 3D/s2/a" in lines
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,8 @@ def test_what_the_sheet_leaves_open_is_told(tmp_path: Path) -> None:
     [
         ("4+7", {4, 7}),
         ("AU4 + au7(L)+R12", {4, 7, 12}),
-        ("4(left)+L10+12B+[x]14", {4, 10, 12, 14}),
+        ("4(left)+L10+12B+[R]14", {4, 10, 12, 14}),
+        ("12(L/R)+4(b,l)", {4, 12}),
         ("4 7", {4, 7}),
         ("AU 4/AU 7", {4, 7}),
         ("", set()),
@@ -85,16 +86,30 @@ def test_what_the_sheet_leaves_open_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_action_units(cell: str, units: set[int]) -> None:
-    assert parse_units(cell) == (frozenset(units), ())
+    assert parse_units(cell) == Units(frozenset(units))
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown", "static", "unclear"),
+    [
+        ("4+7+45(k)", {4, 7}, {45}, set()),
+        ("45 (K)", set(), {45}, set()),
+        ("4 7(k)", {4}, {7}, set()),
+        ("AU4（k）+12[k]+14", {14}, {4, 12}, set()),
+        ("(k)45+6(L, k)+12(k", set(), {6, 12, 45}, set()),
+        ("4(k)+4", {4}, set(), set()),
+        ("12(?)+4(kk)+7", {7, 12}, set(), {4}),
+        ("12(q)+L4(k)", set(), {4}, {12}),
+    ],
+)
+def test_static_action_units_are_not_shown(cell: str, shown: set[int], static: set[int], unclear: set[int]) -> None:
+    assert parse_units(cell) == Units(frozenset(shown), frozenset(static), frozenset(unclear))
 
 
 def test_what_is_no_action_unit() -> None:
-    assert parse_units("?+x4y+123") == (frozenset(), ("?", "x4y", "123"))
-    assert parse_units("12+24?") == (frozenset({12}), ("24?",))
-    assert parse_units("2021-04-07 00:00:00") == (
-        frozenset(),
-        ("2021-04-07", "00:00:00"),
-    )  # a spreadsheet's idea of 4/7
+    assert parse_units("?+x4y+123") == Units(unread=("?", "x4y", "123"))
+    assert parse_units("12+24?") == Units(frozenset({12}), unread=("24?",))
+    assert parse_units("2021-04-07 00:00:00").unread == ("2021-04-07", "00:00:00")  # a spreadsheet's idea of 4/7
 
 
 def test_action_units_that_cannot_be_read_are_unknown_and_told(tmp_path: Path) -> None:
@@ -111,3 +126,55 @@ def test_action_units_that_cannot_be_read_are_unknown_and_told(tmp_path: Path) -
     assert any(
         "cannot be read" in line and "s1/doubt (line 2: 24?), s1/date (line 3" in line for line in summary(tmp_path)
     )
+
+
+def test_static_units_are_0_and_unknown_marks_unknown(tmp_path: Path) -> None:
+    make_4dme(
+        tmp_path,
+        ["s1", "static", "Positive", 1, 2, 3, "4+7+45(k)"],
+        ["s1", "only", "Others", 1, 2, 3, "45(k)"],
+        ["s1", "mark", "Others", 1, 2, 3, "12(q)+4"],
+    )
+    for clip in ("static", "only", "mark"):
+        write_frames(tmp_path / "s1" / clip, range(1, 4))
+    aus = {record.task: dict(zip(AU_NAMES, record.aus, strict=True)) for record in find_4dme(tmp_path)}
+    assert {name for name, value in aus["static"].items() if value} == {"AU4", "AU7"}
+    assert set(aus["only"].values()) == {0}
+    assert (aus["mark"]["AU12"], aus["mark"]["AU4"], aus["mark"]["AU7"]) == (-1, 1, 0)
+    told = "\n".join(summary(tmp_path))
+    assert "static and so not shown: 2 clips, s1/static (line 2: 45), s1/only (line 3: 45)" in told
+    assert "a mark that is not known, taken as unknown: 1 clips, s1/mark (line 4: 12)" in told
+
+
+def test_lines_without_a_subject_or_folder_are_listed(tmp_path: Path) -> None:
+    make_4dme(
+        tmp_path,
+        ["s1", "c", "Positive", 1, 2, 3, ""],
+        ["", "d", "Others", 1, 2, 3, ""],
+        ["s1", None, "Others", 1, 2, 3, ""],
+    )
+    write_frames(tmp_path / "s1" / "c", range(1, 4))
+    assert {record.sequence for record in find_4dme(tmp_path)} == {"s1/c"}
+    (line,) = [line for line in summary(tmp_path) if "without sub_ID or fold_name" in line]
+    assert line.startswith("labels.xlsx: 2 lines") and line.endswith("line 3, 4")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("4DME_Labelling_Micro_release v1.xlsx", True),
+        ("4dme_labelling_micro_release_v1 (copy).xlsx", True),
+        ("a.xlsx", False),
+    ],
+)
+def test_the_releases_exchanged_cells_are_told(tmp_path: Path, name: str, told: bool) -> None:
+    rows = [["s1", f"c{line}", "Others", 1, 1, 1, "9" if line == 146 else "4"] for line in range(2, 150)]
+    make_4dme(tmp_path, *rows)
+    (tmp_path / "labels.xlsx").rename(tmp_path / name)
+    write_frames(tmp_path / "s1" / "c146", range(1, 2))
+    lines = [line for line in summary(tmp_path) if "lines 146 and 147" in line]
+    assert len(lines) == told
+    if told:
+        assert "(s1/c146: 9, s1/c147: 4)" in lines[0]
+        (record,) = find_4dme(tmp_path)
+        assert dict(zip(AU_NAMES, record.aus, strict=True))["AU9"] == 1  # as it stands

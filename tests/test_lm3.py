@@ -49,6 +49,32 @@ def test_lm2(tmp_path: Path) -> None:
         read_lm2(write(tmp_path / "a.lm2", text[: len(text) // 2]))
 
 
+@pytest.mark.parametrize(
+    "block", ["*\nscanner: synthetic\ndate: 2026\n\n", "\n*\n# 5 landmarks:\nNose tip\n1 2 3\nLabels:\n\n\n", "*\n\n"]
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_block_behind_the_first_line_is_skipped(tmp_path: Path, block: str, newline: str) -> None:
+    text = lm3_text(list(BOSPHORUS_LANDMARKS), POINTS)
+    path = write(tmp_path / "a.lm3", text.replace("File\n\n", f"File\n{block}"), newline)
+    np.testing.assert_array_equal(read_lm3(path), POINTS.astype(np.float32))
+    rows = "\n".join(f"{x} {y}" for x, y, _ in POINTS)
+    labels = "\n".join(BOSPHORUS_LANDMARKS)
+    text = f"# 2D Landmark File\n{block}22 landmarks\n\nLabels:\n{labels}\n\n2D Image coordinates:\n{rows}\n"
+    path = write(tmp_path / "a.lm2", text, newline)
+    np.testing.assert_array_equal(read_lm2(path), POINTS[:, :2].astype(np.float32))
+
+
+def test_a_block_without_an_end_is_a_scan_error(tmp_path: Path) -> None:
+    with pytest.raises(ScanError, match=r"a\.lm3"):
+        read_lm3(write(tmp_path / "a.lm3", lm3_text(["Nose tip"], POINTS[:1], "*\n1 landmarks:\n")))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_other_encodings(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.lm3").write_bytes(lm3_text(list(BOSPHORUS_LANDMARKS), POINTS).encode(encoding))
+    np.testing.assert_array_equal(read_lm3(tmp_path / "a.lm3"), POINTS.astype(np.float32))
+
+
 def test_groups_name_points_of_their_name() -> None:
     named = {group: {BOSPHORUS_LANDMARKS[i] for i in indices} for group, indices in BOSPHORUS_LANDMARK_GROUPS.items()}
     assert named["left_eye"] == {"Outer left eye corner", "Inner left eye corner"}

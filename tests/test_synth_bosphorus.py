@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 from written_layouts import check_build, copy_part, digests, photo_at
 
+from preprocess.datasets import DATASETS
 from preprocess.mesh import Mesh
 from preprocess.synth.bosphorus import write_bosphorus
 from preprocess.synth.range_scan import scan_from_front
@@ -48,7 +49,7 @@ def bosphorus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bosphorus") / "data"
     num_scans = write_bosphorus(root, num_subjects=3, progress=False, num_workers=1)
     assert num_scans == len(list(root.rglob("*.bnt")))
-    assert 3 * 13 - 2 <= num_scans <= 3 * 13 - 1  # the third subject lacks one or two
+    assert 3 * 14 - 2 <= num_scans <= 3 * 14 - 1  # the third subject lacks one or two
     return root
 
 
@@ -202,9 +203,40 @@ def test_bosphorus_photographs_are_textured_faces(bosphorus: Path) -> None:
         assert lip[1] > forehead[1]  # upright
 
 
+def test_the_list_of_units_says_what_the_faces_show(bosphorus: Path) -> None:
+    reader = DATASETS["bosphorus"]
+    assert (bosphorus / "facscodes.lst").read_bytes().count(b"\r\n") == len(list(bosphorus.rglob("*.bnt"))) - 2 * 3
+    for record in reader.find(bosphorus):
+        if record.task in ("YR", "O"):
+            assert record.aus == ()
+            continue
+        units = dict(zip(reader.au_names, record.aus, strict=True))
+        shown = {int(name[2:]) for name in units if "_" not in name and units[name] == 1}
+        stem = record.sample_id.split("_", 1)[1]
+        expected = {"N_N_0": set(), "LFAU_12_0": {12}, "LFAU_12L_0": {12}, "UFAU_4_0": {4}, "CAU_A12A15_0": {12, 15}}
+        prototypes = {"happiness": {6, 12, 25}, "surprise": {1, 2, 5}, "anger": {4, 7, 23}, "disgust": {9, 10}}
+        assert prototypes.get(record.label, set()) <= shown
+        assert shown == expected.get(stem, shown), stem
+        assert all((1 <= units[f"AU{unit}_intensity"] <= 5) for unit in shown)
+        if stem == "LFAU_12L_0":  # the subject's left corner of the mouth alone is drawn up
+            assert units["AU12_side"] == 1
+            smile = parse_lm3(bosphorus / record.landmarks)
+            rest = parse_lm3(bosphorus / record.landmarks.replace(stem, "N_N_0"))
+
+            def rise(side: str, smile: dict[str, np.ndarray] = smile, rest: dict[str, np.ndarray] = rest) -> float:
+                eye = f"Outer {side} eye corner"
+                corner = f"{side.capitalize()} mouth corner"
+                return float(np.linalg.norm(rest[corner] - rest[eye]) - np.linalg.norm(smile[corner] - smile[eye]))
+
+            assert rise("left") > rise("right") + 2.0
+
+
 def test_bosphorus_files_do_not_depend_on_the_number_of_people(bosphorus: Path, tmp_path: Path) -> None:
     write_bosphorus(tmp_path / "bosphorus", num_subjects=1, progress=False, num_workers=1)
     one, three = digests(tmp_path / "bosphorus"), digests(bosphorus)
+    (tables,) = (name for name in one if name.endswith(".lst"))
+    assert (bosphorus / tables).read_bytes().startswith((tmp_path / "bosphorus" / tables).read_bytes())
+    del one[tables]
     assert len(one) > 50 and all(three[name] == digest for name, digest in one.items())
 
 

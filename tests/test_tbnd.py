@@ -54,7 +54,6 @@ def test_angles_points_and_what_was_not_tracked(tmp_path: Path) -> None:
         (lambda t: t.rsplit(" ", 1)[0] + " nan\n", "not finite"),
         # a field too many, later one too few: the sum is right
         (lambda t: re.sub(r"(\S+)\n$", r"\n", t.replace("\n", "\n9 ", 2).replace("\n9 ", "\n", 1)), "x y z"),
-        (lambda t: "", "empty"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]

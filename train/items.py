@@ -18,7 +18,6 @@ from train.config import Recipe
 DEFAULT_FRAMES = 6
 MAX_LACKING = 0.1  # of the rows in use, for a modality to be looked at unasked
 MAX_FRAMES_WITHOUT_APEX = 2  # no change over time can be seen in fewer than 3
-_INTENSITY = "_intensity"  # names of action units graded 0 to 5 end so
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def choose_classes(cache: Cache, wanted: Sequence[str], task: str = "classes") -
     elif task == "targets":
         known = cache.info.target_names
     else:
-        known = tuple(name for name in cache.info.au_names if not name.endswith(_INTENSITY))
+        known = tuple(name for name in cache.info.au_names if "_" not in name)  # but AU12_intensity and AU12_side
     what = {"classes": "classes", "targets": "multi-label emotions", "aus": "action units"}[task]
     if not known:
         raise FacetError(f"{cache.path}: {cache.info.dataset} has no {what}; choose another --task or --protocol")

@@ -29,6 +29,7 @@ _FACE_SCALE = (0.6, 1.6)  # of a face to the average adult's: from a small child
 _MAX_LANDMARK_DISTANCE_MM = 20.0  # from the surface
 _MAX_MISFIT_MM = 15.0  # of the landmarks' centres to an average face's
 _NOSE_REACH_MM = 70.0  # about the middle of eyes, nose and mouth: holds the nose with some surroundings
+_CLEARLY_BETTER = 0.999
 _MIRRORED_NAMES = {"left_eye": "right_eye", "right_eye": "left_eye"}
 
 
@@ -187,7 +188,8 @@ def _pose_from_landmarks(mesh: Mesh, centers: dict[str, np.ndarray]) -> np.ndarr
     for rename in ({}, _MIRRORED_NAMES):
         canonical = np.array([CANONICAL_POINTS_MM[rename.get(name, name)] for name in names])
         fits.append(fit_rigid(observed, canonical, weights))
-    pose, scale, error = min(fits, key=lambda fit: fit[2])
+    # Three centres lie in a plane, and fit as well with the eyes exchanged, from behind: then the names count.
+    pose, scale, error = fits[1] if fits[1][2] < _CLEARLY_BETTER * fits[0][2] else fits[0]
     if error > _MAX_MISFIT_MM:
         raise ScanError(f"the landmarks are {error:.0f} mm off those of a face; check the landmark file or remove it")
     if not _FACE_SCALE[0] <= 1 / max(scale, 1e-12) <= _FACE_SCALE[1]:

@@ -101,7 +101,7 @@ class Placer:
         options = dict(scan.options)
         return find_scan_to_face(
             mesh,
-            landmark_groups=self._dataset.landmark_groups,
+            landmark_groups=self._dataset.groups_of(scan),
             up=options.get("up", "y"),
             facing=options.get("facing", "z"),
         )

@@ -11,14 +11,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from preprocess.datasets.bosphorus_action_units import AU_NAMES, ActionUnits, describe_action_units, find_action_units
 from preprocess.datasets.completeness import describe_counts, describe_lacking
-from preprocess.datasets.subject_folders import describe_content, find_subject_folders, relative
+from preprocess.datasets.subject_folders import (
+    Subjects,
+    describe_archives,
+    find_subject_folders,
+    is_left_behind,
+    list_names,
+    relative,
+)
 from preprocess.mesh import Mesh
 from preprocess.readers.bnt import bnt_to_mesh, read_bnt
 from preprocess.readers.image import read_image
 from preprocess.readers.lm3 import BOSPHORUS_LANDMARK_GROUPS, NUM_BOSPHORUS_LANDMARKS, read_lm3
 from preprocess.scan import DatasetReader, ScanRecord, find_scan_files
-from shared.errors import FacetError, ScanError
+from shared.errors import ScanError
 from shared.labels import BOSPHORUS_CODES, EXPRESSIONS
 
 _EXPECTED = "bs000/bs000_N_N_0.bnt"
@@ -30,24 +38,32 @@ _TEXTURE_SUFFIXES = (".PNG", ".BMP", ".JPG", ".JPEG")
 
 
 def find_bosphorus(root: Path) -> list[ScanRecord]:
-    """Every scan, by subject and name. Only E_ and N_ scans are labelled; `task` is the name's code group, for all of them.
+    """Every scan, by subject and name, with its action units where their list is there. Only E_ and N_ scans are labelled;
+    `task` is the name's code group, for all of them.
 
     Raises:
         FacetError: the root holds no Bosphorus.
     """
-    folders = find_subject_folders(root, _SUBJECT, _EXPECTED)
-    records = [record for subject, folder in folders.items() for record in _find_subject(root, subject, folder)]
-    if not records:
-        first = next(iter(folders.values()))
-        raise FacetError(
-            f"{root}: {first.name}/ holds no {_EXPECTED.split('/')[1]}, {describe_content(first)}; check it"
-        )
-    return records
+    subjects = _find_subjects(root)
+    units = find_action_units(root, subjects.base, _SUBJECT)
+    return [
+        record for subject, folder in subjects.folders.items() for record in _find_subject(root, subject, folder, units)
+    ]
 
 
-def _find_subject(root: Path, subject: str, folder: Path) -> list[ScanRecord]:
+def _find_subjects(root: Path) -> Subjects:
+    return find_subject_folders(root, _SUBJECT, _EXPECTED, name="bosphorus", holds=_holds_scans)
+
+
+def _holds_scans(folder: Path) -> bool:
+    return any(
+        match[1] == folder.name.upper() for name in list_names(folder) if (match := _SCAN.fullmatch(name.upper()))
+    )
+
+
+def _find_subject(root: Path, subject: str, folder: Path, units: ActionUnits) -> list[ScanRecord]:
     with os.scandir(folder) as entries:
-        files = {entry.name.upper(): folder / entry.name for entry in entries}
+        files = {entry.name.upper(): folder / entry.name for entry in entries if not is_left_behind(entry.name)}
     records = []
     for name, path in sorted(files.items()):
         match = _SCAN.fullmatch(name)
@@ -66,6 +82,7 @@ def _find_subject(root: Path, subject: str, folder: Path) -> list[ScanRecord]:
                 task=match[2],
                 texture=relative(root, texture) if texture else "",
                 landmarks=relative(root, landmarks) if landmarks else "",
+                aus=units.values_of("bs" + stem[2:]),
             )
         )
     return records
@@ -90,8 +107,9 @@ def read_bosphorus_scan(root: Path, record: ScanRecord) -> Mesh:
     )
 
 
-def summarise_bosphorus(_root: Path, records: Sequence[ScanRecord]) -> list[str]:
+def summarise_bosphorus(root: Path, records: Sequence[ScanRecord]) -> list[str]:
     """What a partial copy lacks; which subjects lack an expression (so it is in the whole data set, too)."""
+    subjects = _find_subjects(root)
     shown: dict[str, set[str]] = {}
     for record in records:
         shown.setdefault(record.subject, set()).add(record.label)
@@ -101,6 +119,8 @@ def summarise_bosphorus(_root: Path, records: Sequence[ScanRecord]) -> list[str]
         *describe_lacking(records, "pictures", lambda record: not record.texture),
         *describe_lacking(records, "landmarks (.lm3)", lambda record: not record.landmarks),
         f"{whole} of {len(shown)} subjects show all six expressions",
+        *describe_action_units(root, find_action_units(root, subjects.base, _SUBJECT), records),
+        *describe_archives(root, subjects),
     ]
 
 
@@ -114,5 +134,6 @@ BOSPHORUS = DatasetReader(
     source_files=find_scan_files,
     num_landmarks=NUM_BOSPHORUS_LANDMARKS,
     landmark_groups=BOSPHORUS_LANDMARK_GROUPS,
+    au_names=AU_NAMES,
     summarise=summarise_bosphorus,
 )

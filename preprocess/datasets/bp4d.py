@@ -15,22 +15,32 @@ import numpy as np
 
 from preprocess.datasets.bp4d_action_units import AU_NAMES, describe_uncoded, read_action_units
 from preprocess.datasets.bp4d_folders import (
-    EXPECTED,
-    SUBJECT,
     TASK,
     find_au_files,
+    find_bp4d_subjects,
     find_feature_folders,
-    find_sequences_folder,
-    list_names,
-    subfolders,
+    is_named_as_plus,
 )
-from preprocess.datasets.completeness import describe_counts, describe_gaps, describe_lacking, describe_missing
-from preprocess.datasets.subject_folders import find_subject_folders
+from preprocess.datasets.completeness import (
+    OWN_PICTURES,
+    describe_counts,
+    describe_gaps,
+    describe_lacking,
+    describe_missing,
+    name_some,
+)
+from preprocess.datasets.subject_folders import describe_archives, list_names, subfolders
 from preprocess.mesh import Mesh
-from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
+from preprocess.readers.bnd import NUM_BU_LANDMARKS
 from preprocess.readers.obj import read_obj
 from preprocess.readers.surface import find_surface_files
-from preprocess.readers.tbnd import MAX_SURFACE_DISTANCE_MM, find_axis_signs, read_tbnd, surface_distance_mm
+from preprocess.readers.tbnd import (
+    BP4D_LANDMARK_GROUPS,
+    MAX_SURFACE_DISTANCE_MM,
+    find_axis_signs,
+    read_tbnd,
+    surface_distance_mm,
+)
 from preprocess.scan import DatasetReader, ScanRecord
 from shared.errors import ScanError
 from shared.labels import BP4D_EMOTIONS, BP4D_TASKS
@@ -66,19 +76,12 @@ def find_bp4d(root: Path) -> list[ScanRecord]:
     landmarks of some scans on their surface are taken, and noted in the records. Where none do, no landmarks are listed.
 
     Raises:
-        FacetError: the root holds no BP4D.
+        FacetError: the root holds no BP4D, or BP4D+.
     """
-    base = find_sequences_folder(root)
-    features = find_feature_folders(root, base)
-    sequences = [
-        _list_frames(root, subject, f"T{match[1]}", folder, features)
-        for subject, subject_folder in find_subject_folders(base, SUBJECT, EXPECTED).items()
-        for folder in subfolders(subject_folder)
-        if (match := TASK.fullmatch(folder.name))
-    ]
-    axes = _probe_axes(root, sequences)
+    sequences = _list_sequences(root)
+    axes = _probe_axes(root, sequences).axes
     options = ((AXES_OPTION, axes),) if axes else ()
-    occurrence, intensity = find_au_files(root, base)
+    occurrence, intensity = find_au_files(root, find_bp4d_subjects(root).base)
     records = []
     for sequence in sequences:
         frames = [frame.number for frame in sequence.frames]
@@ -100,6 +103,17 @@ def find_bp4d(root: Path) -> list[ScanRecord]:
             for frame, values in zip(sequence.frames, units, strict=True)
         ]
     return records
+
+
+def _list_sequences(root: Path) -> list[_Sequence]:
+    subjects = find_bp4d_subjects(root)
+    features = find_feature_folders(root, subjects.base)
+    return [
+        _list_frames(root, subject, f"T{match[1]}", folder, features)
+        for subject, subject_folder in subjects.folders.items()
+        for folder in subfolders(subject_folder)
+        if (match := TASK.fullmatch(folder.name))
+    ]
 
 
 def _list_frames(root: Path, subject: str, task: str, folder: Path, features: list[Path]) -> _Sequence:
@@ -136,8 +150,18 @@ def _list_landmarks(root: Path, subject: str, task: str, features: list[Path]) -
     return {}
 
 
-def _probe_axes(root: Path, sequences: list[_Sequence]) -> str:
-    """The signs of the landmarks' axes from up to three scans of different subjects, as `+x +y -z`; empty: none fit."""
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """axes: the signs of the landmarks' axes, as `+x +y -z`; empty where none fit. tried: landmark files that were held against
+    their scan. errors: why others, or their scans, could not be read."""
+
+    axes: str
+    tried: list[str]
+    errors: list[str]
+
+
+def _probe_axes(root: Path, sequences: list[_Sequence]) -> _Probe:
+    """Tries up to three scans of different subjects."""
     candidates: dict[str, _Frame] = {}
     spare: list[_Frame] = []
     for sequence in sequences:
@@ -146,25 +170,26 @@ def _probe_axes(root: Path, sequences: list[_Sequence]) -> str:
                 if candidates.setdefault(sequence.subject, frame) is not frame:
                     spare.append(frame)
                 break
-    scans = []
+    scans, tried, errors = [], [], []
     for frame in [*candidates.values(), *spare][:_PROBE_TRIES]:
         try:
             points = read_tbnd(root / frame.landmarks).points
+            if not np.isfinite(points).any():  # nothing in it was tracked
+                continue
             scans.append((points, read_obj(root / frame.source).vertices_mm))
-        except ScanError:  # it is reported when its turn comes
-            continue
+            tried.append(frame.landmarks)
+        except ScanError as error:  # it is reported when its turn comes
+            errors.append(str(error))
         if len(scans) == _PROBED_SCANS:
             break
     found = find_axis_signs(scans)
-    return (
-        " ".join(f"{'+' if sign > 0 else '-'}{axis}" for sign, axis in zip(found[0], "xyz", strict=True))
-        if found
-        else ""
-    )
+    words = [f"{'+' if sign > 0 else '-'}{axis}" for sign, axis in zip(found[0], "xyz", strict=True)] if found else []
+    return _Probe(" ".join(words), tried, errors)
 
 
 def read_bp4d_scan(root: Path, record: ScanRecord) -> Mesh:
-    """Reads a frame with its picture and its landmarks in the scan's axes; landmarks that lie off the surface become NaN.
+    """Reads a frame with its picture and its landmarks in the scan's axes; landmarks that lie off the surface become NaN, and a
+    note says so.
 
     Raises:
         ScanError: one of the files is missing or cannot be read.
@@ -174,10 +199,15 @@ def read_bp4d_scan(root: Path, record: ScanRecord) -> Mesh:
     if not record.landmarks or not axes:
         return mesh
     signs = np.array([-1 if word.startswith("-") else 1 for word in axes.split()], np.float32)
-    points = read_tbnd(root / record.landmarks).points * signs
-    if surface_distance_mm(points, mesh.vertices_mm) > MAX_SURFACE_DISTANCE_MM:
+    file = read_tbnd(root / record.landmarks)
+    points = file.points * signs
+    notes: tuple[str, ...] = ()
+    if np.isnan(points).all():  # the data set's own word, unless nothing was written: a copy may have failed
+        notes = (f"{record.landmarks}: the file is empty",) if np.isnan(file.angles_deg).all() else ()
+    elif (distance := surface_distance_mm(points, mesh.vertices_mm)) > MAX_SURFACE_DISTANCE_MM:
         points = np.full_like(points, np.nan)
-    return replace(mesh, landmarks_mm=points)
+        notes = (f"{record.landmarks}: its landmarks lie {distance:.0f} mm off the surface, and are not used",)
+    return replace(mesh, landmarks_mm=points, notes=mesh.notes + notes)
 
 
 def find_bp4d_files(root: Path, record: ScanRecord) -> list[Path]:
@@ -194,17 +224,37 @@ def summarise_bp4d(root: Path, records: Sequence[ScanRecord]) -> list[str]:
     """What a partial copy lacks, and in which axes the landmarks lie."""
     lines = describe_counts(records, subjects=41, sequences=328, scans=368_036)
     lines += describe_missing(records) + describe_gaps(records)
-    lines += describe_lacking(records, "pictures", lambda record: not record.texture, unit="frames")
-    base = find_sequences_folder(root)
-    features = find_feature_folders(root, base)
-    if features and not any(record.landmarks for record in records):
-        lines.append(f"{features[0].name}: no scan lies on its landmarks, whatever their axes; aligned by geometry")
-    else:
-        lines += describe_lacking(records, "landmarks (3DFeatures)", lambda record: not record.landmarks, unit="frames")
+    lines += describe_lacking(records, OWN_PICTURES, lambda record: not record.texture, unit="frames")
+    subjects = find_bp4d_subjects(root)
+    lines += _describe_landmarks(root, records)
+    lines += describe_uncoded(records, *find_au_files(root, subjects.base))
+    if is_named_as_plus(subjects.base):
+        lines.append(
+            f"{subjects.base.name}: BP4D+ names its folder so; should these be BP4D+'s scans, the labels of T2 to T8 are wrong"
+        )
+    return lines + describe_archives(root, subjects)
+
+
+def _describe_landmarks(root: Path, records: Sequence[ScanRecord]) -> list[str]:
+    """Which frames have landmarks and in which axes; where none has, what was looked at."""
     axes = {value for record in records for name, value in record.options if name == AXES_OPTION}
-    lines += [f"landmarks lie on the scans with their axes as {value} (found by trying)" for value in sorted(axes)]
-    lines += describe_uncoded(records, *find_au_files(root, base))
-    return lines
+    if axes:
+        lines = describe_lacking(records, "landmarks (3DFeatures)", lambda record: not record.landmarks, unit="frames")
+        return lines + [f"landmarks lie on the scans with their axes as {found} (found by trying)" for found in axes]
+    sequences = _list_sequences(root)
+    num_files = sum(bool(frame.landmarks) for sequence in sequences for frame in sequence.frames)
+    if not num_files:
+        return ["no landmarks (3DFeatures, one .tbnd a frame) found; aligned by geometry"]
+    probe = _probe_axes(root, sequences)
+    if probe.tried:
+        return [
+            f"landmarks (3DFeatures, {num_files:,} files): those tried do not lie on their scans, whatever their axes "
+            f"({name_some(probe.tried)}); aligned by geometry"
+        ]
+    why = f"the first: {probe.errors[0]}" if probe.errors else "none of their points was tracked"
+    return [
+        f"landmarks (3DFeatures, {num_files:,} files): none of those tried could be used ({why}); aligned by geometry"
+    ]
 
 
 BP4D = DatasetReader(
@@ -218,7 +268,7 @@ BP4D = DatasetReader(
     read=read_bp4d_scan,
     source_files=find_bp4d_files,
     num_landmarks=NUM_BU_LANDMARKS,
-    landmark_groups=BU_LANDMARK_GROUPS,
+    landmark_groups=BP4D_LANDMARK_GROUPS,
     au_names=AU_NAMES,
     frames_per_second=25.0,
     stabilised=True,

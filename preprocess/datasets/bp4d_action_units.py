@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.datasets.completeness import name_some
-from preprocess.readers.au_csv import UNKNOWN, read_au_intensity, read_au_occurrence
+from preprocess.readers.au_csv import UNKNOWN, find_uncoded_units, read_au_intensity, read_au_occurrence
 from preprocess.scan import ScanRecord
 from shared.errors import ScanError
 
@@ -84,9 +84,22 @@ def describe_uncoded(
         "sequences of action units without frames": sorted(with_files - frames.keys()),
     }
     lines = [f"{len(names):,} {what}: {name_some(names)}" for what, names in sequences.items() if names]
+    lacking: dict[tuple[int, ...], list[str]] = {}
     for name in frames:
         lines += read_action_units(name, (), occurrence, intensity)[1]
-    return lines
+        if name in occurrence and (units := _find_uncoded(occurrence[name])):
+            lacking.setdefault(units, []).append(name)
+    return lines + [
+        f"{len(names):,} sequences whose AU_OCC has no column for AU {', '.join(map(str, units))}: {name_some(names)}"
+        for units, names in lacking.items()
+    ]
+
+
+def _find_uncoded(path: Path) -> tuple[int, ...]:
+    try:
+        return find_uncoded_units(path, OCCURRENCE_UNITS)
+    except ScanError:  # told as itself
+        return ()
 
 
 def _find_holes(members: Sequence[ScanRecord], has_occurrence: bool) -> list[ScanRecord]:

@@ -7,51 +7,113 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from preprocess.datasets.subject_folders import describe_content, is_left_behind
+from preprocess.datasets.subject_folders import (
+    Subjects,
+    find_subject_folders,
+    list_names,
+    search_levels,
+    subfolders,
+)
 from shared.errors import FacetError
 
 EXPECTED = "Sequences(2D+3D)/F001/T1/0000.obj"
 SUBJECT = re.compile(r"[FM]\d{3}", re.IGNORECASE)
 TASK = re.compile(r"T0*([1-8])", re.IGNORECASE)
-_OCCURRENCE = re.compile(r"([FM]\d{3})_T0*([1-8])\.csv", re.IGNORECASE)
-_INTENSITY = re.compile(r"([FM]\d{3})_T0*([1-8])_AU0*(\d{1,2})\.csv", re.IGNORECASE)
+_ANY_TASK = re.compile(r"T0*(\d{1,2})", re.IGNORECASE)
+_LARGEST = {"F": 23, "M": 18}  # the last woman's and the last man's number
+_LAST_TASK = 8
+_OCCURRENCE = re.compile(r"([FM]\d{3})_T0*(\d{1,2})\.csv", re.IGNORECASE)
+_INTENSITY = re.compile(r"([FM]\d{3})_T0*(\d{1,2})_AU0*(\d{1,2})\.csv", re.IGNORECASE)
+_PLUS_LANDMARKS = ".bndplus"
+_SEEN_NAMED = 4
 
 
-def find_sequences_folder(root: Path) -> Path:
-    """The folder of the subjects' frames: the root, or one or two levels below it.
+def find_bp4d_subjects(root: Path) -> Subjects:
+    """The subjects' folders of frames.
 
     Raises:
-        FacetError: no such root, or none or several such folders in it.
+        FacetError: no such root, none or several folders with frames in it, or the data set is BP4D+, which has other tasks
+            under the same names.
     """
-    if not root.is_dir():
-        kind = "not a folder" if root.exists() else "no such folder"
-        raise FacetError(f"{root}: {kind}; --root must name the data set's folder (with {EXPECTED})")
-    level = [root]
-    for _ in range(3):
-        found = [folder for folder in level if _holds_frames(folder)]
-        if len(found) > 1:
-            names = ", ".join(folder.name for folder in found[:4])
-            raise FacetError(f"{root}: frames in several folders ({names}); put the subjects of all of them into one")
-        if found:
-            return found[0]
-        level = [child for folder in level for child in subfolders(folder) if not SUBJECT.fullmatch(child.name)]
-    raise FacetError(f"{root}: looked for {EXPECTED}, {describe_content(root)}; check --root")
+    subjects = find_subject_folders(root, SUBJECT, EXPECTED, name="bp4d", holds=_holds_frames)
+    if seen := _find_signs_of_plus(root, subjects):
+        raise FacetError(
+            f"{root}: this is BP4D+ (MMSE) or a mixture with it, not BP4D: {'; '.join(seen[:_SEEN_NAMED])}; its tasks "
+            "show other emotions and there is no reader for it yet: list its scans in a manifest.csv and build them as folder"
+        )
+    return subjects
 
 
-def _holds_frames(folder: Path) -> bool:
-    for subject in subfolders(folder):
-        if SUBJECT.fullmatch(subject.name):
-            for task in subfolders(subject):
-                if TASK.fullmatch(task.name) and any(name.lower().endswith(".obj") for name in list_names(task)):
-                    return True
-    return False
+def _holds_frames(subject: Path) -> bool:
+    return any(_ANY_TASK.fullmatch(task.name) and _has_meshes(task) for task in subfolders(subject))
+
+
+def _has_meshes(folder: Path) -> bool:
+    return any(name.lower().endswith(".obj") for name in list_names(folder))
+
+
+def _find_signs_of_plus(root: Path, subjects: Subjects) -> list[str]:
+    """What is there that BP4D-Spontaneous does not have, a few words each."""
+    seen = []
+    strangers = [name for name in subjects.folders if _is_beyond(name)]
+    if strangers:
+        seen.append(f"subjects beyond F{_LARGEST['F']:03d} and M{_LARGEST['M']:03d} ({', '.join(strangers[:3])})")
+    for subject, folder in subjects.folders.items():
+        tasks = [task.name for task in subfolders(folder) if _is_further_task(task.name) and _has_meshes(task)]
+        if tasks:
+            seen.append(f"tasks beyond T{_LAST_TASK} ({', '.join(f'{subject}/{task}' for task in tasks[:3])})")
+            break
+    places = _places(
+        root, subjects.base, beside_root=False
+    )  # what stands beside the root may well be another data set's
+    for folder in _feature_levels(places):
+        if (name := _find_plus_landmarks(folder)) is not None:
+            seen.append(f"landmarks in {_PLUS_LANDMARKS} files ({folder.name}/{name})")
+            break
+    coded = {name for name, _ in _list_au_files(places)}
+    if others := sorted(name for name in coded if _is_beyond(name) or _is_further_task(name.partition("/")[2])):
+        seen.append(f"action units of subjects or tasks beyond BP4D's ({', '.join(others[:3])})")
+    return seen
+
+
+def is_named_as_plus(base: Path) -> bool:
+    """Whether the frames' folder is called `2D+3D`, as BP4D+ calls it; BP4D's is `Sequences(2D+3D)`."""
+    return re.sub(r"[^a-z0-9]", "", base.name.lower()) == "2d3d"
+
+
+def _is_beyond(name: str) -> bool:
+    return int(name[1:4]) > _LARGEST[name[0].upper()]
+
+
+def _is_further_task(name: str) -> bool:
+    match = _ANY_TASK.fullmatch(name)
+    return match is not None and int(match[1]) > _LAST_TASK
+
+
+def _find_plus_landmarks(folder: Path) -> str | None:
+    try:
+        with os.scandir(folder) as entries:
+            return next((entry.name for entry in entries if entry.name.lower().endswith(_PLUS_LANDMARKS)), None)
+    except OSError:
+        return None
 
 
 def find_feature_folders(root: Path, base: Path) -> list[Path]:
-    """Folders named like 3DFeatures, in the frames' folder or beside it, in the root or beside it."""
-    found = [folder for place in _places(root, base) for folder in subfolders(place) if _is_named(folder, "3dfeatures")]
-    nested = [child for folder in found for child in subfolders(folder) if _is_named(child, "3dfeatures")]
-    return [*found, *nested]
+    """Folders of subjects' landmarks: named like 3DFeatures, in the frames' folder or beside it, in the root or beside it, or
+    deeper in one of these."""
+    return [
+        folder
+        for folder in _feature_levels(_places(root, base))
+        if any(SUBJECT.fullmatch(child.name) for child in subfolders(folder))
+    ]
+
+
+def _feature_levels(places: list[Path]) -> list[Path]:
+    """Folders named like 3DFeatures and all in them that are no subject's."""
+    words = ("3dfeatures", "faciallandmarks", "bnd")
+    found = [folder for place in places for folder in subfolders(place) if _is_named(folder, *words)]
+    below = [folder for start in found for level in search_levels(start, SUBJECT) for folder in level]
+    return list(dict.fromkeys(below))
 
 
 def find_au_files(root: Path, base: Path) -> tuple[dict[str, Path], dict[tuple[str, int], Path]]:
@@ -60,46 +122,41 @@ def find_au_files(root: Path, base: Path) -> tuple[dict[str, Path], dict[tuple[s
     Returns:
         Sequence (`F001/T1`) → its occurrence file; sequence and AU → its intensity file.
     """
-    places = _places(root, base)
-    places += [folder for place in places for folder in subfolders(place) if _is_named(folder, "aucoding")]
     occurrence: dict[str, Path] = {}
     intensity: dict[tuple[str, int], Path] = {}
-    for place in places:
-        for folder in subfolders(place):
-            if _is_named(folder, "auocc"):
-                for path in _walk(folder):
-                    if match := _OCCURRENCE.fullmatch(path.name):
-                        occurrence.setdefault(f"{match[1].upper()}/T{match[2]}", path)
-            elif _is_named(folder, "auint"):
-                for path in _walk(folder):
-                    if match := _INTENSITY.fullmatch(path.name):
-                        intensity.setdefault((f"{match[1].upper()}/T{match[2]}", int(match[3])), path)
+    for sequence, path in _list_au_files(_places(root, base)):
+        match = _INTENSITY.fullmatch(path.name)
+        if match is None:
+            occurrence.setdefault(sequence, path)
+        else:
+            intensity.setdefault((sequence, int(match[3])), path)
     return occurrence, intensity
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """A folder's folders by name; none where the system does not let us look (above the root, say)."""
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.is_dir() and not is_left_behind(entry.name)]
-        return [folder / name for name in sorted(names)]
-    except OSError:
-        return []
+def _list_au_files(places: list[Path]) -> Iterator[tuple[str, Path]]:
+    """Sequence and file of every action-unit file, those of occurrences in folders like AU_OCC alone, and so on."""
+    coding = [folder for place in places for folder in subfolders(place) if _is_named(folder, "aucoding")]
+    places = places + [folder for start in coding for level in search_levels(start, SUBJECT) for folder in level]
+    for place in dict.fromkeys(places):
+        for folder in subfolders(place):
+            pattern = _OCCURRENCE if _is_named(folder, "auocc") else _INTENSITY if _is_named(folder, "auint") else None
+            for path in _walk(folder) if pattern is not None else ():
+                if pattern is not None and (match := pattern.fullmatch(path.name)):
+                    yield f"{match[1].upper()}/T{match[2]}", path
 
 
-def list_names(folder: Path) -> list[str]:
-    """The names in a folder, in order, but for what the system left there; no file is touched."""
-    names = os.listdir(folder)  # noqa: PTH208  (a million names: iterdir would make a path of each)
-    return sorted(name for name in names if not is_left_behind(name))
+def _places(root: Path, base: Path, *, beside_root: bool = True) -> list[Path]:
+    """Folders in which the other parts may stand: from the frames' folder up to the root, and the one around it."""
+    places = [base.resolve()]
+    top = root.resolve()
+    while places[-1] != top and top in places[-1].parents:
+        places.append(places[-1].parent)
+    places += [base.resolve().parent, top, *([top.parent] if beside_root else [])]
+    return [place for place in dict.fromkeys(places) if place.is_dir()]
 
 
-def _places(root: Path, base: Path) -> list[Path]:
-    places = (base, base.parent, root, root.resolve().parent)
-    return [place for place in dict.fromkeys(place.resolve() for place in places) if place.is_dir()]
-
-
-def _is_named(folder: Path, word: str) -> bool:
-    return re.sub(r"[^a-z0-9]", "", folder.name.lower()).startswith(word)
+def _is_named(folder: Path, *words: str) -> bool:
+    return re.sub(r"[^a-z0-9]", "", folder.name.lower()).startswith(words)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

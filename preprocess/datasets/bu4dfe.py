@@ -8,19 +8,36 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from preprocess.datasets.bu_scan import read_bu_scan
-from preprocess.datasets.completeness import describe_counts, describe_gaps, describe_lacking, describe_missing
-from preprocess.datasets.subject_folders import describe_content, find_subject_folders, is_left_behind, relative
+from preprocess.datasets.completeness import (
+    OWN_PICTURES,
+    describe_counts,
+    describe_gaps,
+    describe_lacking,
+    describe_missing,
+    name_some,
+)
+from preprocess.datasets.subject_folders import (
+    Subjects,
+    describe_archives,
+    find_subject_folders,
+    is_left_behind,
+    list_names,
+    relative,
+    search_levels,
+    subfolders,
+)
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
 from preprocess.scan import DatasetReader, ScanRecord, find_scan_files
-from shared.errors import FacetError
 from shared.labels import BASIC_EXPRESSIONS, BU4DFE_FOLDERS
 
 _EXPECTED = "F001/Angry/000.wrl"
 _SUBJECT = re.compile(r"[FM]\d{3}", re.IGNORECASE)
 _FOLDERS = {name.upper(): name for name in BU4DFE_FOLDERS}
+_PACKAGE = "BU4DFE_BND"
+_FRAME = re.compile(r"[0-9]+\.WRL")
 _TEXTURE_SUFFIXES = (".JPG", ".JPEG", ".PNG", ".BMP")
 
 
@@ -30,24 +47,33 @@ def find_bu4dfe(root: Path) -> list[ScanRecord]:
     Raises:
         FacetError: the root holds no BU-4DFE.
     """
-    subjects = find_subject_folders(root, _SUBJECT, _EXPECTED)
-    packages = _find_landmark_packages(root, next(iter(subjects.values())).parent)
-    records: list[ScanRecord] = []
-    for subject, folder in subjects.items():
-        for child in sorted(folder.iterdir()):
-            if child.name.upper() in _FOLDERS and child.is_dir():
-                records.extend(_find_sequence(root, subject, child, packages))
-    if not records:
-        first = next(iter(subjects.values()))
-        raise FacetError(f"{root}: {first.name}/ holds no {_EXPECTED[5:]}, {describe_content(first)}; check it")
-    return records
+    subjects = _find_subjects(root)
+    packages = _find_landmark_packages(root, subjects.base)
+    return [
+        record
+        for subject, folder in subjects.folders.items()
+        for child in subfolders(folder)
+        if child.name.upper() in _FOLDERS
+        for record in _find_sequence(root, subject, child, packages)
+    ]
+
+
+def _find_subjects(root: Path) -> Subjects:
+    return find_subject_folders(root, _SUBJECT, _EXPECTED, name="bu4dfe", holds=_holds_scans)
+
+
+def _holds_scans(subject: Path) -> bool:
+    return any(
+        folder.name.upper() in _FOLDERS and any(_FRAME.fullmatch(name.upper()) for name in list_names(folder))
+        for folder in subfolders(subject)
+    )
 
 
 def _find_sequence(root: Path, subject: str, folder: Path, packages: list[Path]) -> list[ScanRecord]:
     expression = _FOLDERS[folder.name.upper()]
     with os.scandir(folder) as entries:
         files = {entry.name.upper(): Path(entry.path) for entry in entries}
-    frames = sorted((int(path.stem), path) for name, path in files.items() if re.fullmatch(r"[0-9]+\.WRL", name))
+    frames = sorted((int(path.stem), path) for name, path in files.items() if _FRAME.fullmatch(name))
     landmarks = _match_landmarks([number for number, _ in frames], subject, expression, packages)
     records = []
     for (number, path), bnd in zip(frames, landmarks, strict=True):
@@ -70,16 +96,18 @@ def _find_sequence(root: Path, subject: str, folder: Path, packages: list[Path])
 
 
 def _find_landmark_packages(root: Path, base: Path) -> list[Path]:
-    """Folders named like BU4DFE_BND_V1.1, in the data set's folder, in the root or beside one of them."""
-    places = dict.fromkeys(place.resolve() for place in (base, root, base.parent, root.resolve().parent))
-    found = []
-    for place in places:
-        try:
-            children = sorted(place.iterdir())
-        except OSError:  # what stands above the root need not be readable
-            continue
-        found += [child for child in children if child.name.upper().startswith("BU4DFE_BND") and child.is_dir()]
-    return found
+    """Folders of subjects in ones named like BU4DFE_BND_V1.1, which stand in the data set's folder, above it up to the root, or
+    beside the root."""
+    places = [base.resolve(), base.resolve().parent, root.resolve(), root.resolve().parent]
+    places += [place for place in base.resolve().parents if root.resolve() in place.parents]
+    named = [
+        child
+        for place in dict.fromkeys(places)
+        for child in subfolders(place)
+        if child.name.upper().startswith(_PACKAGE)
+    ]
+    inside = [folder for package in named for level in search_levels(package, _SUBJECT) for folder in level]
+    return [folder for folder in inside if any(_SUBJECT.fullmatch(child.name) for child in subfolders(folder))]
 
 
 def _match_landmarks(frames: list[int], subject: str, expression: str, packages: list[Path]) -> list[Path | None]:
@@ -93,7 +121,7 @@ def _match_landmarks(frames: list[int], subject: str, expression: str, packages:
         if folder is None:
             continue
         files = [path for path in folder.iterdir() if path.suffix.lower() == ".bnd" and not is_left_behind(path.name)]
-        numbers = {path: int(found[-1]) if (found := re.findall(r"\d+", path.stem)) else -1 for path in files}
+        numbers = {path: _last_number(path.name) for path in files}
         by_number = {number: path for path, number in numbers.items()}
         if files and len(by_number) == len(files) and (0 in by_number or by_number.keys() <= set(frames)):
             return [by_number.get(frame) for frame in frames]
@@ -101,6 +129,12 @@ def _match_landmarks(frames: list[int], subject: str, expression: str, packages:
         if files and len(files) == len(frames) and (len(by_number) < len(files) or len(shifts) == 1):
             return [*sorted(files, key=lambda file: (numbers[file], file.name))]
     return [None] * len(frames)
+
+
+def _last_number(path: str) -> int:
+    """The last number in a file's name; -1 where there is none."""
+    found = re.findall(r"\d+", PurePosixPath(path).stem)
+    return int(found[-1]) if found else -1
 
 
 def _child(folder: Path | None, name: str) -> Path | None:
@@ -112,15 +146,32 @@ def _child(folder: Path | None, name: str) -> Path | None:
     )
 
 
-def summarise_bu4dfe(_root: Path, records: Sequence[ScanRecord]) -> list[str]:
+def summarise_bu4dfe(root: Path, records: Sequence[ScanRecord]) -> list[str]:
     """What a partial copy lacks. How many frames a sequence has differs; the whole data set has about 60,600."""
     return [
         *describe_counts(records, subjects=101, sequences=606),
         *describe_missing(records),
         *describe_gaps(records),
-        *describe_lacking(records, "pictures", lambda record: not record.texture, unit="frames"),
+        *describe_lacking(records, OWN_PICTURES, lambda record: not record.texture, unit="frames"),
         *describe_lacking(records, "landmarks (BU4DFE_BND)", lambda record: not record.landmarks, unit="frames"),
+        *_describe_renumbered(records),
+        *describe_archives(root, _find_subjects(root)),
     ]
+
+
+def _describe_renumbered(records: Sequence[ScanRecord]) -> list[str]:
+    """One line on sequences whose landmark files have other numbers than the frames they were matched with."""
+    found = {
+        record.sequence: f"{record.sequence} ({PurePosixPath(record.landmarks).name} for {record.frame})"
+        for record in reversed(records)
+        if record.landmarks and _last_number(record.landmarks) != record.frame
+    }
+    names = sorted(found.values())
+    return (
+        [f"{len(names)} sequences whose landmarks are numbered otherwise, matched in order: {name_some(names)}"]
+        if names
+        else []
+    )
 
 
 BU4DFE = DatasetReader(

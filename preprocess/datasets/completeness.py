@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from preprocess.scan import ScanRecord
 
 _NAMED = 6  # of many, the first few are named
+OWN_PICTURES = "pictures of their own name (where a mesh names another, that is taken)"
 
 
 def describe_counts(records: Sequence[ScanRecord], *, subjects: int, scans: int = 0, sequences: int = 0) -> list[str]:

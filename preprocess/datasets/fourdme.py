@@ -6,13 +6,13 @@ Li et al. 2022, "4DME: a spontaneous 4D micro-expression dataset with multimodal
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from preprocess.datasets.completeness import describe_counts, describe_gaps, describe_lacking, name_some
+from preprocess.datasets.completeness import OWN_PICTURES, describe_counts, describe_gaps, describe_lacking, name_some
 from preprocess.datasets.fourdme_frames import FrameFile, FrameFinder, parse_pattern
-from preprocess.datasets.fourdme_sheet import Clip, Moments, find_label_sheet, parse_clips
+from preprocess.datasets.fourdme_sheet import Clip, Moments, describe_exchanged, find_label_sheet, parse_clips
 from preprocess.mesh import Mesh
 from preprocess.readers.surface import find_surface_files, read_surface
 from preprocess.scan import DatasetReader, ScanRecord
@@ -28,6 +28,7 @@ AU_NAMES = tuple(f"AU{unit}" for unit in UNITS)
 class _Listing:
     records: list[ScanRecord] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)  # what was found amiss → the clips it concerns
+    lines: list[str] = field(default_factory=list)  # on the sheet as a whole
 
     def note(self, what: str, clip: Clip, more: str = "") -> None:
         self.notes.setdefault(what, []).append(f"{clip.name} (line {clip.line}{more and f': {more}'})")
@@ -44,7 +45,7 @@ def find_4dme(root: Path, *, pattern: str | None = None) -> list[ScanRecord]:
         pattern: where frames lie below the root, such as `Meshes/{subject}/{clip}/*_{frame}.obj`; without one, numbered meshes
             in `sub_ID/fold_name`.
     Raises:
-        FacetError: no label sheet, a line that cannot be used, a pattern that cannot be, or no frames at all.
+        FacetError: no label sheet, a frame in it that is no number, a pattern that cannot be, or no frames at all.
     """
     return _list_clips(root, pattern).records
 
@@ -53,9 +54,20 @@ def _list_clips(root: Path, pattern: str | None) -> _Listing:
     finder = FrameFinder(root, None if pattern is None else parse_pattern(pattern))
     path, rows = find_label_sheet(root)
     folders: dict[str, list[Clip]] = {}
-    for clip in parse_clips(path, rows):
+    parsed, nameless = parse_clips(path, rows)
+    for clip in parsed:
         folders.setdefault(clip.name, []).append(clip)
-    listing = _Listing()
+    if not parsed:
+        raise FacetError(
+            f"{path}: none of its {len(rows)} lines names a subject and a folder (sub_ID, fold_name); mend it"
+        )
+    listing = _Listing(lines=describe_exchanged(path, rows))
+    if nameless:
+        shown = name_some([str(line) for line in nameless])
+        listing.lines.append(
+            f"{path.name}: {len(nameless)} lines without sub_ID or fold_name, left out (of merged cells the first "
+            f"alone holds it): line {shown}"
+        )
     taken: dict[str, Clip] = {}  # the first frame of a folder → whose it is
     for clips in folders.values():
         frames = finder.find_frames(clips[0].subject, clips[0].folder)
@@ -63,16 +75,19 @@ def _list_clips(root: Path, pattern: str | None) -> _Listing:
             raise FacetError(
                 f"{path}: lines {other.line} and {clips[0].line} say {other.name} and {clips[0].name}, but both lead to "
                 f"{frames[0].source}; give the person and the folder one name"
+                + ("" if pattern is None or "{subject}" in pattern else ", or a --pattern with {subject} in it")
             )
         _list_folder(listing, clips, frames)
     if pattern is None and (others := finder.find_others(list(taken))):
-        listing.notes["meshes in folders that the sheet does not name"] = others
+        listing.lines.append(
+            f"meshes in folders that the sheet does not name: {len(others)} folders, {name_some(others)}"
+        )
     if not listing.records:
         looked = pattern or "{subject}/{clip}/ with numbered meshes"
         first = next(iter(folders), "sub_ID/fold_name")
         raise FacetError(
             f"{root}: no frames of the {len(folders)} folders in {path.name}, looked for {looked} (the first: {first}); "
-            "check --root or give --pattern"
+            f"check --root or give --pattern{finder.suggest_pattern([clip.folder for clip in parsed])}"
         )
     return listing
 
@@ -88,14 +103,20 @@ def _list_folder(listing: _Listing, clips: list[Clip], frames: list[FrameFile]) 
             listing.note("names written in two ways, taken as one", clip, clip.written)
         if clip.doubt:
             listing.note(clip.doubt, clip)
-        if clip.unread_units:
+        if clip.units.unread:
             listing.note(
                 "action units that cannot be read, so that of others nothing is known",
                 clip,
-                " ".join(clip.unread_units),
+                " ".join(clip.units.unread),
             )
-        if odd := sorted(clip.units - set(UNITS)):
-            listing.note("action units that are not kept", clip, "+".join(map(str, odd)))
+        if clip.units.static:
+            listing.note("action units marked (k), static and so not shown", clip, _join(clip.units.static))
+        if clip.units.unclear:
+            listing.note(
+                "action units with a mark that is not known, taken as unknown", clip, _join(clip.units.unclear)
+            )
+        if odd := sorted(clip.units.shown - set(UNITS)):
+            listing.note("action units that are not kept", clip, _join(odd))
         if not frames:
             listing.note("no frames", clip)
     owner: dict[int, tuple[Clip, Moments, str]] = {}
@@ -129,9 +150,18 @@ def _list_folder(listing: _Listing, clips: list[Clip], frames: list[FrameFile]) 
 
 
 def _coded_units(clip: Clip) -> tuple[int, ...]:
-    """For each of UNITS 1 where the sheet names it, else 0, or -1 where something in the cell could not be read."""
-    absent = -1 if clip.unread_units else 0
-    return tuple(1 if unit in clip.units else absent for unit in UNITS) if clip.units else ()
+    """For each of UNITS 1 where the sheet names it and 0 where it does not or calls it static, or -1 where its mark, or
+    something
+    in the cell, could not be read."""
+    units = clip.units
+    if not (units.shown or units.static or units.unclear):
+        return ()
+    known = {**dict.fromkeys(units.static, 0), **dict.fromkeys(units.unclear, -1), **dict.fromkeys(units.shown, 1)}
+    return tuple(known.get(unit, -1 if units.unread else 0) for unit in UNITS)
+
+
+def _join(units: Iterable[int]) -> str:
+    return "+".join(str(unit) for unit in sorted(units))
 
 
 def _match_frames(listing: _Listing, clip: Clip, numbers: list[int], *, alone: bool) -> tuple[list[int], Moments]:
@@ -174,12 +204,13 @@ def find_4dme_files(root: Path, record: ScanRecord) -> list[Path]:
 def summarise_4dme(root: Path, records: Sequence[ScanRecord], *, pattern: str | None = None) -> list[str]:
     """What a partial copy lacks, and where sheet and frames do not agree."""
     lines = describe_counts(records, subjects=24, sequences=267)
-    lines += describe_lacking(records, "pictures", lambda record: not record.texture, unit="frames")
+    lines += describe_lacking(records, OWN_PICTURES, lambda record: not record.texture, unit="frames")
     lines += describe_gaps(records)
     outside = [record for record in records if not record.sequence]
     lines += [f"{len(outside):,} frames outside onset to offset, kept without labels"] if outside else []
-    notes = _list_clips(root, pattern).notes
-    return lines + [f"{what}: {len(clips)} clips, {name_some(clips)}" for what, clips in notes.items()]
+    listing = _list_clips(root, pattern)
+    lines += listing.lines
+    return lines + [f"{what}: {len(clips)} clips, {name_some(clips)}" for what, clips in listing.notes.items()]
 
 
 FOURDME = DatasetReader(

@@ -14,12 +14,13 @@ from preprocess.readers.surface import MESH_SUFFIXES
 from shared.errors import FacetError
 
 _PLACEHOLDERS = ("{subject}", "{clip}", "{frame}")
+_NEEDED = ("{clip}", "{frame}")  # clips' folders may have names of their own, without the subject's above them
 _TEXTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True)
 class FramePattern:
-    """A path below the root with {subject}, {clip} and {frame} in it, in parts: Meshes/{subject}/{clip}/*_{frame}.obj.
+    """A path below the root with {clip}, {frame} and perhaps {subject} in it, in parts: Meshes/{subject}/{clip}/*_{frame}.obj.
 
     `*` stands for anything within one name. Case does not count. Without a file ending, any mesh file is a frame.
     """
@@ -43,7 +44,7 @@ def parse_pattern(text: str) -> FramePattern:
     """
     parts = tuple(part for part in text.strip().replace("\\", "/").split("/") if part not in ("", "."))
     advice = "give one such as Meshes/{subject}/{clip}/*_{frame}.obj"
-    missing = [name for name in _PLACEHOLDERS if name not in text]
+    missing = [name for name in _NEEDED if name not in text]
     if missing:
         raise FacetError(f"pattern {text!r}: lacks {', '.join(missing)}; {advice}")
     if "{frame}" not in parts[-1] or parts[-1].count("{frame}") > 1 or any("{frame}" in part for part in parts[:-1]):
@@ -67,7 +68,7 @@ class FrameFinder:
     def find_frames(self, subject: str, clip: str) -> list[FrameFile]:
         """A clip's frames by number. Of several files of one number, the first by ending and name counts.
 
-        Without a pattern: the meshes in `subject/clip`, below the root or below one of its folders; a frame's number is the
+        Without a pattern: the meshes in `subject/clip`, in the root or up to two folders below it; a frame's number is the
         last in its name. `1` also means a folder `01`, `s1` or `sub_001` where there is no folder `1`.
         """
         if self._pattern is None:
@@ -100,9 +101,22 @@ class FrameFinder:
         folders = {_join(person, name) for person in people for name in self._list(person)[0]}
         return [folder for folder in sorted(folders - used) if self._number_files(folder, None)]
 
-    def _find_folders(self, subject: str, clip: str) -> list[str]:
+    def suggest_pattern(self, clips: Sequence[str]) -> str:
+        """` such as …`: a pattern for folders named like the clips, in the root or in a folder of it; "" where there are
+        none."""
+        for base in self._bases():
+            names = {name.lower() for name in self._list(base)[0]}
+            if any(clip.lower() in names for clip in clips):
+                return f" '{_join(base, '{clip}/*{frame}')}'"
+        return ""
+
+    def _bases(self) -> list[str]:
+        """Where people's folders may stand: in the root, in its folders, or in theirs."""
         top = self._list("")[0]
-        for base in ("", *top):
+        return ["", *top, *(_join(folder, name) for folder in top for name in self._list(folder)[0])]
+
+    def _find_folders(self, subject: str, clip: str) -> list[str]:
+        for base in self._bases():
             person = self._child(base, subject)
             if person is not None:
                 folder: str | None = person
@@ -167,7 +181,9 @@ class FrameFinder:
 
 def _to_regex(part: str, subject: str, clip: str) -> re.Pattern[str]:
     known = {"{subject}": re.escape(subject), "{clip}": re.escape(clip), "{frame}": r"(?P<frame>[0-9]+)", "*": "[^/]*"}
-    pieces = re.split(r"(\{subject\}|\{clip\}|\{frame\}|\*)", part)
+    part = part.replace("*{frame}", "*{digits}")  # all digits of the number, of which `*` takes none
+    known["{digits}"] = f"(?<![0-9]){known['{frame}']}"
+    pieces = re.split(r"(\{subject\}|\{clip\}|\{frame\}|\{digits\}|\*)", part)
     return re.compile("".join(known.get(piece, re.escape(piece)) for piece in pieces), re.IGNORECASE)
 
 

@@ -1,50 +1,167 @@
-"""The folders of a data set's subjects, where its root is the data set itself or the folder around it."""
+"""The folders of a data set's subjects: in its root, or deeper where a copy was unpacked into folders of its own."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from preprocess.datasets.layouts import describe_other_layout
 from shared.errors import FacetError
 
+_MAX_DEPTH = 8  # of a mirror of a web site
+_MAX_FOLDERS = 2000  # looked into on the way to the subjects, which are not counted
+_MAX_SAME = 3  # F001/F001/…: archives unpacked into folders of their own names
+_NAMED = 5
+_ARCHIVE = re.compile(r".+\.(zip|rar|7z|tar|tgz|tbz2?|txz|gz|bz2|xz|z[0-9]{2}|r[0-9]{2}|(zip|7z|rar)\.[0-9]{3})", re.I)
 
-def find_subject_folders(root: Path, pattern: re.Pattern[str], expected: str) -> dict[str, Path]:
-    """Subjects' folders in the root, or in the one folder below it that has some.
+
+@dataclass(frozen=True)
+class Subjects:
+    """base: the folder that holds the subjects' folders. folders: subject in upper case → its folder, in order."""
+
+    base: Path
+    folders: dict[str, Path]
+
+
+def find_subject_folders(
+    root: Path, pattern: re.Pattern[str], expected: str, *, name: str, holds: Callable[[Path], bool]
+) -> Subjects:
+    """Subjects' folders in the root or, where there are none, in the nearest folder below it that has some with scans.
 
     Args:
         pattern: what a subject's folder is called, upper or lower case. expected: an example path, for the error.
-    Returns:
-        Subject in upper case → its folder, in order.
+        name: the data set's, for the error. holds: whether a subject's folder holds scans.
     Raises:
-        FacetError: no such root, no subjects, in several folders, or one subject twice.
+        FacetError: no such root, no subjects with scans, in several folders, or one subject twice.
     """
     if not root.is_dir():
         kind = "not a folder" if root.exists() else "no such folder"
         raise FacetError(f"{root}: {kind}; --root must name the data set's folder (with {expected})")
-    folders = _matching_folders(root, pattern)
-    if not folders:
-        nested = {child: found for child in _folders(root) if (found := _matching_folders(child, pattern))}
-        if len(nested) > 1:
-            names = ", ".join(child.name for child in list(nested)[:4])
-            raise FacetError(f"{root}: subjects in several folders ({names}); give one of them as --root")
-        folders = next(iter(nested.values()), [])
-    if not folders:
-        raise FacetError(f"{root}: looked for {expected}, {describe_content(root)}; check --root")
+    empty: Path | None = None
+    for level in search_levels(root, pattern):
+        found = []
+        for folder in level:
+            named = [child for child in subfolders(folder) if pattern.fullmatch(child.name)]
+            if any(holds(_unwrap(child)) for child in named):
+                found.append(folder)
+            elif named:
+                empty = empty or named[0]
+        if len(found) > 1:
+            names = ", ".join(_relative_name(root, folder) for folder in found[:4])
+            raise FacetError(
+                f"{root}: subjects in several folders ({names}); put them into one, or give one of these as --root"
+            )
+        if found:
+            return Subjects(found[0], _name_subjects(found[0], pattern))
+    if pattern.fullmatch(root.resolve().name) and holds(root):
+        raise FacetError(f"{root}: is one subject's folder; give the folder that holds the subjects' as --root")
+    where = f", and in {_relative_name(root, empty)}/ {describe_content(empty)}" if empty else ""
+    raise FacetError(
+        f"{root}: looked for {expected}, {describe_content(root)}{where}{describe_archives_below(root, pattern)}"
+        f"{describe_other_layout(root, search_levels, name)}; check --root"
+    )
+
+
+def _name_subjects(base: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
     subjects: dict[str, Path] = {}
-    for folder in sorted(folders, key=lambda folder: folder.name.upper()):
+    matching = [folder for folder in subfolders(base) if pattern.fullmatch(folder.name)]
+    for folder in sorted(matching, key=lambda folder: folder.name.upper()):
         subject = folder.name.upper()
         if subject in subjects:
             raise FacetError(f"{folder}: subject {subject} has two folders ({subjects[subject].name}); remove one")
-        subjects[subject] = folder
+        subjects[subject] = _unwrap(folder)
     return subjects
+
+
+def _unwrap(folder: Path) -> Path:
+    """F001/F001 of F001, as programs leave it that unpack each archive into a folder of its name."""
+    for _ in range(_MAX_SAME):
+        same = [child for child in subfolders(folder) if child.name.upper() == folder.name.upper()]
+        if not same:
+            break
+        folder = same[0]
+    return folder
+
+
+def search_levels(root: Path, stop: re.Pattern[str]) -> Iterator[list[Path]]:
+    """The root, then the folders in it, then those in these, as far as a data set may reasonably lie deep.
+
+    Args:
+        stop: names of folders that are not looked into.
+    """
+    level, seen, count = [root], {os.path.realpath(root)}, 0
+    for _ in range(_MAX_DEPTH + 1):
+        yield level
+        below = []
+        for folder in level:
+            for child in subfolders(folder):
+                real = os.path.realpath(child)
+                if stop.fullmatch(child.name) or real in seen:  # a link may lead in circles
+                    continue
+                seen.add(real)
+                below.append(child)
+                count += 1
+                if count >= _MAX_FOLDERS:
+                    return
+        if not below:
+            return
+        level = below
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """A folder's folders by name; none where the system does not let us look (above the root, say)."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir() and not is_left_behind(entry.name)]
+        return [folder / name for name in sorted(names)]
+    except OSError:
+        return []
+
+
+def list_names(folder: Path) -> list[str]:
+    """The names in a folder, in order, but for what the system left there; no file is touched."""
+    names = os.listdir(folder)  # noqa: PTH208  (a million names: iterdir would make a path of each)
+    return sorted(name for name in names if not is_left_behind(name))
 
 
 def describe_content(folder: Path) -> str:
     """What is in a folder, in a few words."""
-    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not is_left_behind(path.name))
     if not names:
         return "the folder is empty"
-    return f"found {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+    return f"found {_name_first(names)}"
+
+
+def find_archives(folder: Path) -> list[str]:
+    """Names of a folder's files that are archives, or parts of some; none where it cannot be read."""
+    try:
+        return [name for name in list_names(folder) if _ARCHIVE.fullmatch(name) and not (folder / name).is_dir()]
+    except OSError:
+        return []
+
+
+def describe_archives(root: Path, subjects: Subjects) -> list[str]:
+    """One line on archives in the root, above and beside the subjects' folders and in them: data that is there and not seen."""
+    above = [folder for folder in subjects.base.parents if root == folder or root in folder.parents]
+    folders = (*reversed(above), subjects.base, *subjects.folders.values())
+    found = [_relative_name(root, folder / name) for folder in folders for name in find_archives(folder)]
+    return [f"{len(found):,} archives that are not unpacked, so not read: {_name_first(found)}"] if found else []
+
+
+def describe_archives_below(root: Path, stop: re.Pattern[str]) -> str:
+    """`; archives are not read, …`, where the root or the nearest folder below it holds some; else empty.
+
+    Args:
+        stop: names of folders that are not looked into.
+    """
+    for level in search_levels(root, stop):
+        found = [_relative_name(root, folder / name) for folder in level for name in find_archives(folder)]
+        if found:
+            return f"; archives are not read, unpack them first ({_name_first(found)})"
+    return ""
 
 
 def is_left_behind(name: str) -> bool:
@@ -57,9 +174,9 @@ def relative(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_left_behind(path.name))
+def _relative_name(root: Path, path: Path) -> str:
+    return "." if path == root else path.relative_to(root).as_posix()
 
 
-def _matching_folders(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    return [path for path in _folders(folder) if pattern.fullmatch(path.name)]
+def _name_first(names: list[str]) -> str:
+    return f"{', '.join(names[:_NAMED])}{f' and {len(names) - _NAMED:,} more' if len(names) > _NAMED else ''}"

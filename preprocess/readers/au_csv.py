@@ -5,11 +5,13 @@ Coders counted frames from 1, the models are numbered from 0: **model frame N is
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
-from preprocess.readers.file_bytes import parse_numbers, read_bytes
+from preprocess.readers.file_bytes import parse_numbers
+from preprocess.readers.label_text import read_label_text
 from shared.errors import ScanError
 
 UNKNOWN = -1
@@ -17,12 +19,19 @@ _FILE_UNKNOWN = 9
 _MAX_BYTES = 1 << 26
 _COPY = "copy it again or remove it"
 _MAX_FRAME = 1 << 24
-_NUM_COLUMNS = 100  # of an occurrence file: column 0 the frame, column N is AU N
 _FIRST_AU_FRAME = 1
+_SEPARATORS = bytes.maketrans(b',;"', b"   ")
+# Heads of an occurrence file's columns; programs that met an empty cell once write 12.0.
+_FRAME_HEAD = re.compile(r"[01](\.0)?|#?frames?#?", re.IGNORECASE)
+_FRAME_OR_UNIT = re.compile(r"1(\.0)?")
+_UNIT_HEAD = re.compile(r"(?:AU)?0*([0-9]{1,2})(?:\.0)?", re.IGNORECASE)
 
 
 def read_au_occurrence(path: Path, units: tuple[int, ...]) -> dict[int, np.ndarray]:
-    """Reads AU_OCC/F001_T1.csv: a header 0,1,…,99, then a line a frame; the frame, then 0, 1 or 9 for each unit.
+    """Reads AU_OCC/F001_T1.csv: a header, then a line a frame: the frame, then 0, 1 or 9 for each coded unit.
+
+    The header numbers the units of the columns: 0,1,…,99, or 1,1,2,4,5,6,7,9,… in the data set's second form, where the first
+    column is the frame all the same. A unit that has no column is unknown.
 
     Args:
         units: the AUs to keep, 1 to 99.
@@ -32,14 +41,48 @@ def read_au_occurrence(path: Path, units: tuple[int, ...]) -> dict[int, np.ndarr
         ScanError: missing, another header, a line of another length, another value, or a frame twice.
     """
     rows = _read_rows(path)
-    try:
-        header = parse_numbers(rows[0], np.int64)
-    except (ValueError, IndexError):  # nothing but separators
-        header = np.empty(0)
-    if header.tolist() != list(range(_NUM_COLUMNS)):
-        raise ScanError(f"{path}: its first line is not 0,1,…,99; {_COPY}")
-    table = _parse_table(path, rows[1:], _NUM_COLUMNS)
-    return _by_model_frame(path, table[:, 0], table[:, list(units)], largest=1)
+    header = [word.decode("latin-1") for word in rows[0].split()] if rows else []
+    columns = _number_columns(header[1:])
+    if columns is None or _FRAME_HEAD.fullmatch(header[0]) is None:
+        raise ScanError(
+            f"{path}: its first line is neither 0,1,…,99 nor the numbers of the units (1,1,2,4,5,…); {_COPY}"
+        )
+    table = _parse_table(path, rows[1:], len(header))
+    frames = table[:, 0]
+    if _FRAME_OR_UNIT.fullmatch(header[0]) and 1 not in columns and len(frames) and not _are_frames(frames):
+        raise ScanError(f"{path}: its first column, headed {header[0]!r}, holds no frame numbers; {_COPY}")
+    values = np.full((len(table), len(units)), _FILE_UNKNOWN, np.int64)
+    for place, unit in enumerate(units):
+        if unit in columns:
+            values[:, place] = table[:, columns[unit]]
+    return _by_model_frame(path, frames, values, largest=1)
+
+
+def find_uncoded_units(path: Path, units: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of the units that an occurrence file has no column for; none where its header is another one.
+
+    Raises:
+        ScanError: it cannot be read.
+    """
+    rows = _read_rows(path)
+    columns = _number_columns([word.decode("latin-1") for word in rows[0].split()][1:]) if rows else None
+    return () if columns is None else tuple(unit for unit in units if unit not in columns)
+
+
+def _number_columns(heads: list[str]) -> dict[int, int] | None:
+    """Unit → its column, from the heads behind the frame's; None where these are not units' numbers, each once."""
+    columns: dict[int, int] = {}
+    for place, head in enumerate(heads, start=1):
+        match = _UNIT_HEAD.fullmatch(head)
+        if match is None or int(match[1]) in columns or int(match[1]) == 0:
+            return None
+        columns[int(match[1])] = place
+    return columns or None
+
+
+def _are_frames(column: np.ndarray) -> bool:
+    """Whether a column headed 1 beside no other of that head holds frames and not what AU1 shows: it counts up."""
+    return bool((np.diff(column) > 0).all() and (len(column) > 2 or not np.isin(column, (0, 1, _FILE_UNKNOWN)).all()))
 
 
 def read_au_intensity(path: Path) -> dict[int, int]:
@@ -57,8 +100,8 @@ def read_au_intensity(path: Path) -> dict[int, int]:
 
 
 def _read_rows(path: Path) -> list[bytes]:
-    data = read_bytes(path, max_bytes=_MAX_BYTES).removeprefix(b"\xef\xbb\xbf").replace(b",", b" ").replace(b";", b" ")
-    return [row for row in data.splitlines() if row.strip()]
+    text = read_label_text(path, max_bytes=_MAX_BYTES).translate(_SEPARATORS)
+    return [row for row in text.splitlines() if row.strip()]
 
 
 def _parse_table(path: Path, rows: list[bytes], columns: int) -> np.ndarray:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32
+from preprocess.readers.file_bytes import parse_numbers, to_float32
+from preprocess.readers.label_text import read_label_text
 from shared.errors import ScanError
 
 NUM_BU_LANDMARKS = 83
+_SEPARATORS = bytes.maketrans(b",;", b"  ")
 
-# Indices of the 83 points. Which eye is named left (the subject's or the image's) is not documented: alignment tries both.
+# Indices of the 83 points of BU-3DFE and BU-4DFE (BP4D has another order: tbnd.py). Which eye is named left (the
+# subject's or the image's) is not documented: alignment tries both.
 BU_LANDMARK_GROUPS: dict[str, tuple[int, ...]] = {
     "left_eye": tuple(range(0, 8)),
     "right_eye": tuple(range(8, 16)),
@@ -23,6 +26,13 @@ BU_LANDMARK_GROUPS: dict[str, tuple[int, ...]] = {
 }
 
 
+# The 8 points of a .pse file, by their index in it: right eye inner and outer corner, left eye inner and outer corner, the
+# wings of the nose, its tip, its base. The centre of the wings is nearest to that of the nose in a .bnd file;
+# tip and base lie before and below it.
+PSE_LANDMARK_GROUPS: dict[str, tuple[int, ...]] = {"right_eye": (0, 1), "left_eye": (2, 3), "nose": (4, 5)}
+NUM_PSE_LANDMARKS = 8
+
+
 def read_bnd(path: Path) -> np.ndarray:
     """Reads a .bnd file: 83 rows `index x y z`, parted by tabs or blanks; an empty 84th row is allowed.
 
@@ -31,9 +41,33 @@ def read_bnd(path: Path) -> np.ndarray:
     Raises:
         ScanError: missing, another number of rows, or a field that is no finite number.
     """
-    rows = [row for row in read_bytes(path, max_bytes=1 << 20).splitlines() if row.strip()]
-    if len(rows) != NUM_BU_LANDMARKS:
-        raise ScanError(f"{path}: {len(rows)} landmarks, expected {NUM_BU_LANDMARKS}; copy it again or remove it")
+    return _read_points(path, NUM_BU_LANDMARKS)
+
+
+def read_pse(path: Path) -> np.ndarray:
+    """Reads a .pse file of BU-3DFE: 8 rows `index x y z` in the coordinates of the RAW scan.
+
+    Which eye is named right is told by one reader alone: the tip of the nose, which stands out of the face, decides.
+
+    Returns:
+        f32 (8, 3), see PSE_LANDMARK_GROUPS; the subject's right eye first.
+    Raises:
+        ScanError: as read_bnd.
+    """
+    points = _read_points(path, NUM_PSE_LANDMARKS)
+    first, second, wings = (
+        points[part].mean(axis=0, dtype=np.float64) for part in (slice(0, 2), slice(2, 4), slice(4, 6))
+    )
+    up, out = (first + second) / 2 - wings, points[6] - wings
+    to_the_left = np.cross(up, out)
+    return points[[2, 3, 0, 1, 4, 5, 6, 7]] if (second - first) @ to_the_left < 0 else points
+
+
+def _read_points(path: Path, count: int) -> np.ndarray:
+    text = read_label_text(path, max_bytes=1 << 20).translate(_SEPARATORS)
+    rows = [row for row in text.splitlines() if row.strip()]
+    if len(rows) != count:
+        raise ScanError(f"{path}: {len(rows)} landmarks, expected {count}; copy it again or remove it")
     try:
         numbers = parse_numbers(b" inf ".join(rows) + b" inf", np.float64)  # inf marks each row's end
     except ValueError as error:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.readers.file_bytes import read_bytes, to_float32
+from preprocess.readers.file_bytes import to_float32
+from preprocess.readers.label_text import read_label_text
 from shared.errors import ScanError
 
 # The 22 points in the order of the data set's guide (Savran et al. 2008); files hold those that can be seen. The guide's
@@ -85,10 +86,17 @@ def read_lm2(path: Path) -> np.ndarray:
 
 
 def _read_lines(path: Path) -> tuple[list[str], int | None]:
-    """The lines that are neither blank nor a comment nor the count; and the count, where there is one."""
-    text = read_bytes(path, max_bytes=1 << 20).decode("utf-8-sig", "replace")
+    """The lines that are neither blank nor a comment nor the count; and the count, where there is one.
+
+    Some files hold a block behind the first line: a line `*`, then free text up to an empty line. It is skipped.
+    """
+    text = read_label_text(path, max_bytes=1 << 20).decode("utf-8", "replace")
     lines = [line.strip() for line in re.split(r"\r\n|\n|\r", text)]
-    lines = [line for line in lines if line and not line.startswith("#")]
+    begin = next((i for i, line in enumerate(lines) if line and not line.startswith("#")), 0)
+    if lines[begin] == "*":
+        while begin < len(lines) and lines[begin]:
+            begin += 1
+    lines = [line for line in lines[begin:] if line and not line.startswith("#")]
     if lines and (match := _COUNT.fullmatch(lines[0])):
         return lines[1:], int(match[1][:9])
     return lines, None

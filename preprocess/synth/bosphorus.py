@@ -25,6 +25,7 @@ from preprocess.synth.population import (
 from preprocess.synth.range_scan import scan_from_front
 from shared.errors import FacetError
 from shared.labels import BASIC_EXPRESSIONS, BOSPHORUS_CODES
+from shared.storage import write_file
 
 MAX_SUBJECTS = 105
 FOLDER = "BosphorusDB"
@@ -36,6 +37,10 @@ ACTION_UNIT_SCANS: dict[str, dict[int, float]] = {
     "UFAU_4": {4: 1.0},
     "CAU_A12A15": {12: 0.9, 15: 0.9},
 }
+ONE_SIDED_SCAN, ONE_SIDED_UNIT = "LFAU_12L", 12
+FACSCODES = "facscodes.lst"
+# Activations from which a unit counts as A to E: our own scale.
+STRENGTH_STEPS = (0.15, 0.3, 0.5, 0.7, 0.9)
 TURN_DEG = -20.0  # YR_R20: to the subject's right
 
 
@@ -54,8 +59,9 @@ def write_bosphorus(
 ) -> int:
     """Writes `BosphorusDB/bs000/bs000_E_HAPPY_0.bnt`, `.png`, `.lm2`, `.lm3` and so on, women and men in turn.
 
-    A subject has a neutral scan, the six expressions — one subject in three lacks one or two —, four scans of action units, one
-    turned to the right by 20 degrees and one with an eye covered, whose hidden landmarks are not listed.
+    A subject has a neutral scan, the six expressions — one subject in three lacks one or two —, five scans of action units, one
+    of them of the left side alone, one turned to the right by 20 degrees and one with an eye covered, whose hidden landmarks
+    are not listed. `facscodes.lst` says which units the expressions and action units show.
 
     Returns:
         The number of scans.
@@ -66,7 +72,30 @@ def write_bosphorus(
         raise FacetError(f"--subjects {num_subjects}: Bosphorus has 1 to {MAX_SUBJECTS} (bs000 to bs104)")
     tasks: list[tuple[object, ...]] = [(number, seed) for number in range(num_subjects)]
     parameters: dict[str, object] = {"layout": "bosphorus", "seed": seed}
-    return write_population(out, parameters, _write_subject, tasks, progress=progress, num_workers=num_workers)
+    num_scans = write_population(out, parameters, _write_subject, tasks, progress=progress, num_workers=num_workers)
+    lines = [line for number in range(num_subjects) for line in _code_subject(number, seed)]
+    write_file(out / FACSCODES, "".join(f"{line}\r\n" for line in lines).encode("ascii"))
+    return num_scans
+
+
+def _code_subject(number: int, seed: int) -> list[str]:
+    """A line a scan of an expression or of action units: `bs000_E_HAPPY_0  ->  6C+12D+25E`, `0` where it shows none."""
+    rng = draw_person(seed, number, female=number % 2 == 0)[1]
+    return [
+        f"{f'bs{number:03d}_{shot.code}_0':<21}->  {'+'.join(_code_units(shot.activation)) or '0'}"
+        for shot in _draw_shots(number, rng)
+        if not shot.covered and not shot.yaw_deg
+    ]
+
+
+def _code_units(activation: Activation) -> list[str]:
+    """Each unit that shows, as the list writes it: L or R before it where it shows on that side alone, its strength behind."""
+    codes = []
+    for unit in sorted(activation.sides):
+        left, right = (sum(value >= step for step in STRENGTH_STEPS) for value in activation.sides[unit])
+        if left or right:
+            codes.append(f"{'' if left and right else 'L' if left else 'R'}{unit}{'ABCDE'[max(left, right) - 1]}")
+    return codes
 
 
 def _write_subject(out: Path, number: int, seed: int) -> int:
@@ -103,6 +132,7 @@ def _draw_shots(number: int, rng: np.random.Generator) -> list[_Shot]:
     shots += [_Shot(code, draw_mixture(units, 0.9, rng)) for code, units in ACTION_UNIT_SCANS.items()]
     shots.append(_Shot("YR_R20", draw_activation("neutral", 0.0, rng), yaw_deg=TURN_DEG))
     shots.append(_Shot("O_EYE", draw_activation("neutral", 0.0, rng), covered=True))
+    shots.append(_Shot(ONE_SIDED_SCAN, Activation({ONE_SIDED_UNIT: (float(rng.uniform(0.6, 1.0)), 0.0)})))
     return shots
 
 

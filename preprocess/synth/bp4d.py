@@ -11,6 +11,7 @@ from preprocess.mesh import Mesh
 from preprocess.synth.action_units import PROTOTYPES, Activation, draw_mixture
 from preprocess.synth.bu4dfe import expression_course
 from preprocess.synth.head import Person
+from preprocess.synth.landmarks import BP4D_ORDER
 from preprocess.synth.movement import draw_slow_path, turn_head
 from preprocess.synth.obj import write_textured_obj
 from preprocess.synth.population import (
@@ -130,10 +131,11 @@ def _draw_recording(prototype: dict[int, float], num_frames: int, rng: np.random
 
 
 def _encode_tbnd(motion_deg: np.ndarray, mesh: Mesh, lost: np.ndarray) -> bytes:
-    """Pitch, yaw and roll, then 83 points in left-handed coordinates; those that could not be tracked are 0 0 0."""
+    """Pitch, yaw and roll, then 83 points, brows first, in left-handed coordinates; those that could not be tracked are
+    0 0 0."""
     assert mesh.landmarks_mm is not None
-    points = mesh.landmarks_mm * MIRROR
-    points[lost] = 0.0
+    points = mesh.landmarks_mm[BP4D_ORDER] * MIRROR
+    points[lost] = 0.0  # of the contour, which has the same places in both orders
     rows = np.concatenate([motion_deg[None], points]).tolist()
     return "".join(f"{x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in rows).encode()
 

@@ -1,7 +1,8 @@
 """The 83 landmarks of the BU data sets as vertices of the synthetic head.
 
 Groups and counts as in BU-3DFE: 0–7 left eye, 8–15 right eye, 16–25 left brow, 26–35 right brow, 36–47 nose, 48–59 outer
-lips, 60–67 inner lips, 68–82 face contour; left is the subject's. The order within a group is our own.
+lips, 60–67 inner lips, 68–82 face contour; left is the subject's. The order within a group is our own. BP4D has the
+brows first.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from preprocess.synth.sheet import (
 )
 
 NUM_LANDMARKS = 83
+# BP4D's point k is BU-3DFE's point BP4D_ORDER[k]: brows, eyes, then nose, lips and contour as they are.
+BP4D_ORDER = np.array([*range(16, 36), *range(0, 16), *range(36, NUM_LANDMARKS)])
 
 
 def _sheet_points() -> np.ndarray:

@@ -15,6 +15,7 @@ from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, canonical_de
 from preprocess.mesh import Mesh
 from preprocess.synth.bnt import BACKGROUND, LANDMARKS, encode_lm2, encode_lm3
 from preprocess.synth.label_sheet import encode_sheet
+from preprocess.synth.landmarks import BP4D_ORDER
 from preprocess.synth.obj import encode_obj
 from preprocess.synth.wrl import encode_bnd, encode_bu3dfe_wrl, encode_bu4dfe_wrl
 
@@ -207,8 +208,12 @@ def bnd() -> bytes:
     return encode_bnd(np.arange(83), _bu_points())
 
 
+def pse() -> bytes:
+    return encode_bnd(np.arange(8), _bu_points()[[8, 8, 0, 0, 36, 36, 36, 36]])
+
+
 def tbnd() -> bytes:
-    rows = [(1.0, -2.0, 0.5), *(_bu_points() * [1, 1, -1]).tolist()]
+    rows = [(1.0, -2.0, 0.5), *(_bu_points()[BP4D_ORDER] * [1, 1, -1]).tolist()]
     return "".join(f"{x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in rows).encode()
 
 
@@ -233,6 +238,15 @@ def named_points() -> bytes:
 def au_occurrence() -> bytes:
     rows = [range(100), *([frame, *[(frame + k) % 2 if k % 3 else 9 for k in range(99)]] for frame in range(1, 6))]
     return "\n".join(",".join(map(str, row)) for row in rows).encode() + b"\n"
+
+
+def au_named() -> bytes:
+    rows = [(1, 1, 2, 12, 39), *((frame, frame % 2, 9, 1, 0) for frame in range(3, 9))]
+    return "\r\n".join(",".join(map(str, row)) for row in rows).encode() + b"\r\n"
+
+
+def facscodes() -> bytes:
+    return b"bs000_E_HAPPY_0  ->  6C+L7B+12D\r\nbs000_N_N_0  ->  0\r\nbs001_LFAU_12_0  ->  R12E+V25+63\r\n"
 
 
 def au_intensity() -> bytes:

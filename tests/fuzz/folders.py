@@ -47,6 +47,7 @@ _NAMES = (
     "AU_OCC", "F001_T1.csv", "F001_T1_AU12.csv", "x" * 255, "é" * 100, "e\u0301", "\u202e", "😀", "%s", "{}", "$HOME",
     "-rf", "..x",
     "CON", "nul.obj", "SYNTHETIC.txt", "BU_WrlViewer_V2", "F001", "M001", "F002", "S01", "1", "01", "sub_001",
+    "F042", "T10", "2D+3D", "F001.zip", "a.bndplus", "facscodes.lst", "facscodes", "facscodes.zip", "F0001_AN01WH_RAW.pse",
 )  # fmt: skip
 _LINKS = (
     "..",
@@ -71,7 +72,8 @@ def _trees() -> dict[str, Tree]:
     bu3dfe: Tree = {}
     for stem in ("F0001/F0001_AN01WH", "F0001/F0001_NE00WH", "M0001/M0001_HA04BL"):
         bu3dfe |= {f"root/{stem}_F3D.wrl": wrl3, f"root/{stem}_F3D.bmp": bmp, f"root/{stem}_F3D.bnd": bnd}
-    bosphorus: Tree = {}
+    bu3dfe |= {"root/M0001/M0001_SU04BL_RAW.wrl": wrl3, "root/M0001/M0001_SU04BL_RAW.pse": corpus.pse()}
+    bosphorus: Tree = {"root/facscodes/facscodes.lst": corpus.facscodes()}
     for stem in ("bs000/bs000_E_HAPPY_0", "bs000/bs000_N_N_0", "bs001/bs001_LFAU_12_0"):
         bosphorus |= {f"root/{stem}.bnt": corpus.bnt(), f"root/{stem}.png": png, f"root/{stem}.lm3": corpus.lm3()}
     bu4dfe: Tree = {}

@@ -12,11 +12,13 @@ import numpy as np
 from fuzz import containers, corpus, mutations
 from fuzz.mutations import Mutator
 
+from preprocess.datasets.bosphorus_action_units import AU_NAMES, encode_units
 from preprocess.datasets.folder import FOLDER
 from preprocess.datasets.fourdme_sheet import COLUMNS, parse_clips
 from preprocess.readers.au_csv import read_au_intensity, read_au_occurrence
-from preprocess.readers.bnd import read_bnd
+from preprocess.readers.bnd import read_bnd, read_pse
 from preprocess.readers.bnt import bnt_to_mesh, read_bnt
+from preprocess.readers.facscodes import read_facscodes
 from preprocess.readers.image import read_image
 from preprocess.readers.label_sheet import read_label_sheet
 from preprocess.readers.landmark_points import read_face_points
@@ -132,6 +134,12 @@ def _clips(path: Path) -> object:
     return parse_clips(path, rows) if rows is not None else None
 
 
+def _codes(path: Path) -> object:
+    for units in (codes := read_facscodes(path)).units.values():
+        assert len(encode_units(units, complete=True)) in (0, len(AU_NAMES))
+    return codes
+
+
 def _manifest(path: Path) -> object:
     records = FOLDER.find(path)
     assert FOLDER.summarise is not None
@@ -234,12 +242,23 @@ def file_targets() -> list[Target]:
             native=True,
         ),
         _file("BNT", 10, [("a.bnt", corpus.bnt())], _grid, mutations.mutate_binary),
-        _file("bnd", 4, [("a.bnd", corpus.bnd())], read_bnd, mutations.mutate_text),
+        _file(
+            "bnd and pse",
+            5,
+            [("a.bnd", corpus.bnd()), ("a.pse", corpus.pse())],
+            lambda path: read_bnd(path) if path.suffix == ".bnd" else read_pse(path),
+            mutations.mutate_text,
+        ),
+        _file("facscodes", 4, [("a.lst", corpus.facscodes())], _codes, mutations.mutate_text),
         _file("tbnd", 4, [("a.tbnd", corpus.tbnd())], lambda path: read_tbnd(path).points, mutations.mutate_text),
         _file(
             "lm3, lm2",
             5,
-            [("a.lm3", corpus.lm3()), ("a.lm3", corpus.lm3("\r\n")), ("a.lm2", corpus.lm2())],
+            [
+                ("a.lm3", corpus.lm3()),
+                ("a.lm3", corpus.lm3("\r\n").replace(b"\r\n\r\n", b"\r\n*\r\nfree text\r\n\r\n", 1)),
+                ("a.lm2", corpus.lm2()),
+            ],
             lambda path: read_lm3(path) if path.suffix == ".lm3" else read_lm2(path),
             mutations.mutate_text,
         ),
@@ -254,7 +273,7 @@ def file_targets() -> list[Target]:
         _file(
             "AU occurrence",
             4,
-            [("a.csv", corpus.au_occurrence())],
+            [("a.csv", corpus.au_occurrence()), ("a.csv", corpus.au_named())],
             lambda path: read_au_occurrence(path, (1, 12, 99)),
             mutations.mutate_text,
         ),
