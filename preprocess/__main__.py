@@ -48,6 +48,7 @@ def _synth(arguments: argparse.Namespace) -> int:
 def _build(arguments: argparse.Namespace) -> int:
     from preprocess.build import build_cache
     from preprocess.datasets import DATASETS
+    from preprocess.datasets.folder import with_label_map
     from preprocess.datasets.fourdme import with_pattern
     from preprocess.render.cameras import warn_of_views
     from preprocess.scan import SCAN_GONE
@@ -61,6 +62,10 @@ def _build(arguments: argparse.Namespace) -> int:
         if arguments.name != "4dme":
             raise FacetError("--pattern: is for 4dme, whose frames' names are not publicly known")
         dataset = with_pattern(arguments.pattern)
+    if arguments.label_map is not None:
+        if arguments.name != "folder":
+            raise FacetError("--label-map: is for folder; the labels of other data sets are their own")
+        dataset = with_label_map(arguments.label_map)
     settings = RenderSettings(
         views=parse_views(arguments.views),
         size_px=arguments.size,

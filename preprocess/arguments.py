@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from shared.command_line import add_command, positive_number, start_parser, whole_number
+from shared.command_line import add_command, name_of, positive_number, start_parser, whole_number
 from shared.paths import open_path
 from shared.schema import COMPRESSIONS, MODALITIES, STORES, RenderSettings
 
@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Procedural faces with expressions built from facial action units, for trying the product and testing it.\n"
         "Scans a subject: bu3dfe 25, bosphorus 11 to 13; sequences a subject: bu4dfe 6, bp4d 8, 4dme 6.",
     )
-    synth.add_argument("name", choices=SYNTHETIC, metavar="NAME", help=", ".join(SYNTHETIC))
+    synth.add_argument("name", type=name_of(SYNTHETIC), metavar="NAME", help=", ".join(SYNTHETIC))
     synth.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; new or empty")
     synth.add_argument(
         "--subjects", type=positive_number, default=10, metavar="N", help="number of people (default 10)"
@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     build.add_argument(
         "name",
-        choices=DATASETS,
+        type=name_of(DATASETS),
         metavar="NAME",
         help=f"{', '.join(DATASETS)}; folder is your own meshes, listed in manifest.csv (path,subject,label[,…])",
     )
@@ -95,6 +95,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     build.add_argument(
         "--pattern", metavar="TEXT", help="4dme: where frames lie, e.g. Meshes/{subject}/{clip}/*_{frame}.obj"
+    )
+    build.add_argument(
+        "--label-map",
+        type=Path,
+        metavar="FILE.csv",
+        help="folder: lines word,class such as joy,happiness; an empty class is no label (default: happy, Joy … are happiness)",
     )
     build.add_argument(
         "--workers", type=positive_number, metavar="N", help="processes of this machine (default: one a core)"

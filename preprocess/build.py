@@ -28,7 +28,7 @@ from preprocess.cluster.attempts import forget_quarantine
 from preprocess.cluster.run import Work, run_shards
 from preprocess.cluster.workers import Workers
 from preprocess.plan import find_unfinished, gather_sequences, plan_rows
-from preprocess.scan import SYNTHETIC_MARKER, DatasetReader, ScanRecord
+from preprocess.scan import SCAN_GONE, SYNTHETIC_MARKER, DatasetReader, ScanRecord
 from shared.cache import FAILURES_CSV, Failure, num_shards, record_path
 from shared.errors import FacetError
 from shared.labels import EXPRESSIONS
@@ -122,12 +122,17 @@ def build_cache(
         sequences = estimate_apexes(cache, info, records, sequences)
         info, failures = finish_cache(cache, info, samples, sequences)
     if not info.complete:
-        failures = [failure for failure in failures if failure.kind == "failed"]
+        failures = [f for f in failures if f.kind == "failed" and f.reason != SCAN_GONE]
         raise FacetError(
-            f"none of {len(samples)} scans could be read; the first: {failures[0].source}: {failures[0].reason} "
+            f"none of {len(scans)} scans could be read; the first: {_name_once(failures[0])} "
             f"(all of them in {cache / FAILURES_CSV})"
         )
     return BuildReport(info, failures, work, wall_seconds)
+
+
+def _name_once(failure: Failure) -> str:
+    """What failed and why; most reasons begin with the file already."""
+    return failure.reason if failure.reason.startswith(failure.source) else f"{failure.source}: {failure.reason}"
 
 
 def _await_records(cache: Path, shards: Sequence[int]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,20 @@ def whole_number(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
+
+
+def name_of(known: Sequence[str]) -> Callable[[str], str]:
+    """The type of an argument that is one of some names: in any case; another name is refused with the closest one."""
+
+    def parse(text: str) -> str:
+        plain = {name.casefold(): name for name in known}
+        if text.casefold() in plain:
+            return plain[text.casefold()]
+        close = difflib.get_close_matches(text.casefold(), plain, 1)
+        hint = f"did you mean {plain[close[0]]}?" if close else f"expected one of {', '.join(known)}"
+        raise argparse.ArgumentTypeError(f"no {text!r}; {hint}")
+
+    return parse
 
 
 def positive_number(text: str) -> int:
