@@ -31,6 +31,7 @@ from preprocess.plan import find_unfinished, gather_sequences, plan_rows
 from preprocess.scan import SCAN_GONE, SYNTHETIC_MARKER, DatasetReader, ScanRecord
 from shared.cache import FAILURES_CSV, Failure, num_shards, record_path
 from shared.errors import FacetError
+from shared.groups import gather_groups
 from shared.labels import EXPRESSIONS
 from shared.paths import is_file
 from shared.schema import CacheInfo, RenderSettings
@@ -119,8 +120,9 @@ def build_cache(
         records = read_records(cache, info)
         samples = [sample for record in records for sample in record.samples]
         sequences = gather_sequences(samples, plan.scans, dataset.frames_per_second)
+        groups = gather_groups([scan.groups if scan else () for scan in plan.scans])
         sequences = estimate_apexes(cache, info, records, sequences)
-        info, failures = finish_cache(cache, info, samples, sequences)
+        info, failures = finish_cache(cache, info, samples, sequences, groups)
     if not info.complete:
         failures = [f for f in failures if f.kind == "failed" and f.reason != SCAN_GONE]
         raise FacetError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from preprocess.datasets.completeness import describe_gaps, describe_lacking, name_some
-from preprocess.datasets.label_spelling import LabelMap, read_label_map, unify_labels
+from preprocess.datasets.label_spelling import LabelMap, describe_values, read_label_map, unify_labels, unify_values
 from preprocess.datasets.manifest import UNITS_MM, ManifestRow, find_manifest, read_manifest
 from preprocess.mesh import Mesh
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
@@ -33,8 +32,10 @@ def find_folder(root: Path, *, label_map: LabelMap | None = None) -> list[ScanRe
         FacetError: no manifest, or one that cannot be used; names the line.
     """
     manifest = find_manifest(root)
-    rows = read_manifest(manifest).rows
+    listed = read_manifest(manifest)
+    rows = listed.rows
     classes = unify_labels([row["label"] for row in rows], label_map).classes | {"": ""}
+    values = {name: unify_values([row[name] for row in rows]) | {"": ""} for name in listed.group_names}
     names = _FileNames(manifest.parent)
     seen: dict[str, int] = {}
     sequences: dict[str, list[ScanRecord]] = {}  # a scan that is no frame stands alone, under its line's number
@@ -48,7 +49,13 @@ def find_folder(root: Path, *, label_map: LabelMap | None = None) -> list[ScanRe
         seen[sample_id] = row.line
         key = f"sequence {row['sequence']}" if row["sequence"] else f"line {row.line}"
         frames = sequences.setdefault(key, [])
-        record = _build_record(row, sample_id, classes[row["label"]], names, frame=len(frames))
+        groups = tuple((name, values[name][row[name]]) for name in listed.group_names)
+        record = replace(
+            _build_record(row, names, frame=len(frames)),
+            sample_id=sample_id,
+            label=classes[row["label"]],
+            groups=groups,
+        )
         if frames and frames[0].subject != record.subject:
             raise FacetError(
                 f"{manifest}, line {row.line}: sequence {record.sequence[:40]!r} shows {record.subject[:40]} and "
@@ -67,12 +74,11 @@ def find_folder(root: Path, *, label_map: LabelMap | None = None) -> list[ScanRe
     return [record for frames in sequences.values() for record in frames]
 
 
-def _build_record(row: ManifestRow, sample_id: str, label: str, names: _FileNames, *, frame: int) -> ScanRecord:
+def _build_record(row: ManifestRow, names: _FileNames, *, frame: int) -> ScanRecord:
     return ScanRecord(
-        sample_id=sample_id,
+        sample_id="",
         subject=row["subject"],
         source=names.find(row["path"]),
-        label=label,
         sequence=row["sequence"],
         frame=int(row["frame"]) if row["frame"] else frame if row["sequence"] else None,
         intensity=row["intensity"],
@@ -80,7 +86,6 @@ def _build_record(row: ManifestRow, sample_id: str, label: str, names: _FileName
         texture=names.find(row["texture"]),
         landmarks=names.find(row["landmarks"]),
         options=tuple((name, row[name]) for name in _OPTIONS if row[name]),
-        groups=row.groups,
     )
 
 
@@ -127,9 +132,12 @@ def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:
     """
     base = root.parent if root.is_file() else root
     path = base / record.source
-    if not os.path.exists(path):
-        raise ScanError(f"{path}: no such file; copy it there, or take its line out of the manifest")
-    mesh = read_surface(path, texture=base / record.texture if record.texture else None)
+    try:
+        mesh = read_surface(path, texture=base / record.texture if record.texture else None)
+    except ScanError as error:
+        if _is_file(path):
+            raise
+        raise ScanError(f"{error}, or take its line out of the manifest") from error
     if record.texture and mesh.uv is None:
         raise ScanError(f"{path}: has no texture coordinates to place {record.texture} with; leave its texture empty")
     options = dict(record.options)
@@ -171,6 +179,11 @@ def summarise_folder(root: Path, records: Sequence[ScanRecord], *, label_map: La
     return [
         *manifest.notes,
         *groups,
+        *(
+            line
+            for name in manifest.group_names
+            for line in describe_values(name, [row[name] for row in manifest.rows])
+        ),
         *unify_labels([row["label"] for row in manifest.rows], label_map).notes,
         *_describe_renamed(manifest.rows, records),
         *describe_lacking(records, "their mesh file", lambda record: record.sample_id in missing),

@@ -62,10 +62,11 @@ def read_label_map(path: Path) -> dict[str, str]:
         if len(fields) != 2 or not fields[0]:
             raise FacetError(f"{path}, line {line}: expected word,class, found {','.join(row)[:60]!r}")
         word, name = fields[0], find_class(fields[1]) or fields[1]
-        if not name.isprintable() or classes.setdefault(word, name) != name:
-            raise FacetError(
-                f"{path}, line {line}: {word[:40]!r} is given the class {name[:40]!r} and {classes.get(word, '')[:40]!r}; keep one"
-            )
+        if not name.isprintable():
+            raise FacetError(f"{path}, line {line}: class {name[:40]!r} holds a control character; remove it")
+        if classes.setdefault(word, name) != name:
+            others = f"{classes[word][:40]!r} and {name[:40]!r}"
+            raise FacetError(f"{path}, line {line}: {word[:40]!r} is given two classes, {others}; keep one")
     if not classes:
         raise FacetError(f"{path}: maps no word; write lines word,class such as `joy,happiness`")
     return classes
@@ -82,19 +83,11 @@ def unify_labels(labels: Sequence[str], label_map: LabelMap | None = None) -> Sp
     counts = Counter(label for label in labels if label)
     exact = dict(label_map or {})
     plain = {plain_word(word): name for word, name in exact.items()}
-    own: dict[str, list[str]] = {}
-    classes: dict[str, str] = {}
+    classes = unify_values(labels)
     for word in counts:
-        key = plain_word(word)
-        mapped = exact.get(_clean(word), plain.get(key))
+        mapped = exact.get(_clean(word), plain.get(plain_word(word)))
         name = find_expression(word) if mapped is None else mapped
-        if name is None:
-            own.setdefault(key, []).append(word)
-        else:
-            classes[word] = name
-    for words in own.values():
-        usual = _clean(min(words, key=lambda word: (-counts[word], word)))
-        classes.update(dict.fromkeys(words, usual))
+        classes[word] = classes[word] if name is None else name
     by_class: dict[str, list[str]] = {}
     for word in sorted(counts):
         by_class.setdefault(classes[word], []).append(word)
@@ -105,6 +98,25 @@ def unify_labels(labels: Sequence[str], label_map: LabelMap | None = None) -> Sp
     left = sorted({classes[word] for word in counts} - {""} - {*exact.values()})
     notes += _find_doubtful(left, sorted({*classes.values()} - {""}), Counter(classes[word] for word in labels if word))
     return Spelling(classes, notes)
+
+
+def unify_values(values: Sequence[str]) -> dict[str, str]:
+    """Each value → the most frequent spelling of those that differ from it in case, composition or blanks alone."""
+    counts = Counter(value for value in values if value)
+    alike: dict[str, list[str]] = {}
+    for value in counts:
+        alike.setdefault(plain_word(value) or value, []).append(value)
+    usual = {key: _clean(min(words, key=lambda word: (-counts[word], word))) for key, words in alike.items()}
+    return {value: usual[key] for key, words in alike.items() for value in words}
+
+
+def describe_values(column: str, values: Sequence[str]) -> list[str]:
+    """A line on the spellings of a column that `unify_values` takes as one."""
+    by_value: dict[str, list[str]] = {}
+    for value, usual in unify_values(values).items():
+        by_value.setdefault(usual, []).append(value)
+    merged = [f"{name_some(sorted(words))} are {usual}" for usual, words in sorted(by_value.items()) if len(words) > 1]
+    return [f"column {column}: {'; '.join(merged[:4])}"] if merged else []
 
 
 def _clean(word: str) -> str:

@@ -38,12 +38,11 @@ ORIGINS = ("top", "bottom")  # the edge of the texture image where v = 0
 class ManifestRow:
     """One row: its line in the file and its fields, blanks trimmed; every known column is there, perhaps empty.
 
-    groups: the user's own columns, in their order. assumed: what up or facing was taken for, in words; "" where given.
+    assumed: what up or facing was taken for, in words; "" where given.
     """
 
     line: int
     fields: dict[str, str]
-    groups: tuple[tuple[str, str], ...] = ()
     assumed: str = ""
 
     def __getitem__(self, column: str) -> str:
@@ -105,7 +104,7 @@ def read_manifest(path: Path) -> Manifest:
         unnamed += [field for name, field in given if field and not name]
         fields = dict.fromkeys((*KNOWN, *names), "") | {name: field for name, field in given if name}
         assumed = _check_fields(path, f"{path}, line {line}", fields)
-        result.append(ManifestRow(line, fields, tuple((name, fields[name]) for name in names), assumed))
+        result.append(ManifestRow(line, fields, assumed))
     if not result:
         raise FacetError(f"{path}: lists no scans; add a line for each: {','.join(header)}")
     if unnamed:
@@ -206,7 +205,7 @@ def _below(folder: Path, text: str, what: str) -> str:
         raise FacetError(f"{what} leaves the folder: it is no path of a file there; give a path below {folder}")
     text = text.replace("\\", "/")
     base, real = _places(folder)
-    place = os.path.normpath(os.path.join(base, text))
+    place = os.path.normpath(Path(base, text))
     for start, at in ((base, place), (real, place), (real, os.path.realpath(place) if text.startswith("/") else "")):
         if at.startswith(start.rstrip("/") + "/"):
             return os.path.relpath(at, start).replace(os.sep, "/")
@@ -218,4 +217,4 @@ def _below(folder: Path, text: str, what: str) -> str:
 @functools.lru_cache(maxsize=4)
 def _places(folder: Path) -> tuple[str, str]:
     """A folder's absolute path as it was given, and without links: /data may be one to /mnt/data."""
-    return os.path.abspath(folder), os.path.realpath(folder)
+    return os.path.normpath(folder.absolute()), str(folder.resolve())
