@@ -142,7 +142,8 @@ def _prompts(arguments: argparse.Namespace) -> int:
     if arguments.cache is not None:
         info = read_info(arguments.cache)
         units = occurrence_names(info.au_names)
-        prompts, without = choose_prompts(prompts, info.class_names, units, source)
+        prompts, without, borrowed = choose_prompts(prompts, info.class_names, units, source)
+        print(*borrowed, sep="\n", end="\n" if borrowed else "")
         path = arguments.cache / "text" / text_file_name(arguments.model)
         if without:
             which = "expressions only" if len(without) == len(units) else f"not for {', '.join(without)}"

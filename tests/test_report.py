@@ -33,7 +33,7 @@ def test_report_files_agree(tmp_path: Path) -> None:
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["predicted"] for row in rows] == [CLASSES[0], CLASSES[1], CLASSES[0]]
-    assert [row["name"] for row in rows] == ["S0,x", "S1,x", "S2,x"]
+    assert [row["sample_id"] for row in rows] == ["S0,x", "S1,x", "S2,x"]
     found = np.array([[float(row[f"p_{name}"]) for name in CLASSES] for row in rows])
     np.testing.assert_allclose(found, probabilities, atol=1e-6)
     table = format_table(metrics, CLASSES).splitlines()

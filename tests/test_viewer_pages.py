@@ -73,7 +73,7 @@ def test_the_prompts_page_shows_texts_and_what_they_are_worth(site: Site) -> Non
 
 def write_run(folder: Path, rows: list[str]) -> Path:
     folder.mkdir(parents=True)
-    head = "name,subject,label,predicted," + ",".join(f"p_{name}" for name in CLASSES)
+    head = "sample_id,subject,label,predicted," + ",".join(f"p_{name}" for name in CLASSES)
     (folder / "predictions.csv").write_text("\n".join([head, *rows]) + "\n")
     return folder
 
@@ -112,11 +112,11 @@ def test_folds_and_sequences(tiny_cache: MakeCache, tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("a,b\n", "expected columns"),
-        ("name,subject,label,predicted,p_anger\nx,S0,anger,joy,1\n", "cannot be read"),
-        ("name,subject,label,predicted,p_anger\nS0/anger0,S0,anger,anger,much\n", "cannot be read"),
-        ("name,subject,label,predicted,p_anger\nelse,S0,anger,anger,1\n", "none of its 1 predictions"),
-        ("name,subject,label,predicted,p_anger,unknown\nx,S0,anger,joy,1,\n", "'joy' is no class of the run"),
-        ("name,subject,label,predicted,p_anger\nx,S0,anger,anger,7\n", "no probabilities"),
+        ("sample_id,subject,label,predicted,p_anger\nx,S0,anger,joy,1\n", "cannot be read"),
+        ("sample_id,subject,label,predicted,p_anger\nS0/anger0,S0,anger,anger,much\n", "cannot be read"),
+        ("sample_id,subject,label,predicted,p_anger\nelse,S0,anger,anger,1\n", "none of its 1 predictions"),
+        ("sample_id,subject,label,predicted,p_anger,unknown\nx,S0,anger,joy,1,\n", "'joy' is no class of the run"),
+        ("sample_id,subject,label,predicted,p_anger\nx,S0,anger,anger,7\n", "no probabilities"),
         (None, "no predictions.csv there"),
     ],
 )

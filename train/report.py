@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from shared.schema import canonical_json
 from shared.storage import write_file
 from train.config import RunConfig
 from train.figures import encode_figure
+from train.groups import GroupScore, pool_groups
 from train.metrics import Metrics
 from train.multilabel import MultiLabelMetrics
 from train.score import Scores
@@ -24,20 +26,42 @@ METRICS_JSON = "metrics.json"
 PREDICTIONS_CSV = "predictions.csv"
 CONFUSION_PNG = "confusion.png"
 CONFUSION_PDF = "confusion.pdf"
+ROOM_FOR_CLASSES = 88  # characters of a line
 
 
 def format_table(metrics: Metrics, class_names: Sequence[str]) -> str:
     """Recall, F1 and the confusion matrix of each class, for a console."""
     corner = "true / predicted"
-    width = max(len(name) for name in (corner, *class_names))
-    heads = [name[:7] for name in class_names]
-    lines = [f"{corner:<{width}}  recall     F1  " + "".join(f"{head:>8}" for head in heads)]
-    for index, name in enumerate(class_names):
+    names, heads, widths = head_columns(class_names, metrics.confusion)
+    width = max(len(name) for name in (corner, *names))
+    lines = [f"{corner:<{width}}  recall     F1  " + join_cells(heads, widths)]
+    for index, name in enumerate(names):
         lines.append(
             f"{name:<{width}}  {_cell(metrics.per_class_recall[index])} {metrics.per_class_f1[index]:6.3f}  "
-            + "".join(f"{count:>8}" for count in metrics.confusion[index])
+            + join_cells(metrics.confusion[index], widths)
         )
     return "\n".join(lines)
+
+
+def head_columns(
+    class_names: Sequence[str], confusion: Sequence[Sequence[int]]
+) -> tuple[list[str], list[str], list[int]]:
+    """What a confusion matrix's rows and columns are called on a console, and the columns' widths.
+
+    Columns are headed by the classes' whole names where a line holds them all, else by numbers, which then stand before the
+    names of the rows, too.
+    """
+    counts = [max(len(str(count)) for count in column) for column in zip(*confusion, strict=True)]
+    widths = [max(len(name), width, 5) + 2 for name, width in zip(class_names, counts, strict=True)]
+    if sum(widths) <= ROOM_FOR_CLASSES:
+        return [*class_names], [*class_names], widths
+    numbers = [str(index) for index in range(1, len(class_names) + 1)]
+    names = [f"{number:>{len(numbers[-1])}} {name}" for number, name in zip(numbers, class_names, strict=True)]
+    return names, numbers, [max(width, len(numbers[-1]), 4) + 2 for width in counts]
+
+
+def join_cells(cells: Sequence[object], widths: Sequence[int]) -> str:
+    return "".join(f"{cell!s:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
 def format_multilabel_table(metrics: MultiLabelMetrics, class_names: Sequence[str]) -> str:
@@ -52,6 +76,29 @@ def format_multilabel_table(metrics: MultiLabelMetrics, class_names: Sequence[st
             + f"  {metrics.support[index]:>8}{metrics.num_known[index]:>8}"
         )
     return "\n".join(lines)
+
+
+def format_groups(groups: Sequence[GroupScore]) -> list[str]:
+    """A line a group, scores in percent, for a console; none where there are no groups."""
+    if not groups:
+        return []
+    names = [f"{one.column} = {one.value}" for one in groups]
+    width = max(len(name) for name in ("group", *names))
+    titles = group_scores(groups[0])
+    lines = [f"{'group':<{width}}{'samples':>9}{'subjects':>10}" + "".join(f"{title:>10}" for title in titles)]
+    for name, one in zip(names, groups, strict=True):
+        cells = ("–" if value is None else f"{100 * value:.1f}" for value in group_scores(one).values())
+        lines.append(
+            f"{name:<{width}}{one.metrics.num_samples:>9,}{one.num_subjects:>10,}" + "".join(f"{c:>10}" for c in cells)
+        )
+    return lines
+
+
+def group_scores(one: GroupScore) -> dict[str, float | None]:
+    """The scores of a group by what they are called; where several classes may hold at once there is no accuracy."""
+    if isinstance(one.metrics, Metrics):
+        return {"accuracy": one.metrics.accuracy, "UAR": one.metrics.uar}
+    return {"macro-F1": one.metrics.macro_f1, "micro-F1": one.metrics.micro_f1, "UAR": one.metrics.uar}
 
 
 def _cell(value: float | None) -> str:
@@ -89,14 +136,16 @@ def write_report(
 def write_predictions(
     path: Path, scores: Scores, class_names: Sequence[str], thresholds: np.ndarray | None = None
 ) -> None:
-    """A row an item: who, the true class (empty where unknown), the predicted one, a probability for each class.
+    """A row an item: its sample_id (of a sequence, its name), who, the true class (empty where unknown), the predicted one, a probability for each class.
 
     Where several classes may hold at once (thresholds are given), they are joined by +, and a column names what is unknown.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     probabilities = [f"p_{name}" for name in class_names]
-    writer.writerow(["name", "subject", "label", "predicted", *probabilities] + ["unknown"] * (thresholds is not None))
+    writer.writerow(
+        ["sample_id", "subject", "label", "predicted", *probabilities] + ["unknown"] * (thresholds is not None)
+    )
     for item, row in zip(scores.items, scores.probabilities, strict=True):
         numbers = [f"{p:.9g}" for p in row]  # an f32 to its last bit: rounded ones tie, and give another AUC
         if thresholds is None:
@@ -166,6 +215,8 @@ def present_result(
         balanced = "-" if metrics.uar is None else f"{metrics.uar:.3f}"
         print(f"macro-F1 on {len(subjects)} unseen subjects {metrics.macro_f1:.3f}, micro-F1 {metrics.micro_f1:.3f}, balanced "
               f"accuracy {balanced} (chance 0.5); thresholds from training subjects")  # fmt: skip
+    groups = pool_groups([[json.loads((folder / METRICS_JSON).read_bytes())]])
+    print(*format_groups(groups), sep="\n", end="\n" if groups else "")
     if config.is_random:
         print(
             "random weights: model or prompts were not pretrained, so this is no result to compare with published ones"

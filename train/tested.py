@@ -11,6 +11,7 @@ from shared.errors import CacheError
 from shared.labels import map_class_names
 from train.config import Recipe, RunConfig
 from train.folds import Fold, list_some
+from train.groups import keep_where
 from train.items import Item, gather_items, is_labelled
 from train.protocols import DEFAULT_PROTOCOL, PROTOCOLS
 from train.selection import prefix_subject, prefix_subjects, select_items, select_test_items
@@ -32,7 +33,7 @@ def find_tested(cache: Cache, config: RunConfig, fold: Fold) -> list[Item]:
     gathered = _gather_in_own_words(cache, config)
     items = [item for item in gathered if is_labelled(item, recipe.task, recipe.classes)]
     if is_own_test(cache, config):
-        items = _select_own(items, config, fold)
+        items = _select_own(keep_where(cache, items, recipe.where), config, fold)
     else:
         labelled = items
         if cache.info.dataset == config.dataset:  # the same people may be in it

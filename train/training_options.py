@@ -112,7 +112,7 @@ def read_lists(values: dict[str, Any]) -> dict[str, Any]:
         FacetError: no views.
     """
     read = dict(values)
-    for name in {"classes", "modalities"} & read.keys():
+    for name in {"classes", "modalities", "where"} & read.keys():
         read[name] = tuple(part.strip() for part in read[name].split(",")) if read[name] else ()
     if "views" in read:
         read["views"] = tuple(map(str, parse_views(read["views"]))) if read["views"] else ()
