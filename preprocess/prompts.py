@@ -117,8 +117,8 @@ def _advise(name: str, prompts: dict[str, list[str]]) -> str:
     example = words[close[0]] if close else "happiness"
     return (
         (f"did you mean {example}? " if close else "")
-        + f"If {name} is another word for a class that has prompts, build the cache again with --label-map FILE.csv, a line such "
-        f"as `{name},{example}`; else add lines `{name}: a photo of …` to a prompts file and give it with --prompts FILE"
+        + f"If {name} is another word for a class that has prompts, build the cache again with --label-map FILE.csv, a line "
+        f"`{name},{example}`; else add lines `{name}: a photo of …` to a prompts file and give it with --prompts FILE"
     )
 
 

@@ -54,8 +54,8 @@ class Recipe:
     rounds: int = _option(0, "rounds of a protocol that repeats its folds (default: the protocol's)")
     fold: int = _option(0, "the fold to test on, 0 the first; the others train")
     test_subjects: tuple[str, ...] = _option((), "subjects to test on instead of a fold: A,B,C or a file, one a line")
-    where: tuple[str, ...] = _option((), "train and test on some samples alone: COLUMN=VALUE, of the user's own columns (or sex, "
-                        "race) or of subject, task, intensity, label; sex=F,site=A|B takes F at A or B")  # fmt: skip
+    where: tuple[str, ...] = _option((), "take some samples alone, by COLUMN=VALUE: a column of groups (sex, race, your own) "
+                        "or subject, task, intensity, label; e.g. sex=F,site=A|B: F at A or B")  # fmt: skip
     task: str = _option("", "one of several classes; or several emotions (targets) or action units (aus) at once, yes or no "
                         "(default: the protocol's, else classes)", ("", "classes", "targets", "aus"))  # fmt: skip
     classes: tuple[str, ...] = _option((), "class names to tell apart (default: the protocol's, else all but neutral)")

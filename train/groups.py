@@ -169,7 +169,7 @@ def keep_where(cache: Cache, items: Sequence[Item], where: Sequence[str]) -> lis
 
 
 def _find_column(cache: Cache, name: str) -> tuple[str, Sequence[str]]:
-    columns: Groups = {**{own: () for own in OWN_COLUMNS}, **cache.groups}
+    columns: Groups = {**dict.fromkeys(OWN_COLUMNS, ()), **cache.groups}
     for column in columns:
         if column.casefold() == name.casefold():
             return column, cache.groups.get(column) or [getattr(sample, column) for sample in cache.samples]

@@ -136,7 +136,8 @@ def write_report(
 def write_predictions(
     path: Path, scores: Scores, class_names: Sequence[str], thresholds: np.ndarray | None = None
 ) -> None:
-    """A row an item: its sample_id (of a sequence, its name), who, the true class (empty where unknown), the predicted one, a probability for each class.
+    """A row an item: its sample_id (a sequence's name), who, the true class (empty where unknown), the predicted one, and a
+    probability for each class.
 
     Where several classes may hold at once (thresholds are given), they are joined by +, and a column names what is unknown.
     """
