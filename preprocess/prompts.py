@@ -87,7 +87,7 @@ def choose_prompts(
     names = {name: _find_prompted(name, prompts) for name in class_names}
     missing = [name for name, found in names.items() if found is None]
     if missing:
-        raise FacetError(f"{source}: no prompt for class {', '.join(missing)}; {_advise(missing[0], prompts)}")
+        raise FacetError(f"{source}: no prompt for class {', '.join(missing)}; {_advise(missing, prompts)}")
     by_prompts: dict[str | None, str] = {}
     for name, found in names.items():
         if (other := by_prompts.setdefault(found, name)) != name:
@@ -110,15 +110,17 @@ def _find_prompted(name: str, prompts: dict[str, list[str]]) -> str | None:
     return plain.get(plain_word(name)) or (plain.get(plain_word(meant)) if meant else None)
 
 
-def _advise(name: str, prompts: dict[str, list[str]]) -> str:
+def _advise(missing: Sequence[str], prompts: dict[str, list[str]]) -> str:
     words = {word: meant for word, meant in EXPRESSION_WORDS.items() if meant in prompts and len(word) > 2}
     words |= {plain_word(other): other for other in prompts}
-    close = difflib.get_close_matches(plain_word(name), words, 1, 0.75)
-    example = words[close[0]] if close else "happiness"
+    meant = {n: words[close[0]] for n in missing if (close := difflib.get_close_matches(plain_word(n), words, 1, 0.75))}
+    slips = ", ".join(f"{word} for {name}" for name, word in meant.items())
+    name = next(iter(meant), missing[0])
     return (
-        (f"did you mean {example}? " if close else "")
+        (f"did you mean {slips}? " if slips else "")
         + f"If {name} is another word for a class that has prompts, build the cache again with --label-map FILE.csv, a line "
-        f"`{name},{example}`; else add lines `{name}: a photo of …` to a prompts file and give it with --prompts FILE"
+        f"`{name},{meant.get(name, 'happiness')}`; else add lines `{name}: a photo of …` to a prompts file and give it with "
+        "--prompts FILE"
     )
 
 

@@ -19,6 +19,7 @@ from shared.text import read_text_embeddings
 
 MOST_GROUPS = 16  # lines of the table of subjects
 MOST_REASONS = 6
+MOST_VALUES = 8  # of a column of groups
 SINGLE = "single frames"
 Reasoned = TypeVar("Reasoned", Sample, Failure)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -50,6 +51,8 @@ def describe_cache(cache: Cache) -> str:
     aligned = Counter(sample.alignment for sample in valid)
     lines.append("  aligned by " + ", ".join(f"{how} ({count})" for how, count in aligned.most_common()))
     lines += ["", *_class_table(cache), "", *_subject_table(cache), ""]
+    if cache.groups:
+        lines += [*_group_lines(cache), ""]
     for array, names in (("targets", info.target_names), ("aus", info.au_names)):
         lines += [*_unit_table(cache, array, names), ""] if names else []
     if cache.sequences:
@@ -80,7 +83,7 @@ def _class_table(cache: Cache) -> list[str]:
     valid = [sample for sample in cache.samples if sample.valid]
     intensities = sorted({sample.intensity for sample in valid if sample.intensity})
     names = [*cache.info.class_names, *([""] if any(not s.label for s in valid) else [])]
-    rows: list[list[object]] = [["class", "scans", "subjects", *(f"level {i}" for i in intensities)]]
+    rows: list[list[object]] = [["class", "scans", "subjects", *(f"intensity {i}" for i in intensities)]]
     for name in names:
         mine = [sample for sample in valid if sample.label == name]
         levels = Counter(sample.intensity for sample in mine)
@@ -112,6 +115,23 @@ def _subject_table(cache: Cache) -> list[str]:
     lines = _align(rows)
     if left := groups[MOST_GROUPS:]:
         lines.append(f"  … and {sum(len(subjects) for _, subjects in left)} subjects more, with other counts")
+    return lines
+
+
+def _group_lines(cache: Cache) -> list[str]:
+    """A line a column of groups: how many scans of how many subjects have each value, or between what numbers they lie."""
+    lines = ["groups (scans, subjects):"]
+    valid = [row for row, sample in enumerate(cache.samples) if sample.valid]
+    for name, values in cache.groups.items():
+        rows: dict[str, list[int]] = {}
+        for row in valid:
+            rows.setdefault(values[row], []).append(row)
+        counted = [
+            f"{value or '(not given)'} ({len(mine):,}, {len({cache.samples[row].subject for row in mine}):,})"
+            for value, mine in sorted(rows.items(), key=lambda group: (not group[0], -len(group[1]), group[0]))
+        ]
+        more = f" and {len(counted) - MOST_VALUES:,} values more" if len(counted) > MOST_VALUES else ""
+        lines.append(f"  {name}: {', '.join(counted[:MOST_VALUES])}{more}")
     return lines
 
 
@@ -152,7 +172,9 @@ def _unit_table(cache: Cache, array: str, names: Sequence[str]) -> list[str]:
 def _name_some(subjects: list[str]) -> str:
     if len(subjects) <= 3:
         return ", ".join(subjects)
-    return f"{subjects[0]}, {subjects[1]} … {subjects[-1]} ({len(subjects)})"
+    return (
+        f"{', '.join(subjects[:3])} and {len(subjects) - 3:,} more"  # not a range: who stands between need not be one
+    )
 
 
 def _align(rows: list[list[object]]) -> list[str]:

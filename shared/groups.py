@@ -11,10 +11,14 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from shared.errors import CacheError, first_line
 from shared.paths import read_bytes
 
 GROUPS_CSV = "groups.csv"
+MOST_VALUES = 12  # of a column that is shown value by value
+NUM_RANGES = 4  # that the numbers of a longer column are parted into
 Groups = Mapping[str, tuple[str, ...]]  # column → its value in each row of the cache, "" where it is not known
 
 
@@ -50,3 +54,34 @@ def read_groups(path: Path, sample_ids: Sequence[str]) -> dict[str, tuple[str, .
     if [row[0] for row in rows[1:]] != list(sample_ids):
         raise CacheError(f"{path}: its rows are not those of samples.csv; run build again")
     return {name: tuple(row[place] for row in rows[1:]) for place, name in enumerate(header) if place}
+
+
+def part_columns(groups: Groups, rows: Sequence[int]) -> dict[str, tuple[str, ...]]:
+    """The columns of few values that some of these rows have, a value a row of the cache.
+
+    Numbers of more than MOST_VALUES values are parted into ranges that hold about as many of these rows each; longer columns
+    of words, and empty ones, are left out.
+    """
+    columns: dict[str, tuple[str, ...]] = {}
+    for name, values in groups.items():
+        there = [values[row] for row in rows if values[row]]
+        if 0 < len(set(there)) <= MOST_VALUES:
+            columns[name] = values
+        elif ranges := _part_numbers(there):
+            columns[name] = tuple(ranges.get(value, "") for value in values)
+    return columns
+
+
+def _part_numbers(values: Sequence[str]) -> dict[str, str]:
+    """Each value → its range, such as "18 to 24"; empty where some are no numbers."""
+    try:
+        numbers = {value: float(value.replace(",", ".")) for value in values}
+    except ValueError:
+        return {}
+    found = np.array([numbers[value] for value in values])
+    if not len(found) or not np.isfinite(found).all():
+        return {}
+    edges = np.unique(np.quantile(found, np.linspace(0, 1, NUM_RANGES + 1)[1:], method="inverted_cdf"))
+    place = np.searchsorted(edges, found)
+    names = {int(p): f"{found[place == p].min():g} to {found[place == p].max():g}" for p in np.unique(place)}
+    return {value: names[int(p)] for value, p in zip(values, place, strict=True)}

@@ -157,7 +157,7 @@ def test_classes_that_cannot_be_told_apart_or_are_not_known_lead_to_the_label_ma
     prompts = read_prompts(DEFAULT_PROMPTS)
     with pytest.raises(FacetError, match=r"Happy and happiness would have the same prompts.*--label-map"):
         choose_prompts(prompts, ["Happy", "happiness"], [], Path("p"))
-    with pytest.raises(FacetError, match=r"Agry; did you mean anger\?.*--label-map.*Agry,anger"):
+    with pytest.raises(FacetError, match=r"Agry; did you mean anger for Agry.*--label-map.*Agry,anger"):
         choose_prompts(prompts, ["Agry"], [], Path("p"))
     with pytest.raises(FacetError, match=r"Freude; If Freude is another word.*--label-map.*--prompts"):
         choose_prompts(prompts, ["Freude", "anger"], [], Path("p"))

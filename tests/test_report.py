@@ -58,3 +58,21 @@ def test_confusion_picture_shows_the_counts_where_they_are(tmp_path: Path) -> No
         rows, columns = np.nonzero(np.abs(picture[:, :-200] - darkest).sum(-1) < 12)
         slope = np.polyfit(columns, rows, 1)[0]
         assert (slope > 0.5) == on_diagonal
+
+
+def test_class_names_are_whole_or_numbers_on_a_console() -> None:
+    few, many = (
+        ("happiness", "embarrassment", "sadness"),
+        tuple(f"a rather long class {number}" for number in range(1, 13)),
+    )
+    head, *rows = format_table(compute_metrics(np.arange(3), np.array([0, 2, 1]), 3), few).splitlines()
+    assert head.split()[-3:] == list(few)
+    assert [head.index(name) + len(name) for name in few] == [
+        row.rindex("1") + 1 if name == few[0] else head.index(name) + len(name)
+        for name, row in zip(few, rows, strict=True)
+    ]
+    counts = np.repeat(np.arange(12), 1000)
+    head, *rows = format_table(compute_metrics(counts, counts, 12), many).splitlines()
+    assert head.split()[-12:] == [str(number) for number in range(1, 13)]
+    assert all(f"{number} {name}" in row for number, name, row in zip(range(1, 13), many, rows, strict=True))
+    assert max(map(len, (head, *rows))) <= 140 and len(set(map(len, rows))) == 1

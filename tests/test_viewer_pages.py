@@ -88,6 +88,10 @@ def test_predictions_stand_beside_labels(site: Site, tmp_path: Path) -> None:
         ],
     )
     said = read_predictions(run, site.cache)
+    table = run / "predictions.csv"
+    before = table.read_text()
+    table.write_text(before.replace("sample_id,", "name,", 1))  # as runs of before call it
+    assert read_predictions(run, site.cache) == said
     assert {row: (p.class_name, p.probability) for row, p in said.items()} == {0: ("surprise", 0.7), 1: ("anger", 0.6)}
     shown = open_site(site.cache.path, predictions=said, run="run")
     assert count_confusions(shown) == {("anger", "surprise"): 1, ("anger", "anger"): 1}

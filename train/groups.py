@@ -10,15 +10,13 @@ import numpy as np
 
 from shared.cache import Cache
 from shared.errors import FacetError
-from shared.groups import Groups
+from shared.groups import Groups, part_columns
 from shared.labels import plain_word
 from train.folds import list_some
 from train.items import Item
 from train.metrics import Metrics, confusion_matrix, pool_confusions
 from train.multilabel import MultiLabelMetrics, compute_multilabel_metrics, pool_counts
 
-MOST_VALUES = 12  # of a column that is reported value by value
-NUM_RANGES = 4  # that the numbers of a longer column are parted into
 NOT_KNOWN, SEVERAL = "(not given)", "(several)"  # the second of a sequence whose frames differ
 OWN_COLUMNS = ("subject", "task", "intensity", "label")  # of samples.csv, that --where takes, too
 COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
@@ -35,40 +33,12 @@ class GroupScore:
 
 
 def report_columns(cache: Cache) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """The columns that scores are reported by, a value a row of the cache; notes on those that are not.
-
-    Numbers of more than MOST_VALUES values are parted into ranges that hold about as many rows each.
-    """
-    columns: dict[str, tuple[str, ...]] = {}
-    notes = []
-    valid = [row for row, sample in enumerate(cache.samples) if sample.valid]
-    for name, values in cache.groups.items():
-        there = [values[row] for row in valid if values[row]]
-        distinct = set(there)
-        if not distinct:
-            continue
-        if len(distinct) <= MOST_VALUES:
-            columns[name] = values
-        elif ranges := _part_numbers(there):
-            columns[name] = tuple(ranges.get(value, "") for value in values)
-        else:
-            notes.append(f"scores are not reported by {name}: it has {len(distinct):,} values, and they are no numbers")
-    return columns, notes
-
-
-def _part_numbers(values: Sequence[str]) -> dict[str, str]:
-    """Each value → its range, such as "18 to 24"; empty where some are no numbers."""
-    try:
-        numbers = {value: float(value.replace(",", ".")) for value in values}
-    except ValueError:
-        return {}
-    found = np.array([numbers[value] for value in values])
-    if not np.isfinite(found).all():
-        return {}
-    edges = np.unique(np.quantile(found, np.linspace(0, 1, NUM_RANGES + 1)[1:], method="inverted_cdf"))
-    place = np.searchsorted(edges, found)
-    names = {int(p): f"{found[place == p].min():g} to {found[place == p].max():g}" for p in np.unique(place)}
-    return {value: names[int(p)] for value, p in zip(values, place, strict=True)}
+    """The columns that scores are reported by, a value a row of the cache; notes on those that are not."""
+    columns = part_columns(cache.groups, [row for row, sample in enumerate(cache.samples) if sample.valid])
+    left_out = [name for name, values in cache.groups.items() if name not in columns and any(values)]
+    return columns, [
+        f"scores are not reported by {name}: it has many values, and they are no numbers" for name in left_out
+    ]
 
 
 def value_of(item: Item, values: Sequence[str]) -> str:

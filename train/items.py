@@ -10,7 +10,7 @@ import numpy as np
 
 from shared.cache import Cache
 from shared.errors import FacetError
-from shared.labels import NEUTRAL
+from shared.labels import NEUTRAL, find_expression, plain_word
 from shared.schema import Sample
 from shared.schema import Sequence as SequenceRow
 from train.config import Recipe
@@ -148,6 +148,8 @@ def choose_classes(cache: Cache, wanted: Sequence[str], task: str = "classes") -
     what = {"classes": "classes", "targets": "multi-label emotions", "aus": "action units"}[task]
     if not known:
         raise FacetError(f"{cache.path}: {cache.info.dataset} has no {what}; choose another --task or --protocol")
+    plain = {plain_word(name): name for name in known}
+    wanted = [name if name in known else plain.get(plain_word(find_expression(name) or name), name) for name in wanted]
     if unknown := [name for name in wanted if name not in known]:
         raise FacetError(f"--classes: {', '.join(unknown)} not among the {what} of {cache.path} ({', '.join(known)})")
     others = [name for name in known if name != NEUTRAL] if task == "classes" else []

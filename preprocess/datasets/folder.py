@@ -203,7 +203,7 @@ def _describe_renamed(rows: Sequence[ManifestRow], records: Sequence[ScanRecord]
         for one, other in pairs
         if unicodedata.normalize("NFC", one) != unicodedata.normalize("NFC", other)
     ]
-    return [f"{len(shown):,} files in another case than in the manifest: {name_some(shown)}"] if shown else []
+    return [f"files in another case than in the manifest: {name_some(shown)}"] if shown else []
 
 
 def with_label_map(path: Path) -> DatasetReader:

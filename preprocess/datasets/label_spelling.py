@@ -91,7 +91,8 @@ def unify_labels(labels: Sequence[str], label_map: LabelMap | None = None) -> Sp
     by_class: dict[str, list[str]] = {}
     for word in sorted(counts):
         by_class.setdefault(classes[word], []).append(word)
-    notes = [_describe(name, words, counts) for name, words in sorted(by_class.items()) if words != [name]]
+    merged = [_describe(name, words, counts) for name, words in sorted(by_class.items()) if words != [name]]
+    notes = [f"labels taken as one class: {'; '.join(merged)}; for other classes give {MAP_ADVICE}"] if merged else []
     unused = [word for word in exact if plain_word(word) not in {plain_word(w) for w in counts}]
     if unused:
         notes.append(f"--label-map: no scan is labelled {name_some(sorted(unused))}")
@@ -115,7 +116,11 @@ def describe_values(column: str, values: Sequence[str]) -> list[str]:
     by_value: dict[str, list[str]] = {}
     for value, usual in unify_values(values).items():
         by_value.setdefault(usual, []).append(value)
-    merged = [f"{name_some(sorted(words))} are {usual}" for usual, words in sorted(by_value.items()) if len(words) > 1]
+    merged = [
+        f"{name_some(sorted(words))} are taken as {usual}"
+        for usual, words in sorted(by_value.items())
+        if len(words) > 1
+    ]
     return [f"column {column}: {'; '.join(merged[:4])}"] if merged else []
 
 
@@ -125,10 +130,7 @@ def _clean(word: str) -> str:
 
 
 def _describe(name: str, words: Sequence[str], counts: Counter[str]) -> str:
-    named = name_some([f"{_show(word, words)} ({counts[word]:,})" for word in words])
-    what = f"are one class, {name}" if len(words) > 1 else f"is the class {name}"
-    what = what if name else "are taken for no label"
-    return f"label{'s' * (len(words) > 1)} {named} {what}; for other classes give {MAP_ADVICE}"
+    return f"{name_some([f'{_show(word, words)} ({counts[word]:,})' for word in words])} as {name or 'no label'}"
 
 
 def _show(word: str, words: Sequence[str]) -> str:

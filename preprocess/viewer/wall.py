@@ -19,6 +19,7 @@ TITLES = {
     "sequence": "sequence",
     "validity": "valid or not",
     "predicted": "predicted",
+    "group": "group",
 }
 
 
