@@ -97,13 +97,19 @@ _SYNONYMS = {
 _CLASSES = tuple(dict.fromkeys(name for names in CLASS_NAMES.values() for name in names))
 
 
+def clean_word(word: str) -> str:
+    """A name as it is shown: composed (NFC), single blanks between words, without characters that show nothing."""
+    shown = "".join(c for c in unicodedata.normalize("NFC", word) if unicodedata.category(c) != "Cf")
+    return " ".join(shown.split())
+
+
 def plain_word(word: str) -> str:
     """A class's word without what a reader would not see as another word: case, composition (NFC, NFD), blanks, _ and -.
 
     Characters that show nothing, such as a zero-width space, are dropped; "Very_Happy" is "very happy".
     """
-    shown = "".join(c for c in unicodedata.normalize("NFKC", word) if unicodedata.category(c) != "Cf")
-    return unicodedata.normalize("NFKC", " ".join(re.sub(r"(?<=\w)[_-]+(?=\w)", " ", shown).split()).casefold())
+    shown = clean_word(re.sub(r"(?<=\w)[_-]+(?=\w)", " ", unicodedata.normalize("NFKC", word)))
+    return unicodedata.normalize("NFKC", shown.casefold())
 
 
 # Plain word → class, for the classes' own names, their synonyms, and the words of BU-3DFE's and BU-4DFE's file names.
@@ -144,5 +150,5 @@ def map_class_names(source: Sequence[str], target: Sequence[str]) -> dict[str, s
 
 
 def plain_subject(name: str) -> str:
-    """f1 of `F001 `: names that differ in case, white space or leading zeros alone have the same."""
-    return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(name.split()).casefold())
+    """f1 of `F001 `: names that differ in case, white space, composition or leading zeros alone have the same."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(clean_word(name).split()).casefold())

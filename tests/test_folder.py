@@ -140,6 +140,26 @@ def test_what_is_wrong_is_said(root: Path, text: str, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_what_spreadsheets_and_systems_make_of_values(root: Path) -> None:
+    import unicodedata
+
+    rows = f"a.obj;Zoë;x;Film;1.0;High;0,5\nb.obj;{unicodedata.normalize('NFD', 'Zoë')}\u00a0;x;Film;2.0;high;0,5\nc.obj;zoë;x;;;high;\n"
+    write(root, f"sep=;\npath;subject;label;sequence;frame;intensity;scale\n{rows}", "utf-8-sig")
+    records = FOLDER.find(root)
+    assert [(r.subject, r.frame, r.intensity) for r in records] == [
+        ("Zoë", 1, "high"),
+        ("Zoë", 2, "high"),
+        ("zoë", None, "high"),
+    ]
+    assert dict(records[0].options) == {"scale": "0.5"}
+    assert np.isclose(FOLDER.read(root, records[0]).vertices_mm[1, 0], 25)
+    lines = FOLDER.summarise(root, records)
+    assert any("Zoë and zoë" in line for line in lines) and any(line.startswith("column intensity") for line in lines)
+    write(root, "path;subject;label;scale\na.obj;1;x;1,000\n")
+    with pytest.raises(FacetError, match="scale '1,000', expected a positive number"):
+        FOLDER.find(root)
+
+
 def test_columns_of_ones_own_are_groups(root: Path) -> None:
     write(root, "Path,subject,label,Sample ID,Age,sex ,,Landmark\na.obj,1,x,one,31,f,0,\nb.obj,2,y,two,, M ,1,p.csv\n")
     first, second = FOLDER.find(root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 
 from shared.errors import FacetError
@@ -25,10 +26,12 @@ def read_csv_rows(path: Path, what: str) -> list[tuple[int, list[str]]]:
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         text = data.decode(encoding)
-        first = text.lstrip().split("\n", 1)[0]
-        delimiter = max(",;\t", key=first.count)
+        first = text.lstrip().split("\n", 1)[0].strip()
+        told = re.fullmatch(r"sep=([,;\t])", first)  # Excel's own first line
+        delimiter = told[1] if told else max(",;\t", key=first.count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        return [(reader.line_num, row) for row in reader]
+        rows = [(reader.line_num, row) for row in reader]
+        return [row for row in rows if "".join(row[1]).strip() != "sep="] if told else rows
     except UnicodeDecodeError as error:
         raise FacetError(f"{path}: not UTF-8 text (byte {error.start}); save the {what} as CSV in UTF-8") from error
     except csv.Error as error:

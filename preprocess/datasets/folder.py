@@ -18,7 +18,9 @@ from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
 from preprocess.readers.surface import find_surface_files, read_surface
 from preprocess.scan import DatasetReader, ScanRecord
 from shared.errors import FacetError, ScanError
+from shared.labels import plain_subject
 
+_UNIFIED = ("intensity", "task")  # columns of few words, in which a spelling is no other word
 _OPTIONS = ("units", "scale", "up", "facing", "texture_origin")
 
 
@@ -35,7 +37,8 @@ def find_folder(root: Path, *, label_map: LabelMap | None = None) -> list[ScanRe
     listed = read_manifest(manifest)
     rows = listed.rows
     classes = unify_labels([row["label"] for row in rows], label_map).classes | {"": ""}
-    values = {name: unify_values([row[name] for row in rows]) | {"": ""} for name in listed.group_names}
+    columns = (*_UNIFIED, *listed.group_names)
+    values = {name: unify_values([row[name] for row in rows]) | {"": ""} for name in columns}
     names = _FileNames(manifest.parent)
     seen: dict[str, int] = {}
     sequences: dict[str, list[ScanRecord]] = {}  # a scan that is no frame stands alone, under its line's number
@@ -49,12 +52,14 @@ def find_folder(root: Path, *, label_map: LabelMap | None = None) -> list[ScanRe
         seen[sample_id] = row.line
         key = f"sequence {row['sequence']}" if row["sequence"] else f"line {row.line}"
         frames = sequences.setdefault(key, [])
-        groups = tuple((name, values[name][row[name]]) for name in listed.group_names)
+        words = {name: values[name][row[name]] for name in columns}
         record = replace(
             _build_record(row, names, frame=len(frames)),
             sample_id=sample_id,
             label=classes[row["label"]],
-            groups=groups,
+            intensity=words["intensity"],
+            task=words["task"],
+            groups=tuple((name, words[name]) for name in listed.group_names),
         )
         if frames and frames[0].subject != record.subject:
             raise FacetError(
@@ -81,8 +86,6 @@ def _build_record(row: ManifestRow, names: _FileNames, *, frame: int) -> ScanRec
         source=names.find(row["path"]),
         sequence=row["sequence"],
         frame=int(row["frame"]) if row["frame"] else frame if row["sequence"] else None,
-        intensity=row["intensity"],
-        task=row["task"],
         texture=names.find(row["texture"]),
         landmarks=names.find(row["landmarks"]),
         options=tuple((name, row[name]) for name in _OPTIONS if row[name]),
@@ -181,15 +184,27 @@ def summarise_folder(root: Path, records: Sequence[ScanRecord], *, label_map: La
         *groups,
         *(
             line
-            for name in manifest.group_names
+            for name in (*_UNIFIED, *manifest.group_names)
             for line in describe_values(name, [row[name] for row in manifest.rows])
         ),
         *unify_labels([row["label"] for row in manifest.rows], label_map).notes,
+        *_describe_subjects(records),
         *_describe_renamed(manifest.rows, records),
         *describe_lacking(records, "their mesh file", lambda record: record.sample_id in missing),
         *describe_lacking(records, "labels", lambda record: not record.label),
         *describe_gaps(records),
     ]
+
+
+def _describe_subjects(records: Sequence[ScanRecord]) -> list[str]:
+    """One line on subjects that are perhaps one: such a person would train and be tested."""
+    alike: dict[str, set[str]] = {}
+    for record in records:
+        alike.setdefault(plain_subject(record.subject), set()).add(record.subject)
+    pairs = [" and ".join(sorted(names)) for names in alike.values() if len(names) > 1]
+    return (
+        [f"subjects that are perhaps one, spelled in two ways: {name_some(pairs)}; spell them alike"] if pairs else []
+    )
 
 
 def _describe_renamed(rows: Sequence[ManifestRow], records: Sequence[ScanRecord]) -> list[str]:

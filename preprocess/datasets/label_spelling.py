@@ -12,7 +12,7 @@ from pathlib import Path
 from preprocess.datasets.completeness import name_some
 from preprocess.datasets.csv_rows import read_csv_rows
 from shared.errors import FacetError
-from shared.labels import EXPRESSION_WORDS, find_class, find_expression, plain_word
+from shared.labels import EXPRESSION_WORDS, clean_word, find_class, find_expression, plain_word
 
 LabelMap = Mapping[str, str]  # a word as it is written → its class; "": such scans have no label
 MAP_COLUMNS = ("word", "class")
@@ -56,7 +56,7 @@ def read_label_map(path: Path) -> dict[str, str]:
         raise FacetError(f"--label-map {path}: no such file; write lines word,class such as `joy,happiness`")
     classes: dict[str, str] = {}
     for line, row in read_csv_rows(path, "label map"):
-        fields = [_clean(field) for field in row]
+        fields = [clean_word(field) for field in row]
         if not any(fields) or (not classes and tuple(field.lower() for field in fields) == MAP_COLUMNS):
             continue
         if len(fields) != 2 or not fields[0]:
@@ -85,7 +85,7 @@ def unify_labels(labels: Sequence[str], label_map: LabelMap | None = None) -> Sp
     plain = {plain_word(word): name for word, name in exact.items()}
     classes = unify_values(labels)
     for word in counts:
-        mapped = exact.get(_clean(word), plain.get(plain_word(word)))
+        mapped = exact.get(clean_word(word), plain.get(plain_word(word)))
         name = find_expression(word) if mapped is None else mapped
         classes[word] = classes[word] if name is None else name
     by_class: dict[str, list[str]] = {}
@@ -107,7 +107,7 @@ def unify_values(values: Sequence[str]) -> dict[str, str]:
     alike: dict[str, list[str]] = {}
     for value in counts:
         alike.setdefault(plain_word(value) or value, []).append(value)
-    usual = {key: _clean(min(words, key=lambda word: (-counts[word], word))) for key, words in alike.items()}
+    usual = {key: clean_word(min(words, key=lambda word: (-counts[word], word))) for key, words in alike.items()}
     return {value: usual[key] for key, words in alike.items() for value in words}
 
 
@@ -124,18 +124,13 @@ def describe_values(column: str, values: Sequence[str]) -> list[str]:
     return [f"column {column}: {'; '.join(merged[:4])}"] if merged else []
 
 
-def _clean(word: str) -> str:
-    shown = "".join(c for c in unicodedata.normalize("NFC", word) if unicodedata.category(c) != "Cf")
-    return " ".join(shown.split())
-
-
 def _describe(name: str, words: Sequence[str], counts: Counter[str]) -> str:
     return f"{name_some([f'{_show(word, words)} ({counts[word]:,})' for word in words])} as {name or 'no label'}"
 
 
 def _show(word: str, words: Sequence[str]) -> str:
     """As it is written; with escapes where another spelling looks alike."""
-    return ascii(word) if sum(_clean(word) == _clean(other) for other in words) > 1 else word
+    return ascii(word) if sum(clean_word(word) == clean_word(other) for other in words) > 1 else word
 
 
 def _find_doubtful(words: Sequence[str], classes: Sequence[str], counts: Counter[str]) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from preprocess.datasets.csv_rows import read_csv_rows
 from preprocess.datasets.subject_folders import describe_content
 from shared.errors import FacetError
+from shared.labels import clean_word
 
 MANIFEST_NAME = "manifest.csv"
 REQUIRED = ("path", "subject", "label")
@@ -30,6 +31,7 @@ _CLOSE = 0.8  # difflib's ratio: "lable" and "label" have it; "race" and "frame"
 MAX_COLUMN_CHARACTERS = 60
 UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "in": 25.4}
 AXES = ("x", "-x", "y", "-y", "z", "-z")
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")  # 1,000 may be one or a thousand
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 ORIGINS = ("top", "bottom")  # the edge of the texture image where v = 0
 
@@ -153,6 +155,8 @@ def _check_fields(path: Path, where: str, fields: dict[str, str]) -> str:
     for name in ("path", "subject"):
         if not fields[name]:
             raise FacetError(f"{where}: {name} is empty; fill it in")
+    for name in ("subject", "sequence", "intensity", "task"):
+        fields[name] = clean_word(fields[name])  # one name, however a system composes its letters
     for name in ("path", "texture", "landmarks"):
         if fields[name]:
             fields[name] = _below(path.parent, fields[name], f"{where}: {name} {fields[name][:80]!r}")
@@ -164,14 +168,17 @@ def _check_fields(path: Path, where: str, fields: dict[str, str]) -> str:
     if fields["scale"]:
         if fields["units"]:
             raise FacetError(f"{where}: both units and scale are given; keep one")
+        text = fields["scale"] if _THOUSANDS.fullmatch(fields["scale"]) else fields["scale"].replace(",", ".")
         try:
-            scale = float(fields["scale"])
+            scale = float(text)
         except ValueError:
             scale = math.nan
         if not 0 < scale < math.inf:
             raise FacetError(
                 f"{where}: scale {fields['scale'][:40]!r}, expected a positive number (mm a unit of the file)"
             )
+        fields["scale"] = text
+    fields["frame"] = re.sub(r"\.0+$", "", fields["frame"])  # a whole number, as pandas writes a column with gaps
     if fields["frame"] and not (fields["frame"].isascii() and fields["frame"].isdigit() and len(fields["frame"]) < 10):
         raise FacetError(f"{where}: frame {fields['frame'][:40]!r}, expected a whole number")
     return assumed
