@@ -115,6 +115,7 @@ def test_texture_and_the_edge_its_coordinates_begin_at(root: Path) -> None:
         ("path,subject,label\n..\\a.obj,1,x\n", "leaves the folder"),
         ("path,subject,label\na\0.obj,1,x\n", "control character"),
         ("path,subject,label\na.obj,1\a,x\n", "control character"),
+        ("path,subject,label\na.obj,1,\ue000x\n", "label.*control character"),
         ("path,subject,label,sequence,frame\na.obj,1,x,s,1234567890\n", "expected a whole number"),
         ("path,subject,label\nC:\\scans\\a.obj,1,x\n", "leaves the folder"),
         ("path,subject,label,texture\na.obj,1,x,../s.png\n", "texture '../s.png' leaves"),

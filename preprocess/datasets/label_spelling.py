@@ -36,6 +36,7 @@ _CLOSE = 0.8  # difflib's ratio: Agry and angry have 0.89
 _CLOSE_PAIR = 0.9  # between two classes of the user's own, of which many are alike by intent
 _MOST_COMPARED = 100  # classes; every pair is looked at
 _SHORTEST_COMPARED = 6
+_MOST_NAMED = 12  # classes in one line
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,10 @@ def unify_labels(labels: Sequence[str], label_map: LabelMap | None = None) -> Sp
     for word in sorted(counts):
         by_class.setdefault(classes[word], []).append(word)
     merged = [_describe(name, words, counts) for name, words in sorted(by_class.items()) if words != [name]]
+    merged[_MOST_NAMED:] = [f"and {len(merged) - _MOST_NAMED:,} classes more"] if len(merged) > _MOST_NAMED else []
     notes = [f"labels taken as one class: {'; '.join(merged)}; for other classes give {MAP_ADVICE}"] if merged else []
-    unused = [word for word in exact if plain_word(word) not in {plain_word(w) for w in counts}]
+    there = {plain_word(word) for word in counts}
+    unused = [word for word in exact if plain_word(word) not in there]
     if unused:
         notes.append(f"--label-map: no scan is labelled {name_some(sorted(unused))}")
     left = sorted({classes[word] for word in counts} - {""} - {*exact.values()})
@@ -125,18 +128,16 @@ def describe_values(column: str, values: Sequence[str]) -> list[str]:
 
 
 def _describe(name: str, words: Sequence[str], counts: Counter[str]) -> str:
-    return f"{name_some([f'{_show(word, words)} ({counts[word]:,})' for word in words])} as {name or 'no label'}"
-
-
-def _show(word: str, words: Sequence[str]) -> str:
-    """As it is written; with escapes where another spelling looks alike."""
-    return ascii(word) if sum(clean_word(word) == clean_word(other) for other in words) > 1 else word
+    alike = Counter(clean_word(word) for word in words)
+    shown = [ascii(word) if alike[clean_word(word)] > 1 else word for word in words]  # escapes where two look alike
+    counted = [f"{text} ({counts[word]:,})" for text, word in zip(shown, words, strict=True)]
+    return f"{name_some(counted)} as {name or 'no label'}"
 
 
 def _find_doubtful(words: Sequence[str], classes: Sequence[str], counts: Counter[str]) -> list[str]:
     """Classes that the map does not name, and perhaps mean another one."""
-    strange = [word for word in words if find_expression(word) is None]
-    notes = []
+    strange = [word for word in words if find_expression(word) is None][:_MOST_COMPARED]
+    notes: list[str] = []
     for word in strange:
         if plain_word(word) in _NO_LABEL:
             notes.append(f"label {word} ({counts[word]:,}) is a class of its own; leave the field empty for no label")

@@ -119,7 +119,7 @@ def read_manifest(path: Path) -> Manifest:
 
 def _name_column(name: str) -> str:
     """A known column's name, whatever its case, blanks or hyphens ("Sample ID"); else the user's own, as it is written."""
-    name = " ".join(name.split())
+    name = clean_word(name)
     plain = re.sub(r"[ _-]+", "_", name.lower())
     return plain if plain in KNOWN else name
 
@@ -133,7 +133,7 @@ def _check_header(path: Path, header: list[str]) -> None:
     if len(set(plain)) != len(plain):
         raise FacetError(f"{path}: a column stands twice in {','.join(header)[:200]}; remove one")
     for name in header:
-        if _CONTROL.search(name) or len(name) > MAX_COLUMN_CHARACTERS:
+        if not name.isprintable() or len(name) > MAX_COLUMN_CHARACTERS:
             raise FacetError(f"{path}: column {name[:40]!r} holds a control character, or is too long; rename it")
     missing = [name for name in REQUIRED if name not in header]
     if missing:
@@ -150,7 +150,8 @@ def _check_header(path: Path, header: list[str]) -> None:
 def _check_fields(path: Path, where: str, fields: dict[str, str]) -> str:
     """Puts fields into their plain form. Returns what up or facing was taken for where one was not given."""
     for name, value in fields.items():
-        if _CONTROL.search(value):
+        shown = name in ("path", "texture", "landmarks") or clean_word(value).isprintable()  # of others tables are made
+        if _CONTROL.search(value) or not shown:
             raise FacetError(f"{where}: {name} {value[:40]!r} holds a line break or a control character; remove it")
     for name in ("path", "subject"):
         if not fields[name]:
