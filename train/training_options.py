@@ -12,7 +12,6 @@ from shared.paths import open_path
 from shared.views import parse_views
 from train.config import RESIDENT, Recipe, option_name
 
-
 _METAVARS = {
     "model": "NAME|local-dir:DIR",
     "pretrained": "TAG|FILE|none",
