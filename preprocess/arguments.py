@@ -52,7 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
         "render every scan of a data set into a cache",
         "Finds the scans under --root, aligns each face, draws it from every view and stores the images.\n"
         "Run it again to go on after an interruption, or after scans were added or mended: finished shards are kept.\n"
-        "folder: manifest.csv has a line a mesh. Its column landmarks may name a file beside it with lines name,x,y,z of\n"
+        "folder: manifest.csv has a line a mesh; columns of your own (age, sex, site …) are kept as groups, to filter pages,\n"
+        "scores and trainings by. Its column landmarks may name a file beside it with lines name,x,y,z of\n"
         "left_eye, right_eye, nose and mouth, or a .bnd or .ljson; without, the shape tells. README: your own scans.\n"
         "Exit code 0: all scans are in; 1: finished, but some scans failed (failures.csv); 2: stopped, with the reason.",
     )

@@ -13,13 +13,13 @@ from preprocess.prompts import count_names
 from preprocess.scan import SCAN_GONE
 from shared.cache import FAILURES_CSV, Cache, Failure
 from shared.errors import CacheError
+from shared.groups import part_columns
 from shared.paths import list_files
 from shared.schema import Sample
 from shared.text import read_text_embeddings
 
 MOST_GROUPS = 16  # lines of the table of subjects
 MOST_REASONS = 6
-MOST_VALUES = 8  # of a column of groups
 SINGLE = "single frames"
 Reasoned = TypeVar("Reasoned", Sample, Failure)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -119,19 +119,20 @@ def _subject_table(cache: Cache) -> list[str]:
 
 
 def _group_lines(cache: Cache) -> list[str]:
-    """A line a column of groups: how many scans of how many subjects have each value, or between what numbers they lie."""
+    """A line a column of groups: how many scans of how many subjects have each value, or range of numbers."""
     lines = ["groups (scans, subjects):"]
     valid = [row for row, sample in enumerate(cache.samples) if sample.valid]
+    parted = part_columns(cache.groups, valid)
     for name, values in cache.groups.items():
-        rows: dict[str, list[int]] = {}
+        if name not in parted:
+            lines.append(f"  {name}: {len({values[row] for row in valid} - {''}):,} values")
+            continue
+        subjects: dict[str, list[str]] = {}
         for row in valid:
-            rows.setdefault(values[row], []).append(row)
-        counted = [
-            f"{value or '(not given)'} ({len(mine):,}, {len({cache.samples[row].subject for row in mine}):,})"
-            for value, mine in sorted(rows.items(), key=lambda group: (not group[0], -len(group[1]), group[0]))
-        ]
-        more = f" and {len(counted) - MOST_VALUES:,} values more" if len(counted) > MOST_VALUES else ""
-        lines.append(f"  {name}: {', '.join(counted[:MOST_VALUES])}{more}")
+            subjects.setdefault(parted[name][row], []).append(cache.samples[row].subject)
+        ordered = sorted(subjects.items(), key=lambda group: (not group[0], group[0]))
+        counted = [f"{value or '(not given)'} ({len(mine):,}, {len({*mine}):,})" for value, mine in ordered]
+        lines.append(f"  {name}: {', '.join(counted)}")
     return lines
 
 

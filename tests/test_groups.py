@@ -249,3 +249,15 @@ def test_dynamic_images_keep_the_groups_of_their_sequences(tiny_cache: MakeCache
     pooled = open_cache(tmp_path / "d")
     assert pooled.groups == {"who": tuple(sample.subject for sample in pooled.samples)}
     assert verify_cache(tmp_path / "d") == []
+
+
+def test_the_summary_counts_scans_and_subjects_of_groups(tiny_cache: MakeCache) -> None:
+    from preprocess.summary import describe_cache
+
+    path = tiny_cache(num_subjects=4)
+    samples = open_cache(path).samples
+    sex = tuple("" if s.subject == "S3" else "FM"[int(s.subject[1:]) % 2] for s in samples)
+    add_groups(path, {"sex": sex, "note": tuple(f"n{row}" for row in range(len(samples)))})
+    (line,) = [line for line in describe_cache(open_cache(path)).splitlines() if line.startswith("  sex:")]
+    assert line == f"  sex: F ({sex.count('F')}, 2), M ({sex.count('M')}, 1), (not given) ({sex.count('')}, 1)"
+    assert f"  note: {len(samples)} values" in describe_cache(open_cache(path))
