@@ -103,6 +103,8 @@ def build_cache(
         advice = "choose another --cache, or render everything again with --overwrite"
         start_cache(cache, info, overwrite=overwrite, advice=advice)
         plan = plan_rows(scans, cache)
+        if plan.num_reworded:
+            print(f"labels, subjects or other words of {plan.num_reworded:,} rows are new; their images are kept")
         info = dataclasses.replace(info, num_samples=len(plan.samples), num_shards=num_shards(len(plan.samples)))
         tasks = [plan.task(dataset, root, cache, info, shard, strict) for shard in range(info.num_shards)]
         if repair:

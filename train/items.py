@@ -149,9 +149,13 @@ def choose_classes(cache: Cache, wanted: Sequence[str], task: str = "classes") -
     if not known:
         raise FacetError(f"{cache.path}: {cache.info.dataset} has no {what}; choose another --task or --protocol")
     plain = {plain_word(name): name for name in known}
-    wanted = [name if name in known else plain.get(plain_word(find_expression(name) or name), name) for name in wanted]
+    wanted = [name if name in known else plain.get(plain_word(name), name) for name in wanted]
     if unknown := [name for name in wanted if name not in known]:
-        raise FacetError(f"--classes: {', '.join(unknown)} not among the {what} of {cache.path} ({', '.join(known)})")
+        meant = [word for name in unknown if (word := find_expression(name)) in known and word is not None]
+        hint = f"; did you mean {', '.join(meant)}?" if meant else ""
+        raise FacetError(
+            f"--classes: {', '.join(unknown)} not among the {what} of {cache.path} ({', '.join(known)}){hint}"
+        )
     others = [name for name in known if name != NEUTRAL] if task == "classes" else []
     chosen = tuple(wanted) or tuple(others if len(others) >= 2 else known)
     if task == "classes" and len(chosen) < 2:
