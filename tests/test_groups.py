@@ -127,25 +127,7 @@ def test_scores_by_group_are_those_of_the_predictions(
     samples = open_cache(path).samples
     sex = {sample.sample_id: "" if sample.subject == "S5" else "FM"[int(sample.subject[1:]) % 2] for sample in samples}
     add_groups(path, {"sex": tuple(sex.values())})
-    assert (
-        call(
-            "crossval",
-            "--cache",
-            path,
-            "--out",
-            out,
-            *QUICK,
-            "--epochs",
-            1,
-            "--tune",
-            "frozen",
-            "--at-once",
-            "off",
-            "--jobs",
-            1,
-        )
-        == 0
-    )
+    assert call("crossval", "--cache", path, "--out", out, *QUICK, "--epochs", 1, "--tune", "frozen") == 0
     rows = [row for file in out.glob("fold-*/predictions.csv") for row in csv.DictReader(file.open(newline=""))]
     with (out / "groups.csv").open(newline="") as file:
         table = {(row["column"], row["value"]): row for row in csv.DictReader(file)}
@@ -261,3 +243,34 @@ def test_the_summary_counts_scans_and_subjects_of_groups(tiny_cache: MakeCache) 
     (line,) = [line for line in describe_cache(open_cache(path)).splitlines() if line.startswith("  sex:")]
     assert line == f"  sex: F ({sex.count('F')}, 2), M ({sex.count('M')}, 1), (not given) ({sex.count('')}, 1)"
     assert f"  note: {len(samples)} values" in describe_cache(open_cache(path))
+
+
+def test_action_units_by_group_add_up(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    path, run = tiny_cache(num_subjects=4, num_frames=3, units="aus"), tmp_path / "run"
+    samples = open_cache(path).samples
+    add_groups(path, {"sex": tuple("FM"[int(s.subject[1:]) // 2] for s in samples)})
+    assert (
+        call(
+            "fit",
+            "--cache",
+            path,
+            "--out",
+            run,
+            "--task",
+            "aus",
+            "--tune",
+            "frozen",
+            *QUICK,
+            "--folds",
+            2,
+            "--epochs",
+            1,
+        )
+        == 0
+    )
+    metrics = json.loads((run / "metrics.json").read_text())
+    groups = metrics["groups"]["sex"]
+    assert sum(one["num_samples"] for one in groups.values()) == metrics["num_samples"]
+    for name in ("true_positives", "false_positives", "false_negatives", "true_negatives"):
+        assert np.sum([one[name] for one in groups.values()], axis=0).tolist() == metrics[name]
+    assert read_fold_result(run) is not None
