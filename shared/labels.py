@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -97,12 +98,15 @@ _SYNONYMS = {
 _CLASSES = tuple(dict.fromkeys(name for names in CLASS_NAMES.values() for name in names))
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def clean_word(word: str) -> str:
     """A name as it is shown: composed (NFC), single blanks between words, without characters that show nothing."""
-    shown = "".join(c for c in unicodedata.normalize("NFC", word) if unicodedata.category(c) != "Cf")
-    return " ".join(shown.split())
+    if not word.isascii():
+        word = "".join(c for c in unicodedata.normalize("NFC", word) if unicodedata.category(c) != "Cf")
+    return " ".join(word.split())
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def plain_word(word: str) -> str:
     """A class's word without what a reader would not see as another word: case, composition (NFC, NFD), blanks, _ and -.
 

@@ -101,23 +101,26 @@ class _FileNames:
 
     def __init__(self, base: Path) -> None:
         self._base = base
-        self._folders: dict[str, dict[str, list[str]]] = {}
+        self._folders: dict[str, dict[str, list[str]]] = {}  # plain name → names, of each folder, listed once
 
     def find(self, name: str) -> str:
-        if not name or _is_file(self._base / name):
+        if not name:
             return name
-        folder = PurePosixPath(name).parent.as_posix()
+        folder, _, last = name.rpartition("/")
         if folder not in self._folders:
-            try:
-                there = sorted(path.name for path in (self._base / folder).iterdir())
-            except OSError:
-                there = []
-            by_plain: dict[str, list[str]] = {}
-            for found in there:
-                by_plain.setdefault(_plain_name(found), []).append(found)
-            self._folders[folder] = by_plain
-        alike = self._folders[folder].get(_plain_name(PurePosixPath(name).name), [])
-        return (PurePosixPath(folder) / alike[0]).as_posix() if len(alike) == 1 else name
+            self._folders[folder] = self._list(folder)
+        alike = self._folders[folder].get(_plain_name(last), [])
+        return f"{folder}/{alike[0]}".lstrip("/") if len(alike) == 1 and last not in alike else name
+
+    def _list(self, folder: str) -> dict[str, list[str]]:
+        try:
+            names = sorted(path.name for path in (self._base / folder).iterdir())
+        except OSError:  # no such folder
+            return {}
+        alike: dict[str, list[str]] = {}
+        for name in names:
+            alike.setdefault(_plain_name(name), []).append(name)
+        return alike
 
 
 def _plain_name(name: str) -> str:

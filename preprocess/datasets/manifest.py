@@ -150,6 +150,8 @@ def _check_header(path: Path, header: list[str]) -> None:
 def _check_fields(path: Path, where: str, fields: dict[str, str]) -> str:
     """Puts fields into their plain form. Returns what up or facing was taken for where one was not given."""
     for name, value in fields.items():
+        if not value:
+            continue
         shown = name in ("path", "texture", "landmarks") or clean_word(value).isprintable()  # of others tables are made
         if _CONTROL.search(value) or not shown:
             raise FacetError(f"{where}: {name} {value[:40]!r} holds a line break or a control character; remove it")
@@ -213,10 +215,10 @@ def _below(folder: Path, text: str, what: str) -> str:
         raise FacetError(f"{what} leaves the folder: it is no path of a file there; give a path below {folder}")
     text = text.replace("\\", "/")
     base, real = _places(folder)
-    place = os.path.normpath(Path(base, text))
+    place = os.path.normpath(text if text.startswith("/") else f"{base}/{text}")
     for start, at in ((base, place), (real, place), (real, os.path.realpath(place) if text.startswith("/") else "")):
         if at.startswith(start.rstrip("/") + "/"):
-            return os.path.relpath(at, start).replace(os.sep, "/")
+            return at[len(start.rstrip("/")) + 1 :]
     if place in (base, real):
         raise FacetError(f"{what} names no file; give a path below the folder")
     raise FacetError(f"{what} leaves the folder; give a path below {folder}")
