@@ -95,6 +95,7 @@ def read_manifest(path: Path) -> Manifest:
     names = tuple(name for name in header if name and name not in KNOWN)
     notes = [f"column {name} is kept as a group of your own; did you mean {close}?"
              for name in names if (close := _guess_column(name))]  # fmt: skip
+    folder = path.parent.absolute()
     result = []
     unnamed: list[str] = []
     for line, row in rows[1:]:
@@ -105,7 +106,7 @@ def read_manifest(path: Path) -> Manifest:
         given = [(name, field.strip()) for name, field in zip(header, row, strict=False)]
         unnamed += [field for name, field in given if field and not name]
         fields = dict.fromkeys((*KNOWN, *names), "") | {name: field for name, field in given if name}
-        assumed = _check_fields(path, f"{path}, line {line}", fields)
+        assumed = _check_fields(folder, f"{path}, line {line}", fields)
         result.append(ManifestRow(line, fields, assumed))
     if not result:
         raise FacetError(f"{path}: lists no scans; add a line for each: {','.join(header)}")
@@ -147,7 +148,7 @@ def _check_header(path: Path, header: list[str]) -> None:
         )
 
 
-def _check_fields(path: Path, where: str, fields: dict[str, str]) -> str:
+def _check_fields(folder: Path, where: str, fields: dict[str, str]) -> str:
     """Puts fields into their plain form. Returns what up or facing was taken for where one was not given."""
     for name, value in fields.items():
         if not value:
@@ -162,7 +163,7 @@ def _check_fields(path: Path, where: str, fields: dict[str, str]) -> str:
         fields[name] = clean_word(fields[name])  # one name, however a system composes its letters
     for name in ("path", "texture", "landmarks"):
         if fields[name]:
-            fields[name] = _below(path.parent, fields[name], f"{where}: {name} {fields[name][:80]!r}")
+            fields[name] = _below(folder, fields[name], f"{where}: {name} {fields[name][:80]!r}")
     for name, allowed in (("units", tuple(UNITS_MM)), ("up", AXES), ("facing", AXES), ("texture_origin", ORIGINS)):
         fields[name] = fields[name].lower().removeprefix("+")
         if fields[name] and fields[name] not in allowed:
