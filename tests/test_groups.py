@@ -76,6 +76,25 @@ def test_columns_of_a_manifest_stay_with_their_rows_and_cost_no_rendering(tmp_pa
     assert cache_bytes(path) == before
 
 
+def test_new_words_and_missing_meshes_are_said_once_and_counted_as_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, path = tmp_path / "scans", tmp_path / "c"
+    write_scan_folder(root, 2)
+    build(root, path)
+    manifest = root / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("anger", "fear"))
+    capsys.readouterr()
+    build(root, path)
+    assert "of 2 rows are new" in capsys.readouterr().out
+    manifest.write_text("path,subject,label\njames.OBJ,1,anger\n")
+    with pytest.raises(
+        FacetError, match=r"none of 1 scans could be read; the first: james\.OBJ: no such file"
+    ) as error:
+        build(root, path)
+    assert str(error.value).count("james.OBJ") == 1 and "manifest" in str(error.value)
+
+
 def test_spellings_of_a_value_are_one_and_it_is_said(tmp_path: Path) -> None:
     write_scan_folder(tmp_path, 3)
     add_columns(tmp_path, "sex", "F", "f", "F")
