@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from preprocess.datasets import DATASETS
+from preprocess.datasets.folder import summarise_folder
 from shared.errors import FacetError, ScanError
 
 FOLDER = DATASETS["folder"]
@@ -155,7 +156,7 @@ def test_what_spreadsheets_and_systems_make_of_values(root: Path) -> None:
     ]
     assert dict(records[0].options) == {"scale": "0.5"}
     assert np.isclose(FOLDER.read(root, records[0]).vertices_mm[1, 0], 25)
-    lines = FOLDER.summarise(root, records)
+    lines = summarise_folder(root, records)
     assert any("Zoë and zoë" in line for line in lines) and any(line.startswith("column intensity") for line in lines)
     write(root, "path;subject;label;scale\na.obj;1;x;1,000\n")
     with pytest.raises(FacetError, match="scale '1,000', expected a positive number"):
@@ -168,7 +169,7 @@ def test_columns_of_ones_own_are_groups(root: Path) -> None:
     assert (first.sample_id, second.sample_id) == ("one", "two")
     assert dict(first.groups) == {"Age": "31", "sex": "f", "Landmark": ""}
     assert dict(second.groups) == {"Age": "", "sex": "M", "Landmark": "p.csv"}
-    lines = FOLDER.summarise(root, [first, second])
+    lines = summarise_folder(root, [first, second])
     assert any("Landmark" in line and "landmarks" in line for line in lines)
     assert any("without a name" in line for line in lines)
     assert not any("did you mean" in line and ("Age" in line or "sex" in line) for line in lines)
@@ -198,7 +199,7 @@ def test_a_name_in_another_case_or_composition_is_found(root: Path) -> None:
     records = FOLDER.find(root)
     assert [record.sample_id for record in records] == ["A", "Zoë", "q"]
     assert [(root / record.source).is_file() for record in records] == [True, True, False]
-    (line,) = [line for line in FOLDER.summarise(root, records) if "another case" in line]
+    (line,) = [line for line in summarise_folder(root, records) if "another case" in line]
     assert "A.OBJ is a.obj" in line and "Zo" not in line
     with pytest.raises(ScanError, match=r"q\.obj: no such file.*out of the manifest"):
         FOLDER.read(root, records[2])
@@ -221,7 +222,7 @@ def test_the_axis_that_is_not_given(root: Path, columns: str, values: str, optio
     write(root, f"path,subject,label,{columns}\na.obj,1,x,{values}\n")
     (record,) = records = FOLDER.find(root)
     assert dict(record.options) == options
-    said = any("up" in line and "facing" in line for line in FOLDER.summarise(root, records))
+    said = any("up" in line and "facing" in line for line in summarise_folder(root, records))
     assert said == (len(options) > len(columns.split(",")))
 
 

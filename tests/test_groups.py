@@ -156,15 +156,15 @@ def test_scores_by_group_are_those_of_the_predictions(
         mine = [row for row in rows if sex[row["sample_id"]] == value]
         found = table["sex", value or "(not given)"]
         right = np.mean([row["label"] == row["predicted"] for row in mine])
-        assert (int(found["num_samples"]), float(found["accuracy"])) == (len(mine), pytest.approx(right))
+        assert int(found["num_samples"]) == len(mine) and float(found["accuracy"]) == pytest.approx(right)
         assert int(found["num_subjects"]) == len({row["subject"] for row in mine})
         assert f"sex = {value or '(not given)'}" in text
     html = tmp_path / "r.html"
     assert call("report", out, "--out", html, "--no-faces") == 0
     assert "Groups of people" in html.read_text()
 
-    for file in out.glob("fold-*/predictions.csv"):  # runs of before call the first column otherwise
-        file.write_text(file.read_text().replace("sample_id,", "name,", 1))
+    for predictions in out.glob("fold-*/predictions.csv"):  # runs of before call the first column otherwise
+        predictions.write_text(predictions.read_text().replace("sample_id,", "name,", 1))
     again = tmp_path / "again.html"
     assert call("report", out, "--out", again, "--no-faces") == 0
     assert again.read_bytes() == html.read_bytes()
