@@ -56,3 +56,17 @@ def test_another_data_set_in_the_runs_own_words(
     )
     assert "left out: 3 labelled negative, 3 labelled positive, 3 labelled repression (no class of this run)" in printed
     assert json.loads((tmp_path / "fine-run" / "on-coarse" / "metrics.json").read_text())["num_samples"] == 3
+
+
+def test_a_run_of_other_spellings_is_tested_in_its_own_words(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"num_subjects": 3, "scans_per_class": 1}
+    before = tiny_cache(name="before", class_names=("Angry", "happiness", "Smirk"), **options)
+    after = tiny_cache(name="after", class_names=("anger", "happiness", "smirk"), seed=1, **options)
+    assert call("fit", "--cache", before, "--out", tmp_path / "run", *QUICK, "--epochs", 1, "--tune", "frozen") == 0
+    capsys.readouterr()
+    assert call("evaluate", tmp_path / "run", "--cache", after) == 0
+    assert "label map: anger → Angry, smirk → Smirk" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "run" / "on-after" / "metrics.json").read_text())
+    assert [sum(row) for row in metrics["confusion"]] == [1, 1, 1]
