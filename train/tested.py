@@ -76,7 +76,7 @@ def _gather_in_own_words(cache: Cache, config: RunConfig) -> list[Item]:
 
 
 def _spell_as(items: Sequence[Item], classes: Sequence[str]) -> list[Item]:
-    """Items in the run's words for their classes, where these differ in spelling alone: earlier caches said Happy. Prints them."""
+    """Items in the run's words, where their classes differ in spelling alone (earlier caches said Happy). Prints which."""
     meant = {find_expression(name) or plain_word(name): name for name in classes}
     others = sorted({item.class_name for item in items if item.class_name} - {*classes})
     ours = {name: word for name in others if (word := meant.get(find_expression(name) or plain_word(name)))}
