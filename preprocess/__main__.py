@@ -50,6 +50,7 @@ def _synth(arguments: argparse.Namespace) -> int:
 def _build(arguments: argparse.Namespace) -> int:
     from preprocess.build import build_cache
     from preprocess.datasets import DATASETS
+    from preprocess.datasets.folder import with_label_map
     from preprocess.datasets.fourdme import with_pattern
     from preprocess.render.cameras import warn_of_views
     from preprocess.scan import SCAN_GONE
@@ -63,6 +64,10 @@ def _build(arguments: argparse.Namespace) -> int:
         if arguments.name != "4dme":
             raise FacetError("--pattern: is for 4dme, whose frames' names are not publicly known")
         dataset = with_pattern(arguments.pattern)
+    if arguments.label_map is not None:
+        if arguments.name != "folder":
+            raise FacetError("--label-map: is for folder; the labels of other data sets are their own")
+        dataset = with_label_map(arguments.label_map)
     settings = RenderSettings(
         views=parse_views(arguments.views),
         size_px=arguments.size,
@@ -139,7 +144,8 @@ def _prompts(arguments: argparse.Namespace) -> int:
     if arguments.cache is not None:
         info = read_info(arguments.cache)
         units = occurrence_names(info.au_names)
-        prompts, without = choose_prompts(prompts, info.class_names, units, source)
+        prompts, without, borrowed = choose_prompts(prompts, info.class_names, units, source)
+        print(*borrowed, sep="\n", end="\n" if borrowed else "")
         path = arguments.cache / "text" / text_file_name(arguments.model)
         if without:
             which = "expressions only" if len(without) == len(units) else f"not for {', '.join(without)}"

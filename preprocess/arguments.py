@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from shared.command_line import add_command, positive_number, start_parser, whole_number
+from shared.command_line import add_command, name_of, positive_number, start_parser, whole_number
 from shared.paths import open_path
 from shared.schema import COMPRESSIONS, MODALITIES, STORES, RenderSettings
 
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Procedural faces with expressions built from facial action units, for trying the product and testing it.\n"
         "Scans a subject: bu3dfe 25, bosphorus 11 to 13; sequences a subject: bu4dfe 6, bp4d 8, 4dme 6.",
     )
-    synth.add_argument("name", choices=SYNTHETIC, metavar="NAME", help=", ".join(SYNTHETIC))
+    synth.add_argument("name", type=name_of(SYNTHETIC), metavar="NAME", help=", ".join(SYNTHETIC))
     synth.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; new or empty")
     synth.add_argument(
         "--subjects", type=positive_number, default=10, metavar="N", help="number of people (default 10)"
@@ -55,13 +55,14 @@ def build_parser() -> argparse.ArgumentParser:
         "render every scan of a data set into a cache",
         "Finds the scans under --root, aligns each face, draws it from every view and stores the images.\n"
         "Run it again to go on after an interruption, or after scans were added or mended: finished shards are kept.\n"
-        "folder: manifest.csv has a line a mesh. Its column landmarks may name a file beside it with lines name,x,y,z of\n"
+        "folder: manifest.csv has a line a mesh; columns of your own (age, sex, site …) are kept as groups, to filter pages,\n"
+        "scores and trainings by. Its column landmarks may name a file beside it with lines name,x,y,z of\n"
         "left_eye, right_eye, nose and mouth, or a .bnd or .ljson; without, the shape tells. README: your own scans.\n"
         "Exit code 0: all scans are in; 1: finished, but some scans failed (failures.csv); 2: stopped, with the reason.",
     )
     build.add_argument(
         "name",
-        choices=DATASETS,
+        type=name_of(DATASETS),
         metavar="NAME",
         help=f"{', '.join(DATASETS)}; folder is your own meshes, listed in manifest.csv (path,subject,label[,…])",
     )
@@ -100,6 +101,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--pattern",
         metavar="TEXT",
         help="4dme: where frames lie, e.g. Meshes/{subject}/{clip}/*_{frame}.obj; {subject} may be left out",
+    )
+    build.add_argument(
+        "--label-map",
+        type=Path,
+        metavar="FILE.csv",
+        help="folder: lines word,class such as joy,happiness; an empty class is no label (default: happy, Joy … are happiness)",
     )
     build.add_argument(
         "--workers", type=positive_number, metavar="N", help="processes of this machine (default: one a core)"

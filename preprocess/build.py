@@ -27,9 +27,10 @@ from preprocess.cluster.attempts import forget_quarantine
 from preprocess.cluster.run import Work, run_shards
 from preprocess.cluster.workers import Workers
 from preprocess.plan import find_unfinished, gather_sequences, plan_rows
-from preprocess.scan import SYNTHETIC_MARKER, DatasetReader, ScanRecord
+from preprocess.scan import SCAN_GONE, SYNTHETIC_MARKER, DatasetReader, ScanRecord
 from shared.cache import FAILURES_CSV, Failure, num_shards, record_path
 from shared.errors import FacetError
+from shared.groups import gather_groups
 from shared.labels import EXPRESSIONS
 from shared.paths import is_file
 from shared.processors import num_cores
@@ -102,6 +103,8 @@ def build_cache(
         advice = "choose another --cache, or render everything again with --overwrite"
         start_cache(cache, info, overwrite=overwrite, advice=advice)
         plan = plan_rows(scans, cache)
+        if plan.num_reworded:
+            print(f"labels, subjects or other words of {plan.num_reworded:,} rows are new; their images are kept")
         info = dataclasses.replace(info, num_samples=len(plan.samples), num_shards=num_shards(len(plan.samples)))
         tasks = [plan.task(dataset, root, cache, info, shard, strict) for shard in range(info.num_shards)]
         if repair:
@@ -119,15 +122,21 @@ def build_cache(
         records = read_records(cache, info)
         samples = [sample for record in records for sample in record.samples]
         sequences = gather_sequences(samples, plan.scans, dataset.frames_per_second)
+        groups = gather_groups([scan.groups if scan else () for scan in plan.scans])
         sequences = estimate_apexes(cache, info, records, sequences)
-        info, failures = finish_cache(cache, info, samples, sequences)
+        info, failures = finish_cache(cache, info, samples, sequences, groups)
     if not info.complete:
-        failures = [failure for failure in failures if failure.kind == "failed"]
+        failures = [f for f in failures if f.kind == "failed" and f.reason != SCAN_GONE]
         raise FacetError(
-            f"none of {len(samples)} scans could be read; the first: {failures[0].source}: {failures[0].reason} "
+            f"none of {len(scans)} scans could be read; the first: {_name_once(failures[0])} "
             f"(all of them in {cache / FAILURES_CSV})"
         )
     return BuildReport(info, failures, work, wall_seconds)
+
+
+def _name_once(failure: Failure) -> str:
+    """What failed and why; most reasons begin with the file already."""
+    return failure.reason if failure.reason.startswith(failure.source) else f"{failure.source}: {failure.reason}"
 
 
 def _await_records(cache: Path, shards: Sequence[int]) -> None:

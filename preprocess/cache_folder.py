@@ -17,6 +17,7 @@ from shared.cache import (
     SEQUENCES_CSV,
     Failure,
     describe_withdrawn,
+    hash_content,
     read_info,
     read_record,
     record_path,
@@ -24,6 +25,7 @@ from shared.cache import (
 )
 from shared.csv_tables import encode_table
 from shared.errors import CacheError
+from shared.groups import GROUPS_CSV, Groups, encode_groups
 from shared.lock import hold_lock
 from shared.paths import is_file, is_litter, is_remote, list_files, read_bytes, remove_file, remove_folder
 from shared.remote_lock import hold_remote_lock
@@ -41,6 +43,7 @@ CACHE_PARTS = {
     VIEWS_HDF5,
     SAMPLES_CSV,
     SEQUENCES_CSV,
+    GROUPS_CSV,
     FAILURES_CSV,
     "README.md",
 }
@@ -164,7 +167,7 @@ def _describe_change(old: CacheInfo, new: CacheInfo) -> str:
 
 def _clear(cache: Path) -> None:
     """Removes what a build wrote, cache.json first, so that a kill leaves no cache instead of half of one."""
-    for name in (CACHE_JSON, SAMPLES_CSV, SEQUENCES_CSV, FAILURES_CSV):
+    for name in (CACHE_JSON, SAMPLES_CSV, SEQUENCES_CSV, GROUPS_CSV, FAILURES_CSV):
         remove_file(cache / name)
     for folder in ("records", VIEWS_ZARR, VIEWS_HDF5):
         remove_folder(cache / folder)
@@ -212,10 +215,12 @@ def read_records(cache: Path, info: CacheInfo) -> list[ShardRecord]:
 
 
 def finish_cache(
-    cache: Path, info: CacheInfo, samples: Sequence[Sample], sequences: Sequence[SequenceRow]
+    cache: Path, info: CacheInfo, samples: Sequence[Sample], sequences: Sequence[SequenceRow], groups: Groups
 ) -> tuple[CacheInfo, list[Failure]]:
     """Writes the tables, then cache.json with `complete` (where at least one row is valid).
 
+    Args:
+        groups: a value a row of each column; none: no groups.csv.
     Returns:
         What cache.json now says; the rows that are not valid or lack something.
     """
@@ -228,6 +233,10 @@ def finish_cache(
         SEQUENCES_CSV: encode_table(SequenceRow, sequences),
         FAILURES_CSV: encode_table(Failure, failures),
     }
+    if groups:
+        tables[GROUPS_CSV] = encode_groups([sample.sample_id for sample in samples], groups)
+    else:
+        remove_file(cache / GROUPS_CSV)
     hashes = {name: write_file(cache / name, data) for name, data in tables.items()}
     for name, data in encode_metadata(info).items():
         if not is_file(cache / name) or read_bytes(cache / name) != data:
@@ -239,7 +248,7 @@ def finish_cache(
         num_subjects=len({sample.subject for sample in valid}),
         num_sequences=len(sequences),
         file_hashes=hashes,
-        content_hash=fingerprint({"tables": [hashes[SAMPLES_CSV], hashes[SEQUENCES_CSV]], "records": digests}),
+        content_hash=hash_content(hashes, digests),
         complete=bool(valid),
     )
     write_info(cache, info)

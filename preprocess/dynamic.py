@@ -105,7 +105,8 @@ def build_dynamic_cache(source: Path, out: Path) -> DynamicReport:
                 num_pooled += _build_shard(cache, out, info, shard, plan, bar)
         samples = [sample for record in read_records(out, info) for sample in record.samples]
         _copy_prompts(cache, out)
-        info, failures = finish_cache(out, info, samples, [])
+        groups = {name: tuple(values[row] for row in plan.first_rows) for name, values in cache.groups.items()}
+        info, failures = finish_cache(out, info, samples, [], groups)
     if not info.complete:
         raise FacetError(f"{source}: none of {len(samples)} sequences has 2 valid frames; see its failures.csv")
     return DynamicReport(info, num_pooled, failures)

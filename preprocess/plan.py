@@ -22,6 +22,7 @@ from shared.paths import is_file, is_remote, list_files
 from shared.schema import SHARD_ROWS, CacheInfo, Sample, Sequence, ShardRecord
 from shared.storage import hash_file, shard_files
 
+_WORDS = ("subject", "sequence", "frame", "label", "intensity", "task")
 MOMENTS = ("onset", "apex", "offset")
 
 
@@ -31,6 +32,7 @@ class Plan:
 
     samples: list[Sample]
     scans: list[ScanRecord | None]
+    num_reworded: int = 0  # rows of an existing cache whose label, subject or other words are new
 
     def task(
         self, dataset: DatasetReader, root: Path, cache: Path, info: CacheInfo, shard: int, strict: bool
@@ -85,14 +87,17 @@ def plan_rows(scans: AbstractSequence[ScanRecord], cache: Path) -> Plan:
         found[scan.sample_id] = scan
     samples: list[Sample] = []
     rows: list[ScanRecord | None] = []
+    num_reworded = 0
     for old in _read_rows(cache):
         scan_or_none = found.pop(old.sample_id, None)
         rows.append(scan_or_none)
-        samples.append(old if scan_or_none is None else _sample_of(scan_or_none))
+        new = old if scan_or_none is None else _sample_of(scan_or_none)
+        num_reworded += any(getattr(new, name) != getattr(old, name) for name in _WORDS)
+        samples.append(new)
     for scan in found.values():
         rows.append(scan)
         samples.append(_sample_of(scan))
-    return Plan(samples, rows)
+    return Plan(samples, rows, num_reworded)
 
 
 def _is_utf8(name: str) -> bool:

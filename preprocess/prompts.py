@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from preprocess.text_tower import open_text_model
 from shared.errors import FacetError
+from shared.labels import EXPRESSION_WORDS, find_expression, plain_word
 from shared.text import TextEmbeddings
 from shared.weights import hash_arrays
 
@@ -70,22 +72,55 @@ def count_names(names: Sequence[str]) -> str:
 
 def choose_prompts(
     prompts: dict[str, list[str]], class_names: Sequence[str], au_names: Sequence[str], source: Path
-) -> tuple[dict[str, list[str]], list[str]]:
+) -> tuple[dict[str, list[str]], list[str], list[str]]:
     """The prompts of a cache's classes and then of its action units, each in the cache's order.
 
+    A class without prompts of its own takes those of its name in another case, or of the expression that it means.
+
     Returns:
-        The prompts; the action units without any: a file about expressions alone is good enough.
+        The prompts; the action units without any: a file about expressions alone is good enough; a line on each class that
+        takes the prompts of another name.
     Raises:
-        FacetError: a class has no prompt.
+        FacetError: a class has no prompt, or two classes would have the same.
     """
-    missing = [name for name in class_names if name not in prompts]
+    names = {name: _find_prompted(name, prompts) for name in class_names}
+    missing = [name for name, found in names.items() if found is None]
     if missing:
-        raise FacetError(
-            f"{source}: no prompt for class {', '.join(missing)}; add lines such as `{missing[0]}: a photo of …` "
-            "to a prompts file and give it with --prompts FILE"
-        )
-    chosen = {name: prompts[name] for name in (*class_names, *au_names) if name in prompts}
-    return chosen, [name for name in au_names if name not in prompts]
+        raise FacetError(f"{source}: no prompt for class {', '.join(missing)}; {_advise(missing, prompts)}")
+    by_prompts: dict[str | None, str] = {}
+    for name, found in names.items():
+        if (other := by_prompts.setdefault(found, name)) != name:
+            raise FacetError(
+                f"{source}: classes {other} and {name} would have the same prompts, those of {found}; are they one class? "
+                f"Then build the cache again with --label-map FILE.csv, a line {name},{other}; else give each its own prompts"
+            )
+    chosen = {name: prompts[found] for name, found in names.items() if found is not None}
+    chosen |= {name: prompts[name] for name in au_names if name in prompts}
+    borrowed = [f"class {name} takes the prompts of {found}" for name, found in names.items() if found != name]
+    return chosen, [name for name in au_names if name not in prompts], borrowed
+
+
+def _find_prompted(name: str, prompts: dict[str, list[str]]) -> str | None:
+    """The name under which a class has its prompts."""
+    if name in prompts:
+        return name
+    plain = {plain_word(other): other for other in reversed(prompts)}  # of two alike, the first
+    meant = find_expression(name)
+    return plain.get(plain_word(name)) or (plain.get(plain_word(meant)) if meant else None)
+
+
+def _advise(missing: Sequence[str], prompts: dict[str, list[str]]) -> str:
+    words = {word: meant for word, meant in EXPRESSION_WORDS.items() if meant in prompts and len(word) > 2}
+    words |= {plain_word(other): other for other in prompts}
+    meant = {n: words[close[0]] for n in missing if (close := difflib.get_close_matches(plain_word(n), words, 1, 0.75))}
+    slips = ", ".join(f"{word} for {name}" for name, word in meant.items())
+    name = next(iter(meant), missing[0])
+    return (
+        (f"did you mean {slips}? " if slips else "")
+        + f"If {name} is another word for a class that has prompts, build the cache again with --label-map FILE.csv, a line "
+        f"`{name},{meant.get(name, 'happiness')}`; else add lines `{name}: a photo of …` to a prompts file and give it with "
+        "--prompts FILE"
+    )
 
 
 def encode_prompts(prompts: dict[str, list[str]], *, model: str, pretrained: str) -> TextEmbeddings:

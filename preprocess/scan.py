@@ -36,6 +36,7 @@ class ScanRecord:
     options: tuple[tuple[str, str], ...] = ()  # the data set's own: units, up, facing …
     aus: tuple[int, ...] = ()  # a value for each of the data set's au_names, -1 = unknown; empty: none known
     targets: tuple[int, ...] = ()  # 1, 0 or -1 = unknown for each of the data set's target_names (multi-label)
+    groups: tuple[tuple[str, str], ...] = ()  # what else is known of whom it shows: (sex, F), or the user's own columns
     moments: tuple[int | None, int | None, int | None] = (None, None, None)  # onset, apex, offset frame of its sequence
 
 

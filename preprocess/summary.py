@@ -13,6 +13,7 @@ from preprocess.prompts import count_names
 from preprocess.scan import SCAN_GONE
 from shared.cache import FAILURES_CSV, Cache, Failure
 from shared.errors import CacheError
+from shared.groups import part_columns
 from shared.paths import list_files
 from shared.schema import Sample
 from shared.text import read_text_embeddings
@@ -50,6 +51,8 @@ def describe_cache(cache: Cache) -> str:
     aligned = Counter(sample.alignment for sample in valid)
     lines.append("  aligned by " + ", ".join(f"{how} ({count})" for how, count in aligned.most_common()))
     lines += ["", *_class_table(cache), "", *_subject_table(cache), ""]
+    if cache.groups:
+        lines += [*_group_lines(cache), ""]
     for array, names in (("targets", info.target_names), ("aus", info.au_names)):
         lines += [*_unit_table(cache, array, names), ""] if names else []
     if cache.sequences:
@@ -80,7 +83,7 @@ def _class_table(cache: Cache) -> list[str]:
     valid = [sample for sample in cache.samples if sample.valid]
     intensities = sorted({sample.intensity for sample in valid if sample.intensity})
     names = [*cache.info.class_names, *([""] if any(not s.label for s in valid) else [])]
-    rows: list[list[object]] = [["class", "scans", "subjects", *(f"level {i}" for i in intensities)]]
+    rows: list[list[object]] = [["class", "scans", "subjects", *(f"intensity {i}" for i in intensities)]]
     for name in names:
         mine = [sample for sample in valid if sample.label == name]
         levels = Counter(sample.intensity for sample in mine)
@@ -116,6 +119,24 @@ def _subject_table(cache: Cache) -> list[str]:
         )
     if left := groups[MOST_GROUPS:]:
         lines.append(f"  … and {sum(len(subjects) for _, subjects in left)} subjects more, with other counts")
+    return lines
+
+
+def _group_lines(cache: Cache) -> list[str]:
+    """A line a column of groups: how many scans of how many subjects have each value, or range of numbers."""
+    lines = ["groups (scans, subjects):"]
+    valid = [row for row, sample in enumerate(cache.samples) if sample.valid]
+    parted = part_columns(cache.groups, valid)
+    for name, values in cache.groups.items():
+        if name not in parted:
+            lines.append(f"  {name}: {len({values[row] for row in valid} - {''}):,} values")
+            continue
+        subjects: dict[str, list[str]] = {}
+        for row in valid:
+            subjects.setdefault(parted[name][row], []).append(cache.samples[row].subject)
+        ordered = sorted(subjects.items(), key=lambda group: (not group[0], group[0]))
+        counted = [f"{value or '(not given)'} ({len(mine):,}, {len({*mine}):,})" for value, mine in ordered]
+        lines.append(f"  {name}: {', '.join(counted)}")
     return lines
 
 
@@ -160,7 +181,9 @@ def _unit_table(cache: Cache, array: str, names: Sequence[str]) -> list[str]:
 def _name_some(subjects: list[str]) -> str:
     if len(subjects) <= 3:
         return ", ".join(subjects)
-    return f"{subjects[0]}, {subjects[1]} and {len(subjects) - 2} more"
+    return (
+        f"{', '.join(subjects[:3])} and {len(subjects) - 3:,} more"  # not a range: who stands between need not be one
+    )
 
 
 def _align(rows: list[list[object]]) -> list[str]:

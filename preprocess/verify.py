@@ -13,11 +13,20 @@ from tqdm import tqdm
 
 from preprocess.cache_folder import REQUESTS_AT_ONCE
 from preprocess.salvage import find_hit_rows
-from shared.cache import SAMPLES_CSV, SEQUENCES_CSV, find_text_files, read_info, read_record, record_path
+from shared.cache import (
+    SAMPLES_CSV,
+    SEQUENCES_CSV,
+    find_text_files,
+    hash_content,
+    read_info,
+    read_record,
+    record_path,
+)
 from shared.csv_tables import read_table
 from shared.errors import CacheError
+from shared.groups import GROUPS_CSV, read_groups
 from shared.paths import is_remote, list_files, read_bytes
-from shared.schema import SHARD_ROWS, CacheInfo, Sample, Sequence, ShardRecord, fingerprint
+from shared.schema import SHARD_ROWS, CacheInfo, Sample, Sequence, ShardRecord
 from shared.storage import (
     PARTIAL_SUFFIX,
     VIEWS_HDF5,
@@ -66,9 +75,13 @@ def verify_cache(cache: Path, *, quick: bool = False) -> list[str]:
     problems += _find_strays(info, stored, expected)
     if samples is not None:
         _check_counts(info, samples, sequences, problems)
-    tables = [info.file_hashes.get(SAMPLES_CSV), info.file_hashes.get(SEQUENCES_CSV)]
+    if samples is not None and GROUPS_CSV in info.file_hashes and GROUPS_CSV in stored:
+        try:
+            read_groups(cache / GROUPS_CSV, [sample.sample_id for sample in samples])
+        except CacheError as error:
+            problems.append(_inside(cache, error))
     digests = [checked.record_digest for checked in checks]
-    if info.complete and not problems and info.content_hash != fingerprint({"tables": tables, "records": digests}):
+    if info.complete and not problems and info.content_hash != hash_content(info.file_hashes, digests):
         problems.append("cache.json: its content hash is not that of its tables and records")
     for path in find_text_files(cache):
         try:

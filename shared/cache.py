@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from shared.csv_tables import read_table
 from shared.errors import CacheError, first_line
+from shared.groups import GROUPS_CSV, Groups, read_groups
 from shared.paths import is_file, list_files, open_path, read_bytes
 from shared.schema import (
     COMPRESSIONS,
@@ -93,6 +94,13 @@ def read_signed_json(path: Path) -> dict[str, Any]:
         raise CacheError(f"{path}: its content does not match its checksum; run `python -m preprocess build` again")
     result: dict[str, Any] = value
     return result
+
+
+def hash_content(file_hashes: dict[str, str], record_hashes: abc.Sequence[str]) -> str:
+    """CacheInfo.content_hash, from the sha256 of the tables and of each shard's record."""
+    tables = [file_hashes.get(SAMPLES_CSV), file_hashes.get(SEQUENCES_CSV)]
+    tables += [file_hashes[GROUPS_CSV]] if GROUPS_CSV in file_hashes else []  # most caches have none
+    return fingerprint({"tables": tables, "records": list(record_hashes)})
 
 
 def write_info(cache: Path, info: CacheInfo) -> None:
@@ -203,6 +211,7 @@ class Cache:
     info: CacheInfo
     samples: list[Sample]
     sequences: list[Sequence]
+    groups: Groups = field(default_factory=dict)
     stored: CacheInfo | None = None  # what its files hold, where `with_views` chose among their views
 
     @property
@@ -299,7 +308,9 @@ def open_cache(path: Path | str) -> Cache:
         )
     for shard in sorted(set(range(info.num_shards)) - find_records(path)):
         raise CacheError(f"{record_path(path, shard)}: missing, so its samples do not count; run build again")
-    return Cache(path, info, samples, read_table(path / SEQUENCES_CSV, Sequence))
+    has_groups = GROUPS_CSV in info.file_hashes
+    groups = read_groups(path / GROUPS_CSV, [sample.sample_id for sample in samples]) if has_groups else {}
+    return Cache(path, info, samples, read_table(path / SEQUENCES_CSV, Sequence), groups)
 
 
 def num_shards(num_samples: int) -> int:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from shared.paths import open_path
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line, as every other error is told, and where the options are listed."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} ({self.prog} --help lists what there is)\n")
+
+
 def start_parser(prog: str, description: str, examples: str) -> tuple[argparse.ArgumentParser, Any]:
     """The parser of a stage, and what `add_command` adds its commands to."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=prog, description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     return parser, parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
@@ -64,6 +72,22 @@ def whole_number(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
+
+
+def name_of(known: Sequence[str]) -> Callable[[str], str]:
+    """The type of an argument that is one of some names: in any case; another name is refused with the closest one."""
+
+    def parse(text: str) -> str:
+        plain = {name.casefold(): name for name in known}
+        if text.casefold() in plain:
+            return plain[text.casefold()]
+        # not bp4d for bp4d+, which is another data set
+        others = [name for name in plain if not text.casefold().startswith(name)]
+        close = difflib.get_close_matches(text.casefold(), others, 1, 0.7)
+        hint = f"did you mean {plain[close[0]]}?" if close else f"expected one of {', '.join(known)}"
+        raise argparse.ArgumentTypeError(f"no {text!r}; {hint}")
+
+    return parse
 
 
 def positive_number(text: str) -> int:

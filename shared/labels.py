@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import unicodedata
 from collections.abc import Sequence
 
 # Ekman's six basic expressions (Ekman & Friesen 1971) in BU-3DFE's order, then neutral.
@@ -82,6 +84,57 @@ CLASS_NAMES = {
 }
 
 
+# What people call these classes in files of their own: adjectives, and words that the field uses for the same expression.
+_SYNONYMS = {
+    "anger": ("angry",),
+    "disgust": ("disgusted",),
+    "fear": ("fearful", "afraid", "scared", "frightened"),
+    "happiness": ("happy", "joy", "joyful", "enjoyment"),
+    "sadness": ("sad",),
+    "surprise": ("surprised",),
+    NEUTRAL: ("neutral face", "neutral expression", "no expression"),
+    EMBARRASSMENT: ("embarrassed",),
+}
+_CLASSES = tuple(dict.fromkeys(name for names in CLASS_NAMES.values() for name in names))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def clean_word(word: str) -> str:
+    """A name as it is shown: composed (NFC), single blanks between words, without characters that show nothing."""
+    if not word.isascii():
+        word = "".join(c for c in unicodedata.normalize("NFC", word) if unicodedata.category(c) != "Cf")
+    return " ".join(word.split())
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def plain_word(word: str) -> str:
+    """A class's word without what a reader would not see as another word: case, composition (NFC, NFD), blanks, _ and -.
+
+    Characters that show nothing, such as a zero-width space, are dropped; "Very_Happy" is "very happy".
+    """
+    shown = clean_word(re.sub(r"(?<=\w)[_-]+(?=\w)", " ", unicodedata.normalize("NFKC", word)))
+    return unicodedata.normalize("NFKC", shown.casefold())
+
+
+# Plain word → class, for the classes' own names, their synonyms, and the words of BU-3DFE's and BU-4DFE's file names.
+_PLAIN_CLASSES = {plain_word(name): name for name in _CLASSES}
+EXPRESSION_WORDS = {
+    **{plain_word(code): name for code, name in (*BU3DFE_CODES.items(), *BU4DFE_FOLDERS.items())},
+    **{word: name for name, words in _SYNONYMS.items() for word in words},
+    **_PLAIN_CLASSES,
+}
+
+
+def find_class(word: str) -> str | None:
+    """The built-in class of this very name, in whatever case or composition; None where there is none."""
+    return _PLAIN_CLASSES.get(plain_word(word))
+
+
+def find_expression(word: str) -> str | None:
+    """The built-in class that a word means: "Happy", "joy" and "HA" are happiness; None where it is none of them."""
+    return EXPRESSION_WORDS.get(plain_word(word))
+
+
 def map_class_names(source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
     """What each class of one data set is called in another, for training on one and testing on the other.
 
@@ -101,5 +154,5 @@ def map_class_names(source: Sequence[str], target: Sequence[str]) -> dict[str, s
 
 
 def plain_subject(name: str) -> str:
-    """f1 of `F001 `: names that differ in case, white space or leading zeros alone have the same."""
-    return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(name.split()).casefold())
+    """f1 of `F001 `: names that differ in case, white space, composition or leading zeros alone have the same."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(clean_word(name).split()).casefold())

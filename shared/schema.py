@@ -3,6 +3,7 @@
     cache.json          CacheInfo: what was rendered and how, counts, `complete`
     samples.csv         one Sample a row; row k of every array belongs to row k here, for ever
     sequences.csv       one Sequence a row (4D data sets)
+    groups.csv          what else is known of each row, in columns of the user's own; optional (shared/groups.py)
     views.zarr/         the arrays of ARRAYS, Zarr v3; or views/shard-00000.h5 …, the same arrays, one file a shard
     records/            00000.json …, one ShardRecord each: a shard counts only with its record
     text/<model>.h5     prompt embeddings (TEXT_DATASETS), beside <model>.h5.sha256
@@ -191,7 +192,7 @@ class CacheInfo:
     au_names: tuple[str, ...] = ()
     target_names: tuple[str, ...] = ()
     settings_fingerprint: str = ""
-    content_hash: str = ""  # over samples.csv, sequences.csv and every record: what embeddings are keyed by
+    content_hash: str = ""  # over samples.csv, sequences.csv, groups.csv and every record: what embeddings are keyed by
     file_hashes: dict[str, str] = field(default_factory=dict)  # small files of the cache -> sha256
     software: dict[str, str] = field(default_factory=dict)
     complete: bool = False

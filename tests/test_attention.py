@@ -224,7 +224,7 @@ def test_a_fit_tells_what_it_looked_at(tiny_cache: MakeCache, tmp_path: Path) ->
     with (run / "predictions.csv").open(newline="") as file:
         predictions = list(csv.DictReader(file))
     opened = open_cache(cache)
-    assert found.names == tuple(row["name"] for row in predictions) and found.modalities == ("texture", "normal")
+    assert found.names == tuple(row["sample_id"] for row in predictions) and found.modalities == ("texture", "normal")
     assert found.views == tuple(str(view) for view in VIEWS)
     rows = {item.name: sample_rows(item.rows, 3) for item in find_items(opened, ("texture", "normal"))}
     assert found.rows.tolist() == [rows[name] for name in found.names]

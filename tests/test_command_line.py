@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.command_line import add_command, join_angles, positive_number, print_next, start_parser
+from shared.command_line import add_command, join_angles, name_of, positive_number, print_next, start_parser
 from shared.errors import first_line, shorten
 from shared.paths import open_path
 
@@ -84,3 +84,20 @@ def test_a_text_is_cut_between_words(length: int) -> None:
 )
 def test_another_librarys_message_is_one_line(text: str, line: str) -> None:
     assert first_line(ValueError(text)) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("bu4d", "did you mean bu4dfe?"),
+        ("bospherus", "did you mean bosphorus?"),
+        ("bp4d+", "expected one of"),
+        ("x", "expected one of"),
+    ],
+)
+def test_a_name_in_any_case_and_what_is_meant_by_another(text: str, words: str) -> None:
+    parse = name_of(("bu3dfe", "bosphorus", "bu4dfe", "bp4d", "4dme", "folder"))
+    assert parse("BU4DFE") == "bu4dfe" and parse("Folder") == "folder"
+    with pytest.raises(argparse.ArgumentTypeError) as error:
+        parse(text)
+    assert words in str(error.value)

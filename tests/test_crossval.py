@@ -35,7 +35,7 @@ def test_all_folds_and_their_report(tiny_cache: MakeCache, tmp_path: Path, capsy
         assert (folder / "model.safetensors").is_file()
         assert not (folder / "checkpoint.pt").exists()  # finished: three times the model, for nothing
         with (folder / "predictions.csv").open(newline="") as file:
-            tested += [row["name"] for row in csv.DictReader(file)]
+            tested += [row["sample_id"] for row in csv.DictReader(file)]
         assert f"{fold.name}: accuracy" in out
     assert sorted(tested) == sorted(sample.sample_id for sample in open_cache(cache).samples)  # everyone once
     report = read_report(run)
@@ -221,7 +221,7 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
             name for name, t in zip(("AU1", "AU4", "AU12"), thresholds, strict=True) if float(row[f"p_{name}"]) >= t
         ]
         assert row["predicted"] == "+".join(said)
-    assert len({row["name"] for row in rows}) == len(rows)
+    assert len({row["sample_id"] for row in rows}) == len(rows)
     assert call("evaluate", fold) == 0
     assert (fold / "predictions.csv").read_bytes() == before
     plain = tiny_cache(name="plain", num_subjects=1, num_frames=2)

@@ -180,7 +180,9 @@ def assert_same_predictions(one: Path, other: Path) -> None:
 def read_probabilities(path: Path) -> dict[str, list[float]]:
     """Name → probabilities."""
     with path.open(newline="") as file:
-        return {row["name"]: [float(v) for k, v in row.items() if k.startswith("p_")] for row in csv.DictReader(file)}
+        return {
+            row["sample_id"]: [float(v) for k, v in row.items() if k.startswith("p_")] for row in csv.DictReader(file)
+        }
 
 
 def test_what_a_user_gets_wrong(tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

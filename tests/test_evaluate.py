@@ -71,7 +71,7 @@ def test_predict_says_what_scans_lack(
     assert "note: 2 of 5 scans have no texture and are seen without it (S0/happiness0, …)" in notes
     assert "1 of 6 scans are not valid and get no prediction" in notes
     with (run / "predictions-other.csv").open(newline="") as file:
-        lacks = {row["name"]: row["lacks"] for row in csv.DictReader(file)}
+        lacks = {row["sample_id"]: row["lacks"] for row in csv.DictReader(file)}
     assert lacks == {
         "S0/anger0": "", "S0/happiness0": "texture", "S1/anger0": "", "S1/happiness0": "texture", "S1/surprise0": ""
     }  # fmt: skip
@@ -89,3 +89,17 @@ def test_a_test_of_few_classes_says_how_averages_count_them(
     few = tiny_cache(name="few", seed=3, num_subjects=4, scans_per_class=1, unlabelled=(2, 5, 8, 11))
     assert call("evaluate", run, "--cache", few) == 0
     assert "no test sample shows surprise: macro-F1 counts it as 0, UAR leaves it out" in capsys.readouterr().out
+
+
+def test_a_run_of_other_spellings_is_tested_in_its_own_words(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"num_subjects": 3, "scans_per_class": 1}
+    before = tiny_cache(name="before", class_names=("Angry", "happiness", "Smirk"), **options)
+    after = tiny_cache(name="after", class_names=("anger", "happiness", "smirk"), seed=1, **options)
+    assert call("fit", "--cache", before, "--out", tmp_path / "run", *QUICK, "--epochs", 1, "--tune", "frozen") == 0
+    capsys.readouterr()
+    assert call("evaluate", tmp_path / "run", "--cache", after) == 0
+    assert "label map: anger → Angry, smirk → Smirk" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "run" / "on-after" / "metrics.json").read_text())
+    assert [sum(row) for row in metrics["confusion"]] == [1, 1, 1]

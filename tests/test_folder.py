@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from preprocess.datasets import DATASETS
+from preprocess.datasets.folder import summarise_folder
 from shared.errors import FacetError, ScanError
 
 FOLDER = DATASETS["folder"]
@@ -94,8 +95,18 @@ def test_texture_and_the_edge_its_coordinates_begin_at(root: Path) -> None:
         ("", "empty"),
         ("path,subject,label\n", "lists no scans"),
         ("path,subject\na.obj,1\n", "lacks the column label"),
-        ("path,subject,label,frmae\na.obj,1,x,3\n", "unknown column 'frmae'; did you mean 'frame'"),
-        ("path,subject,label,colour of eyes\na.obj,1,x,3\n", "known are path"),
+        ("path,subject,lable\na.obj,1,x\n", "lacks the column label; is 'lable' the label"),
+        (
+            "file,participant,Emotion\na.obj,1,x\n",
+            "is 'file' the path.*is 'participant' the subject.*is 'Emotion' the label",
+        ),
+        ("path,subject,label,Age,age\na.obj,1,x,3,4\n", "twice"),
+        ("path,subject,label,a\ab\na.obj,1,x,3\n", "control character"),
+        ("path,subject,label\n~/a.obj,1,x\n", "leaves the folder"),
+        ("path,subject,label\nfile:///a.obj,1,x\n", "leaves the folder"),
+        ("path,subject,label\n\\\\server\\a.obj,1,x\n", "another computer's"),
+        ("path,subject,label\n./,1,x\n", "names no file"),
+        ("path,subject,label\nsub/../../a.obj,1,x\n", "leaves the folder"),
         ("path,subject,label,label\na.obj,1,x,y\n", "twice"),
         ("path,subject,label\n,1,x\n", "line 2: path is empty"),
         ("path,subject,label\na.obj,,x\n", "line 2: subject is empty"),
@@ -105,12 +116,14 @@ def test_texture_and_the_edge_its_coordinates_begin_at(root: Path) -> None:
         ("path,subject,label\n..\\a.obj,1,x\n", "leaves the folder"),
         ("path,subject,label\na\0.obj,1,x\n", "control character"),
         ("path,subject,label\na.obj,1\a,x\n", "control character"),
+        ("path,subject,label\na.obj,1,\ue000x\n", "label.*control character"),
         ("path,subject,label,sequence,frame\na.obj,1,x,s,1234567890\n", "expected a whole number"),
         ("path,subject,label\nC:\\scans\\a.obj,1,x\n", "leaves the folder"),
         ("path,subject,label,texture\na.obj,1,x,../s.png\n", "texture '../s.png' leaves"),
         ("path,subject,label,units\na.obj,1,x,km\n", "units 'km', expected one of mm, cm, m, in"),
         ("path,subject,label,up\na.obj,1,x,up\n", "up 'up', expected one of x"),
-        ("path,subject,label,up\na.obj,1,x,-z\n", "the same axis"),
+        ("path,subject,label,up\na.obj,1,x,-z\n", "up -z needs a facing, one of x, -x, y, -y"),
+        ("path,subject,label,up,facing\na.obj,1,x,-z,Z\n", "up -z and facing z name the same axis"),
         ("path,subject,label,scale\na.obj,1,x,-1\n", "positive number"),
         ("path,subject,label,scale,units\na.obj,1,x,1,mm\n", "keep one"),
         ("path,subject,label,sequence,frame\na.obj,1,x,s,1.5\n", "whole number"),
@@ -127,6 +140,90 @@ def test_what_is_wrong_is_said(root: Path, text: str, message: str) -> None:
         FOLDER.find(root)
     assert "manifest.csv" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_spreadsheets_and_systems_make_of_values(root: Path) -> None:
+    import unicodedata
+
+    other = unicodedata.normalize("NFD", "Zoë") + "\u00a0"
+    rows = f"a.obj;Zoë;x;Film;1.0;High;0,5\nb.obj;{other};x;Film;2.0;high;0,5\nc.obj;zoë;x;;;high;\n"
+    write(root, f"sep=;\npath;subject;label;sequence;frame;intensity;scale\n{rows}", "utf-8-sig")
+    records = FOLDER.find(root)
+    assert [(r.subject, r.frame, r.intensity) for r in records] == [
+        ("Zoë", 1, "high"),
+        ("Zoë", 2, "high"),
+        ("zoë", None, "high"),
+    ]
+    assert dict(records[0].options) == {"scale": "0.5"}
+    assert np.isclose(FOLDER.read(root, records[0]).vertices_mm[1, 0], 25)
+    lines = summarise_folder(root, records)
+    assert any("Zoë and zoë" in line for line in lines) and any(line.startswith("column intensity") for line in lines)
+    write(root, "path;subject;label;scale\na.obj;1;x;1,000\n")
+    with pytest.raises(FacetError, match="scale '1,000', expected a positive number"):
+        FOLDER.find(root)
+
+
+def test_columns_of_ones_own_are_groups(root: Path) -> None:
+    write(root, "Path,subject,label,Sample ID,Age,sex ,,Landmark\na.obj,1,x,one,31,f,0,\nb.obj,2,y,two,, M ,1,p.csv\n")
+    first, second = FOLDER.find(root)
+    assert (first.sample_id, second.sample_id) == ("one", "two")
+    assert dict(first.groups) == {"Age": "31", "sex": "f", "Landmark": ""}
+    assert dict(second.groups) == {"Age": "", "sex": "M", "Landmark": "p.csv"}
+    lines = summarise_folder(root, [first, second])
+    assert any("Landmark" in line and "landmarks" in line for line in lines)
+    assert any("without a name" in line for line in lines)
+    assert not any("did you mean" in line and ("Age" in line or "sex" in line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    "name", ["./sub/a.obj", ".\\sub\\a.obj", "sub//a.obj", "sub/../sub/a.obj", "{root}/sub/a.obj", "{link}/sub/a.obj"]
+)
+def test_every_way_to_name_a_file_below_the_root(tmp_path: Path, name: str) -> None:
+    root, link = tmp_path / "real", tmp_path / "link"
+    (root / "sub").mkdir(parents=True)
+    (root / "sub" / "a.obj").write_text(OBJ)
+    link.symlink_to(root)
+    for given in (root, link):
+        write(given, f"path,subject,label\n{name.format(root=root, link=given)},1,x\n")
+        (record,) = FOLDER.find(given)
+        assert (record.source, record.sample_id) == ("sub/a.obj", "sub/a")
+    write(link, f"path,subject,label,texture\nsub/a.obj,1,x,{root}/sub/skin.png\n")
+    assert FOLDER.find(link)[0].texture == "sub/skin.png"
+
+
+def test_a_name_in_another_case_or_composition_is_found(root: Path) -> None:
+    import unicodedata
+
+    (root / unicodedata.normalize("NFD", "Zoë.obj")).write_text(OBJ)
+    write(root, "path,subject,label\nA.OBJ,1,x\nZoë.obj,2,x\nq.obj,3,x\n")
+    records = FOLDER.find(root)
+    assert [record.sample_id for record in records] == ["A", "Zoë", "q"]
+    assert [(root / record.source).is_file() for record in records] == [True, True, False]
+    (line,) = [line for line in summarise_folder(root, records) if "another case" in line]
+    assert "A.OBJ is a.obj" in line and "Zo" not in line
+    with pytest.raises(ScanError, match=r"q\.obj: no such file.*out of the manifest"):
+        FOLDER.read(root, records[2])
+    (root / "a.Obj").write_text(OBJ)  # two files that could be meant: neither is taken
+    assert FOLDER.find(root)[0].source == "A.OBJ"
+
+
+@pytest.mark.parametrize(
+    ("columns", "values", "options"),
+    [
+        ("up", "z", {"up": "z", "facing": "-y"}),
+        ("facing", "-Y", {"up": "z", "facing": "-y"}),
+        ("facing", "y", {"up": "z", "facing": "y"}),
+        ("up", "x", {"up": "x"}),
+        ("up", "-y", {"up": "-y"}),
+        ("up,facing", "z,x", {"up": "z", "facing": "x"}),
+    ],
+)
+def test_the_axis_that_is_not_given(root: Path, columns: str, values: str, options: dict[str, str]) -> None:
+    write(root, f"path,subject,label,{columns}\na.obj,1,x,{values}\n")
+    (record,) = records = FOLDER.find(root)
+    assert dict(record.options) == options
+    said = any("up" in line and "facing" in line for line in summarise_folder(root, records))
+    assert said == (len(options) > len(columns.split(",")))
 
 
 def test_other_encodings_and_missing_manifests(root: Path) -> None:

@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.returncode == 1, result.stderr  # finished, with a failure
     assert result.stdout.splitlines()[-1].endswith("4 scans of 2 subjects; 1 failed")
     assert next_commands(result.stdout) == ["preprocess inspect", "preprocess prompts"]
-    assert f"what failed and why: {folder / 'c' / 'failures.csv'}\n" in result.stdout
+    assert f"{folder / 'c' / 'failures.csv'}\n" in result.stdout
     assert "scan002.obj" in result.stderr  # named while it runs, and in the table
     assert "scan002.obj" in (folder / "c" / "failures.csv").read_text()
     return folder

@@ -138,15 +138,36 @@ def test_a_class_without_prompts_is_named(tmp_path: Path) -> None:
         read_prompts(tmp_path / "none.txt")
     with pytest.raises(FacetError, match="no prompt for class wonder"):
         choose_prompts(PROMPTS, ["fear", "wonder"], [], Path("prompts.txt"))
-    chosen, without = choose_prompts(PROMPTS, ["fear", "anger"], [], Path("p"))
-    assert (list(chosen), without) == (["fear", "anger"], [])
+    chosen, without, borrowed = choose_prompts(PROMPTS, ["fear", "anger"], [], Path("p"))
+    assert (list(chosen), without, borrowed) == (["fear", "anger"], [], [])
+
+
+@pytest.mark.parametrize("word", ["Surprise", "SURPRISE", "surprised", "Surprise\u00a0"])
+def test_a_class_is_known_in_any_case_and_by_its_synonyms(word: str) -> None:
+    prompts = read_prompts(DEFAULT_PROMPTS)
+    chosen, _, borrowed = choose_prompts(prompts, [word, "anger"], [], Path("p"))
+    assert list(chosen) == [word, "anger"]
+    assert chosen[word] == prompts["surprise"]
+    assert len(borrowed) == 1 and word in borrowed[0] and "surprise" in borrowed[0]
+    own = {word: ["a face of mine"], "surprise": ["another"]}
+    assert choose_prompts(own, [word], [], Path("p"))[0] == {word: ["a face of mine"]}
+
+
+def test_classes_that_cannot_be_told_apart_or_are_not_known_lead_to_the_label_map() -> None:
+    prompts = read_prompts(DEFAULT_PROMPTS)
+    with pytest.raises(FacetError, match=r"Happy and happiness would have the same prompts.*--label-map"):
+        choose_prompts(prompts, ["Happy", "happiness"], [], Path("p"))
+    with pytest.raises(FacetError, match=r"Agry; did you mean anger for Agry.*--label-map.*Agry,anger"):
+        choose_prompts(prompts, ["Agry"], [], Path("p"))
+    with pytest.raises(FacetError, match=r"Freude; If Freude is another word.*--label-map.*--prompts"):
+        choose_prompts(prompts, ["Freude", "anger"], [], Path("p"))
 
 
 def test_action_units_follow_the_classes_and_may_be_missing() -> None:
     prompts = {**PROMPTS, "AU12": ["a smile"], "AU4": ["a frown"], "AU99": ["no such unit"]}
     units = occurrence_names(["AU4", "AU12", "AU17", "AU12_intensity"])
     assert units == ["AU4", "AU12", "AU17"]
-    chosen, without = choose_prompts(prompts, ["fear", "anger"], units, Path("p"))
+    chosen, without, _ = choose_prompts(prompts, ["fear", "anger"], units, Path("p"))
     assert list(chosen) == ["fear", "anger", "AU4", "AU12"]
     assert without == ["AU17"]
     assert count_names(list(chosen)) == "2 classes and 2 action units"

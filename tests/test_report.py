@@ -34,7 +34,7 @@ def test_report_files_agree(tmp_path: Path) -> None:
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["predicted"] for row in rows] == [CLASSES[0], CLASSES[1], CLASSES[0]]
-    assert [row["name"] for row in rows] == ["S0,x", "S1,x", "S2,x"]
+    assert [row["sample_id"] for row in rows] == ["S0,x", "S1,x", "S2,x"]
     found = np.array([[float(row[f"p_{name}"]) for name in CLASSES] for row in rows])
     np.testing.assert_allclose(found, probabilities, atol=1e-6)
     table = format_table(metrics, CLASSES).splitlines()
@@ -81,3 +81,21 @@ def test_classes_that_nobody_tested_shows_are_named() -> None:
     targets = np.array([[1, 0, -1], [0, 0, -1]], np.int8)
     several = compute_multilabel_metrics(targets, np.full((2, 3), 0.7, np.float32), np.full(3, 0.5, np.float32))
     assert "no test sample shows AU4:" in describe_absent(several, ("AU1", "AU4", "AU9"))
+
+
+def test_class_names_are_whole_or_numbers_on_a_console() -> None:
+    few, many = (
+        ("happiness", "embarrassment", "sadness"),
+        tuple(f"a rather long class {number}" for number in range(1, 13)),
+    )
+    head, *rows = format_table(compute_metrics(np.arange(3), np.array([0, 2, 1]), 3), few).splitlines()
+    assert head.split()[-3:] == list(few)
+    assert [head.index(name) + len(name) for name in few] == [
+        row.rindex("1") + 1 if name == few[0] else head.index(name) + len(name)
+        for name, row in zip(few, rows, strict=True)
+    ]
+    counts = np.repeat(np.arange(12), 1000)
+    head, *rows = format_table(compute_metrics(counts, counts, 12), many).splitlines()
+    assert head.split()[-12:] == [str(number) for number in range(1, 13)]
+    assert all(f"{number} {name}" in row for number, name, row in zip(range(1, 13), many, rows, strict=True))
+    assert max(map(len, (head, *rows))) <= 140 and len(set(map(len, rows))) == 1

@@ -76,12 +76,12 @@ def test_fit_evaluate_predict(tiny_cache: MakeCache, tmp_path: Path, capsys: pyt
     assert rows[3]["label"] == ""
     for row in rows:
         assert sum(float(row[f"p_{name}"]) for name in metrics["class_names"]) == pytest.approx(1, abs=1e-5)
-    tested = {row["name"]: row for row in rows}
+    tested = {row["sample_id"]: row for row in rows}
     with (run / "predictions.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             for key in row:  # batches differ, so the last digit may
                 if key.startswith("p_"):
-                    assert float(row[key]) == pytest.approx(float(tested[row["name"]][key]), abs=1e-5)
+                    assert float(row[key]) == pytest.approx(float(tested[row["sample_id"]][key]), abs=1e-5)
 
     assert call("fit", "--cache", cache, "--out", run, *QUICK, "--epochs", 30, "--lr", 3e-3, "--augment", "none") == 0
     assert "this run is finished" in capsys.readouterr().out
@@ -211,7 +211,8 @@ def test_what_a_user_gets_wrong_is_one_line(
     assert "only 4 subjects" in fails(capsys, *fit, "--folds", 9)
     assert "S9 not among the 4 subjects" in fails(capsys, *fit, "--test-subjects", "S1,S9")
     assert "no subject is left to train on" in fails(capsys, *fit, "--test-subjects", "S0,S1,S2,S3")
-    assert "joy not among the classes" in fails(capsys, *fit, "--classes", "joy,anger")
+    message = fails(capsys, *fit, "--classes", "joy,Anger")
+    assert "joy not among the classes" in message and "did you mean happiness?" in message
     assert "holds no sequences" in fails(capsys, *fit, "--sampling", "apex")
     assert "holds no sequences" in fails(capsys, *fit, "--frames", 4)
     assert "holds no depth" in fails(capsys, *fit, "--modalities", "depth")

@@ -74,7 +74,7 @@ def test_the_prompts_page_shows_texts_and_what_they_are_worth(site: Site) -> Non
 
 def write_run(folder: Path, rows: list[str]) -> Path:
     folder.mkdir(parents=True)
-    head = "name,subject,label,predicted," + ",".join(f"p_{name}" for name in CLASSES)
+    head = "sample_id,subject,label,predicted," + ",".join(f"p_{name}" for name in CLASSES)
     (folder / "predictions.csv").write_text("\n".join([head, *rows]) + "\n")
     return folder
 
@@ -89,6 +89,10 @@ def test_predictions_stand_beside_labels(site: Site, tmp_path: Path) -> None:
         ],
     )
     said = read_predictions(run, site.cache)
+    table = run / "predictions.csv"
+    before = table.read_text()
+    table.write_text(before.replace("sample_id,", "name,", 1))  # as runs of before call it
+    assert read_predictions(run, site.cache) == said
     assert {row: (p.class_name, p.probability) for row, p in said.items()} == {0: ("surprise", 0.7), 1: ("anger", 0.6)}
     shown = open_site(site.cache.path, predictions=said, run="run")
     assert count_confusions(shown) == {("anger", "surprise"): 1, ("anger", "anger"): 1}
@@ -153,11 +157,11 @@ def test_a_table_of_predict_says_what_scans_lack(site: Site, tmp_path: Path) -> 
     ("text", "words"),
     [
         ("a,b\n", "expected columns"),
-        ("name,subject,label,predicted,p_anger\nx,S0,anger,joy,1\n", "cannot be read"),
-        ("name,subject,label,predicted,p_anger\nS0/anger0,S0,anger,anger,much\n", "cannot be read"),
-        ("name,subject,label,predicted,p_anger\nelse,S0,anger,anger,1\n", "none of its 1 predictions"),
-        ("name,subject,label,predicted,p_anger,unknown\nx,S0,anger,joy,1,\n", "'joy' is no class of the run"),
-        ("name,subject,label,predicted,p_anger\nx,S0,anger,anger,7\n", "no probabilities"),
+        ("sample_id,subject,label,predicted,p_anger\nx,S0,anger,joy,1\n", "cannot be read"),
+        ("sample_id,subject,label,predicted,p_anger\nS0/anger0,S0,anger,anger,much\n", "cannot be read"),
+        ("sample_id,subject,label,predicted,p_anger\nelse,S0,anger,anger,1\n", "none of its 1 predictions"),
+        ("sample_id,subject,label,predicted,p_anger,unknown\nx,S0,anger,joy,1,\n", "'joy' is no class of the run"),
+        ("sample_id,subject,label,predicted,p_anger\nx,S0,anger,anger,7\n", "no probabilities"),
         (None, "no predictions.csv there"),
     ],
 )

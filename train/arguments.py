@@ -166,7 +166,9 @@ def build_parser() -> argparse.ArgumentParser:
     embed.add_argument(
         "--model", default="", metavar="NAME", help="open_clip model, or local-dir:DIR (default: that of the prompts)"
     )
-    embed.add_argument("--pretrained", default="", metavar="NAME", help="weights: an open_clip tag, a file, or none")
+    embed.add_argument(
+        "--pretrained", default="", metavar="TAG|FILE|none", help="weights: an open_clip tag, a file, or none"
+    )
     embed.add_argument("--modalities", default="", metavar="LIST", help="default: all that the cache holds")
     embed.add_argument("--seed", type=_seed, default=0, metavar="N", help="of random weights (--pretrained none)")
     embed.add_argument("--no-mirrored", action="store_true", help="leave out the mirrored images, which flips ask for")

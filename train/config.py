@@ -54,6 +54,8 @@ class Recipe:
     rounds: int = _option(0, "rounds of a protocol that repeats its folds (default: the protocol's)")
     fold: int = _option(0, "the fold to test on, 0 the first; the others train")
     test_subjects: tuple[str, ...] = _option((), "subjects to test on instead of a fold: A,B,C or a file, one a line")
+    where: tuple[str, ...] = _option((), "take some samples alone, by COLUMN=VALUE: a column of groups (sex, race, your own) "
+                        "or subject, task, intensity, label; e.g. sex=F,site=A|B: F at A or B")  # fmt: skip
     task: str = _option("", "one of several classes; or several emotions (targets) or action units (aus) at once, yes or no "
                         "(default: the protocol's, else classes)", ("", "classes", "targets", "aus"))  # fmt: skip
     classes: tuple[str, ...] = _option((), "class names to tell apart (default: the protocol's, else all but neutral)")
@@ -152,7 +154,9 @@ class Recipe:
             )
         if unknown := [m for m in self.modalities if m not in MODALITIES]:
             raise FacetError(f"--modalities: {','.join(unknown)} is none of {','.join(MODALITIES)}")
-        for name in ("modalities", "views", "classes", "test_subjects"):
+        if odd := [text for text in self.where if not all(part.strip() for part in text.partition("="))]:
+            raise FacetError(f"--where: expected COLUMN=VALUE, parted by commas, found {odd[0]!r}")
+        for name in ("modalities", "views", "classes", "test_subjects", "where"):
             values = getattr(self, name)
             if len(set(values)) != len(values) or "" in values:
                 raise FacetError(f"{option_name(name)}: {','.join(values)!r} names one twice, or an empty one")

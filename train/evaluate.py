@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from train.embedded import Embeddings
 from train.encoder import build_tower
 from train.facet import Facet
 from train.folds import read_split
+from train.groups import score_groups
 from train.items import Item, choose_modalities, gather_items
 from train.metrics import Metrics, compute_metrics
 from train.multilabel import MultiLabelMetrics, compute_multilabel_metrics
@@ -126,7 +128,7 @@ def evaluate_items(
     else:
         metrics = compute_multilabel_metrics(labels, scores.probabilities, thresholds)
     num_subjects = len({item.subject for item in items})
-    about = {
+    about: dict[str, Any] = {
         "task": recipe.task or "classes",
         "dataset": cache.info.dataset,
         "licence": cache.info.licence,
@@ -137,6 +139,8 @@ def evaluate_items(
         "num_test_subjects": num_subjects,
         "num_train_subjects": num_train,
     }
+    if groups := score_groups(cache, items, labels, scores.probabilities, thresholds):
+        about["groups"] = groups
     write_report(folder, metrics, scores, classes, about, title_result(metrics, config, num_subjects), thresholds)
     return metrics
 

@@ -14,6 +14,7 @@ from shared.text import TextEmbeddings
 from shared.views import parse_views
 from train.config import Recipe
 from train.folds import Fold, FoldList, check_folds_fit, list_some, read_folds, split_by_subjects
+from train.groups import keep_where, report_columns
 from train.guards import check_experiment, check_labels, describe_uncompared, find_shared_scans
 from train.items import (
     Item,
@@ -163,11 +164,11 @@ def deal_folds(cache: Cache, recipe: Recipe) -> Dealt:
 
     modalities, modality_notes = _choose_modalities(cache, recipe, find_in_use)
     recipe = dataclasses.replace(recipe, modalities=modalities)
-    usable = keep_labelled(gathered := gather_items(cache, recipe))
+    usable = keep_labelled(gathered := _gather(cache, recipe))
     items = select_items(protocol, usable, classes)
     subjects = {item.subject for item in items}
     num_folds, num_rounds = recipe.folds or None, recipe.rounds or None
-    notes = [*modality_notes, *describe_unlabelled(cache, gathered, task, classes)]
+    notes = [*modality_notes, *_describe_groups(cache, recipe), *describe_unlabelled(cache, gathered, task, classes)]
     if recipe.test_subjects:
         fold = split_by_subjects(subjects, recipe.test_subjects)
         folds = FoldList(name, cache.info.dataset, recipe.seed_of_folds, classes, (fold,))
@@ -220,14 +221,14 @@ def _prepare_across(train: Cache, test: Cache, recipe: Recipe, prompts: Path | N
     test = take_views(test, train.info.settings, modalities, whose=str(train.path))
     recipe = dataclasses.replace(recipe, modalities=modalities)
     recipe, text = _with_text(recipe, (train, test), prompts)
-    train_items, test_items = find_training(gather_items(train, recipe)), find_tested(gather_items(test, recipe))
+    train_items, test_items = find_training(_gather(train, recipe)), find_tested(_gather(test, recipe))
     if train.info.dataset != test.info.dataset:  # otherwise equal names are the same people
         train_items = prefix_subjects(train_items, train.info.dataset)
         test_items = prefix_subjects(test_items, test.info.dataset)
     fold = build_cross_fold(protocol, train_items, test_items)
     title = f"{train.info.dataset} to {test.info.dataset}"
     folds = FoldList(protocol.name, title, recipe.seed_of_folds, classes, (fold,))
-    notes = [*modality_notes, *more]
+    notes = [*modality_notes, *more, *_describe_groups(test, recipe)]
     notes += check_experiment(folds, train_items, test_items, classes, task, find_shared_scans(train, test))
     notes += describe_uncompared(train, test)
     notes += _describe_references([*train_items, *test_items], recipe)
@@ -242,8 +243,17 @@ def _choose_modalities(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """As `choose_modalities`, by the rows of those items that would be in use if every modality were looked at."""
     every = dataclasses.replace(recipe, modalities=cache.info.settings.modalities)
-    rows = find_rows_in_use(find_in_use(gather_items(cache, every)))
+    rows = find_rows_in_use(find_in_use(_gather(cache, every)))
     return choose_modalities(cache, recipe.modalities, rows)
+
+
+def _gather(cache: Cache, recipe: Recipe) -> list[Item]:
+    return keep_where(cache, gather_items(cache, recipe), recipe.where)
+
+
+def _describe_groups(cache: Cache, recipe: Recipe) -> list[str]:
+    notes = [f"of {cache.path.name}, only samples with {' and '.join(recipe.where)}"] if recipe.where else []
+    return notes + report_columns(cache)[1]
 
 
 def _choose_task(protocol: Protocol, recipe: Recipe) -> tuple[Protocol, str]:

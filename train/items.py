@@ -10,7 +10,7 @@ import numpy as np
 
 from shared.cache import Cache
 from shared.errors import FacetError
-from shared.labels import NEUTRAL
+from shared.labels import NEUTRAL, find_expression, plain_word
 from shared.schema import Sample
 from shared.schema import Sequence as SequenceRow
 from train.config import Recipe
@@ -147,8 +147,14 @@ def choose_classes(cache: Cache, wanted: Sequence[str], task: str = "classes") -
     what = {"classes": "classes", "targets": "multi-label emotions", "aus": "action units"}[task]
     if not known:
         raise FacetError(f"{cache.path}: {cache.info.dataset} has no {what}; choose another --task or --protocol")
+    plain = {plain_word(name): name for name in known}
+    wanted = [name if name in known else plain.get(plain_word(name), name) for name in wanted]
     if unknown := [name for name in wanted if name not in known]:
-        raise FacetError(f"--classes: {', '.join(unknown)} not among the {what} of {cache.path} ({', '.join(known)})")
+        meant = [word for name in unknown if (word := find_expression(name)) in known and word is not None]
+        hint = f"; did you mean {', '.join(meant)}?" if meant else ""
+        raise FacetError(
+            f"--classes: {', '.join(unknown)} not among the {what} of {cache.path} ({', '.join(known)}){hint}"
+        )
     others = [name for name in known if name != NEUTRAL] if task == "classes" else []
     chosen = tuple(wanted) or tuple(others if len(others) >= 2 else known)
     if task == "classes" and len(chosen) < 2:

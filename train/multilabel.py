@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -65,18 +66,23 @@ def pool_multilabel(tests: Sequence[MultiLabelMetrics]) -> MultiLabelMetrics:
     F1 of summed counts is the estimate over folds with the least bias (Forman & Scholz 2010, "Apples-to-apples in
     cross-validation studies"). There is no AUC: probabilities of different models are on different scales.
     """
+    return pool_counts([vars(test) for test in tests])
+
+
+def pool_counts(tests: Sequence[Mapping[str, Any]]) -> MultiLabelMetrics:
+    """As `pool_multilabel`, from num_samples and the four counts of each test by their names."""
     assert tests
 
     def total(name: str) -> np.ndarray:
-        return np.array([getattr(test, name) for test in tests], np.int64).sum(0)
+        return np.array([test[name] for test in tests], np.int64).sum(0)
 
     return _from_counts(
-        sum(test.num_samples for test in tests),
+        sum(test["num_samples"] for test in tests),
         true_positives=total("true_positives"),
         false_positives=total("false_positives"),
         false_negatives=total("false_negatives"),
         true_negatives=total("true_negatives"),
-        auc=[None] * len(tests[0].true_positives),
+        auc=[None] * len(tests[0]["true_positives"]),
     )
 
 

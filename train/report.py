@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from shared.schema import canonical_json
 from shared.storage import write_file
 from train.config import RunConfig
 from train.figures import encode_figure
+from train.groups import GroupScore, pool_groups
 from train.metrics import Metrics
 from train.multilabel import MultiLabelMetrics
 from train.score import Scores
@@ -24,24 +26,42 @@ METRICS_JSON = "metrics.json"
 PREDICTIONS_CSV = "predictions.csv"
 CONFUSION_PNG = "confusion.png"
 CONFUSION_PDF = "confusion.pdf"
-MOST_NAMED = 12  # classes: the columns of more are numbered on a console
+ROOM_FOR_CLASSES = 88  # characters of a line
 
 
 def format_table(metrics: Metrics, class_names: Sequence[str]) -> str:
     """Recall, F1 and the confusion matrix of each class, for a console."""
     corner = "true / predicted"
-    numbered = len(class_names) > MOST_NAMED
-    names = [f"{number} {name}" for number, name in enumerate(class_names, 1)] if numbered else list(class_names)
-    heads = [str(number) for number in range(1, len(names) + 1)] if numbered else names
-    cell = max(7, *(len(head) for head in heads), len(str(metrics.num_samples))) + 1
+    names, heads, widths = head_columns(class_names, metrics.confusion)
     width = max(len(name) for name in (corner, *names))
-    lines = [f"{corner:<{width}}  recall     F1  " + "".join(f"{head:>{cell}}" for head in heads)]
+    lines = [f"{corner:<{width}}  recall     F1  " + join_cells(heads, widths)]
     for index, name in enumerate(names):
         lines.append(
             f"{name:<{width}}  {_cell(metrics.per_class_recall[index])} {metrics.per_class_f1[index]:6.3f}  "
-            + "".join(f"{count:>{cell}}" for count in metrics.confusion[index])
+            + join_cells(metrics.confusion[index], widths)
         )
     return "\n".join(lines)
+
+
+def head_columns(
+    class_names: Sequence[str], confusion: Sequence[Sequence[int]]
+) -> tuple[list[str], list[str], list[int]]:
+    """What a confusion matrix's rows and columns are called on a console, and the columns' widths.
+
+    Columns are headed by the classes' whole names where a line holds them all, else by numbers, which then stand before the
+    names of the rows, too.
+    """
+    counts = [max(len(str(count)) for count in column) for column in zip(*confusion, strict=True)]
+    widths = [max(len(name), width, 5) + 2 for name, width in zip(class_names, counts, strict=True)]
+    if sum(widths) <= ROOM_FOR_CLASSES:
+        return [*class_names], [*class_names], widths
+    numbers = [str(index) for index in range(1, len(class_names) + 1)]
+    names = [f"{number:>{len(numbers[-1])}} {name}" for number, name in zip(numbers, class_names, strict=True)]
+    return names, numbers, [max(width, len(numbers[-1]), 4) + 2 for width in counts]
+
+
+def join_cells(cells: Sequence[object], widths: Sequence[int]) -> str:
+    return "".join(f"{cell!s:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
 def format_multilabel_table(metrics: MultiLabelMetrics, class_names: Sequence[str]) -> str:
@@ -56,6 +76,29 @@ def format_multilabel_table(metrics: MultiLabelMetrics, class_names: Sequence[st
             + f"  {metrics.support[index]:>8}{metrics.num_known[index]:>8}"
         )
     return "\n".join(lines)
+
+
+def format_groups(groups: Sequence[GroupScore]) -> list[str]:
+    """A line a group, scores in percent, for a console; none where there are no groups."""
+    if not groups:
+        return []
+    names = [f"{one.column} = {one.value}" for one in groups]
+    width = max(len(name) for name in ("group", *names))
+    titles = group_scores(groups[0])
+    lines = [f"{'group':<{width}}{'samples':>9}{'subjects':>10}" + "".join(f"{title:>10}" for title in titles)]
+    for name, one in zip(names, groups, strict=True):
+        cells = ("–" if value is None else f"{100 * value:.1f}" for value in group_scores(one).values())
+        lines.append(
+            f"{name:<{width}}{one.metrics.num_samples:>9,}{one.num_subjects:>10,}" + "".join(f"{c:>10}" for c in cells)
+        )
+    return lines
+
+
+def group_scores(one: GroupScore) -> dict[str, float | None]:
+    """The scores of a group by what they are called; where several classes may hold at once there is no accuracy."""
+    if isinstance(one.metrics, Metrics):
+        return {"accuracy": one.metrics.accuracy, "UAR": one.metrics.uar}
+    return {"macro-F1": one.metrics.macro_f1, "micro-F1": one.metrics.micro_f1, "UAR": one.metrics.uar}
 
 
 def _cell(value: float | None) -> str:
@@ -97,7 +140,8 @@ def write_predictions(
     thresholds: np.ndarray | None = None,
     lacks: Sequence[str] | None = None,
 ) -> None:
-    """A row an item: who, the true class (empty where unknown), the predicted one, a probability for each class.
+    """A row an item: its sample_id (a sequence's name), who, the true class (empty where unknown), the predicted one, and a
+    probability for each class.
 
     Where several classes may hold at once (thresholds are given), they are joined by +, and a column names what is unknown.
     lacks: a last column, the modalities that an item lacks.
@@ -105,7 +149,7 @@ def write_predictions(
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     probabilities = [f"p_{name}" for name in class_names]
-    heads = ["name", "subject", "label", "predicted", *probabilities] + ["unknown"] * (thresholds is not None)
+    heads = ["sample_id", "subject", "label", "predicted", *probabilities] + ["unknown"] * (thresholds is not None)
     writer.writerow(heads + ["lacks"] * (lacks is not None))
     for place, (item, row) in enumerate(zip(scores.items, scores.probabilities, strict=True)):
         lacking = [] if lacks is None else [lacks[place]]
@@ -196,6 +240,8 @@ def present_result(
               f"accuracy {balanced} (chance 0.5); thresholds from training subjects")  # fmt: skip
     if note := describe_absent(metrics, config.recipe.classes):
         print(f"note: {note}")
+    groups = pool_groups([[json.loads((folder / METRICS_JSON).read_bytes())]])
+    print(*format_groups(groups), sep="\n", end="\n" if groups else "")
     if config.is_random:
         print(
             "random weights: model or prompts were not pretrained, so this is no result to compare with published ones"

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from shared.cache import Cache
 from shared.errors import CacheError
-from shared.labels import map_class_names
+from shared.labels import find_expression, map_class_names, plain_word
 from train.config import Recipe, RunConfig
 from train.folds import Fold, list_some
+from train.groups import keep_where
 from train.items import Item, gather_items, is_labelled
 from train.protocols import DEFAULT_PROTOCOL, PROTOCOLS
 from train.selection import prefix_subject, prefix_subjects, select_items, select_test_items
@@ -32,7 +33,7 @@ def find_tested(cache: Cache, config: RunConfig, fold: Fold) -> list[Item]:
     gathered = _gather_in_own_words(cache, config)
     items = [item for item in gathered if is_labelled(item, recipe.task, recipe.classes)]
     if is_own_test(cache, config):
-        items = _select_own(items, config, fold)
+        items = _select_own(keep_where(cache, items, recipe.where), config, fold)
     else:
         labelled = items
         if cache.info.dataset == config.dataset:  # the same people may be in it
@@ -56,7 +57,10 @@ def _gather_in_own_words(cache: Cache, config: RunConfig) -> list[Item]:
     """
     recipe, info = config.recipe, cache.info
     items = gather_items(cache, recipe)
-    if recipe.is_multilabel or info.dataset == (config.test_dataset or config.dataset):
+    if recipe.is_multilabel:
+        return items
+    items = _spell_as(items, recipe.classes)
+    if info.dataset == (config.test_dataset or config.dataset):
         return items
     ours = {name: word for name, word in map_class_names(info.class_names, recipe.classes).items() if word != name}
     if ours:
@@ -69,6 +73,16 @@ def _gather_in_own_words(cache: Cache, config: RunConfig) -> list[Item]:
             f"among all {len(recipe.classes)} classes; a run of --train-cache and --test-cache {cache.path} learns these words"
         )
     return [dataclasses.replace(item, class_name=ours.get(item.class_name, item.class_name)) for item in items]
+
+
+def _spell_as(items: Sequence[Item], classes: Sequence[str]) -> list[Item]:
+    """Items in the run's words, where their classes differ in spelling alone (earlier caches said Happy). Prints which."""
+    meant = {find_expression(name) or plain_word(name): name for name in classes}
+    others = sorted({item.class_name for item in items if item.class_name} - {*classes})
+    ours = {name: word for name in others if (word := meant.get(find_expression(name) or plain_word(name)))}
+    if ours:
+        print("label map: " + ", ".join(f"{name} → {word}" for name, word in ours.items()))
+    return [dataclasses.replace(i, class_name=ours[i.class_name]) if i.class_name in ours else i for i in items]
 
 
 def _describe_left_out(

@@ -12,6 +12,15 @@ from shared.paths import open_path
 from shared.views import parse_views
 from train.config import RESIDENT, Recipe, option_name
 
+_METAVARS = {
+    "model": "NAME|local-dir:DIR",
+    "pretrained": "TAG|FILE|none",
+    "protocol": "NAME|FILE.json",
+    "where": "COLUMN=VALUE",
+    "test_subjects": "LIST|FILE",
+    "tune": "HOW",
+}
+
 
 def add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) -> None:
     """The options of fit, and of crossval and ablate, whose --fold is none of the recipe's."""
@@ -99,7 +108,7 @@ def add_option(parser: argparse.ArgumentParser, option: dataclasses.Field[Any]) 
         option_name(option.name),
         type=kind,
         choices=choices or None,
-        metavar=None if choices else {int: "N", float: "X"}.get(kind, "LIST" if option.default == () else "NAME"),
+        metavar=None if choices else _METAVARS.get(option.name) or {int: "N", float: "X"}.get(kind, "LIST"),
         help=text,
         default=",".join(option.default) if option.default == () else option.default,
     )
@@ -112,7 +121,7 @@ def read_lists(values: dict[str, Any]) -> dict[str, Any]:
         FacetError: no views.
     """
     read = dict(values)
-    for name in {"classes", "modalities"} & read.keys():
+    for name in {"classes", "modalities", "where"} & read.keys():
         read[name] = tuple(part.strip() for part in read[name].split(",")) if read[name] else ()
     if "views" in read:
         read["views"] = tuple(map(str, parse_views(read["views"]))) if read["views"] else ()

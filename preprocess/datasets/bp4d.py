@@ -99,6 +99,7 @@ def find_bp4d(root: Path) -> list[ScanRecord]:
                 landmarks=frame.landmarks if axes else "",
                 options=options if frame.landmarks else (),
                 aus=values,
+                groups=(("sex", sequence.subject[0]),),
             )
             for frame, values in zip(sequence.frames, units, strict=True)
         ]

@@ -72,6 +72,7 @@ def _find_subject(root: Path, subject: str, folder: Path) -> list[ScanRecord]:
             intensity=match[3],
             texture=relative(root, texture) if texture else "",
             landmarks=relative(root, landmarks) if landmarks else "",
+            groups=(("sex", subject[0]), ("race", match[4])),
         )
     return list(records.values())
 

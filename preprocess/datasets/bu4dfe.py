@@ -90,6 +90,7 @@ def _find_sequence(root: Path, subject: str, folder: Path, packages: list[Path])
                 task=expression,
                 texture=relative(root, texture) if texture else "",
                 landmarks=Path(os.path.relpath(bnd, root.resolve())).as_posix() if bnd else "",
+                groups=(("sex", subject[0]),),
             )
         )
     return records

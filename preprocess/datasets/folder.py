@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
+import functools
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from preprocess.datasets.completeness import describe_gaps, describe_lacking
+from preprocess.datasets.completeness import describe_gaps, describe_lacking, name_some
+from preprocess.datasets.label_spelling import LabelMap, describe_values, read_label_map, unify_labels, unify_values
 from preprocess.datasets.manifest import UNITS_MM, ManifestRow, find_manifest, read_manifest
 from preprocess.mesh import Mesh
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
 from preprocess.readers.surface import find_surface_files, read_surface
 from preprocess.scan import DatasetReader, ScanRecord
 from shared.errors import FacetError, ScanError
+from shared.labels import plain_subject
 
+_UNIFIED = ("intensity", "task")  # columns of few words, in which a spelling is no other word
 _OPTIONS = ("units", "scale", "up", "facing", "texture_origin")
 
 
-def find_folder(root: Path) -> list[ScanRecord]:
+def find_folder(root: Path, *, label_map: LabelMap | None = None) -> list[ScanRecord]:
     """The rows of the manifest in its order; frames of one sequence together, by their number.
 
     Args:
         root: a folder with manifest.csv, or the manifest itself.
+        label_map: see unify_labels.
     Raises:
         FacetError: no manifest, or one that cannot be used; names the line.
     """
     manifest = find_manifest(root)
+    listed = read_manifest(manifest)
+    rows = listed.rows
+    classes = unify_labels([row["label"] for row in rows], label_map).classes | {"": ""}
+    columns = (*_UNIFIED, *listed.group_names)
+    values = {name: unify_values([row[name] for row in rows]) | {"": ""} for name in columns}
+    names = _FileNames(manifest.parent)
     seen: dict[str, int] = {}
     sequences: dict[str, list[ScanRecord]] = {}  # a scan that is no frame stands alone, under its line's number
-    for row in read_manifest(manifest):
+    for row in rows:
         sample_id = row["sample_id"] or PurePosixPath(row["path"]).with_suffix("").as_posix()
         if sample_id in seen:
             raise FacetError(
@@ -40,7 +52,15 @@ def find_folder(root: Path) -> list[ScanRecord]:
         seen[sample_id] = row.line
         key = f"sequence {row['sequence']}" if row["sequence"] else f"line {row.line}"
         frames = sequences.setdefault(key, [])
-        record = _build_record(row, sample_id, frame=len(frames))
+        words = {name: values[name][row[name]] for name in columns}
+        record = replace(
+            _build_record(row, names, frame=len(frames)),
+            sample_id=sample_id,
+            label=classes[row["label"]],
+            intensity=words["intensity"],
+            task=words["task"],
+            groups=tuple((name, words[name]) for name in listed.group_names),
+        )
         if frames and frames[0].subject != record.subject:
             raise FacetError(
                 f"{manifest}, line {row.line}: sequence {record.sequence[:40]!r} shows {record.subject[:40]} and "
@@ -59,20 +79,52 @@ def find_folder(root: Path) -> list[ScanRecord]:
     return [record for frames in sequences.values() for record in frames]
 
 
-def _build_record(row: ManifestRow, sample_id: str, *, frame: int) -> ScanRecord:
+def _build_record(row: ManifestRow, names: _FileNames, *, frame: int) -> ScanRecord:
     return ScanRecord(
-        sample_id=sample_id,
+        sample_id="",
         subject=row["subject"],
-        source=row["path"],
-        label=row["label"],
+        source=names.find(row["path"]),
         sequence=row["sequence"],
         frame=int(row["frame"]) if row["frame"] else frame if row["sequence"] else None,
-        intensity=row["intensity"],
-        task=row["task"],
-        texture=row["texture"],
-        landmarks=row["landmarks"],
+        texture=names.find(row["texture"]),
+        landmarks=names.find(row["landmarks"]),
         options=tuple((name, row[name]) for name in _OPTIONS if row[name]),
     )
+
+
+class _FileNames:
+    """Files by the manifest's names; where there is none of a name, the only one that differs in case or composition alone.
+
+    A manifest may come from a system that does not tell james.OBJ from james.obj, or one that stores an umlaut as two
+    characters.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._folders: dict[str, dict[str, list[str]]] = {}  # plain name → names, of each folder, listed once
+
+    def find(self, name: str) -> str:
+        if not name:
+            return name
+        folder, _, last = name.rpartition("/")
+        if folder not in self._folders:
+            self._folders[folder] = self._list(folder)
+        alike = self._folders[folder].get(_plain_name(last), [])
+        return f"{folder}/{alike[0]}".lstrip("/") if len(alike) == 1 and last not in alike else name
+
+    def _list(self, folder: str) -> dict[str, list[str]]:
+        try:
+            names = sorted(path.name for path in (self._base / folder).iterdir())
+        except OSError:  # no such folder
+            return {}
+        alike: dict[str, list[str]] = {}
+        for name in names:
+            alike.setdefault(_plain_name(name), []).append(name)
+        return alike
+
+
+def _plain_name(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:
@@ -86,7 +138,12 @@ def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:
     """
     base = root.parent if root.is_file() else root
     path = base / record.source
-    mesh = read_surface(path, texture=base / record.texture if record.texture else None)
+    try:
+        mesh = read_surface(path, texture=base / record.texture if record.texture else None)
+    except ScanError as error:
+        if _is_file(path):
+            raise
+        raise ScanError(f"{error}, or take its line out of the manifest") from error
     if record.texture and mesh.uv is None:
         raise ScanError(f"{path}: has no texture coordinates to place {record.texture} with; leave its texture empty")
     options = dict(record.options)
@@ -116,15 +173,69 @@ def find_folder_files(root: Path, record: ScanRecord) -> list[Path]:
     ]
 
 
-def summarise_folder(root: Path, records: Sequence[ScanRecord]) -> list[str]:
-    """What the manifest names and is not there, and what it leaves unlabelled."""
+def summarise_folder(root: Path, records: Sequence[ScanRecord], *, label_map: LabelMap | None = None) -> list[str]:
+    """What of the manifest was taken as what, what it names and is not there, and what it leaves unlabelled."""
     base = root.parent if root.is_file() else root
     missing = {record.sample_id for record in records if not _is_file(base / record.source)}
+    try:
+        manifest = read_manifest(find_manifest(root))
+    except FacetError:  # it was read a moment ago
+        return []
+    groups = [f"columns kept as groups: {name_some(manifest.group_names)}"] if manifest.group_names else []
     return [
+        *manifest.notes,
+        *groups,
+        *(
+            line
+            for name in (*_UNIFIED, *manifest.group_names)
+            for line in describe_values(name, [row[name] for row in manifest.rows])
+        ),
+        *unify_labels([row["label"] for row in manifest.rows], label_map).notes,
+        *_describe_subjects(records),
+        *_describe_renamed(manifest.rows, records),
         *describe_lacking(records, "their mesh file", lambda record: record.sample_id in missing),
         *describe_lacking(records, "labels", lambda record: not record.label),
         *describe_gaps(records),
     ]
+
+
+def _describe_subjects(records: Sequence[ScanRecord]) -> list[str]:
+    """One line on subjects that are perhaps one: such a person would train and be tested."""
+    alike: dict[str, set[str]] = {}
+    for record in records:
+        alike.setdefault(plain_subject(record.subject), set()).add(record.subject)
+    pairs = [" and ".join(sorted(names)) for names in alike.values() if len(names) > 1]
+    return (
+        [f"subjects that are perhaps one, spelled in two ways: {name_some(pairs)}; spell them alike"] if pairs else []
+    )
+
+
+def _describe_renamed(rows: Sequence[ManifestRow], records: Sequence[ScanRecord]) -> list[str]:
+    """One line on files whose names differ from the manifest's in more than composition, which nobody sees."""
+    found = {name for record in records for name in (record.source, record.texture, record.landmarks)}
+    plain = {_plain_name(name): name for name in found}
+    named = {row[column] for row in rows for column in ("path", "texture", "landmarks")} - found
+    pairs = [(name, plain[_plain_name(name)]) for name in sorted(named) if _plain_name(name) in plain]
+    shown = [
+        f"{one} is {other}"
+        for one, other in pairs
+        if unicodedata.normalize("NFC", one) != unicodedata.normalize("NFC", other)
+    ]
+    return [f"files in another case than in the manifest: {name_some(shown)}"] if shown else []
+
+
+def with_label_map(path: Path) -> DatasetReader:
+    """The user's own scans, labelled as a file of lines `word,class` says: see unify_labels.
+
+    Raises:
+        FacetError: the file cannot be used.
+    """
+    label_map = read_label_map(path)
+    return replace(
+        FOLDER,
+        find=functools.partial(find_folder, label_map=label_map),
+        summarise=functools.partial(summarise_folder, label_map=label_map),
+    )
 
 
 def _is_file(path: Path) -> bool:

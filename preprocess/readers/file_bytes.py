@@ -25,7 +25,7 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_SCAN_BYTES) -> bytes:
     """
     try:
         if not path.is_file():
-            kind = "is not a file" if path.exists() else "no such file; copy it there or take it from the list"
+            kind = "is not a file" if path.exists() else "no such file; copy it there"
             raise ScanError(f"{path}: {kind}")
         size = path.stat().st_size
         if size > max_bytes:

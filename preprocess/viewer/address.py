@@ -10,7 +10,7 @@ NONE = "(none)"  # the value of a filter that keeps rows without a label, an int
 VALIDITIES = ("valid", "invalid")
 # How a sample is drawn. relief: normals lit from a fixed direction.
 KINDS = ("texture", "relief", "depth")
-FILTERS = ("subject", "label", "intensity", "sequence", "validity", "predicted")
+FILTERS = ("subject", "label", "intensity", "sequence", "validity", "predicted", "group")
 COLOURS = ("label", "predicted", "subject", "error")  # what the map's points are coloured by
 _MAX_NUMBER = 10**9
 
@@ -28,6 +28,7 @@ class Address:
     sequence: str = ""
     validity: str = ""  # one of VALIDITIES
     predicted: str = ""  # a class name of the run
+    group: str = ""  # a column of groups and a value: "sex F"
     show: str = KINDS[0]
     view: int = -1  # index among the cache's views; -1: the one nearest to the front
     page: int = 0
@@ -57,6 +58,7 @@ def parse_query(search: str, *, num_views: int) -> Address:
         intensity=said.get("intensity", ""),
         sequence=said.get("sequence", ""),
         predicted=said.get("predicted", ""),
+        group=said.get("group", ""),
         validity=said.get("validity", "") if said.get("validity") in VALIDITIES else "",
         show=said["show"] if said.get("show") in KINDS else KINDS[0],
         view=view if view < num_views else -1,

@@ -9,6 +9,7 @@ import numpy as np
 
 from preprocess.viewer.address import FILTERS, NONE, Address
 from shared.cache import Cache
+from shared.groups import part_columns
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,21 @@ def build_catalogue(
     columns: dict[str, Column | SetColumn] = {name: _column(values) for name, values in fields.items()}
     if any(prediction.several for prediction in said.values()):
         columns["predicted"] = _decisions(said, len(samples))
+    columns["group"] = _groups(cache)
     if tested is None:
         tested = list({id(prediction): prediction for prediction in said.values()}.values())
     return Catalogue(cache, columns, said, tuple(tested))
+
+
+def _groups(cache: Cache) -> SetColumn:
+    """Values like `sex F`, and `age 18 to 24` where a column has many numbers."""
+    members: dict[str, list[int]] = {}
+    for name, values in part_columns(
+        cache.groups, [row for row, sample in enumerate(cache.samples) if sample.valid]
+    ).items():
+        for value, row in sorted((value, row) for row, value in enumerate(values) if value):
+            members.setdefault(f"{name} {value}", []).append(row)
+    return SetColumn(tuple(members), tuple(np.array(rows) for rows in members.values()), len(cache.samples))
 
 
 def _decisions(said: Mapping[int, Prediction], num_rows: int) -> SetColumn:

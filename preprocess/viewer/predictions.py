@@ -12,7 +12,7 @@ from shared.cache import Cache
 from shared.errors import FacetError, first_line
 
 PREDICTIONS_CSV = "predictions.csv"
-_COLUMNS = ["name", "subject", "label", "predicted"]
+_COLUMNS = ["sample_id", "subject", "label", "predicted"]
 
 
 def read_predictions(run: Path, cache: Cache) -> dict[int, Prediction]:
@@ -69,6 +69,8 @@ def read_table(path: Path) -> dict[str, Prediction]:
     try:
         reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
         header = next(reader, [])
+        if header[:1] == ["name"]:  # as it was called in runs of before
+            header[0] = _COLUMNS[0]
         if header[:4] != _COLUMNS:
             raise FacetError(f"{path}: expected columns {','.join(_COLUMNS)},…, found {','.join(header)[:200]!r}")
         classes = tuple(name.removeprefix("p_") for name in header[4:] if name.startswith("p_"))

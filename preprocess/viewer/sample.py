@@ -200,6 +200,7 @@ def _facts(site: Site, row: int) -> list[list[Component | str]]:
         text = "yes" if value is True else "no" if value is False else "" if value is None else str(value)
         if text:
             facts.append([field.name, text])
+    facts += [[name, values[row]] for name, values in site.cache.groups.items() if values[row]]
     said = site.catalogue.predictions.get(row)
     if said:
         facts.append([f"predicted by {site.run}", f"{said.class_name}, {said.probability:.3f}"])

@@ -20,6 +20,7 @@ TITLES = {
     "sequence": "sequence",
     "validity": "valid or not",
     "predicted": "predicted",
+    "group": "group",
 }
 
 

@@ -263,8 +263,16 @@ def label_sheet() -> bytes:
 
 def manifest() -> bytes:
     return (
-        b"path,subject,label,sequence,frame,units,up,facing,texture,landmarks,sample_id\n"
-        b"face.obj,A,anger,,,mm,y,z,,,\n"
-        b"face.wrl,B,happiness,run,0,,,,face.png,face.csv,b0\n"
-        b'"sub/face.ply",B,happiness,run,1,cm,+y,-z,,,b1\n'
+        b"path,subject,label,sequence,frame,units,up,facing,texture,landmarks,sample_id,age\n"
+        b"face.obj,A,Angry,,,mm,y,z,,,,31\n"
+        b"face.wrl,B,happiness,run,0,,,,face.png,face.csv,b0,\n"
+        b'"./sub/face.ply",B,joy,run,1,cm,+y,-z,,,b1,\n'
     )
+
+
+def label_map() -> bytes:
+    return b"word,class\njoy,happiness\nAgry,anger\nn/a,\n"
+
+
+def groups() -> bytes:
+    return b"sample_id,age,sex\na,31,F\nb,,M\n"

@@ -15,6 +15,7 @@ from fuzz.mutations import Mutator
 from preprocess.datasets.bosphorus_action_units import AU_NAMES, encode_units
 from preprocess.datasets.folder import FOLDER
 from preprocess.datasets.fourdme_sheet import COLUMNS, parse_clips
+from preprocess.datasets.label_spelling import read_label_map, unify_labels
 from preprocess.readers.au_csv import read_au_intensity, read_au_occurrence
 from preprocess.readers.bnd import read_bnd, read_pse
 from preprocess.readers.bnt import bnt_to_mesh, read_bnt
@@ -26,6 +27,7 @@ from preprocess.readers.lm3 import read_lm2, read_lm3
 from preprocess.readers.surface import find_surface_files, read_surface
 from preprocess.readers.tbnd import read_tbnd
 from shared.errors import ScanError
+from shared.groups import part_columns, read_groups
 
 
 def _nothing(folder: Path) -> None:
@@ -300,6 +302,20 @@ def file_targets() -> list[Target]:
                 ("manifest.csv", b"path,subject,label\n" + b"a" * 300 + b".obj,A,anger\n"),
                 ("manifest.csv", b"path,subject,label\n" + b"a/" * 3000 + b"a.obj,A,anger\n"),
             ],
+        ),
+        _file(
+            "label map",
+            4,
+            [("map.csv", corpus.label_map())],
+            lambda path: unify_labels(["joy", "Joy", "Agry", "n/a", ""], read_label_map(path)),
+            mutations.mutate_table,
+        ),
+        _file(
+            "groups",
+            4,
+            [("groups.csv", corpus.groups())],
+            lambda path: part_columns(read_groups(path, ["a", "b"]), [0, 1]),
+            mutations.mutate_table,
         ),
         _file(
             "images",

@@ -103,9 +103,34 @@ def _check_result(result: FoldResult) -> None:
         if sum(sum(_check_counts("confusion", row, len(names))) for row in rows) != num or num < 1:
             raise ValueError("confusion does not add up to num_samples")
         true = pool_confusions([rows])
+    _check_groups(value, len(names), multilabel=result.is_multilabel)
     for name, expected in dataclasses.asdict(true).items():
         if not _is_close(value[name], expected):
             raise ValueError(f"{name} is not what its counts give")
+
+
+def _check_groups(value: dict[str, Any], num_classes: int, *, multilabel: bool) -> None:
+    """Refuses groups whose counts are impossible, or more than the test's."""
+    groups = value.get("groups", {})
+    if not isinstance(groups, dict) or not all(isinstance(values, dict) for values in groups.values()):
+        raise ValueError("groups is no table of columns")
+    for column, values in groups.items():
+        total = 0
+        for name, entry in values.items():
+            if not (column.isprintable() and name.isprintable()):
+                raise ValueError("groups holds a name that cannot be printed")
+            _check_counts("num_subjects", [entry["num_subjects"]], 1)
+            if multilabel:
+                total += _check_counts("num_samples", [entry["num_samples"]], 1)[0]
+                for kind in _COUNTS:
+                    _check_counts(kind, entry[kind], num_classes)
+            else:
+                rows = _check_list("confusion", entry["confusion"], num_classes)
+                total += (own := sum(sum(_check_counts("confusion", row, num_classes)) for row in rows))
+                if own < 1:
+                    raise ValueError("groups holds one without samples")
+        if total != value["num_samples"]:
+            raise ValueError(f"the groups of {column} do not add up to num_samples")
 
 
 def _to_multilabel(value: dict[str, Any]) -> MultiLabelMetrics:

@@ -1,4 +1,5 @@
-"""The report of a cross-validation: report.txt, report.json, folds.csv, table.csv, table.tex, report.png and report.pdf."""
+"""The report of a cross-validation: report.txt, report.json, folds.csv, table.csv, table.tex, report.png and report.pdf;
+groups.csv, where the cache knows groups of people or scans."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from shared.storage import write_file
 from train.crossval.figure import draw_crossval_figure
 from train.crossval.fold_results import FoldResult
 from train.crossval.summary import CrossvalAbout, CrossvalSummary, sort_folds
-from train.crossval.tables import format_classes_csv, format_folds_csv, format_latex_table
+from train.crossval.tables import format_classes_csv, format_folds_csv, format_groups_csv, format_latex_table
 from train.crossval.text import format_crossval_report, list_conventions, list_warnings
 
 REPORT_TXT = "report.txt"
@@ -21,12 +22,13 @@ REPORT_PDF = "report.pdf"
 FOLDS_CSV = "folds.csv"
 TABLE_CSV = "table.csv"
 TABLE_TEX = "table.tex"
+GROUPS_CSV = "groups.csv"
 
 
 def write_crossval_report(
     folder: Path, summary: CrossvalSummary, results: Sequence[FoldResult], about: CrossvalAbout
 ) -> None:
-    """Writes all seven files, report.json last: where it stands, the others belong to it. Equal results give equal bytes.
+    """Writes all these files, report.json last: where it stands, the others belong to it. Equal results give equal bytes.
 
     Args:
         summary: summarise_folds(results).
@@ -48,6 +50,9 @@ def write_crossval_report(
         (TABLE_TEX, format_latex_table(summary, results, about)),
     ):
         write_file(folder / name, text.encode())
+    (folder / GROUPS_CSV).unlink(missing_ok=True)
+    if groups := format_groups_csv(summary):
+        write_file(folder / GROUPS_CSV, groups.encode())
     for name, form in ((REPORT_PNG, "png"), (REPORT_PDF, "pdf")):
         write_file(folder / name, draw_crossval_figure(summary, results, about, form))
     write_file(folder / REPORT_JSON, canonical_json(value).encode())

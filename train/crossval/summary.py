@@ -12,6 +12,7 @@ import numpy as np
 
 from shared.errors import FacetError
 from train.crossval.fold_results import FoldResult, pool_folds
+from train.groups import GroupScore, pool_groups
 from train.metrics import Metrics, wilson_interval
 from train.multilabel import MultiLabelMetrics
 
@@ -87,6 +88,7 @@ class CrossvalSummary:
     worst_fold: tuple[str, float]  # by the first of the scores
     best_fold: tuple[str, float]
     seconds: Spread  # of one fold
+    groups: tuple[GroupScore, ...] = ()  # of people or scans, where the cache knows some; pooled over folds and rounds
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -140,6 +142,7 @@ def summarise_folds(results: Sequence[FoldResult]) -> CrossvalSummary:
         worst_fold=(ranked[0][1], ranked[0][0]),
         best_fold=min((name, score) for score, name in ranked if score == best),
         seconds=measure_spread(result.seconds for result in results),
+        groups=tuple(pool_groups([[result.metrics for result in folds] for folds in rounds.values()])),
     )
 
 

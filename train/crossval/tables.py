@@ -68,6 +68,18 @@ def format_classes_csv(summary: CrossvalSummary) -> str:
     return format_csv(rows)
 
 
+def format_groups_csv(summary: CrossvalSummary) -> str:
+    """A row a value of a column: pooled scores, fractions; "" where the summary has no groups."""
+    if not summary.groups:
+        return ""
+    names = ("macro_f1", "micro_f1", "uar") if summary.multilabel else ("accuracy", "uar", "macro_f1")
+    rows: list[list[Any]] = [["column", "value", "num_samples", "num_subjects", *names]]
+    for one in summary.groups:
+        scores = [getattr(one.metrics, name) for name in names]
+        rows.append([one.column, one.value, one.metrics.num_samples, one.num_subjects, *scores])
+    return format_csv(rows)
+
+
 def format_csv(rows: Sequence[Sequence[Any]]) -> str:
     """A line a row; empty for None."""
     buffer = io.StringIO()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from train.crossval.fold_results import FoldResult
 from train.crossval.summary import ClassSummary, CrossvalAbout, CrossvalSummary, Spread, sort_folds
 from train.metrics import Metrics
+from train.report import format_groups, head_columns, join_cells
 
 SCORE_TITLES = {
     "accuracy": "accuracy",
@@ -35,6 +36,8 @@ def format_crossval_report(summary: CrossvalSummary, results: Sequence[FoldResul
         lines += ["", *_format_confusion(summary.pooled, summary.class_names)]
     if len(results) <= MOST_FOLDS_LISTED:
         lines += ["", *_format_folds(summary, results)]
+    if summary.groups:
+        lines += ["", "groups of people or scans, pooled, in %", *format_groups(summary.groups)]
     lines.append("")
     for line in (*list_conventions(summary, about), *about["notes"]):
         lines += textwrap.wrap(_join(line), LINE_LENGTH, initial_indent="- ", subsequent_indent="  ")
@@ -200,12 +203,10 @@ def _class_cells(one: ClassSummary, multilabel: bool) -> list[str]:
 
 def _format_confusion(pooled: Metrics, class_names: Sequence[str]) -> list[str]:
     corner = "true / predicted, pooled"
-    width = max(len(corner), *(len(name) for name in class_names))
-    counts = [len(str(count)) for row in pooled.confusion for count in row]
-    cell = max(6, *counts, *(len(name) for name in class_names)) + 2
-    lines = [f"{corner:<{width}}" + "".join(f"{name:>{cell}}" for name in class_names)]
-    for name, row in zip(class_names, pooled.confusion, strict=True):
-        lines.append(f"{name:<{width}}" + "".join(f"{count:>{cell}}" for count in row))
+    names, heads, widths = head_columns(class_names, pooled.confusion)
+    width = max(len(corner), *(len(name) for name in names))
+    lines = [f"{corner:<{width}}" + join_cells(heads, widths)]
+    lines += [f"{name:<{width}}" + join_cells(row, widths) for name, row in zip(names, pooled.confusion, strict=True)]
     return lines
 
 

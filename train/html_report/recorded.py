@@ -162,13 +162,16 @@ def read_predictions(path: Path, result: FoldResult) -> list[Prediction]:
     Raises:
         FacetError: the file is damaged, or has other columns than the result's classes.
     """
-    columns = ["name", "subject", "label", "predicted", *(f"p_{name}" for name in result.class_names)]
+    columns = ["sample_id", "subject", "label", "predicted", *(f"p_{name}" for name in result.class_names)]
     several = result.is_multilabel
     predictions = []
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.reader(file)
-            if next(reader, []) != columns + ["unknown"] * several:
+            header = next(reader, [])
+            if header[:1] == ["name"]:  # as it was called in runs of before
+                header[0] = columns[0]
+            if header != columns + ["unknown"] * several:
                 raise ValueError("its columns are not those of the run's classes")
             for row in reader:
                 if len(row) != len(columns) + several:

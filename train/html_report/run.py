@@ -23,6 +23,7 @@ from train.html_report.page import (
 from train.html_report.recorded import OTHER_TEST, RecordedRun
 from train.html_report.settings import format_environment, format_settings
 from train.metrics import Metrics
+from train.report import group_scores
 
 MOST_SUBJECTS_OPEN = 12  # longer tables are folded
 
@@ -39,7 +40,7 @@ def format_run(run: RecordedRun, samples: str) -> str:
         summary = summarise_folds(run.results)
         parts += [_format_scores(run, summary), _format_curves(run), _format_confusion(summary)]
         parts += [_format_classes(summary, is_crossval=run.is_crossval), _format_folds(run, summary)]
-        parts += [_format_subjects(run), samples, _format_other_tests(run)]
+        parts += [_format_groups(summary), _format_subjects(run), samples, _format_other_tests(run)]
     else:
         parts.append(_format_curves(run))
     parts += [format_settings(run.config), format_environment(run)]
@@ -164,6 +165,19 @@ def _format_folds(run: RecordedRun, summary: CrossvalSummary) -> str:
         rows.append([result.name, count(result.metrics["num_samples"]), *scores, seconds])
     table = format_table(heads, rows, name="folds")
     return heading("Folds") + table if len(rows) <= MOST_SUBJECTS_OPEN else folded(f"Folds ({len(rows):,})", table)
+
+
+def _format_groups(summary: CrossvalSummary) -> str:
+    if not summary.groups:
+        return ""
+    rows: list[list[Cell]] = [
+        [one.column, one.value, count(one.metrics.num_samples), count(one.num_subjects),
+         *(percent(value) for value in group_scores(one).values())]
+        for one in summary.groups
+    ]  # fmt: skip
+    heads = ["group", "value", "samples", "subjects", *group_scores(summary.groups[0])]
+    table = format_table(heads, rows, name="groups")
+    return heading("Groups of people or scans, pooled, in %") + table
 
 
 def _format_subjects(run: RecordedRun) -> str:

@@ -8,7 +8,7 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
       const asked = new URLSearchParams(values.pop() || "");
       const now = JSON.parse(document.querySelector("[data-filters]")?.dataset.filters || "null");
       if (!now) return window.dash_clientside.no_update;
-      const names = ["subject", "label", "intensity", "sequence", "validity", "predicted", "show", "view"];
+      const names = ["subject", "label", "intensity", "sequence", "validity", "predicted", "group", "show", "view"];
       const changed = names.filter((name, i) => (values[i] ?? "") !== now[name]);
       if (!changed.length) return window.dash_clientside.no_update;
       for (const name of changed) {
