@@ -64,7 +64,7 @@ def fan_normals(
     most = 0
     for v in range(num):
         most = max(most, starts[v + 1] - starts[v])
-    # Of the corners at one vertex: the vertices that follow and precede it (role 0 and 1), its fan and its sign there; −1: none.
+    # Of each corner at one vertex: the vertices that follow and precede it (role 0 and 1), its fan and its sign there.
     others = np.empty((most, 2), np.int32)
     fan, twin = np.empty(most, np.int32), np.empty(most, np.int32)
     sign = np.empty(most)
@@ -73,18 +73,51 @@ def fan_normals(
     # Of each other vertex: how many of these corners touch it, and which, as 2 i + role: the first and each one's next.
     count, head = np.zeros(num, np.int32), np.empty(num, np.int32)
     following = np.empty(2 * most, np.int32)
+    successor = np.empty(most, np.int32)
+    next_at, previous_at = np.full(num, -1, np.int32), np.full(num, -1, np.int32)
     for v in range(num):
         at, degree = starts[v], starts[v + 1] - starts[v]
         if degree == 0:
             continue
+        # Mostly all are wound alike and hang together: each other vertex follows once and precedes once, in one path or circle.
+        is_simple = degree != 2
         for i in range(degree):
-            corner = corners[at + i]
-            c = corner % 3
-            a, b = flat[corner + 1 if c < 2 else corner - 2], flat[corner + 2 if c < 1 else corner - 1]
+            corner = np.uintp(corners[at + i])
+            c = corner % np.uintp(3)
+            # Unsigned: NumPy's negative indices would have to be looked for.
+            a = np.uintp(flat[corner + np.uintp(1) if c < 2 else corner - np.uintp(2)])
+            b = np.uintp(flat[corner + np.uintp(2) if c < 1 else corner - np.uintp(1)])
             others[i, 0], others[i, 1] = a, b
+            # Places in `corners` rise with the vertices: smaller ones are of earlier vertices.
+            is_simple = is_simple and a != b and a != v and b != v and next_at[a] < at and previous_at[b] < at
+            next_at[a] = previous_at[b] = at + i
+        if is_simple:
+            start = 0
+            for i in range(degree):
+                successor[i] = next_at[np.uintp(others[i, 1])] - at
+                if previous_at[np.uintp(others[i, 0])] < at:
+                    start = i
+            k = start
+            for _ in range(1, degree):
+                k = successor[k]
+                if k < 0 or k == start:
+                    is_simple = False
+                    break
+        x = y = z = 0.0
+        if is_simple:
+            for i in range(degree):
+                corner = np.uintp(corners[at + i])
+                flat_of[corner] = v
+                t = corner // np.uintp(3)
+                x, y, z = x + area_normals[t, 0], y + area_normals[t, 1], z + area_normals[t, 2]
+            length = max(np.sqrt(x**2 + y**2 + z**2), 1e-30)
+            normals[v, 0], normals[v, 1], normals[v, 2] = x / length, y / length, z / length
+            continue
+        for i in range(degree):
+            a, b = others[i, 0], others[i, 1]
             fan[i] = twin[i] = -1
             sign[i] = 1.0
-            if a == b or a == v or b == v:
+            if a == b or v in (a, b):
                 twin[i] = i  # no triangle
                 continue
             if count[a] > 0 and count[b] > 0:  # the same three vertices again, as two-sided scans have them
@@ -151,7 +184,6 @@ def fan_normals(
                     slots[f] = ~v
         else:
             slots[0] = v
-        x = y = z = 0.0
         for i in range(degree):
             k = twin[i]
             if k >= 0:
