@@ -35,15 +35,21 @@ class Charts:
     clear: np.ndarray
 
 
-def find_charts(mesh: Mesh, incident: tuple[np.ndarray, np.ndarray], heights: np.ndarray, widths: np.ndarray) -> Charts:
+def find_charts(
+    mesh: Mesh,
+    incident: tuple[np.ndarray, np.ndarray],
+    closed: np.ndarray,
+    heights: np.ndarray,
+    widths: np.ndarray,
+) -> Charts:
     """Marks the borders of charts: edges beyond which no triangle goes on at the same texture coordinates.
 
     Args:
-        incident: starts and corners by `find_corners`.
+        incident: starts and corners by `find_corners`. closed: by `fan_normals`.
         heights, widths: i64, of the texture and its half-sized levels.
     """
     assert mesh.uv is not None
-    side, is_open = _find_open_edges(mesh.triangles, mesh.uv, *incident)
+    side, is_open = _find_open_edges(mesh.triangles, mesh.uv, *incident, closed)
     edges = np.flatnonzero(is_open)  # 3 t + c: from corner c of triangle t to the next
     counts = heights * widths
     starts = np.cumsum(counts) - counts
@@ -79,25 +85,46 @@ def _continues(mesh: Mesh, edges: np.ndarray, side: np.ndarray) -> np.ndarray:
 
 @compile_kernel
 def _find_open_edges(
-    triangles: np.ndarray, uv: np.ndarray, starts: np.ndarray, corners: np.ndarray
+    triangles: np.ndarray, uv: np.ndarray, starts: np.ndarray, corners: np.ndarray, closed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """On which side of their edges triangles lie in the texture, ±1 or 0, i8 (M,); and the edges that no triangle with the same
     vertices continues, bool (3 M,)."""
     side = np.zeros(len(triangles), np.int8)
     is_open = np.zeros(3 * len(triangles), np.bool_)
+    # Vertices in the middle of a chart: one circle of triangles around them, all on one side, one place in the texture.
+    is_inner = closed.copy()
+    met_before = np.zeros(len(closed), np.int8)
+    place = np.empty((len(closed), 2), np.float32)
     for t in range(len(triangles)):
         if np.isnan(uv[t, 0, 0]):
+            for c in range(3):
+                is_inner[triangles[t, c]] = False
             continue
         ax, ay = np.float64(uv[t, 1, 0]) - uv[t, 0, 0], np.float64(uv[t, 1, 1]) - uv[t, 0, 1]
         bx, by = np.float64(uv[t, 2, 0]) - uv[t, 0, 0], np.float64(uv[t, 2, 1]) - uv[t, 0, 1]
         area = ax * by - ay * bx
         side[t] = 1 if area > 0 else (-1 if area < 0 else 0)
-        is_open[3 * t] = is_open[3 * t + 1] = is_open[3 * t + 2] = True
+        mark = np.int8(2 + side[t])
+        for c in range(3):
+            v = np.uintp(triangles[t, c])
+            if met_before[v] == 0:
+                met_before[v] = mark
+                place[v, 0], place[v, 1] = uv[t, c, 0], uv[t, c, 1]
+            elif met_before[v] != mark or place[v, 0] != uv[t, c, 0] or place[v, 1] != uv[t, c, 1]:
+                is_inner[v] = False
     vertex, point = triangles.ravel(), uv.reshape(-1, 2)
-    waiting = np.full(
-        len(starts) - 1, -1, np.int64
-    )  # for each other vertex: the edge to it that was met, 2 · place + role
-    for v in range(len(starts) - 1):
+    for v in range(len(closed)):
+        if is_inner[v]:
+            continue
+        for at in range(starts[v], starts[v + 1]):
+            here = np.uintp(corners[at])
+            c = here % np.uintp(3)
+            if not np.isnan(point[here, 0]):
+                is_open[here] = is_open[here + np.uintp(2) if c < 1 else here - np.uintp(1)] = True
+    waiting = np.full(len(closed), -1, np.int64)  # for each other vertex: the edge to it that was met, 2 · place + role
+    for v in range(len(closed)):
+        if is_inner[v]:
+            continue
         for at in range(starts[v], starts[v + 1]):
             here = np.uintp(corners[at])
             t, c = here // np.uintp(3), here % np.uintp(3)
@@ -110,8 +137,6 @@ def _find_open_edges(
                     else (here + np.uintp(2) if c < 1 else here - np.uintp(1))
                 )
                 w = np.uintp(vertex[there])
-                if w <= v:
-                    continue
                 met = waiting[w]
                 waiting[w] = 2 * at + role
                 if met < 2 * starts[v]:  # places rise with the vertices: of an earlier one
@@ -181,13 +206,21 @@ def _mark_borders(
         # Where a cell of the triangle's size and its neighbours are unmarked, so is all within half a cell of the triangle:
         # enough for the texels of the level two below.
         extent = max((right - left) * width, (high - low) * height)
-        column = np.int64(np.floor((np.float64(left) + right) / 2 * width)) % width
-        row = np.int64(np.floor((1 - (np.float64(low) + high) / 2) * height)) % height
+        x, y = (np.float64(left) + right) / 2 * width, (1 - (np.float64(low) + high) / 2) * height
+        if not (0 <= x < width and 0 <= y < height):
+            x, y = x % width, y % height
+        column, row = min(np.int64(x), width - 1), min(np.int64(y), height - 1)
         level = 2
         while level < len(widths) and extent > 1 << level:
             level += 1
+        coarse = max(level, _COARSEST_CLEAR + 2)
+        if coarse < len(widths) and not (
+            marks[starts[coarse] + (row >> coarse) * widths[coarse] + (column >> coarse)] & NEAR
+        ):
+            clear[t] = coarse - 2
+            continue
         clear[t] = -1
-        while level < len(widths) and level <= _COARSEST_CLEAR + 2:
+        while level < min(coarse, len(widths)):
             if marks[starts[level] + (row >> level) * widths[level] + (column >> level)] & NEAR:
                 break
             clear[t] = level - 2

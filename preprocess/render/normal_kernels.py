@@ -48,19 +48,22 @@ def _area_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 @compile_kernel
 def fan_normals(
     vertices: np.ndarray, triangles: np.ndarray, starts: np.ndarray, corners: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Area-weighted mean normals of the fans, and which of them each corner of a triangle has.
 
     Returns:
         normals: f32 (K, 3), unit length or 0; the first N are those of the vertices' largest fans, K − N of further ones.
-        normal_of: i32 (M, 3): k for normals[k], ~k for −normals[k], to the side that the triangle is wound for.
+        normal_of: i32 (M, 3): k for normals[k], ~k for −normals[k], to the side that the triangle is wound for. `triangles`
+            itself where that is all there is to say.
+        closed: bool (N,): the triangles around a vertex are one circle, all wound alike.
     """
     area_normals = _area_normals(vertices, triangles)
     num = len(vertices)
     normals = np.zeros((num, 3), np.float32)
     used = num
-    normal_of = np.empty((len(triangles), 3), np.int32)
-    flat, flat_of = triangles.ravel(), normal_of.ravel()
+    closed = np.zeros(num, np.bool_)
+    flat = triangles.ravel()
+    normal_of, flat_of = triangles, flat  # until a corner has another
     most = 0
     for v in range(num):
         most = max(most, starts[v + 1] - starts[v])
@@ -107,11 +110,11 @@ def fan_normals(
         if is_simple:
             for i in range(degree):
                 corner = np.uintp(corners[at + i])
-                flat_of[corner] = v
                 t = corner // np.uintp(3)
                 x, y, z = x + area_normals[t, 0], y + area_normals[t, 1], z + area_normals[t, 2]
             length = max(np.sqrt(x**2 + y**2 + z**2), 1e-30)
             normals[v, 0], normals[v, 1], normals[v, 2] = x / length, y / length, z / length
+            closed[v] = successor[k] >= 0
             continue
         for i in range(degree):
             a, b = others[i, 0], others[i, 1]
@@ -188,16 +191,20 @@ def fan_normals(
             k = twin[i]
             if k >= 0:
                 if k == i:
-                    flat_of[corners[at + i]] = v
                     continue
                 fan[i], sign[i] = fan[k], sign[k] if others[i, 0] == others[k, 0] else -sign[k]
             slot = slots[fan[i]]
-            flat_of[corners[at + i]] = slot if sign[i] > 0 else ~slot
+            slot_here = slot if sign[i] > 0 else ~slot
+            if slot_here != v:
+                if normal_of is triangles:
+                    normal_of = triangles.copy()
+                    flat_of = normal_of.ravel()
+                flat_of[corners[at + i]] = slot_here
             if k < 0 and (slot == v or slot == ~v):
                 t, s = corners[at + i] // 3, sign[i] if slot == v else -sign[i]
                 x, y, z = x + s * area_normals[t, 0], y + s * area_normals[t, 1], z + s * area_normals[t, 2]
         _store_unit(x, y, z, normals[v])
-    return normals[:used], normal_of
+    return normals[:used], normal_of, closed
 
 
 @compile_kernel

@@ -20,6 +20,7 @@ from preprocess.render.rasterise import Visible
 UNTEXTURED_GREY = 128  # of triangles without texture coordinates, where the mesh has no colours
 _UNKNOWN = -1
 _INSIDE = 32  # added to a level
+_UNTEXTURED = 64  # instead of a level
 _MOST_TEXELS = 32  # of a footprint's side that are read closely; of longer ones, as many spread over it
 _RED_BLUE, _GREEN = np.uint32(0x00FF00FF), np.uint32(0x0000FF00)  # of a packed texel: room for sums of four
 
@@ -69,14 +70,15 @@ class SurfaceColours:
 
     Args:
         incident: starts and corners of the mesh's triangles, by `find_corners`.
+        closed: bool (N,), the vertices around which these are one circle, by `fan_normals`.
     """
 
-    def __init__(self, mesh: Mesh, incident: tuple[np.ndarray, np.ndarray]) -> None:
+    def __init__(self, mesh: Mesh, incident: tuple[np.ndarray, np.ndarray], closed: np.ndarray) -> None:
         self._mesh = mesh
         self._pyramid = Pyramid(mesh.texture) if mesh.texture is not None else None
         if self._pyramid is not None:
             assert mesh.uv is not None
-            charts = find_charts(mesh, incident, self._pyramid.heights, self._pyramid.widths)
+            charts = find_charts(mesh, incident, closed, self._pyramid.heights, self._pyramid.widths)
             self._charts = (charts.marks, charts.starts, charts.clear)
             self._colors = np.empty((0, 3), np.uint8) if mesh.colors is None else np.ascontiguousarray(mesh.colors)
         # What a view works out for each triangle it shows; for all views the same memory.
@@ -211,9 +213,10 @@ def _draw_texture(
                         continue
                     if t != last:
                         last = t
-                        untextured = np.isnan(uv[t, 0, 0])
-                        if untextured:
-                            k = 0
+                        untextured = False
+                        if (not keeps or levels[t] == _UNKNOWN) and np.isnan(uv[t, 0, 0]):
+                            k, untextured = 0, True
+                            levels[t] = _UNTEXTURED
                         elif not keeps or levels[t] == _UNKNOWN:
                             a, b, d = triangles[t, 0], triangles[t, 1], triangles[t, 2]
                             at_x, per_column_x, per_row_x, at_y, per_column_y, per_row_y, k, inside = _map_triangle(
@@ -232,6 +235,8 @@ def _draw_texture(
                             at_x, per_column_x, per_row_x = maps[t, 0], maps[t, 1], maps[t, 2]
                             at_y, per_column_y, per_row_y = maps[t, 3], maps[t, 4], maps[t, 5]
                             k, inside = levels[t] & ~_INSIDE, levels[t] >= _INSIDE
+                            if levels[t] == _UNTEXTURED:
+                                k, untextured = 0, True
                         height, width = heights[k], widths[k]
                         begin, stride, beside = full_size, 3, np.uint64(24)
                         if k > 0:

@@ -51,13 +51,13 @@ def render_views(
     if supersampling % 2 != 1:
         raise ValueError(f"supersampling must be odd, found {supersampling}")
     incident = find_corners(mesh.triangles, len(mesh.vertices_mm))
-    normals, normal_of = fan_normals(mesh.vertices_mm, mesh.triangles, *incident)
+    normals, normal_of, closed = fan_normals(mesh.vertices_mm, mesh.triangles, *incident)
     num_views = len(cameras.views)
     normal = np.zeros((num_views, size_px, size_px, 3), np.uint8)
     depth = np.zeros((num_views, size_px, size_px), np.uint16)
     with_texture = with_texture and mesh.has_appearance
     texture = np.zeros((num_views, size_px, size_px, 3), np.uint8) if with_texture else None
-    colours = SurfaceColours(mesh, incident) if with_texture else None
+    colours = SurfaceColours(mesh, incident, closed) if with_texture else None
     samples = 1 if texture is None else supersampling
     visible = None
     for k, (view, rotation) in enumerate(zip(cameras.views, cameras.world_to_view, strict=True)):
@@ -90,6 +90,6 @@ def vertex_normals(mesh: Mesh) -> np.ndarray:
 
     Triangles that share an edge count as wound alike, whatever the file says; the sign is that of the vertex's first one.
     """
-    normals, _ = fan_normals(mesh.vertices_mm, mesh.triangles, *find_corners(mesh.triangles, len(mesh.vertices_mm)))
+    normals, _, _ = fan_normals(mesh.vertices_mm, mesh.triangles, *find_corners(mesh.triangles, len(mesh.vertices_mm)))
     vertex: np.ndarray = normals[: len(mesh.vertices_mm)]
     return vertex
