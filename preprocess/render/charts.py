@@ -70,16 +70,19 @@ def _continues(mesh: Mesh, edges: np.ndarray, side: np.ndarray) -> np.ndarray:
     Files may part triangles that belong together, by vertices of their own.
     """
     assert mesh.uv is not None
-    points = np.concatenate([mesh.uv.reshape(-1, 2), mesh.vertices_mm[mesh.triangles.ravel()]], axis=1) + np.float32(0)
-    begin, end = points[edges], points[edges // 3 * 3 + (edges + 1) % 3]  # − 0 has become 0
+    vertex, place = mesh.triangles.ravel(), mesh.uv.reshape(-1, 2)
+    begin, end = (
+        np.concatenate([place[corners], mesh.vertices_mm[vertex[corners]]], axis=1) + np.float32(0)  # −0 becomes 0
+        for corners in (edges, edges // 3 * 3 + (edges + 1) % 3)
+    )
     differs = begin != end
     first = differs.argmax(axis=1)[:, None]
     turned = np.take_along_axis(begin, first, 1) > np.take_along_axis(end, first, 1)
     keys = np.concatenate([np.where(turned, end, begin), np.where(turned, begin, end)], axis=1).view(np.uint32)
-    _, place = weld_equal(keys)
+    _, kind = weld_equal(keys)
     side = np.where(turned[:, 0], -side, side)
-    left, right = (np.bincount(place, side == sign) > 0 for sign in (1, -1))
-    found: np.ndarray = (left & right)[place] & (side != 0)
+    left, right = (np.bincount(kind, side == sign) > 0 for sign in (1, -1))
+    found: np.ndarray = (left & right)[kind] & (side != 0)
     return found
 
 
@@ -198,6 +201,7 @@ def _mark_borders(
                     for j in range(column - 1, column + 2):
                         marks[begin + i % h * w + j % w] |= NEAR
                 column, row = column >> 1, row >> 1
+    coarse = min(_COARSEST_CLEAR + 2, len(widths) - 1)
     for t in range(len(uv)):
         if np.isnan(uv[t, 0, 0]):
             continue
@@ -210,17 +214,15 @@ def _mark_borders(
         if not (0 <= x < width and 0 <= y < height):
             x, y = x % width, y % height
         column, row = min(np.int64(x), width - 1), min(np.int64(y), height - 1)
+        cell = starts[coarse] + (row >> coarse) * widths[coarse] + (column >> coarse)
+        if extent <= 1 << coarse and not marks[cell] & NEAR:
+            clear[t] = coarse - 2
+            continue
         level = 2
         while level < len(widths) and extent > 1 << level:
             level += 1
-        coarse = max(level, _COARSEST_CLEAR + 2)
-        if coarse < len(widths) and not (
-            marks[starts[coarse] + (row >> coarse) * widths[coarse] + (column >> coarse)] & NEAR
-        ):
-            clear[t] = coarse - 2
-            continue
         clear[t] = -1
-        while level < min(coarse, len(widths)):
+        while level <= coarse:
             if marks[starts[level] + (row >> level) * widths[level] + (column >> level)] & NEAR:
                 break
             clear[t] = level - 2

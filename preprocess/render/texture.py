@@ -19,8 +19,8 @@ from preprocess.render.rasterise import Visible
 
 UNTEXTURED_GREY = 128  # of triangles without texture coordinates, where the mesh has no colours
 _UNKNOWN = -1
-_INSIDE = 32  # added to a level
-_UNTEXTURED = 64  # instead of a level
+_UNTEXTURED = -2
+_INSIDE, _NEAR_BORDER = 32, 64  # added to a level
 _MOST_TEXELS = 32  # of a footprint's side that are read closely; of longer ones, as many spread over it
 _RED_BLUE, _GREEN = np.uint32(0x00FF00FF), np.uint32(0x0000FF00)  # of a packed texel: room for sums of four
 
@@ -195,7 +195,7 @@ def _draw_texture(
     full_size, others = texture.ctypes.data, coarser.ctypes.data
     begin = height = width = 0
     stride, beside = 3, np.uint64(24)
-    inside = untextured = False
+    inside = near_border = untextured = False
     k = 0
     for r in range(covered.shape[0]):
         red_blue[:] = 0
@@ -226,15 +226,19 @@ def _draw_texture(
                                 heights,
                                 widths,
                             )
-                            inside = inside and k <= clear[t]
+                            near_border = k > clear[t]
                             if keeps:
                                 maps[t, 0], maps[t, 1], maps[t, 2] = at_x, per_column_x, per_row_x
                                 maps[t, 3], maps[t, 4], maps[t, 5] = at_y, per_column_y, per_row_y
-                                levels[t] = k | _INSIDE if inside else k
+                                levels[t] = k | (_INSIDE if inside else 0) | (_NEAR_BORDER if near_border else 0)
                         else:
                             at_x, per_column_x, per_row_x = maps[t, 0], maps[t, 1], maps[t, 2]
                             at_y, per_column_y, per_row_y = maps[t, 3], maps[t, 4], maps[t, 5]
-                            k, inside = levels[t] & ~_INSIDE, levels[t] >= _INSIDE
+                            k, inside, near_border = (
+                                levels[t] & 31,
+                                levels[t] & _INSIDE > 0,
+                                levels[t] & _NEAR_BORDER > 0,
+                            )
                             if levels[t] == _UNTEXTURED:
                                 k, untextured = 0, True
                         height, width = heights[k], widths[k]
@@ -249,12 +253,9 @@ def _draw_texture(
                         continue
                     x = at_x + per_column_x * j + per_row_x * i
                     y = at_y + per_column_y * j + per_row_y * i
+                    right = down = 1
                     if inside:
                         column_256, row_256 = np.int64(x), np.int64(y)
-                        at = begin + stride * ((row_256 >> 8) * width + (column_256 >> 8))
-                        # Two texels beside each other, in six bytes or in eight.
-                        p, s = eight_bytes_at(at), eight_bytes_at(at + stride * width)
-                        q, t4 = p >> beside, s >> beside
                     else:
                         # Textures repeat, as VRML and OBJ say; but a rounding error must not lead to the other edge.
                         fine = (1 << k) / 256.0
@@ -266,12 +267,12 @@ def _draw_texture(
                         # The border repeats its last texel.
                         column_256 = np.int64(min(max(x, 0.5), 256 * (width - 1.0) + 0.5))
                         row_256 = np.int64(min(max(y, 0.5), 256 * (height - 1.0) + 0.5))
-                        at = begin + stride * ((row_256 >> 8) * width + (column_256 >> 8))
-                        right = stride if (column_256 >> 8) + 1 < width else 0
-                        down = stride * width if (row_256 >> 8) + 1 < height else 0
+                        right = 1 if (column_256 >> 8) + 1 < width else 0
+                        down = 1 if (row_256 >> 8) + 1 < height else 0
+                    if near_border:
                         mark = mark_starts[k] + (row_256 >> 8) * width + (column_256 >> 8)
-                        mark_right, mark_down = 1 if right else 0, width if down else 0
-                        if k > clear[t] and _is_mixed(marks, mark, mark_right, mark_down, k):
+                        if _is_mixed(marks, mark, right, down * width, k):
+                            fine = (1 << k) / 256.0
                             add_red_blue, add_green = _look_closely(
                                 (texture, marks, k == 0),
                                 ((x + 127.5) * fine, per_column_x * fine, per_row_x * fine),
@@ -282,6 +283,14 @@ def _draw_texture(
                             sum_green += add_green
                             seen += 1
                             continue
+                    if inside:
+                        at = begin + stride * ((row_256 >> 8) * width + (column_256 >> 8))
+                        # Two texels beside each other, in six bytes or in eight.
+                        p, s = eight_bytes_at(at), eight_bytes_at(at + stride * width)
+                        q, t4 = p >> beside, s >> beside
+                    else:
+                        at = begin + stride * ((row_256 >> 8) * width + (column_256 >> 8))
+                        right, down = right * stride, down * stride * width
                         p, q = _three_bytes_at(at), _three_bytes_at(at + right)
                         s, t4 = _three_bytes_at(at + down), _three_bytes_at(at + down + right)
                     # Between the four nearest texel centres, in 1/256.
