@@ -42,10 +42,11 @@ def quads(mesh: Mesh) -> Mesh:
     """Pairs of triangles that share no vertex with others."""
     rng = np.random.default_rng(0)
     pairs = mesh.triangles[: len(mesh.triangles) // 2 * 2].reshape(-1, 2, 3)
-    vertices, triangles = [], []
+    vertices: list[np.ndarray] = []
+    triangles: list[np.ndarray] = []
     for pair in pairs:
         used, index = np.unique(pair, return_inverse=True)
-        triangles.append(index.reshape(2, 3) + sum(map(len, vertices)))
+        triangles.append(index.reshape(2, 3) + sum(len(part) for part in vertices))
         vertices.append(mesh.vertices_mm[used])
     order = rng.permutation(len(triangles))
     return Mesh(np.concatenate(vertices), np.concatenate([triangles[k] for k in order]).astype(np.int32))

@@ -109,12 +109,12 @@ def _find_open_edges(
         side[t] = 1 if area > 0 else (-1 if area < 0 else 0)
         mark = np.int8(2 + side[t])
         for c in range(3):
-            v = np.uintp(triangles[t, c])
-            if met_before[v] == 0:
-                met_before[v] = mark
-                place[v, 0], place[v, 1] = uv[t, c, 0], uv[t, c, 1]
-            elif met_before[v] != mark or place[v, 0] != uv[t, c, 0] or place[v, 1] != uv[t, c, 1]:
-                is_inner[v] = False
+            k = np.uintp(triangles[t, c])
+            if met_before[k] == 0:
+                met_before[k] = mark
+                place[k, 0], place[k, 1] = uv[t, c, 0], uv[t, c, 1]
+            elif met_before[k] != mark or place[k, 0] != uv[t, c, 0] or place[k, 1] != uv[t, c, 1]:
+                is_inner[k] = False
     vertex, point = triangles.ravel(), uv.reshape(-1, 2)
     for v in range(len(closed)):
         if is_inner[v]:
@@ -130,14 +130,14 @@ def _find_open_edges(
             continue
         for at in range(starts[v], starts[v + 1]):
             here = np.uintp(corners[at])
-            t, c = here // np.uintp(3), here % np.uintp(3)
+            t, corner = here // np.uintp(3), here % np.uintp(3)
             if side[t] == 0:
                 continue
             for role in range(2):  # to the next corner, and from the one before
                 there = (
-                    (here + np.uintp(1) if c < 2 else here - np.uintp(2))
+                    (here + np.uintp(1) if corner < 2 else here - np.uintp(2))
                     if role == 0
-                    else (here + np.uintp(2) if c < 1 else here - np.uintp(1))
+                    else (here + np.uintp(2) if corner < 1 else here - np.uintp(1))
                 )
                 w = np.uintp(vertex[there])
                 met = waiting[w]
@@ -205,15 +205,16 @@ def _mark_borders(
     for t in range(len(uv)):
         if np.isnan(uv[t, 0, 0]):
             continue
-        left, right = min(uv[t, 0, 0], uv[t, 1, 0], uv[t, 2, 0]), max(uv[t, 0, 0], uv[t, 1, 0], uv[t, 2, 0])
-        low, high = min(uv[t, 0, 1], uv[t, 1, 1], uv[t, 2, 1]), max(uv[t, 0, 1], uv[t, 1, 1], uv[t, 2, 1])
-        # Where a cell of the triangle's size and its neighbours are unmarked, so is all within half a cell of the triangle:
+        # Where a cell as large as the triangle and its neighbours are unmarked, so is all within half a cell of the triangle:
         # enough for the texels of the level two below.
-        extent = max((right - left) * width, (high - low) * height)
-        x, y = (np.float64(left) + right) / 2 * width, (1 - (np.float64(low) + high) / 2) * height
+        ua, va = np.float64(uv[t, 0, 0]), np.float64(uv[t, 0, 1])
+        x, y = ua * width, (1 - va) * height
         if not (0 <= x < width and 0 <= y < height):
             x, y = x % width, y % height
         column, row = min(np.int64(x), width - 1), min(np.int64(y), height - 1)
+        reach_x = max(abs(uv[t, 1, 0] - ua), abs(uv[t, 2, 0] - ua)) * width
+        reach_y = max(abs(uv[t, 1, 1] - va), abs(uv[t, 2, 1] - va)) * height
+        extent = 2 * max(reach_x, reach_y)
         cell = starts[coarse] + (row >> coarse) * widths[coarse] + (column >> coarse)
         if extent <= 1 << coarse and not marks[cell] & NEAR:
             clear[t] = coarse - 2
@@ -247,7 +248,11 @@ def _mark_borders(
             if steps_left < 0:
                 return False
             for i in range(first_row, last_row + 1):
+                line = starts[0] + (i if 0 <= i < height else i % height) * width
                 for j in range(first_column, last_column + 1):
+                    at = line + (j if 0 <= j < width else j % width)
+                    if not marks[at] & NEAR:
+                        continue
                     x, y = j + 0.5, i + 0.5
                     if (
                         (xb - xa) * (y - ya) - (yb - ya) * (x - xa) > -1e-6
@@ -255,9 +260,7 @@ def _mark_borders(
                         and (xa - xc) * (y - yc) - (ya - yc) * (x - xc) > -1e-6
                     ):
                         num_met += 1
-                        at = starts[0] + i % height * width + j % width
-                        if marks[at] & NEAR:
-                            marks[at] |= COVERED
+                        marks[at] |= COVERED
         if num_met == 0 and num_borders[t] >= 2:  # a chart below a texel: what colour it has is in the one it lies in
             column, row = np.int64(np.floor((xa + xb + xc) / 3)), np.int64(np.floor((ya + yb + yc) / 3))
             marks[starts[0] + row % height * width + column % width] |= COVERED

@@ -21,7 +21,7 @@ UNTEXTURED_GREY = 128  # of triangles without texture coordinates, where the mes
 _UNKNOWN = -1
 _UNTEXTURED = -2
 _INSIDE, _NEAR_BORDER = 32, 64  # added to a level
-_MOST_TEXELS = 32  # of a footprint's side that are read closely; of longer ones, as many spread over it
+_MOST_READ = 8  # texels along a footprint's longer side: of a level that has about so many
 _RED_BLUE, _GREEN = np.uint32(0x00FF00FF), np.uint32(0x0000FF00)  # of a packed texel: room for sums of four
 
 
@@ -274,7 +274,8 @@ def _draw_texture(
                         if _is_mixed(marks, mark, right, down * width, k):
                             fine = (1 << k) / 256.0
                             add_red_blue, add_green = _look_closely(
-                                (texture, marks, k == 0),
+                                (texture, coarser, marks),
+                                (starts, mark_starts, widths, k == 0),
                                 ((x + 127.5) * fine, per_column_x * fine, per_row_x * fine),
                                 ((y + 127.5) * fine, per_column_y * fine, per_row_y * fine),
                                 (column, row, triangles, t, i, j),
@@ -322,7 +323,8 @@ def _is_mixed(marks: np.ndarray, at: int, right: int, down: int, level: int) -> 
 
 @compile_kernel
 def _look_closely(
-    picture: tuple[np.ndarray, np.ndarray, bool],
+    picture: tuple[np.ndarray, np.ndarray, np.ndarray],
+    levels: tuple[np.ndarray, np.ndarray, np.ndarray, bool],
     across: tuple[float, float, float],
     down: tuple[float, float, float],
     sample: tuple[np.ndarray, np.ndarray, np.ndarray, int, int, int],
@@ -330,11 +332,14 @@ def _look_closely(
     """65536 times the mean colour of the covered texels in a sample's footprint, as far as the triangle goes.
 
     Args:
-        picture: the texture, the marks, and whether the footprint is but a point: read between its four nearest texels.
+        picture: the texture, its coarser levels and the marks.
+        levels: where each begins in `coarser` and in the marks, its width, and whether the footprint is but a point, which is
+            read between its four nearest texels.
         across, down: x and y of the sample in texels, and what a column and a row of the grid add.
         sample: grid coordinates of the vertices, triangles, which one, and the grid point.
     """
-    (texture, marks, is_point), (x, column_x, row_x), (y, column_y, row_y) = picture, across, down
+    (texture, coarser, marks), (starts, mark_starts, widths, is_point) = picture, levels
+    (x, column_x, row_x), (y, column_y, row_y) = across, down
     column, row, triangles, t, i, j = sample
     height, width = texture.shape[0], texture.shape[1]
     red = green = blue = total = 0.0
@@ -347,8 +352,12 @@ def _look_closely(
         xs, ys = j + 0.5 - column[ia] * STEPS, i + 0.5 - row[ia] * STEPS
         b, b_column, b_row = (xs * yc - ys * xc) * scale, yc * scale, -xc * scale
         c, c_column, c_row = (xb * ys - yb * xs) * scale, -yb * scale, xb * scale
-        num_columns = np.int64(min(max(np.ceil(np.hypot(column_x, column_y)), 1.0), _MOST_TEXELS))
-        num_rows = np.int64(min(max(np.ceil(np.hypot(row_x, row_y)), 1.0), _MOST_TEXELS))
+        columns, rows = max(np.hypot(column_x, column_y), 1.0), max(np.hypot(row_x, row_y), 1.0)
+        level = 0
+        while level < len(widths) - 1 and max(columns, rows) > _MOST_READ:
+            level += 1
+            columns, rows = max(columns / 2, 1.0), max(rows / 2, 1.0)
+        num_columns, num_rows = int(min(np.ceil(columns), _MOST_READ)), int(min(np.ceil(rows), _MOST_READ))
         for m in range(num_rows):
             di = (m + 0.5) / num_rows - 0.5
             for n in range(num_columns):
@@ -358,7 +367,14 @@ def _look_closely(
                     continue
                 texel_x = _keep_within(x + column_x * dj + row_x * di, width)
                 texel_y = _keep_within(y + column_y * dj + row_y * di, height)
-                if marks[texel_y * width + texel_x] & (NEAR | COVERED) != NEAR:
+                place = (texel_y >> level) * widths[level] + (texel_x >> level)
+                if level > 0 and not marks[mark_starts[level] + place] & CROSSED:
+                    texel = coarser[starts[level] + place]
+                    red += texel & np.uint32(255)
+                    green += texel >> np.uint32(8) & np.uint32(255)
+                    blue += texel >> np.uint32(16) & np.uint32(255)
+                    total += 1
+                elif marks[texel_y * width + texel_x] & (NEAR | COVERED) != NEAR:
                     red += texture[texel_y, texel_x, 0]
                     green += texture[texel_y, texel_x, 1]
                     blue += texture[texel_y, texel_x, 2]
@@ -393,7 +409,7 @@ def _look_closely(
 @compile_kernel
 def _keep_within(x: float, size: int) -> int:
     """The texel at x of a texture that repeats, where a rounding error does not lead to the other edge."""
-    at = np.int64(np.floor(x))
+    at = int(np.floor(x))
     if at < 0 or at >= size:
         at = min(max(at, 0), size - 1) if -1e-6 * size <= x <= (1 + 1e-6) * size else at % size
     return at
