@@ -121,17 +121,16 @@ def _find_open_edges(
             continue
         for at in range(starts[v], starts[v + 1]):
             here = np.uintp(corners[at])
-            c = here % np.uintp(3)
             if not np.isnan(point[here, 0]):
-                is_open[here] = is_open[here + np.uintp(2) if c < 1 else here - np.uintp(1)] = True
+                is_open[here] = is_open[here + np.uintp(2) if here % np.uintp(3) < 1 else here - np.uintp(1)] = True
     waiting = np.full(len(closed), -1, np.int64)  # for each other vertex: the edge to it that was met, 2 · place + role
     for v in range(len(closed)):
         if is_inner[v]:
             continue
         for at in range(starts[v], starts[v + 1]):
             here = np.uintp(corners[at])
-            t, corner = here // np.uintp(3), here % np.uintp(3)
-            if side[t] == 0:
+            own_side, corner = side[here // np.uintp(3)], here % np.uintp(3)
+            if own_side == 0:
                 continue
             for role in range(2):  # to the next corner, and from the one before
                 there = (
@@ -150,7 +149,7 @@ def _find_open_edges(
                     beyond = other + np.uintp(1) if d < 2 else other - np.uintp(2)
                 else:
                     beyond = other + np.uintp(2) if d < 1 else other - np.uintp(1)
-                turned = side[t] if met & 1 == role else -side[t]
+                turned = own_side if met & 1 == role else -own_side
                 if (
                     side[other // np.uintp(3)] == -turned
                     and point[here, 0] == point[other, 0]

@@ -77,13 +77,13 @@ def fan_normals(
     count, head = np.zeros(num, np.int32), np.empty(num, np.int32)
     following = np.empty(2 * most, np.int32)
     successor = np.empty(most, np.int32)
-    next_at, previous_at = np.full(num, -1, np.int32), np.full(num, -1, np.int32)
+    met_at = np.full(num, -1, np.int32)
     for v in range(num):
         at, degree = starts[v], starts[v + 1] - starts[v]
         if degree == 0:
             continue
-        # Mostly all are wound alike and hang together: each other vertex follows once and precedes once, in one path or circle.
-        is_simple = degree != 2
+        # Mostly all are wound alike and make one circle: each one's preceding vertex follows in the next one.
+        is_circle = degree > 2
         for i in range(degree):
             corner = np.uintp(corners[at + i])
             c = corner % np.uintp(3)
@@ -91,30 +91,28 @@ def fan_normals(
             a = np.uintp(flat[corner + np.uintp(1) if c < 2 else corner - np.uintp(2)])
             b = np.uintp(flat[corner + np.uintp(2) if c < 1 else corner - np.uintp(1)])
             others[i, 0], others[i, 1] = a, b
-            # Places in `corners` rise with the vertices: smaller ones are of earlier vertices.
-            is_simple = is_simple and a != b and a != v and b != v and next_at[a] < at and previous_at[b] < at
-            next_at[a] = previous_at[b] = at + i
-        if is_simple:
-            start = 0
+            is_circle = is_circle and a != b and a != v and b != v
+            met_at[a] = at + i
+        if is_circle:
             for i in range(degree):
-                successor[i] = next_at[np.uintp(others[i, 1])] - at
-                if previous_at[np.uintp(others[i, 0])] < at:
-                    start = i
-            k = start
-            for _ in range(1, degree):
-                k = successor[k]
-                if k < 0 or k == start:
-                    is_simple = False
+                # Places in `corners` rise with the vertices: smaller ones are of earlier vertices.
+                successor[i] = met_at[np.uintp(others[i, 1])] - at
+            k = successor[0]
+            for _ in range(2, degree):
+                if k <= 0:
+                    is_circle = False
                     break
+                k = successor[k]
+            is_circle = is_circle and k > 0 and successor[k] == 0
         x = y = z = 0.0
-        if is_simple:
+        if is_circle:
             for i in range(degree):
                 corner = np.uintp(corners[at + i])
                 t = corner // np.uintp(3)
                 x, y, z = x + area_normals[t, 0], y + area_normals[t, 1], z + area_normals[t, 2]
             length = max(np.sqrt(x**2 + y**2 + z**2), 1e-30)
             normals[v, 0], normals[v, 1], normals[v, 2] = x / length, y / length, z / length
-            closed[v] = successor[k] >= 0
+            closed[v] = True
             continue
         for i in range(degree):
             a, b = others[i, 0], others[i, 1]
