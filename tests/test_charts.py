@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,10 +74,15 @@ def split(mesh: Mesh) -> Mesh:
     return replace(mesh, vertices_mm=corners, triangles=np.arange(len(corners), dtype=np.int32).reshape(-1, 3))
 
 
-def worst_colour(mesh: Mesh, size_px: int) -> float:
-    """The largest difference from the sheet's colour, of pixels that lie in the surface and in one half."""
+def draw_textures(mesh: Mesh, size_px: int) -> np.ndarray:
     images = render_views(mesh, CAMERAS, size_px=size_px).texture
     assert images is not None
+    return images
+
+
+def worst_colour(mesh: Mesh, size_px: int) -> float:
+    """The largest difference from the sheet's colour, of pixels that lie in the surface and in one half."""
+    images = draw_textures(mesh, size_px)
     x, y = pixel_centres_mm(size_px)
     worst = 0.0
     for image, view in zip(images, CAMERAS.views, strict=True):
@@ -118,6 +124,53 @@ def test_padding_changes_nothing(bleed: int) -> None:
 def test_charts_that_touch_do_not_mix() -> None:
     for size_px in (32, 96):
         assert worst_colour(make_atlas(Layout(padding=0, texels=300), (0, 0, 0)), size_px) <= 2
+
+
+def roll(mesh: Mesh) -> Mesh:
+    """Charts across the image's edges, whose coordinates go beyond 1 and below 0."""
+    assert mesh.texture is not None and mesh.uv is not None
+    height, width = mesh.texture.shape[:2]
+    shift = np.array([width // 3 + 7, height // 3 + 11])
+    uv = mesh.uv.astype(float) + shift / [width, -height] + [3, 0]
+    return replace(mesh, texture=np.roll(mesh.texture, shift[::-1], (0, 1)), uv=uv.astype(np.float32))
+
+
+def overlap(mesh: Mesh) -> Mesh:
+    """All charts of one colour in one place, half of them mirrored."""
+    assert mesh.uv is not None
+    uv, per_chart = mesh.uv.copy(), 2 * Layout().quads ** 2
+    blue = mesh.vertices_mm[mesh.triangles].mean(axis=1)[:, 0] > 0
+    for which in (blue, ~blue):
+        charts = uv[which].reshape(-1, per_chart, 3, 2)
+        low, high = charts[0].min((0, 1)), charts[0].max((0, 1))
+        charts[:] = charts[0]
+        charts[::2, ..., 0] = (low + high)[0] - charts[::2, ..., 0]
+        uv[which] = charts.reshape(-1, 3, 2)
+    return replace(mesh, uv=uv)
+
+
+@pytest.mark.parametrize("size_px", [32, 96])
+@pytest.mark.parametrize("change", [roll, overlap])
+def test_charts_that_repeat_or_overlap(change: Callable[[Mesh], Mesh], size_px: int) -> None:
+    assert worst_colour(change(make_atlas(Layout(offset=0.3), (0, 0, 0))), size_px) <= 2
+
+
+@pytest.mark.parametrize("size_px", [32, 224])
+def test_charts_smaller_than_a_texel(size_px: int) -> None:
+    mesh = make_atlas(Layout(cells=12, quads=1, texels=1, padding=1), (0, 0, 0))
+    assert mesh.uv is not None
+    texel = np.floor((mesh.uv * 36).mean(axis=1, keepdims=True)) + 0.5
+    small = (texel + 0.3 * (mesh.uv * 36 - texel)) / 36
+    assert worst_colour(replace(mesh, uv=small.astype(np.float32)), size_px) <= 2
+
+
+@pytest.mark.parametrize("scale", [1, 100, 1e6])
+def test_garbled_coordinates_take_no_longer(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    mesh = make_atlas(Layout(cells=12, quads=10, texels=20), (0, 0, 0))
+    uv = rng.uniform(-scale, scale, (len(mesh.triangles), 3, 2)).astype(np.float32)
+    mesh = replace(mesh, uv=uv, texture=np.zeros((2048, 2048, 3), np.uint8))
+    assert (draw_textures(mesh, 64) == 0).all()  # and ends
 
 
 @pytest.mark.parametrize("size_px", [32, 224])

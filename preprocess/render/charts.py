@@ -19,7 +19,7 @@ from preprocess.mesh_kernels import weld_equal
 NEAR, CROSSED, COVERED = 1, 2, 4
 EVERYWHERE = 127  # a level
 # So many steps a texel of the texture, and some more, may marking take: only garbled coordinates need as many.
-_STEPS_PER_TEXEL, _MORE_STEPS = 16, 1_000_000
+_STEPS_PER_TEXEL, _MORE_STEPS = 4, 1_000_000
 _COARSEST_CLEAR = 4
 
 
@@ -58,7 +58,9 @@ def find_charts(
     if len(edges):
         edges = edges[~_continues(mesh, edges, side[edges // 3])]
         num_borders = np.bincount(edges // 3, minlength=len(mesh.triangles))
-        if not _mark_borders(mesh.uv, edges, num_borders, heights, widths, starts, marks, clear):
+        if _mark_borders(mesh.uv, edges, heights, widths, starts, marks, clear):
+            _cover_middles(mesh.uv, num_borders, heights[0], widths[0], marks, clear)
+        else:
             marks[:] = 0
             clear[:] = EVERYWHERE
     return Charts(marks, starts, clear)
@@ -166,16 +168,24 @@ def _find_open_edges(
 def _mark_borders(
     uv: np.ndarray,
     edges: np.ndarray,
-    num_borders: np.ndarray,
     heights: np.ndarray,
     widths: np.ndarray,
     starts: np.ndarray,
     marks: np.ndarray,
     clear: np.ndarray,
 ) -> bool:
-    """Fills `marks` and `clear` of `Charts`; False where that would take too long."""
+    """Fills `clear` of `Charts` and its `marks` but for COVERED; False where it would take too long."""
     height, width = heights[0], widths[0]
     steps_left = _STEPS_PER_TEXEL * height * width + _MORE_STEPS
+    length_left = np.float64(height * width + _MORE_STEPS)
+    for e in edges:
+        t, c, d = e // 3, e % 3, (e % 3 + 1) % 3
+        along_x, along_y = (uv[t, d, 0] - uv[t, c, 0]) * width, (uv[t, d, 1] - uv[t, c, 1]) * height
+        length = max(abs(along_x), abs(along_y))
+        if length <= 2 * (width + height):
+            length_left -= 2 * length + 1
+    if length_left < 0:
+        return False
     for e in edges:
         t, c = e // 3, e % 3
         d = (c + 1) % 3
@@ -185,9 +195,6 @@ def _mark_borders(
         if length > 2 * (width + height):
             continue  # repeats the texture
         num = np.int64(2 * length) + 1
-        steps_left -= num
-        if steps_left < 0:
-            return False
         for k in range(num + 1):
             column = np.int64(np.floor(x + along_x * k / num)) % width
             row = np.int64(np.floor(y + along_y * k / num)) % height
@@ -227,9 +234,21 @@ def _mark_borders(
                 break
             clear[t] = level - 2
             level += 1
+        if clear[t] < 0:  # about the texels that it will be laid over
+            steps_left -= np.int64(min((reach_x + 1) * (reach_y + 1), 1e15))
+            if steps_left < 0:
+                return False
+    return True
+
+
+@compile_kernel
+def _cover_middles(
+    uv: np.ndarray, num_borders: np.ndarray, height: int, width: int, marks: np.ndarray, clear: np.ndarray
+) -> None:
+    """Marks as COVERED the texels of the full size near borders whose middles triangles cover."""
+    for t in range(len(uv)):
         if clear[t] >= 0:
             continue
-        # Near a border: which texels' middles does it cover?
         xa, ya = np.float64(uv[t, 0, 0]) * width, (1 - np.float64(uv[t, 0, 1])) * height
         xb, yb = np.float64(uv[t, 1, 0]) * width, (1 - np.float64(uv[t, 1, 1])) * height
         xc, yc = np.float64(uv[t, 2, 0]) * width, (1 - np.float64(uv[t, 2, 1])) * height
@@ -240,14 +259,8 @@ def _mark_borders(
         first_row, last_row = np.int64(np.ceil(min(ya, yb, yc) - 0.5)), np.int64(np.floor(max(ya, yb, yc) - 0.5))
         num_met = 0
         if area != 0 and first_column <= last_column and first_row <= last_row:
-            # Each by itself first: both may be large.
-            if last_column - first_column > steps_left or last_row - first_row > steps_left:
-                return False
-            steps_left -= (last_column - first_column + 1) * (last_row - first_row + 1)
-            if steps_left < 0:
-                return False
             for i in range(first_row, last_row + 1):
-                line = starts[0] + (i if 0 <= i < height else i % height) * width
+                line = (i if 0 <= i < height else i % height) * width
                 for j in range(first_column, last_column + 1):
                     at = line + (j if 0 <= j < width else j % width)
                     if not marks[at] & NEAR:
@@ -262,5 +275,4 @@ def _mark_borders(
                         marks[at] |= COVERED
         if num_met == 0 and num_borders[t] >= 2:  # a chart below a texel: what colour it has is in the one it lies in
             column, row = np.int64(np.floor((xa + xb + xc) / 3)), np.int64(np.floor((ya + yb + yc) / 3))
-            marks[starts[0] + row % height * width + column % width] |= COVERED
-    return True
+            marks[row % height * width + column % width] |= COVERED
