@@ -11,7 +11,7 @@ from benchmarks.peers.worker import FIELD_OF_VIEW_MM, SIZE_PX, Scene, run_worker
 
 from preprocess.mesh import Mesh
 from preprocess.render.cameras import Cameras
-from preprocess.render.normal_kernels import find_corners
+from preprocess.render.normal_kernels import fan_normals, find_corners
 from preprocess.render.rasterise import rasterise
 from preprocess.render.texture import SurfaceColours
 from preprocess.render.views import render_views
@@ -31,7 +31,8 @@ def prepare(scene: Scene, settings: dict[str, Any]) -> Callable[[], np.ndarray]:
         return texture
 
     def read_colours() -> SurfaceColours:
-        return SurfaceColours(mesh, find_corners(mesh.triangles, len(mesh.vertices_mm)))
+        incident = find_corners(mesh.triangles, len(mesh.vertices_mm))
+        return SurfaceColours(mesh, incident, fan_normals(mesh.vertices_mm, mesh.triangles, *incident)[2])
 
     kept = read_colours() if settings["kept"] else None
 
