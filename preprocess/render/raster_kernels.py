@@ -105,34 +105,6 @@ def corner_weights(
 
 
 @compile_kernel
-def sum_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    summed = np.zeros((len(vertices), 3))
-    for t in range(len(triangles)):
-        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        px, py, pz = (
-            vertices[b, 0] - vertices[a, 0],
-            vertices[b, 1] - vertices[a, 1],
-            vertices[b, 2] - vertices[a, 2],
-        )
-        qx, qy, qz = (
-            vertices[c, 0] - vertices[a, 0],
-            vertices[c, 1] - vertices[a, 1],
-            vertices[c, 2] - vertices[a, 2],
-        )
-        nx, ny, nz = py * qz - pz * qy, pz * qx - px * qz, px * qy - py * qx  # length = 2 · area
-        for corner in (a, b, c):
-            summed[corner, 0] += nx
-            summed[corner, 1] += ny
-            summed[corner, 2] += nz
-    normals = np.empty((len(vertices), 3), np.float32)
-    for k in range(len(vertices)):
-        length = max(np.sqrt(summed[k, 0] ** 2 + summed[k, 1] ** 2 + summed[k, 2] ** 2), 1e-30)
-        for axis in range(3):
-            normals[k, axis] = np.float32(summed[k, axis] / length)
-    return normals
-
-
-@compile_kernel
 def draw_geometry(
     triangle: np.ndarray,
     column: np.ndarray,
@@ -140,12 +112,16 @@ def draw_geometry(
     triangles: np.ndarray,
     z_mm: np.ndarray,
     normals: np.ndarray,
+    normal_of: np.ndarray,
     rotation: np.ndarray,
     samples: int,
     normal: np.ndarray,
     depth: np.ndarray,
 ) -> None:
-    """Encoded normal and depth at each pixel's middle sample, into `normal` u8 (H, W, 3) and `depth` u16 (H, W)."""
+    """Encoded normal and depth at each pixel's middle sample, into `normal` u8 (H, W, 3) and `depth` u16 (H, W).
+
+    normals and normal_of are as `fan_normals` returns them.
+    """
     for r in range(depth.shape[0]):
         i = r * samples + samples // 2
         for c in range(depth.shape[1]):
@@ -157,9 +133,16 @@ def draw_geometry(
             wa, wb, wc = corner_weights(column, row, ia, ib, ic, i, j)
             z = z_mm[ia] * wa + z_mm[ib] * wb + z_mm[ic] * wc
             depth[r, c] = np.uint16(min(max(np.rint(z / DEPTH_STEP_MM) + DEPTH_ZERO, 1.0), 65535.0))
-            x = normals[ia, 0] * wa + normals[ib, 0] * wb + normals[ic, 0] * wc
-            y = normals[ia, 1] * wa + normals[ib, 1] * wb + normals[ic, 1] * wc
-            w = normals[ia, 2] * wa + normals[ib, 2] * wb + normals[ic, 2] * wc
+            na, nb, nc = normal_of[t, 0], normal_of[t, 1], normal_of[t, 2]
+            if na < 0:
+                na, wa = ~na, -wa
+            if nb < 0:
+                nb, wb = ~nb, -wb
+            if nc < 0:
+                nc, wc = ~nc, -wc
+            x = normals[na, 0] * wa + normals[nb, 0] * wb + normals[nc, 0] * wc
+            y = normals[na, 1] * wa + normals[nb, 1] * wb + normals[nc, 1] * wc
+            w = normals[na, 2] * wa + normals[nb, 2] * wb + normals[nc, 2] * wc
             nx = rotation[0, 0] * x + rotation[0, 1] * y + rotation[0, 2] * w
             ny = rotation[1, 0] * x + rotation[1, 1] * y + rotation[1, 2] * w
             nz = rotation[2, 0] * x + rotation[2, 1] * y + rotation[2, 2] * w

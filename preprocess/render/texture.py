@@ -2,7 +2,8 @@
 
 A face scan has about five texels to a pixel at 224 px: read at one point they alias. Hence a pyramid of half-sized textures
 (Williams 1983, "Pyramidal parametrics"), of which each triangle in each view reads one level, the last that is still as fine as
-its samples. With several samples a pixel, blending two levels would only blur (tests/benchmarks/RESULTS.md).
+its samples. With several samples a pixel, blending two levels would only blur (tests/benchmarks/RESULTS.md). Where a level's
+texels hold more than the triangle's own chart, the footprint is instead averaged texel by texel (charts.py).
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ import numpy as np
 from preprocess.compiled import compile_kernel
 from preprocess.mesh import Mesh
 from preprocess.raw_bytes import byte_at, eight_bytes_at
+from preprocess.render.charts import COVERED, CROSSED, NEAR, find_charts
 from preprocess.render.raster_kernels import STEPS, draw_vertex_colors
 from preprocess.render.rasterise import Visible
 
+UNTEXTURED_GREY = 128  # of triangles without texture coordinates, where the mesh has no colours
 _UNKNOWN = -1
-_INSIDE = 32  # added to a level
+_UNTEXTURED = -2
+_INSIDE, _NEAR_BORDER = 32, 64  # added to a level
+_MOST_READ = 8  # texels along a footprint's longer side: of a level that has about so many
 _RED_BLUE, _GREEN = np.uint32(0x00FF00FF), np.uint32(0x0000FF00)  # of a packed texel: room for sums of four
 
 
@@ -59,11 +64,23 @@ class Pyramid:
 
 
 class SurfaceColours:
-    """A mesh's colours, made ready to be drawn from several directions."""
+    """A mesh's colours, made ready to be drawn from several directions.
 
-    def __init__(self, mesh: Mesh) -> None:
+    A triangle without texture coordinates is drawn in its vertices' colours, else in UNTEXTURED_GREY.
+
+    Args:
+        incident: starts and corners of the mesh's triangles, by `find_corners`.
+        closed: bool (N,), the vertices around which these are one circle, by `fan_normals`.
+    """
+
+    def __init__(self, mesh: Mesh, incident: tuple[np.ndarray, np.ndarray], closed: np.ndarray) -> None:
         self._mesh = mesh
         self._pyramid = Pyramid(mesh.texture) if mesh.texture is not None else None
+        if self._pyramid is not None:
+            assert mesh.uv is not None
+            charts = find_charts(mesh, incident, closed, self._pyramid.heights, self._pyramid.widths)
+            self._charts = (charts.marks, charts.starts, charts.clear)
+            self._colors = np.empty((0, 3), np.uint8) if mesh.colors is None else np.ascontiguousarray(mesh.colors)
         # What a view works out for each triangle it shows; for all views the same memory.
         num = len(mesh.triangles) if self._pyramid is not None else 0
         self._levels, self._maps = np.empty(num, np.int8), np.empty((num, 6))
@@ -84,7 +101,8 @@ class SurfaceColours:
         assert mesh.uv is not None
         pyramid = self._pyramid
         picture = (pyramid.texture, pyramid.coarser, pyramid.starts, pyramid.heights, pyramid.widths)
-        _draw_texture(*seen, mesh.uv, *picture, self._levels, self._maps, samples_per_px, covered, image)
+        plain = (self._colors, self._levels, self._maps)
+        _draw_texture(*seen, mesh.uv, *picture, *self._charts, *plain, samples_per_px, covered, image)
 
 
 @compile_kernel
@@ -156,6 +174,10 @@ def _draw_texture(
     starts: np.ndarray,
     heights: np.ndarray,
     widths: np.ndarray,
+    marks: np.ndarray,
+    mark_starts: np.ndarray,
+    clear: np.ndarray,
+    colors: np.ndarray,
     levels: np.ndarray,
     maps: np.ndarray,
     samples: int,
@@ -173,7 +195,8 @@ def _draw_texture(
     full_size, others = texture.ctypes.data, coarser.ctypes.data
     begin = height = width = 0
     stride, beside = 3, np.uint64(24)
-    inside = False
+    inside = near_border = untextured = False
+    k = 0
     for r in range(covered.shape[0]):
         red_blue[:] = 0
         green[:] = 0
@@ -190,7 +213,11 @@ def _draw_texture(
                         continue
                     if t != last:
                         last = t
-                        if not keeps or levels[t] == _UNKNOWN:
+                        untextured = False
+                        if (not keeps or levels[t] == _UNKNOWN) and np.isnan(uv[t, 0, 0]):
+                            k, untextured = 0, True
+                            levels[t] = _UNTEXTURED
+                        elif not keeps or levels[t] == _UNKNOWN:
                             a, b, d = triangles[t, 0], triangles[t, 1], triangles[t, 2]
                             at_x, per_column_x, per_row_x, at_y, per_column_y, per_row_y, k, inside = _map_triangle(
                                 (column[a], row[a], np.float64(uv[t, 0, 0]), np.float64(uv[t, 0, 1])),
@@ -199,39 +226,72 @@ def _draw_texture(
                                 heights,
                                 widths,
                             )
+                            near_border = k > clear[t]
                             if keeps:
                                 maps[t, 0], maps[t, 1], maps[t, 2] = at_x, per_column_x, per_row_x
                                 maps[t, 3], maps[t, 4], maps[t, 5] = at_y, per_column_y, per_row_y
-                                levels[t] = k | _INSIDE if inside else k
+                                levels[t] = k | (_INSIDE if inside else 0) | (_NEAR_BORDER if near_border else 0)
                         else:
                             at_x, per_column_x, per_row_x = maps[t, 0], maps[t, 1], maps[t, 2]
                             at_y, per_column_y, per_row_y = maps[t, 3], maps[t, 4], maps[t, 5]
-                            k, inside = levels[t] & ~_INSIDE, levels[t] >= _INSIDE
+                            k, inside, near_border = (
+                                levels[t] & 31,
+                                levels[t] & _INSIDE > 0,
+                                levels[t] & _NEAR_BORDER > 0,
+                            )
+                            if levels[t] == _UNTEXTURED:
+                                k, untextured = 0, True
                         height, width = heights[k], widths[k]
                         begin, stride, beside = full_size, 3, np.uint64(24)
                         if k > 0:
                             begin, stride, beside = others + 4 * starts[k], 4, np.uint64(32)
+                    if untextured:
+                        add_red_blue, add_green = _mix_colors(column, row, triangles, colors, t, i, j)
+                        sum_red_blue += add_red_blue
+                        sum_green += add_green
+                        seen += 1
+                        continue
                     x = at_x + per_column_x * j + per_row_x * i
                     y = at_y + per_column_y * j + per_row_y * i
+                    right = down = 1
                     if inside:
                         column_256, row_256 = np.int64(x), np.int64(y)
+                    else:
+                        # Textures repeat, as VRML and OBJ say; but a rounding error must not lead to the other edge.
+                        fine = (1 << k) / 256.0
+                        u, v = (x + 127.5) * fine / widths[0], (y + 127.5) * fine / heights[0]
+                        if u < -1e-6 or u > 1 + 1e-6:
+                            x -= np.floor(u) * widths[0] / fine
+                        if v < -1e-6 or v > 1 + 1e-6:
+                            y -= np.floor(v) * heights[0] / fine
+                        # The border repeats its last texel.
+                        column_256 = np.int64(min(max(x, 0.5), 256 * (width - 1.0) + 0.5))
+                        row_256 = np.int64(min(max(y, 0.5), 256 * (height - 1.0) + 0.5))
+                        right = 1 if (column_256 >> 8) + 1 < width else 0
+                        down = 1 if (row_256 >> 8) + 1 < height else 0
+                    if near_border:
+                        mark = mark_starts[k] + (row_256 >> 8) * width + (column_256 >> 8)
+                        if _is_mixed(marks, mark, right, down * width, k):
+                            fine = (1 << k) / 256.0
+                            add_red_blue, add_green = _look_closely(
+                                (texture, coarser, marks),
+                                (starts, mark_starts, widths, k == 0),
+                                ((x + 127.5) * fine, per_column_x * fine, per_row_x * fine),
+                                ((y + 127.5) * fine, per_column_y * fine, per_row_y * fine),
+                                (column, row, triangles, t, i, j),
+                            )
+                            sum_red_blue += add_red_blue
+                            sum_green += add_green
+                            seen += 1
+                            continue
+                    if inside:
                         at = begin + stride * ((row_256 >> 8) * width + (column_256 >> 8))
                         # Two texels beside each other, in six bytes or in eight.
                         p, s = eight_bytes_at(at), eight_bytes_at(at + stride * width)
                         q, t4 = p >> beside, s >> beside
                     else:
-                        # Textures repeat, as VRML and OBJ say; but a rounding error must not lead to the other edge.
-                        u, v = (x + 127.5) / (256 * width), (y + 127.5) / (256 * height)
-                        if u < -1e-6 or u > 1 + 1e-6:
-                            x -= np.floor(u) * 256 * width
-                        if v < -1e-6 or v > 1 + 1e-6:
-                            y -= np.floor(v) * 256 * height
-                        # The border repeats its last texel.
-                        column_256 = np.int64(min(max(x, 0.5), 256 * (width - 1.0) + 0.5))
-                        row_256 = np.int64(min(max(y, 0.5), 256 * (height - 1.0) + 0.5))
                         at = begin + stride * ((row_256 >> 8) * width + (column_256 >> 8))
-                        right = stride if (column_256 >> 8) + 1 < width else 0
-                        down = stride * width if (row_256 >> 8) + 1 < height else 0
+                        right, down = right * stride, down * stride * width
                         p, q = _three_bytes_at(at), _three_bytes_at(at + right)
                         s, t4 = _three_bytes_at(at + down), _three_bytes_at(at + down + right)
                     # Between the four nearest texel centres, in 1/256.
@@ -250,6 +310,130 @@ def _draw_texture(
                 image[r, c, 0] = np.uint8(np.rint((red_blue[c] & np.uint64(0xFFFFFFFF)) * scale))
                 image[r, c, 1] = np.uint8(np.rint(green[c] * scale))
                 image[r, c, 2] = np.uint8(np.rint((red_blue[c] >> np.uint64(32)) * scale))
+
+
+@compile_kernel
+def _is_mixed(marks: np.ndarray, at: int, right: int, down: int, level: int) -> bool:
+    """Whether one of four texels beside each other holds more than the chart that a sample between them is in."""
+    mixed = False
+    for mark in (marks[at], marks[at + right], marks[at + down], marks[at + down + right]):
+        mixed = mixed or (mark & CROSSED > 0 if level > 0 else mark & (NEAR | COVERED) == NEAR)
+    return mixed
+
+
+@compile_kernel
+def _look_closely(
+    picture: tuple[np.ndarray, np.ndarray, np.ndarray],
+    levels: tuple[np.ndarray, np.ndarray, np.ndarray, bool],
+    across: tuple[float, float, float],
+    down: tuple[float, float, float],
+    sample: tuple[np.ndarray, np.ndarray, np.ndarray, int, int, int],
+) -> tuple[np.uint64, np.uint64]:
+    """65536 times the mean colour of the covered texels in a sample's footprint, as far as the triangle goes.
+
+    Args:
+        picture: the texture, its coarser levels and the marks.
+        levels: where each begins in `coarser` and in the marks, its width, and whether the footprint is but a point, which is
+            read between its four nearest texels.
+        across, down: x and y of the sample in texels, and what a column and a row of the grid add.
+        sample: grid coordinates of the vertices, triangles, which one, and the grid point.
+    """
+    (texture, coarser, marks), (starts, mark_starts, widths, is_point) = picture, levels
+    (x, column_x, row_x), (y, column_y, row_y) = across, down
+    column, row, triangles, t, i, j = sample
+    height, width = texture.shape[0], texture.shape[1]
+    red = green = blue = total = 0.0
+    if not is_point:
+        # Barycentric weights at the grid point, and what they gain by a column and by a row.
+        ia, ib, ic = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        xb, yb = (column[ib] - column[ia]) * STEPS, (row[ib] - row[ia]) * STEPS
+        xc, yc = (column[ic] - column[ia]) * STEPS, (row[ic] - row[ia]) * STEPS
+        scale = 1.0 / (xb * yc - yb * xc)
+        xs, ys = j + 0.5 - column[ia] * STEPS, i + 0.5 - row[ia] * STEPS
+        b, b_column, b_row = (xs * yc - ys * xc) * scale, yc * scale, -xc * scale
+        c, c_column, c_row = (xb * ys - yb * xs) * scale, -yb * scale, xb * scale
+        columns, rows = max(np.hypot(column_x, column_y), 1.0), max(np.hypot(row_x, row_y), 1.0)
+        level = 0
+        while level < len(widths) - 1 and max(columns, rows) > _MOST_READ:
+            level += 1
+            columns, rows = max(columns / 2, 1.0), max(rows / 2, 1.0)
+        num_columns, num_rows = int(min(np.ceil(columns), _MOST_READ)), int(min(np.ceil(rows), _MOST_READ))
+        for m in range(num_rows):
+            di = (m + 0.5) / num_rows - 0.5
+            for n in range(num_columns):
+                dj = (n + 0.5) / num_columns - 0.5
+                wb, wc = b + b_column * dj + b_row * di, c + c_column * dj + c_row * di
+                if wb < 0 or wc < 0 or wb + wc > 1:
+                    continue
+                texel_x = _keep_within(x + column_x * dj + row_x * di, width)
+                texel_y = _keep_within(y + column_y * dj + row_y * di, height)
+                place = (texel_y >> level) * widths[level] + (texel_x >> level)
+                if level > 0 and not marks[mark_starts[level] + place] & CROSSED:
+                    texel = coarser[starts[level] + place]
+                    red += texel & np.uint32(255)
+                    green += texel >> np.uint32(8) & np.uint32(255)
+                    blue += texel >> np.uint32(16) & np.uint32(255)
+                    total += 1
+                elif marks[texel_y * width + texel_x] & (NEAR | COVERED) != NEAR:
+                    red += texture[texel_y, texel_x, 0]
+                    green += texture[texel_y, texel_x, 1]
+                    blue += texture[texel_y, texel_x, 2]
+                    total += 1
+    if total == 0:
+        left, top = np.floor(x - 0.5), np.floor(y - 0.5)
+        fx, fy = x - 0.5 - left, y - 0.5 - top
+        for m in range(2):
+            for n in range(2):
+                # Not between the image's edges: the border repeats its last texel.
+                texel_x = min(max(np.int64(left) + n, 0), width - 1)
+                texel_y = min(max(np.int64(top) + m, 0), height - 1)
+                weight = (fx if n else 1 - fx) * (fy if m else 1 - fy)
+                if marks[texel_y * width + texel_x] & (NEAR | COVERED) != NEAR:
+                    red += weight * texture[texel_y, texel_x, 0]
+                    green += weight * texture[texel_y, texel_x, 1]
+                    blue += weight * texture[texel_y, texel_x, 2]
+                    total += weight
+    if total < 1e-6:  # no middle of a texel is covered: the one it lies in
+        texel_x, texel_y = _keep_within(x, width), _keep_within(y, height)
+        red, green, blue = (
+            float(texture[texel_y, texel_x, 0]),
+            float(texture[texel_y, texel_x, 1]),
+            float(texture[texel_y, texel_x, 2]),
+        )
+        total = 1.0
+    scale = 65536.0 / total
+    red_blue = np.uint64(np.rint(red * scale)) | np.uint64(np.rint(blue * scale)) << np.uint64(32)
+    return red_blue, np.uint64(np.rint(green * scale))
+
+
+@compile_kernel
+def _keep_within(x: float, size: int) -> int:
+    """The texel at x of a texture that repeats, where a rounding error does not lead to the other edge."""
+    at = int(np.floor(x))
+    if at < 0 or at >= size:
+        at = min(max(at, 0), size - 1) if -1e-6 * size <= x <= (1 + 1e-6) * size else at % size
+    return at
+
+
+@compile_kernel
+def _mix_colors(
+    column: np.ndarray, row: np.ndarray, triangles: np.ndarray, colors: np.ndarray, t: int, i: int, j: int
+) -> tuple[np.uint64, np.uint64]:
+    """65536 times the colour of a triangle without texture at a grid point."""
+    if len(colors) == 0:
+        grey = np.uint64(65536 * UNTEXTURED_GREY)
+        return grey | grey << np.uint64(32), grey
+    a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+    xb, yb = (column[b] - column[a]) * STEPS, (row[b] - row[a]) * STEPS
+    xc, yc = (column[c] - column[a]) * STEPS, (row[c] - row[a]) * STEPS
+    scale = 65536.0 / (xb * yc - yb * xc)
+    x, y = j + 0.5 - column[a] * STEPS, i + 0.5 - row[a] * STEPS
+    wb, wc = (x * yc - y * xc) * scale, (xb * y - yb * x) * scale
+    wa = 65536.0 - wb - wc
+    red = np.uint64(max(np.rint(wa * colors[a, 0] + wb * colors[b, 0] + wc * colors[c, 0]), 0.0))
+    green = np.uint64(max(np.rint(wa * colors[a, 1] + wb * colors[b, 1] + wc * colors[c, 1]), 0.0))
+    blue = np.uint64(max(np.rint(wa * colors[a, 2] + wb * colors[b, 2] + wc * colors[c, 2]), 0.0))
+    return red | blue << np.uint64(32), green
 
 
 @compile_kernel
@@ -282,7 +466,9 @@ def _map_triangle(
     while level < len(widths) - 1 and spanned >= 4.0:
         spanned *= 0.25
         level += 1
-    width, height = 256.0 * widths[level], 256.0 * heights[level]
+    # A level's texels are as large as 2^level of the texture's; of an odd number, the last one reaches beyond its edge.
+    size = 256.0 / (1 << level)
+    width, height = size * widths[0], size * heights[0]
     inside = min(ua, ub, uc) * width > 129 and max(ua, ub, uc) * width < width - 129
     # v is up: the last row of texels, behind whose end nothing may be read, is that of the smallest.
     inside = inside and min(va, vb, vc) * height > 129 + 256 and max(va, vb, vc) * height < height - 129

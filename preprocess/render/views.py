@@ -8,7 +8,8 @@ import numpy as np
 
 from preprocess.mesh import Mesh
 from preprocess.render.cameras import Cameras
-from preprocess.render.raster_kernels import draw_geometry, sum_normals
+from preprocess.render.normal_kernels import fan_normals, find_corners
+from preprocess.render.raster_kernels import draw_geometry
 from preprocess.render.rasterise import rasterise
 from preprocess.render.texture import SurfaceColours
 from shared.errors import ScanError
@@ -49,13 +50,14 @@ def render_views(
     """
     if supersampling % 2 != 1:
         raise ValueError(f"supersampling must be odd, found {supersampling}")
-    normals = vertex_normals(mesh)
+    incident = find_corners(mesh.triangles, len(mesh.vertices_mm))
+    normals, normal_of, closed = fan_normals(mesh.vertices_mm, mesh.triangles, *incident)
     num_views = len(cameras.views)
     normal = np.zeros((num_views, size_px, size_px, 3), np.uint8)
     depth = np.zeros((num_views, size_px, size_px), np.uint16)
     with_texture = with_texture and mesh.has_appearance
     texture = np.zeros((num_views, size_px, size_px, 3), np.uint8) if with_texture else None
-    colours = SurfaceColours(mesh) if with_texture else None
+    colours = SurfaceColours(mesh, incident, closed) if with_texture else None
     samples = 1 if texture is None else supersampling
     visible = None
     for k, (view, rotation) in enumerate(zip(cameras.views, cameras.world_to_view, strict=True)):
@@ -70,7 +72,7 @@ def render_views(
         )
         draw_geometry(
             *(visible.triangle, visible.column, visible.row, mesh.triangles),
-            *(visible.height, normals, rotation, samples, normal[k], depth[k]),
+            *(visible.height, normals, normal_of, rotation, samples, normal[k], depth[k]),
         )
         covered = depth[k] > 0
         if (coverage := covered.mean()) < MIN_COVERAGE:
@@ -84,6 +86,10 @@ def render_views(
 
 
 def vertex_normals(mesh: Mesh) -> np.ndarray:
-    """Area-weighted mean normal of the triangles around each vertex, f32 (N, 3), unit length; 0 where there is none."""
-    normals: np.ndarray = sum_normals(mesh.vertices_mm.astype(np.float64), mesh.triangles)
-    return normals
+    """Area-weighted mean normal of the triangles around each vertex, f32 (N, 3), unit length; 0 where there is none.
+
+    Triangles that share an edge count as wound alike, whatever the file says; the sign is that of the vertex's first one.
+    """
+    normals, _, _ = fan_normals(mesh.vertices_mm, mesh.triangles, *find_corners(mesh.triangles, len(mesh.vertices_mm)))
+    vertex: np.ndarray = normals[: len(mesh.vertices_mm)]
+    return vertex

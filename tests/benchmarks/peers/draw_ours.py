@@ -11,6 +11,7 @@ from benchmarks.peers.worker import FIELD_OF_VIEW_MM, SIZE_PX, Scene, run_worker
 
 from preprocess.mesh import Mesh
 from preprocess.render.cameras import Cameras
+from preprocess.render.normal_kernels import fan_normals, find_corners
 from preprocess.render.rasterise import rasterise
 from preprocess.render.texture import SurfaceColours
 from preprocess.render.views import render_views
@@ -29,10 +30,14 @@ def prepare(scene: Scene, settings: dict[str, Any]) -> Callable[[], np.ndarray]:
         assert texture is not None
         return texture
 
-    kept = SurfaceColours(mesh) if settings["kept"] else None
+    def read_colours() -> SurfaceColours:
+        incident = find_corners(mesh.triangles, len(mesh.vertices_mm))
+        return SurfaceColours(mesh, incident, fan_normals(mesh.vertices_mm, mesh.triangles, *incident)[2])
+
+    kept = read_colours() if settings["kept"] else None
 
     def draw_textures() -> np.ndarray:
-        colours = kept or SurfaceColours(mesh)
+        colours = kept or read_colours()
         side = SIZE_PX * samples
         half, step = FIELD_OF_VIEW_MM / 2, FIELD_OF_VIEW_MM / side
         images = np.zeros((len(scene.world_to_view), SIZE_PX, SIZE_PX, 3), np.uint8)
