@@ -125,13 +125,15 @@ def open_glb(data: bytes) -> GltfFile:
     """
     if data[:1] == b"{" or data[:4] == b"\xef\xbb\xbf{":
         raise ScanError("JSON text, a .gltf file; export it as one self-contained GLB")
+    if data[:4] != b"glTF":
+        raise ScanError(f"begins with {data[:4]!r} and not with glTF: no GLB file; rename it, or {CUT}")
     try:
-        magic, version, length, json_length, json_type = struct.unpack_from("<4sIII4s", data)
+        version, length, json_length, json_type = struct.unpack_from("<III4s", data, 4)
     except struct.error as error:
         raise ScanError(f"not a whole GLB file; {CUT}") from error
-    if magic == b"glTF" and version == 1:
+    if version == 1:
         raise ScanError("glTF version 1; export it as GLB of glTF version 2")
-    if magic != b"glTF" or version != 2 or json_type != b"JSON" or length > len(data):
+    if version != 2 or json_type != b"JSON" or length > len(data):
         raise ScanError(f"expected glTF version 2 of {len(data)} bytes, found version {version} of {length}; {CUT}")
     if json_length > _MAX_JSON_BYTES:
         raise ScanError(f"a JSON part of {json_length} bytes, at most {_MAX_JSON_BYTES}; keep its buffers in binary")

@@ -17,9 +17,8 @@ from shared.errors import ScanError
 
 _CUT = "the file is cut off or garbled; copy it again"
 _FACET = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("color", "<u2")])
-_VERTEX = re.compile(rb"\bvertex\s+(\S+\s+\S+\s+\S+)", re.IGNORECASE)
-_NUM_FACETS = re.compile(rb"\bfacet\s+normal\b", re.IGNORECASE)
-_END = re.compile(rb"\bend\s*solid\b", re.IGNORECASE)
+_VERTEX = re.compile(rb"vertex\s+(\S+\s+\S+\s+\S+)")
+_END = re.compile(rb"\bend\s*solid\b")
 
 
 def read_stl(path: Path) -> Mesh:
@@ -37,8 +36,8 @@ def read_stl(path: Path) -> Mesh:
             facets = np.frombuffer(data, _FACET, offset=84)  # also where the header begins with `solid`
             corners = facets["corners"].reshape(-1, 3)
             facet_colors, notes = _read_colors(data[:80], facets["color"])
-        elif data.removeprefix(b"\xef\xbb\xbf").lstrip()[:5].lower() == b"solid" and _VERTEX.search(data):
-            corners = _read_text(data)
+        elif data[:200].removeprefix(b"\xef\xbb\xbf").lstrip()[:5].lower() == b"solid" and b"\0" not in data:
+            corners = _read_text(data.lower())
         else:
             raise ScanError(_describe(data, num_facets))
         vertices = to_float32(corners)
@@ -51,12 +50,12 @@ def read_stl(path: Path) -> Mesh:
 
 
 def _read_text(data: bytes) -> np.ndarray:
-    """Corners float64 (3 m, 3): whatever else stands on the lines, in upper or lower case, with any ends of lines."""
+    """Corners float64 (3 m, 3) of lower-case text: whatever else stands on its lines, and whatever ends them."""
     points = _VERTEX.findall(data)
-    num_facets = len(_NUM_FACETS.findall(data))
-    if len(points) != 3 * num_facets:
+    num_facets = data.count(b"endloop")
+    if not points or len(points) != 3 * num_facets:
         raise ScanError(f"{num_facets} facets with {len(points)} vertices, expected 3 each; {_CUT}")
-    if not _END.search(data, len(data) - 1024 if len(data) > 1024 else 0):
+    if not _END.search(data, max(len(data) - 1024, 0)):
         raise ScanError(f"ends without `endsolid`; {_CUT}")
     return parse_numbers(b"\n".join(points), np.float64).reshape(-1, 3)
 
