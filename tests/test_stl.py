@@ -116,6 +116,7 @@ def test_what_trimesh_writes(tmp_path: Path, file_type: str) -> None:
         (binary(header=b"solid x")[:-60], "promises 3 triangles"),
         (binary()[:80] + b"\0\0\0\0" + binary()[84:], "counts 0 triangles, 3 follow"),
         (binary() + bytes(50), "promises 3 triangles"),
+        (bytes(range(80)) + bytes(4), "promises 0 triangles"),
         (text()[:-16].encode(), "endsolid"),
         (text().replace("vertex 0 1 0\n", "", 1).encode(), "8 vertices"),
         (text().replace("0.5", "0,5").encode(), "0,5"),

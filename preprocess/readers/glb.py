@@ -84,6 +84,7 @@ def _check_extensions(file: GltfFile) -> None:
         advice = "export it uncompressed" if any("compression" in name for name in unknown) else "export it without"
         raise ScanError(f"needs the extension {', '.join(unknown)[:80]}; {advice}")
     used = [str(name) for name in file.items("extensionsUsed")]
+    used += [name for node in file.items("nodes") for name in node.get("extensions", {}) if name not in used]
     unread = [name for name in used if not name.startswith((*_READ, *_OPTIONAL))]
     if unread:
         file.notes.append(f"uses {', '.join(unread)[:80]}, which is not read: drawn without")
@@ -240,7 +241,7 @@ def _choose_texture(file: GltfFile, parts: list[_Part]) -> np.ndarray | None:
         file.notes.append("its parts tint one texture differently: drawn without their tints")
         tints = {(1.0, 1.0, 1.0)}
     data = next(iter(images))
-    if has_transparency(data) and not all(part.material.is_opaque for part in painted):
+    if not all(part.material.is_opaque for part in painted) and has_transparency(data):
         file.notes.append("its texture is transparent in parts: drawn opaque")
     return tint_texture(decode_image(data), np.array(tints.pop()))
 
@@ -259,10 +260,13 @@ def _choose_colors(file: GltfFile, parts: list[_Part]) -> np.ndarray | None:
         )
         if alpha < 1 and not part.material.is_opaque:
             file.notes.append("a part is transparent: drawn opaque")
-        shades.add((part.has_texture, part.colors is not None, *encode_srgb(part.material.color[:3]).tolist()))
+        shades.add(tuple(encode_srgb(part.material.color[:3]).tolist()))
     plain = [part for part in parts if not part.has_texture]
-    if not plain or (len(shades) == 1 and plain[0].colors is None):
+    if not plain:
         return None
+    if len(plain) == len(parts) and all(part.colors is None for part in parts):
+        if len(shades) == 1 or any(part.material.has_texture for part in parts):  # whose images are not drawn
+            return None
     colors = []
     for part in parts:
         color = encode_srgb(part.material.color[:3] * (1 if part.colors is None else part.colors[:, :3]))

@@ -75,14 +75,14 @@ def _find_image(file: GltfFile, texture_info: dict[str, Any], notes: list[str]) 
     extensions = texture.get("extensions", {})
     source = extensions.get("EXT_texture_webp", {}).get("source", texture.get("source"))
     if source is None:
-        names = ", ".join(name for name in _UNREAD_IMAGES if name in extensions) or "no image"
-        notes.append(f"a texture in {names} is not drawn; export it with a PNG, JPEG or WebP image")
+        names = ", ".join(name for name in _UNREAD_IMAGES if name in extensions) or "which names no image"
+        notes.append(f"its texture ({names}) is not drawn; export it as PNG, JPEG or WebP")
         return None, wraps
     image = file.item("images", source)
     if "bufferView" not in image and not image.get("uri", "").startswith("data:"):
         name = "".join(c if c.isprintable() else "?" for c in image.get("uri", "without a name"))
         notes.append(
-            f"its texture {name[-60:]} stands in another file and is not drawn; export it inside, or list it as texture"
+            f"its texture {name[-60:]} is another file and not drawn; embed it, or list it in a column texture"
         )
         return None, wraps
     return to_integer(source), wraps

@@ -9,7 +9,7 @@ import numpy as np
 from preprocess.readers.gltf_file import CUT, GltfFile, to_floats, to_integer
 from shared.errors import ScanError
 
-_MAX_NODES = 100_000
+_MAX_NODES = 20_000
 _CHUNK = 1 << 16  # vertices moved by joints at a time: a matrix each
 
 
@@ -20,8 +20,8 @@ def find_worlds(file: GltfFile) -> np.ndarray:
         raise ScanError(f"{len(nodes)} nodes, at most {_MAX_NODES}; is this a scan?")
     worlds = np.tile(np.eye(4), (len(nodes), 1, 1))
     for i, parent in _walk_trees(nodes):
-        local = _local_matrix(nodes[i])
         with np.errstate(over="ignore", invalid="ignore"):  # then a vertex is not finite
+            local = _local_matrix(nodes[i])
             worlds[i] = local if parent is None else worlds[parent] @ local
     return worlds
 

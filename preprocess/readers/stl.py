@@ -32,7 +32,7 @@ def read_stl(path: Path) -> Mesh:
     facet_colors = None
     try:
         num_facets = int.from_bytes(data[80:84], "little")
-        if len(data) >= 84 and len(data) == 84 + _FACET.itemsize * num_facets:
+        if num_facets and len(data) == 84 + _FACET.itemsize * num_facets:
             facets = np.frombuffer(data, _FACET, offset=84)  # also where the header begins with `solid`
             corners = facets["corners"].reshape(-1, 3)
             facet_colors, notes = _read_colors(data[:80], facets["color"])
