@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,20 @@ from preprocess.readers.gltf_file import CUT, GltfFile, open_glb, to_floats
 from preprocess.readers.gltf_material import (
     CLAMP_TO_EDGE,
     REPEAT,
-    Material,
     encode_srgb,
     find_image_bytes,
     has_transparency,
-    read_material,
     tint_texture,
 )
 from preprocess.readers.gltf_nodes import find_drawn_nodes, find_worlds, move_by_joints
+from preprocess.readers.gltf_primitive import FAN, STRIP, TRIANGLES, Part, read_primitive
 from preprocess.readers.image import decode_image, read_image
 from preprocess.readers.polygons import weld
 from shared.errors import ScanError
 
 _MAX_PARTS = 10_000
+_MAX_COPIES = 64  # of one image
 _BORDER = 0.01  # texture coordinates so little beyond an image that ends there are moved to its border
-_TRIANGLES, _STRIP, _FAN = 4, 5, 6
 # What changes neither shape nor base colour, or is read; families by the beginning of their names.
 _READ = (
     "KHR_mesh_quantization", "KHR_texture_transform", "EXT_texture_webp", "KHR_materials_", "KHR_lights_", "EXT_lights_",
@@ -39,19 +37,6 @@ _OPTIONAL = (
     "KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression", "KHR_texture_basisu",
     "MSFT_texture_dds", "EXT_texture_avif",
 )  # fmt: skip
-
-
-@dataclass
-class _Part:
-    """A primitive where a node draws it: vertices f32 (n, 3), triangles i64 (m, 3), of a vertex uv f32 (n, 2) with v down, and
-    linear colours f32 (n, 3 or 4)."""
-
-    vertices: np.ndarray
-    triangles: np.ndarray
-    material: Material
-    uv: np.ndarray | None
-    colors: np.ndarray | None
-    has_texture: bool = False  # it is drawn
 
 
 def read_glb(path: Path, *, texture: Path | None = None) -> Mesh:
@@ -92,9 +77,9 @@ def _check_extensions(file: GltfFile) -> None:
         file.notes.append("holds animations: drawn as it stands, no frame of them")
 
 
-def _read_parts(file: GltfFile) -> list[_Part]:
+def _read_parts(file: GltfFile) -> list[Part]:
     worlds = find_worlds(file)
-    parts: list[_Part] = []
+    parts: list[Part] = []
     num_others = 0
     for i in find_drawn_nodes(file):
         node = file.items("nodes")[i]
@@ -102,12 +87,12 @@ def _read_parts(file: GltfFile) -> list[_Part]:
         weights = node.get("weights", mesh.get("weights", []))
         weights = to_floats(weights, len(weights))
         for primitive in mesh["primitives"]:
-            if primitive.get("mode", _TRIANGLES) not in (_TRIANGLES, _STRIP, _FAN):
+            if primitive.get("mode", TRIANGLES) not in (TRIANGLES, STRIP, FAN):
                 num_others += 1
                 continue
             if len(parts) == _MAX_PARTS:
                 raise ScanError(f"its nodes draw more than {_MAX_PARTS} parts; is this a scan?")
-            part = _read_primitive(file, primitive, weights)
+            part = read_primitive(file, primitive, weights)
             if part is not None:
                 _place(file, part, node, primitive["attributes"], worlds, i)
                 parts.append(part)
@@ -118,69 +103,8 @@ def _read_parts(file: GltfFile) -> list[_Part]:
     return parts
 
 
-def _read_primitive(file: GltfFile, primitive: dict[str, Any], weights: np.ndarray) -> _Part | None:
-    attributes = primitive["attributes"]
-    if "POSITION" not in attributes:
-        return None
-    if "KHR_draco_mesh_compression" in primitive.get("extensions", {}) and (
-        "bufferView" not in file.item("accessors", attributes["POSITION"])
-    ):
-        raise ScanError("needs the extension KHR_draco_mesh_compression; export it uncompressed")
-    vertices = _read_attribute(file, primitive, "POSITION", weights, (3,))
-    n = len(vertices)
-    corners = np.arange(n)
-    if "indices" in primitive:
-        numbers = file.numbers(primitive["indices"])
-        if numbers.dtype.kind != "u" or numbers.shape[1] != 1:
-            raise ScanError(f"indices that are no whole numbers; {CUT}")
-        corners = numbers[:, 0].astype(np.int64)
-        if corners.max() >= n:
-            raise ScanError(f"a triangle names vertex {corners.max()}, there are {n}; {CUT}")
-    triangles = _cut_triangles(corners, primitive.get("mode", _TRIANGLES))
-    if not len(triangles):
-        return None
-    material = read_material(file, primitive.get("material"))
-    uv = colors = None
-    if f"TEXCOORD_{material.uv_set}" in attributes:
-        uv = _read_attribute(file, primitive, f"TEXCOORD_{material.uv_set}", weights, (2,))
-        with np.errstate(over="ignore", invalid="ignore"):
-            uv = to_float32(uv @ material.uv_matrix[:, :2].T + material.uv_matrix[:, 2])
-    if "COLOR_0" in attributes:
-        colors = np.clip(np.nan_to_num(_read_attribute(file, primitive, "COLOR_0", weights, (3, 4))), 0, 1)
-    if any(len(array) != n for array in (uv, colors) if array is not None):
-        raise ScanError(f"a part of {n} vertices with another number of colours or texture coordinates; {CUT}")
-    return _Part(vertices, triangles, material, uv, colors)
-
-
-def _read_attribute(
-    file: GltfFile, primitive: dict[str, Any], name: str, weights: np.ndarray, widths: tuple[int, ...]
-) -> np.ndarray:
-    """A vertex attribute f32 (n, width) with its morph targets by their weights (glTF 2.0, section 3.7.2.2)."""
-    array = file.values(primitive["attributes"][name])
-    if array.shape[1] not in widths:
-        raise ScanError(f"{name} of {array.shape[1]} numbers; {CUT}")
-    for weight, target in zip(weights.tolist(), primitive.get("targets", []), strict=False):
-        if weight and name in target:
-            moved = file.values(target[name])
-            if moved.shape != array.shape:
-                raise ScanError(f"a morph target of {len(moved)} vertices for {len(array)}; {CUT}")
-            array += np.float32(weight) * moved
-    return array
-
-
-def _cut_triangles(corners: np.ndarray, mode: int) -> np.ndarray:
-    """Triangles i64 (m, 3) of a list, a strip or a fan of corners (glTF 2.0, section 3.7.2.1); what is left over makes none."""
-    if mode == _TRIANGLES:
-        return corners[: len(corners) // 3 * 3].reshape(-1, 3)
-    if mode == _FAN:
-        return np.stack([corners[1:-1], corners[2:], np.full(max(len(corners) - 2, 0), corners[0])], axis=1)
-    triangles = np.stack([corners[:-2], corners[1:-1], corners[2:]], axis=1)
-    triangles[1::2, 1:] = triangles[1::2, :0:-1].copy()  # every second one is wound the other way
-    return triangles
-
-
 def _place(
-    file: GltfFile, part: _Part, node: dict[str, Any], attributes: dict[str, Any], worlds: np.ndarray, i: int
+    file: GltfFile, part: Part, node: dict[str, Any], attributes: dict[str, Any], worlds: np.ndarray, i: int
 ) -> None:
     """Moves a part to where its node, or its skin's joints, put it; mirrored, its triangles are turned round."""
     with np.errstate(over="ignore", invalid="ignore"):  # Mesh refuses what is not finite
@@ -193,7 +117,7 @@ def _place(
                 part.triangles = part.triangles[:, ::-1]
 
 
-def _build_mesh(file: GltfFile, parts: list[_Part], picture: np.ndarray | None) -> Mesh:
+def _build_mesh(file: GltfFile, parts: list[Part], picture: np.ndarray | None) -> Mesh:
     if picture is None:
         picture = _choose_texture(file, parts)
     else:  # in place of the file's images; on all its parts where none of them names one
@@ -218,35 +142,38 @@ def _build_mesh(file: GltfFile, parts: list[_Part], picture: np.ndarray | None) 
     )
 
 
-def _choose_texture(file: GltfFile, parts: list[_Part]) -> np.ndarray | None:
+def _choose_texture(file: GltfFile, parts: list[Part]) -> np.ndarray | None:
     """The one image that parts are painted with, times their colour, u8 (h, w, 3); says which parts these are."""
-    images: dict[bytes, int] = {}  # some programs write one image several times
     tints: set[tuple[float, ...]] = set()
     painted = [part for part in parts if part.material.image is not None and part.uv is not None]
     for part in painted:
-        assert part.material.image is not None
         part.has_texture = True
-        images[find_image_bytes(file, part.material.image)] = part.material.image
         tint = part.material.color.copy()
         if part.colors is not None and (part.colors == part.colors[0]).all():
             tint[: part.colors.shape[1]] *= part.colors[0]
         elif part.colors is not None:
             file.notes.append("a part has a texture and vertex colours: the colours are not drawn")
         tints.add(tuple(tint[:3].round(4).tolist()))
-    if len(images) > 1:
-        raise ScanError(f"painted with {len(images)} textures, expected one; bake them into one image")
     if not painted:
         return None
+    data = _find_one_image(file, sorted({part.material.image for part in painted if part.material.image is not None}))
     if len(tints) > 1:
         file.notes.append("its parts tint one texture differently: drawn without their tints")
         tints = {(1.0, 1.0, 1.0)}
-    data = next(iter(images))
     if not all(part.material.is_opaque for part in painted) and has_transparency(data):
         file.notes.append("its texture is transparent in parts: drawn opaque")
     return tint_texture(decode_image(data), np.array(tints.pop()))
 
 
-def _choose_colors(file: GltfFile, parts: list[_Part]) -> np.ndarray | None:
+def _find_one_image(file: GltfFile, images: list[int]) -> bytes:
+    """The encoded image that all of these are; some programs write one several times."""
+    data = find_image_bytes(file, images[0])
+    if len(images) > _MAX_COPIES or any(find_image_bytes(file, image) != data for image in images[1:]):
+        raise ScanError("painted with several textures, expected one; bake them into one image")
+    return data
+
+
+def _choose_colors(file: GltfFile, parts: list[Part]) -> np.ndarray | None:
     """Vertex colours u8 (n, 3), sRGB: None where no part shows them, or all is of one colour that only materials name."""
     shades = set()
     for part in parts:
@@ -264,9 +191,9 @@ def _choose_colors(file: GltfFile, parts: list[_Part]) -> np.ndarray | None:
     plain = [part for part in parts if not part.has_texture]
     if not plain:
         return None
-    if len(plain) == len(parts) and all(part.colors is None for part in parts):
-        if len(shades) == 1 or any(part.material.has_texture for part in parts):  # whose images are not drawn
-            return None
+    only_materials = len(plain) == len(parts) and all(part.colors is None for part in parts)
+    if only_materials and (len(shades) == 1 or any(part.material.has_texture for part in parts)):  # images not drawn
+        return None
     colors = []
     for part in parts:
         color = encode_srgb(part.material.color[:3] * (1 if part.colors is None else part.colors[:, :3]))
@@ -274,7 +201,7 @@ def _choose_colors(file: GltfFile, parts: list[_Part]) -> np.ndarray | None:
     return np.concatenate(colors)
 
 
-def _corner_uv(file: GltfFile, part: _Part, *, is_drawn: bool) -> np.ndarray:
+def _corner_uv(file: GltfFile, part: Part, *, is_drawn: bool) -> np.ndarray:
     """Of a part's triangles f32 (m, 3, 2), v up; NaN where the texture is not theirs."""
     if part.uv is None or (is_drawn and not part.has_texture):
         return np.full((len(part.triangles), 3, 2), np.nan, np.float32)
