@@ -25,6 +25,7 @@ from preprocess.readers.polygons import weld
 from shared.errors import ScanError
 
 _MAX_PARTS = 10_000
+_MAX_NOTES = 12
 _MAX_COPIES = 64  # of one image
 _BORDER = 0.01  # texture coordinates so little beyond an image that ends there are moved to its border
 # What changes neither shape nor base colour, or is read; families by the beginning of their names.
@@ -138,7 +139,7 @@ def _build_mesh(file: GltfFile, parts: list[Part], picture: np.ndarray | None) -
         uv,
         picture if uv is not None else None,
         colors=None if colors is None else colors[kept],
-        notes=tuple(dict.fromkeys(file.notes)),
+        notes=tuple(dict.fromkeys(file.notes))[:_MAX_NOTES],
     )
 
 

@@ -21,21 +21,24 @@ _VERTEX = re.compile(rb"vertex\s+(\S+\s+\S+\s+\S+)")
 _END = re.compile(rb"\bend\s*solid\b")
 
 
-def read_stl(path: Path) -> Mesh:
+def read_stl(path: Path, *, texture: Path | None = None) -> Mesh:
     """Reads an STL file; corners at one place become one vertex, and take the mean colour of their triangles.
+
+    The format has no texture coordinates: no image can be placed.
 
     Raises:
         ScanError: missing, cut off, garbled, a count that the file does not hold, no triangles.
     """
     data = read_bytes(path)
-    notes: tuple[str, ...] = ()
+    notes = (f"an STL file has no texture coordinates to place {texture.name[-60:]} with",) if texture else ()
     facet_colors = None
     try:
         num_facets = int.from_bytes(data[80:84], "little")
         if num_facets and len(data) == 84 + _FACET.itemsize * num_facets:
             facets = np.frombuffer(data, _FACET, offset=84)  # also where the header begins with `solid`
             corners = facets["corners"].reshape(-1, 3)
-            facet_colors, notes = _read_colors(data[:80], facets["color"])
+            facet_colors, color_notes = _read_colors(data[:80], facets["color"])
+            notes += color_notes
         elif data[:200].removeprefix(b"\xef\xbb\xbf").lstrip()[:5].lower() == b"solid" and b"\0" not in data:
             corners = _read_text(data.lower())
         else:

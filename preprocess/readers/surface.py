@@ -32,7 +32,7 @@ def read_surface(path: Path, *, texture: Path | None = None) -> Mesh:
     if suffix == ".ply":
         return read_ply(path, texture=texture)
     if suffix == ".stl":
-        return read_stl(path)
+        return read_stl(path, texture=texture)
     if suffix == ".glb":
         return read_glb(path, texture=texture)
     if suffix == ".gltf":
