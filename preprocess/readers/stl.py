@@ -30,7 +30,9 @@ def read_stl(path: Path, *, texture: Path | None = None) -> Mesh:
         ScanError: missing, cut off, garbled, a count that the file does not hold, no triangles.
     """
     data = read_bytes(path)
-    notes = (f"an STL file has no texture coordinates to place {texture.name[-60:]} with",) if texture else ()
+    notes: tuple[str, ...] = (
+        (f"an STL file has no texture coordinates to place {texture.name[-60:]} with",) if texture else ()
+    )
     facet_colors = None
     try:
         num_facets = int.from_bytes(data[80:84], "little")
