@@ -161,9 +161,9 @@ def test_what_is_wrong_is_said(tmp_path: Path, path: str, value: Any, message: s
     ("name", "data", "message"),
     [
         ("a.glb", b"glTF" + (1).to_bytes(4, "little") + bytes(40), "version 1"),
-        ("a.glb", b'{"asset": {"version": "2.0"}}', "self-contained GLB"),
+        ("a.glb", b'{"asset": {"version": "2.0"}}', "JSON"),
         ("a.gltf", b'{"asset": {"version": "2.0"}}', "self-contained GLB"),
-        ("a.glb", b"ply\nformat ascii 1.0\n", "no GLB"),
+        ("a.glb", b"ply\nformat ascii 1.0\n", "GLB"),
     ],
 )
 def test_other_files_are_named(tmp_path: Path, name: str, data: bytes, message: str) -> None:
