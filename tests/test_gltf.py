@@ -47,6 +47,17 @@ def test_integers_are_numbers_or_fractions(
     np.testing.assert_allclose(corners(read(glb, tmp_path)), expected[INDICES.reshape(-1, 3)], rtol=1e-6)
 
 
+def test_a_json_part_filled_up_with_zeros(tmp_path: Path) -> None:
+    glb = WrittenGlb()
+    glb.primitive()
+    path = glb.write(tmp_path)
+    data = path.read_bytes()
+    end = 20 + int.from_bytes(data[12:16], "little")
+    head = data[:end].rstrip(b" ")
+    path.write_bytes(head + b"\0" * (end - len(head)) + data[end:])
+    np.testing.assert_array_equal(corners(read_surface(path)), CORNERS)
+
+
 @pytest.mark.parametrize("dtype", ["u1", "u2", "u4"])
 def test_indices_of_every_width_and_none(tmp_path: Path, dtype: str) -> None:
     glb = WrittenGlb()

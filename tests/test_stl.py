@@ -55,6 +55,7 @@ DIALECTS = {
     "binary": binary(),
     "binary that begins with solid": binary(header=b"solid face exported by some program"),
     "binary with bytes of colour that mean nothing": binary([0, 17, 0x7FFF]),
+    "binary with a line end behind it": binary() + b"\r\n",
     "binary of one colour": binary([0xFFFF] * 3),
 }
 

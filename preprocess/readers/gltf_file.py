@@ -139,7 +139,7 @@ def open_glb(data: bytes) -> GltfFile:
         raise ScanError(f"a JSON part of {json_length} bytes, at most {_MAX_JSON_BYTES}; keep its buffers in binary")
     binary = memoryview(b"")
     try:
-        document = json.loads(data[20 : 20 + json_length].decode())
+        document = json.loads(data[20 : 20 + json_length].rstrip(b"\0").decode("utf-8-sig"))
         if 20 + json_length < length:
             binary_length, binary_type = struct.unpack_from("<I4s", data, 20 + json_length)
             binary = memoryview(data)[28 + json_length : 28 + json_length + binary_length]

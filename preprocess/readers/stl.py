@@ -36,8 +36,8 @@ def read_stl(path: Path, *, texture: Path | None = None) -> Mesh:
     facet_colors = None
     try:
         num_facets = int.from_bytes(data[80:84], "little")
-        if num_facets and len(data) == 84 + _FACET.itemsize * num_facets:
-            facets = np.frombuffer(data, _FACET, offset=84)  # also where the header begins with `solid`
+        if num_facets and (len(data) - 84) // _FACET.itemsize == num_facets:  # less than a triangle may follow
+            facets = np.frombuffer(data, _FACET, num_facets, offset=84)  # also where the header begins with `solid`
             corners = facets["corners"].reshape(-1, 3)
             facet_colors, color_notes = _read_colors(data[:80], facets["color"])
             notes += color_notes
