@@ -25,8 +25,9 @@ from preprocess.readers.polygons import weld
 from shared.errors import ScanError
 
 _MAX_PARTS = 10_000
+_MAX_TARGETS = 2_000
 _MAX_NOTES = 12
-_MAX_COPIES = 64  # of one image
+_MAX_COPIES = 16  # of one image
 _BORDER = 0.01  # texture coordinates so little beyond an image that ends there are moved to its border
 # What changes neither shape nor base colour, or is read; families by the beginning of their names.
 _READ = (
@@ -81,19 +82,21 @@ def _check_extensions(file: GltfFile) -> None:
 def _read_parts(file: GltfFile) -> list[Part]:
     worlds = find_worlds(file)
     parts: list[Part] = []
-    num_others = 0
+    num_seen = num_others = 0
     for i in find_drawn_nodes(file):
         node = file.items("nodes")[i]
         mesh = file.item("meshes", node["mesh"])
         weights = node.get("weights", mesh.get("weights", []))
-        weights = to_floats(weights, len(weights))
+        if len(weights) > _MAX_TARGETS:
+            raise ScanError(f"{len(weights)} morph targets, at most {_MAX_TARGETS}; is this a scan?")
         for primitive in mesh["primitives"]:
+            num_seen += 1
+            if num_seen > _MAX_PARTS:
+                raise ScanError(f"its nodes draw more than {_MAX_PARTS} parts; is this a scan?")
             if primitive.get("mode", TRIANGLES) not in (TRIANGLES, STRIP, FAN):
                 num_others += 1
                 continue
-            if len(parts) == _MAX_PARTS:
-                raise ScanError(f"its nodes draw more than {_MAX_PARTS} parts; is this a scan?")
-            part = read_primitive(file, primitive, weights)
+            part = read_primitive(file, primitive, to_floats(weights, len(weights)))
             if part is not None:
                 _place(file, part, node, primitive["attributes"], worlds, i)
                 parts.append(part)

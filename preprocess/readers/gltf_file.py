@@ -18,6 +18,7 @@ from shared.errors import ScanError
 
 CUT = "the file is cut off or garbled; copy it again"
 MAX_ELEMENTS = 20_000_000  # vertices with each of their attributes, and corners, every time that they are drawn
+_EACH = 200  # elements that reading an accessor costs at least: small ones may be named a million times
 _MAX_JSON_BYTES = 1 << 25  # objects in memory, 20 times the size of the tightest text
 _DTYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
@@ -68,7 +69,7 @@ class GltfFile:
         if count < 1:
             raise ScanError(f"an accessor of {count} values; {CUT}")
         array = self._strided(accessor, count, width, dtype) if "bufferView" in accessor else None
-        self._elements_left -= count
+        self._elements_left -= count + _EACH
         if self._elements_left < 0:
             raise ScanError(f"its nodes draw more than {MAX_ELEMENTS} vertices and corners; is this a scan?")
         if array is None:

@@ -80,10 +80,8 @@ def _find_image(file: GltfFile, texture_info: dict[str, Any], notes: list[str]) 
         return None, wraps
     image = file.item("images", source)
     if "bufferView" not in image and not image.get("uri", "").startswith("data:"):
-        name = "".join(c if c.isprintable() else "?" for c in image.get("uri", "without a name"))
-        notes.append(
-            f"its texture {name[-60:]} is another file and not drawn; embed it, or list it in a column texture"
-        )
+        name = "".join(c if c.isprintable() else "?" for c in image.get("uri", "without a name")[-60:])
+        notes.append(f"its texture {name} is another file and not drawn; embed it, or list it in a column texture")
         return None, wraps
     return to_integer(source), wraps
 

@@ -48,8 +48,8 @@ def move_by_joints(
 ) -> np.ndarray:
     """Places a skin's vertices f32 (n, 3) by its joints, in the scene's coordinates: float64 (n, 3)."""
     joints = [to_integer(joint) for joint in skin["joints"]]
-    if not joints or not all(0 <= joint < len(worlds) for joint in joints):
-        raise ScanError(f"a skin's joint is no node; {CUT}")
+    if not 0 < len(joints) <= len(worlds) or not all(0 <= joint < len(worlds) for joint in joints):
+        raise ScanError(f"a skin's joints are not nodes; {CUT}")
     matrices = worlds[joints]
     if "inverseBindMatrices" in skin:
         inverse = file.values(skin["inverseBindMatrices"]).astype(np.float64)
