@@ -78,7 +78,8 @@ def _read_attribute(
             moved = file.values(target[name])
             if moved.shape != array.shape:
                 raise ScanError(f"a morph target of {len(moved)} vertices for {len(array)}; {CUT}")
-            array += np.float32(weight) * moved
+            with np.errstate(over="ignore", invalid="ignore"):  # Mesh refuses what is not finite
+                array += np.float32(weight) * moved
     return array
 
 
