@@ -1,12 +1,10 @@
-"""GLB: scenes of several nodes, embedded pictures, checks before Open3D sees the file."""
+"""GLB: the container, scenes of several nodes, embedded pictures; damage and absurd counts are scan errors."""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 import os
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from written_glb import INDICES, POSITIONS, UV, encode_glb
 
 from preprocess.readers.surface import read_surface
 from shared.errors import ScanError
-
-POSITIONS = np.array([[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3]], "<f4")
-UV = np.array([[0, 0], [1, 0], [0, 1], [0.25, 0.25]], "<f4")
-INDICES = np.array([0, 1, 2, 0, 1, 3], "<u2")
 
 
 def document(nodes: list[dict] | None = None, scene: list[int] | None = None) -> tuple[dict[str, Any], bytes]:
@@ -46,14 +41,6 @@ def document(nodes: list[dict] | None = None, scene: list[int] | None = None) ->
     }, b"".join(parts)
 
 
-def encode(content: dict[str, Any], binary: bytes) -> bytes:
-    text = json.dumps(content).encode()
-    text += b" " * (-len(text) % 4)
-    binary += b"\0" * (-len(binary) % 4)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
-
-
 def corners(path: Path) -> list:
     mesh = read_surface(path)
     return sorted(mesh.vertices_mm[mesh.triangles].reshape(-1, 9).round(3).tolist())
@@ -70,7 +57,7 @@ def test_nodes_stand_where_their_transforms_put_them(tmp_path: Path) -> None:
     ]
     content, binary = document(nodes, scene=[0, 1, 4])
     content["cameras"] = [{"type": "perspective", "perspective": {"yfov": 1, "znear": 1}}]
-    (tmp_path / "a.glb").write_bytes(encode(content, binary))
+    (tmp_path / "a.glb").write_bytes(encode_glb(content, binary))
     base = POSITIONS[INDICES.reshape(-1, 3)].astype(float)
     turned = np.stack([-base[..., 1], base[..., 0], base[..., 2]], axis=-1)
     expected = np.concatenate([base + np.array([10, 0, 0]), 2 * (turned + np.array([0, 100, 0]))]).reshape(-1, 9)
@@ -78,7 +65,7 @@ def test_nodes_stand_where_their_transforms_put_them(tmp_path: Path) -> None:
 
 
 def test_v_points_up(tmp_path: Path) -> None:
-    (tmp_path / "a.glb").write_bytes(encode(*document()))
+    (tmp_path / "a.glb").write_bytes(encode_glb(*document()))
     mesh = read_surface(tmp_path / "a.glb")
     assert mesh.uv is not None
     place = {tuple(v): uv for v, uv in zip(POSITIONS.tolist(), UV.tolist(), strict=True)}
@@ -106,7 +93,7 @@ def painted(*, embedded: bool = True) -> tuple[dict[str, Any], bytes]:
 
 @pytest.mark.parametrize("embedded", [True, False])
 def test_the_embedded_picture_is_the_texture(tmp_path: Path, embedded: bool) -> None:
-    (tmp_path / "a.glb").write_bytes(encode(*painted(embedded=embedded)))
+    (tmp_path / "a.glb").write_bytes(encode_glb(*painted(embedded=embedded)))
     texture = read_surface(tmp_path / "a.glb").texture
     assert texture is not None
     assert texture.shape == (2, 3, 3)
@@ -117,15 +104,15 @@ def test_a_picture_elsewhere_is_not_followed(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2)).save(tmp_path / "skin.png")
     content, binary = painted()
     content["images"] = [{"uri": str(tmp_path / "skin.png")}]
-    (tmp_path / "a.glb").write_bytes(encode(content, binary))
+    (tmp_path / "a.glb").write_bytes(encode_glb(content, binary))
     assert read_surface(tmp_path / "a.glb").texture is None
 
 
 def test_numbers_written_into_the_json_part(tmp_path: Path) -> None:
     content, binary = document()
-    (tmp_path / "a.glb").write_bytes(encode(content, binary))
+    (tmp_path / "a.glb").write_bytes(encode_glb(content, binary))
     content["buffers"] = [{"byteLength": len(binary), "uri": "data:x;base64," + base64.b64encode(binary).decode()}]
-    (tmp_path / "b.glb").write_bytes(encode(content, b""))
+    (tmp_path / "b.glb").write_bytes(encode_glb(content, b""))
     assert corners(tmp_path / "a.glb") == corners(tmp_path / "b.glb")
 
 
@@ -149,21 +136,46 @@ def change(content: dict[str, Any], path: str, value: Any) -> None:
         ("nodes.0.children", [0], "not a tree"),
         ("nodes", 3, "garble"),
         ("meshes.0.primitives.0.attributes", {}, "no triangles"),
+        ("meshes.0.primitives.0.attributes.POSITION", 2, "POSITION of 1"),
+        ("meshes.0.primitives.0.indices", 0, "no whole numbers"),
+        ("meshes.0.primitives.0.indices", 77, "names accessors 77"),
+        ("meshes.0.primitives", [{"attributes": {"POSITION": 0}}] * 10_001, "10000 parts"),
+        ("nodes", [{}] * 20_001, "20001 nodes"),
+        ("accessors.0", {"componentType": 5126, "count": 10**9, "type": "VEC3"}, "20000000 vertices"),
+        ("accessors.0.sparse", {"count": 9, "indices": {}, "values": {}}, "9 sparse values"),
+        ("nodes.0.scale", [1e39] * 3, "finite"),
+        ("nodes.0.rotation", [0, 0, "x", 1], "garble"),
+        ("scenes.0.nodes", [5], "names nodes 5"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, path: str, value: Any, message: str) -> None:
     content, binary = document()
     change(content, path, value)
-    (tmp_path / "a.glb").write_bytes(encode(content, binary))
+    (tmp_path / "a.glb").write_bytes(encode_glb(content, binary))
     with pytest.raises(ScanError, match=message) as error:
         read_surface(tmp_path / "a.glb")
     assert "a.glb" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.glb", b"glTF" + (1).to_bytes(4, "little") + bytes(40), "version 1"),
+        ("a.glb", b'{"asset": {"version": "2.0"}}', "JSON"),
+        ("a.gltf", b'{"asset": {"version": "2.0"}}', "self-contained GLB"),
+        ("a.glb", b"ply\nformat ascii 1.0\n", "GLB"),
+    ],
+)
+def test_other_files_are_named(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ScanError, match=message):
+        read_surface(tmp_path / name)
+
+
 @given(data=st.data())
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_damage_is_a_mesh_or_a_scan_error(tmp_path: Path, data: st.DataObject) -> None:
-    content = encode(*painted())
+    content = encode_glb(*painted())
     damaged = bytearray(content[: data.draw(st.integers(0, len(content)))])
     for _ in range(data.draw(st.integers(0, 3))):
         if damaged:
@@ -181,7 +193,7 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     content, binary = document()
     content["accessors"][2]["componentType"] = 5126  # indices that are no integers
     content["accessors"][2]["count"] = 3
-    (tmp_path / "a.glb").write_bytes(encode(content, binary))
+    (tmp_path / "a.glb").write_bytes(encode_glb(content, binary))
     with pytest.raises(ScanError):
         read_surface(tmp_path / "a.glb")
     assert capfd.readouterr() == ("", "")

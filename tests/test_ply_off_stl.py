@@ -130,7 +130,7 @@ def test_ascii_stl(tmp_path: Path) -> None:
         ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0\n0 1 0\n3 0 1 2\n", "rows of x y z"),
         ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n9 0 1 2\n", "9 corners"),
         ("a.stl", b"\0" * 80 + struct.pack("<I", 10**9) + b"\0" * 50 + b"x", "promises 1000000000 triangles"),
-        ("a.stl", b"solid nothing\nendsolid\n", "promises"),
+        ("a.stl", b"solid nothing\nendsolid\n", "0 facets"),
         ("a.xyz", b"0 0 0\n", "unknown ending"),
     ],
 )

@@ -1,187 +1,222 @@
-"""The container of a .glb file: what it holds, checked, and stripped to the geometry. Khronos, glTF 2.0 specification."""
+"""GLB (glTF 2.0 in one file): the default scene as it stands, in its base colours. Khronos, glTF 2.0 specification."""
 
 from __future__ import annotations
 
-import base64
-import json
-import struct
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from preprocess.mesh import Mesh
+from preprocess.readers.file_bytes import read_bytes, to_float32
+from preprocess.readers.gltf_file import CUT, GltfFile, open_glb, to_floats
+from preprocess.readers.gltf_material import (
+    CLAMP_TO_EDGE,
+    REPEAT,
+    encode_srgb,
+    find_image_bytes,
+    has_transparency,
+    tint_texture,
+)
+from preprocess.readers.gltf_nodes import find_drawn_nodes, find_worlds, move_by_joints
+from preprocess.readers.gltf_primitive import FAN, STRIP, TRIANGLES, Part, read_primitive
+from preprocess.readers.image import decode_image, read_image
+from preprocess.readers.polygons import weld
 from shared.errors import ScanError
 
-_MAX_VALUES = 20_000_000  # of all nodes together: vertices with each of their attributes, and corners
-_CUT = "the file is cut off or garbled; copy it again"
-_COMPONENT_BYTES = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}
-_COMPONENTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+_MAX_PARTS = 10_000
+_MAX_TARGETS = 2_000
+_MAX_NOTES = 12
+_MAX_COPIES = 16  # of one image
+_BORDER = 0.01  # texture coordinates so little beyond an image that ends there are moved to its border
+# What changes neither shape nor base colour, or is read; families by the beginning of their names.
+_READ = (
+    "KHR_mesh_quantization", "KHR_texture_transform", "EXT_texture_webp", "KHR_materials_", "KHR_lights_", "EXT_lights_",
+    "KHR_xmp", "FB_ngon_encoding",
+)  # fmt: skip
+# What a file may use beside a way of saying the same that is read; what it cannot do without is refused or noted there.
+_OPTIONAL = (
+    "KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression", "KHR_texture_basisu",
+    "MSFT_texture_dds", "EXT_texture_avif",
+)  # fmt: skip
 
 
-def split_glb(data: bytes) -> tuple[bytes, bytes | None]:
-    """Parts a GLB file into its geometry and its picture.
+def read_glb(path: Path, *, texture: Path | None = None) -> Mesh:
+    """Reads a GLB file's scene: morph targets by their weights, skins by their joints, each node in its place.
 
-    Returns:
-        The file without images, materials and anything but its scene's geometry; the encoded image of the base colour, or None.
+    Vertices at one place become one. v of the texture coordinates points up, as in Mesh. A part without texture is drawn in
+    its material's and its vertices' colour where another part has a texture or a colour of its own. `texture` stands for the
+    image that the file names. `Mesh.notes` says what the file asks for and is not done.
+
     Raises:
-        ScanError: no GLB, cut off, a count its buffer does not hold, another file needed, compressed, several textures.
+        ScanError: missing, cut off, garbled, a count that the file cannot hold, no triangles, several textures, an extension
+            that it cannot be read without, other files needed for its numbers.
     """
-    document, binary = _read_chunks(data)
+    data = read_bytes(path)
+    picture = read_image(texture) if texture else None
     try:
-        required = [str(name) for name in document.get("extensionsRequired", [])]
-        unknown = [name for name in required if name not in ("KHR_mesh_quantization", "KHR_materials_unlit")]
-        if unknown:
-            raise ScanError(f"needs the extension {', '.join(unknown)[:80]}; export it uncompressed")
-        binary = _join_buffers(document, binary)
-        _check_buffers(document, binary)
-        image = _find_base_color(document, binary)
-        stripped = {
-            key: value
-            for key, value in document.items()
-            if key in ("asset", "scene", "scenes", "nodes", "meshes", "accessors", "bufferViews", "buffers")
-        }
-        for node in stripped.get("nodes", []):
-            for key in ("skin", "camera", "extensions"):
-                node.pop(key, None)
-        for mesh in stripped.get("meshes", []):
-            for primitive in mesh["primitives"]:
-                for key in ("material", "targets", "extensions"):
-                    primitive.pop(key, None)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        raise ScanError(f"its JSON part lacks or garbles {str(error)[:80]}; {_CUT}") from error
-    return _write_chunks(stripped, binary), image
+        file = open_glb(data)
+        _check_extensions(file)
+        return _build_mesh(file, _read_parts(file), picture)
+    except ScanError as error:
+        raise ScanError(f"{path}: {error}") from error
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
+        raise ScanError(f"{path}: its JSON part lacks or garbles {str(error)[:80]}; {CUT}") from error
 
 
-def _read_chunks(data: bytes) -> tuple[dict[str, Any], bytes]:
-    try:
-        magic, version, length, json_length, json_type = struct.unpack_from("<4sIII4s", data)
-        document = json.loads(data[20 : 20 + json_length].decode())
-        binary = b""
-        if 20 + json_length < length:
-            binary_length, binary_type = struct.unpack_from("<I4s", data, 20 + json_length)
-            binary = data[28 + json_length : 28 + json_length + binary_length]
-            if binary_type != b"BIN\0" or len(binary) != binary_length:
-                raise ValueError
-    except (struct.error, ValueError, RecursionError) as error:
-        raise ScanError(f"not a whole GLB file; {_CUT}") from error
-    if magic != b"glTF" or version != 2 or json_type != b"JSON" or length > len(data) or not isinstance(document, dict):
-        raise ScanError(f"expected glTF version 2 of {len(data)} bytes, found version {version} of {length}; {_CUT}")
-    return document, binary
+def _check_extensions(file: GltfFile) -> None:
+    required = [str(name) for name in file.items("extensionsRequired")]
+    unknown = [name for name in required if not name.startswith(_READ)]
+    if unknown:
+        advice = "export it uncompressed" if any("compression" in name for name in unknown) else "export it without"
+        raise ScanError(f"needs the extension {', '.join(unknown)[:80]}; {advice}")
+    used = [str(name) for name in file.items("extensionsUsed")]
+    used += [name for node in file.items("nodes") for name in node.get("extensions", {}) if name not in used]
+    unread = [name for name in used if not name.startswith((*_READ, *_OPTIONAL))]
+    if unread:
+        file.notes.append(f"uses {', '.join(unread)[:80]}, which is not read: drawn without")
+    if file.items("animations"):
+        file.notes.append("holds animations: drawn as it stands, no frame of them")
 
 
-def _write_chunks(document: dict[str, Any], binary: bytes) -> bytes:
-    text = json.dumps(document).encode()
-    text += b" " * (-len(text) % 4)
-    binary += b"\0" * (-len(binary) % 4)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
-
-
-def _join_buffers(document: dict[str, Any], binary: bytes) -> bytes:
-    """Makes one buffer of the binary chunk and of those written into the JSON part; other files are not opened."""
-    joined, starts = bytearray(), []
-    for k, buffer in enumerate(document.get("buffers", [])):
-        if k and "uri" not in buffer:
-            raise ScanError(
-                f"buffer {k} is nowhere; {_CUT}"
-            )  # only the first may be the binary chunk (section 4.4.3.3)
-        starts.append(len(joined))
-        joined += _decode_data_uri(buffer["uri"]) if "uri" in buffer else binary
-        joined += b"\0" * (-len(joined) % 8)
-    for view in document.get("bufferViews", []):
-        view["byteOffset"] = _integer(view.get("byteOffset", 0)) + starts[_index(view["buffer"])]
-        view["buffer"] = 0
-    document["buffers"] = [{"byteLength": len(joined)}]
-    return bytes(joined)
-
-
-def _decode_data_uri(uri: str) -> bytes:
-    head, comma, text = uri.partition(",")
-    if not (comma and head.startswith("data:") and head.endswith(";base64")):
-        raise ScanError("needs another file for its numbers; export it as one self-contained GLB")
-    return base64.b64decode(text, validate=True)
-
-
-def _check_buffers(document: dict[str, Any], binary: bytes) -> None:
-    """Every view lies in the buffer and every accessor in its view."""
-    views = document.get("bufferViews", [])
-    for view in views:
-        start, length = _integer(view.get("byteOffset", 0)), _integer(view["byteLength"])
-        if start < 0 or length < 0 or start + length > len(binary):
-            raise ScanError(f"a view of {length} bytes from {start}, its buffer has {len(binary)}; {_CUT}")
-    for accessor in document.get("accessors", []):
-        if "sparse" in accessor or "bufferView" not in accessor:
-            raise ScanError("sparse accessors are not read; export it without them")
-        size = _COMPONENT_BYTES[accessor["componentType"]] * _COMPONENTS[accessor["type"]]
-        view = views[_index(accessor["bufferView"])]
-        count, start = _integer(accessor["count"]), _integer(accessor.get("byteOffset", 0))
-        stride = _integer(view.get("byteStride", 0)) or size
-        if count < 1 or start < 0 or stride < size or start + (count - 1) * stride + size > view["byteLength"]:
-            raise ScanError(f"an accessor of {count} values, its view has {view['byteLength']} bytes; {_CUT}")
-    _check_nodes(document)
-    _check_size(document)
-
-
-def _check_size(document: dict[str, Any]) -> None:
-    """What the scene is when every node's mesh stands there: a small file may name one mesh from a million nodes."""
-    accessors = document.get("accessors", [])
-    sizes = []
-    for mesh in document.get("meshes", []):
-        used = [p["indices"] for p in mesh["primitives"] if "indices" in p]
-        used += [index for p in mesh["primitives"] for index in p["attributes"].values()]
-        sizes.append(sum(_integer(accessors[_index(index)]["count"]) for index in used))
-    total = sum(sizes[_index(node["mesh"])] for node in document.get("nodes", []) if "mesh" in node)
-    if total > _MAX_VALUES:
-        raise ScanError(f"its nodes draw {total} vertices and corners, at most {_MAX_VALUES}; is this a scan?")
-
-
-def _check_nodes(document: dict[str, Any]) -> None:
-    """The nodes are trees: a node that is its own ancestor would be followed without end."""
-    nodes = document.get("nodes", [])
-    parents = [child for node in nodes for child in node.get("children", [])]
-    if len(set(parents)) != len(parents) or any(not 0 <= _index(child) < len(nodes) for child in parents):
-        raise ScanError(f"its nodes are not a tree; {_CUT}")
-    reached = [i for i in range(len(nodes)) if i not in set(parents)]
-    for i in reached:  # grows while it is walked
-        reached.extend(nodes[i].get("children", []))
-    if len(reached) != len(nodes):
-        raise ScanError(f"its nodes are not a tree; {_CUT}")
-
-
-def _find_base_color(document: dict[str, Any], binary: bytes) -> bytes | None:
-    """The one image that the meshes' materials use as base colour, as PNG or JPEG bytes."""
-    images: set[int] = set()
-    for mesh in document.get("meshes", []):
+def _read_parts(file: GltfFile) -> list[Part]:
+    worlds = find_worlds(file)
+    parts: list[Part] = []
+    num_seen = num_others = 0
+    for i in find_drawn_nodes(file):
+        node = file.items("nodes")[i]
+        mesh = file.item("meshes", node["mesh"])
+        weights = node.get("weights", mesh.get("weights", []))
+        if len(weights) > _MAX_TARGETS:
+            raise ScanError(f"{len(weights)} morph targets, at most {_MAX_TARGETS}; is this a scan?")
         for primitive in mesh["primitives"]:
-            if "material" not in primitive:
+            num_seen += 1
+            if num_seen > _MAX_PARTS:
+                raise ScanError(f"its nodes draw more than {_MAX_PARTS} parts; is this a scan?")
+            if primitive.get("mode", TRIANGLES) not in (TRIANGLES, STRIP, FAN):
+                num_others += 1
                 continue
-            material = document["materials"][_index(primitive["material"])]
-            texture = material.get("pbrMetallicRoughness", {}).get("baseColorTexture")
-            if texture is not None:
-                if texture.get("texCoord", 0) != 0:
-                    raise ScanError("its texture uses a second set of texture coordinates; export it with one")
-                source = document["textures"][_index(texture["index"])].get("source")
-                if source is not None:
-                    images.add(_index(source))
-    if len(images) > 1:
-        raise ScanError(f"painted with {len(images)} textures, expected one; bake them into one image")
-    for i in images:
-        image = document["images"][i]
-        if image.get("uri", "").startswith("data:"):
-            return _decode_data_uri(image["uri"])
-        if "bufferView" in image:  # an image in another file is not followed: name it as `texture` in the manifest
-            view = document["bufferViews"][_index(image["bufferView"])]
-            start = _index(view.get("byteOffset", 0))
-            return binary[start : start + _index(view["byteLength"])]
-    return None
+            part = read_primitive(file, primitive, to_floats(weights, len(weights)))
+            if part is not None:
+                _place(file, part, node, primitive["attributes"], worlds, i)
+                parts.append(part)
+    if num_others:
+        file.notes.append(f"{num_others} parts of points or lines are not drawn")
+    if not parts:
+        raise ScanError(f"no triangles in its scene; export the scan as a surface, or {CUT}")
+    return parts
 
 
-def _index(value: Any) -> int:
-    if _integer(value) < 0:
-        raise ValueError(f"the index {value!r}")
-    return _integer(value)
+def _place(
+    file: GltfFile, part: Part, node: dict[str, Any], attributes: dict[str, Any], worlds: np.ndarray, i: int
+) -> None:
+    """Moves a part to where its node, or its skin's joints, put it; mirrored, its triangles are turned round."""
+    with np.errstate(over="ignore", invalid="ignore"):  # Mesh refuses what is not finite
+        if "skin" in node and "JOINTS_0" in attributes:  # the node's own place does not count (section 3.7.3.3)
+            skin = file.item("skins", node["skin"])
+            part.vertices = to_float32(move_by_joints(file, skin, attributes, part.vertices, worlds))
+        elif not (worlds[i] == np.eye(4)).all():
+            part.vertices = to_float32(part.vertices @ worlds[i, :3, :3].T + worlds[i, :3, 3])
+            if np.linalg.det(worlds[i, :3, :3]) < 0:
+                part.triangles = part.triangles[:, ::-1]
 
 
-def _integer(value: Any) -> int:
-    if isinstance(value, float) and value.is_integer():  # some programs write 12.0
-        value = int(value)
-    if not isinstance(value, int):
-        raise ValueError(f"the number {value!r}")
-    return value
+def _build_mesh(file: GltfFile, parts: list[Part], picture: np.ndarray | None) -> Mesh:
+    if picture is None:
+        picture = _choose_texture(file, parts)
+    else:  # in place of the file's images; on all its parts where none of them names one
+        named = any(part.material.has_texture for part in parts)
+        for part in parts:
+            part.has_texture = part.uv is not None and (part.material.has_texture or not named)
+    starts = np.cumsum([0, *(len(part.vertices) for part in parts)])
+    triangles = np.concatenate([part.triangles + start for part, start in zip(parts, starts, strict=False)])
+    vertices = np.concatenate([part.vertices for part in parts])
+    uv = None
+    if any(part.uv is not None for part in parts):
+        uv = np.concatenate([_corner_uv(file, part, is_drawn=picture is not None) for part in parts])
+    colors = _choose_colors(file, parts)
+    kept, place = weld(vertices, colors)
+    return Mesh(
+        vertices[kept],
+        place[triangles].astype(np.int32),
+        uv,
+        picture if uv is not None else None,
+        colors=None if colors is None else colors[kept],
+        notes=tuple(dict.fromkeys(file.notes))[:_MAX_NOTES],
+    )
+
+
+def _choose_texture(file: GltfFile, parts: list[Part]) -> np.ndarray | None:
+    """The one image that parts are painted with, times their colour, u8 (h, w, 3); says which parts these are."""
+    tints: set[tuple[float, ...]] = set()
+    painted = [part for part in parts if part.material.image is not None and part.uv is not None]
+    for part in painted:
+        part.has_texture = True
+        tint = part.material.color.copy()
+        if part.colors is not None and (part.colors == part.colors[0]).all():
+            tint[: part.colors.shape[1]] *= part.colors[0]
+        elif part.colors is not None:
+            file.notes.append("a part has a texture and vertex colours: the colours are not drawn")
+        tints.add(tuple(tint[:3].round(4).tolist()))
+    if not painted:
+        return None
+    data = _find_one_image(file, sorted({part.material.image for part in painted if part.material.image is not None}))
+    if len(tints) > 1:
+        file.notes.append("its parts tint one texture differently: drawn without their tints")
+        tints = {(1.0, 1.0, 1.0)}
+    if not all(part.material.is_opaque for part in painted) and has_transparency(data):
+        file.notes.append("its texture is transparent in parts: drawn opaque")
+    return tint_texture(decode_image(data), np.array(tints.pop()))
+
+
+def _find_one_image(file: GltfFile, images: list[int]) -> bytes:
+    """The encoded image that all of these are; some programs write one several times."""
+    data = find_image_bytes(file, images[0])
+    if len(images) > _MAX_COPIES or any(find_image_bytes(file, image) != data for image in images[1:]):
+        raise ScanError("painted with several textures, expected one; bake them into one image")
+    return data
+
+
+def _choose_colors(file: GltfFile, parts: list[Part]) -> np.ndarray | None:
+    """Vertex colours u8 (n, 3), sRGB: None where no part shows them, or all is of one colour that only materials name."""
+    shades = set()
+    for part in parts:
+        if part.material.has_texture and part.uv is None:
+            file.notes.append("a part names a texture and has no texture coordinates for it: drawn in its own colour")
+        if not part.has_texture:  # where it has one, the list of scans may name another image than the file
+            file.notes.extend(part.material.texture_notes)
+        file.notes.extend(part.material.notes)
+        alpha = part.material.color[3] * (
+            part.colors[:, 3].min() if part.colors is not None and part.colors.shape[1] > 3 else 1
+        )
+        if alpha < 1 and not part.material.is_opaque:
+            file.notes.append("a part is transparent: drawn opaque")
+        shades.add(tuple(encode_srgb(part.material.color[:3]).tolist()))
+    plain = [part for part in parts if not part.has_texture]
+    if not plain:
+        return None
+    only_materials = len(plain) == len(parts) and all(part.colors is None for part in parts)
+    if only_materials and (len(shades) == 1 or any(part.material.has_texture for part in parts)):  # images not drawn
+        return None
+    colors = []
+    for part in parts:
+        color = encode_srgb(part.material.color[:3] * (1 if part.colors is None else part.colors[:, :3]))
+        colors.append(np.broadcast_to(color, (len(part.vertices), 3)))
+    return np.concatenate(colors)
+
+
+def _corner_uv(file: GltfFile, part: Part, *, is_drawn: bool) -> np.ndarray:
+    """Of a part's triangles f32 (m, 3, 2), v up; NaN where the texture is not theirs."""
+    if part.uv is None or (is_drawn and not part.has_texture):
+        return np.full((len(part.triangles), 3, 2), np.nan, np.float32)
+    uv = part.uv[part.triangles]
+    if not np.isfinite(uv).all():
+        raise ScanError("a texture coordinate is not finite (NaN or infinite)")
+    for axis, wrap in enumerate(part.material.wraps if part.has_texture else ()):
+        beyond = max(uv[..., axis].max() - 1, -uv[..., axis].min())
+        if wrap != REPEAT and beyond > _BORDER:
+            file.notes.append("its texture is to end at its border, or to be mirrored there: drawn repeated")
+        elif wrap == CLAMP_TO_EDGE:
+            uv[..., axis] = uv[..., axis].clip(0, 1)
+    uv[..., 1] = 1 - uv[..., 1]
+    return uv

@@ -44,7 +44,8 @@ def weld(vertices: np.ndarray, colors: np.ndarray | None = None) -> tuple[np.nda
         kept: int (K,), the first of each kind, in the order of the file.
         place: int (N,), vertex → its index in `kept`.
     """
-    parts = [np.ascontiguousarray(vertices + np.float32(0), np.float32).view(np.uint32)]  # + 0: -0.0 equals 0.0
+    with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs
+        parts = [np.ascontiguousarray(vertices + np.float32(0), np.float32).view(np.uint32)]  # + 0: -0.0 equals 0.0
     if colors is not None:
         parts.append(colors.astype(np.uint32))
     kept, place = weld_equal(np.ascontiguousarray(np.concatenate(parts, axis=1)))

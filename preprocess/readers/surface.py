@@ -7,12 +7,13 @@ from pathlib import Path
 
 from preprocess.mesh import Mesh
 from preprocess.readers.file_bytes import read_bytes
+from preprocess.readers.glb import read_glb
 from preprocess.readers.image import read_image
 from preprocess.readers.obj import find_material_files, find_obj_texture, read_obj
 from preprocess.readers.off import read_off
-from preprocess.readers.open3d_mesh import read_open3d
 from preprocess.readers.ply import find_ply_texture, read_ply
 from preprocess.readers.references import find_beside
+from preprocess.readers.stl import read_stl
 from preprocess.readers.vrml import find_vrml_texture, read_vrml
 from shared.errors import ScanError
 
@@ -30,8 +31,12 @@ def read_surface(path: Path, *, texture: Path | None = None) -> Mesh:
         return read_obj(path, texture=texture)
     if suffix == ".ply":
         return read_ply(path, texture=texture)
-    if suffix in (".stl", ".glb"):
-        return read_open3d(path, texture=texture)
+    if suffix == ".stl":
+        return read_stl(path, texture=texture)
+    if suffix == ".glb":
+        return read_glb(path, texture=texture)
+    if suffix == ".gltf":
+        raise ScanError(f"{path}: glTF in several files; export it as one self-contained GLB")
     if suffix == ".off":
         return read_off(path)
     if suffix == ".wrl":

@@ -2,7 +2,8 @@
 
 A number is exactly what Python's `float` or `int` makes of its word. Up to 18 digits that fit in 53 bits, times or over a
 power of ten up to 10²², are one exactly rounded operation (Clinger 1990, "How to read floating point numbers accurately");
-other words (more digits, nan, inf, garbage) are left to the caller: kernels list where they stand.
+over such a power, up to 18 digits of more bits are three. Other words (more digits, nan, inf, garbage, a value in the middle
+of two numbers) are left to the caller: kernels list where they stand.
 
 Inner kernels take the text by its address (see preprocess/raw_bytes.py), the outer ones as an array that keeps it alive.
 """
@@ -103,6 +104,36 @@ def _scan_float(place, stop):  # type: ignore[no-untyped-def]
 
 
 @compile_kernel
+def _divide(mantissa, power):  # type: ignore[no-untyped-def]
+    """mantissa / power, and whether that is surely the nearest float64; a mantissa has up to 18 digits, a power is exact.
+
+    Beyond 2⁵³ a mantissa is a sum of two numbers. The quotient of the larger and its remainder, which is exact (Dekker 1971,
+    "A floating-point technique for extending the available precision"), say how far the quotient is off.
+    """
+    upper = np.float64(mantissa)
+    quotient = upper / power
+    if mantissa <= _MAX_EXACT:
+        return quotient, True
+    lower = np.float64(mantissa - np.int64(upper))
+    product = quotient * power
+    quotient_upper, quotient_lower = _split(quotient)
+    power_upper, power_lower = _split(power)
+    error = quotient_upper * power_upper - product + quotient_upper * power_lower + quotient_lower * power_upper
+    error += quotient_lower * power_lower
+    off = (upper - product - error + lower) / power
+    value = quotient + off
+    return value, quotient + off * (1 - 1e-12) == value and quotient + off * (1 + 1e-12) == value
+
+
+@compile_kernel
+def _split(number):  # type: ignore[no-untyped-def]
+    """A float64 as the sum of two whose products are exact (Veltkamp's splitting)."""
+    scaled = number * 134217729.0  # 2²⁷ + 1
+    upper = scaled - (scaled - number)
+    return upper, number - upper
+
+
+@compile_kernel
 def _scan_long_float(place, stop, negative):  # type: ignore[no-untyped-def]
     """As `_scan_float`, behind the sign; any number of digits, with an exponent or without."""
     first = place
@@ -120,7 +151,7 @@ def _scan_long_float(place, stop, negative):  # type: ignore[no-untyped-def]
         else:
             digits = _MAX_DIGITS + 1
         place += 1
-    exact = place > first + points and digits <= _MAX_DIGITS and mantissa <= _MAX_EXACT
+    exact = place > first + points and digits <= _MAX_DIGITS
     if place < stop and byte_at(place) | 32 == _E:
         place += 1
         below = place < stop and byte_at(place) == _MINUS
@@ -139,8 +170,9 @@ def _scan_long_float(place, stop, negative):  # type: ignore[no-untyped-def]
     if mantissa == 0:
         pass
     elif -_MAX_POWER <= exponent < 0:
-        value /= _POWERS[-exponent]
-    elif 0 <= exponent <= _MAX_POWER:
+        value, near = _divide(mantissa, _POWERS[-exponent])
+        exact = exact and near
+    elif 0 <= exponent <= _MAX_POWER and mantissa <= _MAX_EXACT:
         value *= _POWERS[exponent]
     else:
         exact = False

@@ -26,9 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 from benchmarks.full_size import make_mesh
+from written_glb import WrittenGlb
 
+from preprocess.mesh import Mesh
+from preprocess.readers.glb import read_glb
 from preprocess.readers.image import read_image
 from preprocess.readers.obj import read_obj
+from preprocess.readers.stl import read_stl
 from preprocess.readers.surface import read_textured_vrml
 from preprocess.readers.vrml import read_vrml
 from preprocess.synth.obj import write_textured_obj
@@ -49,6 +53,10 @@ def main() -> int:
         (folder / "untextured").mkdir()
         shutil.copy(folder / "frame.obj", folder / "untextured")
         untextured = folder / "untextured" / "frame.obj"
+        stl, glb = folder / "frame.stl", write_glb(folder, mesh, uv)
+        corners = np.zeros(len(mesh.triangles), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("color", "<u2")])
+        corners["corners"] = mesh.vertices_mm[mesh.triangles]
+        stl.write_bytes(bytes(80) + len(corners).to_bytes(4, "little") + corners.tobytes())
         wrl, obj, jpg = (folder / f"frame.{suffix}" for suffix in ("wrl", "obj", "jpg"))
         for path in (wrl, obj, jpg):
             print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
@@ -59,13 +67,17 @@ def main() -> int:
                 "VRML, numpy.fromstring": lambda: parse_vrml_numpy(wrl),
                 "OBJ, this project": lambda: read_obj(untextured),
                 "OBJ, numpy.fromstring": lambda: parse_obj_numpy(obj),
-                **peers(untextured),
+                **peers(untextured, "OBJ"),
+                "STL, this project": lambda: read_stl(stl),
+                **peers(stl, "STL"),
+                "GLB, this project": lambda: read_glb(glb),
+                **peers(glb, "GLB"),
                 "JPEG": lambda: read_image(jpg),
                 "VRML and JPEG": lambda: read_textured_vrml(wrl, texture=jpg),
                 "OBJ and JPEG": lambda: read_obj(obj, texture=jpg),
             }
         )
-        base = {kind: milliseconds[f"{kind}, this project"] for kind in ("VRML", "OBJ")}
+        base = {kind: milliseconds[f"{kind}, this project"] for kind in ("VRML", "OBJ", "STL", "GLB")}
         for label, value in milliseconds.items():
             own = base.get(label.split(",")[0])
             print(f"{label:26} {value:8.1f} ms" + (f"  {value / own:6.1f} ×" if own and "," in label else ""))
@@ -100,23 +112,33 @@ def install_peers(folder: Path) -> Path:
     return folder
 
 
-def peers(obj: Path) -> dict[str, Callable[[], object]]:
+def write_glb(folder: Path, mesh: Mesh, uv: np.ndarray) -> Path:
+    """Without its image, which takes as long in every format."""
+    glb = WrittenGlb()
+    position, place = glb.accessor(mesh.vertices_mm.astype("<f4")), glb.accessor(uv.astype("<f4"))
+    glb.primitive(POSITION=position, TEXCOORD_0=place, indices=glb.accessor(mesh.triangles.astype("<u4").ravel()))
+    return glb.write(folder)
+
+
+def peers(file: Path, kind: str) -> dict[str, Callable[[], object]]:
     import open3d  # type: ignore[import-untyped]
 
-    path: Any = str(obj)
+    path: Any = str(file)
     found: dict[str, Callable[[], object]] = {
-        "OBJ, open3d": lambda: open3d.io.read_triangle_mesh(path, enable_post_processing=False)
+        f"{kind}, open3d": lambda: open3d.io.read_triangle_mesh(path, enable_post_processing=False)
     }
     try:
-        import trimesh  # type: ignore[import-not-found]
+        import trimesh
 
-        found["OBJ, trimesh"] = lambda: trimesh.load_mesh(obj, process=False, skip_materials=True)
+        options: dict[str, Any] = {"skip_materials": True} if kind == "OBJ" else {}
+        found[f"{kind}, trimesh"] = lambda: trimesh.load_mesh(file, process=False, **options)
     except ImportError:
         pass
     try:
         import meshio  # type: ignore[import-not-found]
 
-        found["OBJ, meshio"] = lambda: meshio.read(obj)
+        if kind != "GLB":  # which it does not read
+            found[f"{kind}, meshio"] = lambda: meshio.read(file)
     except ImportError:
         pass
     return found

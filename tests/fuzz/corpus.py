@@ -7,9 +7,11 @@ import io
 import json
 import struct
 from functools import cache
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from written_glb import WrittenGlb, encode_glb
 
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, canonical_depth_mm
 from preprocess.mesh import Mesh
@@ -136,6 +138,15 @@ def stl_text() -> bytes:
     return ("solid face\n" + "".join(facets) + "endsolid face\n").encode()
 
 
+def stl_colored() -> bytes:
+    """As Magics writes them: a colour of the file in the header, a triangle's own behind it."""
+    data = bytearray(stl_binary())
+    data[:40] = b"solid face COLOR=\x80\x40\x20\xff,MATERIAL=".ljust(40)
+    for k in range((len(data) - 84) // 50):
+        data[84 + 50 * k + 48 : 84 + 50 * k + 50] = (k * 577 & 0xFFFF).to_bytes(2, "little")
+    return bytes(data)
+
+
 def glb(*, index_type: str = "<u2", with_colors: bool = False) -> bytes:
     mesh, uv = face(44.0)
     colors = np.full((len(uv), 4), 0.5, "<f4")
@@ -175,11 +186,48 @@ def glb(*, index_type: str = "<u2", with_colors: bool = False) -> bytes:
         ],
         "buffers": [{"byteLength": starts[-1]}],
     }  # fmt: skip
-    text = json.dumps(document).encode()
-    text += b" " * (-len(text) % 4)
-    binary = b"".join(parts)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+    return encode_glb(document, b"".join(parts))
+
+
+def glb_of_everything(*, glossy: bool = False) -> bytes:
+    """Quantised and sparse numbers, a morph target, a skin, a strip, points, a texture placed and tinted, transparency."""
+    mesh, uv = face(44.0)
+    glb = WrittenGlb()
+    n = len(uv)
+    position = glb.accessor(np.rint(mesh.vertices_mm).astype("<i2"), stride=8)
+    place = glb.accessor(np.rint(uv.clip(0, 1) * 65535).astype("<u2"), normalized=True)
+    colors = glb.accessor(np.full((n, 4), 200, "<u1"), normalized=True)
+    indices = glb.accessor(mesh.triangles.astype("<u2").ravel())
+    painted = glb.primitive(POSITION=position, TEXCOORD_1=place, indices=indices)
+    painted["targets"] = [{"POSITION": glb.sparse(n, [0, 3], np.array([[0, 1, 0], [0, 0, 2]], "<i2"))}]
+    info: dict[str, Any] = {"index": glb.texture(kind="WEBP" if glossy else "PNG", sampler=0)}
+    info["extensions"] = {
+        "KHR_texture_transform": {"offset": [0.1, 0], "scale": [0.5, 0.5], "rotation": 0.1, "texCoord": 1}
+    }
+    glb.document["samplers"] = [{"wrapS": 33071, "wrapT": 33648}]
+    if glossy:
+        source = glb.document["textures"][0].pop("source")
+        glb.document["textures"][0]["extensions"] = {"EXT_texture_webp": {"source": source}}
+        extension = {"diffuseTexture": info, "diffuseFactor": [1, 0.5, 1, 1]}
+        glb.paint(painted, extensions={"KHR_materials_pbrSpecularGlossiness": extension})
+    else:
+        base = glb.paint(painted, alphaMode="BLEND")
+        base |= {"baseColorTexture": info, "baseColorFactor": [1, 0.5, 1, 0.5]}
+    skinned = glb.primitive(POSITION=position, COLOR_0=colors, indices=glb.accessor(np.arange(n, dtype="<u2")))
+    skinned["mode"] = 5
+    joints, weights = np.tile(np.array([0, 1, 1, 0], "<u1"), (n, 1)), np.tile(np.array([64, 64, 127, 0], "<u1"), (n, 1))
+    skinned["attributes"] |= {"JOINTS_0": glb.accessor(joints), "WEIGHTS_0": glb.accessor(weights, normalized=True)}
+    glb.paint(skinned)["baseColorFactor"] = [0.5, 0.5, 0.5, 1]
+    glb.primitive(POSITION=position)["mode"] = 0
+    inverse = glb.accessor(np.tile(np.eye(4, dtype="<f4").reshape(16), (2, 1)))
+    glb.document["skins"] = [{"joints": [1, 2], "inverseBindMatrices": inverse}]
+    glb.document["nodes"] = [{"mesh": 0, "skin": 0}, {"children": [2], "scale": [-1, 1, 1]}, {"rotation": [0, 0, 1, 0]}]
+    glb.document["scenes"] = [{"nodes": [0, 1]}]
+    glb.document["meshes"][0]["weights"] = [0.5]
+    glb.document["animations"] = [{"channels": [], "samplers": []}]
+    glb.document["extensionsUsed"] = ["KHR_texture_transform", "EXT_unknown"]
+    glb.document["buffers"] = [{"byteLength": len(glb.binary)}]
+    return encode_glb(glb.document, glb.binary)
 
 
 def bnt(step_mm: float = 16.0) -> bytes:

@@ -85,7 +85,6 @@ def _file(
     mutate: Mutator,
     *,
     as_they_are: Sequence[tuple[str, bytes]] = (),
-    native: bool = False,
 ) -> Target:
     """A target whose cases are damaged copies of seeds (name, bytes); first those that are malformed as they are."""
 
@@ -106,7 +105,7 @@ def _file(
             (folder / file).write_bytes(data)
             read(folder / file)
 
-    return Target(name, share, prepare, read, native=native, warm_up=warm_up)
+    return Target(name, share, prepare, read, warm_up=warm_up)
 
 
 def _surface(path: Path) -> object:
@@ -225,23 +224,23 @@ def file_targets() -> list[Target]:
         _file("OFF", 8, [("a.off", corpus.off())], _surface, mutations.mutate_text),
         _file(
             "STL",
-            3,
-            [("a.stl", corpus.stl_binary()), ("a.stl", corpus.stl_text())],
+            6,
+            [("a.stl", corpus.stl_binary()), ("a.stl", corpus.stl_text()), ("a.stl", corpus.stl_colored())],
             _surface,
             mutations.mutate_either,
-            native=True,
         ),
         _file(
             "GLB",
-            4,
+            12,
             [
                 ("a.glb", corpus.glb()),
                 ("a.glb", corpus.glb(index_type="<u4", with_colors=True)),
                 ("a.glb", corpus.glb(index_type="<u1")),
+                ("a.glb", corpus.glb_of_everything()),
+                ("a.glb", corpus.glb_of_everything(glossy=True)),
             ],
             _surface,
             containers.mutate_glb,
-            native=True,
         ),
         _file("BNT", 10, [("a.bnt", corpus.bnt())], _grid, mutations.mutate_binary),
         _file(

@@ -1,0 +1,97 @@
+"""STL, binary and ASCII, in one or several solids, with the colours that VisCAM and Magics write into binary files.
+
+Layout after 3D Systems' StereoLithography Interface Specification (1989); colours as Wikipedia's article on STL gives them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.mesh import Mesh
+from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32
+from preprocess.readers.polygons import weld
+from shared.errors import ScanError
+
+_CUT = "the file is cut off or garbled; copy it again"
+_FACET = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("color", "<u2")])
+_VERTEX = re.compile(rb"vertex\s+(\S+\s+\S+\s+\S+)")
+_END = re.compile(rb"\bend\s*solid\b")
+
+
+def read_stl(path: Path, *, texture: Path | None = None) -> Mesh:
+    """Reads an STL file; corners at one place become one vertex, and take the mean colour of their triangles.
+
+    The format has no texture coordinates: no image can be placed.
+
+    Raises:
+        ScanError: missing, cut off, garbled, a count that the file does not hold, no triangles.
+    """
+    data = read_bytes(path)
+    notes: tuple[str, ...] = (
+        (f"an STL file has no texture coordinates to place {texture.name[-60:]} with",) if texture else ()
+    )
+    facet_colors = None
+    try:
+        num_facets = int.from_bytes(data[80:84], "little")
+        if num_facets and (len(data) - 84) // _FACET.itemsize == num_facets:  # less than a triangle may follow
+            facets = np.frombuffer(data, _FACET, num_facets, offset=84)  # also where the header begins with `solid`
+            corners = facets["corners"].reshape(-1, 3)
+            facet_colors, color_notes = _read_colors(data[:80], facets["color"])
+            notes += color_notes
+        elif data[:200].removeprefix(b"\xef\xbb\xbf").lstrip()[:5].lower() == b"solid" and b"\0" not in data:
+            corners = _read_text(data.lower())
+        else:
+            raise ScanError(_describe(data, num_facets))
+        vertices = to_float32(corners)
+        kept, place = weld(vertices)
+        triangles = place.reshape(-1, 3)
+        colors = None if facet_colors is None else _mean_colors(facet_colors, triangles, len(kept))
+        return Mesh(vertices[kept], triangles.astype(np.int32), colors=colors, notes=notes)
+    except (ScanError, ValueError) as error:
+        raise ScanError(f"{path}: {error}") from error
+
+
+def _read_text(data: bytes) -> np.ndarray:
+    """Corners float64 (3 m, 3) of lower-case text: whatever else stands on its lines, and whatever ends them."""
+    points = _VERTEX.findall(data)
+    num_facets = data.count(b"endloop")
+    if not points or len(points) != 3 * num_facets:
+        raise ScanError(f"{num_facets} facets with {len(points)} vertices, expected 3 each; {_CUT}")
+    if not _END.search(data, max(len(data) - 1024, 0)):
+        raise ScanError(f"ends without `endsolid`; {_CUT}")
+    return parse_numbers(b"\n".join(points), np.float64).reshape(-1, 3)
+
+
+def _read_colors(header: bytes, color: np.ndarray) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Colours u8 (m, 3) of a binary file's triangles, five bits each; None where it has none, with a note where it has some."""
+    levels = np.rint(np.stack([color >> shift & 31 for shift in (10, 5, 0)], axis=1) * (255 / 31)).astype(np.uint8)
+    has_own = color & 0x8000 != 0
+    _, magics, rest = header.partition(b"COLOR=")
+    if magics and len(rest) >= 3:  # red in the lowest bits; the highest says that the triangle has the file's colour
+        colors = np.where(has_own[:, None], np.frombuffer(rest[:3], np.uint8), levels[:, ::-1])
+    elif has_own.all():
+        colors = levels
+    else:
+        return None, ("only some of its triangles have a colour: none is drawn",) if has_own.any() else ()
+    return (None, ()) if (colors == colors[0]).all() else (colors, ())
+
+
+def _mean_colors(facet_colors: np.ndarray, triangles: np.ndarray, num_vertices: int) -> np.ndarray:
+    corners = triangles.ravel()
+    count = np.bincount(corners, minlength=num_vertices)
+    channels = [
+        np.bincount(corners, np.repeat(facet_colors[:, k], 3).astype(np.float64), num_vertices) / count
+        for k in range(3)
+    ]
+    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+
+
+def _describe(data: bytes, num_facets: int) -> str:
+    if len(data) > 84 and (len(data) - 84) % _FACET.itemsize == 0 and num_facets in (0, 2**32 - 1):
+        return (
+            f"its header counts {num_facets} triangles, {(len(data) - 84) // _FACET.itemsize} follow; export it again"
+        )
+    return f"{len(data)} bytes, its header promises {num_facets} triangles; {_CUT}"
