@@ -19,7 +19,6 @@ from shared.schema import (
     SHARD_ROWS,
     STORES,
     CacheInfo,
-    RenderSettings,
     Sample,
     Sequence,
     ShardRecord,
@@ -30,12 +29,14 @@ from shared.schema import (
 )
 from shared.storage import ArrayReader, hash_file, open_arrays, write_file
 from shared.text import TextEmbeddings, read_text_embeddings
+from shared.typed_json import make
 from shared.views import choose_views
 
 CACHE_JSON = "cache.json"
 SAMPLES_CSV = "samples.csv"
 SEQUENCES_CSV = "sequences.csv"
 FAILURES_CSV = "failures.csv"
+_MAX_COUNT, _MAX_COLUMNS = 1 << 31, 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +115,9 @@ def read_info(cache: Path) -> CacheInfo:
         )
     value = read_signed_json(path)
     try:
-        settings = value.pop("settings")
-        views = tuple(View(**view) for view in settings.pop("views"))
-        modalities = tuple(settings.pop("modalities"))
-        info = CacheInfo(settings=RenderSettings(views=views, modalities=modalities, **settings), **_tuples(value))
-    except (TypeError, KeyError) as error:
+        info = make(CacheInfo, value)
+        _check_counts(info)
+    except ValueError as error:
         raise CacheError(f"{path}: damaged ({first_line(error)}); run `python -m preprocess build` again") from error
     if info.store not in STORES:
         raise CacheError(f"{path}: unknown store {info.store!r}, expected one of {', '.join(STORES)}")
@@ -128,8 +127,19 @@ def read_info(cache: Path) -> CacheInfo:
     return info
 
 
-def _tuples(value: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+def _check_counts(info: CacheInfo) -> None:
+    """Compares the counts with each other: what is allocated or walked over follows from them.
+
+    Raises:
+        ValueError: they cannot be a cache's.
+    """
+    counts = {f.name: getattr(info, f.name) for f in dataclasses.fields(info) if f.name.startswith("num_")}
+    if wrong := [name for name, count in counts.items() if not 0 <= count < _MAX_COUNT]:
+        raise ValueError(f"{wrong[0]} is {counts[wrong[0]]}")
+    if info.num_shards != num_shards(info.num_samples) or info.num_valid > info.num_samples:
+        raise ValueError(f"{info.num_shards} shards and {info.num_valid} valid rows of {info.num_samples}")
+    if max(info.num_landmarks, len(info.au_names), len(info.target_names)) > _MAX_COLUMNS:
+        raise ValueError(f"{info.num_landmarks} landmarks, {len(info.au_names)} action units")
 
 
 def record_path(cache: Path, shard: int) -> Path:
@@ -152,9 +162,10 @@ def read_record(cache: Path, shard: int) -> ShardRecord | None:
     except FileNotFoundError:
         return None
     try:
-        samples = tuple(Sample(**sample) for sample in value.pop("samples"))
-        record = ShardRecord(samples=samples, **value)
-    except TypeError as error:
+        record = make(ShardRecord, value)
+        if record.shard != shard or record.first_row != shard * SHARD_ROWS or len(record.samples) > SHARD_ROWS:
+            raise ValueError(f"a record of shard {record.shard}")
+    except ValueError as error:
         raise CacheError(f"{path}: damaged ({first_line(error)}); run `python -m preprocess build` again") from error
     for name in record.files:  # never trust a path read from a file
         if Path(name).is_absolute() or ".." in Path(name).parts:
