@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from shared.csv_tables import read_table
-from shared.errors import CacheError, first_line
-from shared.paths import is_file, list_files, open_path, read_bytes
+from shared.errors import CacheError, describe_os_error, first_line
+from shared.paths import is_file, is_remote, list_files, open_path, read_bytes
 from shared.schema import (
     COMPRESSIONS,
     FORMAT_VERSION,
@@ -197,6 +197,7 @@ class Cache:
     samples: list[Sample]
     sequences: list[Sequence]
     stored: CacheInfo | None = None  # what its files hold, where `with_views` chose among their views
+    version: tuple[int, ...] = ()  # of the file cache.json when it was opened: changes with every writing
 
     @property
     def name(self) -> str:
@@ -206,6 +207,25 @@ class Cache:
     @cached_property
     def arrays(self) -> ArrayReader:
         return self.open_arrays()
+
+    def check_unchanged(self) -> None:
+        """Makes sure that the cache is still the one that was opened: to be called before what was read from it is kept.
+
+        A build takes `complete` out of cache.json, or removes it, before it touches any image; so images that were read before
+        this call are those of the opened cache.
+
+        Raises:
+            CacheError: it was built anew meanwhile, or is being built.
+        """
+        try:
+            version = _file_version(self.path)
+            if self.version and version == self.version:
+                return
+            info = read_info(self.path)
+        except CacheError:
+            raise CacheError(f"{self.path}: {_REBUILT}") from None
+        if (self.version and version) or not info.complete or info.content_hash != self.info.content_hash:
+            raise CacheError(f"{self.path}: {_REBUILT}")
 
     def open_arrays(self, *, mapped: bool = False) -> ArrayReader:
         """A reader of its own. mapped: as `storage.open_arrays`."""
@@ -262,6 +282,26 @@ class Cache:
         return read_text_embeddings(files[0])
 
 
+_REBUILT = (
+    "was built anew while it was read; nothing made from it since is kept: run the command again when the build is done"
+)
+
+
+def _file_version(cache: Path) -> tuple[int, ...]:
+    """Identity, time and size of a local cache.json; () in an object store.
+
+    Raises:
+        CacheError: there is none.
+    """
+    if is_remote(cache):
+        return ()
+    try:
+        status = (cache / CACHE_JSON).stat()
+    except OSError as error:
+        raise CacheError(f"{cache}: no cache here ({describe_os_error(error)})") from error
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def open_cache(path: Path | str) -> Cache:
     """Opens a finished cache and checks that its tables and shards are all there (not every byte: that is `verify`).
 
@@ -269,6 +309,8 @@ def open_cache(path: Path | str) -> Cache:
         CacheError: no cache, another version, unfinished, or a table or shard is missing or changed.
     """
     path = open_path(path)
+    _read_cache_json(path)  # names a folder that is none
+    version = _file_version(path)
     info = read_info(path)
     if not info.complete:
         raise CacheError(
@@ -290,7 +332,9 @@ def open_cache(path: Path | str) -> Cache:
         )
     for shard in sorted(set(range(info.num_shards)) - find_records(path)):
         raise CacheError(f"{record_path(path, shard)}: missing, so its samples do not count; run build again")
-    return Cache(path, info, samples, read_table(path / SEQUENCES_CSV, Sequence))
+    cache = Cache(path, info, samples, read_table(path / SEQUENCES_CSV, Sequence), version=version)
+    cache.check_unchanged()
+    return cache
 
 
 def num_shards(num_samples: int) -> int:

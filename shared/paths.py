@@ -51,6 +51,14 @@ def open_path(text: str | Path) -> Path:
     return cast(Path, path)
 
 
+def is_address(text: str) -> bool:
+    """Whether a text names another machine: s3://…, //server/share.
+
+    What a file names is only followed on this machine: an address in a received run would get signed requests.
+    """
+    return "://" in text or text.replace("\\", "/").startswith("//")
+
+
 def is_remote(path: Path) -> bool:
     return not isinstance(path, PurePath)
 

@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         "predict": _predict,
         "export": _export,
         "report": _report,
+        "verify": _verify,
         "compare": _compare,
     }
     if chosen.command not in ("fit", "crossval", "ablate", "embed"):
@@ -256,6 +257,19 @@ def _report(chosen: argparse.Namespace) -> int:
     return write_html_report(
         chosen.runs, chosen.out, faces=not chosen.no_faces, num_worst=chosen.worst, caches=chosen.cache
     )
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    from train.verify import verify_run
+
+    problems, num_files = verify_run(chosen.run)
+    for problem in problems:
+        print(problem)
+    if problems:
+        print(f"{chosen.run}: {len(problems)} problems; copy the run again, or fit again")
+        return 1
+    print(f"{chosen.run}: {num_files} files, every byte as it was written")
+    return 0
 
 
 def _compare(chosen: argparse.Namespace) -> int:

@@ -192,6 +192,7 @@ def _embed_modality(
                     features[copy][places, view] = run_tower(tower, images[:, view]).cpu().numpy()
                 advance(images.shape[0] * images.shape[1])
             num_left -= len(places)
+        cache.check_unchanged()
         for copy in copies:
             one.write(shard, copy, features[copy])
 

@@ -15,11 +15,11 @@ from shared.attention import ATTENTION_FILE
 from shared.cache import CACHE_JSON, Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
-from shared.paths import is_file, open_path
+from shared.paths import is_address, is_file, open_path
 from shared.text import TextEmbeddings
 from train.calibrate import read_thresholds
 from train.checkpoint import load_weights
-from train.config import Recipe, RunConfig, read_config
+from train.config import CONFIG_JSON, Recipe, RunConfig, read_config
 from train.embedded import Embeddings
 from train.encoder import build_tower
 from train.facet import Facet
@@ -83,6 +83,10 @@ def load_run(run: Path, device: torch.device) -> tuple[RunConfig, Facet]:
         FacetError: no run here, training not finished, or damaged.
     """
     config = read_config(run)
+    try:
+        config.check_sizes()
+    except FacetError as error:
+        raise FacetError(f"{run / CONFIG_JSON}: {error}; copy the run again, or fit again") from error
     text_mean = np.zeros((len(config.recipe.classes), config.text_dim), np.float32)  # comes with the weights
     model = build_facet(config, device, build_tower(config.tower.config), text_mean, logit_scale=1.0)
     load_weights(run, model)
@@ -186,11 +190,11 @@ def _find_prompts(cache: Cache, config: RunConfig, model: Facet) -> TextEmbeddin
     """The prompts of a finished run, from the cache at hand or where it was trained; None where they are in neither."""
     mean, recipe = model.text_mean.cpu().numpy(), config.recipe
     found = find_prompts(cache, recipe.model, recipe.classes, mean)
-    if found is None and config.prompts:
+    if found is None and config.prompts and not is_address(config.prompts):
         with suppress(FacetError):  # what it was trained with may be gone
             found = match_prompts(read_prompts(open_path(config.prompts), recipe.model, recipe.classes), mean)
     for place in (config.test_cache, config.cache):
-        if found is None and place:
+        if found is None and place and not is_address(place):
             with suppress(FacetError):
                 found = find_prompts(open_cache(place), recipe.model, recipe.classes, mean)
     return found
@@ -201,6 +205,10 @@ def _open_tested(run: Path, config: RunConfig, cache_path: Path | None) -> Cache
     if cache_path is None:
         if not place:
             raise FacetError(f"{run}: an exported model does not know where its cache is; give --cache DIR")
+        if is_address(place):
+            raise FacetError(
+                f"{run}: names the cache {place}, which is only asked when you name it: give --cache {place}"
+            )
         if not is_file(open_path(place) / CACHE_JSON):
             raise CacheError(
                 f"{place}: no cache here any more, where {run} was tested; if it was moved, give --cache DIR, else make one "

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from shared.errors import FacetError
+from shared.runs import HASHES_JSON, record_hashes
 from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
 from shared.storage import write_file
 from train.calibrate import THRESHOLDS_JSON, read_thresholds, write_thresholds
@@ -21,7 +22,7 @@ from train.pixels import DEPTH_CHANGE_MM, DEPTH_FAR_MM, DEPTH_NEAR_MM
 from train.program import PROGRAM, example_images, write_program
 
 README_MD = "README.md"
-_FILES = (WEIGHTS, SPLIT_JSON, THRESHOLDS_JSON, PROGRAM, README_MD, CONFIG_JSON)
+_FILES = (WEIGHTS, SPLIT_JSON, THRESHOLDS_JSON, PROGRAM, README_MD, CONFIG_JSON, HASHES_JSON)
 
 
 def export(run: Path, out: Path, *, program: bool = False) -> int:
@@ -54,6 +55,7 @@ def export(run: Path, out: Path, *, program: bool = False) -> int:
     num_weights = sum(value.numel() for value in tensors.values())
     write_file(out / README_MD, describe_export(config, num_weights, program=program).encode())
     write_config(out, config)
+    record_hashes(out, [name for name in _FILES if name != HASHES_JSON])
     also = f", {PROGRAM}" if program else ""
     print(f"{len(tensors)} tensors, configuration{also} and {README_MD}: {out}")
     if cache:

@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 
 from shared.attention import ATTENTION_FILE
+from shared.runs import record_hashes
 from shared.schema import canonical_json
 from shared.storage import write_file
-from train.config import RunConfig
+from train.calibrate import THRESHOLDS_JSON
+from train.config import CONFIG_JSON, RunConfig
 from train.figures import encode_figure
+from train.folds import SPLIT_JSON
 from train.metrics import Metrics
 from train.multilabel import MultiLabelMetrics
 from train.score import Scores
 
+_SETTINGS = (CONFIG_JSON, SPLIT_JSON, THRESHOLDS_JSON)
 METRICS_JSON = "metrics.json"
 PREDICTIONS_CSV = "predictions.csv"
 CONFUSION_PNG = "confusion.png"
@@ -83,7 +87,9 @@ def write_report(
         "view_weights": scores.view_weights,
         "face_cosine": scores.face_cosine,
     }
+    record_hashes(folder, (*(name for name in _SETTINGS if (folder / name).is_file()), PREDICTIONS_CSV, ATTENTION_FILE))
     write_file(folder / METRICS_JSON, canonical_json(value).encode())  # last: it says that the run is finished
+    record_hashes(folder, (METRICS_JSON,))
 
 
 def write_predictions(

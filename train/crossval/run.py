@@ -12,6 +12,7 @@ from tqdm import tqdm
 from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.lock import hold_lock
+from shared.runs import record_hashes
 from train.checkpoint import CHECKPOINT, WEIGHTS
 from train.config import CONFIG_JSON, CROSSVAL_JSON, Recipe, describe_options, read_config, write_config
 from train.crossval.at_once.state import CHECKPOINT_AT_ONCE
@@ -74,6 +75,7 @@ def crossval(
     if not check_same_crossval(out, experiment):
         write_folds(out / FOLDS_JSON, experiment.folds)
         write_config(out, describe_run(experiment, None), CROSSVAL_JSON)
+        record_hashes(out, (FOLDS_JSON, CROSSVAL_JSON))
     if not options.brief:
         announce_folds(experiment)
     todo = [n for n in range(len(folds)) if options.only in (None, n) and _read_result(out, folds[n]) is None]
