@@ -49,7 +49,7 @@ def write_sheet(cache: Cache, path: Path, *, subject: str | None = None, sample_
         blocks = _overview_blocks(cache)
         what = f"{cache.info.num_valid} scans of {cache.info.num_subjects} subjects"
     image = _stack(blocks, title=f"{cache.info.dataset} · {what}", foot=cache.info.licence)
-    write_file(path, _png(image))
+    write_file(path, _png(image), like=cache.path)
 
 
 def picture_of(cache: Cache, sample: Sample, modality: str, view: int) -> np.ndarray:

@@ -7,6 +7,7 @@ never look like an empty one. Credentials, region and AWS_ENDPOINT_URL come from
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,7 +146,7 @@ def read_range(path: Path, start: int, end: int) -> bytes:
 def list_files(folder: Path) -> dict[str, int]:
     """Every file below a folder: name relative to it, with forward slashes, sorted -> bytes. {} where there is no folder."""
     if not is_remote(folder):
-        found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+        found = {p.relative_to(folder).as_posix(): p for p in _walk(folder) if p.is_file()}
         return {name: found[name].stat().st_size for name in sorted(found)}
     fs, key = file_system(folder)
     with report_storage_errors(folder):
@@ -156,6 +157,17 @@ def list_files(folder: Path) -> dict[str, int]:
                 raise
             return {}
     return {name[len(key) + 1 :]: int(entries[name]["size"]) for name in sorted(entries) if name.startswith(key + "/")}
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, links to folders not followed. Raises OSError where one may not be read."""
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):  # it may vanish meanwhile, or never have been
+            raise error
+
+    for place, _, names in os.walk(folder, onerror=fail):
+        yield from (Path(place, name) for name in names)
 
 
 def remove_file(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import os
 import signal
 import sys
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> int:
     chosen = build_parser().parse_args(join_angles(sys.argv[1:] if arguments is None else arguments))
-    if isinstance(sys.stdout, io.TextIOWrapper):  # in a log file lines stand when they are said, not when all is over
+    if hasattr(sys.stdout, "reconfigure"):  # in a log file lines stand when they are said, not when all is over
         sys.stdout.reconfigure(line_buffering=True)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         if chosen.command != "fit":

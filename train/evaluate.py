@@ -16,6 +16,8 @@ from shared.cache import CACHE_JSON, Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
 from shared.paths import is_address, is_file, open_path
+from shared.runs import record_hashes
+from shared.storage import check_writable
 from shared.text import TextEmbeddings
 from train.calibrate import read_thresholds
 from train.checkpoint import load_weights
@@ -30,7 +32,7 @@ from train.multilabel import MultiLabelMetrics, compute_multilabel_metrics
 from train.patch_tokens import count_channels
 from train.prepare import Preparer
 from train.prompts import find_prompts, match_prompts, read_prompts
-from train.report import present_result, title_result, write_predictions, write_report
+from train.report import METRICS_JSON, present_result, title_result, write_predictions, write_report
 from train.score import score_and_write_attention, score_items, take_views
 from train.tested import find_tested, is_own_test
 
@@ -175,6 +177,7 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     cache = take_views(_open_tested(run, config, cache_path), config.render, recipe.modalities, whose=str(run))
     folder = run if is_own_test(cache, config) else run / f"on-{cache.name}"
     items = find_tested(cache, config, fold)
+    check_writable(folder / METRICS_JSON)
     text = _find_prompts(cache, config, model)
     num_train = len(fold.train_subjects)
     metrics = evaluate_items(folder, model, cache, items, config, num_train, _thresholds(run, recipe), text=text)
@@ -231,15 +234,17 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
     items = gather_items(cache, recipe)
     if not items:
         raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
-    name, preparer = cache.name, build_preparer(cache, config, model)
+    name, preparer, thresholds = cache.name, build_preparer(cache, config, model), _thresholds(run, recipe)
+    path, beside = out or run / f"predictions-{name}.csv", run / f"attention-{name}.safetensors"
+    check_writable(path)
     if out is None:
         text = _find_prompts(cache, config, model)
-        beside = run / f"attention-{name}.safetensors"
         scores = score_and_write_attention(beside, model, cache, items, preparer, config, text)
     else:
         scores = score_items(model, cache, items, preparer, config)
-    path = out or run / f"predictions-{name}.csv"
-    write_predictions(path, scores, recipe.classes, _thresholds(run, recipe))
+    write_predictions(path, scores, recipe.classes, thresholds, like=cache.path if out else run)
+    if out is None:
+        record_hashes(run, (path.name, beside.name))
     note = " (random initial weights)" if config.is_random else ""
     print(f"{len(items)} predictions among {', '.join(recipe.classes)}{note}: {path}")
     return 0

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from shared.errors import FacetError
 from shared.runs import HASHES_JSON, record_hashes
 from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
-from shared.storage import write_file
+from shared.storage import make_folder, write_file
 from train.calibrate import THRESHOLDS_JSON, read_thresholds, write_thresholds
 from train.checkpoint import WEIGHTS, replace_file
 from train.config import CONFIG_JSON, RunConfig, write_config
@@ -43,7 +43,7 @@ def export(run: Path, out: Path, *, program: bool = False) -> int:
         raise FacetError(f"--out {out}: is a file; give a folder")
     if (out / CONFIG_JSON).exists() or (out.is_dir() and any(path.name not in _FILES for path in out.iterdir())):
         raise FacetError(f"--out {out}: is not empty; give a new folder")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, like=run)
     cache, config = config.cache, without_folders(config)
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     replace_file(out / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))

@@ -93,7 +93,12 @@ def write_report(
 
 
 def write_predictions(
-    path: Path, scores: Scores, class_names: Sequence[str], thresholds: np.ndarray | None = None
+    path: Path,
+    scores: Scores,
+    class_names: Sequence[str],
+    thresholds: np.ndarray | None = None,
+    *,
+    like: Path | None = None,
 ) -> None:
     """A row an item: who, the true class (empty where unknown), the predicted one, a probability for each class.
 
@@ -112,7 +117,7 @@ def write_predictions(
         said = "+".join(n for n, p, t in zip(class_names, row, thresholds, strict=True) if p >= t)
         true, unknown = ("+".join(n for n, v in zip(class_names, values, strict=True) if v == w) for w in (1, -1))
         writer.writerow([item.name, item.subject, true, said, *numbers, unknown])
-    write_file(path, buffer.getvalue().encode())
+    write_file(path, buffer.getvalue().encode(), like=like)
 
 
 def write_confusion(path: Path, metrics: Metrics, class_names: Sequence[str], title: str) -> None:
