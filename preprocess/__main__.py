@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from preprocess.arguments import DEFAULT_MODEL, DEFAULT_PRETRAINED, build_parser
 from shared.command_line import join_angles, print_next
 from shared.errors import FacetError, run_command_line
+from shared.processors import num_cores
 from shared.schema import MODALITIES, RenderSettings
+
+PROMPTS_OFFLINE = "without a network, for a first try: --model facet-tiny --pretrained none"
 
 if TYPE_CHECKING:
     from preprocess.cluster.workers import Workers
@@ -93,7 +95,7 @@ def _build(arguments: argparse.Namespace) -> int:
     if report.failures:
         print(f"what failed and why: {cache / FAILURES_CSV}")
     print_next("preprocess", "inspect", cache, about="pages in the browser")
-    print_next("preprocess", "prompts", "--cache", cache)
+    print_next("preprocess", "prompts", "--cache", cache, about=PROMPTS_OFFLINE)
     counted = count_failed(failure.reason for failure in failed)
     lacking = f", {len(warnings)} with a warning" if warnings else ""
     print(f"{cache}: {info.num_valid} scans of {info.num_subjects} subjects; {counted}{lacking}")
@@ -107,7 +109,7 @@ def _workers(arguments: argparse.Namespace) -> Workers:
         if arguments.workers or arguments.worker_memory:
             raise FacetError("--workers and --worker-memory are for this machine; a scheduler has workers of its own")
         return Workers(scheduler=arguments.scheduler or "", scheduler_file=arguments.scheduler_file)
-    return Workers(arguments.workers or len(os.sched_getaffinity(0)), arguments.worker_memory)
+    return Workers(arguments.workers or num_cores(), arguments.worker_memory)
 
 
 def _modalities(text: str) -> tuple[str, ...]:
@@ -258,7 +260,7 @@ def _dynamic(arguments: argparse.Namespace) -> int:
     if report.failures:
         print(f"what failed and why: {out / FAILURES_CSV}")
     if not find_text_files(out):
-        print_next("preprocess", "prompts", "--cache", out)
+        print_next("preprocess", "prompts", "--cache", out, about=PROMPTS_OFFLINE)
     print_next("train", "fit", "--cache", out, "--out", "runs/dynamic")
     print(
         f"{out}: dynamic images of {info.num_valid} sequences of {info.num_subjects} subjects; "

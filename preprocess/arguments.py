@@ -23,6 +23,9 @@ EXAMPLES = """the way of a data set:
 
 without a licence at hand, faces that the product draws itself:
   python -m preprocess synth bu3dfe --out /tmp/synth --subjects 10
+
+without a network, a small tower with random weights, for trying the product:
+  python -m preprocess prompts --cache data_cache/bu3dfe-synth --model facet-tiny --pretrained none
 """
 
 
@@ -125,7 +128,9 @@ def build_parser() -> argparse.ArgumentParser:
         "prompts",
         "embed the text prompts of each class with a CLIP text tower",
         "Trainers read the embeddings from the cache and never load a text tower.\n"
-        "--pretrained none takes random weights: good for a first try without a network, not for results.",
+        "The weights are downloaded once. Without a network, for a first try and not for results, take random weights of a\n"
+        "small tower that comes with the program: --model facet-tiny --pretrained none. For results there, fetch the weights\n"
+        "elsewhere and give the file: open_clip's, transformers' (pytorch_model.bin, model.safetensors) or OpenAI's.",
     )
     target = prompts.add_mutually_exclusive_group(required=True)
     target.add_argument(
@@ -136,7 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--model",
         default=DEFAULT_MODEL,
         metavar="NAME",
-        help=f"open_clip model or local-dir:DIR (default {DEFAULT_MODEL})",
+        help=f"open_clip model, facet-tiny (small, for a CPU) or local-dir:DIR (default {DEFAULT_MODEL})",
     )
     prompts.add_argument(
         "--pretrained",

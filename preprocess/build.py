@@ -6,7 +6,6 @@ Whatever is killed at any moment, the same command goes on where it stopped and 
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from shared.cache import FAILURES_CSV, Failure, num_shards, record_path
 from shared.errors import FacetError
 from shared.labels import EXPRESSIONS
 from shared.paths import is_file
+from shared.processors import num_cores
 from shared.schema import CacheInfo, RenderSettings
 
 VISIBLE_SECONDS = 90  # NFS believes for 60 s at most that a file is not there
@@ -111,7 +111,7 @@ def build_cache(
             if needed:
                 unfinished.append(task)
         open_for_writing(cache, info, plan.samples, unfinished=bool(unfinished))
-        workers = workers or Workers(num_workers or len(os.sched_getaffinity(0)))
+        workers = workers or Workers(num_workers or num_cores())
         started = time.monotonic()
         work = run_shards(cache, unfinished, workers)
         wall_seconds = time.monotonic() - started

@@ -24,7 +24,7 @@ from shared.cache import (
 from shared.csv_tables import encode_table
 from shared.errors import CacheError
 from shared.lock import hold_lock
-from shared.paths import is_file, is_remote, list_files, read_bytes, remove_file, remove_folder
+from shared.paths import is_file, is_litter, is_remote, list_files, read_bytes, remove_file, remove_folder
 from shared.remote_lock import hold_remote_lock
 from shared.schema import FORMAT_VERSION, SHARD_ROWS, CacheInfo, RenderSettings, Sample, ShardRecord, fingerprint
 from shared.schema import Sequence as SequenceRow
@@ -89,6 +89,12 @@ def lock_cache(cache: Path) -> Iterator[None]:
     if cache.is_dir() and not is_file(cache / CACHE_JSON):
         _refuse_strangers(cache)
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if linked := [
+        name for name in (".build", "records", "text", VIEWS_ZARR, VIEWS_HDF5) if (cache / name).is_symlink()
+    ]:
+        raise CacheError(
+            f"{cache / linked[0]}: is a link, and files would be written where it leads; put the folder itself there"
+        )
     with hold_lock(cache / ".build" / "lock", CacheError(f"{what}; wait until it has ended")):
         yield
 
@@ -111,8 +117,9 @@ def start_cache(cache: Path, info: CacheInfo, *, overwrite: bool = False, advice
     else:
         _refuse_strangers(cache)
     if not is_remote(cache):
-        for leftover in cache.rglob(f".*{PARTIAL_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
+        for name in list_files(cache):
+            if name.endswith(PARTIAL_SUFFIX) and name.rpartition("/")[2].startswith("."):
+                remove_file(cache / name)
 
 
 def _refuse_strangers(cache: Path) -> None:
@@ -121,7 +128,7 @@ def _refuse_strangers(cache: Path) -> None:
         names = {name.split("/")[0] for name in list_files(cache)}
     else:
         names = {path.name for path in cache.iterdir()}  # empty folders too
-    if strangers := {name for name in names if _whole_name(name) not in CACHE_PARTS}:
+    if strangers := {name for name in names if _whole_name(name) not in CACHE_PARTS and not is_litter(name)}:
         raise CacheError(f"{cache}: not empty and not a cache (holds {sorted(strangers)[0]}); choose another folder")
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from shared.errors import FacetError, first_line
+from preprocess.text_tower import open_text_model
+from shared.errors import FacetError
 from shared.text import TextEmbeddings
-from shared.weights import TOWERS, hash_arrays, skip_unreachable_hub
+from shared.weights import hash_arrays
 
 DEFAULT_PROMPTS = Path(__file__).with_name("prompts_default.txt")
 MAX_FILE_BYTES = 1 << 20
@@ -99,7 +98,7 @@ def encode_prompts(prompts: dict[str, list[str]], *, model: str, pretrained: str
     Raises:
         FacetError: no such model or weights.
     """
-    clip, tokenizer = _open_model(model, pretrained)  # imports open_clip, and torch with it
+    clip, tokenizer = open_text_model(model, pretrained)  # imports open_clip, and torch with it
     import torch
 
     texts = [text for class_prompts in prompts.values() for text in class_prompts]
@@ -131,49 +130,3 @@ def encode_prompts(prompts: dict[str, list[str]], *, model: str, pretrained: str
         logit_scale=float(clip.logit_scale.detach().exp()),
         random_weights=pretrained == "none",
     )
-
-
-def _open_model(model: str, pretrained: str) -> tuple[Any, Any]:
-    skip_unreachable_hub()
-    import open_clip
-    import torch
-
-    open_clip.add_model_config(TOWERS)
-    if model.startswith("local-dir:"):
-        folder = Path(model.removeprefix("local-dir:"))
-        if not (folder / "open_clip_config.json").is_file():
-            raise FacetError(f"{folder}: not an open_clip model folder (no open_clip_config.json)")
-    elif not model.startswith("hf-hub:") and model not in open_clip.list_models():
-        raise FacetError(
-            f"--model {model!r}: open_clip knows no such model; for example ViT-B-16, facet-tiny (small, for a CPU), "
-            "or local-dir:DIR for a folder with open_clip_config.json and weights"
-        )
-    random = pretrained == "none"
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    tag = {} if random else open_clip.get_pretrained_cfg(model, pretrained)
-    if not random and ":" not in model and not Path(pretrained).is_file() and pretrained not in tags:
-        raise FacetError(
-            f"--pretrained {pretrained!r}: neither a checkpoint file nor a weights tag of {model}"
-            + (f" (it has {', '.join(tags)})" if tags else " (it has none)")
-            + "; `none` is random weights"
-        )
-    torch.manual_seed(0)
-    logging.disable(logging.ERROR)  # open_clip's running commentary; what matters reaches the user as one line below
-    try:
-        clip = open_clip.create_model(
-            model,
-            pretrained=None if random or ":" in model else pretrained,
-            load_weights=not random,
-            require_pretrained=not random,
-            force_quick_gelu=bool(tag.get("quick_gelu")),  # open_clip itself would only warn and compute something else
-        )
-        tokenizer = open_clip.get_tokenizer(model)
-    except Exception as error:
-        raise FacetError(
-            f"the weights {pretrained!r} of {model} cannot be loaded ({first_line(error)}); where there is no network, fetch "
-            "them elsewhere and give --pretrained FILE, or --model local-dir:DIR for a folder with open_clip_config.json and "
-            "weights; --pretrained none takes random weights"
-        ) from error
-    finally:
-        logging.disable(logging.NOTSET)
-    return clip.eval(), tokenizer

@@ -226,7 +226,7 @@ def _prompt_lines(cache: Cache) -> list[str]:
             f"prompts by {text.model} ({weights}): {int(text.mask.sum())} prompts for {count_names(text.class_names)}, "
             f"{text.embeddings.shape[2]} dimensions"
         )
-    return lines or [f"no prompt embeddings yet: python -m preprocess prompts --cache {cache.path} --model NAME"]
+    return lines or [f"no prompt embeddings yet: python -m preprocess prompts --cache {cache.path}"]
 
 
 def _format_bytes(size: float) -> str:

@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from shared.errors import CacheError, describe_os_error, first_line
 from shared.mapped_file import MappedFile, map_file
+from shared.processors import num_cores
 from shared.schema import SHARD_ROWS
 from shared.views import ChosenViews
 
@@ -188,12 +189,25 @@ def _read_image(file: ShardFile, place: int, image: np.ndarray, is_intact: IsInt
             body = target  # what is checked is what is delivered
     else:
         body, checksum = target if is_raw else _take_memory("chunk", length), bytearray(CHECKSUM_BYTES)
-        if os.preadv(file.number, [body.data, checksum], offset) != length + CHECKSUM_BYTES:
+        if _read_at(file.number, [body.data, checksum], offset) != length + CHECKSUM_BYTES:
             raise ValueError("the file ends early")
     if is_intact is not None and not is_intact(body, checksum):
         raise ValueError("its checksum does not match")
     if not is_raw:
         _decode(body, image)
+
+
+def _read_at(number: int, buffers: list[Any], offset: int) -> int:
+    """preadv(2); where a system has none, a copy more."""
+    if hasattr(os, "preadv"):
+        return os.preadv(number, buffers, offset)
+    data = os.pread(number, sum(len(buffer) for buffer in buffers), offset)
+    start = 0
+    for buffer in buffers:
+        piece = data[start : start + len(buffer)]
+        buffer[: len(piece)] = piece
+        start += len(buffer)
+    return len(data)
 
 
 def _take_memory(use: str, num_bytes: int) -> np.ndarray:
@@ -224,7 +238,7 @@ def _threads() -> ThreadPoolExecutor:
     """One pool for all readers of a process. Reading and decoding let go of Python's lock, so a thread a core is enough."""
     global _pool
     if _pool is None:
-        _pool = ThreadPoolExecutor(max(2, len(os.sched_getaffinity(0))), thread_name_prefix="chunk-reads")
+        _pool = ThreadPoolExecutor(max(2, num_cores()), thread_name_prefix="chunk-reads")
     return _pool
 
 
@@ -233,4 +247,5 @@ def _forget_threads() -> None:
     _pool = None
 
 
-os.register_at_fork(after_in_child=_forget_threads)  # threads do not survive a fork
+if hasattr(os, "register_at_fork"):  # Windows has none, and is to be told so in one line
+    os.register_at_fork(after_in_child=_forget_threads)  # threads do not survive a fork

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shared.errors import CacheError, first_line
+from shared.errors import CacheError, first_line, shorten
 from shared.paths import read_bytes
 
 Row = TypeVar("Row")
@@ -41,7 +41,7 @@ def read_table(path: Path, row_type: type[Row]) -> list[Row]:
         reader = csv.reader(io.StringIO(read_bytes(path).decode(), newline=""))
         header = next(reader, [])
         if header != names:
-            raise CacheError(f"{path}: expected columns {','.join(names)}, found {','.join(header)[:200]!r}")
+            raise CacheError(f"{path}: expected columns {','.join(names)}, found {shorten(', '.join(header), 200)!r}")
         for values in reader:
             if len(values) != len(names):
                 raise ValueError(f"{len(values)} fields, expected {len(names)}")

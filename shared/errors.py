@@ -17,7 +17,14 @@ OUT_OF_MEMORY = (
 )
 _MOVES = re.compile(r"((?:[\r\n]|\x1b\[A)*+)(.*?)(\r*)", re.DOTALL)
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # what torch writes for terminals
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+_WINDOWS = (
+    "FACET-VLM runs on Linux and macOS, not on Windows itself: install Linux within it (`wsl --install`, as administrator) and "
+    "run the same command there"
+)
 
 
 class FacetError(Exception):
@@ -48,6 +55,9 @@ def run_command_line(main: Callable[[], int]) -> int:
     Returns:
         main's own exit code; 2 after a user's error; 130 after Ctrl-C.
     """
+    if sys.platform == "win32":
+        print(f"error: {_WINDOWS}", file=sys.stderr)
+        return 2
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show must not end a program
     try:
@@ -127,11 +137,24 @@ def describe_os_error(error: OSError) -> str:
         errno.ENFILE: "the machine has too many open files; end other programs",
         errno.EEXIST: "a file stands where a folder is needed; check the path",
         errno.ENOTDIR: "a file stands where a folder is needed; check the path",
+        errno.ENOLCK: "its file system cannot lock files; use a folder on a local disk",
         errno.EISDIR: "a folder stands where a file is needed; check the path",
     }.get(error.errno or 0)
     return where + (advice or error.strerror or str(error))
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, short enough for one line of ours."""
-    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+    """The first line of another library's message, short enough for a line of ours; with the next after a colon."""
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return shorten(" ".join(lines[:2]) if lines[0].endswith(":") else lines[0], 240)
+
+
+def shorten(text: str, length: int) -> str:
+    """The text, or as many of its first words as fit, and …; within a word only where it has no end in sight."""
+    if len(text) <= length:
+        return text
+    cut = text[: length - 1]
+    words = cut.rpartition(" ")[0]
+    return (words if len(words) > length // 2 else cut).rstrip(" ,;:.([") + "…"

@@ -146,7 +146,7 @@ def _open_file(path: Path) -> Any:
     import h5py
 
     if not is_remote(path):
-        return h5py.File(path, "r")
+        return h5py.File(path, "r", locking=False)  # what is finished stays as it is, and some file systems cannot lock
     fs, key = file_system(path)
     with report_storage_errors(path):
         return h5py.File(fs.open(key, "rb", cache_type="readahead", block_size=_READ_AHEAD_BYTES), "r")

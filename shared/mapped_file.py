@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import sys
 import threading
 from functools import cache
 from typing import Any
@@ -43,7 +44,12 @@ class MappedFile:
 
 
 def map_file(number: int) -> MappedFile | None:
-    """None where it cannot be told which pages of the file are in memory: Linux tells those who own it or may write it."""
+    """None where it cannot be told which pages of the file are in memory: Linux tells those who own it or may write it.
+
+    Elsewhere mincore's flags have other meanings (macOS), and the file is read.
+    """
+    if sys.platform != "linux":
+        return None
     status = os.fstat(number)
     may_know = status.st_uid == os.geteuid() or os.access(f"/proc/self/fd/{number}", os.W_OK)
     if not may_know or not status.st_size:

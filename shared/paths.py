@@ -8,14 +8,22 @@ never look like an empty one. Credentials, region and AWS_ENDPOINT_URL come from
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, cast
 
-from shared.errors import CacheError, StorageError
+from shared.errors import CacheError, StorageError, shorten
 
+# Of macOS, Windows, KDE, Synology, NFS, FUSE and snapshots.
+_LITTER = re.compile(
+    r"(^|/)(\._[^/]*|\.DS_Store|\.AppleDouble|__MACOSX|\.Spotlight-V100|\.Trashes|\.fseventsd|\.TemporaryItems|Icon\r|Thumbs\.db"
+    r"|ehthumbs\.db|desktop\.ini|System Volume Information|\$RECYCLE\.BIN|\.directory|@eaDir|#recycle|\.nfs[0-9a-f]+"
+    r"|\.fuse_hidden[^/]*|\.snapshots?|\.zfs|\.Trash-\d+|lost\+found)(/|$)",
+    re.IGNORECASE,
+)
 # Protocol -> the package that speaks it.
 REMOTE_PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs"}
 
@@ -94,7 +102,7 @@ def report_storage_errors(path: Path) -> Iterator[None]:
         elif "Connect" in name or "Timeout" in name:
             what = "the object store cannot be reached; check the network and AWS_ENDPOINT_URL, then run the same command again"
         else:
-            what = f"the object store answers: {text[0][:160] if text else name}"
+            what = f"the object store answers: {shorten(text[0], 160) if text else name}"
         raise StorageError(f"{path}: {what}") from error
 
 
@@ -143,8 +151,24 @@ def read_range(path: Path, start: int, end: int) -> bytes:
     return data
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file, or a folder it is in, is one that systems leave in folders: `._a.h5`, `.DS_Store`, `Thumbs.db`, `.nfs…`.
+
+    Args:
+        name: relative, with forward slashes.
+    """
+    return _LITTER.search(name) is not None
+
+
 def list_files(folder: Path) -> dict[str, int]:
-    """Every file below a folder: name relative to it, with forward slashes, sorted -> bytes. {} where there is no folder."""
+    """Every file below a folder: name relative to it, with forward slashes, sorted -> bytes. {} where there is no folder.
+
+    What systems leave in folders is not among them: it is no part of a cache.
+    """
+    return {name: size for name, size in _list_every_file(folder).items() if not is_litter(name)}
+
+
+def _list_every_file(folder: Path) -> dict[str, int]:
     if not is_remote(folder):
         found = {p.relative_to(folder).as_posix(): p for p in _walk(folder) if p.is_file()}
         return {name: found[name].stat().st_size for name in sorted(found)}
@@ -189,7 +213,7 @@ def remove_folder(folder: Path) -> None:
     if not is_remote(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    for name in list_files(folder):
+    for name in _list_every_file(folder):
         remove_file(folder / name)
 
 

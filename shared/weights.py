@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from shared.errors import FacetError
+
 # open_clip model configurations that ship with the product; both stages add them to open_clip's own.
 TOWERS = Path(__file__).with_name("towers")
 
@@ -32,6 +34,15 @@ def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{key}\n{','.join(map(str, values.shape))}\n".encode())
         digest.update(np.ascontiguousarray(values, dtype="<f4").tobytes())
     return digest.hexdigest()
+
+
+def check_file_exists(pretrained: str) -> None:
+    """Raises FacetError where what was given as weights is meant as a file, by its look, and is none."""
+    path = Path(pretrained)
+    if (
+        "/" in pretrained or path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".json")
+    ) and not path.exists():
+        raise FacetError(f"--pretrained {pretrained}: no such file; check the path (from {Path.cwd()})")
 
 
 def skip_unreachable_hub() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.command_line import add_command, join_angles, positive_number, print_next, start_parser
+from shared.errors import first_line, shorten
 from shared.paths import open_path
 
 
@@ -60,3 +61,26 @@ def test_an_empty_path_is_not_the_current_folder(option: str, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         parser.parse_args(["build", option, ""])
     assert f"argument {option}: expected a path, found an empty one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("length", [20, 40, 160])
+def test_a_text_is_cut_between_words(length: int) -> None:
+    words = "the weights cannot be downloaded: laion/CLIP-ViT-B-16-laion2B-s34B-b88K. Last error: none " * 3
+    cut = shorten(words, length)
+    assert len(cut) <= length and cut.endswith("…")
+    assert words.startswith(cut[:-1]) and words[len(cut) - 1] in " .:"
+    assert shorten(words[:length], length) == words[:length]
+    assert shorten("x" * 500, length) == "x" * (length - 1) + "…"  # no end of a word in sight
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\x1b[1mWeights only\x1b[0m load failed\nmore", "Weights only load failed"),
+        ("Error(s) in loading:\n\tsize mismatch for a", "Error(s) in loading: size mismatch for a"),
+        ("Error:", "Error:"),
+        (" \n", "ValueError"),
+    ],
+)
+def test_another_librarys_message_is_one_line(text: str, line: str) -> None:
+    assert first_line(ValueError(text)) == line

@@ -33,7 +33,7 @@ examples:
   python -m train fit --cache data_cache/bp4d --out runs/aus --protocol bp4d-au --every 10
   torchrun --nproc-per-node 8 -m train fit --cache data_cache/bp4d --out runs/bp4d --batch-size 512
 
-No network? --pretrained FILE, --model local-dir:DIR, or --pretrained none (random weights).
+No network? --pretrained FILE, --model local-dir:DIR, or --model facet-tiny --pretrained none (small, random weights).
 """
 CROSSVAL_EXAMPLES = """Trains and tests every fold of a protocol, each in a folder of its own, and writes one report: text,
 JSON, CSV, a LaTeX table, a picture. Interrupted? The same command goes on. Exit code 1: some folds failed; they are listed.

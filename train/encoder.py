@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from shared.errors import FacetError, first_line
-from shared.weights import TOWERS, hash_arrays, skip_unreachable_hub
+from shared.weights import TOWERS, check_file_exists, hash_arrays, skip_unreachable_hub
+from shared.weights_file import Weights, read_weights
+from shared.weights_layout import describe_misfit
 from train.config import TowerConfig
 
 LOCAL_DIR = "local-dir:"
@@ -38,16 +42,18 @@ def load_tower(model: str, pretrained: str, *, seed: int) -> tuple[nn.Module, To
     """
     skip_unreachable_hub()
     config, preprocess = read_model_config(model)
-    if pretrained != RANDOM and _find_tag(model, pretrained).get("quick_gelu"):
-        config["quick_gelu"] = (
-            True  # ViT-B-16 is one model to open_clip, whichever activation its weights were trained with
-        )
-    torch.manual_seed(seed)
-    tower = build_tower(config)
+    path, weights = Path(), None
     if pretrained != RANDOM:
         path, tag_preprocess = find_weights(model, pretrained)
         preprocess = {**preprocess, **tag_preprocess}
-        _load_visual_weights(tower, path)
+        weights = read_weights(path, partial(torch.load, map_location="cpu", weights_only=True))
+        # ViT-B-16 is one model to open_clip, whichever activation its weights were trained with
+        quick_gelu = _find_tag(model, pretrained).get("quick_gelu") or weights.quick_gelu
+        config["quick_gelu"] = config["quick_gelu"] if quick_gelu is None else quick_gelu
+    torch.manual_seed(seed)
+    tower = build_tower(config)
+    if weights is not None:
+        _load_visual_weights(tower, weights, path, model)
     size = getattr(tower, "image_size", None) or config["vision_cfg"].get("image_size", 224)
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     if height != width:
@@ -122,8 +128,9 @@ def read_model_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 _ADVICE = (
-    "without a network give --pretrained FILE (a downloaded open_clip checkpoint), "
-    "--model local-dir:DIR (a folder with open_clip_config.json and weights) or --pretrained none (random weights)"
+    "without a network give --pretrained FILE (downloaded weights of open_clip, transformers or OpenAI), "
+    "--model local-dir:DIR (a folder with open_clip_config.json and weights) or, for a first try, --model facet-tiny "
+    "--pretrained none (random weights)"
 )
 
 
@@ -144,12 +151,13 @@ def find_weights(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
         directory = Path(model.removeprefix(LOCAL_DIR))
         found = _find_checkpoint_in_dir(directory)
         if found is None:
-            raise FacetError(f"--model {model}: no weights (.safetensors, .bin, .pth) in {directory}; {_ADVICE}")
+            raise FacetError(f"--model {model}: no weights (.safetensors, .bin, .pth) in {directory}; put them there")
         return Path(found), {}
     tag = _find_tag(model, pretrained)
     if not tag and not model.startswith(HUB):
-        if Path(pretrained).is_file():
+        if Path(pretrained).exists():
             return Path(pretrained), {}
+        check_file_exists(pretrained)
         tags = ", ".join(list_pretrained_tags_by_model(model.replace("/", "-"))) or "none"
         raise FacetError(
             f"--pretrained {pretrained}: neither a file nor a tag of {model} (its tags: {tags}); {_ADVICE}"
@@ -172,27 +180,31 @@ def _find_tag(model: str, pretrained: str) -> dict[str, Any]:
     return dict(get_pretrained_cfg(model.replace("/", "-"), pretrained))
 
 
-def _load_visual_weights(tower: nn.Module, path: Path) -> None:
-    """Loads the `visual.*` tensors of a whole model's checkpoint file."""
+def _load_visual_weights(tower: nn.Module, weights: Weights, path: Path, model: str) -> None:
+    """Loads the `visual.*` tensors of a whole model."""
     from open_clip.convert import convert_state_dict
-    from open_clip.factory import load_state_dict
     from open_clip.model import resize_pos_embed
 
     holder = nn.Module()  # open_clip's conversions look for `.visual`
     holder.visual = tower
+    wanted = _shapes(holder.state_dict())
     try:
-        state = convert_state_dict(holder, load_state_dict(str(path)))  # type: ignore[arg-type]
-        resize_pos_embed(state, holder)
-        prefix = "visual."
-        visual = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    except (
-        Exception
-    ) as error:  # torch, pickle, safetensors and zipfile raise many kinds on a file that is no checkpoint
-        raise FacetError(f"{path}: not a checkpoint that open_clip can read ({first_line(error)})") from error
-    if not visual:
-        raise FacetError(f"{path}: holds no image tower (no visual.* tensors); give a checkpoint of a whole CLIP model")
-    try:
-        tower.load_state_dict(visual)
-    except RuntimeError as error:
-        detail = str(error).splitlines()[1:2] or [str(error)]
-        raise FacetError(f"{path}: weights of another model ({detail[0].strip()[:160]}); check --model") from error
+        state = {name: torch.from_numpy(np.array(array)) for name, array in weights.arrays.items()}
+        state = convert_state_dict(holder, state)  # type: ignore[arg-type]
+        state = {name: tensor for name, tensor in state.items() if name.startswith("visual.")}
+        before = describe_misfit(_shapes(state), wanted, model)
+        if before:
+            resize_pos_embed(state, holder)
+    except Exception as error:  # what open_clip expects of a state is not checked before it converts it
+        raise FacetError(
+            f"{path}: weights of another model than {model} ({first_line(error)}); check --model"
+        ) from error
+    if misfit := describe_misfit(_shapes(state), wanted, model):
+        raise FacetError(f"{path}: weights of another model: {misfit}; give the --model that they are of")
+    for note in (*weights.notes, *([f"{path}: its position embeddings are resized ({before})"] if before else ())):
+        print(f"note: {note}")
+    holder.load_state_dict(state)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}

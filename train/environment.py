@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+from shared.processors import num_cores
 
 PACKAGES = ("torch", "open_clip_torch", "numpy", "zarr")
 PROCESSORS = Path("/proc/cpuinfo")  # Linux
@@ -23,7 +24,7 @@ def describe_environment() -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     found["system"] = f"{platform.system()} {platform.release()}, {platform.machine()}"
-    found["processor"] = f"{_processor()}; {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads"
+    found["processor"] = f"{_processor()}; {num_cores()} cores, {torch.get_num_threads()} threads"
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
         found["gpus"] = ", ".join(names)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from shared.errors import FacetError
+from shared.paths import is_litter
 from shared.runs import HASHES_JSON, record_hashes
 from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
 from shared.storage import make_folder, write_file
@@ -41,7 +42,9 @@ def export(run: Path, out: Path, *, program: bool = False) -> int:
     thresholds = read_thresholds(run, len(config.recipe.classes)) if config.recipe.is_multilabel else None
     if out.exists() and not out.is_dir():
         raise FacetError(f"--out {out}: is a file; give a folder")
-    if (out / CONFIG_JSON).exists() or (out.is_dir() and any(path.name not in _FILES for path in out.iterdir())):
+    if (out / CONFIG_JSON).exists() or (
+        out.is_dir() and any(p.name not in _FILES and not is_litter(p.name) for p in out.iterdir())
+    ):
         raise FacetError(f"--out {out}: is not empty; give a new folder")
     make_folder(out, like=run)
     cache, config = config.cache, without_folders(config)

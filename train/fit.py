@@ -15,6 +15,7 @@ import torch
 
 from shared.errors import FacetError
 from shared.lock import hold_lock
+from shared.paths import is_litter
 from shared.schema import fingerprint
 from shared.storage import make_folder
 from shared.weights import hash_arrays
@@ -206,7 +207,9 @@ def read_earlier(run: Path) -> RunConfig | None:
     """
     if (run / CONFIG_JSON).is_file():
         return read_config(run)
-    if run.is_dir() and any(p.name != SPLIT_JSON and not p.name.startswith(".") for p in run.iterdir()):
+    if run.is_dir() and any(
+        p.name != SPLIT_JSON and p.name[:1] != "." and not is_litter(p.name) for p in run.iterdir()
+    ):
         raise FacetError(f"{run}: not empty, and no run (no {CONFIG_JSON}); choose another --out")
     return None
 

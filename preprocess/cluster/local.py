@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from distributed.security import Security
 
-from shared.errors import FacetError
+from shared.errors import FacetError, shorten
 
 # One worker's libraries stay on one thread: there is a worker a core.
 SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS", "NUMBA_NUM_THREADS")
@@ -67,7 +67,7 @@ def start_workers(num_processes: int, memory_bytes: int | None) -> Iterator[dist
             except (RuntimeError, OSError, TimeoutError) as error:
                 if start < STARTS:
                     continue
-                reason = " ".join(str(error).split())[:200]
+                reason = shorten(" ".join(str(error).split()), 200)
                 raise FacetError(
                     f"worker processes cannot be started ({reason}); run the same command again, or with --workers 1"
                 ) from error

@@ -22,7 +22,7 @@ from preprocess.cluster.attempts import ShardWork, build_shard_safely
 from preprocess.cluster.local import MEMORY_SHARE, start_workers
 from preprocess.cluster.plan_file import check_current, read_task
 from preprocess.cluster.workers import Workers
-from shared.errors import FacetError
+from shared.errors import FacetError, shorten
 from shared.paths import open_path
 
 TASKS_A_THREAD = 2  # given out ahead, so that no worker waits for its next shard
@@ -116,7 +116,7 @@ def stream_shards(
                     submit(shard, attempt + 1)
                     continue
                 except (ImportError, RuntimeError) as error:
-                    reason = " ".join(str(error).split())[:300]
+                    reason = shorten(" ".join(str(error).split()), 300)
                     raise FacetError(
                         f"the cluster cannot run a task ({reason}); the same Python packages must be installed everywhere, "
                         "and this program must lie under the same path on every worker's machine"

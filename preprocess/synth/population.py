@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +16,8 @@ from preprocess.mesh import Mesh
 from preprocess.scan import SYNTHETIC_MARKER
 from preprocess.synth.identity import Identity, draw_identity
 from shared.errors import FacetError
+from shared.paths import is_litter
+from shared.processors import num_cores
 from shared.storage import write_file
 
 COMPLETE = ".complete"  # in a subject's folder: how many files it holds, written after the last of them
@@ -94,7 +95,7 @@ def write_population(
         FacetError: the folder holds something else, or a worker died.
     """
     _claim(out, parameters)
-    workers = min(num_workers or len(os.sched_getaffinity(0)), len(tasks))
+    workers = min(num_workers or num_cores(), len(tasks))
     num_scans = 0
     with tqdm(desc="synth", total=len(tasks), unit="subject", disable=not progress) as bar:
         if workers <= 1:
@@ -123,7 +124,7 @@ def _claim(out: Path, parameters: dict[str, object]) -> None:
         + json.dumps({**parameters, "revision": REVISION}, sort_keys=True)
         + "\n"
     )
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(not is_litter(path.name) for path in out.iterdir()):
         marker = out / SYNTHETIC_MARKER
         if not marker.is_file():
             raise FacetError(f"{out}: not empty; choose a new folder for --out")

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.lock import hold_lock
+from shared.paths import is_litter
 from shared.runs import record_hashes
 from shared.storage import make_folder
 from train.checkpoint import CHECKPOINT, WEIGHTS
@@ -159,7 +160,9 @@ def check_same_crossval(out: Path, experiment: Experiment, name: str = CROSSVAL_
     for other, what in ((CONFIG_JSON, "is the run of one fold"), (CROSSVAL_JSON, "is a cross-validation")):
         if (out / other).is_file():
             raise FacetError(f"{out}: {what}; choose another --out")
-    if out.is_dir() and any(p.name != FOLDS_JSON and not p.name.startswith(".") for p in out.iterdir()):
+    if out.is_dir() and any(
+        p.name != FOLDS_JSON and p.name[:1] != "." and not is_litter(p.name) for p in out.iterdir()
+    ):
         what = "cross-validation" if name == CROSSVAL_JSON else "ablation"
         raise FacetError(f"{out}: not empty, and no {what} (no {name}); choose another --out")
     return False

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from shared.errors import FacetError
+from shared.processors import num_cores
 from shared.runs import record_hashes
 from train.checkpoint import CHECKPOINT, WEIGHTS
 from train.config import Recipe
@@ -54,7 +55,7 @@ def choose_num_jobs(num_folds: int, device: str) -> int:
     if device != "cpu" and torch.cuda.is_available():
         return max(1, min(num_folds, torch.cuda.device_count()))
     room = free_ram_bytes() // BYTES_A_WORKER
-    return max(1, min(num_folds, len(os.sched_getaffinity(0)), room))
+    return max(1, min(num_folds, num_cores(), room))
 
 
 def run_jobs(
@@ -179,7 +180,7 @@ def _work(connection: Connection, job: Job, place: int, num_jobs: int) -> None:
     if device in ("auto", "cuda") and torch.cuda.is_available():
         device = f"cuda:{place % torch.cuda.device_count()}"
     else:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // num_jobs))
+        torch.set_num_threads(max(1, num_cores() // num_jobs))
     experiment = None
     # The parent has closed its end, or is dead; or SIGTERM came between two folds.
     with contextlib.suppress(EOFError, OSError, Terminated), raise_on_sigterm():
