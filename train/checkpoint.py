@@ -156,20 +156,30 @@ def write_weights(run: Path, model: nn.Module) -> None:
     record_hashes(run, (CONFIG_JSON, SPLIT_JSON, WEIGHTS))
 
 
-def load_weights(run: Path, model: nn.Module) -> None:
-    """Reads model.safetensors into a model built from the run's configuration.
+def weights_size(run: Path) -> int:
+    """Bytes of a run's model.safetensors.
 
     Raises:
-        FacetError: training has not finished; the file is damaged, another run's, or of another model; a weight is not finite.
+        FacetError: there is none.
     """
     path = run / WEIGHTS
     if not path.is_file():
         raise FacetError(
             f"{path}: missing, so the training is not finished, or --discard-weights left no model; train again"
         )
+    return path.stat().st_size
+
+
+def load_weights(run: Path, model: nn.Module) -> None:
+    """Reads model.safetensors into a model built from the run's configuration.
+
+    Raises:
+        FacetError: training has not finished; the file is damaged, another run's, or of another model; a weight is not finite.
+    """
+    path, size = run / WEIGHTS, weights_size(run)
     expected = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    if path.stat().st_size > expected + _MAX_HEADER_BYTES:
-        raise FacetError(f"{path}: {path.stat().st_size} bytes, this model's weights are {expected}; copy it again")
+    if size > expected + _MAX_HEADER_BYTES:
+        raise FacetError(f"{path}: {size} bytes, this model's weights are {expected}; copy it again")
     data = path.read_bytes()
     check_file(run, WEIGHTS, data, required=True)
     try:

@@ -20,7 +20,7 @@ from shared.runs import record_hashes
 from shared.storage import check_writable
 from shared.text import TextEmbeddings
 from train.calibrate import read_thresholds
-from train.checkpoint import load_weights
+from train.checkpoint import load_weights, weights_size
 from train.config import CONFIG_JSON, Recipe, RunConfig, read_config
 from train.embedded import Embeddings
 from train.encoder import build_tower
@@ -90,7 +90,9 @@ def load_run(run: Path, device: torch.device) -> tuple[RunConfig, Facet]:
     except FacetError as error:
         raise FacetError(f"{run / CONFIG_JSON}: {error}; copy the run again, or fit again") from error
     text_mean = np.zeros((len(config.recipe.classes), config.text_dim), np.float32)  # comes with the weights
-    model = build_facet(config, device, build_tower(config.tower.config), text_mean, logit_scale=1.0)
+    model = build_facet(
+        config, device, build_tower(config.tower.config, most_bytes=weights_size(run)), text_mean, logit_scale=1.0
+    )
     load_weights(run, model)
     return config, model
 
