@@ -93,6 +93,12 @@ def lock_cache(cache: Path) -> Iterator[None]:
     if cache.is_dir() and not is_file(cache / CACHE_JSON):
         _refuse_strangers(cache)
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if linked := [
+        name for name in (".build", "records", "text", VIEWS_ZARR, VIEWS_HDF5) if (cache / name).is_symlink()
+    ]:
+        raise CacheError(
+            f"{cache / linked[0]}: is a link, and files would be written where it leads; put the folder itself there"
+        )
     with hold_lock(cache / ".build" / "lock", CacheError(f"{what}; wait until it has ended")):
         yield
 

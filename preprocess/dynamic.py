@@ -250,6 +250,7 @@ def _build_shard(cache: Cache, out: Path, info: CacheInfo, shard: int, plan: _Pl
         samples.append(sample)
         bar.update()
     files = encode_shard(info, shard, arrays, present)
+    cache.check_unchanged()
     # The record goes first: from here to its rewriting the shard does not count.
     remove_file(record_path(out, shard))
     for name in shard_files(info, shard):

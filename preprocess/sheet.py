@@ -53,7 +53,7 @@ def write_sheet(cache: Cache, path: Path, *, subject: str | None = None, sample_
     settings = cache.info.settings
     foot = [NORMAL_LEGEND] if "normal" in settings.modalities and not settings.dynamic else []
     image = _stack(blocks, title=f"{cache.info.dataset} · {what}", foot=[*foot, cache.info.licence])
-    write_file(path, _png(image))
+    write_file(path, _png(image), like=cache.path)
 
 
 def picture_of(cache: Cache, sample: Sample, modality: str, view: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from shared.errors import FacetError, first_line
+from shared.model_config import check_model_config, read_model_folder
 from shared.weights import TOWERS, check_file_exists, skip_unreachable_hub
 from shared.weights_file import Weights, read_weights
 from shared.weights_layout import describe_misfit
@@ -87,8 +88,16 @@ def _check_names(model: str, pretrained: str) -> None:
                 else ""
             )
             raise FacetError(f"{folder}: not an open_clip model folder (no open_clip_config.json){hint}")
+        read_model_folder(folder)
         return
     if model.startswith("hf-hub:"):
+        from open_clip.factory import _get_hf_config
+
+        try:
+            config = _get_hf_config(model.removeprefix("hf-hub:"))
+        except Exception as error:  # the hub raises many kinds
+            raise FacetError(f"--model {model}: cannot be downloaded ({first_line(error)}); {OFFLINE}") from error
+        check_model_config(config.get("model_cfg") or {}, model, from_hub=True)
         return
     model = model.replace("/", "-")  # as open_clip does
     if model not in open_clip.list_models():

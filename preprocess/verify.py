@@ -39,6 +39,8 @@ from shared.storage import (
 )
 from shared.text import read_text_embeddings
 
+_LEAST_ROW_BYTES = 13  # of samples.csv: twelve commas and the line's end
+
 
 def verify_cache(cache: Path, *, quick: bool = False) -> list[str]:
     """Everything that is wrong with a cache, a line each, naming the file and the samples that are hit; [] if nothing is.
@@ -54,6 +56,10 @@ def verify_cache(cache: Path, *, quick: bool = False) -> list[str]:
     if not info.complete:
         problems.append("cache.json: the cache is not finished; run the same build again")
     stored = list_files(cache)
+    if SAMPLES_CSV in stored and info.num_samples > stored[SAMPLES_CSV] // _LEAST_ROW_BYTES:
+        raise CacheError(
+            f"{cache / SAMPLES_CSV}: too short for the {info.num_samples} rows of cache.json; run build again"
+        )
     for name, digest in info.file_hashes.items():
         if name not in stored:
             problems.append(f"{name}: missing")

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from shared.csv_tables import read_table
-from shared.errors import CacheError, first_line
+from shared.errors import CacheError, describe_os_error, first_line
 from shared.groups import GROUPS_CSV, Groups, read_groups
-from shared.paths import is_file, list_files, open_path, read_bytes
+from shared.paths import is_file, is_remote, list_files, open_path, read_bytes
 from shared.schema import (
     COMPRESSIONS,
     FORMAT_VERSION,
     SHARD_ROWS,
     STORES,
     CacheInfo,
-    RenderSettings,
     Sample,
     Sequence,
     ShardRecord,
@@ -31,6 +30,7 @@ from shared.schema import (
 )
 from shared.storage import ArrayReader, hash_file, open_arrays, write_file
 from shared.text import TextEmbeddings, read_text_embeddings
+from shared.typed_json import make
 from shared.views import choose_views
 
 # Data sets whose caches from before a revision of the renderer are wrong in a way that nothing in them shows: that
@@ -47,6 +47,7 @@ CACHE_JSON = "cache.json"
 SAMPLES_CSV = "samples.csv"
 SEQUENCES_CSV = "sequences.csv"
 FAILURES_CSV = "failures.csv"
+_MAX_COUNT, _MAX_COLUMNS = 1 << 31, 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +133,9 @@ def read_info(cache: Path) -> CacheInfo:
         )
     value = read_signed_json(path)
     try:
-        settings = value.pop("settings")
-        views = tuple(View(**view) for view in settings.pop("views"))
-        modalities = tuple(settings.pop("modalities"))
-        info = CacheInfo(settings=RenderSettings(views=views, modalities=modalities, **settings), **_tuples(value))
-    except (TypeError, KeyError) as error:
+        info = make(CacheInfo, value)
+        _check_counts(info)
+    except ValueError as error:
         raise CacheError(f"{path}: damaged ({first_line(error)}); run `python -m preprocess build` again") from error
     if info.store not in STORES:
         raise CacheError(f"{path}: unknown store {info.store!r}, expected one of {', '.join(STORES)}")
@@ -154,8 +153,19 @@ def describe_withdrawn(info: CacheInfo) -> str:
     return f"was built by an earlier version (revision {info.settings.revision}) that got {info.dataset} wrong: {what}"
 
 
-def _tuples(value: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+def _check_counts(info: CacheInfo) -> None:
+    """Compares the counts with each other: what is allocated or walked over follows from them.
+
+    Raises:
+        ValueError: they cannot be a cache's.
+    """
+    counts = {f.name: getattr(info, f.name) for f in dataclasses.fields(info) if f.name.startswith("num_")}
+    if wrong := [name for name, count in counts.items() if not 0 <= count < _MAX_COUNT]:
+        raise ValueError(f"{wrong[0]} is {counts[wrong[0]]}")
+    if info.num_shards != num_shards(info.num_samples) or info.num_valid > info.num_samples:
+        raise ValueError(f"{info.num_shards} shards and {info.num_valid} valid rows of {info.num_samples}")
+    if max(info.num_landmarks, len(info.au_names), len(info.target_names)) > _MAX_COLUMNS:
+        raise ValueError(f"{info.num_landmarks} landmarks, {len(info.au_names)} action units")
 
 
 def record_path(cache: Path, shard: int) -> Path:
@@ -178,9 +188,10 @@ def read_record(cache: Path, shard: int) -> ShardRecord | None:
     except FileNotFoundError:
         return None
     try:
-        samples = tuple(Sample(**sample) for sample in value.pop("samples"))
-        record = ShardRecord(samples=samples, **value)
-    except TypeError as error:
+        record = make(ShardRecord, value)
+        if record.shard != shard or record.first_row != shard * SHARD_ROWS or len(record.samples) > SHARD_ROWS:
+            raise ValueError(f"a record of shard {record.shard}")
+    except ValueError as error:
         raise CacheError(f"{path}: damaged ({first_line(error)}); run `python -m preprocess build` again") from error
     for name in record.files:  # never trust a path read from a file
         if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -213,6 +224,7 @@ class Cache:
     sequences: list[Sequence]
     groups: Groups = field(default_factory=dict)
     stored: CacheInfo | None = None  # what its files hold, where `with_views` chose among their views
+    version: tuple[int, ...] = ()  # of the file cache.json when it was opened: changes with every writing
 
     @property
     def name(self) -> str:
@@ -222,6 +234,25 @@ class Cache:
     @cached_property
     def arrays(self) -> ArrayReader:
         return self.open_arrays()
+
+    def check_unchanged(self) -> None:
+        """Makes sure that the cache is still the one that was opened: to be called before what was read from it is kept.
+
+        A build takes `complete` out of cache.json, or removes it, before it touches any image; so images that were read before
+        this call are those of the opened cache.
+
+        Raises:
+            CacheError: it was built anew meanwhile, or is being built.
+        """
+        try:
+            version = _file_version(self.path)
+            if self.version and version == self.version:
+                return
+            info = read_info(self.path)
+        except CacheError:
+            raise CacheError(f"{self.path}: {_REBUILT}") from None
+        if (self.version and version) or not info.complete or info.content_hash != self.info.content_hash:
+            raise CacheError(f"{self.path}: {_REBUILT}")
 
     def open_arrays(self, *, mapped: bool = False) -> ArrayReader:
         """A reader of its own. mapped: as `storage.open_arrays`."""
@@ -278,6 +309,26 @@ class Cache:
         return read_text_embeddings(files[0])
 
 
+_REBUILT = (
+    "was built anew while it was read; nothing made from it since is kept: run the command again when the build is done"
+)
+
+
+def _file_version(cache: Path) -> tuple[int, ...]:
+    """Identity, time and size of a local cache.json; () in an object store.
+
+    Raises:
+        CacheError: there is none.
+    """
+    if is_remote(cache):
+        return ()
+    try:
+        status = (cache / CACHE_JSON).stat()
+    except OSError as error:
+        raise CacheError(f"{cache}: no cache here ({describe_os_error(error)})") from error
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def open_cache(path: Path | str) -> Cache:
     """Opens a finished cache and checks that its tables and shards are all there (not every byte: that is `verify`).
 
@@ -285,6 +336,8 @@ def open_cache(path: Path | str) -> Cache:
         CacheError: no cache, another version, unfinished, known to be wrong, or a table or shard is missing or changed.
     """
     path = open_path(path)
+    _read_cache_json(path)  # names a folder that is none
+    version = _file_version(path)
     info = read_info(path)
     if not info.complete:
         raise CacheError(
@@ -310,7 +363,9 @@ def open_cache(path: Path | str) -> Cache:
         raise CacheError(f"{record_path(path, shard)}: missing, so its samples do not count; run build again")
     has_groups = GROUPS_CSV in info.file_hashes
     groups = read_groups(path / GROUPS_CSV, [sample.sample_id for sample in samples]) if has_groups else {}
-    return Cache(path, info, samples, read_table(path / SEQUENCES_CSV, Sequence), groups)
+    cache = Cache(path, info, samples, read_table(path / SEQUENCES_CSV, Sequence), groups, version=version)
+    cache.check_unchanged()
+    return cache
 
 
 def num_shards(num_samples: int) -> int:

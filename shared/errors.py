@@ -8,7 +8,15 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
 
+OUT_OF_MEMORY = (
+    "out of memory: use a smaller --batch-size (--accumulate keeps the gradient) or fewer --workers; "
+    "what is finished is kept"
+)
+_MOVES = re.compile(r"((?:[\r\n]|\x1b\[A)*+)(.*?)(\r*)", re.DOTALL)
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # what torch writes for terminals
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -54,7 +62,8 @@ def run_command_line(main: Callable[[], int]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show must not end a program
     try:
         _check_names(sys.argv[1:])
-        return main()
+        with redirect_stdout(_VisibleText(sys.stdout)), redirect_stderr(_VisibleText(sys.stderr)):  # type: ignore[type-var]
+            return main()
     except FacetError as error:
         message = str(error)
     except KeyboardInterrupt:
@@ -69,9 +78,38 @@ def run_command_line(main: Callable[[], int]) -> int:
         near = error.object[max(error.start - 60, 0) : error.end + 20]
         message = f"{near!a}: a name that is not UTF-8; rename that file or folder"
     except MemoryError:
-        message = "out of memory: use a smaller batch or fewer --workers; what is finished is kept"
+        message = OUT_OF_MEMORY
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        message = OUT_OF_MEMORY
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether this is how torch says that memory is not enough, a GPU's or the machine's."""
+    text = str(error)
+    return type(error).__name__ == "OutOfMemoryError" or "out of memory" in text or "can't allocate memory" in text
+
+
+class _VisibleText:
+    """An output in which control characters of received tables are written out, so that they cannot steer a terminal.
+
+    Progress bars return to the beginning of their line and move up: that may stand where a text begins or ends.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        parts = _MOVES.fullmatch(text)
+        assert parts is not None  # each part may be empty
+        shown = _UNSEEN.sub(lambda match: ascii(match[0])[1:-1], parts[2])
+        return int(self._stream.write(parts[1] + shown + parts[3]))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _check_names(arguments: list[str]) -> None:

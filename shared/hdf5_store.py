@@ -13,6 +13,7 @@ import numpy as np
 
 from shared.chunk_reads import ABSENT, ChunkPlaces, ChunkReader, FinishedRead, Pending, ShardFile
 from shared.errors import CacheError, first_line
+from shared.hdf5_tables import find_dataset
 from shared.paths import file_system, is_remote, report_storage_errors
 from shared.schema import ARRAYS, FORMAT_VERSION, MODALITIES, SHARD_ROWS, CacheInfo
 from shared.views import ChosenViews, delivered_shape
@@ -20,6 +21,7 @@ from shared.views import ChosenViews, delivered_shape
 VIEWS_HDF5 = "views"
 _READ_AHEAD_BYTES = 256 << 10  # of an object store: about one sample
 _BLOSC_FILTER = 32001  # its number with The HDF Group
+_MOST_BLOSC_ADDS = 64  # its header, and fletcher32's sum, where it could make nothing smaller
 _FLETCHER_WORDS = 8192
 _FLETCHER_WEIGHTS = np.arange(_FLETCHER_WORDS, 0, -1.0)
 
@@ -83,9 +85,8 @@ def check_hdf5_shard(
     try:
         with _open_file(path) if data is None else h5py.File(io.BytesIO(data), "r") as file:
             for name, shape in info.arrays().items():
-                dataset, spec = file[name], ARRAYS[name]
-                if dataset.shape != (num_rows, *shape[1:]) or dataset.dtype != np.dtype(spec.dtype):
-                    raise CacheError(f"{path}: {name} is {dataset.dtype} {dataset.shape}, which is not this cache's")
+                spec = ARRAYS[name]
+                dataset = _find_array(path, file, name, (num_rows, *shape[1:]), is_raw=info.compression == "none")
                 present = np.zeros(num_rows, bool)
                 for chunk in range(dataset.id.get_num_chunks()):
                     first = int(dataset.id.get_chunk_info(chunk).chunk_offset[0])
@@ -93,13 +94,51 @@ def check_hdf5_shard(
                 intact = present.copy()
                 for row in np.flatnonzero(present)[:: spec.chunk_rows] if data is not None else ():
                     try:
+                        _check_unpacked(dataset, int(row))
                         dataset[row]
-                    except OSError:
+                    except (OSError, ValueError):
                         intact[row : row + spec.chunk_rows] = False
                 found[name] = present, intact
     except (OSError, KeyError, ValueError, RuntimeError, AttributeError, TypeError) as error:
         raise CacheError(f"{path}: its structure is damaged ({first_line(error)})") from error
     return found
+
+
+def _find_array(path: Path, file: Any, name: str, shape: tuple[int, ...], *, is_raw: bool) -> Any:
+    """An array's data set in a shard file, which is exactly what `encode_hdf5_shard` writes.
+
+    Raises:
+        CacheError: another shape, type or way of storing. KeyError, ValueError: as `find_dataset`.
+    """
+    import h5py
+
+    dataset, spec = find_dataset(file, name), ARRAYS[name]
+    if dataset.shape != shape or dataset.dtype != np.dtype(spec.dtype):
+        raise CacheError(f"{path}: {name} is {dataset.dtype} {dataset.shape}, which is not this cache's")
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(place)[0] for place in range(properties.get_nfilters())]
+    expected = [h5py.h5z.FILTER_FLETCHER32] if is_raw else [_BLOSC_FILTER, h5py.h5z.FILTER_FLETCHER32]
+    if dataset.chunks != (min(spec.chunk_rows, shape[0]), *shape[1:]) or filters != expected:
+        raise CacheError(f"{path}: {name} is not stored as this program writes it")
+    return dataset
+
+
+def _check_unpacked(dataset: Any, row: int) -> None:
+    """Compares the size that a row's chunk says it unpacks to, which the Blosc filter believes, with a chunk's.
+
+    Raises:
+        ValueError: it is another, or the chunk is larger than its content.
+    """
+    offset = (row - row % dataset.chunks[0], *[0] * (dataset.ndim - 1))
+    found = dataset.id.get_chunk_info_by_coord(offset)
+    num_bytes = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
+    if not found.byte_offset or found.filter_mask & 1 or dataset.id.get_create_plist().get_nfilters() == 1:
+        return  # not stored, or stored as it is
+    if found.size > num_bytes + _MOST_BLOSC_ADDS:
+        raise ValueError(f"a chunk of {found.size} bytes for {num_bytes}")
+    stored = dataset.id.read_direct_chunk(offset)[1]
+    if int.from_bytes(stored[4:8], "little") != num_bytes:
+        raise ValueError("a chunk that unpacks to another size")
 
 
 def _open_file(path: Path) -> Any:
@@ -153,6 +192,7 @@ class Hdf5Reader:
         self._path, self._info, self._views = path, info, views
         self._shapes = info.arrays()
         self._files: OrderedDict[int, Any] = OrderedDict()
+        self._checked: set[tuple[int, str, int]] = set()  # chunks that unpack to their size
         is_intact = is_fletcher32 if verify else None
         self._chunks = ChunkReader(path, self._open_shard, is_intact, mapped=mapped, views=views)
 
@@ -167,11 +207,16 @@ class Hdf5Reader:
                 continue
             shard, row = divmod(int(rows[place]), SHARD_ROWS)
             try:
+                dataset = self._array(shard, name)
+                chunk = shard, name, row // dataset.chunks[0]
+                if chunk not in self._checked:
+                    _check_unpacked(dataset, row)
+                    self._checked.add(chunk)
                 if self._views is not None and name in MODALITIES:
-                    out[place] = self._shard(shard)[name][row][list(self._views.places)]
+                    out[place] = dataset[row][list(self._views.places)]
                 else:
-                    self._shard(shard)[name].read_direct(out, np.s_[row], np.s_[place])
-            except (OSError, KeyError) as error:
+                    dataset.read_direct(out, np.s_[row], np.s_[place])
+            except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
                 raise CacheError(
                     f"{self._path}: row {rows[place]} of {name} is missing or damaged ({first_line(error)}); "
                     "`python -m preprocess verify` names it, `build --repair` renders it again"
@@ -190,16 +235,19 @@ class Hdf5Reader:
         if name not in self._shapes:
             raise CacheError(f"{self._path}: holds no {name}; it holds {', '.join(self._shapes)}")
 
-    def _shard(self, shard: int) -> Any:
+    def _array(self, shard: int, name: str) -> Any:
         import hdf5plugin  # noqa: F401  (registers the Blosc filter)
 
+        path = self._path / hdf5_shard_file(shard)
         if shard in self._files:
             self._files.move_to_end(shard)
-            return self._files[shard]
-        self._files[shard] = _open_file(self._path / hdf5_shard_file(shard))
-        if len(self._files) > self.MAX_OPEN_FILES:
-            self._files.popitem(last=False)[1].close()
-        return self._files[shard]
+        else:
+            self._files[shard] = _open_file(path)
+            if len(self._files) > self.MAX_OPEN_FILES:
+                self._files.popitem(last=False)[1].close()
+        num_rows = min(SHARD_ROWS, self._info.num_samples - shard * SHARD_ROWS)
+        shape, is_raw = (num_rows, *self._shapes[name][1:]), self._info.compression == "none"
+        return _find_array(path, self._files[shard], name, shape, is_raw=is_raw)
 
     def _open_shard(self, name: str, shard: int) -> ShardFile:
         path = self._path / hdf5_shard_file(shard)
@@ -215,15 +263,7 @@ def _find_chunks(path: Path, number: int, name: str, shape: tuple[int, ...], *, 
     chunks: list[Any] = []
     try:
         with open(number, "rb", closefd=False) as same, h5py.File(same, "r") as file:
-            dataset = file[name]
-            properties = dataset.id.get_create_plist()
-            filters = [properties.get_filter(place)[0] for place in range(properties.get_nfilters())]
-            if dataset.shape != shape or dataset.dtype != np.dtype(ARRAYS[name].dtype):
-                raise CacheError(f"{path}: {name} is {dataset.dtype} {dataset.shape}, which is not this cache's")
-            expected = [h5py.h5z.FILTER_FLETCHER32] if is_raw else [_BLOSC_FILTER, h5py.h5z.FILTER_FLETCHER32]
-            if dataset.chunks != (1, *shape[1:]) or filters != expected:
-                raise CacheError(f"{path}: {name} is not stored as this program writes it")
-            dataset.id.chunk_iter(chunks.append)
+            _find_array(path, file, name, shape, is_raw=is_raw).id.chunk_iter(chunks.append)
     except (OSError, KeyError, ValueError, RuntimeError, AttributeError, TypeError) as error:
         raise CacheError(f"{path}: its structure is damaged ({first_line(error)})") from error
     size = os.fstat(number).st_size

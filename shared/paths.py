@@ -7,6 +7,7 @@ never look like an empty one. Credentials, region and AWS_ENDPOINT_URL come from
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -57,6 +58,14 @@ def open_path(text: str | Path) -> Path:
         f"{protocol}://{bucket}/{prefix}", use_listings_cache=False
     )  # another program may write there meanwhile
     return cast(Path, path)
+
+
+def is_address(text: str) -> bool:
+    """Whether a text names another machine: s3://…, //server/share.
+
+    What a file names is only followed on this machine: an address in a received run would get signed requests.
+    """
+    return "://" in text or text.replace("\\", "/").startswith("//")
 
 
 def is_remote(path: Path) -> bool:
@@ -161,7 +170,7 @@ def list_files(folder: Path) -> dict[str, int]:
 
 def _list_every_file(folder: Path) -> dict[str, int]:
     if not is_remote(folder):
-        found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+        found = {p.relative_to(folder).as_posix(): p for p in _walk(folder) if p.is_file()}
         return {name: found[name].stat().st_size for name in sorted(found)}
     fs, key = file_system(folder)
     with report_storage_errors(folder):
@@ -172,6 +181,17 @@ def _list_every_file(folder: Path) -> dict[str, int]:
                 raise
             return {}
     return {name[len(key) + 1 :]: int(entries[name]["size"]) for name in sorted(entries) if name.startswith(key + "/")}
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, links to folders not followed. Raises OSError where one may not be read."""
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):  # it may vanish meanwhile, or never have been
+            raise error
+
+    for place, _, names in os.walk(folder, onerror=fail):
+        yield from (Path(place, name) for name in names)
 
 
 def remove_file(path: Path) -> None:

@@ -27,6 +27,7 @@ from shared.errors import CacheError
 
 FORMAT_VERSION = 1
 SHARD_ROWS = 64
+MAX_VIEWS = 1024
 
 MODALITIES = ("texture", "normal", "depth")
 STORES = ("zarr", "hdf5")
@@ -103,6 +104,10 @@ class RenderSettings:
     def __post_init__(self) -> None:
         if not self.views or len(set(self.views)) != len(self.views):
             raise CacheError(f"views must be different from each other and at least one, found {self.views_text()!r}")
+        if len(self.views) > MAX_VIEWS or not (0 < self.crop_radius_mm <= 1e4 and 1 <= self.supersampling <= 16):
+            raise CacheError(
+                f"{len(self.views)} views, crop radius {self.crop_radius_mm} mm, {self.supersampling}² samples a pixel"
+            )
         for view in self.views:
             if not (-180 <= view.yaw_deg <= 180 and -90 <= view.pitch_deg <= 90):
                 raise CacheError(f"view {view}: yaw must lie in -180…180 and pitch in -90…90 degrees")

@@ -29,8 +29,12 @@ from shared.zarr_store import check_zarr_shard, encode_zarr_metadata, encode_zar
 PARTIAL_SUFFIX = ".partial"
 
 
-def write_file(path: Path, data: bytes) -> str:
-    """Writes a whole file or nothing: temporary name, flush to the disk, rename. Returns the sha256 of `data`."""
+def write_file(path: Path, data: bytes, *, like: Path | None = None) -> str:
+    """Writes a whole file or nothing: temporary name, flush to the disk, rename. Returns the sha256 of `data`.
+
+    Args:
+        like: a folder, such as the cache that was drawn from: nobody may read the file who may not read that.
+    """
     if is_remote(path):
         fs, key = file_system(path)
         with report_storage_errors(path):
@@ -43,12 +47,46 @@ def write_file(path: Path, data: bytes) -> str:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if like is not None:
+            partial.chmod(partial.stat().st_mode & _mode(like))
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         error.filename = str(path)  # a full disk is reported on the file the user knows
         raise
     return hashlib.sha256(data).hexdigest()
+
+
+def make_folder(folder: Path, *, like: Path) -> None:
+    """Makes a folder that only those may enter who may enter another one; one that is there is left as it is."""
+    if not is_remote(folder):
+        folder.mkdir(mode=_mode(like), parents=True, exist_ok=True)
+
+
+def _mode(folder: Path) -> int:
+    """Who may use a folder; of an object store, or one that has gone: its owner alone."""
+    try:
+        return 0o700 if is_remote(folder) else folder.stat().st_mode & 0o777
+    except OSError:
+        return 0o700
+
+
+def check_writable(path: Path) -> None:
+    """Finds out before hours of work whether a file can be written: makes and removes one beside it.
+
+    Raises:
+        OSError: it cannot; names the file.
+    """
+    if is_remote(path):
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def hash_bytes(data: bytes) -> str:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from shared.errors import CacheError
-from shared.hdf5_tables import encode_hdf5_tables, read_hdf5_tables
-from shared.paths import is_file, read_bytes
+from shared.errors import CacheError, first_line
+from shared.hdf5_tables import MAX_TABLE_BYTES, encode_hdf5_tables, read_hdf5_tables
+from shared.paths import file_size, is_file, read_bytes
 from shared.schema import FORMAT_VERSION, TEXT_DATASETS
 from shared.storage import write_file
+
+_ATTRIBUTES = ("model", "pretrained", "weights_hash", "image_tower_hash", "logit_scale", "random_weights")
+_MAX_SIDE_BYTES = 4096  # of the .sha256 beside the file
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,11 @@ class TextEmbeddings:
         if not self.mask.any(axis=1).all():
             without = [n for n, row in zip(self.class_names, self.mask, strict=True) if not row.any()]
             raise CacheError(f"no prompt for class {', '.join(without)}; add one to the prompts file")
+        if not np.isfinite(self.embeddings).all():
+            raise CacheError("embeddings are not finite; run `python -m preprocess prompts` again")
         norms = np.linalg.norm(self.embeddings, axis=2)
+        if not math.isfinite(self.logit_scale):
+            raise CacheError("the logit scale is not finite; run `python -m preprocess prompts` again")
         if not np.allclose(norms[self.mask], 1, atol=1e-3):  # also refuses NaN
             raise CacheError("embeddings are not of unit length; run `python -m preprocess prompts` again")
 
@@ -79,10 +87,7 @@ def write_text_embeddings(path: Path, text: TextEmbeddings) -> None:
         "prompts": np.array([[*p, *[""] * (k - len(p))] for p in text.prompts]),
         "class_names": np.array(text.class_names),
     }
-    attributes = {
-        name: getattr(text, name)
-        for name in ("model", "pretrained", "weights_hash", "image_tower_hash", "logit_scale", "random_weights")
-    }
+    attributes = {name: getattr(text, name) for name in _ATTRIBUTES}
     digest = write_file(path, encode_hdf5_tables(tables, {**attributes, "format_version": FORMAT_VERSION}))
     write_file(path.with_name(path.name + ".sha256"), f"{digest}  {path.name}\n".encode())
 
@@ -96,10 +101,15 @@ def read_text_embeddings(path: Path) -> TextEmbeddings:
     if not is_file(path):
         raise CacheError(f"{path}: no prompt embeddings here; make them with `python -m preprocess prompts`")
     side = path.with_name(path.name + ".sha256")
+    for file, most in ((path, MAX_TABLE_BYTES), (side, _MAX_SIDE_BYTES)):
+        if (size := file_size(file)) is not None and size > most:
+            raise CacheError(
+                f"{file}: {size / 1e6:.0f} MB, prompt embeddings take at most {most / 1e6:g}; run prompts again"
+            )
     data = read_bytes(path)
     if is_file(side) and read_bytes(side) != f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode():
         raise CacheError(f"{path}: does not match {side.name}; run `python -m preprocess prompts` again")
-    tables, attributes = read_hdf5_tables(data, path)
+    tables, attributes = read_hdf5_tables(data, path, tables=TEXT_DATASETS, attributes=(*_ATTRIBUTES, "format_version"))
     version = attributes.get("format_version")
     if version != FORMAT_VERSION:
         raise CacheError(f"{path}: prompt embeddings of format {version}, expected {FORMAT_VERSION}; run prompts again")
@@ -116,6 +126,10 @@ def read_text_embeddings(path: Path) -> TextEmbeddings:
             logit_scale=float(attributes["logit_scale"]),
             random_weights=bool(attributes["random_weights"]),
         )
+    except (TypeError, ValueError) as error:
+        raise CacheError(
+            f"{path}: holds other values than prompt embeddings ({first_line(error)}); run prompts again"
+        ) from error
     except KeyError as error:
         raise CacheError(f"{path}: lacks {error} (expected {', '.join(TEXT_DATASETS)}); run prompts again") from error
     except CacheError as error:

@@ -35,7 +35,7 @@ def test_an_exported_model_stands_alone(
     assert next_commands(capsys.readouterr().out) == ["train predict"]
     assert call("predict", run, "--cache", cache, "--out", tmp_path / "before.csv") == 0
     tested = (run / "predictions.csv").read_bytes()
-    names = {"model.safetensors", "config.json", "split.json", "README.md"}
+    names = {"model.safetensors", "config.json", "split.json", "README.md", "hashes.json"}
     assert {path.name for path in out.iterdir()} == names | ({"thresholds.json"} if kind == "targets" else set())
 
     elsewhere = tmp_path / "elsewhere"

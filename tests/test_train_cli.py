@@ -49,8 +49,8 @@ def test_fit_evaluate_predict(tiny_cache: MakeCache, tmp_path: Path, capsys: pyt
     out = capsys.readouterr().out
     names = {path.name for path in run.iterdir()}
     assert names == {
-        "config.json", "split.json", "log.jsonl", "checkpoint.pt", "model.safetensors", "metrics.json", "predictions.csv",
-        "confusion.png", "confusion.pdf", "timing.json", "attention.safetensors", ".lock",
+        "config.json", "hashes.json", "split.json", "log.jsonl", "checkpoint.pt", "model.safetensors", "metrics.json",
+        "predictions.csv", "confusion.png", "confusion.pdf", "timing.json", "attention.safetensors", ".lock",
     }  # fmt: skip
     metrics = json.loads((run / "metrics.json").read_text())
     split = json.loads((run / "split.json").read_text())

@@ -8,17 +8,19 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
-from browser import PATIENCE_SECONDS
+from browser import PATIENCE_SECONDS, open_site
 from conftest import MakeCache
 
 from preprocess.__main__ import _inspect
 from preprocess.arguments import build_parser
-from preprocess.viewer.server import _listen
+from preprocess.viewer.live import LiveSite
+from preprocess.viewer.server import MAX_BODY_BYTES, MAX_THREADS, BoundedServer, QuietHandler, _listen, build_app
 from shared.errors import FacetError
 
 
@@ -68,18 +70,26 @@ def test_the_command_serves_this_machine_unless_asked(tiny_cache: MakeCache, hos
             assert process.stdout and process.stderr
             with watchdog(process):
                 said = process.stdout.readline()
-            found = re.search(r"http://(127\.0\.0\.\d):\d+/", said)
-            assert found and found[1] == host, (
+            found = re.search(r"(http://(127\.0\.0\.\d):\d+/)\?token=([\w-]{32})", said)
+            assert found and found[2] == host, (
                 f"no address within {PATIENCE_SECONDS} s: {said!r}, exit {process.poll()}"
             )
             assert "(port 8050 is taken; Ctrl-C ends)" in said
-            with urllib.request.urlopen(found[0] + "image/0/texture/0.png", timeout=20) as response:
+            picture = found[1] + "image/0/texture/0.png"
+            for address in (found[1], picture, picture + "?token=" + "x" * 32, found[1] + "_dash-layout"):
+                with pytest.raises(urllib.error.HTTPError) as refused:  # any other user of the machine
+                    urllib.request.urlopen(address, timeout=20)
+                assert refused.value.code == 403
+            visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            with visitor.open(found[0], timeout=20) as response:
+                assert response.status == 200 and response.url == found[1]  # the token does not stay in the address
+            with visitor.open(picture, timeout=20) as response:
                 assert response.status == 200
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0
             said = process.stderr.read()
             assert "Traceback" not in said
-            assert ("warning: whoever reaches" in said and "drawn by the tests; free" in said) == bool(asked)
+            assert ("warning: whoever has the address" in said and "drawn by the tests; free" in said) == bool(asked)
         finally:
             process.kill()
 
@@ -89,3 +99,39 @@ def test_options_of_pages_and_files_do_not_mix() -> None:
         arguments = build_parser().parse_args(["inspect", "nowhere", "--summary", *option])
         with pytest.raises(FacetError, match="are for the pages"):
             _inspect(arguments)
+
+
+def test_a_large_body_is_refused_and_the_title_is_text(tiny_cache: MakeCache) -> None:
+    name = "</title><meta http-equiv=refresh content='0;url=http://example.org'>"
+    app = build_app(LiveSite(lambda: open_site(tiny_cache(dataset=name))))
+    client = app.server.test_client()
+    page = client.get("/").get_data(as_text=True)
+    assert "<meta http-equiv=refresh" not in page and page.count("</title>") == 1
+    assert (
+        client.post(
+            "/_dash-update-component", data=b"x" * (MAX_BODY_BYTES + 1), content_type="application/json"
+        ).status_code
+        == 413
+    )
+
+
+def test_threads_are_bounded_and_idle_clients_are_let_go(
+    tiny_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = build_app(LiveSite(lambda: open_site(tiny_cache())))
+    monkeypatch.setattr(QuietHandler, "timeout", 0.5)
+    server = BoundedServer("127.0.0.1", 0, app.server, QuietHandler)
+    thread = threading.Thread(target=server.serve_forever)
+    before = threading.active_count()
+    thread.start()
+    try:
+        idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3 * MAX_THREADS)]
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=20) as response:
+            assert threading.active_count() <= before + MAX_THREADS + 2
+            assert response.status == 200
+        for connection in idle:
+            connection.close()
+    finally:
+        server.shutdown()
+        thread.join(PATIENCE_SECONDS)
+        server.server_close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import os
 import signal
 import sys
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> int:
     chosen = build_parser().parse_args(join_angles(sys.argv[1:] if arguments is None else arguments))
-    if isinstance(sys.stdout, io.TextIOWrapper):  # in a log file lines stand when they are said, not when all is over
+    if hasattr(sys.stdout, "reconfigure"):  # in a log file lines stand when they are said, not when all is over
         sys.stdout.reconfigure(line_buffering=True)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         if chosen.command != "fit":
@@ -41,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         "predict": _predict,
         "export": _export,
         "report": _report,
+        "verify": _verify,
         "compare": _compare,
     }
     if chosen.command not in ("fit", "crossval", "ablate", "embed"):
@@ -256,6 +256,19 @@ def _report(chosen: argparse.Namespace) -> int:
     return write_html_report(
         chosen.runs, chosen.out, faces=not chosen.no_faces, num_worst=chosen.worst, caches=chosen.cache
     )
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    from train.verify import verify_run
+
+    problems, num_files = verify_run(chosen.run)
+    for problem in problems:
+        print(problem)
+    if problems:
+        print(f"{chosen.run}: {len(problems)} problems; copy the run again, or fit again")
+        return 1
+    print(f"{chosen.run}: {num_files} files, every byte as it was written")
+    return 0
 
 
 def _compare(chosen: argparse.Namespace) -> int:

@@ -227,6 +227,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--out", type=Path, metavar="FILE.csv", help="default: RUN/predictions-<cache>.csv")
 
+    verify = add_command(
+        commands,
+        "verify",
+        "check every file of a run against its recorded hash",
+        "Weights, settings, predictions and scores of a run, a cross-validation or an ablation are compared with hashes.json,\n"
+        "embeddings with their own checksums. Exit code 0: all well; 1: problems, listed.",
+    )
+    verify.add_argument("run", type=Path, metavar="RUN", help="a folder of fit, crossval, ablate, export or embed")
+
     export = add_command(
         commands, "export", "a trained model in a folder that needs nothing else", examples=EXPORT_EXAMPLES
     )

@@ -11,6 +11,7 @@ import torch
 
 from shared.cache import Cache
 from shared.errors import FacetError, first_line
+from shared.runs import check_file
 from shared.schema import canonical_json
 from shared.storage import write_file
 from train.config import Recipe, RunConfig
@@ -81,7 +82,9 @@ def read_thresholds(run: Path, num_classes: int) -> np.ndarray:
     """
     path = run / THRESHOLDS_JSON
     try:
-        values = np.array(json.loads(path.read_bytes())["thresholds"], np.float32)
+        data = path.read_bytes()
+        check_file(run, THRESHOLDS_JSON, data)
+        values = np.array(json.loads(data)["thresholds"], np.float32)
         if values.shape != (num_classes,) or not np.isfinite(values).all():
             raise ValueError(f"expected {num_classes} numbers")
     except FileNotFoundError as error:

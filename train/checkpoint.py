@@ -14,16 +14,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import nn
 
 from shared.errors import FacetError, first_line
+from shared.runs import check_file, record_hashes
 from shared.storage import PARTIAL_SUFFIX
+from train.config import CONFIG_JSON
+from train.folds import SPLIT_JSON
 
 CHECKPOINT = "checkpoint.pt"  # the last one; those before it, where they are kept, are checkpoint-STEP.pt
 _PARTIAL = re.compile(rf"\..+\.\d{{1,10}}{re.escape(PARTIAL_SUFFIX)}")  # the name, and the process that wrote it
 _EARLIER = re.compile(r"checkpoint-(\d{1,12})\.pt")
 WEIGHTS = "model.safetensors"
+_MAX_HEADER_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -141,26 +145,55 @@ def _load(path: Path) -> Checkpoint:
 
 
 def write_weights(run: Path, model: nn.Module) -> None:
-    """Writes model.safetensors: every weight and buffer of the model, tower and prompt embeddings included."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    replace_file(run / WEIGHTS, lambda path: save_file(tensors, path))
-
-
-def load_weights(run: Path, model: nn.Module) -> None:
-    """Reads model.safetensors into a model built from the run's configuration.
+    """Writes model.safetensors (every weight and buffer of the model, tower and prompt embeddings included) and its hash.
 
     Raises:
-        FacetError: training has not finished, or the file is damaged or of another model.
+        FacetError: a weight is not finite; nothing is written.
+    """
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    _refuse_not_finite(run / WEIGHTS, tensors, "fit again with a lower --lr")
+    replace_file(run / WEIGHTS, lambda path: save_file(tensors, path))
+    record_hashes(run, (CONFIG_JSON, SPLIT_JSON, WEIGHTS))
+
+
+def weights_size(run: Path) -> int:
+    """Bytes of a run's model.safetensors.
+
+    Raises:
+        FacetError: there is none.
     """
     path = run / WEIGHTS
     if not path.is_file():
         raise FacetError(
             f"{path}: missing, so the training is not finished, or --discard-weights left no model; train again"
         )
+    return path.stat().st_size
+
+
+def load_weights(run: Path, model: nn.Module) -> None:
+    """Reads model.safetensors into a model built from the run's configuration.
+
+    Raises:
+        FacetError: training has not finished; the file is damaged, another run's, or of another model; a weight is not finite.
+    """
+    path, size = run / WEIGHTS, weights_size(run)
+    expected = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    if size > expected + _MAX_HEADER_BYTES:
+        raise FacetError(f"{path}: {size} bytes, this model's weights are {expected}; copy it again")
+    data = path.read_bytes()
+    check_file(run, WEIGHTS, data, required=True)
     try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
+        tensors = load(data)
+        _refuse_not_finite(path, tensors, "fit again")
+        model.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise FacetError(f"{path}: damaged or of another model ({first_line(error)}); fit again") from error
+
+
+def _refuse_not_finite(path: Path, tensors: dict[str, torch.Tensor], advice: str) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise FacetError(f"{path}: the weight {name} is not finite (NaN or infinite); {advice}")
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:

@@ -7,16 +7,19 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from shared.errors import FacetError, first_line
-from shared.schema import MODALITIES, RenderSettings, View, canonical_json
+from shared.runs import check_file
+from shared.schema import MODALITIES, RenderSettings, canonical_json
 from shared.storage import write_file
+from shared.typed_json import make
 
 CONFIG_JSON = "config.json"
 CROSSVAL_JSON = "crossval.json"  # in its place in a folder of folds: what they have in common
 ABLATION_JSON = "ablation.json"  # in a folder of cross-validations: the full model's settings
-RUN_VERSION = 2
+_MAX_CONFIG_BYTES, _MAX_SIZE = 1 << 24, 1 << 14
+RUN_VERSION = 3  # 3: hashes.json records the run's files
 # Names a chosen value may have; argparse and the checks below both read them.
 TUNE = re.compile(r"full|frozen|last-\d{1,3}|lora(-[1-9]\d{0,3})?")
 FUSION = ("cvsa", "mean")
@@ -34,7 +37,6 @@ RESIDENT = (
     "auto",
 )  # where a run's images are; no part of the recipe: it changes no number
 CLASS_WEIGHTS = ("none", "balanced")
-Made = TypeVar("Made")
 
 
 def _option(default: Any, text: str, choices: tuple[str, ...] = ()) -> Any:
@@ -228,6 +230,21 @@ class RunConfig:
     prompts: str = ""  # the file they were in, if it was not the cache's: a hint
     version: int = RUN_VERSION
 
+    def check_sizes(self) -> None:
+        """Checks what memory is asked for by, where a run comes from a stranger.
+
+        Raises:
+            FacetError: no model of this kind has such a size.
+        """
+        sizes = {"text_dim": self.text_dim, "image_size": self.tower.image_size, "frames": self.recipe.frames}
+        sizes["classes"] = len(self.recipe.classes)
+        for name, size in sizes.items():
+            if not 0 < size <= _MAX_SIZE:
+                raise FacetError(f"{name} is {size}, expected 1 to {_MAX_SIZE}")
+        for name in ("mean", "std"):
+            if len(getattr(self.tower, name)) != 3:
+                raise FacetError(f"{name} is not of three channels")
+
     @property
     def is_random(self) -> bool:
         return self.tower.random_weights or self.random_text
@@ -273,24 +290,18 @@ def read_config(run: Path, name: str = CONFIG_JSON) -> RunConfig:
                 folds = sorted(path.parent for path in run.glob("*/**/" + CONFIG_JSON))
                 raise FacetError(f"{run}: is {what}" + (f", such as {folds[0]}" if folds else "; none is trained yet"))
         raise FacetError(f"{run}: no run here (no {name}); make one with `python -m train fit --out {run}`")
+    if path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise FacetError(f"{path}: {path.stat().st_size / 1e6:.0f} MB, no run's settings; copy it again")
+    data = path.read_bytes()
     try:
-        value = json.loads(path.read_bytes())
-        if value["version"] != RUN_VERSION:
-            raise FacetError(f"{path}: run version {value['version']!r}, this program reads {RUN_VERSION}; fit again")
-        render = value.pop("render")
-        render["views"] = tuple(View(**view) for view in render["views"])
-        return _make(
-            RunConfig,
-            value
-            | {
-                "recipe": _make(Recipe, value["recipe"]),
-                "tower": _make(TowerConfig, value["tower"]),
-                "render": _make(RenderSettings, render),
-            },
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        value = json.loads(data)
+        version = value.get("version") if isinstance(value, dict) else None
+        if type(version) is int and version != RUN_VERSION:
+            raise FacetError(f"{path}: run version {version}, this program reads {RUN_VERSION}; fit again")
+    except (ValueError, RecursionError) as error:
         raise FacetError(f"{path}: damaged ({first_line(error)}); choose another --out and fit again") from error
-
-
-def _make(kind: type[Made], value: dict[str, Any]) -> Made:
-    return kind(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+    check_file(run, name, data)
+    try:
+        return make(RunConfig, value)
+    except (ValueError, FacetError) as error:
+        raise FacetError(f"{path}: damaged ({first_line(error)}); choose another --out and fit again") from error

@@ -16,6 +16,7 @@ from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.lock import hold_lock
 from shared.schema import SHARD_ROWS
+from shared.storage import make_folder
 from train.checkpoint import sweep_partials
 from train.config import RunConfig, TowerConfig
 from train.embedded import Embeddings, EmbeddingSet, find_embeddings, read_embeddings
@@ -113,6 +114,7 @@ def build_embeddings(
     """
     cache = cache.with_all_views()
     tower.eval().to(device)
+    make_folder(root, like=cache.path)
     with hold_lock(root / ".lock"):  # another process may be computing the same ones: they are there when it is done
         for modality in modalities:
             sweep_partials(find_embeddings(root, cache, config, modality).folder)
@@ -192,6 +194,7 @@ def _embed_modality(
                     features[copy][places, view] = run_tower(tower, images[:, view]).cpu().numpy()
                 advance(images.shape[0] * images.shape[1])
             num_left -= len(places)
+        cache.check_unchanged()
         for copy in copies:
             one.write(shard, copy, features[copy])
 

@@ -54,7 +54,14 @@ class EmbeddingSet:
         return min(SHARD_ROWS, self.shape[0] - shard * SHARD_ROWS)
 
     def write(self, shard: int, mirrored: bool, features: np.ndarray) -> None:
-        """Writes the features f32 (R, V, d) of a shard's rows, zero where a row has no such image."""
+        """Writes the features f32 (R, V, d) of a shard's rows, zero where a row has no such image.
+
+        Raises:
+            FacetError: a feature is not finite; nothing is written.
+        """
+        if not np.isfinite(features).all():
+            row = int(np.flatnonzero(~np.isfinite(features).all(axis=(1, 2)))[0]) + shard * SHARD_ROWS
+            raise FacetError(f"the image tower makes numbers that are not finite of row {row}; check --pretrained")
         if not (self.folder / EMBEDDINGS_JSON).is_file():
             write_file(self.folder / EMBEDDINGS_JSON, canonical_json(self.description).encode())
         digest = _digest(self.description, shard, mirrored, features)
@@ -73,16 +80,31 @@ class EmbeddingSet:
             if path.stat().st_size > int(np.prod(shape)) * 4 + _HEADER_BYTES:
                 raise ValueError
             stored = safetensors.numpy.load(path.read_bytes())
-            features, digest = stored["features"], stored["sha256"]
-            if features.shape != shape or features.dtype != np.dtype("<f4"):
-                raise ValueError
-            if not np.array_equal(digest, _digest(self.description, shard, mirrored, features)):
+            features = check_features(path, self.description, stored)
+            if features.shape != shape:
                 raise ValueError
         except FileNotFoundError:
             return None
         except (SafetensorError, ValueError, KeyError) as error:
             raise FacetError(f"{path}: damaged; `python -m train embed` computes it again") from error
         return features
+
+
+def check_features(path: Path, description: dict[str, Any], stored: dict[str, np.ndarray]) -> np.ndarray:
+    """The features in one file of embeddings, compared with the checksum in it.
+
+    Raises:
+        ValueError: they are not what was written, of another file, or not finite. KeyError: a part is missing.
+    """
+    number, _, copy = path.stem.partition("-")
+    features = stored["features"]
+    if features.dtype != np.dtype("<f4") or copy not in ("", "mirrored"):
+        raise ValueError("not features")
+    if not np.array_equal(stored["sha256"], _digest(description, int(number), bool(copy), features)):
+        raise ValueError("its checksum is another")
+    if not np.isfinite(features).all():
+        raise ValueError("not finite")
+    return features
 
 
 def _digest(description: dict[str, Any], shard: int, mirrored: bool, features: np.ndarray) -> np.ndarray:

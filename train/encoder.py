@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import FacetError, first_line
+from shared.model_config import check_model_config, read_model_folder
 from shared.weights import TOWERS, check_file_exists, hash_arrays, skip_unreachable_hub
 from shared.weights_file import Weights, read_weights
 from shared.weights_layout import describe_misfit
@@ -72,15 +72,35 @@ def load_tower(model: str, pretrained: str, *, seed: int) -> tuple[nn.Module, To
     )
 
 
-def build_tower(config: Mapping[str, Any]) -> nn.Module:
+def _count_bytes(config: Mapping[str, Any], vision: dict[str, Any]) -> int:
+    """What a tower's weights take, found without taking it; a bound from its sizes where torch cannot tell."""
+    from open_clip.model import _build_vision_tower
+
+    try:
+        with torch.device("meta"):
+            tower = _build_vision_tower(config["embed_dim"], dict(vision), config.get("quick_gelu", False))
+        return sum(value.numel() * value.element_size() for value in tower.state_dict().values())
+    except Exception:  # some towers compute with their first values, which are nowhere then
+        numbers = [value for value in vision.values() if isinstance(value, int)]
+        return 4 * 12 * max(numbers, default=0) ** 2
+
+
+def build_tower(config: Mapping[str, Any], *, most_bytes: int | None = None) -> nn.Module:
     """The image tower of an open_clip model config, with fresh random weights.
 
+    Args:
+        most_bytes: what its weights may take, where the config comes with a file of them.
     Raises:
-        FacetError: open_clip cannot build it.
+        FacetError: open_clip cannot build it, it asks for more than that, or `check_model_config` refuses it.
     """
     from open_clip.model import _build_vision_tower  # what CLIP's own constructor calls; there is no public name
 
+    check_model_config(config, "the image tower's config", from_hub=True)
     vision = {**config["vision_cfg"], "timm_model_pretrained": False}
+    if most_bytes is not None and (num_bytes := _count_bytes(config, vision)) > most_bytes:
+        raise FacetError(
+            f"its image tower would take {num_bytes / 1e6:,.0f} MB, and the weights have {most_bytes / 1e6:,.0f}"
+        )
     try:
         tower: nn.Module = _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
     except (TypeError, ValueError, RuntimeError, KeyError) as error:
@@ -98,18 +118,13 @@ def read_model_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     from open_clip.factory import _get_hf_config
 
     if model.startswith(LOCAL_DIR):
-        path = Path(model.removeprefix(LOCAL_DIR)) / "open_clip_config.json"
-        if not path.is_file():
-            raise FacetError(f"--model {model}: no {path}; a local model is a folder with it and its weights")
-        try:
-            whole = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise FacetError(f"{path}: not valid JSON ({first_line(error)})") from error
+        whole = read_model_folder(Path(model.removeprefix(LOCAL_DIR)))
     elif model.startswith(HUB):
         try:
             whole = _get_hf_config(model.removeprefix(HUB))
         except Exception as error:  # the hub raises many kinds
             raise FacetError(f"--model {model}: cannot be downloaded ({first_line(error)}); {_ADVICE}") from error
+        check_model_config(whole.get("model_cfg") or {}, model, from_hub=True)
     else:
         open_clip.add_model_config(TOWERS)
         found = open_clip.get_model_config(model.replace("/", "-"))

@@ -17,11 +17,13 @@ from shared.attention import ATTENTION_FILE
 from shared.cache import CACHE_JSON, FAILURES_CSV, Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
-from shared.paths import is_file, open_path
+from shared.paths import is_address, is_file, open_path
+from shared.runs import record_hashes
+from shared.storage import check_writable
 from shared.text import TextEmbeddings
 from train.calibrate import read_thresholds
-from train.checkpoint import load_weights
-from train.config import Recipe, RunConfig, read_config
+from train.checkpoint import load_weights, weights_size
+from train.config import CONFIG_JSON, Recipe, RunConfig, read_config
 from train.embedded import Embeddings
 from train.encoder import build_tower
 from train.facet import Facet
@@ -33,7 +35,7 @@ from train.multilabel import MultiLabelMetrics, compute_multilabel_metrics
 from train.patch_tokens import count_channels
 from train.prepare import Preparer
 from train.prompts import find_prompts, match_prompts, read_prompts
-from train.report import present_result, title_result, write_predictions, write_report
+from train.report import METRICS_JSON, present_result, title_result, write_predictions, write_report
 from train.score import score_and_write_attention, score_items, take_views
 from train.tested import find_tested, is_own_test
 
@@ -86,8 +88,14 @@ def load_run(run: Path, device: torch.device) -> tuple[RunConfig, Facet]:
         FacetError: no run here, training not finished, or damaged.
     """
     config = read_config(run)
+    try:
+        config.check_sizes()
+    except FacetError as error:
+        raise FacetError(f"{run / CONFIG_JSON}: {error}; copy the run again, or fit again") from error
     text_mean = np.zeros((len(config.recipe.classes), config.text_dim), np.float32)  # comes with the weights
-    model = build_facet(config, device, build_tower(config.tower.config), text_mean, logit_scale=1.0)
+    model = build_facet(
+        config, device, build_tower(config.tower.config, most_bytes=weights_size(run)), text_mean, logit_scale=1.0
+    )
     load_weights(run, model)
     return config, model
 
@@ -176,6 +184,7 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     cache = take_views(_open_tested(run, config, cache_path), config.render, recipe.modalities, whose=str(run))
     folder = run if is_own_test(cache, config) else run / f"on-{cache.name}"
     items = find_tested(cache, config, fold)
+    check_writable(folder / METRICS_JSON)
     text = _find_prompts(cache, config, model)
     num_train = len(fold.train_subjects)
     metrics = evaluate_items(folder, model, cache, items, config, num_train, _thresholds(run, recipe), text=text)
@@ -191,11 +200,11 @@ def _find_prompts(cache: Cache, config: RunConfig, model: Facet) -> TextEmbeddin
     """The prompts of a finished run, from the cache at hand or where it was trained; None where they are in neither."""
     mean, recipe = model.text_mean.cpu().numpy(), config.recipe
     found = find_prompts(cache, recipe.model, recipe.classes, mean)
-    if found is None and config.prompts:
+    if found is None and config.prompts and not is_address(config.prompts):
         with suppress(FacetError):  # what it was trained with may be gone
             found = match_prompts(read_prompts(open_path(config.prompts), recipe.model, recipe.classes), mean)
     for place in (config.test_cache, config.cache):
-        if found is None and place:
+        if found is None and place and not is_address(place):
             with suppress(FacetError):
                 found = find_prompts(open_cache(place), recipe.model, recipe.classes, mean)
     return found
@@ -206,6 +215,10 @@ def _open_tested(run: Path, config: RunConfig, cache_path: Path | None) -> Cache
     if cache_path is None:
         if not place:
             raise FacetError(f"{run}: an exported model does not know where its cache is; give --cache DIR")
+        if is_address(place):
+            raise FacetError(
+                f"{run}: names the cache {place}, which is only asked when you name it: give --cache {place}"
+            )
         if not is_file(open_path(place) / CACHE_JSON):
             raise CacheError(
                 f"{place}: no cache here any more, where {run} was tested; if it was moved, give --cache DIR, else make one "
@@ -247,16 +260,18 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
         raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
     for note in describe_lacking(cache, recipe):
         print(f"note: {note}", file=sys.stderr)
-    name, preparer = cache.name, build_preparer(cache, config, model)
+    name, preparer, thresholds = cache.name, build_preparer(cache, config, model), _thresholds(run, recipe)
+    path, beside = out or run / f"predictions-{name}.csv", run / f"attention-{name}.safetensors"
+    check_writable(path)
     if out is None:
         text = _find_prompts(cache, config, model)
-        beside = run / f"attention-{name}.safetensors"
         scores = score_and_write_attention(beside, model, cache, items, preparer, config, text)
     else:
         scores = score_items(model, cache, items, preparer, config)
-    path = out or run / f"predictions-{name}.csv"
     lacks = find_lacking(cache, items, recipe.modalities)
-    write_predictions(path, scores, recipe.classes, _thresholds(run, recipe), lacks)
+    write_predictions(path, scores, recipe.classes, thresholds, lacks, like=cache.path if out else run)
+    if out is None:
+        record_hashes(run, (path.name, beside.name))
     note = " (random initial weights)" if config.is_random else ""
     print(f"{len(items)} predictions among {', '.join(recipe.classes)}{note}: {path}")
     return 0

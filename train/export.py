@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 
 from shared.errors import FacetError
 from shared.paths import is_litter
+from shared.runs import HASHES_JSON, record_hashes
 from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
-from shared.storage import write_file
+from shared.storage import make_folder, write_file
 from train.calibrate import THRESHOLDS_JSON, read_thresholds, write_thresholds
 from train.checkpoint import WEIGHTS, replace_file
 from train.config import CONFIG_JSON, RunConfig, write_config
@@ -22,7 +23,7 @@ from train.pixels import DEPTH_CHANGE_MM, DEPTH_FAR_MM, DEPTH_NEAR_MM
 from train.program import PROGRAM, example_images, write_program
 
 README_MD = "README.md"
-_FILES = (WEIGHTS, SPLIT_JSON, THRESHOLDS_JSON, PROGRAM, README_MD, CONFIG_JSON)
+_FILES = (WEIGHTS, SPLIT_JSON, THRESHOLDS_JSON, PROGRAM, README_MD, CONFIG_JSON, HASHES_JSON)
 
 
 def export(run: Path, out: Path, *, program: bool = False) -> int:
@@ -45,7 +46,7 @@ def export(run: Path, out: Path, *, program: bool = False) -> int:
         out.is_dir() and any(p.name not in _FILES and not is_litter(p.name) for p in out.iterdir())
     ):
         raise FacetError(f"--out {out}: is not empty; give a new folder")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, like=run)
     cache, config = config.cache, without_folders(config)
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     replace_file(out / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
@@ -57,6 +58,7 @@ def export(run: Path, out: Path, *, program: bool = False) -> int:
     num_weights = sum(value.numel() for value in tensors.values())
     write_file(out / README_MD, describe_export(config, num_weights, program=program).encode())
     write_config(out, config)
+    record_hashes(out, [name for name in _FILES if name != HASHES_JSON])
     also = f", {PROGRAM}" if program else ""
     print(f"{len(tensors)} tensors, configuration{also} and {README_MD}: {out}")
     if cache:

@@ -17,6 +17,7 @@ from shared.errors import FacetError
 from shared.lock import hold_lock
 from shared.paths import is_litter
 from shared.schema import fingerprint
+from shared.storage import make_folder
 from shared.weights import hash_arrays
 from train.calibrate import fit_thresholds, start_class_bias, write_thresholds
 from train.checkpoint import find_checkpoints, load_weights, sweep_partials, write_weights
@@ -93,6 +94,7 @@ def fit(
     with ExitStack() as stack:
         if ranks.is_first:
             refusal = FacetError(f"{run}: another process is training this run; wait until it has ended")
+            make_folder(run, like=experiment.train.path)
             stack.enter_context(hold_lock(run / LOCK, refusal))
             sweep_partials(run)
             stack.enter_context(count_seconds(run))

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from shared.errors import FacetError, first_line
+from shared.runs import check_file
 from shared.schema import canonical_json
 from shared.storage import write_file
 
@@ -213,9 +214,12 @@ def read_split(run: Path) -> Fold:
     """
     path = run / SPLIT_JSON
     try:
-        return _parse_fold(json.loads(path.read_bytes()))
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise FacetError(f"{path}: missing; fit again") from error
+    check_file(run, SPLIT_JSON, data)
+    try:
+        return _parse_fold(json.loads(data))
     except (ValueError, RecursionError, FacetError) as error:
         raise FacetError(f"{path}: damaged ({first_line(error)}); fit again") from error
 

@@ -125,6 +125,7 @@ def train(
 
     def save() -> None:
         if ranks.is_first:
+            cache.check_unchanged()
             write_checkpoint(run, step, model, optimizer, ema.weights if ema else None, num_kept=keep_checkpoints)
 
     with (

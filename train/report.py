@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 
 from shared.attention import ATTENTION_FILE
+from shared.runs import record_hashes
 from shared.schema import canonical_json
 from shared.storage import write_file
-from train.config import RunConfig
+from train.calibrate import THRESHOLDS_JSON
+from train.config import CONFIG_JSON, RunConfig
 from train.figures import encode_figure
+from train.folds import SPLIT_JSON
 from train.groups import GroupScore, pool_groups
 from train.metrics import Metrics
 from train.multilabel import MultiLabelMetrics
 from train.score import Scores
 
+_SETTINGS = (CONFIG_JSON, SPLIT_JSON, THRESHOLDS_JSON)
 METRICS_JSON = "metrics.json"
 PREDICTIONS_CSV = "predictions.csv"
 CONFUSION_PNG = "confusion.png"
@@ -130,7 +134,9 @@ def write_report(
         "view_weights": scores.view_weights,
         "face_cosine": scores.face_cosine,
     }
+    record_hashes(folder, (*(name for name in _SETTINGS if (folder / name).is_file()), PREDICTIONS_CSV, ATTENTION_FILE))
     write_file(folder / METRICS_JSON, canonical_json(value).encode())  # last: it says that the run is finished
+    record_hashes(folder, (METRICS_JSON,))
 
 
 def write_predictions(
@@ -139,6 +145,8 @@ def write_predictions(
     class_names: Sequence[str],
     thresholds: np.ndarray | None = None,
     lacks: Sequence[str] | None = None,
+    *,
+    like: Path | None = None,
 ) -> None:
     """A row an item: its sample_id (a sequence's name), who, the true class (empty where unknown), the predicted one, and a
     probability for each class.
@@ -163,7 +171,7 @@ def write_predictions(
         said = "+".join(n for n, p, t in zip(class_names, row, thresholds, strict=True) if p >= t)
         true, unknown = ("+".join(n for n, v in zip(class_names, values, strict=True) if v == w) for w in (1, -1))
         writer.writerow([item.name, item.subject, true, said, *numbers, unknown, *lacking])
-    write_file(path, buffer.getvalue().encode())
+    write_file(path, buffer.getvalue().encode(), like=like)
 
 
 def write_confusion(path: Path, metrics: Metrics, class_names: Sequence[str], title: str) -> None:

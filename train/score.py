@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from shared.attention import write_attention
 from shared.cache import Cache
-from shared.errors import CacheError
+from shared.errors import CacheError, FacetError
 from shared.schema import RenderSettings
 from shared.text import TextEmbeddings
 from train.attention import AttentionTable, record_attention
@@ -94,6 +94,12 @@ def score_items(
             alphas.append(output.alpha.sum(0).cpu())
             counts.append(output.mask.sum(0).cpu())
             bar.update(len(raw.items))
+    cache.check_unchanged()
+    if not bool(torch.cat(probabilities).isfinite().all()):
+        odd = int(torch.cat(probabilities).isfinite().all(1).logical_not().nonzero()[0])
+        raise FacetError(
+            f"{items[odd].name}: the model's scores are not finite (NaN); its weights are broken, fit again"
+        )
     weights = torch.stack(alphas).sum(0) / torch.stack(counts).sum(0).clamp(min=1)
     names = [f"{modality} {view}" for modality in preparer.modalities for view in preparer.views]
     return Scores(

@@ -1,19 +1,29 @@
-"""The web server of the viewer: this machine only unless asked, local files only, no path out of an address."""
+"""The web server of the viewer: this machine only unless asked, local files only, no path out of an address.
+
+Other users of a machine reach its ports, and a cache is private: whoever asks must show the token of the printed address.
+"""
 
 from __future__ import annotations
 
+import atexit
 import errno
+import hmac
+import html as markup
 import ipaddress
 import re
+import secrets
 import socket
 import sys
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dash.development.base_component import Component
-from flask import Response, abort, request
-from werkzeug.serving import WSGIRequestHandler, make_server, select_address_family
+from flask import Response, abort, redirect, request
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler, select_address_family
 
 from preprocess.viewer.address import FILTERS, Address, parse_query, parse_row
 from preprocess.viewer.confusion import confusion_page
@@ -28,6 +38,9 @@ from preprocess.viewer.wall import wall_page
 from shared.errors import FacetError, StorageError
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8050
+MAX_BODY_BYTES = 1 << 20  # of a request: Dash's own are some KB
+MAX_THREADS = 32  # requests that are answered at a time; a browser opens six connections
+REQUEST_SECONDS = 30.0  # for a client that sends or takes nothing
 KEYS = "keys: arrows, Enter, Esc · Page Up, Page Down, Home, End · p plays, space pauses · a: overlay"
 Page = Callable[[Site, Address], list[Component]]
 PAGES: dict[str, tuple[str, Page]] = {
@@ -41,12 +54,13 @@ OF_RUNS = ("/confusion", "/map")  # pages that there are with a run alone
 ROW_PAGES = {"sample": sample_page, "play": player_page}
 
 
-def build_app(live: LiveSite, *, hosts: tuple[str, ...] = ()) -> Dash:
+def build_app(live: LiveSite, *, hosts: tuple[str, ...] = (), token: str = "") -> Dash:
     """The viewer of one cache. A page that is loaded shows it as it is then; one that is open says when it has changed.
 
     Args:
         hosts: names a browser may call this machine by, beside localhost and literal addresses. Requests under other names
             are refused: a page elsewhere that lets its own name point here must not read faces (DNS rebinding).
+        token: must stand in the first address that is asked for (`?token=…`), and then in a cookie; empty: nobody is refused.
     """
     app = _LocalDash(
         "preprocess.viewer",
@@ -99,14 +113,15 @@ def build_app(live: LiveSite, *, hosts: tuple[str, ...] = ()) -> Dash:
         prevent_initial_call=True,
     )
     _add_images(app, live)
-    _guard(app, hosts)
+    _guard(app, hosts, token)
     return app
 
 
 class _LocalDash(Dash):
-    """Dash without the address at which it would look for a newer version of itself."""
+    """Dash that escapes the page's title, and without the address at which it would look for a newer version of itself."""
 
-    def interpolate_index(self, *, config: str = "", **parts: Any) -> str:  # type: ignore[override]
+    def interpolate_index(self, *, config: str = "", title: str = "", **parts: Any) -> str:  # type: ignore[override]
+        parts["title"] = markup.escape(title)  # a received cache's name of its data set is any text
         return str(super().interpolate_index(config=re.sub(r'("dash_version_url":)"[^"]*"', r'\1""', config), **parts))
 
 
@@ -193,16 +208,30 @@ def _add_images(app: Dash, live: LiveSite) -> None:
     app.server.add_url_rule("/points/<int:fold>.json", view_func=points)
 
 
-def _guard(app: Dash, hosts: tuple[str, ...]) -> None:
+def _guard(app: Dash, hosts: tuple[str, ...], token: str) -> None:
     scripts = " ".join(f"'{digest}'" if not digest.startswith("'") else digest for digest in app.csp_hashes())
     policy = (
         f"default-src 'self'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
         "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
-    def refuse_other_names() -> None:
+    def refuse_others() -> Any:
         if not _is_own_name(request.host, hosts):
             abort(403)
+        if not token:
+            return None
+        cookie = f"facet-viewer-{request.host.rpartition(':')[2]}"  # browsers tell ports apart in no other way
+        shown = request.args.get("token")
+        if shown is not None and hmac.compare_digest(shown.encode(), token.encode()):
+            rest = [(name, value) for name, value in request.args.items(multi=True) if name != "token"]
+            answer = redirect("/" + request.path.lstrip("/") + ("?" + urlencode(rest) if rest else ""))
+            answer.set_cookie(cookie, token, httponly=True, samesite="Lax")
+            return answer
+        if not hmac.compare_digest(request.cookies.get(cookie, "").encode(), token.encode()):
+            return Response(
+                "Open the address that the viewer printed: it ends in ?token=…\n", 403, mimetype="text/plain"
+            )
+        return None
 
     def add_headers(response: Response) -> Response:
         response.headers["Content-Security-Policy"] = policy
@@ -213,7 +242,8 @@ def _guard(app: Dash, hosts: tuple[str, ...]) -> None:
             response.headers["Cache-Control"] = "no-store"  # faces stay out of the browser's files
         return response
 
-    app.server.before_request(refuse_other_names)
+    app.server.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.server.before_request(refuse_others)
     app.server.after_request(add_headers)
 
 
@@ -229,7 +259,31 @@ def _is_own_name(host: str, hosts: tuple[str, ...]) -> bool:
     return True
 
 
+class BoundedServer(ThreadedWSGIServer):
+    """A thread a request, but never more than MAX_THREADS: further requests wait."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._free = threading.BoundedSemaphore(MAX_THREADS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free.acquire(timeout=REQUEST_SECONDS):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+
 class QuietHandler(WSGIRequestHandler):
+    timeout = REQUEST_SECONDS
+
     def log_request(self, *_: Any) -> None:
         """A line for every picture would hide what matters."""
 
@@ -245,22 +299,17 @@ def serve(live: LiveSite, *, host: str = DEFAULT_HOST, port: int | None = None, 
         raise FacetError(f"--host {host}: expected a name or an address of this machine")
     everywhere = host in ("0.0.0.0", "::")
     names = (socket.gethostname().lower(), socket.getfqdn().lower()) if everywhere else (host.lower(),)
-    app = build_app(live, hosts=names)
+    token = secrets.token_urlsafe(24)
+    app = build_app(live, hosts=names, token=token)
     cache = live.site.cache
     with _listen(host, port, family) as listener:
-        server = make_server(
-            host,
-            listener.getsockname()[1],
-            app.server,
-            threaded=True,
-            request_handler=QuietHandler,
-            fd=listener.fileno(),
-        )
+        server = BoundedServer(host, listener.getsockname()[1], app.server, QuietHandler, fd=listener.fileno())
         shown = names[0] if everywhere else f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{server.port}/"
+        address = f"http://{shown}:{server.port}/?token={token}"
         if host not in ("127.0.0.1", "::1", "localhost"):
             print(
-                f"warning: whoever reaches {address} sees these faces, without a password; {cache.info.licence}",
+                f"warning: whoever has the address below and reaches this machine sees these faces, and it is sent in clear; "
+                f"{cache.info.licence}",
                 file=sys.stderr,
             )
         taken = f"port {DEFAULT_PORT} is taken; " if port is None and server.port != DEFAULT_PORT else ""
@@ -289,8 +338,16 @@ def _listen(host: str, port: int | None, family: socket.AddressFamily) -> socket
 
 
 def _open_browser(address: str) -> None:
+    """Opens the address by way of a file that only this user reads: a command line with the token is seen by all users."""
     import os
+    import tempfile
     import webbrowser
 
     if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
-        webbrowser.open(address)  # without a display it would start a browser in this terminal
+        # without a display it would start a browser in this terminal
+        number, name = tempfile.mkstemp(prefix="facet-viewer-", suffix=".html")
+        os.close(number)
+        page = f'<!doctype html><meta http-equiv="refresh" content="0;url={markup.escape(address)}">'
+        Path(name).write_text(page)  # keeps the mode 0600 of mkstemp
+        atexit.register(Path(name).unlink, missing_ok=True)
+        webbrowser.open(Path(name).as_uri())

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from shared.command_line import print_next
 from shared.errors import FacetError
+from shared.runs import record_hashes
+from shared.storage import make_folder
 from train.ablation.report import ABLATION_CSV, ABLATION_TEX, format_ablation, summarise_ablation, write_ablation
 from train.ablation.variants import FULL, Chosen, Variant, change_recipe, list_variants, run_name
 from train.config import ABLATION_JSON, Recipe, write_config
@@ -73,8 +75,10 @@ def ablate(
     seeds = [recipe.seed + number for number in range(num_seeds)]
     _check_runs(out, planned, seeds)
     if not begun:
+        make_folder(out, like=experiment.train.path)
         write_folds(out / FOLDS_JSON, experiment.folds)
         write_config(out, describe_run(experiment, None), ABLATION_JSON)
+        record_hashes(out, (FOLDS_JSON, ABLATION_JSON))
     announce_folds(experiment)
     for note in notes:
         print(f"note: {note}")

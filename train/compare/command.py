@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shared.errors import FacetError, describe_os_error
 from shared.schema import canonical_json
-from shared.storage import write_file
+from shared.storage import make_folder, write_file
 from train.compare.comparison import compare_methods
 from train.compare.figure import draw_comparison
 from train.compare.runs import Method, read_methods
@@ -41,6 +41,7 @@ def compare(
     comparison = compare_methods(methods)
     print(format_comparison(comparison))
     try:
+        make_folder(out, like=paths[0])
         for name, data in (
             ("compare.csv", format_comparison_csv(comparison).encode()),
             ("compare.tex", format_comparison_latex(comparison).encode()),

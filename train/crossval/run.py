@@ -13,6 +13,8 @@ from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.lock import hold_lock
 from shared.paths import is_litter
+from shared.runs import record_hashes
+from shared.storage import make_folder
 from train.checkpoint import CHECKPOINT, WEIGHTS
 from train.config import CONFIG_JSON, CROSSVAL_JSON, Recipe, describe_options, read_config, write_config
 from train.crossval.at_once.state import CHECKPOINT_AT_ONCE
@@ -73,8 +75,10 @@ def crossval(
     if options.only is not None:
         experiment.fold(options.only)  # a number that cannot be is said before anything is written
     if not check_same_crossval(out, experiment):
+        make_folder(out, like=experiment.train.path)
         write_folds(out / FOLDS_JSON, experiment.folds)
         write_config(out, describe_run(experiment, None), CROSSVAL_JSON)
+        record_hashes(out, (FOLDS_JSON, CROSSVAL_JSON))
     if not options.brief:
         announce_folds(experiment)
     todo = [n for n in range(len(folds)) if options.only in (None, n) and _read_result(out, folds[n]) is None]

@@ -18,6 +18,7 @@ import torch
 
 from shared.errors import FacetError
 from shared.processors import num_cores
+from shared.runs import record_hashes
 from train.checkpoint import CHECKPOINT, WEIGHTS
 from train.config import Recipe
 from train.experiment import Experiment, prepare_experiment
@@ -95,6 +96,7 @@ def _run(job: Job, experiment: Experiment, number: int, device: str, num_jobs: i
         (run / CHECKPOINT).unlink(missing_ok=True)
         if not job.keep_weights:
             (run / WEIGHTS).unlink(missing_ok=True)
+            record_hashes(run, (WEIGHTS,))
     return code, ""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shared.errors import FacetError, describe_os_error
-from shared.storage import write_file
+from shared.storage import check_writable, write_file
 from train.crossval.summary import CrossvalSummary, summarise_folds
 from train.crossval.text import SCORE_TITLES, format_percent, format_spread
 from train.html_report.curves import draw_curves
@@ -54,6 +54,7 @@ def write_html_report(
         raise FacetError(f"--out {out}: expected a name that ends in .html")
     if out.is_dir():
         raise FacetError(f"--out {out}: is a folder; give the name of an HTML file")
+    check_writable(out)
     runs = read_recorded_runs(paths)
     moved = open_moved_caches(caches, [run.config for run in runs])
     num_pictures = 0
@@ -71,7 +72,7 @@ def write_html_report(
         parts.append(format_links([run.name for run in runs], [f"run-{number}" for number in range(len(runs))]))
         parts.append(_compare(runs))
     try:
-        write_file(out, format_page(f"FACET-VLM: {title}", "".join(parts + sections)))
+        write_file(out, format_page(f"FACET-VLM: {title}", "".join(parts + sections)), like=runs[0].path)
     except OSError as error:
         raise FacetError(f"--out {describe_os_error(error)}") from error
     size = out.stat().st_size / 1e6

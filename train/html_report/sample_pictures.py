@@ -12,7 +12,7 @@ from PIL import Image
 
 from shared.cache import CACHE_JSON, Cache, open_cache
 from shared.errors import CacheError, FacetError, describe_os_error
-from shared.paths import is_file, open_path
+from shared.paths import is_address, is_file, open_path
 from shared.pictures import BACKGROUND, draw_picture
 from train.config import RunConfig
 
@@ -48,6 +48,8 @@ def open_tested_cache(config: RunConfig, moved: Mapping[str, Cache]) -> tuple[Ca
         if cache is None:
             if not place:
                 return None, "an exported model does not know where its cache is; give --cache DIR"
+            if is_address(place):
+                return None, f"the cache lies at {place}, which is only asked when you name it: give --cache {place}"
             if not is_file(open_path(place) / CACHE_JSON):
                 return None, f"{place}: no cache here any more; if it was moved, give --cache DIR"
             cache = open_cache(place)

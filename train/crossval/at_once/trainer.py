@@ -239,6 +239,7 @@ class _Trainer:
                 bar.update()
                 if caught or step == num_steps or clock.is_due(step):
                     with clock.writing():
+                        self.experiment.train.check_unchanged()
                         write_logs(folds)
                         write_checkpoint(self.job.out, folds, stack, broken, step)
                 if caught:
