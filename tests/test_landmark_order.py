@@ -26,12 +26,12 @@ BROWS_FIRST = [*range(16, 26), *range(26, 36), *range(0, 8), *range(8, 16), *ran
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Mesh, Mesh]]:
-    """The first frame of a task, still neutral, of three people: as it is read, and the same face in the generator's frame."""
+    """The first frame of a task, still neutral, of two people: as it is read, and the same face in the generator's frame."""
     root = tmp_path_factory.mktemp("bp4d") / "data"
-    write_bp4d(root, num_subjects=3, num_frames=3, progress=False, num_workers=1)
+    write_bp4d(root, num_subjects=2, num_frames=3, progress=False, num_workers=1)
     records = [record for record in READER.find(root) if record.frame == 0 and record.task == "T3"]
-    assert [record.subject for record in records] == ["F001", "F002", "M001"]
-    numbers = {"F001": 0, "M001": 1, "F002": 2}
+    assert [record.subject for record in records] == ["F001", "M001"]
+    numbers = {"F001": 0, "M001": 1}
     return [
         (
             READER.read(root, record),
