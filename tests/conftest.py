@@ -292,11 +292,14 @@ def _draw(
         noise = rng.normal(0, 0.03, (size, size, 3))
         texture = (np.clip(skin + 0.5 * spot[..., None] + noise, 0, 1) * 254 + 1) * face[..., None]
         normal = np.stack([x + 0 * y, y + 0 * x, 0.5 + spot], axis=-1)
-        shape = np.random.default_rng([*surface, round(view.yaw_deg) + 180, round(view.pitch_deg) + 90])
-        normal += shape.normal(0, 0.05, normal.shape)
+        generator = np.random.default_rng([*surface, round(abs(view.yaw_deg)), round(view.pitch_deg) + 90])
+        rough = generator.normal(0, 1, (size, size, 4))
+        if view.yaw_deg <= 0:  # a face mirrored is the face from the mirrored camera
+            mirrored = rough[:, ::-1] * (-1, 1, 1, 1)
+            rough = mirrored if view.yaw_deg else (rough + mirrored) / np.sqrt(2)
+        normal += 0.05 * rough[..., :3]
         normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
-        rough_mm = shape.normal(0, 0.4, face.shape)
-        depth = np.round((20 * spot - 30 * (x**2 + y**2) + rough_mm) / 0.02) + DEPTH_ZERO
+        depth = np.round((20 * spot - 30 * (x**2 + y**2) + 0.4 * rough[..., 3]) / 0.02) + DEPTH_ZERO
         drawn = {
             "texture": texture.astype(np.uint8),
             "normal": ((np.round(127 * normal) + 128) * face[..., None]).astype(np.uint8),

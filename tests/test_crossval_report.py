@@ -8,6 +8,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,3 +236,21 @@ def test_the_picture_of_action_units_shows_taller_bars_for_better_ones() -> None
     columns = np.flatnonzero(blue.sum(0) > 40)
     first, last = blue[:, columns[5]].sum(), blue[:, columns[-5]].sum()
     assert first > 1.5 * last
+
+
+def test_no_caption_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long titles, names of classes and of folds are wrapped; unfinished folds are counted against all."""
+    drawn: list[Any] = []
+    monkeypatch.setattr("train.crossval.figure.encode_figure", lambda figure, form: drawn.append(figure))
+    names = ("a class whose name is of many words", "another", "third")
+    results = [single_fold(f"subject-{'x' * 30}{n}", np.arange(3), np.arange(3), names) for n in range(2)]
+    about = about_with(title="a title " * 30, licence="a licence " * 60, num_folds=5, missing_folds=["a", "b", "c"])
+    draw_crossval_figure(summarise_folds(results), results, about)
+    (figure,) = drawn
+    axes = [*figure.axes[0].get_xticklabels(), *figure.axes[1].get_xticklabels()]
+    words = " ".join(label.get_text() for label in axes).split()
+    assert [word for word in words if not word.startswith(("subject", "x"))] == " ".join(names).split()
+    title, foot = figure.get_suptitle().split(), figure.get_supxlabel().split()
+    assert title.count("title") == 30 and foot.count("licence") == 60
+    assert "over 2 of 5 folds" in figure.get_suptitle() and "…" not in " ".join([*words, *title, *foot])
+    assert "over 2 of 5 folds" in format_latex_table(summarise_folds(results), results, about)
