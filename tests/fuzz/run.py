@@ -37,10 +37,12 @@ def main() -> int:
     arguments = parser.parse_args()
 
     from fuzz.folders import folder_targets
+    from fuzz.received import received_targets
     from fuzz.sandbox import run_target
     from fuzz.targets import file_targets
 
     targets = [*file_targets(), *folder_targets(with_images="mesh to images" not in arguments.skip)]
+    targets += received_targets()
     if arguments.show:
         name, _, case = arguments.show.rpartition(" ")
         target = next(target for target in targets if target.name == name)
