@@ -19,9 +19,10 @@ class Mesh:
 
     vertices_mm f32 (N, 3); triangles i32 (M, 3), indices into the vertices, counter-clockwise seen from outside where the
     scanner says so (not relied on); uv f32 (M, 3, 2), one pair a triangle corner, u to the right and v **up**, so that
-    (0, 0) is the lower left corner of the texture image (the convention of VRML and OBJ); texture u8 (h, w, 3), sRGB, row 0
-    on top; colors u8 (N, 3), one a vertex, where a file carries colours instead of a texture; landmarks_mm f32 (L, 3), NaN
-    where a landmark is not known; notes: what the scan's files ask for and this mesh does not show, a line each.
+    (0, 0) is the lower left corner of the texture image (the convention of VRML and OBJ), or six NaN for a triangle without
+    texture; texture u8 (h, w, 3), sRGB, row 0 on top; colors u8 (N, 3), one a vertex, which triangles without texture are
+    drawn in; landmarks_mm f32 (L, 3), NaN where a landmark is not known; notes: what the scan's files ask for and this mesh
+    does not show, a line each.
 
     Raises:
         ScanError: a shape, dtype, index or coordinate is not as above.
@@ -49,9 +50,13 @@ class Mesh:
             raise ScanError(f"a triangle names vertex {self.triangles.max()}, there are {n}")
         if self.uv is not None:
             _check("texture coordinates", self.uv, np.float32, (m, 3, 2))
-            if not np.isfinite(self.uv).all():
-                raise ScanError("a texture coordinate is not finite (NaN or infinite)")
-            if max(self.uv.max(), -self.uv.min()) > MAX_TEXTURE_COORDINATE:
+            textured = np.isfinite(self.uv)
+            if not textured.all():
+                untextured = np.isnan(self.uv).all(axis=(1, 2))
+                if not (textured.all(axis=(1, 2)) | untextured).all():
+                    raise ScanError("a texture coordinate is not finite (NaN or infinite)")
+            # fmax and fmin pass over NaN
+            if max(np.fmax.reduce(self.uv, axis=None), -np.fmin.reduce(self.uv, axis=None)) > MAX_TEXTURE_COORDINATE:
                 raise ScanError(
                     f"a texture coordinate beyond {MAX_TEXTURE_COORDINATE:g}; the file is garbled, copy it again"
                 )

@@ -177,10 +177,12 @@ def _check(result: object) -> str:
         return f"triangles {triangles.dtype} {triangles.shape}"
     if not ((triangles >= 0) & (triangles < len(vertices))).all():
         return f"triangles name {triangles.min()} to {triangles.max()} of {len(vertices)} vertices"
-    if result.uv is not None and (
-        result.uv.shape != (len(triangles), 3, 2) or not np.isfinite(result.uv * 65536).all()
-    ):
-        return f"texture coordinates {result.uv.shape}, up to {np.abs(result.uv).max()}"
+    if result.uv is not None:
+        if result.uv.shape != (len(triangles), 3, 2):
+            return f"texture coordinates {result.uv.shape}"
+        textured = result.uv[~np.isnan(result.uv).all(axis=(1, 2))]
+        if not np.isfinite(textured * 65536).all():
+            return f"texture coordinates up to {np.abs(textured).max()}"
     if result.texture is not None and (result.uv is None or result.texture.ndim != 3 or not result.texture.size):
         return f"texture {result.texture.shape}"
     if result.landmarks_mm is not None and np.isinf(result.landmarks_mm).any():
