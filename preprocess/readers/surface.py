@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from preprocess.mesh import Mesh
-from preprocess.readers.file_bytes import read_bytes
 from preprocess.readers.image import read_image
-from preprocess.readers.obj import find_material_files, find_obj_texture, read_obj
+from preprocess.readers.obj import find_obj_files, read_obj
 from preprocess.readers.off import read_off
 from preprocess.readers.open3d_mesh import read_open3d
 from preprocess.readers.ply import find_ply_texture, read_ply
@@ -57,9 +56,7 @@ def find_surface_files(path: Path) -> list[Path]:
     texture = None
     try:
         if suffix == ".obj":
-            data = read_bytes(path)
-            files += find_material_files(path, data)
-            texture = find_obj_texture(path, data)
+            return [path, *find_obj_files(path)]
         elif suffix == ".ply":
             texture = find_ply_texture(path)
         elif suffix == ".wrl":
