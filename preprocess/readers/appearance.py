@@ -27,9 +27,9 @@ def read_colors(rgb: np.ndarray, *, largest: int | None = None) -> tuple[np.ndar
     top = float(rgb.max(initial=0))
     if not np.isfinite(rgb).all():
         return None, ("its vertex colours are not all finite numbers, and not drawn",)
+    if top > (largest or 255):
+        return None, (f"its vertex colours reach {top:g}, expected 0…1 or 0…255, and are not drawn",)
     if largest is None:
-        if top > 255:
-            return None, (f"its vertex colours reach {top:g}, expected 0…1 or 0…255, and are not drawn",)
         largest = 1 if top <= 1 or (top <= _OVERSHOOT and (rgb != np.rint(rgb)).any()) else 255
     return np.rint(np.clip(rgb * (255 / largest), 0, 255)).astype(np.uint8), ()
 

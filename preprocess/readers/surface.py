@@ -10,7 +10,7 @@ from preprocess.readers.image import read_image
 from preprocess.readers.obj import find_obj_files, read_obj
 from preprocess.readers.off import read_off
 from preprocess.readers.open3d_mesh import read_open3d
-from preprocess.readers.ply import find_ply_texture, read_ply
+from preprocess.readers.ply import find_ply_files, read_ply
 from preprocess.readers.references import find_beside
 from preprocess.readers.vrml import find_vrml_texture, read_vrml
 from shared.errors import ScanError
@@ -32,7 +32,7 @@ def read_surface(path: Path, *, texture: Path | None = None) -> Mesh:
     if suffix in (".stl", ".glb"):
         return read_open3d(path, texture=texture)
     if suffix == ".off":
-        return read_off(path)
+        return read_off(path, texture=texture)
     if suffix == ".wrl":
         return read_textured_vrml(path, texture=texture)
     raise ScanError(f"{path}: unknown ending {suffix!r}, expected one of {', '.join(MESH_SUFFIXES)}; convert it")
@@ -58,7 +58,7 @@ def find_surface_files(path: Path) -> list[Path]:
         if suffix == ".obj":
             return [path, *find_obj_files(path)]
         elif suffix == ".ply":
-            texture = find_ply_texture(path)
+            return [path, *find_ply_files(path)]
         elif suffix == ".wrl":
             texture = find_vrml_texture(path)
     except ScanError:
