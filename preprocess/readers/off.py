@@ -101,7 +101,8 @@ def _read_faces(rows: list[bytes]) -> tuple[np.ndarray, np.ndarray, bool]:
 
 def _part_columns(prefix: bytes, table: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
     """What stands behind x y z: colours u8 (N, 3), texture coordinates (N, 2), notes."""
-    uv_points, notes = None, ()
+    uv_points: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
     if b"N" in prefix:
         table = table[:, 3:]
     if b"ST" in prefix and table.shape[1] >= 2:
