@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from preprocess.readers.image import read_image
 from preprocess.readers.references import find_beside, show_name
 from shared.errors import ScanError
 
+_MAX_NOTES = 8
 _OVERSHOOT = 1.1  # a fraction may be rounded, or brightened, to a little more than 1
 
 
@@ -51,7 +52,7 @@ def find_image(path: Path, names: Sequence[bytes]) -> tuple[Path | None, tuple[s
     if not names:
         return None, ()
     where = "is an address, and never fetched" if b"://" in names[0] else "is not in its folder or below"
-    return None, (f"names the texture {show_name(names[0])!r}, which {where}",)
+    return None, (f"names the texture {show_name(names[0])}, which {where}",)
 
 
 def add_texture(mesh: Mesh, path: Path, names: Sequence[bytes], texture: Path | None) -> Mesh:
@@ -66,9 +67,16 @@ def add_texture(mesh: Mesh, path: Path, names: Sequence[bytes], texture: Path | 
     if texture is None:
         return replace(mesh, notes=mesh.notes + notes)
     if mesh.uv is None:
-        note = f"has no texture coordinates to place the texture {show_name(texture.name)!r} with"
+        note = f"has no texture coordinates to place the texture {show_name(texture.name)} with"
         return replace(mesh, notes=(*mesh.notes, note))
     return replace(mesh, texture=read_image(texture))
+
+
+def limit_notes(notes: Iterable[str]) -> tuple[str, ...]:
+    """Each note once, and of very many the first."""
+    once = tuple(dict.fromkeys(notes))
+    more = len(once) - _MAX_NOTES
+    return once if more <= 0 else (*once[:_MAX_NOTES], f"and {more} notes more of this kind")
 
 
 def refuse_endless(uv: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.mesh import Mesh
-from preprocess.readers.appearance import add_texture, find_image
+from preprocess.readers.appearance import add_texture, find_image, limit_notes
 from preprocess.readers.image import read_image
 from preprocess.readers.mtl import Material, describe_other_maps, read_materials
 from preprocess.readers.references import find_beside, show_name
@@ -51,13 +51,16 @@ def paint(
     for material, (_, missing) in zip(chosen, found, strict=True):
         if material is not None:
             notes += material.notes + missing + describe_other_maps(material)
-    mesh = replace(mesh, notes=mesh.notes + tuple(dict.fromkeys(notes)))
+    mesh = replace(mesh, notes=limit_notes(mesh.notes + notes))
     if not images or mesh.uv is None:
         return add_texture(mesh, path, (), images[0] if images else None)
     if part is None:  # parts of which only one has the image are of no known place
         with_image = next(k for k, (image, _) in enumerate(found) if image is not None)
         chosen, found, part = [chosen[with_image]], [found[with_image]], np.zeros(len(mesh.triangles), np.int64)
-    mesh = _lay_out(mesh, part, chosen, np.array([image is not None for image, _ in found]))
+    try:
+        mesh = _lay_out(mesh, part, chosen, np.array([image is not None for image, _ in found]))
+    except ScanError as error:  # a scale or an offset out of all bounds
+        raise ScanError(f"{path}: {error}") from error
     return replace(mesh, texture=read_image(images[0]))
 
 
@@ -87,7 +90,7 @@ def _find_material_files(path: Path, lines: Sequence[bytes]) -> tuple[list[Path]
             if file is not None:
                 found[file] = None
             else:
-                notes.append(f"names the material file {show_name(name)!r}, which is not in its folder or below")
+                notes.append(f"names the material file {show_name(name)}, which is not in its folder or below")
     return list(found), tuple(notes)
 
 
@@ -103,8 +106,8 @@ def _choose(names: Sequence[str], materials: dict[str, Material]) -> tuple[list[
     folded = {name.casefold(): material for name, material in materials.items()}
     chosen = [materials.get(name, folded.get(name.casefold())) for name in names]
     unknown = dict.fromkeys(name for name, material in zip(names, chosen, strict=True) if material is None)
-    shown = ", ".join(repr(name[:40]) for name in unknown if name not in _NO_MATERIAL)
-    notes = (f"uses the material {shown[:200]}, which no material file describes",) if shown else ()
+    shown = ", ".join([show_name(name) for name in unknown if name not in _NO_MATERIAL][:4])
+    notes = (f"uses the material {shown}, which no material file describes",) if shown else ()
     return chosen, notes
 
 

@@ -66,9 +66,10 @@ def find_below(folder: Path, name: str) -> Path | None:
 
 
 def show_name(name: str | bytes) -> str:
-    """A name as it goes into a message."""
-    text = name if isinstance(name, str) else next(_spellings(name), repr(name[:_MAX_SHOWN]))
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+    """A name as it goes into a message, in quotes: of one line, not too long."""
+    text = name if isinstance(name, str) else _decode(name[:_MAX_NAME_BYTES])[0]
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return f"'{text}'" if len(text) <= _MAX_SHOWN else f"'{text[:_MAX_SHOWN]}…'"
 
 
 def _spellings(name: str | bytes) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.mesh import Mesh
-from preprocess.readers.appearance import read_colors, refuse_endless
+from preprocess.readers.appearance import limit_notes, read_colors, refuse_endless
 from preprocess.readers.file_bytes import parse_numbers, read_text, to_float32
 from preprocess.readers.polygons import cut_polygons
 from preprocess.readers.references import show_name
@@ -144,7 +144,7 @@ def _walk(data: bytes) -> _Scene:
             if name == b"url" and node == b"ImageTexture":
                 scene.textures[-1].append(token[1:-1])
             elif name == b"url" and node == b"Inline":
-                scene.notes[f"its Inline {show_name(token[1:-1])!r} is not read"] = None
+                scene.notes[f"its Inline {show_name(token[1:-1])} is not read"] = None
         elif token not in (b"[", b"]") and token[0] not in b"# \t\r\n,\x0b\x0c":
             if token == b"USE" and last not in _PARTS:
                 scene.notes["what it shows a second time (USE) is drawn once"] = None
@@ -213,7 +213,7 @@ def _build_mesh(scene: _Scene) -> Mesh:
     if len(dict.fromkeys(tuple(names) for names in scene.textures)) > 1:
         scene.notes[f"names {len(scene.textures)} textures, of which the first is drawn"] = None
     colors = _colors(scene, corners, sizes, len(vertices))
-    return Mesh(to_float32(vertices), triangles.astype(np.int32), uv, colors=colors, notes=tuple(scene.notes))
+    return Mesh(to_float32(vertices), triangles.astype(np.int32), uv, colors=colors, notes=limit_notes(scene.notes))
 
 
 def _move_texture(points: np.ndarray, numbers: dict[bytes, list[float]]) -> np.ndarray:
