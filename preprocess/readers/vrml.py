@@ -14,7 +14,7 @@ from preprocess.readers.appearance import limit_notes, read_colors, refuse_endle
 from preprocess.readers.file_bytes import parse_numbers, read_text, to_float32
 from preprocess.readers.polygons import cut_polygons
 from preprocess.readers.references import show_name
-from preprocess.readers.text_kernels import byte_classes
+from preprocess.readers.text_kernels import WORD, byte_classes
 from shared.errors import ScanError
 
 # Commas are white space in VRML; a comment runs from # to the end of its line.
@@ -184,9 +184,9 @@ def _build_mesh(scene: _Scene) -> Mesh:
     if "Coordinate.point" not in blocks or "IndexedFaceSet.coordIndex" not in blocks:
         found = " ".join(", ".join(blocks).split())[:80] or "neither"  # garbled names may be of any length
         raise ScanError(f"expected Coordinate {{ point [ … ] }} and coordIndex [ … ], found {found}; {_CUT}")
-    _refuse_decimal_commas(blocks["Coordinate.point"])
-    vertices = _points(blocks, "Coordinate.point", 3)
     coord_index = _indices(blocks, "IndexedFaceSet.coordIndex")
+    _refuse_decimal_commas(blocks["Coordinate.point"], coord_index)
+    vertices = _points(blocks, "Coordinate.point", 3)
     corners, sizes = _part_polygons(coord_index, len(vertices), "coordIndex")
     triangles = cut_polygons(corners, sizes)
     if not len(triangles):
@@ -253,14 +253,26 @@ def _colors(scene: _Scene, corners: np.ndarray, sizes: np.ndarray, num_vertices:
     return colors
 
 
-def _refuse_decimal_commas(points: memoryview) -> None:
-    """Numbers such as 1,5, which VRML reads as two. A list without any point, of words with one comma at most, has them."""
-    start = bytes(points[:4096]) + b" "
+def _refuse_decimal_commas(points: memoryview, coord_index: np.ndarray) -> None:
+    """Numbers such as 1,5, which VRML reads as two: a list that has no decimal point, and as many numbers as the faces name
+    points where a comma is taken for a part of a number, or twice as many where it parts them.
+    """
+    start = bytes(points[:4096])
     if b"." in start or b"#" in start or not re.search(rb"\d,\d", start):
         return
-    words = start.split()[:-1] or start.split()
-    if len(words) >= 3 and all(word.rstrip(b",").count(b",") <= 1 for word in words):
-        raise ScanError(f"{words[0][:40].decode('latin-1')!r} has a decimal comma; export the scan with decimal points")
+    num_points = int(coord_index.max(initial=0)) + 1
+    words = start.split()
+    together = (
+        all(word.rstrip(b",").count(b",") <= 1 for word in words) and _count_words(points, b" \t\r\n") == 3 * num_points
+    )
+    if together or _count_words(points, b" \t\r\n,") == 6 * num_points:
+        word = next(word for word in words if b"," in word.rstrip(b","))[:40].decode("latin-1")
+        raise ScanError(f"{word!r} has a decimal comma; export the scan with decimal points")
+
+
+def _count_words(text: memoryview, separators: bytes) -> int:
+    is_blank = (byte_classes(separators) != WORD)[np.frombuffer(text, np.uint8)]
+    return int((is_blank[:-1] & ~is_blank[1:]).sum()) + int(not is_blank[0])
 
 
 def _is_same_text(blocks: dict[str, memoryview], first: str, second: str) -> bool:
