@@ -317,7 +317,7 @@ def test_vrml_of_other_kinds(tmp_path: Path) -> None:
         "0,5 0 0, 10 0 0, 10 10 0, 0 10 5",
         "0,5, 0,0, 0,0, 10,1, 0,0, 0,0, 1,1, 1,2, 0,3, 7,8, 9,0, 2,0",
     ):
-        with pytest.raises(ScanError, match=r"'\d,\d*,?' has a decimal comma"):
+        with pytest.raises(ScanError, match="has a decimal comma"):
             read(tmp_path, "a.wrl", wrl(points=points))
     for points in ("0,0,0,10,0,0,10,10,0,0,10,5", "0,0,0, 10,0,0, 10,10,0, 0,10,5", "0 0 0,10 0 0,10 10 0,0 10 5"):
         np.testing.assert_array_equal(read(tmp_path, "a.wrl", wrl(points=points)).vertices_mm, POINTS)

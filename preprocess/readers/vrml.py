@@ -262,9 +262,9 @@ def _refuse_decimal_commas(points: memoryview, coord_index: np.ndarray) -> None:
         return
     num_points = int(coord_index.max(initial=0)) + 1
     words = start.split()
-    together = (
-        all(word.rstrip(b",").count(b",") <= 1 for word in words) and _count_words(points, b" \t\r\n") == 3 * num_points
-    )
+    num_words = _count_words(points, b" \t\r\n")
+    parted = any(word.rstrip(b",").count(b",") > 1 for word in words)
+    together = not parted and num_words % 3 == 0 and num_words >= 3 * num_points
     if together or _count_words(points, b" \t\r\n,") == 6 * num_points:
         word = next(word for word in words if b"," in word.rstrip(b","))[:40].decode("latin-1")
         raise ScanError(f"{word!r} has a decimal comma; export the scan with decimal points")
