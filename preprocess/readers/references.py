@@ -76,11 +76,10 @@ def _spellings(name: str | bytes) -> Iterator[str]:
     """What a name may be as text, the likeliest first."""
     if len(name) > _MAX_NAME_BYTES:
         return
-    texts = [name] if isinstance(name, str) else _decode(name)
-    yield from texts
-    for text in texts:
-        if "%" in text:
-            yield from _decode(urllib.parse.unquote_to_bytes(text))
+    yield from [name] if isinstance(name, str) else _decode(name)
+    stored = name.encode(errors="replace") if isinstance(name, str) else name
+    if b"%" in stored:
+        yield from _decode(urllib.parse.unquote_to_bytes(stored))
 
 
 def _decode(name: bytes) -> list[str]:
