@@ -62,6 +62,10 @@ def test_ply_names_its_texture_in_several_ways(tmp_path: Path, comments: str) ->
     assert [file.name for file in find_surface_files(tmp_path / "a.ply")] == ["a.ply", "skin.png"]
 
 
+def test_ply_in_utf16(tmp_path: Path) -> None:
+    assert read(tmp_path, "a.ply", ply().encode("utf-16")).texture is not None
+
+
 def test_ply_names_in_utf8_are_not_cut(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2)).save(tmp_path / "Åsa.png")  # its second byte, 0x85, is a line end in Latin-1
     assert read(tmp_path, "a.ply", ply("comment TextureFile Åsa.png\n")).texture is not None
@@ -136,6 +140,16 @@ def test_obj_colours(tmp_path: Path, colors: tuple[str, ...], expected: list | N
     assert len(mesh.notes) == (expected is None)
 
 
+def test_obj_colours_of_zbrush(tmp_path: Path) -> None:
+    rows = "# Exported by a program\n" + "".join(f"v {x} {y} {z}\n" for x, y, z in POINTS) + "f 1 2 3 4\n"
+    mesh = read(tmp_path, "a.obj", rows + "#MRGB ffff0000ff00ff00\n#MRGB ff0000ffff010203\n")
+    assert mesh.colors is not None
+    assert mesh.colors.tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255], [1, 2, 3]]
+    mesh = read(tmp_path, "a.obj", rows + "#MRGB ffff0000ff00ff00\n")
+    assert mesh.colors is None
+    assert "#MRGB" in mesh.notes[0]
+
+
 def test_colours_of_faces_and_transparency_are_noted(tmp_path: Path) -> None:
     face = "property uchar red\nproperty uchar green\nproperty uchar blue\n"
     for second, noted in (("1 2 3", True), ("9 9 9", False)):
@@ -176,7 +190,13 @@ def off(
     "text",
     [
         *(off("OFF"), off("OFF", counts="4 2 0\n"), off("OFF", counts=" 4 2 0\n"), off("OFF", counts="\t4\t2\n")),
-        *(off("", counts="4 2 0\n"), off("\ufeffOFF"), off("# made by\nOFF # text\n"), off("OFF", counts="\n\n4 2\n")),
+        *(
+            off("off"),
+            off("", counts="4 2 0\n"),
+            off("\ufeffOFF"),
+            off("# made by\nOFF # text\n"),
+            off("OFF", counts="\n\n4 2\n"),
+        ),
     ],
 )
 def test_off_keywords_and_counts(tmp_path: Path, text: str, newline: str) -> None:
@@ -345,7 +365,7 @@ def packed() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("suffix", ["obj", "ply", "wrl", "off", "png"])
+@pytest.mark.parametrize("suffix", ["obj", "ply", "stl", "glb", "wrl", "off", "png", "gz"])
 @pytest.mark.parametrize("kind", packed())
 def test_what_is_packed_is_named(tmp_path: Path, suffix: str, kind: str) -> None:
     data = packed()[kind]

@@ -99,6 +99,14 @@ def test_names_that_look_like_options(tmp_path: Path) -> None:
         assert read_obj(path).texture is not None
 
 
+def test_names_of_materials_in_two_encodings(tmp_path: Path) -> None:
+    path = scan(tmp_path, "", a_mtl="newmtl häut\nmap_Kd face.png\nnewmtl x\nmap_Kd none.png\n".encode("cp1252"))
+    path.write_text(f"mtllib a.mtl\n{QUAD}usemtl häut\n{FIRST}")
+    mesh = read_obj(path)
+    assert mesh.texture is not None
+    assert mesh.notes == ()
+
+
 def test_parts_without_a_texture_are_drawn_in_their_own_colour(tmp_path: Path) -> None:
     materials = "newmtl skin\nmap_Kd face.png\nnewmtl eyes\nKd 1 0 0.2\n"
     for faces in (f"usemtl skin\n{FIRST}usemtl eyes\n{SECOND}", f"usemtl eyes\n{SECOND_BARE}usemtl skin\n{FIRST}"):
@@ -156,6 +164,7 @@ def test_materials_without_faces_do_not_paint(tmp_path: Path) -> None:
         ("newmtl other\nmap_Kd face.png\n", FIRST, "material 'm'"),
         ("newmtl m\nmap_Kd none.png\nnewmtl n\nmap_Kd face.png\n", f"{FIRST}usemtl n\n{SECOND}", "'none.png'"),
         ("newmtl n\nmap_Kd face.png\n", f"{FIRST}usemtl n\n{SECOND}", "material 'm'"),
+        ("newmtl m\nd 0.25\nnewmtl n\nmap_Kd face.png\n", f"{FIRST}usemtl n\n{SECOND}", "d 0.25"),
         (None, FIRST, "material file 'a.mtl'"),
     ],
 )
@@ -175,6 +184,7 @@ def test_what_is_named_and_not_drawn_is_noted(tmp_path: Path, materials: str | N
         "newmtl m\nmap_Kd face.png\nmap_Ka face.png\nmap_d face.png\nmap_aat on\n",
         "newmtl m\nmap_Kd -clamp on face.png\n",
         "newmtl M\nmap_Kd face.png\n",
+        "newmtl m\nd 0.5\nmap_Kd face.png\n",
     ],
 )
 def test_what_is_drawn_is_not_noted(tmp_path: Path, materials: str) -> None:

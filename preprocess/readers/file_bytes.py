@@ -59,7 +59,7 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_SCAN_BYTES, packed: bool = Fa
         raise ScanError(describe_os_error(error)) from error
     if _CONTENT.search(data) is None:
         raise ScanError(f"{path}: the file is empty; copy it again")
-    if not packed and (found := _find_kind(data, _PACKED)):
+    if not packed and (found := describe_packed(data)):
         raise ScanError(f"{path}: {found}")
     return data
 
@@ -70,11 +70,20 @@ def read_text(path: Path, *, max_bytes: int = MAX_SCAN_BYTES) -> bytes:
     Raises:
         ScanError: as `read_bytes`.
     """
-    data = read_bytes(path, max_bytes=max_bytes)
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        data = data.decode("utf-16", "replace").encode()
-    data = data.removeprefix(codecs.BOM_UTF8)
+    data = without_mark(read_bytes(path, max_bytes=max_bytes))
     return data if b"\n" in data else data.replace(b"\r", b"\n")
+
+
+def without_mark(data: bytes) -> bytes:
+    """A text without its byte order mark; UTF-16 becomes UTF-8. Other bytes are left as they are."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace").encode()
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def describe_packed(data: bytes) -> str | None:
+    """What a file is that is never read here, whatever its name says, and what to do; None where it is none of these."""
+    return _find_kind(data, _PACKED)
 
 
 def describe_kind(data: bytes) -> str | None:

@@ -19,7 +19,7 @@ from shared.errors import ScanError
 _MTL_NAME = re.compile(rb"\S.*?\.mtl(?!\S)", re.IGNORECASE)
 _NO_MATERIAL = ("", "None", "(null)", "default")  # what programs write where there is none
 _MAX_FILES = 100
-_GREY = 204  # of a part without Kd beside parts with one
+_GREY = 128  # of a part without Kd beside parts with one
 
 
 def paint(
@@ -51,6 +51,8 @@ def paint(
     for material, (_, missing) in zip(chosen, found, strict=True):
         if material is not None:
             notes += material.notes + missing + describe_other_maps(material)
+            if material.opacity < 1 and len(chosen) > 1:  # of the only one, it means nothing
+                notes += (f"a part of it is transparent (d {material.opacity:g}), and drawn opaque",)
     mesh = replace(mesh, notes=limit_notes(mesh.notes + notes))
     if not images or mesh.uv is None:
         return add_texture(mesh, path, (), images[0] if images else None)

@@ -14,7 +14,7 @@ import numpy as np
 
 from preprocess.readers.appearance import read_colors
 from preprocess.readers.file_bytes import read_text
-from preprocess.readers.references import show_name
+from preprocess.readers.references import decode_name, show_name
 
 _MAX_BYTES = 1 << 24
 _MAX_LINE_BYTES = 2048
@@ -37,8 +37,8 @@ class Material:
     """One material, as far as it is drawn.
 
     names: what the name behind map_Kd may be, the likeliest first; empty: no image. scale, offset: of its texture
-    coordinates, in this order. clamp: the image does not repeat. color: Kd u8 (3,). other_maps: keyword and name of maps that
-    are not drawn. notes: what its map asks for and is not done.
+    coordinates, in this order. clamp: the image does not repeat. color: Kd u8 (3,). opacity: d. other_maps: keyword and name
+    of maps that are not drawn. notes: what its map asks for and is not done.
     """
 
     names: tuple[bytes, ...] = ()
@@ -46,6 +46,7 @@ class Material:
     offset: tuple[float, float] = (0.0, 0.0)
     clamp: bool = False
     color: np.ndarray | None = None
+    opacity: float = 1.0
     other_maps: dict[str, bytes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -69,6 +70,8 @@ def read_materials(path: Path) -> dict[str, Material]:
             _read_map(rest, material)
         elif keyword == b"kd":
             material.color = _read_color(rest)
+        elif keyword == b"d" and (number := re.fullmatch(_NUMBER, rest)) is not None:
+            material.opacity = float(number[0])
         elif _OTHER_MAPS.fullmatch(keyword) and (name := _split_map(rest)[0]):
             material.other_maps[words[0].decode("latin-1")] = name[0]
     return materials
@@ -76,7 +79,7 @@ def read_materials(path: Path) -> dict[str, Material]:
 
 def plain_name(name: bytes) -> str:
     """A material's name as it is compared: however its umlauts are composed, without quotes."""
-    return unicodedata.normalize("NFC", name.decode("utf-8", "replace")).strip().strip('"').strip()
+    return unicodedata.normalize("NFC", decode_name(name)).strip().strip('"').strip()
 
 
 def _read_map(text: bytes, material: Material) -> None:

@@ -37,6 +37,8 @@ from shared.errors import ScanError
 _CLASSES = byte_classes(b" \t\v\f", b"\r\n#")
 _CUT = "the file is cut off or garbled; copy it again"
 _LINE_END = re.compile(rb"[\r\n]")
+_POLYPAINT = re.compile(rb"#MRGB ((?:[0-9A-Fa-f]{8})+)")
+_MAX_COMMENTS = 1000  # before the first colour in a comment
 _MAX_CHANGES = 1 << 16  # of material in a file
 
 
@@ -79,7 +81,7 @@ def read_obj(path: Path, *, texture: Path | None = None) -> Mesh:
         names = list(dict.fromkeys(name for _, name in statements.uses))
         several = len(names) > 1 and texture is None
         faces = _parse(data, [place for place, _ in statements.uses] if several else [])
-        mesh = _build_mesh(faces)
+        mesh = _build_mesh(faces, _find_polypaint(data))
     except (ScanError, ValueError) as error:
         raise ScanError(f"{path}: {error}") from error
     if texture is not None:
@@ -119,7 +121,7 @@ def _read_lines(path: Path) -> bytes:
     return data
 
 
-def _build_mesh(faces: _Faces) -> Mesh:
+def _build_mesh(faces: _Faces, polypaint: np.ndarray | None) -> Mesh:
     vertices, uv_points, corners = faces.vertices, faces.uv_points, faces.corners
     if len(vertices) and vertices.shape[1] not in (3, 4, 6, 7):
         raise ScanError(f"{vertices.shape[1]} numbers a vertex, expected 3 (x y z) or 6 (with r g b); {_CUT}")
@@ -141,7 +143,25 @@ def _build_mesh(faces: _Faces) -> Mesh:
             if lacking.any():
                 uv[lacking.any(axis=1)] = np.nan
     colors, notes = _colors(vertices)
+    if polypaint is not None and colors is None:
+        if len(polypaint) == len(vertices):
+            colors = polypaint
+        else:
+            notes += (f"holds {len(polypaint)} colours (#MRGB) for {len(vertices)} vertices, which are not drawn",)
     return Mesh(to_float32(vertices[:, :3]), triangles[:, :, 0].astype(np.int32), uv, colors=colors, notes=notes)
+
+
+def _find_polypaint(data: bytes) -> np.ndarray | None:
+    """Colours u8 (N, 3) as ZBrush writes them, in comments: `#MRGB` and eight hexadecimal digits a vertex, mask before red."""
+    place = data.find(b"#")
+    for _ in range(_MAX_COMMENTS):
+        if place < 0 or data.startswith(b"#MRGB ", place):
+            break
+        place = data.find(b"#", place + 1)
+    else:
+        return None
+    text = b"".join(_POLYPAINT.findall(data, place)) if place >= 0 else b""
+    return np.frombuffer(bytes.fromhex(text.decode()), np.uint8).reshape(-1, 4)[:, 1:] if text else None
 
 
 def _colors(vertices: np.ndarray) -> tuple[np.ndarray | None, tuple[str, ...]]:

@@ -20,7 +20,7 @@ from shared.errors import ScanError
 _MAX_BYTES = 1 << 25  # lines are objects here, 60 times the size of the tightest text
 _CUT = "the file is cut off or garbled; copy it again"
 # The counts may follow in the same line, or without a blank (OFF490 518 0, as in ModelNet40).
-_KEYWORD = re.compile(rb"(?P<prefix>(?:ST)?C?N?4?n?)OFF(?P<binary>\s+BINARY)?(?![A-Za-z])")
+_KEYWORD = re.compile(rb"(?P<prefix>(?:ST)?C?N?4?n?)(?:OFF|off)(?P<binary>\s+BINARY)?(?![A-Za-z])")
 
 
 def read_off(path: Path, *, texture: Path | None = None) -> Mesh:

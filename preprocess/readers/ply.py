@@ -5,7 +5,6 @@ Layout after Greg Turk, "The PLY Polygon File Format" (1994); texture names and 
 
 from __future__ import annotations
 
-import codecs
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from preprocess.mesh import Mesh
 from preprocess.readers.appearance import add_texture, describe_alpha, find_image, read_colors, refuse_endless
-from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32
+from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32, without_mark
 from preprocess.readers.polygons import fan_triangulation
 from preprocess.readers.references import show_name
 from shared.errors import ScanError
@@ -66,7 +65,7 @@ def read_ply(path: Path, *, texture: Path | None = None) -> Mesh:
         ScanError: missing, cut off, garbled, a count that the file cannot hold, no faces, an index without its vertex, faces
             painted with several textures.
     """
-    data = read_bytes(path).removeprefix(codecs.BOM_UTF8)
+    data = without_mark(read_bytes(path))
     try:
         header = _read_header(data)
         with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs, which casting tells of
@@ -86,7 +85,7 @@ def find_ply_files(path: Path) -> list[Path]:
     Raises:
         ScanError: the file cannot be read, or a name is a link out of the folder.
     """
-    names = _read_header(read_bytes(path).removeprefix(codecs.BOM_UTF8)).texture_names
+    names = _read_header(without_mark(read_bytes(path))).texture_names
     images = [find_image(path, [name])[0] for name in names]
     return [image for image in images if image is not None]
 

@@ -67,9 +67,14 @@ def find_below(folder: Path, name: str) -> Path | None:
 
 def show_name(name: str | bytes) -> str:
     """A name as it goes into a message, in quotes: of one line, not too long."""
-    text = name if isinstance(name, str) else _decode(name[:_MAX_NAME_BYTES])[0]
+    text = name if isinstance(name, str) else decode_name(name[:_MAX_NAME_BYTES])
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return f"'{text}'" if len(text) <= _MAX_SHOWN else f"'{text[:_MAX_SHOWN]}…'"
+
+
+def decode_name(name: bytes) -> str:
+    """The likeliest text: UTF-8, else the encoding of Windows."""
+    return _decode(name)[0]
 
 
 def _spellings(name: str | bytes) -> Iterator[str]:

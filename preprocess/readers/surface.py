@@ -6,7 +6,7 @@ from pathlib import Path
 
 from preprocess.mesh import Mesh
 from preprocess.readers.appearance import add_texture, find_image
-from preprocess.readers.file_bytes import describe_kind
+from preprocess.readers.file_bytes import describe_kind, describe_packed
 from preprocess.readers.obj import find_obj_files, read_obj
 from preprocess.readers.off import read_off
 from preprocess.readers.open3d_mesh import read_open3d
@@ -23,24 +23,27 @@ def read_surface(path: Path, *, texture: Path | None = None) -> Mesh:
     """
     suffix = path.suffix.lower()
     if suffix not in _READERS:
-        raise ScanError(f"{path}: unknown ending {suffix!r}, expected one of {', '.join(MESH_SUFFIXES)}; convert it")
+        unknown = f"unknown ending {suffix!r}, expected one of {', '.join(MESH_SUFFIXES)}; convert it"
+        raise ScanError(f"{path}: {describe_packed(_first_bytes(path)) or unknown}")
     try:
         return _READERS[suffix](path, texture=texture)
     except ScanError as error:
-        kind = _kind_of(path)
+        kind = describe_kind(_first_bytes(path))
         if kind is None or kind.lower() == _KINDS[suffix]:
             raise
         raise ScanError(
-            f"{path}: its content is {kind}, not {_KINDS[suffix].upper()}; give it the ending it belongs to, or convert it"
+            f"{path}: its content is {kind}, not {_KINDS[suffix].upper()}; give it the ending of its content, or convert it"
         ) from error
 
 
-def _kind_of(path: Path) -> str | None:
+def _first_bytes(path: Path) -> bytes:
     try:
+        if not path.is_file():  # to open a pipe would wait for ever
+            return b""
         with path.open("rb") as file:
-            return describe_kind(file.read(32))
+            return file.read(64)
     except OSError:
-        return None
+        return b""
 
 
 def read_textured_vrml(path: Path, *, texture: Path | None = None) -> Mesh:
