@@ -65,7 +65,7 @@ def add_texture(mesh: Mesh, path: Path, names: Sequence[bytes], texture: Path | 
     if texture is None:
         texture, notes = find_image(path, names)
     if texture is None:
-        return replace(mesh, notes=mesh.notes + notes)
+        return replace(mesh, notes=mesh.notes + notes) if notes else mesh
     if mesh.uv is None:
         note = f"has no texture coordinates to place the texture {show_name(texture.name)} with"
         return replace(mesh, notes=(*mesh.notes, note))
@@ -85,5 +85,7 @@ def refuse_endless(uv: np.ndarray) -> None:
     Raises:
         ScanError: one is NaN or infinite.
     """
-    if not np.isfinite(uv).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_fine = np.isfinite(uv.sum())  # one number: quicker, and of huge ones only not so
+    if not is_fine and not np.isfinite(uv).all():
         raise ScanError("a texture coordinate is not finite (NaN or infinite)")

@@ -53,17 +53,19 @@ def paint(
             notes += material.notes + missing + describe_other_maps(material)
             if material.opacity < 1 and len(chosen) > 1:  # of the only one, it means nothing
                 notes += (f"a part of it is transparent (d {material.opacity:g}), and drawn opaque",)
-    mesh = replace(mesh, notes=limit_notes(mesh.notes + notes))
+    if notes:
+        mesh = replace(mesh, notes=limit_notes(mesh.notes + notes))
     if not images or mesh.uv is None:
         return add_texture(mesh, path, (), images[0] if images else None)
     if part is None:  # parts of which only one has the image are of no known place
         with_image = next(k for k, (image, _) in enumerate(found) if image is not None)
         chosen, found, part = [chosen[with_image]], [found[with_image]], np.zeros(len(mesh.triangles), np.int64)
+    texture = read_image(images[0])
+    uv, colors, more = _lay_out(mesh, part, chosen, np.array([image is not None for image, _ in found]))
     try:
-        mesh = _lay_out(mesh, part, chosen, np.array([image is not None for image, _ in found]))
+        return replace(mesh, uv=uv, texture=texture, colors=colors, notes=mesh.notes + more)
     except ScanError as error:  # a scale or an offset out of all bounds
         raise ScanError(f"{path}: {error}") from error
-    return replace(mesh, texture=read_image(images[0]))
 
 
 def find_material_sources(path: Path, material_lines: Sequence[bytes], names: Iterable[str]) -> list[Path]:
@@ -113,10 +115,13 @@ def _choose(names: Sequence[str], materials: dict[str, Material]) -> tuple[list[
     return chosen, notes
 
 
-def _lay_out(mesh: Mesh, part: np.ndarray, materials: Sequence[Material | None], has_image: np.ndarray) -> Mesh:
-    """Texture coordinates as the materials move them, NaN where a part has no image, and colours for those."""
+def _lay_out(
+    mesh: Mesh, part: np.ndarray, materials: Sequence[Material | None], has_image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """Texture coordinates as the materials move them, NaN where a part has no image; colours for those; notes."""
     assert mesh.uv is not None
-    uv, notes = mesh.uv, mesh.notes
+    uv = mesh.uv
+    notes: tuple[str, ...] = ()
     textured = [material or Material() for material in materials]
     scales, offsets = (np.array([getattr(m, name) for m in textured], float) for name in ("scale", "offset"))
     if (scales != 1).any() or (offsets != 0).any():
@@ -135,4 +140,4 @@ def _lay_out(mesh: Mesh, part: np.ndarray, materials: Sequence[Material | None],
         colors = np.full((len(mesh.vertices_mm), 3), _GREY, np.uint8)
         palette = np.array([np.full(3, _GREY) if m.color is None else m.color for m in textured], np.uint8)
         colors[mesh.triangles[bare]] = palette[part[bare]][:, None]
-    return replace(mesh, uv=uv, colors=colors, notes=notes)
+    return uv, colors, notes

@@ -90,7 +90,7 @@ def _read_faces(rows: list[bytes]) -> tuple[np.ndarray, np.ndarray, bool]:
         if size < 0 or size >= len(words):
             raise ScanError(f"a face of {size} corners with {len(words) - 1} numbers; {_CUT}")
         corners.append(np.array(words[1 : 1 + size], np.int64))
-        if len(colors) < 2:
+        if len(words) > 1 + size and len(colors) < 2:
             colors.add(b" ".join(words[1 + size :]))
     return (
         np.array([len(c) for c in corners], np.int64),

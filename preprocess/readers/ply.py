@@ -228,6 +228,8 @@ def _texture_coordinates(
     """f32 (M, 3, 2): of the corners, where the faces have a list of them, else of the vertices; and notes."""
     notes: tuple[str, ...] = ()
     listed = face.get("texcoord sizes", np.empty(0, np.int64))
+    if "texnumber" not in face and np.array_equal(listed, 2 * sizes):  # the usual file
+        return _finite(face["texcoord"].reshape(-1, 2))[fan], notes
     if listed.any():
         fits = listed == 2 * sizes
         numbers = face.get("texnumber", listed)
@@ -237,8 +239,6 @@ def _texture_coordinates(
             notes = (
                 f"the texture coordinates of {unfit} of its {len(sizes)} faces are not two a corner, and not drawn",
             )
-        if fits.all():
-            return _finite(face["texcoord"].reshape(-1, 2))[fan], notes
         if fits.any():
             pairs = np.full((len(corners), 2), np.nan, np.float32)
             pairs[np.repeat(fits, sizes)] = _finite(face["texcoord"][np.repeat(fits, listed)].reshape(-1, 2))
