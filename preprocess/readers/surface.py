@@ -24,6 +24,8 @@ def read_surface(path: Path, *, texture: Path | None = None) -> Mesh:
     suffix = path.suffix.lower()
     if suffix not in _READERS:
         unknown = f"unknown ending {suffix!r}, expected one of {', '.join(MESH_SUFFIXES)}; convert it"
+        if suffix == ".gltf":
+            unknown = "glTF in several files; export it as one self-contained GLB"
         raise ScanError(f"{path}: {describe_packed(_first_bytes(path)) or unknown}")
     try:
         return _READERS[suffix](path, texture=texture)
