@@ -16,7 +16,7 @@ from preprocess.readers.surface import find_surface_files
 from shared.errors import ScanError
 
 HEAD = b"v 0 0 0\nv 10 0 0\nv 10 10 0\nv 0 10 5\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nvn 0 0 1\n"
-UV = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
+UV = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [np.nan, np.nan]], np.float32)
 
 
 def write(path: Path, data: bytes) -> Path:
@@ -24,7 +24,7 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize(
     ("faces", "triangles", "uv"),
     [
@@ -33,7 +33,7 @@ def write(path: Path, data: bytes) -> Path:
         (b"f 1//1 2//1 3//1\n", [[0, 1, 2]], [[0, 1, 2]]),  # one vt a vertex: the vertex's own
         (b"f 4 2 3\n", [[3, 1, 2]], [[3, 1, 2]]),
         (b"f -4/-4 -3/-3 -2/-1\n", [[0, 1, 2]], [[0, 1, 3]]),
-        (b"f 1 2 3\nf 1/4 2/2 3/3\n", [[0, 1, 2], [0, 1, 2]], [[0, 0, 0], [3, 1, 2]]),
+        (b"f 1 2 3\nf 1/4 2/2 3/3\n", [[0, 1, 2], [0, 1, 2]], [[4, 4, 4], [3, 1, 2]]),  # 4: without
         (
             b"g part\ns off\nusemtl x\nf 1/4 2/2 3/3 # a comment\n  f\t1/1  2/2 4/4 \n",
             [[0, 1, 2], [0, 1, 3]],

@@ -66,7 +66,7 @@ def write_wrl(
 
 
 def check_default(scan: VrmlFile) -> None:
-    assert scan.texture_name == "face.bmp"
+    assert scan.texture_names == (b"face.bmp",)
     np.testing.assert_array_equal(scan.mesh.vertices_mm, VERTICES)
     np.testing.assert_array_equal(scan.mesh.triangles, TRIANGLES)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import warnings
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +16,23 @@ MAX_PIXELS = (
     1 << 26
 )  # 8192 × 8192: larger than any scanner's texture; a bomb of a few KB can claim thousands of times that
 _MAX_BYTES = 1 << 28  # an uncompressed image of so many pixels fits
-_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP", "TGA")
+_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP", "TGA", "GIF")
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_BITS, _IS_ZERO_BLACK = 258, 262  # tags of TIFF: BitsPerSample, PhotometricInterpretation
+
+Image.MAX_IMAGE_PIXELS = (
+    None  # Pillow's own limit does not tell the size; MAX_PIXELS is stricter, and checked before decoding
+)
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads a BMP, JPEG, PNG, TIFF, WebP or TGA file as it is stored (an EXIF orientation is not applied).
+    """Reads a BMP, JPEG, PNG, TIFF, WebP, TGA or GIF file as it is stored (an EXIF orientation is not applied).
 
     Returns:
-        u8 (h, w, 3), sRGB, row 0 on top. Grey is repeated to three channels, transparency dropped.
+        u8 (h, w, 3), sRGB, row 0 on top. Grey is repeated to three channels, 16-bit grey in either byte order scaled to 8;
+        transparency is dropped; of several pictures it is the first.
     Raises:
-        ScanError: missing, no such image, cut off, or too large.
+        ScanError: missing, no such image, cut off, too large, or of numbers that are no usual levels (32 bits, fractions).
     """
     data = read_bytes(path, max_bytes=_MAX_BYTES)
     try:
@@ -36,21 +43,40 @@ def read_image(path: Path) -> np.ndarray:
 
 def decode_image(data: bytes) -> np.ndarray:
     """`read_image` for bytes in memory; the error does not name a file."""
-    advice = "expected a BMP, JPEG, PNG, TIFF, WebP or TGA image; copy it again"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own size warning: MAX_PIXELS is stricter
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise ScanError(f"{width} × {height} pixels, expected at most {MAX_PIXELS}; scale the texture down")
-                if image.mode in ("I;16", "I", "F"):  # a scanner's 16-bit grey: Pillow would clip it, not scale it
-                    raise ScanError(f"an image of mode {image.mode}; save it with 8 bits a channel")
-                return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                scale = math.sqrt(MAX_PIXELS / (width * height))
+                raise ScanError(
+                    f"{width} × {height} pixels, expected at most {MAX_PIXELS}; "
+                    f"scale it down to {max(int(width * scale), 1)} × {max(int(height * scale), 1)}"
+                )
+            if image.mode == "RGB":
+                return np.asarray(image)
+            if image.mode in _EIGHT_BIT_MODES:
+                return np.asarray(image.convert("RGB"))
+            if not _is_16_bit_grey(image):
+                raise ScanError(f"an image of mode {image.mode}; save it with 8 bits a channel")
+            grey = np.asarray(image).astype(np.uint32)  # Pillow would clip it, not scale it
+            grey += 128
+            grey //= 257
+            return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
     except ScanError:
         raise
     except MemoryError as error:
         raise ScanError("out of memory while decoding; scale the texture down") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error …
         why = "it is cut off" if "truncated" in str(error) else type(error).__name__
-        raise ScanError(f"not a readable image ({why}); {advice}") from error
+        raise ScanError(
+            f"not a readable image ({why}); expected a BMP, JPEG, PNG, TIFF, WebP, TGA or GIF image; "
+            "copy it again, or save it as PNG"
+        ) from error
+
+
+def _is_16_bit_grey(image: Image.Image) -> bool:
+    """Whether its levels are 0 to 65535, black to white."""
+    if image.format == "PNG":
+        return image.mode in ("I;16", "I;16B", "I")
+    tags = getattr(image, "tag_v2", {})
+    return image.mode.startswith("I;16") and tags.get(_BITS) == (16,) and tags.get(_IS_ZERO_BLACK) == 1

@@ -46,7 +46,7 @@ def read_label_sheet(path: Path, columns: tuple[str, ...]) -> list[SheetRow] | N
         FacetError: missing, not an .xlsx file, too large when unpacked, or a column twice.
     """
     try:
-        data = read_bytes(path, max_bytes=_MAX_BYTES)
+        data = read_bytes(path, max_bytes=_MAX_BYTES, packed=True)
     except ScanError as error:
         raise FacetError(str(error)) from error
     data = _repack(path, data)

@@ -1,4 +1,4 @@
-"""Wavefront OBJ and the texture name in its MTL, read here and not through Open3D.
+"""Wavefront OBJ and the texture that its MTL names, read here and not through Open3D.
 
 Open3D 0.20 drops faces with more than three corners, parts the vertices at texture seams and opens whatever file a
 material names.
@@ -7,16 +7,18 @@ material names.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from preprocess.mesh import Mesh
-from preprocess.readers.file_bytes import enlarge, parse_words, read_bytes, to_float32
-from preprocess.readers.image import read_image
+from preprocess.readers.appearance import add_texture, read_colors, refuse_endless
+from preprocess.readers.file_bytes import enlarge, parse_words, read_text, to_float32
+from preprocess.readers.materials import find_material_sources, paint
+from preprocess.readers.mtl import plain_name
 from preprocess.readers.polygons import cut_polygons
-from preprocess.readers.references import find_beside
 from preprocess.readers.text_kernels import (
     BAD_CORNER,
     FINE,
@@ -34,62 +36,145 @@ from shared.errors import ScanError
 
 _CLASSES = byte_classes(b" \t\v\f", b"\r\n#")
 _CUT = "the file is cut off or garbled; copy it again"
-# Options of map_Kd and how many values follow each (MTL specification, Alias|Wavefront 1995).
-_MAP_OPTIONS = {
-    "-blendu": 1, "-blendv": 1, "-cc": 1, "-clamp": 1, "-texres": 1, "-bm": 1, "-boost": 1, "-imfchan": 1, "-type": 1, "-mm": 2,
-}  # fmt: skip
-_VECTOR_OPTIONS = {"-o", "-s", "-t"}  # one to three numbers
+_LINE_END = re.compile(rb"[\r\n]")
+_POLYPAINT = re.compile(rb"#MRGB ((?:[0-9A-Fa-f]{8})+)")
+_MAX_COMMENTS = 1000  # before the first colour in a comment
+_MAX_CHANGES = 1 << 16  # of material in a file
+
+
+@dataclass(frozen=True)
+class _Statements:
+    """The lines of an OBJ file that name something. material_files: behind `mtllib`. uses: the places of `usemtl` and names."""
+
+    material_files: list[bytes]
+    uses: list[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class _Faces:
+    """What the lines of an OBJ file hold: `v` and `vt`, f64 (n, columns); corners int64 (C, 2), vertex and texture coordinate
+    (−1: none), 0-based; sizes: how many corners each face has (P,); counts: how many faces stand before each place asked for.
+    """
+
+    vertices: np.ndarray
+    uv_points: np.ndarray
+    corners: np.ndarray
+    sizes: np.ndarray
+    counts: list[int]
 
 
 def read_obj(path: Path, *, texture: Path | None = None) -> Mesh:
     """Reads an OBJ file with the texture its MTL names, or with another one.
 
     Faces of any size, with corners `a`, `a/b`, `a//c` or `a/b/c`, indices from the start or (negative) from the end;
-    `a` alone with one `vt` a vertex takes the vertex's. Vertex colours `v x y z r g b` in 0…1 are kept. A texture is only
-    looked for in the file's own folder and below; one that is not there leaves the mesh untextured.
+    `a` alone with one `vt` a vertex takes the vertex's. Vertex colours `v x y z r g b` in 0…1 or 0…255 are kept. A texture is
+    only looked for in the file's own folder and below. Triangles whose material names no image, or that lack texture
+    coordinates, get the colour of their material (Kd), and NaN for uv, beside others that have a texture. What is named and
+    not drawn stands in the mesh's notes.
 
     Raises:
         ScanError: missing, cut off, garbled, no face, an index without its vertex, several textures on one mesh.
     """
-    data = read_bytes(path)
-    if b"\\" in data and (b"\\\n" in data or b"\\\r\n" in data):  # a line that goes on in the next
-        data = data.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
+    data = _read_lines(path)
     try:
-        mesh = _build_mesh(data)
+        statements = _find_statements(data)
+        names = list(dict.fromkeys(name for _, name in statements.uses))
+        several = len(names) > 1 and texture is None
+        faces = _parse(data, [place for place, _ in statements.uses] if several else [])
+        mesh = _build_mesh(faces, _find_polypaint(data))
     except (ScanError, ValueError) as error:
         raise ScanError(f"{path}: {error}") from error
-    if mesh.uv is not None:
-        texture = texture or find_obj_texture(path, data)
-    return replace(mesh, texture=read_image(texture)) if texture and mesh.uv is not None else mesh
+    if texture is not None:
+        return add_texture(mesh, path, (), texture)
+    part = None
+    if several:
+        names, part = _find_parts(statements.uses, faces)
+    return paint(mesh, path, statements.material_files, names, part)
 
 
-def _build_mesh(data: bytes) -> Mesh:
-    vertices, uv_points, corners, sizes = _parse(data)
+def find_obj_files(path: Path) -> list[Path]:
+    """The material files that an OBJ file names, and the images of the materials it uses, where they are there.
+
+    Raises:
+        ScanError: one of the files cannot be read, or a name is a link out of the folder.
+    """
+    statements = _find_statements(_read_lines(path))
+    return find_material_sources(path, statements.material_files, (name for _, name in statements.uses))
+
+
+def _find_parts(uses: Sequence[tuple[int, str]], faces: _Faces) -> tuple[list[str], np.ndarray | None]:
+    """The materials that have faces, "" for those before the first `usemtl`; and which of them each triangle has (M,)."""
+    lengths = np.diff([0, *faces.counts, len(faces.sizes)])
+    names = ["", *(name for _, name in uses)]
+    used = list(dict.fromkeys(name for name, length in zip(names, lengths, strict=True) if length))
+    if len(used) == 1:
+        return used, None
+    index = {name: k for k, name in enumerate(used)}
+    of_face = np.repeat([index.get(name, 0) for name in names], lengths)
+    return used, np.repeat(of_face, np.maximum(faces.sizes - 2, 0))
+
+
+def _read_lines(path: Path) -> bytes:
+    data = read_text(path)
+    if b"\\" in data and (b"\\\n" in data or b"\\\r\n" in data):  # a line that goes on in the next
+        data = data.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
+    return data
+
+
+def _build_mesh(faces: _Faces, polypaint: np.ndarray | None) -> Mesh:
+    vertices, uv_points, corners = faces.vertices, faces.uv_points, faces.corners
     if len(vertices) and vertices.shape[1] not in (3, 4, 6, 7):
         raise ScanError(f"{vertices.shape[1]} numbers a vertex, expected 3 (x y z) or 6 (with r g b); {_CUT}")
     for column, (count, name) in enumerate(((len(vertices), "vertex"), (len(uv_points), "texture coordinate"))):
         if len(corners) and (largest := corners[:, column].max()) >= count:
             raise ScanError(f"a face names {name} {largest + 1}, there are {count}; {_CUT}")
-    triangles = cut_polygons(corners, sizes)  # (M, 3, 2)
+    triangles = cut_polygons(corners, faces.sizes)  # (M, 3, 2)
     if not len(triangles):
         raise ScanError(f"no faces ({len(vertices)} vertices); {_CUT}")
     uv = None
     if len(uv_points) and uv_points.shape[1] >= 2:
+        refuse_endless(uv_points[:, :2])
         uv_corners = triangles[:, :, 1]
         if (corners[:, 1] < 0).all() and len(uv_points) == len(vertices):
             uv_corners = triangles[:, :, 0]
-        if (uv_corners >= 0).any():  # a corner without texture coordinates takes the first ones
+        lacking = uv_corners < 0
+        if not lacking.all():
             uv = np.take(to_float32(uv_points[:, :2]), np.maximum(uv_corners, 0), axis=0)
-    colors = None
-    if vertices.shape[1] >= 6 and np.isfinite(vertices).all():
-        colors = np.rint(np.clip(vertices[:, -3:], 0, 1) * 255).astype(np.uint8)
-    return Mesh(to_float32(vertices[:, :3]), triangles[:, :, 0].astype(np.int32), uv, colors=colors)
+            if lacking.any():
+                uv[lacking.any(axis=1)] = np.nan
+    colors, notes = _colors(vertices)
+    if polypaint is not None and colors is None:
+        if len(polypaint) == len(vertices):
+            colors = polypaint
+        else:
+            notes += (f"holds {len(polypaint)} colours (#MRGB) for {len(vertices)} vertices, which are not drawn",)
+    return Mesh(to_float32(vertices[:, :3]), triangles[:, :, 0].astype(np.int32), uv, colors=colors, notes=notes)
 
 
-def _parse(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All lines `v` and `vt`, f64 (n, columns); corners int64 (C, 2), vertex and texture coordinate (−1: none), 0-based; and
-    how many each face has (P,).
-    """
+def _find_polypaint(data: bytes) -> np.ndarray | None:
+    """Colours u8 (N, 3) as ZBrush writes them, in comments: `#MRGB` and eight hexadecimal digits a vertex, mask before red."""
+    place = data.find(b"#")
+    for _ in range(_MAX_COMMENTS):
+        if place < 0 or data.startswith(b"#MRGB ", place):
+            break
+        place = data.find(b"#", place + 1)
+    else:
+        return None
+    text = b"".join(_POLYPAINT.findall(data, place)) if place >= 0 else b""
+    return np.frombuffer(bytes.fromhex(text.decode()), np.uint8).reshape(-1, 4)[:, 1:] if text else None
+
+
+def _colors(vertices: np.ndarray) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """`x y z r g b`, and of seven numbers `x y z w r g b`, or `x y z r g b a` where the last is the same in all lines."""
+    columns = vertices.shape[1]
+    if columns < 6:
+        return None, ()
+    has_alpha = columns == 7 and np.ptp(vertices[:, 6]) == 0 and np.ptp(vertices[:, 3]) > 0
+    return read_colors(vertices[:, 3:6] if has_alpha else vertices[:, -3:])
+
+
+def _parse(data: bytes, places: Sequence[int]) -> _Faces:
+    """All lines `v`, `vt` and `f`, and how many faces stand before each of the places, at which lines begin."""
     text, size = np.frombuffer(data, np.uint8), len(data)
     # vertices, uv, the words left of each, corners, sizes: what the usual file needs.
     arrays = [
@@ -100,21 +185,25 @@ def _parse(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     ]
     arrays += [np.empty((size // 16 + 8, 2), np.int64), np.empty(size // 48 + 8, np.int64)]
     state = np.zeros(NUM_STATES, np.int64)
-    problem, place = scan_obj(text, 0, _CLASSES, *arrays, state)
-    while problem == NO_ROOM:
-        arrays = [enlarge(array) for array in arrays]
-        problem, place = scan_obj(text, place, _CLASSES, *arrays, state)
-    if problem != FINE:
-        raise ScanError(f"{_describe(problem, data, place)}; {_CUT}")
+    place, counts = 0, []
+    for end in (*places, size):
+        problem, place = scan_obj(text[:end], place, _CLASSES, *arrays, state)
+        while problem == NO_ROOM:
+            arrays = [enlarge(array) for array in arrays]
+            problem, place = scan_obj(text[:end], place, _CLASSES, *arrays, state)
+        if problem != FINE:
+            raise ScanError(f"{_describe(problem, data, place)}; {_CUT}")
+        counts.append(int(state[-1]))
     vertices, uv, vertices_left, uv_left, corners, sizes = arrays
     num_values, num_left, num_vertices, num_uv_values, num_uv_left, num_uv, num_corners, num_faces = state.tolist()
     parse_words(data, vertices_left[:num_left], vertices)
     parse_words(data, uv_left[:num_uv_left], uv)
-    return (
+    return _Faces(
         vertices[:num_values].reshape(num_vertices, -1) if num_values else np.empty((num_vertices, 0)),
         uv[:num_uv_values].reshape(num_uv, -1) if num_uv_values else np.empty((num_uv, 0)),
         corners[:num_corners],
         sizes[:num_faces],
+        counts[:-1],
     )
 
 
@@ -135,73 +224,30 @@ def _describe(problem: int, data: bytes, place: int) -> str:
     }[problem]
 
 
-def find_obj_texture(path: Path, data: bytes | None = None) -> Path | None:
-    """The image that an OBJ file's material paints it with (map_Kd), where it stands in the file's folder or below.
+def _find_statements(data: bytes) -> _Statements:
+    """Looked for by their letter m, which numbers do not have: one byte is found twenty times as fast as a word.
 
     Raises:
-        ScanError: the file paints with several images.
+        ScanError: the material changes very many times.
     """
-    data = read_bytes(path) if data is None else data
-    textures: dict[str, str] = {}
-    for material_file in find_material_files(path, data):
-        textures.update(_read_mtl(material_file))
-    used = [textures[m] for m in dict.fromkeys(_text(m) for m in _find_lines(data, b"usemtl")) if m in textures]
-    used = list(dict.fromkeys(used or textures.values()))
-    found = [file for name in used if (file := find_beside(path, name)) is not None]
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found[:5])
-        raise ScanError(f"{path}: painted with {len(found)} textures ({names}), expected one; bake them into one image")
-    return found[0] if found else None
-
-
-def find_material_files(path: Path, data: bytes) -> list[Path]:
-    """The MTL files an OBJ file names, where they stand in its folder or below."""
-    found = [find_beside(path, _text(name)) for name in dict.fromkeys(_find_lines(data, b"mtllib"))]
-    return [file for file in found if file is not None]
-
-
-def _find_lines(data: bytes, keyword: bytes) -> list[bytes]:
-    """What stands behind `mtllib` or `usemtl` at the beginning of a line.
-
-    Looked for by their letter m, which numbers do not have: one byte is found twenty times as fast as a word.
-    """
-    found = []
+    files: list[bytes] = []
+    uses: list[tuple[int, str]] = []
+    line = 0  # where the last line that was looked at ends
     place = data.find(b"m")
     while place >= 0:
-        start, end = data.rfind(b"\n", 0, place) + 1, data.find(b"\n", place)
-        end = end if end >= 0 else len(data)
-        words = data[start:end].split(None, 1)
-        if len(words) == 2 and words[0] == keyword:
-            found.append(words[1].rstrip())
-        place = data.find(b"m", end)
-    return found
-
-
-def _read_mtl(path: Path) -> dict[str, str]:
-    """Material → the name behind map_Kd."""
-    textures: dict[str, str] = {}
-    material = ""
-    for line in read_bytes(path, max_bytes=1 << 24).splitlines():
-        keyword, _, rest = line.strip().partition(b" ")
-        if keyword.lower() == b"newmtl":
-            material = _text(rest)
-        elif keyword.lower() == b"map_kd" and (name := _without_options(_text(rest))):
-            textures[material] = name
-    return textures
-
-
-def _without_options(text: str) -> str:
-    words = text.split()
-    while words and words[0].startswith("-"):
-        option = words.pop(0)
-        if option in _VECTOR_OPTIONS:
-            for _ in range(3):
-                if words and re.fullmatch(r"[-+.\deE]+", words[0]):
-                    words.pop(0)
-        else:
-            del words[: _MAP_OPTIONS.get(option, 0)]
-    return " ".join(words)
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "replace").strip().strip('"')
+        start = max(data.rfind(b"\n", line, place), data.rfind(b"\r", line, place), line - 1) + 1
+        ending = _LINE_END.search(data, place)
+        line = ending.start() if ending else len(data)
+        words = data[start:line].split(None, 1)
+        if len(words) == 2 and words[0] == b"mtllib":
+            files.append(words[1].strip())
+        elif len(words) == 2 and words[0] == b"usemtl":
+            name = plain_name(words[1])
+            if not uses or uses[-1][1] != name:
+                uses.append((start, name))
+        place = data.find(b"m", line)
+    if len(uses) > _MAX_CHANGES:
+        raise ScanError(
+            f"changes its material {len(uses)} times, expected at most {_MAX_CHANGES}; bake its textures into one"
+        )
+    return _Statements(list(dict.fromkeys(files)), uses)

@@ -5,16 +5,17 @@ Layout after Greg Turk, "The PLY Polygon File Format" (1994); texture names and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from preprocess.mesh import Mesh
-from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32
-from preprocess.readers.image import read_image
+from preprocess.readers.appearance import add_texture, describe_alpha, find_image, read_colors, refuse_endless
+from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32, without_mark
 from preprocess.readers.polygons import fan_triangulation
-from preprocess.readers.references import find_beside
+from preprocess.readers.references import show_name
 from shared.errors import ScanError
 
 _TYPES = {
@@ -23,6 +24,10 @@ _TYPES = {
 }  # fmt: skip
 _BYTE_ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 _UV_NAMES = (("s", "t"), ("u", "v"), ("texture_u", "texture_v"))
+_COLOR_NAMES = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b"))
+# MeshLab writes TextureFile, CloudCompare TEXTUREFILE.
+_TEXTURE = re.compile(rb"(?:comment|obj_info)\s+texture_?file[\s:=]+(\S.*)", re.IGNORECASE)
+_END = re.compile(rb"(?<=[\r\n])end_header[ \t]*(\r\n|\r|\n|$)")
 _CUT = "the file is cut off or garbled; copy it again"
 _MAX_CORNERS = 64  # of a face
 _MAX_UNEVEN_ROWS = 4_000_000  # each is an object while it is read: 300 bytes
@@ -46,52 +51,62 @@ class _Element:
 class _Header:
     byte_order: str  # empty: ASCII
     elements: list[_Element]
-    texture_name: str
+    texture_names: list[bytes]
     num_bytes: int
 
 
 def read_ply(path: Path, *, texture: Path | None = None) -> Mesh:
     """Reads a PLY file with its vertex colours, texture coordinates (a vertex's or a corner's) and texture.
 
-    The texture is the one that `comment TextureFile` names, in the file's own folder or below, or another one.
+    The texture is the one that `comment TextureFile` names, in the file's own folder or below, or another one. Faces without
+    texture coordinates beside others that have them get NaN for uv. What is named and not drawn stands in the mesh's notes.
 
     Raises:
-        ScanError: missing, cut off, garbled, a count that the file cannot hold, no faces, an index without its vertex.
+        ScanError: missing, cut off, garbled, a count that the file cannot hold, no faces, an index without its vertex, faces
+            painted with several textures.
     """
-    data = read_bytes(path)
+    data = without_mark(read_bytes(path))
     try:
         header = _read_header(data)
         with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs, which casting tells of
-            mesh = _build_mesh(_read_elements(data[header.num_bytes :], header))
+            elements = _read_elements(data[header.num_bytes :], header)
+            mesh = _build_mesh(elements, header)
+            names = header.texture_names
+            if texture is None and mesh.uv is not None and len(names) > 1:
+                names = [_pick_texture(elements, names)]
     except (ScanError, ValueError) as error:
         raise ScanError(f"{path}: {error}") from error
-    if mesh.uv is not None:
-        texture = texture or find_beside(path, header.texture_name)
-    return replace(mesh, texture=read_image(texture)) if texture and mesh.uv is not None else mesh
+    return add_texture(mesh, path, names, texture)
 
 
-def find_ply_texture(path: Path) -> Path | None:
-    """The image that the file's `comment TextureFile` names, where it stands in its folder or below."""
-    try:
-        return find_beside(path, _read_header(read_bytes(path)).texture_name)
-    except ScanError:
-        return None
+def find_ply_files(path: Path) -> list[Path]:
+    """The images that the file names, where they are there.
+
+    Raises:
+        ScanError: the file cannot be read, or a name is a link out of the folder.
+    """
+    names = _read_header(without_mark(read_bytes(path))).texture_names
+    images = [find_image(path, [name])[0] for name in names]
+    return [image for image in images if image is not None]
 
 
 def _read_header(data: bytes) -> _Header:
-    end = data.find(b"end_header", 0, 1 << 16)
-    if not data.startswith(b"ply") or end < 0:
+    end = _END.search(data, 0, 1 << 16)
+    if not data.startswith(b"ply") or end is None:
         raise ScanError(f"expected a header from `ply` to `end_header`; {_CUT}")
-    newline = data.find(b"\n", end)
+    # A first byte 10 of what follows is no part of a line end where the lines end with 13 alone.
+    num_bytes = end.start(1) + 1 if data[3:4] == b"\r" and data[4:5] != b"\n" else end.end()
     elements: list[_Element] = []
-    byte_order, texture_name = None, ""
-    for line in data[:end].decode("latin-1").splitlines()[1:]:
+    byte_order, names = None, []
+    for row in data[: end.start()].splitlines()[1:]:
+        if (texture := _TEXTURE.fullmatch(row.strip())) is not None:
+            names.append(texture[1].strip(b' "'))
+            continue
+        line = row.decode("latin-1")
         words = line.split()
         try:
             if words[:1] == ["format"]:
                 byte_order = _BYTE_ORDERS[words[1]]
-            elif words[:2] == ["comment", "TextureFile"]:
-                texture_name = texture_name or " ".join(words[2:]).encode("latin-1").decode("utf-8", "replace")
             elif words[:1] == ["element"]:
                 elements.append(_Element(words[1], int(words[2])))
                 if elements[-1].count < 0:
@@ -102,9 +117,9 @@ def _read_header(data: bytes) -> _Header:
                 elements[-1].properties.append(_Property(words[2], _TYPES[words[1]]))
         except (KeyError, IndexError, ValueError):
             raise ScanError(f"cannot read the header line {line[:80]!r}; {_CUT}") from None
-    if byte_order is None or newline < 0:
+    if byte_order is None or not end[1]:
         raise ScanError(f"the header lacks its format or its end; {_CUT}")
-    return _Header(byte_order, elements, texture_name, newline + 1)
+    return _Header(byte_order, elements, list(dict.fromkeys(names)), num_bytes)
 
 
 # Property → (count,) values; a list property: all its values in one row, and their numbers under "<name> sizes".
@@ -188,7 +203,7 @@ def _walk_rows(body: bytes, place: int, properties: list[_Property], count: int)
     return columns | sizes, place
 
 
-def _build_mesh(elements: dict[str, _Columns]) -> Mesh:
+def _build_mesh(elements: dict[str, _Columns], header: _Header) -> Mesh:
     vertex, face = elements.get("vertex", {}), elements.get("face", {})
     if not {"x", "y", "z"} <= vertex.keys():
         raise ScanError("no vertices with x, y and z; export the scan again")
@@ -201,22 +216,68 @@ def _build_mesh(elements: dict[str, _Columns]) -> Mesh:
         raise ScanError(f"a face names a vertex outside 0…{len(vertices) - 1}; {_CUT}")
     corners = corners.astype(np.int64)
     fan = fan_triangulation(sizes)
-    uv = None
-    if np.array_equal(face.get("texcoord sizes", ()), 2 * sizes):
-        uv = to_float32(face["texcoord"].reshape(-1, 2)[fan])
+    uv, notes = _texture_coordinates(vertex, face, corners, sizes, fan)
+    types = {p.name: p.dtype for element in header.elements if element.name == "vertex" for p in element.properties}
+    colors, more = _colors(vertex, face, types)
+    return Mesh(to_float32(vertices), corners[fan].astype(np.int32), uv, colors=colors, notes=notes + more)
+
+
+def _texture_coordinates(
+    vertex: _Columns, face: _Columns, corners: np.ndarray, sizes: np.ndarray, fan: np.ndarray
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """f32 (M, 3, 2): of the corners, where the faces have a list of them, else of the vertices; and notes."""
+    notes: tuple[str, ...] = ()
+    listed = face.get("texcoord sizes", np.empty(0, np.int64))
+    if "texnumber" not in face and np.array_equal(listed, 2 * sizes):  # the usual file
+        return _finite(face["texcoord"].reshape(-1, 2))[fan], notes
+    if listed.any():
+        fits = listed == 2 * sizes
+        numbers = face.get("texnumber", listed)
+        if len(numbers) == len(fits) and (numbers >= 0).any():
+            fits &= numbers >= 0  # −1: no image
+        if unfit := int(((listed != 2 * sizes) & (listed > 0)).sum()):
+            notes = (
+                f"the texture coordinates of {unfit} of its {len(sizes)} faces are not two a corner, and not drawn",
+            )
+        if fits.any():
+            pairs = np.full((len(corners), 2), np.nan, np.float32)
+            pairs[np.repeat(fits, sizes)] = _finite(face["texcoord"][np.repeat(fits, listed)].reshape(-1, 2))
+            return pairs[fan], notes
     for u, v in _UV_NAMES:
-        if uv is None and u in vertex and v in vertex:
-            uv = to_float32(np.stack([vertex[u], vertex[v]], axis=1)[corners[fan]])
-    return Mesh(to_float32(vertices), corners[fan].astype(np.int32), uv, colors=_colors(vertex))
+        if u in vertex and v in vertex:
+            return _finite(np.stack([vertex[u], vertex[v]], axis=1))[corners[fan]], notes
+    return None, notes
 
 
-def _colors(vertex: _Columns) -> np.ndarray | None:
-    for prefix in ("", "diffuse_"):
-        names = [prefix + name for name in ("red", "green", "blue")]
+def _finite(uv: np.ndarray) -> np.ndarray:
+    refuse_endless(uv)
+    return to_float32(uv)
+
+
+def _pick_texture(elements: dict[str, _Columns], names: list[bytes]) -> bytes:
+    """The one of several images that all faces are painted with, by their texnumber.
+
+    Raises:
+        ScanError: there are several, or nothing tells which.
+    """
+    numbers = elements["face"].get("texnumber", elements["vertex"].get("texnumber", np.empty(0)))
+    used = np.unique(numbers[numbers >= 0])
+    if len(used) == 1 and used[0] < len(names) and used[0] == int(used[0]):
+        return names[int(used[0])]
+    shown = ", ".join(show_name(name) for name in names[:5])
+    raise ScanError(f"painted with {len(names)} textures ({shown}), expected one; bake them into one image")
+
+
+def _colors(vertex: _Columns, face: _Columns, types: dict[str, str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    for names in _COLOR_NAMES:
         if all(name in vertex for name in names):
-            columns = np.stack([vertex[name] for name in names], axis=1).astype(np.float64)
-            if not np.isfinite(columns).all():
-                raise ScanError(f"a vertex colour is not finite; {_CUT}")
-            is_fraction = vertex[names[0]].dtype.kind == "f" and columns.max(initial=0) <= 1
-            return np.rint(np.clip(columns * (255 if is_fraction else 1), 0, 255)).astype(np.uint8)
-    return None
+            rgb = np.stack([vertex[name] for name in names], axis=1).astype(np.float64)
+            largest = None
+            if types[names[0]][0] in "iu":  # as the header says; in the rows of a text, all are floating point
+                largest = 65535 if types[names[0]] == "u2" and rgb.max(initial=0) > 255 else 255
+            colors, notes = read_colors(rgb, largest=largest)
+            return colors, notes + (describe_alpha(vertex["alpha"]) if "alpha" in vertex else ())
+    for names in _COLOR_NAMES:
+        if all(name in face for name in names) and any(len(np.unique(face[name])) > 1 for name in names):
+            return None, ("its faces have colours, which are not drawn: give them to its vertices",)
+    return None, ()

@@ -341,8 +341,8 @@ def scan_obj(text, place, classes, vertices, uv, vertices_left, uv_left, corners
                     at = _next_in_row(end, stop, table)
                 sizes[state[7]] = count - state[6]
                 state[6], state[7] = count, state[7] + 1
-        if keyword != _NEWLINE:
-            while at < stop and byte_at(at) != _NEWLINE:
+        if keyword != _NEWLINE and keyword != _RETURN:
+            while at < stop and byte_at(at) != _NEWLINE and byte_at(at) != _RETURN:
                 at += 1
             at += 1
     return FINE, len(text)

@@ -81,7 +81,56 @@ f 3 4 5 # corners alone
 """
 
 
+def obj_of_parts() -> bytes:
+    """Several material files on a line, parts with a texture and without, corners without texture coordinates."""
+    return b"""\xef\xbb\xbfmtllib none.mtl face.mtl
+v 0 0 0 255 128 0
+v 10 0 0 0 0 0
+v 10 10 0 1 2 3
+v 0 10 2 9 9 9
+vt 0 0
+vt 1 0
+vt 1 1
+usemtl face
+f 1/1 2/2 3/3
+usemtl other
+f 1/1 3/3 4/2
+f 1 2 4
+usemtl Face
+f 2/2 3/3 4/1
+"""
+
+
 MTL = b"newmtl face\nKa 1 1 1\nKd 1 1 1\nillum 1\nmap_Kd -s 1 1 1 -clamp on face.png\nnewmtl other\nmap_Ka other.png\n"
+
+
+MTL_OF_OPTIONS = (
+    b"\xef\xbb\xbfnewmtl\tface\r\nKd 0.2 0.4 0.6\r\nmap_Kd -s 0.5 1 1 -o 0.5 -mm 0.1 2 -t 0 0 1 face.png -bm 1 -clamp on\r\n"
+    b'newmtl other\nKd 255 0 0\nmap_Kd "f%61ce.png"\nmap_Bump -bm 0.5 bump.png\nnewmtl third\nmap_Kd l\xe4cheln.png\n'
+)
+
+
+def ply_of_parts() -> bytes:
+    """Two images, texture numbers, faces without texture coordinates, colours of 16 bits with alpha; lines end with CR."""
+    return (
+        b"ply\nformat ascii 1.0\ncomment TEXTUREFILE face.png\ncomment TextureFile other.png\nelement vertex 4\n"
+        b"property float x\nproperty float y\nproperty float z\nproperty ushort red\nproperty ushort green\n"
+        b"property ushort blue\nproperty uchar alpha\nelement face 3\nproperty list uchar int vertex_indices\n"
+        b"property list uchar float texcoord\nproperty int texnumber\nend_header\n0 0 0 65535 0 0 255\n10 0 0 0 65535 0 255\n"
+        b"10 10 0 0 0 65535 9\n0 10 5 7 8 9 255\n4 0 1 2 3 8 0 0 1 0 1 1 0 1 0\n3 0 1 3 0 0\n3 1 2 3 6 0 0 1 0 1 1 -1\n"
+    ).replace(b"\n", b"\r")
+
+
+def wrl_with_colors() -> bytes:
+    return b"""#VRML V2.0 utf8
+Transform { translation 0 0 5 rotation 0 1 0 .3 children [ DEF S Shape {
+appearance Appearance { texture DEF T ImageTexture { url [ "none.png" "face.png" ] repeatS FALSE }
+textureTransform TextureTransform { scale 2 .5 rotation .4 center .5 .5 translation .1 0 } }
+geometry IndexedFaceSet { colorPerVertex TRUE coord Coordinate { point [ 0 0 0, 10 0 0, 10 10 0, 0 10 5 ] }
+coordIndex [ 0 1 2 3 -1 0 1 3 -1 ] color Color { color [ 1 0 0, 0 1 0 0 0 1, .5 .5 .5 ] } colorIndex [ 0 1 2 3 -1 0 1 3 -1 ]
+texCoord TextureCoordinate { point [ 0 0, 1 0, 1 1, 0 1 ] } } }
+Shape { geometry Sphere { radius 2 } } USE S Inline { url "face.png" } ] }
+"""
 
 
 def ply_text() -> bytes:
@@ -241,6 +290,13 @@ def bnt(step_mm: float = 16.0) -> bytes:
         + name
         + struct.pack("<I", planes.size)
         + planes.astype("<f8").tobytes()
+    )
+
+
+def off_of_parts() -> bytes:
+    return (
+        b"STCNOFF3 1 0\n"
+        + b"0 0 0 0 0 1 .5 .5 .5 1 0 0\n10 0 0 0 0 1 1 0 0 1 1 0\n0 10 0 0 0 1 0 1 0 .5 0 1\n3 0 1 2 255 0 0\n"
     )
 
 

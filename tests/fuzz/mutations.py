@@ -31,7 +31,8 @@ PATHS = (
     b"..", b".", b"/", b"", b"~/.ssh/id_rsa", b"a" * 300, b"b/" * 3000, b"%2e%2e/secret.png", b"secret.png\0face.png",
     b"\xff\xfe.png",
     b"con", b"/dev/zero", b"/dev/stdin", b"/proc/self/environ", b"data:image/png;base64,AAAA", b"face.png",
-    b"$HOME/a.png",
+    b"$HOME/a.png", b"%2e%2e%2fsecret.png", b"..%5csecret.png", b"face%2epng", b"file:///secret.png", b"%00", b"-s 1 face.png",
+    b"face.png -o 1e999", b"a.mtl " * 50, b"\xb2\xe2.png", b"fa\xcc\x88ce.png", b"LINK.PNG", b"Linked/SECRET.png",
 )  # fmt: skip
 BYTES = (b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\x1a", b'"', b"'", b"{", b"}", b"[", b"]", b"#", b"\\\n",
 b"\r", b"\n", b",", b";", b"\t", b"\x0b", b"\x85")  # fmt: skip

@@ -169,6 +169,8 @@ def _check(result: object) -> str:
     if not isinstance(result, Mesh):
         return ""
     vertices, triangles = result.vertices_mm, result.triangles
+    if len(result.notes) > 20 or not all(note.isprintable() and len(note) < 600 for note in result.notes):
+        return f"notes: {result.notes!r:.300}"
     if vertices.dtype != np.float32 or vertices.ndim != 2 or vertices.shape[1] != 3 or len(vertices) < 3:
         return f"vertices {vertices.dtype} {vertices.shape}"
     if not np.isfinite(np.square(vertices.astype(np.float32)).sum()):

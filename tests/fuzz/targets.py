@@ -157,7 +157,7 @@ def _manifest(path: Path) -> object:
 def _write_obj_first(target: Target) -> Target:
     def prepare(rng: random.Random, case: int, folder: Path) -> Path:
         path = target.prepare(rng, case, folder)
-        (folder / "face.obj").write_bytes(corpus.obj())
+        (folder / "face.obj").write_bytes(corpus.obj_of_parts() if case % 2 else corpus.obj())
         return path
 
     def warm_up(folder: Path) -> None:
@@ -195,22 +195,44 @@ def file_targets() -> list[Target]:
         _file(
             "WRL",
             20,
-            [("a.wrl", corpus.wrl("bu3dfe")), ("a.wrl", corpus.wrl("bu4dfe"))],
+            [
+                ("a.wrl", corpus.wrl("bu3dfe")),
+                ("a.wrl", corpus.wrl("bu4dfe")),
+                ("a.wrl", corpus.wrl_with_colors()),
+            ],
             _surface,
             mutations.mutate_text,
         ),
         _file(
             "OBJ",
             20,
-            [("a.obj", corpus.obj()), ("a.obj", corpus.obj(slashes=False)), ("a.obj", corpus.obj_with_quads())],
+            [
+                ("a.obj", corpus.obj()),
+                ("a.obj", corpus.obj(slashes=False)),
+                ("a.obj", corpus.obj_with_quads()),
+                ("a.obj", corpus.obj_of_parts()),
+            ],
             _surface,
             mutations.mutate_text,
         ),
-        _write_obj_first(_file("MTL", 4, [("face.mtl", corpus.MTL)], _mtl_user, mutations.mutate_text)),
+        _write_obj_first(
+            _file(
+                "MTL",
+                4,
+                [("face.mtl", corpus.MTL), ("face.mtl", corpus.MTL_OF_OPTIONS)],
+                _mtl_user,
+                mutations.mutate_text,
+            )
+        ),
         _file(
             "PLY",
             14,
-            [("a.ply", corpus.ply_text()), ("a.ply", corpus.ply_binary()), ("a.ply", corpus.ply_binary(">"))],
+            [
+                ("a.ply", corpus.ply_text()),
+                ("a.ply", corpus.ply_binary()),
+                ("a.ply", corpus.ply_binary(">")),
+                ("a.ply", corpus.ply_of_parts()),
+            ],
             _surface,
             mutations.mutate_either,
             as_they_are=[
@@ -221,7 +243,7 @@ def file_targets() -> list[Target]:
                 ("a.ply", header.replace(b"ascii", b"binary_little_endian") + b"end_header\n" + bytes(100)),
             ],
         ),
-        _file("OFF", 8, [("a.off", corpus.off())], _surface, mutations.mutate_text),
+        _file("OFF", 8, [("a.off", corpus.off()), ("a.off", corpus.off_of_parts())], _surface, mutations.mutate_text),
         _file(
             "STL",
             6,

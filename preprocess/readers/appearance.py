@@ -1,0 +1,91 @@
+"""What a surface looks like beside its shape: colours by the range of their numbers, and the image that its file names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.mesh import Mesh
+from preprocess.readers.image import read_image
+from preprocess.readers.references import find_beside, show_name
+from shared.errors import ScanError
+
+_MAX_NOTES = 8
+_OVERSHOOT = 1.1  # a fraction may be rounded, or brightened, to a little more than 1
+
+
+def read_colors(rgb: np.ndarray, *, largest: int | None = None) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Colours u8 (N, 3) from numbers (N, 3) of 0…1 or 0…255, as all of them together tell; negative ones are 0.
+
+    Args:
+        largest: the number that means full light, where the file's type tells it (65535 of 16 bits).
+    Returns:
+        The colours, and no notes; or None and why, where the numbers tell no range.
+    """
+    top = float(rgb.max(initial=0))
+    if not np.isfinite(rgb).all():
+        return None, ("its vertex colours are not all finite numbers, and not drawn",)
+    if top > (largest or 255):
+        return None, (f"its vertex colours reach {top:g}, expected 0…1 or 0…255, and are not drawn",)
+    if largest is None:
+        largest = 1 if top <= 1 or (top <= _OVERSHOOT and (rgb != np.rint(rgb)).any()) else 255
+    return np.rint(np.clip(rgb * (255 / largest), 0, 255)).astype(np.uint8), ()
+
+
+def describe_alpha(alpha: np.ndarray) -> tuple[str, ...]:
+    """A note where some of a surface is more transparent than the rest; of one value all over, it means nothing."""
+    return ("it is transparent in parts (alpha), and drawn opaque",) if alpha.min() < alpha.max() else ()
+
+
+def find_image(path: Path, names: Sequence[bytes]) -> tuple[Path | None, tuple[str, ...]]:
+    """The first of the images that a file names which is there; none, and a note, where there are names and no image.
+
+    Raises:
+        ScanError: a name is a link out of the folder.
+    """
+    for name in names:
+        if (file := find_beside(path, name)) is not None:
+            return file, ()
+    if not names:
+        return None, ()
+    where = "is an address, and never fetched" if b"://" in names[0] else "is not in its folder or below"
+    return None, (f"names the texture {show_name(names[0])}, which {where}",)
+
+
+def add_texture(mesh: Mesh, path: Path, names: Sequence[bytes], texture: Path | None) -> Mesh:
+    """The mesh with the given texture, else with the first of those named that is there; a note where none can be drawn.
+
+    Raises:
+        ScanError: the image cannot be read, or is a link out of the folder.
+    """
+    notes: tuple[str, ...] = ()
+    if texture is None:
+        texture, notes = find_image(path, names)
+    if texture is None:
+        return replace(mesh, notes=mesh.notes + notes) if notes else mesh
+    if mesh.uv is None:
+        note = f"has no texture coordinates to place the texture {show_name(texture.name)} with"
+        return replace(mesh, notes=(*mesh.notes, note))
+    return replace(mesh, texture=read_image(texture))
+
+
+def limit_notes(notes: Iterable[str]) -> tuple[str, ...]:
+    """Each note once, and of very many the first."""
+    once = tuple(dict.fromkeys(notes))
+    more = len(once) - _MAX_NOTES
+    return once if more <= 0 else (*once[:_MAX_NOTES], f"and {more} notes more of this kind")
+
+
+def refuse_endless(uv: np.ndarray) -> None:
+    """Texture coordinates of a file are numbers: NaN stands for a triangle without, which is the reader's to say.
+
+    Raises:
+        ScanError: one is NaN or infinite.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_fine = np.isfinite(uv.sum())  # one number: quicker, and of huge ones only not so
+    if not is_fine and not np.isfinite(uv).all():
+        raise ScanError("a texture coordinate is not finite (NaN or infinite)")

@@ -1,0 +1,58 @@
+"""Texture images: levels of 16 bits, sizes above the limit, formats."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fuzz import containers
+from PIL import Image
+
+from preprocess.readers.image import decode_image, read_image
+from shared.errors import ScanError
+
+LEVELS = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    data = io.BytesIO()
+    image.save(data, kind, **options)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("PNG", "I;16"), ("TIFF", "I;16"), ("TIFF", "I;16B")])
+def test_grey_of_16_bits_is_scaled(kind: str, mode: str) -> None:
+    levels = LEVELS.byteswap() if mode.endswith("B") else LEVELS
+    data = encode(Image.frombytes(mode, (8, 8), levels.tobytes()), kind)
+    if kind == "TIFF":
+        assert data[:2] == (b"MM" if mode.endswith("B") else b"II")
+    pixels = decode_image(data)
+    np.testing.assert_array_equal(pixels, np.repeat(np.rint(LEVELS / 257).astype(np.uint8)[..., None], 3, -1))
+
+
+def test_other_levels_are_refused() -> None:
+    for image, kind in (
+        (Image.fromarray(LEVELS.astype(np.int32)), "TIFF"),
+        (Image.fromarray(LEVELS.astype(np.float32)), "TIFF"),
+    ):
+        with pytest.raises(ScanError, match="8 bits a channel"):
+            decode_image(encode(image, kind))
+    data = encode(Image.fromarray(LEVELS), "TIFF", tiffinfo={262: 0})  # white is 0
+    with pytest.raises(ScanError, match="8 bits a channel"):
+        decode_image(data)
+
+
+def test_an_image_above_the_limit_tells_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    for width, height, smaller in ((16384, 16384, "8192 × 8192"), (40_000, 10_000, "16384 × 4096")):
+        path.write_bytes(containers.png_bomb(width, height, full=False))
+        with pytest.raises(ScanError, match=f"{width} × {height} pixels.*scale it down to {smaller}"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "TGA"])
+def test_formats(kind: str) -> None:
+    image = Image.new("RGB", (4, 4), (200, 40, 40))
+    np.testing.assert_allclose(decode_image(encode(image, kind)), np.full((4, 4, 3), (200, 40, 40)), atol=3)
