@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from preprocess.datasets.bu_scan import PSE_SUFFIX, read_bu_scan
+from preprocess.datasets.bu_scan import PSE_SUFFIX, find_bu_files, read_bu_scan
 from preprocess.datasets.completeness import describe_counts, describe_lacking
 from preprocess.datasets.subject_folders import (
     Subjects,
@@ -20,7 +20,7 @@ from preprocess.datasets.subject_folders import (
     relative,
 )
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS, PSE_LANDMARK_GROUPS
-from preprocess.scan import DatasetReader, ScanRecord, find_scan_files
+from preprocess.scan import DatasetReader, ScanRecord
 from shared.labels import BU3DFE_CODES, EXPRESSIONS
 
 _EXPECTED = "F0001/F0001_AN01WH_F3D.wrl"
@@ -102,7 +102,7 @@ BU3DFE = DatasetReader(
     class_names=EXPRESSIONS,
     find=find_bu3dfe,
     read=read_bu_scan,
-    source_files=find_scan_files,
+    source_files=find_bu_files,
     num_landmarks=NUM_BU_LANDMARKS,
     landmark_groups=BU_LANDMARK_GROUPS,
     # Behind the 83 of a .bnd file, of which none is known then: a cache keeps these 83.

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from preprocess.datasets.bu_scan import read_bu_scan
+from preprocess.datasets.bu_scan import find_bu_files, read_bu_scan
 from preprocess.datasets.completeness import (
     OWN_PICTURES,
     describe_counts,
@@ -30,7 +30,7 @@ from preprocess.datasets.subject_folders import (
     subfolders,
 )
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
-from preprocess.scan import DatasetReader, ScanRecord, find_scan_files
+from preprocess.scan import DatasetReader, ScanRecord
 from shared.labels import BASIC_EXPRESSIONS, BU4DFE_FOLDERS
 
 _EXPECTED = "F001/Angry/000.wrl"
@@ -182,7 +182,7 @@ BU4DFE = DatasetReader(
     class_names=BASIC_EXPRESSIONS,
     find=find_bu4dfe,
     read=read_bu_scan,
-    source_files=find_scan_files,
+    source_files=find_bu_files,
     num_landmarks=NUM_BU_LANDMARKS,
     landmark_groups=BU_LANDMARK_GROUPS,
     frames_per_second=25.0,

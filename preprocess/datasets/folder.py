@@ -107,6 +107,7 @@ class _FileNames:
         if not name:
             return name
         folder, _, last = name.rpartition("/")
+        folder = self.find(folder)
         if folder not in self._folders:
             self._folders[folder] = self._list(folder)
         alike = self._folders[folder].get(_plain_name(last), [])
