@@ -135,7 +135,7 @@ def read_info(cache: Path) -> CacheInfo:
     try:
         info = make(CacheInfo, value)
         _check_counts(info)
-    except ValueError as error:
+    except (ValueError, CacheError) as error:
         raise CacheError(f"{path}: damaged ({first_line(error)}); run `python -m preprocess build` again") from error
     if info.store not in STORES:
         raise CacheError(f"{path}: unknown store {info.store!r}, expected one of {', '.join(STORES)}")

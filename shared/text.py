@@ -52,7 +52,8 @@ class TextEmbeddings:
             raise CacheError(f"no prompt for class {', '.join(without)}; add one to the prompts file")
         if not np.isfinite(self.embeddings).all():
             raise CacheError("embeddings are not finite; run `python -m preprocess prompts` again")
-        norms = np.linalg.norm(self.embeddings, axis=2)
+        with np.errstate(over="ignore"):  # infinite is not of unit length either
+            norms = np.linalg.norm(self.embeddings, axis=2)
         if not math.isfinite(self.logit_scale):
             raise CacheError("the logit scale is not finite; run `python -m preprocess prompts` again")
         if not np.allclose(norms[self.mask], 1, atol=1e-3):  # also refuses NaN

@@ -88,8 +88,10 @@ def load_run(run: Path, device: torch.device) -> tuple[RunConfig, Facet]:
         FacetError: no run here, training not finished, or damaged.
     """
     config = read_config(run)
+    most_bytes = weights_size(run)
     try:
         config.check_sizes()
+        tower = build_tower(config.tower.config, most_bytes=most_bytes)
     except FacetError as error:
         raise FacetError(f"{run / CONFIG_JSON}: {error}; copy the run again, or fit again") from error
     text_mean = np.zeros((len(config.recipe.classes), config.text_dim), np.float32)  # comes with the weights

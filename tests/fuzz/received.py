@@ -34,6 +34,7 @@ _TEXT, _CACHE, _RUN = "text.h5", "cache", "run"
 
 def received_targets() -> list[Target]:
     """Each part of a cache or run that is read before anything else vouches for it."""
+    torch.set_num_threads(1)
     whole = Path(tempfile.mkdtemp(prefix="facet-received-"))
     model = whole / "model"
     model.mkdir()
@@ -49,8 +50,8 @@ def received_targets() -> list[Target]:
             "shard record", whole, f"{_CACHE}/records/00000.json", _mutate_signed,
             lambda folder: read_record(folder / _CACHE, 0),
         ),
-        _target("run settings", whole, f"{_RUN}/{CONFIG_JSON}", containers.mutate_json, _load_run),
-        _target("weights", whole, f"{_RUN}/{WEIGHTS}", mutations.mutate_binary, _load_run),
+        _target("run settings", whole, f"{_RUN}/{CONFIG_JSON}", containers.mutate_json, _load_run, native=True),
+        _target("weights", whole, f"{_RUN}/{WEIGHTS}", mutations.mutate_binary, _load_run, native=True),
         _target(
             "attention", whole, f"{_RUN}/attention.safetensors", mutations.mutate_binary,
             lambda folder: read_attention(folder / _RUN / "attention.safetensors"),
@@ -96,7 +97,15 @@ def _mutate_signed(rng: random.Random, data: bytes) -> bytes:
     return data
 
 
-def _target(name: str, whole: Path, file: str, mutate: mutations.Mutator, read: Callable[[Path], object]) -> Target:
+def _target(
+    name: str,
+    whole: Path,
+    file: str,
+    mutate: mutations.Mutator,
+    read: Callable[[Path], object],
+    *,
+    native: bool = False,
+) -> Target:
     def prepare(rng: random.Random, case: int, folder: Path) -> Path:
         if not folder.exists():
             shutil.copytree(whole, folder)
@@ -114,4 +123,4 @@ def _target(name: str, whole: Path, file: str, mutate: mutations.Mutator, read: 
     def discard(folder: Path) -> None:  # what is read is checked where it is read, and no mesh
         read(folder)
 
-    return Target(name, 10, prepare, discard, warm_up=warm_up)
+    return Target(name, 10, prepare, discard, warm_up=warm_up, native=native)
