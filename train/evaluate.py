@@ -95,9 +95,7 @@ def load_run(run: Path, device: torch.device) -> tuple[RunConfig, Facet]:
     except FacetError as error:
         raise FacetError(f"{run / CONFIG_JSON}: {error}; copy the run again, or fit again") from error
     text_mean = np.zeros((len(config.recipe.classes), config.text_dim), np.float32)  # comes with the weights
-    model = build_facet(
-        config, device, build_tower(config.tower.config, most_bytes=weights_size(run)), text_mean, logit_scale=1.0
-    )
+    model = build_facet(config, device, tower, text_mean, logit_scale=1.0)
     load_weights(run, model)
     return config, model
 
