@@ -10,6 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from preprocess.alignment.depth_map import DepthMap, Surface
 from preprocess.alignment.face_fit import FoundFace, average_fits, fit_faces, measure_misfits, refine_pose
+from preprocess.alignment.nose import remove_spikes
+from preprocess.alignment.units import measure_size
 from shared.errors import ScanError
 
 AXES = {
@@ -23,6 +25,8 @@ _NUM_FINALISTS = 12
 ACCEPTED_MM = 2.9
 # A face scores up to this much better than upside down; beyond the first, both are tried.
 _SURELY_UPRIGHT_MM = 2.0
+# Longest sides that a scan of unknown units is tried with: a mask, a face, a head, a bust.
+_SIZES_MM = (140.0, 165.0, 195.0, 230.0, 270.0, 320.0, 380.0, 450.0)
 
 
 def find_face(surface: Surface, up: str, facing: str) -> FoundFace:
@@ -98,6 +102,20 @@ def find_axes(surface: Surface) -> tuple[str, str, FoundFace] | None:
             if found is not None and (best is None or found.misfit_mm < best[2].misfit_mm):
                 best = (up, facing, found)
     return best if best is not None and best[2].misfit_mm <= ACCEPTED_MM else None
+
+
+def find_scale(vertices: np.ndarray, triangles: np.ndarray, frontal: np.ndarray) -> float | None:
+    """The factor that makes an average face of a scan in unknown units; None if there is no face at any."""
+    size = measure_size(vertices)
+    if not (np.isfinite(size) and size > 0):
+        return None
+    best: tuple[float, float] | None = None
+    for face_mm in _SIZES_MM:
+        scaled = (vertices * (face_mm / size)).astype(np.float32)
+        found = search_face(Surface(remove_spikes(scaled, triangles), triangles), frontal)
+        if found is not None and found.misfit_mm <= ACCEPTED_MM and (best is None or found.misfit_mm < best[0]):
+            best = (found.misfit_mm, face_mm / size / found.scale)
+    return None if best is None else best[1]
 
 
 def _find_nose_candidates(depth: DepthMap) -> np.ndarray:
