@@ -53,9 +53,9 @@ class Alignment:
     mesh: Mesh
     scan_to_face: np.ndarray
     how: str
+    misfit_mm: float
+    eye_distance_mm: float
     notes: tuple[str, ...] = ()
-    misfit_mm: float | None = None
-    eye_distance_mm: float | None = None
 
 
 def align(
@@ -91,9 +91,9 @@ def place_mesh(mesh: Mesh, found: FoundPose, crop_radius_mm: float) -> Alignment
         crop_mesh(move_mesh(mesh, found.scan_to_face), crop_radius_mm),
         found.scan_to_face.astype(np.float32),
         found.how,
-        found.notes,
         found.misfit_mm,
         found.eye_distance_mm,
+        found.notes,
     )
 
 

@@ -25,8 +25,9 @@ CANONICAL_POINTS_MM = {
 POINT_WEIGHTS = {"mouth": 0.1}
 
 EYE_DISTANCE_MM = 64.0  # between left_eye and right_eye of the average face
-# Dodgson 2004, "Variation and extrema of human interpupillary distance": adults 45 to 80 mm, mean 63; children down to 40.
-ADULT_EYE_DISTANCE_MM = (52.0, 78.0)
+# Dodgson 2004, "Variation and extrema of human interpupillary distance": nearly all adults 50 to 75 mm, mean 63; all 45 to 80;
+# children from five years on not below 40.
+ADULT_EYE_DISTANCE_MM = (50.0, 75.0)
 PERSON_EYE_DISTANCE_MM = (40.0, 80.0)
 
 # How much faces differ in what the surface below is made of, one standard deviation each, our own: mm, but `slope` mm/mm.

@@ -18,18 +18,21 @@ _WORST_MM = 8.0  # a point of the average face counts as at most this far off, a
 # A surface is some 2 mm off the model, and neighbouring points are so together: a proportion that is one standard deviation
 # off the average costs as much as this sum of squares.
 _PRIOR_MM2 = 16.0
-_SCALE_DEVIATION = 0.06  # of the logarithm of a face's size
+_SCALE_DEVIATION = 0.12  # of the logarithm of a face's size
 _SCALES = (0.55, 1.7)
 _MAX_DEVIATIONS = 3.0
 _WINDOW_MM = {"x_mm": (-80.0, 80.0), "y_mm": (-85.0, 85.0), "step_mm": 2.0}
 _ALIKE = 0.85  # correlation of a face's relief with the fitted one's, at least, where it costs nothing
 _UNLIKE_MM = 3.0  # what it costs to have no relief in common, more or less
+_RELIEF_MM = 1.1  # RMS relief beside the nose, at least, where it costs nothing: a knob on a ball has none
+_SMOOTH = 2.0  # what a mm less costs
 
 
 @dataclass(frozen=True)
 class _Model:
     """The average face: points and normals f64 (n, 3); modes (n, K), mm along z for one deviation of each proportion; weights
-    (n,) of the fit and of the misfit; detail (n, n), which takes a smooth surface out of heights."""
+    (n,) of the fit and of the misfit; detail (n, n), which takes a smooth surface out of heights; beside (n, n), the same beside
+    the nose."""
 
     points: np.ndarray
     normals: np.ndarray
@@ -37,6 +40,7 @@ class _Model:
     weights: np.ndarray
     misfit_weights: np.ndarray
     detail: np.ndarray
+    beside: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -81,15 +85,21 @@ def _model() -> _Model:
         (canonical_depth_mm(x, y, **{name: size}) - canonical_depth_mm(x, y, **{name: -size})) / 2
         for name, size in SHAPE_DEVIATIONS.items()
     ]
-    lower, cheeks = y < -18, (y < 12) & (np.abs(x) > 16)
+    lower, cheeks = y < -18, (y < 12) & (np.abs(x) > 14)
     weights = np.where(lower, 0.1, np.where(cheeks, 0.5, 1.0))
     # Nose and eyes, which a cheek lacks, count more.
-    misfit_weights = np.where((np.abs(x) < 22) & ~lower & (y < 42), 4.0, np.where(lower, 0.25, 1.0))
-    smooth = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)[~lower]
-    detail = np.zeros((len(x), len(x)))
-    detail[np.ix_(~lower, ~lower)] = np.eye(len(smooth)) - smooth @ np.linalg.pinv(smooth)
+    features = (np.abs(x) < 22) & (y < 42)
+    misfit_weights = np.where(lower, 0.25, np.where(cheeks, 0.5, np.where(features, 4.0, 1.0)))
+
+    def without_quadric(chosen: np.ndarray) -> np.ndarray:
+        smooth = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)[chosen]
+        matrix = np.zeros((len(x), len(x)))
+        matrix[np.ix_(chosen, chosen)] = np.eye(len(smooth)) - smooth @ np.linalg.pinv(smooth)
+        return matrix
+
+    detail, beside = without_quadric(~lower), without_quadric((np.abs(x) > 12) & (y > -6) & (y < 66))
     points = np.stack([x, y, canonical_depth_mm(x, y)], axis=1)
-    return _Model(points, normals, np.stack(modes, axis=1), weights, misfit_weights, detail)
+    return _Model(points, normals, np.stack(modes, axis=1), weights, misfit_weights, detail, beside)
 
 
 def fit_faces(depth: DepthMap, start: Fits, *, steps_mm: np.ndarray, with_shape: bool = True) -> Fits:
@@ -145,9 +155,11 @@ def measure_misfits(depth: DepthMap, fits: Fits, *, where_shown: bool = False) -
     seen = fitted + np.clip(np.where(known, residual, 0.0) / model.normals[:, 2], -12, 12)
     a, b = fitted @ model.detail, seen @ model.detail
     alike = (a * b).sum(axis=1) / np.maximum(np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1)), 1e-9)
+    relief = np.sqrt(((seen @ model.beside) ** 2).sum(axis=1) / np.trace(model.beside))
+    smooth = _SMOOTH * np.maximum(0, _RELIEF_MM - relief)
     turned_deg = np.degrees(Rotation.from_matrix(fits.poses[:, :3, :3]).magnitude())
     excess = 0.1 * np.maximum(0, turned_deg - _FREE_TURN_DEG)
-    return np.asarray(mean + _UNLIKE_MM * np.maximum(0, _ALIKE - alike) + excess)
+    return np.asarray(mean + _UNLIKE_MM * np.maximum(0, _ALIKE - alike) + smooth + excess)
 
 
 def refine_pose(surface: Surface, pose: np.ndarray, *, where_shown: bool = False) -> FoundFace:
