@@ -151,7 +151,9 @@ def test_face_points_from_every_scheme(tmp_path: Path) -> None:
     ibug = {"landmarks": {"points": points[:68].tolist()}, "labels": [], "version": 2}
     (tmp_path / "a.ljson").write_text(json.dumps(ibug))
     centres = [points[part].mean(axis=0) for part in (slice(42, 48), slice(36, 42), slice(27, 36), slice(48, 60))]
-    np.testing.assert_allclose(read_face_points(tmp_path / "a.ljson")[:4], centres)  # the markup's left eye comes second
+    np.testing.assert_allclose(
+        read_face_points(tmp_path / "a.ljson")[:4], centres
+    )  # the markup's left eye comes second
     labelled = {
         "groups": {
             "face": {

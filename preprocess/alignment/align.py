@@ -23,7 +23,9 @@ from preprocess.alignment.units import check_size
 from preprocess.mesh import Mesh
 from shared.errors import ScanError
 
-_VOUCHED_MM = 0.7  # how much worse a surface may fit where landmarks say that it is a face: a hand before the mouth, a hole
+_VOUCHED_MM = (
+    0.7  # how much worse a surface may fit where landmarks say that it is a face: a hand before the mouth, a hole
+)
 _SHOWN = 0.35  # share of the face, at least, that a surface must show to confirm landmarks
 _MAX_TURN_DEG, _MAX_SHIFT_MM = 30.0, 30.0  # between what landmarks say and what the surface does
 _NOSE_WINDOW_MM = {"x_mm": (-12.0, 12.0), "y_mm": (-16.0, 20.0)}
@@ -136,7 +138,9 @@ def find_pose(
     if determine_pose(centers):
         face = _confirm(surface, landmark_poses(mesh, centers))
         if face is None:
-            notes.append("landmarks not used: the surface shows no face where they are; check their axes and their order")
+            notes.append(
+                "landmarks not used: the surface shows no face where they are; check their axes and their order"
+            )
     elif mesh.landmarks_mm is not None and landmark_groups:
         notes.append(
             f"landmarks not used: {', '.join(centers) or 'none of them'} alone give no pose; needed are an eye and two of "
@@ -149,9 +153,7 @@ def find_pose(
     distance = float(np.linalg.norm(eyes[0] - eyes[1])) if len(eyes) == 2 else EYE_DISTANCE_MM * face.scale
     if not PERSON_EYE_DISTANCE_MM[0] <= distance <= PERSON_EYE_DISTANCE_MM[1]:
         low, high = PERSON_EYE_DISTANCE_MM
-        notes.append(
-            f"the eyes are {distance:.0f} mm apart, people's {low:.0f} to {high:.0f}; check units and scale"
-        )
+        notes.append(f"the eyes are {distance:.0f} mm apart, people's {low:.0f} to {high:.0f}; check units and scale")
     pose = face.pose.copy()
     pose[:3, 3] -= find_nose_tip(surface, pose, **_NOSE_WINDOW_MM)
     return FoundPose(pose, how, face.misfit_mm, distance, has_landmarks, tuple(notes))

@@ -21,11 +21,12 @@ _PRIOR_MM2 = 16.0
 _SCALE_DEVIATION = 0.12  # of the logarithm of a face's size
 _SCALES = (0.55, 1.7)
 _MAX_DEVIATIONS = 3.0
+_STEP_MM, _COARSE_STEP_MM = 6.0, 9.0  # between the points of the average face
 _WINDOW_MM = {"x_mm": (-80.0, 80.0), "y_mm": (-85.0, 85.0), "step_mm": 2.0}
 _ALIKE = 0.85  # correlation of a face's relief with the fitted one's, at least, where it costs nothing
 _UNLIKE_MM = 3.0  # what it costs to have no relief in common, more or less
-_RELIEF_MM = 1.1  # RMS relief beside the nose, at least, where it costs nothing: a knob on a ball has none
-_SMOOTH = 2.0  # what a mm less costs
+_RELIEF_MM = 1.2  # RMS relief beside the nose, at least, where it costs nothing: a knob on a ball has none
+_SMOOTH = 4.0  # what a mm less costs
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def average_fits(poses: np.ndarray) -> Fits:
 
 
 @cache
-def _model() -> _Model:
-    x, y = (a.ravel() for a in np.meshgrid(np.arange(-54, 55, 6.0), np.arange(-66, 73, 6.0)))
+def _model(step_mm: float = _STEP_MM) -> _Model:
+    x, y = (a.ravel() for a in np.meshgrid(np.arange(-54, 55, step_mm), np.arange(-66, 73, step_mm)))
     inside = (x / 56) ** 2 + ((y - 3) / 73) ** 2 < 1
     x, y = x[inside], y[inside]
     h = 0.5
@@ -106,15 +107,16 @@ def fit_faces(depth: DepthMap, start: Fits, *, steps_mm: np.ndarray, with_shape:
     """Projective point-to-plane ICP (Chen & Medioni 1992) of all faces at once, with Tukey's weights of shrinking scale.
 
     Args:
-        steps_mm: the scale of Tukey's weights, one a step. with_shape: fit proportions too, not pose and size alone.
+        steps_mm: the scale of Tukey's weights, one a step. with_shape: fit proportions too; else pose and size alone, at fewer
+            points.
     """
-    model = _model()
+    model = _model() if with_shape else _model(_COARSE_STEP_MM)
     poses, scales, shapes = start.poses.copy(), start.scales.copy(), start.shapes.copy()
     # Damped, as a start far from any surface has nothing to go by: 1 (rad/mm)² against hundreds of points.
     damping = np.array([100.0, 100, 100, 0.1, 0.1, 0.1])
     prior = np.array([_PRIOR_MM2 / _SCALE_DEVIATION**2, *[_PRIOR_MM2] * (shapes.shape[1] if with_shape else 0)])
     for reach_mm in steps_mm:
-        moved, turned, residual = _residuals(depth, Fits(poses, scales, shapes))
+        moved, turned, residual = _residuals(depth, Fits(poses, scales, shapes), model)
         u = np.clip(np.abs(np.nan_to_num(residual, nan=np.inf)) / reach_mm, 0, 1)
         w = model.weights * (1 - u * u) ** 2
         arm = moved - poses[:, None, :3, 3]
@@ -146,7 +148,7 @@ def measure_misfits(depth: DepthMap, fits: Fits, *, where_shown: bool = False) -
         where_shown: leave out what has no surface, as in half a face; else that counts as far off.
     """
     model = _model()
-    residual = _residuals(depth, fits)[2] / fits.scales[:, None]
+    residual = _residuals(depth, fits, model)[2] / fits.scales[:, None]
     known = np.isfinite(residual)
     distance = np.minimum(np.abs(np.where(known, residual, np.inf)), _WORST_MM)
     weights = model.misfit_weights * (known if where_shown else np.ones_like(known))
@@ -157,9 +159,13 @@ def measure_misfits(depth: DepthMap, fits: Fits, *, where_shown: bool = False) -
     alike = (a * b).sum(axis=1) / np.maximum(np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1)), 1e-9)
     relief = np.sqrt(((seen @ model.beside) ** 2).sum(axis=1) / np.trace(model.beside))
     smooth = _SMOOTH * np.maximum(0, _RELIEF_MM - relief)
-    turned_deg = np.degrees(Rotation.from_matrix(fits.poses[:, :3, :3]).magnitude())
-    excess = 0.1 * np.maximum(0, turned_deg - _FREE_TURN_DEG)
-    return np.asarray(mean + _UNLIKE_MM * np.maximum(0, _ALIKE - alike) + smooth + excess)
+    return np.asarray(mean + _UNLIKE_MM * np.maximum(0, _ALIKE - alike) + smooth + turn_cost(fits.poses))
+
+
+def turn_cost(poses: np.ndarray) -> np.ndarray:
+    """What a face costs in mm that does not look about forward, of poses (…, 4, 4)."""
+    turned_deg = np.degrees(Rotation.from_matrix(poses[..., :3, :3]).magnitude())
+    return np.asarray(0.1 * np.maximum(0, turned_deg - _FREE_TURN_DEG))
 
 
 def refine_pose(surface: Surface, pose: np.ndarray, *, where_shown: bool = False) -> FoundFace:
@@ -179,7 +185,7 @@ def refine_pose(surface: Surface, pose: np.ndarray, *, where_shown: bool = False
     depth = surface.cast(pose, **_WINDOW_MM)
     fits = Fits(np.eye(4)[None], fits.scales, fits.shapes)
     misfit = measure_misfits(depth, fits, where_shown=where_shown)[0]
-    shown = np.isfinite(_residuals(depth, fits)[2]).mean()
+    shown = np.isfinite(_residuals(depth, fits, _model())[2]).mean()
     return FoundFace(pose, float(misfit), float(fits.scales[0]), float(shown))
 
 
@@ -192,9 +198,8 @@ _REFINEMENT = (
 )
 
 
-def _residuals(depth: DepthMap, fits: Fits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _residuals(depth: DepthMap, fits: Fits, model: _Model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Moved points and normals (B, n, 3); the distance (B, n) along the normal to the surface straight before each, or NaN."""
-    model = _model()
     rotations = fits.poses[:, :3, :3].transpose(0, 2, 1)
     points = np.repeat(model.points[None], len(fits.poses), axis=0)
     points[..., 2] += fits.shapes @ model.modes.T

@@ -173,7 +173,9 @@ def _register_near(reference: _Reference, mesh: Mesh) -> np.ndarray | None:
     assert reference.patch is not None
     try:
         check_size(mesh.vertices_mm)
-        tip = find_nose_tip(Surface(mesh.vertices_mm, mesh.triangles), reference.found.scan_to_face, x_mm=NOSE_MM, y_mm=NOSE_MM)
+        tip = find_nose_tip(
+            Surface(mesh.vertices_mm, mesh.triangles), reference.found.scan_to_face, x_mm=NOSE_MM, y_mm=NOSE_MM
+        )
         if np.linalg.norm(tip) > NEAR_MM:
             return None
         start = reference.found.scan_to_face.copy()

@@ -30,13 +30,14 @@ _SYNONYMS = {
     "nose_tip": ("tipofnose", "pronasale", "prn"),
     "nose_bridge": ("bridgeofnose", "noseroot", "sellion", "nasion"),
 }
-_NAMES = {
-    re.sub("[^a-z0-9]", "", word): name for name, words in _SYNONYMS.items() for word in (name, *words)
-}
+_NAMES = {re.sub("[^a-z0-9]", "", word): name for name, words in _SYNONYMS.items() for word in (name, *words)}
 _PAIRS = {
     "left_eye": ({"lefteyeinner", "lefteyeinnercorner"}, {"lefteyeouter", "lefteyeoutercorner"}),
     "right_eye": ({"righteyeinner", "righteyeinnercorner"}, {"righteyeouter", "righteyeoutercorner"}),
-    "mouth": ({"mouthleft", "leftmouthcorner", "mouthleftcorner"}, {"mouthright", "rightmouthcorner", "mouthrightcorner"}),
+    "mouth": (
+        {"mouthleft", "leftmouthcorner", "mouthleftcorner"},
+        {"mouthright", "rightmouthcorner", "mouthrightcorner"},
+    ),
 }
 _MOST_NAMED = 5
 
@@ -105,7 +106,9 @@ def _read_ljson(path: Path) -> dict[str, np.ndarray]:
         masks = {str(label["label"]): [int(i) for i in label["mask"]] for label in group.get("labels", [])}
         if points.ndim != 2 or points.shape[1] != 3:
             raise ScanError(f"{path}: expected points of x, y, z, found an array {points.shape}; export 3D landmarks")
-        named = {_NAMES.get(re.sub("[^a-z0-9]", "", label.lower()), label): points[mask] for label, mask in masks.items()}
+        named = {
+            _NAMES.get(re.sub("[^a-z0-9]", "", label.lower()), label): points[mask] for label, mask in masks.items()
+        }
         if not any(name in named for name in FACE_POINTS) and len(points) == 68:
             named = {name: points[list(indices)] for name, indices in _IBUG68.items()}
         return named

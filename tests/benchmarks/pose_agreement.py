@@ -139,7 +139,9 @@ def others() -> Iterator[tuple[str, Mesh]]:
             waves = [rng.uniform(2, 20) * np.sin(axis / rng.uniform(8, 30) + rng.uniform(0, 6)) for axis in (x, y)]
             yield "cushion", height_field(x, y, waves[0] + waves[1])
         elif k % 4 == 2:
-            lumps = sum(ndimage.gaussian_filter(rng.normal(0, 1, x.shape), s) * s * rng.uniform(2, 9) for s in (4, 8, 14))
+            lumps = sum(
+                ndimage.gaussian_filter(rng.normal(0, 1, x.shape), s) * s * rng.uniform(2, 9) for s in (4, 8, 14)
+            )
             yield "lumps", height_field(x, y, round_ + lumps)
         else:
             knob = rng.uniform(10, 30) * np.exp(-((x / rng.uniform(8, 20)) ** 2) - (y / rng.uniform(10, 25)) ** 2)
@@ -160,7 +162,9 @@ def main() -> int:
     parser.add_argument("--people", type=int, default=12, help="of the generator, seven expressions each")
     parser.add_argument("--others", action="store_true", help="count what is no face and taken for one")
     arguments = parser.parse_args()
-    print("| scans | number | mean ° | worst ° | pitch ° | mm | refused with / without landmarks | ms |\n|" + "---|" * 8)
+    print(
+        "| scans | number | mean ° | worst ° | pitch ° | mm | refused with / without landmarks | ms |\n|" + "---|" * 8
+    )
     angles: list[float] = []
     refused = 0
     rows = [(text, scans_of(text.split("=")[0], Path(text.split("=")[1]), arguments.every)) for text in arguments.sets]
