@@ -166,8 +166,16 @@ def empty_arrays(info: CacheInfo, num_rows: int) -> tuple[dict[str, np.ndarray],
 
 
 def _blank(sample: Sample) -> Sample:
-    outcome = dict.fromkeys(("source_hash", "reason", "modalities", "alignment"), "")
-    return dataclasses.replace(sample, valid=False, misfit_mm=None, eye_distance_mm=None, **outcome)
+    return dataclasses.replace(
+        sample,
+        source_hash="",
+        valid=False,
+        reason="",
+        modalities="",
+        alignment="",
+        misfit_mm=None,
+        eye_distance_mm=None,
+    )
 
 
 def _relative(message: str, root: Path) -> str:

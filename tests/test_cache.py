@@ -183,3 +183,16 @@ def test_only_files_named_as_records_are_records(tmp_path: Path) -> None:
         (tmp_path / "records" / f"{name}.json").touch()
     (tmp_path / "records" / "00008.json.partial").touch()
     assert find_records(tmp_path) == {0, 12, 123456}
+
+
+def test_a_table_without_the_last_columns_is_read(tmp_path: Path) -> None:
+    """As samples.csv was written before it had them; a column in the middle must be there."""
+    sample = Sample("a", "s", "", None, "fear", "01", "", "f.obj", "ab", True, "", "normal", "geometry", 1.25, 63.5)
+    rows = [line.split(",") for line in encode_table(Sample, [sample]).decode().splitlines()]
+    (tmp_path / "old.csv").write_text("".join(",".join(row[:-2]) + "\n" for row in rows))
+    assert read_table(tmp_path / "old.csv", Sample) == [
+        dataclasses.replace(sample, misfit_mm=None, eye_distance_mm=None)
+    ]
+    (tmp_path / "bad.csv").write_text("".join(",".join([*row[:3], *row[4:]]) + "\n" for row in rows))
+    with pytest.raises(CacheError, match="expected columns"):
+        read_table(tmp_path / "bad.csv", Sample)

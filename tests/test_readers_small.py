@@ -17,7 +17,7 @@ from PIL import Image
 
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS, read_bnd
 from preprocess.readers.image import read_image
-from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
+from preprocess.readers.landmark_points import FACE_POINTS, read_face_points, read_noted_face_points
 from preprocess.readers.polygons import fan_triangulation, weld
 from shared.errors import ScanError
 
@@ -195,6 +195,46 @@ def test_face_points_say_what_is_wrong(tmp_path: Path, name: str, text: str, mes
     with pytest.raises(ScanError, match=message) as error:
         read_face_points(tmp_path / name)
     assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("left_eye,19.81,-3.5,40", "left_eye"),
+        ("LeftEye,19.81,-3.5,40", "left_eye"),
+        ("left eye;19,81;-3,5;40", "left_eye"),
+        ("left_eye;19,81;-3,5;40,0", "left_eye"),
+        ("Left-Eye\t19,81\t-3,5\t40", "left_eye"),
+        ("left_eye 19.81 -3.5 40", "left_eye"),
+        ("eye_left 19,81 -3,5 40,0", "left_eye"),
+        ("Pronasale,19.81,-3.5,40", "nose_tip"),
+        ("nose tip,19.81,-3.5,40", "nose_tip"),
+        ("nasion;19.81;-3.5;40", "nose_bridge"),
+    ],
+)
+def test_names_and_numbers_of_points_as_people_write_them(tmp_path: Path, line: str, name: str) -> None:
+    (tmp_path / "a.csv").write_text(f"name,x,y,z\n{line}\n")
+    points, notes = read_noted_face_points(tmp_path / "a.csv")
+    np.testing.assert_allclose(points[FACE_POINTS.index(name)], [19.81, -3.5, 40], rtol=1e-6)
+    assert np.isnan(points).sum() == 15
+    assert notes == ()
+
+
+def test_an_eye_is_the_middle_between_its_corners(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "left_eye_inner,16,35,-40\nleft_eye_outer,46,35,-44\nright_eye_inner,-16,35,-40\nchin,0,0,0\n"
+    )
+    points, notes = read_noted_face_points(tmp_path / "a.csv")
+    np.testing.assert_array_equal(points[0], [31, 35, -42])
+    assert np.isnan(points[1:]).all()
+    assert "right_eye_inner" in notes[0] and "chin" in notes[0]
+
+
+@pytest.mark.parametrize("line", ["left_eye,19,81,-3,5,40,1", "left_eye,1,2", "left_eye;1;2;3\nLeftEye;1;2;3"])
+def test_points_that_can_be_read_in_two_ways_are_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.csv").write_text(f"name,x,y,z\n{line}\nnose,1,2,3\n")
+    with pytest.raises(ScanError, match=r"a\.csv: left_eye"):
+        read_face_points(tmp_path / "a.csv")
 
 
 @pytest.mark.skipif("FACET_FACES" not in os.environ, reason="FACET_FACES names the folder of real scans")

@@ -1,7 +1,7 @@
 """Brings a scan into the face frame: +x the subject's left, +y up, +z out of the face, mm, origin at the tip of the nose.
 
-Rigid only: nothing is scaled, stretched or mirrored. A first pose comes from landmarks where there are some, else from a search;
-the surface then decides, the same way for both, so that a pose does not depend on how it was found.
+Rigid only: nothing is scaled, stretched or mirrored. A first pose comes from landmarks where there are some, else from a
+search; the surface then decides, the same way for both, so that a pose does not depend on how it was found.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class FoundPose:
 
 @dataclass(frozen=True)
 class Alignment:
-    """A mesh in the face frame, cropped; scan_to_face f32 (4, 4), rigid; how, misfit_mm, eye_distance_mm, notes: as FoundPose."""
+    """A mesh in the face frame, cropped; scan_to_face f32 (4, 4), rigid; the rest as in FoundPose."""
 
     mesh: Mesh
     scan_to_face: np.ndarray

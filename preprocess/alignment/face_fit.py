@@ -22,7 +22,8 @@ _SCALE_DEVIATION = 0.12  # of the logarithm of a face's size
 _SCALES = (0.55, 1.7)
 _MAX_DEVIATIONS = 3.0
 _STEP_MM, _COARSE_STEP_MM = 6.0, 9.0  # between the points of the average face
-_WINDOW_MM = {"x_mm": (-80.0, 80.0), "y_mm": (-85.0, 85.0), "step_mm": 2.0}
+_WINDOW_X_MM, _WINDOW_Y_MM = (-80.0, 80.0), (-85.0, 85.0)  # that a refined pose is seen in
+_WINDOW_STEP_MM = 2.0
 _ALIKE = 0.85  # correlation of a face's relief with the fitted one's, at least, where it costs nothing
 _UNLIKE_MM = 3.0  # what it costs to have no relief in common, more or less
 _RELIEF_MM = 1.2  # RMS relief beside the nose, at least, where it costs nothing: a knob on a ball has none
@@ -32,8 +33,8 @@ _SMOOTH = 4.0  # what a mm less costs
 @dataclass(frozen=True)
 class _Model:
     """The average face: points and normals f64 (n, 3); modes (n, K), mm along z for one deviation of each proportion; weights
-    (n,) of the fit and of the misfit; detail (n, n), which takes a smooth surface out of heights; beside (n, n), the same beside
-    the nose."""
+    (n,) of the fit and of the misfit; detail (n, n), which takes a smooth surface out of heights; beside (n, n), the same
+    beside the nose."""
 
     points: np.ndarray
     normals: np.ndarray
@@ -46,7 +47,7 @@ class _Model:
 
 @dataclass(frozen=True)
 class Fits:
-    """B fitted faces: poses f64 (B, 4, 4), rigid, average face → depth map's frame; scales (B,) and shapes (B, K), in deviations."""
+    """B fitted faces: poses f64 (B, 4, 4), rigid, average face → depth map's frame; scales (B,); shapes (B, K), deviations."""
 
     poses: np.ndarray
     scales: np.ndarray
@@ -177,16 +178,20 @@ def refine_pose(surface: Surface, pose: np.ndarray, *, where_shown: bool = False
     pose = np.array(pose, np.float64)
     fits = average_fits(np.eye(4)[None])
     for steps_mm, mirrored in _REFINEMENT:
-        depth = surface.cast(pose, **_WINDOW_MM)
+        depth = _see(surface, pose)
         fits = fit_faces(depth, Fits(np.eye(4)[None], fits.scales, fits.shapes), steps_mm=steps_mm)
         pose = np.linalg.inv(fits.poses[0]) @ pose
         if mirrored:
-            pose = find_mirror_plane(surface.cast(pose, **_WINDOW_MM)) @ pose
-    depth = surface.cast(pose, **_WINDOW_MM)
+            pose = find_mirror_plane(_see(surface, pose)) @ pose
+    depth = _see(surface, pose)
     fits = Fits(np.eye(4)[None], fits.scales, fits.shapes)
     misfit = measure_misfits(depth, fits, where_shown=where_shown)[0]
     shown = np.isfinite(_residuals(depth, fits, _model())[2]).mean()
     return FoundFace(pose, float(misfit), float(fits.scales[0]), float(shown))
+
+
+def _see(surface: Surface, pose: np.ndarray) -> DepthMap:
+    return surface.cast(pose, x_mm=_WINDOW_X_MM, y_mm=_WINDOW_Y_MM, step_mm=_WINDOW_STEP_MM)
 
 
 # Tukey's scales of each round, and whether yaw, roll and the sideways place are then taken from the mirror plane.

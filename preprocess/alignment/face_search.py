@@ -74,7 +74,7 @@ def search_face(surface: Surface, frontal: np.ndarray) -> FoundFace | None:
     fits = fit_faces(depth, fits[order[:_NUM_FINALISTS]], steps_mm=np.linspace(20, 5, 14))
     best = int(np.argmin(measure_misfits(depth, fits)))
     found = refine_pose(surface, np.linalg.inv(fits.poses[best]) @ frontal)
-    return replace(found, misfit_mm=found.misfit_mm + turn_cost(found.pose @ np.linalg.inv(frontal)))
+    return replace(found, misfit_mm=found.misfit_mm + float(turn_cost(found.pose @ np.linalg.inv(frontal))))
 
 
 def axes_to_frame(up: str, facing: str) -> np.ndarray:
