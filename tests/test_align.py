@@ -221,9 +221,9 @@ def test_the_axes_that_fit_are_named(axis: str, degrees: float, up: str, facing:
 @pytest.mark.parametrize("factor", [0.02, 40.0])
 def test_the_scale_that_fits_is_named(factor: float) -> None:
     scaled = replace(FACE, vertices_mm=FACE.vertices_mm * np.float32(factor), landmarks_mm=None)
-    with pytest.raises(ScanError, match=r"no face's;.*average size [\d.]+ times as large") as error:
+    with pytest.raises(ScanError, match=r"no face's; a scale of about [\d.]+ fits") as error:
         align(scaled, landmark_groups={})
-    said = float(str(error.value).split("average size ")[1].split()[0])
+    said = float(str(error.value).split("scale of about ")[1].split()[0])
     assert said * factor == pytest.approx(1, rel=0.2)
 
 

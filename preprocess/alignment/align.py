@@ -19,7 +19,7 @@ from preprocess.alignment.face_fit import FoundFace, refine_pose
 from preprocess.alignment.face_search import ACCEPTED_MM, axes_to_frame, find_axes, find_face, find_scale
 from preprocess.alignment.landmark_pose import determine_pose, group_centers, landmark_poses
 from preprocess.alignment.nose import find_nose_tip, remove_spikes
-from preprocess.alignment.units import check_size
+from preprocess.alignment.units import check_size, is_unit, measure_size
 from preprocess.mesh import Mesh
 from shared.errors import ScanError
 
@@ -129,7 +129,11 @@ def find_pose(
     try:
         check_size(mesh.vertices_mm)
     except ScanError as error:
-        raise ScanError(f"{error}{_fitting_scale(mesh, up, facing) if explain else ''}") from error
+        scale = find_scale(mesh.vertices_mm, mesh.triangles, axes_to_frame(up, facing)) if explain else None
+        if scale is None or is_unit(scale):
+            raise
+        size = measure_size(mesh.vertices_mm)
+        raise ScanError(f"its longest side is {size:.4g} mm, no face's{_name_scale(scale)}") from error
     surface = Surface(remove_spikes(mesh.vertices_mm, mesh.triangles), mesh.triangles)
     centers = group_centers(mesh, landmark_groups)
     notes: list[str] = []
@@ -184,15 +188,14 @@ def _search(surface: Surface, mesh: Mesh, up: str, facing: str, explain: bool) -
         if (axes := find_axes(surface)) is not None:
             advice = f"; up={axes[0]} facing={axes[1]} fits: say so in the columns up and facing"
         else:
-            advice = _fitting_scale(mesh, up, facing)
+            advice = _name_scale(find_scale(mesh.vertices_mm, mesh.triangles, axes_to_frame(up, facing)))
         general = "; check up, facing and units, or give landmarks (README: your own scans)"
         raise ScanError(f"{error}{advice or general}") from error
 
 
-def _fitting_scale(mesh: Mesh, up: str, facing: str) -> str:
-    """The scale with which there is a face in the scan, as part of a sentence; empty if there is none."""
-    scale = find_scale(mesh.vertices_mm, mesh.triangles, axes_to_frame(up, facing))
-    return "" if scale is None else f"; it would be a face of average size {scale:.3g} times as large (column scale)"
+def _name_scale(scale: float | None) -> str:
+    """The end of a sentence; empty where no scale is known."""
+    return "" if scale is None else f"; a scale of about {scale:.3g} fits: say so in the column scale"
 
 
 def move_mesh(mesh: Mesh, pose: np.ndarray) -> Mesh:

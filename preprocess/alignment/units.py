@@ -40,6 +40,11 @@ def suggest_units(size: float) -> str:
     return "give its scale (mm a unit of the file) in the column scale"
 
 
+def is_unit(scale: float) -> bool:
+    """Whether a scale that would make an average face is about a unit's: faces differ by a fifth."""
+    return any(0.7 < scale / factor < 1.4 for factor in UNITS_MM.values())
+
+
 def suggest_scale(scale: float, range_: tuple[float, float]) -> str:
     """What would make a face of it: a unit where one does, else a factor. scale: would make it the average face."""
     units = " or ".join(name for name, factor in UNITS_MM.items() if range_[0] <= factor / scale <= range_[1])
