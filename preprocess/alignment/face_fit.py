@@ -1,5 +1,5 @@
 """Fits an average face, its size and a few of its proportions to the front of a scan, and finds the plane on which the face
-mirrors itself. What expressions move counts little: jaw and lips hardly, cheeks half."""
+mirrors itself. What expressions move counts little: jaw, lips and cheeks."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _model(step_mm: float = _STEP_MM) -> _Model:
         for name, size in SHAPE_DEVIATIONS.items()
     ]
     lower, cheeks = y < -18, (y < 12) & (np.abs(x) > 14)
-    weights = np.where(lower, 0.1, np.where(cheeks, 0.5, 1.0))
+    weights = np.where(lower, 0.1, np.where(cheeks, 0.2, 1.0))
     # Nose and eyes, which a cheek lacks, count more.
     features = (np.abs(x) < 22) & (y < 42)
     misfit_weights = np.where(lower, 0.25, np.where(cheeks, 0.5, np.where(features, 4.0, 1.0)))
