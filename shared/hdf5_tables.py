@@ -51,6 +51,7 @@ def read_hdf5_tables(
     import h5py
 
     try:
+        _check_heaps(data)
         with h5py.File(io.BytesIO(data), "r") as file:
             found = {name: _read_table(find_dataset(file, name)) for name in sorted(tables) if name in file}
             values = {name: _read_attribute(file, name) for name in sorted(attributes) if name in file.attrs}
@@ -79,6 +80,30 @@ def find_dataset(file: Any, name: str) -> Any:
     if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count():
         raise ValueError(f"{name} is stored in other files")
     return dataset
+
+
+def _check_heaps(data: bytes) -> None:
+    """Walks over the texts that HDF5 keeps in global heaps: one that does not go on would keep the library walking for ever.
+
+    Layout after the HDF5 File Format Specification 3.0, III.E: `GCOL`, version and 3 bytes, u64 size of the whole; then
+    objects, each u16 index, u16 count, 4 bytes, u64 size of its data, which is padded to 8 bytes. Index 0 is what is free, whole.
+
+    Raises:
+        ValueError: a heap is damaged.
+    """
+    start = data.find(b"GCOL")
+    while start >= 0:
+        end = start + int.from_bytes(data[start + 8 : start + 16], "little")
+        if not start + 16 <= end <= len(data):
+            raise ValueError("a heap of texts reaches beyond the file")
+        place = start + 16
+        while place + 16 <= end:
+            size = int.from_bytes(data[place + 8 : place + 16], "little")
+            step = 16 + -(-size // 8) * 8 if data[place : place + 2] != b"\0\0" else size
+            if not 16 <= step <= end - place:
+                raise ValueError("a heap of texts is damaged")
+            place += step
+        start = data.find(b"GCOL", start + 4)
 
 
 def _read_table(dataset: Any) -> np.ndarray:
