@@ -86,7 +86,7 @@ def _check_heaps(data: bytes) -> None:
     """Walks over the texts that HDF5 keeps in global heaps: one that does not go on would keep the library walking for ever.
 
     Layout after the HDF5 File Format Specification 3.0, III.E: `GCOL`, version and 3 bytes, u64 size of the whole; then
-    objects, each u16 index, u16 count, 4 bytes, u64 size of its data, which is padded to 8 bytes. Index 0 is what is free, whole.
+    objects, each u16 index, u16 count, 4 bytes, u64 size of its data, which is padded to 8 bytes. Index 0: the free rest.
 
     Raises:
         ValueError: a heap is damaged.
