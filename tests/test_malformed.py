@@ -187,7 +187,7 @@ def test_a_texture_without_pixels_is_refused() -> None:
 
 def test_action_units_that_are_only_separators(tmp_path: Path) -> None:
     (tmp_path / "F001_T1.csv").write_bytes(b",,;\n,")
-    with pytest.raises(ScanError, match=r"F001_T1.csv: its first line is not 0,1,…,99"):
+    with pytest.raises(ScanError, match=r"F001_T1.csv: its first line is neither 0,1,…,99"):
         read_au_occurrence(tmp_path / "F001_T1.csv", (1,))
 
 

@@ -106,12 +106,18 @@ class _FileNames:
     def find(self, name: str) -> str:
         if not name:
             return name
-        folder, _, last = name.rpartition("/")
-        folder = self.find(folder)
+        *folders, last = name.split("/")
+        folder = ""
+        for part in folders:
+            folder = self._find(folder, part)
+        return self._find(folder, last)
+
+    def _find(self, folder: str, last: str) -> str:
         if folder not in self._folders:
             self._folders[folder] = self._list(folder)
         alike = self._folders[folder].get(_plain_name(last), [])
-        return f"{folder}/{alike[0]}".lstrip("/") if len(alike) == 1 and last not in alike else name
+        found = alike[0] if len(alike) == 1 else last
+        return f"{folder}/{found}" if folder else found
 
     def _list(self, folder: str) -> dict[str, list[str]]:
         try:
