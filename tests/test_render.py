@@ -195,7 +195,7 @@ def test_vertex_colours_are_drawn_where_there_is_no_texture() -> None:
 
 def test_a_black_surface_is_a_surface() -> None:
     """Pupils and nostrils: 0,0,0 in a cache is the mark of what shows no surface."""
-    corners = [[-40.0, -40, 0], [40, -40, 0], [40, 40, 0], [-40, 40, 0]]
+    corners: list[list[float]] = [[-40, -40, 0], [40, -40, 0], [40, 40, 0], [-40, 40, 0]]
     for mesh in (
         make_quad(corners, np.zeros((4, 4, 3), np.uint8)),
         replace(make_quad(corners), colors=np.zeros((4, 3), np.uint8)),
