@@ -20,6 +20,7 @@ from shared.errors import CacheError, first_line
 
 MAX_TABLE_BYTES = 1 << 26  # of a file of small tables, and of each table in it: 64 MB
 _MAX_TEXT_BYTES = 1 << 16  # of one text: a prompt has some hundred letters
+_MAX_LENGTH = 1 << 24  # of an axis: a table of nothing may have any length
 _MAX_ATTRIBUTES, _MAX_ATTRIBUTE_BYTES = 64, 1024
 _CONTIGUOUS = 1  # the layout class of a data set in one piece (HDF5 File Format Specification 3.0, IV.A.2.i)
 _ATTRIBUTE, _ATTRIBUTES_ELSEWHERE = 0x0C, 0x15  # types of messages there (IV.A.2)
@@ -128,7 +129,11 @@ def _read_table(file: Any, name: str, data: bytes, texts: _Texts) -> np.ndarray:
     if dataset.id.layout_class != _CONTIGUOUS or dataset.id.filter_pipeline is not None:
         raise ValueError(f"{name} is in pieces, compressed or in other files")
     start = dataset.id.data_offset
-    if num_bytes > MAX_TABLE_BYTES or not 0 <= start <= len(data) - num_bytes:
+    if (
+        max(dataset.shape, default=0) > _MAX_LENGTH
+        or num_bytes > MAX_TABLE_BYTES
+        or not 0 <= start <= len(data) - num_bytes
+    ):
         raise ValueError(f"{name} promises {size} values, which the file does not hold")
     stored = data[start : start + num_bytes]
     if is_text:
