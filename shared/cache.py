@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import abc
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -47,6 +48,8 @@ CACHE_JSON = "cache.json"
 SAMPLES_CSV = "samples.csv"
 SEQUENCES_CSV = "sequences.csv"
 FAILURES_CSV = "failures.csv"
+_FILE_NAME = re.compile(r"(?=.{1,200}\Z)[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_COUNT, _MAX_COLUMNS = 1 << 31, 10_000
 
 
@@ -128,7 +131,7 @@ def read_info(cache: Path) -> CacheInfo:
         version = FORMAT_VERSION  # not readable at all: let the checksum speak
     if version != FORMAT_VERSION:
         raise CacheError(
-            f"{path}: cache format version {version!r}, this program reads {FORMAT_VERSION}; "
+            f"{path}: cache format version {version!r:.40}, this program reads {FORMAT_VERSION}; "
             "build the cache again with this version, or install the version that wrote it"
         )
     value = read_signed_json(path)
@@ -164,6 +167,9 @@ def _check_counts(info: CacheInfo) -> None:
         raise ValueError(f"{wrong[0]} is {counts[wrong[0]]}")
     if info.num_shards != num_shards(info.num_samples) or info.num_valid > info.num_samples:
         raise ValueError(f"{info.num_shards} shards and {info.num_valid} valid rows of {info.num_samples}")
+    for name, digest in info.file_hashes.items():  # never trust a path read from a file
+        if not _FILE_NAME.fullmatch(name) or ".." in name or not _DIGEST.fullmatch(digest):
+            raise ValueError(f"names the file {name!r:.60}")
     if max(info.num_landmarks, len(info.au_names), len(info.target_names)) > _MAX_COLUMNS:
         raise ValueError(f"{info.num_landmarks} landmarks, {len(info.au_names)} action units")
 
@@ -194,8 +200,8 @@ def read_record(cache: Path, shard: int) -> ShardRecord | None:
     except ValueError as error:
         raise CacheError(f"{path}: damaged ({first_line(error)}); run `python -m preprocess build` again") from error
     for name in record.files:  # never trust a path read from a file
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise CacheError(f"{path}: names a file outside the cache ({name!r}); build the cache again")
+        if not _FILE_NAME.fullmatch(name) or ".." in name:
+            raise CacheError(f"{path}: names a file outside the cache ({name!r:.60}); build the cache again")
     return record
 
 
@@ -346,8 +352,6 @@ def open_cache(path: Path | str) -> Cache:
     if why := describe_withdrawn(info):
         raise CacheError(f"{path}: {why}; build it anew with `python -m preprocess build {info.dataset} … --overwrite`")
     for name, digest in info.file_hashes.items():
-        if ".." in Path(name).parts or Path(name).is_absolute():  # never trust a path read from a file
-            raise CacheError(f"{path / CACHE_JSON}: names a file outside the cache ({name!r}); build the cache again")
         if not is_file(path / name):
             raise CacheError(f"{path / name}: missing; run `python -m preprocess build` again")
         if hash_file(path / name) != digest:
