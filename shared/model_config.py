@@ -18,6 +18,7 @@ _TOKENIZER_KEYS = {
 }  # fmt: skip
 _MAX_NUMBER = 1 << 20  # of tokens; nothing else in a config is as large
 _MAX_SIZES = {"width": 1 << 14, "embed_dim": 1 << 16, "image_size": 1 << 13, "context_length": 1 << 14, "layers": 512}
+_MAX_SIZES |= {"patch_size": 1 << 10, "head_width": 1 << 14, "heads": 1 << 10}
 _MAX_DEPTH, _MAX_ENTRIES = 6, 256
 
 
@@ -77,5 +78,7 @@ def _check_sizes(value: object, where: str, depth: int, name: str = "") -> None:
             raise FacetError(f"{where}: {name or 'it'} is no model's size")
         for key, item in value.items() if isinstance(value, dict) else ((name, item) for item in value):
             _check_sizes(item, where, depth + 1, str(key))
-    elif isinstance(value, int | float) and not abs(value) <= _MAX_SIZES.get(name, _MAX_NUMBER):  # refuses NaN, too
+    elif isinstance(value, int | float) and not (
+        (1 if name in _MAX_SIZES else -_MAX_NUMBER) <= value <= _MAX_SIZES.get(name, _MAX_NUMBER)
+    ):  # NaN, too
         raise FacetError(f"{where}: {name} is {value}, which is no model's size")

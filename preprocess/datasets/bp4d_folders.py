@@ -35,7 +35,12 @@ def find_bp4d_subjects(root: Path) -> Subjects:
         FacetError: no such root, none or several folders with frames in it, or the data set is BP4D+, which has other tasks
             under the same names.
     """
-    subjects = find_subject_folders(root, SUBJECT, EXPECTED, name="bp4d", holds=_holds_frames)
+    try:
+        subjects = find_subject_folders(root, SUBJECT, EXPECTED, name="bp4d", holds=_holds_frames)
+    except FacetError:
+        if not root.is_dir() or not _find_signs_of_plus(root, Subjects(root, {})):
+            raise
+        subjects = Subjects(root, {})
     if seen := _find_signs_of_plus(root, subjects):
         raise FacetError(
             f"{root}: this is BP4D+ (MMSE) or a mixture with it, not BP4D: {'; '.join(seen[:_SEEN_NAMED])}; its tasks "
