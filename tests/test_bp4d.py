@@ -282,3 +282,15 @@ def test_wrong_roots(tmp_path: Path) -> None:
         write_frame(tmp_path / part / "F001" / "T1", "0000")
     with pytest.raises(FacetError, match=r"several folders \(a, b\)"):
         READER.find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["3DFeatures/FacialLandmarks/F001_T1_0000.bndplus", "AUCoding/AU_OCC/F042_T7.csv", "AUCoding/AU_OCC/F001_T10.csv"],
+)
+def test_bp4d_plus_is_named_even_where_its_frames_are_elsewhere(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    with pytest.raises(FacetError, match=r"BP4D\+"):
+        DATASETS["bp4d"].find(tmp_path)
