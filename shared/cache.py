@@ -141,10 +141,10 @@ def read_info(cache: Path) -> CacheInfo:
     except (ValueError, CacheError) as error:
         raise CacheError(f"{path}: damaged ({first_line(error)}); run `python -m preprocess build` again") from error
     if info.store not in STORES:
-        raise CacheError(f"{path}: unknown store {info.store!r}, expected one of {', '.join(STORES)}")
+        raise CacheError(f"{path}: unknown store {info.store!r:.40}, expected one of {', '.join(STORES)}")
     if info.compression not in COMPRESSIONS:
         known = ", ".join(COMPRESSIONS)
-        raise CacheError(f"{path}: unknown compression {info.compression!r}, expected one of {known}")
+        raise CacheError(f"{path}: unknown compression {info.compression!r:.40}, expected one of {known}")
     return info
 
 

@@ -17,7 +17,7 @@ _TOKENIZER_KEYS = {
     "strip_sep_token", "truncation_side", "use_fast",
 }  # fmt: skip
 _MAX_NUMBER = 1 << 20  # of tokens; nothing else in a config is as large
-_MAX_SIZES = {"width": 1 << 14, "embed_dim": 1 << 16, "image_size": 1 << 13, "context_length": 1 << 14, "layers": 512}
+_MAX_SIZES = {"width": 1 << 14, "embed_dim": 1 << 11, "image_size": 1 << 13, "context_length": 1 << 14, "layers": 512}
 _MAX_SIZES |= {"patch_size": 1 << 10, "head_width": 1 << 14, "heads": 1 << 10}
 _MAX_DEPTH, _MAX_ENTRIES = 6, 256
 

@@ -18,7 +18,7 @@ from shared.typed_json import make
 CONFIG_JSON = "config.json"
 CROSSVAL_JSON = "crossval.json"  # in its place in a folder of folds: what they have in common
 ABLATION_JSON = "ablation.json"  # in a folder of cross-validations: the full model's settings
-_MAX_CONFIG_BYTES, _MAX_SIZE = 1 << 24, 1 << 14
+_MAX_CONFIG_BYTES = 1 << 24
 RUN_VERSION = 3  # 3: hashes.json records the run's files
 # Names a chosen value may have; argparse and the checks below both read them.
 TUNE = re.compile(r"full|frozen|last-\d{1,3}|lora(-[1-9]\d{0,3})?")
@@ -236,11 +236,15 @@ class RunConfig:
         Raises:
             FacetError: no model of this kind has such a size.
         """
-        sizes = {"text_dim": self.text_dim, "image_size": self.tower.image_size, "frames": self.recipe.frames}
-        sizes["classes"] = len(self.recipe.classes)
-        for name, size in sizes.items():
-            if not 0 < size <= _MAX_SIZE:
-                raise FacetError(f"{name} is {size}, expected 1 to {_MAX_SIZE}")
+        sizes = (
+            ("text_dim", self.text_dim, 1 << 11),
+            ("image_size", self.tower.image_size, 1 << 13),
+            ("frames", self.recipe.frames, 1 << 12),
+            ("classes", len(self.recipe.classes), 1 << 12),
+        )
+        for name, size, most in sizes:
+            if not 0 < size <= most:
+                raise FacetError(f"{name} is {size}, expected 1 to {most}")
         for name in ("mean", "std"):
             if len(getattr(self.tower, name)) != 3:
                 raise FacetError(f"{name} is not of three channels")
