@@ -244,8 +244,8 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--program",
         action="store_true",
-        help="also write model.pt2: the whole model, from a cache's images to probabilities, for PyTorch alone. Such a file can "
-        "run code when it is opened: open only one that you made",
+        help="also write model.pt2: the whole model, from a cache's images to probabilities, for PyTorch alone. Such a "
+        "file can run code when it is opened: open only one that you made",
     )
     for command in (fit, crossval, ablate, embed, evaluate, predict):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")

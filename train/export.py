@@ -142,9 +142,9 @@ def _describe_program(config: RunConfig) -> str:
     kind = "each a yes or no of its own" if config.recipe.is_multilabel else "which add up to 1"
     first = ", the face it is compared with first" if config.recipe.relative != "none" else ""
     return f"""
-The whole model with PyTorch alone, on rows as a cache holds them, none of their pictures missing. **Opening a `{PROGRAM}` can run
-code from it: open it only if you exported it yourself.** For a folder that somebody sent you, use `python -m train predict` above,
-which does not open it:
+The whole model with PyTorch alone, on rows as a cache holds them, none of their pictures missing. **Opening a `{PROGRAM}` can
+run code from it: open it only if you exported it yourself.** For a folder that somebody sent you, use `python -m train predict`
+above, which does not open it:
 
 ```python
 import torch
