@@ -146,13 +146,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     protocols.add_argument("name", nargs="?", metavar="NAME", help="show one in detail")
     protocols.add_argument(
-        "--cache", type=open_path, metavar="DIR", help="with NAME: deal this cache's subjects into its folds"
+        "--cache", type=open_path, metavar="DIR", help="with NAME: split this cache's subjects into its folds"
     )
     protocols.add_argument(
         "--export", type=Path, metavar="FILE.json", help="with --cache: write the folds, to share them"
     )
     protocols.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="decides who stands in which fold (default 0)"
+        "--seed", type=int, default=0, metavar="N", help="decides which subjects are in which fold (default 0)"
     )
 
     embed = add_command(
