@@ -80,8 +80,8 @@ class Recipe:
                               "with --pretrained none --lr)")  # fmt: skip
     weight_decay: float = _option(0.05, "AdamW weight decay of the weight matrices")
     warmup: float = _option(0.1, "part of all steps in which the learning rate rises")
-    tune: str = _option("full", "which weights of the image tower to train: full, frozen, last-K (its last K blocks), or lora, lora-R "
-                        "(low-rank changes of rank R, default 8, merged into the weights at the end)")  # fmt: skip
+    tune: str = _option("full", "which weights of the image tower to train: full, frozen, last-K (its last K blocks), or lora, "
+                        "lora-R (low-rank changes of rank R, default 8, merged into the weights at the end)")  # fmt: skip
     layer_decay: float = _option(1.0, "factor of the tower's learning rate from each block to the one before it")
     accumulate: int = _option(1, "compute each batch in N parts, one after the other: less memory, the same gradient")
     checkpoint_activations: bool = _option(
