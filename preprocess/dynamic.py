@@ -246,6 +246,8 @@ def _build_shard(cache: Cache, out: Path, info: CacheInfo, shard: int, plan: _Pl
                 valid=True,
                 modalities="+".join(held),
                 alignment=cache.samples[frames[0]].alignment,
+                misfit_mm=cache.samples[frames[0]].misfit_mm,
+                eye_distance_mm=cache.samples[frames[0]].eye_distance_mm,
             )
         samples.append(sample)
         bar.update()

@@ -113,3 +113,22 @@ def weld_equal(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             count += 1
         place[k] = table[slot]
     return first[:count].copy(), place
+
+
+@compile_kernel
+def neighbour_means(vertices: np.ndarray, triangles: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """f64 (N, 3): each vertex's mean neighbour, once a triangle and without those left out; NaN where it has none."""
+    sums, counts = np.zeros((len(vertices), 3)), np.zeros(len(vertices))
+    for t in range(len(triangles)):
+        for corner in range(3):
+            a = triangles[t, corner]
+            for other in range(1, 3):
+                b = triangles[t, (corner + other) % 3]
+                if not left_out[b]:
+                    counts[a] += 1.0
+                    for axis in range(3):
+                        sums[a, axis] += vertices[b, axis]
+    for k in range(len(vertices)):
+        for axis in range(3):
+            sums[k, axis] = sums[k, axis] / counts[k] if counts[k] > 0 else np.nan
+    return sums

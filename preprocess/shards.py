@@ -151,6 +151,8 @@ def with_outcome(planned: Sample, made: Sample) -> Sample:
         reason=made.reason,
         modalities=made.modalities,
         alignment=made.alignment,
+        misfit_mm=made.misfit_mm,
+        eye_distance_mm=made.eye_distance_mm,
     )
 
 
@@ -164,7 +166,16 @@ def empty_arrays(info: CacheInfo, num_rows: int) -> tuple[dict[str, np.ndarray],
 
 
 def _blank(sample: Sample) -> Sample:
-    return dataclasses.replace(sample, source_hash="", valid=False, reason="", modalities="", alignment="")
+    return dataclasses.replace(
+        sample,
+        source_hash="",
+        valid=False,
+        reason="",
+        modalities="",
+        alignment="",
+        misfit_mm=None,
+        eye_distance_mm=None,
+    )
 
 
 def _relative(message: str, root: Path) -> str:
@@ -222,4 +233,12 @@ def render_row(
     seconds["align"] += placed - read
     seconds["render"] += time.perf_counter() - placed
     reason = "; ".join(dict.fromkeys((*mesh.notes, *aligned.notes)))
-    return dataclasses.replace(sample, valid=True, reason=reason, modalities="+".join(held), alignment=aligned.how)
+    return dataclasses.replace(
+        sample,
+        valid=True,
+        reason=reason,
+        modalities="+".join(held),
+        alignment=aligned.how,
+        misfit_mm=round(aligned.misfit_mm, 2),
+        eye_distance_mm=round(aligned.eye_distance_mm, 1),
+    )

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from preprocess.alignment.anthropometry import ADULT_EYE_DISTANCE_MM, PERSON_EYE_DISTANCE_MM
 from preprocess.prompts import count_names
 from preprocess.scan import SCAN_GONE
 from shared.cache import FAILURES_CSV, Cache, Failure
@@ -50,6 +51,7 @@ def describe_cache(cache: Cache) -> str:
         )
     aligned = Counter(sample.alignment for sample in valid)
     lines.append("  aligned by " + ", ".join(f"{how} ({count})" for how, count in aligned.most_common()))
+    lines += describe_sizes(valid)
     lines += ["", *_class_table(cache), "", *_subject_table(cache), ""]
     if cache.groups:
         lines += [*_group_lines(cache), ""]
@@ -69,6 +71,23 @@ def describe_cache(cache: Cache) -> str:
         lines += ["", f"warnings, {len(lacking)} rows that lack something:", *describe_reasons(lacking)]
     lines += ["", *_size_lines(cache), f"content {info.content_hash[:16]}"]
     return "\n".join(lines)
+
+
+def describe_sizes(valid: Sequence[Sample]) -> list[str]:
+    """How well and how large faces were found, against people's; none where a cache does not know it."""
+    misfits = sorted(sample.misfit_mm for sample in valid if sample.misfit_mm is not None)
+    sizes = sorted(sample.eye_distance_mm for sample in valid if sample.eye_distance_mm is not None)
+    if not misfits or not sizes:
+        return []
+    adults, people = ADULT_EYE_DISTANCE_MM, PERSON_EYE_DISTANCE_MM
+    apart = sum(not adults[0] <= size <= adults[1] for size in sizes)
+    none = sum(not people[0] <= size <= people[1] for size in sizes)
+    return [
+        f"  an average face fits them to {misfits[len(misfits) // 2]:.1f} mm in the median, {misfits[-1]:.1f} at worst",
+        f"  eyes {sizes[len(sizes) // 2]:.0f} mm apart in the median, {sizes[0]:.0f} to {sizes[-1]:.0f}; "
+        f"{apart or 'none'} outside adults' {adults[0]:.0f} to {adults[1]:.0f}"
+        + (f", {none} outside people's {people[0]:.0f} to {people[1]:.0f}: check units and scale" if none else ""),
+    ]
 
 
 def count_failed(reasons: Iterable[str]) -> str:

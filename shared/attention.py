@@ -7,6 +7,7 @@ computed with.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from shared.storage import write_file
 
 ATTENTION_FILE = "attention.safetensors"
 FORMAT = "facet attention 1"
+_MAX_VALUES = 1 << 28  # of all arrays but the maps: 512 MB. A file may have holes, and be of any size
 _ADVICE = "`python -m train evaluate RUN` writes it anew"
 # Optional arrays: what a run without the part, or without its tower, does not have. For n items, T frames, N = M·V pictures a
 # frame (modality by modality), C classes, K prompts, d dimensions, p items with maps of G × G or H × H patches.
@@ -107,14 +109,15 @@ def read_attention(path: Path) -> Attention:
             about = json.loads((file.metadata() or {})["about"])
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']!r}, expected {FORMAT!r}")
-            names = list(file.keys())
-            arrays = {name: file.get_tensor(name) for name in names if name not in MAPS}
-            maps = {name: file.get_slice(name) for name in names if name in MAPS}
-            for name, some in maps.items():
-                if some.get_dtype() != "F16":
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            for name, some in slices.items():
+                if some.get_dtype() != ("I32" if name in _INTEGERS else "F16"):
                     raise ValueError(f"{name} is {some.get_dtype()}")
-            shapes = {name: tuple(some.get_shape()) for name, some in maps.items()}
-        return _check(about, arrays, shapes)
+            shapes = {name: tuple(some.get_shape()) for name, some in slices.items()}
+            if (size := sum(math.prod(shape) for name, shape in shapes.items() if name not in MAPS)) > _MAX_VALUES:
+                raise ValueError(f"{size} values, expected at most {_MAX_VALUES}")
+            arrays = {name: file.get_tensor(name) for name in shapes if name not in MAPS}
+        return _check(about, arrays, {name: shape for name, shape in shapes.items() if name in MAPS})
     except FileNotFoundError as error:
         raise FacetError(f"{path}: missing; {_ADVICE}") from error
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

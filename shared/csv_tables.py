@@ -28,7 +28,7 @@ def encode_table(row_type: type, rows: Iterable[Any]) -> bytes:
 
 
 def read_table(path: Path, row_type: type[Row]) -> list[Row]:
-    """The inverse of `encode_table`.
+    """The inverse of `encode_table`. The last columns may be missing, as in older tables, where their fields have defaults.
 
     Raises:
         CacheError: the file is missing, its columns are not the schema's, or a field cannot be read.
@@ -40,12 +40,13 @@ def read_table(path: Path, row_type: type[Row]) -> list[Row]:
     try:
         reader = csv.reader(io.StringIO(read_bytes(path).decode(), newline=""))
         header = next(reader, [])
-        if header != names:
+        num_needed = sum(f.default is dataclasses.MISSING for f in fields)
+        if header != names[: max(len(header), num_needed)]:
             raise CacheError(f"{path}: expected columns {','.join(names)}, found {shorten(', '.join(header), 200)!r}")
         for values in reader:
-            if len(values) != len(names):
-                raise ValueError(f"{len(values)} fields, expected {len(names)}")
-            rows.append(row_type(*(parse(value) for parse, value in zip(parsers, values, strict=True))))
+            if len(values) != len(header):
+                raise ValueError(f"{len(values)} fields, expected {len(header)}")
+            rows.append(row_type(*(parse(value) for parse, value in zip(parsers, values, strict=False))))
     except FileNotFoundError as error:
         raise CacheError(f"{path}: missing; run `python -m preprocess build` again") from error
     except (ValueError, csv.Error) as error:

@@ -7,6 +7,9 @@ size. `find_dataset` is the one door to a data set of ours: only what lies in th
 from __future__ import annotations
 
 import io
+import math
+import struct
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,10 @@ import numpy as np
 from shared.errors import CacheError, first_line
 
 MAX_TABLE_BYTES = 1 << 26  # of a file of small tables, and of each table in it: 64 MB
-_MAX_STRINGS = 1 << 20
-_MAX_ATTRIBUTE_BYTES = 1 << 16
+_MAX_TEXT_BYTES = 1 << 16  # of one text: a prompt has some hundred letters
+_MAX_ATTRIBUTES, _MAX_ATTRIBUTE_BYTES = 64, 1024
+_CONTIGUOUS = 1  # the layout class of a data set in one piece (HDF5 File Format Specification 3.0, IV.A.2.i)
+_ATTRIBUTE, _ATTRIBUTES_ELSEWHERE = 0x0C, 0x15  # types of messages there (IV.A.2)
 
 
 def encode_hdf5_tables(tables: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> bytes:
@@ -41,6 +46,8 @@ def read_hdf5_tables(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Reads the inverse of `encode_hdf5_tables`, and nothing but the named tables and attributes.
 
+    With pyfive, which is Python alone: damaged texts make HDF5's own library crash, or walk on for ever.
+
     Args:
         data: the file's bytes. path: where they come from, for messages. tables, attributes: names to read where they exist.
     Returns:
@@ -48,17 +55,106 @@ def read_hdf5_tables(
     Raises:
         CacheError: no HDF5 file, or one of them is not a plain, small value stored in the file itself.
     """
-    import h5py
+    import pyfive
 
     try:
-        with h5py.File(io.BytesIO(data), "r") as file:
-            found = {name: _read_table(find_dataset(file, name)) for name in sorted(tables) if name in file}
-            values = {name: _read_attribute(file, name) for name in sorted(attributes) if name in file.attrs}
-            return found, values
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError) as error:
+        texts = _Texts(data)
+        with pyfive.File(io.BytesIO(data)) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            links = file._links
+            found = {name: _read_table(file, name, data, texts) for name in sorted(tables) if name in links}
+            return found, _read_attributes(file, attributes)
+    except Exception as error:  # whatever Python raises on bytes that are no such file
         raise CacheError(
             f"{path}: not a readable HDF5 file ({first_line(error)}); run `python -m preprocess prompts` again"
         ) from error
+
+
+class _Texts:
+    """The texts of a file: HDF5 keeps them in global heaps, and in a table the heap, the number there, and the length.
+
+    Layout after the HDF5 File Format Specification 3.0, III.E: `GCOL`, version and 3 bytes, u64 size of the whole; then
+    objects, each u16 index, u16 count, 4 bytes, u64 size of its data, which is padded to 8 bytes. Index 0: the free rest.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        """
+        Raises:
+            ValueError: a heap is damaged.
+        """
+        self._data = data
+        self._places: dict[tuple[int, int], tuple[int, int]] = {}
+        start = data.find(b"GCOL")
+        while start >= 0:
+            end = start + int.from_bytes(data[start + 8 : start + 16], "little")
+            if not start + 16 <= end <= len(data):
+                raise ValueError("a heap of texts reaches beyond the file")
+            self._walk(start, end)
+            start = data.find(b"GCOL", start + 4)
+
+    def _walk(self, start: int, end: int) -> None:
+        place = start + 16
+        while place + 16 <= end:
+            index = int.from_bytes(self._data[place : place + 2], "little")
+            size = int.from_bytes(self._data[place + 8 : place + 16], "little")
+            step = 16 + -(-size // 8) * 8 if index else size
+            if not 16 <= step <= end - place or (index and size > _MAX_TEXT_BYTES):
+                raise ValueError("a heap of texts is damaged, or a text too long")
+            if index:
+                self._places[start, index] = place + 16, size
+            place += step
+
+    def read(self, table: bytes) -> list[str]:
+        """The texts that a table of 16 bytes each names: u32 length, u64 heap, u32 index."""
+        result, total = [], 0
+        for length, heap, index in struct.iter_unpack("<IQI", table):
+            place, size = self._places[heap, index] if length else (0, 0)
+            total += length
+            if length > size or total > MAX_TABLE_BYTES:
+                raise ValueError("a text reaches beyond its end")
+            result.append(self._data[place : place + length].decode())
+        return result
+
+
+def _read_table(file: Any, name: str, data: bytes, texts: _Texts) -> np.ndarray:
+    """Reads a whole small data set, stored as `encode_hdf5_tables` does: in one piece in this file, without filters."""
+    import pyfive
+
+    if not isinstance(file._links[name], int) or not isinstance(dataset := file[name], pyfive.Dataset):
+        raise ValueError(f"{name} is not a data set of this file")
+    is_text = dataset.dtype.kind == "O"
+    size = math.prod(dataset.shape)
+    num_bytes = size * (16 if is_text else dataset.dtype.itemsize)
+    if dataset.id.layout_class != _CONTIGUOUS or dataset.id.filter_pipeline is not None:
+        raise ValueError(f"{name} is in pieces, compressed or in other files")
+    start = dataset.id.data_offset
+    if num_bytes > MAX_TABLE_BYTES or not 0 <= start <= len(data) - num_bytes:
+        raise ValueError(f"{name} promises {size} values, which the file does not hold")
+    stored = data[start : start + num_bytes]
+    if is_text:
+        return np.array(texts.read(stored), object).reshape(dataset.shape)
+    if dataset.dtype.kind not in "biuf":
+        raise ValueError(f"{name} holds {dataset.dtype}")
+    return np.frombuffer(stored, dataset.dtype).reshape(dataset.shape)
+
+
+def _read_attributes(file: Any, names: Collection[str]) -> dict[str, Any]:
+    """The file's own attributes, numbers and short texts, once it is clear that there is nothing else among them."""
+    messages = file._dataobjects.msgs
+    sizes = [message["size"] for message in messages if message["type"] == _ATTRIBUTE]
+    if any(message["type"] == _ATTRIBUTES_ELSEWHERE for message in messages) or len(sizes) > _MAX_ATTRIBUTES:
+        raise ValueError("it has more attributes than prompts have")
+    if max(sizes, default=0) > _MAX_ATTRIBUTE_BYTES:
+        raise ValueError("an attribute is not one value")
+    found = {}
+    for name, value in file.attrs.items():
+        if name in names:
+            if isinstance(value, bytes):
+                value = value.decode()
+            if not isinstance(value, str | np.generic):
+                raise ValueError(f"the attribute {name} is not one value")
+            found[name] = value.item() if isinstance(value, np.generic) else value
+    return found
 
 
 def find_dataset(file: Any, name: str) -> Any:
@@ -79,42 +175,3 @@ def find_dataset(file: Any, name: str) -> Any:
     if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count():
         raise ValueError(f"{name} is stored in other files")
     return dataset
-
-
-def _read_table(dataset: Any) -> np.ndarray:
-    """Reads a whole small data set, stored as `encode_hdf5_tables` does: in one piece, without filters."""
-    import h5py
-
-    name, size = dataset.name, int(np.prod(dataset.shape, dtype=object)) if dataset.shape is not None else -1
-    properties = dataset.id.get_create_plist()
-    if properties.get_layout() == h5py.h5d.CHUNKED or properties.get_nfilters():
-        raise ValueError(f"{name} is compressed or in pieces")
-    if not 0 <= size * dataset.dtype.itemsize <= MAX_TABLE_BYTES:
-        raise ValueError(f"{name} promises {size} values, more than a table of prompts")
-    if size and dataset.id.get_storage_size() < size * dataset.id.get_type().get_size():
-        raise ValueError(f"{name} promises {size} values and holds fewer")
-    if not h5py.check_string_dtype(dataset.dtype):
-        if dataset.dtype.kind not in "biuf":
-            raise ValueError(f"{name} holds {dataset.dtype}")
-        return np.asarray(dataset[...])
-    if size > _MAX_STRINGS:
-        raise ValueError(f"{name} promises {size} texts")
-    texts = np.empty(size, object)
-    strings, num_bytes = dataset.asstr(), 0
-    for number, index in enumerate(np.ndindex(dataset.shape)):  # one by one: many may be one long text
-        texts[number] = str(strings[index])
-        num_bytes += len(texts[number])
-        if num_bytes > MAX_TABLE_BYTES:
-            raise ValueError(f"{name} holds longer texts than prompts")
-    return texts.reshape(dataset.shape)
-
-
-def _read_attribute(file: Any, name: str) -> Any:
-    attribute = file.attrs.get_id(name)
-    if (
-        attribute.shape != ()
-        or attribute.dtype.itemsize > _MAX_ATTRIBUTE_BYTES
-        or attribute.dtype.kind not in "biufOSU"
-    ):
-        raise ValueError(f"the attribute {name} is not one value")
-    return file.attrs[name]

@@ -142,7 +142,10 @@ class Sample:
     valid: bool = False
     reason: str = ""  # one line: why a row is not valid; of a valid row, what its files ask for and its images lack
     modalities: str = ""  # what this row holds, joined by +: "texture+normal+depth", "normal+depth"
-    alignment: str = ""  # one of ALIGNMENTS
+    alignment: str = ""  # one of ALIGNMENTS: where the pose was first looked for; the surface then decided
+    # Of a row's face, or its sequence's first; None where not known, as in caches that have no such columns.
+    misfit_mm: float | None = None  # mean distance of the surface from a fitted average face
+    eye_distance_mm: float | None = None  # between the middles of the eyes: by landmarks, else estimated from the shape
 
     def has(self, modality: str) -> bool:
         return modality in self.modalities.split("+")

@@ -203,3 +203,16 @@ def test_a_cache_that_is_known_to_be_wrong_is_refused_with_the_reason(tiny_cache
         new = dataclasses.replace(info, dataset=dataset, settings_fingerprint="another")
         with pytest.raises(CacheError, match=r"pitched by 13 to 18 degrees; choose another --cache"):
             start_cache(path, new, advice="choose another --cache")
+
+
+def test_a_table_without_the_last_columns_is_read(tmp_path: Path) -> None:
+    """As samples.csv was written before it had them; a column in the middle must be there."""
+    sample = Sample("a", "s", "", None, "fear", "01", "", "f.obj", "ab", True, "", "normal", "geometry", 1.25, 63.5)
+    rows = [line.split(",") for line in encode_table(Sample, [sample]).decode().splitlines()]
+    (tmp_path / "old.csv").write_text("".join(",".join(row[:-2]) + "\n" for row in rows))
+    assert read_table(tmp_path / "old.csv", Sample) == [
+        dataclasses.replace(sample, misfit_mm=None, eye_distance_mm=None)
+    ]
+    (tmp_path / "bad.csv").write_text("".join(",".join([*row[:3], *row[4:]]) + "\n" for row in rows))
+    with pytest.raises(CacheError, match="expected columns"):
+        read_table(tmp_path / "bad.csv", Sample)

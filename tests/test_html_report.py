@@ -21,6 +21,7 @@ from report_page import read_page
 from shared.cache import open_cache
 from shared.errors import FacetError, run_command_line
 from shared.pictures import BACKGROUND, draw_picture
+from shared.runs import record_hashes
 from train.__main__ import main
 from train.html_report.curves import MOST_POINTS, draw_curves, find_terms
 from train.html_report.judged import find_worst, score_subjects
@@ -133,6 +134,7 @@ def test_what_is_missing_is_one_line(runs: Runs, tmp_path: Path, capsys: pytest.
     config = json.loads((run / "config.json").read_text())
     config["cache"] = str(tmp_path / "gone")
     (run / "config.json").write_text(json.dumps(config))
+    record_hashes(run, ("config.json",))
     with (run / "log.jsonl").open("a") as log:
         log.write('{"step": 99, "lo')
     write_html_report([run], out)
@@ -174,6 +176,7 @@ def test_hostile_names_stay_text(runs: Runs, tmp_path: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     config["licence"] = config["dataset"] = config["tower"]["name"] = HOSTILE
     (run / "config.json").write_text(json.dumps(config))
+    record_hashes(run, ("config.json",))
     write_html_report([run, runs.fit], out)
     page = read_page(out)
     assert any(row[0][0] == HOSTILE for row in page.tables["subjects"])

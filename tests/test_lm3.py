@@ -79,7 +79,7 @@ def test_groups_name_points_of_their_name() -> None:
     named = {group: {BOSPHORUS_LANDMARKS[i] for i in indices} for group, indices in BOSPHORUS_LANDMARK_GROUPS.items()}
     assert named["left_eye"] == {"Outer left eye corner", "Inner left eye corner"}
     assert named["right_eye"] == {"Outer right eye corner", "Inner right eye corner"}
-    assert named["nose"] == {"Left nose peak", "Nose tip", "Right nose peak"}
+    assert named["nose_tip"] == {"Nose tip"}
     assert named["mouth"] == {
         "Left mouth corner", "Right mouth corner", "Upper lip outer middle", "Lower lip outer middle",
     }  # fmt: skip

@@ -157,7 +157,9 @@ def test_training_and_inspecting_read_the_same_from_there(
     config = json.loads((tmp_path / "b" / "config.json").read_text())
     assert config["cache"] == remote
     assert SECRET not in json.dumps(config)
-    assert run("train", "evaluate", tmp_path / "b", "--device", "cpu")[0] == 0  # finds the cache by its config.json
+    code, _, said = run("train", "evaluate", tmp_path / "b", "--device", "cpu")
+    assert code == 2 and f"give --cache {remote}" in said  # an address in a file is not followed
+    assert run("train", "evaluate", tmp_path / "b", "--cache", remote, "--device", "cpu")[0] == 0
     code, out, _ = run("preprocess", "inspect", remote, "--summary", "--sheet", tmp_path / "sheet.png")
     assert code == 0
     assert remote in out

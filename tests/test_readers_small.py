@@ -17,7 +17,7 @@ from PIL import Image
 
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS, read_bnd
 from preprocess.readers.image import read_image
-from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
+from preprocess.readers.landmark_points import FACE_POINTS, read_face_points, read_noted_face_points
 from preprocess.readers.polygons import fan_triangulation, weld
 from shared.errors import ScanError
 
@@ -151,7 +151,9 @@ def test_face_points_from_every_scheme(tmp_path: Path) -> None:
     ibug = {"landmarks": {"points": points[:68].tolist()}, "labels": [], "version": 2}
     (tmp_path / "a.ljson").write_text(json.dumps(ibug))
     centres = [points[part].mean(axis=0) for part in (slice(42, 48), slice(36, 42), slice(27, 36), slice(48, 60))]
-    np.testing.assert_allclose(read_face_points(tmp_path / "a.ljson"), centres)  # the markup's left eye comes second
+    np.testing.assert_allclose(
+        read_face_points(tmp_path / "a.ljson")[:4], centres
+    )  # the markup's left eye comes second
     labelled = {
         "groups": {
             "face": {
@@ -195,8 +197,48 @@ def test_face_points_say_what_is_wrong(tmp_path: Path, name: str, text: str, mes
     assert name in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("left_eye,19.81,-3.5,40", "left_eye"),
+        ("LeftEye,19.81,-3.5,40", "left_eye"),
+        ("left eye;19,81;-3,5;40", "left_eye"),
+        ("left_eye;19,81;-3,5;40,0", "left_eye"),
+        ("Left-Eye\t19,81\t-3,5\t40", "left_eye"),
+        ("left_eye 19.81 -3.5 40", "left_eye"),
+        ("eye_left 19,81 -3,5 40,0", "left_eye"),
+        ("Pronasale,19.81,-3.5,40", "nose_tip"),
+        ("nose tip,19.81,-3.5,40", "nose_tip"),
+        ("nasion;19.81;-3.5;40", "nose_bridge"),
+    ],
+)
+def test_names_and_numbers_of_points_as_people_write_them(tmp_path: Path, line: str, name: str) -> None:
+    (tmp_path / "a.csv").write_text(f"name,x,y,z\n{line}\n")
+    points, notes = read_noted_face_points(tmp_path / "a.csv")
+    np.testing.assert_allclose(points[FACE_POINTS.index(name)], [19.81, -3.5, 40], rtol=1e-6)
+    assert np.isnan(points).sum() == 15
+    assert notes == ()
+
+
+def test_an_eye_is_the_middle_between_its_corners(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "left_eye_inner,16,35,-40\nleft_eye_outer,46,35,-44\nright_eye_inner,-16,35,-40\nchin,0,0,0\n"
+    )
+    points, notes = read_noted_face_points(tmp_path / "a.csv")
+    np.testing.assert_array_equal(points[0], [31, 35, -42])
+    assert np.isnan(points[1:]).all()
+    assert "right_eye_inner" in notes[0] and "chin" in notes[0]
+
+
+@pytest.mark.parametrize("line", ["left_eye,19,81,-3,5,40,1", "left_eye,1,2", "left_eye;1;2;3\nLeftEye;1;2;3"])
+def test_points_that_can_be_read_in_two_ways_are_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.csv").write_text(f"name,x,y,z\n{line}\nnose,1,2,3\n")
+    with pytest.raises(ScanError, match=r"a\.csv: left_eye"):
+        read_face_points(tmp_path / "a.csv")
+
+
 @pytest.mark.skipif("FACET_FACES" not in os.environ, reason="FACET_FACES names the folder of real scans")
 def test_real_landmarks() -> None:
     points = read_face_points(Path(os.environ["FACET_FACES"]) / "james" / "james.ljson")
     assert 60 < np.linalg.norm(points[0] - points[1]) < 72  # mm between the eyes
-    assert np.isfinite(points).all()
+    assert np.isfinite(points[:4]).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -189,6 +191,19 @@ def test_vertex_colours_are_drawn_where_there_is_no_texture() -> None:
     green = (x + 50) / 100 * 255
     drawn = np.abs(x) < 49
     assert np.abs(image[0, 56, drawn, 1] - green[drawn]).max() < 1.5
+
+
+def test_a_black_surface_is_a_surface() -> None:
+    """Pupils and nostrils: 0,0,0 in a cache is the mark of what shows no surface."""
+    corners: list[list[float]] = [[-40, -40, 0], [40, -40, 0], [40, 40, 0], [-40, 40, 0]]
+    for mesh in (
+        make_quad(corners, np.zeros((4, 4, 3), np.uint8)),
+        replace(make_quad(corners), colors=np.zeros((4, 3), np.uint8)),
+    ):
+        views = render_views(mesh, FRONT, size_px=64)
+        assert views.texture is not None
+        assert ((views.texture[0].max(axis=-1) > 0) == (views.depth[0] > 0)).all()
+        assert views.texture.max() == 1
 
 
 def test_a_view_without_a_face_is_an_error_that_names_it() -> None:

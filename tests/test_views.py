@@ -20,6 +20,7 @@ from preprocess.viewer.looks import read_looks
 from shared.attention import ATTENTION_FILE, read_attention
 from shared.cache import open_cache
 from shared.errors import CacheError
+from shared.runs import record_hashes
 from shared.schema import View
 from train.checkpoint import WEIGHTS
 from train.config import CONFIG_JSON, Recipe, read_config
@@ -117,7 +118,7 @@ def test_a_run_keeps_its_views(tiny_cache: MakeCache, tmp_path: Path, capsys: py
     assert read_attention(run / ATTENTION_FILE).views == ("20", "-20")
     (test,) = read_looks(run, open_cache(cache)).tests
     assert test.views == (1, 2)
-    page = page_text(open_run(cache, run), f"/sample/{test.row_of(0)}").partition("What run looked at")[2]
+    page = page_text(open_run(cache, run), f"/sample/{test.row_of(0)}").partition("Attention of run")[2]
     drawn = re.findall(r'"/(image/\d+/\w+|attention/\d+)/(\d).png"', page)
     assert [int(place) for _, place in drawn[:8]] == [
         1,
@@ -170,6 +171,7 @@ def test_runs_of_before_looked_at_all_views(tiny_cache: MakeCache, tmp_path: Pat
     old = json.loads(text)
     assert old["recipe"].pop("views") == []
     (run / CONFIG_JSON).write_text(json.dumps(old))
+    record_hashes(run, (CONFIG_JSON,))
     assert call("evaluate", run) == 0
     assert call(*fit) == 0
     assert call(*fit, "--views=-20,20,0") == 0  # all of them: the same run

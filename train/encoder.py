@@ -96,6 +96,8 @@ def build_tower(config: Mapping[str, Any], *, most_bytes: int | None = None) -> 
     from open_clip.model import _build_vision_tower  # what CLIP's own constructor calls; there is no public name
 
     check_model_config(config, "the image tower's config", from_hub=True)
+    if not isinstance(config.get("vision_cfg"), dict) or not isinstance(config.get("embed_dim"), int):
+        raise FacetError("the image tower's config lacks vision_cfg or embed_dim; is it an open_clip model?")
     vision = {**config["vision_cfg"], "timm_model_pretrained": False}
     if most_bytes is not None and (num_bytes := _count_bytes(config, vision)) > most_bytes:
         raise FacetError(

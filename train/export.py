@@ -101,6 +101,7 @@ Trained on {config.dataset} ({config.licence}); {tower.name}, {weights}; {num_we
   side of its images in pixels (`tower.image_size`), `tower.mean` and `tower.std` of RGB in 0 to 1, and how faces are drawn
   (`render`): {", ".join(recipe.modalities)} at (yaw, pitch) {views} degrees.
 - `split.json`: which subjects trained and which are for testing.
+- `hashes.json`: the sha256 of each file; `python -m train verify THIS_FOLDER` compares them.
 
 The whole model, on scans that `python -m preprocess build` has drawn; no prompts or training data are needed:
 
@@ -142,9 +143,8 @@ def _describe_program(config: RunConfig) -> str:
     kind = "each a yes or no of its own" if config.recipe.is_multilabel else "which add up to 1"
     first = ", the face it is compared with first" if config.recipe.relative != "none" else ""
     return f"""
-The whole model with PyTorch alone, on rows as a cache holds them, none of their pictures missing. **Opening a `{PROGRAM}` can
-run code from it: open it only if you exported it yourself.** For a folder that somebody sent you, use `python -m train predict`
-above, which does not open it:
+The whole model with PyTorch alone, on rows as a cache holds them, none of their pictures missing. Opening a `{PROGRAM}` can run
+code: open one that you made, or of somebody whom you trust. `model.safetensors` holds numbers alone; opening it runs nothing.
 
 ```python
 import torch

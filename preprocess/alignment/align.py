@@ -1,6 +1,7 @@
 """Brings a scan into the face frame: +x the subject's left, +y up, +z out of the face, mm, origin at the tip of the nose.
 
-Rigid only: nothing is scaled, stretched or mirrored. From landmarks where there are some, else from geometry.
+Rigid only: nothing is scaled, stretched or mirrored. A first pose comes from landmarks where there are some, else from a
+search; the surface then decides, the same way for both, so that a pose does not depend on how it was found.
 """
 
 from __future__ import annotations
@@ -9,40 +10,53 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
-from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, POINT_WEIGHTS
+from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, EYE_DISTANCE_MM, PERSON_EYE_DISTANCE_MM
 from preprocess.alignment.crop import crop_mesh
 from preprocess.alignment.depth_map import Surface
-from preprocess.alignment.face_search import find_face
+from preprocess.alignment.face_fit import FoundFace, refine_pose
+from preprocess.alignment.face_search import ACCEPTED_MM, axes_to_frame, find_axes, find_face, find_scale
+from preprocess.alignment.landmark_pose import determine_pose, group_centers, landmark_poses
 from preprocess.alignment.nose import find_nose_tip, remove_spikes
+from preprocess.alignment.units import check_size, is_unit, measure_size
 from preprocess.mesh import Mesh
 from shared.errors import ScanError
 
-AXES = {
-    "x": (1, 0, 0), "-x": (-1, 0, 0), "y": (0, 1, 0), "-y": (0, -1, 0), "z": (0, 0, 1), "-z": (0, 0, -1),
-}  # fmt: skip
-_UNITS_MM = {"cm": 10.0, "m": 1000.0, "in": 25.4}
-_SIZE_MM = (80.0, 3000.0)  # the longest side of a scan: from half a face to a whole body
-_FACE_SIZE_MM = (120.0, 900.0)  # what a suggested unit must bring it to: a face to a bust
-_FACE_SCALE = (0.6, 1.6)  # of a face to the average adult's: from a small child's
-_MAX_LANDMARK_DISTANCE_MM = 20.0  # from the surface
-_MAX_MISFIT_MM = 15.0  # of the landmarks' centres to an average face's
-_NOSE_REACH_MM = 70.0  # about the middle of eyes, nose and mouth: holds the nose with some surroundings
-_CLEARLY_BETTER = 0.999
-_MIRRORED_NAMES = {"left_eye": "right_eye", "right_eye": "left_eye"}
+_VOUCHED_MM = (
+    0.7  # how much worse a surface may fit where landmarks say that it is a face: a hand before the mouth, a hole
+)
+_SHOWN = 0.35  # share of the face, at least, that a surface must show to confirm landmarks
+_MAX_TURN_DEG, _MAX_SHIFT_MM = 30.0, 30.0  # between what landmarks say and what the surface does
+_NOSE_WINDOW_MM = {"x_mm": (-12.0, 12.0), "y_mm": (-16.0, 20.0)}
+
+
+@dataclass(frozen=True)
+class FoundPose:
+    """scan_to_face f64 (4, 4), rigid. how: where its first guess came from, one of schema.ALIGNMENTS.
+
+    misfit_mm: mean distance of an average face, fitted in size and proportions, from the surface. eye_distance_mm: between
+    the middles of the eyes, from landmarks, else estimated from the shape to about a tenth. has_landmarks: the mesh's landmarks
+    belong to this face. notes: what was not used and why, one line each.
+    """
+
+    scan_to_face: np.ndarray
+    how: str
+    misfit_mm: float
+    eye_distance_mm: float
+    has_landmarks: bool = True
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """A mesh in the face frame, cropped; scan_to_face f32 (4, 4), rigid; how: "landmarks" or "geometry".
-
-    notes: what of the scan was not used to find the pose, one line each.
-    """
+    """A mesh in the face frame, cropped; scan_to_face f32 (4, 4), rigid; the rest as in FoundPose."""
 
     mesh: Mesh
     scan_to_face: np.ndarray
     how: str
+    misfit_mm: float
+    eye_distance_mm: float
     notes: tuple[str, ...] = ()
 
 
@@ -58,23 +72,31 @@ def align(
 
     Args:
         landmark_groups: names of CANONICAL_POINTS_MM → indices of the mesh's landmarks; others are not used.
-        up, facing: scan axes that point up and out of the face, roughly; only used without landmarks.
+        up, facing: scan axes that point up and out of the face, roughly; only used where landmarks do not tell.
     Returns:
         The mesh with texture, colours and landmarks, its triangles within crop_radius_mm of the tip of the nose.
     Raises:
         ScanError: not of a face's size, landmarks that are no face's or not on the surface, no face found.
     """
-    scan_to_face, how = find_scan_to_face(mesh, landmark_groups=landmark_groups, up=up, facing=facing)
-    return place_mesh(mesh, scan_to_face, how, crop_radius_mm)
+    return place_mesh(mesh, find_pose(mesh, landmark_groups=landmark_groups, up=up, facing=facing), crop_radius_mm)
 
 
-def place_mesh(mesh: Mesh, scan_to_face: np.ndarray, how: str, crop_radius_mm: float) -> Alignment:
-    """Moves a scan by a pose that is known, f64 (4, 4), and cuts off what lies beyond the face.
+def place_mesh(mesh: Mesh, found: FoundPose, crop_radius_mm: float) -> Alignment:
+    """Moves a scan by a pose that is known and cuts off what lies beyond the face.
 
     Raises:
         ScanError: nothing lies within crop_radius_mm of the tip of the nose.
     """
-    return Alignment(crop_mesh(move_mesh(mesh, scan_to_face), crop_radius_mm), scan_to_face.astype(np.float32), how)
+    if not found.has_landmarks:
+        mesh = replace(mesh, landmarks_mm=None)
+    return Alignment(
+        crop_mesh(move_mesh(mesh, found.scan_to_face), crop_radius_mm),
+        found.scan_to_face.astype(np.float32),
+        found.how,
+        found.misfit_mm,
+        found.eye_distance_mm,
+        found.notes,
+    )
 
 
 def find_scan_to_face(
@@ -85,29 +107,95 @@ def find_scan_to_face(
     Raises:
         ScanError: as `align`.
     """
-    check_size(mesh.vertices_mm)
-    centers = _group_centers(mesh, landmark_groups)
-    if len(centers) >= 3 and {"left_eye", "right_eye"} <= centers.keys():
-        pose, how = _pose_from_landmarks(mesh, centers), "landmarks"
-        placed = {name: pose[:3, :3] @ center + pose[:3, 3] for name, center in centers.items()}
-        eyes = (placed["left_eye"] + placed["right_eye"]) / 2
-        mouth_y = placed["mouth"][1] if "mouth" in placed else eyes[1] - 67.0
-        reach = eyes[1] - mouth_y
-        middle = np.mean(list(centers.values()), axis=0)
-        near = ((mesh.vertices_mm - middle) ** 2).sum(axis=1) < _NOSE_REACH_MM**2
-        triangles = mesh.triangles[near[mesh.triangles[:, 0]]]
-        if not len(triangles):
-            raise ScanError("no surface where the nose should be; is it a face, and is it whole?")
-        surface = Surface(remove_spikes(mesh.vertices_mm, triangles), triangles)
-        y_mm = (mouth_y + 0.25 * reach, eyes[1] - 0.2 * reach)
-        tip = find_nose_tip(surface, pose, x_mm=(eyes[0] - 15, eyes[0] + 15), y_mm=y_mm)
-    else:
-        frontal, how = _axes_to_frame(up, facing), "geometry"
-        surface = Surface(remove_spikes(mesh.vertices_mm, mesh.triangles), mesh.triangles)
-        pose = find_face(surface, frontal, _bounds(mesh.vertices_mm @ frontal[:3, :3].T))
-        tip = find_nose_tip(surface, pose, x_mm=(-12, 12), y_mm=(-16, 20))
-    pose[:3, 3] -= tip
-    return pose, how
+    found = find_pose(mesh, landmark_groups=landmark_groups, up=up, facing=facing)
+    return found.scan_to_face, found.how
+
+
+def find_pose(
+    mesh: Mesh,
+    *,
+    landmark_groups: Mapping[str, tuple[int, ...]],
+    up: str = "y",
+    facing: str = "z",
+    explain: bool = True,
+) -> FoundPose:
+    """The pose of `align`.
+
+    Args:
+        explain: where no face is found, look for the axes or the scale with which there is one, some seconds long.
+    Raises:
+        ScanError: as `align`.
+    """
+    try:
+        check_size(mesh.vertices_mm)
+    except ScanError as error:
+        scale = find_scale(mesh.vertices_mm, mesh.triangles, axes_to_frame(up, facing)) if explain else None
+        if scale is None or is_unit(scale):
+            raise
+        size = measure_size(mesh.vertices_mm)
+        raise ScanError(f"its longest side is {size:.4g} mm, no face's{_name_scale(scale)}") from error
+    surface = Surface(remove_spikes(mesh.vertices_mm, mesh.triangles), mesh.triangles)
+    centers = group_centers(mesh, landmark_groups)
+    notes: list[str] = []
+    face: FoundFace | None = None
+    how = "landmarks"
+    if determine_pose(centers):
+        face = _confirm(surface, landmark_poses(mesh, centers))
+        if face is None:
+            notes.append(
+                "landmarks not used: the surface shows no face where they are; check their axes and their order"
+            )
+    elif mesh.landmarks_mm is not None and landmark_groups:
+        notes.append(
+            f"landmarks not used: {', '.join(centers) or 'none of them'} alone give no pose; needed are an eye and two of "
+            f"{', '.join(CANONICAL_POINTS_MM)}"
+        )
+    has_landmarks = face is not None or not determine_pose(centers)
+    if face is None:
+        how, face = "geometry", _search(surface, mesh, up, facing, explain)
+    eyes = [centers[name] for name in ("left_eye", "right_eye") if name in centers and has_landmarks]
+    distance = float(np.linalg.norm(eyes[0] - eyes[1])) if len(eyes) == 2 else EYE_DISTANCE_MM * face.scale
+    if not PERSON_EYE_DISTANCE_MM[0] <= distance <= PERSON_EYE_DISTANCE_MM[1]:
+        low, high = PERSON_EYE_DISTANCE_MM
+        notes.append(f"the eyes are {distance:.0f} mm apart, people's {low:.0f} to {high:.0f}; check units and scale")
+    pose = face.pose.copy()
+    pose[:3, 3] -= find_nose_tip(surface, pose, **_NOSE_WINDOW_MM)
+    return FoundPose(pose, how, face.misfit_mm, distance, has_landmarks, tuple(notes))
+
+
+def _confirm(surface: Surface, poses: list[np.ndarray]) -> FoundFace | None:
+    """The face that the surface shows where landmarks say, if there is one: the best from their poses."""
+    best: FoundFace | None = None
+    for pose in poses:
+        found = refine_pose(surface, pose, where_shown=True)
+        moved = found.pose @ np.linalg.inv(pose)
+        turn_deg = np.degrees(Rotation.from_matrix(moved[:3, :3]).magnitude())
+        if turn_deg > _MAX_TURN_DEG or np.linalg.norm(moved[:3, 3]) > _MAX_SHIFT_MM or found.shown < _SHOWN:
+            continue
+        if found.misfit_mm <= ACCEPTED_MM + _VOUCHED_MM and (best is None or found.misfit_mm < best.misfit_mm):
+            best = found
+    return best
+
+
+def _search(surface: Surface, mesh: Mesh, up: str, facing: str, explain: bool) -> FoundFace:
+    """find_face, whose error names the axes or the scale with which there is a face."""
+    axes_to_frame(up, facing)
+    try:
+        return find_face(surface, up, facing)
+    except ScanError as error:
+        if not explain:
+            raise
+        if (axes := find_axes(surface)) is not None:
+            advice = f"; up={axes[0]} facing={axes[1]} fits: say so in the columns up and facing"
+        else:
+            advice = _name_scale(find_scale(mesh.vertices_mm, mesh.triangles, axes_to_frame(up, facing)))
+        general = "; check up, facing and units, or give landmarks (README: your own scans)"
+        raise ScanError(f"{error}{advice or general}") from error
+
+
+def _name_scale(scale: float | None) -> str:
+    """The end of a sentence; empty where no scale is known."""
+    return "" if scale is None else f"; a scale of about {scale:.3g} fits: say so in the column scale"
 
 
 def move_mesh(mesh: Mesh, pose: np.ndarray) -> Mesh:
@@ -118,111 +206,3 @@ def move_mesh(mesh: Mesh, pose: np.ndarray) -> Mesh:
 
     landmarks = None if mesh.landmarks_mm is None else move(mesh.landmarks_mm)
     return replace(mesh, vertices_mm=move(mesh.vertices_mm), landmarks_mm=landmarks)
-
-
-def check_size(vertices_mm: np.ndarray) -> None:
-    """Refuses a scan that cannot be in mm.
-
-    Raises:
-        ScanError: its longest side is none of a face, head or body; says which units would make sense.
-    """
-    low, high = _bounds(vertices_mm)
-    size = float((high - low).max())
-    if _SIZE_MM[0] <= size <= _SIZE_MM[1]:
-        return
-    raise ScanError(f"its longest side is {size:.4g} mm, no face's; {_suggest_units(size)}")
-
-
-def _bounds(vertices_mm: np.ndarray) -> np.ndarray:
-    """(2, 3): lowest and highest coordinates of nearly all vertices; a few far off are a scanner's noise."""
-    return np.percentile(vertices_mm.astype(np.float64), [0.1, 99.9], axis=0)
-
-
-def _suggest_units(size: float) -> str:
-    fitting = [
-        f"{name} ({size * factor:.0f} mm)"
-        for name, factor in _UNITS_MM.items()
-        if _FACE_SIZE_MM[0] <= size * factor <= _FACE_SIZE_MM[1]
-    ]
-    if fitting:
-        return f"its units may be {' or '.join(fitting)}: say so in the column units"
-    return "give its scale (mm a unit of the file) in the column scale"
-
-
-def _axes_to_frame(up: str, facing: str) -> np.ndarray:
-    """(4, 4) that turns `up` to +y and `facing` to +z."""
-    if up not in AXES or facing not in AXES or up[-1] == facing[-1]:
-        raise ScanError(
-            f"up {up!r} and facing {facing!r} must be two of {', '.join(AXES)}, perpendicular to each other"
-        )
-    y, z = np.array(AXES[up], float), np.array(AXES[facing], float)
-    pose = np.eye(4)
-    pose[:3, :3] = [np.cross(y, z), y, z]
-    return pose
-
-
-def _group_centers(mesh: Mesh, landmark_groups: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The centre of each group that alignment knows. Only centres: the order within a group differs between sources."""
-    centers: dict[str, np.ndarray] = {}
-    if mesh.landmarks_mm is None:
-        return centers
-    for name in CANONICAL_POINTS_MM:
-        indices = [i for i in landmark_groups.get(name, ()) if i < len(mesh.landmarks_mm)]
-        points = mesh.landmarks_mm[indices].astype(np.float64)
-        points = points[np.isfinite(points).all(axis=1)]
-        if len(points) and 2 * len(points) >= len(landmark_groups[name]):  # half a group has its centre elsewhere
-            centers[name] = points.mean(axis=0)
-    return centers
-
-
-def _pose_from_landmarks(mesh: Mesh, centers: dict[str, np.ndarray]) -> np.ndarray:
-    """Fits the centres to an average face: once as they are named, once with the eyes exchanged.
-
-    "Left" may mean the subject's or the image's. The wrong one turns the nose into the head, which fits worse, and no
-    reflection is ever allowed.
-    """
-    names = list(centers)
-    observed = np.stack([centers[name] for name in names])
-    weights = np.array([POINT_WEIGHTS[name] for name in names])
-    fits = []
-    for rename in ({}, _MIRRORED_NAMES):
-        canonical = np.array([CANONICAL_POINTS_MM[rename.get(name, name)] for name in names])
-        fits.append(fit_rigid(observed, canonical, weights))
-    # Three centres lie in a plane, and fit as well with the eyes exchanged, from behind: then the names count.
-    pose, scale, error = fits[1] if fits[1][2] < _CLEARLY_BETTER * fits[0][2] else fits[0]
-    if error > _MAX_MISFIT_MM:
-        raise ScanError(f"the landmarks are {error:.0f} mm off those of a face; check the landmark file or remove it")
-    if not _FACE_SCALE[0] <= 1 / max(scale, 1e-12) <= _FACE_SCALE[1]:
-        size = float(np.linalg.norm(centers["left_eye"] - centers["right_eye"]))
-        hint = " or ".join(n for n, f in _UNITS_MM.items() if _FACE_SCALE[0] <= f / scale <= _FACE_SCALE[1])
-        hint = f"its units may be {hint}" if hint else f"a scale of about {scale:.3g} would make an average face"
-        raise ScanError(f"the eyes are {size:.4g} mm apart, no face's; {hint}")
-    known = mesh.landmarks_mm[np.isfinite(mesh.landmarks_mm).all(axis=1)] if mesh.landmarks_mm is not None else observed
-    distance = float(np.median(cKDTree(mesh.vertices_mm).query(known)[0]))
-    if distance > _MAX_LANDMARK_DISTANCE_MM:
-        raise ScanError(
-            f"the landmarks lie {distance:.0f} mm off the surface; are they another scan's? remove or replace them"
-        )
-    return pose
-
-
-def fit_rigid(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Weighted Kabsch (1976) without reflection; the scale is estimated after Umeyama (1991) but not applied.
-
-    Args:
-        source, target: (n, 3). weights: (n,).
-    Returns:
-        (4, 4) rigid, source → target; the scale that would fit best; the weighted RMS distance at that scale.
-    """
-    w = weights / weights.sum()
-    source_center, target_center = w @ source, w @ target
-    a, b = source - source_center, target - target_center
-    u, d, vt = np.linalg.svd((b * w[:, None]).T @ a)
-    sign = np.array([1, 1, np.sign(np.linalg.det(u @ vt)) or 1.0])
-    rotation = (u * sign) @ vt
-    scale = float((d * sign).sum() / max(w @ (a * a).sum(axis=1), 1e-30))
-    error = float(np.sqrt(w @ ((scale * a @ rotation.T - b) ** 2).sum(axis=1)))
-    pose = np.eye(4)
-    pose[:3, :3] = rotation
-    pose[:3, 3] = target_center - rotation @ source_center
-    return pose, scale, error

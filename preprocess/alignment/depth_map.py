@@ -39,6 +39,11 @@ class Surface:
         self._center = (low + high) / 2
         self._reach = float(np.linalg.norm(high - low)) + 50.0
 
+    def bounds(self, pose: np.ndarray) -> np.ndarray:
+        """(2, 3): lowest and highest coordinates of nearly all vertices in a frame; a few far off are a scanner's noise."""
+        placed = self._vertices @ pose[:3, :3].T + pose[:3, 3]
+        return np.asarray(np.percentile(placed, [0.1, 99.9], axis=0))
+
     def cast(
         self, pose: np.ndarray, *, x_mm: tuple[float, float], y_mm: tuple[float, float], step_mm: float
     ) -> DepthMap:

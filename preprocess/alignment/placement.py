@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from preprocess.alignment.align import Alignment, check_size, find_scan_to_face, place_mesh
+from preprocess.alignment.align import Alignment, FoundPose, find_pose, place_mesh
 from preprocess.alignment.depth_map import Surface
 from preprocess.alignment.nose import find_nose_tip
 from preprocess.alignment.stabilise import HALF_WIDTH, RigidPatch, find_rigid_patch, register, smooth_pose
+from preprocess.alignment.units import check_size
 from preprocess.mesh import Mesh
 from preprocess.scan import DatasetReader, ScanRecord
 from shared.errors import ScanError, describe_os_error
@@ -31,8 +32,7 @@ MESHES_KEPT = 2 * HALF_WIDTH + 2  # a frame is read once although its neighbours
 
 @dataclass(frozen=True)
 class _Reference:
-    pose: np.ndarray
-    how: str
+    found: FoundPose
     patch: RigidPatch | None
 
 
@@ -80,12 +80,13 @@ class Placer:
             ScanError: no face is found, or the frame does not fit its sequence.
         """
         if not scan.sequence:
-            pose, how = self._align(scan, mesh)
+            found = self._align(scan, mesh)
         else:
             reference = self._reference(scan.sequence)
-            how = reference.how
-            pose = self._smoothed(scan, reference) if self._settings.stabilised else reference.pose
-        return place_mesh(mesh, pose, how, self._settings.crop_radius_mm)
+            found = reference.found
+            if self._settings.stabilised:
+                found = replace(found, scan_to_face=self._smoothed(scan, reference))
+        return place_mesh(mesh, found, self._settings.crop_radius_mm)
 
     def _read_or_error(self, scan: ScanRecord) -> Mesh | ScanError:
         try:
@@ -97,13 +98,14 @@ class Placer:
         except MemoryError:
             return ScanError("needs more memory than there is")
 
-    def _align(self, scan: ScanRecord, mesh: Mesh) -> tuple[np.ndarray, str]:
+    def _align(self, scan: ScanRecord, mesh: Mesh, *, explain: bool = True) -> FoundPose:
         options = dict(scan.options)
-        return find_scan_to_face(
+        return find_pose(
             mesh,
             landmark_groups=self._dataset.groups_of(scan),
             up=options.get("up", "y"),
             facing=options.get("facing", "z"),
+            explain=explain,
         )
 
     def _reference(self, sequence: str) -> _Reference:
@@ -116,9 +118,9 @@ class Placer:
         for scan in self._frames[sequence][:REFERENCE_TRIES]:
             try:
                 mesh = self.read(scan)
-                pose, how = self._align(scan, mesh)
-                placed = place_mesh(mesh, pose, how, self._settings.crop_radius_mm).mesh
-                return _Reference(pose, how, find_rigid_patch(placed) if self._settings.stabilised else None)
+                found = self._align(scan, mesh)
+                placed = place_mesh(mesh, found, self._settings.crop_radius_mm).mesh
+                return _Reference(found, find_rigid_patch(placed) if self._settings.stabilised else None)
             except ScanError as error:
                 last = error
         raise ScanError(f"none of the first frames of sequence {sequence} can be placed ({last})")
@@ -157,9 +159,10 @@ class Placer:
                 return near
             try:
                 # From where the face is in this frame: a head that has moved far would slide to a wrong fit from elsewhere.
-                return register(reference.patch, mesh, self._align(scan, mesh)[0]).pose
+                start = self._align(scan, mesh, explain=False).scan_to_face
+                return register(reference.patch, mesh, start).pose
             except ScanError:
-                return register(reference.patch, mesh, reference.pose).pose
+                return register(reference.patch, mesh, reference.found.scan_to_face).pose
         except ScanError as error:
             return error
 
@@ -170,10 +173,12 @@ def _register_near(reference: _Reference, mesh: Mesh) -> np.ndarray | None:
     assert reference.patch is not None
     try:
         check_size(mesh.vertices_mm)
-        tip = find_nose_tip(Surface(mesh.vertices_mm, mesh.triangles), reference.pose, x_mm=NOSE_MM, y_mm=NOSE_MM)
+        tip = find_nose_tip(
+            Surface(mesh.vertices_mm, mesh.triangles), reference.found.scan_to_face, x_mm=NOSE_MM, y_mm=NOSE_MM
+        )
         if np.linalg.norm(tip) > NEAR_MM:
             return None
-        start = reference.pose.copy()
+        start = reference.found.scan_to_face.copy()
         start[:3, 3] -= tip
         found = register(reference.patch, mesh, start)
     except ScanError:

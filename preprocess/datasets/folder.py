@@ -14,7 +14,7 @@ from preprocess.datasets.completeness import describe_gaps, describe_lacking, na
 from preprocess.datasets.label_spelling import LabelMap, describe_values, read_label_map, unify_labels, unify_values
 from preprocess.datasets.manifest import UNITS_MM, ManifestRow, find_manifest, read_manifest
 from preprocess.mesh import Mesh
-from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
+from preprocess.readers.landmark_points import FACE_POINTS, read_noted_face_points
 from preprocess.readers.surface import find_surface_files, read_surface
 from preprocess.scan import DatasetReader, ScanRecord
 from shared.errors import FacetError, ScanError
@@ -106,12 +106,18 @@ class _FileNames:
     def find(self, name: str) -> str:
         if not name:
             return name
-        folder, _, last = name.rpartition("/")
-        folder = self.find(folder)
+        *folders, last = name.split("/")
+        folder = ""
+        for part in folders:
+            folder = self._find(folder, part)
+        return self._find(folder, last)
+
+    def _find(self, folder: str, last: str) -> str:
         if folder not in self._folders:
             self._folders[folder] = self._list(folder)
         alike = self._folders[folder].get(_plain_name(last), [])
-        return f"{folder}/{alike[0]}".lstrip("/") if len(alike) == 1 and last not in alike else name
+        found = alike[0] if len(alike) == 1 else last
+        return f"{folder}/{found}" if folder else found
 
     def _list(self, folder: str) -> dict[str, list[str]]:
         try:
@@ -157,11 +163,12 @@ def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:
     to_mm = np.float32(options["scale"]) if "scale" in options else np.float32(UNITS_MM[units])
     with np.errstate(over="ignore"):
         vertices_mm = mesh.vertices_mm * to_mm
-    landmarks_mm = None
+    landmarks_mm, notes = None, mesh.notes
     if record.landmarks:  # in the units of the mesh
-        landmarks_mm = read_face_points(base / record.landmarks) * to_mm
+        points, unused = read_noted_face_points(base / record.landmarks)
+        landmarks_mm, notes = points * to_mm, (*notes, *unused)
     try:
-        return replace(mesh, vertices_mm=vertices_mm, uv=uv, landmarks_mm=landmarks_mm)
+        return replace(mesh, vertices_mm=vertices_mm, uv=uv, landmarks_mm=landmarks_mm, notes=notes)
     except ScanError as error:
         raise ScanError(f"{path}: {error}; check its scale") from error
 

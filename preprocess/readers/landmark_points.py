@@ -1,9 +1,11 @@
-"""Four points that tell where a face is, from the landmark files of several schemes."""
+"""The points that tell where a face is, from the landmark files of several schemes."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,33 +14,60 @@ from preprocess.readers.bnd import BU_LANDMARK_GROUPS, read_bnd
 from preprocess.readers.file_bytes import read_bytes, to_float32
 from shared.errors import ScanError
 
-FACE_POINTS = ("left_eye", "right_eye", "nose", "mouth")
+# left_eye, right_eye: the middle of each eye. nose: the centroid of points all over the nose, some 14 mm behind its tip.
+# mouth: its middle. nose_tip: the most forward point (pronasale). nose_bridge: the root between the eyes (sellion, nasion).
+FACE_POINTS = ("left_eye", "right_eye", "nose", "mouth", "nose_tip", "nose_bridge")
 
 # iBUG 68 (Sagonas et al. 2013, "300 faces in-the-wild challenge"): the subject's right eye comes first.
 _IBUG68 = {"right_eye": range(36, 42), "left_eye": range(42, 48), "nose": range(27, 36), "mouth": range(48, 60)}
 _FORMAT = f"lines `name,x,y,z` with the names {', '.join(FACE_POINTS)}"
-_LABELS = {"leye": "left_eye", "reye": "right_eye"}  # Menpo's words
+# Other names of the points, in letters and digits alone; of a pair, such as an eye's corners, both ends are needed.
+_SYNONYMS = {
+    "left_eye": ("leye", "eyeleft", "eyel", "lefteyecenter", "lefteyecentre"),
+    "right_eye": ("reye", "eyeright", "eyer", "righteyecenter", "righteyecentre"),
+    "nose": ("nosecentroid", "nosecenter", "nosecentre"),
+    "mouth": ("mouthcenter", "mouthcentre"),
+    "nose_tip": ("tipofnose", "pronasale", "prn"),
+    "nose_bridge": ("bridgeofnose", "noseroot", "sellion", "nasion"),
+}
+_NAMES = {re.sub("[^a-z0-9]", "", word): name for name, words in _SYNONYMS.items() for word in (name, *words)}
+_PAIRS = {
+    "left_eye": ({"lefteyeinner", "lefteyeinnercorner"}, {"lefteyeouter", "lefteyeoutercorner"}),
+    "right_eye": ({"righteyeinner", "righteyeinnercorner"}, {"righteyeouter", "righteyeoutercorner"}),
+    "mouth": (
+        {"mouthleft", "leftmouthcorner", "mouthleftcorner"},
+        {"mouthright", "rightmouthcorner", "mouthrightcorner"},
+    ),
+}
+_MOST_NAMED = 5
 
 
 def read_face_points(path: Path) -> np.ndarray:
-    """Reads landmarks and reduces them to the centres of both eyes, nose and mouth.
+    """Reads landmarks and reduces them to FACE_POINTS; see `read_noted_face_points`, whose notes it leaves out."""
+    return read_noted_face_points(path)[0]
+
+
+def read_noted_face_points(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Reads landmarks and reduces them to FACE_POINTS.
 
     `.bnd`: the 83 points of BU-3DFE. `.ljson`: Menpo's, versions 1 to 3; points grouped by labels (left_eye or leye, …), or 68
-    of iBUG. `.csv`, `.txt`: lines `name,x,y,z` with the names in FACE_POINTS, in any order, some perhaps missing; other lines,
-    such as a heading, are left out.
+    of iBUG. `.csv`, `.txt`: lines `name,x,y,z`, also parted by semicolons, tabs or blanks, then perhaps with decimal commas;
+    names as in FACE_POINTS in any case and spelling (`LeftEye`, `left eye`), or a synonym (`pronasale`, `nasion`), in any
+    order, some perhaps missing. A heading is left out.
 
     Returns:
-        f32 (4, 3) in the file's units, in the order of FACE_POINTS, NaN where not known.
+        f32 (6, 3) in the file's units, in the order of FACE_POINTS, NaN where not known; and a line on what was not used.
     Raises:
-        ScanError: missing, another format, or none of the four points in it.
+        ScanError: missing, another format, or none of the points in it.
     """
     suffix = path.suffix.lower()
+    unused: list[str] = []
     if suffix == ".bnd":
         groups = {name: read_bnd(path)[list(indices)] for name, indices in BU_LANDMARK_GROUPS.items()}
     elif suffix in (".ljson", ".json"):
         groups = _read_ljson(path)
     elif suffix in (".csv", ".txt"):
-        groups = _read_named_points(path)
+        groups, unused = _read_named_points(path)
     else:
         raise ScanError(
             f"{path}: unknown ending {suffix!r} for landmarks, expected .bnd, .ljson, or .csv or .txt of {_FORMAT}"
@@ -54,7 +83,14 @@ def read_face_points(path: Path) -> np.ndarray:
             _FORMAT if suffix in (".csv", ".txt") else f"the points {', '.join(FACE_POINTS)} (README: your own scans)"
         )
         raise ScanError(f"{path}: holds none of the face's points; expected {expected}, or leave landmarks empty")
-    return points
+    return points, _describe_unused(path, unused)
+
+
+def _describe_unused(path: Path, names: list[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    shown = ", ".join(name[:40] for name in names[:_MOST_NAMED]) + (" …" if len(names) > _MOST_NAMED else "")
+    return (f"{path}: landmarks not used: {shown}; known are {', '.join(FACE_POINTS)}",)
 
 
 def _read_ljson(path: Path) -> dict[str, np.ndarray]:
@@ -70,7 +106,9 @@ def _read_ljson(path: Path) -> dict[str, np.ndarray]:
         masks = {str(label["label"]): [int(i) for i in label["mask"]] for label in group.get("labels", [])}
         if points.ndim != 2 or points.shape[1] != 3:
             raise ScanError(f"{path}: expected points of x, y, z, found an array {points.shape}; export 3D landmarks")
-        named = {_LABELS.get(label, label): points[mask] for label, mask in masks.items()}
+        named = {
+            _NAMES.get(re.sub("[^a-z0-9]", "", label.lower()), label): points[mask] for label, mask in masks.items()
+        }
         if not any(name in named for name in FACE_POINTS) and len(points) == 68:
             named = {name: points[list(indices)] for name, indices in _IBUG68.items()}
         return named
@@ -87,18 +125,55 @@ def _read_ljson(path: Path) -> dict[str, np.ndarray]:
         raise ScanError(f"{path}: not Menpo's landmark JSON ({type(error).__name__}: {str(error)[:60]})") from error
 
 
-def _read_named_points(path: Path) -> dict[str, np.ndarray]:
-    text = read_bytes(path, max_bytes=1 << 20).decode("utf-8-sig", "replace").replace("\t", ",").replace(";", ",")
+def _read_named_points(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The points of known names, by name, and the other names."""
+    text = read_bytes(path, max_bytes=1 << 20).decode("utf-8-sig", "replace")
     groups: dict[str, np.ndarray] = {}
+    ends: dict[str, np.ndarray] = {}  # of pairs, by the plain name
+    spelled: dict[str, str] = {}
+    unused = []
+    for number, line in enumerate(text.splitlines()):
+        name, point = _parse_line(path, line)
+        plain = re.sub("[^a-z0-9]", "", name.lower())
+        is_end = any(plain in end for pair in _PAIRS.values() for end in pair)
+        if not plain or name.startswith("#") or (number == 0 and point is None and plain not in _NAMES):  # the heading
+            continue
+        if point is None and (plain in _NAMES or is_end):
+            raise ScanError(f"{path}: {name[:40]} is not followed by x,y,z; mend the line")
+        if plain in _NAMES and point is not None:
+            if _NAMES[plain] in groups:
+                raise ScanError(f"{path}: {_NAMES[plain]} stands twice; remove one")
+            groups[_NAMES[plain]] = point[None]
+        elif is_end and point is not None:
+            ends[plain], spelled[plain] = point, name
+        else:
+            unused.append(name)
+    for name, pair in _PAIRS.items():
+        both = [plain for end in pair for plain in ends if plain in end]
+        if len(both) == 2 and name not in groups:
+            groups[name] = np.stack([ends[plain] for plain in both])
+        else:
+            unused += [spelled[plain] for plain in both]
+    return groups, unused
+
+
+def _parse_line(path: Path, line: str) -> tuple[str, np.ndarray | None]:
+    """A line's name and the point behind it, None where that is not three numbers. Commas may part fields or decimals."""
+    line = line.strip()
+    delimiter = next((mark for mark in ";\t" if mark in line), ",")
+    if delimiter == "," and len(line.split()) >= 4 and not re.search(r"[^\d]\s*,|,\s*[^\d]", line):
+        delimiter = " "  # and commas, if there are any, stand within numbers
     try:
-        rows = list(csv.reader(text.splitlines()))
+        fields = [field.strip() for field in next(csv.reader([line], delimiter=delimiter), []) if field.strip()]
     except csv.Error as error:
         raise ScanError(f"{path}: not {_FORMAT} ({error}); mend it") from error
-    for row in rows:
-        fields = [field.strip() for field in row if field.strip()]
-        if len(fields) == 4 and fields[0].lower() in FACE_POINTS:
-            try:
-                groups[fields[0].lower()] = np.array([[float(field) for field in fields[1:]]])
-            except ValueError:
-                raise ScanError(f"{path}: {fields[0]} is not followed by x,y,z; mend the line") from None
-    return groups
+    if delimiter == " " and len(fields) > 4:  # a name of several words
+        fields = [" ".join(fields[:-3]), *fields[-3:]]
+    if len(fields) != 4:
+        return (fields[0] if fields else ""), None
+    numbers = [field if delimiter == "," or "." in field else field.replace(",", ".") for field in fields[1:]]
+    try:
+        point = np.array([float(number) for number in numbers])
+    except ValueError:
+        return fields[0], None
+    return fields[0], point if not any(math.isinf(x) for x in point) else np.full(3, np.nan)

@@ -39,14 +39,13 @@ BOSPHORUS_LANDMARKS = (
 )
 NUM_BOSPHORUS_LANDMARKS = len(BOSPHORUS_LANDMARKS)
 
-# Whether left is the subject's or the image's is not documented: alignment tries both. The saddle is left out of the nose:
-# with it, the group's centre would lie a centimetre above that of the other data sets' noses.
+# Whether left is the subject's or the image's is not documented: alignment tries both.
 BOSPHORUS_LANDMARK_GROUPS: dict[str, tuple[int, ...]] = {
     "left_eye": (6, 7),
     "right_eye": (8, 9),
     "left_brow": (0, 1, 2),
     "right_brow": (3, 4, 5),
-    "nose": (12, 13, 14),
+    "nose_tip": (13,),
     "mouth": (15, 16, 17, 20),
 }
 

@@ -82,6 +82,7 @@ def render_views(
             )
         if texture is not None and colours is not None:
             colours.draw(visible, samples, covered, texture[k])
+            texture[k][covered & (texture[k].max(axis=-1) == 0)] = 1  # 0,0,0 is the mark of no surface
     return Views(texture, normal, depth)
 
 

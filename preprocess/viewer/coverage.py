@@ -8,7 +8,7 @@ from collections import Counter
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from preprocess.summary import group_failures
+from preprocess.summary import describe_sizes, group_failures
 from preprocess.viewer.address import NONE, Address
 from preprocess.viewer.likeness import find_same_sources
 from preprocess.viewer.measures import Outlier
@@ -37,6 +37,7 @@ def coverage_page(site: Site, address: Address) -> list[Component]:
     return [
         html.H1("Coverage"),
         *_subjects(site, address),
+        *[html.P(line.strip()) for line in describe_sizes([s for s in site.cache.samples if s.valid])],
         *_failures(site, address),
         *_same_sources(site, address),
         html.Div(

@@ -116,8 +116,8 @@ def _target(
         return folder
 
     def warm_up(folder: Path) -> None:
-        if not folder.exists():
-            shutil.copytree(whole, folder)
+        shutil.rmtree(folder, ignore_errors=True)  # the last case's
+        shutil.copytree(whole, folder)
         read(folder)
 
     def discard(folder: Path) -> None:  # what is read is checked where it is read, and no mesh

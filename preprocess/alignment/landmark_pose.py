@@ -1,0 +1,97 @@
+"""Where landmarks say the face is: a first pose, which the surface then corrects and confirms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, POINT_WEIGHTS
+from preprocess.alignment.units import suggest_scale
+from preprocess.mesh import Mesh
+from shared.errors import ScanError
+
+FACE_SCALE = (0.6, 1.6)  # of a face to the average adult's: from a small child's
+_MAX_LANDMARK_DISTANCE_MM = 20.0  # from the surface
+_MAX_MISFIT_MM = 18.0  # of the landmarks' centres to an average face's: a nose's bridge taken for its middle is 16 off
+_ALIKE_MM = 4.0  # poses whose misfits differ by less are told apart by the surface alone
+_MIRRORED_NAMES = {"left_eye": "right_eye", "right_eye": "left_eye"}
+_EYES = ("left_eye", "right_eye")
+
+
+def group_centers(mesh: Mesh, landmark_groups: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The centre of each group that alignment knows. Only centres: the order within a group differs between sources."""
+    centers: dict[str, np.ndarray] = {}
+    if mesh.landmarks_mm is None:
+        return centers
+    for name in CANONICAL_POINTS_MM:
+        indices = [i for i in landmark_groups.get(name, ()) if i < len(mesh.landmarks_mm)]
+        points = mesh.landmarks_mm[indices].astype(np.float64)
+        points = points[np.isfinite(points).all(axis=1)]
+        if len(points) and 2 * len(points) >= len(landmark_groups[name]):  # half a group has its centre elsewhere
+            centers[name] = points.mean(axis=0)
+    return centers
+
+
+def determine_pose(centers: Mapping[str, np.ndarray]) -> bool:
+    """Whether the points hold a pose: three, of which one is an eye (nose and mouth alone lie on one line)."""
+    return len(centers) >= 3 and any(name in centers for name in _EYES)
+
+
+def landmark_poses(mesh: Mesh, centers: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Fits the centres to an average face: once as they are named, once with the eyes exchanged, the better one first.
+
+    "Left" may mean the subject's or the image's. No reflection is ever allowed: the wrong one turns the nose into the head,
+    which fits worse; where no nose tells, as of three points, both are left to the surface.
+
+    Returns:
+        (4, 4) f64 rigid each, scan → face frame.
+    Raises:
+        ScanError: the points are no face's, not of a face's size, or not on the surface.
+    """
+    names = list(centers)
+    observed = np.stack([centers[name] for name in names])
+    weights = np.array([POINT_WEIGHTS.get(name, 1.0) for name in names])
+    fits = []
+    for rename in ({}, _MIRRORED_NAMES):
+        canonical = np.array([CANONICAL_POINTS_MM[rename.get(name, name)] for name in names])
+        fits.append(fit_rigid(observed, canonical, weights))
+    fits.sort(key=lambda fit: fit[2])
+    _, scale, error = fits[0]
+    if error > _MAX_MISFIT_MM:
+        raise ScanError(f"the landmarks are {error:.0f} mm off those of a face; check the landmark file or remove it")
+    if not FACE_SCALE[0] <= 1 / max(scale, 1e-12) <= FACE_SCALE[1]:
+        size = float(max(np.linalg.norm(a - b) for a in observed for b in observed))
+        raise ScanError(
+            f"the landmarks {' and '.join(names)} span {size:.4g} mm, no face's; {suggest_scale(scale, FACE_SCALE)}"
+        )
+    known = mesh.landmarks_mm[np.isfinite(mesh.landmarks_mm).all(axis=1)] if mesh.landmarks_mm is not None else observed
+    distance = float(np.median(cKDTree(mesh.vertices_mm).query(known)[0]))
+    if distance > _MAX_LANDMARK_DISTANCE_MM:
+        raise ScanError(
+            f"the landmarks lie {distance:.0f} mm off the surface; are they another scan's? remove or replace them"
+        )
+    return [pose for pose, _, misfit in fits if misfit <= error + _ALIKE_MM]
+
+
+def fit_rigid(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Weighted Kabsch (1976) without reflection; the scale is estimated after Umeyama (1991) but not applied.
+
+    Args:
+        source, target: (n, 3). weights: (n,).
+    Returns:
+        (4, 4) rigid, source → target; the scale that would fit best; the weighted RMS distance at that scale.
+    """
+    w = weights / weights.sum()
+    source_center, target_center = w @ source, w @ target
+    a, b = source - source_center, target - target_center
+    u, d, vt = np.linalg.svd((b * w[:, None]).T @ a)
+    sign = np.array([1, 1, np.sign(np.linalg.det(u @ vt)) or 1.0])
+    rotation = (u * sign) @ vt
+    scale = float((d * sign).sum() / max(w @ (a * a).sum(axis=1), 1e-30))
+    error = float(np.sqrt(w @ ((scale * a @ rotation.T - b) ** 2).sum(axis=1)))
+    pose = np.eye(4)
+    pose[:3, :3] = rotation
+    pose[:3, 3] = target_center - rotation @ source_center
+    return pose, scale, error

@@ -1,0 +1,51 @@
+"""Whether a scan can be in mm, and what its units may be where it cannot."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shared.errors import ScanError
+
+UNITS_MM = {"cm": 10.0, "m": 1000.0, "in": 25.4}
+SIZE_MM = (80.0, 3000.0)  # the longest side of a scan: from half a face to a whole body
+FACE_SIZE_MM = (120.0, 900.0)  # what a suggested unit must bring it to: a face to a bust
+
+
+def measure_size(vertices_mm: np.ndarray) -> float:
+    """The longest side of nearly all vertices; a few far off are a scanner's noise."""
+    low, high = np.percentile(vertices_mm.astype(np.float64), [0.1, 99.9], axis=0)
+    return float((high - low).max())
+
+
+def check_size(vertices_mm: np.ndarray) -> None:
+    """Refuses a scan that cannot be in mm.
+
+    Raises:
+        ScanError: its longest side is none of a face, head or body; says which units would make sense.
+    """
+    size = measure_size(vertices_mm)
+    if SIZE_MM[0] <= size <= SIZE_MM[1]:
+        return
+    raise ScanError(f"its longest side is {size:.4g} mm, no face's; {suggest_units(size)}")
+
+
+def suggest_units(size: float) -> str:
+    fitting = [
+        f"{name} ({size * factor:.0f} mm)"
+        for name, factor in UNITS_MM.items()
+        if FACE_SIZE_MM[0] <= size * factor <= FACE_SIZE_MM[1]
+    ]
+    if fitting:
+        return f"its units may be {' or '.join(fitting)}: say so in the column units"
+    return "give its scale (mm a unit of the file) in the column scale"
+
+
+def is_unit(scale: float) -> bool:
+    """Whether a scale that would make an average face is about a unit's: faces differ by a fifth."""
+    return any(0.7 < scale / factor < 1.4 for factor in UNITS_MM.values())
+
+
+def suggest_scale(scale: float, range_: tuple[float, float]) -> str:
+    """What would make a face of it: a unit where one does, else a factor. scale: would make it the average face."""
+    units = " or ".join(name for name, factor in UNITS_MM.items() if range_[0] <= factor / scale <= range_[1])
+    return f"its units may be {units}" if units else f"a scale of about {scale:.3g} would make an average face"
