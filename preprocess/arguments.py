@@ -56,8 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
         "Finds the scans under --root, aligns each face, draws it from every view and stores the images.\n"
         "Run it again to go on after an interruption, or after scans were added or mended: finished shards are kept.\n"
         "folder: manifest.csv has a line a mesh; columns of your own (age, sex, site …) are kept as groups, to filter pages,\n"
-        "scores and trainings by. Its column landmarks may name a file beside it with lines name,x,y,z of\n"
-        "left_eye, right_eye, nose and mouth, or a .bnd or .ljson; without, the shape tells. README: your own scans.\n"
+        "scores and trainings by. Its column landmarks may name a file with lines name,x,y,z of left_eye, right_eye,\n"
+        "nose_tip and mouth (also: nose_bridge, nose), or a .bnd or .ljson. More in preprocess/README.md: own scans.\n"
         "Exit code 0: all scans are in; 1: finished, but some scans failed (failures.csv); 2: stopped, with the reason.",
     )
     build.add_argument(
@@ -124,7 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
     cluster.add_argument(
         "--scheduler-file", type=Path, metavar="FILE", help="likewise; the file that `dask scheduler` wrote"
     )
-    build.add_argument("--strict", action="store_true", help="stop at the first scan that fails")
+    build.add_argument("--strict", action="store_true", help="stop at the first scan that fails or has a warning")
     build.add_argument(
         "--repair",
         action="store_true",
@@ -181,9 +181,9 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("--subject", metavar="S", help="with --sheet: one subject, all classes and intensities")
     inspect.add_argument("--sample", metavar="ID", help="with --sheet: one sample, all views and modalities")
     pages = inspect.add_argument_group("pages in the browser")
-    pages.add_argument("--run", type=Path, metavar="RUN", help="a finished run: its predictions, what it looked at")
+    pages.add_argument("--run", type=Path, metavar="RUN", help="a finished run: its predictions and attention")
     pages.add_argument(
-        "--host", metavar="HOST", help="let other machines in, who then see the faces (default 127.0.0.1)"
+        "--host", metavar="HOST", help="let other machines in; the token is then sent unencrypted (default 127.0.0.1)"
     )
     pages.add_argument("--port", type=_port, metavar="N", help="default 8050, or a free one where that is taken")
     pages.add_argument("--no-open", action="store_true", help="print the address, open no browser")

@@ -1,4 +1,4 @@
-"""Makes the README's pictures of the viewer and of a report anew, from synthetic faces.
+"""Makes the manuals' pictures of the viewer and of a report anew, from synthetic faces.
 
 .venv/bin/python tests/screenshots.py   (two minutes; needs Chromium and Playwright; writes .github/viewer-*.png and report.png)
 Two of the data set's 200 scans are spoilt first, one black and one mirrored, so that the coverage page has something to show.

@@ -1,57 +1,100 @@
-"""Every command, option, make target and path that the README names exists, and its examples do what it says."""
+"""Every command, option, make target, path and link that a manual names exists, and its examples do what it says."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import re
-import subprocess
-import sys
+import shlex
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import MakeCache
+from next_commands import PARSERS
 
 from preprocess.datasets import DATASETS
 from preprocess.readers.landmark_points import read_face_points
 from shared.cache import open_cache
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"python -m ((?:preprocess|train) [^\n`#]*)", README)))
-# Files and folders of this repository, in backticks, with a slash or a suffix of ours.
-PATHS = sorted(set(re.findall(r"`((?:shared|preprocess|train|tests|data_cache)/[\w./-]*)`", README)))
+MANUALS = ("README.md", "preprocess/README.md", "train/README.md", "shared/README.md")
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in MANUALS}
+# What stands for a user's own words in a command, where the command line checks them.
+PLACEHOLDERS = {"NAME": "bu3dfe", "$seed": "0"}
+COMMANDS = sorted(
+    {
+        (name, line.strip(' "'))
+        for name, text in TEXTS.items()
+        for line in re.findall(r"python -m ((?:preprocess|train) [^\n`#]*)", text)
+        if "…" not in line
+    }
+)
+MAX_LINES = 160  # of README.md: more belongs into a manual
 
 
 @cache
-def help_of(package: str, command: str) -> str:
-    result = subprocess.run(
-        [sys.executable, "-m", package, command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return result.stdout
+def known_options(package: str) -> frozenset[str]:
+    """All options of all commands of a package."""
+    (commands,) = (a for a in PARSERS[package]()._actions if isinstance(a, argparse._SubParsersAction))
+    return frozenset(option for parser in commands.choices.values() for option in parser._option_string_actions)
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_commands_and_options_exist(line: str) -> None:
-    package, command, *words = line.split()
-    text = help_of(package, command)
-    for option in (word.split("=")[0] for word in words if word.startswith("--")):
-        assert re.search(rf"(?<![\w-]){option}(?![\w-])", text), f"{option} is not in {package} {command} --help"
+@pytest.mark.parametrize(("name", "line"), COMMANDS)
+def test_commands_are_accepted(name: str, line: str) -> None:
+    package, *words = shlex.split(line)
+    parsed = PARSERS[package]().parse_args([PLACEHOLDERS.get(word, word) for word in words])
+    assert parsed.command == words[0]
 
 
-def test_paths_exist() -> None:
-    assert len(PATHS) > 5
-    missing = [path for path in PATHS if not (ROOT / path).exists()]
-    assert not missing
-    for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", README):
-        assert (ROOT / picture).is_file()
+@pytest.mark.parametrize("name", MANUALS)
+def test_options_exist(name: str) -> None:
+    """Each option in backticks belongs to some command."""
+    text = re.sub(r"```.*?```", "", TEXTS[name], flags=re.DOTALL)
+    known = known_options("preprocess") | known_options("train")
+    named = {option for span in re.findall(r"`(--[^`]*)`", text) for option in re.findall(r"--[a-z][a-z-]*", span)}
+    assert named - known <= {"--help"}
+
+
+@pytest.mark.parametrize("name", MANUALS)
+def test_paths_exist(name: str) -> None:
+    """Files and folders of this repository, in backticks, from its root."""
+    paths = set(re.findall(r"`((?:shared|preprocess|train|tests|data_cache)/[\w./-]*)`", TEXTS[name]))
+    assert not [path for path in sorted(paths) if not (ROOT / path).exists()]
+    assert name != "README.md" or len(paths) > 5
+
+
+@pytest.mark.parametrize("name", MANUALS)
+def test_links_and_pictures_exist(name: str) -> None:
+    for target in re.findall(r"\]\(([^)]*)\)", TEXTS[name]):
+        if target.startswith("https://"):
+            continue
+        path, _, heading = target.partition("#")
+        file = ((ROOT / name).parent / path).resolve() if path else ROOT / name
+        assert file.is_file(), target
+        assert not heading or heading in find_headings(file), target
+
+
+def find_headings(file: Path) -> set[str]:
+    """The anchors that GitHub makes of a file's headings."""
+    text = re.sub(r"```.*?```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return {
+        re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    }
 
 
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"^make ([a-z-]+)", README, re.MULTILINE)) <= targets
+    text = "\n".join(TEXTS.values())
+    named = set(re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)) | set(re.findall(r"`make ([a-z-]+)`", text))
+    assert {"demo", "test"} <= named <= targets
+
+
+def test_the_first_page_is_short() -> None:
+    assert len(TEXTS["README.md"].splitlines()) <= MAX_LINES
 
 
 @pytest.mark.parametrize("store", ["zarr", "hdf5"])
@@ -61,7 +104,10 @@ def test_the_examples_read_a_cache(store: str, tiny_cache: MakeCache) -> None:
     cache = open_cache(path)
     module = {"zarr": "zarr", "hdf5": "h5py"}[store]
     (example,) = (
-        block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if f"\nimport {module}\n" in block
+        block
+        for text in TEXTS.values()
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        if f"\nimport {module}\n" in block
     )
     code, named = re.subn(r'(?<=^cache = )"[^"]*"', repr(str(path)), example, flags=re.MULTILINE)
     assert named == 1 and len(cache.samples) > 64
@@ -76,16 +122,23 @@ def test_the_examples_read_a_cache(store: str, tiny_cache: MakeCache) -> None:
         np.testing.assert_array_equal(stored, cache.arrays.read("texture", [65])[0])
 
 
+@pytest.mark.parametrize("name", MANUALS)
+def test_python_examples_compile(name: str) -> None:
+    for block in re.findall(r"```python\n(.*?)```", TEXTS[name], re.DOTALL):
+        compile(block, name, "exec")
+
+
 def test_the_examples_of_own_scans_are_read(tmp_path: Path) -> None:
     manifest, landmarks = (
-        re.search(rf"```\n({start}.*?)```", README, re.DOTALL)[1]  # type: ignore[index]
+        re.search(rf"```\n({start}.*?)```", TEXTS["preprocess/README.md"], re.DOTALL)[1]  # type: ignore[index]
         for start in ("path,subject,label", "left_eye,")
     )
     (tmp_path / "manifest.csv").write_text(manifest, encoding="utf-8")
     first, neutral = DATASETS["folder"].find(tmp_path)
     assert (first.source, first.intensity, neutral.label) == ("P01/besuch 1/lächeln.ply", "02", "neutral")
+    assert dict(neutral.groups) == {"site": "Bonn"}
     path = tmp_path / Path(first.landmarks).name
     path.write_text(landmarks, encoding="utf-8")
-    points = read_face_points(path)
-    assert points[0, 0] > 0 > points[1, 0]  # the subject's left is +x
-    assert np.isfinite(points[:4]).all()
+    left_eye, right_eye, _, mouth = read_face_points(path)[:4]
+    assert left_eye[0] > 0 > right_eye[0]  # the subject's left is +x
+    assert np.isfinite([left_eye, right_eye, mouth]).all()

@@ -20,7 +20,7 @@ EXAMPLES = """the way of an experiment:
   python -m train compare runs/full-s0 runs/full-s1 runs/mean-s0 runs/mean-s1    is the difference chance?
 
 --help after a command explains its options. A run is a folder: config.json, split.json, log.jsonl, checkpoint.pt,
-model.safetensors, metrics.json, predictions.csv, confusion.png and .pdf, attention.safetensors (what it looked at).
+model.safetensors, metrics.json, predictions.csv, confusion.png and .pdf, attention.safetensors, hashes.json.
 """
 FIT_EXAMPLES = """Interrupted? The same command goes on from the last checkpoint. SIGTERM writes one and ends with exit code 0.
 
@@ -144,15 +144,15 @@ def build_parser() -> argparse.ArgumentParser:
     protocols = add_command(
         commands, "protocols", "who trains and who is tested: what --protocol takes", examples=PROTOCOLS_EXAMPLES
     )
-    protocols.add_argument("name", nargs="?", metavar="NAME", help="tell one in detail")
+    protocols.add_argument("name", nargs="?", metavar="NAME", help="show one in detail")
     protocols.add_argument(
-        "--cache", type=open_path, metavar="DIR", help="with NAME: deal this cache's subjects into its folds"
+        "--cache", type=open_path, metavar="DIR", help="with NAME: split this cache's subjects into its folds"
     )
     protocols.add_argument(
         "--export", type=Path, metavar="FILE.json", help="with --cache: write the folds, to share them"
     )
     protocols.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="decides who stands in which fold (default 0)"
+        "--seed", type=int, default=0, metavar="N", help="decides which subjects are in which fold (default 0)"
     )
 
     embed = add_command(
@@ -193,7 +193,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=positive_number,
         default=12,
         metavar="N",
-        help="samples that were told worst to show (default 12)",
+        help="misclassified samples to show, the worst first (default 12)",
     )
 
     compare = add_command(
@@ -244,7 +244,8 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--program",
         action="store_true",
-        help="also write model.pt2: the whole model, from a cache's pictures to probabilities, which PyTorch alone runs",
+        help="also write model.pt2: the whole model, from a cache's images to probabilities, for PyTorch alone. Such a "
+        "file can run code when it is opened: open only one that you made",
     )
     for command in (fit, crossval, ablate, embed, evaluate, predict):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")

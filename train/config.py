@@ -56,13 +56,13 @@ class Recipe:
     rounds: int = _option(0, "rounds of a protocol that repeats its folds (default: the protocol's)")
     fold: int = _option(0, "the fold to test on, 0 the first; the others train")
     test_subjects: tuple[str, ...] = _option((), "subjects to test on instead of a fold: A,B,C or a file, one a line")
-    where: tuple[str, ...] = _option((), "take some samples alone, by COLUMN=VALUE: a column of groups (sex, race, your own) "
+    where: tuple[str, ...] = _option((), "use only some samples, by COLUMN=VALUE: a column of groups (sex, race, your own) "
                         "or subject, task, intensity, label; e.g. sex=F,site=A|B: F at A or B")  # fmt: skip
     task: str = _option("", "one of several classes; or several emotions (targets) or action units (aus) at once, yes or no "
                         "(default: the protocol's, else classes)", ("", "classes", "targets", "aus"))  # fmt: skip
     classes: tuple[str, ...] = _option((), "class names to tell apart (default: the protocol's, else all but neutral)")
-    modalities: tuple[str, ...] = _option((), "images to look at (default: those that nine of ten rows have)")
-    views: tuple[str, ...] = _option((), "cameras to look from, as `preprocess build` takes them: 0,20 or 0:15 for yaw:pitch "
+    modalities: tuple[str, ...] = _option((), "image modalities to use (default: those that nine of ten rows have)")
+    views: tuple[str, ...] = _option((), "views to use, written as for `preprocess build`: 0,20 or 0:15 for yaw:pitch "
                         "(default: all that the cache holds)")  # fmt: skip
     frames: int = _option(0, "frames a sequence, spread evenly (default: 6 where there are sequences, else 1)")
     sampling: str = _option(
@@ -71,7 +71,7 @@ class Recipe:
     window: int = _option(0, "frames in the window about the apex (default: half of the sequence)")
     every: int = _option(1, "task aus: train on every N-th frame (all frames are tested)")
     relative: str = _option(
-        "none", "what to take away from a face: the subject's neutral scan, or the sequence's onset", RELATIVE
+        "none", "features to subtract: those of the subject's neutral scan, or of the sequence's onset", RELATIVE
     )
     epochs: int = _option(20, "passes over the training samples")
     batch_size: int = _option(16, "samples a step")
@@ -80,8 +80,8 @@ class Recipe:
                               "with --pretrained none --lr)")  # fmt: skip
     weight_decay: float = _option(0.05, "AdamW weight decay of the weight matrices")
     warmup: float = _option(0.1, "part of all steps in which the learning rate rises")
-    tune: str = _option("full", "what of the image tower to train: full, frozen, last-K (its last K blocks), or lora, lora-R "
-                        "(low-rank changes of rank R, default 8, merged into the weights at the end)")  # fmt: skip
+    tune: str = _option("full", "which weights of the image tower to train: full, frozen, last-K (its last K blocks), or lora, "
+                        "lora-R (low-rank changes of rank R, default 8, merged into the weights at the end)")  # fmt: skip
     layer_decay: float = _option(1.0, "factor of the tower's learning rate from each block to the one before it")
     accumulate: int = _option(1, "compute each batch in N parts, one after the other: less memory, the same gradient")
     checkpoint_activations: bool = _option(
@@ -94,7 +94,7 @@ class Recipe:
     head: str = _option("mtgf", "how text and face become a score: gated fusion (MTGF) or the cosine alone", HEAD)
     mtgf_tokens: str = _option(
         "views",
-        "what a class's text looks at (MTGF): a token a view, or also those of the tower's patches",
+        "tokens that the text of a class attends to (MTGF): one per view, or also the patch tokens of the tower",
         MTGF_TOKENS,
     )
     lambda_con: float = _option(0.1, "weight of the consistency loss; 0 builds none of it")

@@ -1,4 +1,4 @@
-"""Cross-view self-attention (CVSA): tokens of several views of one face become one face vector."""
+"""Cross-View Semantic Aggregation (CVSA): tokens of several views of one face become one face vector."""
 
 from __future__ import annotations
 

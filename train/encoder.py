@@ -168,7 +168,10 @@ def find_weights(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
         directory = Path(model.removeprefix(LOCAL_DIR))
         found = _find_checkpoint_in_dir(directory)
         if found is None:
-            raise FacetError(f"--model {model}: no weights (.safetensors, .bin, .pth) in {directory}; put them there")
+            raise FacetError(
+                f"--model {model}: no weights (.safetensors, .bin, .pth) in {directory}; put them there, or give "
+                "--pretrained none (random weights)"
+            )
         return Path(found), {}
     tag = _find_tag(model, pretrained)
     if not tag and not model.startswith(HUB):

@@ -258,6 +258,6 @@ def present_result(
         print("control: training labels were shuffled, so accuracy should be near chance")
     if isinstance(metrics, Metrics):
         print(f"confusion matrix  {folder / CONFUSION_PNG}, .pdf")
-    print(f"what it looked at {folder / ATTENTION_FILE}")
+    print(f"attention         {folder / ATTENTION_FILE}")
     print(f"every prediction  {folder / PREDICTIONS_CSV}")
     print(f"all scores        {folder / METRICS_JSON}")

@@ -51,9 +51,9 @@ def add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) -
         "--embeddings",
         default="auto",
         metavar="DIR",
-        help="with --tune frozen: where what the tower makes of each image is kept, computed once for all runs (auto: in "
-        "embeddings beside RUN; off: compute it in every step). With them --augment standard means flip: of all "
-        "augmentation, mirrored images alone were embedded too",
+        help="with --tune frozen: folder of the tower's embeddings of all images, computed once for all runs (auto: "
+        "embeddings beside RUN; off: compute them in every step). With embeddings, --augment standard means flip, because "
+        "only mirrored images are embedded too",
     )
     parser.add_argument(
         "--resident",
