@@ -52,6 +52,7 @@ def write_gif(cache: Cache, path: Path, *, sequence: str) -> str:
     rate = row.frames_per_second if row.frames_per_second and row.frames_per_second > 0 else DEFAULT_RATE
     images = [_draw_frame(cache, row, sample, modalities, len(frames)) for sample in shown]
     duration_ms = max(SHORTEST_MS, 10 * round(100 * step / rate))  # a GIF counts in hundredths of a second
+    cache.check_unchanged()
     write_file(path, _encode(images, duration_ms), like=cache.path)
     thinned = f", one in {step} of {len(frames)}" if step > 1 else ""
     guess = "" if row.frames_per_second else ", a guess: the data set does not tell its rate"

@@ -53,6 +53,7 @@ def write_sheet(cache: Cache, path: Path, *, subject: str | None = None, sample_
     settings = cache.info.settings
     foot = [NORMAL_LEGEND] if "normal" in settings.modalities and not settings.dynamic else []
     image = _stack(blocks, title=f"{cache.info.dataset} · {what}", foot=[*foot, cache.info.licence])
+    cache.check_unchanged()
     write_file(path, _png(image), like=cache.path)
 
 

@@ -92,11 +92,24 @@ def test_addresses_that_are_no_page(site: Site, path: str) -> None:
     assert "No such page" in page_text(site, path)
 
 
-def test_other_names_for_this_machine_are_refused(site: Site) -> None:
-    client = build_app(LiveSite(lambda: site), hosts=("scanner.lab",)).server.test_client()
-    asked = {"127.0.0.1:8050": 200, "localhost": 200, "[::1]:8050": 200, "scanner.lab:8050": 200, "evil.example": 403}
-    assert {host: client.get("/", headers={"Host": host}).status_code for host in asked} == asked
-    assert client.get("/image/0/texture/0.png", headers={"Host": "evil.example"}).status_code == 403
+@pytest.mark.parametrize("host", ["127.0.0.1:8050", "localhost", "[::1]:8050", "evil.example:8050"])
+def test_nobody_sees_anything_without_the_token(site: Site, host: str) -> None:
+    """Other users of the machine; and pages elsewhere that let their own name point here (DNS rebinding)."""
+    client = build_app(LiveSite(lambda: site), token="secret-é").server.test_client()
+    headers = {"Host": host}
+    for path in ("/", "/image/0/texture/0.png", "/_dash-layout", "/assets/viewer.js", "/?token=wrong", "/?token="):
+        assert client.get(path, headers=headers).status_code == 403, path
+    assert client.post("/_dash-update-component", json={}, headers=headers).status_code == 403
+    first = client.get("/sample/3?token=secret-%C3%A9&view=1", headers=headers)
+    assert first.status_code == 302 and first.headers["Location"] == "/sample/3?view=1"
+    cookie = first.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
+
+
+def test_the_first_visit_leads_to_no_other_place(site: Site) -> None:
+    client = build_app(LiveSite(lambda: site), token="t").server.test_client()
+    for path in ("//evil.example/?token=t", "///evil.example?token=t"):
+        assert not client.get(path).headers["Location"].startswith(("//", "http"))
 
 
 def test_nothing_is_fetched_from_elsewhere(site: Site) -> None:

@@ -9,7 +9,6 @@ import atexit
 import errno
 import hmac
 import html as markup
-import ipaddress
 import re
 import secrets
 import socket
@@ -54,12 +53,10 @@ OF_RUNS = ("/confusion", "/map")  # pages that there are with a run alone
 ROW_PAGES = {"sample": sample_page, "play": player_page}
 
 
-def build_app(live: LiveSite, *, hosts: tuple[str, ...] = (), token: str = "") -> Dash:
+def build_app(live: LiveSite, *, token: str = "") -> Dash:
     """The viewer of one cache. A page that is loaded shows it as it is then; one that is open says when it has changed.
 
     Args:
-        hosts: names a browser may call this machine by, beside localhost and literal addresses. Requests under other names
-            are refused: a page elsewhere that lets its own name point here must not read faces (DNS rebinding).
         token: must stand in the first address that is asked for (`?token=…`), and then in a cookie; empty: nobody is refused.
     """
     app = _LocalDash(
@@ -113,7 +110,7 @@ def build_app(live: LiveSite, *, hosts: tuple[str, ...] = (), token: str = "") -
         prevent_initial_call=True,
     )
     _add_images(app, live)
-    _guard(app, hosts, token)
+    _guard(app, token)
     return app
 
 
@@ -208,7 +205,7 @@ def _add_images(app: Dash, live: LiveSite) -> None:
     app.server.add_url_rule("/points/<int:fold>.json", view_func=points)
 
 
-def _guard(app: Dash, hosts: tuple[str, ...], token: str) -> None:
+def _guard(app: Dash, token: str) -> None:
     scripts = " ".join(f"'{digest}'" if not digest.startswith("'") else digest for digest in app.csp_hashes())
     policy = (
         f"default-src 'self'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -216,8 +213,6 @@ def _guard(app: Dash, hosts: tuple[str, ...], token: str) -> None:
     )
 
     def refuse_others() -> Any:
-        if not _is_own_name(request.host, hosts):
-            abort(403)
         if not token:
             return None
         cookie = f"facet-viewer-{request.host.rpartition(':')[2]}"  # browsers tell ports apart in no other way
@@ -245,18 +240,6 @@ def _guard(app: Dash, hosts: tuple[str, ...], token: str) -> None:
     app.server.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.server.before_request(refuse_others)
     app.server.after_request(add_headers)
-
-
-def _is_own_name(host: str, hosts: tuple[str, ...]) -> bool:
-    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-    name = name.strip("[]").lower()
-    if name == "localhost" or name in hosts:
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 class BoundedServer(ThreadedWSGIServer):
@@ -298,13 +281,12 @@ def serve(live: LiveSite, *, host: str = DEFAULT_HOST, port: int | None = None, 
     if family not in (socket.AF_INET, socket.AF_INET6):
         raise FacetError(f"--host {host}: expected a name or an address of this machine")
     everywhere = host in ("0.0.0.0", "::")
-    names = (socket.gethostname().lower(), socket.getfqdn().lower()) if everywhere else (host.lower(),)
     token = secrets.token_urlsafe(24)
-    app = build_app(live, hosts=names, token=token)
+    app = build_app(live, token=token)
     cache = live.site.cache
     with _listen(host, port, family) as listener:
         server = BoundedServer(host, listener.getsockname()[1], app.server, QuietHandler, fd=listener.fileno())
-        shown = names[0] if everywhere else f"[{host}]" if ":" in host else host
+        shown = socket.gethostname() if everywhere else f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{server.port}/?token={token}"
         if host not in ("127.0.0.1", "::1", "localhost"):
             print(

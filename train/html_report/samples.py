@@ -64,6 +64,11 @@ def _draw(run: RecordedRun, worst: Sequence[JudgedSample], moved: Mapping[str, C
             uris[name] = encode_png_uri(draw_sample(cache, row, run.config.recipe.modalities))
         except FacetError as error:
             run.missing.append(f"no picture of {name}: {error}")
+    try:
+        cache.check_unchanged()
+    except FacetError as error:
+        run.missing.append(f"no pictures of samples: {error}")
+        return {}
     return uris
 
 
