@@ -69,6 +69,7 @@ def build_facet(
         text_mean=text_mean,
         logit_scale=logit_scale,
         num_modalities=len(recipe.modalities),
+        num_views=len(config.render.views),
         num_frames=recipe.frames,
         fusion=recipe.fusion,
         head=recipe.head,
@@ -77,6 +78,9 @@ def build_facet(
         autocast=device.type == "cuda",
         class_bias=recipe.is_multilabel,
         patch_channels=patch_channels,
+        class_vectors=recipe.class_vectors,
+        losses=tuple(recipe.loss_weights),
+        tower_a_view=recipe.towers == "view",
     )
     return model.to(device)
 
@@ -146,6 +150,7 @@ def evaluate_items(
         "shuffled_labels": recipe.shuffle_labels >= 0,
         "num_test_subjects": num_subjects,
         "num_train_subjects": num_train,
+        "num_parameters": sum(p.numel() for p in model.parameters()),
     }
     if groups := score_groups(cache, items, labels, scores.probabilities, thresholds):
         about["groups"] = groups

@@ -73,19 +73,12 @@ class _Losses(nn.Module):
             features=inputs["features"],
         )
         output = self.facet(batch)
-        if not even:  # the consistency loss has no labels to tell padding by
+        if not even:  # not all terms have labels to tell padding by
             frames_each = len(output.mask) // len(inputs["kept"])
             kept = inputs["kept"][:, None].expand(-1, frames_each).reshape(-1, 1)
             output = replace(output, mask=output.mask & kept)
         goal = Goal(self.recipe.is_multilabel, class_weight)
-        terms = compute_losses(
-            self.facet,
-            output,
-            inputs["target"],
-            goal,
-            lambda_con=self.recipe.lambda_con,
-            lambda_vt=self.recipe.lambda_vt,
-        )
+        terms = compute_losses(self.facet, output, inputs["target"], goal, self.recipe.loss_weights)
         return terms, output.logits, output.face
 
 

@@ -250,7 +250,7 @@ class _Trainer:
 
     def _start(self, facet: Facet, one: FoldRun) -> dict[str, torch.Tensor]:
         """A fold's weights before its first step."""
-        if facet.class_bias is not None:
+        if facet.class_bias is not None and one.config.recipe.is_multilabel:
             experiment = self.experiment
             preparer = build_preparer(experiment.train, one.config, facet, self.tables[0])
             facet.class_bias.data.zero_()
