@@ -130,7 +130,7 @@ class Facet(nn.Module):
         for layer in (self.projection, self.view_to_face):
             if layer is not None:
                 _start_as_identity(layer)
-        has_patches = patch_channels > 0  # made last: all else starts as it would without
+        has_patches = patch_channels > 0 and self.head.looks_at_tokens  # made last: all else starts as it would without
         self.patch_encoder = PatchEncoder(patch_channels, dim) if has_patches else None
         self.patch_tokens = PatchTokens(dim, num_modalities) if has_patches else None
         self.loss_terms = nn.ModuleDict({name: find_part(LOSSES, name).load().build(sizes) for name in losses})

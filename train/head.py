@@ -13,6 +13,7 @@ class Head(nn.Module):
     """The score of class c is s · f_c · t_c, with f_c the face as the class sees it and t_c the class's vector."""
 
     has_bias: ClassVar[bool] = False  # add a bias to each class's score
+    looks_at_tokens: ClassVar[bool] = False  # of views, and of patches where there are any
     has_own_vectors: ClassVar[bool] = False  # its class vectors are its own: no text has a part in the score
 
     @classmethod

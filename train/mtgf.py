@@ -20,6 +20,8 @@ GATE_BIAS = 2.0
 class TextGuidedFusion(Head):
     """m_c = CrossAttn(t_c, tokens); g_c = σ(W[t_c; z; m_c] + b); f_c = norm(g_c ⊙ z + (1 − g_c) ⊙ m_c)."""
 
+    looks_at_tokens = True
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.attention = TokenAttention(dim)

@@ -58,7 +58,7 @@ from train.progress import LOG_EVERY, truncate_log, write_tensorboard
 from train.progress_lines import ProgressLines
 from train.prompts import mean_prompts
 from train.signals import catch_signals
-from train.timing import add_seconds
+from train.timing import Clock, add_seconds
 
 MOST_ON_CPU, MOST_ON_GPU = 16, 512  # models at once: more save no time on a CPU; each keeps a file open
 MEMORY_SHARE = 0.7  # of what is free: the rest is for tests of folds that are trained, and for everybody else
@@ -157,7 +157,7 @@ class _Trainer:
 
         Returns (of the iterator): the exit code, not 0 after a signal.
         """
-        started = time.monotonic()
+        clock = Clock()
         with ExitStack() as locks:
             folds: list[FoldRun] = []
             for number in numbers:
@@ -177,9 +177,8 @@ class _Trainer:
                 return 0
             sweep_partials(self.job.out, f"{CHECKPOINT_AT_ONCE}*")
             stack, broken, number_caught = self._train_stack(folds, saved)
-            seconds = (time.monotonic() - started) / len(folds)
             for one in folds:
-                add_seconds(one.run, seconds)
+                add_seconds(one.run, clock, len(folds))
             if number_caught:
                 yield folds[0].number, (128 + number_caught, "")
                 return 128 + number_caught
@@ -275,7 +274,7 @@ class _Trainer:
         if broken_step >= 0:
             rate = f"--lr (now {one.config.recipe.lr:g})"
             return 0, f"training broke at step {broken_step} (its loss is not finite); train anew with a lower {rate}"
-        started = time.monotonic()
+        clock = Clock()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name in weights:
@@ -289,5 +288,5 @@ class _Trainer:
         except FacetError as error:
             return 0, str(error)
         (one.run / CHECKPOINT).unlink(missing_ok=True)  # of an earlier attempt, one by one
-        add_seconds(one.run, time.monotonic() - started)
+        add_seconds(one.run, clock)
         return 0, ""
