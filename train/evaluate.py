@@ -202,7 +202,10 @@ def _thresholds(run: Path, recipe: Recipe) -> np.ndarray | None:
 
 
 def _find_prompts(cache: Cache, config: RunConfig, model: Facet) -> TextEmbeddings | None:
-    """The prompts of a finished run, from the cache at hand or where it was trained; None where they are in neither."""
+    """The prompts of a finished run, from the cache at hand or where it was trained; None where they are in neither, or play
+    no part in its scores."""
+    if not model.has_text_scores:
+        return None
     mean, recipe = model.text_mean.cpu().numpy(), config.recipe
     found = find_prompts(cache, recipe.model, recipe.classes, mean)
     if found is None and config.prompts and not is_address(config.prompts):
