@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,10 @@ def test_from_the_cache_to_the_report(tiny_cache: MakeCache, tmp_path: Path, kin
     found = program(images).detach().numpy()
     for name, row in zip(names, found, strict=True):
         np.testing.assert_allclose(row, wanted[name], atol=2e-5)
+
+    if recipe.towers == "view":  # what README.md says of the towers is so
+        code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+        subprocess.run([sys.executable, "-c", code], cwd=out, check=True, timeout=120)
 
     assert call("report", run, "--out", tmp_path / "report.html") == 0
     assert "run" in (tmp_path / "report.html").read_text()

@@ -48,6 +48,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "low rank": {"tune": "lora-2", "ema": 0.5},
     "last block": {"tune": "last-1", "checkpoint_activations": True},
     "batch statistics": {"model": "resnet", "ema": 0.9},
+    "a tower a view": {"model": "resnet", "towers": "view", "fusion": "late", "head": "linear"},
+    "extra terms": {
+        "fusion": "concat",
+        "class_vectors": "learned",
+        "extra_losses": ("margin=1", "cross-correlation=1"),
+    },
 }
 
 
