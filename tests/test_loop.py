@@ -42,6 +42,16 @@ def test_overfits_eight_sequences(tiny_cache: MakeCache, tmp_path: Path) -> None
     assert read_log(tmp_path / "run")[-1]["ce"] < 0.05
 
 
+@pytest.mark.parametrize("fusion", ["mean", "max", "concat", "late"])
+def test_the_obvious_networks_overfit_eight_samples(tiny_cache: MakeCache, tmp_path: Path, fusion: str) -> None:
+    cache = open_cache(tiny_cache(num_subjects=2, scans_per_class=2))
+    plain = replace(RECIPE, fusion=fusion, head="linear", lambda_con=0.0, lambda_vt=0.0)
+    run(tmp_path / "run", cache, replace(plain, epochs=60, batch_size=8, augment="none"), num=8, checkpoint_every=1000)
+    last = read_log(tmp_path / "run")[-1]
+    assert last["accuracy"] == 1
+    assert last["ce"] < 0.2
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "averaged, in parts": {"ema": 0.9, "accumulate": 3, "layer_decay": 0.5},

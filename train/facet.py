@@ -68,7 +68,8 @@ class Output:
 
 
 class Facet(nn.Module):
-    """The whole model. At step 0 it is CLIP zero-shot over averaged views, whatever is switched on."""
+    """The whole model. At step 0 it is CLIP zero-shot over averaged views, whatever is switched on of what keeps to text;
+    with --fusion max over the largest values instead, with late over averaged probabilities."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ class MarginLoss(LossTerm):
 
     Ours where the text is silent: the same face is the same scan, or frame; frames of one sequence are neither the same nor
     different; each sum is a mean over its pairs, so that batch size and number of views do not weigh. Note that the gradient
-    of α can only raise it.
+    of α can only raise it. Memory grows with the square of views in a batch.
     """
 
     def __init__(self) -> None:

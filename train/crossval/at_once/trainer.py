@@ -121,8 +121,9 @@ class _Trainer:
     def count_fitting(self) -> int:
         """How many models there is memory for."""
         recipe, features = self.config.recipe, self.tables[0].features
+        model = self._build(nn.Identity())
         num_bytes = stacked_model_bytes(
-            sum(p.numel() for p in self._build(nn.Identity()).parameters()),
+            sum(p.numel() for p in model.parameters()),
             averaged=bool(recipe.ema),
             batch_size=recipe.batch_size,
             num_frames=recipe.frames,
@@ -131,6 +132,7 @@ class _Trainer:
             num_classes=len(recipe.classes),
             dim=self.config.text_dim,
             tower_dim=features.shape[4],
+            num_scored=features.shape[2] * features.shape[3] if model.fusion.scores_each_view else 1,
         )
         cuda = self.device.type == "cuda"
         free = torch.cuda.mem_get_info(self.device)[0] if cuda else free_ram_bytes()
