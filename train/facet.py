@@ -243,9 +243,8 @@ class Facet(nn.Module):
         tokens, mask = (x.unflatten(0, (num, -1)).transpose(1, 2) for x in (tokens, mask))  # (B, N, T, …)
         seen = mask.any(2)
         num_views = mask.shape[1]
-        there = (mask | ~seen[..., None]).flatten(
-            0, 1
-        )  # a view that is nowhere there counts for nothing, but is no NaN
+        # a view that is nowhere there counts for nothing, but must not become NaN
+        there = (mask | ~seen[..., None]).flatten(0, 1)
         alone = tokens.flatten(0, 1)
         if self.temporal is None:
             face = unit((alone * there[..., None]).sum(1))

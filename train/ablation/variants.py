@@ -31,9 +31,8 @@ PARTS = {
 ADDITIONS = {
     "with-patches": ("--mtgf-tokens patches", "MTGF's text also looks at the image tower's patch tokens"),
 }
-_PLAIN = (
-    "--mtgf-tokens views --lambda-con 0 --lambda-vt 0"  # neither MTGF's patches nor a loss beside that of the scores
-)
+# Neither MTGF's patches nor a loss beside that of the scores.
+_PLAIN = "--mtgf-tokens views --lambda-con 0 --lambda-vt 0"
 # As ADDITIONS: what else anybody would try first. `--variants obvious` names them all.
 OBVIOUS = {
     "zero-shot": (f"--epochs 0 --fusion mean --head cosine {_PLAIN}", "CLIP as it is, nothing trained"),
