@@ -20,7 +20,7 @@ from test_crossval_signals import assert_same_folds
 from test_train_cli import call, fails
 
 from train.ablation.report import format_ablation, format_ablation_csv, format_ablation_latex, summarise_ablation
-from train.ablation.variants import PARTS, Chosen, Variant, change_recipe, list_variants, read_chosen
+from train.ablation.variants import GROUPS, OBVIOUS, PARTS, Chosen, Variant, change_recipe, list_variants, read_chosen
 from train.arguments import build_parser
 from train.config import Recipe
 from train.crossval.at_once.model import Stack
@@ -116,6 +116,44 @@ def test_every_run_is_what_its_name_says(
     assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path.name == "metrics.json")
 
 
+@pytest.mark.parametrize("options", [["--tune", "frozen"], ["--tune", "full", "--modalities", "texture"]])
+def test_the_obvious_networks(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    """All of them, on embeddings and on images; the table tells what each costs and whether its difference is chance."""
+    cache, out = tiny_cache(scans_per_class=1, without_texture=() if "texture" in options else (3,)), tmp_path / "out"
+    command = ablate(cache, out, "--variants", "obvious", "--jobs", 1, "--discard-weights", *options)
+    assert call(*command) == 0
+    printed = capsys.readouterr().out
+    rows = read_rows(out)
+    left_out = {"mit"} if "frozen" in options else set()  # towers that start alike and are not trained stay alike
+    assert set(rows) == {"full", *GROUPS["obvious"]} - left_out
+    if left_out:
+        assert "mit (" in printed and "is left out: the settings are those of late" in printed
+    num = {name: int(row["num_parameters"]) for name, row in rows.items()}
+    assert num["max"] == num["late"] == num["linear"] < num["concat"]
+    assert num["margin"] == num["full"] - 32 * 33 + 1  # no h, but α
+    assert num["frontal"] == num["linear"]
+    if not left_out:
+        assert num["mit"] > 2 * num["late"]
+    assert rows["zero-shot"]["memory_bytes"] == ""
+    assert left_out or int(rows["linear"]["memory_bytes"]) > 1e6  # folds that train at once log none
+    assert all(float(row["seconds"]) >= 0 and float(row["cpu_seconds"]) >= 0 for row in rows.values())
+    assert rows["full"]["accuracy_p"] == ""
+
+    words = shlex.split(printed.splitlines()[-1], comments=True)[4:]
+    assert call(*words, "--out", tmp_path / "compared") == 0  # its numbers are compare's
+    with (tmp_path / "compared" / "compare.csv").open(newline="") as file:
+        compared = [row for row in csv.DictReader(file) if row["p"]]
+    assert len(compared) == 3 * (len(rows) - 1)
+    wanted = sorted((row["score"], row["p"], row["p_holm"]) for row in compared)
+    scores = ("accuracy", "uar", "macro_f1")
+    found = [(s, row[f"{s}_p"], row[f"{s}_p_holm"]) for s in scores for n, row in rows.items() if n != "full"]
+    assert sorted(found) == wanted
+    latex = (out / "ablation.tex").read_text()
+    assert "Holm" in latex and "FEW SUBJECTS" in latex and f"{num['full'] / 1e6:.2f}M" in latex
+
+
 def test_seeds_share_their_folds_and_may_be_added(
     tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,8 +203,14 @@ def test_a_stopped_ablation_goes_on_bit_for_bit(
     assert (out / "full" / "fold-00" / "model.safetensors").stat().st_mtime_ns == finished
     for name in ("full", "no-cvsa"):
         assert_same_folds(out / name, whole / name)
-    for name in ("ablation.csv", "ablation.tex", "folds.json"):
-        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert (out / "folds.json").read_bytes() == (whole / "folds.json").read_bytes()
+    measured = {"seconds", "cpu_seconds", "memory_bytes"}
+    rows, wanted = read_rows(out), read_rows(whole)
+    for name, row in wanted.items():
+        assert measured <= set(row)
+        assert {k: v for k, v in rows[name].items() if k not in measured} == {
+            k: v for k, v in row.items() if k not in measured
+        }
 
 
 def test_what_cannot_be_meant_is_one_line(
@@ -186,11 +230,12 @@ def test_what_cannot_be_meant_is_one_line(
     assert "--variant Slow: is the name of another" in refused("--variant", "slow=--lr 1", "--variant", "Slow=--lr 2")
     for name in ("../out", "a b", "", "full-seed3", "only-me"):
         assert "expected a name of letters" in refused("--variant", f"{name}=--lr 1e-4")
-    assert "--variant x: argument --fusion: invalid choice: 'max'" in refused("--variant", "x=--fusion max")
+    assert "--variant x: argument --fusion: invalid choice: 'sum'" in refused("--variant", "x=--fusion sum")
     assert "--variant x: --seed is the same for all variants" in refused("--variant", "x=--seed 3")
     assert "--variant x: --jobs is no option that changes a model" in refused("--variant", "x=--jobs 3")
     assert "--variant x: --lr 'open: No closing quotation" in refused("--variant", "x=--lr 'open")
-    assert "--variant x: --epochs: expected 1" in refused("--variant", "x=--epochs 0")
+    assert "--variant x: --epochs: expected 0" in refused("--variant", "x=--epochs -1")
+    assert "--variant obvious: is the name of another" in refused("--variant", "obvious=--lr 1")
     assert "variant x (--modalities depth): --modalities" in refused("--variant", "x=--modalities depth")
     assert "--fold 2: there is no such fold" in refused("--fold", 2)
     assert "--test-subjects: is one test" in refused("--test-subjects", "S1")
@@ -206,10 +251,10 @@ def test_help_tells_every_variant_and_its_examples_can_be_run(capsys: pytest.Cap
     with pytest.raises(SystemExit):
         build_parser().parse_args(["ablate", "--help"])
     text = capsys.readouterr().out
-    for name, (options, about) in PARTS.items():
+    for name, (options, about) in (PARTS | OBVIOUS).items():
         assert all(part in text for part in (name, options, about))
     examples = [line for line in text.splitlines() if line.startswith("  python -m train ablate")]
-    assert len(examples) == 4
+    assert len(examples) == 5
     for line in examples:
         build_parser().parse_args(shlex.split(line)[3:])
 
@@ -242,7 +287,7 @@ def test_the_table_gives_means_and_paired_differences(seeds: Sequence[int]) -> N
     text, latex = format_ablation(ablation), format_ablation_latex(ablation, about)
     assert f"{100 * values[0].mean():.1f}" in text and f"{100 * (values[1] - values[0]).mean():+.1f}" in latex
     assert "PARTIAL: 1 of 2 folds are finished (half_done, seed 0)" in text
-    assert r"half\_done &" in latex and latex.count("&") == 4 * 6 + 1  # four rows; the licence in a comment
+    assert r"half\_done &" in latex and latex.count("&") == 4 * 11 + 1  # four rows; the licence in a comment
     assert len(list(csv.reader(format_ablation_csv(ablation).splitlines()))) == 4
     assert "One seed" in text if len(seeds) == 1 else "over 3 seeds" in text
 

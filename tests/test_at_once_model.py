@@ -43,6 +43,9 @@ def make_facet(recipe: Recipe) -> Facet:
         "fusion": recipe.fusion,
         "head": recipe.head,
         "consistency": recipe.lambda_con > 0,
+        "num_views": 3,
+        "class_vectors": recipe.class_vectors,
+        "losses": tuple(recipe.loss_weights),
     }
     return Facet(nn.Identity(), 24, mean_prompts(text), text.logit_scale, **options).double()  # type: ignore[arg-type]
 
@@ -82,6 +85,9 @@ def unstack(batch: StackedBatch) -> Batch:
         {},
         {"frames": 2, "relative": "neutral"},
         {"fusion": "mean", "head": "cosine", "lambda_con": 0.0},
+        {"fusion": "max", "head": "linear", "extra_losses": ("margin=0.3", "cross-correlation=0.3")},
+        {"fusion": "concat", "head": "linear", "task": "targets"},
+        {"fusion": "late", "class_vectors": "learned", "frames": 2},
         {"task": "targets", "class_weights": "balanced"},
         {"class_weights": "balanced", "draw": "balanced", "augment": "none", "ema": 0.9},
     ],

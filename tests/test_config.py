@@ -66,7 +66,7 @@ def test_damaged_and_missing_configurations(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"epochs": 0}, "--epochs: expected 1 to"),
+        ({"epochs": -1}, "--epochs: expected 0 to"),
         ({"lr": float("nan")}, "--lr"),
         ({"batch_size": -4}, "--batch-size"),
         ({"fusion": "sum"}, "--fusion: expected cvsa or mean"),

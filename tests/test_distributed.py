@@ -27,7 +27,8 @@ from train.distributed import WHOLE, Ranks
 from train.order import split_batches
 
 FIT = ["--test-subjects", "S0,S1", "--batch-size", 5, "--epochs", 15, "--device", "cpu", "--class-weights", "balanced"]
-TERMS = ("loss", "ce", "con", "vt", "grad_norm", "accuracy", "face_cosine")
+EXTRA = ["--extra-losses", "margin=0.3,cross-correlation=0.3"]
+TERMS = ("loss", "ce", "con", "vt", "margin", "cross-correlation", "grad_norm", "accuracy", "face_cosine")
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
@@ -50,11 +51,11 @@ def test_two_processes_train_as_one_does(
     cache, alone, together = tiny_cache(num_subjects=5, without_texture=(13, 14, 20)), tmp_path / "1", tmp_path / "2"
     with monkeypatch.context() as patch:
         patch.setattr(train.loop, "LOG_EVERY", 1)
-        assert call("fit", "--cache", cache, "--out", alone, *FIT) == 0
+        assert call("fit", "--cache", cache, "--out", alone, *FIT, *EXTRA) == 0
     wanted = read_log(alone)
     assert len(wanted) == 60
 
-    command = ["fit", "--cache", cache, "--out", together, *FIT, "--checkpoint-every", 7]
+    command = ["fit", "--cache", cache, "--out", together, *FIT, *EXTRA, "--checkpoint-every", 7]
     killer = threading.Thread(target=kill_when, args=(tmp_path / "pid-1", together, 21))
     killer.start()
     with pytest.raises(ChildFailedError) as caught:

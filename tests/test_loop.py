@@ -42,12 +42,28 @@ def test_overfits_eight_sequences(tiny_cache: MakeCache, tmp_path: Path) -> None
     assert read_log(tmp_path / "run")[-1]["ce"] < 0.05
 
 
+@pytest.mark.parametrize("fusion", ["mean", "max", "concat", "late"])
+def test_the_obvious_networks_overfit_eight_samples(tiny_cache: MakeCache, tmp_path: Path, fusion: str) -> None:
+    cache = open_cache(tiny_cache(num_subjects=2, scans_per_class=2))
+    plain = replace(RECIPE, fusion=fusion, head="linear", lambda_con=0.0, lambda_vt=0.0)
+    run(tmp_path / "run", cache, replace(plain, epochs=60, batch_size=8, augment="none"), num=8, checkpoint_every=1000)
+    last = read_log(tmp_path / "run")[-1]
+    assert last["accuracy"] == 1
+    assert last["ce"] < 0.2
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "averaged, in parts": {"ema": 0.9, "accumulate": 3, "layer_decay": 0.5},
     "low rank": {"tune": "lora-2", "ema": 0.5},
     "last block": {"tune": "last-1", "checkpoint_activations": True},
     "batch statistics": {"model": "resnet", "ema": 0.9},
+    "a tower a view": {"model": "resnet", "towers": "view", "fusion": "late", "head": "linear"},
+    "extra terms": {
+        "fusion": "concat",
+        "class_vectors": "learned",
+        "extra_losses": ("margin=1", "cross-correlation=1"),
+    },
 }
 
 

@@ -217,7 +217,7 @@ def test_what_a_user_gets_wrong_is_one_line(
     assert "holds no sequences" in fails(capsys, *fit, "--frames", 4)
     assert "holds no depth" in fails(capsys, *fit, "--modalities", "depth")
     assert "no prompt embeddings of ViT-B-32" in fails(capsys, *fit, "--model", "ViT-B-32")
-    assert "--epochs: expected 1" in fails(capsys, *fit, "--epochs", 0)
+    assert "--epochs: expected 0" in fails(capsys, *fit, "--epochs", -1)
     assert "--device nonsense" in fails(capsys, *fit, "--device", "nonsense")
     assert "--device meta" in fails(capsys, *fit, "--device", "meta")  # torch knows it, and computes nothing on it
     assert not out.exists()  # nothing was begun

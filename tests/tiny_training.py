@@ -45,7 +45,13 @@ def make_model(recipe: Recipe = RECIPE) -> Facet:
         mean_prompts(text),
         text.logit_scale,
         num_modalities=2,
+        num_views=len(VIEWS),
         num_frames=recipe.frames,
+        fusion=recipe.fusion,
+        head=recipe.head,
+        class_vectors=recipe.class_vectors,
+        losses=tuple(recipe.loss_weights),
+        tower_a_view=recipe.towers == "view",
         patch_channels=TINY_CLIP["vision_cfg"]["width"] if recipe.mtgf_tokens == "patches" else 0,
     )
 

@@ -124,7 +124,8 @@ def build_parser() -> argparse.ArgumentParser:
     ablate.add_argument(
         "--variants",
         metavar="LIST",
-        help=f"which of those below, e.g. no-cvsa,no-mtgf; {FULL} always is (default: all, but those that are named alone)",
+        help=f"which of those below, e.g. no-cvsa,no-mtgf, or obvious for all obvious networks; {FULL} always is "
+        "(default: all, but those that are named alone)",
     )
     ablate.add_argument(
         "--variant",

@@ -93,6 +93,7 @@ def _part_classes(seen: dict[str, Tensor], num_frames: int, num_tokens: int) -> 
 def record_attention(model: Facet) -> Iterator[Recording]:
     """While this is open, every forward pass leaves behind what it weighed. The pass itself stays as it is.
 
+    Only parts that attend have weights to leave; of views that are scored one by one, α alone is kept.
     Compiled towers are run uncompiled meanwhile: they would not call the hooks.
     """
     recording = Recording()
@@ -111,10 +112,12 @@ def record_attention(model: Facet) -> Iterator[Recording]:
 
     if isinstance(model.fusion, CrossViewAttention):
         watch("views", model.fusion.attention)
-    if isinstance(model.head, TextGuidedFusion):
+    together = not model.fusion.scores_each_view  # else each view has a pass of its own through what follows
+    if together and isinstance(model.head, TextGuidedFusion):
         watch("classes", model.head.attention)
         handles.append(model.head.attention.register_forward_hook(lambda _, __, out: recording.keep("looked", out)))
-    handles.append(model.head.register_forward_hook(after_head))
+    if together:
+        handles.append(model.head.register_forward_hook(after_head))
     if model.patch_tokens is not None:
 
         def before_places(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -123,7 +126,7 @@ def record_attention(model: Facet) -> Iterator[Recording]:
             recording.keep("patch_frames", weigh_frames(mask, frame_weights))
 
         handles.append(model.patch_tokens.register_forward_pre_hook(before_places))
-    if model.temporal is not None:
+    if together and model.temporal is not None:
         handles.append(model.temporal.pool.register_forward_hook(lambda _, __, out: recording.keep("frames", out[1])))
     if (found := find_patch_attention(model.tower)) is not None:
         module, weigh = found

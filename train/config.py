@@ -14,6 +14,7 @@ from shared.runs import check_file
 from shared.schema import MODALITIES, RenderSettings, canonical_json
 from shared.storage import write_file
 from shared.typed_json import make
+from train.parts import FUSIONS, HEADS, LOSSES, WITH_OPTION, list_parts, read_losses
 
 CONFIG_JSON = "config.json"
 CROSSVAL_JSON = "crossval.json"  # in its place in a folder of folds: what they have in common
@@ -22,8 +23,10 @@ _MAX_CONFIG_BYTES = 1 << 24
 RUN_VERSION = 3  # 3: hashes.json records the run's files
 # Names a chosen value may have; argparse and the checks below both read them.
 TUNE = re.compile(r"full|frozen|last-\d{1,3}|lora(-[1-9]\d{0,3})?")
-FUSION = ("cvsa", "mean")
-HEAD = ("mtgf", "cosine")
+FUSION = tuple(FUSIONS)
+HEAD = tuple(HEADS)
+CLASS_VECTORS = ("text", "learned")
+TOWERS = ("shared", "view")
 MTGF_TOKENS = ("views", "patches")
 AUGMENT = ("standard", "flip", "none")
 SAMPLING = ("uniform", "apex")
@@ -73,7 +76,7 @@ class Recipe:
     relative: str = _option(
         "none", "features to subtract: those of the subject's neutral scan, or of the sequence's onset", RELATIVE
     )
-    epochs: int = _option(20, "passes over the training samples")
+    epochs: int = _option(20, "passes over the training samples; 0: test the model as it is before training")
     batch_size: int = _option(16, "samples a step")
     lr: float = _option(1e-3, "peak learning rate of the new layers")
     tower_lr: float = _option(0.0, "peak learning rate of the image tower (default: --lr / 100, as for pretrained weights; "
@@ -90,8 +93,14 @@ class Recipe:
     ema: float = _option(
         0.0, "test and keep the moving average of the weights with this decay, e.g. 0.999; 0: the last weights"
     )
-    fusion: str = _option("cvsa", "how views become one face: attention (CVSA) or their mean", FUSION)
-    head: str = _option("mtgf", "how text and face become a score: gated fusion (MTGF) or the cosine alone", HEAD)
+    towers: str = _option(
+        "shared", "image towers: one for all views, or one for each view, all of which start alike (MiT)", TOWERS
+    )
+    fusion: str = _option("cvsa", f"how views become one face ({list_parts(FUSIONS)})", FUSION)
+    head: str = _option("mtgf", f"how a face becomes a score a class ({list_parts(HEADS)})", HEAD)
+    class_vectors: str = _option(
+        "text", "what stands for a class: its prompts' embeddings, or random vectors that are learned", CLASS_VECTORS
+    )
     mtgf_tokens: str = _option(
         "views",
         "tokens that the text of a class attends to (MTGF): one per view, or also the patch tokens of the tower",
@@ -99,6 +108,11 @@ class Recipe:
     )
     lambda_con: float = _option(0.1, "weight of the consistency loss; 0 builds none of it")
     lambda_vt: float = _option(0.5, "weight of each view's own text loss; 0 computes none of it")
+    extra_losses: tuple[str, ...] = _option(
+        (),
+        "more terms of the loss, NAME=WEIGHT, parted by commas "
+        f"({list_parts({name: part for name, part in LOSSES.items() if name not in WITH_OPTION})})",
+    )
     class_weights: str = _option(
         "none", "balanced: rare classes count as much as frequent ones in the loss", CLASS_WEIGHTS
     )
@@ -124,7 +138,7 @@ class Recipe:
             ("frames", 0, 256),
             ("window", 0, 100_000),
             ("every", 1, 10_000),
-            ("epochs", 1, 100_000),
+            ("epochs", 0, 100_000),
             ("batch_size", 1, 65_536),
             ("lr", 1e-9, 10.0),
             ("tower_lr", 0.0, 10.0),
@@ -150,6 +164,15 @@ class Recipe:
             raise FacetError(f"--tune: expected full, frozen, last-K, lora or lora-R, found {self.tune!r}")
         if self.mtgf_tokens == "patches" and self.head != "mtgf":
             raise FacetError(f"--mtgf-tokens patches: --head {self.head} looks at none; leave one of them out")
+        if self.mtgf_tokens == "patches" and self.fusion == "late":
+            raise FacetError("--mtgf-tokens patches: --fusion late scores each view alone; leave one of them out")
+        if self.mtgf_tokens == "patches" and self.towers == "view":
+            raise FacetError("--mtgf-tokens patches: takes one tower; leave out --towers view")
+        if self.class_vectors == "learned" and self.head == "linear":
+            raise FacetError("--class-vectors learned: --head linear has vectors of its own; leave one of them out")
+        if self.towers == "view" and self.tune not in ("full", "frozen"):
+            raise FacetError(f"--towers view: expected --tune full, found {self.tune}")
+        read_losses(self.extra_losses)
         if self.draw == "balanced" and self.is_multilabel:
             raise FacetError(
                 f"--draw balanced: a sample of --task {self.task} has no one class; use --class-weights balanced"
@@ -158,7 +181,7 @@ class Recipe:
             raise FacetError(f"--modalities: {','.join(unknown)} is none of {','.join(MODALITIES)}")
         if odd := [text for text in self.where if not all(part.strip() for part in text.partition("="))]:
             raise FacetError(f"--where: expected COLUMN=VALUE, parted by commas, found {odd[0]!r}")
-        for name in ("modalities", "views", "classes", "test_subjects", "where"):
+        for name in ("modalities", "views", "classes", "test_subjects", "where", "extra_losses"):
             values = getattr(self, name)
             if len(set(values)) != len(values) or "" in values:
                 raise FacetError(f"{option_name(name)}: {','.join(values)!r} names one twice, or an empty one")
@@ -167,6 +190,11 @@ class Recipe:
     def is_multilabel(self) -> bool:
         """Whether several classes may hold at once, each yes or no."""
         return self.task in ("targets", "aus")
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Name → weight of every term beside the loss of the class scores; 0: not computed."""
+        return {"con": self.lambda_con, "vt": self.lambda_vt, **read_losses(self.extra_losses)}
 
     @property
     def seed_of_folds(self) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from train.fusion import Fusion, Sizes
 
 HEAD_DIM = 32
 # A face compared with itself is the zero vector: dividing by no less than this keeps its gradient finite.
@@ -101,7 +104,7 @@ class AttentionPool(nn.Module):
         return unit((alpha[..., None] * tokens).sum(1)), alpha
 
 
-class CrossViewAttention(nn.Module):
+class CrossViewAttention(Fusion):
     """Our definition of CVSA. The tokens are a set: any number, any order, missing ones masked."""
 
     def __init__(self, dim: int, num_modalities: int) -> None:
@@ -111,28 +114,26 @@ class CrossViewAttention(nn.Module):
         self.attention = TokenAttention(dim)
         self.pool = AttentionPool(dim)
 
+    @classmethod
+    def build(cls, sizes: Sizes) -> Self:
+        return cls(sizes.dim, sizes.num_modalities)
+
     def forward(
         self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """
-        Args:
-            tokens: (B, N, d); mask: bool (B, N), True = there, at least one a row; cameras: (B, N, 2) yaw, pitch, radians;
-            modalities: i64 (N,), which modality each token shows.
-        Returns:
-            ẽ (B, N, d), the tokens after attention; z (B, d), unit length; α (B, N), sums to 1 over the tokens there.
-        """
+        """As `Fusion.forward`; the tokens are ẽ, those after attention."""
         tokens = tokens + self.camera(cameras) + self.modality[modalities]
         tokens = tokens + self.attention(tokens, tokens, mask)
         return tokens, *self.pool(tokens, mask)
 
 
-class MeanFusion(nn.Module):
+class MeanFusion(Fusion):
     """The ablation of CVSA: the mean of the views. Has no parameters."""
 
     def forward(
         self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `CrossViewAttention.forward`."""
+        """As `Fusion.forward`."""
         alpha = mask / mask.sum(1, keepdim=True)
         return tokens, unit((alpha[..., None] * tokens).sum(1)), alpha
 
@@ -152,9 +153,12 @@ class TemporalAttention(nn.Module):
         embedding: Tensor = self.position(place[:, None])
         return embedding
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Face vectors (B, T, d) → z (B, d), unit length; the frames' weights in it (B, T), which sum to 1."""
-        mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+    def forward(self, frames: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Face vectors (B, T, d) → z (B, d), unit length; the frames' weights in it (B, T), which sum to 1.
+
+        mask: bool (B, T), the frames that are there, at least one a row; None: all."""
+        if mask is None:
+            mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
         frames = frames + self.positions(frames.shape[1], frames)
         frames = frames + self.attention(frames, frames, mask)
         fused, weights = self.pool(frames, mask)

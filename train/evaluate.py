@@ -69,6 +69,7 @@ def build_facet(
         text_mean=text_mean,
         logit_scale=logit_scale,
         num_modalities=len(recipe.modalities),
+        num_views=len(config.render.views),
         num_frames=recipe.frames,
         fusion=recipe.fusion,
         head=recipe.head,
@@ -77,6 +78,9 @@ def build_facet(
         autocast=device.type == "cuda",
         class_bias=recipe.is_multilabel,
         patch_channels=patch_channels,
+        class_vectors=recipe.class_vectors,
+        losses=tuple(recipe.loss_weights),
+        tower_a_view=recipe.towers == "view",
     )
     return model.to(device)
 
@@ -146,6 +150,7 @@ def evaluate_items(
         "shuffled_labels": recipe.shuffle_labels >= 0,
         "num_test_subjects": num_subjects,
         "num_train_subjects": num_train,
+        "num_parameters": sum(p.numel() for p in model.parameters()),
     }
     if groups := score_groups(cache, items, labels, scores.probabilities, thresholds):
         about["groups"] = groups
@@ -197,7 +202,10 @@ def _thresholds(run: Path, recipe: Recipe) -> np.ndarray | None:
 
 
 def _find_prompts(cache: Cache, config: RunConfig, model: Facet) -> TextEmbeddings | None:
-    """The prompts of a finished run, from the cache at hand or where it was trained; None where they are in neither."""
+    """The prompts of a finished run, from the cache at hand or where it was trained; None where they are in neither, or play
+    no part in its scores."""
+    if not model.has_text_scores:
+        return None
     mean, recipe = model.text_mean.cpu().numpy(), config.recipe
     found = find_prompts(cache, recipe.model, recipe.classes, mean)
     if found is None and config.prompts and not is_address(config.prompts):

@@ -281,6 +281,8 @@ def _with_text(recipe: Recipe, caches: Sequence[Cache], prompts: Path | None) ->
     pretrained = recipe.pretrained or text.pretrained
     tower_lr = recipe.tower_lr or default_tower_rate(recipe.lr, pretrained)
     recipe = dataclasses.replace(recipe, model=recipe.model or text.model, pretrained=pretrained, tower_lr=tower_lr)
+    if recipe.tune == "frozen":  # towers that start alike stay alike
+        recipe = dataclasses.replace(recipe, towers="shared")
     check_patch_tokens(recipe)
     return recipe, text
 

@@ -15,7 +15,7 @@ from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
 from shared.storage import make_folder, write_file
 from train.calibrate import THRESHOLDS_JSON, read_thresholds, write_thresholds
 from train.checkpoint import WEIGHTS, replace_file
-from train.config import CONFIG_JSON, RunConfig, write_config
+from train.config import CONFIG_JSON, Recipe, RunConfig, write_config
 from train.encoder import LOCAL_DIR
 from train.evaluate import load_run, print_next_predict
 from train.folds import SPLIT_JSON, read_split, write_split
@@ -90,13 +90,14 @@ def describe_export(config: RunConfig, num_weights: int, *, program: bool = Fals
     """README.md of an exported model: what it is, and Python that loads its tower, or all of it, without this program."""
     recipe, tower = config.recipe, config.tower
     weights = "random initial weights" if config.is_random else f"initial weights {tower.pretrained}"
+    prefix = "tower.towers.0." if recipe.towers == "view" else "tower."
     views = ", ".join(f"({view.yaw_deg:g}, {view.pitch_deg:g})" for view in config.render.views)
     return f"""# FACET-VLM: {", ".join(recipe.classes)}
 
 Trained on {config.dataset} ({config.licence}); {tower.name}, {weights}; {num_weights / 1e6:.1f} M numbers.
 
-- `model.safetensors`: every weight, f32. `tower.*` is an open_clip image tower; `text_mean` (classes, {config.text_dim}) holds
-  the mean prompt embedding of each class, in the order above; the rest fuses views and scores classes.
+- `model.safetensors`: every weight, f32. {_describe_tower(recipe)}; `text_mean` (classes, {config.text_dim}) holds
+  {_describe_vectors(recipe)}, in the order above; the rest fuses views and scores classes.
 - `config.json`: the recipe (`recipe.classes`, `recipe.modalities`), the tower's open_clip configuration (`tower.config`), the
   side of its images in pixels (`tower.image_size`), `tower.mean` and `tower.std` of RGB in 0 to 1, and how faces are drawn
   (`render`): {", ".join(recipe.modalities)} at (yaw, pitch) {views} degrees.
@@ -120,13 +121,27 @@ config = json.load(open("config.json"))["tower"]
 vision = {{**config["config"]["vision_cfg"], "timm_model_pretrained": False}}
 tower = _build_vision_tower(config["config"]["embed_dim"], CLIPVisionCfg(**vision), config["config"]["quick_gelu"])
 weights = load_file("model.safetensors")
-tower.load_state_dict({{k.removeprefix("tower."): v for k, v in weights.items() if k.startswith("tower.")}})
+tower.load_state_dict({{k.removeprefix("{prefix}"): v for k, v in weights.items() if k.startswith("{prefix}")}})
 tower.eval()  # images f32 (n, 3, S, S), (RGB in 0 to 1 - mean) / std -> features (n, d)
 ```
 
 RGB in 0 to 1 is texture / 255 and normal / 255, and for depth, three times the same,
 {_describe_depth(config)}
 """ + (_describe_program(config) if program else "")
+
+
+def _describe_tower(recipe: Recipe) -> str:
+    if recipe.towers == "view":
+        return "`tower.towers.0.*`, … are open_clip image towers, one for each view in the order below"
+    return "`tower.*` is an open_clip image tower"
+
+
+def _describe_vectors(recipe: Recipe) -> str:
+    if recipe.head == "linear":
+        return "the mean prompt embedding of each class, of which the linear classifier `head.weight` makes no use"
+    return (
+        "the mean prompt embedding of each class" if recipe.class_vectors == "text" else "each class's learned vector"
+    )
 
 
 def _describe_depth(config: RunConfig) -> str:

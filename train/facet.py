@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.cvsa import CrossViewAttention, MeanFusion, TemporalAttention, soften, unit
-from train.mtgf import CosineHead, TextGuidedFusion
+from train.cvsa import TemporalAttention, soften, unit
+from train.fusion import Fusion, Sizes, average_scores
+from train.head import Head
+from train.parts import FUSIONS, HEADS, LOSSES, WITH_OPTION, find_part
 from train.patch_tokens import PatchEncoder, PatchTokens
+from train.view_towers import ViewTowers
 
 MAX_LOG_SCALE = math.log(100)  # CLIP's own limit (Radford et al. 2021, section 2.5)
 
@@ -62,7 +68,8 @@ class Output:
 
 
 class Facet(nn.Module):
-    """The whole model. At step 0 it is CLIP zero-shot over averaged views, whatever is switched on."""
+    """The whole model. At step 0 it is CLIP zero-shot over averaged views, whatever is switched on of what keeps to text;
+    with --fusion max over the largest values instead, with late over averaged probabilities."""
 
     def __init__(
         self,
@@ -72,6 +79,7 @@ class Facet(nn.Module):
         logit_scale: float,
         *,
         num_modalities: int,
+        num_views: int = 1,
         num_frames: int = 1,
         fusion: str = "cvsa",
         head: str = "mtgf",
@@ -80,6 +88,9 @@ class Facet(nn.Module):
         autocast: bool = False,
         class_bias: bool = False,
         patch_channels: int = 0,
+        class_vectors: str = "text",
+        losses: Sequence[str] = WITH_OPTION,
+        tower_a_view: bool = False,
     ) -> None:
         """
         Args:
@@ -91,33 +102,56 @@ class Facet(nn.Module):
             autocast: run the tower in bfloat16; everything after it is small and stays in float32.
             class_bias: add a bias to each class's score, for several classes at once, each yes or no.
             patch_channels: of the tower's last feature map, whose patches MTGF looks at, too; 0: it does not.
+            fusion, head, losses: names of `train/parts.py`. class_vectors: text, or learned in its place, from random ones.
+            tower_a_view: each view has a tower of its own; all start alike.
+        Raises:
+            FacetError: no part of this name.
         """
         super().__init__()
         dim = text_mean.shape[1]
-        self.tower = tower
+        sizes = Sizes(dim, len(text_mean), num_modalities, num_views)
+        self.tower = ViewTowers(tower, num_views) if tower_a_view else tower
         self.autocast = autocast
         self.projection = nn.Linear(tower_dim, dim, bias=False)
-        self.fusion = CrossViewAttention(dim, num_modalities) if fusion == "cvsa" else MeanFusion()
+        self.fusion: Fusion = find_part(FUSIONS, fusion).load().build(sizes)
         self.temporal = TemporalAttention(dim) if num_frames > 1 else None
-        self.head = TextGuidedFusion(dim) if head == "mtgf" else CosineHead()
+        self.head: Head = find_part(HEADS, head).load().build(sizes)
         self.view_to_face = nn.Linear(dim, dim) if consistency else None
         self.log_scale = nn.Parameter(torch.tensor(math.log(logit_scale)).clamp(max=MAX_LOG_SCALE))
-        self.class_bias = nn.Parameter(torch.zeros(len(text_mean))) if class_bias else None
-        self.register_buffer("text_mean", torch.as_tensor(text_mean, dtype=torch.float32))
+        self.multilabel = class_bias
+        has_bias = class_bias or self.head.has_bias
+        self.class_bias = nn.Parameter(torch.zeros(len(text_mean))) if has_bias else None
+        self.has_text = class_vectors == "text" and not self.head.has_own_vectors
         self.text_mean: Tensor
+        if class_vectors == "text":
+            self.register_buffer("text_mean", torch.as_tensor(text_mean, dtype=torch.float32))
+        else:
+            learned = nn.Parameter(F.normalize(torch.randn(len(text_mean), dim), dim=-1))
+            self.register_parameter("text_mean", learned)
         for layer in (self.projection, self.view_to_face):
             if layer is not None:
                 _start_as_identity(layer)
-        has_patches = patch_channels > 0 and head == "mtgf"  # made last: all else starts as it would without
+        has_patches = patch_channels > 0 and self.head.looks_at_tokens  # made last: all else starts as it would without
         self.patch_encoder = PatchEncoder(patch_channels, dim) if has_patches else None
         self.patch_tokens = PatchTokens(dim, num_modalities) if has_patches else None
+        self.loss_terms = nn.ModuleDict({name: find_part(LOSSES, name).load().build(sizes) for name in losses})
         if freeze_tower:
-            tower.requires_grad_(False)
+            self.tower.requires_grad_(False)
 
     @property
     def scale(self) -> Tensor:
         """s, as a factor."""
         return self.log_scale.exp()
+
+    @property
+    def class_vectors(self) -> Tensor:
+        """t_c (C, d), which the head compares faces with."""
+        return self.head.class_vectors(self.text_mean)
+
+    @property
+    def has_text_scores(self) -> bool:
+        """Whether scores follow from the cosines of one f_c with the prompts of its class."""
+        return self.has_text and not self.fusion.scores_each_view
 
     def train(self, mode: bool = True) -> Facet:
         """What is frozen of the tower stays in evaluation mode: its batch statistics are weights too."""
@@ -130,7 +164,9 @@ class Facet(nn.Module):
 
     def compile_tower(self, *, dynamic: bool | None) -> None:
         """Compiles what runs on every picture; it is compiled in its first call."""
-        (self.tower if self.patch_encoder is None else self.patch_encoder).compile(dynamic=dynamic)
+        towers = self.tower.towers if isinstance(self.tower, ViewTowers) else [self.tower]
+        for module in towers if self.patch_encoder is None else [self.patch_encoder]:
+            module.compile(dynamic=dynamic)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Unit-length tokens e (B·T, N, d), zero where missing; their mask (B·T, N); patches (B·T, N, H, W, d), unit length and
@@ -149,7 +185,11 @@ class Facet(nn.Module):
             images = images[mask.flatten()]
         patches = None
         if self.patch_encoder is None:
-            features = run_tower(self.tower, images, autocast=self.autocast)
+            tower: Callable[[Tensor], Any] = self.tower
+            if isinstance(tower, ViewTowers) and not batch.complete:
+                which = torch.arange(v, device=images.device).expand(b, t, m, v)
+                tower = partial(tower, views=which[mask])
+            features = run_tower(tower, images, autocast=self.autocast)
         else:
             features, patches = self.patch_encoder.run(self.tower, images, autocast=self.autocast)
         tokens = F.normalize(self.projection(features), dim=-1)
@@ -173,12 +213,14 @@ class Facet(nn.Module):
                 x.unflatten(0, (b, t))[:, 1:].flatten(0, 1) for x in (views, mask, frames, alpha)
             )
             t -= 1
+        if self.fusion.scores_each_view:
+            face, logits = self._score_each_view(changes, mask, b)
+            return Output(logits, views, mask, frames, face, alpha, changes)
         if self.temporal is None:
             face, frame_weights = unit(faces.view(b, t, -1).mean(1)), faces.new_full((b, t), 1 / t)
         else:
             face, frame_weights = self.temporal(faces.view(b, t, -1))
             tokens = (tokens.view(b, t, m * v, -1) + self.temporal.positions(t, tokens)[:, None]).flatten(0, 1)
-        text = F.normalize(self.text_mean, dim=-1)
         tokens, is_token = tokens.reshape(b, t * m * v, -1), mask.reshape(b, t * m * v)
         if self.patch_tokens is not None and patches is not None:
             patches, cameras = (x.unflatten(0, all_views.shape[:2]) for x in (patches, cameras))
@@ -186,11 +228,32 @@ class Facet(nn.Module):
                 patches, all_views, frame_weights, cameras[:, 0], modalities, batch.has_reference
             )
             tokens, is_token = torch.cat([tokens, more], dim=1), torch.cat([is_token, is_patch], dim=1)
-        seen = self.head(text, face, tokens, is_token)
-        logits = self.scale * (seen * self.text_mean).sum(-1)
-        if self.class_bias is not None:
-            logits = logits + self.class_bias
-        return Output(logits, views, mask, frames, face, alpha, changes)
+        return Output(self._score(face, tokens, is_token), views, mask, frames, face, alpha, changes)
+
+    def _score(self, face: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """z (B, d) and what the head may look at, (B, N, d), (B, N) → logits (B, C)."""
+        vectors = self.class_vectors
+        seen = self.head(F.normalize(vectors, dim=-1), face, tokens, mask)
+        logits = self.scale * (seen * vectors).sum(-1)
+        return logits if self.class_bias is None else logits + self.class_bias
+
+    def _score_each_view(self, tokens: Tensor, mask: Tensor, num: int) -> tuple[Tensor, Tensor]:
+        """Tokens (B·T, N, d) and their mask (B·T, N) of B samples: each view, in all its frames, is fused over time and scored
+        alone. The mean face (B, d), unit length; logits (B, C) whose probabilities are the views' mean."""
+        tokens, mask = (x.unflatten(0, (num, -1)).transpose(1, 2) for x in (tokens, mask))  # (B, N, T, …)
+        seen = mask.any(2)
+        num_views = mask.shape[1]
+        # a view that is nowhere there counts for nothing, but must not become NaN
+        there = (mask | ~seen[..., None]).flatten(0, 1)
+        alone = tokens.flatten(0, 1)
+        if self.temporal is None:
+            face = unit((alone * there[..., None]).sum(1))
+        else:
+            face = self.temporal(alone, there)[0]
+            alone = alone + self.temporal.positions(alone.shape[1], alone)
+        logits = self._score(face, alone, there).unflatten(0, (num, num_views))
+        mean = unit((face.unflatten(0, (num, num_views)) * seen[..., None]).sum(1))
+        return mean, average_scores(logits, seen, multilabel=self.multilabel)
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
@@ -198,7 +261,7 @@ class Facet(nn.Module):
         self.log_scale.clamp_(max=MAX_LOG_SCALE)
 
 
-def run_tower(tower: nn.Module, images: Tensor, *, autocast: bool = False) -> Tensor:
+def run_tower(tower: Callable[[Tensor], Any], images: Tensor, *, autocast: bool = False) -> Tensor:
     """Images f32 (n, 3, S, S), normalised → features f32 (n, d). autocast: compute in bfloat16."""
     images = images.contiguous(memory_format=torch.channels_last)  # oneDNN's and cuDNN's convolutions are faster so
     with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):

@@ -142,7 +142,7 @@ def _fit(
     labels = label_training(train_items, recipe)
     source = source or StoredImages(cache, allocate=allocator(device))  # its memory serves every epoch
     preparer = dataclasses.replace(build_preparer(cache, config, model, tables[0]), source=source)
-    if model.class_bias is not None and not find_checkpoints(run):
+    if recipe.is_multilabel and not find_checkpoints(run):
         start_class_bias(model, cache, train_items, labels, preparer, recipe)
     training = TrainingSet(train_items, labels)
     try:

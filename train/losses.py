@@ -1,21 +1,25 @@
 """What training minimises: the loss of the class scores + λ_con · consistency between views + λ_vt · each view's own loss.
 
+`--extra-losses` adds more; `train/parts.py` names the terms.
+
 The loss is cross entropy, or where several classes may hold at once, binary cross entropy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.distributed import WHOLE, Share
 from train.facet import Facet, Output
+from train.fusion import Sizes
 
-ETA = 1.0  # weight of the structure term inside the consistency loss
 MAX_POSITIVE_WEIGHT = 20.0
 MIN_WEIGHT = 1e-6  # a batch in which nothing is known has no loss instead of 0 / 0
 
@@ -69,92 +73,75 @@ def balance_classes(labels: np.ndarray, num_classes: int, *, multilabel: bool) -
     return weight.astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a term may look at: a model, what it made of B samples, and their labels, i64 (B,) or i8 (B, C).
+
+    share: what these samples are of a batch that several processes compute together. A term is then this process's share of
+    it: those of all add up to the term, and their gradients to its gradient.
+    """
+
+    model: Facet
+    output: Output
+    labels: Tensor
+    goal: Goal
+    share: Share
+
+    @property
+    def frames_each(self) -> int:
+        """Rows of `output.views` a sample."""
+        return self.output.views.shape[0] // self.labels.shape[0]
+
+
+class LossTerm(nn.Module):
+    """A term with what it alone learns. It reaches the weights through the model's output; nothing of it is there in tests."""
+
+    # Of a batch that is computed in parts: whether a part counts by what its labels weigh, or by its samples.
+    counts_labels: ClassVar[bool] = False
+
+    @classmethod
+    def build(cls, sizes: Sizes) -> Self:
+        return cls()
+
+    def forward(self, seen: Seen) -> Tensor:
+        """The term, f32 ()."""
+        raise NotImplementedError
+
+
 def compute_losses(
     model: Facet,
     output: Output,
     labels: Tensor,
     goal: Goal,
-    *,
-    lambda_con: float,
-    lambda_vt: float,
+    weights: Mapping[str, float],
     share: Share = WHOLE,
 ) -> dict[str, Tensor]:
     """Every term and their weighted sum `loss`; terms with weight 0 are not computed.
 
     Args:
         labels: class indices i64 (B,), or i8 (B, C) for several classes at once.
+        weights: of the terms beside the loss of the class scores, by name; each is built in the model.
         share: what these B samples are of a batch that several processes compute together. Each term is then this process's
             share of it: those of all add up to the term, and their gradients to its gradient.
     """
-    name = "bce" if goal.multilabel else "ce"
-    terms = {name: goal.mean_loss(output.logits, labels, share)}
-    loss = terms[name]
-    if lambda_con > 0:
-        assert model.view_to_face is not None
-        terms["con"] = consistency_loss(
-            model.view_to_face(output.views), output.views, output.frames, output.mask, share
-        )
-        loss = loss + lambda_con * terms["con"]
-    if lambda_vt > 0:
-        frames_each = len(output.views) // len(labels)
-        terms["vt"] = view_text_loss(
-            output.changes,
-            output.mask,
-            labels.repeat_interleave(frames_each, dim=0),
-            model.text_mean,
-            model.scale,
-            goal,
-            model.class_bias,
-            share,
-        )
-        loss = loss + lambda_vt * terms["vt"]
-    return {**terms, "loss": loss}
+    seen = Seen(model, output, labels, goal, share)
+    terms = {"bce" if goal.multilabel else "ce": goal.mean_loss(output.logits, labels, share)}
+    for name, weight in weights.items():
+        if weight > 0:
+            terms[name] = model.loss_terms[name](seen)
+    return {**terms, "loss": add_terms(terms, weights)}
 
 
-def consistency_loss(projected: Tensor, views: Tensor, fused: Tensor, mask: Tensor, share: Share = WHOLE) -> Tensor:
-    """L_con = mean_v (1 − cos(h(e_v), sg(z))) + η · mean_v ‖S_v − sg(S̄)‖²_F / B².
+def add_terms(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The weighted sum: the loss of the class scores counts 1, all others as `weights` says.
 
-    Each view alone must say what the fused face says, and which faces of the batch are alike. Both targets carry a
-    stop-gradient (sg) and the views are taken before CVSA mixes them: otherwise the cheapest way to agree is to make all
-    faces alike, and training collapses to one point (cf. Chen & He 2021, "Exploring simple Siamese representation learning").
-
-    Args:
-        projected: h(e_v) (B, N, d), any length; views: e_v (B, N, d), unit length; fused: z (B, d), unit length;
-        mask: bool (B, N), True = the view is there. share: as in `compute_losses`.
+    Raises:
+        KeyError: a term without a weight.
     """
-    weight = mask.float()
-    cosine = F.cosine_similarity(projected, fused.detach()[:, None], dim=-1)
-    alignment = ((1 - cosine) * weight).sum() / share.total(weight.sum())
-    # S_v: (N, B, B); of several processes each has some rows of it
-    alike = torch.einsum("bnd,cnd->nbc", views, share.gather(views))
-    pairs = torch.einsum("bn,cn->nbc", weight, share.gather(weight))
-    mean_alike = (alike * pairs).sum(0) / pairs.sum(0).clamp(min=1)  # S̄
-    structure = ((alike - mean_alike.detach()).square() * pairs).sum() / share.total(pairs.sum())
-    return alignment + ETA * structure
-
-
-def view_text_loss(
-    views: Tensor,
-    mask: Tensor,
-    labels: Tensor,
-    text_mean: Tensor,
-    scale: Tensor,
-    goal: Goal,
-    bias: Tensor | None = None,
-    share: Share = WHOLE,
-) -> Tensor:
-    """The mean over the views that are there of the loss of s · cos(e_v, t) + bias, each view on its own.
-
-    Args:
-        views: (B, N, d); mask: bool (B, N); labels: (B,) or (B, C); text_mean: (C, d); bias: (C,). share: as in
-            `compute_losses`.
-    """
-    logits = scale * views @ text_mean.T
-    if bias is not None:
-        logits = logits + bias
-    each, weight = goal.loss(logits.flatten(0, 1), labels.repeat_interleave(mask.shape[1], dim=0))
-    weight = weight * mask.flatten()
-    return (each * weight).sum() / share.total(weight.sum()).clamp(min=MIN_WEIGHT)
+    (_, loss), *others = terms.items()
+    for name, term in others:
+        loss = loss + weights[name] * term
+    return loss
 
 
 @torch.no_grad()

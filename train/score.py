@@ -120,7 +120,7 @@ def score_and_write_attention(
     text: TextEmbeddings | None,
 ) -> Scores:
     """Scores items, and writes what the model looked at meanwhile."""
-    table = AttentionTable(items, config.recipe.frames, text)
+    table = AttentionTable(items, config.recipe.frames, text if model.has_text_scores else None)
     scores = score_items(model, cache, items, preparer, config, table)
     write_attention(path, table.finish(config.recipe.classes, preparer.modalities, cache.info.settings.views))
     return scores

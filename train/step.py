@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from train.config import Recipe
 from train.distributed import WHOLE, Share
 from train.facet import Batch, Facet
-from train.losses import MIN_WEIGHT, Goal, compute_losses
+from train.losses import MIN_WEIGHT, Goal, add_terms, compute_losses
 
 MAX_GRAD_NORM = 1.0
 
@@ -39,15 +39,7 @@ class PartLoss(nn.Module):
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """The terms of the loss; logits and faces without gradients."""
         output = self.model(batch)
-        terms = compute_losses(
-            self.model,
-            output,
-            labels,
-            goal,
-            lambda_con=recipe.lambda_con,
-            lambda_vt=recipe.lambda_vt,
-            share=share,
-        )
+        terms = compute_losses(self.model, output, labels, goal, recipe.loss_weights, share)
         return terms, output.logits.detach(), output.face.detach()
 
 
@@ -92,7 +84,7 @@ def accumulate_gradients(
     """Gradients of a batch, clipped to MAX_GRAD_NORM, computed in `recipe.accumulate` parts one after the other.
 
     The sum over the parts is the gradient of the whole batch, but for what samples of a batch do to each other: batch
-    statistics, and the consistency loss, which compares faces within a part; with missing modalities the terms of single
+    statistics, and terms of the loss that compare faces, which do so within a part; with missing modalities the terms of single
     views are weighted by samples, not by views.
 
     Args:
@@ -113,9 +105,11 @@ def accumulate_gradients(
                 by_samples = (its_share.num_samples or len(labels)) / (share.num_samples or len(target))
                 # classes may count differently, or be unknown
                 by_labels = _label_weight(goal, labels, its_share) / whole_weight
-                terms = {name: term * (by_samples if name == "con" else by_labels) for name, term in terms.items()}
-                factors = {"con": recipe.lambda_con, "vt": recipe.lambda_vt}
-                loss = torch.stack([term * factors.get(name, 1.0) for name, term in terms.items()]).sum()
+                by_name = {
+                    name: by_labels if term.counts_labels else by_samples for name, term in model.loss_terms.items()
+                }
+                terms = {name: term * by_name.get(name, by_labels) for name, term in terms.items()}
+                loss = add_terms(terms, recipe.loss_weights)
             # replicas take the mean over processes of what are shares of a sum
             (loss if replica is None else loss * len(share.counts)).backward()
         detached = {name: term.detach() for name, term in (*terms.items(), ("loss", loss))}

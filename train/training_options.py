@@ -19,6 +19,7 @@ _METAVARS = {
     "where": "COLUMN=VALUE",
     "test_subjects": "LIST|FILE",
     "tune": "HOW",
+    "extra_losses": "NAME=WEIGHT",
 }
 
 
@@ -121,7 +122,7 @@ def read_lists(values: dict[str, Any]) -> dict[str, Any]:
         FacetError: no views.
     """
     read = dict(values)
-    for name in {"classes", "modalities", "where"} & read.keys():
+    for name in {"classes", "modalities", "where", "extra_losses"} & read.keys():
         read[name] = tuple(part.strip() for part in read[name].split(",")) if read[name] else ()
     if "views" in read:
         read["views"] = tuple(map(str, parse_views(read["views"]))) if read["views"] else ()

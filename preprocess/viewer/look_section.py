@@ -20,6 +20,7 @@ from shared.pictures import name_picture
 
 HEAT_PX = 224
 EVEN_STEPS = 4  # a patch is drawn at its brightest from so many times its even share
+NO_ATTENTION = " This model has no attention between pictures."
 CAVEAT = (
     "Attention tells how pictures were weighed, not why a class was chosen: what had little weight may have decided, and "
     "what had much may not have mattered."
@@ -128,7 +129,7 @@ def _pictures(site: Site, row: int, look: Look) -> list[Component]:
         rows.append(cells)
     note = (
         "Bars: each picture's weight in the fused face."
-        + (" Below: its part of the attention between pictures." if mixed is not None else "")
+        + (" Below: its part of the attention between pictures." if mixed is not None else NO_ATTENTION)
         + (_tell_maps(attention, look, has_maps) if site.faces else "")
     )
     control = [scripted("overlay", "on", "light")] if has_maps or _has_class_maps(site, look) else []
@@ -169,8 +170,10 @@ def _classes(site: Site, row: int, look: Look) -> list[Component]:
         if attention.prompts:
             cells.append(_prompts(attention, look.item, c, c in order[:2] or name == label))
         rows.append(cells)
-    told = "A class's score is the mean cosine of its prompts, scaled alike for all"
-    told += ", plus a number of its own." if said.several else "."
+    told = "No cosines with prompts were recorded: this model's scores do not follow from them, or its prompts are not known."
+    if attention.prompts:
+        told = "A class's score is the mean cosine of its prompts, scaled alike for all"
+        told += ", plus a number of its own." if said.several else "."
     if attention.class_share is not None:
         told += (
             " Share of attention: the part of the class's own face vector that its words took from the pictures; the rest is "

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from shared.errors import FacetError
 from shared.storage import write_file
+from train.ablation.cost import Cost
 from train.ablation.variants import Variant
+from train.compare.comparison import Comparison, describe_test
 from train.crossval.fold_results import FoldResult
 from train.crossval.summary import (
     MULTILABEL_SCORES,
@@ -37,6 +39,8 @@ class Row:
     num_tested: int  # samples, of all folds of the first of them
     scores: dict[str, Spread]  # over seeds, of scores pooled over folds
     differences: dict[str, Spread]  # to the full model, of seeds of which both have the same folds; none of its own
+    cost: Cost = field(default_factory=Cost)
+    p_values: dict[str, tuple[float, float]] = field(default_factory=dict)  # p and Holm's p, of scores that were tested
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,20 @@ class Ablation:
     rows: tuple[Row, ...]  # the full model first
     score_names: tuple[str, ...]
     warnings: tuple[str, ...]
+    test: str = ""  # how p was found; empty where nothing was tested
 
 
 def summarise_ablation(
-    variants: Sequence[Variant], results: Mapping[tuple[str, int], Sequence[FoldResult]], about: CrossvalAbout
+    variants: Sequence[Variant],
+    results: Mapping[tuple[str, int], Sequence[FoldResult]],
+    about: CrossvalAbout,
+    costs: Mapping[str, Cost] | None = None,
+    comparison: Comparison | None = None,
 ) -> Ablation:
     """
     Args:
         variants: the full model first. results: (variant, seed) → the folds that are finished. about: of the full model.
+        costs: by variant, where they are known. comparison: of the variants that can be paired, under their own names.
     Raises:
         FacetError: no fold of any run is finished, or folds of different classes.
     """
@@ -75,9 +85,22 @@ def summarise_ablation(
                 next((summary.pooled.num_samples for summary in there.values()), 0),
                 {name: measure_spread(_score(one, name) for one in there.values()) for name in names},
                 {name: measure_spread(_subtract(a, b, name) for a, b in pairs) for name in names},
+                (costs or {}).get(variant.name, Cost()),
+                _find_p_values(comparison, variant.name),
             )
         )
-    return Ablation(tuple(rows), names, tuple(_list_warnings(rows, summaries, results, about)))
+    warnings = _list_warnings(rows, summaries, results, about)
+    if comparison is None:
+        return Ablation(tuple(rows), names, tuple(warnings))
+    few = [line for line in comparison.warnings if line.startswith("FEW SUBJECTS")]
+    num = len(comparison.methods) - 1
+    test = describe_test(comparison.baseline, num, comparison.num_subjects, exact=comparison.exact)
+    return Ablation(tuple(rows), names, (*warnings, *few), test)
+
+
+def _find_p_values(comparison: Comparison | None, variant: str) -> dict[str, tuple[float, float]]:
+    rows = () if comparison is None else comparison.rows
+    return {r.score: (r.difference.p, r.difference.p_holm) for r in rows if r.method == variant and r.difference}
 
 
 def write_ablation(folder: Path, ablation: Ablation, about: CrossvalAbout) -> None:
@@ -90,12 +113,17 @@ def format_ablation(ablation: Ablation) -> str:
     """The table for a console, in percent; ends without a line feed."""
     width = max(len("variant"), *(len(row.variant.name) for row in ablation.rows))
     titles = [SCORE_TITLES[name].split(" (")[0] for name in ablation.score_names]
-    lines = [f"{'in %':<{width}}" + "".join(f"{t:>15}{'to full':>13}" for t in titles)]
+    first = ablation.score_names[0]
+    heads = "".join(f"{t:>15}{'to full':>13}" + f"{'p':>8}" * (n == 0) for n, t in enumerate(titles))
+    lines = [f"{'in %':<{width}}{heads}{'parameters':>12}{'s a fold':>10}{'CPU s':>8}{'MB':>7}"]
     for row in ablation.rows:
         cells = [
             f"{_format_spread(row.scores[name]):>15}{_format_spread(row.differences[name], signed=True):>13}"
+            + f"{_format_p(row, name):>8}" * (name == first)
             for name in ablation.score_names
         ]
+        numbers, widths = _format_cost(row.cost), (12, 10, 8, 7)
+        cells += [f"{number:>{wide}}" for number, wide in zip(numbers, widths, strict=True)]
         lines.append((f"{row.variant.name:<{width}}" + "".join(cells)).rstrip())
     lines.append("")
     lines += [f"{r.variant.name:<{width}}  {r.variant.options or '(all parts)'}" for r in ablation.rows]
@@ -114,17 +142,25 @@ def list_conventions(ablation: Ablation) -> list[str]:
         if num > 1
         else "One seed, so there is no standard deviation; --seeds 3 adds two.",
         "'to full' is the difference to the full model of the same seed.",
+        *([ablation.test] if ablation.test else []),
+        "Time is of training and testing, the mean over folds: as it went by, and what all cores computed. Memory is the most "
+        "that the logs tell: of the GPU, or what the process held in RAM; folds that train at once log none. Only runs of one "
+        "machine, a fold at a time (--jobs 1), compare in these.",
     ]
 
 
 def format_ablation_csv(ablation: Ablation) -> str:
     """A row a variant; fractions, empty where not defined."""
-    parts = ("mean", "std", "difference_mean", "difference_std")
+    parts = ("mean", "std", "difference_mean", "difference_std", "p", "p_holm")
     heads = [f"{name}_{part}" for name in ablation.score_names for part in parts]
-    rows: list[list[Any]] = [["variant", "options", "seeds", "num_tested", *heads]]
+    costs = [one.name for one in fields(Cost)]
+    rows: list[list[Any]] = [["variant", "options", "seeds", "num_tested", *heads, *costs]]
     for row in ablation.rows:
-        spreads = [(row.scores[name], row.differences[name]) for name in ablation.score_names]
-        values = [value for a, b in spreads for value in (a.mean, a.std, b.mean, b.std)]
+        values: list[Any] = []
+        for name in ablation.score_names:
+            a, b = row.scores[name], row.differences[name]
+            values += [a.mean, a.std, b.mean, b.std, *row.p_values.get(name, (None, None))]
+        values += [getattr(row.cost, name) for name in costs]
         rows.append([row.variant.name, row.variant.options, " ".join(map(str, row.seeds)), row.num_tested, *values])
     return format_csv(rows)
 
@@ -136,17 +172,24 @@ def format_ablation_latex(ablation: Ablation, about: CrossvalAbout) -> str:
     caption = f"Ablation, {about['title']}. {', '.join(about['datasets'])}; {describe_model(about)}{seeds}."
     legend = [f"{row.variant.name}: {row.variant.options or 'all parts'}" for row in ablation.rows]
     comments = [*ablation.warnings, *list_conventions(ablation), about["licence"], *about["notes"], *legend]
-    heads = [head for name in ablation.score_names for head in (LATEX_HEADINGS[name], r"$\Delta$")]
+    first = ablation.score_names[0]
+    heads = []
+    for name in ablation.score_names:
+        heads += [LATEX_HEADINGS[name], r"$\Delta$", *([r"$p$"] if name == first else [])]
+    heads += ["Parameters", "Time, s", "CPU, s", "MB"]
     rows = []
     for row in ablation.rows:
         cells = [escape_latex(row.variant.name)]
         for name in ablation.score_names:
             cells += [format_latex_spread(row.scores[name], narrow=True), _latex_difference(row.differences[name])]
+            if name == first:
+                cells.append(escape_latex(_format_p(row, name)) or "--")
+        cells += [number or "--" for number in _format_cost(row.cost)]
         rows.append(format_latex_row(cells))
     lines = [
         *(f"% {' '.join(comment.split())}" for comment in comments),
         rf"% needs \usepackage{{booktabs}}; \caption{{{escape_latex(caption)}}}",
-        rf"\begin{{tabular}}{{l{'cr' * len(ablation.score_names)}}}",
+        rf"\begin{{tabular}}{{lcrr{'cr' * (len(ablation.score_names) - 1)}rrrr}}",
         r"\toprule",
         format_latex_row(["", *heads]),
         r"\midrule",
@@ -202,6 +245,23 @@ def _format_spread(spread: Spread, *, signed: bool = False) -> str:
         return ""
     mean = f"{100 * spread.mean:+.1f}" if signed else format_percent(spread.mean)
     return mean if spread.std is None else f"{mean} ± {format_percent(spread.std)}"
+
+
+def _format_p(row: Row, score: str) -> str:
+    """Corrected by Holm's method; empty where nothing was tested."""
+    if score not in row.p_values:
+        return ""
+    p = row.p_values[score][1]
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _format_cost(cost: Cost) -> tuple[str, ...]:
+    """Parameters, seconds a fold, CPU seconds a fold, megabytes; empty where not known."""
+    return (
+        "" if cost.num_parameters is None else f"{cost.num_parameters / 1e6:.2f}M",
+        *("" if seconds is None else f"{seconds:.1f}" for seconds in (cost.seconds, cost.cpu_seconds)),
+        "" if cost.memory_bytes is None else f"{cost.memory_bytes / 1e6:.0f}",
+    )
 
 
 def _latex_difference(spread: Spread) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,11 @@ from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.runs import record_hashes
 from shared.storage import make_folder
+from train.ablation.cost import Cost, measure_cost
 from train.ablation.report import ABLATION_CSV, ABLATION_TEX, format_ablation, summarise_ablation, write_ablation
 from train.ablation.variants import FULL, Chosen, Variant, change_recipe, list_variants, run_name
+from train.compare.comparison import Comparison, compare_methods
+from train.compare.runs import read_methods
 from train.config import ABLATION_JSON, Recipe, write_config
 from train.crossval.fold_results import FoldResult, read_fold_result
 from train.crossval.report import REPORT_JSON
@@ -212,21 +215,50 @@ def _report(out: Path, experiment: Experiment, planned: Sequence[_Planned], seed
         for one in planned
     }
     about = describe_crossval(experiment, [], {})
-    ablation = summarise_ablation([one.variant for one in planned], results, about)
+    paired = _find_paired(results, planned, len(experiment.folds.folds))
+    folders = [out / run_name(variant, seed, seeds[0]) for variant, seed in paired]
+    several = len({variant for variant, _ in paired}) > 1
+    comparison = _compare(folders, paired) if several else None
+    costs = {one.variant.name: _measure_cost(out, one, results, seeds) for one in planned}
+    ablation = summarise_ablation([one.variant for one in planned], results, about, costs, comparison)
     write_ablation(out, ablation, about)
     print()
     print(format_ablation(ablation))
     print(f"table     {out / ABLATION_CSV}; for a paper {out / ABLATION_TEX}")
-    full = {seed: _tested(results[FULL, seed]) for seed in seeds}
-    paired = [
-        (variant, seed)
-        for variant, seed in sorted(results, key=lambda key: [one.variant.name for one in planned].index(key[0]))
-        if full[seed] == _tested(results[variant, seed]) and len(results[variant, seed]) == len(experiment.folds.folds)
-    ]
-    if len({variant for variant, _ in paired}) > 1:  # compare pairs the samples of its runs
-        folders = (out / run_name(variant, seed, seeds[0]) for variant, seed in paired)
+    if several:  # compare pairs the samples of its runs
         words = (*folders, "--name", f"{FULL}={out / FULL}")
-        print_next("train", "compare", *words, about="are the differences more than chance?")
+        print_next("train", "compare", *words, about="are the differences more than chance? With intervals")
+
+
+def _find_paired(
+    results: Mapping[tuple[str, int], list[FoldResult]], planned: Sequence[_Planned], num_folds: int
+) -> list[tuple[str, int]]:
+    """The runs that are finished and were tested on the full model's samples, variant by variant."""
+    names = [one.variant.name for one in planned]
+    full = {seed: _tested(folds) for (name, seed), folds in results.items() if name == FULL}
+    return [
+        (variant, seed)
+        for variant, seed in sorted(results, key=lambda key: names.index(key[0]))
+        if full[seed] == _tested(results[variant, seed]) and len(results[variant, seed]) == num_folds
+    ]
+
+
+def _compare(folders: Sequence[Path], paired: Sequence[tuple[str, int]]) -> Comparison | None:
+    """The paired test against the full model; None where a run's files are not those of its test any more."""
+    names = {variant: folder for (variant, _), folder in reversed(list(zip(paired, folders, strict=True)))}
+    try:
+        return compare_methods(read_methods(folders, list(names.items())))
+    except FacetError as error:
+        print(f"note: no paired test: {error}")
+        return None
+
+
+def _measure_cost(
+    out: Path, one: _Planned, results: Mapping[tuple[str, int], list[FoldResult]], seeds: Sequence[int]
+) -> Cost:
+    name = one.variant.name
+    folders = {seed: out / run_name(name, seed, seeds[0]) for seed in seeds}
+    return measure_cost([(folders[seed] / fold.name, fold) for seed in seeds for fold in results[name, seed]])
 
 
 def _tested(results: Sequence[FoldResult]) -> list[tuple[str, int]]:

@@ -31,8 +31,26 @@ PARTS = {
 ADDITIONS = {
     "with-patches": ("--mtgf-tokens patches", "MTGF's text also looks at the image tower's patch tokens"),
 }
+# Neither MTGF's patches nor a loss beside that of the scores.
+_PLAIN = "--mtgf-tokens views --lambda-con 0 --lambda-vt 0"
+# As ADDITIONS: what else anybody would try first. `--variants obvious` names them all.
+OBVIOUS = {
+    "zero-shot": (f"--epochs 0 --fusion mean --head cosine {_PLAIN}", "CLIP as it is, nothing trained"),
+    "linear": (f"--fusion mean --head linear {_PLAIN}", "a linear classifier on averaged views, no text"),
+    "frontal": (f"--views 0 --fusion mean --head linear {_PLAIN}", "the same of the frontal view alone"),
+    "max": (f"--fusion max --head linear {_PLAIN}", "on the largest values over views (MVCNN, Su et al. 2015)"),
+    "concat": (f"--fusion concat --head linear {_PLAIN}", "on all views side by side"),
+    "late": (f"--fusion late --head linear {_PLAIN}", "on each view; the views' probabilities are averaged"),
+    "mit": (f"--towers view --fusion late --head linear {_PLAIN}", "and each view has a tower of its own (MiT)"),
+    "learned-vectors": ("--class-vectors learned", "learned vectors in the place of the prompts, all else as it is"),
+    "margin": ("--lambda-con 0 --extra-losses margin=0.1", "AffectVLM's loss over pairs in the place of consistency"),
+    "cross-correlation": (
+        "--lambda-con 0 --extra-losses cross-correlation=0.1", "SMILE-VLM's loss in the place of consistency"
+    ),
+}  # fmt: skip
+GROUPS = {"obvious": (*OBVIOUS, "plain-clip")}
 ONLY = "only-"  # only-texture: one modality of several
-_WIDTH = max(len(name) for name in (*PARTS, *ADDITIONS)) + 2
+_WIDTH = max(len(name) for name in (*PARTS, *ADDITIONS, *OBVIOUS)) + 2
 
 
 def _list(variants: dict[str, tuple[str, str]]) -> str:
@@ -45,7 +63,8 @@ ABLATE_EXAMPLES = f"""Trains and tests every fold of a protocol for the full mod
 with one part switched off, all else equal: the same folds, dealt once, for all variants and seeds. Each is a run of
 crossval, in RUN/VARIANT (further seeds in RUN/VARIANT-seedN). Interrupted? The same command goes on; more seeds and
 variants may be added later. RUN/ablation.csv and ablation.tex: a row a variant, scores pooled over folds, mean ± std over
-seeds, and the difference to the full model.
+seeds, the difference to the full model with the p of `compare`'s paired test, Holm-corrected over variants where all folds
+are finished, and parameters, time and memory.
 
 variants:
   {FULL:<{_WIDTH}}the options as given
@@ -54,12 +73,15 @@ variants:
   {"":<{_WIDTH}}one for each, where the full model looks at several
 only where --variants names it:
 {_list(ADDITIONS)}
+and the obvious networks; --variants obvious names all of these and plain-clip:
+{_list(OBVIOUS)}
 One whose settings are the full model's, or another variant's, is left out, with a note.
 
 examples:
   python -m train ablate --cache data_cache/bu3dfe --protocol bu3dfe-subset1 --out runs/ablation
   python -m train ablate --cache data_cache/bu4dfe --protocol bu4dfe --variants no-cvsa,no-mtgf --seeds 3 --out runs/parts
   python -m train ablate --cache data_cache/bu3dfe --tune frozen --discard-weights --seeds 5 --out runs/frozen
+  python -m train ablate --cache data_cache/bu3dfe --variants obvious --seeds 3 --jobs 1 --out runs/obvious
   python -m train ablate --cache data_cache/bu3dfe --variants full --variant frontal='--views 0' --out runs/frontal
 """
 # What all variants have in common, so that they can be compared.
@@ -91,7 +113,7 @@ def read_chosen(names: str | None, own: Sequence[str]) -> Chosen:
         FacetError: a name that cannot be a folder's, or one given twice.
     """
     variants: list[Variant] = []
-    taken = {name.casefold() for name in (FULL, *PARTS, *ADDITIONS)}
+    taken = {name.casefold() for name in (FULL, *PARTS, *ADDITIONS, *OBVIOUS, *GROUPS)}
     for text in own:
         name, equals, options = text.partition("=")
         if not equals or not options.strip():
@@ -121,11 +143,13 @@ def list_variants(chosen: Chosen, modalities: Sequence[str]) -> list[Variant]:
     if len(modalities) > 1:
         parts += [Variant(ONLY + m, f"--modalities {m}") for m in modalities]
     names = [part.name for part in parts] if chosen.names is None else chosen.names
-    parts += [Variant(name, options) for name, (options, _) in ADDITIONS.items()]
+    names = [one for name in names for one in GROUPS.get(name, (name,))]
+    parts += [Variant(name, options) for name, (options, _) in (ADDITIONS | OBVIOUS).items()]
     there = [FULL, *(part.name for part in parts)]
     if unknown := [name for name in names if name not in there]:
+        known = ", ".join((*there, *GROUPS))
         raise FacetError(
-            f"--variants: {', '.join(repr(name) for name in unknown)} not among {', '.join(there)}; "
+            f"--variants: {', '.join(repr(name) for name in unknown)} not among {known}; "
             "--variant NAME='OPTIONS' makes one of your own"
         )
     return [Variant(FULL), *(part for part in parts if part.name in names), *chosen.own]

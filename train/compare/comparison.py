@@ -162,17 +162,18 @@ def _list_conventions(
         f"over seeds.{few}"
     )
     if len(methods) > 1:
-        ways = (
-            f"all {2**num_subjects:,} sign flips"
-            if exact
-            else f"{NUM_SWAPS:,} random sign flips, p = (k + 1) / (n + 1)"
-        )
-        holm = f"; p after Holm's correction for {len(methods) - 1} comparisons" if len(methods) > 2 else ""
-        lines.append(
-            f"Differences are paired, from {methods[0].name}; p: two-sided permutation test over subjects ({ways}), each "
-            f"with all seeds together{holm}."
-        )
+        lines.append(describe_test(methods[0].name, len(methods) - 1, num_subjects, exact=exact))
     lines.append(
         "Intervals and p tell of other people to test, not of other trainings: how these vary is what ± tells."
     )
     return lines
+
+
+def describe_test(baseline: str, num_compared: int, num_subjects: int, *, exact: bool) -> str:
+    """How p was found."""
+    ways = f"all {2**num_subjects:,} sign flips" if exact else f"{NUM_SWAPS:,} random sign flips, p = (k + 1) / (n + 1)"
+    holm = f"; p after Holm's correction for {num_compared} comparisons" if num_compared > 1 else ""
+    return (
+        f"Differences are paired, from {baseline}; p: two-sided permutation test over subjects ({ways}), each with all seeds "
+        f"together{holm}."
+    )

@@ -73,19 +73,12 @@ class _Losses(nn.Module):
             features=inputs["features"],
         )
         output = self.facet(batch)
-        if not even:  # the consistency loss has no labels to tell padding by
+        if not even:  # not all terms have labels to tell padding by
             frames_each = len(output.mask) // len(inputs["kept"])
             kept = inputs["kept"][:, None].expand(-1, frames_each).reshape(-1, 1)
             output = replace(output, mask=output.mask & kept)
         goal = Goal(self.recipe.is_multilabel, class_weight)
-        terms = compute_losses(
-            self.facet,
-            output,
-            inputs["target"],
-            goal,
-            lambda_con=self.recipe.lambda_con,
-            lambda_vt=self.recipe.lambda_vt,
-        )
+        terms = compute_losses(self.facet, output, inputs["target"], goal, self.recipe.loss_weights)
         return terms, output.logits, output.face
 
 
@@ -244,6 +237,7 @@ def stacked_model_bytes(
     num_classes: int,
     dim: int,
     tower_dim: int,
+    num_scored: int = 1,
 ) -> int:
     """The most memory that each model of a `Stack` takes while it trains, f32, embeddings of images aside.
 
@@ -255,12 +249,13 @@ def stacked_model_bytes(
     Args:
         averaged: a moving average of the weights is kept. num_frames: of a sample, its reference aside.
         num_views: images of a frame, all modalities together. dim: of the prompts' embeddings. tower_dim: of the tower's.
+        num_scored: images of a frame that are scored one by one, 1 where they are scored together; not part of the fit.
     """
     num_tokens = batch_size * (num_frames + has_reference) * num_views
     # weights, gradients, AdamW's two moments, and what the step lays beside them
     floats = (5.5 + averaged) * num_weights
     floats += num_tokens * (48 * dim + 2 * tower_dim)
-    floats += batch_size * dim * (18 * num_classes + 90 * (num_frames + has_reference))
+    floats += num_scored * batch_size * dim * (18 * num_classes + 90 * (num_frames + has_reference))
     num_heads = max(dim // HEAD_DIM, 1)
     floats += 8 * batch_size * num_heads * num_classes * num_frames * num_views  # weights of attention towards text
     return int(4 * floats)

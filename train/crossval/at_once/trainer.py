@@ -58,7 +58,7 @@ from train.progress import LOG_EVERY, truncate_log, write_tensorboard
 from train.progress_lines import ProgressLines
 from train.prompts import mean_prompts
 from train.signals import catch_signals
-from train.timing import add_seconds
+from train.timing import Clock, add_seconds
 
 MOST_ON_CPU, MOST_ON_GPU = 16, 512  # models at once: more save no time on a CPU; each keeps a file open
 MEMORY_SHARE = 0.7  # of what is free: the rest is for tests of folds that are trained, and for everybody else
@@ -121,8 +121,9 @@ class _Trainer:
     def count_fitting(self) -> int:
         """How many models there is memory for."""
         recipe, features = self.config.recipe, self.tables[0].features
+        model = self._build(nn.Identity())
         num_bytes = stacked_model_bytes(
-            sum(p.numel() for p in self._build(nn.Identity()).parameters()),
+            sum(p.numel() for p in model.parameters()),
             averaged=bool(recipe.ema),
             batch_size=recipe.batch_size,
             num_frames=recipe.frames,
@@ -131,6 +132,7 @@ class _Trainer:
             num_classes=len(recipe.classes),
             dim=self.config.text_dim,
             tower_dim=features.shape[4],
+            num_scored=features.shape[2] * features.shape[3] if model.fusion.scores_each_view else 1,
         )
         cuda = self.device.type == "cuda"
         free = torch.cuda.mem_get_info(self.device)[0] if cuda else free_ram_bytes()
@@ -157,7 +159,7 @@ class _Trainer:
 
         Returns (of the iterator): the exit code, not 0 after a signal.
         """
-        started = time.monotonic()
+        clock = Clock()
         with ExitStack() as locks:
             folds: list[FoldRun] = []
             for number in numbers:
@@ -177,9 +179,8 @@ class _Trainer:
                 return 0
             sweep_partials(self.job.out, f"{CHECKPOINT_AT_ONCE}*")
             stack, broken, number_caught = self._train_stack(folds, saved)
-            seconds = (time.monotonic() - started) / len(folds)
             for one in folds:
-                add_seconds(one.run, seconds)
+                add_seconds(one.run, clock, len(folds))
             if number_caught:
                 yield folds[0].number, (128 + number_caught, "")
                 return 128 + number_caught
@@ -250,7 +251,7 @@ class _Trainer:
 
     def _start(self, facet: Facet, one: FoldRun) -> dict[str, torch.Tensor]:
         """A fold's weights before its first step."""
-        if facet.class_bias is not None:
+        if facet.class_bias is not None and one.config.recipe.is_multilabel:
             experiment = self.experiment
             preparer = build_preparer(experiment.train, one.config, facet, self.tables[0])
             facet.class_bias.data.zero_()
@@ -275,7 +276,7 @@ class _Trainer:
         if broken_step >= 0:
             rate = f"--lr (now {one.config.recipe.lr:g})"
             return 0, f"training broke at step {broken_step} (its loss is not finite); train anew with a lower {rate}"
-        started = time.monotonic()
+        clock = Clock()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name in weights:
@@ -289,5 +290,5 @@ class _Trainer:
         except FacetError as error:
             return 0, str(error)
         (one.run / CHECKPOINT).unlink(missing_ok=True)  # of an earlier attempt, one by one
-        add_seconds(one.run, time.monotonic() - started)
+        add_seconds(one.run, clock)
         return 0, ""
