@@ -18,6 +18,7 @@ OUT_OF_MEMORY = (
 _MOVES = re.compile(r"((?:[\r\n]|\x1b\[A)*+)(.*?)(\r*)", re.DOTALL)
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # what torch writes for terminals
+_LONG_NUMBER = re.compile(r"[0-9]{40,}")  # of a garbled file; nothing to read
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -34,6 +35,7 @@ class FacetError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
+        message = _LONG_NUMBER.sub(lambda match: f"{match[0][:12]}…", message)
         super().__init__(_CONTROL.sub(lambda match: ascii(match[0])[1:-1], message))
 
 

@@ -58,7 +58,7 @@ def _parse(data: bytes) -> Mesh:
         raise ScanError(f"expected two counts behind {(prefix + b'OFF').decode()}; {_CUT}") from None
     if min(num_vertices, num_faces) < 0 or 1 + num_vertices + num_faces > len(lines):
         raise ScanError(
-            f"promises {num_vertices!s:.12} vertices and {num_faces!s:.12} faces, found {len(lines) - 1} lines for them; {_CUT}"
+            f"promises {num_vertices} vertices and {num_faces} faces, found {len(lines) - 1} lines for them; {_CUT}"
         )
     rows = lines[1 : 1 + num_vertices]
     numbers = parse_numbers(b" inf ".join(rows) + b" inf", np.float64) if rows else np.empty(0)  # inf ends a row

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fuzz import containers, corpus, mutations
@@ -106,6 +107,11 @@ def _file(
             read(folder / file)
 
     return Target(name, share, prepare, read, warm_up=warm_up)
+
+
+def _own(*arguments: Any, **options: Any) -> Target:
+    """A file that the user wrote: where it names a link, the link is followed."""
+    return replace(_file(*arguments, **options), follows_links=True)
 
 
 def _surface(path: Path) -> object:
@@ -313,7 +319,7 @@ def file_targets() -> list[Target]:
                 ("a.xlsx", containers.xlsx_bomb(100 << 20)),
             ],
         ),
-        _file(
+        _own(
             "manifest",
             8,
             [("manifest.csv", corpus.manifest())],
