@@ -136,7 +136,7 @@ def test_killed_at_random_moments(tiny_cache: MakeCache, tmp_path: Path, capsys:
         logged = read_log(run)
         assert not logged or logged[-1]["step"] - found < 7
         before = found
-    assert len(find_checkpoints(run)) == 2
+    assert 2 <= len(find_checkpoints(run)) <= 3  # a kill may come before the one too many is removed
     for out in (run, whole):
         assert call("fit", "--cache", cache, "--out", out, *options) == 0
     for name in ("model.safetensors", "predictions.csv", "metrics.json"):
