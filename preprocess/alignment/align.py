@@ -189,7 +189,7 @@ def _search(surface: Surface, mesh: Mesh, up: str, facing: str, explain: bool) -
             advice = f"; up={axes[0]} facing={axes[1]} fits: say so in the columns up and facing"
         else:
             advice = _name_scale(find_scale(mesh.vertices_mm, mesh.triangles, axes_to_frame(up, facing)))
-        general = "; check up, facing and units, or give landmarks (README: your own scans)"
+        general = "; check up, facing and units, or give landmarks (preprocess/README.md, own scans)"
         raise ScanError(f"{error}{advice or general}") from error
 
 

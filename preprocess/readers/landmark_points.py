@@ -80,7 +80,9 @@ def read_noted_face_points(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
             points[i] = known.mean(axis=0, dtype=np.float64)
     if np.isnan(points).all():
         expected = (
-            _FORMAT if suffix in (".csv", ".txt") else f"the points {', '.join(FACE_POINTS)} (README: your own scans)"
+            _FORMAT
+            if suffix in (".csv", ".txt")
+            else f"the points {', '.join(FACE_POINTS)} (preprocess/README.md, own scans)"
         )
         raise ScanError(f"{path}: holds none of the face's points; expected {expected}, or leave landmarks empty")
     return points, _describe_unused(path, unused)
