@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import types
 import typing
 from typing import Any, TypeVar
 
 Made = TypeVar("Made")
+_LARGEST = 1e300
 
 
 def make(kind: type[Made], value: object) -> Made:
@@ -45,7 +45,7 @@ def _fields(kind: type) -> dict[str, tuple[Any, bool]]:
 def _convert(hint: Any, value: Any, name: str) -> Any:
     if hint is Any or (hint in (str, int, bool) and type(value) is hint):
         return value
-    if hint is float and type(value) in (int, float) and math.isfinite(value):
+    if hint is float and type(value) in (int, float) and -_LARGEST < value < _LARGEST:  # NaN is not
         return value
     if hint is types.NoneType and value is None:
         return None
