@@ -15,6 +15,7 @@ from preprocess.datasets.label_spelling import LabelMap, describe_values, read_l
 from preprocess.datasets.manifest import UNITS_MM, ManifestRow, find_manifest, read_manifest
 from preprocess.mesh import Mesh
 from preprocess.readers.landmark_points import FACE_POINTS, read_noted_face_points
+from preprocess.readers.references import plain_name
 from preprocess.readers.surface import find_surface_files, read_surface
 from preprocess.scan import DatasetReader, ScanRecord
 from shared.errors import FacetError, ScanError
@@ -115,7 +116,7 @@ class _FileNames:
     def _find(self, folder: str, last: str) -> str:
         if folder not in self._folders:
             self._folders[folder] = self._list(folder)
-        alike = self._folders[folder].get(_plain_name(last), [])
+        alike = self._folders[folder].get(plain_name(last), [])
         found = alike[0] if len(alike) == 1 else last
         return f"{folder}/{found}" if folder else found
 
@@ -126,12 +127,8 @@ class _FileNames:
             return {}
         alike: dict[str, list[str]] = {}
         for name in names:
-            alike.setdefault(_plain_name(name), []).append(name)
+            alike.setdefault(plain_name(name), []).append(name)
         return alike
-
-
-def _plain_name(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:
@@ -221,9 +218,9 @@ def _describe_subjects(records: Sequence[ScanRecord]) -> list[str]:
 def _describe_renamed(rows: Sequence[ManifestRow], records: Sequence[ScanRecord]) -> list[str]:
     """One line on files whose names differ from the manifest's in more than composition, which nobody sees."""
     found = {name for record in records for name in (record.source, record.texture, record.landmarks)}
-    plain = {_plain_name(name): name for name in found}
+    plain = {plain_name(name): name for name in found}
     named = {row[column] for row in rows for column in ("path", "texture", "landmarks")} - found
-    pairs = [(name, plain[_plain_name(name)]) for name in sorted(named) if _plain_name(name) in plain]
+    pairs = [(name, plain[plain_name(name)]) for name in sorted(named) if plain_name(name) in plain]
     shown = [
         f"{one} is {other}"
         for one, other in pairs

@@ -65,6 +65,11 @@ def find_below(folder: Path, name: str) -> Path | None:
         return None
 
 
+def plain_name(name: str) -> str:
+    """What names have in common that differ in upper and lower case, or in how their letters are composed, alone."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def show_name(name: str | bytes) -> str:
     """A name as it goes into a message, in quotes: of one line, not too long."""
     text = name if isinstance(name, str) else decode_name(name[:_MAX_NAME_BYTES])
@@ -118,7 +123,7 @@ def _find_name(folder: Path, name: str) -> str | None:
     changed = folder.stat().st_mtime_ns
     settled = time.time_ns() - changed > _SETTLED_SECONDS * 10**9
     listing = (_list_names if settled else _list_names.__wrapped__)(folder, changed)
-    alike = listing.get(_plain(name), [])
+    alike = listing.get(plain_name(name), [])
     same = [other for other in alike if unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name)]
     if same:
         return same[0]
@@ -130,9 +135,5 @@ def _list_names(folder: Path, changed_ns: int) -> dict[str, list[str]]:
     """The names in a folder that was last changed then, by what they have in common with those written otherwise."""
     names: dict[str, list[str]] = {}
     for file in sorted(folder.iterdir()):
-        names.setdefault(_plain(file.name), []).append(file.name)
+        names.setdefault(plain_name(file.name), []).append(file.name)
     return names
-
-
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
