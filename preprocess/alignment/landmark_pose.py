@@ -15,7 +15,7 @@ from shared.errors import ScanError
 FACE_SCALE = (0.6, 1.6)  # of a face to the average adult's: from a small child's
 _MAX_LANDMARK_DISTANCE_MM = 20.0  # from the surface
 _MAX_MISFIT_MM = 18.0  # of the landmarks' centres to an average face's: a nose's bridge taken for its middle is 16 off
-_ALIKE_MM = 4.0  # poses whose misfits differ by less are told apart by the surface alone
+_ALIKE_MM = 4.0  # between poses whose misfits differ by less, the fit to the surface decides
 _MIRRORED_NAMES = {"left_eye": "right_eye", "right_eye": "left_eye"}
 _EYES = ("left_eye", "right_eye")
 
@@ -43,7 +43,7 @@ def landmark_poses(mesh: Mesh, centers: Mapping[str, np.ndarray]) -> list[np.nda
     """Fits the centres to an average face: once as they are named, once with the eyes exchanged, the better one first.
 
     "Left" may mean the subject's or the image's. No reflection is ever allowed: the wrong one turns the nose into the head,
-    which fits worse; where no nose tells, as of three points, both are left to the surface.
+    which fits worse. Without a nose, as among three points, the fit to the surface decides between both.
 
     Returns:
         (4, 4) f64 rigid each, scan → face frame.

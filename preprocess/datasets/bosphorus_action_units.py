@@ -55,7 +55,7 @@ class ActionUnits:
     others: tuple[Path, ...] = ()
 
     def values_of(self, sample_id: str) -> tuple[int, ...]:
-        """A scan's values for AU_NAMES; () where the list says nothing of it."""
+        """A scan's values for AU_NAMES; () where the list does not code it."""
         scan = sample_id.upper()
         if self.codes is None or scan not in self.codes.units:
             return ()
@@ -113,7 +113,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def describe_action_units(root: Path, found: ActionUnits, records: Sequence[ScanRecord]) -> list[str]:
-    """Lines on what the list says of which scans, and what of it is not understood."""
+    """Lines on which scans the list codes, and which of its codes cannot be read."""
     if found.path is None:
         if found.archive is not None:
             return [f"{_show(root, found.archive)}: not unpacked, so no action units are known"]
@@ -138,7 +138,7 @@ def describe_action_units(root: Path, found: ActionUnits, records: Sequence[Scan
     )
     kept = {*UNITS, *_HIDDEN}
     odd = {scan: sorted({u.number for u in units} - kept) for scan, units in codes.units.items() if scan in present}
-    told = {
+    problems = {
         "scans with codes that are no action units, left out": [
             f"{present[scan]} ({'+'.join(map(str, numbers))})" for scan, numbers in odd.items() if numbers
         ],
@@ -153,7 +153,7 @@ def describe_action_units(root: Path, found: ActionUnits, records: Sequence[Scan
             present[scan] for scan, units in codes.units.items() if scan in present and _is_doubled(units)
         ],
     }
-    lines += [f"{name}: {len(which):,} {what}: {name_some(which)}" for what, which in told.items() if which]
+    lines += [f"{name}: {len(which):,} {what}: {name_some(which)}" for what, which in problems.items() if which]
     if found.others:
         lines.append(
             f"{name}: of several lists the one that is read ({name_some([_show(root, p) for p in found.others])})"

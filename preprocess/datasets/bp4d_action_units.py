@@ -98,7 +98,7 @@ def describe_uncoded(
 def _find_uncoded(path: Path) -> tuple[int, ...]:
     try:
         return find_uncoded_units(path, OCCURRENCE_UNITS)
-    except ScanError:  # told as itself
+    except ScanError:  # read_action_units has its line
         return ()
 
 

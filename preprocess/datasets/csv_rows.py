@@ -27,11 +27,11 @@ def read_csv_rows(path: Path, what: str) -> list[tuple[int, list[str]]]:
     try:
         text = data.decode(encoding)
         first = text.lstrip().split("\n", 1)[0].strip()
-        told = re.fullmatch(r"sep=([,;\t])", first)  # Excel's own first line
-        delimiter = told[1] if told else max(",;\t", key=first.count)
+        declared = re.fullmatch(r"sep=([,;\t])", first)  # Excel's own first line
+        delimiter = declared[1] if declared else max(",;\t", key=first.count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         rows = [(reader.line_num, row) for row in reader]
-        return [row for row in rows if "".join(row[1]).strip() != "sep="] if told else rows
+        return [row for row in rows if "".join(row[1]).strip() != "sep="] if declared else rows
     except UnicodeDecodeError as error:
         raise FacetError(f"{path}: not UTF-8 text (byte {error.start}); save the {what} as CSV in UTF-8") from error
     except csv.Error as error:
