@@ -15,7 +15,7 @@ from shared.schema import MODALITIES, RenderSettings
 PROMPTS_OFFLINE = "without a network, for a first try: --model facet-tiny --pretrained none"
 
 if TYPE_CHECKING:
-    from preprocess.cluster.workers import Workers
+    from preprocess.build.workers import Workers
 
 
 def main() -> int:
@@ -48,14 +48,14 @@ def _synth(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from preprocess.build import build_cache
+    from preprocess.build.build import build_cache
+    from preprocess.build.stages import describe_stages
     from preprocess.datasets import DATASETS
     from preprocess.datasets.folder import with_label_map
     from preprocess.datasets.fourdme import with_pattern
+    from preprocess.datasets.scan import SCAN_GONE
+    from preprocess.inspection.summary import count_failed, describe_reasons
     from preprocess.render.cameras import warn_of_views
-    from preprocess.scan import SCAN_GONE
-    from preprocess.stages import describe_stages
-    from preprocess.summary import count_failed, describe_reasons
     from shared.cache import FAILURES_CSV
     from shared.views import parse_views
 
@@ -108,7 +108,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _workers(arguments: argparse.Namespace) -> Workers:
-    from preprocess.cluster.workers import Workers
+    from preprocess.build.workers import Workers
 
     if arguments.scheduler or arguments.scheduler_file:
         if arguments.workers or arguments.worker_memory:
@@ -171,9 +171,9 @@ def _prompts(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from preprocess.gif import write_gif
-    from preprocess.sheet import write_sheet
-    from preprocess.summary import describe_cache
+    from preprocess.inspection.gif import write_gif
+    from preprocess.inspection.sheet import write_sheet
+    from preprocess.inspection.summary import describe_cache
     from shared.cache import open_cache
 
     if (arguments.subject or arguments.sample) and not arguments.sheet:
@@ -235,7 +235,7 @@ def _show_pages(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from preprocess.verify import verify_cache
+    from preprocess.build.verify import verify_cache
     from shared.cache import read_info
 
     problems = verify_cache(arguments.cache, quick=arguments.quick)
@@ -258,7 +258,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _dynamic(arguments: argparse.Namespace) -> int:
-    from preprocess.dynamic import build_dynamic_cache
+    from preprocess.sequences.dynamic import build_dynamic_cache
     from shared.cache import FAILURES_CSV, find_text_files
 
     report = build_dynamic_cache(arguments.cache, arguments.out)

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from shared.command_line import add_command, name_of, positive_number, start_parser, whole_number
-from shared.paths import open_path
 from shared.schema import COMPRESSIONS, MODALITIES, STORES, RenderSettings
+from shared.store.paths import open_path
 
 SYNTHETIC = ("bu3dfe", "bosphorus", "bu4dfe", "bp4d", "4dme")
 DATASETS = ("bu3dfe", "bosphorus", "bu4dfe", "bp4d", "4dme", "folder")

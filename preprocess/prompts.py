@@ -12,7 +12,7 @@ from preprocess.text_tower import open_text_model
 from shared.errors import FacetError
 from shared.labels import EXPRESSION_WORDS, find_expression, plain_word
 from shared.text import TextEmbeddings
-from shared.weights import hash_arrays
+from shared.weights.identity import hash_arrays
 
 DEFAULT_PROMPTS = Path(__file__).with_name("prompts_default.txt")
 MAX_FILE_BYTES = 1 << 20

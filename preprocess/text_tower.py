@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from shared.errors import FacetError, first_line
-from shared.model_config import check_model_config, read_model_folder
-from shared.weights import TOWERS, check_file_exists, skip_unreachable_hub
-from shared.weights_file import Weights, read_weights
-from shared.weights_layout import describe_misfit
+from shared.weights.files import Weights, read_weights
+from shared.weights.identity import TOWERS, check_file_exists, skip_unreachable_hub
+from shared.weights.layout import describe_misfit
+from shared.weights.model_config import check_model_config, read_model_folder
 
 LOCAL_DIR = "local-dir:"
 OFFLINE = (

@@ -15,7 +15,7 @@ import numpy as np
 
 from shared.errors import FacetError, first_line
 from shared.schema import canonical_json
-from shared.storage import write_file
+from shared.store.storage import write_file
 
 ATTENTION_FILE = "attention.safetensors"
 FORMAT = "facet attention 1"

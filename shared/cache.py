@@ -14,7 +14,6 @@ from typing import Any
 from shared.csv_tables import read_table
 from shared.errors import CacheError, describe_os_error, first_line
 from shared.groups import GROUPS_CSV, Groups, read_groups
-from shared.paths import is_file, is_remote, list_files, open_path, read_bytes
 from shared.schema import (
     COMPRESSIONS,
     FORMAT_VERSION,
@@ -29,7 +28,8 @@ from shared.schema import (
     fingerprint,
     text_file_name,
 )
-from shared.storage import ArrayReader, hash_file, open_arrays, write_file
+from shared.store.paths import is_file, is_remote, list_files, open_path, read_bytes
+from shared.store.storage import ArrayReader, hash_file, open_arrays, write_file
 from shared.text import TextEmbeddings, read_text_embeddings
 from shared.typed_json import make
 from shared.views import choose_views

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from shared.paths import open_path
+from shared.store.paths import open_path
 
 
 class _Parser(argparse.ArgumentParser):

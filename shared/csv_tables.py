@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shared.errors import CacheError, first_line, shorten
-from shared.paths import read_bytes
+from shared.store.paths import read_bytes
 
 Row = TypeVar("Row")
 

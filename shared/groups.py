@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from shared.errors import CacheError, first_line
-from shared.paths import read_bytes
+from shared.store.paths import read_bytes
 
 GROUPS_CSV = "groups.csv"
 MOST_VALUES = 12  # of a column that is shown value by value

@@ -11,8 +11,8 @@ import numpy as np
 
 from shared.cache import Cache
 from shared.errors import CacheError
-from shared.paths import is_remote
 from shared.schema import DEPTH_ZERO, MODALITIES, Sample
+from shared.store.paths import is_remote
 from shared.views import front_view
 
 HASH_SIDE = 32

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shared.errors import FacetError, first_line
 from shared.schema import canonical_json, fingerprint
-from shared.storage import hash_bytes, hash_file, write_file
+from shared.store.storage import hash_bytes, hash_file, write_file
 
 HASHES_JSON = "hashes.json"
 _FORMAT = "facet run hashes 1"

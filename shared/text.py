@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from shared.errors import CacheError, first_line
-from shared.hdf5_tables import MAX_TABLE_BYTES, encode_hdf5_tables, read_hdf5_tables
-from shared.paths import file_size, is_file, read_bytes
 from shared.schema import FORMAT_VERSION, TEXT_DATASETS
-from shared.storage import write_file
+from shared.store.hdf5_tables import MAX_TABLE_BYTES, encode_hdf5_tables, read_hdf5_tables
+from shared.store.paths import file_size, is_file, read_bytes
+from shared.store.storage import write_file
 
 _ATTRIBUTES = ("model", "pretrained", "weights_hash", "image_tower_hash", "logit_scale", "random_weights")
 _MAX_SIDE_BYTES = 4096  # of the .sha256 beside the file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 
 GROUPS = {"left_eye": (0, 1), "right_eye": (2, 3), "nose": (4, 5, 6), "mouth": (7, 8)}
 

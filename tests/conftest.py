@@ -46,7 +46,7 @@ from shared.schema import (
     text_file_name,
 )
 from shared.schema import Sequence as SequenceRow
-from shared.storage import encode_metadata, encode_shard, hash_file, write_file
+from shared.store.storage import encode_metadata, encode_shard, hash_file, write_file
 from shared.text import TextEmbeddings, write_text_embeddings
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.datasets import DATASETS
-from preprocess.mesh import Mesh
-from preprocess.scan import ScanRecord
+from preprocess.datasets.scan import ScanRecord
+from preprocess.geometry.mesh import Mesh
 
 FOLDER = DATASETS["folder"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from train.crossval.fold_results import FoldResult
-from train.crossval.summary import CrossvalAbout
-from train.metrics import compute_metrics
-from train.multilabel import compute_multilabel_metrics
+from train.runs.results import FoldResult
+from train.studies.crossval.summary import CrossvalAbout
+from train.tasks.metrics import compute_metrics
+from train.tasks.multilabel import compute_multilabel_metrics
 
 CLASSES = ("anger", "disgust", "fear", "happiness")
 ABOUT: CrossvalAbout = {

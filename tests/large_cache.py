@@ -21,7 +21,7 @@ from shared.cache import (
 )
 from shared.csv_tables import encode_table
 from shared.schema import SHARD_ROWS, Sample, Sequence
-from shared.storage import encode_metadata, shard_files, write_file
+from shared.store.storage import encode_metadata, shard_files, write_file
 
 FRAMES = 160  # of a sequence
 SEQUENCES = 6  # of a subject

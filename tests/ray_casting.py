@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import open3d as o3d
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from shared.schema import FIELD_OF_VIEW_MM
 
 

@@ -19,13 +19,27 @@ from next_commands import next_commands
 from test_crossval_signals import assert_same_folds
 from test_train_cli import call, fails
 
-from train.ablation.report import format_ablation, format_ablation_csv, format_ablation_latex, summarise_ablation
-from train.ablation.variants import GROUPS, OBVIOUS, PARTS, Chosen, Variant, change_recipe, list_variants, read_chosen
 from train.arguments import build_parser
 from train.config import Recipe
-from train.crossval.at_once.model import Stack
-from train.crossval.at_once.state import CHECKPOINT_AT_ONCE
-from train.folds import read_folds
+from train.protocols.folds import read_folds
+from train.studies.ablation.report import (
+    format_ablation,
+    format_ablation_csv,
+    format_ablation_latex,
+    summarise_ablation,
+)
+from train.studies.ablation.variants import (
+    GROUPS,
+    OBVIOUS,
+    PARTS,
+    Chosen,
+    Variant,
+    change_recipe,
+    list_variants,
+    read_chosen,
+)
+from train.studies.crossval.at_once.model import Stack
+from train.studies.crossval.at_once.state import CHECKPOINT_AT_ONCE
 
 FAST = ["--folds", 2, "--epochs", 1, "--batch-size", 8, "--device", "cpu", "--tune", "frozen", "--lr", 1e-3]
 

@@ -15,7 +15,7 @@ from preprocess.alignment.align import align, find_pose, find_scan_to_face, move
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, EYE_DISTANCE_MM
 from preprocess.alignment.depth_map import Surface
 from preprocess.alignment.nose import find_nose_tip, remove_spikes
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from shared.errors import ScanError
 
 BUST = make_face(shoulders=True)

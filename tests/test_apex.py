@@ -13,12 +13,12 @@ from scan_folders import cache_bytes, face_grid
 from scipy.spatial.transform import Rotation
 
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM
-from preprocess.apex import NOTES, estimate_apexes, find_peak, remove_motion, rigid_motions
-from preprocess.build import build_cache
-from preprocess.cache_folder import read_records
+from preprocess.build.build import build_cache
+from preprocess.build.cache_folder import read_records
+from preprocess.build.plan import describe_marks
+from preprocess.build.verify import verify_cache
 from preprocess.datasets import DATASETS
-from preprocess.plan import describe_marks
-from preprocess.verify import verify_cache
+from preprocess.sequences.apex import NOTES, estimate_apexes, find_peak, remove_motion, rigid_motions
 from shared.cache import open_cache, read_record
 from shared.schema import STORES, RenderSettings
 from shared.schema import Sequence as SequenceRow

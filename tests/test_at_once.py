@@ -16,9 +16,9 @@ from test_crossval import read_report
 from test_embed import read_probabilities
 from test_train_cli import call, fails
 
-from train.crossval.at_once.model import Stack
-from train.crossval.at_once.state import CHECKPOINT_AT_ONCE
-from train.folds import read_folds
+from train.protocols.folds import read_folds
+from train.studies.crossval.at_once.model import Stack
+from train.studies.crossval.at_once.state import CHECKPOINT_AT_ONCE
 
 FAST = ["--tune", "frozen", "--epochs", 4, "--batch-size", 5, "--lr", 3e-3, "--device", "cpu"]
 

@@ -12,16 +12,16 @@ from conftest import VIEWS, random_text
 from torch import Tensor, nn
 
 from train.config import Recipe
-from train.crossval.at_once.batches import Batches, cosine_between_faces_each, part_right_each
-from train.crossval.at_once.model import Stack, StackedBatch
-from train.embedded import Embeddings
-from train.facet import Batch, Facet
-from train.items import Item
-from train.loop import TrainingSet, build_goal
-from train.losses import mean_cosine_between_faces
-from train.optimizer import build_optimizer, rate_at, set_rate
-from train.prompts import mean_prompts
-from train.step import part_right, train_step
+from train.data.embeddings import Embeddings
+from train.data.items import Item
+from train.data.prompts import mean_prompts
+from train.losses.terms import mean_cosine_between_faces
+from train.model.facet import Batch, Facet
+from train.studies.crossval.at_once.batches import Batches, cosine_between_faces_each, part_right_each
+from train.studies.crossval.at_once.model import Stack, StackedBatch
+from train.training.loop import TrainingSet, build_goal
+from train.training.optimizer import build_optimizer, rate_at, set_rate
+from train.training.step import part_right, train_step
 
 CPU = torch.device("cpu")
 CLASSES = ("anger", "happiness", "surprise")

@@ -12,12 +12,12 @@ import pytest
 from crashing_reader import CRASHING, mark
 from scan_folders import cache_bytes, write_scan_folder
 
-from preprocess.build import BuildReport, build_cache
-from preprocess.cluster.attempts import note_path
-from preprocess.cluster.probe import READING, find_deadly
-from preprocess.scan import DatasetReader
-from preprocess.sources import ShardTask
-from preprocess.verify import verify_cache
+from preprocess.build.attempts import note_path
+from preprocess.build.build import BuildReport, build_cache
+from preprocess.build.probe import READING, find_deadly
+from preprocess.build.sources import ShardTask
+from preprocess.build.verify import verify_cache
+from preprocess.datasets.scan import DatasetReader
 from shared.cache import open_cache
 from shared.schema import RenderSettings
 
@@ -102,8 +102,8 @@ def test_a_build_that_died_itself_is_careful_when_run_again(scans: Path, tmp_pat
 
 def task_of(root: Path, cache: Path, dataset: DatasetReader = CRASHING) -> ShardTask:
     """The task of a one-shard build."""
-    from preprocess.build import class_names_of
-    from preprocess.plan import plan_rows
+    from preprocess.build.build import class_names_of
+    from preprocess.build.plan import plan_rows
     from shared.schema import CacheInfo
 
     found = dataset.find(root)

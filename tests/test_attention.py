@@ -21,16 +21,16 @@ from test_facet import make_batch, make_model
 from test_train_cli import QUICK, call
 from torch.nn import functional as F
 
-import train.attention
+import train.inference.attention
 from shared.attention import ATTENTION_FILE, read_attention, read_patches
 from shared.cache import open_cache
-from train.attention import AttentionTable, record_attention
-from train.cvsa import TokenAttention
-from train.encoder import build_tower
-from train.items import Item, find_items
-from train.mtgf import TextGuidedFusion
-from train.patches import MAX_GRID, find_patch_attention, fold_maps
-from train.stream import sample_rows
+from train.data.items import Item, find_items
+from train.data.stream import sample_rows
+from train.inference.attention import AttentionTable, record_attention
+from train.model.cvsa import TokenAttention
+from train.model.image_tower import build_tower
+from train.model.mtgf import TextGuidedFusion
+from train.model.tower_attention import MAX_GRID, find_patch_attention, fold_maps
 
 
 @contextmanager
@@ -198,7 +198,7 @@ def test_large_maps_are_made_smaller_with_their_sums() -> None:
 
 
 def test_what_is_kept_of_many_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train.attention, "MAX_PATCH_BYTES", 3 * 2 * 6 * 16 + 5)
+    monkeypatch.setattr(train.inference.attention, "MAX_PATCH_BYTES", 3 * 2 * 6 * 16 + 5)
     items = [Item(str(i), "S0", "", (i,), i) for i in range(10)]
     table = AttentionTable(items, 1, None)
     maps = torch.rand(10, 1, 6, 4, 4)

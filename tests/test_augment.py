@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.augment import MAX_NOISE, Changes, add_noise, augment, draw_changes, jitter_colour, shift_and_scale
+from train.data.augment import MAX_NOISE, Changes, add_noise, augment, draw_changes, jitter_colour, shift_and_scale
 
 STILL = {"flip": (0,), "scale": (1,), "shift": (0, 0), "gain": (1, 1, 1), "gamma": (1,), "noise": (0,), "noise_place": (0,),
          "erase": (0, 0, 0, 0)}  # fmt: skip

@@ -11,7 +11,7 @@ from scan_folders import face_grid
 
 from preprocess.datasets import DATASETS
 from preprocess.datasets.bp4d_action_units import AU_NAMES
-from preprocess.scan import ScanRecord
+from preprocess.datasets.scan import ScanRecord
 from shared.errors import FacetError, ScanError
 from shared.labels import BP4D_TASKS
 

@@ -15,12 +15,12 @@ import pytest
 from scan_folders import cache_bytes, manifest_row, write_manifest, write_scan, write_scan_folder
 
 from preprocess.alignment.align import align
-from preprocess.build import BuildReport, build_cache
+from preprocess.build.build import BuildReport, build_cache
+from preprocess.build.verify import verify_cache
 from preprocess.datasets import DATASETS
+from preprocess.inspection.summary import describe_cache
 from preprocess.render.cameras import build_cameras
 from preprocess.render.views import render_views
-from preprocess.summary import describe_cache
-from preprocess.verify import verify_cache
 from shared.cache import FAILURES_CSV, Failure, open_cache, read_info
 from shared.csv_tables import read_table
 from shared.errors import CacheError, FacetError, ScanError

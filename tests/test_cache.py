@@ -12,7 +12,7 @@ from conftest import MakeCache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.cache_folder import start_cache
+from preprocess.build.cache_folder import start_cache
 from shared.cache import (
     find_records,
     open_cache,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.render.cameras import build_cameras, pixel_centres_mm
 from preprocess.render.texture import UNTEXTURED_GREY
 from preprocess.render.views import render_views

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from shared.errors import FacetError
-from train.checkpoint import (
+from train.training.checkpoint import (
     CHECKPOINT,
     WEIGHTS,
     find_checkpoints,

@@ -20,11 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_storage import KINDS, NUM_ROWS, make_arrays, make_info, write_all
 
-import shared.chunk_reads
+import shared.store.chunk_reads
 from shared.errors import CacheError
-from shared.hdf5_store import is_fletcher32
 from shared.schema import SHARD_ROWS, STORES, CacheInfo
-from shared.storage import open_arrays, shard_files
+from shared.store.hdf5_store import is_fletcher32
+from shared.store.storage import open_arrays, shard_files
 
 IMAGES = ("texture", "normal", "depth")
 
@@ -61,7 +61,7 @@ def test_rows_come_into_memory_that_is_used_again(store: str, verify: bool, mapp
 def test_few_files_are_open_and_none_when_done(
     store: str, mapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared.chunk_reads, "MAX_DESCRIPTORS", 1 + mapped)
+    monkeypatch.setattr(shared.store.chunk_reads, "MAX_DESCRIPTORS", 1 + mapped)
     info, arrays = write_noise(tmp_path, store)
     gc.collect()
 

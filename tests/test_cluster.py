@@ -19,11 +19,11 @@ from scan_folders import cache_bytes, write_scan_folder
 from test_attempts import task_of
 from tqdm import tqdm
 
-from preprocess.build import build_cache
-from preprocess.cluster import scheduler as scheduling
-from preprocess.cluster.local import make_keys
-from preprocess.cluster.plan_file import check_current, plan_path, read_task, remove_plan, write_plan
-from preprocess.cluster.run import RowCount
+from preprocess.build import scheduler as scheduling
+from preprocess.build.build import build_cache
+from preprocess.build.local import make_keys
+from preprocess.build.plan_file import check_current, plan_path, read_task, remove_plan, write_plan
+from preprocess.build.run_shards import RowCount
 from preprocess.datasets import DATASETS
 from shared.errors import FacetError
 from shared.schema import SHARD_ROWS, RenderSettings
@@ -181,7 +181,7 @@ def test_a_plan_is_not_believed_when_it_is_another_or_damaged(tmp_path: Path) ->
 
 
 def test_a_worker_with_other_software_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from preprocess.cluster import plan_file
+    from preprocess.build import plan_file
 
     write_scan_folder(tmp_path / "scans", 2)
     task = task_of(tmp_path / "scans", tmp_path / "c", FOLDER)

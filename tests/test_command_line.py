@@ -10,7 +10,7 @@ import pytest
 
 from shared.command_line import add_command, join_angles, name_of, positive_number, print_next, start_parser
 from shared.errors import first_line, shorten
-from shared.paths import open_path
+from shared.store.paths import open_path
 
 
 @pytest.mark.parametrize("cache", ["data_cache/a", "a folder/it's (new)", "s3://bucket/prefix", "$HOME; x"])

@@ -19,14 +19,14 @@ from test_train_cli import QUICK, call, fails
 from shared.cache import open_cache
 from shared.schema import RenderSettings
 from train.config import CROSSVAL_JSON, Recipe, RunConfig, TowerConfig, write_config
-from train.crossval.run import FOLDS_JSON
+from train.data.items import Item
 from train.experiment import deal_folds
-from train.folds import Fold, FoldList, write_folds, write_split
-from train.items import Item
-from train.metrics import compute_metrics
-from train.multilabel import compute_multilabel_metrics
-from train.report import write_report
-from train.score import Scores
+from train.inference.score import Scores
+from train.protocols.folds import Fold, FoldList, write_folds, write_split
+from train.reporting.report import write_report
+from train.studies.crossval.run import FOLDS_JSON
+from train.tasks.metrics import compute_metrics
+from train.tasks.multilabel import compute_multilabel_metrics
 
 CLASSES = ("anger", "fear", "joy")
 SUBJECTS = tuple(f"S{n}" for n in range(8))

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap, permutation_test
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
-from train.compare.resampling import (
+from train.protocols.folds import Fold
+from train.runs.recorded import Prediction, RecordedFold
+from train.studies.compare.resampling import (
     MOST_ENUMERATED,
     correct_holm,
     draw_resamples,
@@ -21,11 +23,9 @@ from train.compare.resampling import (
     sign_flip_p,
     smallest_p,
 )
-from train.compare.runs import count_subjects
-from train.compare.scores import SubjectResults, difference_p, resample_score, score_run
-from train.folds import Fold
-from train.html_report.recorded import Prediction, RecordedFold
-from train.multilabel import compute_multilabel_metrics
+from train.studies.compare.runs import count_subjects
+from train.studies.compare.scores import SubjectResults, difference_p, resample_score, score_run
+from train.tasks.multilabel import compute_multilabel_metrics
 
 CLASSES = ("anger", "fear", "joy")
 SEEDS = st.integers(0, 2**32 - 1)

@@ -19,7 +19,7 @@ from preprocess.datasets.completeness import (
     describe_missing,
     name_some,
 )
-from preprocess.scan import ScanRecord
+from preprocess.datasets.scan import ScanRecord
 
 
 def frames(sequence: str, numbers: list[int], texture: str = "a.jpg") -> list[ScanRecord]:

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from preprocess.alignment.crop import crop_mesh
 from preprocess.alignment.landmark_pose import fit_rigid
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from shared.errors import ScanError
 
 

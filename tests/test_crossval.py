@@ -14,7 +14,7 @@ from test_train_cli import QUICK, call, fails
 from shared.cache import open_cache
 from train.config import Recipe
 from train.experiment import prepare_experiment
-from train.folds import read_folds
+from train.protocols.folds import read_folds
 
 FAST = [*QUICK[2:], "--epochs", "2"]  # without --folds
 

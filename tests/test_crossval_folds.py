@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from shared.errors import FacetError
 from shared.schema import canonical_json
-from train.crossval.fold_results import FoldResult, read_fold_result
-from train.crossval.summary import measure_spread, summarise_folds
+from train.runs.results import FoldResult, read_fold_result
+from train.studies.crossval.summary import measure_spread, summarise_folds
 
 
 def write_metrics(folder: Path, result: FoldResult, **changes: Any) -> Path:

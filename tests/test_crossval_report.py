@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
 
-from train.crossval.figure import draw_crossval_figure
-from train.crossval.fold_results import FoldResult
-from train.crossval.report import write_crossval_report
-from train.crossval.summary import summarise_folds
-from train.crossval.tables import escape_latex, format_classes_csv, format_folds_csv, format_latex_table
-from train.crossval.text import format_crossval_report, list_warnings
-from train.multilabel import compute_multilabel_metrics
+from train.runs.results import FoldResult
+from train.studies.crossval.figure import draw_crossval_figure
+from train.studies.crossval.report import write_crossval_report
+from train.studies.crossval.summary import summarise_folds
+from train.studies.crossval.tables import escape_latex, format_classes_csv, format_folds_csv, format_latex_table
+from train.studies.crossval.text import format_crossval_report, list_warnings
+from train.tasks.multilabel import compute_multilabel_metrics
 
 
 def test_all_files_say_the_same(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_the_picture_of_action_units_shows_taller_bars_for_better_ones() -> None
 def test_no_caption_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long titles, names of classes and of folds are wrapped; unfinished folds are counted against all."""
     drawn: list[Any] = []
-    monkeypatch.setattr("train.crossval.figure.encode_figure", lambda figure, form: drawn.append(figure))
+    monkeypatch.setattr("train.studies.crossval.figure.encode_figure", lambda figure, form: drawn.append(figure))
     names = ("a class whose name is of many words", "another", "third")
     results = [single_fold(f"subject-{'x' * 30}{n}", np.arange(3), np.arange(3), names) for n in range(2)]
     about = about_with(title="a title " * 30, licence="a licence " * 60, num_folds=5, missing_folds=["a", "b", "c"])

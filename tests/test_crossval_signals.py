@@ -16,11 +16,11 @@ from conftest import MakeCache
 from test_crossval import FAST, read_report
 from test_train_cli import ROOT, call
 
-import train.fit
-import train.loop
-from train.evaluate import evaluate_items
-from train.folds import read_folds
-from train.step import StepResult, train_step
+import train.training.fit
+import train.training.loop
+from train.protocols.folds import read_folds
+from train.runs.evaluate import evaluate_items
+from train.training.step import StepResult, train_step
 
 
 def assert_same_folds(run: Path, whole: Path) -> None:
@@ -45,7 +45,7 @@ def test_sigterm_ends_in_a_checkpoint_and_the_same_command_goes_on(
         return train_step(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.loop, "train_step", stop)
+        patch.setattr(train.training.loop, "train_step", stop)
         assert call(*command, run) == 0  # whoever asked it to stop was obeyed
     assert "the same command goes on" in capsys.readouterr().err
     assert torch.load(run / "fold-01" / "checkpoint.pt", weights_only=True)["step"] == 2
@@ -104,7 +104,7 @@ def test_sigterm_between_trainings_loses_nothing(
             os.kill(os.getpid(), signal.SIGTERM)
         return evaluate_items(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train.fit, "evaluate_items", count_and_stop)
+    monkeypatch.setattr(train.training.fit, "evaluate_items", count_and_stop)
     assert call(*command) == 0
     errors = capsys.readouterr().err
     assert "stopped by SIGTERM: what is finished is kept; run the same command again to go on" in errors

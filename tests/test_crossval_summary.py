@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from shared.errors import FacetError
-from train.crossval.summary import measure_spread, summarise_folds
-from train.crossval.text import format_crossval_report
-from train.metrics import Metrics, compute_metrics, wilson_interval
-from train.multilabel import MultiLabelMetrics
+from train.studies.crossval.summary import measure_spread, summarise_folds
+from train.studies.crossval.text import format_crossval_report
+from train.tasks.metrics import Metrics, compute_metrics, wilson_interval
+from train.tasks.multilabel import MultiLabelMetrics
 
 
 @given(seed=st.integers(0, 10**6), nums=st.lists(st.integers(1, 25), min_size=1, max_size=8))

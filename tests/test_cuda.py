@@ -26,24 +26,24 @@ from train_process import launch
 
 from shared.attention import ATTENTION_FILE, read_attention
 from shared.cache import Cache, open_cache
-from train.augment import Changes, _noise_table, augment, draw_changes
-from train.checkpoint import read_checkpoint
 from train.config import Recipe
-from train.distributed import WHOLE
-from train.ema import Ema
-from train.facet import Batch
-from train.items import Item, add_references, find_items
-from train.loop import Stopped, train
-from train.losses import Goal
-from train.optimizer import build_optimizer
-from train.order import epoch_order, split_batches
-from train.pixels import to_device
-from train.prepare import Preparer
-from train.progress import LOG_JSONL
-from train.resident import load_resident
-from train.step import PartLoss, train_step
-from train.stream import RawBatch
-from train.transfer import copy_small
+from train.data.augment import Changes, _noise_table, augment, draw_changes
+from train.data.batch_transform import Preparer
+from train.data.items import Item, add_references, find_items
+from train.data.order import epoch_order, split_batches
+from train.data.pixels import to_device
+from train.data.preload import load_resident
+from train.data.stream import RawBatch
+from train.data.transfer import copy_small
+from train.losses.terms import Goal
+from train.model.facet import Batch
+from train.training.checkpoint import read_checkpoint
+from train.training.distributed import WHOLE
+from train.training.ema import Ema
+from train.training.loop import Stopped, train
+from train.training.optimizer import build_optimizer
+from train.training.progress import LOG_JSONL
+from train.training.step import PartLoss, train_step
 
 MODALITIES = ("texture", "normal", "depth")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -99,7 +99,7 @@ def test_a_signal_that_ends_the_compiler_too_costs_no_step(
 
     cache = open_cache(tiny_cache(num_subjects=2))
     training, preparer = make_training(cache), Preparer(RECIPE.modalities, VIEWS, TOWER, CPU)
-    monkeypatch.setattr("train.loop.train_step", fail)
+    monkeypatch.setattr("train.training.loop.train_step", fail)
     with pytest.raises(Stopped if signalled else RuntimeError):
         train(tmp_path, make_facet(), cache, training, preparer, RECIPE, checkpoint_every=100)
     checkpoint = read_checkpoint(tmp_path)
@@ -249,7 +249,7 @@ def test_two_gpus_train_as_one_does(tiny_cache: MakeCache, tmp_path: Path, monke
     """In bfloat16, whose sums depend on the size of a slice: the first steps to a hundredth."""
     cache = tiny_cache(num_subjects=5)
     command = ["fit", "--cache", cache, "--test-subjects", "S0,S1", "--batch-size", 6, "--epochs", 4, "--out"]
-    monkeypatch.setattr("train.loop.LOG_EVERY", 1)
+    monkeypatch.setattr("train.training.loop.LOG_EVERY", 1)
     assert call(*command, tmp_path / "1", "--device", "cuda:0") == 0
     launch([*command, tmp_path / "2"], 2, tmp_path)
     wanted, found = (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from train.cvsa import (
+from train.model.cvsa import (
     AttentionPool,
     CrossViewAttention,
     FourierEmbedding,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.surface import find_surface_files, read_surface
 from shared.errors import ScanError
 

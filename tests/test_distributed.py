@@ -21,10 +21,10 @@ from test_train_cli import call, fails
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from train_process import launch
 
-import train.loop
+import train.training.loop
 from shared.errors import FacetError
-from train.distributed import WHOLE, Ranks
-from train.order import split_batches
+from train.data.order import split_batches
+from train.training.distributed import WHOLE, Ranks
 
 FIT = ["--test-subjects", "S0,S1", "--batch-size", 5, "--epochs", 15, "--device", "cpu", "--class-weights", "balanced"]
 EXTRA = ["--extra-losses", "margin=0.3,cross-correlation=0.3"]
@@ -50,7 +50,7 @@ def test_two_processes_train_as_one_does(
     """20 steps' losses to 1e-5: uneven slices, absent images, classes that count differently; then one process is killed."""
     cache, alone, together = tiny_cache(num_subjects=5, without_texture=(13, 14, 20)), tmp_path / "1", tmp_path / "2"
     with monkeypatch.context() as patch:
-        patch.setattr(train.loop, "LOG_EVERY", 1)
+        patch.setattr(train.training.loop, "LOG_EVERY", 1)
         assert call("fit", "--cache", cache, "--out", alone, *FIT, *EXTRA) == 0
     wanted = read_log(alone)
     assert len(wanted) == 60
@@ -92,7 +92,7 @@ def test_parts_of_batches_and_unknown_targets(
     options = [*FIT, "--epochs", 5, "--task", "targets", "--accumulate", 2, "--lambda-con", 0, "--ema", 0.9]
     options += ["--test-subjects", "S3,S4"]  # row 0, of which nothing is known, trains
     with monkeypatch.context() as patch:
-        patch.setattr(train.loop, "LOG_EVERY", 1)
+        patch.setattr(train.training.loop, "LOG_EVERY", 1)
         assert call("fit", "--cache", cache, "--out", alone, *options) == 0
     launch(["fit", "--cache", cache, "--out", together, *options], 2, tmp_path)
     wanted, found = read_log(alone), read_log(together)

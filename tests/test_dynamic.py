@@ -15,11 +15,11 @@ from conftest import VIEWS, MakeCache
 from next_commands import next_commands
 from scan_folders import cache_bytes
 
-from preprocess.build import build_cache
-from preprocess.cache_folder import settings_fingerprint
+from preprocess.build.build import build_cache
+from preprocess.build.cache_folder import settings_fingerprint
+from preprocess.build.verify import verify_cache
 from preprocess.datasets import DATASETS
-from preprocess.dynamic import build_dynamic_cache, pool_frames
-from preprocess.verify import verify_cache
+from preprocess.sequences.dynamic import build_dynamic_cache, pool_frames
 from shared.cache import (
     SAMPLES_CSV,
     Cache,
@@ -43,7 +43,7 @@ from shared.schema import (
     Sample,
     fingerprint,
 )
-from shared.storage import encode_metadata, encode_shard, write_file
+from shared.store.storage import encode_metadata, encode_shard, write_file
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

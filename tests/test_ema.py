@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from train.ema import Ema
+from train.training.ema import Ema
 
 
 def test_average_follows_its_formula() -> None:

@@ -19,11 +19,11 @@ from test_train_cli import QUICK, ROOT, call, fails
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError
 from train.config import TowerConfig, read_config
-from train.embed import build_embeddings
-from train.embedded import find_embeddings, read_embeddings
-from train.encoder import load_tower
-from train.items import find_items
-from train.pixels import mirror, normalise, to_unit
+from train.data.embeddings import find_embeddings, read_embeddings
+from train.data.items import find_items
+from train.data.pixels import mirror, normalise, to_unit
+from train.model.image_tower import load_tower
+from train.training.build_embeddings import build_embeddings
 
 CPU = torch.device("cpu")
 MODALITIES = ("texture", "normal", "depth")

@@ -15,9 +15,9 @@ from torch import nn
 
 from preprocess.prompts import encode_prompts
 from shared.errors import FacetError
-from shared.weights import hash_arrays
+from shared.weights.identity import hash_arrays
 from train.config import TowerConfig
-from train.encoder import build_tower, hash_state, load_tower, read_model_config
+from train.model.image_tower import build_tower, hash_state, load_tower, read_model_config
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1}
 TOWERS: dict[str, dict[str, Any]] = {

@@ -14,8 +14,8 @@ import pytest
 import torch
 from test_encoder import TOWERS, save_clip
 
-from train.encoder import build_tower, load_tower
-from train.facet import Batch, Facet, subtract_reference
+from train.model.facet import Batch, Facet, subtract_reference
+from train.model.image_tower import build_tower, load_tower
 
 
 def images_of(batch: Batch) -> torch.Tensor:

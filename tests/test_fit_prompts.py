@@ -13,7 +13,7 @@ from test_train_cli import call, fails
 from shared.attention import ATTENTION_FILE
 from shared.text import write_text_embeddings
 from train.config import Recipe, read_config
-from train.optimizer import describe_rates
+from train.training.optimizer import describe_rates
 
 QUICK = ["--folds", "2", "--epochs", "1", "--batch-size", "8", "--device", "cpu"]
 

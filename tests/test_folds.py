@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import FacetError
-from train.folds import (
+from train.protocols.folds import (
     Fold,
     FoldList,
     check_folds_fit,

@@ -14,7 +14,7 @@ from preprocess.datasets import DATASETS
 from preprocess.datasets.completeness import OWN_PICTURES
 from preprocess.datasets.fourdme import AU_NAMES, find_4dme, with_pattern
 from preprocess.datasets.fourdme_frames import parse_pattern
-from preprocess.scan import ScanRecord
+from preprocess.datasets.scan import ScanRecord
 from shared.errors import FacetError
 
 READER = DATASETS["4dme"]

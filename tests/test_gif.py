@@ -10,8 +10,8 @@ import pytest
 from conftest import MakeCache
 from PIL import Image, ImageSequence
 
-from preprocess.gif import HEAD_PX, write_gif
-from preprocess.sheet import GAP_PX, picture_of
+from preprocess.inspection.gif import HEAD_PX, write_gif
+from preprocess.inspection.sheet import GAP_PX, picture_of
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError
 
@@ -70,7 +70,7 @@ def test_the_licence_is_drawn_into_every_frame(tiny_cache: MakeCache, tmp_path: 
 
 
 def test_long_recordings_are_thinned(tiny_cache: MakeCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preprocess.gif.MOST_FRAMES", 2)
+    monkeypatch.setattr("preprocess.inspection.gif.MOST_FRAMES", 2)
     cache = make(tiny_cache)
     assert "2 frames, one in 3 of 5" in write_gif(cache, tmp_path / "a.gif", sequence=cache.sequences[0].sequence)
     assert read_frames(tmp_path / "a.gif")[1] == [120, 120]

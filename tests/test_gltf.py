@@ -13,7 +13,7 @@ import trimesh
 from PIL import Image
 from written_glb import INDICES, POSITIONS, UV, WrittenGlb, encode_glb
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.surface import read_surface
 from shared.errors import ScanError
 

@@ -14,16 +14,16 @@ from conftest import MakeCache
 from scan_folders import cache_bytes, write_scan_folder
 from test_train_cli import QUICK, call, fails
 
-from preprocess.build import build_cache
+from preprocess.build.build import build_cache
+from preprocess.build.verify import verify_cache
 from preprocess.datasets import DATASETS
-from preprocess.verify import verify_cache
 from shared.cache import Cache, hash_content, open_cache, read_info, record_path, write_info
 from shared.errors import CacheError, FacetError
 from shared.groups import GROUPS_CSV, encode_groups, gather_groups, read_groups
 from shared.schema import RenderSettings
-from shared.storage import hash_file, write_file
-from train.crossval.fold_results import read_fold_result
-from train.groups import report_columns
+from shared.store.storage import hash_file, write_file
+from train.reporting.groups import report_columns
+from train.runs.results import read_fold_result
 
 SMALL = RenderSettings(size_px=32, modalities=("normal",))
 
@@ -241,7 +241,7 @@ def test_what_the_data_sets_names_say_of_people(name: str, groups: set[str], tmp
 
 
 def test_dynamic_images_keep_the_groups_of_their_sequences(tiny_cache: MakeCache, tmp_path: Path) -> None:
-    from preprocess.dynamic import build_dynamic_cache
+    from preprocess.sequences.dynamic import build_dynamic_cache
 
     path = tiny_cache(num_subjects=2, num_frames=3)
     samples = open_cache(path).samples
@@ -253,7 +253,7 @@ def test_dynamic_images_keep_the_groups_of_their_sequences(tiny_cache: MakeCache
 
 
 def test_the_summary_counts_scans_and_subjects_of_groups(tiny_cache: MakeCache) -> None:
-    from preprocess.summary import describe_cache
+    from preprocess.inspection.summary import describe_cache
 
     path = tiny_cache(num_subjects=4)
     samples = open_cache(path).samples

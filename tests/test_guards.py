@@ -12,8 +12,9 @@ from shared.cache import Cache
 from shared.errors import FacetError
 from shared.schema import CacheInfo, RenderSettings, Sample
 from shared.schema import Sequence as SequenceRow
-from train.folds import Fold, FoldList
-from train.guards import (
+from train.data.items import Item
+from train.protocols.folds import Fold, FoldList
+from train.protocols.leakage import (
     SharedScan,
     check_classes,
     check_experiment,
@@ -22,7 +23,6 @@ from train.guards import (
     check_subject_names,
     find_shared_scans,
 )
-from train.items import Item
 
 CLASSES = ("anger", "fear")
 

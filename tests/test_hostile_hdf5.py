@@ -16,7 +16,7 @@ import pytest
 
 from shared.errors import CacheError
 from shared.schema import ARRAYS, CacheInfo, RenderSettings
-from shared.storage import encode_shard, open_arrays, write_file
+from shared.store.storage import encode_shard, open_arrays, write_file
 from shared.text import TextEmbeddings, read_text_embeddings, write_text_embeddings
 
 SECRET = b"a secret of this machine, 32 bytes"

@@ -23,12 +23,12 @@ from shared.errors import FacetError, run_command_line
 from shared.pictures import BACKGROUND, draw_picture
 from shared.runs import record_hashes
 from train.__main__ import main
-from train.html_report.curves import MOST_POINTS, draw_curves, find_terms
-from train.html_report.judged import find_worst, score_subjects
-from train.html_report.recorded import Prediction, read_log, read_recorded_run
-from train.html_report.report import write_html_report
-from train.html_report.sample_pictures import GAP_PX, draw_sample
-from train.timing import read_environment
+from train.reporting.html.curves import MOST_POINTS, draw_curves, find_terms
+from train.reporting.html.judged import find_worst, score_subjects
+from train.reporting.html.report import write_html_report
+from train.reporting.html.sample_pictures import GAP_PX, draw_sample
+from train.runs.recorded import Prediction, read_log, read_recorded_run
+from train.training.timing import read_environment
 
 CLASSES = ("anger", "happiness", "surprise")
 HOSTILE = '</td><script src="http://evil.example/x.js"></script><img src=http://evil.example/y>'

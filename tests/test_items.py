@@ -11,7 +11,7 @@ from conftest import UNITS, MakeCache, show_units
 from shared.cache import open_cache
 from shared.errors import FacetError
 from train.config import Recipe
-from train.items import (
+from train.data.items import (
     add_references,
     choose_classes,
     choose_modalities,

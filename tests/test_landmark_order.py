@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from preprocess.alignment.align import find_scan_to_face
 from preprocess.datasets import DATASETS
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS
 from preprocess.readers.tbnd import BP4D_LANDMARK_GROUPS
 from preprocess.synth.action_units import Activation

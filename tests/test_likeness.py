@@ -25,8 +25,8 @@ from shared.likeness import (
 from shared.schema import DEPTH_ZERO, Sample
 from train.config import Recipe
 from train.experiment import deal_folds
-from train.folds import Fold, FoldList
-from train.guards import check_folds_are_disjoint, describe_uncompared, find_shared_scans
+from train.protocols.folds import Fold, FoldList
+from train.protocols.leakage import check_folds_are_disjoint, describe_uncompared, find_shared_scans
 
 HALF = np.tile([True, False], HASH_SIDE**2 // 2)
 

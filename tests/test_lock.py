@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import MakeCache
 
-from preprocess.cache_folder import lock_cache
+from preprocess.build.cache_folder import lock_cache
 from shared.errors import CacheError, FacetError
-from shared.lock import hold_lock
+from shared.store.lock import hold_lock
 
 
 def link(path: Path, target: Path) -> None:

@@ -15,11 +15,11 @@ from tiny_training import PREPARER, RECIPE, StopAt, assert_same, make_model, mak
 
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError
-from train.checkpoint import read_checkpoint
 from train.config import Recipe
-from train.facet import Facet
-from train.loop import Stopped, train
-from train.tuning import tune_tower
+from train.model.facet import Facet
+from train.model.tuning import tune_tower
+from train.training.checkpoint import read_checkpoint
+from train.training.loop import Stopped, train
 
 
 @pytest.mark.parametrize("store", ["zarr", "hdf5"])
@@ -106,7 +106,7 @@ def test_what_is_kept_is_the_average_and_low_rank_changes_merged(tiny_cache: Mak
     start = make_model(recipe)
     tune_tower(start, recipe.tune)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.loop.write_checkpoint", note)
+        patch.setattr("train.training.loop.write_checkpoint", note)
         model = run(tmp_path / "run", cache, recipe, checkpoint_every=1)
     assert len(seen) == 3
     wanted = {name: value.detach().clone() for name, value in start.state_dict().items()}

@@ -11,9 +11,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from test_facet import make_batch, make_model
 from torch.nn import functional as F
 
-from train.consistency_loss import ETA, consistency_loss
-from train.losses import Goal, balance_classes, compute_losses, mean_cosine_between_faces
-from train.view_text_loss import view_text_loss
+from train.losses.consistency import ETA, consistency_loss
+from train.losses.terms import Goal, balance_classes, compute_losses, mean_cosine_between_faces
+from train.losses.view_text import view_text_loss
 
 
 def make_tokens(b: int = 4, n: int = 3, d: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

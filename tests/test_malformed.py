@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from fuzz import containers, corpus
 
+from preprocess.build.plan import plan_rows
 from preprocess.datasets import DATASETS
-from preprocess.mesh import Mesh
-from preprocess.plan import plan_rows
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.au_csv import read_au_occurrence
 from preprocess.readers.image import read_image
 from preprocess.readers.label_sheet import read_label_sheet

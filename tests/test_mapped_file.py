@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.mapped_file import MappedFile, map_file
+from shared.store.mapped_file import MappedFile, map_file
 
 NUM_PAGES = 40
 

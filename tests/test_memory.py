@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from train.memory import free_ram_bytes
+from train.data.memory import free_ram_bytes
 
 GB = 1 << 30
 NAMES = {  # what the kernel calls limit, usage and pages of files

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score, recall_score
 
-from train.metrics import compute_metrics, pool_confusions, wilson_interval
+from train.tasks.metrics import compute_metrics, pool_confusions, wilson_interval
 
 
 def random_predictions(seed: int, num_samples: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,8 +12,8 @@ import pytest
 from conftest import TINY_CLIP
 
 from shared.errors import FacetError
-from shared.model_config import read_model_folder
-from train.encoder import build_tower, load_tower
+from shared.weights.model_config import read_model_folder
+from train.model.image_tower import build_tower, load_tower
 
 
 def change(**parts: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 from test_facet import make_batch, make_model
 from torch.nn import functional as F
 
-from train.mtgf import CosineHead, TextGuidedFusion
+from train.model.mtgf import CosineHead, TextGuidedFusion
 
 DIM = 32
 

@@ -17,7 +17,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from train.multilabel import choose_thresholds, compute_multilabel_metrics, pool_multilabel
+from train.tasks.multilabel import choose_thresholds, compute_multilabel_metrics, pool_multilabel
 
 
 def random_predictions(

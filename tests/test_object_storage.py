@@ -20,18 +20,18 @@ from conftest import write_tiny_cache
 from object_store import SECRET, s3fs, served_bucket
 from scan_folders import cache_bytes, write_scan_folder
 
-import shared.remote_lock
-import shared.zarr_reader
+import shared.store.remote_lock
+import shared.store.zarr_reader
 from preprocess.__main__ import main as preprocess_main
-from preprocess.build import build_cache
+from preprocess.build.build import build_cache
+from preprocess.build.verify import verify_cache
 from preprocess.datasets import DATASETS
-from preprocess.dynamic import build_dynamic_cache
-from preprocess.verify import verify_cache
+from preprocess.sequences.dynamic import build_dynamic_cache
 from shared.cache import open_cache, read_info
 from shared.errors import CacheError, StorageError, run_command_line
-from shared.paths import is_file, list_files, open_path, read_bytes, remove_file, remove_folder
 from shared.schema import SHARD_ROWS, STORES, RenderSettings
-from shared.storage import shard_files, write_file
+from shared.store.paths import is_file, list_files, open_path, read_bytes, remove_file, remove_folder
+from shared.store.storage import shard_files, write_file
 from train.__main__ import main as train_main
 
 Run = Callable[..., tuple[int, str, str]]
@@ -266,7 +266,8 @@ def test_a_store_that_drops_connections_is_no_damage(
     opened = open_cache(cache)
     few = {"max_retries": 1, "initial_delay": "10ms", "max_delay": "10ms"}
     monkeypatch.setattr(
-        "shared.zarr_reader._REMOTE_CONTEXT", shared.zarr_reader._REMOTE_CONTEXT | {"s3_request_retries": few}
+        "shared.store.zarr_reader._REMOTE_CONTEXT",
+        shared.store.zarr_reader._REMOTE_CONTEXT | {"s3_request_retries": few},
     )
 
     class HangUp(socketserver.BaseRequestHandler):

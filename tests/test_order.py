@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shared.errors import FacetError
 from train.config import Recipe
-from train.order import balance_draws, count_repeats, epoch_batches, epoch_order, rank_part, split_batches
+from train.data.order import balance_draws, count_repeats, epoch_batches, epoch_order, rank_part, split_batches
 
 
 @given(num=st.integers(1, 300), batch_size=st.integers(1, 64), seed=st.integers(0, 99), epoch=st.integers(0, 9))

@@ -14,8 +14,8 @@ from test_train_cli import QUICK, call, fails
 from tqdm import tqdm
 
 from shared.errors import run_command_line
-from shared.paths import list_files
-from shared.storage import check_writable, write_file
+from shared.store.paths import list_files
+from shared.store.storage import check_writable, write_file
 
 
 def test_control_characters_of_a_received_cache_are_written_out(
@@ -25,7 +25,7 @@ def test_control_characters_of_a_received_cache_are_written_out(
     cache = tiny_cache(class_names=("anger", evil, "surprise"), dataset="d\x1b[31m")
 
     def summarise() -> int:
-        from preprocess.summary import describe_cache
+        from preprocess.inspection.summary import describe_cache
         from shared.cache import open_cache
 
         print(describe_cache(open_cache(cache)))
@@ -90,7 +90,7 @@ def test_predict_sees_that_it_cannot_write_before_it_works(
     assert call("fit", "--cache", cache, "--out", run, *QUICK) == 0
     file = tmp_path / "file"
     file.touch()
-    monkeypatch.setattr("train.score.score_items", None)  # not reached
+    monkeypatch.setattr("train.inference.score.score_items", None)  # not reached
     assert str(file) in fails(capsys, "predict", run, "--cache", cache, "--out", file / "p.csv")
     with pytest.raises(OSError):
         check_writable(Path("/proc/none/x"))

@@ -16,15 +16,15 @@ from torch.nn import functional as F
 
 from shared.errors import FacetError
 from train.config import Recipe
-from train.cross_correlation_loss import MIN_VARIANCE, OFF_DIAGONAL, cross_correlation_loss
-from train.facet import Batch, Facet
-from train.fusion import Fusion, Sizes, average_scores
-from train.head import Head
-from train.losses import Goal, LossTerm
-from train.margin_loss import margin_loss
+from train.losses.cross_correlation import MIN_VARIANCE, OFF_DIAGONAL, cross_correlation_loss
+from train.losses.margin import margin_loss
+from train.losses.terms import Goal, LossTerm
+from train.model.facet import Batch, Facet
+from train.model.fusion import Fusion, Sizes, average_scores
+from train.model.head import Head
+from train.model.view_towers import ViewTowers
 from train.parts import FUSIONS, HEADS, LOSSES, WITH_OPTION, find_part
-from train.step import accumulate_gradients
-from train.view_towers import ViewTowers
+from train.training.step import accumulate_gradients
 
 SIZES = Sizes(dim=64, num_classes=3, num_modalities=3, num_views=2)
 LABELS = torch.tensor([0, 2, 1, 2])

@@ -21,14 +21,14 @@ from torch import nn
 from shared.attention import ATTENTION_FILE, read_attention, read_class_patches
 from shared.cache import open_cache
 from shared.errors import FacetError
-from train.attention import record_attention
 from train.config import Recipe
-from train.encoder import build_tower
-from train.facet import Batch, Facet
-from train.losses import Goal
-from train.patch_tokens import PatchEncoder, PatchTokens, count_channels
-from train.step import accumulate_gradients
-from train.tuning import checkpoint_activations, tune_tower
+from train.inference.attention import record_attention
+from train.losses.terms import Goal
+from train.model.facet import Batch, Facet
+from train.model.image_tower import build_tower
+from train.model.patch_tokens import PatchEncoder, PatchTokens, count_channels
+from train.model.tuning import checkpoint_activations, tune_tower
+from train.training.step import accumulate_gradients
 
 TIMM_VIT = {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "linear", "image_size": 160}
 COCA = TOWERS["vit"] | {"attentional_pool": True, "attn_pooler_heads": 2, "attn_pooler_queries": 3}

@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import MakeCache
 
-from preprocess.dynamic import pool_frames
+from preprocess.sequences.dynamic import pool_frames
 from shared.cache import open_cache
 from shared.schema import ARRAYS
-from shared.storage import encode_shard, write_file
-from train.pixels import DEPTH_FAR_MM, DEPTH_NEAR_MM, mirror, normalise, resize, to_device, to_unit
+from shared.store.storage import encode_shard, write_file
+from train.data.pixels import DEPTH_FAR_MM, DEPTH_NEAR_MM, mirror, normalise, resize, to_device, to_unit
 
 CPU = torch.device("cpu")
 

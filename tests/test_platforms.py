@@ -15,13 +15,13 @@ from conftest import MakeCache
 from scan_folders import write_scan_folder
 
 from preprocess.__main__ import main
-from preprocess.cache_folder import lock_cache
-from preprocess.verify import verify_cache
+from preprocess.build.cache_folder import lock_cache
+from preprocess.build.verify import verify_cache
 from shared.cache import find_records, find_text_files, open_cache
-from shared.chunk_reads import _read_at
 from shared.errors import FacetError
-from shared.lock import hold_lock
-from shared.paths import is_litter, list_files, remove_folder
+from shared.store.chunk_reads import _read_at
+from shared.store.lock import hold_lock
+from shared.store.paths import is_litter, list_files, remove_folder
 from train.__main__ import main as train
 
 ROOT = Path(__file__).parent.parent

@@ -11,10 +11,10 @@ from test_augment import make_changes
 
 from shared.cache import Cache, open_cache
 from train.config import TowerConfig
-from train.facet import Batch
-from train.items import find_items
-from train.prepare import Preparer
-from train.stream import RawBatch, stream_batches
+from train.data.batch_transform import Preparer
+from train.data.items import find_items
+from train.data.stream import RawBatch, stream_batches
+from train.model.facet import Batch
 
 MODALITIES = ("texture", "normal", "depth")
 TOWER = TowerConfig("x", "none", {}, 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "", True)

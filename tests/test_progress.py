@@ -16,9 +16,9 @@ from tiny_training import PREPARER, RECIPE, read_log, run
 
 from shared.cache import open_cache
 from shared.errors import FacetError
-from train.loop import Watch
-from train.progress import LOG_JSONL, open_progress
-from train.step import StepResult
+from train.training.loop import Watch
+from train.training.progress import LOG_JSONL, open_progress
+from train.training.step import StepResult
 
 CPU = PREPARER.device
 

@@ -12,8 +12,8 @@ import pytest
 from conftest import MakeCache
 from test_train_cli import call
 
-import train.progress_lines
-from train.progress_lines import ProgressLines
+import train.training.progress_lines
+from train.training.progress_lines import ProgressLines
 
 QUICK = ["--folds", "2", "--batch-size", "2", "--device", "cpu"]
 
@@ -74,7 +74,7 @@ def test_what_is_said_is_in_a_log_file_at_once(tmp_path: Path, monkeypatch: pyte
 def test_trainings_tell_where_they_are(
     tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.progress_lines, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(train.training.progress_lines, "LEAST_SECONDS", 0.0)
     cache = tiny_cache(scans_per_class=2)  # 12 samples, 6 steps an epoch
     assert call("fit", "--cache", cache, "--out", tmp_path / "run", *QUICK, "--epochs", 4) == 0
     told = capsys.readouterr().err.splitlines()

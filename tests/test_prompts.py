@@ -18,6 +18,7 @@ import torch
 from conftest import MakeCache
 
 from preprocess.__main__ import main
+from preprocess.build.verify import verify_cache
 from preprocess.datasets import DATASETS
 from preprocess.prompts import (
     DEFAULT_PROMPTS,
@@ -27,12 +28,11 @@ from preprocess.prompts import (
     occurrence_names,
     read_prompts,
 )
-from preprocess.verify import verify_cache
 from shared.cache import read_info, write_info
 from shared.errors import FacetError
 from shared.labels import EXPRESSIONS
 from shared.text import read_text_embeddings
-from shared.weights import TOWERS, hash_arrays
+from shared.weights.identity import TOWERS, hash_arrays
 
 PROMPTS = {"anger": ["an angry face", "a furious person"], "fear": ["a fearful face"]}
 

@@ -8,7 +8,7 @@ import pytest
 
 from shared.errors import FacetError
 from shared.labels import CLASS_NAMES
-from train.protocols import (
+from train.protocols.named import (
     CROSS,
     KFOLD,
     LOSO,

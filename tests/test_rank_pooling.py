@@ -10,7 +10,7 @@ from conftest import MakeCache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.dynamic import pool_frames, rank_pooling_weights
+from preprocess.sequences.dynamic import pool_frames, rank_pooling_weights
 from shared.cache import Cache, open_cache
 from shared.schema import (
     ARRAYS,
@@ -18,7 +18,7 @@ from shared.schema import (
     SHARD_ROWS,
     STORES,
 )
-from shared.storage import encode_shard, write_file
+from shared.store.storage import encode_shard, write_file
 
 
 def pool_by_definition(frames: np.ndarray) -> np.ndarray:

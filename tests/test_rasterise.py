@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from ray_casting import cast_view
 from scipy import ndimage
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.rasterise import NOTHING, rasterise
 from preprocess.render.cameras import build_cameras
-from preprocess.render.rasterise import NOTHING, rasterise
 from preprocess.render.views import render_views
 from preprocess.synth.action_units import draw_activation
 from preprocess.synth.head import Person

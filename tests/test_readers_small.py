@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from preprocess.geometry.polygons import fan_triangulation, weld
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS, read_bnd
 from preprocess.readers.image import read_image
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points, read_noted_face_points
-from preprocess.readers.polygons import fan_triangulation, weld
 from shared.errors import ScanError
 
 

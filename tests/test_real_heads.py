@@ -12,7 +12,7 @@ from analytic_face import difference, motion
 from scipy.spatial.transform import Rotation
 
 from preprocess.alignment.align import align, find_scan_to_face, move_mesh
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
 from preprocess.readers.surface import read_surface
 

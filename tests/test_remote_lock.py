@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import pytest
 from object_store import served_bucket
 
-import shared.remote_lock
-import shared.zarr_reader
+import shared.store.remote_lock
+import shared.store.zarr_reader
 from shared.errors import CacheError
-from shared.paths import is_file, open_path, read_bytes
-from shared.remote_lock import hold_remote_lock
-from shared.storage import write_file
+from shared.store.paths import is_file, open_path, read_bytes
+from shared.store.remote_lock import hold_remote_lock
+from shared.store.storage import write_file
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -41,7 +41,7 @@ def test_one_writer_at_a_time(bucket: str, monkeypatch: pytest.MonkeyPatch) -> N
     write_file(path, b'{"host": "elsewhere", "machine": "m", "pid": 1, "started": "1"}')
     with pytest.raises(CacheError, match="runs on elsewhere"), hold_remote_lock(path, what="c"):
         pass
-    monkeypatch.setattr(shared.remote_lock, "EXPIRY_SECONDS", 1.0)
+    monkeypatch.setattr(shared.store.remote_lock, "EXPIRY_SECONDS", 1.0)
     time.sleep(2.1)
     with hold_remote_lock(path, what="c"):
         pass
@@ -71,7 +71,7 @@ def test_of_many_at_once_one_gets_the_lock(bucket: str) -> None:
 
 
 def test_a_lock_that_was_taken_over_stops_its_former_holder(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared.remote_lock, "RENEWAL_SECONDS", 0.1)
+    monkeypatch.setattr(shared.store.remote_lock, "RENEWAL_SECONDS", 0.1)
     path = open_path(f"{bucket}/lost/cache/.build/lock")
 
     def lose_it() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.render.cameras import build_cameras, pixel_centres_mm, warn_of_views
 from preprocess.render.texture import Pyramid
 from preprocess.render.views import render_views

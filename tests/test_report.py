@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from train.items import Item
-from train.metrics import compute_metrics
-from train.multilabel import compute_multilabel_metrics
-from train.report import describe_absent, format_table, write_report
-from train.score import Scores
+from train.data.items import Item
+from train.inference.score import Scores
+from train.reporting.report import describe_absent, format_table, write_report
+from train.tasks.metrics import compute_metrics
+from train.tasks.multilabel import compute_multilabel_metrics
 
 CLASSES = ("anger", 'fear, "great"', "surprise")
 

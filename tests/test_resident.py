@@ -10,16 +10,16 @@ import torch
 from conftest import MakeCache
 from safetensors.numpy import load_file
 
-import train.resident
+import train.data.preload
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError, run_command_line
 from train.__main__ import main
-from train.checkpoint import WEIGHTS
-from train.items import Item, add_references, find_items
-from train.order import epoch_order, split_batches
-from train.pixels import to_device
-from train.resident import ImagesOnDevice, Table, load_resident
-from train.stream import ImageSource, stream_batches
+from train.data.items import Item, add_references, find_items
+from train.data.order import epoch_order, split_batches
+from train.data.pixels import to_device
+from train.data.preload import ImagesOnDevice, Table, load_resident
+from train.data.stream import ImageSource, stream_batches
+from train.training.checkpoint import WEIGHTS
 
 MODALITIES = ("texture", "normal", "depth")
 CPU = torch.device("cpu")
@@ -93,7 +93,7 @@ def test_auto_takes_what_fits_and_others_say_what_does_not(
     num_bytes = 81 * 3 * 32 * 32 * 3  # nine frames of nine sequences, three views
 
     def load(kind: str, free: int, num_sharing: int = 1) -> ImageSource | None:
-        monkeypatch.setattr(train.resident, "free_ram_bytes", lambda: free)
+        monkeypatch.setattr(train.data.preload, "free_ram_bytes", lambda: free)
         return load_resident(cache, items, ("normal",), kind, CPU, num_sharing=num_sharing)
 
     assert load("off", 1 << 40) is None

@@ -20,15 +20,15 @@ from tiny_training import PREPARER, RECIPE, TOWER, StopAt, assert_same, make_mod
 from train_process import start
 
 from shared.cache import Cache, open_cache
-from train.checkpoint import find_checkpoints, read_checkpoint
 from train.config import Recipe
-from train.embed import build_embeddings
-from train.embedded import read_embeddings
-from train.encoder import load_tower
-from train.facet import Facet
-from train.loop import Stopped, train
-from train.prepare import Preparer
-from train.resident import load_resident
+from train.data.batch_transform import Preparer
+from train.data.embeddings import read_embeddings
+from train.data.preload import load_resident
+from train.model.facet import Facet
+from train.model.image_tower import load_tower
+from train.training.build_embeddings import build_embeddings
+from train.training.checkpoint import find_checkpoints, read_checkpoint
+from train.training.loop import Stopped, train
 
 CPU = torch.device("cpu")
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scan_folders import face_grid
 
 from preprocess.alignment.crop import crop_mesh
-from preprocess.mesh import Mesh
+from preprocess.build.row_check import check_row, measure_row
+from preprocess.geometry.mesh import Mesh
 from preprocess.render.cameras import build_cameras
 from preprocess.render.views import Views, render_views
-from preprocess.row_check import check_row, measure_row
 from shared.errors import ScanError
 from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, RenderSettings, View
 

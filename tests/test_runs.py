@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 from test_train_cli import QUICK, call, fails
 from tiny_training import run as train_tiny
 
-from preprocess.dynamic import build_dynamic_cache
+from preprocess.sequences.dynamic import build_dynamic_cache
 from shared.cache import open_cache
 from shared.errors import CacheError
 from shared.runs import HASHES_JSON, record_hashes
-from shared.zarr_reader import ZarrReader
+from shared.store.zarr_reader import ZarrReader
 from train.__main__ import main
-from train.embed import build_embeddings
-from train.embedded import EMBEDDINGS_JSON
-from train.encoder import load_tower
+from train.data.embeddings import EMBEDDINGS_JSON
+from train.model.image_tower import load_tower
+from train.training.build_embeddings import build_embeddings
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from random_population import make_items
 
 from shared.errors import FacetError
 from shared.labels import BASIC_EXPRESSIONS, CLASS_NAMES
-from train.folds import Fold, FoldList, read_folds, write_folds
-from train.items import Item
-from train.protocols import CROSS, LOSO, PROTOCOLS, Protocol
-from train.selection import (
+from train.data.items import Item
+from train.protocols.folds import Fold, FoldList, read_folds, write_folds
+from train.protocols.named import CROSS, LOSO, PROTOCOLS, Protocol
+from train.protocols.selection import (
     build_folds,
     describe_gaps,
     select_items,

@@ -9,9 +9,9 @@ from random_population import make_items
 
 from shared.errors import FacetError
 from shared.labels import BASIC_EXPRESSIONS, BP4D_EMOTIONS, CLASS_NAMES
-from train.folds import Fold
-from train.protocols import PROTOCOLS
-from train.selection import (
+from train.protocols.folds import Fold
+from train.protocols.named import PROTOCOLS
+from train.protocols.selection import (
     build_cross_fold,
     build_label_map,
     map_items,

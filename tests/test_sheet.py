@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scan_folders import write_scan_folder
 
-from preprocess.build import build_cache
+from preprocess.build.build import build_cache
 from preprocess.datasets import DATASETS
-from preprocess.sheet import MAX_SUBJECTS, _choose_subjects, load_font, picture_of, shorten_text, write_sheet
-from preprocess.summary import describe_cache
+from preprocess.inspection.sheet import MAX_SUBJECTS, _choose_subjects, load_font, picture_of, shorten_text, write_sheet
+from preprocess.inspection.summary import describe_cache
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError
 from shared.labels import BASIC_EXPRESSIONS

@@ -15,10 +15,10 @@ from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM
 from preprocess.alignment.crop import crop_mesh
 from preprocess.alignment.placement import REFERENCE_TRIES, Placer, frames_needed
 from preprocess.alignment.stabilise import find_rigid_patch, register, smooth_pose
-from preprocess.mesh import Mesh
+from preprocess.datasets.scan import DatasetReader, ScanRecord
+from preprocess.geometry.mesh import Mesh
 from preprocess.render.cameras import build_cameras
 from preprocess.render.views import render_views
-from preprocess.scan import DatasetReader, ScanRecord
 from shared.errors import ScanError
 from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, RenderSettings, View
 

@@ -10,10 +10,10 @@ import torch
 from test_facet import make_batch, make_model
 
 from train.config import Recipe
-from train.facet import Facet
-from train.losses import Goal
-from train.optimizer import build_optimizer
-from train.step import MAX_GRAD_NORM, accumulate_gradients, part_right, train_step
+from train.losses.terms import Goal
+from train.model.facet import Facet
+from train.training.optimizer import build_optimizer
+from train.training.step import MAX_GRAD_NORM, accumulate_gradients, part_right, train_step
 
 RECIPE = Recipe(lambda_con=0.0, lr=1e-2, tower_lr=1e-2)
 LABELS = torch.tensor([0, 2, 1, 2, 2, 0, 1])

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import MakeCache
 
-from preprocess.sheet import write_sheet
-from preprocess.summary import describe_cache
-from preprocess.verify import verify_cache
+from preprocess.build.verify import verify_cache
+from preprocess.inspection.sheet import write_sheet
+from preprocess.inspection.summary import describe_cache
 from shared.cache import open_cache
 from shared.errors import run_command_line
 from shared.schema import STORES

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from shared.cache import open_cache
 from shared.errors import CacheError, FacetError
-from train.items import choose_classes, choose_frames, choose_modalities, find_items
-from train.order import epoch_order, split_batches
-from train.stream import READ_AHEAD, StoredImages, sample_rows, stream_batches
+from train.data.items import choose_classes, choose_frames, choose_modalities, find_items
+from train.data.order import epoch_order, split_batches
+from train.data.stream import READ_AHEAD, StoredImages, sample_rows, stream_batches
 
 
 def test_items_are_the_valid_rows(tiny_cache: MakeCache) -> None:

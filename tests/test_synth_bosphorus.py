@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from written_layouts import check_build, copy_part, digests, photo_at
 
 from preprocess.datasets import DATASETS
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.synth.bosphorus import write_bosphorus
 from preprocess.synth.range_scan import scan_from_front
 

@@ -22,7 +22,7 @@ from test_encoder import TOWERS, save_clip
 from shared.errors import run_command_line
 from shared.schema import View, text_file_name
 from shared.text import write_text_embeddings
-from shared.weights import hash_arrays
+from shared.weights.identity import hash_arrays
 from train.__main__ import main
 
 ROOT = Path(__file__).parent.parent

@@ -13,12 +13,12 @@ from torch import nn
 
 from shared.errors import FacetError
 from train.config import Recipe
-from train.encoder import build_tower
-from train.facet import Facet
-from train.losses import Goal
-from train.optimizer import build_optimizer
-from train.step import accumulate_gradients, train_step
-from train.tuning import checkpoint_activations, layer_depths, merge_low_rank, tune_tower
+from train.losses.terms import Goal
+from train.model.facet import Facet
+from train.model.image_tower import build_tower
+from train.model.tuning import checkpoint_activations, layer_depths, merge_low_rank, tune_tower
+from train.training.optimizer import build_optimizer
+from train.training.step import accumulate_gradients, train_step
 
 LABELS = torch.tensor([0, 2, 1, 2])
 RECIPE = Recipe(lr=1e-2, tower_lr=1e-2)

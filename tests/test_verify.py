@@ -10,9 +10,9 @@ import pytest
 from conftest import MakeCache
 from scan_folders import cache_bytes, write_scan, write_scan_folder
 
-from preprocess.build import build_cache
+from preprocess.build.build import build_cache
+from preprocess.build.verify import verify_cache
 from preprocess.datasets import DATASETS
-from preprocess.verify import verify_cache
 from shared.cache import open_cache, read_info, read_record, write_record
 from shared.errors import CacheError
 from shared.schema import SHARD_ROWS, STORES, RenderSettings

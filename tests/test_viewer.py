@@ -18,7 +18,7 @@ from large_cache import write_large_cache
 from PIL import Image
 from viewer_pages import page_text, tiles
 
-from preprocess.sheet import picture_of
+from preprocess.inspection.sheet import picture_of
 from preprocess.viewer.address import COLOURS, FILTERS, KINDS, NONE, VALIDITIES, Address, parse_query, parse_row
 from preprocess.viewer.catalogue import Column, build_catalogue
 from preprocess.viewer.live import LiveSite

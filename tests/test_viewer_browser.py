@@ -9,7 +9,7 @@ import pytest
 from browser import Watched, open_site
 from conftest import write_tiny_cache
 
-from preprocess.sheet import picture_of
+from preprocess.inspection.sheet import picture_of
 from preprocess.viewer.catalogue import Prediction
 from preprocess.viewer.site import Site
 

@@ -23,7 +23,7 @@ from preprocess.viewer.server import build_app
 from preprocess.viewer.site import Site
 from shared.errors import FacetError, StorageError
 from shared.likeness import hash_image
-from shared.storage import open_arrays
+from shared.store.storage import open_arrays
 
 
 @pytest.fixture

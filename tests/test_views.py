@@ -22,11 +22,11 @@ from shared.cache import open_cache
 from shared.errors import CacheError
 from shared.runs import record_hashes
 from shared.schema import View
-from train.checkpoint import WEIGHTS
 from train.config import CONFIG_JSON, Recipe, read_config
+from train.data.preload import ImagesInRam, load_resident
 from train.experiment import prepare_experiment
-from train.html_report.sample_pictures import open_tested_cache
-from train.resident import ImagesInRam, load_resident
+from train.reporting.html.sample_pictures import open_tested_cache
+from train.training.checkpoint import WEIGHTS
 
 FRONT, LEFT, RIGHT, UP = View(0), View(20), View(-20), View(0, 15)
 # drawn without noise: the same in every cache

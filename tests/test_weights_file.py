@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from preprocess.prompts import encode_prompts
 from shared.errors import FacetError
-from shared.torchscript import read_torchscript
-from shared.weights import hash_arrays
-from train.encoder import load_tower
+from shared.weights.identity import hash_arrays
+from shared.weights.torchscript import read_torchscript
+from train.model.image_tower import load_tower
 
 MODEL = "tiny-vit"
 CONFIG = {

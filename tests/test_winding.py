@@ -11,7 +11,7 @@ from analytic_face import FACE
 from test_charts import split
 from test_render import make_sphere
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.render.cameras import build_cameras
 from preprocess.render.views import Views, render_views, vertex_normals
 from shared.views import parse_views

@@ -9,11 +9,18 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import train.loop
+import train.training.loop
 from shared.errors import run_command_line
 from train.__main__ import main
 
-PRELOADED = ["train_process", "open_clip", "train.fit", "train.experiment", "train.embed", "train.distributed"]
+PRELOADED = [
+    "train_process",
+    "open_clip",
+    "train.training.fit",
+    "train.experiment",
+    "train.training.build_embeddings",
+    "train.training.distributed",
+]
 
 
 def forking() -> ForkServerContext:
@@ -32,7 +39,7 @@ def start(arguments: list[object], output: Path) -> BaseProcess:
 def run(arguments: list[str], output: Path, log_every: int = 0) -> None:
     """log_every: steps, if not the program's own."""
     if log_every:
-        train.loop.LOG_EVERY = log_every
+        train.training.loop.LOG_EVERY = log_every
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)

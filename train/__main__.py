@@ -14,11 +14,11 @@ from shared.command_line import join_angles, print_next
 from shared.errors import FacetError, run_command_line
 from train.arguments import build_parser
 from train.config import Recipe
-from train.signals import Terminated, raise_on_sigterm
+from train.training.signals import Terminated, raise_on_sigterm
 from train.training_options import read_lists
 
 if TYPE_CHECKING:
-    from train.crossval.run import CrossvalOptions
+    from train.studies.crossval.run import CrossvalOptions
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _read_recipe(chosen: argparse.Namespace) -> Recipe:
-    from train.folds import read_subject_list
+    from train.protocols.folds import read_subject_list
 
     values = {option.name: getattr(chosen, option.name) for option in dataclasses.fields(Recipe)}
     values = read_lists(values)
@@ -104,11 +104,11 @@ def _choose_embeddings(
 def _fit(chosen: argparse.Namespace) -> int:
     recipe = _read_recipe(chosen)
     caches = _read_caches(chosen)
-    from train.distributed import open_ranks
-    from train.evaluate import print_next_predict
     from train.experiment import prepare_experiment
-    from train.fit import fit
-    from train.loop import Watch
+    from train.runs.evaluate import print_next_predict
+    from train.training.distributed import open_ranks
+    from train.training.fit import fit
+    from train.training.loop import Watch
 
     with open_ranks(chosen.device) as ranks:
         recipe, embeddings = _choose_embeddings(chosen, recipe)
@@ -137,7 +137,7 @@ def _crossval(chosen: argparse.Namespace) -> int:
     recipe = _read_crossval_recipe(chosen)
     caches = _read_caches(chosen)
     recipe, embeddings = _choose_embeddings(chosen, recipe)
-    from train.crossval.run import crossval
+    from train.studies.crossval.run import crossval
 
     return crossval(chosen.out, *caches, recipe, _read_crossval_options(chosen, only, embeddings), chosen.prompts)
 
@@ -146,7 +146,7 @@ def _ablate(chosen: argparse.Namespace) -> int:
     only, chosen.fold = chosen.fold, 0
     recipe = _read_crossval_recipe(chosen)
     caches = _read_caches(chosen)
-    from train.ablation.variants import read_chosen
+    from train.studies.ablation.variants import read_chosen
 
     variants = read_chosen(chosen.variants, chosen.variant)
     _choose_embeddings(chosen, recipe)  # tells of it, once
@@ -156,7 +156,7 @@ def _ablate(chosen: argparse.Namespace) -> int:
             return variant, None
         return _choose_embeddings(chosen, variant, quiet=True)
 
-    from train.ablation.run import ablate
+    from train.studies.ablation.run import ablate
 
     options = _read_crossval_options(chosen, only, None)
     return ablate(chosen.out, caches, recipe, variants, chosen.seeds, options, choose_embeddings, chosen.prompts)
@@ -170,7 +170,7 @@ def _read_crossval_recipe(chosen: argparse.Namespace) -> Recipe:
 
 
 def _read_crossval_options(chosen: argparse.Namespace, only: int | None, embeddings: Path | None) -> CrossvalOptions:
-    from train.crossval.run import CrossvalOptions
+    from train.studies.crossval.run import CrossvalOptions
 
     return CrossvalOptions(
         chosen.device,
@@ -186,7 +186,7 @@ def _read_crossval_options(chosen: argparse.Namespace, only: int | None, embeddi
 
 
 def _embed(chosen: argparse.Namespace) -> int:
-    from train.embed import embed
+    from train.training.build_embeddings import embed
 
     return embed(
         chosen.cache,
@@ -201,7 +201,7 @@ def _embed(chosen: argparse.Namespace) -> int:
 
 
 def _protocols(chosen: argparse.Namespace) -> int:
-    from train.protocols import DEFAULT_PROTOCOL, describe_protocol, describe_protocols, find_protocol
+    from train.protocols.named import DEFAULT_PROTOCOL, describe_protocol, describe_protocols, find_protocol
 
     if chosen.name is None:
         if chosen.cache or chosen.export:
@@ -215,7 +215,7 @@ def _protocols(chosen: argparse.Namespace) -> int:
     if chosen.cache is not None:
         from shared.cache import open_cache
         from train.experiment import deal_folds
-        from train.folds import write_folds
+        from train.protocols.folds import write_folds
 
         dealt = deal_folds(open_cache(chosen.cache), Recipe(protocol=chosen.name, seed=chosen.seed))
         for note in dealt.notes:
@@ -231,7 +231,7 @@ def _protocols(chosen: argparse.Namespace) -> int:
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:
-    from train.evaluate import evaluate
+    from train.runs.evaluate import evaluate
 
     return evaluate(chosen.trained, chosen.cache, device=chosen.device)
 
@@ -239,19 +239,19 @@ def _evaluate(chosen: argparse.Namespace) -> int:
 def _predict(chosen: argparse.Namespace) -> int:
     if chosen.out is not None and chosen.out.is_dir():
         raise FacetError(f"--out {chosen.out}: is a folder; give the name of a CSV file")
-    from train.evaluate import predict
+    from train.runs.evaluate import predict
 
     return predict(chosen.trained, chosen.cache, chosen.out, device=chosen.device)
 
 
 def _export(chosen: argparse.Namespace) -> int:
-    from train.export import export
+    from train.runs.export import export
 
     return export(chosen.trained, chosen.out, program=chosen.program)
 
 
 def _report(chosen: argparse.Namespace) -> int:
-    from train.html_report.report import write_html_report
+    from train.reporting.html.report import write_html_report
 
     return write_html_report(
         chosen.runs, chosen.out, faces=not chosen.no_faces, num_worst=chosen.worst, caches=chosen.cache
@@ -259,7 +259,7 @@ def _report(chosen: argparse.Namespace) -> int:
 
 
 def _verify(chosen: argparse.Namespace) -> int:
-    from train.verify import verify_run
+    from train.runs.verify import verify_run
 
     problems, num_files = verify_run(chosen.run)
     for problem in problems:
@@ -272,7 +272,7 @@ def _verify(chosen: argparse.Namespace) -> int:
 
 
 def _compare(chosen: argparse.Namespace) -> int:
-    from train.compare.command import compare
+    from train.studies.compare.command import compare
 
     return compare(chosen.runs, chosen.out, names=chosen.name, baseline=chosen.baseline)
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from shared.command_line import add_command, positive_number, start_parser, whole_number
-from shared.paths import open_path
-from train.ablation.variants import ABLATE_EXAMPLES, FULL
+from shared.store.paths import open_path
+from train.studies.ablation.variants import ABLATE_EXAMPLES, FULL
 from train.training_options import add_crossval_options, add_training_options
 
 DESCRIPTION = """Trains FACET-VLM on a cache of multiview face images and tests it on people it has never seen."""

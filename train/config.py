@@ -12,7 +12,7 @@ from typing import Any
 from shared.errors import FacetError, first_line
 from shared.runs import check_file
 from shared.schema import MODALITIES, RenderSettings, canonical_json
-from shared.storage import write_file
+from shared.store.storage import write_file
 from shared.typed_json import make
 from train.parts import FUSIONS, HEADS, LOSSES, WITH_OPTION, list_parts, read_losses
 

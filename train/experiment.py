@@ -13,10 +13,7 @@ from shared.labels import NEUTRAL
 from shared.text import TextEmbeddings
 from shared.views import parse_views
 from train.config import Recipe
-from train.folds import Fold, FoldList, check_folds_fit, list_some, read_folds, split_by_subjects
-from train.groups import keep_where, report_columns
-from train.guards import check_experiment, check_labels, describe_uncompared, find_shared_scans
-from train.items import (
+from train.data.items import (
     Item,
     choose_classes,
     choose_frames,
@@ -26,12 +23,13 @@ from train.items import (
     gather_items,
     is_labelled,
 )
-from train.optimizer import default_tower_rate
-from train.patch_tokens import check_patch_tokens
-from train.prompts import read_prompts
-from train.protocols import CROSS_PROTOCOL, DEFAULT_PROTOCOL, PROTOCOLS, Protocol, check_datasets, find_protocol
-from train.score import take_views
-from train.selection import (
+from train.data.prompts import read_prompts
+from train.inference.score import take_views
+from train.model.patch_tokens import check_patch_tokens
+from train.protocols.folds import Fold, FoldList, check_folds_fit, list_some, read_folds, split_by_subjects
+from train.protocols.leakage import check_experiment, check_labels, describe_uncompared, find_shared_scans
+from train.protocols.named import CROSS_PROTOCOL, DEFAULT_PROTOCOL, PROTOCOLS, Protocol, check_datasets, find_protocol
+from train.protocols.selection import (
     build_cross_fold,
     build_folds,
     build_label_map,
@@ -41,6 +39,8 @@ from train.selection import (
     select_items,
     select_test_items,
 )
+from train.reporting.groups import keep_where, report_columns
+from train.training.optimizer import default_tower_rate
 
 
 @dataclass(frozen=True)

@@ -27,23 +27,23 @@ class Part:
 
 
 FUSIONS = {
-    "cvsa": Part("train.cvsa", "CrossViewAttention", "attention between views (CVSA)"),
-    "mean": Part("train.cvsa", "MeanFusion", "their mean"),
-    "max": Part("train.max_fusion", "MaxFusion", "the largest value of each dimension (MVCNN)"),
-    "concat": Part("train.concat_fusion", "ConcatFusion", "a linear layer on all of them side by side"),
-    "late": Part("train.late_fusion", "LateFusion", "each view scored alone, probabilities averaged (MiT)"),
+    "cvsa": Part("train.model.cvsa", "CrossViewAttention", "attention between views (CVSA)"),
+    "mean": Part("train.model.cvsa", "MeanFusion", "their mean"),
+    "max": Part("train.model.max_fusion", "MaxFusion", "the largest value of each dimension (MVCNN)"),
+    "concat": Part("train.model.concat_fusion", "ConcatFusion", "a linear layer on all of them side by side"),
+    "late": Part("train.model.late_fusion", "LateFusion", "each view scored alone, probabilities averaged (MiT)"),
 }
 HEADS = {
-    "mtgf": Part("train.mtgf", "TextGuidedFusion", "gated fusion of text and face (MTGF)"),
-    "cosine": Part("train.mtgf", "CosineHead", "the cosine of text and face"),
-    "linear": Part("train.linear_head", "LinearHead", "a linear classifier, no text"),
+    "mtgf": Part("train.model.mtgf", "TextGuidedFusion", "gated fusion of text and face (MTGF)"),
+    "cosine": Part("train.model.mtgf", "CosineHead", "the cosine of text and face"),
+    "linear": Part("train.model.linear_head", "LinearHead", "a linear classifier, no text"),
 }
 LOSSES = {
-    "con": Part("train.consistency_loss", "ConsistencyLoss", "what --lambda-con weighs"),
-    "vt": Part("train.view_text_loss", "ViewTextLoss", "what --lambda-vt weighs"),
-    "margin": Part("train.margin_loss", "MarginLoss", "views of a face alike, other faces apart by a learned margin "
+    "con": Part("train.losses.consistency", "ConsistencyLoss", "what --lambda-con weighs"),
+    "vt": Part("train.losses.view_text", "ViewTextLoss", "what --lambda-vt weighs"),
+    "margin": Part("train.losses.margin", "MarginLoss", "views of a face alike, other faces apart by a learned margin "
                    "(AffectVLM)"),
-    "cross-correlation": Part("train.cross_correlation_loss", "CrossCorrelationLoss", "dimensions agree between views and "
+    "cross-correlation": Part("train.losses.cross_correlation", "CrossCorrelationLoss", "dimensions agree between views and "
                               "say different things (SMILE-VLM, Barlow Twins)"),
 }  # fmt: skip
 WITH_OPTION = ("con", "vt")  # of LOSSES: have an option of their own

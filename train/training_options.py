@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.command_line import positive_number
-from shared.paths import open_path
+from shared.store.paths import open_path
 from shared.views import parse_views
 from train.config import RESIDENT, Recipe, option_name
 

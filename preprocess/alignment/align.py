@@ -20,7 +20,7 @@ from preprocess.alignment.face_search import ACCEPTED_MM, axes_to_frame, find_ax
 from preprocess.alignment.landmark_pose import determine_pose, group_centers, landmark_poses
 from preprocess.alignment.nose import find_nose_tip, remove_spikes
 from preprocess.alignment.units import check_size, is_unit, measure_size
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from shared.errors import ScanError
 
 _VOUCHED_MM = (

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from preprocess.mesh import Mesh
-from preprocess.mesh_kernels import find_inside, find_pieces, renumber, triangle_areas
-from preprocess.readers.polygons import weld
+from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.mesh_kernels import find_inside, find_pieces, renumber, triangle_areas
+from preprocess.geometry.polygons import weld
 from shared.errors import ScanError
 
 _SHARD_SHARE = (

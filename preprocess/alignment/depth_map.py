@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocess.render.rasterise import rasterise
+from preprocess.geometry.rasterise import rasterise
 
 
 @dataclass(frozen=True)

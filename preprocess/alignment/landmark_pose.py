@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, POINT_WEIGHTS
 from preprocess.alignment.units import suggest_scale
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from shared.errors import ScanError
 
 FACE_SCALE = (0.6, 1.6)  # of a face to the average adult's: from a small child's

@@ -18,8 +18,8 @@ from preprocess.alignment.depth_map import Surface
 from preprocess.alignment.nose import find_nose_tip
 from preprocess.alignment.stabilise import HALF_WIDTH, RigidPatch, find_rigid_patch, register, smooth_pose
 from preprocess.alignment.units import check_size
-from preprocess.mesh import Mesh
-from preprocess.scan import DatasetReader, ScanRecord
+from preprocess.datasets.scan import DatasetReader, ScanRecord
+from preprocess.geometry.mesh import Mesh
 from shared.errors import ScanError, describe_os_error
 from shared.schema import RenderSettings
 

@@ -6,7 +6,7 @@ from preprocess.datasets.bu3dfe import BU3DFE
 from preprocess.datasets.bu4dfe import BU4DFE
 from preprocess.datasets.folder import FOLDER
 from preprocess.datasets.fourdme import FOURDME
-from preprocess.scan import DatasetReader
+from preprocess.datasets.scan import DatasetReader
 
 DATASETS: dict[str, DatasetReader] = {
     dataset.name: dataset for dataset in (BU3DFE, BOSPHORUS, BU4DFE, BP4D, FOURDME, FOLDER)

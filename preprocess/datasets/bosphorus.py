@@ -13,6 +13,7 @@ from pathlib import Path
 
 from preprocess.datasets.bosphorus_action_units import AU_NAMES, ActionUnits, describe_action_units, find_action_units
 from preprocess.datasets.completeness import describe_counts, describe_lacking
+from preprocess.datasets.scan import DatasetReader, ScanRecord, find_scan_files
 from preprocess.datasets.subject_folders import (
     Subjects,
     describe_archives,
@@ -21,11 +22,10 @@ from preprocess.datasets.subject_folders import (
     list_names,
     relative,
 )
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.bnt import bnt_to_mesh, read_bnt
 from preprocess.readers.image import read_image
 from preprocess.readers.lm3 import BOSPHORUS_LANDMARK_GROUPS, NUM_BOSPHORUS_LANDMARKS, read_lm3
-from preprocess.scan import DatasetReader, ScanRecord, find_scan_files
 from shared.errors import ScanError
 from shared.labels import BOSPHORUS_CODES, EXPRESSIONS
 

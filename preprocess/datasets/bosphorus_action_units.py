@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.datasets.completeness import name_some
+from preprocess.datasets.scan import ScanRecord
 from preprocess.datasets.subject_folders import list_names, search_levels
 from preprocess.readers.facscodes import SIDES, CodedUnit, FacsCodes, read_facscodes
-from preprocess.scan import ScanRecord
 from shared.errors import ScanError
 
 # The units of FACS (Ekman, Friesen & Hager 2002): of the face, then of head and eyes.

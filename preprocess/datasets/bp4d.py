@@ -29,8 +29,9 @@ from preprocess.datasets.completeness import (
     describe_missing,
     name_some,
 )
+from preprocess.datasets.scan import DatasetReader, ScanRecord
 from preprocess.datasets.subject_folders import describe_archives, list_names, subfolders
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.bnd import NUM_BU_LANDMARKS
 from preprocess.readers.obj import read_obj
 from preprocess.readers.surface import find_surface_files
@@ -41,7 +42,6 @@ from preprocess.readers.tbnd import (
     read_tbnd,
     surface_distance_mm,
 )
-from preprocess.scan import DatasetReader, ScanRecord
 from shared.errors import ScanError
 from shared.labels import BP4D_EMOTIONS, BP4D_TASKS
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.datasets.completeness import name_some
+from preprocess.datasets.scan import ScanRecord
 from preprocess.readers.au_csv import UNKNOWN, find_uncoded_units, read_au_intensity, read_au_occurrence
-from preprocess.scan import ScanRecord
 from shared.errors import ScanError
 
 # The units that the occurrence files code (the other columns hold 9 throughout), and those with intensities.

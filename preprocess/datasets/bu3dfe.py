@@ -11,6 +11,7 @@ from pathlib import Path
 
 from preprocess.datasets.bu_scan import PSE_SUFFIX, find_bu_files, read_bu_scan
 from preprocess.datasets.completeness import describe_counts, describe_lacking
+from preprocess.datasets.scan import DatasetReader, ScanRecord
 from preprocess.datasets.subject_folders import (
     Subjects,
     describe_archives,
@@ -20,7 +21,6 @@ from preprocess.datasets.subject_folders import (
     relative,
 )
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS, PSE_LANDMARK_GROUPS
-from preprocess.scan import DatasetReader, ScanRecord
 from shared.labels import BU3DFE_CODES, EXPRESSIONS
 
 _EXPECTED = "F0001/F0001_AN01WH_F3D.wrl"

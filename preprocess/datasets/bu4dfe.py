@@ -19,6 +19,7 @@ from preprocess.datasets.completeness import (
     describe_missing,
     name_some,
 )
+from preprocess.datasets.scan import DatasetReader, ScanRecord
 from preprocess.datasets.subject_folders import (
     Subjects,
     describe_archives,
@@ -30,7 +31,6 @@ from preprocess.datasets.subject_folders import (
     subfolders,
 )
 from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
-from preprocess.scan import DatasetReader, ScanRecord
 from shared.labels import BASIC_EXPRESSIONS, BU4DFE_FOLDERS
 
 _EXPECTED = "F001/Angry/000.wrl"

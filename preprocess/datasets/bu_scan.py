@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.mesh import Mesh
+from preprocess.datasets.scan import ScanRecord, find_scan_files
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.bnd import NUM_BU_LANDMARKS, read_bnd, read_pse
 from preprocess.readers.surface import find_surface_files, read_textured_vrml
-from preprocess.scan import ScanRecord, find_scan_files
 
 PSE_SUFFIX = ".pse"
 

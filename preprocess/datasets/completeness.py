@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from preprocess.scan import ScanRecord
+from preprocess.datasets.scan import ScanRecord
 
 _NAMED = 6  # of many, the first few are named
 OWN_PICTURES = "pictures of their own name (where a mesh names another, that is taken)"

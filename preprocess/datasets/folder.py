@@ -13,11 +13,11 @@ import numpy as np
 from preprocess.datasets.completeness import describe_gaps, describe_lacking, name_some
 from preprocess.datasets.label_spelling import LabelMap, describe_values, read_label_map, unify_labels, unify_values
 from preprocess.datasets.manifest import UNITS_MM, ManifestRow, find_manifest, read_manifest
-from preprocess.mesh import Mesh
+from preprocess.datasets.scan import DatasetReader, ScanRecord
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.landmark_points import FACE_POINTS, read_noted_face_points
 from preprocess.readers.references import plain_name
 from preprocess.readers.surface import find_surface_files, read_surface
-from preprocess.scan import DatasetReader, ScanRecord
 from shared.errors import FacetError, ScanError
 from shared.labels import plain_subject
 

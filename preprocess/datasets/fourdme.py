@@ -13,9 +13,9 @@ from pathlib import Path
 from preprocess.datasets.completeness import OWN_PICTURES, describe_counts, describe_gaps, describe_lacking, name_some
 from preprocess.datasets.fourdme_frames import FrameFile, FrameFinder, parse_pattern
 from preprocess.datasets.fourdme_sheet import Clip, Moments, describe_exchanged, find_label_sheet, parse_clips
-from preprocess.mesh import Mesh
+from preprocess.datasets.scan import DatasetReader, ScanRecord
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.surface import find_surface_files, read_surface
-from preprocess.scan import DatasetReader, ScanRecord
 from shared.errors import FacetError
 from shared.labels import FOURDME_EMOTIONS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.image import read_image
 from preprocess.readers.references import find_beside, show_name
 from shared.errors import ScanError

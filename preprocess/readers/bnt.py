@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.file_bytes import read_bytes, to_float32
 from shared.errors import ScanError
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.polygons import weld
 from preprocess.readers.file_bytes import read_bytes, to_float32
 from preprocess.readers.gltf_file import CUT, GltfFile, open_glb, to_floats
 from preprocess.readers.gltf_material import (
@@ -21,7 +22,6 @@ from preprocess.readers.gltf_material import (
 from preprocess.readers.gltf_nodes import find_drawn_nodes, find_worlds, move_by_joints
 from preprocess.readers.gltf_primitive import FAN, STRIP, TRIANGLES, Part, read_primitive
 from preprocess.readers.image import decode_image, read_image
-from preprocess.readers.polygons import weld
 from shared.errors import ScanError
 
 _MAX_PARTS = 10_000

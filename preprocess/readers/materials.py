@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.appearance import add_texture, find_image, limit_notes
 from preprocess.readers.image import read_image
 from preprocess.readers.mtl import Material, describe_other_maps, read_materials

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.polygons import cut_polygons
 from preprocess.readers.appearance import add_texture, read_colors, refuse_endless
 from preprocess.readers.file_bytes import enlarge, parse_words, read_text, to_float32
 from preprocess.readers.materials import find_material_sources, paint
 from preprocess.readers.mtl import plain_name
-from preprocess.readers.polygons import cut_polygons
 from preprocess.readers.text_kernels import (
     BAD_CORNER,
     FINE,

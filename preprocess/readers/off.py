@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.polygons import fan_triangulation
 from preprocess.readers.appearance import add_texture, describe_alpha, read_colors, refuse_endless
 from preprocess.readers.file_bytes import parse_numbers, read_text, to_float32
-from preprocess.readers.polygons import fan_triangulation
 from shared.errors import ScanError
 
 _MAX_BYTES = 1 << 25  # lines are objects here, 60 times the size of the tightest text

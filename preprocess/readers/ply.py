@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.polygons import fan_triangulation
 from preprocess.readers.appearance import add_texture, describe_alpha, find_image, read_colors, refuse_endless
 from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32, without_mark
-from preprocess.readers.polygons import fan_triangulation
 from preprocess.readers.references import show_name
 from shared.errors import ScanError
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.polygons import weld
 from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32
-from preprocess.readers.polygons import weld
 from shared.errors import ScanError
 
 _CUT = "the file is cut off or garbled; copy it again"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.appearance import add_texture, find_image
 from preprocess.readers.file_bytes import describe_kind, describe_packed
 from preprocess.readers.glb import read_glb

@@ -5,7 +5,7 @@ power of ten up to 10²², are one exactly rounded operation (Clinger 1990, "How
 over such a power, up to 18 digits of more bits are three. Other words (more digits, nan, inf, garbage, a value in the middle
 of two numbers) are left to the caller: kernels list where they stand.
 
-Inner kernels take the text by its address (see preprocess/raw_bytes.py), the outer ones as an array that keeps it alive.
+Inner kernels take the text by its address (see raw_bytes.py), the outer ones as an array that keeps it alive.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from preprocess.compiled import compile_kernel
-from preprocess.raw_bytes import byte_at, eight_bytes_at
+from preprocess.readers.raw_bytes import byte_at, eight_bytes_at
 
 WORD, SEPARATOR, END = 0, 1, 2  # classes of bytes; END: a comment, or the end of a row, begins
 # What `scan_obj` finds.

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.polygons import cut_polygons
 from preprocess.readers.appearance import limit_notes, read_colors, refuse_endless
 from preprocess.readers.file_bytes import parse_numbers, read_text, to_float32
-from preprocess.readers.polygons import cut_polygons
 from preprocess.readers.references import show_name
 from preprocess.readers.text_kernels import WORD, byte_classes
 from shared.errors import ScanError

@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 
 from preprocess.compiled import compile_kernel
-from preprocess.mesh import Mesh
-from preprocess.raw_bytes import byte_at, eight_bytes_at
+from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.raster_kernels import STEPS, draw_vertex_colors
+from preprocess.geometry.rasterise import Visible
+from preprocess.readers.raw_bytes import byte_at, eight_bytes_at
 from preprocess.render.charts import COVERED, CROSSED, NEAR, find_charts
-from preprocess.render.raster_kernels import STEPS, draw_vertex_colors
-from preprocess.render.rasterise import Visible
 
 UNTEXTURED_GREY = 128  # of triangles without texture coordinates, where the mesh has no colours
 _UNKNOWN = -1

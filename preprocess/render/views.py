@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.normal_kernels import fan_normals, find_corners
+from preprocess.geometry.raster_kernels import draw_geometry
+from preprocess.geometry.rasterise import rasterise
 from preprocess.render.cameras import Cameras
-from preprocess.render.normal_kernels import fan_normals, find_corners
-from preprocess.render.raster_kernels import draw_geometry
-from preprocess.render.rasterise import rasterise
 from preprocess.render.texture import SurfaceColours
 from shared.errors import ScanError
 from shared.schema import FIELD_OF_VIEW_MM

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.synth.action_units import Activation, draw_activation, draw_mixture
 from preprocess.synth.bnt import LANDMARKS, encode_bnt, encode_lm2, encode_lm3, landmark_vertices
 from preprocess.synth.head import Person
@@ -25,7 +25,7 @@ from preprocess.synth.population import (
 from preprocess.synth.range_scan import scan_from_front
 from shared.errors import FacetError
 from shared.labels import BASIC_EXPRESSIONS, BOSPHORUS_CODES
-from shared.storage import write_file
+from shared.store.storage import write_file
 
 MAX_SUBJECTS = 105
 FOLDER = "BosphorusDB"

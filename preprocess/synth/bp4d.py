@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.synth.action_units import PROTOTYPES, Activation, draw_mixture
 from preprocess.synth.bu4dfe import expression_course
 from preprocess.synth.head import Person

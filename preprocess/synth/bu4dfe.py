@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.synth.action_units import Activation, draw_activation
 from preprocess.synth.head import Person
 from preprocess.synth.landmarks import landmark_vertices
@@ -26,7 +26,7 @@ from preprocess.synth.skin import grid_uv
 from preprocess.synth.wrl import encode_bnd, encode_bu4dfe_wrl
 from shared.errors import FacetError
 from shared.labels import BU4DFE_FOLDERS
-from shared.storage import write_file
+from shared.store.storage import write_file
 
 MAX_WOMEN, MAX_MEN = 58, 43
 LANDMARK_PACKAGE = "BU4DFE_BND_V1.1"

@@ -25,7 +25,7 @@ from preprocess.synth.sheet import grid_sheet, smoothstep
 from preprocess.synth.skin import grid_uv
 from preprocess.synth.wrl import encode_bu4dfe_wrl
 from shared.errors import FacetError
-from shared.storage import write_file
+from shared.store.storage import write_file
 
 MAX_SUBJECTS = 99
 LABEL_SHEET = "4DME_labels.xlsx"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.synth.action_units import Activation, displace
 from preprocess.synth.identity import Identity, shape_vertices_mm
 from preprocess.synth.landmarks import landmark_vertices

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 
 NECK_MM = np.array([0.0, -60.0, -90.0])  # about where the atlas lies, seen from the nose tip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 
 
 def write_textured_obj(folder: Path, stem: str, mesh: Mesh, uv: np.ndarray, *, slashes: bool) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from preprocess.mesh import Mesh
-from preprocess.scan import SYNTHETIC_MARKER
+from preprocess.datasets.scan import SYNTHETIC_MARKER
+from preprocess.geometry.mesh import Mesh
 from preprocess.synth.identity import Identity, draw_identity
 from shared.errors import FacetError
-from shared.paths import is_litter
 from shared.processors import num_cores
-from shared.storage import write_file
+from shared.store.paths import is_litter
+from shared.store.storage import write_file
 
 COMPLETE = ".complete"  # in a subject's folder: how many files it holds, written after the last of them
 # Bumped when equal parameters would give other files.

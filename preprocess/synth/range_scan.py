@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 
 POINT_SPACING_MM = 0.8
 PHOTO_PX_PER_MM = 2.2

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 
 
 def encode_bu3dfe_wrl(mesh: Mesh, corner_index: np.ndarray, uv: np.ndarray, texture_name: str) -> bytes:

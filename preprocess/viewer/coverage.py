@@ -8,7 +8,7 @@ from collections import Counter
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from preprocess.summary import describe_sizes, group_failures
+from preprocess.inspection.summary import describe_sizes, group_failures
 from preprocess.viewer.address import NONE, Address
 from preprocess.viewer.likeness import find_same_sources
 from preprocess.viewer.measures import Outlier

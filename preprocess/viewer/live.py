@@ -9,7 +9,7 @@ from collections.abc import Callable
 from preprocess.viewer.site import Site
 from shared.cache import CACHE_JSON, read_info
 from shared.errors import FacetError
-from shared.paths import is_remote
+from shared.store.paths import is_remote
 
 LOOK_SECONDS = 15  # between two questions of an open page
 REMOTE_SECONDS = 60.0  # between two looks into an object store, whoever asks

@@ -12,8 +12,8 @@ from preprocess.viewer.measures import MEASURES, Outlier, find_outliers, measure
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError, first_line
 from shared.likeness import MOST_COMPARED, Hashes, choose_compared, find_alike, hash_image
-from shared.paths import is_remote
-from shared.storage import open_arrays
+from shared.store.paths import is_remote
+from shared.store.storage import open_arrays
 
 # All of BU-3DFE and Bosphorus, in about half a minute; beyond that evenly over the cache. An object store charges by the byte.
 MOST_LOOKED_AT, MOST_LOOKED_AT_REMOTELY = MOST_COMPARED, 256

@@ -23,12 +23,12 @@ from torch import nn
 
 from shared.schema import View
 from train.config import Recipe
-from train.crossval.at_once.batches import Batches
-from train.crossval.at_once.model import Stack, stacked_model_bytes
-from train.embedded import Embeddings
-from train.facet import Facet
-from train.items import Item
-from train.loop import TrainingSet
+from train.data.embeddings import Embeddings
+from train.data.items import Item
+from train.model.facet import Facet
+from train.studies.crossval.at_once.batches import Batches
+from train.studies.crossval.at_once.model import Stack, stacked_model_bytes
+from train.training.loop import TrainingSet
 
 MOST, LEAST = 1.05, 0.6
 NUM_STEPS = 3

@@ -29,15 +29,15 @@ from test_viewer_looks import big_fold  # noqa: E402
 
 from preprocess.viewer.looks import Looks  # noqa: E402
 from shared.cache import open_cache  # noqa: E402
-from train.attention import AttentionTable  # noqa: E402
 from train.config import Recipe, RunConfig, TowerConfig  # noqa: E402
-from train.embedded import Embeddings  # noqa: E402
-from train.encoder import build_tower, read_model_config  # noqa: E402
-from train.facet import Facet  # noqa: E402
-from train.items import Item, find_items  # noqa: E402
-from train.prepare import Preparer  # noqa: E402
-from train.prompts import mean_prompts  # noqa: E402
-from train.score import score_items  # noqa: E402
+from train.data.batch_transform import Preparer  # noqa: E402
+from train.data.embeddings import Embeddings  # noqa: E402
+from train.data.items import Item, find_items  # noqa: E402
+from train.data.prompts import mean_prompts  # noqa: E402
+from train.inference.attention import AttentionTable  # noqa: E402
+from train.inference.score import score_items  # noqa: E402
+from train.model.facet import Facet  # noqa: E402
+from train.model.image_tower import build_tower, read_model_config  # noqa: E402
 
 MODALITIES = ("texture", "normal")
 TEXT = random_text(CLASSES, 512, "none")

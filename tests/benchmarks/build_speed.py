@@ -26,8 +26,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from benchmarks.full_size import write_frames  # noqa: E402
 
-from preprocess.build import BuildReport, build_cache  # noqa: E402
-from preprocess.cluster.workers import Workers  # noqa: E402
+from preprocess.build.build import BuildReport, build_cache  # noqa: E402
+from preprocess.build.workers import Workers  # noqa: E402
 from preprocess.datasets import DATASETS  # noqa: E402
 from shared.schema import RenderSettings  # noqa: E402
 

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from preprocess.mesh import Mesh
-from preprocess.scan import SYNTHETIC_MARKER
+from preprocess.datasets.scan import SYNTHETIC_MARKER
+from preprocess.geometry.mesh import Mesh
 from preprocess.synth.action_units import draw_activation
 from preprocess.synth.head import Person
 from preprocess.synth.landmarks import landmark_vertices

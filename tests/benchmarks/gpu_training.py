@@ -32,28 +32,28 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from benchmarks.rendered_scans import render_batches  # noqa: E402
 from conftest import TINY_CLIP, random_text  # noqa: E402
 
-from preprocess.build import build_cache  # noqa: E402
+from preprocess.build.build import build_cache  # noqa: E402
 from preprocess.datasets import DATASETS  # noqa: E402
 from preprocess.synth.layouts import write_layout  # noqa: E402
 from shared.cache import Cache, open_cache  # noqa: E402
 from shared.schema import RenderSettings, View  # noqa: E402
-from train.augment import draw_changes  # noqa: E402
 from train.config import Recipe, TowerConfig  # noqa: E402
-from train.encoder import build_tower, read_model_config  # noqa: E402
-from train.evaluate import build_facet, label_items  # noqa: E402
-from train.facet import Batch, Facet  # noqa: E402
-from train.flops import count_flops_per_sample  # noqa: E402
-from train.items import Item, find_items  # noqa: E402
-from train.loop import TrainingSet, train  # noqa: E402
-from train.losses import Goal  # noqa: E402
-from train.optimizer import build_optimizer  # noqa: E402
-from train.prepare import Preparer  # noqa: E402
-from train.progress import LOG_EVERY, LOG_JSONL  # noqa: E402
-from train.prompts import mean_prompts  # noqa: E402
-from train.resident import load_resident  # noqa: E402
-from train.step import train_step  # noqa: E402
-from train.stream import RawBatch, StoredImages  # noqa: E402
-from train.transfer import allocator, copy_small  # noqa: E402
+from train.data.augment import draw_changes  # noqa: E402
+from train.data.batch_transform import Preparer  # noqa: E402
+from train.data.items import Item, find_items  # noqa: E402
+from train.data.preload import load_resident  # noqa: E402
+from train.data.prompts import mean_prompts  # noqa: E402
+from train.data.stream import RawBatch, StoredImages  # noqa: E402
+from train.data.transfer import allocator, copy_small  # noqa: E402
+from train.losses.terms import Goal  # noqa: E402
+from train.model.facet import Batch, Facet  # noqa: E402
+from train.model.image_tower import build_tower, read_model_config  # noqa: E402
+from train.runs.evaluate import build_facet, label_items  # noqa: E402
+from train.training.flops import count_flops_per_sample  # noqa: E402
+from train.training.loop import TrainingSet, train  # noqa: E402
+from train.training.optimizer import build_optimizer  # noqa: E402
+from train.training.progress import LOG_EVERY, LOG_JSONL  # noqa: E402
+from train.training.step import train_step  # noqa: E402
 
 DATASET = DATASETS["bu3dfe"]
 VIEWS = (View(0), View(20), View(-20))
@@ -189,7 +189,7 @@ def wait(device: torch.device) -> None:
 
 
 def measure(bench: Bench, batch_size: int, peak: float, folder: Path) -> Row:
-    """A training by `train.loop`, as a user's, then its step on one batch that stays on the device, with the same model."""
+    """A training by `training.loop`, then its step on one batch that stays on the device, with the same model."""
     model, recipe = bench.build(batch_size)
     training, preparer = bench.training(batch_size), bench.preparer()
     source = load_resident(

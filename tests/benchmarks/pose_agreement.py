@@ -26,7 +26,7 @@ from scipy.spatial.transform import Rotation  # noqa: E402
 
 from preprocess.alignment.align import FoundPose, find_pose, move_mesh  # noqa: E402
 from preprocess.datasets import DATASETS  # noqa: E402
-from preprocess.mesh import Mesh  # noqa: E402
+from preprocess.geometry.mesh import Mesh  # noqa: E402
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points  # noqa: E402
 from preprocess.readers.surface import read_surface  # noqa: E402
 from preprocess.synth.action_units import PROTOTYPES, draw_activation  # noqa: E402

@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.full_size import make_mesh
 from written_glb import WrittenGlb
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.glb import read_glb
 from preprocess.readers.image import read_image
 from preprocess.readers.obj import read_obj

@@ -10,14 +10,14 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from preprocess.alignment.placement import Placer
-from preprocess.plan import plan_rows
+from preprocess.build.plan import plan_rows
+from preprocess.datasets.scan import DatasetReader, ScanRecord
 from preprocess.render.cameras import build_cameras
 from preprocess.render.views import render_views
-from preprocess.scan import DatasetReader, ScanRecord
 from shared.cache import Cache
 from shared.schema import RenderSettings
-from train.items import Item
-from train.stream import RawBatch
+from train.data.items import Item
+from train.data.stream import RawBatch
 
 
 class RenderedScans(Dataset):

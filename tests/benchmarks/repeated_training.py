@@ -24,17 +24,17 @@ from torch import nn
 
 from shared.schema import View
 from train.config import Recipe
-from train.crossval.at_once.batches import Batches
-from train.crossval.at_once.model import Stack
-from train.embedded import Embeddings
-from train.facet import Batch, Facet
-from train.folds import fold_names, leave_out_each, subject_folds
-from train.items import Item
-from train.loop import TrainingSet
-from train.losses import Goal
-from train.optimizer import build_optimizer, rate_at, set_rate
-from train.prepare import cameras_rad
-from train.step import train_step
+from train.data.batch_transform import cameras_rad
+from train.data.embeddings import Embeddings
+from train.data.items import Item
+from train.losses.terms import Goal
+from train.model.facet import Batch, Facet
+from train.protocols.folds import fold_names, leave_out_each, subject_folds
+from train.studies.crossval.at_once.batches import Batches
+from train.studies.crossval.at_once.model import Stack
+from train.training.loop import TrainingSet
+from train.training.optimizer import build_optimizer, rate_at, set_rate
+from train.training.step import train_step
 
 CLASSES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
 VIEWS = (View(0), View(20), View(-20))

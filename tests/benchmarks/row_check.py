@@ -23,12 +23,12 @@ import numpy as np  # noqa: E402
 from preprocess.alignment.align import align  # noqa: E402
 from preprocess.alignment.crop import crop_mesh  # noqa: E402
 from preprocess.alignment.placement import Placer  # noqa: E402
+from preprocess.build.row_check import check_row, measure_row  # noqa: E402
 from preprocess.datasets import DATASETS  # noqa: E402
-from preprocess.mesh import Mesh  # noqa: E402
+from preprocess.geometry.mesh import Mesh  # noqa: E402
 from preprocess.readers.surface import read_surface  # noqa: E402
 from preprocess.render.cameras import build_cameras  # noqa: E402
 from preprocess.render.views import render_views  # noqa: E402
-from preprocess.row_check import check_row, measure_row  # noqa: E402
 from shared.errors import ScanError  # noqa: E402
 from shared.schema import RenderSettings, View  # noqa: E402
 

@@ -26,12 +26,12 @@ HELP_SECONDS, FIRST_STEP_SECONDS = 0.5, 2.0
 # The command itself, which ends when its first step is done.
 FIRST_STEP = """
 import os, sys
-import train.loop
-step = train.loop.train_step
+import train.training.loop
+step = train.training.loop.train_step
 def first(*arguments):
     step(*arguments)
     os._exit(0)
-train.loop.train_step = first
+train.training.loop.train_step = first
 from train.__main__ import main
 main(sys.argv[1:])
 os._exit(1)

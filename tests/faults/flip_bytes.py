@@ -23,7 +23,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from preprocess.verify import verify_cache  # noqa: E402
+from preprocess.build.verify import verify_cache  # noqa: E402
 from shared.cache import read_info, read_record  # noqa: E402
 from shared.errors import CacheError  # noqa: E402
 from shared.schema import SHARD_ROWS, STORES, ShardRecord  # noqa: E402

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from scenario import CRASHING, Fault, compare, mark, prepare, run_scenario
 
-from preprocess.build import BuildReport, build_cache
-from preprocess.cluster.probe import READING
-from preprocess.cluster.workers import Workers
+from preprocess.build.build import BuildReport, build_cache
+from preprocess.build.probe import READING
+from preprocess.build.workers import Workers
 from shared.cache import open_cache
 from shared.schema import RenderSettings
 

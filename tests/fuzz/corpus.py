@@ -14,7 +14,7 @@ from PIL import Image
 from written_glb import WrittenGlb, encode_glb
 
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, canonical_depth_mm
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from preprocess.synth.bnt import BACKGROUND, LANDMARKS, encode_lm2, encode_lm3
 from preprocess.synth.label_sheet import encode_sheet
 from preprocess.synth.landmarks import BP4D_ORDER

@@ -14,11 +14,11 @@ from fuzz import corpus, mutations
 from fuzz.targets import Target
 
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM
+from preprocess.build.plan import plan_rows
+from preprocess.build.sources import hash_sources, stat_sources
 from preprocess.datasets import DATASETS
-from preprocess.mesh import Mesh
-from preprocess.plan import plan_rows
-from preprocess.scan import DatasetReader, ScanRecord
-from preprocess.sources import hash_sources, stat_sources
+from preprocess.datasets.scan import DatasetReader, ScanRecord
+from preprocess.geometry.mesh import Mesh
 from shared.cache import SAMPLES_CSV
 from shared.csv_tables import encode_table, read_table
 from shared.errors import FacetError, ScanError
@@ -240,9 +240,9 @@ def _row_target(share: float) -> Target:
     from preprocess.alignment.placement import (
         Placer,  # compilers come with it: seconds that other targets need not wait
     )
+    from preprocess.build.row_check import check_row
     from preprocess.render.cameras import build_cameras
     from preprocess.render.views import render_views
-    from preprocess.row_check import check_row
 
     meshes: dict[Path, Mesh] = {}
 

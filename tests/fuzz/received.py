@@ -24,10 +24,10 @@ from shared.cache import open_cache, read_record
 from shared.runs import record_hashes
 from shared.schema import RenderSettings, canonical_json, fingerprint
 from shared.text import read_text_embeddings, write_text_embeddings
-from train.checkpoint import WEIGHTS, write_weights
 from train.config import CONFIG_JSON, RunConfig, write_config
-from train.evaluate import load_run
-from train.folds import Fold, write_split
+from train.protocols.folds import Fold, write_split
+from train.runs.evaluate import load_run
+from train.training.checkpoint import WEIGHTS, write_weights
 
 _TEXT, _CACHE, _RUN = "text.h5", "cache", "run"
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from fuzz.targets import Target
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 from shared.errors import FacetError
 
 MAX_SECONDS = 5.0  # of computing, for one case

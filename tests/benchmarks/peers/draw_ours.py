@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from benchmarks.peers.worker import FIELD_OF_VIEW_MM, SIZE_PX, Scene, run_worker
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.normal_kernels import fan_normals, find_corners
+from preprocess.geometry.rasterise import rasterise
 from preprocess.render.cameras import Cameras
-from preprocess.render.normal_kernels import fan_normals, find_corners
-from preprocess.render.rasterise import rasterise
 from preprocess.render.texture import SurfaceColours
 from preprocess.render.views import render_views
 from shared.schema import View

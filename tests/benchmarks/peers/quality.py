@@ -9,7 +9,7 @@ from benchmarks.peers.worker import SIZE_PX
 from ray_casting import cast_view
 from scipy import ndimage
 
-from preprocess.mesh import Mesh
+from preprocess.geometry.mesh import Mesh
 
 REFERENCE_SAMPLES = 8
 

@@ -11,10 +11,10 @@ from typing import Any
 from benchmarks.streaming_peers.images import open_images
 
 from shared.schema import COMPRESSIONS
-from shared.storage import open_arrays
-from train.items import find_items
-from train.order import epoch_order, split_batches
-from train.stream import ImageSource, StoredImages, stream_batches
+from shared.store.storage import open_arrays
+from train.data.items import find_items
+from train.data.order import epoch_order, split_batches
+from train.data.stream import ImageSource, StoredImages, stream_batches
 
 BATCH = 32
 S3_URL = "STREAMING_BENCHMARK_S3"  # where the images are in the object store
@@ -34,7 +34,7 @@ def open_ours(
     if resident:
         import torch
 
-        from train.resident import load_resident
+        from train.data.preload import load_resident
 
         source = load_resident(cache, items, ["texture"], "ram", torch.device("cpu"))
 

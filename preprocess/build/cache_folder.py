@@ -1,0 +1,261 @@
+"""A cache folder while it is written: locked, started or gone on with, swept of what a kill left, finished with its tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from shared.cache import (
+    CACHE_JSON,
+    FAILURES_CSV,
+    SAMPLES_CSV,
+    SEQUENCES_CSV,
+    Failure,
+    describe_withdrawn,
+    hash_content,
+    read_info,
+    read_record,
+    record_path,
+    write_info,
+)
+from shared.csv_tables import encode_table
+from shared.errors import CacheError
+from shared.groups import GROUPS_CSV, Groups, encode_groups
+from shared.schema import FORMAT_VERSION, SHARD_ROWS, CacheInfo, RenderSettings, Sample, ShardRecord, fingerprint
+from shared.schema import Sequence as SequenceRow
+from shared.store.lock import hold_lock
+from shared.store.paths import is_file, is_litter, is_remote, list_files, read_bytes, remove_file, remove_folder
+from shared.store.remote_lock import hold_remote_lock
+from shared.store.storage import PARTIAL_SUFFIX, VIEWS_HDF5, VIEWS_ZARR, encode_metadata, hash_file, write_file
+
+# What a folder may hold before its first build and still be taken for a cache in the making.
+CACHE_PARTS = {
+    ".build",
+    CACHE_JSON,  # by a build that has begun meanwhile
+    "text",
+    "records",
+    VIEWS_ZARR,
+    VIEWS_HDF5,
+    SAMPLES_CSV,
+    SEQUENCES_CSV,
+    GROUPS_CSV,
+    FAILURES_CSV,
+    "README.md",
+}
+REQUESTS_AT_ONCE = 16  # of an object store
+SOFTWARE = ("open3d", "numpy", "zarr", "h5py", "numcodecs", "pillow")
+
+
+def settings_fingerprint(dataset: str, settings: RenderSettings, store: str, compression: str) -> str:
+    """What must be equal for a build to go on in an existing cache."""
+    values = dataclasses.asdict(settings)
+    if not values["dynamic"]:
+        del values["dynamic"]  # caches of single images from before there were dynamic ones keep their fingerprint
+    return fingerprint(
+        {
+            "format_version": FORMAT_VERSION,
+            "dataset": dataset,
+            "settings": values,
+            "store": store,
+            "shard_rows": SHARD_ROWS,
+            # likewise those from before there was a choice
+            **({} if compression == "lz4" else {"compression": compression}),
+        }
+    )
+
+
+def software_versions() -> dict[str, str]:
+    """The versions of the libraries that decide a cache's bytes."""
+    return {name: importlib.metadata.version(name) for name in SOFTWARE}
+
+
+@contextmanager
+def lock_cache(cache: Path) -> Iterator[None]:
+    """Makes the folder with mode 0700 (these are faces) and holds it for one writer.
+
+    The lock is held by the kernel for as long as the process lives: a killed build leaves no stale lock. In an object store
+    it is an object that expires.
+
+    Raises:
+        CacheError: another build is writing this cache, or the folder holds something else, where no lock is to be left.
+        StorageError: the object store cannot be reached or refuses.
+    """
+    what = f"{cache}: another build is writing this cache"
+    if is_remote(cache):
+        with hold_remote_lock(cache / ".build" / "lock", what=what):
+            yield
+        return
+    if cache.is_dir() and not is_file(cache / CACHE_JSON):
+        _refuse_strangers(cache)
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if linked := [
+        name for name in (".build", "records", "text", VIEWS_ZARR, VIEWS_HDF5) if (cache / name).is_symlink()
+    ]:
+        raise CacheError(
+            f"{cache / linked[0]}: is a link, and files would be written where it leads; put the folder itself there"
+        )
+    with hold_lock(cache / ".build" / "lock", CacheError(f"{what}; wait until it has ended")):
+        yield
+
+
+def start_cache(cache: Path, info: CacheInfo, *, overwrite: bool = False, advice: str) -> None:
+    """Makes sure that a folder may be written as the cache that `info` describes, and sweeps up what a kill left.
+
+    Args:
+        overwrite: empty a cache of other settings instead of refusing it.
+        advice: ends the message for a cache of other settings: what to do.
+    Raises:
+        CacheError: the folder holds something else, a cache of other settings, or a damaged one.
+    """
+    if is_file(cache / CACHE_JSON):
+        old = _read_info(cache, damaged_is_none=overwrite, advice=advice)
+        if old is None or old.settings_fingerprint != info.settings_fingerprint:
+            if old is not None and not overwrite:
+                if why := describe_withdrawn(old):
+                    raise CacheError(f"{cache}: {why}; {advice}")
+                raise CacheError(f"{cache}: was built with other settings ({_describe_change(old, info)}); {advice}")
+            _clear(cache)
+    else:
+        _refuse_strangers(cache)
+    if not is_remote(cache):
+        for name in list_files(cache):
+            if name.endswith(PARTIAL_SUFFIX) and name.rpartition("/")[2].startswith("."):
+                remove_file(cache / name)
+
+
+def _refuse_strangers(cache: Path) -> None:
+    """Raises CacheError where a folder without cache.json holds what no cache does."""
+    if is_remote(cache):
+        names = {name.split("/")[0] for name in list_files(cache)}
+    else:
+        names = {path.name for path in cache.iterdir()}  # empty folders too
+    if strangers := {name for name in names if _whole_name(name) not in CACHE_PARTS and not is_litter(name)}:
+        raise CacheError(f"{cache}: not empty and not a cache (holds {sorted(strangers)[0]}); choose another folder")
+
+
+def _whole_name(name: str) -> str:
+    """cache.json of `.cache.json.4711.partial`: what another build is writing, or one that was killed has left."""
+    if name.startswith(".") and name.endswith(PARTIAL_SUFFIX):
+        return name[1:].removesuffix(PARTIAL_SUFFIX).rpartition(".")[0]
+    return name
+
+
+def _read_info(cache: Path, *, damaged_is_none: bool, advice: str = "") -> CacheInfo | None:
+    try:
+        return read_info(cache)
+    except CacheError as error:
+        if damaged_is_none:
+            return None
+        what = str(error).rpartition("; ")[0] or str(error)  # it says to build again, which is what was tried
+        raise CacheError(f"{what}; {advice}") from error
+
+
+def _describe_change(old: CacheInfo, new: CacheInfo) -> str:
+    changes = []
+    for name in ("dataset", "store", "compression"):
+        if getattr(old, name) != getattr(new, name):
+            changes.append(f"{name} {getattr(old, name)}, now {getattr(new, name)}")
+    for field in dataclasses.fields(RenderSettings):
+        before, after = getattr(old.settings, field.name), getattr(new.settings, field.name)
+        if before != after:
+            before, after = (
+                ",".join(map(str, value)) if isinstance(value, tuple) else value if value != "" else "none"
+                for value in (before, after)
+            )
+            changes.append(f"{field.name} {before}, now {after}")
+    return "; ".join(changes) or "another version of the renderer"
+
+
+def _clear(cache: Path) -> None:
+    """Removes what a build wrote, cache.json first, so that a kill leaves no cache instead of half of one."""
+    for name in (CACHE_JSON, SAMPLES_CSV, SEQUENCES_CSV, GROUPS_CSV, FAILURES_CSV):
+        remove_file(cache / name)
+    for folder in ("records", VIEWS_ZARR, VIEWS_HDF5):
+        remove_folder(cache / folder)
+    for name in list_files(cache / ".build"):
+        if name.endswith(".json"):
+            remove_file(cache / ".build" / name)
+
+
+def open_for_writing(cache: Path, info: CacheInfo, samples: Sequence[Sample], *, unfinished: bool) -> None:
+    """Before shards are written: cache.json without `complete`, the rows, and what tells readers what the arrays are.
+
+    Nothing is written where no shard is unfinished and the cache already is what `info` describes.
+    """
+    if not unfinished and _is_finished(cache, info):
+        return
+    write_info(cache, info)
+    write_file(cache / SAMPLES_CSV, encode_table(Sample, samples))
+    for name, data in encode_metadata(info).items():
+        write_file(cache / name, data)
+
+
+def _is_finished(cache: Path, info: CacheInfo) -> bool:
+    old = _read_info(cache, damaged_is_none=True)
+    if old is None:
+        return False
+    bare = dataclasses.replace(
+        old, num_valid=0, num_subjects=0, num_sequences=0, content_hash="", file_hashes={}, complete=False
+    )
+    return old.complete and bare == info
+
+
+def read_records(cache: Path, info: CacheInfo) -> list[ShardRecord]:
+    """Every shard's record, all shards written.
+
+    Raises:
+        CacheError: a record is missing or damaged.
+    """
+    records = []
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE if is_remote(cache) else 1) as pool:
+        for shard, record in enumerate(pool.map(partial(read_record, cache), range(info.num_shards))):
+            if record is None:
+                raise CacheError(f"{record_path(cache, shard)}: missing although the build has ended; run it again")
+            records.append(record)
+    return records
+
+
+def finish_cache(
+    cache: Path, info: CacheInfo, samples: Sequence[Sample], sequences: Sequence[SequenceRow], groups: Groups
+) -> tuple[CacheInfo, list[Failure]]:
+    """Writes the tables, then cache.json with `complete` (where at least one row is valid).
+
+    Args:
+        groups: a value a row of each column; none: no groups.csv.
+    Returns:
+        What cache.json now says; the rows that are not valid or lack something.
+    """
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE if is_remote(cache) else 1) as pool:
+        digests = list(pool.map(hash_file, (record_path(cache, shard) for shard in range(info.num_shards))))
+    failures = [failure for sample in samples if (failure := Failure.of(sample))]
+    valid = [sample for sample in samples if sample.valid]
+    tables = {
+        SAMPLES_CSV: encode_table(Sample, samples),
+        SEQUENCES_CSV: encode_table(SequenceRow, sequences),
+        FAILURES_CSV: encode_table(Failure, failures),
+    }
+    if groups:
+        tables[GROUPS_CSV] = encode_groups([sample.sample_id for sample in samples], groups)
+    else:
+        remove_file(cache / GROUPS_CSV)
+    hashes = {name: write_file(cache / name, data) for name, data in tables.items()}
+    for name, data in encode_metadata(info).items():
+        if not is_file(cache / name) or read_bytes(cache / name) != data:
+            write_file(cache / name, data)
+        hashes[name] = hash_file(cache / name)
+    info = dataclasses.replace(
+        info,
+        num_valid=len(valid),
+        num_subjects=len({sample.subject for sample in valid}),
+        num_sequences=len(sequences),
+        file_hashes=hashes,
+        content_hash=hash_content(hashes, digests),
+        complete=bool(valid),
+    )
+    write_info(cache, info)
+    return info, failures

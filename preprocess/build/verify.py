@@ -1,0 +1,249 @@
+"""Checks a cache: tables against hashes, shards against records, rows against their index, byte by byte or quickly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence as AbstractSequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from preprocess.build.cache_folder import REQUESTS_AT_ONCE
+from preprocess.build.salvage import find_hit_rows
+from shared.cache import (
+    SAMPLES_CSV,
+    SEQUENCES_CSV,
+    find_text_files,
+    hash_content,
+    read_info,
+    read_record,
+    record_path,
+)
+from shared.csv_tables import read_table
+from shared.errors import CacheError
+from shared.groups import GROUPS_CSV, read_groups
+from shared.schema import SHARD_ROWS, CacheInfo, Sample, Sequence, ShardRecord
+from shared.store.paths import is_remote, list_files, read_bytes
+from shared.store.storage import (
+    PARTIAL_SUFFIX,
+    VIEWS_HDF5,
+    VIEWS_ZARR,
+    check_shard_file,
+    encode_metadata,
+    hash_bytes,
+    hash_file,
+    shard_files,
+)
+from shared.text import read_text_embeddings
+
+_LEAST_ROW_BYTES = 13  # of samples.csv: twelve commas and the line's end
+
+
+def verify_cache(cache: Path, *, quick: bool = False) -> list[str]:
+    """Everything that is wrong with a cache, a line each, naming the file and the samples that are hit; [] if nothing is.
+
+    Args:
+        quick: of the shards look at existence, length and index alone, instead of at every byte.
+    Raises:
+        CacheError: no cache here, or cache.json itself cannot be trusted.
+        StorageError: the object store cannot be reached.
+    """
+    info = read_info(cache)
+    problems: list[str] = []
+    if not info.complete:
+        problems.append("cache.json: the cache is not finished; run the same build again")
+    stored = list_files(cache)
+    if SAMPLES_CSV in stored and info.num_samples > stored[SAMPLES_CSV] // _LEAST_ROW_BYTES:
+        raise CacheError(
+            f"{cache / SAMPLES_CSV}: too short for the {info.num_samples} rows of cache.json; run build again"
+        )
+    for name, digest in info.file_hashes.items():
+        if name not in stored:
+            problems.append(f"{name}: missing")
+        elif hash_file(cache / name) != digest:
+            problems.append(f"{name}: changed since the cache was built")
+    for name, data in encode_metadata(info).items():
+        if name in stored and read_bytes(cache / name) != data:
+            problems.append(f"{name}: does not describe the arrays that cache.json promises")
+    samples = _read(cache, SAMPLES_CSV, Sample, problems)
+    sequences = _read(cache, SEQUENCES_CSV, Sequence, problems)
+
+    def check(shard: int) -> _ShardCheck:
+        return _check_shard(cache, info, shard, samples, stored, quick)
+
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE if is_remote(cache) else min(4, os.cpu_count() or 1)) as pool:
+        checks = list(tqdm(pool.map(check, range(info.num_shards)), "verify", info.num_shards, unit="shard", delay=2))
+    problems += [problem for checked in checks for problem in checked.problems]
+    expected = {name for checked in checks for name in checked.files}
+    problems += _find_strays(info, stored, expected)
+    if samples is not None:
+        _check_counts(info, samples, sequences, problems)
+    if samples is not None and GROUPS_CSV in info.file_hashes and GROUPS_CSV in stored:
+        try:
+            read_groups(cache / GROUPS_CSV, [sample.sample_id for sample in samples])
+        except CacheError as error:
+            problems.append(_inside(cache, error))
+    digests = [checked.record_digest for checked in checks]
+    if info.complete and not problems and info.content_hash != hash_content(info.file_hashes, digests):
+        problems.append("cache.json: its content hash is not that of its tables and records")
+    for path in find_text_files(cache):
+        try:
+            read_text_embeddings(path)
+            if f"text/{path.name}.sha256" not in stored:
+                problems.append(f"text/{path.name}.sha256: missing; run `python -m preprocess prompts` again")
+        except CacheError as error:
+            problems.append(_inside(cache, error))
+    return problems
+
+
+def _inside(cache: Path, error: CacheError) -> str:
+    return str(error).replace(f"{cache}/", "")
+
+
+def _read(cache: Path, name: str, row_type: type, problems: list[str]) -> list | None:
+    try:
+        return read_table(cache / name, row_type)
+    except CacheError as error:
+        problems.append(_inside(cache, error))
+        return None
+
+
+@dataclass(frozen=True)
+class _ShardCheck:
+    """What is wrong with a shard; its record's sha256 and files, as far as the record can be read."""
+
+    problems: list[str]
+    record_digest: str = ""
+    files: tuple[str, ...] = ()
+
+
+def _check_shard(
+    cache: Path,
+    info: CacheInfo,
+    shard: int,
+    samples: AbstractSequence[Sample] | None,
+    stored: dict[str, int],
+    quick: bool,
+) -> _ShardCheck:
+    path = record_path(cache, shard)
+    name = path.relative_to(cache).as_posix()
+    first = shard * SHARD_ROWS
+    num_rows = min(SHARD_ROWS, info.num_samples - first)
+    mine = list(samples[first : first + num_rows]) if samples is not None else []
+    lost = f"; without it these samples do not count: {_name([s.sample_id for s in mine])}" if mine else ""
+    try:
+        record = read_record(cache, shard)
+    except CacheError as error:
+        return _ShardCheck([_inside(cache, error) + lost], files=tuple(shard_files(info, shard)))
+    if record is None:
+        return _ShardCheck([f"{name}: missing{lost}"], files=tuple(shard_files(info, shard)))
+    problems: list[str] = []
+    if (record.shard, record.first_row, len(record.samples)) != (shard, first, num_rows):
+        problems.append(
+            f"{name}: expected {num_rows} rows from row {first}, "
+            f"found {len(record.samples)} from row {record.first_row} (shard {record.shard})"
+        )
+        return _ShardCheck(problems, hash_file(path), tuple(record.files))
+    if samples is not None and list(record.samples) != mine:
+        rows = [r.sample_id for s, r in zip(mine, record.samples, strict=False) if s != r]
+        problems.append(f"{name}: does not agree with samples.csv on {_name(rows)}")
+    foreign = sorted(set(record.files) - set(shard_files(info, shard)))
+    if foreign:
+        problems.append(f"{name}: names {foreign[0]}, which is no file of this shard")
+    held: dict[str, np.ndarray] = {}
+    unknown = False
+    for file, digest in record.files.items():
+        if file in foreign:
+            continue
+        problem, present = _check_file(cache, info, record, file, None if quick else digest, file in stored)
+        problems += [problem] if problem else []
+        unknown |= present is None
+        held |= present or {}
+    if not unknown:
+        problems += _check_rows(info, record, held)
+    return _ShardCheck(problems, hash_file(path), tuple(record.files))
+
+
+def _check_file(
+    cache: Path, info: CacheInfo, record: ShardRecord, name: str, digest: str | None, there: bool
+) -> tuple[str, dict[str, np.ndarray] | None]:
+    """What is wrong with one file of a shard, or ""; array name -> rows stored in it, None where that cannot be known.
+
+    Args:
+        digest: the sha256 it must have; None: look at its index alone.
+    """
+    if not there:
+        hit = find_hit_rows(cache, info, record, name, None)
+        return f"{name}: missing; it holds {_name_rows(record, hit)}", None
+    data = None if digest is None else read_bytes(cache / name)
+    if data is not None and hash_bytes(data) != digest:
+        hit = find_hit_rows(cache, info, record, name, data)
+        if hit.any():
+            return f"{name}: its bytes are not those that were written; damaged: {_name_rows(record, hit)}", None
+        every = _name_rows(record, np.ones(len(record.samples), bool))
+        return (
+            f"{name}: its bytes are not those that were written; every sample still reads, any may be hit: {every}",
+            None,
+        )
+    try:
+        rows = check_shard_file(cache, info, record.shard, name, data)
+    except CacheError as error:
+        hit = find_hit_rows(cache, info, record, name, None)
+        return f"{_inside(cache, error)}; damaged: {_name_rows(record, hit)}", None
+    return "", {array: found.present for array, found in rows.items()}
+
+
+def _check_rows(info: CacheInfo, record: ShardRecord, held: dict[str, np.ndarray]) -> list[str]:
+    """Whether the images that each row claims are those that the shard's index knows."""
+    problems = []
+    for modality in info.settings.modalities:
+        claimed = np.array([sample.has(modality) for sample in record.samples], bool)
+        found = held.get(modality, np.zeros(len(claimed), bool))
+        name = f"records/{record.shard:05d}.json"
+        if (claimed & ~found).any():
+            problems.append(f"{name}: no {modality} is stored of {_name_rows(record, claimed & ~found)}")
+        if (found & ~claimed).any():
+            problems.append(f"{name}: {modality} is stored, but not claimed, of {_name_rows(record, found & ~claimed)}")
+    return problems
+
+
+def _find_strays(info: CacheInfo, stored: dict[str, int], expected: set[str]) -> list[str]:
+    """Files among the arrays or records that nothing vouches for: a reader might take them for data."""
+    expected = expected | set(encode_metadata(info)) | {f"records/{shard:05d}.json" for shard in range(info.num_shards)}
+    folders = (f"{VIEWS_ZARR}/", f"{VIEWS_HDF5}/", "records/")
+    strays = [name for name in stored if name.startswith(folders) and name not in expected]
+    return [f"{name}: belongs to no record; remove it" for name in strays if not name.endswith(PARTIAL_SUFFIX)]
+
+
+def _name_rows(record: ShardRecord, rows: np.ndarray) -> str:
+    return _name([sample.sample_id for sample, hit in zip(record.samples, rows, strict=True) if hit and sample.valid])
+
+
+def _check_counts(
+    info: CacheInfo, samples: list[Sample], sequences: list[Sequence] | None, problems: list[str]
+) -> None:
+    if len(samples) != info.num_samples:
+        problems.append(f"{SAMPLES_CSV}: {len(samples)} rows, cache.json says {info.num_samples}")
+    ids = [sample.sample_id for sample in samples]
+    if len(set(ids)) != len(ids):
+        problems.append(f"{SAMPLES_CSV}: a sample_id stands twice")
+    unknown = sorted({s.label for s in samples if s.label} - set(info.class_names))
+    if unknown:
+        problems.append(f"{SAMPLES_CSV}: label {unknown[0]!r} is not among {', '.join(info.class_names)}")
+    num_valid = sum(sample.valid for sample in samples)
+    if info.complete and num_valid != info.num_valid:
+        problems.append(f"{SAMPLES_CSV}: {num_valid} valid rows, cache.json says {info.num_valid}")
+    frames: dict[str, int] = {}
+    for sample in samples:
+        if sample.sequence:
+            frames[sample.sequence] = frames.get(sample.sequence, 0) + 1
+    if sequences is not None and info.complete and {s.sequence: s.num_frames for s in sequences} != frames:
+        problems.append(f"{SEQUENCES_CSV}: its sequences and frames are not those of {SAMPLES_CSV}")
+
+
+def _name(samples: list[str]) -> str:
+    shown = ", ".join(samples[:5])
+    return shown + (f" and {len(samples) - 5} more" if len(samples) > 5 else "")

@@ -1,0 +1,80 @@
+"""A scan as a data set lists it: where its files are, who it shows, what it is labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from preprocess.geometry.mesh import Mesh
+
+# A file with this name in a data set's root says that its faces are synthetic.
+SYNTHETIC_MARKER = "SYNTHETIC.txt"
+
+# Why a row is empty whose scan was taken out of the data set, or off its list, after an earlier build: no fault of the scan's.
+SCAN_GONE = "the scan is no longer in the data set"
+
+# Named groups of landmark indices: what a landmark scheme tells about where the face is. Alignment uses those named in
+# preprocess/alignment/anthropometry.py (left_eye, right_eye, nose, mouth).
+LandmarkGroups = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanRecord:
+    """One scan or frame, found but not opened. Paths are relative to the data set's root, with forward slashes."""
+
+    sample_id: str  # unique in the data set, readable: F0001_AN01WH, F001/Angry/042
+    subject: str
+    source: str  # the mesh file
+    label: str = ""  # a class name, empty where the data set gives none
+    sequence: str = ""
+    frame: int | None = None
+    intensity: str = ""
+    task: str = ""
+    texture: str = ""  # a texture image that stands beside the mesh, where the mesh file does not name it
+    landmarks: str = ""  # a landmark file
+    options: tuple[tuple[str, str], ...] = ()  # the data set's own: units, up, facing …
+    aus: tuple[int, ...] = ()  # a value for each of the data set's au_names, -1 = unknown; empty: none known
+    targets: tuple[int, ...] = ()  # 1, 0 or -1 = unknown for each of the data set's target_names (multi-label)
+    groups: tuple[tuple[str, str], ...] = ()  # what else is known of whom it shows: (sex, F), or the user's own columns
+    moments: tuple[int | None, int | None, int | None] = (None, None, None)  # onset, apex, offset frame of its sequence
+
+
+def find_scan_files(root: Path, record: ScanRecord) -> list[Path]:
+    """Every file that a record names: the mesh, its texture, its landmarks."""
+    return [root / name for name in (record.source, record.texture, record.landmarks) if name]
+
+
+@dataclass(frozen=True)
+class DatasetReader:
+    """One data set: how to find its scans and how to read one.
+
+    find: root → every scan, in a fixed order (lists files, opens none but manifests). Raises FacetError where the root
+        is no such data set.
+    read: (root, record) → the mesh in scan coordinates, mm. Raises ScanError.
+    source_files: (root, record) → every file that decides the row's pixels, for hashing.
+    summarise: (root, records found) → lines on what a partial copy lacks, and what was found out about it; none where all is
+        there. Raises nothing.
+    """
+
+    name: str
+    title: str
+    licence: str
+    class_names: tuple[str, ...]  # empty: the labels found
+    find: Callable[[Path], Sequence[ScanRecord]]
+    read: Callable[[Path, ScanRecord], Mesh]
+    source_files: Callable[[Path, ScanRecord], Sequence[Path]]
+    num_landmarks: int = 0
+    landmark_groups: LandmarkGroups = field(default_factory=dict)  # empty: aligned by geometry
+    # The groups of landmark files of another scheme, by the file's ending.
+    other_landmark_groups: dict[str, LandmarkGroups] = field(default_factory=dict)
+    # "AU12": occurrence 0/1; "AU12_intensity": 0 to 5; "AU12_side": where on the face, as shared/schema.py says.
+    au_names: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
+    frames_per_second: float | None = None
+    stabilised: bool = False
+    summarise: Callable[[Path, Sequence[ScanRecord]], list[str]] | None = None
+
+    def groups_of(self, record: ScanRecord) -> LandmarkGroups:
+        """The landmark groups of a record's own landmark file."""
+        return self.other_landmark_groups.get(PurePosixPath(record.landmarks).suffix.lower(), self.landmark_groups)

@@ -1,0 +1,1 @@
+"""Meshes: arrays, compiled loops, normals, welding, and the z-buffer."""

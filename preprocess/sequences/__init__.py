@@ -1,0 +1,1 @@
+"""Whole sequences: apex estimates and dynamic images."""

@@ -1,0 +1,209 @@
+"""Files of a cache, written whole or not at all, and its arrays in either store, Zarr v3 or HDF5.
+
+Shards are encoded in memory. On a disk they are written under a temporary name, then renamed; in an object store a put is
+whole or nothing. So a file under its final name is complete, whatever was killed. Equal arrays give equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from shared.errors import CacheError
+from shared.schema import ARRAYS, SHARD_ROWS, CacheInfo
+from shared.store.chunk_reads import Pending
+from shared.store.hdf5_store import VIEWS_HDF5 as VIEWS_HDF5
+from shared.store.hdf5_store import Hdf5Reader, check_hdf5_shard, encode_hdf5_shard, hdf5_shard_file
+from shared.store.paths import file_system, is_remote, read_bytes, report_storage_errors
+from shared.store.zarr_reader import ZarrReader
+from shared.store.zarr_store import VIEWS_ZARR as VIEWS_ZARR
+from shared.store.zarr_store import check_zarr_shard, encode_zarr_metadata, encode_zarr_shard, zarr_shard_files
+from shared.views import ChosenViews
+
+PARTIAL_SUFFIX = ".partial"
+
+
+def write_file(path: Path, data: bytes, *, like: Path | None = None) -> str:
+    """Writes a whole file or nothing: temporary name, flush to the disk, rename. Returns the sha256 of `data`.
+
+    Args:
+        like: a folder, such as the cache that was drawn from: nobody may read the file who may not read that.
+    """
+    if is_remote(path):
+        fs, key = file_system(path)
+        with report_storage_errors(path):
+            fs.pipe_file(key, data)
+        return hashlib.sha256(data).hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if like is not None:
+            partial.chmod(partial.stat().st_mode & _mode(like))
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        error.filename = str(path)  # a full disk is reported on the file the user knows
+        raise
+    return hashlib.sha256(data).hexdigest()
+
+
+def make_folder(folder: Path, *, like: Path) -> None:
+    """Makes a folder that only those may enter who may enter another one; one that is there is left as it is."""
+    if not is_remote(folder):
+        folder.mkdir(mode=_mode(like), parents=True, exist_ok=True)
+
+
+def _mode(folder: Path) -> int:
+    """Who may use a folder; of an object store, or one that has gone: its owner alone."""
+    try:
+        return 0o700 if is_remote(folder) else folder.stat().st_mode & 0o777
+    except OSError:
+        return 0o700
+
+
+def check_writable(path: Path) -> None:
+    """Finds out before hours of work whether a file can be written: makes and removes one beside it.
+
+    Raises:
+        OSError: it cannot; names the file.
+    """
+    if is_remote(path):
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def hash_bytes(data: bytes) -> str:
+    """sha256, as records and tables name it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file's bytes, read in pieces."""
+    if is_remote(path):
+        return hash_bytes(read_bytes(path))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def encode_metadata(info: CacheInfo) -> dict[str, bytes]:
+    """The files beside the shards that tell a reader what the arrays are: relative path -> bytes."""
+    return encode_zarr_metadata(info) if info.store == "zarr" else {}
+
+
+def encode_shard(
+    info: CacheInfo, shard: int, arrays: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray]
+) -> dict[str, bytes]:
+    """One shard's files: relative path -> bytes.
+
+    Args:
+        arrays: name -> (R, …) in the schema's dtype, R = this shard's rows.
+        present: name -> bool (R,); rows that are absent are not stored. A missing name means all rows are present.
+    Returns:
+        Only files that hold something: a shard without any texture has no texture file.
+    Raises:
+        CacheError: an array's dtype or shape is not the schema's.
+    """
+    shapes = info.arrays()
+    first = shard * SHARD_ROWS
+    num_rows = min(SHARD_ROWS, info.num_samples - first)
+    checked: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for name, shape in shapes.items():
+        array = arrays[name]
+        if array.shape != (num_rows, *shape[1:]) or array.dtype != np.dtype(ARRAYS[name].dtype):
+            raise CacheError(
+                f"shard {shard}, {name}: expected {ARRAYS[name].dtype} {(num_rows, *shape[1:])}, "
+                f"found {array.dtype} {array.shape}"
+            )
+        mask = np.asarray(present.get(name, np.ones(num_rows, bool)))
+        if mask.shape != (num_rows,) or mask.dtype != bool:
+            raise CacheError(
+                f"shard {shard}, {name}: presence must be bool ({num_rows},), found {mask.dtype} {mask.shape}"
+            )
+        checked[name] = (array, mask)
+    encode = encode_zarr_shard if info.store == "zarr" else encode_hdf5_shard
+    return encode(info, shard, checked)
+
+
+def shard_files(info: CacheInfo, shard: int) -> list[str]:
+    """Every file a shard can have, relative to the cache; those that would hold nothing are not written."""
+    return list(zarr_shard_files(info, shard).values()) if info.store == "zarr" else [hdf5_shard_file(shard)]
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """What a shard's file holds of one array: bool (R,) each, R = the shard's rows.
+
+    present: the row's chunk is stored. intact: as far as was looked, its checksum holds.
+    """
+
+    present: np.ndarray
+    intact: np.ndarray
+
+
+def check_shard_file(path: Path, info: CacheInfo, shard: int, name: str, data: bytes | None) -> dict[str, StoredRows]:
+    """What one file of a shard holds, by array name.
+
+    Args:
+        path: the cache. name: the file, relative to it.
+        data: the file's bytes, every chunk of which is checked; None: its index or structure alone is read.
+    Raises:
+        CacheError: the index or structure itself is damaged or does not fit the file: no row of it can be trusted.
+    """
+    num_rows = min(SHARD_ROWS, info.num_samples - shard * SHARD_ROWS)
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    if info.store == "hdf5":
+        found = check_hdf5_shard(path / name, info, num_rows, data)
+    else:
+        for array, file in zarr_shard_files(info, shard).items():
+            if file == name:
+                found[array] = check_zarr_shard(path / name, ARRAYS[array].chunk_rows, num_rows, data)
+    return {array: StoredRows(*masks) for array, masks in found.items()}
+
+
+class ArrayReader(Protocol):
+    """Reads rows of a cache's arrays. Rows that hold no such modality must not be asked for."""
+
+    def read(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Rows in the given order, (len(rows), …). Raises CacheError where stored bytes are missing or damaged."""
+        ...
+
+    def start(self, name: str, rows: Sequence[int] | np.ndarray) -> Pending:
+        """Starts a read in the background where the store can; `.result()` gives what `read` gives."""
+        ...
+
+    def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> Pending:
+        """Like `start`, into the caller's own memory: C-contiguous (len(rows), …) of the array's dtype. Where it is used
+        again and again nothing is allocated. A row −1 gives zeros. `out` must be left alone until `.result()` returns it."""
+        ...
+
+
+def open_arrays(
+    path: Path, info: CacheInfo, *, verify: bool = True, mapped: bool = False, views: ChosenViews | None = None
+) -> ArrayReader:
+    """A reader over the cache's own store. A reader is used by one thread at a time.
+
+    Args:
+        verify: check the checksum of every image that is read. False: images of a local cache are only decoded.
+        mapped: take images of a local cache that are in memory from where the kernel has them, without a read into memory
+            of ours: one copy for all processes of a machine. It counts as theirs as well: resident size grows to the cache's.
+        views: which of an image's views are delivered; None: all.
+    """
+    kind = ZarrReader if info.store == "zarr" else Hdf5Reader
+    return kind(path, info, verify=verify, mapped=mapped, views=views)

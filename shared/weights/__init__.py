@@ -1,0 +1,1 @@
+"""CLIP weights: files of several makers, read without running code, and their identity."""

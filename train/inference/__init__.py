@@ -1,0 +1,1 @@
+"""A trained model applied to items: scores, decision thresholds, attention records."""

@@ -1,0 +1,220 @@
+"""What a model looks at, recorded in the forward pass that scores: nothing of it is computed, or slowed down, in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shared.attention import MAPS, Attention
+from shared.schema import View
+from shared.text import TextEmbeddings
+from train.data.items import Item
+from train.data.stream import choose_rows
+from train.model.cvsa import CrossViewAttention, TokenAttention
+from train.model.facet import Batch, Facet, Output
+from train.model.mtgf import TextGuidedFusion
+from train.model.patch_tokens import weigh_frames
+from train.model.tower_attention import find_patch_attention, fold_maps
+
+MAX_PATCH_BYTES = 64 << 20  # of maps in a file: where there are more, those of items evenly spread are kept
+
+
+class Recording:
+    """What hooks have seen of the last batch."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Tensor] = {}
+
+    def keep(self, name: str, value: Tensor) -> None:
+        self._seen[name] = value
+
+    def drop(self, name: str) -> Tensor:
+        return self._seen.pop(name)
+
+    def take(self, batch: Batch, output: Output, prompts: Tensor | None) -> dict[str, Tensor]:
+        """The arrays of `Attention` for a batch, (B, …), by name; forgets the batch.
+
+        Args:
+            prompts: f32 (C, K, d), unit length.
+        """
+        seen, self._seen = self._seen, {}
+        num, frames, modalities, views = batch.dims
+        compared = int(batch.has_reference is not None)  # the reference is no frame of the item
+        num_frames, num_tokens = frames - compared, modalities * views
+        alpha = output.alpha.view(num, num_frames, num_tokens)
+        found = {"faces": output.face, "view_weights": alpha}
+        even = alpha.new_full((num, num_frames), 1 / num_frames)
+        found["frame_weights"] = seen.get("frames", even)
+        if "views" in seen:
+            between = seen["views"].view(num, frames, num_tokens, num_tokens)[:, compared:]
+            found["view_attention"] = (alpha[..., None, :] @ between)[..., 0, :]
+        if "classes" in seen:
+            found |= _part_classes(seen, num_frames, num_tokens)
+            found["class_share"] = seen["share"]
+        if prompts is not None:
+            found["prompt_cosines"] = torch.einsum("bcd,ckd->bck", seen["judged"], prompts)
+        if "patches" in seen:
+            found["patches"] = self._place_patches(seen["patches"], batch)[:, compared:]
+        return found
+
+    def _place_patches(self, maps: Tensor, batch: Batch) -> Tensor:
+        """(B, T, N, G, G): zeros for pictures that are not there; the tower has not seen those."""
+        num, frames, modalities, views = batch.dims
+        if not batch.complete:
+            mask = batch.present[..., None].expand(num, frames, modalities, views).flatten()
+            placed = maps.new_zeros(len(mask), *maps.shape[1:])
+            placed[mask] = maps
+            maps = placed
+        return maps.view(num, frames, modalities * views, *maps.shape[1:])
+
+
+def _part_classes(seen: dict[str, Tensor], num_frames: int, num_tokens: int) -> dict[str, Tensor]:
+    """class_attention (B, C, T, N), and class_patches (B, C, N, G, G) where text looked at patches, too: a look at one is one
+    at its picture, in each frame by as much as that counts."""
+    views, places = seen["classes"].tensor_split([num_frames * num_tokens], dim=-1)
+    looked = views.unflatten(-1, (num_frames, num_tokens))
+    if "patch_frames" not in seen:
+        return {"class_attention": looked}
+    places = places.unflatten(-1, (num_tokens, -1))
+    looked = looked + seen["patch_frames"][:, None] * places.sum(-1)[:, :, None]
+    found = {"class_attention": looked}
+    if (maps := fold_maps(places.flatten(0, 2))) is not None:
+        found["class_patches"] = maps.unflatten(0, places.shape[:3])
+    return found
+
+
+@contextmanager
+def record_attention(model: Facet) -> Iterator[Recording]:
+    """While this is open, every forward pass leaves behind what it weighed. The pass itself stays as it is.
+
+    Only parts that attend have weights to leave; of views that are scored one by one, α alone is kept.
+    Compiled towers are run uncompiled meanwhile: they would not call the hooks.
+    """
+    recording = Recording()
+    handles = []
+
+    def watch(name: str, module: TokenAttention) -> None:
+        def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            recording.keep(name, module.weights(*inputs))  # type: ignore[operator]
+
+        handles.append(module.register_forward_pre_hook(before))
+
+    def after_head(module: nn.Module, inputs: tuple[Any, ...], judged: Tensor) -> None:
+        recording.keep("judged", judged)
+        if isinstance(module, TextGuidedFusion):
+            recording.keep("share", measure_share(module, inputs[0], inputs[1], recording.drop("looked")))
+
+    if isinstance(model.fusion, CrossViewAttention):
+        watch("views", model.fusion.attention)
+    together = not model.fusion.scores_each_view  # else each view has a pass of its own through what follows
+    if together and isinstance(model.head, TextGuidedFusion):
+        watch("classes", model.head.attention)
+        handles.append(model.head.attention.register_forward_hook(lambda _, __, out: recording.keep("looked", out)))
+    if together:
+        handles.append(model.head.register_forward_hook(after_head))
+    if model.patch_tokens is not None:
+
+        def before_places(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            _, mask, frame_weights, _, _, has_reference = inputs
+            mask = mask if has_reference is None else mask[:, 1:]
+            recording.keep("patch_frames", weigh_frames(mask, frame_weights))
+
+        handles.append(model.patch_tokens.register_forward_pre_hook(before_places))
+    if together and model.temporal is not None:
+        handles.append(model.temporal.pool.register_forward_hook(lambda _, __, out: recording.keep("frames", out[1])))
+    if (found := find_patch_attention(model.tower)) is not None:
+        module, weigh = found
+
+        def before_patches(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if (maps := fold_maps(weigh(module, inputs))) is not None:
+                recording.keep("patches", maps)
+
+        handles.append(module.register_forward_pre_hook(before_patches))
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            yield recording
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def measure_share(head: TextGuidedFusion, text: Tensor, face: Tensor, looked: Tensor) -> Tensor:
+    """(B, C), 0…1: ‖(1 − g) ⊙ m‖ / (‖g ⊙ z‖ + ‖(1 − g) ⊙ m‖), the part of f_c that looking with the class's words gave.
+
+    text (C, d), face (B, d), looked m (B, C, d)."""
+    num, classes = looked.shape[:2]
+    parts = (text.expand(num, -1, -1), face[:, None].expand(-1, classes, -1), looked)
+    gate = torch.sigmoid(head.gate(torch.cat(parts, dim=-1)))
+    from_face, from_look = (gate * face[:, None]).norm(dim=-1), ((1 - gate) * looked).norm(dim=-1)
+    return from_look / (from_face + from_look).clamp(min=1e-12)
+
+
+@dataclass
+class AttentionTable:
+    """Gathers what was looked at, batch after batch, in float16 and no more than is kept.
+
+    prompts: of the classes, where they are known.
+    """
+
+    items: Sequence[Item]
+    num_frames: int
+    text: TextEmbeddings | None
+    _arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    _place: np.ndarray | None = None
+    _filled: int = 0
+
+    def prompt_tensor(self, device: torch.device) -> Tensor | None:
+        return None if self.text is None else torch.from_numpy(self.text.embeddings).to(device)
+
+    def add(self, found: dict[str, Tensor]) -> None:
+        """The next items' arrays, as `Recording.take` gives them."""
+        num = len(found["faces"])
+        where = slice(self._filled, self._filled + num)
+        for name, tensor in found.items():
+            if name in MAPS:
+                continue
+            array = tensor.detach().float().cpu().numpy().astype(np.float16)
+            if name not in self._arrays:
+                self._arrays[name] = np.zeros((len(self.items), *array.shape[1:]), np.float16)
+            self._arrays[name][where] = array
+        if maps := {name: found[name] for name in MAPS if name in found}:
+            self._add_maps(maps, where)
+        self._filled += num
+
+    def _add_maps(self, maps: dict[str, Tensor], where: slice) -> None:
+        if self._place is None:
+            num = len(self.items)
+            most = min(num, MAX_PATCH_BYTES // (2 * sum(int(np.prod(values.shape[1:])) for values in maps.values())))
+            self._place = np.full(num, -1, np.int32)
+            self._place[np.arange(most) * num // max(most, 1)] = np.arange(most)
+            self._arrays |= {name: np.zeros((most, *values.shape[1:]), np.float16) for name, values in maps.items()}
+        place = self._place[where]
+        for name, values in maps.items():
+            kept = values.detach()[torch.from_numpy(place >= 0).to(values.device)]
+            self._arrays[name][place[place >= 0]] = kept.float().cpu().numpy().astype(np.float16)
+
+    def finish(self, class_names: Sequence[str], modalities: Sequence[str], views: Sequence[View]) -> Attention:
+        assert self._filled == len(self.items)
+        rows = np.array([choose_rows(item, self.num_frames, None, False) for item in self.items], np.int32)
+        arrays = dict(self._arrays)
+        if self._place is not None:
+            arrays["patch_place"] = self._place
+        prompts: tuple[tuple[str, ...], ...] = ()
+        if self.text is not None:
+            arrays["prompt_cosines"] = np.where(self.text.mask, arrays["prompt_cosines"], np.float16(np.nan))
+            prompts = self.text.prompts
+        return Attention(
+            tuple(item.name for item in self.items),
+            tuple(class_names),
+            tuple(modalities),
+            tuple(str(view) for view in views),
+            rows,
+            prompts=prompts,
+            **arrays,
+        )

@@ -1,0 +1,94 @@
+"""What several classes at once need around training: where their scores start, and from which probability on to say yes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from shared.cache import Cache
+from shared.errors import FacetError, first_line
+from shared.runs import check_file
+from shared.schema import canonical_json
+from shared.store.storage import write_file
+from train.config import Recipe, RunConfig
+from train.data.batch_transform import Preparer
+from train.data.items import Item
+from train.inference.score import score_items
+from train.model.facet import Facet
+from train.tasks.multilabel import choose_thresholds
+
+THRESHOLDS_JSON = "thresholds.json"
+NUM_START_ITEMS = 256  # to see where the untrained scores lie
+NUM_THRESHOLD_ITEMS = 4096
+
+
+@torch.no_grad()
+def start_class_bias(
+    model: Facet, cache: Cache, items: Sequence[Item], labels: np.ndarray, preparer: Preparer, recipe: Recipe
+) -> None:
+    """Sets each class's bias so that the untrained model says yes as often as the training labels do.
+
+    Cosines of CLIP lie far from 0 for every class (about 0.2, times a scale of 100); without this, thousands of steps would
+    go by before a probability means anything. (cf. Lin et al. 2017, "Focal loss for dense object detection", section 4.1)
+
+    Args:
+        labels: i8 (n, C) of the items; -1 = unknown.
+    """
+    assert model.class_bias is not None
+    yes, known = (labels == 1).sum(0), (labels >= 0).sum(0)
+    rate = (yes + 0.5) / (known + 1.0)  # never 0 or 1
+    chosen = spread(items, NUM_START_ITEMS)
+    batches = [chosen[i : i + recipe.batch_size] for i in range(0, len(chosen), recipe.batch_size)]
+    model.train()  # batch statistics as the first steps will have them; running ones are no use yet in random towers
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    references = recipe.relative != "none"
+    logits = [
+        model(preparer.prepare(raw)).logits
+        for raw in preparer.stream(cache, batches, recipe.frames, references=references)
+    ]
+    model.load_state_dict(state)  # the forward passes moved running statistics
+    wanted = torch.from_numpy(np.log(rate / (1 - rate)).astype(np.float32)).to(preparer.device)
+    model.class_bias.copy_(wanted - torch.cat(logits).mean(0))
+
+
+def fit_thresholds(
+    model: Facet, cache: Cache, train_items: Sequence[Item], preparer: Preparer, config: RunConfig
+) -> np.ndarray:
+    """f32 (C,): the thresholds with the best F1 of each class on training subjects; test subjects have no say."""
+    items = spread(train_items, NUM_THRESHOLD_ITEMS)
+    scores = score_items(model, cache, items, preparer, config)
+    return choose_thresholds(np.array([item.targets for item in items], np.int8), scores.probabilities)
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many items, evenly spread over all."""
+    places = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
+    return [items[place] for place in places]
+
+
+def write_thresholds(run: Path, thresholds: np.ndarray) -> None:
+    write_file(run / THRESHOLDS_JSON, canonical_json({"thresholds": [float(t) for t in thresholds]}).encode())
+
+
+def read_thresholds(run: Path, num_classes: int) -> np.ndarray:
+    """f32 (C,) of a finished run.
+
+    Raises:
+        FacetError: missing or damaged.
+    """
+    path = run / THRESHOLDS_JSON
+    try:
+        data = path.read_bytes()
+        check_file(run, THRESHOLDS_JSON, data)
+        values = np.array(json.loads(data)["thresholds"], np.float32)
+        if values.shape != (num_classes,) or not np.isfinite(values).all():
+            raise ValueError(f"expected {num_classes} numbers")
+    except FileNotFoundError as error:
+        raise FacetError(f"{path}: missing, so the training is not finished; fit again") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise FacetError(f"{path}: damaged ({first_line(error)}); fit again") from error
+    return values

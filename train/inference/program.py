@@ -1,0 +1,84 @@
+"""A trained model as one program that PyTorch alone runs: from pictures as a cache holds them to a probability per class."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from shared.errors import FacetError, first_line
+from shared.store.storage import write_file
+from train.config import RunConfig
+from train.data.batch_transform import cameras_rad
+from train.data.pixels import resize, to_unit
+from train.model.facet import Batch, Facet
+
+PROGRAM = "model.pt2"
+EXAMPLES = 3  # samples that the program is traced with; 1 would be taken for all there ever are
+
+
+class Program(nn.Module):
+    """Everything between a cache's rows and the probabilities, in float32. What is constant is a buffer: a tensor that is made
+    once and kept elsewhere would be one of the tracer's, for everybody after it."""
+
+    def __init__(self, config: RunConfig, model: Facet) -> None:
+        super().__init__()
+        self.model, self.modalities = model, config.recipe.modalities
+        self.image_size, self.dynamic = config.tower.image_size, bool(config.render.dynamic)
+        self.multilabel, self.compares = config.recipe.is_multilabel, config.recipe.relative != "none"
+        self.register_buffer("cameras", cameras_rad(config.render.views, 1, torch.device("cpu")))
+        self.register_buffer("mean", torch.tensor(config.tower.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(config.tower.std).view(3, 1, 1))
+        self.cameras: Tensor
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, images: dict[str, Tensor]) -> Tensor:
+        """Modality → (B, T, V, S, S, 3) u8, or depth (B, T, V, S, S) i32, all of them there → f32 (B, C)."""
+        units = [resize(to_unit(images[m], m, dynamic=self.dynamic), self.image_size) for m in self.modalities]
+        stacked = (torch.stack(units, dim=2) - self.mean) / self.std
+        num, frames, modalities = stacked.shape[:3]
+        batch = Batch(
+            images=stacked,
+            present=stacked.new_ones((num, frames, modalities), dtype=torch.bool),
+            cameras=self.cameras.expand(num, -1, -1),
+            complete=True,
+            has_reference=stacked.new_ones(num, dtype=torch.bool) if self.compares else None,
+        )
+        logits: Tensor = self.model(batch).logits
+        return logits.sigmoid() if self.multilabel else logits.softmax(-1)
+
+
+def example_images(config: RunConfig, num: int) -> dict[str, Tensor]:
+    """Black pictures in the shapes that the program takes."""
+    size, num_frames = config.render.size_px, config.recipe.frames + (config.recipe.relative != "none")
+    shape = (num, num_frames, len(config.render.views), size, size)
+    return {
+        modality: torch.zeros(shape, dtype=torch.int32)
+        if modality == "depth"
+        else torch.zeros((*shape, 3), dtype=torch.uint8)
+        for modality in config.recipe.modalities
+    }
+
+
+def write_program(path: Path, config: RunConfig, model: Facet) -> None:
+    """Traces the model and writes it, whole or not at all.
+
+    Raises:
+        FacetError: the image tower does what cannot be traced.
+    """
+    program, images = Program(config, model).eval(), example_images(config, EXAMPLES)
+    batch = torch.export.Dim("batch")
+    shapes = {"images": {modality: {0: batch} for modality in images}}
+    try:
+        with torch.no_grad():
+            traced = torch.export.export(program, (images,), dynamic_shapes=shapes)
+    except RuntimeError as error:  # towers of other libraries may do what cannot be traced
+        raise FacetError(
+            f"--program: {config.tower.name} cannot be traced ({first_line(error)}); leave it out"
+        ) from error
+    packed = io.BytesIO()
+    torch.export.save(traced, packed)
+    write_file(path, packed.getvalue())

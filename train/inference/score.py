@@ -1,0 +1,126 @@
+"""Scores of a trained model for the items of a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from shared.attention import write_attention
+from shared.cache import Cache
+from shared.errors import CacheError, FacetError
+from shared.schema import RenderSettings
+from shared.text import TextEmbeddings
+from train.config import RunConfig
+from train.data.batch_transform import Preparer
+from train.data.items import Item
+from train.inference.attention import AttentionTable, record_attention
+from train.losses.terms import mean_cosine_between_faces
+from train.model.facet import Facet
+
+
+@dataclass(frozen=True)
+class Scores:
+    """probabilities f32 (n, C), one row an item (they add up to 1, or are each a yes, for several classes at once);
+    view_weights: "modality yaw" → mean weight α of that view in the face; face_cosine: mean cosine between different items'
+    face vectors (near 1 = collapsed)."""
+
+    items: Sequence[Item]
+    probabilities: np.ndarray
+    view_weights: dict[str, float]
+    face_cosine: float
+
+
+def take_views(cache: Cache, wanted: RenderSettings, modalities: Sequence[str], *, whose: str) -> Cache:
+    """The cache with the views that a model was, or is to be, trained on.
+
+    Raises:
+        CacheError: it does not hold them, or its images were drawn otherwise; names the first difference.
+    """
+    found = cache.info.settings
+    for name in ("views", "size_px", "crop_radius_mm", "supersampling", "revision", "dynamic"):
+        same = {*wanted.views} <= {*found.views} if name == "views" else getattr(found, name) == getattr(wanted, name)
+        if not same:
+            raise CacheError(
+                f"{cache.path}: {name} {_text(found, name)}, but {whose} has {name} {_text(wanted, name)}; "
+                "build a cache with the same view settings"
+            )
+    if missing := [m for m in modalities if m not in found.modalities]:
+        raise CacheError(f"{cache.path}: holds no {', '.join(missing)}, which {whose} looks at; build it with them")
+    return cache.with_views(wanted.views)
+
+
+def _text(settings: RenderSettings, name: str) -> str:
+    return settings.views_text() if name == "views" else str(getattr(settings, name))
+
+
+@torch.inference_mode()
+def score_items(
+    model: Facet,
+    cache: Cache,
+    items: Sequence[Item],
+    preparer: Preparer,
+    config: RunConfig,
+    table: AttentionTable | None = None,
+) -> Scores:
+    """Scores every item, without augmentation, in the given order.
+
+    Args:
+        table: takes what the model looked at in these very passes.
+    """
+    model.eval()
+    recipe = config.recipe
+    batches = [items[i : i + recipe.batch_size] for i in range(0, len(items), recipe.batch_size)]
+    probabilities, faces, alphas, counts = [], [], [], []
+    with (
+        tqdm(total=len(items), desc="score", unit="sample", dynamic_ncols=True, leave=False, disable=None) as bar,
+        nullcontext() if table is None else record_attention(model) as recording,
+    ):
+        references = recipe.relative != "none"
+        prompts = None if table is None else table.prompt_tensor(preparer.device)
+        for raw in preparer.stream(cache, batches, recipe.frames, references=references):
+            batch = preparer.prepare(raw)
+            output = model(batch)
+            if table is not None and recording is not None:
+                table.add(recording.take(batch, output, prompts))
+            logits = output.logits
+            probabilities.append((logits.sigmoid() if recipe.is_multilabel else logits.softmax(1)).cpu())
+            faces.append(output.face.cpu())
+            alphas.append(output.alpha.sum(0).cpu())
+            counts.append(output.mask.sum(0).cpu())
+            bar.update(len(raw.items))
+    cache.check_unchanged()
+    if not bool(torch.cat(probabilities).isfinite().all()):
+        odd = int(torch.cat(probabilities).isfinite().all(1).logical_not().nonzero()[0])
+        raise FacetError(
+            f"{items[odd].name}: the model's scores are not finite (NaN); its weights are broken, fit again"
+        )
+    weights = torch.stack(alphas).sum(0) / torch.stack(counts).sum(0).clamp(min=1)
+    names = [f"{modality} {view}" for modality in preparer.modalities for view in preparer.views]
+    return Scores(
+        items=items,
+        probabilities=torch.cat(probabilities).numpy(),
+        view_weights=dict(zip(names, weights.tolist(), strict=True)),
+        face_cosine=mean_cosine_between_faces(torch.cat(faces)).item(),
+    )
+
+
+def score_and_write_attention(
+    path: Path,
+    model: Facet,
+    cache: Cache,
+    items: Sequence[Item],
+    preparer: Preparer,
+    config: RunConfig,
+    text: TextEmbeddings | None,
+) -> Scores:
+    """Scores items, and writes what the model looked at meanwhile."""
+    table = AttentionTable(items, config.recipe.frames, text if model.has_text_scores else None)
+    scores = score_items(model, cache, items, preparer, config, table)
+    write_attention(path, table.finish(config.recipe.classes, preparer.modalities, cache.info.settings.views))
+    return scores

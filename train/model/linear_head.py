@@ -1,0 +1,32 @@
+"""A linear classifier on the fused face: the head of the obvious network."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from train.model.fusion import Sizes
+from train.model.mtgf import CosineHead
+
+START_STD = 0.01  # small: all classes score alike at first
+
+
+class LinearHead(CosineHead):
+    """logits = s W z + b: no text. W starts at small random values and b at zero. s, learned as the text heads' is, brings the
+    unit-length z to the length of common features (cf. Wang et al. 2017, "NormFace")."""
+
+    has_bias = True
+    has_own_vectors = True
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(START_STD * torch.randn(num_classes, dim))
+
+    @classmethod
+    def build(cls, sizes: Sizes) -> Self:
+        return cls(sizes.dim, sizes.num_classes)
+
+    def class_vectors(self, text_mean: Tensor) -> Tensor:
+        return self.weight

@@ -1,0 +1,23 @@
+"""View pooling by the largest value: the fusion of MVCNN."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from train.model.cvsa import unit
+from train.model.fusion import Fusion
+
+
+class MaxFusion(Fusion):
+    """The largest value of each dimension over the views, as MVCNN pools them (Su et al. 2015, "Multi-view convolutional
+    neural networks for 3D shape recognition"); there of feature maps, here of the views' vectors. Has no parameters."""
+
+    def forward(
+        self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Fusion.forward`; α is the part of the dimensions in which a view is the largest."""
+        seen = tokens.masked_fill(~mask[..., None], -torch.inf)
+        largest = seen.amax(1)
+        wins = (seen == largest[:, None]).to(tokens.dtype)
+        return tokens, unit(largest), (wins / wins.sum(1, keepdim=True)).mean(-1).detach()

@@ -1,0 +1,1 @@
+"""Results as files: metrics, tables, figures and HTML."""

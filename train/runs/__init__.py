@@ -1,0 +1,1 @@
+"""Run folders: evaluate, export and verify a run; read what it recorded."""

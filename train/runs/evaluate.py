@@ -1,0 +1,285 @@
+"""`python -m train evaluate` and `predict`: use a trained run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from shared.attention import ATTENTION_FILE
+from shared.cache import CACHE_JSON, FAILURES_CSV, Cache, open_cache
+from shared.command_line import print_next
+from shared.errors import CacheError, FacetError
+from shared.runs import record_hashes
+from shared.store.paths import is_address, is_file, open_path
+from shared.store.storage import check_writable
+from shared.text import TextEmbeddings
+from train.config import CONFIG_JSON, Recipe, RunConfig, read_config
+from train.data.batch_transform import Preparer
+from train.data.embeddings import Embeddings
+from train.data.items import Item, choose_modalities, gather_items
+from train.data.prompts import find_prompts, match_prompts, read_prompts
+from train.inference.calibrate import read_thresholds
+from train.inference.score import score_and_write_attention, score_items, take_views
+from train.model.facet import Facet
+from train.model.image_tower import build_tower
+from train.model.patch_tokens import count_channels
+from train.protocols.evaluation_items import find_tested, is_own_test
+from train.protocols.folds import read_split
+from train.reporting.groups import score_groups
+from train.reporting.report import METRICS_JSON, present_result, title_result, write_predictions, write_report
+from train.tasks.metrics import Metrics, compute_metrics
+from train.tasks.multilabel import MultiLabelMetrics, compute_multilabel_metrics
+from train.training.checkpoint import load_weights, weights_size
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one.
+
+    Raises:
+        FacetError: no such device here.
+    """
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.ones(1, device=device).item()  # a device that computes nothing ("meta") is none either
+    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
+        raise FacetError(f"--device {name}: not available here; try auto or cpu") from error
+    if device.type == "cuda":
+        os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # Triton's default, of which it warns unless it is told
+    return device
+
+
+def build_facet(
+    config: RunConfig, device: torch.device, tower: nn.Module, text_mean: np.ndarray, logit_scale: float
+) -> Facet:
+    """The model of a run on its device; f32 parameters everywhere."""
+    recipe = config.recipe
+    patch_channels = count_channels(config.tower.config) if recipe.mtgf_tokens == "patches" else 0
+    torch.manual_seed(recipe.seed)
+    model = Facet(
+        tower,
+        tower_dim=int(config.tower.config["embed_dim"]),
+        text_mean=text_mean,
+        logit_scale=logit_scale,
+        num_modalities=len(recipe.modalities),
+        num_views=len(config.render.views),
+        num_frames=recipe.frames,
+        fusion=recipe.fusion,
+        head=recipe.head,
+        consistency=recipe.lambda_con > 0,
+        freeze_tower=recipe.tune == "frozen",
+        autocast=device.type == "cuda",
+        class_bias=recipe.is_multilabel,
+        patch_channels=patch_channels,
+        class_vectors=recipe.class_vectors,
+        losses=tuple(recipe.loss_weights),
+        tower_a_view=recipe.towers == "view",
+    )
+    return model.to(device)
+
+
+def load_run(run: Path, device: torch.device) -> tuple[RunConfig, Facet]:
+    """A trained model, from the run folder alone: no pretrained weights, prompts or training data are needed.
+
+    Raises:
+        FacetError: no run here, training not finished, or damaged.
+    """
+    config = read_config(run)
+    most_bytes = weights_size(run)
+    try:
+        config.check_sizes()
+        tower = build_tower(config.tower.config, most_bytes=most_bytes)
+    except FacetError as error:
+        raise FacetError(f"{run / CONFIG_JSON}: {error}; copy the run again, or fit again") from error
+    text_mean = np.zeros((len(config.recipe.classes), config.text_dim), np.float32)  # comes with the weights
+    model = build_facet(config, device, tower, text_mean, logit_scale=1.0)
+    load_weights(run, model)
+    return config, model
+
+
+def label_items(items: Sequence[Item], recipe: Recipe) -> np.ndarray:
+    """Class indices i64 (n,); where several classes may hold at once i8 (n, C): 1, 0, -1 = unknown."""
+    if recipe.is_multilabel:
+        return np.array([item.targets for item in items], np.int8)
+    return np.array([recipe.classes.index(item.class_name) for item in items], np.int64)
+
+
+def evaluate_items(
+    folder: Path,
+    model: Facet,
+    cache: Cache,
+    items: Sequence[Item],
+    config: RunConfig,
+    num_train: int,
+    thresholds: np.ndarray | None,
+    embeddings: Embeddings | None = None,
+    text: TextEmbeddings | None = None,
+) -> Metrics | MultiLabelMetrics:
+    """Scores labelled items and writes metrics.json, predictions.csv, confusion.png and attention.safetensors into the folder.
+
+    Args:
+        thresholds: f32 (C,) where several classes may hold at once, else None. embeddings: of the items' images. text: the
+            classes' prompts, where they are known.
+    """
+    recipe = config.recipe
+    classes = recipe.classes
+    scores = score_and_write_attention(
+        folder / ATTENTION_FILE, model, cache, items, build_preparer(cache, config, model, embeddings), config, text
+    )
+    labels = label_items(items, recipe)
+    metrics: Metrics | MultiLabelMetrics
+    if thresholds is None:
+        metrics = compute_metrics(labels, scores.probabilities.argmax(1), len(classes))
+    else:
+        metrics = compute_multilabel_metrics(labels, scores.probabilities, thresholds)
+    num_subjects = len({item.subject for item in items})
+    about: dict[str, Any] = {
+        "task": recipe.task or "classes",
+        "dataset": cache.info.dataset,
+        "licence": cache.info.licence,
+        "model": config.tower.name,
+        "pretrained": config.tower.pretrained,
+        "random_weights": config.is_random,
+        "shuffled_labels": recipe.shuffle_labels >= 0,
+        "num_test_subjects": num_subjects,
+        "num_train_subjects": num_train,
+        "num_parameters": sum(p.numel() for p in model.parameters()),
+    }
+    if groups := score_groups(cache, items, labels, scores.probabilities, thresholds):
+        about["groups"] = groups
+    write_report(folder, metrics, scores, classes, about, title_result(metrics, config, num_subjects), thresholds)
+    return metrics
+
+
+def build_preparer(cache: Cache, config: RunConfig, model: Facet, embeddings: Embeddings | None = None) -> Preparer:
+    """How this cache's images, or the embeddings of them, become the model's input, on the model's device."""
+    return Preparer(
+        config.recipe.modalities,
+        cache.info.settings.views,
+        config.tower,
+        model.text_mean.device,
+        dynamic=bool(cache.info.settings.dynamic),
+        only_flip=config.recipe.augment == "flip",
+        embeddings=embeddings,
+    )
+
+
+def print_next_predict(run: Path, cache_path: Path | str) -> None:
+    about = "a probability per class for every scan, of any cache with these views"
+    print_next("train", "predict", run, "--cache", cache_path, about=about)
+
+
+def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
+    """Tests a run again on its own test subjects, or on another cache: there on every sample with one of its classes.
+
+    Raises:
+        FacetError, CacheError: no finished run; a cache with other view settings; nothing to test on.
+    """
+    where = choose_device(device)
+    config, model = load_run(run, where)
+    recipe = config.recipe
+    fold = read_split(run)
+    cache = take_views(_open_tested(run, config, cache_path), config.render, recipe.modalities, whose=str(run))
+    folder = run if is_own_test(cache, config) else run / f"on-{cache.name}"
+    items = find_tested(cache, config, fold)
+    check_writable(folder / METRICS_JSON)
+    text = _find_prompts(cache, config, model)
+    num_train = len(fold.train_subjects)
+    metrics = evaluate_items(folder, model, cache, items, config, num_train, _thresholds(run, recipe), text=text)
+    present_result(folder, metrics, config, sorted({item.subject for item in items}))
+    return 0
+
+
+def _thresholds(run: Path, recipe: Recipe) -> np.ndarray | None:
+    return read_thresholds(run, len(recipe.classes)) if recipe.is_multilabel else None
+
+
+def _find_prompts(cache: Cache, config: RunConfig, model: Facet) -> TextEmbeddings | None:
+    """The prompts of a finished run, from the cache at hand or where it was trained; None where they are in neither, or play
+    no part in its scores."""
+    if not model.has_text_scores:
+        return None
+    mean, recipe = model.text_mean.cpu().numpy(), config.recipe
+    found = find_prompts(cache, recipe.model, recipe.classes, mean)
+    if found is None and config.prompts and not is_address(config.prompts):
+        with suppress(FacetError):  # what it was trained with may be gone
+            found = match_prompts(read_prompts(open_path(config.prompts), recipe.model, recipe.classes), mean)
+    for place in (config.test_cache, config.cache):
+        if found is None and place and not is_address(place):
+            with suppress(FacetError):
+                found = find_prompts(open_cache(place), recipe.model, recipe.classes, mean)
+    return found
+
+
+def _open_tested(run: Path, config: RunConfig, cache_path: Path | None) -> Cache:
+    place = config.test_cache or config.cache
+    if cache_path is None:
+        if not place:
+            raise FacetError(f"{run}: an exported model does not know where its cache is; give --cache DIR")
+        if is_address(place):
+            raise FacetError(
+                f"{run}: names the cache {place}, which is only asked when you name it: give --cache {place}"
+            )
+        if not is_file(open_path(place) / CACHE_JSON):
+            raise CacheError(
+                f"{place}: no cache here any more, where {run} was tested; if it was moved, give --cache DIR, else make one "
+                "with `python -m preprocess build`"
+            )
+    return open_cache(cache_path or place)
+
+
+def describe_lacking(cache: Cache, recipe: Recipe) -> list[str]:
+    """Notes, as before a training: how many of a cache's scans are seen without some modality, or not at all."""
+    valid = [row for row, sample in enumerate(cache.samples) if sample.valid]
+    _, notes = choose_modalities(cache, recipe.modalities, valid)
+    num_invalid = len(cache.samples) - len(valid)
+    unit = "frames" if cache.sequences else "scans"
+    more = f"{num_invalid} of {len(cache.samples)} {unit} are not valid and get no prediction; {FAILURES_CSV} says why"
+    return [*notes, *[more] * bool(num_invalid)]
+
+
+def find_lacking(cache: Cache, items: Sequence[Item], modalities: Sequence[str]) -> list[str]:
+    """The modalities that some picture of each item lacks, joined by +; empty where it has them all."""
+    return [
+        "+".join(m for m in modalities if not all(cache.samples[row].has(m) for row in item.rows)) for item in items
+    ]
+
+
+def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> int:
+    """Writes a probability per class for every usable scan or sequence of a cache, labelled or not, and says what these lack.
+
+    Raises:
+        FacetError, CacheError: no finished run; a cache with other view settings; nothing to look at.
+    """
+    where = choose_device(device)
+    config, model = load_run(run, where)
+    recipe = config.recipe
+    cache = open_cache(cache_path)
+    cache = take_views(cache, config.render, recipe.modalities, whose=str(run))
+    items = gather_items(cache, recipe)
+    if not items:
+        raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
+    for note in describe_lacking(cache, recipe):
+        print(f"note: {note}", file=sys.stderr)
+    name, preparer, thresholds = cache.name, build_preparer(cache, config, model), _thresholds(run, recipe)
+    path, beside = out or run / f"predictions-{name}.csv", run / f"attention-{name}.safetensors"
+    check_writable(path)
+    if out is None:
+        text = _find_prompts(cache, config, model)
+        scores = score_and_write_attention(beside, model, cache, items, preparer, config, text)
+    else:
+        scores = score_items(model, cache, items, preparer, config)
+    lacks = find_lacking(cache, items, recipe.modalities)
+    write_predictions(path, scores, recipe.classes, thresholds, lacks, like=cache.path if out else run)
+    if out is None:
+        record_hashes(run, (path.name, beside.name))
+    note = " (random initial weights)" if config.is_random else ""
+    print(f"{len(items)} predictions among {', '.join(recipe.classes)}{note}: {path}")
+    return 0

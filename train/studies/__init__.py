@@ -1,0 +1,1 @@
+"""Many runs at once: cross-validation, ablation, comparison."""

@@ -1,0 +1,271 @@
+"""`python -m train ablate`: a cross-validation of each variant and seed, all on the same folds, then one table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.command_line import print_next
+from shared.errors import FacetError
+from shared.runs import record_hashes
+from shared.store.storage import make_folder
+from train.config import ABLATION_JSON, Recipe, write_config
+from train.experiment import Experiment, prepare_experiment
+from train.protocols.folds import FoldList, write_folds
+from train.runs.results import FoldResult, read_fold_result
+from train.studies.ablation.cost import Cost, measure_cost
+from train.studies.ablation.report import (
+    ABLATION_CSV,
+    ABLATION_TEX,
+    format_ablation,
+    summarise_ablation,
+    write_ablation,
+)
+from train.studies.ablation.variants import FULL, Chosen, Variant, change_recipe, list_variants, run_name
+from train.studies.compare.comparison import Comparison, compare_methods
+from train.studies.compare.runs import read_methods
+from train.studies.crossval.report import REPORT_JSON
+from train.studies.crossval.run import (
+    FOLDS_JSON,
+    CrossvalOptions,
+    announce_folds,
+    check_same_crossval,
+    crossval,
+    describe_crossval,
+)
+from train.training.fit import describe_run
+
+# What is made of a recipe where a frozen tower's embeddings are used, and their folder.
+ChooseEmbeddings = Callable[[Recipe], tuple[Recipe, Path | None]]
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A variant, ready to train with any seed."""
+
+    variant: Variant
+    recipe: Recipe  # defaults not filled in, but for the folds
+    embeddings: Path | None
+    prepared: Experiment  # with the first seed; without its items, which would stand in memory once a variant
+
+
+def ablate(
+    out: Path,
+    caches: tuple[Path, Path | None],
+    recipe: Recipe,
+    chosen: Chosen,
+    num_seeds: int,
+    options: CrossvalOptions,
+    choose_embeddings: ChooseEmbeddings,
+    prompts: Path | None = None,
+) -> int:
+    """Runs or resumes a cross-validation of every variant and seed, and writes the table of what is finished.
+
+    Folds are dealt once, by the first seed, into OUT/folds.json, which is the protocol of every run.
+
+    Args:
+        caches: to train on, and another data set's to test on. recipe: the full model's; its seed is the first of num_seeds.
+        options: of every cross-validation; its embeddings are not looked at. prompts: a file of them, for a cache's.
+    Returns:
+        0; 1 where folds failed (they are listed); 128 + the signal's number after SIGINT or SIGTERM.
+    Raises:
+        FacetError, CacheError: anything the user can mend, before training starts.
+    """
+    experiment = prepare_experiment(*caches, choose_embeddings(recipe)[0], prompts)
+    if options.only is not None:
+        experiment.fold(options.only)
+    begun = check_same_crossval(out, experiment, ABLATION_JSON)
+    variants = list_variants(chosen, experiment.recipe.modalities)
+    planned, notes = _plan(caches, recipe, variants, experiment, out / FOLDS_JSON, choose_embeddings)
+    seeds = [recipe.seed + number for number in range(num_seeds)]
+    _check_runs(out, planned, seeds)
+    if not begun:
+        make_folder(out, like=experiment.train.path)
+        write_folds(out / FOLDS_JSON, experiment.folds)
+        write_config(out, describe_run(experiment, None), ABLATION_JSON)
+        record_hashes(out, (FOLDS_JSON, ABLATION_JSON))
+    announce_folds(experiment)
+    for note in notes:
+        print(f"note: {note}")
+    code = _train(out, caches, planned, seeds, options)
+    if code >= 128:
+        return code
+    _report(out, experiment, planned, seeds)
+    return code
+
+
+def _plan(
+    caches: tuple[Path, Path | None],
+    recipe: Recipe,
+    variants: Sequence[Variant],
+    experiment: Experiment,
+    folds: Path,
+    choose_embeddings: ChooseEmbeddings,
+) -> tuple[list[_Planned], list[str]]:
+    """The variants that differ, each checked as far as can be without training, and notes on those that do not.
+
+    Args:
+        folds: where the file of folds will lie.
+    """
+    planned: list[_Planned] = []
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:  # OUT is made only once everything is known to be right
+        write_folds(Path(folder) / FOLDS_JSON, experiment.folds)
+        for variant in variants:
+            changed, embeddings = choose_embeddings(change_recipe(recipe, variant))
+            try:
+                prepared = prepare_experiment(
+                    *caches, _use_folds(changed, caches, Path(folder) / FOLDS_JSON), experiment.prompts
+                )
+            except FacetError as error:
+                if variant.name == FULL:
+                    raise
+                raise type(error)(f"variant {variant.name} ({variant.options}): {error}") from error
+            same = [one.variant.name for one in planned if one.prepared.recipe == prepared.recipe]
+            if same:
+                notes.append(f"{variant.name} ({variant.options}) is left out: the settings are those of {same[0]}")
+                continue
+            if lost := _describe_lost(experiment, prepared):
+                notes.append(f"{variant.name}: {lost}")
+            slim = dataclasses.replace(
+                prepared, train=experiment.train, test=experiment.test, train_items=(), test_items=()
+            )
+            planned.append(_Planned(variant, _use_folds(changed, caches, folds), embeddings, slim))
+    if len(planned) < 2:
+        raise FacetError(
+            "--variants: there is nothing to compare the full model with; name others, or make one of your own with "
+            "--variant NAME='OPTIONS'" + "".join(f"; {note}" for note in notes)
+        )
+    return planned, notes
+
+
+def _use_folds(recipe: Recipe, caches: tuple[Path, Path | None], folds: Path) -> Recipe:
+    if caches[1] is not None:  # all of another data set is tested: nothing is dealt
+        return recipe
+    return dataclasses.replace(recipe, protocol=str(folds), folds=0, rounds=0)
+
+
+def _describe_lost(full: Experiment, variant: Experiment) -> str:
+    """Said where not the same samples count."""
+    told = []
+    for number, what in enumerate(("trained on", "tested")):
+        ours, fulls = (sum(len(one.items_of(f)[number]) for f in full.folds.folds) for one in (variant, full))
+        if ours != fulls:
+            told.append(f"{ours:,} samples are {what} over all folds, with the full model {fulls:,}")
+    return "; ".join(told)
+
+
+def _check_runs(out: Path, planned: Sequence[_Planned], seeds: Sequence[int]) -> None:
+    """
+    Raises:
+        FacetError: a run's folder holds something else.
+    """
+    for one in planned:
+        for seed in seeds:
+            check_same_crossval(out / run_name(one.variant.name, seed, seeds[0]), _with_seed(one.prepared, seed))
+
+
+def _with_seed(experiment: Experiment, seed: int) -> Experiment:
+    return dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, seed=seed))
+
+
+def _train(
+    out: Path,
+    caches: tuple[Path, Path | None],
+    planned: Sequence[_Planned],
+    seeds: Sequence[int],
+    options: CrossvalOptions,
+) -> int:
+    """All variants with the first seed, then with the next: what can be compared is there early."""
+    runs = [(one, seed) for seed in seeds for one in planned]
+    failed = 0
+    for number, (one, seed) in enumerate(runs, 1):
+        folder = out / run_name(one.variant.name, seed, seeds[0])
+        head = f"[{number}/{len(runs)}] {folder.name}: {one.variant.options or 'all parts'}; seed {seed}"
+        if _is_finished(folder, one.prepared.folds):
+            print(f"{head}: finished already")
+            continue
+        print(head)
+        recipe = dataclasses.replace(one.recipe, seed=seed)
+        here = dataclasses.replace(options, embeddings=one.embeddings, brief=True)
+        code = crossval(folder, *caches, recipe, here, one.prepared.prompts)
+        if code >= 128:
+            return code
+        failed |= code
+    return failed
+
+
+def _is_finished(run: Path, folds: FoldList) -> bool:
+    """Whether every fold is tested and the report is of all of them."""
+    try:
+        reported = json.loads((run / REPORT_JSON).read_bytes())["summary"]["num_folds"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+    return reported == len(folds.folds) == len(_read_results(run, folds))
+
+
+def _read_results(run: Path, folds: FoldList) -> list[FoldResult]:
+    found = (read_fold_result(run / fold.name, fold.name) for fold in folds.folds)
+    return [result for result in found if result is not None]
+
+
+def _report(out: Path, experiment: Experiment, planned: Sequence[_Planned], seeds: Sequence[int]) -> None:
+    """Writes and prints the table of what is finished."""
+    results = {
+        (one.variant.name, seed): _read_results(out / run_name(one.variant.name, seed, seeds[0]), one.prepared.folds)
+        for seed in seeds
+        for one in planned
+    }
+    about = describe_crossval(experiment, [], {})
+    paired = _find_paired(results, planned, len(experiment.folds.folds))
+    folders = [out / run_name(variant, seed, seeds[0]) for variant, seed in paired]
+    several = len({variant for variant, _ in paired}) > 1
+    comparison = _compare(folders, paired) if several else None
+    costs = {one.variant.name: _measure_cost(out, one, results, seeds) for one in planned}
+    ablation = summarise_ablation([one.variant for one in planned], results, about, costs, comparison)
+    write_ablation(out, ablation, about)
+    print()
+    print(format_ablation(ablation))
+    print(f"table     {out / ABLATION_CSV}; for a paper {out / ABLATION_TEX}")
+    if several:  # compare pairs the samples of its runs
+        words = (*folders, "--name", f"{FULL}={out / FULL}")
+        print_next("train", "compare", *words, about="are the differences more than chance? With intervals")
+
+
+def _find_paired(
+    results: Mapping[tuple[str, int], list[FoldResult]], planned: Sequence[_Planned], num_folds: int
+) -> list[tuple[str, int]]:
+    """The runs that are finished and were tested on the full model's samples, variant by variant."""
+    names = [one.variant.name for one in planned]
+    full = {seed: _tested(folds) for (name, seed), folds in results.items() if name == FULL}
+    return [
+        (variant, seed)
+        for variant, seed in sorted(results, key=lambda key: names.index(key[0]))
+        if full[seed] == _tested(results[variant, seed]) and len(results[variant, seed]) == num_folds
+    ]
+
+
+def _compare(folders: Sequence[Path], paired: Sequence[tuple[str, int]]) -> Comparison | None:
+    """The paired test against the full model; None where a run's files are not those of its test any more."""
+    names = {variant: folder for (variant, _), folder in reversed(list(zip(paired, folders, strict=True)))}
+    try:
+        return compare_methods(read_methods(folders, list(names.items())))
+    except FacetError as error:
+        print(f"note: no paired test: {error}")
+        return None
+
+
+def _measure_cost(
+    out: Path, one: _Planned, results: Mapping[tuple[str, int], list[FoldResult]], seeds: Sequence[int]
+) -> Cost:
+    name = one.variant.name
+    folders = {seed: out / run_name(name, seed, seeds[0]) for seed in seeds}
+    return measure_cost([(folders[seed] / fold.name, fold) for seed in seeds for fold in results[name, seed]])
+
+
+def _tested(results: Sequence[FoldResult]) -> list[tuple[str, int]]:
+    return sorted((result.name, result.metrics["num_samples"]) for result in results)

@@ -1,0 +1,82 @@
+"""The picture of a comparison: every score with its interval and seeds, and the paired differences below."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from train.reporting.figures import encode_figure
+from train.studies.compare.comparison import TITLES, Comparison
+from train.studies.crossval.figure import BLUE, GREY, RED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LONGEST_NAME = 28
+
+
+def draw_comparison(comparison: Comparison, form: str = "png") -> bytes:
+    """PNG or PDF: a column a score, a row a method."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    num_methods, names = len(comparison.methods), comparison.score_names
+    heights = [num_methods] if num_methods == 1 else [num_methods, num_methods - 1]
+    width = 1.8 + 2.7 * len(names)
+    marks = "Dots and lines: means and their intervals; ticks: single seeds."
+    footer = [marks, *comparison.warnings, *comparison.conventions, *comparison.licences]
+    lines = [line for text in footer for line in textwrap.wrap(text, int(width * 15))]
+    with matplotlib.rc_context({"text.parse_math": False, "font.size": 9}):  # a $ in a name is a dollar sign
+        height = 0.9 * len(heights) + 0.42 * sum(heights) + 0.14 * len(lines) + 0.3
+        figure = Figure(figsize=(width, height), dpi=130)
+        figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.06)
+        grid = figure.subplots(len(heights), len(names), height_ratios=heights, squeeze=False)
+        for column, name in enumerate(names):
+            _draw_scores(grid[0, column], comparison, name)
+            if num_methods > 1:
+                _draw_differences(grid[1, column], comparison, name)
+            for axes in grid[:, column]:
+                axes.spines[["top", "right", "left"]].set_visible(False)
+                axes.tick_params(axis="y", length=0, labelleft=column == 0)
+                axes.grid(axis="x", color="0.9", linewidth=0.7)
+                axes.set_axisbelow(True)
+        colour = RED if comparison.warnings else GREY
+        figure.supxlabel("\n".join(lines), fontsize=7, color=colour, ha="left", x=0.01)
+        return encode_figure(figure, form)
+
+
+def _draw_scores(axes: Axes, comparison: Comparison, name: str) -> None:
+    for place, method in enumerate(comparison.methods):
+        row = comparison.find(method, name)
+        axes.hlines(place, 100 * row.low, 100 * row.high, color=BLUE, linewidth=1.8)
+        axes.plot([100 * row.mean], [place], "o", color=BLUE, markersize=6)
+        seeds = [100 * value for value in row.seeds.values()]
+        if len(seeds) > 1:
+            axes.plot(seeds, [place + 0.24] * len(seeds), "|", color=GREY, markersize=5)
+    _name_rows(axes, comparison.methods)
+    axes.set_title(f"{TITLES[name]}, %", fontsize=9.5)
+
+
+def _draw_differences(axes: Axes, comparison: Comparison, name: str) -> None:
+    several = len(comparison.methods) > 2
+    for place, method in enumerate(comparison.methods[1:]):
+        one = comparison.find(method, name).difference
+        assert one is not None
+        p = one.p_holm if several else one.p
+        colour = BLUE if p < 0.05 else GREY
+        axes.hlines(place, 100 * one.low, 100 * one.high, color=colour, linewidth=1.8)
+        axes.plot([100 * one.value], [place], "o", color=colour, markersize=6)
+        text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        axes.annotate(text, (100 * one.value, place), (0, 5), textcoords="offset points", ha="center", fontsize=7.5)
+    axes.axvline(0, color=RED, linewidth=1, linestyle="--")
+    _name_rows(axes, comparison.methods[1:])
+    axes.set_title(f"difference from {_wrap(comparison.baseline)}", fontsize=8.5)
+
+
+def _name_rows(axes: Axes, names: tuple[str, ...]) -> None:
+    axes.set_yticks(range(len(names)), [_wrap(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.6)
+
+
+def _wrap(name: str) -> str:
+    return textwrap.fill(name, LONGEST_NAME)

@@ -1,0 +1,278 @@
+"""`python -m train crossval`: every fold of a protocol, each a run of its own, then one report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from shared.command_line import print_next
+from shared.errors import FacetError
+from shared.runs import record_hashes
+from shared.store.lock import hold_lock
+from shared.store.paths import is_litter
+from shared.store.storage import make_folder
+from train.config import CONFIG_JSON, CROSSVAL_JSON, Recipe, describe_options, read_config, write_config
+from train.experiment import Experiment, prepare_experiment
+from train.model.image_tower import LOCAL_DIR
+from train.protocols.folds import Fold, read_folds, write_folds
+from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS, title_run
+from train.runs.evaluate import print_next_predict
+from train.runs.export import without_folders
+from train.runs.results import FoldResult, read_fold_result
+from train.studies.crossval.at_once.state import CHECKPOINT_AT_ONCE
+from train.studies.crossval.at_once.trainer import can_train_at_once, run_at_once
+from train.studies.crossval.report import REPORT_PNG, TABLE_TEX, write_crossval_report
+from train.studies.crossval.summary import CrossvalAbout, summarise_folds
+from train.studies.crossval.text import format_crossval_report, format_percent
+from train.studies.crossval.workers import Job, Outcome, run_jobs
+from train.training.checkpoint import CHECKPOINT, WEIGHTS
+from train.training.fit import describe_run
+from train.training.optimizer import describe_rates
+from train.training.progress import check_tensorboard
+
+FOLDS_JSON = "folds.json"
+
+
+@dataclass(frozen=True)
+class CrossvalOptions:
+    """How folds are run; nothing here changes a result (but for the order of sums, which the number of threads decides)."""
+
+    device: str = "auto"
+    num_jobs: int | None = None  # folds at a time; None: as many as the machine has room for
+    only: int | None = None  # this fold alone, for a cluster's array jobs
+    checkpoint_every: int = 200
+    keep_weights: bool = True
+    embeddings: Path | None = None  # folder of what a frozen tower made of the images; None: read the images
+    resident: str = "off"  # one of config.RESIDENT
+    at_once: bool = True  # folds on embeddings: as one batched model
+    tensorboard: bool = False  # write each fold's log for TensorBoard, too
+    brief: bool = False  # the report is written but not printed: one run of several
+
+
+def crossval(
+    out: Path,
+    cache: Path,
+    test_cache: Path | None,
+    recipe: Recipe,
+    options: CrossvalOptions,
+    prompts: Path | None = None,
+) -> int:
+    """Runs or resumes all folds, or one, and writes the report of those that are finished. Arguments as `prepare_experiment`.
+
+    Returns:
+        0; 1 where folds failed (they are listed); 128 + the signal's number after SIGINT or SIGTERM.
+    Raises:
+        FacetError, CacheError: anything the user can mend before training starts.
+    """
+    if options.tensorboard:
+        check_tensorboard()
+    experiment = prepare_experiment(cache, test_cache, recipe, prompts)
+    folds = experiment.folds.folds
+    if options.only is not None:
+        experiment.fold(options.only)  # a number that cannot be is said before anything is written
+    if not check_same_crossval(out, experiment):
+        make_folder(out, like=experiment.train.path)
+        write_folds(out / FOLDS_JSON, experiment.folds)
+        write_config(out, describe_run(experiment, None), CROSSVAL_JSON)
+        record_hashes(out, (FOLDS_JSON, CROSSVAL_JSON))
+    if not options.brief:
+        announce_folds(experiment)
+    todo = [n for n in range(len(folds)) if options.only in (None, n) and _read_result(out, folds[n]) is None]
+    done = len(folds) - len(todo)
+    if done and options.only is None:
+        print(f"{done} of {len(folds)} folds are finished already")
+    jobs = Job(
+        out,
+        cache,
+        test_cache,
+        recipe,
+        options.device,
+        options.checkpoint_every,
+        options.keep_weights,
+        options.embeddings,
+        options.resident,
+        options.tensorboard,
+        prompts,
+    )
+    failures: dict[str, str] = {}
+    code = 0
+    with tqdm(total=len(folds), initial=done, desc="folds", unit="fold", dynamic_ncols=True, disable=None) as bar:
+        for number, (code, message) in _run(jobs, experiment, todo, options):
+            name = folds[number].name
+            if message:
+                failures[name] = message
+                bar.write(f"{name} failed: {message}", file=sys.stderr)
+            elif code == 0:
+                result = _read_result(out, folds[number])
+                assert result is not None
+                bar.write(_describe_result(result), file=sys.stdout)
+            else:
+                break
+            bar.update()
+    if code:
+        print("stopped; the same command goes on with the folds that are left", file=sys.stderr)
+        return code
+    return _report(out, experiment, failures, brief=options.brief)
+
+
+def _run(
+    jobs: Job, experiment: Experiment, numbers: Sequence[int], options: CrossvalOptions
+) -> Iterator[tuple[int, Outcome]]:
+    """Trains the folds: at once those that can be, but for those that were begun one by one."""
+    if not options.at_once:
+        (jobs.out / CHECKPOINT_AT_ONCE).unlink(missing_ok=True)
+    at_once: list[int] = []
+    if options.at_once and can_train_at_once(jobs) and len(numbers) > 1:
+        folds = experiment.folds.folds
+        at_once = [number for number in numbers if not (jobs.out / folds[number].name / CHECKPOINT).is_file()]
+    if at_once:
+        for number, outcome in run_at_once(jobs, experiment, at_once):
+            yield number, outcome
+            if outcome[0]:
+                return
+    if rest := [number for number in numbers if number not in at_once]:
+        yield from run_jobs(jobs, experiment, rest, options.num_jobs)
+
+
+def check_same_crossval(out: Path, experiment: Experiment, name: str = CROSSVAL_JSON) -> bool:
+    """Whether a folder holds folds of this experiment already; False where nothing has been begun there.
+
+    Args:
+        name: the file that tells what was begun.
+    Raises:
+        FacetError: it holds something else.
+    """
+    config = describe_run(experiment, None)
+    if (out / name).is_file():
+        names = config.differences(read_config(out, name))
+        if not names and read_folds(out / FOLDS_JSON).folds != experiment.folds.folds:
+            names = ["the subjects of the folds"]
+        if names:
+            raise FacetError(
+                f"{out}: holds folds with other settings (different: {', '.join(names)}); choose another --out, "
+                "or give the same settings to go on"
+            )
+        return True
+    for other, what in ((CONFIG_JSON, "is the run of one fold"), (CROSSVAL_JSON, "is a cross-validation")):
+        if (out / other).is_file():
+            raise FacetError(f"{out}: {what}; choose another --out")
+    if out.is_dir() and any(
+        p.name != FOLDS_JSON and p.name[:1] != "." and not is_litter(p.name) for p in out.iterdir()
+    ):
+        what = "cross-validation" if name == CROSSVAL_JSON else "ablation"
+        raise FacetError(f"{out}: not empty, and no {what} (no {name}); choose another --out")
+    return False
+
+
+def announce_folds(experiment: Experiment) -> None:
+    """Prints the protocol, who is tested, and what a user should know of it."""
+    recipe, folds = experiment.recipe, experiment.folds
+    protocol = PROTOCOLS.get(recipe.protocol)
+    print(f"{recipe.protocol}: {_title(experiment) if protocol else 'folds from a file'}")
+    items = {item.place for item in experiment.test_items}
+    print(
+        f"{folds.dataset}: {len(folds.folds)} folds, {len(folds.subjects)} subjects, {len(items)} {_unit(experiment)}s tested; "
+        f"classes {', '.join(recipe.classes)}"
+    )
+    print(describe_rates(recipe))
+    for line in experiment.describe():
+        print(line)
+
+
+def _read_result(out: Path, fold: Fold) -> FoldResult | None:
+    return read_fold_result(out / fold.name, fold.name)
+
+
+def _describe_result(result: FoldResult) -> str:
+    scores = ("macro_f1", "micro_f1") if result.is_multilabel else ("accuracy", "uar", "macro_f1")
+    text = ", ".join(f"{name.replace('_', '-')} {result.metrics[name]:.3f}" for name in scores)
+    seconds = "" if result.seconds is None else f" ({result.seconds:.0f} s)"
+    return f"{result.name}: {text}, {result.metrics['num_samples']} samples{seconds}"
+
+
+def _report(out: Path, experiment: Experiment, failures: dict[str, str], *, brief: bool) -> int:
+    """Writes and prints the report of what is finished. Array jobs that end together take turns."""
+    with hold_lock(out / ".lock"):
+        found = {fold.name: _read_result(out, fold) for fold in experiment.folds.folds}
+        results = [result for result in found.values() if result is not None]
+        if results:
+            summary = summarise_folds(results)
+            about = describe_crossval(experiment, [name for name, result in found.items() if result is None], failures)
+            write_crossval_report(out, summary, results, about)
+            if brief:
+                pooled = ((name, getattr(summary.pooled, name)) for name in summary.score_names)
+                scores = ", ".join(f"{name.replace('_', '-')} {format_percent(value)}" for name, value in pooled)
+                print(f"{len(results)} folds, pooled, in %: {scores}; {out}/report.txt")
+            else:
+                print(format_crossval_report(summary, results, about))
+                print(f"report    {out}/report.txt, .json, .pdf; {out / REPORT_PNG}")
+                print(f"tables    {out}/folds.csv, table.csv; for a paper {out / TABLE_TEX}")
+    if missing := len(found) - len(results):
+        print(f"{missing} of {len(found)} folds are left: the same command, without --fold, trains them")
+    elif brief:
+        pass
+    elif (out / results[0].name / WEIGHTS).is_file():
+        print_next_predict(out / results[0].name, experiment.train.path)
+    else:
+        print_next("train", "report", out, "--out", f"{out}.html", about="all about it in one file")
+    for name, message in failures.items():
+        print(f"failed: {name}: {message}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def describe_crossval(experiment: Experiment, missing: list[str], failures: dict[str, str]) -> CrossvalAbout:
+    """What a report says beside the scores. missing, failures: folds without a result, and why some have none."""
+    recipe, folds = experiment.recipe, experiment.folds
+    protocol = PROTOCOLS.get(recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL])
+    config = describe_run(experiment, None)
+    shown = without_folders(config).recipe
+    return CrossvalAbout(
+        protocol=recipe.protocol,
+        title=_title(experiment),
+        source=protocol.source,
+        datasets=_datasets(experiment),
+        licence="; ".join(dict.fromkeys(cache.info.licence for cache in (experiment.train, experiment.test))),
+        unit=_unit(experiment),
+        model=shown.model.removeprefix(LOCAL_DIR),
+        pretrained=shown.pretrained,
+        random_weights=config.is_random,
+        modalities=list(recipe.modalities),
+        views=experiment.train.info.settings.views_text(),
+        seed=recipe.seed,
+        epochs=recipe.epochs,
+        num_folds=len(folds.folds),
+        missing_folds=missing,
+        num_rounds=len({fold.round for fold in folds.folds}),
+        num_rounds_published=protocol.num_rounds,
+        label_map=experiment.label_map,
+        notes=[
+            f"Options: {describe_options(shown)}",
+            *experiment.notes,
+            *(f"{name} failed: {message}" for name, message in failures.items()),
+        ],
+    )
+
+
+def _datasets(experiment: Experiment) -> list[str]:
+    caches = [experiment.train] if experiment.label_map is None else [experiment.train, experiment.test]
+    return [cache.info.dataset for cache in caches]
+
+
+def _title(experiment: Experiment) -> str:
+    """The protocol's, with the data set's name and the folds that there are."""
+    protocol = PROTOCOLS.get(experiment.recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL])
+    folds = experiment.folds.folds
+    num_rounds = len({fold.round for fold in folds})
+    return title_run(protocol, _datasets(experiment), num_folds=len(folds) // num_rounds, num_rounds=num_rounds)
+
+
+def _unit(experiment: Experiment) -> str:
+    if experiment.recipe.task == "aus":
+        return "frame"
+    cache = experiment.test
+    is_4d = any(cache.samples[i.rows[0]].sequence for i in experiment.test_items) or cache.info.settings.dynamic
+    return "sequence" if is_4d else "scan"

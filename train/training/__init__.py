@@ -1,0 +1,1 @@
+"""Training one fold: the loop, the step, the optimizer, checkpoints, logs."""

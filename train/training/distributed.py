@@ -1,0 +1,236 @@
+"""Several processes, each with a device of its own, train one model: `torchrun --nproc-per-node N -m train fit …`.
+
+Every process takes its slice of each batch, and what is defined over a batch sees the whole of it: numbers are those of one
+process, but for the order of sums. Each computes its share of the loss; the shares add up to the loss, and gradients are
+added up by DistributedDataParallel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from shared.errors import FacetError, first_line
+from train.data.order import rank_part
+
+# Another process's end closes connections to this one first. Torchrun names whoever ended first, so this one lets it look.
+LINGER_SECONDS = 10.0
+PATIENCE = timedelta(hours=12)  # for the first process to load or embed what the others then read
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process has of a batch that several compute together: `counts` of samples, a process each; none: all of it."""
+
+    rank: int = 0
+    counts: tuple[int, ...] = ()
+
+    @property
+    def num_samples(self) -> int | None:
+        """Of the whole batch."""
+        return sum(self.counts) if self.counts else None
+
+    def split(self, num_parts: int) -> list[Share]:
+        """The same for each of so many parts, as `Batch.split` cuts them; as many as every process has samples for."""
+        if not self.counts:
+            return [self] * num_parts
+        num_parts = min(num_parts, *self.counts)
+        sizes = [[len(part) for part in np.array_split(np.empty(count), num_parts)] for count in self.counts]
+        return [Share(self.rank, counts) for counts in zip(*sizes, strict=True)]
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over all processes; without a gradient where there are several."""
+        if not self.counts:
+            return value
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of the whole batch, in order. Their gradient is the sum over what all processes do with them.
+
+        Args:
+            rows: (n · k, …), k for each of this process's n samples.
+        """
+        if not self.counts:
+            return rows
+        each = len(rows) // self.counts[self.rank]
+        gathered: Tensor = _Gather.apply(rows, [count * each for count in self.counts], self.rank)  # type: ignore[no-untyped-call]
+        return gathered
+
+
+WHOLE = Share()
+
+
+class _Gather(torch.autograd.Function):
+    """all_gather of unequal numbers of rows, with a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int) -> Tensor:
+        ctx.first, ctx.size = sum(sizes[:rank]), sizes[rank]
+        padded = rows.new_zeros(max(sizes), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        found = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(found, padded)
+        return torch.cat([part[:size] for part, size in zip(found, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        whole = gradients[0].contiguous().clone()
+        dist.all_reduce(whole)
+        return whole[ctx.first : ctx.first + ctx.size], None, None
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a training, and which of them this is."""
+
+    rank: int = 0
+    num: int = 1
+    local_rank: int = 0  # on this machine
+    local_num: int = 1
+    # What processes agree on goes over their CPUs: asking a GPU would stop it.
+    control: dist.ProcessGroup | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """The one that writes files and speaks."""
+        return self.rank == 0
+
+    def part(self, batch: np.ndarray) -> np.ndarray:
+        """This process's slice of a batch."""
+        return rank_part(batch, self.rank, self.num)
+
+    def share(self, num_samples: int) -> Share:
+        """Of a batch of so many."""
+        if self.num == 1:
+            return WHOLE
+        return Share(self.rank, tuple(len(rank_part(np.empty(num_samples), r, self.num)) for r in range(self.num)))
+
+    def largest(self, value: int) -> int:
+        """Over all processes."""
+        if self.num == 1:
+            return value
+        found = torch.tensor(value)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)
+        return int(found)
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """Inside, the others wait until the first process has come out: what it wrote is there for them."""
+        if not self.is_first:
+            self.largest(0)
+        yield
+        if self.is_first:
+            self.largest(0)
+
+    def choose_device(self, name: str) -> str:
+        """--device for this process: a GPU of its own where there are GPUs.
+
+        Raises:
+            FacetError: there are fewer of them than processes, or one for all was asked for.
+        """
+        if self.num == 1 or name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+            return name
+        if name not in ("auto", "cuda"):
+            raise FacetError(f"--device {name}: each process of torchrun takes a GPU of its own; leave --device out")
+        if self.local_num > torch.cuda.device_count():
+            raise FacetError(
+                f"--nproc-per-node {self.local_num}: there are {torch.cuda.device_count()} GPUs here; give as many or fewer"
+            )
+        return f"cuda:{self.local_rank}"
+
+    def replicate(self, module: nn.Module) -> DistributedDataParallel | None:
+        """The module with gradients averaged over all processes; None where there is one."""
+        if self.num == 1:
+            return None
+        # towers may have weights that their output does not depend on
+        return DistributedDataParallel(module, find_unused_parameters=True, gradient_as_bucket_view=True)
+
+    def leave(self) -> None:
+        """From here on each process is on its own. To be called by all of them."""
+        if self.num > 1 and dist.is_initialized():
+            self.largest(0)
+            dist.destroy_process_group()
+
+
+ALONE = Ranks()
+
+
+def find_num_ranks() -> int:
+    """How many processes torchrun started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def open_ranks(device: str) -> Iterator[Ranks]:
+    """Meets the other processes where torchrun started several. All but the first keep their standard output to themselves.
+
+    Raises:
+        FacetError: anything the user can mend, with the rank it happened to; the connection to another process broke.
+    """
+    if find_num_ranks() == 1:
+        yield ALONE
+        return
+    rank, num = int(os.environ["RANK"]), find_num_ranks()
+    local_rank, local_num = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    with contextlib.ExitStack() as stack:
+        if rank > 0:
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
+        try:
+            name = Ranks(rank, num, local_rank, local_num).choose_device(device)
+            if name.startswith("cuda"):
+                torch.cuda.set_device(name)
+            dist.init_process_group("nccl" if name.startswith("cuda") else "gloo")
+            control = dist.new_group(backend="gloo", timeout=PATIENCE)
+            assert isinstance(control, dist.ProcessGroup)  # a number for those outside the group
+            ranks = Ranks(rank, num, local_rank, local_num, control)
+            yield ranks
+            ranks.leave()
+        except FacetError as error:
+            if rank == 0:
+                raise
+            time.sleep(LINGER_SECONDS / 5)  # the first process tells what all of them find
+            raise FacetError(f"rank {rank}: {error}") from error
+        except RuntimeError as error:
+            if not _is_lost_connection(error):
+                raise
+            time.sleep(LINGER_SECONDS)
+            raise FacetError(
+                f"rank {rank}: lost the connection to another process, which ended before ({first_line(error)}); mend what "
+                "it says and run the same command again to go on from the last checkpoint"
+            ) from error
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or any(word in text for word in ("gloo", "nccl", "connection closed"))
+
+
+def synchronise_batch_norm(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
+    """The tower with batch statistics taken over all processes, which needs GPUs; on CPUs each has its own: a note says so."""
+    batch_norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    if ranks.num == 1 or not batch_norms:
+        return model
+    if device.type != "cuda":
+        print(
+            "note: batch statistics are those of each process's part of a batch: on CPUs they cannot be taken over all"
+        )
+        return model
+    from timm.layers.norm_act import convert_sync_batchnorm
+
+    converted: nn.Module = convert_sync_batchnorm(model)
+    return converted

@@ -1,0 +1,288 @@
+"""`python -m train fit`: one fold of an experiment, from the cache to a tested run."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from shared.errors import FacetError
+from shared.schema import fingerprint
+from shared.store.lock import hold_lock
+from shared.store.paths import is_litter
+from shared.store.storage import make_folder
+from shared.weights.identity import hash_arrays
+from train.config import CONFIG_JSON, Recipe, RunConfig, TowerConfig, read_config, write_config
+from train.data.embeddings import Embeddings
+from train.data.items import Item
+from train.data.preload import load_resident
+from train.data.prompts import mean_prompts
+from train.data.stream import ImageSource, StoredImages
+from train.data.transfer import allocator
+from train.experiment import Experiment
+from train.inference.calibrate import fit_thresholds, start_class_bias, write_thresholds
+from train.model.facet import Facet
+from train.model.image_tower import RANDOM, build_tower, load_tower
+from train.protocols.folds import SPLIT_JSON, Fold, read_split, write_split
+from train.reporting.report import METRICS_JSON, present_result
+from train.runs.evaluate import build_facet, build_preparer, choose_device, evaluate_items, label_items
+from train.tasks.metrics import Metrics
+from train.tasks.multilabel import MultiLabelMetrics
+from train.training.build_embeddings import open_embeddings
+from train.training.checkpoint import find_checkpoints, load_weights, sweep_partials, write_weights
+from train.training.distributed import ALONE, Ranks
+from train.training.loop import Stopped, TrainingSet, Watch, train
+from train.training.optimizer import describe_rates
+from train.training.timing import count_seconds
+
+LOCK = ".lock"
+
+
+def fit(
+    run: Path,
+    experiment: Experiment,
+    number: int,
+    *,
+    device: str,
+    checkpoint_every: int,
+    quiet: bool = False,
+    embeddings: Path | None = None,
+    resident: str = "off",
+    num_sharing: int = 1,
+    keep_checkpoints: int = 1,
+    ranks: Ranks = ALONE,
+    watch: Watch | None = None,
+) -> int:
+    """Trains on a fold's training subjects and tests on the others; goes on where an interrupted run stopped.
+
+    Args:
+        number: the fold's. quiet: print nothing but what is amiss. embeddings: train from what the frozen tower makes of the
+            images, kept in this folder. resident: where the training images are loaded once, one of config.RESIDENT;
+            num_sharing: processes that do so side by side. keep_checkpoints: how many of
+            the last; ranks: processes that train this run together; watch: what else to see of the training.
+    Returns:
+        0; 128 + the signal's number after SIGINT or SIGTERM (a checkpoint is written).
+    Raises:
+        FacetError, CacheError: anything the user can mend.
+    """
+    where = choose_device(ranks.choose_device(device))
+    recipe = dataclasses.replace(experiment.recipe, fold=number)
+    experiment = dataclasses.replace(experiment, recipe=recipe)
+    fold = experiment.fold(number)
+    old = read_earlier(run)
+    config = describe_run(experiment, old.tower if old else None)
+    if old:
+        check_same(run, old, config, fold)
+    if (run / METRICS_JSON).is_file():
+        if not quiet:
+            print(f"{run}: this run is finished; `python -m train evaluate {run}` tests it again")
+        return 0
+    ranks.largest(0)  # all have looked at the folder before the first process writes there
+    loaded = None
+    if not (old and find_checkpoints(run)):  # a checkpoint holds the tower's weights
+        with ranks.first():  # it may download them
+            loaded, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
+        check_towers_match(experiment, tower_config)
+        config = dataclasses.replace(config, tower=tower_config)
+    with ExitStack() as stack:
+        if ranks.is_first:
+            refusal = FacetError(f"{run}: another process is training this run; wait until it has ended")
+            make_folder(run, like=experiment.train.path)
+            stack.enter_context(hold_lock(run / LOCK, refusal))
+            sweep_partials(run)
+            stack.enter_context(count_seconds(run))
+        if loaded is not None and ranks.is_first:
+            write_split(run, fold)
+            write_config(run, config)
+        tower = build_tower(config.tower.config) if loaded is None else loaded
+        tables: tuple[Embeddings | None, Embeddings | None] = (None, None)
+        if embeddings:
+            with ranks.first():
+                tables = open_embeddings(embeddings, experiment, config, loaded, where)
+        source = None
+        if not embeddings:
+            items, modalities = experiment.items_of(fold)[0], config.recipe.modalities
+            num_sharing *= 1 if resident == "gpu" else ranks.local_num
+            source = load_resident(
+                experiment.train, items, modalities, resident, where, num_sharing=num_sharing, allocate=allocator(where)
+            )
+        return _fit(
+            run, experiment, fold, config, tower, where, quiet, tables, source,
+            checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints, ranks=ranks, watch=watch,
+        )  # fmt: skip
+
+
+def _fit(
+    run: Path,
+    experiment: Experiment,
+    fold: Fold,
+    config: RunConfig,
+    tower: torch.nn.Module,
+    device: torch.device,
+    quiet: bool,
+    tables: tuple[Embeddings | None, Embeddings | None],
+    source: ImageSource | None,
+    *,
+    ranks: Ranks,
+    **options: Any,
+) -> int:
+    recipe, cache = config.recipe, experiment.train
+    train_items, test_items = experiment.items_of(fold)
+    text = experiment.text
+    model = build_facet(config, device, tower, mean_prompts(text), text.logit_scale)
+    if not quiet:
+        _announce(experiment, config, fold, len(train_items), len(test_items), model, device)
+    labels = label_training(train_items, recipe)
+    source = source or StoredImages(cache, allocate=allocator(device))  # its memory serves every epoch
+    preparer = dataclasses.replace(build_preparer(cache, config, model, tables[0]), source=source)
+    if recipe.is_multilabel and not find_checkpoints(run):
+        start_class_bias(model, cache, train_items, labels, preparer, recipe)
+    training = TrainingSet(train_items, labels)
+    try:
+        train(run, model, cache, training, preparer, recipe, ranks=ranks, **options)
+    except Stopped as stopped:
+        if ranks.is_first:
+            name = signal.Signals(stopped.number).name
+            print(
+                f"\nstopped by {name} after step {stopped.step}: a checkpoint is written; run the same command again to go on",
+                file=sys.stderr,
+            )
+        return 128 + stopped.number
+    ranks.leave()
+    if not ranks.is_first:
+        return 0
+    write_weights(run, model)
+    load_weights(run, model)  # what is tested is what was written
+    metrics = evaluate_fold(run, model, experiment, fold, config, tables)
+    if not quiet:
+        present_result(run, metrics, config, fold.test_subjects)
+    return 0
+
+
+def label_training(items: Sequence[Item], recipe: Recipe) -> np.ndarray:
+    """As `label_items`; shuffled where the recipe is a control."""
+    labels = label_items(items, recipe)
+    if recipe.shuffle_labels >= 0:
+        labels = np.random.default_rng(recipe.shuffle_labels).permutation(labels)
+    return labels
+
+
+def evaluate_fold(
+    run: Path,
+    model: Facet,
+    experiment: Experiment,
+    fold: Fold,
+    config: RunConfig,
+    tables: tuple[Embeddings | None, Embeddings | None],
+) -> Metrics | MultiLabelMetrics:
+    """Tests a trained model on the fold's test subjects and writes what a test leaves behind.
+
+    Args:
+        tables: embeddings of the caches that train and that are tested, where images are not to be read.
+    """
+    train_items, test_items = experiment.items_of(fold)
+    thresholds = None
+    if config.recipe.is_multilabel:
+        preparer = build_preparer(experiment.train, config, model, tables[0])
+        thresholds = fit_thresholds(model, experiment.train, train_items, preparer, config)
+        write_thresholds(run, thresholds)
+    num_train = len(fold.train_subjects)
+    return evaluate_items(
+        run, model, experiment.test, test_items, config, num_train, thresholds, tables[1], experiment.text
+    )
+
+
+def read_earlier(run: Path) -> RunConfig | None:
+    """The configuration of an interrupted or finished run in a folder; None where there is none.
+
+    Raises:
+        FacetError: something else is in the folder.
+    """
+    if (run / CONFIG_JSON).is_file():
+        return read_config(run)
+    if run.is_dir() and any(
+        p.name != SPLIT_JSON and p.name[:1] != "." and not is_litter(p.name) for p in run.iterdir()
+    ):
+        raise FacetError(f"{run}: not empty, and no run (no {CONFIG_JSON}); choose another --out")
+    return None
+
+
+def check_same(run: Path, old: RunConfig, new: RunConfig, fold: Fold) -> None:
+    """
+    Raises:
+        FacetError: the run in the folder has other settings; names them.
+    """
+    names = new.differences(old)
+    if not names and read_split(run) != fold:
+        names = ["the subjects of the fold"]
+    if names:
+        raise FacetError(
+            f"{run}: a run with other settings is here (different: {', '.join(names)}); choose another --out, "
+            "or give the same settings to go on with it"
+        )
+
+
+def describe_run(experiment: Experiment, tower: TowerConfig | None) -> RunConfig:
+    """config.json of an experiment's recipe; without a tower it says which is asked for, not yet which weights those are."""
+    recipe, text, cache, test = experiment.recipe, experiment.text, experiment.train, experiment.test
+    is_cross = experiment.label_map is not None
+    return RunConfig(
+        recipe=recipe,
+        tower=tower or TowerConfig(recipe.model, recipe.pretrained, {}, 0, (), (), "", recipe.pretrained == RANDOM),
+        dataset=cache.info.dataset,
+        licence=cache.info.licence,
+        content_hash=cache.info.content_hash,
+        render=cache.info.settings,
+        text_hash=fingerprint([hash_arrays({"mean": mean_prompts(text)}), text.logit_scale, text.weights_hash]),
+        text_dim=text.embeddings.shape[2],
+        random_text=text.random_weights,
+        cache=str(cache.path.resolve()),
+        test_dataset=test.info.dataset if is_cross else "",
+        test_content_hash=test.info.content_hash if is_cross else "",
+        test_cache=str(test.path.resolve()) if is_cross else "",
+        label_map=experiment.label_map,
+        prompts=str(experiment.prompts.resolve()) if experiment.prompts else "",
+    )
+
+
+def check_towers_match(experiment: Experiment, tower: TowerConfig) -> None:
+    """
+    Raises:
+        FacetError: the prompts were encoded by another model than the image tower belongs to.
+    """
+    text, cache, file = experiment.text, experiment.train.path, experiment.prompts
+    if tower.random_weights or tower.weights_hash == text.image_tower_hash:
+        return
+    loaded = f"--model {tower.name} --pretrained {tower.pretrained}"
+    place = f"--out {file}" if file else f"--cache {cache}"
+    raise FacetError(
+        f"{file or cache}: its prompts were encoded by {text.model} with weights {text.pretrained!r}, which do not belong to "
+        f"the image tower that was loaded ({loaded}); run `python -m preprocess prompts {place} {loaded}`"
+    )
+
+
+def _announce(
+    experiment: Experiment,
+    config: RunConfig,
+    fold: Fold,
+    num_train: int,
+    num_test: int,
+    model: torch.nn.Module,
+    device: torch.device,
+) -> None:
+    recipe = config.recipe
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    people = f"{num_train} training samples of {len(fold.train_subjects)} subjects"
+    others = f"{num_test} test samples of {len(fold.test_subjects)} others"
+    print(f"{experiment.folds.dataset}, {fold.name}: {people}, {others}; classes {', '.join(recipe.classes)}")
+    looks = f"{', '.join(recipe.modalities)} at views {config.render.views_text()}"
+    mark = ", random weights" if config.is_random else ""
+    print(f"{config.tower.name}, {looks}, {millions:.1f} M parameters, on {device}{mark}")
+    print(describe_rates(recipe))

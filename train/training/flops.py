@@ -1,0 +1,71 @@
+"""How much arithmetic a training step is, and how much of it a device could do: their ratio is the MFU.
+
+Model FLOPs utilisation as Chowdhery et al. 2022 ("PaLM", appendix B): what the model needs, without what activation
+checkpointing computes twice, over the dense bf16 peak of the device's data sheet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from train.model.facet import Batch, Facet
+
+# Dense bf16 tensor operations a second, by NVIDIA's data sheets (which print twice as many, for sparse matrices). The first
+# name that is part of the device's name counts.
+PEAK_BF16_FLOPS = {
+    "B200": 2.25e15,
+    "GH200": 989e12,
+    "H200": 989e12,
+    "H100 NVL": 835e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "A30": 165e12,
+    "A10G": 70e12,
+    "A10": 125e12,
+    "L4": 121e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
+
+
+def find_peak_flops(device: torch.device) -> float | None:
+    """Dense bf16 operations a second at most; None where they are not known."""
+    if device.type != "cuda":
+        return None
+    words = f" {torch.cuda.get_device_name(device).replace('-', ' ')} "
+    return next((peak for name, peak in PEAK_BF16_FLOPS.items() if f" {name} " in words), None)
+
+
+def count_flops_per_sample(model: Facet, batch: Batch) -> float:
+    """Floating point operations of a training step (forward and backward, of what is trained) for one sample.
+
+    Counted on tensors without storage, from the shapes of a real batch: neither time nor memory of the device is taken.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode  # these take a tenth of a second to import
+    from torch.func import functional_call
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    tensors = {name: value[:1] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    checkpointing = [m for m in model.modules() if getattr(m, "grad_checkpointing", False)]
+    for module in checkpointing:
+        module.grad_checkpointing = False  # type: ignore[assignment]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not know what frozen attention runs in
+    try:
+        # plain attention: not every fused one is known to the counter, and none needs what it computes twice
+        plain = sdpa_kernel(SDPBackend.MATH)
+        with FakeTensorMode() as mode, FlopCounterMode(display=False) as counter, plain:
+            state = (*model.named_parameters(), *model.named_buffers())
+            fake: dict[str, torch.Tensor] = {name: mode.from_tensor(value) for name, value in state}
+            one = {name: mode.from_tensor(value) for name, value in tensors.items()}
+            functional_call(model, fake, (replace(batch, complete=True, **one),)).logits.sum().backward()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        for module in checkpointing:
+            module.grad_checkpointing = True  # type: ignore[assignment]
+    return float(counter.get_total_flops())

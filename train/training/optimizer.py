@@ -1,0 +1,88 @@
+"""AdamW and its learning rates: which weights decay, how fast each layer learns, how the rate moves over a training."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from train.config import Recipe
+from train.model.facet import Facet
+from train.model.image_tower import RANDOM
+from train.model.tuning import LowRank, layer_depths
+
+PRETRAINED_TOWER_RATE = 0.01  # of --lr: pretrained features are to be moved, not overwritten
+ADAM_BETAS = (0.9, 0.98)  # as CLIP's own training (Radford et al. 2021, table 19)
+
+
+def default_tower_rate(lr: float, pretrained: str) -> float:
+    """The tower's peak learning rate where none was asked for."""
+    return lr * (1.0 if pretrained == RANDOM else PRETRAINED_TOWER_RATE)
+
+
+def describe_rates(recipe: Recipe) -> str:
+    """What of a model is trained, how fast at most, and why so: a line for a user."""
+    if recipe.tune == "frozen":
+        return f"image tower frozen (--tune), all else trained at {recipe.lr:g} (--lr)"
+    if recipe.tune.startswith("lora"):
+        return f"low-rank changes of the image tower (--tune) and all else trained at {recipe.lr:g} (--lr)"
+    what = (
+        "image tower"
+        if recipe.tune == "full"
+        else f"{recipe.tune.removeprefix('last-')} last blocks of the image tower"
+    )
+    if recipe.tower_lr != default_tower_rate(recipe.lr, recipe.pretrained):
+        why = "--tower-lr"
+    elif recipe.pretrained == RANDOM:
+        why = "as --lr: its weights are random"
+    else:
+        why = (
+            f"--lr / {1 / PRETRAINED_TOWER_RATE:g}, taking {recipe.pretrained or recipe.model} for pretrained weights; "
+            f"if they are not, --tower-lr {recipe.lr:g}"
+        )
+    return f"{what} trained at {recipe.tower_lr:g} ({why}), all else at {recipe.lr:g} (--lr)"
+
+
+def build_optimizer(model: Facet, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW in groups: the tower has its own rate, falling from its last layer to its first; biases, norms, scales and
+    embeddings do not decay. What LoRA adds to the tower is new and learns as new layers do.
+
+    The rate of a layer that lies k blocks before the tower's end is --tower-lr · --layer-decay^k (Clark et al. 2020,
+    "ELECTRA"; Bao et al. 2022, "BEiT").
+
+    Raises:
+        FacetError: the order of the tower's layers is not known, and --layer-decay needs it.
+    """
+    depths = layer_depths(model.tower) if recipe.layer_decay < 1 else {}
+    last = max(depths.values(), default=0)
+    new = {id(p) for module in model.modules() if isinstance(module, LowRank) for p in module.parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = recipe.lr
+        if name.startswith("tower.") and id(parameter) not in new:
+            depth = depths.get(name.removeprefix("tower."), last)
+            rate = recipe.tower_lr * recipe.layer_decay ** (last - depth)
+        decays = parameter.ndim >= 2 and not name.endswith(("embedding", "modality", "query"))
+        groups.setdefault((rate, recipe.weight_decay if decays else 0.0), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": p, "lr": lr, "weight_decay": decay, "peak_lr": lr} for (lr, decay), p in groups.items()],
+        betas=ADAM_BETAS,
+        fused=True,
+    )
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Every group learns at this part of its own peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * rate
+
+
+def rate_at(step: int, num_steps: int, warmup: float) -> float:
+    """Part of the peak learning rate in step 0, 1, …: linear warm-up, then half a cosine down to 0 (SGDR, Loshchilov 2017)."""
+    num_warmup = warmup * num_steps
+    if step < num_warmup:
+        return (step + 1) / (num_warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(num_steps - num_warmup, 1)))

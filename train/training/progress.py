@@ -1,0 +1,239 @@
+"""What a training tells of itself: a line of log.jsonl every few steps, a progress bar, and TensorBoard's event files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import psutil
+import torch
+from tqdm import tqdm
+
+from shared.errors import FacetError
+from shared.store.storage import write_file
+from train.training.progress_lines import ProgressLines
+from train.training.step import StepResult
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+LOG_JSONL = "log.jsonl"
+LOG_EVERY = 10  # steps
+TENSORBOARD = "tensorboard"
+# Fields of a log line that say how fast it went: all others are the same whenever a training is repeated.
+TIMING_FIELDS = ("samples_per_second", "wait_share", "mfu", "memory_bytes")
+Waited = TypeVar("Waited")
+
+
+@dataclass
+class Progress:
+    """What happened since the last line was written. Values stay on the device until a line is due: reading them waits for it.
+
+    flops_per_sample, peak_flops: floating point operations of a training step a sample, and what the device does a second
+    at most; None: not known.
+    """
+
+    device: torch.device
+    log: TextIO
+    bar: tqdm
+    lines: ProgressLines
+    tensorboard: SummaryWriter | None = None
+    flops_per_sample: float | None = None
+    peak_flops: float | None = None
+    started: float = field(default_factory=time.perf_counter)
+    waits: list[tuple[Any, Any]] = field(default_factory=list)  # what `_mark` gave before and after each
+    num_samples: int = 0
+    unread: list[tuple[int, dict[str, torch.Tensor]]] = field(default_factory=list)
+
+    def waiting_for(self, stream: Iterable[Waited]) -> Iterator[Waited]:
+        """The stream's own batches; notes how long the device had nothing to do until each was there.
+
+        On a GPU that is the time between the end of one step's work and the start of the next's. The host, which is ahead
+        of it, may wait much longer.
+        """
+        batches = iter(stream)
+        while True:
+            before = self._mark()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self.waits.append((before, self._mark()))
+            yield batch
+
+    def _mark(self) -> Any:
+        """This moment: seconds on a CPU; on a GPU, an event among its work."""
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def waited_seconds(self) -> float:
+        """How long the device waited since the last line. On a GPU the steps since then must be done."""
+        if self.device.type != "cuda":
+            return sum(after - before for before, after in self.waits)
+        return sum(before.elapsed_time(after) for before, after in self.waits) / 1e3
+
+    def add(self, step: int, result: StepResult, num_samples: int) -> None:
+        """Notes a finished step (the first is 0)."""
+        self.unread.append((step, result.terms))
+        self.num_samples += num_samples
+        self.bar.update()
+
+    def read(self, run: Path, rates: str) -> dict[str, float]:
+        """The terms of the last step, after a look at those of every step since the last call.
+
+        Args:
+            rates: what to lower when training broke.
+        Raises:
+            FacetError: a term was not finite; names the first such step, and the terms.
+        """
+        table = torch.stack([torch.stack(list(terms.values())) for _, terms in self.unread]).tolist()
+        values: dict[str, float] = {}
+        for (step, terms), row in zip(self.unread, table, strict=True):
+            values = dict(zip(terms, row, strict=True))
+            if broken := [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]:
+                raise FacetError(
+                    f"{run}: training broke at step {step} ({', '.join(broken)}); the weights before it are kept where a "
+                    f"checkpoint was written; train anew with a lower {rates}"
+                )
+        self.unread = self.unread[-1:]
+        return values
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Writes a line: the values given, then how fast the steps since the last line went."""
+        line = values | self._speed()
+        self.log.write(json.dumps(line) + "\n")
+        self.log.flush()
+        self.bar.set_postfix(
+            {
+                "loss": f"{line['loss']:.3f}",
+                "samples/s": f"{line['samples_per_second']:.0f}",
+                "waiting": f"{line['wait_share']:.0%}",
+            },
+            refresh=False,
+        )
+        self.lines.tell(line["step"], line.get("epoch", 0), lambda: _describe(line))
+        if self.tensorboard is not None:
+            _add_scalars(self.tensorboard, line)
+            self.tensorboard.flush()
+
+    def _speed(self) -> dict[str, float]:
+        now = time.perf_counter()
+        seconds = now - self.started
+        speed = {
+            "samples_per_second": self.num_samples / seconds,
+            "wait_share": self.waited_seconds() / seconds,
+            "memory_bytes": measure_memory(self.device),
+        }
+        if self.flops_per_sample is not None and self.peak_flops is not None:
+            speed["mfu"] = self.flops_per_sample * self.num_samples / seconds / self.peak_flops
+        self.started, self.waits, self.num_samples = now, [], 0
+        return speed
+
+
+def _describe(line: dict[str, Any]) -> str:
+    return (
+        f"epoch {line['epoch']}, loss {line['loss']:.3f}, accuracy {line['accuracy']:.3f}, "
+        f"{line['samples_per_second']:.1f} samples/s"
+    )
+
+
+def measure_memory(device: torch.device) -> int:
+    """Bytes: the most the GPU's tensors took so far, or what this process has in RAM."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    resident: int = psutil.Process().memory_info().rss
+    return resident
+
+
+@contextmanager
+def open_progress(
+    run: Path, step: int, num_steps: int, device: torch.device, *, tensorboard: bool = False, silent: bool = False
+) -> Iterator[Progress]:
+    """Goes on with a run's log after `step` steps; what it says of later ones is dropped. silent: writes and shows nothing.
+
+    Raises:
+        FacetError: tensorboard is asked for and not installed.
+    """
+    if not silent:
+        truncate_log(run, step)
+    writer = _open_tensorboard(run, step) if tensorboard and not silent else None
+    try:
+        with (
+            tqdm(
+                total=num_steps,
+                initial=step,
+                desc="train",
+                unit="step",
+                dynamic_ncols=True,
+                leave=None,
+                disable=silent or None,
+            ) as bar,
+            (Path(os.devnull) if silent else run / LOG_JSONL).open("a", encoding="utf-8") as log,
+        ):
+            lines = ProgressLines(str(run), step, num_steps, "step", silent=silent)
+            yield Progress(device, log, bar, lines, writer)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def check_tensorboard() -> None:
+    """
+    Raises:
+        FacetError: tensorboard is not installed.
+    """
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise FacetError("--tensorboard: the package tensorboard is not installed; pip install tensorboard") from error
+
+
+def _open_tensorboard(run: Path, step: int) -> SummaryWriter:
+    check_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
+
+
+def write_tensorboard(run: Path) -> None:
+    """Writes what a run's finished log says for TensorBoard.
+
+    Raises:
+        FacetError: tensorboard is not installed.
+    """
+    writer = _open_tensorboard(run, 0)
+    try:
+        for line in (run / LOG_JSONL).read_text(encoding="utf-8").splitlines():
+            _add_scalars(writer, json.loads(line))
+    finally:
+        writer.close()
+
+
+def _add_scalars(writer: SummaryWriter, line: dict[str, Any]) -> None:
+    for name, value in line.items():
+        if name != "step":
+            writer.add_scalar(name, value, line["step"])
+
+
+def truncate_log(run: Path, step: int) -> None:
+    """Drops log lines that are not before the checkpoint, so that an interrupted run logs what an uninterrupted one does."""
+    path = run / LOG_JSONL
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue  # half a line of a killed process
+    write_file(path, "".join(kept).encode())
