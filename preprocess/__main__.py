@@ -202,9 +202,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 
 def _show_pages(arguments: argparse.Namespace) -> int:
+    from preprocess.viewer.attention_records import NO_RECORDS, read_attention_records
     from preprocess.viewer.catalogue import build_catalogue
     from preprocess.viewer.live import LiveSite
-    from preprocess.viewer.looks import NO_LOOKS, read_looks
     from preprocess.viewer.pictures import Pictures
     from preprocess.viewer.predictions import read_predictions, read_tested
     from preprocess.viewer.server import DEFAULT_HOST, serve
@@ -222,7 +222,7 @@ def _show_pages(arguments: argparse.Namespace) -> int:
             Pictures(cache),
             not arguments.no_faces,
             run.resolve().name if run else "",
-            read_looks(run, cache) if run else NO_LOOKS,
+            read_attention_records(run, cache) if run else NO_RECORDS,
         )
 
     serve(

@@ -19,7 +19,7 @@ from train.losses.terms import mean_cosine_between_faces
 from train.model.facet import Batch, Facet
 from train.studies.crossval.at_once.batches import Batches, cosine_between_faces_each, part_right_each
 from train.studies.crossval.at_once.model import Stack, StackedBatch
-from train.training.loop import TrainingSet, build_goal
+from train.training.loop import TrainingSet, build_criterion
 from train.training.optimizer import build_optimizer, rate_at, set_rate
 from train.training.step import part_right, train_step
 
@@ -97,7 +97,7 @@ def test_equal_to_one_by_one(options: dict[str, object]) -> None:
     trainings, table = make_trainings(recipe, (35, 35, 29, 17))
     num_steps = [recipe.epochs * t.steps_per_epoch(recipe.batch_size) for t in trainings]
     assert num_steps == [18, 18, 15, 9]
-    goals = [build_goal(recipe, t.labels, CPU) for t in trainings]
+    goals = [build_criterion(recipe, t.labels, CPU) for t in trainings]
     balanced = recipe.class_weights == "balanced"
     weight = torch.stack([g.class_weight for g in goals if g.class_weight is not None]).double() if balanced else None
     start: dict[str, Tensor] = dict(make_facet(recipe).named_parameters())
@@ -125,16 +125,16 @@ def test_equal_to_one_by_one(options: dict[str, object]) -> None:
         facet = make_facet(recipe).train()
         optimizer = build_optimizer(facet, recipe)
         alone = Batches([training], table, VIEWS, recipe)
-        goal = goals[model] if weight is None else replace(goals[model], class_weight=weight[model])
+        criterion = goals[model] if weight is None else replace(goals[model], class_weight=weight[model])
         mean = {name: p.detach().clone() for name, p in facet.named_parameters()}
         for step in range(num_steps[model]):
             batch = alone.at(step, 1)
             set_rate(optimizer, rate_at(step, num_steps[model], recipe.warmup))
-            single = train_step(facet, optimizer, unstack(batch), batch.target[0], goal, recipe, torch.zeros(()))
+            single = train_step(facet, optimizer, unstack(batch), batch.target[0], criterion, recipe, torch.zeros(()))
             terms, right, cosine = noted[step]
             for name, term in single.terms.items():
                 torch.testing.assert_close(terms[name][model], term.double(), rtol=1e-6, atol=1e-7)
-            assert right[model] == pytest.approx(part_right(single.logits, batch.target[0], goal).item())
+            assert right[model] == pytest.approx(part_right(single.logits, batch.target[0], criterion).item())
             assert cosine[model].item() == pytest.approx(mean_cosine_between_faces(single.face).item(), abs=1e-6)
             for name, p in facet.named_parameters():
                 mean[name].lerp_(p.detach(), 1 - min(recipe.ema, (1 + step) / (10 + step)))

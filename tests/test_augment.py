@@ -9,15 +9,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.data.augment import MAX_NOISE, Changes, add_noise, augment, draw_changes, jitter_colour, shift_and_scale
+from train.data.augment import (
+    MAX_NOISE,
+    AugmentParameters,
+    add_noise,
+    augment,
+    draw_parameters,
+    jitter_colour,
+    shift_and_scale,
+)
 
 STILL = {"flip": (0,), "scale": (1,), "shift": (0, 0), "gain": (1, 1, 1), "gamma": (1,), "noise": (0,), "noise_place": (0,),
          "erase": (0, 0, 0, 0)}  # fmt: skip
 
 
-def make_changes(*samples: Mapping[str, tuple[float, ...]]) -> Changes:
+def make_changes(*samples: Mapping[str, tuple[float, ...]]) -> AugmentParameters:
     """What is not given stays as it is."""
-    return Changes(torch.tensor([[float(x) for v in {**STILL, **sample}.values() for x in v] for sample in samples]))
+    return AugmentParameters(
+        torch.tensor([[float(x) for v in {**STILL, **sample}.values() for x in v] for sample in samples])
+    )
 
 
 def make_images(b: int = 2, size: int = 20) -> torch.Tensor:
@@ -85,33 +95,33 @@ def test_erasing_hits_the_same_place_in_every_view_and_modality() -> None:
 
 def test_a_sample_is_changed_the_same_in_any_company() -> None:
     images = make_images(3)
-    changes = draw_changes(7, 2, (4, 9, 1))
+    changes = draw_parameters(7, 2, (4, 9, 1))
     together = augment(images.clone(), changes, texture=0)
-    alone = augment(images[1:2].clone(), draw_changes(7, 2, (9,)), texture=0)
+    alone = augment(images[1:2].clone(), draw_parameters(7, 2, (9,)), texture=0)
     torch.testing.assert_close(together[1:2], alone, atol=1e-6, rtol=0)
-    assert torch.equal(draw_changes(7, 2, (9,)).table, changes.table[1:2])
+    assert torch.equal(draw_parameters(7, 2, (9,)).table, changes.table[1:2])
     assert torch.equal(augment(images.clone(), changes, texture=0), together)  # bit for bit
     assert not torch.equal(together, images)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 2**32 - 1)] * 3), min_size=2, max_size=8, unique=True))
 def test_every_seed_epoch_and_sample_changes_otherwise(places: list[tuple[int, int, int]]) -> None:
-    tables = [draw_changes(seed, epoch, (sample,)).table for seed, epoch, sample in places]
+    tables = [draw_parameters(seed, epoch, (sample,)).table for seed, epoch, sample in places]
     assert len({tuple(table[0].tolist()) for table in tables}) == len(places)
 
 
 def test_a_sample_that_is_drawn_again_is_changed_otherwise() -> None:
     """Whatever company it is in; the first time as if it were drawn once."""
-    changes = draw_changes(7, 2, (4, 9, 4, 4), (0, 0, 1, 2)).table
-    assert torch.equal(changes[:2], draw_changes(7, 2, (4, 9)).table)
-    assert torch.equal(changes[3:], draw_changes(7, 2, (4,), (2,)).table)
-    flips = draw_changes(0, 0, [5] * 2000, range(2000)).flip.float()
+    changes = draw_parameters(7, 2, (4, 9, 4, 4), (0, 0, 1, 2)).table
+    assert torch.equal(changes[:2], draw_parameters(7, 2, (4, 9)).table)
+    assert torch.equal(changes[3:], draw_parameters(7, 2, (4,), (2,)).table)
+    flips = draw_parameters(0, 0, [5] * 2000, range(2000)).flip.float()
     assert 0.45 < flips.mean() < 0.55
     assert torch.corrcoef(torch.stack([flips[:-1], flips[1:]]))[0, 1].abs() < 0.1
 
 
 def test_draws_stay_in_their_ranges_and_use_them() -> None:
-    changes = draw_changes(0, 0, range(4000))
+    changes = draw_parameters(0, 0, range(4000))
     assert 0.47 < changes.flip.float().mean() < 0.53
     erases = changes.erase.any(1)
     assert 0.22 < erases.float().mean() < 0.28
@@ -134,14 +144,14 @@ def test_draws_stay_in_their_ranges_and_use_them() -> None:
 
 def test_draws_are_independent_of_each_other() -> None:
     """Columns, neighbouring samples and neighbouring epochs: no correlation beyond what 4000 draws show by chance."""
-    first, second = (draw_changes(3, epoch, range(4000)).table for epoch in (0, 1))
+    first, second = (draw_parameters(3, epoch, range(4000)).table for epoch in (0, 1))
     chosen = [0, 1, 2, 3, 7, 8, 9]  # flip, scale, shift, gamma, noise and its place; gains share their brightness
     together = torch.cat([first[:-1, chosen], first[1:, chosen], second[:-1, chosen]], dim=1)
     correlation = torch.corrcoef(together.T) - torch.eye(together.shape[1])
     assert correlation.abs().max() < 0.07  # 4.4 standard deviations
     with_gain = torch.corrcoef(first[:, [*chosen, 4, 5, 6]].T)[: len(chosen), len(chosen) :]
     assert with_gain.abs().max() < 0.07
-    left, top, right, bottom = draw_changes(3, 0, range(16_000)).erase.double().unbind(1)
+    left, top, right, bottom = draw_parameters(3, 0, range(16_000)).erase.double().unbind(1)
     width, height = right - left, bottom - top
     parts = torch.stack([width, height, left / (1 - width), top / (1 - height)])[:, right > 0]
     assert (torch.corrcoef(parts) - torch.eye(4)).abs().max() < 0.07

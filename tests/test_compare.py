@@ -20,7 +20,7 @@ from shared.cache import open_cache
 from shared.schema import RenderSettings
 from train.config import CROSSVAL_JSON, Recipe, RunConfig, TowerConfig, write_config
 from train.data.items import Item
-from train.experiment import deal_folds
+from train.experiment import split_folds
 from train.inference.score import Scores
 from train.protocols.folds import Fold, FoldList, write_folds, write_split
 from train.reporting.report import write_report
@@ -276,7 +276,7 @@ def test_runs_of_fit_with_one_fold_seed(
     assert re.search(r"^s0 +2 ", capsys.readouterr().out, re.MULTILINE)  # one method of two seeds
     cache = open_cache(path)
     dealt = [
-        deal_folds(cache, Recipe(folds=3, seed=seed, fold_seed=fold_seed)).folds
+        split_folds(cache, Recipe(folds=3, seed=seed, fold_seed=fold_seed)).folds
         for seed, fold_seed in ((0, -1), (1, 0), (1, -1))
     ]
     assert dealt[0] == dealt[1] != dealt[2]

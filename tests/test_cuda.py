@@ -27,18 +27,18 @@ from train_process import launch
 from shared.attention import ATTENTION_FILE, read_attention
 from shared.cache import Cache, open_cache
 from train.config import Recipe
-from train.data.augment import Changes, _noise_table, augment, draw_changes
-from train.data.batch_transform import Preparer
+from train.data.augment import AugmentParameters, _noise_table, augment, draw_parameters
+from train.data.batch_transform import BatchTransform
 from train.data.items import Item, add_references, find_items
 from train.data.order import epoch_order, split_batches
 from train.data.pixels import to_device
 from train.data.preload import load_resident
 from train.data.stream import RawBatch
 from train.data.transfer import copy_small
-from train.losses.terms import Goal
+from train.losses.terms import Criterion
 from train.model.facet import Batch
 from train.training.checkpoint import read_checkpoint
-from train.training.distributed import WHOLE
+from train.training.distributed import WHOLE_BATCH
 from train.training.ema import Ema
 from train.training.loop import Stopped, train
 from train.training.optimizer import build_optimizer
@@ -76,11 +76,11 @@ def test_a_step_mixes_no_devices_and_asks_for_no_value(options: dict[str, Any]) 
         part_loss = PartLoss(model)
         weights = {name: move(value) for name, value in (*part_loss.named_parameters(), *part_loss.named_buffers())}
         inputs = {name: move(value) for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
-        changes = Changes(move(draw_changes(0, 0, range(4)).table))
+        changes = AugmentParameters(move(draw_parameters(0, 0, range(4)).table))
         inputs["images"] = augment(inputs["images"], changes, texture=0)
-        goal = Goal(several, move(torch.ones(3)))
+        criterion = Criterion(several, move(torch.ones(3)))
         moved = replace(batch, **inputs)  # type: ignore[arg-type]
-        terms, logits, face = functional_call(part_loss, weights, (moved, move(labels), goal, RECIPE, WHOLE))
+        terms, logits, face = functional_call(part_loss, weights, (moved, move(labels), criterion, RECIPE, WHOLE_BATCH))
         assert {value.device.type for value in (*terms.values(), logits, face)} == {"cuda"}
 
 
@@ -98,18 +98,18 @@ def test_a_signal_that_ends_the_compiler_too_costs_no_step(
         return train_step(model, optimizer, *rest)
 
     cache = open_cache(tiny_cache(num_subjects=2))
-    training, preparer = make_training(cache), Preparer(RECIPE.modalities, VIEWS, TOWER, CPU)
+    training, transform = make_training(cache), BatchTransform(RECIPE.modalities, VIEWS, TOWER, CPU)
     monkeypatch.setattr("train.training.loop.train_step", fail)
     with pytest.raises(Stopped if signalled else RuntimeError):
-        train(tmp_path, make_facet(), cache, training, preparer, RECIPE, checkpoint_every=100)
+        train(tmp_path, make_facet(), cache, training, transform, RECIPE, checkpoint_every=100)
     checkpoint = read_checkpoint(tmp_path)
     assert (checkpoint.step if checkpoint else None) == (3 if signalled else None)
 
 
 def prepare_all(cache: Cache, batches: list[list[Item]], device: torch.device, **options: Any) -> Iterator[Batch]:
-    preparer = Preparer(MODALITIES, VIEWS, TOWER, device, **options)
-    for raw in preparer.stream(cache, batches, 3, jitter=(0, 0), references=True):
-        yield preparer.prepare(raw, draw_changes(0, 0, [item.place for item in raw.items]))
+    transform = BatchTransform(MODALITIES, VIEWS, TOWER, device, **options)
+    for raw in transform.stream(cache, batches, 3, jitter=(0, 0), references=True):
+        yield transform.prepare(raw, draw_parameters(0, 0, [item.place for item in raw.items]))
 
 
 def make_batches(tiny_cache: MakeCache, num_subjects: int = 4) -> tuple[Cache, list[list[Item]]]:
@@ -139,13 +139,15 @@ def test_a_slow_device_gets_every_byte(tiny_cache: MakeCache, kind: str) -> None
     source = load_resident(cache, items, MODALITIES, kind, GPU)
     late, busy = [], torch.randn(4096, 4096, device=GPU)
     for _ in range(3):
-        for raw in Preparer(MODALITIES, VIEWS, TOWER, GPU, source=source).stream(cache, batches, 3, references=True):
+        for raw in BatchTransform(MODALITIES, VIEWS, TOWER, GPU, source=source).stream(
+            cache, batches, 3, references=True
+        ):
             for _ in range(20):
                 busy = torch.mm(busy, busy).clamp(-1, 1)  # the host is ahead by far
             assert isinstance(raw, RawBatch)
             late.append({name: to_device(images, GPU).clone() for name, images in raw.images.items()})
     for epoch in range(3):
-        wanted = Preparer(MODALITIES, VIEWS, TOWER, CPU).stream(cache, batches, 3, references=True)
+        wanted = BatchTransform(MODALITIES, VIEWS, TOWER, CPU).stream(cache, batches, 3, references=True)
         for place, raw in enumerate(wanted):
             assert isinstance(raw, RawBatch)
             for name, images in raw.images.items():
@@ -159,16 +161,16 @@ def test_a_slow_device_gets_every_byte(tiny_cache: MakeCache, kind: str) -> None
 def test_the_host_never_waits_for_a_step(tiny_cache: MakeCache) -> None:
     cache = open_cache(tiny_cache(num_subjects=2))
     recipe = replace(RECIPE, accumulate=2)
-    model, preparer = make_facet().to(GPU).train(), Preparer(RECIPE.modalities, VIEWS, TOWER, GPU)
+    model, transform = make_facet().to(GPU).train(), BatchTransform(RECIPE.modalities, VIEWS, TOWER, GPU)
     optimizer, ema, broken = build_optimizer(model, recipe), Ema(model, 0.9), torch.zeros((), device=GPU)
     items = find_items(cache, RECIPE.modalities)[:6]
     labels = make_training(cache).labels[:6]
     for step in range(4):
-        (raw,) = preparer.stream(cache, [items], 1)
+        (raw,) = transform.stream(cache, [items], 1)
         torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
         try:
-            batch = preparer.prepare(raw, draw_changes(0, step, range(6)))
-            train_step(model, optimizer, batch, copy_small(labels, GPU), Goal(), recipe, broken)
+            batch = transform.prepare(raw, draw_parameters(0, step, range(6)))
+            train_step(model, optimizer, batch, copy_small(labels, GPU), Criterion(), recipe, broken)
             ema.update(model, step)
         finally:
             torch.cuda.set_sync_debug_mode("default")
@@ -178,8 +180,8 @@ def test_the_host_never_waits_for_a_step(tiny_cache: MakeCache) -> None:
 def run(folder: Path, cache: Cache, device: torch.device, recipe: Recipe = RECIPE) -> list[dict[str, float]]:
     """The log of a training in float32."""
     folder.mkdir()
-    preparer = Preparer(recipe.modalities, VIEWS, TOWER, device)
-    train(folder, make_facet(recipe).to(device), cache, make_training(cache), preparer, recipe, checkpoint_every=100)
+    transform = BatchTransform(recipe.modalities, VIEWS, TOWER, device)
+    train(folder, make_facet(recipe).to(device), cache, make_training(cache), transform, recipe, checkpoint_every=100)
     return [json.loads(line) for line in (folder / LOG_JSONL).read_text().splitlines()]
 
 

@@ -24,7 +24,7 @@ from train_process import launch
 import train.training.loop
 from shared.errors import FacetError
 from train.data.order import split_batches
-from train.training.distributed import WHOLE, Ranks
+from train.training.distributed import WHOLE_BATCH, Ranks
 
 FIT = ["--test-subjects", "S0,S1", "--batch-size", 5, "--epochs", 15, "--device", "cpu", "--class-weights", "balanced"]
 EXTRA = ["--extra-losses", "margin=0.3,cross-correlation=0.3"]
@@ -116,7 +116,7 @@ def test_every_sample_is_in_one_process_and_part(num: int, batch_size: int, num_
         shares = [ranks.share(len(batch)) for ranks in everyone]
         for ranks, share in zip(everyone, shares, strict=True):
             part = ranks.part(batch)
-            if share is WHOLE:
+            if share is WHOLE_BATCH:
                 assert num_ranks == 1
                 continue
             assert share.counts[ranks.rank] == len(part)

@@ -12,7 +12,7 @@ from test_facet import make_batch, make_model
 from torch.nn import functional as F
 
 from train.losses.consistency import ETA, consistency_loss
-from train.losses.terms import Goal, balance_classes, compute_losses, mean_cosine_between_faces
+from train.losses.terms import Criterion, balance_classes, compute_losses, mean_cosine_between_faces
 from train.losses.view_text import view_text_loss
 
 
@@ -45,11 +45,11 @@ def test_masked_views_do_not_count() -> None:
     mask[1, 2] = mask[3, 0] = False
     before = consistency_loss(projected, views, fused, mask)
     labels, text = torch.tensor([0, 1, 2, 1]), torch.randn(3, 8)
-    text_before = view_text_loss(views, mask, labels, text, torch.tensor(5.0), Goal())
+    text_before = view_text_loss(views, mask, labels, text, torch.tensor(5.0), Criterion())
     for tokens in (projected, views):
         tokens[1, 2] = tokens[3, 0] = -7.0
     torch.testing.assert_close(consistency_loss(projected, views, fused, mask), before)
-    torch.testing.assert_close(view_text_loss(views, mask, labels, text, torch.tensor(5.0), Goal()), text_before)
+    torch.testing.assert_close(view_text_loss(views, mask, labels, text, torch.tensor(5.0), Criterion()), text_before)
     each = [F.cross_entropy(5 * views[i, v] @ text.T, labels[i]) for i, v in mask.nonzero().tolist()]
     torch.testing.assert_close(text_before, torch.stack(each).mean())
 
@@ -102,8 +102,8 @@ def test_mean_cosine_between_faces() -> None:
 def test_terms_that_are_off_are_not_computed_and_the_sum_is_weighted() -> None:
     model, batch, labels = make_model(), make_batch(), torch.tensor([0, 1, 2, 1])
     output = model(batch)
-    assert set(compute_losses(model, output, labels, Goal(), {"con": 0, "vt": 0})) == {"ce", "loss"}
-    terms = compute_losses(model, output, labels, Goal(), {"con": 0.3, "vt": 0.7})
+    assert set(compute_losses(model, output, labels, Criterion(), {"con": 0, "vt": 0})) == {"ce", "loss"}
+    terms = compute_losses(model, output, labels, Criterion(), {"con": 0.3, "vt": 0.7})
     torch.testing.assert_close(terms["loss"], terms["ce"] + 0.3 * terms["con"] + 0.7 * terms["vt"])
     torch.testing.assert_close(terms["ce"], F.cross_entropy(output.logits, labels))
     assert model.view_to_face is not None
@@ -114,7 +114,7 @@ def test_terms_that_are_off_are_not_computed_and_the_sum_is_weighted() -> None:
 def test_frames_share_the_label_of_their_sequence() -> None:
     model, batch, labels = make_model(num_frames=2), make_batch(t=2), torch.tensor([0, 1, 2, 1])
     output = model(batch)
-    terms = compute_losses(model, output, labels, Goal(), {"con": 0.1, "vt": 1})
+    terms = compute_losses(model, output, labels, Criterion(), {"con": 0.1, "vt": 1})
     views = output.views.view(4, -1, 24)
     each = [
         F.cross_entropy(model.scale * views[i] @ model.text_mean.T, labels[i].expand(views.shape[1])) for i in range(4)
@@ -133,22 +133,22 @@ def test_several_classes_at_once_against_a_loop(seed: int, num: int) -> None:
     for row, column in zip(*np.nonzero(targets >= 0), strict=True):
         p = 1 / (1 + np.exp(-logits[row, column]))
         parts.append(-weight[column] * np.log(p) if targets[row, column] == 1 else -np.log(1 - p))
-    goal = Goal(multilabel=True, class_weight=torch.tensor(weight))
-    found = goal.mean_loss(torch.tensor(logits), torch.tensor(targets, dtype=torch.int8))
+    criterion = Criterion(multilabel=True, class_weight=torch.tensor(weight))
+    found = criterion.mean_loss(torch.tensor(logits), torch.tensor(targets, dtype=torch.int8))
     assert found.item() == pytest.approx(np.mean(parts), rel=1e-5, abs=1e-6)
 
 
 def test_unknown_classes_count_for_nothing() -> None:
     logits, labels = torch.randn(5, 3), torch.tensor([2, -1, 0, 0, -1])
     weight = torch.tensor([0.5, 1.0, 3.0])
-    for goal in (Goal(), Goal(class_weight=weight)):
-        wanted = F.cross_entropy(logits, labels, weight=goal.class_weight, ignore_index=-1)
-        torch.testing.assert_close(goal.mean_loss(logits, labels), wanted)
+    for criterion in (Criterion(), Criterion(class_weight=weight)):
+        wanted = F.cross_entropy(logits, labels, weight=criterion.class_weight, ignore_index=-1)
+        torch.testing.assert_close(criterion.mean_loss(logits, labels), wanted)
 
 
 def test_a_batch_of_which_nothing_is_known_moves_nothing() -> None:
     logits = torch.randn(3, 2, requires_grad=True)
-    loss = Goal(multilabel=True).mean_loss(logits, torch.full((3, 2), -1, dtype=torch.int8))
+    loss = Criterion(multilabel=True).mean_loss(logits, torch.full((3, 2), -1, dtype=torch.int8))
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0
     assert logits.grad is not None
@@ -163,7 +163,7 @@ def test_balanced_weights_are_scikit_learns(labels: list[int]) -> None:
     np.testing.assert_allclose(weight, wanted, rtol=1e-6)
     logits = torch.randn(len(labels), 4)
     torch.testing.assert_close(
-        Goal(class_weight=torch.from_numpy(weight)).mean_loss(logits, torch.tensor(labels)),
+        Criterion(class_weight=torch.from_numpy(weight)).mean_loss(logits, torch.tensor(labels)),
         F.cross_entropy(logits, torch.tensor(labels), weight=torch.from_numpy(weight)),
     )
 

@@ -18,7 +18,7 @@ from shared.errors import FacetError
 from train.config import Recipe
 from train.losses.cross_correlation import MIN_VARIANCE, OFF_DIAGONAL, cross_correlation_loss
 from train.losses.margin import margin_loss
-from train.losses.terms import Goal, LossTerm
+from train.losses.terms import Criterion, LossTerm
 from train.model.facet import Batch, Facet
 from train.model.fusion import Fusion, Sizes, average_scores
 from train.model.head import Head
@@ -308,7 +308,7 @@ def test_a_term_weighs_the_same_however_a_batch_is_computed(name: str, accumulat
     extra = () if name in WITH_OPTION else (f"{name}=0.25",)
     recipe = Recipe(extra_losses=extra, accumulate=accumulate, **weights)  # type: ignore[arg-type]
     model = make_model(losses=tuple(recipe.loss_weights))
-    terms = accumulate_gradients(model, make_batch(), LABELS, Goal(), recipe).terms
+    terms = accumulate_gradients(model, make_batch(), LABELS, Criterion(), recipe).terms
     assert set(terms) == {"ce", name, "loss", "grad_norm"}
     torch.testing.assert_close(terms["loss"], terms["ce"] + 0.25 * terms[name])
 
@@ -316,7 +316,7 @@ def test_a_term_weighs_the_same_however_a_batch_is_computed(name: str, accumulat
 def test_the_margin_is_learned() -> None:
     recipe = Recipe(extra_losses=("margin=1",))
     model = make_model(losses=tuple(recipe.loss_weights))
-    accumulate_gradients(model, make_batch(), LABELS, Goal(), recipe)
+    accumulate_gradients(model, make_batch(), LABELS, Criterion(), recipe)
     grad = dict(model.named_parameters())["loss_terms.margin.margin"].grad
     assert grad is not None and grad < 0  # faces more alike than the margin: it rises
 
@@ -331,6 +331,6 @@ def test_every_head_learns_from_every_fusion(fusion: str, head: str, multilabel:
         fusion=fusion, head=head, num_views=3, class_bias=multilabel, losses=tuple(recipe.loss_weights)
     ).train()
     target = TARGETS if multilabel else LABELS
-    accumulate_gradients(model, make_batch(missing=True), target, Goal(multilabel), recipe)
+    accumulate_gradients(model, make_batch(missing=True), target, Criterion(multilabel), recipe)
     for name, p in model.named_parameters():
         assert p.grad is not None and p.grad.isfinite().all(), name

@@ -23,7 +23,7 @@ from shared.cache import open_cache
 from shared.errors import FacetError
 from train.config import Recipe
 from train.inference.attention import record_attention
-from train.losses.terms import Goal
+from train.losses.terms import Criterion
 from train.model.facet import Batch, Facet
 from train.model.image_tower import build_tower
 from train.model.patch_tokens import PatchEncoder, PatchTokens, count_channels
@@ -197,7 +197,7 @@ def test_gradients_in_less_memory_are_the_same(tune: str) -> None:
         tune_tower(model, tune)
         if checkpointed:
             checkpoint_activations(model.tower)
-        accumulate_gradients(model, make_batch(missing=True), labels, Goal(), recipe)
+        accumulate_gradients(model, make_batch(missing=True), labels, Criterion(), recipe)
         return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
     plain = Recipe(lambda_con=0.0, lambda_vt=0.0)

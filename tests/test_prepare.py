@@ -11,14 +11,14 @@ from test_augment import make_changes
 
 from shared.cache import Cache, open_cache
 from train.config import TowerConfig
-from train.data.batch_transform import Preparer
+from train.data.batch_transform import BatchTransform
 from train.data.items import find_items
 from train.data.stream import RawBatch, stream_batches
 from train.model.facet import Batch
 
 MODALITIES = ("texture", "normal", "depth")
 TOWER = TowerConfig("x", "none", {}, 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "", True)
-PREPARER = Preparer(MODALITIES, VIEWS, TOWER, torch.device("cpu"))
+PREPARER = BatchTransform(MODALITIES, VIEWS, TOWER, torch.device("cpu"))
 
 
 def images_of(batch: Batch) -> torch.Tensor:
@@ -57,9 +57,9 @@ def test_a_flip_is_the_mirrored_face_from_mirrored_cameras(tiny_cache: MakeCache
     """The patterns of the cache are symmetric but for the spot that moves with the yaw, so that the mirrored view +20 looks
     as view −20 does; the camera says −20."""
     raw = read_batch(open_cache(tiny_cache(modalities=("normal", "depth"))))
-    preparer = replace(PREPARER, modalities=("normal", "depth"))
-    plain = preparer.prepare(raw)
-    flipped = preparer.prepare(raw, make_changes({"flip": (1,)}, {}, {}))
+    transform = replace(PREPARER, modalities=("normal", "depth"))
+    plain = transform.prepare(raw)
+    flipped = transform.prepare(raw, make_changes({"flip": (1,)}, {}, {}))
     order = [0, 2, 1]
     np.testing.assert_allclose(flipped.cameras[0].numpy(), plain.cameras[0, order].numpy(), atol=1e-7)
     assert torch.equal(flipped.cameras[1], plain.cameras[1])

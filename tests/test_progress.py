@@ -16,7 +16,7 @@ from tiny_training import PREPARER, RECIPE, read_log, run
 
 from shared.cache import open_cache
 from shared.errors import FacetError
-from train.training.loop import Watch
+from train.training.loop import Monitoring
 from train.training.progress import LOG_JSONL, open_progress
 from train.training.step import StepResult
 
@@ -75,7 +75,7 @@ def test_tensorboard_shows_what_the_log_says(tiny_cache: MakeCache, tmp_path: Pa
     """Read back with TensorBoard's own reader; after an interruption each step is there once."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     cache, folder = open_cache(tiny_cache(num_subjects=3)), tmp_path / "run"
-    watch = Watch(tensorboard=True)
+    watch = Monitoring(tensorboard=True)
     run(folder, cache, replace(RECIPE, epochs=2), watch=watch)
     run(folder, cache, replace(RECIPE, epochs=4), watch=watch)  # goes on
     events = accumulator.EventAccumulator(str(folder / "tensorboard"))
@@ -92,7 +92,7 @@ def test_without_tensorboard_one_line_says_what_to_install(tiny_cache: MakeCache
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "torch.utils.tensorboard", None)
         with pytest.raises(FacetError, match="pip install tensorboard"):
-            run(tmp_path / "run", open_cache(tiny_cache()), watch=Watch(tensorboard=True))
+            run(tmp_path / "run", open_cache(tiny_cache()), watch=Monitoring(tensorboard=True))
 
 
 @pytest.mark.parametrize(("num_steps", "last"), [(2, 5), (50, 6)])
@@ -100,7 +100,7 @@ def test_profile_records_the_steps_asked_for(
     tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str], num_steps: int, last: int
 ) -> None:
     cache = open_cache(tiny_cache(num_subjects=2))
-    run(tmp_path / "run", cache, replace(RECIPE, epochs=2), watch=Watch(profile_steps=num_steps))  # 6 steps
+    run(tmp_path / "run", cache, replace(RECIPE, epochs=2), watch=Monitoring(profile_steps=num_steps))  # 6 steps
     path = tmp_path / "run" / "profile" / f"steps-4-{last}.json"
     assert f"{path}; open it at https://ui.perfetto.dev" in capsys.readouterr().out
     names = [event["name"] for event in json.loads(path.read_text())["traceEvents"] if event.get("ph") == "X"]

@@ -9,7 +9,7 @@ import pytest
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.render.cameras import build_cameras, pixel_centres_mm, warn_of_views
-from preprocess.render.texture import Pyramid
+from preprocess.render.texture import MipChain
 from preprocess.render.views import render_views
 from shared.errors import FacetError, ScanError
 from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, FIELD_OF_VIEW_MM, RenderSettings, View
@@ -222,7 +222,7 @@ def test_same_bytes_every_time() -> None:
 
 def test_pyramid_of_odd_sizes_ends_at_one_texel() -> None:
     texture = np.random.default_rng(0).integers(0, 256, (7, 5, 3)).astype(np.uint8)
-    pyramid = Pyramid(texture)
+    pyramid = MipChain(texture)
     levels = [pyramid.level(k) for k in range(len(pyramid))]
     assert [level.shape[:2] for level in levels] == [(7, 5), (4, 3), (2, 2), (1, 1)]
     assert (levels[0] == texture).all()

@@ -21,7 +21,7 @@ from train_process import start
 
 from shared.cache import Cache, open_cache
 from train.config import Recipe
-from train.data.batch_transform import Preparer
+from train.data.batch_transform import BatchTransform
 from train.data.embeddings import read_embeddings
 from train.data.preload import load_resident
 from train.model.facet import Facet
@@ -33,7 +33,7 @@ from train.training.loop import Stopped, train
 CPU = torch.device("cpu")
 
 
-def finish(folder: Path, cache: Cache, recipe: Recipe, preparer: Preparer, stops: Sequence[int] = ()) -> Facet:
+def finish(folder: Path, cache: Cache, recipe: Recipe, transform: BatchTransform, stops: Sequence[int] = ()) -> Facet:
     """Trains to the end, stopped after some steps and begun again."""
     folder.mkdir(exist_ok=True)
     training = make_training(cache)
@@ -46,9 +46,9 @@ def finish(folder: Path, cache: Cache, recipe: Recipe, preparer: Preparer, stops
             model.stop_at(stop - done)
             done = stop
             with pytest.raises(Stopped):
-                train(folder, model, cache, training, preparer, recipe, checkpoint_every=1000)
+                train(folder, model, cache, training, transform, recipe, checkpoint_every=1000)
         else:
-            train(folder, model, cache, training, preparer, recipe, checkpoint_every=1000)
+            train(folder, model, cache, training, transform, recipe, checkpoint_every=1000)
     return model
 
 
@@ -58,14 +58,14 @@ def test_a_sample_drawn_again_is_seen_otherwise(tiny_cache: MakeCache, tmp_path:
     recipe = replace(RECIPE, frames=2, epochs=2, draw="balanced")
     seen: list[list[tuple[int, int, bytes, bytes]]] = []
 
-    class Seen(Preparer):
+    class Seen(BatchTransform):
         def prepare(self, raw: Any, changes: Any = None) -> Any:
             pixels = raw.images["normal"]
             for i, item in enumerate(raw.items):
                 seen[-1].append((item.place, item.repeat, pixels[i].tobytes(), changes.table[i].numpy().tobytes()))
             return super().prepare(raw, changes)
 
-    preparer = Seen(PREPARER.modalities, VIEWS, TOWER, CPU)
+    transform = Seen(PREPARER.modalities, VIEWS, TOWER, CPU)
     for folder, stop_at in (("whole", 0), ("parts", 3), ("parts", 0)):
         (tmp_path / folder).mkdir(exist_ok=True)
         model = make_model(recipe)
@@ -75,7 +75,7 @@ def test_a_sample_drawn_again_is_seen_otherwise(tiny_cache: MakeCache, tmp_path:
             model.stop_at(stop_at)
         seen.append([])
         with pytest.raises(Stopped) if stop_at else nullcontext():
-            train(tmp_path / folder, model, cache, make_training(cache), preparer, recipe, checkpoint_every=100)
+            train(tmp_path / folder, model, cache, make_training(cache), transform, recipe, checkpoint_every=100)
     whole, first, second = seen
     assert first + second == whole
     for epoch in (whole[:9], whole[9:]):
@@ -89,21 +89,21 @@ def test_a_sample_drawn_again_is_seen_otherwise(tiny_cache: MakeCache, tmp_path:
 @pytest.mark.parametrize("kind", ["sequences", "resident", "embeddings"])
 def test_stopped_and_begun_again(kind: str, tiny_cache: MakeCache, tiny_model: str, tmp_path: Path) -> None:
     cache = open_cache(tiny_cache(num_subjects=3, num_frames=4 if kind == "sequences" else 0, without_texture=(1,)))
-    recipe, preparer = replace(RECIPE, ema=0.5), PREPARER
+    recipe, transform = replace(RECIPE, ema=0.5), PREPARER
     if kind == "sequences":
         recipe = replace(recipe, frames=2)
     elif kind == "resident":
         source = load_resident(cache, make_training(cache).items, PREPARER.modalities, "ram", CPU)
-        preparer = replace(PREPARER, source=source)
+        transform = replace(PREPARER, source=source)
     else:
         recipe = replace(recipe, tune="frozen", augment="flip")
         tower, config = load_tower(tiny_model, "none", seed=0)
         build_embeddings(tmp_path / "embeddings", cache, tower, config, PREPARER.modalities, CPU)
         items = make_training(cache).items
         table = read_embeddings(tmp_path / "embeddings", cache, config, PREPARER.modalities, items, CPU, mirrored=True)
-        preparer = replace(PREPARER, embeddings=table, only_flip=True)
-    whole = finish(tmp_path / "whole", cache, recipe, preparer)
-    parts = finish(tmp_path / "parts", cache, recipe, preparer, stops=(3, 10))
+        transform = replace(PREPARER, embeddings=table, only_flip=True)
+    whole = finish(tmp_path / "whole", cache, recipe, transform)
+    parts = finish(tmp_path / "parts", cache, recipe, transform, stops=(3, 10))
     assert_same(whole.state_dict(), parts.state_dict())
     assert read_log(tmp_path / "whole") == read_log(tmp_path / "parts")
     a, b = read_checkpoint(tmp_path / "whole"), read_checkpoint(tmp_path / "parts")

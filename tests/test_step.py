@@ -10,7 +10,7 @@ import torch
 from test_facet import make_batch, make_model
 
 from train.config import Recipe
-from train.losses.terms import Goal
+from train.losses.terms import Criterion
 from train.model.facet import Facet
 from train.training.optimizer import build_optimizer
 from train.training.step import MAX_GRAD_NORM, accumulate_gradients, part_right, train_step
@@ -21,9 +21,9 @@ TARGETS = torch.tensor(
     [[1, 0, -1], [0, 0, 1], [-1, -1, -1], [1, 1, 0], [0, -1, 1], [1, 0, 0], [0, 1, 0]], dtype=torch.int8
 )
 GOALS = {
-    "plain": (Goal(), LABELS),
-    "balanced": (Goal(False, torch.tensor([1.0, 0.2, 3.0])), LABELS),
-    "several": (Goal(True, torch.tensor([1.0, 5.0, 0.5])), TARGETS),
+    "plain": (Criterion(), LABELS),
+    "balanced": (Criterion(False, torch.tensor([1.0, 0.2, 3.0])), LABELS),
+    "several": (Criterion(True, torch.tensor([1.0, 5.0, 0.5])), TARGETS),
 }
 
 
@@ -31,13 +31,13 @@ def gradients(model: Facet) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("goal", GOALS)
+@pytest.mark.parametrize("criterion", GOALS)
 @pytest.mark.parametrize("num_parts", [2, 3, 7, 100])
-def test_parts_of_a_batch_add_up_to_its_gradient(goal: str, num_parts: int) -> None:
-    batch, (how, labels) = make_batch(b=7), GOALS[goal]
+def test_parts_of_a_batch_add_up_to_its_gradient(criterion: str, num_parts: int) -> None:
+    batch, (how, labels) = make_batch(b=7), GOALS[criterion]
     found = []
     for accumulate in (1, num_parts):
-        model = make_model(class_bias=goal == "several", consistency=False)
+        model = make_model(class_bias=criterion == "several", consistency=False)
         result = accumulate_gradients(model, batch, labels, how, replace(RECIPE, accumulate=accumulate))
         found.append((result, gradients(model)))
     (whole, wanted), (parts, got) = found
@@ -54,9 +54,9 @@ def test_parts_of_a_batch_add_up_to_its_gradient(goal: str, num_parts: int) -> N
 def test_consistency_is_each_parts_own() -> None:
     """Faces are compared with those of their part: the mean over parts, by their size."""
     batch, recipe = make_batch(b=6), replace(RECIPE, lambda_con=0.5, accumulate=2)
-    result = accumulate_gradients(make_model(), batch, LABELS[:6], Goal(), recipe)
+    result = accumulate_gradients(make_model(), batch, LABELS[:6], Criterion(), recipe)
     halves = [
-        accumulate_gradients(make_model(), part, labels, Goal(), replace(recipe, accumulate=1)).terms
+        accumulate_gradients(make_model(), part, labels, Criterion(), replace(recipe, accumulate=1)).terms
         for part, labels in zip(batch.split(2), LABELS[:6].split(3), strict=True)
     ]
     for name in ("ce", "con", "vt", "loss"):
@@ -65,7 +65,7 @@ def test_consistency_is_each_parts_own() -> None:
 
 def test_gradients_are_clipped_to_their_norm() -> None:
     model = make_model(trained=True)
-    result = accumulate_gradients(model, make_batch(b=7), LABELS, Goal(), RECIPE)
+    result = accumulate_gradients(model, make_batch(b=7), LABELS, Criterion(), RECIPE)
     norm = torch.stack([g.square().sum() for g in gradients(model).values()]).sum().sqrt().item()
     assert norm == pytest.approx(min(MAX_GRAD_NORM, result.terms["grad_norm"].item()), rel=1e-4)
 
@@ -80,7 +80,7 @@ def test_what_is_not_finite_never_reaches_the_weights(accumulate: int) -> None:
 
     def step(batch: object) -> bool:
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
-        train_step(model, optimizer, batch, LABELS, Goal(), recipe, broken)  # type: ignore[arg-type]
+        train_step(model, optimizer, batch, LABELS, Criterion(), recipe, broken)  # type: ignore[arg-type]
         return any(not torch.equal(p, before[name]) for name, p in model.named_parameters())
 
     assert step(good)
@@ -98,12 +98,12 @@ def test_the_scale_never_leaves_a_step_above_100() -> None:
     optimizer = build_optimizer(model, recipe)
     for _ in range(3):
         model.log_scale.data.fill_(8.0)
-        train_step(model, optimizer, make_batch(b=7), LABELS, Goal(), recipe, torch.zeros(()))
+        train_step(model, optimizer, make_batch(b=7), LABELS, Criterion(), recipe, torch.zeros(()))
         assert model.scale.item() == pytest.approx(100, rel=1e-5)
 
 
 def test_part_of_a_batch_that_is_right() -> None:
     logits = torch.tensor([[2.0, 1, 0], [0, 1, 2], [1, 0, 0], [3, 0, 1]])
-    assert part_right(logits, torch.tensor([0, 2, 1, 2]), Goal()) == 0.5
+    assert part_right(logits, torch.tensor([0, 2, 1, 2]), Criterion()) == 0.5
     several = torch.tensor([[1.0, -1, -1], [1, 1, -1]])
-    assert part_right(several, torch.tensor([[1, 0, -1], [0, 1, -1]]), Goal(True)) == 0.75
+    assert part_right(several, torch.tensor([[1, 0, -1], [0, 1, -1]]), Criterion(True)) == 0.75

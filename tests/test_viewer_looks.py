@@ -17,9 +17,9 @@ from PIL import Image
 from test_train_cli import QUICK, call
 from viewer_pages import page_text
 
+from preprocess.viewer.attention_records import Fold, read_attention_records
+from preprocess.viewer.attention_section import HEAT_PX, draw_heat
 from preprocess.viewer.live import LiveSite
-from preprocess.viewer.look_section import HEAT_PX, draw_heat
-from preprocess.viewer.looks import Fold, read_looks
 from preprocess.viewer.maps import STEPS, describe_points, project
 from preprocess.viewer.predictions import read_predictions
 from preprocess.viewer.server import build_app
@@ -33,7 +33,11 @@ from shared.schema import View
 def open_run(cache: Path, run: Path, **options: Any) -> Site:
     opened = open_cache(cache)
     return open_site(
-        cache, predictions=read_predictions(run, opened), looks=read_looks(run, opened), run=run.name, **options
+        cache,
+        predictions=read_predictions(run, opened),
+        looks=read_attention_records(run, opened),
+        run=run.name,
+        **options,
     )
 
 
@@ -130,14 +134,14 @@ def test_a_file_that_is_damaged_or_of_another_cache(site: Site, folder: Path, tm
     shutil.copytree(folder / "a-run", run)
     (run / ATTENTION_FILE).write_bytes(b"x" * 100)
     with pytest.raises(FacetError, match=r"attention\.safetensors: cannot be read"):
-        read_looks(run, site.cache)
+        read_attention_records(run, site.cache)
     (run / ATTENTION_FILE).unlink()
     without = open_run(folder / "cache", run)
     assert f"`python -m train evaluate {run}` writes it" in page_text(without, "/sample/7") + page_text(without, "/map")
     write_tiny_cache(
         tmp_path / "other", model=tiny_model, num_subjects=2, num_frames=4, modalities=("texture", "normal")
     )
-    looks = read_looks(folder / "a-run", open_cache(tmp_path / "other"))
+    looks = read_attention_records(folder / "a-run", open_cache(tmp_path / "other"))
     assert len(looks.tests[0].items) < 12 and "that are not in this cache" in looks.notes[0]
     for item in looks.tests[0].items:  # rows have the names they had
         row = looks.tests[0].row_of(item)
@@ -155,7 +159,7 @@ def test_pictures_from_elsewhere_have_no_weights(folder: Path, tmp_path: Path, t
         modalities=("texture", "normal"),
         views=turned,
     )
-    looks = read_looks(folder / "a-run", open_cache(tmp_path / "turned"))
+    looks = read_attention_records(folder / "a-run", open_cache(tmp_path / "turned"))
     assert looks.tests == () and looks.notes == ("a-run looked at other views than those of this cache",)
 
 

@@ -12,10 +12,10 @@ from test_train_cli import QUICK, call
 from viewer_pages import page_text, tiles
 
 from preprocess.viewer.address import NONE
+from preprocess.viewer.attention_records import read_attention_records
 from preprocess.viewer.catalogue import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE, TRUE_POSITIVE, SetColumn
 from preprocess.viewer.confusion import count_decisions
 from preprocess.viewer.live import LiveSite
-from preprocess.viewer.looks import read_looks
 from preprocess.viewer.predictions import read_predictions
 from preprocess.viewer.server import build_app
 from preprocess.viewer.site import Site
@@ -26,7 +26,11 @@ from shared.cache import open_cache
 def open_run(cache: Path, run: Path, **options: Any) -> Site:
     opened = open_cache(cache)
     return open_site(
-        cache, predictions=read_predictions(run, opened), looks=read_looks(run, opened), run=run.name, **options
+        cache,
+        predictions=read_predictions(run, opened),
+        looks=read_attention_records(run, opened),
+        run=run.name,
+        **options,
     )
 
 

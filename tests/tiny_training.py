@@ -14,7 +14,7 @@ from conftest import TINY_CLIP, VIEWS, random_text
 
 from shared.cache import Cache
 from train.config import Recipe, TowerConfig
-from train.data.batch_transform import Preparer
+from train.data.batch_transform import BatchTransform
 from train.data.items import find_items
 from train.data.prompts import mean_prompts
 from train.model.facet import Facet
@@ -33,7 +33,7 @@ RECIPE = Recipe(
     lr=3e-3,
     tower_lr=3e-3,
 )
-PREPARER = Preparer(("texture", "normal"), VIEWS, TOWER, torch.device("cpu"))
+PREPARER = BatchTransform(("texture", "normal"), VIEWS, TOWER, torch.device("cpu"))
 
 
 def make_model(recipe: Recipe = RECIPE) -> Facet:

@@ -108,7 +108,7 @@ def _fit(chosen: argparse.Namespace) -> int:
     from train.runs.evaluate import print_next_predict
     from train.training.distributed import open_ranks
     from train.training.fit import fit
-    from train.training.loop import Watch
+    from train.training.loop import Monitoring
 
     with open_ranks(chosen.device) as ranks:
         recipe, embeddings = _choose_embeddings(chosen, recipe)
@@ -123,7 +123,7 @@ def _fit(chosen: argparse.Namespace) -> int:
             checkpoint_every=chosen.checkpoint_every,
             keep_checkpoints=chosen.keep_checkpoints,
             ranks=ranks,
-            watch=Watch(chosen.tensorboard, chosen.profile),
+            watch=Monitoring(chosen.tensorboard, chosen.profile),
             embeddings=embeddings,
             resident=chosen.resident,
         )
@@ -214,10 +214,10 @@ def _protocols(chosen: argparse.Namespace) -> int:
         raise FacetError("--export: give the --cache whose subjects are to be dealt into folds")
     if chosen.cache is not None:
         from shared.cache import open_cache
-        from train.experiment import deal_folds
+        from train.experiment import split_folds
         from train.protocols.folds import write_folds
 
-        dealt = deal_folds(open_cache(chosen.cache), Recipe(protocol=chosen.name, seed=chosen.seed))
+        dealt = split_folds(open_cache(chosen.cache), Recipe(protocol=chosen.name, seed=chosen.seed))
         for note in dealt.notes:
             print(f"note: {note}")
         for fold in dealt.folds.folds[: 20 if chosen.export is None else 0]:

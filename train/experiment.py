@@ -124,7 +124,7 @@ def _choose_views(cache: Cache, recipe: Recipe) -> tuple[Cache, Recipe]:
 
 
 @dataclass(frozen=True)
-class Dealt:
+class Split:
     """A cache's items and their folds; recipe: with the defaults that these decide."""
 
     recipe: Recipe
@@ -133,7 +133,7 @@ class Dealt:
     notes: tuple[str, ...]
 
 
-def deal_folds(cache: Cache, recipe: Recipe) -> Dealt:
+def split_folds(cache: Cache, recipe: Recipe) -> Split:
     """Applies the recipe's protocol, or its file of folds, to a cache.
 
     Raises:
@@ -186,11 +186,11 @@ def deal_folds(cache: Cache, recipe: Recipe) -> Dealt:
     notes += check_experiment(folds, items, items, classes, task, find_shared_scans(cache))
     notes += describe_uncompared(cache)
     recipe = dataclasses.replace(recipe, frames=choose_frames(items, recipe.frames))
-    return Dealt(recipe, tuple(items), folds, tuple(notes))
+    return Split(recipe, tuple(items), folds, tuple(notes))
 
 
 def _prepare_within(cache: Cache, recipe: Recipe, prompts: Path | None) -> Experiment:
-    dealt = deal_folds(cache, recipe)
+    dealt = split_folds(cache, recipe)
     recipe, text = _with_text(dealt.recipe, (cache,), prompts)
     return Experiment(cache, cache, recipe, text, dealt.items, dealt.items, dealt.folds, None, dealt.notes, prompts)
 

@@ -17,7 +17,7 @@ _AS_THEY_ARE = np.eye(3)
 
 
 @dataclass(frozen=True)
-class Visible:
+class Fragments:
     """What is seen at each point of a grid.
 
     triangle i32 (rows, columns), NOTHING (−1) where no triangle is met; the nearest wins, of equally near ones the first.
@@ -42,8 +42,8 @@ def rasterise(
     step: float,
     shape: tuple[int, int],
     rotation: np.ndarray = _AS_THEY_ARE,
-    reuse: Visible | None = None,
-) -> Visible:
+    reuse: Fragments | None = None,
+) -> Fragments:
     """Casts parallel rays along −z through the cells of a grid.
 
     Args:
@@ -58,4 +58,4 @@ def rasterise(
     triangle = np.empty(shape, np.int32) if reuse is None else reuse.triangle
     z = np.empty(shape, np.float32) if reuse is None else reuse.z
     rasterise_triangles(column, row, height, triangles, triangle, z)
-    return Visible(triangle, z, column, row, height)
+    return Fragments(triangle, z, column, row, height)

@@ -25,7 +25,7 @@ _COARSEST_CLEAR = 4
 
 @dataclass(frozen=True)
 class Charts:
-    """marks u8 (n,): NEAR, CROSSED and COVERED for the texels of each level of a `Pyramid`, one level behind the other.
+    """marks u8 (n,): NEAR, CROSSED and COVERED for the texels of each level of a `MipChain`, one level behind the other.
 
     starts i64: where each level begins. clear i8 (M,): the coarsest level whose marks a triangle need not look at, −1 for none.
     """

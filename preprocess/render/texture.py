@@ -13,7 +13,7 @@ import numpy as np
 from preprocess.compiled import compile_kernel
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.raster_kernels import STEPS, draw_vertex_colors
-from preprocess.geometry.rasterise import Visible
+from preprocess.geometry.rasterise import Fragments
 from preprocess.readers.raw_bytes import byte_at, eight_bytes_at
 from preprocess.render.charts import COVERED, CROSSED, NEAR, find_charts
 
@@ -25,7 +25,7 @@ _MOST_READ = 8  # texels along a footprint's longer side: of a level that has ab
 _RED_BLUE, _GREEN = np.uint32(0x00FF00FF), np.uint32(0x0000FF00)  # of a packed texel: room for sums of four
 
 
-class Pyramid:
+class MipChain:
     """A texture u8 (h, w, 3) and its half-sized means down to 1 × 1, each rounded to 8 bits.
 
     texture: the full size itself, not a copy. coarser u32 (n,), red + 256 green + 65536 blue: all other levels one behind the
@@ -75,7 +75,7 @@ class SurfaceColours:
 
     def __init__(self, mesh: Mesh, incident: tuple[np.ndarray, np.ndarray], closed: np.ndarray) -> None:
         self._mesh = mesh
-        self._pyramid = Pyramid(mesh.texture) if mesh.texture is not None else None
+        self._pyramid = MipChain(mesh.texture) if mesh.texture is not None else None
         if self._pyramid is not None:
             assert mesh.uv is not None
             charts = find_charts(mesh, incident, closed, self._pyramid.heights, self._pyramid.widths)
@@ -85,7 +85,7 @@ class SurfaceColours:
         num = len(mesh.triangles) if self._pyramid is not None else 0
         self._levels, self._maps = np.empty(num, np.int8), np.empty((num, 6))
 
-    def draw(self, visible: Visible, samples_per_px: int, covered: np.ndarray, image: np.ndarray) -> None:
+    def draw(self, visible: Fragments, samples_per_px: int, covered: np.ndarray, image: np.ndarray) -> None:
         """The mean colour of each pixel's samples, into u8 (H, W, 3), which is left as it is where the pixel is not covered.
 
         Args:

@@ -8,8 +8,8 @@ import threading
 import numpy as np
 
 from preprocess.viewer.address import KINDS
+from preprocess.viewer.attention_records import AttentionRecords, Fold
 from preprocess.viewer.catalogue import FALSE_NEGATIVE, TRUE_POSITIVE, Catalogue, Prediction
-from preprocess.viewer.looks import Fold, Looks
 from preprocess.viewer.pictures import shown_kind
 
 MAX_POINTS = 50_000  # that a browser draws and searches without a wait
@@ -19,7 +19,7 @@ STEPS = 20_000  # places along an axis, which is stretched to its points: the se
 class Maps:
     """Computes a fold's map when it is asked for. Folds have models of their own: no two maps are alike."""
 
-    def __init__(self, catalogue: Catalogue, looks: Looks) -> None:
+    def __init__(self, catalogue: Catalogue, looks: AttentionRecords) -> None:
         self._catalogue, self._looks = catalogue, looks
         self._lock = threading.Lock()
         self._found: dict[int, bytes] = {}

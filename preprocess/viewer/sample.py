@@ -10,7 +10,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import Address
-from preprocess.viewer.look_section import look_section
+from preprocess.viewer.attention_section import attention_section
 from preprocess.viewer.pictures import has_picture, shown_kind
 from preprocess.viewer.site import (
     Site,
@@ -44,7 +44,7 @@ def sample_page(site: Site, row: int, address: Address) -> list[Component]:
         ),
         *([scripted("light", "on", "light")] if _lightable(site, row) else []),
         _pictures(site, row),
-        *look_section(site, row, address),
+        *attention_section(site, row, address),
         *(_neighbours(site, row, same, address) if len(same) > 1 else _same_subject(site, row, address)),
         html.H2("What is known"),
         table(["", ""], _facts(site, row), class_name="facts"),

@@ -25,10 +25,10 @@ from flask import Response, abort, redirect, request
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler, select_address_family
 
 from preprocess.viewer.address import FILTERS, Address, parse_query, parse_row
+from preprocess.viewer.attention_section import class_heat_png, heat_png
 from preprocess.viewer.confusion import confusion_page
 from preprocess.viewer.coverage import coverage_page, outliers_and_likenesses
 from preprocess.viewer.live import LOOK_SECONDS, LiveSite
-from preprocess.viewer.look_section import class_heat_png, heat_png
 from preprocess.viewer.map_page import map_page
 from preprocess.viewer.prompts_page import prompts_page
 from preprocess.viewer.sample import player_page, sample_page

@@ -11,8 +11,8 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import KINDS, Address
+from preprocess.viewer.attention_records import NO_RECORDS, AttentionRecords
 from preprocess.viewer.catalogue import Catalogue
-from preprocess.viewer.looks import NO_LOOKS, Looks
 from preprocess.viewer.maps import Maps
 from preprocess.viewer.pictures import MODALITY_OF, Pictures, has_picture, shown_kind
 from preprocess.viewer.statistics import Statistician
@@ -29,7 +29,7 @@ class Site:
     pictures: Pictures
     faces: bool  # False: no picture leaves the program
     run: str = ""  # the run's name, where there is one
-    looks: Looks = NO_LOOKS  # what the run looked at
+    looks: AttentionRecords = NO_RECORDS  # what the run looked at
 
     @property
     def cache(self) -> Cache:

@@ -53,7 +53,7 @@ class _Looked:
 
 
 class Statistician:
-    """Looks at rows in a thread of its own, from when it is first asked."""
+    """AttentionRecords at rows in a thread of its own, from when it is first asked."""
 
     def __init__(self, cache: Cache, view: int) -> None:
         self._cache, self._view, self._wanted = cache, view, _choose_rows(cache)

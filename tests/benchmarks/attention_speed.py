@@ -27,10 +27,10 @@ from browser import browsed, find_chromium, open_site, served  # noqa: E402
 from conftest import CLASSES, random_text, write_tiny_cache  # noqa: E402
 from test_viewer_looks import big_fold  # noqa: E402
 
-from preprocess.viewer.looks import Looks  # noqa: E402
+from preprocess.viewer.attention_records import AttentionRecords  # noqa: E402
 from shared.cache import open_cache  # noqa: E402
 from train.config import Recipe, RunConfig, TowerConfig  # noqa: E402
-from train.data.batch_transform import Preparer  # noqa: E402
+from train.data.batch_transform import BatchTransform  # noqa: E402
 from train.data.embeddings import Embeddings  # noqa: E402
 from train.data.items import Item, find_items  # noqa: E402
 from train.data.prompts import mean_prompts  # noqa: E402
@@ -77,14 +77,14 @@ def compare(path: Path, rounds: int, *, copies: int, on_embeddings: bool) -> tup
     if on_embeddings:
         num = len(cache.samples)
         table = Embeddings(torch.randn(1, num, 2, 3, 512), np.arange(num), np.ones((num, 2), bool))
-    preparer = Preparer(MODALITIES, cache.info.settings.views, tower, torch.device("cpu"), embeddings=table)
+    transform = BatchTransform(MODALITIES, cache.info.settings.views, tower, torch.device("cpu"), embeddings=table)
 
     def test(items: Sequence[Item], recorded: bool) -> float:
         began = time.perf_counter()
         looked = AttentionTable(items, 1, TEXT) if recorded else None
-        score_items(facet, cache, items, preparer, config, looked)
+        score_items(facet, cache, items, transform, config, looked)
         if looked is not None:
-            looked.finish(CLASSES, MODALITIES, preparer.views)
+            looked.finish(CLASSES, MODALITIES, transform.views)
         return time.perf_counter() - began
 
     test(items, True)  # the first pass allocates
@@ -95,7 +95,7 @@ def compare(path: Path, rounds: int, *, copies: int, on_embeddings: bool) -> tup
 def open_map(path: Path) -> float:
     """Seconds from the address to the drawn map, the projection included."""
     site = open_site(path, run="large")
-    site = dataclasses.replace(site, looks=Looks((big_fold(24, 10_000),), site.cache.samples))
+    site = dataclasses.replace(site, looks=AttentionRecords((big_fold(24, 10_000),), site.cache.samples))
     with served(site) as address, browsed(find_chromium()) as watched:
         began = time.perf_counter()
         watched.page.goto(address + "/map")

@@ -38,14 +38,14 @@ from preprocess.synth.layouts import write_layout  # noqa: E402
 from shared.cache import Cache, open_cache  # noqa: E402
 from shared.schema import RenderSettings, View  # noqa: E402
 from train.config import Recipe, TowerConfig  # noqa: E402
-from train.data.augment import draw_changes  # noqa: E402
-from train.data.batch_transform import Preparer  # noqa: E402
+from train.data.augment import draw_parameters  # noqa: E402
+from train.data.batch_transform import BatchTransform  # noqa: E402
 from train.data.items import Item, find_items  # noqa: E402
 from train.data.preload import load_resident  # noqa: E402
 from train.data.prompts import mean_prompts  # noqa: E402
 from train.data.stream import RawBatch, StoredImages  # noqa: E402
 from train.data.transfer import allocator, copy_small  # noqa: E402
-from train.losses.terms import Goal  # noqa: E402
+from train.losses.terms import Criterion  # noqa: E402
 from train.model.facet import Batch, Facet  # noqa: E402
 from train.model.image_tower import build_tower, read_model_config  # noqa: E402
 from train.runs.evaluate import build_facet, label_items  # noqa: E402
@@ -75,8 +75,8 @@ class Bench:
     resident: str
     num_steps: int
 
-    def preparer(self) -> Preparer:
-        return Preparer(self.recipe.modalities, VIEWS, self.tower, self.device)
+    def transform(self) -> BatchTransform:
+        return BatchTransform(self.recipe.modalities, VIEWS, self.tower, self.device)
 
     def build(self, batch_size: int) -> tuple[Facet, Recipe]:
         recipe = dataclasses.replace(self.recipe, batch_size=batch_size)
@@ -191,17 +191,17 @@ def wait(device: torch.device) -> None:
 def measure(bench: Bench, batch_size: int, peak: float, folder: Path) -> Row:
     """A training by `training.loop`, then its step on one batch that stays on the device, with the same model."""
     model, recipe = bench.build(batch_size)
-    training, preparer = bench.training(batch_size), bench.preparer()
+    training, transform = bench.training(batch_size), bench.transform()
     source = load_resident(
         bench.cache, training.items, recipe.modalities, bench.resident, bench.device, allocate=allocator(bench.device)
     ) or StoredImages(bench.cache, allocate=allocator(bench.device))
-    preparer = dataclasses.replace(preparer, source=source)
+    transform = dataclasses.replace(transform, source=source)
     flops = count_flops_per_sample(model, example(bench))  # before the tower is compiled
     run = folder / f"run{batch_size}"
     run.mkdir()
     if bench.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(bench.device)
-    train(run, model, bench.cache, training, preparer, recipe, checkpoint_every=10**9)
+    train(run, model, bench.cache, training, transform, recipe, checkpoint_every=10**9)
     lines = [json.loads(line) for line in (run / LOG_JSONL).read_text().splitlines()][WARM_UP_LINES:]
     shutil.rmtree(run)  # a checkpoint of gigabytes
     seconds = sum(LOG_EVERY * batch_size / line["samples_per_second"] for line in lines) / len(lines) / LOG_EVERY
@@ -230,7 +230,7 @@ def example(bench: Bench) -> Batch:
 def keep_batch(bench: Bench, batch_size: int) -> Iterator[RawBatch]:
     """One batch again and again, its images on the device already."""
     items = bench.training(batch_size).items[:batch_size]
-    raw = next(iter(bench.preparer().stream(bench.cache, [items], 1)))
+    raw = next(iter(bench.transform().stream(bench.cache, [items], 1)))
     assert isinstance(raw, RawBatch)
     images = {name: torch.as_tensor(value).to(bench.device).clone() for name, value in raw.images.items()}
     kept = dataclasses.replace(raw, images=images)
@@ -240,14 +240,14 @@ def keep_batch(bench: Bench, batch_size: int) -> Iterator[RawBatch]:
 
 def time_step(bench: Bench, model: Facet, recipe: Recipe, num_steps: int, batches: Iterator[RawBatch]) -> float:
     """Seconds of a step: augmentation, forward, backward, optimiser, exactly as in the loop."""
-    preparer, optimizer, goal = bench.preparer(), build_optimizer(model, recipe), Goal()
+    transform, optimizer, criterion = bench.transform(), build_optimizer(model, recipe), Criterion()
     broken = torch.zeros((), device=bench.device)
 
     def step() -> None:
         raw = next(batches)
-        batch = preparer.prepare(raw, draw_changes(0, 0, [item.place for item in raw.items]))
+        batch = transform.prepare(raw, draw_parameters(0, 0, [item.place for item in raw.items]))
         target = copy_small(label_items(raw.items, recipe), bench.device)
-        train_step(model, optimizer, batch, target, goal, recipe, broken)
+        train_step(model, optimizer, batch, target, criterion, recipe, broken)
 
     time_calls(step, 3, bench.device)
     if bench.device.type == "cuda":

@@ -27,7 +27,7 @@ from train.config import Recipe
 from train.data.batch_transform import cameras_rad
 from train.data.embeddings import Embeddings
 from train.data.items import Item
-from train.losses.terms import Goal
+from train.losses.terms import Criterion
 from train.model.facet import Batch, Facet
 from train.protocols.folds import fold_names, leave_out_each, subject_folds
 from train.studies.crossval.at_once.batches import Batches
@@ -86,7 +86,7 @@ class OneByOne:
         stacked = self.batches.at(step, 1)
         batch = Batch(None, stacked.present[0], stacked.cameras[0], True, None, stacked.features[0])
         set_rate(self.optimizer, rate_at(step, self.num_steps, self.recipe.warmup))
-        train_step(self.facet, self.optimizer, batch, stacked.target[0], Goal(), self.recipe, self.broken)
+        train_step(self.facet, self.optimizer, batch, stacked.target[0], Criterion(), self.recipe, self.broken)
 
 
 class AtOnce:

@@ -29,7 +29,7 @@ _COLUMNS = {"flip": 1, "scale": 1, "shift": 2, "gain": 3, "gamma": 1, "noise": 1
 
 
 @dataclass(frozen=True)
-class Changes:
+class AugmentParameters:
     """What happens to each of B samples: table f32 (B, 14), one column after the other as the properties name them."""
 
     table: Tensor
@@ -78,14 +78,16 @@ class Changes:
         """(B, 4): left, top, right, bottom, of the image's side; all 0: nothing."""
         return self._columns("erase")
 
-    def to(self, device: torch.device) -> Changes:
+    def to(self, device: torch.device) -> AugmentParameters:
         """One copy, which the host does not wait for."""
         if device.type != "cuda":
             return self
-        return Changes(self.table.pin_memory().to(device, non_blocking=True))
+        return AugmentParameters(self.table.pin_memory().to(device, non_blocking=True))
 
 
-def draw_changes(seed: int, epoch: int, samples: Sequence[int], repeats: Sequence[int] | None = None) -> Changes:
+def draw_parameters(
+    seed: int, epoch: int, samples: Sequence[int], repeats: Sequence[int] | None = None
+) -> AugmentParameters:
     """The changes of some samples in one epoch; each is what it would be in any other company.
 
     Args:
@@ -114,7 +116,7 @@ def draw_changes(seed: int, epoch: int, samples: Sequence[int], repeats: Sequenc
         uniform[:, 15],
         *(edge * erases for edge in (left, top, left + width, top + height)),
     ]
-    return Changes(torch.from_numpy(np.stack(columns, axis=1).astype(np.float32)))
+    return AugmentParameters(torch.from_numpy(np.stack(columns, axis=1).astype(np.float32)))
 
 
 def _draw_uniform(seed: int, epoch: int, keys: np.ndarray) -> np.ndarray:
@@ -136,7 +138,7 @@ def _draw_uniform(seed: int, epoch: int, keys: np.ndarray) -> np.ndarray:
     return (hashed >> np.uint64(11)) * 2.0**-53
 
 
-def augment(images: Tensor, changes: Changes, texture: int | None) -> Tensor:
+def augment(images: Tensor, changes: AugmentParameters, texture: int | None) -> Tensor:
     """Applies everything but the flip (which is exact on integers: `train.data.pixels.mirror`).
 
     Args:
@@ -152,14 +154,14 @@ def augment(images: Tensor, changes: Changes, texture: int | None) -> Tensor:
     return erase(add_noise(images, changes), changes)
 
 
-def jitter_colour(images: Tensor, changes: Changes) -> Tensor:
+def jitter_colour(images: Tensor, changes: AugmentParameters) -> Tensor:
     """(B, …, 3, H, W) in 0…1, in place: a gamma and a gain a channel; 0, no surface, stays 0."""
     shape = (-1, *[1] * (images.ndim - 4), 3, 1, 1)
     gamma = changes.gamma[:, None].expand(-1, 3).reshape(shape)
     return images.pow_(gamma).mul_(changes.gain.reshape(shape)).clamp_(0, 1)
 
 
-def shift_and_scale(images: Tensor, changes: Changes) -> Tensor:
+def shift_and_scale(images: Tensor, changes: AugmentParameters) -> Tensor:
     """(B, …, H, W): scaled about the centre, then shifted to the right and down; what comes in from outside is 0."""
     # grid_sample asks where a pixel comes from, in −1…1 over the image: the inverse of scale, then shift.
     inverse = 1 / changes.scale
@@ -170,7 +172,7 @@ def shift_and_scale(images: Tensor, changes: Changes) -> Tensor:
     return F.grid_sample(flat, grid, mode="bilinear", padding_mode="zeros", align_corners=False).view(images.shape)
 
 
-def add_noise(images: Tensor, changes: Changes) -> Tensor:
+def add_noise(images: Tensor, changes: AugmentParameters) -> Tensor:
     """(B, T, …), in place: a sample's noise is a stretch of one table of random numbers, begun at its own place.
 
     A copy costs a fifth of drawing anew (on a CPU), and needs no generator a sample. All frames get the same pattern: what
@@ -190,7 +192,7 @@ def _noise_table(num: int, device: str) -> Tensor:
     return torch.randn(1 << max(num, 1 << 14).bit_length(), generator=generator).to(device)
 
 
-def erase(images: Tensor, changes: Changes) -> Tensor:
+def erase(images: Tensor, changes: AugmentParameters) -> Tensor:
     """(B, …, S, S), in place: 0 within each sample's rectangle."""
     size = images.shape[-1]
     left, top, right, bottom = (changes.erase * size).round().unbind(1)

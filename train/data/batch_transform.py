@@ -11,7 +11,7 @@ import torch
 from shared.cache import Cache
 from shared.schema import View
 from train.config import TowerConfig
-from train.data.augment import Changes, augment
+from train.data.augment import AugmentParameters, augment
 from train.data.embeddings import Embeddings, RowBatch
 from train.data.items import Item
 from train.data.pixels import mirror, normalise, resize, to_device, to_unit
@@ -21,7 +21,7 @@ from train.model.facet import Batch
 
 
 @dataclass(frozen=True)
-class Preparer:
+class BatchTransform:
     """How images of one cache become input of one tower."""
 
     modalities: tuple[str, ...]
@@ -56,7 +56,7 @@ class Preparer:
                 yield self.embeddings.choose(items, num_frames, jitter, references)
 
     @torch.no_grad()
-    def prepare(self, raw: RawBatch | RowBatch, changes: Changes | None = None) -> Batch:
+    def prepare(self, raw: RawBatch | RowBatch, changes: AugmentParameters | None = None) -> Batch:
         """Integers → normalised images, or rows → their features, with the cameras they were taken by.
 
         Args:

@@ -18,7 +18,7 @@ from shared.store.paths import is_remote
 from train.data.items import Item, find_rows_in_use
 from train.data.memory import free_ram_bytes
 from train.data.pixels import view_as_tensor
-from train.data.stream import Allocate, ImageSource, PendingImages, Slots, StoredImages
+from train.data.stream import Allocate, BufferPool, ImageSource, PendingImages, StoredImages
 
 # What auto may take: the rest is for the model, its activations, and everybody else.
 RAM_SHARE, GPU_SHARE = 0.5, 0.7
@@ -62,7 +62,7 @@ class Table:
 class ImagesInRam:
     """Gathers batches out of RAM, in the background."""
 
-    def __init__(self, tables: dict[str, Table], slots: Slots) -> None:
+    def __init__(self, tables: dict[str, Table], slots: BufferPool) -> None:
         self._tables, self._slots = tables, slots
         self._threads = ThreadPoolExecutor(GATHER_THREADS, thread_name_prefix="gather")
 
@@ -148,7 +148,7 @@ def load_resident(
             tables[modality] = Table(_load(cache, modality, rows[modality], shape, where, device, bar), place)
     if where == "gpu":
         return ImagesOnDevice(tables, device)
-    return ImagesInRam(tables, Slots(shapes, allocate))
+    return ImagesInRam(tables, BufferPool(shapes, allocate))
 
 
 def _rows_with(cache: Cache, items: Sequence[Item], modality: str) -> np.ndarray:

@@ -51,7 +51,7 @@ class ImageSource(Protocol):
         ...
 
 
-class Slots:
+class BufferPool:
     """Memory for READ_AHEAD + 1 batches of each modality. Fresh memory would cost more than the reading: page faults."""
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], allocate: Allocate = np.empty) -> None:
@@ -73,7 +73,7 @@ class StoredImages:
     def __init__(self, cache: Cache, *, arrays: ArrayReader | None = None, allocate: Allocate = np.empty) -> None:
         """arrays: another reader of the same cache than its own."""
         self._arrays = arrays or cache.arrays
-        self._slots = Slots(cache.info.arrays(), allocate)
+        self._slots = BufferPool(cache.info.arrays(), allocate)
 
     def start(self, modality: str, rows: np.ndarray, slot: int) -> PendingImages:
         return self._arrays.start_into(modality, rows, self._slots.take(modality, slot, len(rows)))

@@ -15,7 +15,7 @@ from shared.runs import check_file
 from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.config import Recipe, RunConfig
-from train.data.batch_transform import Preparer
+from train.data.batch_transform import BatchTransform
 from train.data.items import Item
 from train.inference.score import score_items
 from train.model.facet import Facet
@@ -28,7 +28,7 @@ NUM_THRESHOLD_ITEMS = 4096
 
 @torch.no_grad()
 def start_class_bias(
-    model: Facet, cache: Cache, items: Sequence[Item], labels: np.ndarray, preparer: Preparer, recipe: Recipe
+    model: Facet, cache: Cache, items: Sequence[Item], labels: np.ndarray, transform: BatchTransform, recipe: Recipe
 ) -> None:
     """Sets each class's bias so that the untrained model says yes as often as the training labels do.
 
@@ -47,20 +47,20 @@ def start_class_bias(
     state = {key: value.clone() for key, value in model.state_dict().items()}
     references = recipe.relative != "none"
     logits = [
-        model(preparer.prepare(raw)).logits
-        for raw in preparer.stream(cache, batches, recipe.frames, references=references)
+        model(transform.prepare(raw)).logits
+        for raw in transform.stream(cache, batches, recipe.frames, references=references)
     ]
     model.load_state_dict(state)  # the forward passes moved running statistics
-    wanted = torch.from_numpy(np.log(rate / (1 - rate)).astype(np.float32)).to(preparer.device)
+    wanted = torch.from_numpy(np.log(rate / (1 - rate)).astype(np.float32)).to(transform.device)
     model.class_bias.copy_(wanted - torch.cat(logits).mean(0))
 
 
 def fit_thresholds(
-    model: Facet, cache: Cache, train_items: Sequence[Item], preparer: Preparer, config: RunConfig
+    model: Facet, cache: Cache, train_items: Sequence[Item], transform: BatchTransform, config: RunConfig
 ) -> np.ndarray:
     """f32 (C,): the thresholds with the best F1 of each class on training subjects; test subjects have no say."""
     items = spread(train_items, NUM_THRESHOLD_ITEMS)
-    scores = score_items(model, cache, items, preparer, config)
+    scores = score_items(model, cache, items, transform, config)
     return choose_thresholds(np.array([item.targets for item in items], np.int8), scores.probabilities)
 
 

@@ -17,7 +17,7 @@ from shared.errors import CacheError, FacetError
 from shared.schema import RenderSettings
 from shared.text import TextEmbeddings
 from train.config import RunConfig
-from train.data.batch_transform import Preparer
+from train.data.batch_transform import BatchTransform
 from train.data.items import Item
 from train.inference.attention import AttentionTable, record_attention
 from train.losses.terms import mean_cosine_between_faces
@@ -64,7 +64,7 @@ def score_items(
     model: Facet,
     cache: Cache,
     items: Sequence[Item],
-    preparer: Preparer,
+    transform: BatchTransform,
     config: RunConfig,
     table: AttentionTable | None = None,
 ) -> Scores:
@@ -82,9 +82,9 @@ def score_items(
         nullcontext() if table is None else record_attention(model) as recording,
     ):
         references = recipe.relative != "none"
-        prompts = None if table is None else table.prompt_tensor(preparer.device)
-        for raw in preparer.stream(cache, batches, recipe.frames, references=references):
-            batch = preparer.prepare(raw)
+        prompts = None if table is None else table.prompt_tensor(transform.device)
+        for raw in transform.stream(cache, batches, recipe.frames, references=references):
+            batch = transform.prepare(raw)
             output = model(batch)
             if table is not None and recording is not None:
                 table.add(recording.take(batch, output, prompts))
@@ -101,7 +101,7 @@ def score_items(
             f"{items[odd].name}: the model's scores are not finite (NaN); its weights are broken, fit again"
         )
     weights = torch.stack(alphas).sum(0) / torch.stack(counts).sum(0).clamp(min=1)
-    names = [f"{modality} {view}" for modality in preparer.modalities for view in preparer.views]
+    names = [f"{modality} {view}" for modality in transform.modalities for view in transform.views]
     return Scores(
         items=items,
         probabilities=torch.cat(probabilities).numpy(),
@@ -115,12 +115,12 @@ def score_and_write_attention(
     model: Facet,
     cache: Cache,
     items: Sequence[Item],
-    preparer: Preparer,
+    transform: BatchTransform,
     config: RunConfig,
     text: TextEmbeddings | None,
 ) -> Scores:
     """Scores items, and writes what the model looked at meanwhile."""
     table = AttentionTable(items, config.recipe.frames, text if model.has_text_scores else None)
-    scores = score_items(model, cache, items, preparer, config, table)
-    write_attention(path, table.finish(config.recipe.classes, preparer.modalities, cache.info.settings.views))
+    scores = score_items(model, cache, items, transform, config, table)
+    write_attention(path, table.finish(config.recipe.classes, transform.modalities, cache.info.settings.views))
     return scores

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from train.losses.terms import LossTerm, Seen
-from train.training.distributed import WHOLE, Share
+from train.training.distributed import WHOLE_BATCH, BatchSlice
 
 ETA = 1.0  # weight of the structure term
 
@@ -22,7 +22,9 @@ class ConsistencyLoss(LossTerm):
         return consistency_loss(project(output.views), output.views, output.frames, output.mask, seen.share)
 
 
-def consistency_loss(projected: Tensor, views: Tensor, fused: Tensor, mask: Tensor, share: Share = WHOLE) -> Tensor:
+def consistency_loss(
+    projected: Tensor, views: Tensor, fused: Tensor, mask: Tensor, share: BatchSlice = WHOLE_BATCH
+) -> Tensor:
     """L_con = mean_v (1 − cos(h(e_v), sg(z))) + η · mean_v ‖S_v − sg(S̄)‖²_F / B².
 
     Each view alone must say what the fused face says, and which faces of the batch are alike. Both targets carry a

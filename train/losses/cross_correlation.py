@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from train.losses.terms import LossTerm, Seen
-from train.training.distributed import WHOLE, Share
+from train.training.distributed import WHOLE_BATCH, BatchSlice
 
 OFF_DIAGONAL = 0.005  # λ of Barlow Twins
 MIN_VARIANCE = 1e-5
@@ -27,7 +27,7 @@ class CrossCorrelationLoss(LossTerm):
         return cross_correlation_loss(seen.output.views, seen.output.mask, seen.share)
 
 
-def cross_correlation_loss(views: Tensor, mask: Tensor, share: Share = WHOLE) -> Tensor:
+def cross_correlation_loss(views: Tensor, mask: Tensor, share: BatchSlice = WHOLE_BATCH) -> Tensor:
     """
     Args:
         views: e (n, N, d); mask: bool (n, N), True = there. share: as `Seen`; each process computes all of it.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from train.losses.terms import LossTerm, Seen
-from train.training.distributed import WHOLE, Share
+from train.training.distributed import WHOLE_BATCH, BatchSlice
 
 START_MARGIN = 0.5
 
@@ -29,7 +29,9 @@ class MarginLoss(LossTerm):
         return margin_loss(seen.output.views, seen.output.mask, self.margin, seen.frames_each, seen.share)
 
 
-def margin_loss(views: Tensor, mask: Tensor, margin: Tensor, frames_each: int = 1, share: Share = WHOLE) -> Tensor:
+def margin_loss(
+    views: Tensor, mask: Tensor, margin: Tensor, frames_each: int = 1, share: BatchSlice = WHOLE_BATCH
+) -> Tensor:
     """
     Args:
         views: e (B·T, N, d), unit length; mask: bool (B·T, N), True = there; margin: α (); frames_each: T. share: as `Seen`.

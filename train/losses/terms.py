@@ -18,14 +18,14 @@ from torch.nn import functional as F
 
 from train.model.facet import Facet, Output
 from train.model.fusion import Sizes
-from train.training.distributed import WHOLE, Share
+from train.training.distributed import WHOLE_BATCH, BatchSlice
 
 MAX_POSITIVE_WEIGHT = 20.0
 MIN_WEIGHT = 1e-6  # a batch in which nothing is known has no loss instead of 0 / 0
 
 
 @dataclass(frozen=True)
-class Goal:
+class Criterion:
     """What scores are compared with. class_weight f32 (C,): how much each class counts; for several classes at once, how much
     a yes counts against a no."""
 
@@ -50,7 +50,7 @@ class Goal:
         num = known.sum(1)
         return torch.stack([(each * known).sum(1) / num.clamp(min=1), num])
 
-    def mean_loss(self, logits: Tensor, labels: Tensor, share: Share = WHOLE) -> Tensor:
+    def mean_loss(self, logits: Tensor, labels: Tensor, share: BatchSlice = WHOLE_BATCH) -> Tensor:
         """The mean over rows, each by its weight: over classes, PyTorch's own; over several at once, over what is known.
         Of a batch that several processes compute together, this one's share of that mean."""
         each, weight = self.loss(logits, labels)
@@ -84,8 +84,8 @@ class Seen:
     model: Facet
     output: Output
     labels: Tensor
-    goal: Goal
-    share: Share
+    criterion: Criterion
+    share: BatchSlice
 
     @property
     def frames_each(self) -> int:
@@ -112,9 +112,9 @@ def compute_losses(
     model: Facet,
     output: Output,
     labels: Tensor,
-    goal: Goal,
+    criterion: Criterion,
     weights: Mapping[str, float],
-    share: Share = WHOLE,
+    share: BatchSlice = WHOLE_BATCH,
 ) -> dict[str, Tensor]:
     """Every term and their weighted sum `loss`; terms with weight 0 are not computed.
 
@@ -124,8 +124,8 @@ def compute_losses(
         share: what these B samples are of a batch that several processes compute together. Each term is then this process's
             share of it: those of all add up to the term, and their gradients to its gradient.
     """
-    seen = Seen(model, output, labels, goal, share)
-    terms = {"bce" if goal.multilabel else "ce": goal.mean_loss(output.logits, labels, share)}
+    seen = Seen(model, output, labels, criterion, share)
+    terms = {"bce" if criterion.multilabel else "ce": criterion.mean_loss(output.logits, labels, share)}
     for name, weight in weights.items():
         if weight > 0:
             terms[name] = model.loss_terms[name](seen)

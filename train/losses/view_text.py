@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from train.losses.terms import MIN_WEIGHT, Goal, LossTerm, Seen
-from train.training.distributed import WHOLE, Share
+from train.losses.terms import MIN_WEIGHT, Criterion, LossTerm, Seen
+from train.training.distributed import WHOLE_BATCH, BatchSlice
 
 
 class ViewTextLoss(LossTerm):
@@ -23,7 +23,7 @@ class ViewTextLoss(LossTerm):
             labels,
             model.class_vectors,
             model.scale,
-            seen.goal,
+            seen.criterion,
             model.class_bias,
             seen.share,
         )
@@ -35,9 +35,9 @@ def view_text_loss(
     labels: Tensor,
     vectors: Tensor,
     scale: Tensor,
-    goal: Goal,
+    criterion: Criterion,
     bias: Tensor | None = None,
-    share: Share = WHOLE,
+    share: BatchSlice = WHOLE_BATCH,
 ) -> Tensor:
     """The mean over the views that are there of the loss of s · cos(e_v, t) + bias, each view on its own.
 
@@ -48,6 +48,6 @@ def view_text_loss(
     logits = scale * views @ vectors.T
     if bias is not None:
         logits = logits + bias
-    each, weight = goal.loss(logits.flatten(0, 1), labels.repeat_interleave(mask.shape[1], dim=0))
+    each, weight = criterion.loss(logits.flatten(0, 1), labels.repeat_interleave(mask.shape[1], dim=0))
     weight = weight * mask.flatten()
     return (each * weight).sum() / share.total(weight.sum()).clamp(min=MIN_WEIGHT)

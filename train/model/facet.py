@@ -302,7 +302,7 @@ def _place(found: Tensor, mask: Tensor) -> Tensor:
 
 
 def _start_as_identity(layer: nn.Linear) -> None:
-    """Changes nothing where dimensions are equal, and keeps lengths where they are not."""
+    """AugmentParameters nothing where dimensions are equal, and keeps lengths where they are not."""
     if layer.in_features == layer.out_features:
         nn.init.eye_(layer.weight)
     else:

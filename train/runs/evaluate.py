@@ -22,7 +22,7 @@ from shared.store.paths import is_address, is_file, open_path
 from shared.store.storage import check_writable
 from shared.text import TextEmbeddings
 from train.config import CONFIG_JSON, Recipe, RunConfig, read_config
-from train.data.batch_transform import Preparer
+from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings
 from train.data.items import Item, choose_modalities, gather_items
 from train.data.prompts import find_prompts, match_prompts, read_prompts
@@ -158,9 +158,11 @@ def evaluate_items(
     return metrics
 
 
-def build_preparer(cache: Cache, config: RunConfig, model: Facet, embeddings: Embeddings | None = None) -> Preparer:
+def build_preparer(
+    cache: Cache, config: RunConfig, model: Facet, embeddings: Embeddings | None = None
+) -> BatchTransform:
     """How this cache's images, or the embeddings of them, become the model's input, on the model's device."""
-    return Preparer(
+    return BatchTransform(
         config.recipe.modalities,
         cache.info.settings.views,
         config.tower,
@@ -268,14 +270,14 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
         raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
     for note in describe_lacking(cache, recipe):
         print(f"note: {note}", file=sys.stderr)
-    name, preparer, thresholds = cache.name, build_preparer(cache, config, model), _thresholds(run, recipe)
+    name, transform, thresholds = cache.name, build_preparer(cache, config, model), _thresholds(run, recipe)
     path, beside = out or run / f"predictions-{name}.csv", run / f"attention-{name}.safetensors"
     check_writable(path)
     if out is None:
         text = _find_prompts(cache, config, model)
-        scores = score_and_write_attention(beside, model, cache, items, preparer, config, text)
+        scores = score_and_write_attention(beside, model, cache, items, transform, config, text)
     else:
-        scores = score_items(model, cache, items, preparer, config)
+        scores = score_items(model, cache, items, transform, config)
     lacks = find_lacking(cache, items, recipe.modalities)
     write_predictions(path, scores, recipe.classes, thresholds, lacks, like=cache.path if out else run)
     if out is None:

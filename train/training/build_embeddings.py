@@ -18,7 +18,7 @@ from shared.schema import SHARD_ROWS
 from shared.store.lock import hold_lock
 from shared.store.storage import make_folder
 from train.config import RunConfig, TowerConfig
-from train.data.batch_transform import Preparer
+from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings, EmbeddingSet, find_embeddings, read_embeddings
 from train.data.items import Item, choose_modalities
 from train.data.stream import stream_batches
@@ -171,7 +171,7 @@ def _embed_modality(
     advance: Callable[[int], None],
 ) -> None:
     settings = cache.info.settings
-    preparer = Preparer((modality,), settings.views, config, device, dynamic=bool(settings.dynamic))
+    transform = BatchTransform((modality,), settings.views, config, device, dynamic=bool(settings.dynamic))
     batches = []
     for shard in shards:  # no batch reaches into another shard
         rows = [row for row in _rows(cache, shard) if cache.samples[row].valid and cache.samples[row].has(modality)]
@@ -189,7 +189,7 @@ def _embed_modality(
             places = [item.rows[0] - first for item in raw.items]
             for copy in copies:
                 flipped = torch.full((len(raw.items),), copy, device=device)
-                images = preparer.prepare_images(raw, flipped)[:, 0, 0]
+                images = transform.prepare_images(raw, flipped)[:, 0, 0]
                 for view in range(shape[1]):  # one by one: the last digits do not depend on which others there are
                     features[copy][places, view] = run_tower(tower, images[:, view]).cpu().numpy()
                 advance(images.shape[0] * images.shape[1])

@@ -32,7 +32,7 @@ PATIENCE = timedelta(hours=12)  # for the first process to load or embed what th
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchSlice:
     """What one process has of a batch that several compute together: `counts` of samples, a process each; none: all of it."""
 
     rank: int = 0
@@ -43,13 +43,13 @@ class Share:
         """Of the whole batch."""
         return sum(self.counts) if self.counts else None
 
-    def split(self, num_parts: int) -> list[Share]:
+    def split(self, num_parts: int) -> list[BatchSlice]:
         """The same for each of so many parts, as `Batch.split` cuts them; as many as every process has samples for."""
         if not self.counts:
             return [self] * num_parts
         num_parts = min(num_parts, *self.counts)
         sizes = [[len(part) for part in np.array_split(np.empty(count), num_parts)] for count in self.counts]
-        return [Share(self.rank, counts) for counts in zip(*sizes, strict=True)]
+        return [BatchSlice(self.rank, counts) for counts in zip(*sizes, strict=True)]
 
     def total(self, value: Tensor) -> Tensor:
         """The sum over all processes; without a gradient where there are several."""
@@ -72,7 +72,7 @@ class Share:
         return gathered
 
 
-WHOLE = Share()
+WHOLE_BATCH = BatchSlice()
 
 
 class _Gather(torch.autograd.Function):
@@ -114,11 +114,11 @@ class Ranks:
         """This process's slice of a batch."""
         return rank_part(batch, self.rank, self.num)
 
-    def share(self, num_samples: int) -> Share:
+    def share(self, num_samples: int) -> BatchSlice:
         """Of a batch of so many."""
         if self.num == 1:
-            return WHOLE
-        return Share(self.rank, tuple(len(rank_part(np.empty(num_samples), r, self.num)) for r in range(self.num)))
+            return WHOLE_BATCH
+        return BatchSlice(self.rank, tuple(len(rank_part(np.empty(num_samples), r, self.num)) for r in range(self.num)))
 
     def largest(self, value: int) -> int:
         """Over all processes."""

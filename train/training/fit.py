@@ -38,7 +38,7 @@ from train.tasks.multilabel import MultiLabelMetrics
 from train.training.build_embeddings import open_embeddings
 from train.training.checkpoint import find_checkpoints, load_weights, sweep_partials, write_weights
 from train.training.distributed import ALONE, Ranks
-from train.training.loop import Stopped, TrainingSet, Watch, train
+from train.training.loop import Monitoring, Stopped, TrainingSet, train
 from train.training.optimizer import describe_rates
 from train.training.timing import count_seconds
 
@@ -58,7 +58,7 @@ def fit(
     num_sharing: int = 1,
     keep_checkpoints: int = 1,
     ranks: Ranks = ALONE,
-    watch: Watch | None = None,
+    watch: Monitoring | None = None,
 ) -> int:
     """Trains on a fold's training subjects and tests on the others; goes on where an interrupted run stopped.
 
@@ -141,12 +141,12 @@ def _fit(
         _announce(experiment, config, fold, len(train_items), len(test_items), model, device)
     labels = label_training(train_items, recipe)
     source = source or StoredImages(cache, allocate=allocator(device))  # its memory serves every epoch
-    preparer = dataclasses.replace(build_preparer(cache, config, model, tables[0]), source=source)
+    transform = dataclasses.replace(build_preparer(cache, config, model, tables[0]), source=source)
     if recipe.is_multilabel and not find_checkpoints(run):
-        start_class_bias(model, cache, train_items, labels, preparer, recipe)
+        start_class_bias(model, cache, train_items, labels, transform, recipe)
     training = TrainingSet(train_items, labels)
     try:
-        train(run, model, cache, training, preparer, recipe, ranks=ranks, **options)
+        train(run, model, cache, training, transform, recipe, ranks=ranks, **options)
     except Stopped as stopped:
         if ranks.is_first:
             name = signal.Signals(stopped.number).name
@@ -190,8 +190,8 @@ def evaluate_fold(
     train_items, test_items = experiment.items_of(fold)
     thresholds = None
     if config.recipe.is_multilabel:
-        preparer = build_preparer(experiment.train, config, model, tables[0])
-        thresholds = fit_thresholds(model, experiment.train, train_items, preparer, config)
+        transform = build_preparer(experiment.train, config, model, tables[0])
+        thresholds = fit_thresholds(model, experiment.train, train_items, transform, config)
         write_thresholds(run, thresholds)
     num_train = len(fold.train_subjects)
     return evaluate_items(

@@ -13,12 +13,12 @@ import torch
 from shared.cache import Cache
 from shared.errors import FacetError
 from train.config import Recipe
-from train.data.augment import draw_changes
-from train.data.batch_transform import Preparer
+from train.data.augment import draw_parameters
+from train.data.batch_transform import BatchTransform
 from train.data.items import Item, find_rows_in_use
 from train.data.order import count_repeats, epoch_batches
 from train.data.transfer import copy_small
-from train.losses.terms import Goal, balance_classes, mean_cosine_between_faces
+from train.losses.terms import Criterion, balance_classes, mean_cosine_between_faces
 from train.model.facet import Batch, Facet
 from train.model.tuning import checkpoint_activations, merge_low_rank, tune_tower
 from train.training.checkpoint import read_checkpoint, write_checkpoint
@@ -51,21 +51,21 @@ class TrainingSet:
 
 
 @dataclass(frozen=True)
-class Watch:
+class Monitoring:
     """What a user wants to see of a training besides its log; changes nothing of what it computes."""
 
     tensorboard: bool = False
     profile_steps: int = 0  # to be recorded by torch's profiler
 
 
-def build_goal(recipe: Recipe, labels: np.ndarray, device: torch.device) -> Goal:
+def build_criterion(recipe: Recipe, labels: np.ndarray, device: torch.device) -> Criterion:
     """What scores are compared with, balanced by the training labels alone where that was asked for."""
     multilabel = recipe.is_multilabel
     weight = None
     if recipe.class_weights == "balanced":
         balanced = balance_classes(labels, len(recipe.classes), multilabel=multilabel)
         weight = torch.from_numpy(balanced).to(device)
-    return Goal(multilabel, weight)
+    return Criterion(multilabel, weight)
 
 
 def train(
@@ -73,13 +73,13 @@ def train(
     model: Facet,
     cache: Cache,
     training: TrainingSet,
-    preparer: Preparer,
+    transform: BatchTransform,
     recipe: Recipe,
     *,
     checkpoint_every: int,
     keep_checkpoints: int = 1,
     ranks: Ranks = ALONE,
-    watch: Watch | None = None,
+    watch: Monitoring | None = None,
 ) -> None:
     """Trains from the run's checkpoint, or from step 0, to the last step; writes log.jsonl and checkpoints. The model ends with
     the weights that are to be tested and kept: the moving average where there is one, and LoRA merged.
@@ -90,8 +90,8 @@ def train(
         FacetError: the loss is no longer finite; names the step and the term. A batch has fewer samples than processes.
         Stopped: SIGINT or SIGTERM came; a checkpoint was written first.
     """
-    watch, device = watch or Watch(), preparer.device
-    goal = build_goal(recipe, training.labels, device)
+    watch, device = watch or Monitoring(), transform.device
+    criterion = build_criterion(recipe, training.labels, device)
     tune_tower(model, recipe.tune)
     if recipe.checkpoint_activations:
         checkpoint_activations(model.tower)
@@ -114,11 +114,11 @@ def train(
     broken = torch.zeros((), device=device)
     model.train()
     peak_flops, flops_per_sample = find_peak_flops(device), None
-    if peak_flops is not None and preparer.embeddings is None:
-        flops_per_sample = count_flops_per_sample(model, _example(preparer, recipe))
+    if peak_flops is not None and transform.embeddings is None:
+        flops_per_sample = count_flops_per_sample(model, _example(transform, recipe))
     if device.type == "cuda":  # on a CPU compiling takes longer than a short training
         # sizes of batches differ by one, at most; where images are missing they differ in every step
-        model.compile_tower(dynamic=False if _is_complete(cache, training.items, preparer.modalities) else None)
+        model.compile_tower(dynamic=False if _is_complete(cache, training.items, transform.modalities) else None)
 
     replica = ranks.replicate(PartLoss(model))
     silent = not ranks.is_first
@@ -144,19 +144,19 @@ def train(
                 for drawn in zip(order, repeats, strict=True)
             ]
             draws = (recipe.seed, epoch) if recipe.augment != "none" else None
-            stream = preparer.stream(cache, batches, recipe.frames, jitter=draws, references=recipe.relative != "none")
+            stream = transform.stream(cache, batches, recipe.frames, jitter=draws, references=recipe.relative != "none")
             for num_samples, raw in zip(map(len, order), progress.waiting_for(stream), strict=True):
                 changes = None
                 if draws:
                     places, repeated = [item.place for item in raw.items], [item.repeat for item in raw.items]
-                    changes = draw_changes(*draws, places, repeated)
-                batch = preparer.prepare(raw, changes)
+                    changes = draw_parameters(*draws, places, repeated)
+                batch = transform.prepare(raw, changes)
                 target = copy_small(training.labels[[place[item.place] for item in raw.items]], device)
                 rate = rate_at(step, num_steps, recipe.warmup)
                 set_rate(optimizer, rate)
                 share = ranks.share(num_samples)
                 try:
-                    result = train_step(model, optimizer, batch, target, goal, recipe, broken, share, replica)
+                    result = train_step(model, optimizer, batch, target, criterion, recipe, broken, share, replica)
                 except RuntimeError:
                     # A signal to all processes of a job ends those that compile for this one as well. The weights are
                     # still those before the step.
@@ -181,7 +181,7 @@ def train(
                             "step": step,
                             "epoch": epoch,
                             **values,
-                            "accuracy": part_right(logits, target, goal).item(),
+                            "accuracy": part_right(logits, target, criterion).item(),
                             "face_cosine": mean_cosine_between_faces(face).item(),
                             "scale": model.scale.item(),
                             "lr": recipe.lr * rate,
@@ -216,11 +216,11 @@ def _restore(run: Path, model: Facet, optimizer: torch.optim.Optimizer, ema: Ema
     return checkpoint.step
 
 
-def _example(preparer: Preparer, recipe: Recipe) -> Batch:
+def _example(transform: BatchTransform, recipe: Recipe) -> Batch:
     """One sample's shapes."""
-    device = preparer.device
+    device = transform.device
     num_frames = recipe.frames + (recipe.relative != "none")
-    num_modalities, num_views, size_px = len(preparer.modalities), len(preparer.views), preparer.tower.image_size
+    num_modalities, num_views, size_px = len(transform.modalities), len(transform.views), transform.tower.image_size
     return Batch(
         images=torch.empty(1, num_frames, num_modalities, num_views, 3, size_px, size_px, device=device),
         present=torch.empty(1, num_frames, num_modalities, dtype=torch.bool, device=device),

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from train.config import Recipe
-from train.losses.terms import MIN_WEIGHT, Goal, add_terms, compute_losses
+from train.losses.terms import MIN_WEIGHT, Criterion, add_terms, compute_losses
 from train.model.facet import Batch, Facet
-from train.training.distributed import WHOLE, Share
+from train.training.distributed import WHOLE_BATCH, BatchSlice
 
 MAX_GRAD_NORM = 1.0
 
@@ -35,11 +35,11 @@ class PartLoss(nn.Module):
         self.model = model
 
     def forward(
-        self, batch: Batch, labels: Tensor, goal: Goal, recipe: Recipe, share: Share
+        self, batch: Batch, labels: Tensor, criterion: Criterion, recipe: Recipe, share: BatchSlice
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """The terms of the loss; logits and faces without gradients."""
         output = self.model(batch)
-        terms = compute_losses(self.model, output, labels, goal, recipe.loss_weights, share)
+        terms = compute_losses(self.model, output, labels, criterion, recipe.loss_weights, share)
         return terms, output.logits.detach(), output.face.detach()
 
 
@@ -48,10 +48,10 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     target: Tensor,
-    goal: Goal,
+    criterion: Criterion,
     recipe: Recipe,
     broken: Tensor,
-    share: Share = WHOLE,
+    share: BatchSlice = WHOLE_BATCH,
     replica: DistributedDataParallel | None = None,
 ) -> StepResult:
     """Moves the weights by one step, unless something is not finite.
@@ -63,7 +63,7 @@ def train_step(
         share, replica: as in `accumulate_gradients`.
     """
     optimizer.zero_grad(set_to_none=True)
-    result = accumulate_gradients(model, batch, target, goal, recipe, share, replica)
+    result = accumulate_gradients(model, batch, target, criterion, recipe, share, replica)
     finite = torch.stack(list(result.terms.values())).isfinite().all()
     broken.copy_(torch.maximum(broken, 1 - finite.float()))
     optimizer.found_inf = broken  # type: ignore[attr-defined]  # as torch.amp's GradScaler tells fused optimisers
@@ -76,9 +76,9 @@ def accumulate_gradients(
     model: Facet,
     batch: Batch,
     target: Tensor,
-    goal: Goal,
+    criterion: Criterion,
     recipe: Recipe,
-    share: Share = WHOLE,
+    share: BatchSlice = WHOLE_BATCH,
     replica: DistributedDataParallel | None = None,
 ) -> StepResult:
     """Gradients of a batch, clipped to MAX_GRAD_NORM, computed in `recipe.accumulate` parts one after the other.
@@ -94,17 +94,17 @@ def accumulate_gradients(
     parts = share.split(min(recipe.accumulate, len(target)))
     batches, targets = batch.split(len(parts)), target.tensor_split(len(parts))
     compute = replica or PartLoss(model)
-    whole_weight = _label_weight(goal, target, share)
+    whole_weight = _label_weight(criterion, target, share)
     results = []
     for index, (part, labels, its_share) in enumerate(zip(batches, targets, parts, strict=True)):
         is_last = index == len(parts) - 1
         with nullcontext() if replica is None or is_last else replica.no_sync():
-            terms, logits, face = compute(part, labels, goal, recipe, its_share)
+            terms, logits, face = compute(part, labels, criterion, recipe, its_share)
             loss = terms.pop("loss")
             if len(parts) > 1:
                 by_samples = (its_share.num_samples or len(labels)) / (share.num_samples or len(target))
                 # classes may count differently, or be unknown
-                by_labels = _label_weight(goal, labels, its_share) / whole_weight
+                by_labels = _label_weight(criterion, labels, its_share) / whole_weight
                 by_name = {
                     name: by_labels if term.counts_labels else by_samples for name, term in model.loss_terms.items()
                 }
@@ -121,19 +121,19 @@ def accumulate_gradients(
     return StepResult(terms, torch.cat([r.logits for r in results]), torch.cat([r.face for r in results]))
 
 
-def _label_weight(goal: Goal, labels: Tensor, share: Share) -> Tensor | float:
-    """How much these labels, with those of the other processes, count together in `Goal.mean_loss`."""
-    if goal.multilabel:
+def _label_weight(criterion: Criterion, labels: Tensor, share: BatchSlice) -> Tensor | float:
+    """How much these labels, with those of the other processes, count together in `Criterion.mean_loss`."""
+    if criterion.multilabel:
         return share.total((labels >= 0).float().sum()).clamp(min=MIN_WEIGHT)
-    if goal.class_weight is None:
+    if criterion.class_weight is None:
         return float(share.num_samples or len(labels))
-    return share.total(goal.class_weight[labels].sum())
+    return share.total(criterion.class_weight[labels].sum())
 
 
 @torch.no_grad()
-def part_right(logits: Tensor, target: Tensor, goal: Goal) -> Tensor:
+def part_right(logits: Tensor, target: Tensor, criterion: Criterion) -> Tensor:
     """The part of a batch that is classified rightly, f32 (); for several classes at once, of its known answers."""
-    if not goal.multilabel:
+    if not criterion.multilabel:
         return (logits.argmax(1) == target).float().mean()
     known = target >= 0
     right = ((logits > 0) == (target == 1)) & known

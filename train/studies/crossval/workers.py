@@ -24,7 +24,7 @@ from train.data.memory import free_ram_bytes
 from train.experiment import Experiment, prepare_experiment
 from train.training.checkpoint import CHECKPOINT, WEIGHTS
 from train.training.fit import fit
-from train.training.loop import Watch
+from train.training.loop import Monitoring
 from train.training.signals import Terminated, catch_signals, raise_on_sigterm
 
 BYTES_A_WORKER = 3 << 30  # torch, a small tower and its batches
@@ -86,7 +86,7 @@ def _run(job: Job, experiment: Experiment, number: int, device: str, num_jobs: i
             embeddings=job.embeddings,
             resident=job.resident,
             num_sharing=num_jobs,
-            watch=Watch(job.tensorboard),
+            watch=Monitoring(job.tensorboard),
         )
     except FacetError as error:
         return 0, str(error)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from shared.schema import View
 from train.config import Recipe
-from train.data.augment import draw_changes
+from train.data.augment import draw_parameters
 from train.data.batch_transform import cameras_rad
 from train.data.embeddings import Embeddings
 from train.data.items import Item
@@ -107,7 +107,7 @@ class Batches:
         rows = self._table.choose(items, recipe.frames, draws, recipe.relative != "none").rows
         if draws is None:
             return rows, np.zeros(len(rows), bool)
-        changes = draw_changes(*draws, [item.place for item in items], [item.repeat for item in items])
+        changes = draw_parameters(*draws, [item.place for item in items], [item.repeat for item in items])
         return rows, changes.flip.numpy()
 
 

@@ -17,7 +17,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from train.config import Recipe
-from train.losses.terms import Goal, compute_losses
+from train.losses.terms import Criterion, compute_losses
 from train.model.cvsa import HEAD_DIM
 from train.model.facet import MAX_LOG_SCALE, Batch, Facet
 from train.training.optimizer import build_optimizer, rate_at
@@ -77,8 +77,8 @@ class _Losses(nn.Module):
             frames_each = len(output.mask) // len(inputs["kept"])
             kept = inputs["kept"][:, None].expand(-1, frames_each).reshape(-1, 1)
             output = replace(output, mask=output.mask & kept)
-        goal = Goal(self.recipe.is_multilabel, class_weight)
-        terms = compute_losses(self.facet, output, inputs["target"], goal, self.recipe.loss_weights)
+        criterion = Criterion(self.recipe.is_multilabel, class_weight)
+        terms = compute_losses(self.facet, output, inputs["target"], criterion, self.recipe.loss_weights)
         return terms, output.logits, output.face
 
 

@@ -54,7 +54,7 @@ from train.training.fit import (
     label_training,
     read_earlier,
 )
-from train.training.loop import TrainingSet, build_goal
+from train.training.loop import TrainingSet, build_criterion
 from train.training.progress import LOG_EVERY, truncate_log, write_tensorboard
 from train.training.progress_lines import ProgressLines
 from train.training.signals import catch_signals
@@ -199,8 +199,8 @@ class _Trainer:
         recipe, device = self.config.recipe, self.device
         facet = self._build(nn.Identity())
         stack = Stack([self._start(facet, one) for one in folds], facet, recipe, [one.num_steps for one in folds])
-        goals = [build_goal(recipe, one.training.labels, device) for one in folds]
-        weights = [goal.class_weight for goal in goals if goal.class_weight is not None]
+        goals = [build_criterion(recipe, one.training.labels, device) for one in folds]
+        weights = [criterion.class_weight for criterion in goals if criterion.class_weight is not None]
         class_weight = torch.stack(weights) if weights else None
         broken = torch.full((len(folds),), -1, device=device)
         step = 0
@@ -253,10 +253,10 @@ class _Trainer:
         """A fold's weights before its first step."""
         if facet.class_bias is not None and one.config.recipe.is_multilabel:
             experiment = self.experiment
-            preparer = build_preparer(experiment.train, one.config, facet, self.tables[0])
+            transform = build_preparer(experiment.train, one.config, facet, self.tables[0])
             facet.class_bias.data.zero_()
             training = one.training
-            start_class_bias(facet, experiment.train, training.items, training.labels, preparer, one.config.recipe)
+            start_class_bias(facet, experiment.train, training.items, training.labels, transform, one.config.recipe)
         return {name: p.detach().clone() for name, p in facet.named_parameters()}
 
     def _restore(self, stack: Stack, broken: torch.Tensor, folds: Sequence[FoldRun], saved: dict[str, Any]) -> int:

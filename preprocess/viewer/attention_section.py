@@ -11,8 +11,8 @@ from dash.development.base_component import Component
 from PIL import Image
 
 from preprocess.viewer.address import KINDS, Address
+from preprocess.viewer.attention_records import AttentionRecord
 from preprocess.viewer.catalogue import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
-from preprocess.viewer.looks import Look
 from preprocess.viewer.pictures import MODALITY_OF, has_picture
 from preprocess.viewer.site import Site, picture, sample_address, scripted, table
 from shared.attention import Attention
@@ -28,7 +28,7 @@ CAVEAT = (
 KIND_OF = {MODALITY_OF[kind]: kind for kind in KINDS}  # how a modality is drawn
 
 
-def look_section(site: Site, row: int, address: Address) -> list[Component]:
+def attention_section(site: Site, row: int, address: Address) -> list[Component]:
     """Nothing where the run has not seen the row."""
     if not site.run or row not in site.catalogue.predictions:
         return []
@@ -87,7 +87,7 @@ def class_heat_png(site: Site, row: int, c: int, place: int) -> bytes | None:
     return draw_heat(weights[place], max(float(weights.max()), EVEN_STEPS * float(weights.mean())))
 
 
-def _frames(site: Site, look: Look, address: Address) -> Component:
+def _frames(site: Site, look: AttentionRecord, address: Address) -> Component:
     """Which frames of a sequence were looked at, and how much each counts."""
     attention = look.test.attention
     links: list[Component | str] = []
@@ -103,7 +103,7 @@ def _frames(site: Site, look: Look, address: Address) -> Component:
     return html.P([lead, *links], id="looked-frames")
 
 
-def _pictures(site: Site, row: int, look: Look) -> list[Component]:
+def _pictures(site: Site, row: int, look: AttentionRecord) -> list[Component]:
     attention, sample = look.test.attention, site.cache.samples[row]
     assert look.frame is not None
     weights = attention.view_weights[look.item, look.frame].tolist()
@@ -136,7 +136,7 @@ def _pictures(site: Site, row: int, look: Look) -> list[Component]:
     return [html.P(note), *control, table(["", *[f"{view}°" for view in views]], rows, class_name="views looks")]
 
 
-def _tell_maps(attention: Attention, look: Look, has_maps: bool) -> str:
+def _tell_maps(attention: Attention, look: AttentionRecord, has_maps: bool) -> str:
     if has_maps:
         return " Colours: where the last attention of the image tower went, the more the brighter; key a."
     if attention.patch_place is None or attention.patch_place[look.item] >= 0:
@@ -146,7 +146,7 @@ def _tell_maps(attention: Attention, look: Look, has_maps: bool) -> str:
     return " Maps are kept of some faces of a large test alone, and this is none of them."
 
 
-def _classes(site: Site, row: int, look: Look) -> list[Component]:
+def _classes(site: Site, row: int, look: AttentionRecord) -> list[Component]:
     """Classes, the likeliest first: how probable, how their words looked, what their prompts said."""
     attention, said = look.test.attention, site.catalogue.predictions[row]
     if said.class_names != attention.class_names:
@@ -199,11 +199,11 @@ def _prompts(attention: Attention, item: int, c: int, is_open: bool) -> Componen
     return html.Details([html.Summary(f"mean {cosines.mean():.3f}"), words], open=is_open)
 
 
-def _has_class_maps(site: Site, look: Look) -> bool:
+def _has_class_maps(site: Site, look: AttentionRecord) -> bool:
     return site.faces and look.class_patches() is not None
 
 
-def _class_attention(site: Site, row: int, look: Look, order: list[int]) -> list[Component]:
+def _class_attention(site: Site, row: int, look: AttentionRecord, order: list[int]) -> list[Component]:
     """How much each class's words looked at each picture, over all frames, and where in it, if they looked at patches."""
     attention, sample = look.test.attention, site.cache.samples[row]
     assert attention.class_attention is not None

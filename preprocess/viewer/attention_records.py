@@ -34,7 +34,7 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Look:
+class AttentionRecord:
     """What was looked at of the item that a row belongs to. frame: the row's place among those looked at, None: not one."""
 
     test: Fold
@@ -53,7 +53,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Looks:
+class AttentionRecords:
     """All tests of a run. notes: what is missing, for the reader."""
 
     tests: tuple[Fold, ...]
@@ -65,7 +65,7 @@ class Looks:
         """Name → test, item; of several tests of one face the last counts, as for predictions."""
         return {test.attention.names[item]: (n, item) for n, test in enumerate(self.tests) for item in test.items}
 
-    def find(self, row: int) -> Look | None:
+    def find(self, row: int) -> AttentionRecord | None:
         if not self.tests:
             return None
         sample = self.samples[row]
@@ -73,14 +73,14 @@ class Looks:
             if name and name in self._places:
                 number, item = self._places[name]
                 frames = np.flatnonzero(self.tests[number].attention.rows[item] == row)
-                return Look(self.tests[number], item, int(frames[0]) if len(frames) else None)
+                return AttentionRecord(self.tests[number], item, int(frames[0]) if len(frames) else None)
         return None
 
 
-NO_LOOKS = Looks((), ())
+NO_RECORDS = AttentionRecords((), ())
 
 
-def read_looks(run: Path, cache: Cache) -> Looks:
+def read_attention_records(run: Path, cache: Cache) -> AttentionRecords:
     """The attention of a run's tests on a cache; what does not fit the cache is left out and told in notes.
 
     Raises:
@@ -111,7 +111,7 @@ def read_looks(run: Path, cache: Cache) -> Looks:
         which = "" if len(tables) == 1 else f" of {len(lacking)} of {len(tables)} folds"
         more = "" if len(lacking) == 1 else ", and so on,"
         notes.append(f"no {ATTENTION_FILE}{which}: `python -m train evaluate {lacking[0]}`{more} writes it")
-    return Looks(tuple(tests), cache.samples, tuple(notes))
+    return AttentionRecords(tuple(tests), cache.samples, tuple(notes))
 
 
 def _fitting(attention: Attention, samples: Sequence[Sample]) -> tuple[int, ...]:
