@@ -28,6 +28,7 @@ from shared.schema import (
     fingerprint,
     text_file_name,
 )
+from shared.sequences import group_frames
 from shared.store.paths import is_file, is_remote, list_files, open_path, read_bytes
 from shared.store.storage import ArrayReader, hash_file, open_arrays, write_file
 from shared.text import TextEmbeddings, read_text_embeddings
@@ -291,6 +292,14 @@ class Cache:
     @cached_property
     def _rows(self) -> dict[str, int]:
         return {sample.sample_id: row for row, sample in enumerate(self.samples)}
+
+    @cached_property
+    def _frames(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(rows) for name, rows in group_frames(self.samples).items()}
+
+    def frames(self, sequence: str) -> tuple[int, ...]:
+        """Return the rows of a sequence's frames in time order, those that are not valid included; () if there are none."""
+        return self._frames.get(sequence, ())
 
     def row_of(self, sample: Sample) -> int:
         """The row that holds a sample's images."""

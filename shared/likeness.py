@@ -13,7 +13,6 @@ from shared.cache import Cache
 from shared.errors import CacheError
 from shared.schema import DEPTH_ZERO, MODALITIES, Sample
 from shared.store.paths import is_remote
-from shared.views import front_view
 
 HASH_SIDE = 32
 # Bits of HASH_SIDE² in which two pictures from the front may differ and count as nearly the same. Measured at 32, 96 and 224
@@ -192,7 +191,7 @@ def _hash_rows(cache: Cache, modality: str, rows: Sequence[int]) -> dict[int, np
     if not rows:
         return {}
     whole = cache.with_all_views()
-    arrays = whole.with_views([whole.info.settings.views[front_view(whole.info.settings)]]).open_arrays()
+    arrays = whole.with_views([whole.info.settings.views[whole.info.settings.front_view]]).open_arrays()
     found: dict[int, np.ndarray] = {}
     for start in range(0, len(rows), _BATCH):
         batch = list(rows[start : start + _BATCH])

@@ -122,6 +122,11 @@ class RenderSettings:
     def mm_per_px(self) -> float:
         return FIELD_OF_VIEW_MM / self.size_px
 
+    @property
+    def front_view(self) -> int:
+        """Return the index of the view nearest to the front: the least |yaw| + |pitch|."""
+        return min(range(len(self.views)), key=lambda i: abs(self.views[i].yaw_deg) + abs(self.views[i].pitch_deg))
+
     def views_text(self) -> str:
         return ",".join(str(view) for view in self.views)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.errors import FacetError
-from shared.schema import MODALITIES, RenderSettings, View
+from shared.schema import MODALITIES, View
 
 
 def parse_views(text: str) -> tuple[View, ...]:
@@ -51,10 +51,3 @@ def choose_views(stored: Sequence[View], wanted: Sequence[View]) -> ChosenViews 
     if tuple(wanted) == tuple(stored):
         return None
     return ChosenViews(tuple(list(stored).index(view) for view in wanted), len(stored))
-
-
-def front_view(settings: RenderSettings) -> int:
-    """The number of the view that looks at the face most nearly from the front."""
-    return min(
-        range(len(settings.views)), key=lambda i: abs(settings.views[i].yaw_deg) + abs(settings.views[i].pitch_deg)
-    )

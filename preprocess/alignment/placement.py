@@ -22,6 +22,7 @@ from preprocess.datasets.scan import DatasetReader, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from shared.errors import ScanError, describe_os_error
 from shared.schema import RenderSettings
+from shared.sequences import group_frames
 
 REFERENCE_TRIES = 3  # frames that may serve as a sequence's reference: the first readable one does
 # A head so near to where it was in the reference need not be searched for.
@@ -48,12 +49,7 @@ class Placer:
     ) -> None:
         """scans: the shard's own, and of other shards those that its sequences need (`frames_needed`)."""
         self._dataset, self._root, self._settings = dataset, root, settings
-        self._frames: dict[str, list[ScanRecord]] = {}
-        for scan in scans:
-            if scan.sequence:
-                self._frames.setdefault(scan.sequence, []).append(scan)
-        for frames in self._frames.values():
-            frames.sort(key=_frame_number)
+        self._frames = {name: [scans[i] for i in frames] for name, frames in group_frames(scans).items()}
         self._meshes: OrderedDict[str, Mesh | ScanError] = OrderedDict()
         self._references: dict[str, _Reference] = {}
         self._poses: dict[str, np.ndarray | ScanError] = {}
@@ -198,7 +194,3 @@ def frames_needed(frames: Sequence[ScanRecord], inside: set[str], *, stabilised:
             if frame.sample_id in inside:
                 needed.update(range(max(place - HALF_WIDTH, 0), min(place + HALF_WIDTH + 1, len(frames))))
     return [frames[place] for place in sorted(needed) if frames[place].sample_id not in inside]
-
-
-def _frame_number(scan: ScanRecord) -> int:
-    return scan.frame or 0

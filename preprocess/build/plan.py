@@ -26,6 +26,7 @@ from shared.cache import SAMPLES_CSV, find_records, read_record, record_path, wr
 from shared.csv_tables import read_table
 from shared.errors import CacheError, FacetError
 from shared.schema import SHARD_ROWS, CacheInfo, Sample, Sequence, ShardRecord
+from shared.sequences import group_frames
 from shared.store.paths import is_file, is_remote, list_files
 from shared.store.storage import hash_file, shard_files
 
@@ -59,13 +60,8 @@ class Plan:
 
     @cached_property
     def _frames(self) -> dict[str, list[ScanRecord]]:
-        frames: dict[str, list[ScanRecord]] = {}
-        for scan in self.scans:
-            if scan is not None and scan.sequence:
-                frames.setdefault(scan.sequence, []).append(scan)
-        for members in frames.values():
-            members.sort(key=lambda scan: scan.frame or 0)
-        return frames
+        groups = group_frames(self.scans)
+        return {name: [scan for i in frames if (scan := self.scans[i])] for name, frames in groups.items()}
 
     def _context(self, rows: slice, stabilised: bool) -> list[ScanRecord]:
         own = [scan for scan in self.scans[rows] if scan is not None and scan.sequence]
@@ -203,13 +199,9 @@ def gather_sequences(
     samples: AbstractSequence[Sample], scans: AbstractSequence[ScanRecord | None], frames_per_second: float | None
 ) -> list[Sequence]:
     """One row a sequence, in the order of their first frames."""
-    rows: dict[str, list[int]] = {}
-    for row, sample in enumerate(samples):
-        if sample.sequence:
-            rows.setdefault(sample.sequence, []).append(row)
     sequences = []
-    for name, members in rows.items():
-        first = min(members, key=lambda row: samples[row].frame or 0)
+    for name, members in group_frames(samples).items():
+        first = members[0]
         scan = scans[first]
         onset, apex, offset = (None, None, None) if scan is None else scan.moments
         sequences.append(

@@ -20,6 +20,7 @@ from preprocess.readers.references import plain_name
 from preprocess.readers.surface import find_surface_files, read_surface
 from shared.errors import FacetError, ScanError
 from shared.labels import plain_subject
+from shared.sequences import frame_number
 
 _UNIFIED = ("intensity", "task")  # columns of few words, in which a spelling is no other word
 _OPTIONS = ("units", "scale", "up", "facing", "texture_origin")
@@ -76,7 +77,7 @@ def find_folder(root: Path, *, label_map: LabelMap | None = None) -> list[ScanRe
     for key, frames in sequences.items():
         if len({record.frame for record in frames}) != len(frames):
             raise FacetError(f"{manifest}: {key[:80]} has two frames of one number; number them in a column frame")
-        frames.sort(key=lambda record: record.frame or 0)
+        frames.sort(key=frame_number)
     return [record for frames in sequences.values() for record in frames]
 
 

@@ -15,7 +15,6 @@ from shared.errors import CacheError, FacetError
 from shared.schema import MODALITIES, Sample
 from shared.schema import Sequence as SequenceRow
 from shared.store.storage import write_file
-from shared.views import front_view
 
 # Greys alone: relief and depth are grey too, so that all of their colours fit a GIF's 256.
 PAPER, INK, FAINT = (250, 250, 250), (30, 30, 30), (120, 120, 120)
@@ -40,8 +39,7 @@ def write_gif(cache: Cache, path: Path, *, sequence: str) -> str:
     if path.suffix.lower() != ".gif":
         raise FacetError(f"--gif {path}: expected a name that ends in .gif")
     row = _find_sequence(cache, sequence)
-    frames = [s for s in cache.samples if s.sequence == sequence and s.valid]
-    frames.sort(key=lambda s: s.frame or 0)
+    frames = [cache.samples[row] for row in cache.frames(sequence) if cache.samples[row].valid]
     if len(frames) < 2:
         raise FacetError(f"--sequence {sequence}: has {len(frames)} valid frames, a GIF takes two; use --sheet")
     step = -(-len(frames) // MOST_FRAMES)
@@ -74,7 +72,7 @@ def _draw_frame(
     cache: Cache, row: SequenceRow, sample: Sample, modalities: Sequence[str], num_frames: int
 ) -> Image.Image:
     """Modalities side by side, pixel for pixel, between a line that says which frame this is and the licence."""
-    view, size = front_view(cache.info.settings), cache.info.settings.size_px
+    view, size = cache.info.settings.front_view, cache.info.settings.size_px
     width = max(MIN_WIDTH_PX, len(modalities) * (size + GAP_PX) + GAP_PX)
     foot = wrap_text(cache.info.licence, load_font(11), width - 2 * GAP_PX)
     image = Image.new("RGB", (width, HEAD_PX + size + 4 + LINE_PX * len(foot) + 4), PAPER)

@@ -16,7 +16,6 @@ from shared.errors import CacheError, FacetError
 from shared.pictures import BACKGROUND, NORMAL_LEGEND, draw_picture, name_picture
 from shared.schema import Sample
 from shared.store.storage import write_file
-from shared.views import front_view
 
 TILE_PX = 150
 GAP_PX = 6
@@ -128,7 +127,7 @@ def _spread(items: list, count: int) -> list:
 
 
 def _grid(cache: Cache, rows: Sequence[tuple[str, Sequence[Sample | None]]], columns: list[str]) -> Image.Image:
-    front = front_view(cache.info.settings)
+    front = cache.info.settings.front_view
     margin, head, caption = _margin([name for name, _ in rows]), 26 if columns else 6, 16
     width = margin + max(len(row) for _, row in rows) * (TILE_PX + GAP_PX)
     image = Image.new("RGB", (width, head + len(rows) * (TILE_PX + caption + GAP_PX)), BACKGROUND)

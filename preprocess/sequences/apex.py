@@ -20,6 +20,7 @@ from shared.cache import read_signed_json, write_signed_json
 from shared.errors import CacheError
 from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, SHARD_ROWS, CacheInfo, ShardRecord, fingerprint
 from shared.schema import Sequence as SequenceRow
+from shared.sequences import group_frames
 from shared.store.storage import VIEWS_HDF5, VIEWS_ZARR, ArrayReader, open_arrays
 
 REVISION = 1  # raised whenever the same depth would give another apex
@@ -67,12 +68,6 @@ def estimate_apexes(
     return [_with_apex(sequence, apexes.get(sequence.sequence)) for sequence in sequences]
 
 
-def front_view(info: CacheInfo) -> int:
-    """The view with the least |yaw| + |pitch|."""
-    views = info.settings.views
-    return min(range(len(views)), key=lambda i: abs(views[i].yaw_deg) + abs(views[i].pitch_deg))
-
-
 def measure_change_mm(arrays: ArrayReader, info: CacheInfo, rows: Sequence[int]) -> np.ndarray:
     """How far the front view's depth is from that of the first frames, f64 (T,), mm; NaN where a frame shows too little.
 
@@ -82,7 +77,7 @@ def measure_change_mm(arrays: ArrayReader, info: CacheInfo, rows: Sequence[int])
         CacheError: stored depth is missing or damaged.
     """
     num_reference = min(MAX_REFERENCE_FRAMES, max(1, len(rows) // 10))
-    view, step = front_view(info), max(1, info.settings.size_px // WORKING_SIZE_PX)
+    view, step = info.settings.front_view, max(1, info.settings.size_px // WORKING_SIZE_PX)
     reference_mm = _mean_where_shown(np.stack(list(_stream_depth_mm(arrays, rows[:num_reference], view, step))))
     motions = rigid_motions(reference_mm, info.settings.mm_per_px * step)
     known = np.isfinite(motions).all(-1)
@@ -164,16 +159,19 @@ def _mean_where_shown(depth_mm: np.ndarray) -> np.ndarray:
 
 def _usable_rows(records: Sequence[ShardRecord], sequences: Sequence[SequenceRow]) -> dict[str, list[int]]:
     """The valid rows with depth of each sequence, in time order, from its onset to its offset where those are given."""
-    within = {s.sequence: (s.onset, s.offset) for s in sequences}
-    frames: dict[str, list[tuple[int, int]]] = {}
-    for record in records:
-        for row, sample in enumerate(record.samples, start=record.first_row):
-            if sample.sequence not in within or sample.frame is None or not sample.has("depth"):
-                continue
-            onset, offset = within[sample.sequence]
-            if (onset is None or sample.frame >= onset) and (offset is None or sample.frame <= offset):
-                frames.setdefault(sample.sequence, []).append((sample.frame, row))
-    return {name: [row for _, row in sorted(pairs)] for name, pairs in frames.items() if len(pairs) >= MIN_FRAMES}
+    samples = [sample for record in records for sample in record.samples]
+    frames = group_frames(samples)
+
+    def is_usable(row: int, sequence: SequenceRow) -> bool:
+        frame = samples[row].frame
+        if frame is None or not samples[row].has("depth"):
+            return False
+        return (sequence.onset is None or frame >= sequence.onset) and (
+            sequence.offset is None or frame <= sequence.offset
+        )
+
+    usable = {s.sequence: [row for row in frames.get(s.sequence, ()) if is_usable(row, s)] for s in sequences}
+    return {name: rows for name, rows in usable.items() if len(rows) >= MIN_FRAMES}
 
 
 def _describe_inputs(info: CacheInfo, records: Sequence[ShardRecord], rows_of: dict[str, list[int]]) -> dict[str, str]:
@@ -186,7 +184,7 @@ def _describe_inputs(info: CacheInfo, records: Sequence[ShardRecord], rows_of: d
     for name, rows in rows_of.items():
         frames = [records[row // SHARD_ROWS].samples[row % SHARD_ROWS].frame for row in rows]
         shards = sorted({row // SHARD_ROWS for row in rows})
-        keys[name] = fingerprint([REVISION, front_view(info), rows, frames, [depth[shard] for shard in shards]])
+        keys[name] = fingerprint([REVISION, info.settings.front_view, rows, frames, [depth[shard] for shard in shards]])
     return keys
 
 

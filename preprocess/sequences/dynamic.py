@@ -163,16 +163,10 @@ def _describe(cache: Cache, num_sequences: int) -> CacheInfo:
 
 
 def _plan_rows(cache: Cache) -> _Plan:
-    frames: dict[str, list[int]] = {sequence.sequence: [] for sequence in cache.sequences}
-    for row, sample in enumerate(cache.samples):
-        if sample.sequence and sample.valid:
-            frames[sample.sequence].append(row)
-    for rows in frames.values():
-        rows.sort(key=lambda row: cache.samples[row].frame or 0)
     digests = [fingerprint(record.files) for record in read_records(cache.path, cache.info)]
     return _Plan(
         samples=[_plan_sample(cache, sequence) for sequence in cache.sequences],
-        frames=[frames[sequence.sequence] for sequence in cache.sequences],
+        frames=[[r for r in cache.frames(s.sequence) if cache.samples[r].valid] for s in cache.sequences],
         first_rows=[sequence.first_row for sequence in cache.sequences],
         digests=digests,
     )

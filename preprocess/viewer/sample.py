@@ -99,11 +99,7 @@ def player_page(site: Site, row: int, address: Address) -> list[Component]:
 
 def _frames(site: Site, row: int) -> list[int]:
     """The rows of the same sequence in time order; the row alone where it is a single scan."""
-    samples = site.cache.samples
-    if not samples[row].sequence:
-        return [row]
-    rows: list[int] = site.catalogue.columns["sequence"].rows(samples[row].sequence).tolist()
-    return sorted(rows, key=lambda r: (samples[r].frame or 0, r))
+    return list(site.cache.frames(site.cache.samples[row].sequence)) or [row]
 
 
 def _sequence(site: Site, name: str) -> Sequence | None:

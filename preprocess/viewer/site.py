@@ -18,7 +18,6 @@ from preprocess.viewer.pictures import MODALITY_OF, Pictures, has_picture, shown
 from preprocess.viewer.statistics import Statistician
 from shared.cache import Cache
 from shared.schema import View
-from shared.views import front_view
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Site:
 
     @property
     def front(self) -> int:
-        return front_view(self.cache.info.settings)
+        return self.cache.info.settings.front_view
 
     @cached_property
     def statistician(self) -> Statistician:

@@ -72,13 +72,9 @@ def _single(cache: Cache, row: int) -> tuple[str, str, tuple[int, ...]]:
 
 
 def _group_frames(cache: Cache, rows: Iterable[int]) -> list[tuple[SequenceRow, list[int]]]:
-    frames: dict[str, list[int]] = {}
-    for row in rows:
-        if cache.samples[row].sequence:
-            frames.setdefault(cache.samples[row].sequence, []).append(row)
-    for members in frames.values():
-        members.sort(key=lambda row: cache.samples[row].frame or 0)
-    return [(s, frames[s.sequence]) for s in cache.sequences if s.sequence in frames]
+    wanted = set(rows)
+    groups = [(s, [row for row in cache.frames(s.sequence) if row in wanted]) for s in cache.sequences]
+    return [(s, members) for s, members in groups if members]
 
 
 def _read_targets(cache: Cache, task: str, names: Sequence[str]) -> np.ndarray | None:

@@ -68,13 +68,10 @@ def _tested_content(config: RunConfig) -> str:
 
 def find_rows(cache: Cache, names: Sequence[str]) -> dict[str, int]:
     """The row to show of each sample or sequence, of a sequence its middle valid frame; those not found are left out."""
-    wanted = set(names)
-    frames: dict[str, list[tuple[int, int]]] = {}
-    for row, sample in enumerate(cache.samples):
-        if sample.valid:
-            for name in {sample.sequence, sample.sample_id} & wanted:
-                frames.setdefault(name, []).append((sample.frame or 0, row))
-    return {name: sorted(rows)[len(rows) // 2][1] for name, rows in frames.items()}
+    single = {sample.sample_id: (row,) for row, sample in enumerate(cache.samples)}
+    rows = {name: cache.frames(name) or single.get(name, ()) for name in names}
+    valid = {name: [row for row in members if cache.samples[row].valid] for name, members in rows.items()}
+    return {name: members[len(members) // 2] for name, members in valid.items() if members}
 
 
 def draw_sample(cache: Cache, row: int, modalities: Sequence[str]) -> np.ndarray:
