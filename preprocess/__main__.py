@@ -1,4 +1,4 @@
-"""The command line of stage 1: python -m preprocess synth | build | prompts | inspect | verify | dynamic."""
+"""Commands of stage 1: python -m preprocess synth | build | prompts | inspect | verify | dynamic."""
 
 from __future__ import annotations
 
@@ -19,16 +19,10 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    arguments = build_parser().parse_args(join_angles(sys.argv[1:]))
-    run = {
-        "synth": _synth,
-        "build": _build,
-        "prompts": _prompts,
-        "inspect": _inspect,
-        "verify": _verify,
-        "dynamic": _dynamic,
-    }
-    return run[arguments.command](arguments)
+    words = join_angles(sys.argv[1:])
+    command = next((word for word in words if not word.startswith("-")), "")
+    arguments = build_parser(command).parse_args(words)
+    return RUN[arguments.command](arguments)
 
 
 def _synth(arguments: argparse.Namespace) -> int:
@@ -51,8 +45,6 @@ def _build(arguments: argparse.Namespace) -> int:
     from preprocess.build.build import build_cache
     from preprocess.build.stages import describe_stages
     from preprocess.datasets import DATASETS
-    from preprocess.datasets.folder import with_label_map
-    from preprocess.datasets.fourdme import with_pattern
     from preprocess.datasets.scan import SCAN_GONE
     from preprocess.inspection.summary import count_failed, describe_reasons
     from preprocess.render.cameras import warn_of_views
@@ -60,14 +52,12 @@ def _build(arguments: argparse.Namespace) -> int:
     from shared.views import parse_views
 
     dataset = DATASETS[arguments.name]
-    if arguments.pattern is not None:
-        if arguments.name != "4dme":
-            raise FacetError("--pattern: is for 4dme, whose frames' names are not publicly known")
-        dataset = with_pattern(arguments.pattern)
-    if arguments.label_map is not None:
-        if arguments.name != "folder":
-            raise FacetError("--label-map: is for folder; the labels of other data sets are their own")
-        dataset = with_label_map(arguments.label_map)
+    for name, other in DATASETS.items():
+        for option in other.options:
+            value = getattr(arguments, option.flag.removeprefix("--").replace("-", "_"))
+            if value is not None and name != arguments.name:
+                raise FacetError(f"{option.flag}: is an option of {name}, not of {arguments.name}")
+            dataset = dataset if value is None else option.apply(value)
     settings = RenderSettings(
         views=parse_views(arguments.views),
         size_px=arguments.size,
@@ -92,13 +82,13 @@ def _build(arguments: argparse.Namespace) -> int:
     if report.num_rendered:
         print("\n".join(describe_stages(report.work, wall_seconds=report.wall_seconds)))
     else:
-        print("nothing to do: every shard is finished and its scans are unchanged")
+        print("nothing to do: every shard is finished, and no scan has changed")
     failed = [failure for failure in report.failures if failure.kind == "failed"]
     warnings = [failure for failure in report.failures if failure.kind == "warning"]
     for line in describe_reasons(warnings):
         print(f"warning: {line.strip()}")
     if report.failures:
-        print(f"what failed and why: {cache / FAILURES_CSV}")
+        print(f"failures and their reasons: {cache / FAILURES_CSV}")
     print_next("preprocess", "inspect", cache, about="pages in the browser")
     print_next("preprocess", "prompts", "--cache", cache, about=PROMPTS_OFFLINE)
     counted = count_failed(failure.reason for failure in failed)
@@ -112,16 +102,15 @@ def _workers(arguments: argparse.Namespace) -> Workers:
 
     if arguments.scheduler or arguments.scheduler_file:
         if arguments.workers or arguments.worker_memory:
-            raise FacetError("--workers and --worker-memory are for this machine; a scheduler has workers of its own")
+            raise FacetError("--workers and --worker-memory apply to this machine; a scheduler has its own workers")
         return Workers(scheduler=arguments.scheduler or "", scheduler_file=arguments.scheduler_file)
     return Workers(arguments.workers or num_cores(), arguments.worker_memory)
 
 
 def _modalities(text: str) -> tuple[str, ...]:
-    """Modalities in the schema's order, whatever order they were asked for in."""
+    """Return the modalities of an option's value, in the schema's order."""
     asked = [item.strip() for item in text.split(",")]
-    unknown = [item for item in asked if item not in MODALITIES]
-    if unknown or len(set(asked)) != len(asked):
+    if {*asked} - {*MODALITIES} or len({*asked}) != len(asked):
         raise FacetError(f"--modalities {text!r}: expected some of {','.join(MODALITIES)}, each once")
     return tuple(item for item in MODALITIES if item in asked)
 
@@ -158,12 +147,12 @@ def _prompts(arguments: argparse.Namespace) -> int:
     if pretrained is None:
         if arguments.model != DEFAULT_MODEL and ":" not in arguments.model:
             raise FacetError(
-                f"--model {arguments.model}: say which weights with --pretrained TAG, FILE or none (random)"
+                f"--model {arguments.model}: choose its weights with --pretrained TAG, FILE or none (random)"
             )
         pretrained = DEFAULT_PRETRAINED if ":" not in arguments.model else "its own"
     text = encode_prompts(prompts, model=arguments.model, pretrained=pretrained)
     write_text_embeddings(path, text)
-    mark = " (RANDOM WEIGHTS: for trying the product, not for results)" if text.random_weights else ""
+    mark = " (RANDOM WEIGHTS: to try the program, not for results)" if text.random_weights else ""
     print(f"{int(text.mask.sum())} prompts for {count_names(text.class_names)} by {arguments.model}{mark}: {path}")
     if arguments.cache is not None:
         print_next("train", "fit", "--cache", arguments.cache, "--out", "runs/first")
@@ -177,19 +166,16 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from shared.cache import open_cache
 
     if (arguments.subject or arguments.sample) and not arguments.sheet:
-        raise FacetError("--subject and --sample choose what --sheet FILE.png shows; give it too")
+        raise FacetError("--subject and --sample select the content of --sheet FILE.png; give it too")
     if arguments.subject and arguments.sample:
-        raise FacetError("--subject and --sample: are two sheets; give one of them")
+        raise FacetError("--subject and --sample need a sheet each; give one of them")
     if (arguments.gif is None) != (arguments.sequence is None):
-        raise FacetError("--gif FILE.gif and --sequence NAME: are given together")
+        raise FacetError("--gif FILE.gif and --sequence NAME: give both or none")
     files = arguments.summary or arguments.sheet or arguments.gif
-    pages = (arguments.run, arguments.host, arguments.port, arguments.no_open, arguments.no_faces)
-    if files and any(pages):
-        raise FacetError(
-            "--run, --host, --port, --no-open and --no-faces: are for the pages, not for --summary or files"
-        )
     if not files:
-        return _show_pages(arguments)
+        return _serve_pages(arguments)
+    if any((arguments.run, arguments.host, arguments.port, arguments.no_open, arguments.no_faces)):
+        raise FacetError("--run, --host, --port, --no-open and --no-faces are for the pages, not for text or files")
     cache = open_cache(arguments.cache)
     if arguments.summary:
         print(describe_cache(cache))
@@ -201,7 +187,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show_pages(arguments: argparse.Namespace) -> int:
+def _serve_pages(arguments: argparse.Namespace) -> int:
     from preprocess.viewer.attention_records import NO_RECORDS, read_attention_records
     from preprocess.viewer.catalogue import build_catalogue
     from preprocess.viewer.live import LiveSite
@@ -251,7 +237,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(f"{arguments.cache}: {len(problems)} problems; {repair}")
         return 1
     checked = (
-        "all there; verify without --quick reads every byte" if arguments.quick else "every byte as it was written"
+        "all there; verify without --quick reads every byte" if arguments.quick else "every byte is as it was written"
     )
     print(f"{arguments.cache}: {info.num_samples} rows in {info.num_shards} shards, {checked}")
     return 0
@@ -264,9 +250,9 @@ def _dynamic(arguments: argparse.Namespace) -> int:
     report = build_dynamic_cache(arguments.cache, arguments.out)
     out, info = arguments.out, report.info
     if not report.num_pooled:
-        print("nothing to do: every shard is finished and its sequences are unchanged")
+        print("nothing to do: every shard is finished, and no sequence has changed")
     if report.failures:
-        print(f"what failed and why: {out / FAILURES_CSV}")
+        print(f"failures and their reasons: {out / FAILURES_CSV}")
     if not find_text_files(out):
         print_next("preprocess", "prompts", "--cache", out, about=PROMPTS_OFFLINE)
     print_next("train", "fit", "--cache", out, "--out", "runs/dynamic")
@@ -276,6 +262,15 @@ def _dynamic(arguments: argparse.Namespace) -> int:
     )
     return 1 if report.failures else 0
 
+
+RUN = {
+    "synth": _synth,
+    "build": _build,
+    "prompts": _prompts,
+    "inspect": _inspect,
+    "verify": _verify,
+    "dynamic": _dynamic,
+}
 
 if __name__ == "__main__":
     sys.exit(run_command_line(main))

@@ -173,8 +173,17 @@ def test_verify_and_a_cache_of_another_version(folder: Path, tmp_path: Path) -> 
         broken.write_bytes(whole)
 
 
-def test_help_teaches() -> None:
+def test_help_lists_commands_groups_and_the_options_of_one_data_set(capsys: pytest.CaptureFixture[str]) -> None:
     text = run("--help").stdout
     for command in ("synth", "build", "prompts", "inspect", "verify", "dynamic"):
         assert command in text
-        assert run(command, "--help").returncode == 0
+        with pytest.raises(SystemExit) as stopped:
+            build_parser(command).parse_args([command, "--help"])
+        assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert text.count("NAME") and all(title in text for title in ("workers:", "pages in the browser:"))
+    assert "4dme: path of the frames" in text and "folder: lines word,class" in text
+
+
+def test_an_option_of_another_data_set_is_refused(tmp_path: Path) -> None:
+    assert_refused(run("build", "bp4d", "--root", tmp_path, "--cache", tmp_path / "c", "--pattern", "x"), "4dme")

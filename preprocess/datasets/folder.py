@@ -13,7 +13,7 @@ import numpy as np
 from preprocess.datasets.completeness import describe_gaps, describe_lacking, name_some
 from preprocess.datasets.label_spelling import LabelMap, describe_values, read_label_map, unify_labels, unify_values
 from preprocess.datasets.manifest import UNITS_MM, ManifestRow, find_manifest, read_manifest
-from preprocess.datasets.scan import DatasetReader, ScanRecord
+from preprocess.datasets.scan import DatasetOption, DatasetReader, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.landmark_points import FACE_POINTS, read_noted_face_points
 from preprocess.readers.references import plain_name
@@ -262,4 +262,13 @@ FOLDER = DatasetReader(
     num_landmarks=len(FACE_POINTS),
     landmark_groups={name: (i,) for i, name in enumerate(FACE_POINTS)},
     summarise=summarise_folder,
+    options=(
+        DatasetOption(
+            "--label-map",
+            "FILE.csv",
+            "lines word,class such as joy,happiness; an empty class means no label (default: happy, Joy … are happiness)",
+            Path,
+            with_label_map,
+        ),
+    ),
 )

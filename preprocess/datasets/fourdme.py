@@ -13,7 +13,7 @@ from pathlib import Path
 from preprocess.datasets.completeness import OWN_PICTURES, describe_counts, describe_gaps, describe_lacking, name_some
 from preprocess.datasets.fourdme_frames import FrameFile, FrameFinder, parse_pattern
 from preprocess.datasets.fourdme_sheet import Clip, Moments, describe_exchanged, find_label_sheet, parse_clips
-from preprocess.datasets.scan import DatasetReader, ScanRecord
+from preprocess.datasets.scan import DatasetOption, DatasetReader, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.surface import find_surface_files, read_surface
 from shared.errors import FacetError
@@ -213,6 +213,20 @@ def summarise_4dme(root: Path, records: Sequence[ScanRecord], *, pattern: str | 
     return lines + [f"{what}: {len(clips)} clips, {name_some(clips)}" for what, clips in listing.notes.items()]
 
 
+def with_pattern(pattern: str) -> DatasetReader:
+    """4DME whose frames lie as the user says: see find_4dme.
+
+    Raises:
+        FacetError: the pattern cannot be used.
+    """
+    parse_pattern(pattern)
+    return replace(
+        FOURDME,
+        find=functools.partial(find_4dme, pattern=pattern),
+        summarise=functools.partial(summarise_4dme, pattern=pattern),
+    )
+
+
 FOURDME = DatasetReader(
     name="4dme",
     title="4DME",
@@ -226,18 +240,13 @@ FOURDME = DatasetReader(
     frames_per_second=60.0,
     stabilised=True,
     summarise=summarise_4dme,
+    options=(
+        DatasetOption(
+            "--pattern",
+            "TEXT",
+            "path of the frames, such as Meshes/{subject}/{clip}/*_{frame}.obj; {subject} may be left out",
+            str,
+            with_pattern,
+        ),
+    ),
 )
-
-
-def with_pattern(pattern: str) -> DatasetReader:
-    """4DME whose frames lie as the user says: see find_4dme.
-
-    Raises:
-        FacetError: the pattern cannot be used.
-    """
-    parse_pattern(pattern)
-    return replace(
-        FOURDME,
-        find=functools.partial(find_4dme, pattern=pattern),
-        summarise=functools.partial(summarise_4dme, pattern=pattern),
-    )

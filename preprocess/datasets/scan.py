@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from preprocess.geometry.mesh import Mesh
 
@@ -46,6 +47,17 @@ def find_scan_files(root: Path, record: ScanRecord) -> list[Path]:
 
 
 @dataclass(frozen=True)
+class DatasetOption:
+    """An option of `build` that only one data set has. Its home is the data set's own file."""
+
+    flag: str  # --pattern
+    metavar: str
+    help: str
+    type: Callable[[str], Any]  # parses the text of the command line
+    apply: Callable[[Any], DatasetReader]  # returns the data set's reader with this value; raises FacetError
+
+
+@dataclass(frozen=True)
 class DatasetReader:
     """One data set: how to find its scans and how to read one.
 
@@ -74,6 +86,7 @@ class DatasetReader:
     frames_per_second: float | None = None
     stabilised: bool = False
     summarise: Callable[[Path, Sequence[ScanRecord]], list[str]] | None = None
+    options: tuple[DatasetOption, ...] = ()
 
     def groups_of(self, record: ScanRecord) -> LandmarkGroups:
         """The landmark groups of a record's own landmark file."""
