@@ -183,7 +183,7 @@ def test_leaks_are_found_before_training(
 ) -> None:
     cache = tiny_cache(same_scan=(0, 7))  # S0/anger0 is S1/anger1, byte for byte
     message = fails(capsys, "crossval", "--cache", cache, "--protocol", "loso", "--out", tmp_path / "run", *FAST)
-    assert "one scan stands in both train and test" in message
+    assert "one scan is in both train and test" in message
     assert "S0/anger0 of S0" in message
     assert not (tmp_path / "run").exists()
 

@@ -51,7 +51,7 @@ def test_another_data_set_in_the_runs_own_words(
     printed = capsys.readouterr().out
     assert "label map" not in printed
     assert (
-        "note: 4dme says negative, positive for anger, disgust, fear, happiness, sadness: such samples cannot be judged, and "
+        "note: 4dme has negative, positive for anger, disgust, fear, happiness, sadness: such samples are not tested, and "
         "the decision stays among all 6 classes" in printed
     )
     assert "left out: 3 labelled negative, 3 labelled positive, 3 labelled repression (no class of this run)" in printed

@@ -86,7 +86,7 @@ def test_leaks_are_what_brute_force_finds(rows: list[tuple[str, str]], order: li
     leak = any(d and d == e and s in train and t in test for s, d in rows for t, e in rows)
     folds, shared = make_folds(("".join(train), "".join(test))), find_shared_scans(cache)
     if leak:
-        with pytest.raises(FacetError, match="one scan stands in both train and test"):
+        with pytest.raises(FacetError, match="one scan is in both train and test"):
             check_folds_are_disjoint(folds, shared)
     else:
         assert len(check_folds_are_disjoint(folds, shared)) == len(shared)
@@ -97,12 +97,12 @@ def test_a_leak_is_named_with_fold_and_samples() -> None:
     with pytest.raises(FacetError, match=r"fold-1: .*\(s1 of a, s2 of b, s3 of c\)"):
         check_folds_are_disjoint(make_folds(("de", "f"), ("bd", "c")), shared)  # b and c, without a, in the second
     two = [*shared, SharedScan(("b", "d"), ("s4", "s5"), same_bytes=False)]
-    with pytest.raises(FacetError, match=r"other files, the same pictures\); and so do 1 more, which"):
+    with pytest.raises(FacetError, match=r"other files, the same pictures\), and 1 more"):
         check_folds_are_disjoint(make_folds(("b", "cd")), two[::-1])
     many = [SharedScan((f"a{n}", f"b{n}"), ("s1", "s2")) for n in range(9)]
     assert len(notes := check_folds_are_disjoint(make_folds(("a", "b")), many)) == 6 and "4 more" in notes[-1]
     assert check_folds_are_disjoint(make_folds(("abc", "d")), shared) == [
-        "one scan stands under 3 subjects (s1 of a, s2 of b, s3 of c)"
+        "one scan is under 3 subjects (s1 of a, s2 of b, s3 of c)"
     ]
 
 
@@ -112,12 +112,12 @@ def test_classes_without_training_samples_stop_and_name_the_fold() -> None:
     assert check_classes(folds, items, CLASSES) == [
         "no test sample shows fear in 1 of 3 folds (fold-2); their balanced scores leave it out"
     ]
-    with pytest.raises(FacetError, match=r"fold-0: no training sample shows fear \(a alone shows fear\); .*--classes"):
+    with pytest.raises(FacetError, match=r"fold-0: no training sample shows fear \(only a shows fear\); .*--classes"):
         check_classes(folds, make_items("a:anger a:fear b:anger c:anger"), CLASSES)
     notes = check_classes(make_folds(("ab", "c")), make_items("a:anger a:fear b:anger c:anger c:fear"), CLASSES)
     assert notes == []
     alone = check_classes(make_folds(("ab", "c")), make_items("a:anger a:fear b:anger c:anger"), CLASSES)
-    assert alone[-1] == "a alone shows fear"
+    assert alone[-1] == "only a shows fear"
 
 
 def test_classes_across_data_sets() -> None:
@@ -155,7 +155,7 @@ def test_all_checks_in_one_call() -> None:
     shared = [SharedScan(("A", "a"), ("s1", "s2"))]
     notes = check_experiment(folds, items, items, CLASSES, "classes", shared)
     assert len(notes) == 2
-    assert "one scan stands under 2 subjects" in notes[0]
+    assert "one scan is under 2 subjects" in notes[0]
     assert "may be one person" in notes[1]
-    with pytest.raises(FacetError, match="stands in both train and test"):
+    with pytest.raises(FacetError, match="is in both train and test"):
         check_experiment(make_folds(("a", "Ab")), items, items, CLASSES, "classes", shared)

@@ -147,7 +147,7 @@ def test_a_copy_under_another_subject_is_found_in_either_store(tiny_cache: MakeC
     (scan, _) = find_shared_scans(cache, other)
     assert not scan.same_bytes and scan.sample_ids[0] == scan.sample_ids[1]
     folds = FoldList("kfold", "tiny", 0, ("anger",), (Fold("fold-0", ("S0", "S1x"), ("S0x", "S1")),))
-    with pytest.raises(FacetError, match=r"fold-0: one scan stands in both train and test.*S0/anger0 of S0x"):
+    with pytest.raises(FacetError, match=r"fold-0: one scan is in both train and test.*S0/anger0 of S0x"):
         check_folds_are_disjoint(folds, find_shared_scans(cache, other))
 
 
@@ -207,6 +207,6 @@ def test_large_caches_are_compared_in_part_and_say_so(tiny_cache: MakeCache, mon
     cache = open_cache(tiny_cache(num_subjects=2))
     assert describe_uncompared(cache) == []
     monkeypatch.setattr(likeness, "MOST_COMPARED", 4)
-    assert "among 4 pictures" in describe_uncompared(cache)[0] and "8 more" in describe_uncompared(cache)[0]
+    assert "in 4 pictures" in describe_uncompared(cache)[0] and "8 more" in describe_uncompared(cache)[0]
     cache = dataclasses.replace(cache, info=dataclasses.replace(cache.info, content_hash="another"))
     assert hash_faces(cache, "normal").rows == (0, 3, 6, 9)

@@ -32,7 +32,7 @@ def test_across_data_sets() -> None:
     )
     shared = select_test_items(PROTOCOLS["bu4dfe-bp4d-all"], make_items(2, 0, 2, "bp4d"), classes)
     assert len(shared) == 2 * 6
-    with pytest.raises(FacetError, match="bu4dfe-bp4d: subject S000 stands in both"):
+    with pytest.raises(FacetError, match="bu4dfe-bp4d: subject S000 is in both"):
         build_cross_fold(protocol, train, test)
     fold = build_cross_fold(protocol, prefix_subjects(train, "bu4dfe"), prefix_subjects(test, "bp4d"))
     assert fold == Fold("bu4dfe-bp4d", ("bu4dfe:S000", "bu4dfe:S001", "bu4dfe:S002"), ("bp4d:S000", "bp4d:S001"))

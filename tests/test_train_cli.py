@@ -210,7 +210,7 @@ def test_what_a_user_gets_wrong_is_one_line(
     assert "--fold 3: there is no such fold" in fails(capsys, *fit, "--fold", 3)
     assert "only 4 subjects" in fails(capsys, *fit, "--folds", 9)
     assert "S9 not among the 4 subjects" in fails(capsys, *fit, "--test-subjects", "S1,S9")
-    assert "no subject is left to train on" in fails(capsys, *fit, "--test-subjects", "S0,S1,S2,S3")
+    assert "no subject to train on" in fails(capsys, *fit, "--test-subjects", "S0,S1,S2,S3")
     message = fails(capsys, *fit, "--classes", "joy,Anger")
     assert "joy not among the classes" in message and "did you mean happiness?" in message
     assert "holds no sequences" in fails(capsys, *fit, "--sampling", "apex")

@@ -1,4 +1,4 @@
-"""Which of a cache's items a finished run is tested on, and which are left out."""
+"""The items of a cache that a finished run is tested on."""
 
 from __future__ import annotations
 
@@ -13,31 +13,37 @@ from train.config import Recipe, RunConfig
 from train.data.items import Item, gather_items, is_labelled
 from train.protocols.folds import Fold, list_some
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS
-from train.protocols.selection import prefix_subject, prefix_subjects, select_items, select_test_items
+from train.protocols.selection import (
+    prefix_subject,
+    prefix_subjects,
+    select_items,
+    select_test_items,
+)
 from train.reporting.groups import keep_where
 
 
 def is_own_test(cache: Cache, config: RunConfig) -> bool:
-    """Whether a cache holds the scans that the run itself was tested on."""
+    """Return whether a cache holds the scans that the run itself was tested on."""
     return cache.info.content_hash == (config.test_content_hash or config.content_hash)
 
 
 def find_tested(cache: Cache, config: RunConfig, fold: Fold) -> list[Item]:
-    """The run's own test again; in another cache every item with one of its classes, of people who did not train. Prints what
-    is left out there.
+    """Return the items of the run's own test; of another cache, all items of its classes, of people who did not train.
+
+    Prints which samples of another cache are left out.
 
     Raises:
         CacheError: there is none.
     """
     recipe = config.recipe
-    gathered = _gather_in_own_words(cache, config)
-    items = [item for item in gathered if is_labelled(item, recipe.task, recipe.classes)]
+    gathered = gather_items(cache, recipe)
+    if not recipe.is_multilabel:
+        gathered = _map_classes(gathered, cache, config)
+    labelled = [item for item in gathered if is_labelled(item, recipe.task, recipe.classes)]
     if is_own_test(cache, config):
-        items = _select_own(keep_where(cache, items, recipe.where), config, fold)
+        items = _select_own(keep_where(cache, labelled, recipe.where), config, fold)
     else:
-        labelled = items
-        if cache.info.dataset == config.dataset:  # the same people may be in it
-            items = _leave_out_trained(items, config, fold)
+        items = _leave_out_trained(labelled, cache, config, fold)
         print(
             f"note: {cache.path} holds other scans than those of this run's own test; tested is every sample with one of its "
             "classes, of people who did not train"
@@ -49,76 +55,65 @@ def find_tested(cache: Cache, config: RunConfig, fold: Fold) -> list[Item]:
     return items
 
 
-def _gather_in_own_words(cache: Cache, config: RunConfig) -> list[Item]:
-    """Every item; those of another data set with their class in the run's words, where these are coarser (anger: negative).
+def _map_classes(items: Sequence[Item], cache: Cache, config: RunConfig) -> list[Item]:
+    """Return the items with the run's names of their classes; prints the map.
 
-    Where the other data set's are, such samples keep their words, and a line says so: what the run says of them was never
-    learned in those.
+    Names that differ only in spelling are mapped (earlier caches have Happy), and classes of another data set to coarser ones
+    of the run (anger to negative). Where the other data set is the coarser one, its samples keep their class and are not
+    tested, because the run has learned no such class; a note is printed.
     """
-    recipe, info = config.recipe, cache.info
-    items = gather_items(cache, recipe)
-    if recipe.is_multilabel:
-        return items
-    items = _spell_as(items, recipe.classes)
-    if info.dataset == (config.test_dataset or config.dataset):
-        return items
-    ours = {name: word for name, word in map_class_names(info.class_names, recipe.classes).items() if word != name}
-    if ours:
-        print("label map: " + ", ".join(f"{name} → {word}" for name, word in ours.items()))
-    theirs = {name: word for name, word in map_class_names(recipe.classes, info.class_names).items() if word != name}
-    if any(item.class_name in theirs.values() and item.class_name not in recipe.classes for item in items):
-        words = ", ".join(dict.fromkeys(theirs.values()))
+    classes, info = config.recipe.classes, cache.info
+    across = info.dataset != (config.test_dataset or config.dataset)
+    renamed = map_class_names(info.class_names, classes) if across else {}
+    spellings = {find_expression(name) or plain_word(name): name for name in classes}
+    found = {item.class_name for item in items} - {"", *classes}
+    for name in sorted(found):
+        renamed[name] = spellings.get(find_expression(name) or plain_word(name)) or renamed.get(name, name)
+    renamed = {name: word for name, word in renamed.items() if word != name}
+    if renamed:
+        print("label map: " + ", ".join(f"{name} → {word}" for name, word in renamed.items()))
+    coarser = {name: word for name, word in map_class_names(classes, info.class_names).items() if word != name}
+    if across and (found - renamed.keys()) & {*coarser.values()}:
         print(
-            f"note: {info.dataset} says {words} for {', '.join(theirs)}: such samples cannot be judged, and the decision stays "
-            f"among all {len(recipe.classes)} classes; a run of --train-cache and --test-cache {cache.path} learns these words"
+            f"note: {info.dataset} has {', '.join(dict.fromkeys(coarser.values()))} for {', '.join(coarser)}: such samples are "
+            f"not tested, and the decision stays among all {len(classes)} classes; a run of --train-cache and --test-cache "
+            f"{cache.path} learns these classes"
         )
-    return [dataclasses.replace(item, class_name=ours.get(item.class_name, item.class_name)) for item in items]
+    return [dataclasses.replace(item, class_name=renamed.get(item.class_name, item.class_name)) for item in items]
 
 
-def _spell_as(items: Sequence[Item], classes: Sequence[str]) -> list[Item]:
-    """Items in the run's words, where their classes differ in spelling alone (earlier caches said Happy). Prints which."""
-    meant = {find_expression(name) or plain_word(name): name for name in classes}
-    others = sorted({item.class_name for item in items if item.class_name} - {*classes})
-    ours = {name: word for name in others if (word := meant.get(find_expression(name) or plain_word(name)))}
-    if ours:
-        print("label map: " + ", ".join(f"{name} → {word}" for name, word in ours.items()))
-    return [dataclasses.replace(i, class_name=ours[i.class_name]) if i.class_name in ours else i for i in items]
+def _leave_out_trained(items: Sequence[Item], cache: Cache, config: RunConfig, fold: Fold) -> list[Item]:
+    if cache.info.dataset != config.dataset:  # other people
+        return list(items)
+    trained = set(fold.train_subjects)
+    if config.test_dataset not in ("", config.dataset):  # a run across data sets prefixes its subjects
+        return [item for item in items if prefix_subject(config.dataset, item.subject) not in trained]
+    return [item for item in items if item.subject not in trained]
 
 
 def _describe_left_out(
     gathered: Sequence[Item], labelled: Sequence[Item], tested: Sequence[Item], recipe: Recipe
 ) -> list[str]:
-    """Why samples of a cache are not tested, and how many."""
+    """Return why samples of a cache are not tested, and how many."""
     parts = []
-    known = {item.place for item in labelled}
+    known, kept = ({item.place for item in items} for items in (labelled, tested))
     others = [item for item in gathered if item.place not in known]
-    if recipe.is_multilabel:
-        if others:
-            parts.append(f"{len(others)} samples of which none of its classes is known")
-    else:
+    if recipe.is_multilabel and others:
+        parts.append(f"{len(others)} samples of which none of its classes is known")
+    if not recipe.is_multilabel:
         counts = Counter(item.class_name for item in others)
         if unlabelled := counts.pop("", 0):
             parts.append(f"{unlabelled} without a label")
         if counts:
             words = ", ".join(f"{num} labelled {name}" for name, num in sorted(counts.items()))
             parts.append(f"{words} (no class of this run)")
-    kept = {item.place for item in tested}
     if trained := [item for item in labelled if item.place not in kept]:
         subjects = sorted({item.subject for item in trained})
         parts.append(f"{len(trained)} of {len(subjects)} subjects who trained ({list_some(subjects)})")
     return parts
 
 
-def _leave_out_trained(items: Sequence[Item], config: RunConfig, fold: Fold) -> list[Item]:
-    """Those of people who did not train; items of the data set that trained."""
-    trained = set(fold.train_subjects)
-    if config.test_dataset not in ("", config.dataset):  # a run across data sets names people with theirs
-        return [item for item in items if prefix_subject(config.dataset, item.subject) not in trained]
-    return [item for item in items if item.subject not in trained]
-
-
 def _select_own(items: Sequence[Item], config: RunConfig, fold: Fold) -> list[Item]:
-    """What the run itself was tested on."""
     recipe = config.recipe
     protocol = dataclasses.replace(PROTOCOLS.get(recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL]), task=recipe.task)
     if not config.test_dataset:

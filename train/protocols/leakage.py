@@ -1,4 +1,4 @@
-"""What would make a result worthless, found and named before training starts. Notes are for the user to judge; errors stop."""
+"""Checks before training for errors that would make a result worthless. Errors stop; notes are for the user to judge."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MOST_NOTES = 5  # on scans under several subjects
 
 @dataclass(frozen=True)
 class SharedScan:
-    """One scan that stands under several subjects: a sample of each, sorted by subject.
+    """One scan under several subjects: a sample of each, sorted by subject.
 
-    same_bytes: its files are the same byte for byte; False: they differ, as after saving it anew, and the pictures do not.
+    same_bytes: its files are equal; False: its pictures are, as after saving the file anew.
     """
 
     subjects: tuple[str, ...]
@@ -40,33 +40,35 @@ def check_experiment(
     task: str,
     shared: Sequence[SharedScan],
 ) -> list[str]:
-    """All that can be checked before training, once the folds are known.
+    """Run all checks that need the folds.
 
     Args:
         test_items: train_items again, unless another data set is tested.
-        task: classes, targets or aus; several-label items show the classes whose targets are 1.
-        shared: what find_shared_scans returned.
+        task: classes, targets or aus; see check_classes.
+        shared: the result of find_shared_scans.
     Returns:
         Notes.
     Raises:
         FacetError: a leak, or a class without a training sample.
     """
-    subjects = {item.subject for items in (train_items, test_items) for item in items}
+    subjects = {item.subject for item in (*train_items, *test_items)}
     notes = check_folds_are_disjoint(folds, shared)
     return notes + check_classes(folds, train_items, classes, test_items, task=task) + check_subject_names(subjects)
 
 
 def check_labels(cache: Cache) -> None:
-    """Every label is empty or in the cache's vocabulary.
+    """Check that every label is empty or in the cache's vocabulary.
 
     Raises:
         FacetError: one is not; names the table, the row and the label.
     """
+    tables = {
+        SAMPLES_CSV: ((sample.sample_id, sample.label) for sample in cache.samples),
+        SEQUENCES_CSV: ((sequence.sequence, sequence.label) for sequence in cache.sequences),
+    }
     known = {"", *cache.info.class_names}
-    rows = ((SAMPLES_CSV, s.sample_id, s.label) for s in cache.samples)
-    more = ((SEQUENCES_CSV, s.sequence, s.label) for s in cache.sequences)
-    for table in (rows, more):
-        for file, name, label in table:
+    for file, rows in tables.items():
+        for name, label in rows:
             if label not in known:
                 raise FacetError(
                     f"{cache.path / file}: {name} is labelled {label!r}, which is not in the vocabulary "
@@ -75,38 +77,43 @@ def check_labels(cache: Cache) -> None:
 
 
 def find_shared_scans(*caches: Cache) -> list[SharedScan]:
-    """Scans that stand under more than one subject, by the hash of their files or by their pictures (shared/likeness.py).
+    """Find scans under more than one subject, by the hashes of their files and by their pictures (shared/likeness.py).
 
-    Rows that are not valid do not count; of sequences the pictures of three frames are compared. Of several data sets,
-    subjects are named as in a cross protocol, `bu4dfe:F001`. Scans that the same subjects share are reported once, by their
-    first samples.
+    Only valid rows are compared, and of sequences the pictures of three frames. With several data sets, subjects are named as
+    in a cross protocol, `bu4dfe:F001`. Scans under the same subjects are reported once, by their first samples.
     """
     several = len({cache.info.dataset for cache in caches}) > 1
     subjects = [
         [prefix_subject(cache.info.dataset, s.subject) if several else s.subject for s in cache.samples]
         for cache in caches
     ]
-    first: dict[str, dict[str, str]] = {}  # hash → subject → sample
+    by_hash: dict[str, dict[str, str]] = {}  # hash → subject → first sample
     for cache, names in zip(caches, subjects, strict=True):
         for sample, subject in zip(cache.samples, names, strict=True):
             if sample.valid and sample.source_hash:
-                first.setdefault(sample.source_hash, {}).setdefault(subject, sample.sample_id)
+                by_hash.setdefault(sample.source_hash, {}).setdefault(subject, sample.sample_id)
     shared: dict[tuple[str, ...], SharedScan] = {}
-    for owners in first.values():
-        if len(owners) > 1:
-            _keep(shared, owners, same_bytes=True)
-    known = [set(scan.subjects) for scan in shared.values()]
+    for samples in by_hash.values():
+        if len(samples) > 1:
+            scan = _make_shared(samples, same_bytes=True)
+            shared.setdefault(scan.subjects, scan)
+    known = [set(subjects_of_one) for subjects_of_one in shared]
     for group in _join_pairs(find_same_faces(caches, subjects)):
-        owners = {}
+        samples = {}
         for number, row in group:
-            owners.setdefault(subjects[number][row], caches[number].samples[row].sample_id)
-        if not any(owners.keys() <= subjects_of_one for subjects_of_one in known):
-            _keep(shared, owners, same_bytes=False)
+            samples.setdefault(subjects[number][row], caches[number].samples[row].sample_id)
+        if not any(samples.keys() <= one for one in known):
+            scan = _make_shared(samples, same_bytes=False)
+            shared.setdefault(scan.subjects, scan)
     return list(shared.values())
 
 
+def _make_shared(samples: dict[str, str], *, same_bytes: bool) -> SharedScan:
+    return SharedScan(tuple(sorted(samples)), tuple(samples[subject] for subject in sorted(samples)), same_bytes)
+
+
 def _join_pairs(pairs: Sequence[tuple[Place, Place]]) -> list[list[Place]]:
-    """Groups of places that pairs connect, each sorted."""
+    """Return the connected groups of rows, each sorted."""
     group_of: dict[Place, list[Place]] = {}
     for a, b in pairs:
         one, other = group_of.setdefault(a, [a]), group_of.setdefault(b, [b])
@@ -116,48 +123,38 @@ def _join_pairs(pairs: Sequence[tuple[Place, Place]]) -> list[list[Place]]:
     return [sorted(group) for group in {id(group): group for group in group_of.values()}.values()]
 
 
-def _keep(shared: dict[tuple[str, ...], SharedScan], owners: dict[str, str], *, same_bytes: bool) -> None:
-    subjects = tuple(sorted(owners))
-    shared.setdefault(subjects, SharedScan(subjects, tuple(owners[subject] for subject in subjects), same_bytes))
-
-
 def describe_uncompared(*caches: Cache) -> list[str]:
-    """Notes: of a large cache, not every picture was compared by `find_shared_scans`."""
+    """Return a note for each cache that is too large for `find_shared_scans` to compare all pictures."""
+    counts = [(cache.path, *count_compared(cache)) for cache in caches]
     return [
-        f"{cache.path}: looked for one face under two subjects among {num:,} pictures, evenly over it; {left:,} more were not "
+        f"{path}: searched for one face under two subjects in {num:,} pictures, evenly over the cache; {left:,} more were not "
         "compared"
-        for cache in caches
-        for num, left in [count_compared(cache)]
+        for path, num, left in counts
         if left
     ]
 
 
 def check_folds_are_disjoint(folds: FoldList, shared: Sequence[SharedScan]) -> list[str]:
-    """Check that no scan is seen in training under one name and tested under another.
+    """Check that no scan is in training under one subject and in the test under another.
 
     Returns:
-        Notes: scans that stand under several subjects, on the same side of every fold.
+        Notes: scans under several subjects that are on the same side of every fold.
     Raises:
-        FacetError: a scan stands on both sides of a fold.
+        FacetError: a scan is on both sides of a fold.
     """
-    if not shared:
-        return []
-    for fold in folds.folds:
+    for fold in folds.folds if shared else ():
         train, test = set(fold.train_subjects), set(fold.test_subjects)
         leaks = [s for s in shared if not train.isdisjoint(s.subjects) and not test.isdisjoint(s.subjects)]
         if leaks:
-            more = (
-                f"; and so do {len(leaks) - 1:,} more, which `python -m preprocess inspect` shows on the page coverage"
-            )
+            more = f", and {len(leaks) - 1:,} more (see `python -m preprocess inspect`, coverage)" * (len(leaks) > 1)
             raise FacetError(
-                f"{fold.name}: one scan stands in both train and test, under different subjects ({leaks[0]})"
-                f"{more * (len(leaks) > 1)}; correct the subjects' names, or remove one of the copies, and build the cache "
-                "again"
+                f"{fold.name}: one scan is in both train and test, under different subjects ({leaks[0]}){more}; correct the "
+                "subjects' names, or remove one of the copies, and build the cache again"
             )
-    notes = [f"one scan stands under {len(scan.subjects)} subjects ({scan})" for scan in shared[:MOST_NOTES]]
-    left = len(shared) - MOST_NOTES
-    if left > 0:
-        notes.append(f"and so do {left:,} more; `python -m preprocess inspect` shows them on the page coverage")
+    notes = [f"one scan is under {len(scan.subjects)} subjects ({scan})" for scan in shared[:MOST_NOTES]]
+    if len(shared) > MOST_NOTES:
+        left = len(shared) - MOST_NOTES
+        notes.append(f"and {left:,} more scans are, which `python -m preprocess inspect` shows on the page coverage")
     return notes
 
 
@@ -169,13 +166,13 @@ def check_classes(
     *,
     task: str = "classes",
 ) -> list[str]:
-    """A class nobody shows cannot be learned; one that only the test subjects lack is no error (leave one subject out).
+    """Check that every fold trains on every class. Test subjects may lack one, as with leave one subject out.
 
     Args:
         items: selected ones; with another task than "classes", their targets are those of `classes`, in this order.
-        test_items: the other data set's, where the folds go across data sets.
+        test_items: of the other data set, if one is tested.
     Returns:
-        Notes: classes without test samples, by how many folds; classes that one subject alone shows.
+        Notes: classes without test samples, with the number of folds; classes that only one subject shows.
     Raises:
         FacetError: no training sample of a fold shows a class.
     """
@@ -187,7 +184,7 @@ def check_classes(
         trained = set().union(*(shown.get(subject, set()) for subject in fold.train_subjects))
         if absent := [name for name in classes if name not in trained]:
             who = owners[absent[0]]
-            why = f" ({who[0]} alone shows {absent[0]})" if len(who) == 1 else ""
+            why = f" (only {who[0]} shows {absent[0]})" if len(who) == 1 else ""
             raise FacetError(
                 f"{fold.name}: no training sample shows {', '.join(absent)}{why}; leave the class out with --classes, or "
                 "choose other folds"
@@ -201,7 +198,7 @@ def check_classes(
         "their balanced scores leave it out"
         for name, names in untested.items()
     ]
-    return notes + [f"{who[0]} alone shows {name}" for name, who in owners.items() if len(who) == 1]
+    return notes + [f"only {who[0]} shows {name}" for name, who in owners.items() if len(who) == 1]
 
 
 def _classes_by_subject(items: Iterable[Item], classes: Sequence[str], task: str) -> dict[str, set[str]]:
@@ -216,7 +213,7 @@ def _classes_by_subject(items: Iterable[Item], classes: Sequence[str], task: str
 
 
 def check_subject_names(subjects: Iterable[str]) -> list[str]:
-    """Notes: names that differ in case, white space or leading zeros alone, such as F1 and `f001 `: one person twice?"""
+    """Return notes on names that differ only in case, white space or leading zeros, such as F1 and `f001 `."""
     groups: dict[str, list[str]] = {}
     for subject in sorted(set(subjects)):
         groups.setdefault(plain_subject(subject), []).append(subject)

@@ -1,4 +1,4 @@
-"""A protocol applied to a cache: which items it takes, what is missing, and who trains and who is tested."""
+"""Apply a protocol to a cache: its items, the differences from the published protocol, and its folds."""
 
 from __future__ import annotations
 
@@ -17,73 +17,73 @@ MOST_ROUNDS = 10_000
 
 
 def select_items(protocol: Protocol, items: Sequence[Item], class_names: Sequence[str]) -> list[Item]:
-    """The items that a protocol takes, in their order: by class, intensity, task and, where wanted, complete subjects.
+    """Return the items of a protocol, in their order: by class, intensity, task and, if needed, complete subjects.
 
     Args:
-        class_names: the classes to tell apart. Only the task "classes" filters by them: with several targets an item the caller
-            wants out (all targets unknown) has to be left out before.
+        class_names: the classes. Only the task "classes" filters by them; of other tasks, leave out items without a known
+            target before.
     Raises:
-        FacetError: a wanted class, intensity or task is shown by no item, or no subject is complete.
+        FacetError: no item has a wanted class, intensity or task, or no subject is complete.
     """
-    classes = class_names if protocol.task == "classes" else ()
-    chosen = _filter(protocol.name, items, classes, protocol.intensities, protocol.tasks)
-    if protocol.all_classes_needed:
-        incomplete = set(find_incomplete(protocol, chosen, class_names))
-        complete = [item for item in chosen if item.subject not in incomplete]
-        if not complete:
-            raise FacetError(
-                f"{protocol.name} wants subjects with {_wanted(protocol, class_names)}; none of the {len(incomplete)} subjects "
-                f"of this cache has them all (such as {list_some(sorted(incomplete), 3)}); use --protocol kfold"
-            )
-        chosen = complete
+    chosen, incomplete = _select(protocol, items, class_names)
+    if not chosen:
+        raise FacetError(
+            f"{protocol.name} wants subjects with {_wanted(protocol, class_names)}; none of the {len(incomplete)} subjects "
+            f"of this cache has them all (such as {list_some(incomplete, 3)}); use --protocol kfold"
+        )
     return chosen
 
 
 def select_test_items(protocol: Protocol, items: Sequence[Item], class_names: Sequence[str]) -> list[Item]:
-    """The items of the other data set that a cross protocol tests: by class (those there are) and recording task.
+    """Return the items of the other data set that a cross protocol tests, by recording task and the classes that it has.
 
     Raises:
-        FacetError: a wanted task, or every class, is shown by no item.
+        FacetError: no item has a wanted task, or any class.
     """
-    there = [name for name in class_names if any(item.class_name == name for item in items)]
-    return _filter(protocol.name, items, there or class_names, (), protocol.test_tasks)
+    found = {item.class_name for item in items}
+    classes = [name for name in class_names if name in found] or class_names
+    return _filter(protocol.name, items, classes, (), protocol.test_tasks)
+
+
+def _select(protocol: Protocol, items: Sequence[Item], class_names: Sequence[str]) -> tuple[list[Item], list[str]]:
+    """Return the items of a protocol, and the subjects that are left out as incomplete, sorted."""
+    classes = class_names if protocol.task == "classes" else ()
+    chosen = _filter(protocol.name, items, classes, protocol.intensities, protocol.tasks)
+    if not protocol.all_classes_needed:
+        return chosen, []
+    wanted = {(name, intensity) for name in class_names for intensity in protocol.intensities or ("",)}
+    shown: dict[str, set[tuple[str, str]]] = {}
+    for item in chosen:
+        intensity = item.intensity if protocol.intensities else ""
+        shown.setdefault(item.subject, set()).add((item.class_name, intensity))
+    incomplete = {subject for subject, pairs in shown.items() if not wanted <= pairs}
+    return [item for item in chosen if item.subject not in incomplete], sorted(incomplete)
 
 
 def _filter(
     name: str, items: Sequence[Item], classes: Sequence[str], intensities: Sequence[str], tasks: Sequence[str]
 ) -> list[Item]:
-    """Items that show one of each kind of value; () = any. Errors name the first kind of which some value is nowhere."""
-    chosen = list(items)
+    """Return the items of these classes, intensities and tasks; () = any. Each wanted value must occur in some item."""
     for what, wanted, found, advice in (
-        ("classes", classes, [item.class_name for item in items], "choose with --classes (--protocol kfold or loso)"),
-        ("intensities", intensities, [item.intensity for item in items], "use --protocol kfold"),
-        ("tasks", tasks, [item.task for item in items], "use another --protocol"),
+        ("classes", classes, {i.class_name for i in items}, "choose with --classes (--protocol kfold or loso)"),
+        ("intensities", intensities, {i.intensity for i in items}, "use --protocol kfold"),
+        ("tasks", tasks, {i.task for i in items}, "use another --protocol"),
     ):
-        if wanted and (absent := [value for value in wanted if value not in set(found)]):
-            there = list_some(sorted(set(found) - {""})) or "none"
+        if absent := [value for value in wanted if value not in found]:
             raise FacetError(
                 f"{name} wants the {what} {', '.join(wanted)}; no usable sample of this cache shows {', '.join(absent)} "
-                f"(found: {there}); preprocess more of the data set, or {advice}"
+                f"(found: {list_some(sorted(found - {''})) or 'none'}); preprocess more of the data set, or {advice}"
             )
-    for keep in (
-        lambda item: not classes or item.class_name in classes,
-        lambda item: not intensities or item.intensity in intensities,
-        lambda item: not tasks or item.task in tasks,
-    ):
-        chosen = [item for item in chosen if keep(item)]
+    chosen = [
+        item
+        for item in items
+        if (not classes or item.class_name in classes)
+        and (not intensities or item.intensity in intensities)
+        and (not tasks or item.task in tasks)
+    ]
     if not chosen:
         raise FacetError(f"{name}: no usable sample of this cache is of the wanted classes, intensities and tasks")
     return chosen
-
-
-def find_incomplete(protocol: Protocol, items: Iterable[Item], class_names: Sequence[str]) -> list[str]:
-    """Subjects that lack some class, at some of the protocol's intensities; sorted."""
-    wanted = {(name, intensity) for name in class_names for intensity in protocol.intensities or ("",)}
-    shown: dict[str, set[tuple[str, str]]] = {}
-    for item in items:
-        intensity = item.intensity if protocol.intensities else ""
-        shown.setdefault(item.subject, set()).add((item.class_name, intensity))
-    return sorted(subject for subject, pairs in shown.items() if not wanted <= pairs)
 
 
 def build_folds(
@@ -96,15 +96,15 @@ def build_folds(
     num_folds: int | None = None,
     num_rounds: int | None = None,
 ) -> FoldList:
-    """Deals the subjects of the items that the protocol selects; the answer depends on their set and the seed alone.
+    """Split the subjects of the selected items; the result depends on the set of subjects and the seed alone.
 
-    Each round has its own draw: asking for more rounds later leaves the first ones as they were.
+    Each round has its own random numbers: more rounds leave the first ones unchanged.
 
     Args:
-        items: those the cache has, or what select_items took of them: the answer is the same.
+        items: of a cache, before or after select_items.
         num_folds, num_rounds: other numbers than the protocol's.
     Raises:
-        FacetError: too few subjects, a number that the protocol has no use for, or nothing to select (see select_items).
+        FacetError: too few subjects, a number that the protocol does not use, or nothing to select (see select_items).
     """
     if protocol.scheme == CROSS:
         raise FacetError(f"--protocol {protocol.name} needs two caches (--train-cache A --test-cache B)")
@@ -116,56 +116,54 @@ def build_folds(
     if not 1 <= rounds <= MOST_ROUNDS:
         raise FacetError(f"--rounds {rounds}: expected 1 to {MOST_ROUNDS}")
     subjects = sorted({item.subject for item in select_items(protocol, items, classes)})
+    if len(subjects) < 2:
+        raise FacetError(f"{protocol.name} wants at least 2 subjects; this cache has {len(subjects)}")
     if protocol.num_drawn and len(subjects) < protocol.num_drawn:
         raise FacetError(
             f"{protocol.name} wants {protocol.num_drawn} subjects with {_wanted(protocol, classes)}; this cache has "
             f"{len(subjects)}; preprocess more of the data set, or use another --protocol (kfold takes any number)"
         )
-    folds: list[Fold] = []
     if protocol.scheme == LOSO:
-        if len(subjects) < 2:
-            raise FacetError(f"{protocol.name} wants at least 2 subjects; this cache has {len(subjects)}")
         folds = leave_out_each([(subject,) for subject in subjects], _name_subject_folds(subjects))
-    else:
-        number = protocol.num_folds if num_folds is None else num_folds
-        if num_folds is None and len(subjects) < number:  # an error must not name an option that nobody gave
-            if len(subjects) < 2:
-                raise FacetError(f"{protocol.name} wants at least 2 subjects; this cache has {len(subjects)}")
+        return FoldList(protocol.name, dataset, seed, tuple(classes), tuple(folds))
+    if num_folds is None:
+        num_folds = protocol.num_folds
+        if len(subjects) < num_folds:  # not the error of subject_folds, which names an option that nobody gave
             raise FacetError(
-                f"{protocol.name} makes {number} folds, and only {len(subjects)} subjects can be used; give --folds "
+                f"{protocol.name} makes {num_folds} folds, and only {len(subjects)} subjects can be used; give --folds "
                 f"{len(subjects)} or less, or --protocol loso for a fold a subject"
             )
-        names = fold_names(number)
-        if not protocol.is_repeated:
-            folds = leave_out_each(subject_folds(subjects, number, seed), names)
-        for index in range(rounds if protocol.is_repeated else 0):
-            # SeedSequence takes [7, 0] for 7: numbers above zero keep the draws apart from each other and from plain seeds.
-            drawn = _draw(subjects, protocol.num_drawn, [seed, 1 + (index if protocol.redraw else 0), 1])
-            groups = subject_folds(drawn, number, [seed, 1 + index, 2])
-            folds += leave_out_each(groups, [f"round-{index:03d}/{name}" for name in names])
+    names = fold_names(num_folds)
+    if not protocol.is_repeated:
+        folds = leave_out_each(subject_folds(subjects, num_folds, seed), names)
+        return FoldList(protocol.name, dataset, seed, tuple(classes), tuple(folds))
+    folds = []
+    for index in range(rounds):
+        # SeedSequence takes [7, 0] for 7: numbers above zero keep the draws apart from each other and from plain seeds.
+        drawn = _draw(subjects, protocol.num_drawn, [seed, 1 + (index if protocol.redraw else 0), 1])
+        groups = subject_folds(drawn, num_folds, [seed, 1 + index, 2])
+        folds += leave_out_each(groups, [f"round-{index:03d}/{name}" for name in names])
     return FoldList(protocol.name, dataset, seed, tuple(classes), tuple(folds))
 
 
-def _draw(subjects: Sequence[str], number: int | None, seed: Sequence[int]) -> list[str]:
+def _draw(subjects: Sequence[str], number: int | None, seed: Sequence[int]) -> Sequence[str]:
     if number is None:
-        return list(subjects)
+        return subjects
     order = np.random.default_rng(seed).permutation(len(subjects))
-    return sorted(subjects[i] for i in order[:number])
+    return [subjects[i] for i in order[:number]]
 
 
-def _name_subject_folds(subjects: Sequence[str]) -> list[str]:
-    """subject-S07 …, made fit for folders and different from each other."""
-    names: list[str] = []
-    taken: set[str] = set()
+def _name_subject_folds(subjects: Iterable[str]) -> list[str]:
+    """Return subject-S07 …, valid as folder names and different from each other, also in other case."""
+    names: dict[str, str] = {}
     for subject in subjects:
-        plain = f"subject-{name_for_folder(subject)}"
-        name, number = plain, 1
-        while name.casefold() in taken:
+        plain = name = f"subject-{name_for_folder(subject)}"
+        number = 1
+        while name.casefold() in names:
             number += 1
             name = f"{plain}-{number}"
-        taken.add(name.casefold())
-        names.append(name)
-    return names
+        names[name.casefold()] = name
+    return list(names.values())
 
 
 def describe_gaps(
@@ -176,33 +174,32 @@ def describe_gaps(
     num_folds: int | None = None,
     num_rounds: int | None = None,
 ) -> list[str]:
-    """In what a run differs from the protocol as published, a line each; none: in nothing that can be seen.
+    """Return the visible differences of a run from the published protocol, a line each.
 
     Args:
-        items: all that the cache has for the task, before select_items.
+        items: all of the cache for the task, before select_items.
     """
-    chosen = select_items(protocol, items, class_names)
+    chosen, incomplete = _select(protocol, items, class_names)
+    num_subjects = len({item.subject for item in chosen})
+    name = protocol.name
     notes = []
     if protocol.classes and set(class_names) != set(protocol.classes):
-        notes.append(f"{protocol.name} tells {', '.join(protocol.classes)} apart; here {', '.join(class_names)}")
-    if protocol.all_classes_needed:
-        rest = _filter(protocol.name, items, class_names, protocol.intensities, protocol.tasks)
-        if left_out := find_incomplete(protocol, rest, class_names):
-            wanted = _wanted(protocol, class_names)
-            notes.append(f"{len(left_out)} subjects without {wanted} are left out ({list_some(left_out)})")
+        notes.append(f"{name} has the classes {', '.join(protocol.classes)}; here {', '.join(class_names)}")
+    if incomplete:
+        wanted = _wanted(protocol, class_names)
+        notes.append(f"{len(incomplete)} subjects without {wanted} are left out ({list_some(incomplete)})")
     for number, published, what in (
-        (len({item.subject for item in chosen}), protocol.num_subjects, "subjects"),
+        (num_subjects, protocol.num_subjects, "subjects"),
         (len(chosen), protocol.num_samples, "samples"),
     ):
         if published is not None and number != published:
-            notes.append(f"{protocol.name} is published on {published:,} {what}; this cache gives {number:,}")
+            notes.append(f"{name} is published on {published:,} {what}; this cache gives {number:,}")
     if num_folds is not None and protocol.datasets and num_folds != protocol.num_folds:
-        notes.append(f"{protocol.name} has {protocol.num_folds} folds; here {num_folds} were asked for")
+        notes.append(f"{name} has {protocol.num_folds} folds; here {num_folds} were asked for")
     if num_rounds is not None and num_rounds != protocol.num_rounds:
-        notes.append(f"{protocol.name} has {protocol.num_rounds} rounds; here {num_rounds} were asked for")
-    subjects = {item.subject for item in chosen}
-    if protocol.redraw and len(subjects) == protocol.num_drawn:
-        notes.append(f"there are just {protocol.num_drawn} subjects, so that every round draws the same")
+        notes.append(f"{name} has {protocol.num_rounds} rounds; here {num_rounds} were asked for")
+    if protocol.redraw and num_subjects == protocol.num_drawn:
+        notes.append(f"there are just {num_subjects} subjects, so every round draws the same")
     return notes
 
 
@@ -217,7 +214,7 @@ def _wanted(protocol: Protocol, classes: Sequence[str]) -> str:
 def build_label_map(
     protocol: Protocol, train_names: Sequence[str], test_names: Sequence[str], wanted: Sequence[str] = ()
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """What is told apart when one data set trains and another is tested.
+    """Find the classes for training on one data set and testing on another.
 
     Args:
         train_names, test_names: the class names of the two caches.
@@ -232,7 +229,7 @@ def build_label_map(
     common = tuple(dict.fromkeys(word for word in mapped.values() if word != NEUTRAL or word in wanted))
     if absent := [name for name in wanted if name not in common]:
         raise FacetError(f"{protocol.name}: the data sets have no {', '.join(absent)} in common ({', '.join(common)})")
-    classes = tuple(wanted) or common
+    classes = wanted or common
     if len(classes) < 2:
         raise FacetError(
             f"{protocol.name}: classes {', '.join(train_names)} and {', '.join(test_names)} have {len(classes)} in common; "
@@ -242,29 +239,26 @@ def build_label_map(
 
 
 def map_items(items: Sequence[Item], label_map: dict[str, str]) -> list[Item]:
-    """The items whose class the map knows, in the new words."""
+    """Return the items whose class is in the map, with the mapped class."""
     return [replace(i, class_name=label_map[i.class_name]) for i in items if i.class_name in label_map]
 
 
 def prefix_subjects(items: Sequence[Item], dataset: str) -> list[Item]:
-    """Subjects as `bu4dfe:F001`: BU-4DFE's F001 and BP4D's are two people."""
+    """Name subjects as in `bu4dfe:F001`: BU-4DFE's F001 and BP4D's are two people."""
     return [replace(item, subject=prefix_subject(dataset, item.subject)) for item in items]
 
 
 def prefix_subject(dataset: str, subject: str) -> str:
+    """Return bu4dfe:F001."""
     return f"{dataset}:{subject}"
 
 
 def build_cross_fold(protocol: Protocol, train_items: Sequence[Item], test_items: Sequence[Item]) -> Fold:
-    """All of one data set trains, the selected items of the other are tested.
+    """Return the fold that trains on all of one data set and tests the selected items of the other.
 
     Subjects of different data sets are prefixed (prefix_subjects); in two caches of one data set, equal names are one person.
 
     Raises:
-        FacetError: a subject stands in both.
+        FacetError: a subject is in both.
     """
-    return Fold(
-        protocol.name,
-        tuple({item.subject for item in train_items}),
-        tuple({item.subject for item in test_items}),
-    )
+    return Fold(protocol.name, tuple(i.subject for i in train_items), tuple(i.subject for i in test_items))

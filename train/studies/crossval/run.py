@@ -19,7 +19,7 @@ from train.config import CONFIG_JSON, CROSSVAL_JSON, Recipe, describe_options, r
 from train.experiment import Experiment, prepare_experiment
 from train.model.image_tower import LOCAL_DIR
 from train.protocols.folds import Fold, read_folds, write_folds
-from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS, title_run
+from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS, describe_title
 from train.runs.evaluate import print_next_predict
 from train.runs.export import without_folders
 from train.runs.results import FoldResult, read_fold_result
@@ -267,7 +267,7 @@ def _title(experiment: Experiment) -> str:
     protocol = PROTOCOLS.get(experiment.recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL])
     folds = experiment.folds.folds
     num_rounds = len({fold.round for fold in folds})
-    return title_run(protocol, _datasets(experiment), num_folds=len(folds) // num_rounds, num_rounds=num_rounds)
+    return describe_title(protocol, _datasets(experiment), num_folds=len(folds) // num_rounds, num_rounds=num_rounds)
 
 
 def _unit(experiment: Experiment) -> str:
