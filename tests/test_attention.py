@@ -251,7 +251,7 @@ def test_a_fit_tells_what_it_looked_at(tiny_cache: MakeCache, tmp_path: Path) ->
 
 def test_heads_on_embeddings_know_views_and_prompts_alone(tiny_cache: MakeCache, tmp_path: Path) -> None:
     out = tmp_path / "folds"
-    assert call("crossval", "--cache", tiny_cache(), "--out", out, *QUICK, "--tune", "frozen") == 0
+    assert call("crossval", "--cache", tiny_cache(), "--out", out, *QUICK, "--tune", "frozen", "--jobs", 1) == 0
     files = sorted(out.glob(f"*/{ATTENTION_FILE}"))
     assert len(files) == 3
     for path in files:

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import CLASSES, VIEWS, MakeCache
-from test_at_once import assert_same_runs
 from test_embed import read_probabilities
 from test_facet import make_batch, make_model
 from test_train_cli import call
@@ -232,18 +231,6 @@ def test_fit_in_bfloat16_learns_goes_on_and_predicts_alike_everywhere(tiny_cache
     for name, probabilities in there.items():
         assert len(probabilities) == len(CLASSES)
         np.testing.assert_allclose(probabilities, here[name], atol=0.05)
-
-
-@on_gpu
-def test_folds_at_once_are_those_one_by_one(tiny_cache: MakeCache, tmp_path: Path) -> None:
-    cache = tiny_cache(num_subjects=5, without_texture=(4, 9))
-    command = ["crossval", "--cache", cache, "--folds", 3, "--tune", "frozen", "--epochs", 4, "--batch-size", 5]
-    command += ["--lr", 3e-3, "--device", "cuda", "--tensorboard", "--out"]
-    assert call(*command, tmp_path / "together") == 0
-    assert call(*command, tmp_path / "apart", "--at-once", "off", "--jobs", 1) == 0
-    for path in (tmp_path / "apart").glob("*/checkpoint.pt"):
-        path.unlink()
-    assert_same_runs(tmp_path / "apart", tmp_path / "together", atol=2e-3)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two CUDA devices here")

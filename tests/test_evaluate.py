@@ -18,7 +18,7 @@ def test_a_folder_of_folds_is_told_from_a_run(
 ) -> None:
     cache, run = tiny_cache(num_subjects=2, scans_per_class=1), tmp_path / "run"
     command = ["--cache", cache, "--out", run, "--epochs", 1, "--folds", 2, "--tune", "frozen", "--device", "cpu"]
-    assert call("crossval", *command) == 0
+    assert call("crossval", *command, "--jobs", 1) == 0
     advice = f"{run}: is a cross-validation; name one of its folds, such as {run / 'fold-00'}"
     for arguments in (["evaluate", run], ["predict", run, "--cache", cache], ["export", run, "--out", tmp_path / "x"]):
         assert advice in fails(capsys, *arguments)

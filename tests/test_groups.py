@@ -146,7 +146,7 @@ def test_scores_by_group_are_those_of_the_predictions(
     samples = open_cache(path).samples
     sex = {sample.sample_id: "" if sample.subject == "S5" else "FM"[int(sample.subject[1:]) % 2] for sample in samples}
     add_groups(path, {"sex": tuple(sex.values())})
-    assert call("crossval", "--cache", path, "--out", out, *QUICK, "--epochs", 1, "--tune", "frozen") == 0
+    assert call("crossval", "--cache", path, "--out", out, *QUICK, "--epochs", 1, "--tune", "frozen", "--jobs", 1) == 0
     rows = [row for file in out.glob("fold-*/predictions.csv") for row in csv.DictReader(file.open(newline=""))]
     with (out / "groups.csv").open(newline="") as file:
         table = {(row["column"], row["value"]): row for row in csv.DictReader(file)}

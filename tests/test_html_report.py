@@ -48,7 +48,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Runs:
     write_tiny_cache(folder / "cache", model=tiny_model, num_subjects=6, without_texture=(1,))
     quick = ["--cache", folder / "cache", "--folds", 3, "--epochs", 2, "--batch-size", 8, "--device", "cpu"]
     quick += ["--modalities", "texture,normal"]
-    for command in (["fit", "--out", folder / "one"], ["crossval", "--out", folder / "all", "--tune", "frozen"]):
+    for command in (
+        ["fit", "--out", folder / "one"],
+        ["crossval", "--out", folder / "all", "--tune", "frozen", "--jobs", 1],
+    ):
         assert run_command_line(lambda c=command: main([str(a) for a in (*c, *quick)])) == 0  # type: ignore[misc]
     return Runs(folder / "cache", folder / "one", folder / "all")
 

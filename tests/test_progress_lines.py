@@ -83,9 +83,7 @@ def test_trainings_tell_where_they_are(
     )
     for line, (step, epoch) in zip(told, ((10, 1), (20, 3)), strict=True):
         assert re.fullmatch(form.format(step, epoch), line), line
-    at_once = ["crossval", "--cache", cache, "--out", tmp_path / "folds", *QUICK, "--epochs", 4, "--tune", "frozen"]
-    assert call(*at_once) == 0
-    told = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"embed: image \d+ of 288, \d\d:\d\d left", told[0])
-    form = r"\S+/folds: 2 folds at once: step 10 of 24, mean loss [\d.]+, mean accuracy [\d.]+, [\d.]+ samples/s of each, .*"
-    assert re.fullmatch(form, told[1]), told
+    embed = ["embed", "--cache", cache, "--out", tmp_path / "embeddings", "--device", "cpu"]
+    assert call(*embed) == 0
+    (line, *_) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"embed: image \d+ of \d+, \d\d:\d\d left", line)

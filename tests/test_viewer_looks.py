@@ -178,7 +178,7 @@ def test_what_predict_wrote_is_found_from_within_the_cache(
 
 def test_folds_each_have_a_map(tiny_cache: MakeCache, tmp_path: Path) -> None:
     cache, out = tiny_cache(), tmp_path / "folds"
-    assert call("crossval", "--cache", cache, "--out", out, *QUICK, "--tune", "frozen") == 0
+    assert call("crossval", "--cache", cache, "--out", out, *QUICK, "--tune", "frozen", "--jobs", 1) == 0
     site = open_run(cache, out)
     client = build_app(LiveSite(lambda: site)).server.test_client()
     told = [client.get(f"/points/{fold}.json").json for fold in range(3)]

@@ -180,7 +180,6 @@ def _read_crossval_options(chosen: argparse.Namespace, only: int | None, embeddi
         not chosen.discard_weights,
         embeddings,
         chosen.resident,
-        chosen.at_once == "auto",
         chosen.tensorboard,
     )
 

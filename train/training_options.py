@@ -68,7 +68,7 @@ def add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) -
     )
     parser.add_argument("--checkpoint-every", type=positive_number, default=200, metavar="STEPS", help="default 200")
     tensorboard = (
-        "also write each fold's log for TensorBoard, into RUN/FOLD/tensorboard; of folds that train at once when they end"
+        "also write each fold's log for TensorBoard, into RUN/FOLD/tensorboard"
         if every_fold
         else "also write the log for TensorBoard, into RUN/tensorboard"
     )
@@ -82,13 +82,6 @@ def add_crossval_options(parser: argparse.ArgumentParser) -> None:
         type=positive_number,
         metavar="N",
         help="folds at a time (default: one a GPU, or as many as there are cores)",
-    )
-    parser.add_argument(
-        "--at-once",
-        choices=("auto", "off"),
-        default="auto",
-        help="auto: folds that train from embeddings (--tune frozen) train together as one batched model, as many as fit "
-        "into memory; --checkpoint-every is then stretched where writing would take over 5 %% of the time. off: one by one",
     )
     parser.add_argument(
         "--discard-weights", action="store_true", help="keep each fold's scores and predictions, but not its model"

@@ -1,4 +1,4 @@
-"""Everything that only a GPU can show, in one go: its tests, the share of waiting, the MFU, rendering in the loop, 1,000 folds.
+"""Everything that only a GPU can show: its tests, the share of waiting, the MFU, rendering in the loop, a fold from embeddings.
 
     make gpu        or        .venv/bin/python tests/benchmarks/gpu.py [--out FILE] [--only tests,training,resident,repeated]
 
@@ -34,7 +34,7 @@ def list_parts(scratch: Path) -> dict[str, tuple[str, list[str]]]:
         ),
         "training": ("ViT-B/16 fully tuned, images read from their files", training),
         "resident": ("the same, images in the GPU's memory", [*training, "--resident", "gpu"]),
-        "repeated": ("folds from embeddings, at once and one by one", [str(BENCHMARKS / "repeated_training.py")]),
+        "repeated": ("a fold from embeddings", [str(BENCHMARKS / "repeated_training.py")]),
     }
 
 

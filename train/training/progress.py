@@ -204,20 +204,6 @@ def _open_tensorboard(run: Path, step: int) -> SummaryWriter:
     return SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
 
 
-def write_tensorboard(run: Path) -> None:
-    """Writes what a run's finished log says for TensorBoard.
-
-    Raises:
-        FacetError: tensorboard is not installed.
-    """
-    writer = _open_tensorboard(run, 0)
-    try:
-        for line in (run / LOG_JSONL).read_text(encoding="utf-8").splitlines():
-            _add_scalars(writer, json.loads(line))
-    finally:
-        writer.close()
-
-
 def _add_scalars(writer: SummaryWriter, line: dict[str, Any]) -> None:
     for name, value in line.items():
         if name != "step":

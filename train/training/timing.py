@@ -37,12 +37,10 @@ class Clock:
         return {"seconds": time.monotonic() - self._start[0], "cpu_seconds": time.process_time() - self._start[1]}
 
 
-def add_seconds(run: Path, clock: Clock, num_sharing: int = 1) -> None:
-    """Adds time spent to the run's timing.json, which also tells on what it was spent last.
-
-    num_sharing: of the runs that spent it together."""
+def add_seconds(run: Path, clock: Clock) -> None:
+    """Add the time spent to the run's timing.json, which also describes the last machine."""
     value: dict[str, Any] = {
-        name: round((read_seconds(run, name) or 0.0) + spent / num_sharing, 1) for name, spent in clock.read().items()
+        name: round((read_seconds(run, name) or 0.0) + spent, 1) for name, spent in clock.read().items()
     }
     value["environment"] = describe_environment()
     write_file(run / TIMING_JSON, canonical_json(value).encode())

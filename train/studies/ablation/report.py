@@ -150,7 +150,7 @@ def list_conventions(ablation: Ablation) -> list[str]:
         "'to full' is the difference to the full model of the same seed.",
         *([ablation.test] if ablation.test else []),
         "Time is of training and testing, the mean over folds: as it went by, and what all cores computed. Memory is the most "
-        "that the logs tell: of the GPU, or what the process held in RAM; folds that train at once log none. Only runs of one "
+        "that the logs tell: of the GPU, or what the process held in RAM. Only runs of one "
         "machine, a fold at a time (--jobs 1), compare in these.",
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +22,11 @@ from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS, describe_title
 from train.runs.evaluate import print_next_predict
 from train.runs.export import without_folders
 from train.runs.results import FoldResult, read_fold_result
-from train.studies.crossval.at_once.state import CHECKPOINT_AT_ONCE
-from train.studies.crossval.at_once.trainer import can_train_at_once, run_at_once
 from train.studies.crossval.report import REPORT_PNG, TABLE_TEX, write_crossval_report
 from train.studies.crossval.summary import CrossvalAbout, summarise_folds
 from train.studies.crossval.text import format_crossval_report, format_percent
-from train.studies.crossval.workers import Job, Outcome, run_jobs
-from train.training.checkpoint import CHECKPOINT, WEIGHTS
+from train.studies.crossval.workers import Job, run_jobs
+from train.training.checkpoint import WEIGHTS
 from train.training.fit import describe_run
 from train.training.optimizer import describe_rates
 from train.training.progress import check_tensorboard
@@ -39,7 +36,7 @@ FOLDS_JSON = "folds.json"
 
 @dataclass(frozen=True)
 class CrossvalOptions:
-    """How folds are run; nothing here changes a result (but for the order of sums, which the number of threads decides)."""
+    """How folds are run. Nothing here changes a result, except that the number of threads decides the order of sums."""
 
     device: str = "auto"
     num_jobs: int | None = None  # folds at a time; None: as many as the machine has room for
@@ -48,7 +45,6 @@ class CrossvalOptions:
     keep_weights: bool = True
     embeddings: Path | None = None  # folder of what a frozen tower made of the images; None: read the images
     resident: str = "off"  # one of config.RESIDENT
-    at_once: bool = True  # folds on embeddings: as one batched model
     tensorboard: bool = False  # write each fold's log for TensorBoard, too
     brief: bool = False  # the report is written but not printed: one run of several
 
@@ -101,7 +97,7 @@ def crossval(
     failures: dict[str, str] = {}
     code = 0
     with tqdm(total=len(folds), initial=done, desc="folds", unit="fold", dynamic_ncols=True, disable=None) as bar:
-        for number, (code, message) in _run(jobs, experiment, todo, options):
+        for number, (code, message) in run_jobs(jobs, experiment, todo, options.num_jobs):
             name = folds[number].name
             if message:
                 failures[name] = message
@@ -117,25 +113,6 @@ def crossval(
         print("stopped; the same command goes on with the folds that are left", file=sys.stderr)
         return code
     return _report(out, experiment, failures, brief=options.brief)
-
-
-def _run(
-    jobs: Job, experiment: Experiment, numbers: Sequence[int], options: CrossvalOptions
-) -> Iterator[tuple[int, Outcome]]:
-    """Trains the folds: at once those that can be, but for those that were begun one by one."""
-    if not options.at_once:
-        (jobs.out / CHECKPOINT_AT_ONCE).unlink(missing_ok=True)
-    at_once: list[int] = []
-    if options.at_once and can_train_at_once(jobs) and len(numbers) > 1:
-        folds = experiment.folds.folds
-        at_once = [number for number in numbers if not (jobs.out / folds[number].name / CHECKPOINT).is_file()]
-    if at_once:
-        for number, outcome in run_at_once(jobs, experiment, at_once):
-            yield number, outcome
-            if outcome[0]:
-                return
-    if rest := [number for number in numbers if number not in at_once]:
-        yield from run_jobs(jobs, experiment, rest, options.num_jobs)
 
 
 def check_same_crossval(out: Path, experiment: Experiment, name: str = CROSSVAL_JSON) -> bool:

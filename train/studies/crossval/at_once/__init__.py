@@ -1,1 +1,0 @@
-"""All folds and rounds of a protocol at once, as one batched model."""
