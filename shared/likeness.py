@@ -11,7 +11,8 @@ import numpy as np
 
 from shared.cache import Cache
 from shared.errors import CacheError
-from shared.schema import DEPTH_ZERO, MODALITIES, Sample
+from shared.modalities import MODALITIES, get_modality
+from shared.schema import Sample
 from shared.store.paths import is_remote
 
 HASH_SIDE = 32
@@ -30,8 +31,8 @@ MIN_SHARE_SET = 1 / 32
 MOST_COMPARED, MOST_COMPARED_REMOTELY = 5000, 2500
 _BATCH, _BLOCK = 64, 512
 
-OFF_DEPTH = -4096.0  # 82 mm behind the nose, in steps: where a picture of depth has no surface
-BY_SHAPE = ("normal", "depth", "texture")  # every valid row has the first two; the first tells people apart best
+# Modalities by use: every valid row has those without colour, and normals tell people apart best.
+BY_SHAPE = sorted(MODALITIES, key=lambda name: MODALITIES[name].is_colour)
 
 Hashes = Mapping[str, np.ndarray]  # of a row's picture from the front: modality → bits
 Place = tuple[int, int]  # number of a cache, row
@@ -46,18 +47,17 @@ def hash_image(modality: str, pixels: np.ndarray) -> np.ndarray:
     Args:
         pixels: (H, W, …), as stored.
     """
-    order = 2 if modality == "depth" else 1
-    grey = np.where(pixels > 0, pixels.astype(np.float32) - DEPTH_ZERO, OFF_DEPTH) if modality == "depth" else pixels
+    order, grey = get_modality(modality).slope_order, get_modality(modality).measure_slopes(pixels)
     height, width = grey.shape[:2]
     rows = np.arange(min(HASH_SIDE, height)) * height // min(HASH_SIDE, height)
     num_columns = min(HASH_SIDE + order, width)
     columns = np.arange(num_columns) * width // num_columns
-    kind = np.float32 if modality == "depth" else np.int64
+    kind = np.float32 if grey.dtype.kind == "f" else np.int64
     sums = np.add.reduceat(grey.reshape(height, -1), rows, axis=0, dtype=kind)
     sums = np.add.reduceat(sums.reshape(len(rows), width, -1).sum(-1), columns, axis=1)
     widths = np.diff(columns, append=width)
     rises = np.diff(sums / widths, axis=1)  # compared within a row of patches: its height does not matter
-    if modality == "depth":
+    if order == 2:
         rises = np.diff(rises / np.diff(columns + widths / 2), axis=1)
     bits: np.ndarray = (rises > 0).ravel()
     return bits

@@ -24,12 +24,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import CacheError
+from shared.modalities import DEPTH_STEP_MM as DEPTH_STEP_MM
+from shared.modalities import DEPTH_ZERO as DEPTH_ZERO
+from shared.modalities import MODALITIES as MODALITIES
 
 FORMAT_VERSION = 1
 SHARD_ROWS = 64
 MAX_VIEWS = 1024
 
-MODALITIES = ("texture", "normal", "depth")
 STORES = ("zarr", "hdf5")
 # Of every chunk: lz4 takes half of the disk or less; none is read faster where it lies in memory.
 COMPRESSIONS = ("lz4", "none")
@@ -37,8 +39,6 @@ COMPRESSIONS = ("lz4", "none")
 ALIGNMENTS = ("landmarks", "geometry")
 
 FIELD_OF_VIEW_MM = 201.6  # 0.9 mm a pixel at 224 pixels, the same for every face: a big face stays big
-DEPTH_STEP_MM = 0.02  # depth = round(z_mm / 0.02) + 32768; larger is nearer to the viewer; 0 = no surface
-DEPTH_ZERO = 32768
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,10 @@ class ArraySpec:
 ARRAYS = {
     spec.name: spec
     for spec in (
-        ArraySpec("texture", "uint8", ("sample", "view", "row", "column", "rgb"), 0, "sRGB; 0,0,0 off the surface", 1),
-        ArraySpec(
-            "normal", "uint8", ("sample", "view", "row", "column", "xyz"), 0, "round(127 n) + 128, camera frame", 1
+        *(
+            ArraySpec(m.name, m.dtype, ("sample", "view", "row", "column", *m.axes), m.fill, m.unit, chunk_rows=1)
+            for m in MODALITIES.values()
         ),
-        ArraySpec("depth", "uint16", ("sample", "view", "row", "column"), 0, "round(z_mm / 0.02) + 32768", 1),
         ArraySpec("landmarks", "float32", ("sample", "landmark", "xyz"), float("nan"), "mm, face frame", SHARD_ROWS),
         ArraySpec("scan_to_face", "float32", ("sample", "to", "from"), float("nan"), "rigid, mm", SHARD_ROWS),
         # Optional, where a data set has them; -1 = unknown. Names in CacheInfo.au_names: "AU12" occurrence,
@@ -93,7 +92,7 @@ class RenderSettings:
 
     views: tuple[View, ...] = (View(0), View(20), View(-20))
     size_px: int = 224
-    modalities: tuple[str, ...] = MODALITIES
+    modalities: tuple[str, ...] = tuple(MODALITIES)
     crop_radius_mm: float = 100.0
     supersampling: int = 3  # samples a pixel, squared
     stabilised: bool = False  # 4D: aligned frame by frame on forehead and nose bridge, smoothed in time
@@ -215,7 +214,7 @@ class CacheInfo:
         n, v, s = self.num_samples, len(self.settings.views), self.settings.size_px
         shapes: dict[str, tuple[int, ...]] = {}
         for modality in self.settings.modalities:
-            shapes[modality] = (n, v, s, s) if modality == "depth" else (n, v, s, s, 3)
+            shapes[modality] = (n, v, s, s, *MODALITIES[modality].channels)
         if self.num_landmarks:
             shapes["landmarks"] = (n, self.num_landmarks, 3)
         shapes["scan_to_face"] = (n, 4, 4)

@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT))
 
 from preprocess.render.cameras import build_cameras  # noqa: E402
 from shared.cache import Cache, open_cache  # noqa: E402
-from shared.pictures import draw_picture  # noqa: E402
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, FIELD_OF_VIEW_MM, MODALITIES  # noqa: E402
+from shared.modalities import MODALITIES  # noqa: E402
+from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, FIELD_OF_VIEW_MM  # noqa: E402
 
 OUT = ROOT / ".github"
 MOST_BYTES = {"faces.png": 200_000, "coordinate-frames.png": 60_000}
@@ -51,7 +51,7 @@ def _run(*arguments: object) -> None:
 def _picture(cache: Cache, code: str, modality: str, view: int) -> np.ndarray:
     row = next(k for k, sample in enumerate(cache.samples) if f"_{code}" in sample.sample_id)
     pixels = cache.arrays.read(modality, [row])[0, view]
-    picture = draw_picture(pixels, modality, dynamic=False)
+    picture = MODALITIES[modality].draw(pixels, dynamic=False)
     return np.where((pixels > 0).any(-1)[..., None] if pixels.ndim == 3 else pixels[..., None] > 0, picture, 255)
 
 

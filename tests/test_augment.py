@@ -36,7 +36,7 @@ def make_images(b: int = 2, size: int = 20) -> torch.Tensor:
 
 def test_no_change_changes_nothing() -> None:
     images = make_images()
-    torch.testing.assert_close(augment(images.clone(), make_changes({}, {}), texture=0), images)
+    torch.testing.assert_close(augment(images.clone(), make_changes({}, {}), colour=[0]), images)
 
 
 def test_shift_moves_right_and_down_by_whole_pixels() -> None:
@@ -64,7 +64,7 @@ def test_what_augments_enlarges_first_and_moves_then(scale: float, right: float,
     place = torch.arange(size) + 0.5 - size / 2
     spot = torch.exp(-((place - x) ** 2 + (place[:, None] - y) ** 2) / 18)
     changes = make_changes({"scale": (scale,), "shift": (right, down)}, {})
-    found = augment(spot.expand(2, 2, 2, 3, 3, size, size).clone(), changes, texture=0)
+    found = augment(spot.expand(2, 2, 2, 3, 3, size, size).clone(), changes, colour=[0])
     torch.testing.assert_close(found[1], spot.expand_as(found[1]))
     for image in found[0].flatten(0, 3):
         total = image.sum()
@@ -77,7 +77,7 @@ def test_colour_changes_texture_alone_and_keeps_the_background() -> None:
     images = make_images(1)
     images[..., :5, :] = 0
     change = make_changes({"gain": (0.5, 1, 2), "gamma": (2,)})
-    found = augment(images.clone(), change, texture=1)
+    found = augment(images.clone(), change, colour=[1])
     torch.testing.assert_close(found[:, :, 0], images[:, :, 0])
     wanted = (images[:, :, 1] ** 2 * torch.tensor([0.5, 1, 2]).view(3, 1, 1)).clamp(0, 1)
     torch.testing.assert_close(found[:, :, 1], wanted)
@@ -86,7 +86,7 @@ def test_colour_changes_texture_alone_and_keeps_the_background() -> None:
 
 def test_erasing_hits_the_same_place_in_every_view_and_modality() -> None:
     images = make_images(2) + 0.1
-    found = augment(images.clone(), make_changes({"erase": (0.25, 0.5, 0.5, 0.6)}, {}), texture=None)
+    found = augment(images.clone(), make_changes({"erase": (0.25, 0.5, 0.5, 0.6)}, {}))
     erased = found == 0
     assert erased[0, ..., 10:12, 5:10].all()
     assert erased.sum() == 2 * 3 * 3 * 2 * 5
@@ -96,11 +96,11 @@ def test_erasing_hits_the_same_place_in_every_view_and_modality() -> None:
 def test_a_sample_is_changed_the_same_in_any_company() -> None:
     images = make_images(3)
     changes = draw_parameters(7, 2, (4, 9, 1))
-    together = augment(images.clone(), changes, texture=0)
-    alone = augment(images[1:2].clone(), draw_parameters(7, 2, (9,)), texture=0)
+    together = augment(images.clone(), changes, colour=[0])
+    alone = augment(images[1:2].clone(), draw_parameters(7, 2, (9,)), colour=[0])
     torch.testing.assert_close(together[1:2], alone, atol=1e-6, rtol=0)
     assert torch.equal(draw_parameters(7, 2, (9,)).table, changes.table[1:2])
-    assert torch.equal(augment(images.clone(), changes, texture=0), together)  # bit for bit
+    assert torch.equal(augment(images.clone(), changes, colour=[0]), together)  # bit for bit
     assert not torch.equal(together, images)
 
 
@@ -159,7 +159,7 @@ def test_draws_are_independent_of_each_other() -> None:
 
 def test_noise_is_as_strong_as_it_says() -> None:
     images = torch.full((1, 1, 1, 1, 3, 64, 64), 0.5)
-    found = augment(images.clone(), make_changes({"noise": (0.02,), "noise_place": (0.3,)}), texture=None)
+    found = augment(images.clone(), make_changes({"noise": (0.02,), "noise_place": (0.3,)}))
     assert found.std().item() == pytest.approx(0.02, rel=0.05)
 
 
@@ -167,7 +167,7 @@ def test_noise_is_the_same_in_every_frame() -> None:
     """A micro-expression changes a pixel by less than the noise does: it must stay what differs between frames."""
     images = make_images(1).expand(-1, 3, -1, -1, -1, -1, -1).clone()
     images[:, 1] += 0.01
-    found = augment(images.clone(), make_changes({"noise": (0.03,), "noise_place": (0.5,)}), texture=None)
+    found = augment(images.clone(), make_changes({"noise": (0.03,), "noise_place": (0.5,)}))
     assert (found - images).std().item() == pytest.approx(0.03, rel=0.1)
     torch.testing.assert_close(found - found[:, :1], images - images[:, :1], atol=1e-6, rtol=0)
     assert (found[0, 0, 0, 0] - found[0, 0, 0, 1]).std() > 0.03  # other noise in every view

@@ -76,7 +76,7 @@ def test_a_step_mixes_no_devices_and_asks_for_no_value(options: dict[str, Any]) 
         weights = {name: move(value) for name, value in (*part_loss.named_parameters(), *part_loss.named_buffers())}
         inputs = {name: move(value) for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
         changes = AugmentParameters(move(draw_parameters(0, 0, range(4)).table))
-        inputs["images"] = augment(inputs["images"], changes, texture=0)
+        inputs["images"] = augment(inputs["images"], changes, colour=[0])
         criterion = Criterion(several, move(torch.ones(3)))
         moved = replace(batch, **inputs)  # type: ignore[arg-type]
         terms, logits, face = functional_call(part_loss, weights, (moved, move(labels), criterion, RECIPE, WHOLE_BATCH))

@@ -20,7 +20,7 @@ from report_page import read_page
 
 from shared.cache import open_cache
 from shared.errors import FacetError, run_command_line
-from shared.pictures import BACKGROUND, draw_picture
+from shared.modalities import BACKGROUND, MODALITIES
 from shared.runs import record_hashes
 from train.__main__ import main
 from train.reporting.html.curves import MOST_POINTS, draw_curves, find_terms
@@ -102,7 +102,7 @@ def test_worst_samples_are_the_caches_pixels(runs: Runs, tmp_path: Path) -> None
             for view, pixels in enumerate(cache.arrays.read(modality, [row])[0]):
                 top, left = line * (sizes + GAP_PX), view * (sizes + GAP_PX)
                 tile = found[top : top + sizes, left : left + sizes]
-                np.testing.assert_array_equal(tile, draw_picture(pixels, modality, dynamic=False))
+                np.testing.assert_array_equal(tile, MODALITIES[modality].draw(pixels, dynamic=False))
 
     write_html_report([runs.crossval], out, faces=False)
     without = read_page(out)
@@ -242,7 +242,7 @@ def test_large_pictures_are_scaled_down_by_means(tmp_path: Path, tiny_model: str
     cache = open_cache(tmp_path / "c")
     found = draw_sample(cache, 0, ("texture",))
     assert found.shape == (113, 3 * 113 + 2 * GAP_PX, 3)
-    whole = draw_picture(cache.arrays.read("texture", [0])[0][0], "texture", dynamic=False).astype(float)
+    whole = MODALITIES["texture"].draw(cache.arrays.read("texture", [0])[0][0], dynamic=False).astype(float)
     expected = (whole[::2, ::2] + whole[1::2, ::2] + whole[::2, 1::2] + whole[1::2, 1::2]) / 4
     assert np.abs(found[:, :113] - expected).max() <= 0.5
     assert (found[:, 113 : 113 + GAP_PX] == BACKGROUND).all()

@@ -9,9 +9,11 @@ from conftest import MakeCache
 
 from preprocess.sequences.dynamic import pool_frames
 from shared.cache import open_cache
-from shared.schema import ARRAYS
+from shared.errors import FacetError
+from shared.modalities import DEPTH_SEEN_MM, MODALITIES, Depth
+from shared.schema import ARRAYS, CacheInfo, RenderSettings
 from shared.store.storage import encode_shard, write_file
-from train.data.pixels import DEPTH_FAR_MM, DEPTH_NEAR_MM, mirror, normalise, resize, to_device, to_unit
+from train.data.pixels import mirror, normalise, resize, to_device, to_unit
 
 CPU = torch.device("cpu")
 
@@ -58,7 +60,7 @@ def test_depth_is_clipped_to_the_face_and_background_is_far() -> None:
     def encode(z_mm: float) -> int:
         return round(z_mm / 0.02) + 32768
 
-    values = [0, encode(DEPTH_FAR_MM), encode(DEPTH_NEAR_MM), encode(-45), encode(-300), encode(200)]
+    values = [0, encode(DEPTH_SEEN_MM[0]), encode(DEPTH_SEEN_MM[1]), encode(-45), encode(-300), encode(200)]
     unit = to_unit(to_device(np.array([values], np.uint16), CPU), "depth")
     assert unit.shape == (3, 1, 6)
     assert torch.allclose(unit[0, 0], torch.tensor([0.0, 0.0, 1.0, 0.5, 0.0, 1.0]), atol=1e-6)
@@ -115,3 +117,16 @@ def test_colour_and_size() -> None:
     flat = resize(torch.full((1, 3, 64, 64), 0.25), 24)
     assert torch.allclose(flat, torch.tensor(0.25))  # antialiasing keeps a constant
     assert torch.allclose(normalise(unit, (0.5, 0.4, 0.3), (0.2, 0.1, 0.3))[0, 0, 1], (unit[0, 0, 1] - 0.4) / 0.1)
+
+
+def test_a_modality_is_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FacetError, match="unknown modality 'curvature', expected one of texture, normal, depth"):
+        mirror(torch.zeros(2, 2, 3, dtype=torch.uint8), "curvature")
+    monkeypatch.setitem(MODALITIES, "curvature", Depth("curvature", "mm", dtype="uint16", channels=(), axes=()))
+    image = ellipsoid(15)["depth"]
+    pixels = to_device(image, CPU)
+    assert torch.equal(mirror(pixels, "curvature"), pixels.flip(-1))
+    assert torch.equal(to_unit(pixels, "curvature"), to_unit(pixels, "depth"))
+    assert MODALITIES["curvature"].draw(image, dynamic=False).shape == (33, 33, 3)
+    settings = RenderSettings(size_px=16, modalities=("depth", "curvature"))
+    assert CacheInfo("folder", "", (), settings, num_samples=5).arrays()["curvature"] == (5, 3, 16, 16)

@@ -20,7 +20,7 @@ from preprocess.inspection.summary import describe_cache
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError
 from shared.labels import BASIC_EXPRESSIONS
-from shared.pictures import BACKGROUND
+from shared.modalities import BACKGROUND
 from shared.schema import RenderSettings
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError
-from shared.pictures import BACKGROUND, NORMAL_LEGEND, draw_picture, name_picture
+from shared.modalities import BACKGROUND, MODALITIES, NORMAL_LEGEND
 from shared.schema import Sample
 from shared.store.storage import write_file
 
@@ -57,9 +57,9 @@ def write_sheet(cache: Cache, path: Path, *, subject: str | None = None, sample_
 
 
 def picture_of(cache: Cache, sample: Sample, modality: str, view: int) -> np.ndarray:
-    """One cached image as people look at it; see `draw_picture`."""
+    """Return one cached image as a picture, u8 (S, S, 3)."""
     pixels = cache.arrays.read(modality, [cache.row_of(sample)])[0, view]
-    return draw_picture(pixels, modality, dynamic=bool(cache.info.settings.dynamic))
+    return MODALITIES[modality].draw(pixels, dynamic=bool(cache.info.settings.dynamic))
 
 
 def _overview_blocks(cache: Cache) -> list[Image.Image]:
@@ -153,7 +153,8 @@ def _grid(cache: Cache, rows: Sequence[tuple[str, Sequence[Sample | None]]], col
 
 def _sample_block(cache: Cache, sample: Sample, tile: int) -> Image.Image:
     views, modalities = cache.info.settings.views, sample.modalities.split("+")
-    names = [name_picture(modality, cache.info.settings).replace(", ", "\n") for modality in modalities]
+    dynamic = bool(cache.info.settings.dynamic)
+    names = [MODALITIES[modality].title(dynamic=dynamic).replace(", ", "\n") for modality in modalities]
     margin = _margin(names)
     width = max(margin + len(views) * (tile + GAP_PX), MIN_WIDTH_PX)
     about = [sample.sample_id, sample.label or "no label", sample.intensity, f"aligned by {sample.alignment}"]

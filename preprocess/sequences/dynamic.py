@@ -30,14 +30,13 @@ from preprocess.build.cache_folder import (
 )
 from shared.cache import Cache, Failure, num_shards, open_cache, read_record, record_path, write_record
 from shared.errors import CacheError, FacetError
-from shared.schema import ARRAYS, DEPTH_ZERO, SHARD_ROWS, CacheInfo, Sample, ShardRecord, fingerprint
+from shared.modalities import get_modality
+from shared.schema import ARRAYS, SHARD_ROWS, CacheInfo, Sample, ShardRecord, fingerprint
 from shared.schema import Sequence as SequenceRow
 from shared.store.paths import is_file, is_same_place, read_bytes, remove_file
 from shared.store.storage import encode_shard, hash_file, shard_files, write_file
 
 POOLING = "approximate rank pooling over the sum of its positive weights; texture, normal = 128 + 2 d; depth d in its own unit"
-GAIN = 2.0
-NO_CHANGE = 128
 FRAMES_AT_ONCE = 16
 TOO_FEW = "fewer than 2 valid frames"
 
@@ -122,7 +121,7 @@ def pool_frames(cache: Cache, modality: str, rows: Sequence[int]) -> np.ndarray:
     Raises:
         CacheError: stored images are missing or damaged.
     """
-    weights = rank_pooling_weights(len(rows))
+    kind, weights = get_modality(modality), rank_pooling_weights(len(rows))
     total: np.ndarray
     following = cache.arrays.start(modality, rows[:FRAMES_AT_ONCE])
     for start in range(0, len(rows), FRAMES_AT_ONCE):
@@ -135,12 +134,9 @@ def pool_frames(cache: Cache, modality: str, rows: Sequence[int]) -> np.ndarray:
             shown = np.ones(images.shape[1:4], bool)
         for weight, image in zip(weights[start : start + len(images)], images, strict=True):
             total += np.multiply(image, weight, out=weighted)  # one by one: the same sum whatever the batch
-            shown &= image > 0 if modality == "depth" else (image[..., 0] | image[..., 1] | image[..., 2]) > 0
-    if modality == "depth":  # the weights add up to 0, so the stored zero point cancels
-        pixels = np.clip(np.round(total) + DEPTH_ZERO, 1, 65535) * shown
-    else:
-        pixels = np.clip(np.round(NO_CHANGE + GAIN * total), 1, 255) * shown[..., None]
-    return pixels.astype(ARRAYS[modality].dtype)
+            shown &= kind.find_surface(image)
+    pixels = kind.encode_change(total)  # the weights add up to 0, so the stored zero point cancels
+    return (pixels * shown.reshape(*shown.shape, *[1] * len(kind.channels))).astype(kind.dtype)
 
 
 def _describe(cache: Cache, num_sequences: int) -> CacheInfo:

@@ -6,10 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
+from shared.modalities import MODALITIES
+
 NONE = "(none)"  # the value of a filter that keeps rows without a label, an intensity, a sequence or a prediction
 VALIDITIES = ("valid", "invalid")
 # How a sample is drawn. relief: normals lit from a fixed direction.
-KINDS = ("texture", "relief", "depth")
+KINDS = tuple(modality.picture or name for name, modality in MODALITIES.items())
 FILTERS = ("subject", "label", "intensity", "sequence", "validity", "predicted", "group")
 COLOURS = ("label", "predicted", "subject", "error")  # what the map's points are coloured by
 _MAX_NUMBER = 10**9

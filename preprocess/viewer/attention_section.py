@@ -16,7 +16,7 @@ from preprocess.viewer.catalogue import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POS
 from preprocess.viewer.pictures import MODALITY_OF, has_picture
 from preprocess.viewer.site import Site, picture, sample_address, scripted, table
 from shared.attention import Attention
-from shared.pictures import name_picture
+from shared.modalities import get_modality
 
 HEAT_PX = 224
 EVEN_STEPS = 4  # a patch is drawn at its brightest from so many times its even share
@@ -112,7 +112,7 @@ def _pictures(site: Site, row: int, look: AttentionRecord) -> list[Component]:
     views = attention.views
     rows: list[list[Component | str]] = []
     for number, modality in enumerate(attention.modalities):
-        cells: list[Component | str] = [name_picture(modality, site.cache.info.settings)]
+        cells: list[Component | str] = [get_modality(modality).title(dynamic=bool(site.cache.info.settings.dynamic))]
         for view, angle in enumerate(views):
             place = number * len(views) + view
             shown: list[Component] = []

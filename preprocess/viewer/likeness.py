@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from shared.likeness import count_different
+from shared.modalities import get_modality
 from shared.schema import Sample
 
 # A mirrored scan differs from its subject's others in fewer bits once it is mirrored back. Measured: two synthetic scans with
@@ -19,10 +20,8 @@ MIN_OTHERS = 3
 
 def mirror_image(modality: str, pixels: np.ndarray) -> np.ndarray:
     """A view (H, W, …) as the mirrored face would be stored from the front: normals' x changes its sign, too."""
-    mirrored: np.ndarray = pixels[:, ::-1]
-    if modality == "normal":
-        x = mirrored[..., :1]
-        mirrored = np.concatenate([np.where(x > 0, 256 - x.astype(np.int16), 0), mirrored[..., 1:]], axis=-1)
+    kind = get_modality(modality)
+    mirrored: np.ndarray = kind.negate_x(np.flip(pixels, kind.column_axis).copy())
     return mirrored
 
 

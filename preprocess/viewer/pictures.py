@@ -13,12 +13,12 @@ from PIL import Image
 
 from preprocess.viewer.address import KINDS
 from shared.cache import Cache
-from shared.pictures import draw_picture
+from shared.modalities import MODALITIES
 from shared.schema import Sample
 
 # What a browser may ask for; normal: the stored normals themselves, for a light that moves.
 PICTURES = (*KINDS, "normal")
-MODALITY_OF = {"texture": "texture", "relief": "normal", "normal": "normal", "depth": "depth"}
+MODALITY_OF = {**dict(zip(KINDS, MODALITIES, strict=True)), "normal": "normal"}
 PNG_BYTES, IMAGE_BYTES = 128 * 2**20, 64 * 2**20
 Key = TypeVar("Key")
 Value = TypeVar("Value", bytes, np.ndarray)
@@ -71,7 +71,7 @@ class Pictures:
             return found
         pixels = self.read(row, MODALITY_OF[kind])[view]
         if kind != "normal":
-            pixels = draw_picture(pixels, MODALITY_OF[kind], dynamic=bool(cache.info.settings.dynamic))
+            pixels = MODALITIES[MODALITY_OF[kind]].draw(pixels, dynamic=bool(cache.info.settings.dynamic))
         png = _encode(pixels)
         with self._lock:
             self._pngs.put(key, png)

@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 
 from preprocess.viewer.address import Address
 from preprocess.viewer.attention_section import attention_section
-from preprocess.viewer.pictures import has_picture, shown_kind
+from preprocess.viewer.pictures import MODALITY_OF, has_picture, shown_kind
 from preprocess.viewer.site import (
     Site,
     key_link,
@@ -23,7 +23,7 @@ from preprocess.viewer.site import (
     tile,
     view_title,
 )
-from shared.pictures import NORMAL_LEGEND, name_picture
+from shared.modalities import MODALITIES, NORMAL_LEGEND
 from shared.schema import Sequence
 
 NEIGHBOURS = 4  # frames on each side
@@ -131,8 +131,9 @@ def _pictures(site: Site, row: int) -> Component:
     views = site.cache.info.settings.views
     sample = site.cache.samples[row]
     rows: list[list[Component | str]] = []
+    dynamic = bool(site.cache.info.settings.dynamic)
     for kind in site.kinds():
-        cells: list[Component | str] = [name_picture("normal", site.cache.info.settings) if kind == "relief" else kind]
+        cells: list[Component | str] = [MODALITIES[MODALITY_OF[kind]].title(dynamic=dynamic)]
         for view, angle in enumerate(views):
             alt = f"{kind} of {sample.sample_id} at {angle}°"
             if kind == "relief" and _lightable(site, row):

@@ -10,7 +10,7 @@ from dash.development.base_component import Component
 
 from preprocess.viewer.address import FILTERS, VALIDITIES, Address
 from preprocess.viewer.site import Site, page_links, scripted, tile, view_title
-from shared.pictures import name_picture
+from shared.modalities import MODALITIES
 
 PAGE_ROWS = 60
 TITLES = {
@@ -53,7 +53,7 @@ def _controls(site: Site, address: Address) -> Component:
             options.append(value)  # an old link: say what it asks for
         offered = len(options) > 1 or bool(value)
         found.append(_choice(f"filter-{name}", TITLES[name], options, value, hidden=not offered))
-    relief = name_picture("normal", site.cache.info.settings)
+    relief = MODALITIES["normal"].title(dynamic=bool(site.cache.info.settings.dynamic))
     kinds = [relief if kind == "relief" else kind for kind in site.kinds()]
     found.append(_choice("filter-show", "picture", site.kinds(), address.show, titles=kinds, clearable=False))
     numbers = [str(number) for number in range(len(site.cache.info.settings.views))]

@@ -138,18 +138,18 @@ def _draw_uniform(seed: int, epoch: int, keys: np.ndarray) -> np.ndarray:
     return (hashed >> np.uint64(11)) * 2.0**-53
 
 
-def augment(images: Tensor, changes: AugmentParameters, texture: int | None) -> Tensor:
+def augment(images: Tensor, changes: AugmentParameters, colour: Sequence[int] = ()) -> Tensor:
     """Applies everything but the flip (which is exact on integers: `train.data.pixels.mirror`).
 
     Args:
         images: f32 (B, T, M, V, 3, S, S) in 0…1; overwritten.
         changes: of the B samples, on the same device.
-        texture: which of the M modalities is texture.
+        colour: the indices of the M modalities whose colours are changed as well.
     Returns:
         The same shape, in 0…1 but for the noise.
     """
-    if texture is not None:
-        jitter_colour(images[:, :, texture], changes)
+    for index in colour:
+        jitter_colour(images[:, :, index], changes)
     images = shift_and_scale(images, changes)
     return erase(add_noise(images, changes), changes)
 

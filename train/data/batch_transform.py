@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 
 from shared.cache import Cache
+from shared.modalities import MODALITIES
 from shared.schema import View
 from train.config import TowerConfig
 from train.data.augment import AugmentParameters, augment
@@ -75,8 +76,8 @@ class BatchTransform:
         else:
             images = self._to_unit(raw, flipped)
             if changes is not None and not self.only_flip:
-                texture = self.modalities.index("texture") if "texture" in self.modalities else None
-                images = augment(images, changes, texture)
+                colour = [i for i, name in enumerate(self.modalities) if MODALITIES[name].is_colour]
+                images = augment(images, changes, colour)
             images = normalise(images, self.tower.mean, self.tower.std)
         return Batch(
             images=images,

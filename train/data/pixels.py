@@ -10,12 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
-
-# Depth that is kept, mm before (+) and behind (−) the nose tip: the crop sphere's ears to a nose turned toward the viewer.
-DEPTH_FAR_MM, DEPTH_NEAR_MM = -110.0, 20.0
-# In a dynamic image depth is a change; mm that are kept to either side: what faces do, short of an opening mouth.
-DEPTH_CHANGE_MM = 5.0
+from shared.modalities import get_modality
 
 
 def to_device(images: np.ndarray | Tensor, device: torch.device) -> Tensor:
@@ -36,36 +31,31 @@ def view_as_tensor(array: np.ndarray) -> Tensor:
 
 
 def mirror(pixels: Tensor, modality: str) -> Tensor:
-    """The image of the mirrored face, exactly, seen from the mirrored camera (yaw negated).
-
-    Columns are reversed; for normals x is negated as well, which in the encoding round(127 n) + 128 is 256 − value, and 0,
-    no surface, stays 0.
+    """Return the image of the mirrored face, exactly, from the mirrored camera (yaw negated): columns and x axis reversed.
 
     Args:
-        pixels: (…, H, W, 3) u8, or (…, H, W) for depth.
+        pixels: stored values (…, H, W, channels), or (…, H, W) where a modality has one.
+    Raises:
+        FacetError: unknown modality.
     """
-    if modality == "depth":
-        return pixels.flip(-1)
-    pixels = pixels.flip(-2)
-    if modality == "normal":
-        x = pixels[..., 0].int()
-        x = torch.where(x > 0, 256 - x, 0).to(torch.uint8)
-        pixels = torch.cat([x[..., None], pixels[..., 1:]], dim=-1)
-    return pixels
+    kind = get_modality(modality)
+    mirrored: Tensor = kind.negate_x(pixels.flip(kind.column_axis))  # flip copies
+    return mirrored
 
 
 def to_unit(pixels: Tensor, modality: str, *, dynamic: bool = False) -> Tensor:
-    """Integers → f32 (…, 3, H, W) in 0…1; 0 where there is no surface. Depth: far is 0, near is 1, the same in 3 channels.
+    """Return stored values as f32 (…, 3, H, W) in 0…1, 0 where there is no surface; one channel becomes three equal ones.
 
     Args:
-        dynamic: depth is a change, as in a cache of dynamic images: 0 is 5 mm backward and more, 0.5 no change, 1 forward.
+        dynamic: as `Modality.to_unit`.
+    Raises:
+        FacetError: unknown modality.
     """
-    if modality != "depth":
-        return pixels.movedim(-1, -3).float() / 255
-    z_mm = (pixels.float() - DEPTH_ZERO) * DEPTH_STEP_MM
-    far_mm, near_mm = (-DEPTH_CHANGE_MM, DEPTH_CHANGE_MM) if dynamic else (DEPTH_FAR_MM, DEPTH_NEAR_MM)
-    near = ((z_mm - far_mm) / (near_mm - far_mm)).clamp(0, 1) * (pixels > 0)
-    return near.unsqueeze(-3).expand(*near.shape[:-2], 3, *near.shape[-2:])
+    kind = get_modality(modality)
+    values: Tensor = kind.to_unit(pixels.float(), dynamic=dynamic)
+    if kind.channels:
+        return values.movedim(-1, -3)
+    return values.unsqueeze(-3).expand(*values.shape[:-2], 3, *values.shape[-2:])
 
 
 def resize(images: Tensor, size_px: int) -> Tensor:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from shared.errors import FacetError, first_line
+from shared.modalities import MODALITIES
 from shared.store.storage import write_file
 from train.config import RunConfig
 from train.data.batch_transform import cameras_rad
-from train.data.pixels import resize, to_unit
+from train.data.pixels import resize, to_device, to_unit
 from train.model.facet import Batch, Facet
 
 PROGRAM = "model.pt2"
@@ -56,9 +58,9 @@ def example_images(config: RunConfig, num: int) -> dict[str, Tensor]:
     size, num_frames = config.render.size_px, config.recipe.frames + (config.recipe.relative != "none")
     shape = (num, num_frames, len(config.render.views), size, size)
     return {
-        modality: torch.zeros(shape, dtype=torch.int32)
-        if modality == "depth"
-        else torch.zeros((*shape, 3), dtype=torch.uint8)
+        modality: to_device(
+            np.zeros((*shape, *MODALITIES[modality].channels), MODALITIES[modality].dtype), torch.device("cpu")
+        )
         for modality in config.recipe.modalities
     }
 

@@ -9,12 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from shared.errors import FacetError
+from shared.modalities import MODALITIES
 from shared.runs import HASHES_JSON, record_hashes
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
 from shared.store.paths import is_litter
 from shared.store.storage import make_folder, write_file
 from train.config import CONFIG_JSON, Recipe, RunConfig, write_config
-from train.data.pixels import DEPTH_CHANGE_MM, DEPTH_FAR_MM, DEPTH_NEAR_MM
 from train.inference.calibrate import THRESHOLDS_JSON, read_thresholds, write_thresholds
 from train.inference.program import PROGRAM, example_images, write_program
 from train.model.image_tower import LOCAL_DIR
@@ -125,8 +124,8 @@ tower.load_state_dict({{k.removeprefix("{prefix}"): v for k, v in weights.items(
 tower.eval()  # images f32 (n, 3, S, S), (RGB in 0 to 1 - mean) / std -> features (n, d)
 ```
 
-RGB in 0 to 1 is texture / 255 and normal / 255, and for depth, three times the same,
-{_describe_depth(config)}
+RGB in 0 to 1, of one channel three times the same:
+{_describe_units(config)}
 """ + (_describe_program(config) if program else "")
 
 
@@ -144,10 +143,10 @@ def _describe_vectors(recipe: Recipe) -> str:
     )
 
 
-def _describe_depth(config: RunConfig) -> str:
-    """As `train.data.pixels.to_unit` computes it."""
-    far, near = (-DEPTH_CHANGE_MM, DEPTH_CHANGE_MM) if config.render.dynamic else (DEPTH_FAR_MM, DEPTH_NEAR_MM)
-    return f"(value - {DEPTH_ZERO}) * {DEPTH_STEP_MM} mm from {far:g} (0) to {near:g} (1), and 0 where the value is 0."
+def _describe_units(config: RunConfig) -> str:
+    """Return a line a modality: stored values as the tower sees them."""
+    dynamic = bool(config.render.dynamic)
+    return "\n".join(f"- {name} = {m.describe_unit(dynamic=dynamic)}" for name, m in MODALITIES.items())
 
 
 def _describe_program(config: RunConfig) -> str:

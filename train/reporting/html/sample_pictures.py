@@ -12,7 +12,7 @@ from PIL import Image
 
 from shared.cache import CACHE_JSON, Cache, open_cache
 from shared.errors import CacheError, FacetError, describe_os_error
-from shared.pictures import BACKGROUND, draw_picture
+from shared.modalities import BACKGROUND, get_modality
 from shared.store.paths import is_address, is_file, open_path
 from train.config import RunConfig
 
@@ -88,7 +88,7 @@ def draw_sample(cache: Cache, row: int, modalities: Sequence[str]) -> np.ndarray
     lines = []
     for modality in there:
         views = cache.arrays.read(modality, [row])[0]
-        tiles = [_shrink(draw_picture(pixels, modality, dynamic=dynamic), factor) for pixels in views]
+        tiles = [_shrink(get_modality(modality).draw(pixels, dynamic=dynamic), factor) for pixels in views]
         lines.append(_join(tiles, axis=1))
     return _join(lines, axis=0)
 

@@ -7,7 +7,6 @@ from html import escape
 
 from shared.cache import Cache
 from shared.errors import FacetError
-from shared.pictures import name_picture
 from train.protocols.folds import list_some
 from train.reporting.html.judged import JudgedSample, find_worst
 from train.reporting.html.page import heading, paragraph, picture
@@ -40,7 +39,7 @@ def format_worst_samples(run: RecordedRun, most: int, *, faces: bool, moved: Map
     text = f"{len(worst)} that were told wrong, with {what} first. "
     if uris:
         text += "A line a modality, a column a view; of a sequence its middle frame. "
-        if name_picture("normal", run.config.render) != "normal" and "normal" in run.config.recipe.modalities:
+        if not run.config.render.dynamic and "normal" in run.config.recipe.modalities:
             text += "Normals are shown as relief, as a lamp would light the surface. "
         text += " ".join(run.licences)
     return (
