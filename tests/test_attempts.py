@@ -106,7 +106,7 @@ def task_of(root: Path, cache: Path, dataset: DatasetReader = CRASHING) -> Shard
     from preprocess.build.plan import plan_rows
     from shared.schema import CacheInfo
 
-    found = dataset.find(root)
+    found = dataset.find(root).records
     plan = plan_rows(found, cache)
     info = CacheInfo(
         dataset=dataset.name,

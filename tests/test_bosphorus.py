@@ -45,7 +45,7 @@ def make_bosphorus(root: Path) -> Path:
 @pytest.mark.parametrize("below", ["", "BosphorusDB"])
 def test_every_scan_is_listed_and_expressions_are_labelled(tmp_path: Path, below: str) -> None:
     make_bosphorus(tmp_path / below)
-    records = READER.find(tmp_path)
+    records = READER.find(tmp_path).records
     assert [r.sample_id for r in records] == [f"{s}_{n}" for s in ("bs000", "bs001") for n in sorted(NAMES)]
     by_name = {r.sample_id[6:]: r for r in records if r.subject == "bs000"}
     labels = {name: record.label for name, record in by_name.items() if record.label}
@@ -66,7 +66,7 @@ def test_every_scan_is_listed_and_expressions_are_labelled(tmp_path: Path, below
 
 
 def test_surface_texture_and_landmarks(tmp_path: Path) -> None:
-    record = READER.find(make_bosphorus(tmp_path))[0]
+    record = READER.find(make_bosphorus(tmp_path)).records[0]
     mesh = READER.read(tmp_path, record)
     assert mesh.texture is not None and mesh.uv is not None and mesh.landmarks_mm is not None
     np.testing.assert_array_equal(mesh.landmarks_mm[:, 0], np.arange(22, dtype=np.float32) + 0.5)
@@ -86,17 +86,17 @@ def test_upper_case_names_and_what_is_not_there(tmp_path: Path) -> None:
     folder = tmp_path / "BS007"
     (folder / "BS007_E_HAPPY_0.png").rename(folder / "bs007_e_happy_0.PNG")
     (folder / "BS007_E_HAPPY_0.lm3").unlink()
-    (record,) = READER.find(tmp_path)
+    (record,) = READER.find(tmp_path).records
     assert (record.sample_id, record.subject, record.label) == ("bs007_E_HAPPY_0", "bs007", "happiness")
     mesh = READER.read(tmp_path, record)
     assert mesh.texture is not None and mesh.landmarks_mm is None
     (folder / "bs007_e_happy_0.PNG").unlink()
-    (record,) = READER.find(tmp_path)
+    (record,) = READER.find(tmp_path).records
     assert READER.read(tmp_path, record).texture is None
 
 
 def test_broken_files_are_scan_errors(tmp_path: Path) -> None:
-    record = READER.find(make_bosphorus(tmp_path))[0]
+    record = READER.find(make_bosphorus(tmp_path)).records[0]
     for name in (record.landmarks, record.texture, record.source):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:40])
         with pytest.raises(ScanError, match=Path(name).name):
@@ -121,8 +121,7 @@ def test_what_a_partial_copy_lacks_is_summarised(tmp_path: Path) -> None:
     make_bosphorus(tmp_path)
     (tmp_path / "bs001" / "bs001_E_FEAR_0.bnt").unlink()
     (tmp_path / "bs000" / "bs000_O_EYE_0.lm3").unlink()
-    assert READER.summarise is not None
-    lines = READER.summarise(tmp_path, READER.find(tmp_path))
+    lines = list(READER.find(tmp_path).notes)
     assert lines == [
         "a part of the data set: 2 of 105 subjects, 31 of 4,666 scans",
         "1 scans without landmarks (.lm3): bs000_O_EYE_0",

@@ -76,7 +76,7 @@ def values_of(record: ScanRecord) -> dict[str, int]:
 
 
 def test_frames_tasks_and_action_units(tmp_path: Path) -> None:
-    records = READER.find(make_bp4d(tmp_path))
+    records = READER.find(make_bp4d(tmp_path)).records
     assert [(r.sample_id, r.sequence, r.frame, r.label) for r in records] == [
         ("F001/T1/0000", "F001/T1", 0, "happiness"),
         ("F001/T1/0001", "F001/T1", 1, "happiness"),
@@ -101,7 +101,7 @@ def test_frames_tasks_and_action_units(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("signs", [(1, 1, -1), (-1, 1, 1), (1, -1, 1), (1, 1, 1), (-1, -1, -1)])
 def test_landmarks_lie_on_the_scan_whatever_their_axes(tmp_path: Path, signs: tuple[int, int, int]) -> None:
-    records = READER.find(make_bp4d(tmp_path, signs))
+    records = READER.find(make_bp4d(tmp_path, signs)).records
     words = " ".join(f"{'+' if sign > 0 else '-'}{axis}" for sign, axis in zip(signs, "xyz", strict=True))
     assert {r.options for r in records} == {(("landmark_axes", words),)}
     mesh = READER.read(tmp_path, records[-1])
@@ -109,9 +109,8 @@ def test_landmarks_lie_on_the_scan_whatever_their_axes(tmp_path: Path, signs: tu
     expected = landmark_points().astype(np.float32)
     expected[7] = np.nan  # (0, 0, 0) is untrackable
     np.testing.assert_allclose(mesh.landmarks_mm, expected, atol=1e-3)
-    assert READER.summarise is not None
-    assert f"landmarks lie on the scans with their axes as {words} (found by trying)" in READER.summarise(
-        tmp_path, records
+    assert f"landmarks lie on the scans with their axes as {words} (found by trying)" in list(
+        READER.find(tmp_path).notes
     )
 
 
@@ -119,11 +118,10 @@ def test_landmarks_that_fit_nowhere_are_left_out(tmp_path: Path) -> None:
     root = make_bp4d(tmp_path)
     for path in (root / "3DFeatures").rglob("*.tbnd"):
         write_tbnd(path, shift_mm=300)
-    records = READER.find(root)
+    records = READER.find(root).records
     assert {(r.landmarks, r.options) for r in records} == {("", ())}
     assert READER.read(root, records[0]).landmarks_mm is None
-    assert READER.summarise is not None
-    (line,) = [line for line in READER.summarise(root, records) if "aligned by geometry" in line]
+    (line,) = [line for line in READER.find(root).notes if "aligned by geometry" in line]
     assert "do not lie on their scans" in line and "3DFeatures/F001/T1/0000.tbnd" in line
 
 
@@ -131,7 +129,7 @@ def test_one_frame_whose_landmarks_have_strayed(tmp_path: Path) -> None:
     """Its axes are known from others: it is checked all the same."""
     root = make_bp4d(tmp_path)
     write_tbnd(root / "3DFeatures/F001/T1/0001.tbnd", shift_mm=40)
-    records = READER.find(root)
+    records = READER.find(root).records
     landmarks = [READER.read(root, record).landmarks_mm for record in records[:2]]
     assert landmarks[0] is not None and np.isfinite(landmarks[0]).any()
     assert landmarks[1] is not None and np.isnan(landmarks[1]).all()
@@ -142,7 +140,7 @@ def test_one_frame_whose_landmarks_have_strayed(tmp_path: Path) -> None:
 def test_a_broken_first_frame_does_not_end_the_search_for_axes(tmp_path: Path) -> None:
     root = make_bp4d(tmp_path)
     (root / SEQUENCES / "F001/T1/0000.obj").write_text("v 1 2\n")
-    records = READER.find(root)
+    records = READER.find(root).records
     assert records[0].options == (("landmark_axes", "+x +y -z"),)
     with pytest.raises(ScanError, match=r"0000\.obj"):
         READER.read(root, records[0])
@@ -151,7 +149,7 @@ def test_a_broken_first_frame_does_not_end_the_search_for_axes(tmp_path: Path) -
 @pytest.mark.parametrize("root", ["data", "data/Sequences(2D+3D)", "."])
 def test_the_root_may_be_the_frames_folder_or_above(tmp_path: Path, root: str) -> None:
     make_bp4d(tmp_path / "data")
-    records = READER.find(tmp_path / root)
+    records = READER.find(tmp_path / root).records
     assert len(records) == 7
     assert all((tmp_path / root / r.landmarks).is_file() and r.landmarks for r in records)
     assert values_of(records[0])["AU12"] == 1
@@ -165,7 +163,7 @@ def test_numbers_match_however_they_are_padded(tmp_path: Path) -> None:
     folder = tmp_path / "AU_INT" / "AU06"  # a folder a unit
     folder.mkdir(parents=True)
     (folder / "F001_T1_AU06.csv").write_text("8,2\n")
-    (record,) = READER.find(tmp_path)
+    (record,) = READER.find(tmp_path).records
     assert (record.subject, record.task, record.landmarks) == ("F001", "T1", "3DFeatures/f001/T1/007.tbnd")
     assert values_of(record) == {"AU6": 1, "AU6_intensity": 2}
 
@@ -175,12 +173,12 @@ def test_without_a_picture_of_its_name_the_material_counts(tmp_path: Path) -> No
     folder = tmp_path / "F001" / "T1"
     (folder / "0000.jpg").rename(folder / "skin.jpg")
     (folder / "0000.mtl").write_text("newmtl face\nmap_Kd skin.jpg\n")
-    (record,) = READER.find(tmp_path)
+    (record,) = READER.find(tmp_path).records
     assert record.texture == ""
     assert READER.read(tmp_path, record).texture is not None
     assert {path.name for path in READER.source_files(tmp_path, record)} == {"0000.obj", "0000.mtl", "skin.jpg"}
     (folder / "skin.jpg").rename(folder / "0000.jpg")  # and one of its name counts whatever the material says
-    (record,) = READER.find(tmp_path)
+    (record,) = READER.find(tmp_path).records
     assert READER.read(tmp_path, record).texture is not None
 
 
@@ -192,10 +190,9 @@ def test_what_a_partial_copy_lacks_is_summarised(tmp_path: Path) -> None:
     (root / SEQUENCES / "F001/T1/0001.obj").unlink()
     (root / "AUCoding/AU_INT/F001_T1_AU12.csv").write_text("1,8\n")
     write_occurrence(root / "AUCoding/AU_OCC/M002_T4.csv", {500: {12: 1}})
-    records = READER.find(root)
+    records = READER.find(root).records
     assert values_of(records[0]) == {"AU1": 0, "AU12": 1}  # a file that cannot be read counts as missing
-    assert READER.summarise is not None
-    assert READER.summarise(root, records) == [
+    assert list(READER.find(root).notes) == [
         "a part of the data set: 2 of 41 subjects, 3 of 328 sequences, 6 of 368,036 scans",
         "1 sequences with frames left out: F001/T1",
         "1 sequences without landmarks (3DFeatures): F001/T8",
@@ -220,8 +217,7 @@ def test_what_action_unit_files_lack_is_summarised(tmp_path: Path) -> None:
     write_occurrence(coding / "AU_OCC" / "F009_T1.csv", {1: {12: 1}})
     (coding / "AU_OCC" / "F001_T1.csv").unlink()
     (coding / "AU_INT" / "F001_T1_AU12.csv").write_text("1,3\n3,5\n")
-    assert READER.summarise is not None
-    lines = READER.summarise(root, READER.find(root))
+    lines = list(READER.find(root).notes)
     assert lines[-4:] == [
         "1 sequences with intensities alone, without occurrences (AU_OCC): F001/T1",
         "3 sequences without intensities (AU_INT) of all units: F001/T1, F001/T8, M002/T4",
@@ -240,7 +236,7 @@ def test_every_unit_is_read_from_the_column_of_its_number(tmp_path: Path) -> Non
     (tmp_path / "AU_INT").mkdir()
     for unit in (6, 10, 12, 14, 17):
         (tmp_path / "AU_INT" / f"F001_T1_AU{unit:02d}.csv").write_text(f"1,{unit % 6}\n2,{unit // 6}\n")
-    for frame, record in enumerate(READER.find(tmp_path), start=1):
+    for frame, record in enumerate(READER.find(tmp_path).records, start=1):
         wanted = {f"AU{unit}": rows[frame][unit] for unit in occurring}
         wanted |= {f"AU{unit}_intensity": unit % 6 if frame == 1 else unit // 6 for unit in (6, 10, 12, 14, 17)}
         assert values_of(record) == wanted
@@ -254,20 +250,19 @@ def test_one_kind_of_action_units_may_be_missing_or_damaged(tmp_path: Path) -> N
     intensity.parent.mkdir()
     intensity.write_text("1,3\n")
     occurrence.write_text(sound.replace("\n1,", "\n1,0,"))
-    records = READER.find(tmp_path)
+    records = READER.find(tmp_path).records
     assert values_of(records[0]) == {"AU12_intensity": 3}
-    assert READER.summarise is not None
-    assert any("F001_T1.csv: a line does not hold 100 numbers" in line for line in READER.summarise(tmp_path, records))
+    assert any("F001_T1.csv: a line does not hold 100 numbers" in line for line in READER.find(tmp_path).notes)
     occurrence.unlink()
-    records = READER.find(tmp_path)
+    records = READER.find(tmp_path).records
     assert values_of(records[0]) == {"AU12_intensity": 3}
-    assert not any("no action units" in line for line in READER.summarise(tmp_path, records))
+    assert not any("no action units" in line for line in READER.find(tmp_path).notes)
     intensity.unlink()
-    assert "no action units (AUCoding) found" in READER.summarise(tmp_path, READER.find(tmp_path))
+    assert "no action units (AUCoding) found" in READER.find(tmp_path).notes
     occurrence.write_text(sound)
-    records = READER.find(tmp_path)
+    records = READER.find(tmp_path).records
     assert values_of(records[0]) == {"AU1": 0, "AU12": 1}
-    assert not any("no action units" in line for line in READER.summarise(tmp_path, records))
+    assert not any("no action units" in line for line in READER.find(tmp_path).notes)
 
 
 def test_wrong_roots(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_rows_hold_what_align_and_render_give(store: str, scans: Path, tmp_path:
     assert report.info == cache.info
     assert (cache.info.num_samples, cache.info.num_valid, cache.info.num_shards) == (70, 70, 2)
     assert cache.path.stat().st_mode & 0o777 == 0o700
-    records = FOLDER.find(scans)
+    records = FOLDER.find(scans).records
     for row in (0, 3, 69):
         sample = cache.samples[row]
         mesh = FOLDER.read(scans, records[row])

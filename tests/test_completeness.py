@@ -31,8 +31,7 @@ def frames(sequence: str, numbers: list[int], texture: str = "a.jpg") -> list[Sc
 
 def summarise(name: str, root: Path) -> list[str]:
     reader = DATASETS[name]
-    assert reader.summarise is not None
-    return reader.summarise(root, reader.find(root))
+    return list(reader.find(root).notes)
 
 
 def test_nothing_is_said_of_a_whole_copy() -> None:
@@ -123,7 +122,7 @@ def test_what_systems_leave_behind_is_no_data(tmp_path: Path, name: str) -> None
     if name == "bu4dfe":
         write_bnd(root / "BU4DFE_BND_V1.1" / "F001" / "Angry" / "000.bnd")
     reader = DATASETS[name]
-    records, told = reader.find(root), summarise(name, root)
+    records, told = reader.find(root).records, summarise(name, root)
     for path in [path for path in sorted(root.rglob("*")) if path.is_file()]:
         zipped = root / "__MACOSX" / path.relative_to(root).parent
         zipped.mkdir(parents=True, exist_ok=True)
@@ -131,5 +130,5 @@ def test_what_systems_leave_behind_is_no_data(tmp_path: Path, name: str) -> None
             (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7" + bytes(60))
             (folder / ".DS_Store").touch()
             (folder / "Thumbs.db").touch()
-    assert reader.find(root) == records
+    assert reader.find(root).records == records
     assert summarise(name, root) == told

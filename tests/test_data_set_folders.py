@@ -33,16 +33,15 @@ def make(name: str, root: Path) -> Path:
 
 def summarise(name: str, root: Path) -> list[str]:
     reader = DATASETS[name]
-    assert reader.summarise is not None
-    return reader.summarise(root, reader.find(root))
+    return list(reader.find(root).notes)
 
 
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize("deeper", ["BosphorusDB", "BosphorusDB/BosphorusDB", "www.cs.org/~a/data/set/copy"])
 def test_a_copy_may_lie_deeper(tmp_path: Path, name: str, deeper: str) -> None:
-    plain = DATASETS[name].find(make(name, tmp_path / "plain"))
+    plain = DATASETS[name].find(make(name, tmp_path / "plain")).records
     make(name, tmp_path / "deep" / deeper)
-    found = DATASETS[name].find(tmp_path / "deep")
+    found = DATASETS[name].find(tmp_path / "deep").records
     assert [record.sample_id for record in found] == [record.sample_id for record in plain]
     assert [record.source for record in found] == [f"{deeper}/{record.source}" for record in plain]
     assert [bool(record.landmarks) for record in found] == [bool(record.landmarks) for record in plain]
@@ -54,12 +53,12 @@ def test_a_copy_may_lie_deeper(tmp_path: Path, name: str, deeper: str) -> None:
 @pytest.mark.parametrize("name", MAKE)
 def test_subjects_unpacked_into_folders_of_their_names(tmp_path: Path, name: str) -> None:
     root = make(name, tmp_path / "data")
-    plain = [record.sample_id for record in DATASETS[name].find(root)]
+    plain = [record.sample_id for record in DATASETS[name].find(root).records]
     subject = root / SUBJECT[name]
     subject.rename(tmp_path / "subject")
     subject.mkdir()
     (tmp_path / "subject").rename(subject / subject.name)
-    assert [record.sample_id for record in DATASETS[name].find(root)] == plain
+    assert [record.sample_id for record in DATASETS[name].find(root).records] == plain
 
 
 @pytest.mark.parametrize("name", [*MAKE, "4dme"])
@@ -115,7 +114,7 @@ def test_the_landmarks_package_is_no_second_copy(tmp_path: Path) -> None:
     make("bu4dfe", tmp_path / "BU4DFE")
     for frame in range(3):
         write_bnd(tmp_path / "BU4DFE_BND_V1.1" / "BU4DFE_BND_V1.1" / "f001" / "ANGRY" / f"{frame + 1:03d}.bnd")
-    records = [record for record in DATASETS["bu4dfe"].find(tmp_path) if record.landmarks]
+    records = [record for record in DATASETS["bu4dfe"].find(tmp_path).records if record.landmarks]
     assert [(record.sample_id, record.landmarks[-7:]) for record in records] == [
         ("F001/Angry/000", "001.bnd"), ("F001/Angry/001", "002.bnd"), ("F001/Angry/002", "003.bnd"),
     ]  # fmt: skip
@@ -162,7 +161,7 @@ def bp4d_plus_codes(root: Path) -> None:
 )
 def test_bp4d_plus_is_refused(tmp_path: Path, change: Callable[[Path], None], seen: str) -> None:
     root = make_bp4d(tmp_path)
-    assert DATASETS["bp4d"].find(root)
+    assert DATASETS["bp4d"].find(root).records
     change(root)
     with pytest.raises(FacetError, match=rf"this is BP4D\+ .*{seen}.*manifest\.csv"):
         DATASETS["bp4d"].find(root)
@@ -179,7 +178,7 @@ def test_bp4d_plus_that_shows_in_its_folders_name_alone(tmp_path: Path) -> None:
 def test_names_of_the_sequences_folder(tmp_path: Path, folder: str) -> None:
     root = make_bp4d(tmp_path)
     (root / SEQUENCES).rename(root / folder)
-    assert len(DATASETS["bp4d"].find(root)) == 7
+    assert len(DATASETS["bp4d"].find(root).records) == 7
 
 
 # --- what is said of landmarks is what was found ---
@@ -213,7 +212,7 @@ def test_landmarks_that_cannot_be_used(tmp_path: Path, content: str, why: str) -
 def test_an_empty_landmark_file_costs_no_frame(tmp_path: Path) -> None:
     root = make_bp4d(tmp_path)
     (root / "3DFeatures" / "F001" / "T1" / "0001.tbnd").write_text("")
-    records = DATASETS["bp4d"].find(root)
+    records = DATASETS["bp4d"].find(root).records
     mesh = DATASETS["bp4d"].read(root, records[1])
     assert mesh.notes == ("3DFeatures/F001/T1/0001.tbnd: the file is empty",)
     assert mesh.landmarks_mm is not None and np.isnan(mesh.landmarks_mm).all()

@@ -68,7 +68,7 @@ def make_bu3dfe(root: Path) -> Path:
 
 
 def test_bu3dfe_lists_cropped_faces(tmp_path: Path) -> None:
-    records = find_bu3dfe(make_bu3dfe(tmp_path))
+    records = find_bu3dfe(make_bu3dfe(tmp_path)).records
     assert [r.sample_id for r in records] == [
         f"{subject}_{code}" for subject in ("F0001", "M0002") for code in ("AN01WH", "HA04WH", "NE00WH", "SU02AE")
     ]
@@ -82,7 +82,7 @@ def test_bu3dfe_lists_cropped_faces(tmp_path: Path) -> None:
 
 def test_bu3dfe_reads_surface_texture_and_landmarks(tmp_path: Path) -> None:
     reader = DATASETS["bu3dfe"]
-    record = reader.find(make_bu3dfe(tmp_path))[0]
+    record = reader.find(make_bu3dfe(tmp_path)).records[0]
     mesh = reader.read(tmp_path, record)
     np.testing.assert_array_equal(mesh.vertices_mm, np.array(POINTS, np.float32))
     assert mesh.texture is not None
@@ -96,7 +96,7 @@ def test_bu3dfe_raw_scans_stand_in_where_no_cropped_face_is(tmp_path: Path) -> N
     root = make_bu3dfe(tmp_path)
     (root / "F0001" / "F0001_AN01WH_F3D.wrl").unlink()
     reader = DATASETS["bu3dfe"]
-    record = reader.find(root)[0]
+    record = reader.find(root).records[0]
     assert record.source == "F0001/F0001_AN01WH_RAW.wrl"
     assert record.landmarks == ""  # they fit the cropped face only
     mesh = reader.read(root, record)
@@ -108,7 +108,7 @@ def test_bu3dfe_raw_scans_stand_in_where_no_cropped_face_is(tmp_path: Path) -> N
 def test_bu3dfe_in_lower_case_and_one_folder_down(tmp_path: Path) -> None:
     write_scan(tmp_path / "BU_3DFE" / "f0001" / "f0001_an01wh_f3d.WRL")
     write_image(tmp_path / "BU_3DFE" / "f0001" / "F0001_AN01WH_F3D.BMP")
-    (record,) = find_bu3dfe(tmp_path)
+    (record,) = find_bu3dfe(tmp_path).records
     assert (record.sample_id, record.subject) == ("F0001_AN01WH", "F0001")
     assert record.source == "BU_3DFE/f0001/f0001_an01wh_f3d.WRL"
     assert DATASETS["bu3dfe"].read(tmp_path, record).texture is not None
@@ -116,13 +116,13 @@ def test_bu3dfe_in_lower_case_and_one_folder_down(tmp_path: Path) -> None:
 
 def test_bu3dfe_a_missing_texture_leaves_the_scan_untextured(tmp_path: Path) -> None:
     write_scan(tmp_path / "F0001" / "F0001_AN01WH_F3D.wrl")
-    (record,) = find_bu3dfe(tmp_path)
+    (record,) = find_bu3dfe(tmp_path).records
     assert DATASETS["bu3dfe"].read(tmp_path, record).texture is None
 
 
 def test_bu3dfe_broken_files_are_scan_errors(tmp_path: Path) -> None:
     root, reader = make_bu3dfe(tmp_path), DATASETS["bu3dfe"]
-    record = reader.find(root)[0]
+    record = reader.find(root).records[0]
     (root / record.texture).write_bytes(b"no image")
     with pytest.raises(ScanError, match=r"F0001_AN01WH_F3D\.bmp"):
         reader.read(root, record)
@@ -148,7 +148,7 @@ def make_bu4dfe(root: Path, num_frames: int = 3) -> Path:
 
 def test_bu4dfe_lists_frames_of_sequences(tmp_path: Path) -> None:
     reader = DATASETS["bu4dfe"]
-    records = reader.find(make_bu4dfe(tmp_path))
+    records = reader.find(make_bu4dfe(tmp_path)).records
     assert [r.sample_id for r in records] == [
         *(f"F001/{folder}/{frame:03d}" for folder in ("Angry", "Happy") for frame in range(3)),
         "M002/Surprise/007",
@@ -169,7 +169,7 @@ def test_bu4dfe_landmarks_by_number(tmp_path: Path, place: str, pattern: str) ->
     root, reader = make_bu4dfe(tmp_path / "data"), DATASETS["bu4dfe"]
     for frame in (0, 2):
         write_bnd(tmp_path / place / "BU4DFE_BND_V1.1" / "F001" / "Angry" / pattern.format(frame), first=100 * frame)
-    records = reader.find(root)
+    records = reader.find(root).records
     assert [bool(r.landmarks) for r in records[:4]] == [True, False, True, False]
     landmarks = reader.read(root, records[2]).landmarks_mm
     assert landmarks is not None
@@ -181,13 +181,13 @@ def test_bu4dfe_landmarks_by_order(tmp_path: Path) -> None:
     root, reader = make_bu4dfe(tmp_path / "data"), DATASETS["bu4dfe"]
     for i, number in enumerate((9, 10, 11)):
         write_bnd(tmp_path / "BU4DFE_BND_V1.1" / "F001" / "Angry" / f"F001.{number}.bnd", first=100 * i)
-    records = reader.find(root)
+    records = reader.find(root).records
     for i in range(3):
         landmarks = reader.read(root, records[i]).landmarks_mm
         assert landmarks is not None
         assert landmarks[0, 0] == 100 * i
     write_bnd(tmp_path / "BU4DFE_BND_V1.1" / "F001" / "Angry" / "F001.12.bnd")  # four files, three frames: no telling
-    assert not any(r.landmarks for r in reader.find(root))
+    assert not any(r.landmarks for r in reader.find(root).records)
 
 
 def test_bu4dfe_landmarks_of_partial_sequences(tmp_path: Path) -> None:
@@ -209,7 +209,9 @@ def test_bu4dfe_landmarks_of_partial_sequences(tmp_path: Path) -> None:
 
 
 def named(root: Path) -> dict[int | None, str]:
-    return {r.frame: Path(r.landmarks).name for r in DATASETS["bu4dfe"].find(root) if r.sequence == "F001/Angry"}
+    return {
+        r.frame: Path(r.landmarks).name for r in DATASETS["bu4dfe"].find(root).records if r.sequence == "F001/Angry"
+    }
 
 
 def test_bu4dfe_landmarks_of_a_partial_package(tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def test_bu4dfe_landmarks_of_a_partial_package(tmp_path: Path) -> None:
     write_bnd(package / "f001" / "ANGRY" / "001.bnd", first=7)
     (package / "f001" / "ANGRY" / "000.txt").write_text("a stray file")
     (package / "f001" / "HAPPY").write_text("a stray file")
-    records = reader.find(root)
+    records = reader.find(root).records
     assert [bool(r.landmarks) for r in records] == [False, True, *[False] * 5]
     landmarks = reader.read(root, records[1]).landmarks_mm
     assert landmarks is not None and landmarks[0, 0] == 7
@@ -253,7 +255,7 @@ def test_bu3dfe_raw_scans_are_placed_by_their_eight_points(tmp_path: Path, excha
     turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
     points = PSE[[2, 3, 0, 1, 4, 5, 6, 7]] if exchanged else PSE
     write_pse(stem.with_name(stem.name + "_RAW.pse"), points @ turn.T + [5, -9, 700])
-    record = next(record for record in reader.find(root) if record.sample_id == stem.name)
+    record = next(record for record in reader.find(root).records if record.sample_id == stem.name)
     assert (record.source, record.landmarks) == (f"F0001/{stem.name}_RAW.wrl", f"F0001/{stem.name}_RAW.pse")
     assert reader.source_files(root, record)[-1].name == f"{stem.name}_RAW.pse"
     landmarks = reader.read(root, record).landmarks_mm
@@ -263,7 +265,7 @@ def test_bu3dfe_raw_scans_are_placed_by_their_eight_points(tmp_path: Path, excha
     assert {name: [i - 83 for i in indices] for name, indices in groups.items()} == {
         "right_eye": [0, 1], "left_eye": [2, 3], "nose": [4, 5],
     }  # fmt: skip
-    face = reader.find(root)[0]
+    face = reader.find(root).records[0]
     assert face.landmarks.endswith("_F3D.bnd") and reader.groups_of(face) == reader.landmark_groups
 
 

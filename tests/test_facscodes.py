@@ -28,14 +28,13 @@ def values_of(root: Path) -> dict[str, dict[str, int]]:
             for name, value in zip(READER.au_names, record.aus, strict=True)
             if value > 0 or (value == 0 and name.endswith("_side"))
         }
-        for record in READER.find(root)
+        for record in READER.find(root).records
         if record.aus
     }
 
 
 def summary(root: Path) -> str:
-    assert READER.summarise is not None
-    return "\n".join(READER.summarise(root, READER.find(root)))
+    return "\n".join(list(READER.find(root).notes))
 
 
 @pytest.mark.parametrize("place", ["facscodes.lst", "facscodes/facscodes.lst", "__others__/FACSCODES/FacsCodes.LST"])
@@ -59,7 +58,7 @@ def test_scans_get_their_units_sides_and_strengths(tmp_path: Path, place: str) -
         },
         "bs000_N_N_0": {},
     }
-    by_name = {record.sample_id: record for record in READER.find(tmp_path)}
+    by_name = {record.sample_id: record for record in READER.find(tmp_path).records}
     neutral = dict(zip(READER.au_names, by_name["bs000_N_N_0"].aus, strict=True))
     assert {neutral[f"AU{unit}"] for unit in UNITS} == {neutral[f"AU{unit}_intensity"] for unit in UNITS} == {0}
     lopsided = dict(zip(READER.au_names, by_name["bs000_LFAU_12_0"].aus, strict=True))
@@ -107,7 +106,8 @@ def test_what_is_not_understood_is_told_and_unknown(tmp_path: Path) -> None:
         "bs001_N_N_0 -> 71+12A\n"
     )
     records = {
-        record.sample_id: dict(zip(READER.au_names, record.aus, strict=False)) for record in READER.find(tmp_path)
+        record.sample_id: dict(zip(READER.au_names, record.aus, strict=False))
+        for record in READER.find(tmp_path).records
     }
     happy = records["bs000_E_HAPPY_0"]
     assert (happy["AU6"], happy["AU12_intensity"], happy["AU7"], happy["AU1"]) == (1, 4, -1, -1)
@@ -125,7 +125,7 @@ def test_what_is_not_understood_is_told_and_unknown(tmp_path: Path) -> None:
 
 def test_without_a_list(tmp_path: Path) -> None:
     write_scan(tmp_path / "bs000", "bs000_N_N_0")
-    assert READER.find(tmp_path)[0].aus == ()
+    assert READER.find(tmp_path).records[0].aus == ()
     assert "no list of action units (facscodes.lst) found" in summary(tmp_path)
     (tmp_path / "facscodes.zip").write_bytes(b"PK")
     assert "facscodes.zip: not unpacked, so no action units are known" in summary(tmp_path)

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from preprocess.datasets import DATASETS
-from preprocess.datasets.folder import summarise_folder
 from shared.errors import FacetError, ScanError
 
 FOLDER = DATASETS["folder"]
@@ -37,14 +36,14 @@ def write(root: Path, text: str, encoding: str = "utf-8") -> Path:
 def test_spreadsheets_of_every_kind(root: Path, delimiter: str, encoding: str, newline: str) -> None:
     text = "Path, subject ,label\na.obj,Zoë,happiness\n\nb.obj,S2,\n".replace(",", delimiter).replace("\n", newline)
     write(root, text, encoding)
-    first, second = FOLDER.find(root)
+    first, second = FOLDER.find(root).records
     assert (first.sample_id, first.subject, first.label) == ("a", "Zoë", "happiness")
     assert (second.source, second.label, second.sequence, second.frame) == ("b.obj", "", "", None)
 
 
 def test_the_manifest_itself_as_root(root: Path) -> None:
     path = write(root, "path,subject,label\na.obj,1,x\n").rename(root / "mine.csv")
-    (record,) = FOLDER.find(path)
+    (record,) = FOLDER.find(path).records
     assert len(FOLDER.read(path, record).triangles) == 2
     assert FOLDER.source_files(path, record) == [root / "a.obj"]
 
@@ -52,9 +51,9 @@ def test_the_manifest_itself_as_root(root: Path) -> None:
 def test_sequences_stand_together_in_the_order_of_their_frames(root: Path) -> None:
     rows = "a.obj,1,x,s,2\nb.obj,2,y,,\nc.obj,1,x,s,1\n"
     write(root, f"path,subject,label,sequence,frame\n{rows}")
-    assert [(r.sample_id, r.frame) for r in FOLDER.find(root)] == [("c", 1), ("a", 2), ("b", None)]
+    assert [(r.sample_id, r.frame) for r in FOLDER.find(root).records] == [("c", 1), ("a", 2), ("b", None)]
     write(root, "path,subject,label,sequence\nb.obj,1,x,s\na.obj,1,x,s\n")  # without numbers: as they stand
-    assert [(r.sample_id, r.frame) for r in FOLDER.find(root)] == [("b", 0), ("a", 1)]
+    assert [(r.sample_id, r.frame) for r in FOLDER.find(root).records] == [("b", 0), ("a", 1)]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,7 @@ def test_sequences_stand_together_in_the_order_of_their_frames(root: Path) -> No
 def test_units_and_scale(root: Path, columns: str, values: str, factor: float) -> None:
     (root / "points.csv").write_text("left_eye,10,20,30\n")
     write(root, f"path,subject,label,landmarks,{columns}\na.obj,1,x,points.csv,{values}\n")
-    (record,) = FOLDER.find(root)
+    (record,) = FOLDER.find(root).records
     mesh = FOLDER.read(root, record)
     np.testing.assert_allclose(mesh.vertices_mm[1], [50 * factor, 0, 0], rtol=1e-6)
     assert mesh.landmarks_mm is not None
@@ -76,7 +75,7 @@ def test_texture_and_the_edge_its_coordinates_begin_at(root: Path) -> None:
     header = "path,subject,label,texture,texture_origin,up,facing,sample_id\n"
     rows = [f"a.obj,1,x,skin.png,{o},Z,-y,{i}\n" for i, o in enumerate(("", "bottom", "top"))]
     write(root, header + "".join(rows))
-    records = FOLDER.find(root)
+    records = FOLDER.find(root).records
     assert dict(records[0].options) == {"up": "z", "facing": "-y"}
     meshes = [FOLDER.read(root, record) for record in records]
     assert meshes[0].texture is not None
@@ -148,7 +147,7 @@ def test_what_spreadsheets_and_systems_make_of_values(root: Path) -> None:
     other = unicodedata.normalize("NFD", "Zoë") + "\u00a0"
     rows = f"a.obj;Zoë;x;Film;1.0;High;0,5\nb.obj;{other};x;Film;2.0;high;0,5\nc.obj;zoë;x;;;high;\n"
     write(root, f"sep=;\npath;subject;label;sequence;frame;intensity;scale\n{rows}", "utf-8-sig")
-    records = FOLDER.find(root)
+    records = FOLDER.find(root).records
     assert [(r.subject, r.frame, r.intensity) for r in records] == [
         ("Zoë", 1, "high"),
         ("Zoë", 2, "high"),
@@ -156,7 +155,7 @@ def test_what_spreadsheets_and_systems_make_of_values(root: Path) -> None:
     ]
     assert dict(records[0].options) == {"scale": "0.5"}
     assert np.isclose(FOLDER.read(root, records[0]).vertices_mm[1, 0], 25)
-    lines = summarise_folder(root, records)
+    lines = list(FOLDER.find(root).notes)
     assert any("Zoë and zoë" in line for line in lines) and any(line.startswith("column intensity") for line in lines)
     write(root, "path;subject;label;scale\na.obj;1;x;1,000\n")
     with pytest.raises(FacetError, match="scale '1,000', expected a positive number"):
@@ -165,11 +164,11 @@ def test_what_spreadsheets_and_systems_make_of_values(root: Path) -> None:
 
 def test_columns_of_ones_own_are_groups(root: Path) -> None:
     write(root, "Path,subject,label,Sample ID,Age,sex ,,Landmark\na.obj,1,x,one,31,f,0,\nb.obj,2,y,two,, M ,1,p.csv\n")
-    first, second = FOLDER.find(root)
+    first, second = FOLDER.find(root).records
     assert (first.sample_id, second.sample_id) == ("one", "two")
     assert dict(first.groups) == {"Age": "31", "sex": "f", "Landmark": ""}
     assert dict(second.groups) == {"Age": "", "sex": "M", "Landmark": "p.csv"}
-    lines = summarise_folder(root, [first, second])
+    lines = list(FOLDER.find(root).notes)
     assert any("Landmark" in line and "landmarks" in line for line in lines)
     assert any("without a name" in line for line in lines)
     assert not any("did you mean" in line and ("Age" in line or "sex" in line) for line in lines)
@@ -185,10 +184,10 @@ def test_every_way_to_name_a_file_below_the_root(tmp_path: Path, name: str) -> N
     link.symlink_to(root)
     for given in (root, link):
         write(given, f"path,subject,label\n{name.format(root=root, link=given)},1,x\n")
-        (record,) = FOLDER.find(given)
+        (record,) = FOLDER.find(given).records
         assert (record.source, record.sample_id) == ("sub/a.obj", "sub/a")
     write(link, f"path,subject,label,texture\nsub/a.obj,1,x,{root}/sub/skin.png\n")
-    assert FOLDER.find(link)[0].texture == "sub/skin.png"
+    assert FOLDER.find(link).records[0].texture == "sub/skin.png"
 
 
 def test_a_name_in_another_case_or_composition_is_found(root: Path) -> None:
@@ -196,15 +195,15 @@ def test_a_name_in_another_case_or_composition_is_found(root: Path) -> None:
 
     (root / unicodedata.normalize("NFD", "Zoë.obj")).write_text(OBJ)
     write(root, "path,subject,label\nA.OBJ,1,x\nZoë.obj,2,x\nq.obj,3,x\n")
-    records = FOLDER.find(root)
+    records = FOLDER.find(root).records
     assert [record.sample_id for record in records] == ["A", "Zoë", "q"]
     assert [(root / record.source).is_file() for record in records] == [True, True, False]
-    (line,) = [line for line in summarise_folder(root, records) if "another case" in line]
+    (line,) = [line for line in FOLDER.find(root).notes if "another case" in line]
     assert "A.OBJ is a.obj" in line and "Zo" not in line
     with pytest.raises(ScanError, match=r"q\.obj: no such file.*out of the manifest"):
         FOLDER.read(root, records[2])
     (root / "a.Obj").write_text(OBJ)  # two files that could be meant: neither is taken
-    assert FOLDER.find(root)[0].source == "A.OBJ"
+    assert FOLDER.find(root).records[0].source == "A.OBJ"
 
 
 @pytest.mark.parametrize(
@@ -220,9 +219,9 @@ def test_a_name_in_another_case_or_composition_is_found(root: Path) -> None:
 )
 def test_the_axis_that_is_not_given(root: Path, columns: str, values: str, options: dict[str, str]) -> None:
     write(root, f"path,subject,label,{columns}\na.obj,1,x,{values}\n")
-    (record,) = records = FOLDER.find(root)
+    (record,) = FOLDER.find(root).records
     assert dict(record.options) == options
-    said = any("up" in line and "facing" in line for line in summarise_folder(root, records))
+    said = any("up" in line and "facing" in line for line in FOLDER.find(root).notes)
     assert said == (len(options) > len(columns.split(",")))
 
 
@@ -239,7 +238,7 @@ def test_other_encodings_and_missing_manifests(root: Path) -> None:
 
 def test_a_missing_file_is_listed_and_fails_when_read(root: Path) -> None:
     write(root, "path,subject,label,texture\nnone.obj,1,x,\na.obj,1,x,none.png\n")
-    gone, bare = FOLDER.find(root)
+    gone, bare = FOLDER.find(root).records
     for record, name in ((gone, "none.obj"), (bare, "none.png")):
         with pytest.raises(ScanError, match=f"{name}: no such file"):
             FOLDER.read(root, record)
@@ -250,13 +249,13 @@ def test_a_texture_without_texture_coordinates_is_an_error(root: Path) -> None:
     (root / "bare.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     write(root, "path,subject,label,texture\nbare.obj,1,x,skin.png\n")
     with pytest.raises(ScanError, match="no texture coordinates"):
-        FOLDER.read(root, FOLDER.find(root)[0])
+        FOLDER.read(root, FOLDER.find(root).records[0])
 
 
 def test_a_scale_beyond_all_numbers(root: Path) -> None:
     write(root, "path,subject,label,scale\na.obj,1,x,1e38\n")
     with pytest.raises(ScanError, match="check its scale"):
-        FOLDER.read(root, FOLDER.find(root)[0])
+        FOLDER.read(root, FOLDER.find(root).records[0])
 
 
 @pytest.mark.skipif("FACET_FACES" not in os.environ, reason="FACET_FACES names the folder of real scans")
@@ -264,7 +263,7 @@ def test_a_glb_is_in_metres(tmp_path: Path) -> None:
     source = Path(os.environ["FACET_FACES"]) / "leeperrysmith" / "LeePerrySmith.glb"
     (tmp_path / "head.glb").write_bytes(source.read_bytes())
     write(tmp_path, "path,subject,label\nhead.glb,1,x\n")
-    mesh = FOLDER.read(tmp_path, FOLDER.find(tmp_path)[0])
+    mesh = FOLDER.read(tmp_path, FOLDER.find(tmp_path).records[0])
     assert 4200 < mesh.vertices_mm[:, 0].max() < 4300
 
 
@@ -285,7 +284,7 @@ def test_real_scans_stand_upright_and_unmirrored(tmp_path: Path) -> None:
     )
     for folder in ("james", "leeperrysmith", "meshmonk"):
         (tmp_path / folder).symlink_to(Path(os.environ["FACET_FACES"]) / folder)
-    records = FOLDER.find(tmp_path)
+    records = FOLDER.find(tmp_path).records
     assert [len(FOLDER.source_files(tmp_path, record)) for record in records] == [4, 2, 1]
     aligned = [align(FOLDER.read(tmp_path, record), landmark_groups=FOLDER.landmark_groups) for record in records]
     assert [a.how for a in aligned] == ["landmarks", "geometry", "geometry"]

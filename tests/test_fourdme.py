@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def make_4dme(root: Path, *rows: list[Any]) -> Path:
     return root
 
 
-def clips_of(records: list[ScanRecord]) -> dict[str, list[int]]:
+def clips_of(records: Sequence[ScanRecord]) -> dict[str, list[int]]:
     clips: dict[str, list[int]] = {}
     for record in records:
         assert record.frame is not None
@@ -45,14 +46,13 @@ def clips_of(records: list[ScanRecord]) -> dict[str, list[int]]:
 
 
 def summary(root: Path) -> list[str]:
-    assert READER.summarise is not None
-    return READER.summarise(root, READER.find(root))
+    return list(READER.find(root).notes)
 
 
 def test_a_clip_goes_from_onset_to_offset(tmp_path: Path) -> None:
     make_4dme(tmp_path, ["sub01", "clip1", "Negative", 3, 4, 6, "4+7(L)"])
     write_frames(tmp_path / "sub01" / "clip1", range(1, 9))
-    records = find_4dme(tmp_path)
+    records = find_4dme(tmp_path).records
     assert clips_of(records) == {"": [1, 2, 7, 8], "sub01/clip1": [3, 4, 5, 6]}
     inside, outside = records[2], records[0]
     assert (inside.sample_id, inside.label, inside.targets, inside.moments) == (
@@ -81,16 +81,16 @@ def test_a_clip_goes_from_onset_to_offset(tmp_path: Path) -> None:
 def test_several_emotions_are_targets_and_no_label(tmp_path: Path, emotion: str) -> None:
     make_4dme(tmp_path, ["sub01", "clip1", emotion, 1, 2, 3, None])
     write_frames(tmp_path / "sub01" / "clip1", range(1, 4))
-    for record in find_4dme(tmp_path):
+    for record in find_4dme(tmp_path).records:
         assert (record.label, record.targets, record.aus) == ("", (0, 1, 1, 0, 0), ())
 
 
 def test_a_line_an_emotion_is_the_same_clip(tmp_path: Path) -> None:
     make_4dme(tmp_path, ["s1", "c", "Negative", 1, 2, 3, "4"], ["s1", "c", "Other", 1, 2, 3, "R12"])
     write_frames(tmp_path / "s1" / "c", range(1, 4))
-    (targets,) = {record.targets for record in find_4dme(tmp_path)}
+    (targets,) = {record.targets for record in find_4dme(tmp_path).records}
     assert targets == (0, 1, 0, 0, 1)
-    assert {name for name, v in zip(AU_NAMES, find_4dme(tmp_path)[0].aus, strict=True) if v} == {"AU4", "AU12"}
+    assert {name for name, v in zip(AU_NAMES, find_4dme(tmp_path).records[0].aus, strict=True) if v} == {"AU4", "AU12"}
 
 
 def test_several_clips_in_one_folder(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_several_clips_in_one_folder(tmp_path: Path) -> None:
         ["s1", "c", "Surprise", 8, 8, 9, ""],
     )
     write_frames(tmp_path / "s1" / "c", range(1, 11))
-    records = find_4dme(tmp_path)
+    records = find_4dme(tmp_path).records
     assert clips_of(records) == {"s1/c/1-3": [1, 2, 3], "": [4, 5, 10], "s1/c/6-8": [6, 7, 8], "s1/c/8-9": [9]}
     assert len({record.sample_id for record in records}) == 10
     assert any("another clip has already" in line and "line 4" in line for line in summary(tmp_path))
@@ -111,7 +111,7 @@ def test_frames_counted_anew_within_the_clip(tmp_path: Path) -> None:
     """The folder holds the clip cut out; the sheet counts from the video's start."""
     make_4dme(tmp_path, ["s1", "c", "Positive", 501, 503, 505, ""])
     write_frames(tmp_path / "s1" / "c", range(5))
-    records = find_4dme(tmp_path)
+    records = find_4dme(tmp_path).records
     assert clips_of(records) == {"s1/c": [0, 1, 2, 3, 4]}
     assert records[0].moments == (0, 2, 4)
     assert any(line.startswith("frames counted anew") for line in summary(tmp_path))
@@ -127,8 +127,8 @@ def test_moments_that_are_not_given_or_do_not_fit(tmp_path: Path) -> None:
     )
     for clip in ("none", "onset", "elsewhere", "wrong"):
         write_frames(tmp_path / "s1" / clip, range(1, 6))
-    records = {record.sequence: record for record in find_4dme(tmp_path)}
-    assert clips_of(find_4dme(tmp_path)) == {
+    records = {record.sequence: record for record in find_4dme(tmp_path).records}
+    assert clips_of(find_4dme(tmp_path).records) == {
         "s1/none": [1, 2, 3, 4, 5],
         "": [1, 2],
         "s1/onset": [3, 4, 5],
@@ -146,7 +146,7 @@ def test_a_partial_copy(tmp_path: Path) -> None:
     make_4dme(tmp_path, ["s1", "c", "Fear", 1, 2, 4, "99"], ["s1", "d", "Positive", 1, 2, 3, ""])
     write_frames(tmp_path / "s1" / "c", range(1, 4))
     (tmp_path / "s1" / "c" / "00002.jpg").unlink()
-    assert {record.label for record in find_4dme(tmp_path)} == {""}
+    assert {record.label for record in find_4dme(tmp_path).records} == {""}
     assert summary(tmp_path) == [
         "a part of the data set: 1 of 24 subjects, 1 of 267 sequences",
         f"1 frames without {OWN_PICTURES}: s1/c/0002",
@@ -162,7 +162,7 @@ def test_folders_are_found_by_name_and_number(tmp_path: Path, folder: str) -> No
     make_4dme(tmp_path, [1.0, "clip_a", "Positive", 10, 10, 11, ""])
     write_frames(tmp_path / folder, range(10, 12), "take2_frame{:d}_x.PLY")
     write_frames(tmp_path / "video1" / "clip_a", range(10, 12))  # the 1 of something else
-    records = find_4dme(tmp_path)
+    records = find_4dme(tmp_path).records
     assert [(r.subject, r.sequence, r.source) for r in records] == [
         ("1", "1/clip_a", f"{folder}/take2_frame{number}_x.PLY") for number in (10, 11)
     ]
@@ -181,10 +181,10 @@ def test_the_users_pattern(tmp_path: Path, pattern: str, folder: str, name: str)
     write_frames(tmp_path / folder, range(1, 4), name)
     write_frames(tmp_path / folder, range(1, 4), "wrong_{:03d}_.obj")
     reader = pickle.loads(pickle.dumps(with_pattern(pattern)))  # workers get it by pickle
-    assert [record.source for record in reader.find(tmp_path)] == [f"{folder}/{name.format(n)}" for n in (1, 2, 3)]
-    assert reader.summarise(tmp_path, reader.find(tmp_path)) == [
-        "a part of the data set: 1 of 24 subjects, 1 of 267 sequences"
+    assert [record.source for record in reader.find(tmp_path).records] == [
+        f"{folder}/{name.format(n)}" for n in (1, 2, 3)
     ]
+    assert list(reader.find(tmp_path).notes) == ["a part of the data set: 1 of 24 subjects, 1 of 267 sequences"]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_real_frames_are_read(tmp_path: Path) -> None:
     make_4dme(tmp_path, ["s1", "c", "Repression", 1, 1, 1, ""])
     (tmp_path / "s1" / "c").mkdir(parents=True)
     write_scan(tmp_path / "s1" / "c", "001", 3.0)
-    (record,) = READER.find(tmp_path)
+    (record,) = READER.find(tmp_path).records
     mesh = READER.read(tmp_path, record)
     assert mesh.texture is not None and mesh.landmarks_mm is None
     assert [path.name for path in READER.source_files(tmp_path, record)] == ["001.obj", "001.png"]
@@ -226,7 +226,7 @@ def test_real_frames_are_read(tmp_path: Path) -> None:
     assert READER.read(tmp_path, record).texture is not None
     (tmp_path / "s1" / "c" / "001.png").rename(tmp_path / "s1" / "c" / "skin.png")
     (tmp_path / "s1" / "c" / "001.mtl").write_text("newmtl skin\nmap_Kd skin.png\n")
-    (record,) = READER.find(tmp_path)
+    (record,) = READER.find(tmp_path).records
     assert record.texture == "" and READER.read(tmp_path, record).texture is not None
     assert [path.name for path in READER.source_files(tmp_path, record)] == ["001.obj", "001.mtl", "skin.png"]
 
@@ -238,7 +238,7 @@ def test_every_unit_has_its_column(tmp_path: Path) -> None:
     make_4dme(tmp_path, *(["s1", f"c{unit}", "Others", 1, 1, 1, f"{unit}+99"] for unit in units))
     for unit in units:
         write_frames(tmp_path / "s1" / f"c{unit}", range(1, 2))
-    shown = {record.sequence: record.aus for record in find_4dme(tmp_path)}
+    shown = {record.sequence: record.aus for record in find_4dme(tmp_path).records}
     for place, unit in enumerate(units):
         assert shown[f"s1/c{unit}"] == tuple(int(k == place) for k in range(28))
 
@@ -287,7 +287,7 @@ def test_clips_folders_without_the_subject(tmp_path: Path, pattern: str, name: s
     write_frames(base / "s14_X", range(1, 3), name)
     with pytest.raises(FacetError, match=r"--pattern '(Meshes/)?\{clip\}/\*\{frame\}'"):
         find_4dme(tmp_path)
-    clips = clips_of(find_4dme(tmp_path, pattern=pattern))
+    clips = clips_of(find_4dme(tmp_path, pattern=pattern).records)
     assert clips == {"": [9, 13], "S13/S13_1st_001_01_1": [10, 11, 12], "S14/S14_x": [1, 2]}
 
 

@@ -31,7 +31,7 @@ def test_moments_out_of_order_cost_no_others(
 ) -> None:
     make_4dme(tmp_path, ["s1", "c", "Positive", *moments, ""])
     write_frames(tmp_path / "s1" / "c", range(9))
-    inside = [record for record in find_4dme(tmp_path) if record.sequence]
+    inside = [record for record in find_4dme(tmp_path).records if record.sequence]
     onset, _, offset = taken
     assert [record.frame for record in inside] == [*range(onset or 0, 9 if offset is None else offset + 1)]
     assert {record.moments for record in inside} == {taken}
@@ -49,7 +49,7 @@ def test_one_person_and_one_folder_under_two_spellings(tmp_path: Path) -> None:
     )
     for folder in ("sub01/c", "sub01/d", "sub11/c"):
         write_frames(tmp_path / folder, range(1, 6))
-    records = find_4dme(tmp_path)
+    records = find_4dme(tmp_path).records
     assert {record.subject for record in records} == {"Sub01", "sub11"}
     assert len({record.source for record in records}) == len(records) == 15
     assert clips_of(records)["Sub01/c/4-5"] == [4, 5]
@@ -66,7 +66,7 @@ def test_what_the_sheet_leaves_open_is_told(tmp_path: Path) -> None:
     for folder in ("3D/s1/c", "3D/s1/d", "3D/s1/e", "3D/s2/a", "3D/texts"):
         write_frames(tmp_path / folder, range(1, 3))
     lines = summary(tmp_path)
-    assert [record.targets for record in find_4dme(tmp_path) if record.task == "d"] == [()] * 2
+    assert [record.targets for record in find_4dme(tmp_path).records if record.task == "d"] == [()] * 2
     assert any(line.startswith("no emotion given") and line.endswith("1 clips, s1/d (line 3)") for line in lines)
     assert "meshes in folders that the sheet does not name: 2 folders, 3D/s1/e, 3D/s2/a" in lines
 
@@ -121,7 +121,9 @@ def test_action_units_that_cannot_be_read_are_unknown_and_told(tmp_path: Path) -
     )
     for clip in ("doubt", "date", "sure"):
         write_frames(tmp_path / "s1" / clip, range(1, 4))
-    aus = {record.task: dict(zip(AU_NAMES, record.aus or [-1] * 28, strict=True)) for record in find_4dme(tmp_path)}
+    aus = {
+        record.task: dict(zip(AU_NAMES, record.aus or [-1] * 28, strict=True)) for record in find_4dme(tmp_path).records
+    }
     assert [(aus[clip]["AU12"], aus[clip]["AU24"]) for clip in ("doubt", "date", "sure")] == [(1, -1), (-1, -1), (1, 0)]
     assert any(
         "cannot be read" in line and "s1/doubt (line 2: 24?), s1/date (line 3" in line for line in summary(tmp_path)
@@ -137,7 +139,7 @@ def test_static_units_are_0_and_unknown_marks_unknown(tmp_path: Path) -> None:
     )
     for clip in ("static", "only", "mark"):
         write_frames(tmp_path / "s1" / clip, range(1, 4))
-    aus = {record.task: dict(zip(AU_NAMES, record.aus, strict=True)) for record in find_4dme(tmp_path)}
+    aus = {record.task: dict(zip(AU_NAMES, record.aus, strict=True)) for record in find_4dme(tmp_path).records}
     assert {name for name, value in aus["static"].items() if value} == {"AU4", "AU7"}
     assert set(aus["only"].values()) == {0}
     assert (aus["mark"]["AU12"], aus["mark"]["AU4"], aus["mark"]["AU7"]) == (-1, 1, 0)
@@ -154,7 +156,7 @@ def test_lines_without_a_subject_or_folder_are_listed(tmp_path: Path) -> None:
         ["s1", None, "Others", 1, 2, 3, ""],
     )
     write_frames(tmp_path / "s1" / "c", range(1, 4))
-    assert {record.sequence for record in find_4dme(tmp_path)} == {"s1/c"}
+    assert {record.sequence for record in find_4dme(tmp_path).records} == {"s1/c"}
     (line,) = [line for line in summary(tmp_path) if "without sub_ID or fold_name" in line]
     assert line.startswith("labels.xlsx: 2 lines") and line.endswith("line 3, 4")
 
@@ -176,5 +178,5 @@ def test_the_releases_exchanged_cells_are_told(tmp_path: Path, name: str, told: 
     assert len(lines) == told
     if told:
         assert "(s1/c146: 9, s1/c147: 4)" in lines[0]
-        (record,) = find_4dme(tmp_path)
+        (record,) = find_4dme(tmp_path).records
         assert dict(zip(AU_NAMES, record.aus, strict=True))["AU9"] == 1  # as it stands

@@ -99,10 +99,9 @@ def test_spellings_of_a_value_are_one_and_it_is_said(tmp_path: Path) -> None:
     write_scan_folder(tmp_path, 3)
     add_columns(tmp_path, "sex", "F", "f", "F")
     reader = DATASETS["folder"]
-    records = reader.find(tmp_path)
+    records = reader.find(tmp_path).records
     assert {dict(record.groups)["sex"] for record in records} == {"F"}
-    assert reader.summarise is not None
-    assert any(line.startswith("column sex") for line in reader.summarise(tmp_path, records))
+    assert any(line.startswith("column sex") for line in reader.find(tmp_path).notes)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +232,7 @@ def test_what_the_data_sets_names_say_of_people(name: str, groups: set[str], tmp
     from preprocess.synth.layouts import write_layout
 
     write_layout(name, tmp_path / name, num_subjects=2, num_frames=None if name == "bu3dfe" else 3, seed=0)
-    for record in DATASETS[name].find(tmp_path / name):
+    for record in DATASETS[name].find(tmp_path / name).records:
         found = dict(record.groups)
         assert set(found) == groups
         assert found["sex"] == record.subject[0] in "FM"

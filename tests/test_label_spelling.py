@@ -96,10 +96,10 @@ def test_a_map_decides_before_anything_else(tmp_path: Path) -> None:
     assert any("never" in line for line in found.notes)
     (tmp_path / "manifest.csv").write_text("path,subject,label\na.obj,1,Agry\nb.obj,2,n/a\n")
     reader = with_label_map(path)
-    records = reader.find(tmp_path)
+    records = reader.find(tmp_path).records
     assert [record.label for record in records] == ["anger", ""]
-    assert reader.summarise is not None and any("Agry" in line for line in reader.summarise(tmp_path, records))
-    assert DATASETS["folder"].find(tmp_path)[0].label == "Agry"
+    assert any("Agry" in line for line in reader.find(tmp_path).notes)
+    assert DATASETS["folder"].find(tmp_path).records[0].label == "Agry"
 
 
 @pytest.mark.parametrize(

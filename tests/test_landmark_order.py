@@ -29,7 +29,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Mesh, Mesh]]:
     """The first frame of a task, still neutral, of two people: as it is read, and the same face in the generator's frame."""
     root = tmp_path_factory.mktemp("bp4d") / "data"
     write_bp4d(root, num_subjects=2, num_frames=3, progress=False, num_workers=1)
-    records = [record for record in READER.find(root) if record.frame == 0 and record.task == "T3"]
+    records = [record for record in READER.find(root).records if record.frame == 0 and record.task == "T3"]
     assert [record.subject for record in records] == ["F001", "M001"]
     numbers = {"F001": 0, "M001": 1}
     return [

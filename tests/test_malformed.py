@@ -163,7 +163,7 @@ def test_names_that_are_no_text_are_said(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "000.wrl").write_bytes(corpus.wrl("bu4dfe"))
     with pytest.raises(FacetError, match=r"udcff/F001/Angry/000.wrl': a name there is not UTF-8"):
-        plan_rows(DATASETS["bu4dfe"].find(tmp_path), tmp_path / "no cache")
+        plan_rows(DATASETS["bu4dfe"].find(tmp_path).records, tmp_path / "no cache")
 
 
 def test_long_names_do_not_fill_the_message(tmp_path: Path) -> None:
@@ -211,9 +211,8 @@ def test_manifest_fields_that_cannot_be(tmp_path: Path, row: bytes, message: str
 def test_a_name_that_no_file_system_holds_is_a_missing_mesh(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_bytes(b"path,subject,label\n" + b"a" * 300 + b".obj,A,anger\n")
     folder = DATASETS["folder"]
-    records = folder.find(tmp_path)
-    assert folder.summarise is not None
-    assert "mesh file" in folder.summarise(tmp_path, records)[0]
+    records = folder.find(tmp_path).records
+    assert "mesh file" in folder.find(tmp_path).notes[0]
     with pytest.raises(ScanError):
         folder.read(tmp_path, records[0])
 
@@ -228,7 +227,7 @@ def test_files_of_a_broken_scan_are_still_listed(tmp_path: Path, name: str) -> N
     if name == "4dme":
         (tmp_path / "labels.xlsx").write_bytes(corpus.label_sheet())
     (tmp_path / "manifest.csv").write_text("path,subject,label\na.wrl,A,anger\n")
-    records = DATASETS[name].find(tmp_path)
+    records = DATASETS[name].find(tmp_path).records
     assert list(DATASETS[name].source_files(tmp_path, records[0])) == [tmp_path / broken]
     with pytest.raises(ScanError):
         DATASETS[name].read(tmp_path, records[0])

@@ -134,7 +134,7 @@ def test_the_examples_of_own_scans_are_read(tmp_path: Path) -> None:
         for start in ("path,subject,label", "left_eye,")
     )
     (tmp_path / "manifest.csv").write_text(manifest, encoding="utf-8")
-    first, neutral = DATASETS["folder"].find(tmp_path)
+    first, neutral = DATASETS["folder"].find(tmp_path).records
     assert (first.source, first.intensity, neutral.label) == ("P01/besuch 1/lächeln.ply", "02", "neutral")
     assert dict(neutral.groups) == {"site": "Bonn"}
     path = tmp_path / Path(first.landmarks).name

@@ -15,7 +15,7 @@ from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM
 from preprocess.alignment.crop import crop_mesh
 from preprocess.alignment.placement import REFERENCE_TRIES, Placer, frames_needed
 from preprocess.alignment.stabilise import find_rigid_patch, register, smooth_pose
-from preprocess.datasets.scan import DatasetReader, ScanRecord
+from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from preprocess.render.cameras import build_cameras
 from preprocess.render.views import render_views
@@ -57,7 +57,7 @@ def moving_head(bump_at: int | None) -> DatasetReader:
             mesh = dataclasses.replace(mesh, landmarks_mm=None)
         return mesh
 
-    return DatasetReader("test", "test", "", (), lambda root: [], read, lambda root, record: [], 4, GROUPS)  # type: ignore[arg-type]
+    return DatasetReader("test", "test", "", (), lambda root: Listing([]), read, lambda root, record: [], 4, GROUPS)  # type: ignore[arg-type]
 
 
 RECORDS = [ScanRecord(f"s/{k:03d}", "s", f"{k}.obj", sequence="s", frame=k) for k in range(NUM_FRAMES)]

@@ -81,10 +81,11 @@ def build_cache(
         FacetError: no such data set, no usable scan, no scheduler, or workers die and no single scan is to blame.
         CacheError: the cache holds other settings, or another build is writing it.
     """
-    scans = dataset.find(root)
+    listing = dataset.find(root)
+    scans = listing.records
     if not scans:
         raise FacetError(f"{root}: no scans of {dataset.title} found; check --root")
-    for line in dataset.summarise(root, scans) if dataset.summarise is not None else ():
+    for line in listing.notes:
         print(line)  # what a partial copy lacks is said, not refused
     info = CacheInfo(
         dataset=dataset.name,

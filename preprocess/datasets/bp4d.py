@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -29,12 +29,11 @@ from preprocess.datasets.completeness import (
     describe_missing,
     name_some,
 )
-from preprocess.datasets.scan import DatasetReader, ScanRecord
-from preprocess.datasets.subject_folders import describe_archives, list_names, subfolders
+from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
+from preprocess.datasets.subject_folders import describe_archives, find_texture, list_files, list_names, subfolders
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.bnd import NUM_BU_LANDMARKS
 from preprocess.readers.obj import read_obj
-from preprocess.readers.surface import find_surface_files
 from preprocess.readers.tbnd import (
     BP4D_LANDMARK_GROUPS,
     MAX_SURFACE_DISTANCE_MM,
@@ -47,92 +46,72 @@ from shared.labels import BP4D_EMOTIONS, BP4D_TASKS
 
 AXES_OPTION = "landmark_axes"  # a record's option: the signs of the landmarks' axes on the scan, "+x +y -z"
 _PROBED_SCANS, _PROBE_TRIES = 3, 9
-_TEXTURE_SUFFIXES = (".JPG", ".JPEG", ".PNG", ".BMP")
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    number: int
-    source: str
-    texture: str
-    landmarks: str
+def find_bp4d(root: Path) -> Listing:
+    """List every frame, by subject, task and number, with its action units.
 
-
-@dataclass(frozen=True, slots=True)
-class _Sequence:
-    subject: str
-    task: str
-    frames: list[_Frame]
-
-    @property
-    def name(self) -> str:
-        return f"{self.subject}/{self.task}"
-
-
-def find_bp4d(root: Path) -> list[ScanRecord]:
-    """Every frame, by subject, task and number, with its action units; a few scans are read to find the landmarks' axes.
-
-    The landmarks' coordinate system is left-handed, which of its axes is turned is not said: the signs that put the
-    landmarks of some scans on their surface are taken, and noted in the records. Where none do, no landmarks are listed.
+    The landmarks are left-handed, and the guide does not say which axis is mirrored. A few scans are read to find the signs
+    that put the landmarks on the surface; the records name these. If no signs do, no landmarks are listed.
 
     Raises:
         FacetError: the root holds no BP4D, or BP4D+.
     """
-    sequences = _list_sequences(root)
-    axes = _probe_axes(root, sequences).axes
-    options = ((AXES_OPTION, axes),) if axes else ()
-    occurrence, intensity = find_au_files(root, find_bp4d_subjects(root).base)
-    records = []
-    for sequence in sequences:
-        frames = [frame.number for frame in sequence.frames]
-        units = read_action_units(sequence.name, frames, occurrence, intensity)[0]
-        records += [
-            ScanRecord(
-                sample_id=f"{sequence.name}/{frame.source[frame.source.rfind('/') + 1 : -4]}",
-                subject=sequence.subject,
-                source=frame.source,
-                label=BP4D_TASKS[sequence.task],
-                sequence=sequence.name,
-                frame=frame.number,
-                task=sequence.task,
-                texture=frame.texture,
-                landmarks=frame.landmarks if axes else "",
-                options=options if frame.landmarks else (),
-                aus=values,
-                groups=(("sex", sequence.subject[0]),),
-            )
-            for frame, values in zip(sequence.frames, units, strict=True)
-        ]
-    return records
-
-
-def _list_sequences(root: Path) -> list[_Sequence]:
     subjects = find_bp4d_subjects(root)
     features = find_feature_folders(root, subjects.base)
-    return [
-        _list_frames(root, subject, f"T{match[1]}", folder, features)
+    occurrence, intensity = find_au_files(root, subjects.base)
+    sequences = [
+        _list_sequence(root, subject, f"T{match[1]}", folder, features)
         for subject, subject_folder in subjects.folders.items()
         for folder in subfolders(subject_folder)
         if (match := TASK.fullmatch(folder.name))
     ]
-
-
-def _list_frames(root: Path, subject: str, task: str, folder: Path, features: list[Path]) -> _Sequence:
-    """A sequence's files by their names alone: there are a million of them. Names have three or four digits: numbers count."""
-    prefix = folder.relative_to(root).as_posix()
-    landmarks = _list_landmarks(root, subject, task, features)
-    names = {name.upper(): name for name in list_names(folder)}
-    frames: dict[int, _Frame] = {}
-    for upper, name in names.items():
-        stem = upper[:-4]
-        if not upper.endswith(".OBJ") or not stem.isdecimal() or not stem.isascii() or int(stem) in frames:
-            continue
-        texture = next((names[stem + suffix] for suffix in _TEXTURE_SUFFIXES if stem + suffix in names), "")
-        number = int(stem)
-        frames[number] = _Frame(
-            number, f"{prefix}/{name}", f"{prefix}/{texture}" if texture else "", landmarks.get(number, "")
+    probe = _probe_axes(root, sequences)
+    records: list[ScanRecord] = []
+    for frames in sequences:
+        numbers = [record.frame or 0 for record in frames]
+        units = read_action_units(frames[0].sequence, numbers, occurrence, intensity)[0] if frames else []
+        for record, values in zip(frames, units, strict=True):
+            use = bool(probe.axes and record.landmarks)
+            options = ((AXES_OPTION, probe.axes),) if use else ()
+            records.append(replace(record, landmarks=record.landmarks if use else "", options=options, aus=values))
+    lines = [
+        *describe_counts(records, subjects=41, sequences=328, scans=368_036),
+        *describe_missing(records),
+        *describe_gaps(records),
+        *describe_lacking(records, OWN_PICTURES, lambda record: not record.texture, unit="frames"),
+        *_describe_landmarks(records, probe, sum(bool(record.landmarks) for frames in sequences for record in frames)),
+        *describe_uncoded(records, occurrence, intensity),
+    ]
+    if is_named_as_plus(subjects.base):
+        lines.append(
+            f"{subjects.base.name}: BP4D+ names its folder so; should these be BP4D+'s scans, the labels of T2 to T8 are wrong"
         )
-    return _Sequence(subject, task, [frames[number] for number in sorted(frames)])
+    return Listing(records, lines + describe_archives(root, subjects))
+
+
+def _list_sequence(root: Path, subject: str, task: str, folder: Path, features: list[Path]) -> list[ScanRecord]:
+    """List a sequence by the names of its files alone: there are a million of them. Names have three or four digits."""
+    landmarks = _list_landmarks(root, subject, task, features)
+    files = list_files(root, folder)
+    frames: dict[int, ScanRecord] = {}
+    for name, path in files.items():
+        stem = name[:-4]
+        if not name.endswith(".OBJ") or not stem.isdecimal() or not stem.isascii() or int(stem) in frames:
+            continue
+        frames[int(stem)] = ScanRecord(
+            sample_id=f"{subject}/{task}/{PurePosixPath(path).stem}",
+            subject=subject,
+            source=path,
+            label=BP4D_TASKS[task],
+            sequence=f"{subject}/{task}",
+            frame=int(stem),
+            task=task,
+            texture=find_texture(files, stem),
+            landmarks=landmarks.get(int(stem), ""),
+            groups=(("sex", subject[0]),),
+        )
+    return [frames[number] for number in sorted(frames)]
 
 
 def _list_landmarks(root: Path, subject: str, task: str, features: list[Path]) -> dict[int, str]:
@@ -161,18 +140,14 @@ class _Probe:
     errors: list[str]
 
 
-def _probe_axes(root: Path, sequences: list[_Sequence]) -> _Probe:
-    """Tries up to three scans of different subjects."""
-    candidates: dict[str, _Frame] = {}
-    spare: list[_Frame] = []
-    for sequence in sequences:
-        for frame in sequence.frames:
-            if frame.landmarks:
-                if candidates.setdefault(sequence.subject, frame) is not frame:
-                    spare.append(frame)
-                break
+def _probe_axes(root: Path, sequences: list[list[ScanRecord]]) -> _Probe:
+    """Try up to three scans, of different subjects if possible."""
+    with_landmarks = [first for frames in sequences if (first := next((r for r in frames if r.landmarks), None))]
+    candidates = {record.subject: record for record in reversed(with_landmarks)}  # the first of each subject
+    firsts = [record for record in with_landmarks if candidates[record.subject] is record]
+    spare = [record for record in with_landmarks if candidates[record.subject] is not record]
     scans, tried, errors = [], [], []
-    for frame in [*candidates.values(), *spare][:_PROBE_TRIES]:
+    for frame in [*firsts, *spare][:_PROBE_TRIES]:
         try:
             points = read_tbnd(root / frame.landmarks).points
             if not np.isfinite(points).any():  # nothing in it was tracked
@@ -211,51 +186,23 @@ def read_bp4d_scan(root: Path, record: ScanRecord) -> Mesh:
     return replace(mesh, landmarks_mm=points, notes=mesh.notes + notes)
 
 
-def find_bp4d_files(root: Path, record: ScanRecord) -> list[Path]:
-    """The frame, its picture (by way of its material where none has the frame's name) and its landmarks."""
-    files = [root / record.source]
-    if record.texture:
-        files.append(root / record.texture)
-    elif (root / record.source).is_file():
-        files = find_surface_files(root / record.source)
-    return [*files, root / record.landmarks] if record.landmarks else files
+def _describe_landmarks(records: Sequence[ScanRecord], probe: _Probe, num_files: int) -> list[str]:
+    """Describe which frames have landmarks and in which axes, or why none has.
 
-
-def summarise_bp4d(root: Path, records: Sequence[ScanRecord]) -> list[str]:
-    """What a partial copy lacks, and in which axes the landmarks lie."""
-    lines = describe_counts(records, subjects=41, sequences=328, scans=368_036)
-    lines += describe_missing(records) + describe_gaps(records)
-    lines += describe_lacking(records, OWN_PICTURES, lambda record: not record.texture, unit="frames")
-    subjects = find_bp4d_subjects(root)
-    lines += _describe_landmarks(root, records)
-    lines += describe_uncoded(records, *find_au_files(root, subjects.base))
-    if is_named_as_plus(subjects.base):
-        lines.append(
-            f"{subjects.base.name}: BP4D+ names its folder so; should these be BP4D+'s scans, the labels of T2 to T8 are wrong"
-        )
-    return lines + describe_archives(root, subjects)
-
-
-def _describe_landmarks(root: Path, records: Sequence[ScanRecord]) -> list[str]:
-    """Which frames have landmarks and in which axes; where none has, what was looked at."""
-    axes = {value for record in records for name, value in record.options if name == AXES_OPTION}
-    if axes:
+    Args:
+        num_files: landmark files found.
+    """
+    if probe.axes:
         lines = describe_lacking(records, "landmarks (3DFeatures)", lambda record: not record.landmarks, unit="frames")
-        return lines + [f"landmarks lie on the scans with their axes as {found} (found by trying)" for found in axes]
-    sequences = _list_sequences(root)
-    num_files = sum(bool(frame.landmarks) for sequence in sequences for frame in sequence.frames)
+        return [*lines, f"landmarks lie on the scans with their axes as {probe.axes} (found by trying)"]
     if not num_files:
         return ["no landmarks (3DFeatures, one .tbnd a frame) found; aligned by geometry"]
-    probe = _probe_axes(root, sequences)
     if probe.tried:
-        return [
-            f"landmarks (3DFeatures, {num_files:,} files): those tried do not lie on their scans, whatever their axes "
-            f"({name_some(probe.tried)}); aligned by geometry"
-        ]
-    why = f"the first: {probe.errors[0]}" if probe.errors else "none of their points was tracked"
-    return [
-        f"landmarks (3DFeatures, {num_files:,} files): none of those tried could be used ({why}); aligned by geometry"
-    ]
+        why = f"those tried do not lie on their scans, whatever their axes ({name_some(probe.tried)})"
+    else:
+        first = f"the first: {probe.errors[0]}" if probe.errors else "none of their points was tracked"
+        why = f"none of those tried could be used ({first})"
+    return [f"landmarks (3DFeatures, {num_files:,} files): {why}; aligned by geometry"]
 
 
 BP4D = DatasetReader(
@@ -267,11 +214,9 @@ BP4D = DatasetReader(
     class_names=BP4D_EMOTIONS,
     find=find_bp4d,
     read=read_bp4d_scan,
-    source_files=find_bp4d_files,
     num_landmarks=NUM_BU_LANDMARKS,
     landmark_groups=BP4D_LANDMARK_GROUPS,
     au_names=AU_NAMES,
     frames_per_second=25.0,
     stabilised=True,
-    summarise=summarise_bp4d,
 )

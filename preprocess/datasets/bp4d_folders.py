@@ -11,6 +11,7 @@ from preprocess.datasets.subject_folders import (
     Subjects,
     find_subject_folders,
     list_names,
+    parents_up_to,
     search_levels,
     subfolders,
 )
@@ -151,12 +152,9 @@ def _list_au_files(places: list[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _places(root: Path, base: Path, *, beside_root: bool = True) -> list[Path]:
-    """Folders in which the other parts may stand: from the frames' folder up to the root, and the one around it."""
-    places = [base.resolve()]
+    """Return folders in which the other parts may stand: from the frames' folder up to the root, and the one around it."""
     top = root.resolve()
-    while places[-1] != top and top in places[-1].parents:
-        places.append(places[-1].parent)
-    places += [base.resolve().parent, top, *([top.parent] if beside_root else [])]
+    places = [*parents_up_to(base, root), base.resolve().parent, top, *([top.parent] if beside_root else [])]
     return [place for place in dict.fromkeys(places) if place.is_dir()]
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from preprocess.datasets.bu_scan import find_bu_files, read_bu_scan
+from preprocess.datasets.bu_scan import read_bu_scan
 from preprocess.datasets.completeness import (
     OWN_PICTURES,
     describe_counts,
@@ -19,14 +19,15 @@ from preprocess.datasets.completeness import (
     describe_missing,
     name_some,
 )
-from preprocess.datasets.scan import DatasetReader, ScanRecord
+from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.datasets.subject_folders import (
-    Subjects,
     describe_archives,
     find_subject_folders,
+    find_texture,
     is_left_behind,
+    list_files,
     list_names,
-    relative,
+    parents_up_to,
     search_levels,
     subfolders,
 )
@@ -38,28 +39,35 @@ _SUBJECT = re.compile(r"[FM]\d{3}", re.IGNORECASE)
 _FOLDERS = {name.upper(): name for name in BU4DFE_FOLDERS}
 _PACKAGE = "BU4DFE_BND"
 _FRAME = re.compile(r"[0-9]+\.WRL")
-_TEXTURE_SUFFIXES = (".JPG", ".JPEG", ".PNG", ".BMP")
 
 
-def find_bu4dfe(root: Path) -> list[ScanRecord]:
-    """Every frame, by subject, expression and number. The landmarks' package may stand in the root or beside it.
+def find_bu4dfe(root: Path) -> Listing:
+    """List every frame, by subject, expression and number. The landmarks' package may stand in the root or beside it.
+
+    How many frames a sequence has differs; the whole data set has about 60,600.
 
     Raises:
         FacetError: the root holds no BU-4DFE.
     """
-    subjects = _find_subjects(root)
+    subjects = find_subject_folders(root, _SUBJECT, _EXPECTED, name="bu4dfe", holds=_holds_scans)
     packages = _find_landmark_packages(root, subjects.base)
-    return [
+    records = [
         record
         for subject, folder in subjects.folders.items()
         for child in subfolders(folder)
         if child.name.upper() in _FOLDERS
-        for record in _find_sequence(root, subject, child, packages)
+        for record in _list_sequence(root, subject, child, packages)
     ]
-
-
-def _find_subjects(root: Path) -> Subjects:
-    return find_subject_folders(root, _SUBJECT, _EXPECTED, name="bu4dfe", holds=_holds_scans)
+    lines = [
+        *describe_counts(records, subjects=101, sequences=606),
+        *describe_missing(records),
+        *describe_gaps(records),
+        *describe_lacking(records, OWN_PICTURES, lambda record: not record.texture, unit="frames"),
+        *describe_lacking(records, "landmarks (BU4DFE_BND)", lambda record: not record.landmarks, unit="frames"),
+        *_describe_renumbered(records),
+        *describe_archives(root, subjects),
+    ]
+    return Listing(records, lines)
 
 
 def _holds_scans(subject: Path) -> bool:
@@ -69,38 +77,32 @@ def _holds_scans(subject: Path) -> bool:
     )
 
 
-def _find_sequence(root: Path, subject: str, folder: Path, packages: list[Path]) -> list[ScanRecord]:
+def _list_sequence(root: Path, subject: str, folder: Path, packages: list[Path]) -> list[ScanRecord]:
     expression = _FOLDERS[folder.name.upper()]
-    with os.scandir(folder) as entries:
-        files = {entry.name.upper(): Path(entry.path) for entry in entries}
-    frames = sorted((int(path.stem), path) for name, path in files.items() if _FRAME.fullmatch(name))
+    files = list_files(root, folder)
+    frames = sorted((int(name[:-4]), PurePosixPath(path)) for name, path in files.items() if _FRAME.fullmatch(name))
     landmarks = _match_landmarks([number for number, _ in frames], subject, expression, packages)
-    records = []
-    for (number, path), bnd in zip(frames, landmarks, strict=True):
-        stem = path.stem.upper()
-        texture = next((files[stem + suffix] for suffix in _TEXTURE_SUFFIXES if stem + suffix in files), None)
-        records.append(
-            ScanRecord(
-                sample_id=f"{subject}/{expression}/{path.stem}",
-                subject=subject,
-                source=relative(root, path),
-                label=BU4DFE_FOLDERS[expression],
-                sequence=f"{subject}/{expression}",
-                frame=number,
-                task=expression,
-                texture=relative(root, texture) if texture else "",
-                landmarks=Path(os.path.relpath(bnd, root.resolve())).as_posix() if bnd else "",
-                groups=(("sex", subject[0]),),
-            )
+    return [
+        ScanRecord(
+            sample_id=f"{subject}/{expression}/{path.stem}",
+            subject=subject,
+            source=str(path),
+            label=BU4DFE_FOLDERS[expression],
+            sequence=f"{subject}/{expression}",
+            frame=number,
+            task=expression,
+            texture=find_texture(files, path.stem.upper()),
+            landmarks=Path(os.path.relpath(bnd, root.resolve())).as_posix() if bnd else "",
+            groups=(("sex", subject[0]),),
         )
-    return records
+        for (number, path), bnd in zip(frames, landmarks, strict=True)
+    ]
 
 
 def _find_landmark_packages(root: Path, base: Path) -> list[Path]:
     """Folders of subjects in ones named like BU4DFE_BND_V1.1, which stand in the data set's folder, above it up to the root, or
     beside the root."""
-    places = [base.resolve(), base.resolve().parent, root.resolve(), root.resolve().parent]
-    places += [place for place in base.resolve().parents if root.resolve() in place.parents]
+    places = [*parents_up_to(base, root), base.resolve().parent, root.resolve().parent]
     named = [
         child
         for place in dict.fromkeys(places)
@@ -147,19 +149,6 @@ def _child(folder: Path | None, name: str) -> Path | None:
     )
 
 
-def summarise_bu4dfe(root: Path, records: Sequence[ScanRecord]) -> list[str]:
-    """What a partial copy lacks. How many frames a sequence has differs; the whole data set has about 60,600."""
-    return [
-        *describe_counts(records, subjects=101, sequences=606),
-        *describe_missing(records),
-        *describe_gaps(records),
-        *describe_lacking(records, OWN_PICTURES, lambda record: not record.texture, unit="frames"),
-        *describe_lacking(records, "landmarks (BU4DFE_BND)", lambda record: not record.landmarks, unit="frames"),
-        *_describe_renumbered(records),
-        *describe_archives(root, _find_subjects(root)),
-    ]
-
-
 def _describe_renumbered(records: Sequence[ScanRecord]) -> list[str]:
     """One line on sequences whose landmark files have other numbers than the frames they were matched with."""
     found = {
@@ -168,11 +157,8 @@ def _describe_renumbered(records: Sequence[ScanRecord]) -> list[str]:
         if record.landmarks and _last_number(record.landmarks) != record.frame
     }
     names = sorted(found.values())
-    return (
-        [f"{len(names)} sequences whose landmarks are numbered otherwise, matched in order: {name_some(names)}"]
-        if names
-        else []
-    )
+    what = "sequences whose landmarks are numbered otherwise, matched in order"
+    return [f"{len(names)} {what}: {name_some(names)}"] if names else []
 
 
 BU4DFE = DatasetReader(
@@ -182,9 +168,7 @@ BU4DFE = DatasetReader(
     class_names=BASIC_EXPRESSIONS,
     find=find_bu4dfe,
     read=read_bu_scan,
-    source_files=find_bu_files,
     num_landmarks=NUM_BU_LANDMARKS,
     landmark_groups=BU_LANDMARK_GROUPS,
     frames_per_second=25.0,
-    summarise=summarise_bu4dfe,
 )

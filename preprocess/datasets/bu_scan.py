@@ -7,19 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.datasets.scan import ScanRecord, find_scan_files
+from preprocess.datasets.scan import ScanRecord
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.bnd import NUM_BU_LANDMARKS, read_bnd, read_pse
-from preprocess.readers.surface import find_surface_files, read_textured_vrml
+from preprocess.readers.surface import read_textured_vrml
 
 PSE_SUFFIX = ".pse"
-
-
-def find_bu_files(root: Path, record: ScanRecord) -> list[Path]:
-    """The scan's files; without a picture of its name, also the one that the VRML file names."""
-    if record.texture or not (root / record.source).is_file():
-        return find_scan_files(root, record)
-    return [*find_surface_files(root / record.source), *([root / record.landmarks] if record.landmarks else [])]
 
 
 def read_bu_scan(root: Path, record: ScanRecord) -> Mesh:

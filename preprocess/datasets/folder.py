@@ -13,7 +13,7 @@ import numpy as np
 from preprocess.datasets.completeness import describe_gaps, describe_lacking, name_some
 from preprocess.datasets.label_spelling import LabelMap, describe_values, read_label_map, unify_labels, unify_values
 from preprocess.datasets.manifest import UNITS_MM, ManifestRow, find_manifest, read_manifest
-from preprocess.datasets.scan import DatasetOption, DatasetReader, ScanRecord
+from preprocess.datasets.scan import DatasetOption, DatasetReader, Listing, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.landmark_points import FACE_POINTS, read_noted_face_points
 from preprocess.readers.references import plain_name
@@ -26,8 +26,10 @@ _UNIFIED = ("intensity", "task")  # columns of few words, in which a spelling is
 _OPTIONS = ("units", "scale", "up", "facing", "texture_origin")
 
 
-def find_folder(root: Path, *, label_map: LabelMap | None = None) -> list[ScanRecord]:
-    """The rows of the manifest in its order; frames of one sequence together, by their number.
+def find_folder(root: Path, *, label_map: LabelMap | None = None) -> Listing:
+    """List the rows of the manifest in its order; frames of one sequence together, by their number.
+
+    The notes say what of the manifest was taken as what, which files are missing, and what is unlabelled.
 
     Args:
         root: a folder with manifest.csv, or the manifest itself.
@@ -38,7 +40,8 @@ def find_folder(root: Path, *, label_map: LabelMap | None = None) -> list[ScanRe
     manifest = find_manifest(root)
     listed = read_manifest(manifest)
     rows = listed.rows
-    classes = unify_labels([row["label"] for row in rows], label_map).classes | {"": ""}
+    spelling = unify_labels([row["label"] for row in rows], label_map)
+    classes = spelling.classes | {"": ""}
     columns = (*_UNIFIED, *listed.group_names)
     values = {name: unify_values([row[name] for row in rows]) | {"": ""} for name in columns}
     names = _FileNames(manifest.parent)
@@ -78,7 +81,20 @@ def find_folder(root: Path, *, label_map: LabelMap | None = None) -> list[ScanRe
         if len({record.frame for record in frames}) != len(frames):
             raise FacetError(f"{manifest}: {key[:80]} has two frames of one number; number them in a column frame")
         frames.sort(key=frame_number)
-    return [record for frames in sequences.values() for record in frames]
+    records = [record for frames in sequences.values() for record in frames]
+    missing = {record.sample_id for record in records if not _is_file(manifest.parent / record.source)}
+    lines = [
+        *listed.notes,
+        *([f"columns kept as groups: {name_some(listed.group_names)}"] if listed.group_names else []),
+        *(line for name in columns for line in describe_values(name, [row[name] for row in rows])),
+        *spelling.notes,
+        *_describe_subjects(records),
+        *_describe_renamed(rows, records),
+        *describe_lacking(records, "their mesh file", lambda record: record.sample_id in missing),
+        *describe_lacking(records, "labels", lambda record: not record.label),
+        *describe_gaps(records),
+    ]
+    return Listing(records, lines)
 
 
 def _build_record(row: ManifestRow, names: _FileNames, *, frame: int) -> ScanRecord:
@@ -179,32 +195,6 @@ def find_folder_files(root: Path, record: ScanRecord) -> list[Path]:
     ]
 
 
-def summarise_folder(root: Path, records: Sequence[ScanRecord], *, label_map: LabelMap | None = None) -> list[str]:
-    """What of the manifest was taken as what, what it names and is not there, and what it leaves unlabelled."""
-    base = root.parent if root.is_file() else root
-    missing = {record.sample_id for record in records if not _is_file(base / record.source)}
-    try:
-        manifest = read_manifest(find_manifest(root))
-    except FacetError:  # it was read a moment ago
-        return []
-    groups = [f"columns kept as groups: {name_some(manifest.group_names)}"] if manifest.group_names else []
-    return [
-        *manifest.notes,
-        *groups,
-        *(
-            line
-            for name in (*_UNIFIED, *manifest.group_names)
-            for line in describe_values(name, [row[name] for row in manifest.rows])
-        ),
-        *unify_labels([row["label"] for row in manifest.rows], label_map).notes,
-        *_describe_subjects(records),
-        *_describe_renamed(manifest.rows, records),
-        *describe_lacking(records, "their mesh file", lambda record: record.sample_id in missing),
-        *describe_lacking(records, "labels", lambda record: not record.label),
-        *describe_gaps(records),
-    ]
-
-
 def _describe_subjects(records: Sequence[ScanRecord]) -> list[str]:
     """One line on subjects that are perhaps one: such a person would train and be tested."""
     alike: dict[str, set[str]] = {}
@@ -237,11 +227,7 @@ def with_label_map(path: Path) -> DatasetReader:
         FacetError: the file cannot be used.
     """
     label_map = read_label_map(path)
-    return replace(
-        FOLDER,
-        find=functools.partial(find_folder, label_map=label_map),
-        summarise=functools.partial(summarise_folder, label_map=label_map),
-    )
+    return replace(FOLDER, find=functools.partial(find_folder, label_map=label_map))
 
 
 def _is_file(path: Path) -> bool:
@@ -261,7 +247,6 @@ FOLDER = DatasetReader(
     source_files=find_folder_files,
     num_landmarks=len(FACE_POINTS),
     landmark_groups={name: (i,) for i, name in enumerate(FACE_POINTS)},
-    summarise=summarise_folder,
     options=(
         DatasetOption(
             "--label-map",

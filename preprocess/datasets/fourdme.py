@@ -6,16 +6,16 @@ Li et al. 2022, "4DME: a spontaneous 4D micro-expression dataset with multimodal
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from preprocess.datasets.completeness import OWN_PICTURES, describe_counts, describe_gaps, describe_lacking, name_some
 from preprocess.datasets.fourdme_frames import FrameFile, FrameFinder, parse_pattern
 from preprocess.datasets.fourdme_sheet import Clip, Moments, describe_exchanged, find_label_sheet, parse_clips
-from preprocess.datasets.scan import DatasetOption, DatasetReader, ScanRecord
+from preprocess.datasets.scan import DatasetOption, DatasetReader, Listing, ScanRecord
 from preprocess.geometry.mesh import Mesh
-from preprocess.readers.surface import find_surface_files, read_surface
+from preprocess.readers.surface import read_surface
 from shared.errors import FacetError
 from shared.labels import FOURDME_EMOTIONS
 
@@ -25,7 +25,7 @@ AU_NAMES = tuple(f"AU{unit}" for unit in UNITS)
 
 
 @dataclass
-class _Listing:
+class _Clips:
     records: list[ScanRecord] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)  # what was found amiss → the clips it concerns
     lines: list[str] = field(default_factory=list)  # on the sheet as a whole
@@ -34,8 +34,8 @@ class _Listing:
         self.notes.setdefault(what, []).append(f"{clip.name} (line {clip.line}{more and f': {more}'})")
 
 
-def find_4dme(root: Path, *, pattern: str | None = None) -> list[ScanRecord]:
-    """Every frame of the clips in the label sheet, in the sheet's order.
+def find_4dme(root: Path, *, pattern: str | None = None) -> Listing:
+    """List every frame of the clips in the label sheet, in the sheet's order.
 
     A clip goes from its onset to its offset; those frames are one sequence and carry its labels, targets and action units
     (`label` only where the clip shows one emotion alone). The folder's other frames are listed as single scans without labels.
@@ -47,10 +47,20 @@ def find_4dme(root: Path, *, pattern: str | None = None) -> list[ScanRecord]:
     Raises:
         FacetError: no label sheet, a frame in it that is no number, a pattern that cannot be, or no frames at all.
     """
-    return _list_clips(root, pattern).records
+    clips = _list_clips(root, pattern)
+    outside = sum(not record.sequence for record in clips.records)
+    lines = [
+        *describe_counts(clips.records, subjects=24, sequences=267),
+        *describe_lacking(clips.records, OWN_PICTURES, lambda record: not record.texture, unit="frames"),
+        *describe_gaps(clips.records),
+        *([f"{outside:,} frames outside onset to offset, kept without labels"] if outside else []),
+        *clips.lines,
+        *(f"{what}: {len(names)} clips, {name_some(names)}" for what, names in clips.notes.items()),
+    ]
+    return Listing(clips.records, lines)
 
 
-def _list_clips(root: Path, pattern: str | None) -> _Listing:
+def _list_clips(root: Path, pattern: str | None) -> _Clips:
     finder = FrameFinder(root, None if pattern is None else parse_pattern(pattern))
     path, rows = find_label_sheet(root)
     folders: dict[str, list[Clip]] = {}
@@ -61,7 +71,7 @@ def _list_clips(root: Path, pattern: str | None) -> _Listing:
         raise FacetError(
             f"{path}: none of its {len(rows)} lines names a subject and a folder (sub_ID, fold_name); mend it"
         )
-    listing = _Listing(lines=describe_exchanged(path, rows))
+    listing = _Clips(lines=describe_exchanged(path, rows))
     if nameless:
         shown = name_some([str(line) for line in nameless])
         listing.lines.append(
@@ -92,33 +102,32 @@ def _list_clips(root: Path, pattern: str | None) -> _Listing:
     return listing
 
 
-def _list_folder(listing: _Listing, clips: list[Clip], frames: list[FrameFile]) -> None:
+def _list_folder(listing: _Clips, clips: list[Clip], frames: list[FrameFile]) -> None:
     """Adds the records of one folder, whose frames may hold several clips."""
     for clip in clips:
-        for word in clip.unknown_emotions:
-            listing.note(f"no emotion of {', '.join(FOURDME_EMOTIONS)}", clip, word[:30])
-        if not clip.emotions and not clip.unknown_emotions:
-            listing.note("no emotion given (of merged cells the first alone holds it)", clip)
-        if clip.written != clip.name:
-            listing.note("names written in two ways, taken as one", clip, clip.written)
-        if clip.doubt:
-            listing.note(clip.doubt, clip)
-        if clip.units.unread:
-            listing.note(
+        odd = sorted(clip.units.shown - set(UNITS))
+        without_emotion = not clip.emotions and not clip.unknown_emotions
+        for applies, what, more in (
+            *((True, f"no emotion of {', '.join(FOURDME_EMOTIONS)}", word[:30]) for word in clip.unknown_emotions),
+            (without_emotion, "no emotion given (of merged cells the first alone holds it)", ""),
+            (clip.written != clip.name, "names written in two ways, taken as one", clip.written),
+            (bool(clip.doubt), clip.doubt, ""),
+            (
+                clip.units.unread,
                 "action units that cannot be read, so that of others nothing is known",
-                clip,
                 " ".join(clip.units.unread),
-            )
-        if clip.units.static:
-            listing.note("action units marked (k), static and so not shown", clip, _join(clip.units.static))
-        if clip.units.unclear:
-            listing.note(
-                "action units with a mark that is not known, taken as unknown", clip, _join(clip.units.unclear)
-            )
-        if odd := sorted(clip.units.shown - set(UNITS)):
-            listing.note("action units that are not kept", clip, _join(odd))
-        if not frames:
-            listing.note("no frames", clip)
+            ),
+            (clip.units.static, "action units marked (k), static and so not shown", _join(clip.units.static)),
+            (
+                clip.units.unclear,
+                "action units with a mark that is not known, taken as unknown",
+                _join(clip.units.unclear),
+            ),
+            (odd, "action units that are not kept", _join(odd)),
+            (not frames, "no frames", ""),
+        ):
+            if applies:
+                listing.note(what, clip, more)
     owner: dict[int, tuple[Clip, Moments, str]] = {}
     for clip in sorted(clips, key=lambda clip: clip.moments[0] or 0):
         members, moments = _match_frames(listing, clip, [frame.number for frame in frames], alone=len(clips) == 1)
@@ -150,9 +159,7 @@ def _list_folder(listing: _Listing, clips: list[Clip], frames: list[FrameFile]) 
 
 
 def _coded_units(clip: Clip) -> tuple[int, ...]:
-    """For each of UNITS 1 where the sheet names it and 0 where it does not or calls it static, or -1 where its mark, or
-    something
-    in the cell, could not be read."""
+    """Return a value for each of UNITS: 1 shown, 0 not named or marked static, -1 if its mark or the cell is unreadable."""
     units = clip.units
     if not (units.shown or units.static or units.unclear):
         return ()
@@ -164,7 +171,7 @@ def _join(units: Iterable[int]) -> str:
     return "+".join(str(unit) for unit in sorted(units))
 
 
-def _match_frames(listing: _Listing, clip: Clip, numbers: list[int], *, alone: bool) -> tuple[list[int], Moments]:
+def _match_frames(listing: _Clips, clip: Clip, numbers: list[int], *, alone: bool) -> tuple[list[int], Moments]:
     """The frames of a clip, and its moments in the folder's frame numbers."""
     onset, apex, offset = clip.moments
     if not numbers:
@@ -194,25 +201,6 @@ def read_4dme_frame(root: Path, record: ScanRecord) -> Mesh:
     return read_surface(root / record.source, texture=root / record.texture if record.texture else None)
 
 
-def find_4dme_files(root: Path, record: ScanRecord) -> list[Path]:
-    path = root / record.source
-    if record.texture:
-        return [path, root / record.texture]
-    return find_surface_files(path) if path.is_file() else [path]
-
-
-def summarise_4dme(root: Path, records: Sequence[ScanRecord], *, pattern: str | None = None) -> list[str]:
-    """What a partial copy lacks, and where sheet and frames do not agree."""
-    lines = describe_counts(records, subjects=24, sequences=267)
-    lines += describe_lacking(records, OWN_PICTURES, lambda record: not record.texture, unit="frames")
-    lines += describe_gaps(records)
-    outside = [record for record in records if not record.sequence]
-    lines += [f"{len(outside):,} frames outside onset to offset, kept without labels"] if outside else []
-    listing = _list_clips(root, pattern)
-    lines += listing.lines
-    return lines + [f"{what}: {len(clips)} clips, {name_some(clips)}" for what, clips in listing.notes.items()]
-
-
 def with_pattern(pattern: str) -> DatasetReader:
     """4DME whose frames lie as the user says: see find_4dme.
 
@@ -220,11 +208,7 @@ def with_pattern(pattern: str) -> DatasetReader:
         FacetError: the pattern cannot be used.
     """
     parse_pattern(pattern)
-    return replace(
-        FOURDME,
-        find=functools.partial(find_4dme, pattern=pattern),
-        summarise=functools.partial(summarise_4dme, pattern=pattern),
-    )
+    return replace(FOURDME, find=functools.partial(find_4dme, pattern=pattern))
 
 
 FOURDME = DatasetReader(
@@ -234,12 +218,10 @@ FOURDME = DatasetReader(
     class_names=FOURDME_EMOTIONS,
     find=find_4dme,
     read=read_4dme_frame,
-    source_files=find_4dme_files,
     au_names=AU_NAMES,
     target_names=FOURDME_EMOTIONS,
     frames_per_second=60.0,
     stabilised=True,
-    summarise=summarise_4dme,
     options=(
         DatasetOption(
             "--pattern",

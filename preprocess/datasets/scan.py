@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from preprocess.geometry.mesh import Mesh
+from preprocess.readers.surface import find_surface_files
 
 # A file with this name in a data set's root says that its faces are synthetic.
 SYNTHETIC_MARKER = "SYNTHETIC.txt"
@@ -41,9 +42,28 @@ class ScanRecord:
     moments: tuple[int | None, int | None, int | None] = (None, None, None)  # onset, apex, offset frame of its sequence
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The scans of a data set, in a fixed order.
+
+    notes: lines for the user: what a partial copy lacks, and how files were understood.
+    """
+
+    records: Sequence[ScanRecord]
+    notes: Sequence[str] = ()
+
+
 def find_scan_files(root: Path, record: ScanRecord) -> list[Path]:
-    """Every file that a record names: the mesh, its texture, its landmarks."""
-    return [root / name for name in (record.source, record.texture, record.landmarks) if name]
+    """Return every file that decides a record's pixels: the mesh, its texture, its landmarks.
+
+    Without a texture of the record's own, also the files that the mesh names. Files that are missing are listed as far as
+    they are known. Raises nothing.
+    """
+    mesh = root / record.source
+    surface = (
+        [mesh, root / record.texture] if record.texture else find_surface_files(mesh) if mesh.is_file() else [mesh]
+    )
+    return [*surface, *([root / record.landmarks] if record.landmarks else [])]
 
 
 @dataclass(frozen=True)
@@ -61,21 +81,19 @@ class DatasetOption:
 class DatasetReader:
     """One data set: how to find its scans and how to read one.
 
-    find: root → every scan, in a fixed order (lists files, opens none but manifests). Raises FacetError where the root
-        is no such data set.
+    find: root → its scans; opens no files but manifests, label lists and a few probes. Raises FacetError if the root holds
+        no such data set.
     read: (root, record) → the mesh in scan coordinates, mm. Raises ScanError.
     source_files: (root, record) → every file that decides the row's pixels, for hashing.
-    summarise: (root, records found) → lines on what a partial copy lacks, and what was found out about it; none where all is
-        there. Raises nothing.
     """
 
     name: str
     title: str
     licence: str
     class_names: tuple[str, ...]  # empty: the labels found
-    find: Callable[[Path], Sequence[ScanRecord]]
+    find: Callable[[Path], Listing]
     read: Callable[[Path, ScanRecord], Mesh]
-    source_files: Callable[[Path, ScanRecord], Sequence[Path]]
+    source_files: Callable[[Path, ScanRecord], Sequence[Path]] = find_scan_files
     num_landmarks: int = 0
     landmark_groups: LandmarkGroups = field(default_factory=dict)  # empty: aligned by geometry
     # The groups of landmark files of another scheme, by the file's ending.
@@ -85,7 +103,6 @@ class DatasetReader:
     target_names: tuple[str, ...] = ()
     frames_per_second: float | None = None
     stabilised: bool = False
-    summarise: Callable[[Path, Sequence[ScanRecord]], list[str]] | None = None
     options: tuple[DatasetOption, ...] = ()
 
     def groups_of(self, record: ScanRecord) -> LandmarkGroups:

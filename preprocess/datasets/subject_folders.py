@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ _MAX_DEPTH = 8  # of a mirror of a web site
 _MAX_FOLDERS = 2000  # looked into on the way to the subjects, which are not counted
 _MAX_SAME = 3  # F001/F001/…: archives unpacked into folders of their own names
 _NAMED = 5
+_TEXTURE_SUFFIXES = (".PNG", ".BMP", ".JPG", ".JPEG")
 _ARCHIVE = re.compile(r".+\.(zip|rar|7z|tar|tgz|tbz2?|txz|gz|bz2|xz|z[0-9]{2}|r[0-9]{2}|(zip|7z|rar)\.[0-9]{3})", re.I)
 
 
@@ -65,6 +66,27 @@ def find_subject_folders(
     )
 
 
+def holds_scans(scan: re.Pattern[str]) -> Callable[[Path], bool]:
+    """Return whether a subject's folder holds files whose names match `scan`, with the subject as their first group."""
+
+    def holds(folder: Path) -> bool:
+        names = (name.upper() for name in list_names(folder))
+        return any(match[1] == folder.name.upper() for name in names if (match := scan.fullmatch(name)))
+
+    return holds
+
+
+def find_texture(names: Mapping[str, str], stem: str) -> str:
+    """Return the path of the image called `stem`, "" if there is none. names: name in upper case → path."""
+    return next((names[stem + suffix] for suffix in _TEXTURE_SUFFIXES if stem + suffix in names), "")
+
+
+def list_files(root: Path, folder: Path) -> dict[str, str]:
+    """Return the names in a folder, in upper case and in order → their paths from the root, with forward slashes."""
+    prefix = folder.relative_to(root).as_posix()
+    return {name.upper(): f"{prefix}/{name}" for name in list_names(folder)}
+
+
 def _name_subjects(base: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
     subjects: dict[str, Path] = {}
     matching = [folder for folder in subfolders(base) if pattern.fullmatch(folder.name)]
@@ -109,6 +131,12 @@ def search_levels(root: Path, stop: re.Pattern[str]) -> Iterator[list[Path]]:
         if not below:
             return
         level = below
+
+
+def parents_up_to(base: Path, root: Path) -> list[Path]:
+    """Return a folder below the root, then the folders above it up to the root, without links."""
+    base, root = base.resolve(), root.resolve()
+    return [base, *(folder for folder in base.parents if folder == root or root in folder.parents)]
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -167,11 +195,6 @@ def describe_archives_below(root: Path, stop: re.Pattern[str]) -> str:
 def is_left_behind(name: str) -> bool:
     """Whether a name is the system's, not the data set's: `._0000.obj`, `.DS_Store`, the `__MACOSX` of an unpacked zip."""
     return name.startswith(".") or name == "__MACOSX"
-
-
-def relative(root: Path, path: Path) -> str:
-    """A path as records hold it: from the root, with forward slashes."""
-    return path.relative_to(root).as_posix()
 
 
 def _relative_name(root: Path, path: Path) -> str:

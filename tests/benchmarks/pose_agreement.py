@@ -40,7 +40,7 @@ Groups = Mapping[str, tuple[int, ...]]
 
 def scans_of(name: str, folder: Path, every: int) -> Iterator[tuple[Mesh, Groups]]:
     dataset = DATASETS[name]
-    for record in list(dataset.find(folder))[::every]:
+    for record in list(dataset.find(folder).records)[::every]:
         yield dataset.read(folder, record), dataset.landmark_groups
 
 

@@ -43,7 +43,7 @@ def render_batches(
 ) -> Iterator[RawBatch]:
     """Batches of textures as the cache would give them, rendered by as many processes as there are cores."""
     loader = DataLoader(
-        RenderedScans(dataset, root, plan_rows(dataset.find(root), cache.path).scans, cache.info.settings),
+        RenderedScans(dataset, root, plan_rows(dataset.find(root).records, cache.path).scans, cache.info.settings),
         batch_sampler=[[item.rows[0] for item in batch] for batch in batches],
         num_workers=os.cpu_count() or 1,
         collate_fn=np.stack,

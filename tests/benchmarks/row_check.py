@@ -103,7 +103,7 @@ def _wall(wave_mm: float) -> Mesh:
 def aligned_scans(name: str, root: Path) -> Iterator[Mesh]:
     """Up to SCANS_A_SET scans of a data set, evenly over the list, in the face frame."""
     dataset = DATASETS[name]
-    records = list(dataset.find(root))
+    records = list(dataset.find(root).records)
     settings = RenderSettings(stabilised=dataset.stabilised)
     for record in records[:: max(len(records) // SCANS_A_SET, 1)]:
         frames = [other for other in records if other.sequence == record.sequence] if record.sequence else [record]

@@ -17,7 +17,7 @@ from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM
 from preprocess.build.plan import plan_rows
 from preprocess.build.sources import hash_sources, stat_sources
 from preprocess.datasets import DATASETS
-from preprocess.datasets.scan import DatasetReader, ScanRecord
+from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from shared.cache import SAMPLES_CSV
 from shared.csv_tables import encode_table, read_table
@@ -156,10 +156,10 @@ def _write(tree: Tree, folder: Path) -> None:
 
 def _read_dataset(dataset: DatasetReader, root: Path) -> object:
     """Lists, summarises, plans and reads, as `build` does; a scan that is refused does not end it."""
-    records = dataset.find(root)
-    if dataset.summarise is not None:
-        for line in dataset.summarise(root, records):
-            assert "\n" not in line, f"a summary of several lines: {line!r}"
+    listing = dataset.find(root)
+    records = listing.records
+    for line in listing.notes:
+        assert "\n" not in line, f"a note of several lines: {line!r}"
     try:
         plan = plan_rows(records, root / "no cache")
     except FacetError:  # two folders that differ in upper and lower case alone; its message names files below the root
@@ -249,7 +249,7 @@ def _row_target(share: float) -> Target:
     def read(root: Path, record: ScanRecord) -> Mesh:
         return meshes[root]
 
-    dataset = DatasetReader("fuzz", "", "", (), lambda root: [], read, lambda root, record: [], 4,
+    dataset = DatasetReader("fuzz", "", "", (), lambda root: Listing([]), read, lambda root, record: [], 4,
                             {"left_eye": (0,), "right_eye": (1,), "nose": (2,), "mouth": (3,)})  # fmt: skip
 
     def prepare(rng: random.Random, case: int, folder: Path) -> Path:

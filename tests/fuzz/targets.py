@@ -148,9 +148,7 @@ def _codes(path: Path) -> object:
 
 
 def _manifest(path: Path) -> object:
-    records = FOLDER.find(path)
-    assert FOLDER.summarise is not None
-    FOLDER.summarise(path, records)
+    records = FOLDER.find(path).records
     for record in records[:5]:
         FOLDER.source_files(path, record)
         try:
