@@ -1,21 +1,233 @@
-"""The files of a run folder are what was written there: hashes.json holds the sha256 of each finished one.
+"""What a run folder holds: its files, their columns and fields, and one reader for each. For a cache, `schema` says the same.
 
-Bytes rot, and files are exchanged: weights of another fold have the same shapes. So weights and settings are compared with
-their hashes whenever they are loaded, and `python -m train verify RUN` compares all. A hash does not prove who wrote a file.
+A run of `fit`, and each fold of `crossval` (in FOLD/ or ROUND/FOLD/):
+
+| file | content |
+| --- | --- |
+| config.json, split.json | settings; subjects in training and test |
+| log.jsonl | one JSON object a logged step: `step`, `epoch`, `loss` and its terms, `accuracy`, `lr`, speed, memory |
+| checkpoint.pt, model.safetensors | training state; trained weights |
+| thresholds.json | decision threshold of each class, for several labels at once |
+| metrics.json | scores of the test and the counts that folds are pooled by; written last: the run is finished |
+| predictions.csv | one row a tested item, see `Prediction` |
+| attention.safetensors | attention weights of the test, see `shared.attention` |
+| confusion.png, .pdf | confusion matrix, for one label an item |
+| timing.json | time spent, versions and machine, see `Timing` |
+| hashes.json | sha256 of each finished file |
+| on-CACHE/ | a test on another cache, with the files of a test |
+
+`crossval` adds crossval.json (shared settings), folds.json (subjects of all folds) and the files of its report; `ablate`
+adds ablation.json, ablation.csv and ablation.tex.
+
+Files rot and are exchanged, and weights of another fold have the same shapes. So weights and settings are compared with
+their hashes when they are loaded, and `python -m train verify RUN` compares all. A hash does not prove who wrote a file.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.errors import FacetError, first_line
 from shared.schema import canonical_json, fingerprint
 from shared.store.storage import hash_bytes, hash_file, write_file
 
+CONFIG_JSON = "config.json"
+SPLIT_JSON = "split.json"
+LOG_JSONL = "log.jsonl"
+WEIGHTS = "model.safetensors"
+THRESHOLDS_JSON = "thresholds.json"
+METRICS_JSON = "metrics.json"
+PREDICTIONS_CSV = "predictions.csv"
+CONFUSION_PNG = "confusion.png"
+CONFUSION_PDF = "confusion.pdf"
+TIMING_JSON = "timing.json"
 HASHES_JSON = "hashes.json"
+OTHER_TEST = "on-"  # prefix of the folder of a test on another cache
+CROSSVAL_JSON = "crossval.json"
+FOLDS_JSON = "folds.json"
+REPORT_TXT = "report.txt"
+REPORT_JSON = "report.json"
+REPORT_PNG = "report.png"
+REPORT_PDF = "report.pdf"
+FOLDS_CSV = "folds.csv"
+TABLE_CSV = "table.csv"
+TABLE_TEX = "table.tex"
+ABLATION_JSON = "ablation.json"
+ABLATION_CSV = "ablation.csv"
+ABLATION_TEX = "ablation.tex"
+
+_COLUMNS = ["sample_id", "subject", "label", "predicted"]
+_PROBABILITY = "p_"  # prefix of a class's column
+_UNKNOWN = "unknown"  # the column after the probabilities, where several labels may hold
+_JOINT = "+"
+
+# --- predictions.csv ---
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row: what an item shows, and what was predicted.
+
+    Where several labels may hold at once, `labels` and `predicted` hold any number of class names, else at most one.
+    """
+
+    name: str  # sample_id, or the sequence's name
+    subject: str
+    labels: tuple[str, ...]  # empty: not labelled
+    predicted: tuple[str, ...]
+    probabilities: tuple[float, ...]  # 0…1, one a class
+    unknown: tuple[str, ...] = ()  # classes of which the truth is not known
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The whole table. several: several labels may hold at once."""
+
+    class_names: tuple[str, ...]
+    several: bool
+    rows: tuple[Prediction, ...]
+
+
+def write_predictions(
+    path: Path, predictions: Predictions, extra: Mapping[str, Sequence[str]] | None = None, *, like: Path | None = None
+) -> None:
+    """Write predictions.csv: sample_id, subject, label, predicted, p_CLASS of each class.
+
+    Several labels are joined by +, and the column `unknown` follows.
+
+    Args:
+        extra: further columns, a value a row.
+        like: file or folder whose access rights the table gets.
+    """
+    extra = extra or {}
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    probabilities = [_PROBABILITY + name for name in predictions.class_names]
+    writer.writerow([*_COLUMNS, *probabilities, *[_UNKNOWN] * predictions.several, *extra])
+    for index, row in enumerate(predictions.rows):
+        numbers = [f"{p:.9g}" for p in row.probabilities]  # f32, exact: rounded ones would tie and change the AUC
+        unknown = [_JOINT.join(row.unknown)] * predictions.several
+        names = [_JOINT.join(row.labels), _JOINT.join(row.predicted)]
+        writer.writerow(
+            [row.name, row.subject, *names, *numbers, *unknown, *(values[index] for values in extra.values())]
+        )
+    write_file(path, buffer.getvalue().encode(), like=like)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read what `write_predictions` wrote; further columns are ignored.
+
+    Raises:
+        FacetError: the file is missing or damaged.
+    """
+    try:
+        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+        header = next(reader, [])
+        if header[:4] != _COLUMNS:
+            raise ValueError(f"expected columns {','.join(_COLUMNS)},…, found {','.join(header)[:200]!r}")
+        names = tuple(text.removeprefix(_PROBABILITY) for text in header[4:] if text.startswith(_PROBABILITY))
+        several = header[4 + len(names) :][:1] == [_UNKNOWN]
+        rows = []
+        for values in reader:
+            if len(values) != len(header):
+                raise ValueError(f"line {reader.line_num} has {len(values)} fields, expected {len(header)}")
+            rows.append(_read_prediction(values, names, several=several))
+    except OSError as error:
+        raise FacetError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, csv.Error) as error:
+        raise FacetError(f"{path}: damaged ({first_line(error)}); `python -m train evaluate` writes it anew") from error
+    return Predictions(names, several, tuple(rows))
+
+
+def _read_prediction(values: Sequence[str], names: tuple[str, ...], *, several: bool) -> Prediction:
+    probabilities = tuple(float(text) for text in values[4 : 4 + len(names)])
+    if not all(0 <= value <= 1 for value in probabilities):
+        raise ValueError(f"{values[0]}: no probabilities")
+    if not several:
+        labels, predicted, unknown = (values[2],) * bool(values[2]), (values[3],), ()
+        classes = {*predicted}  # the label may be another data set's
+    else:
+        labels, predicted, unknown = (_split(values[index]) for index in (2, 3, 4 + len(names)))
+        classes = {*labels, *predicted, *unknown}
+    if strange := classes - {*names}:
+        raise ValueError(f"{values[0]}: {min(strange)!r} is no class of the run")
+    return Prediction(values[0], values[1], labels, predicted, probabilities, unknown)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(_JOINT) if part)
+
+
+def find_predictions(run: Path, cache_name: str = "") -> list[Path]:
+    """List the tables of predictions of a run: its own test's, else its folds', else the one that `predict` wrote.
+
+    Args:
+        cache_name: the cache that `predict` was called with.
+    """
+    if (run / PREDICTIONS_CSV).is_file():
+        return [run / PREDICTIONS_CSV]
+    folds = sorted(run.glob(f"*/{PREDICTIONS_CSV}")) or sorted(run.glob(f"round-*/*/{PREDICTIONS_CSV}"))
+    predicted = run / f"predictions-{cache_name}.csv"
+    return folds or ([predicted] if predicted.is_file() else [])
+
+
+# --- log.jsonl and timing.json ---
+
+
+def read_log(run: Path) -> list[dict[str, float]]:
+    """Read the finite numbers of each line of log.jsonl, in the order of steps; [] without a log.
+
+    A line that cannot be read is left out: a killed process leaves half a line.
+    """
+    path = run / LOG_JSONL
+    if not path.is_file():
+        return []
+    lines = {}
+    for text in path.read_bytes().splitlines():
+        try:
+            value = json.loads(text)
+            line = {str(k): float(v) for k, v in value.items() if type(v) in (int, float) and math.isfinite(v)}
+            lines[line["step"]] = line
+        except (ValueError, KeyError, AttributeError, OverflowError, RecursionError):
+            continue
+    return [lines[step] for step in sorted(lines)]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """timing.json: time of training and test over all interruptions, and on what. None or empty where not known."""
+
+    seconds: float | None = None  # wall-clock
+    cpu_seconds: float | None = None  # of all cores together
+    environment: dict[str, str] = field(default_factory=dict)  # name → version or description
+
+
+def read_timing(run: Path) -> Timing:
+    """Read timing.json; a missing or damaged value is None: that is no reason to train again."""
+    try:
+        value = json.loads((run / TIMING_JSON).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return Timing()
+    if not isinstance(value, dict):
+        return Timing()
+    found = value.get("environment")
+    environment = {name[:80]: str(text)[:400] for name, text in found.items()} if isinstance(found, dict) else {}
+    return Timing(_read_seconds(value.get("seconds")), _read_seconds(value.get("cpu_seconds")), environment)
+
+
+def _read_seconds(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1e12 else None
+
+
+# --- hashes.json ---
+
 _FORMAT = "facet run hashes 1"
 _MAX_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][^/\\\x00-\x1f]*")

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from shared.errors import FacetError
+from shared.runs import WEIGHTS
 from train.training.checkpoint import (
     CHECKPOINT,
-    WEIGHTS,
     find_checkpoints,
     load_weights,
     read_checkpoint,

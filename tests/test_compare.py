@@ -17,14 +17,14 @@ from PIL import Image
 from test_train_cli import QUICK, call, fails
 
 from shared.cache import open_cache
+from shared.runs import CROSSVAL_JSON, FOLDS_JSON
 from shared.schema import RenderSettings
-from train.config import CROSSVAL_JSON, Recipe, RunConfig, TowerConfig, write_config
+from train.config import Recipe, RunConfig, TowerConfig, write_config
 from train.data.items import Item
 from train.experiment import split_folds
 from train.inference.score import Scores
 from train.protocols.folds import Fold, FoldList, write_folds, write_split
 from train.reporting.report import write_report
-from train.studies.crossval.run import FOLDS_JSON
 from train.tasks.metrics import compute_metrics
 from train.tasks.multilabel import compute_multilabel_metrics
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap, permutation_test
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
+from shared.runs import Prediction
 from train.protocols.folds import Fold
-from train.runs.recorded import Prediction, RecordedFold
+from train.runs.recorded import RecordedFold
 from train.studies.compare.resampling import (
     MOST_ENUMERATED,
     correct_holm,

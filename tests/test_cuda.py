@@ -25,6 +25,7 @@ from train_process import launch
 
 from shared.attention import ATTENTION_FILE, read_attention
 from shared.cache import Cache, open_cache
+from shared.runs import LOG_JSONL
 from train.config import Recipe
 from train.data.augment import AugmentParameters, _noise_table, augment, draw_parameters
 from train.data.batch_transform import BatchTransform
@@ -41,7 +42,6 @@ from train.training.distributed import WHOLE_BATCH
 from train.training.ema import Ema
 from train.training.loop import Stopped, train
 from train.training.optimizer import build_optimizer
-from train.training.progress import LOG_JSONL
 from train.training.step import PartLoss, train_step
 
 MODALITIES = ("texture", "normal", "depth")

@@ -21,14 +21,13 @@ from report_page import read_page
 from shared.cache import open_cache
 from shared.errors import FacetError, run_command_line
 from shared.modalities import BACKGROUND, MODALITIES
-from shared.runs import record_hashes
+from shared.runs import Prediction, read_log, read_timing, record_hashes
 from train.__main__ import main
 from train.reporting.html.curves import MOST_POINTS, draw_curves, find_terms
 from train.reporting.html.judged import find_worst, score_subjects
 from train.reporting.html.report import write_html_report
 from train.reporting.html.sample_pictures import GAP_PX, draw_sample
-from train.runs.recorded import Prediction, read_log, read_recorded_run
-from train.training.timing import read_environment
+from train.runs.recorded import read_recorded_run
 
 CLASSES = ("anger", "happiness", "surprise")
 HOSTILE = '</td><script src="http://evil.example/x.js"></script><img src=http://evil.example/y>'
@@ -219,17 +218,17 @@ def test_tests_on_other_caches_are_told(runs: Runs, tmp_path: Path) -> None:
 
 
 def test_the_machine_is_recorded_without_names_of_its_own(runs: Runs) -> None:
-    found = read_environment(runs.fit)
+    found = read_timing(runs.fit).environment
     assert found["torch"] == importlib.metadata.version("torch")
     assert found["python"] == platform.python_version()
     assert platform.node() not in " ".join(found.values()).split()
     for text in ("", "[]", '{"seconds": 1}', '{"environment": [1]}', "{" * 10_000):
         (runs.fit.parent / "timing.json").write_text(text)
-        assert read_environment(runs.fit.parent) == {}
+        assert read_timing(runs.fit.parent).environment == {}
 
 
 def test_curves_are_equal_for_equal_logs_and_bounded(runs: Runs) -> None:
-    log = read_log(runs.fit / "log.jsonl")
+    log = read_log(runs.fit)
     assert find_terms(log) == ["ce", "con", "vt"]
     long = [{"step": float(i), "loss": 1 / (i + 1), "accuracy": 0.5, "lr": 1e-3} for i in range(50 * MOST_POINTS)]
     assert draw_curves({"a": long}) == draw_curves({"a": long})

@@ -16,8 +16,9 @@ from tiny_training import PREPARER, RECIPE, read_log, run
 
 from shared.cache import open_cache
 from shared.errors import FacetError
+from shared.runs import LOG_JSONL
 from train.training.loop import Monitoring
-from train.training.progress import LOG_JSONL, open_progress
+from train.training.progress import open_progress
 from train.training.step import StepResult
 
 CPU = PREPARER.device

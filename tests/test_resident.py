@@ -13,13 +13,13 @@ from safetensors.numpy import load_file
 import train.data.preload
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError, run_command_line
+from shared.runs import WEIGHTS
 from train.__main__ import main
 from train.data.items import Item, add_references, find_items
 from train.data.order import epoch_order, split_batches
 from train.data.pixels import to_device
 from train.data.preload import ImagesOnDevice, Table, load_resident
 from train.data.stream import ImageSource, stream_batches
-from train.training.checkpoint import WEIGHTS
 
 MODALITIES = ("texture", "normal", "depth")
 CPU = torch.device("cpu")

@@ -20,13 +20,12 @@ from preprocess.viewer.attention_records import read_attention_records
 from shared.attention import ATTENTION_FILE, read_attention
 from shared.cache import open_cache
 from shared.errors import CacheError
-from shared.runs import record_hashes
+from shared.runs import CONFIG_JSON, WEIGHTS, record_hashes
 from shared.schema import View
-from train.config import CONFIG_JSON, Recipe, read_config
+from train.config import Recipe, read_config
 from train.data.preload import ImagesInRam, load_resident
 from train.experiment import prepare_experiment
 from train.reporting.html.sample_pictures import open_tested_cache
-from train.training.checkpoint import WEIGHTS
 
 FRONT, LEFT, RIGHT, UP = View(0), View(20), View(-20), View(0, 15)
 # drawn without noise: the same in every cache

@@ -13,6 +13,7 @@ import torch
 from conftest import TINY_CLIP, VIEWS, random_text
 
 from shared.cache import Cache
+from shared.runs import LOG_JSONL
 from train.config import Recipe, TowerConfig
 from train.data.batch_transform import BatchTransform
 from train.data.items import find_items
@@ -20,7 +21,7 @@ from train.data.prompts import mean_prompts
 from train.model.facet import Facet
 from train.model.image_tower import build_tower
 from train.training.loop import TrainingSet, train
-from train.training.progress import LOG_JSONL, TIMING_FIELDS
+from train.training.progress import TIMING_FIELDS
 
 TOWER = TowerConfig("tiny", "none", TINY_CLIP, 32, (0.5,) * 3, (0.25,) * 3, "", True)
 TINY_RESNET = TINY_CLIP | {"vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16}}

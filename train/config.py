@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import FacetError, first_line
-from shared.runs import check_file
+from shared.runs import ABLATION_JSON, CONFIG_JSON, CROSSVAL_JSON, check_file
 from shared.schema import MODALITIES, RenderSettings, canonical_json
 from shared.store.storage import write_file
 from shared.typed_json import make
 from train.parts import FUSIONS, HEADS, LOSSES, WITH_OPTION, list_parts, read_losses
 
-CONFIG_JSON = "config.json"
-CROSSVAL_JSON = "crossval.json"  # in its place in a folder of folds: what they have in common
-ABLATION_JSON = "ablation.json"  # in a folder of cross-validations: the full model's settings
 _MAX_CONFIG_BYTES = 1 << 24
 RUN_VERSION = 3  # 3: hashes.json records the run's files
 # Names a chosen value may have; argparse and the checks below both read them.

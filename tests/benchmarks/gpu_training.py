@@ -36,6 +36,7 @@ from preprocess.build.build import build_cache  # noqa: E402
 from preprocess.datasets import DATASETS  # noqa: E402
 from preprocess.synth.layouts import write_layout  # noqa: E402
 from shared.cache import Cache, open_cache  # noqa: E402
+from shared.runs import LOG_JSONL  # noqa: E402
 from shared.schema import RenderSettings, View  # noqa: E402
 from train.config import Recipe, TowerConfig  # noqa: E402
 from train.data.augment import draw_parameters  # noqa: E402
@@ -52,7 +53,7 @@ from train.runs.evaluate import build_facet, label_items  # noqa: E402
 from train.training.flops import count_flops_per_sample  # noqa: E402
 from train.training.loop import TrainingSet, train  # noqa: E402
 from train.training.optimizer import build_optimizer  # noqa: E402
-from train.training.progress import LOG_EVERY, LOG_JSONL  # noqa: E402
+from train.training.progress import LOG_EVERY  # noqa: E402
 from train.training.step import train_step  # noqa: E402
 
 DATASET = DATASETS["bu3dfe"]

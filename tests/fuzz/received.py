@@ -21,13 +21,13 @@ from tiny_training import RECIPE, TOWER, make_model
 
 from shared.attention import read_attention
 from shared.cache import open_cache, read_record
-from shared.runs import record_hashes
+from shared.runs import CONFIG_JSON, WEIGHTS, record_hashes
 from shared.schema import RenderSettings, canonical_json, fingerprint
 from shared.text import read_text_embeddings, write_text_embeddings
-from train.config import CONFIG_JSON, RunConfig, write_config
+from train.config import RunConfig, write_config
 from train.protocols.folds import Fold, write_split
 from train.runs.evaluate import load_run
-from train.training.checkpoint import WEIGHTS, write_weights
+from train.training.checkpoint import write_weights
 
 _TEXT, _CACHE, _RUN = "text.h5", "cache", "run"
 

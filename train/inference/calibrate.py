@@ -11,7 +11,7 @@ import torch
 
 from shared.cache import Cache
 from shared.errors import FacetError, first_line
-from shared.runs import check_file
+from shared.runs import THRESHOLDS_JSON, check_file
 from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.config import Recipe, RunConfig
@@ -21,7 +21,6 @@ from train.inference.score import score_items
 from train.model.facet import Facet
 from train.tasks.multilabel import choose_thresholds
 
-THRESHOLDS_JSON = "thresholds.json"
 NUM_START_ITEMS = 256  # to see where the untrained scores lie
 NUM_THRESHOLD_ITEMS = 4096
 

@@ -20,12 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from shared.errors import FacetError, first_line
-from shared.runs import check_file
+from shared.runs import SPLIT_JSON, check_file
 from shared.schema import canonical_json
 from shared.store.storage import write_file
 from shared.typed_json import make
 
-SPLIT_JSON = "split.json"
 FOLDS_FORMAT = "facet folds 1"
 _NAME = re.compile(r"\w[\w.-]{0,119}(/\w[\w.-]{0,119})?")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,23 +11,29 @@ from typing import Any
 import numpy as np
 
 from shared.attention import ATTENTION_FILE
-from shared.runs import record_hashes
+from shared.runs import (
+    CONFIG_JSON,
+    CONFUSION_PDF,
+    CONFUSION_PNG,
+    METRICS_JSON,
+    PREDICTIONS_CSV,
+    SPLIT_JSON,
+    THRESHOLDS_JSON,
+    Prediction,
+    Predictions,
+    record_hashes,
+    write_predictions,
+)
 from shared.schema import canonical_json
 from shared.store.storage import write_file
-from train.config import CONFIG_JSON, RunConfig
-from train.inference.calibrate import THRESHOLDS_JSON
+from train.config import RunConfig
 from train.inference.score import Scores
-from train.protocols.folds import SPLIT_JSON
 from train.reporting.figures import encode_figure
 from train.reporting.groups import GroupScore, pool_groups
 from train.tasks.metrics import Metrics
 from train.tasks.multilabel import MultiLabelMetrics
 
 _SETTINGS = (CONFIG_JSON, SPLIT_JSON, THRESHOLDS_JSON)
-METRICS_JSON = "metrics.json"
-PREDICTIONS_CSV = "predictions.csv"
-CONFUSION_PNG = "confusion.png"
-CONFUSION_PDF = "confusion.pdf"
 ROOM_FOR_CLASSES = 88  # characters of a line
 
 
@@ -123,7 +127,7 @@ def write_report(
     Args:
         thresholds: f32 (C,) where several classes may hold at once, which have no confusion matrix.
     """
-    write_predictions(folder / PREDICTIONS_CSV, scores, class_names, thresholds)
+    write_predictions(folder / PREDICTIONS_CSV, describe_predictions(scores, class_names, thresholds))
     if isinstance(metrics, Metrics):
         write_confusion(folder / CONFUSION_PNG, metrics, class_names, title)
     value = {
@@ -139,39 +143,25 @@ def write_report(
     record_hashes(folder, (METRICS_JSON,))
 
 
-def write_predictions(
-    path: Path,
-    scores: Scores,
-    class_names: Sequence[str],
-    thresholds: np.ndarray | None = None,
-    lacks: Sequence[str] | None = None,
-    *,
-    like: Path | None = None,
-) -> None:
-    """A row an item: its sample_id (a sequence's name), who, the true class (empty where unknown), the predicted one, and a
-    probability for each class.
+def describe_predictions(scores: Scores, class_names: Sequence[str], thresholds: np.ndarray | None) -> Predictions:
+    """Return predictions.csv of scored items: the class of the highest probability, or all that reach their threshold.
 
-    Where several classes may hold at once (thresholds are given), they are joined by +, and a column names what is unknown.
-    lacks: a last column, the modalities that an item lacks.
+    Args:
+        thresholds: f32 (C,) where several classes may hold at once, else None.
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    probabilities = [f"p_{name}" for name in class_names]
-    heads = ["sample_id", "subject", "label", "predicted", *probabilities] + ["unknown"] * (thresholds is not None)
-    writer.writerow(heads + ["lacks"] * (lacks is not None))
-    for place, (item, row) in enumerate(zip(scores.items, scores.probabilities, strict=True)):
-        lacking = [] if lacks is None else [lacks[place]]
-        numbers = [f"{p:.9g}" for p in row]  # an f32 to its last bit: rounded ones tie, and give another AUC
+    rows = []
+    for item, row in zip(scores.items, scores.probabilities, strict=True):
+        true: tuple[str, ...]
+        unknown: tuple[str, ...] = ()
         if thresholds is None:
-            writer.writerow(
-                [item.name, item.subject, item.class_name, class_names[int(row.argmax())], *numbers, *lacking]
-            )
-            continue
-        values = item.targets or (-1,) * len(class_names)
-        said = "+".join(n for n, p, t in zip(class_names, row, thresholds, strict=True) if p >= t)
-        true, unknown = ("+".join(n for n, v in zip(class_names, values, strict=True) if v == w) for w in (1, -1))
-        writer.writerow([item.name, item.subject, true, said, *numbers, unknown, *lacking])
-    write_file(path, buffer.getvalue().encode(), like=like)
+            true = (item.class_name,) * bool(item.class_name)
+            predicted = (class_names[int(row.argmax())],)
+        else:
+            values = item.targets or (-1,) * len(class_names)
+            true, unknown = (tuple(n for n, v in zip(class_names, values, strict=True) if v == w) for w in (1, -1))
+            predicted = tuple(n for n, p, t in zip(class_names, row, thresholds, strict=True) if p >= t)
+        rows.append(Prediction(item.name, item.subject, true, predicted, tuple(row.tolist()), unknown))
+    return Predictions(tuple(class_names), thresholds is not None, tuple(rows))
 
 
 def write_confusion(path: Path, metrics: Metrics, class_names: Sequence[str], title: str) -> None:

@@ -17,11 +17,11 @@ from shared.attention import ATTENTION_FILE
 from shared.cache import CACHE_JSON, FAILURES_CSV, Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
-from shared.runs import record_hashes
+from shared.runs import CONFIG_JSON, METRICS_JSON, record_hashes, write_predictions
 from shared.store.paths import is_address, is_file, open_path
 from shared.store.storage import check_writable
 from shared.text import TextEmbeddings
-from train.config import CONFIG_JSON, Recipe, RunConfig, read_config
+from train.config import Recipe, RunConfig, read_config
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings
 from train.data.items import Item, choose_modalities, gather_items
@@ -34,7 +34,7 @@ from train.model.patch_tokens import count_channels
 from train.protocols.evaluation_items import find_tested, is_own_test
 from train.protocols.folds import read_split
 from train.reporting.groups import score_groups
-from train.reporting.report import METRICS_JSON, present_result, title_result, write_predictions, write_report
+from train.reporting.report import describe_predictions, present_result, title_result, write_report
 from train.tasks.metrics import Metrics, compute_metrics
 from train.tasks.multilabel import MultiLabelMetrics, compute_multilabel_metrics
 from train.training.checkpoint import load_weights, weights_size
@@ -279,7 +279,8 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
     else:
         scores = score_items(model, cache, items, transform, config)
     lacks = find_lacking(cache, items, recipe.modalities)
-    write_predictions(path, scores, recipe.classes, thresholds, lacks, like=cache.path if out else run)
+    predictions = describe_predictions(scores, recipe.classes, thresholds)
+    write_predictions(path, predictions, {"lacks": lacks}, like=cache.path if out else run)
     if out is None:
         record_hashes(run, (path.name, beside.name))
     note = " (random initial weights)" if config.is_random else ""

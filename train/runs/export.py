@@ -10,16 +10,16 @@ from safetensors.torch import save_file
 
 from shared.errors import FacetError
 from shared.modalities import MODALITIES
-from shared.runs import HASHES_JSON, record_hashes
+from shared.runs import CONFIG_JSON, HASHES_JSON, SPLIT_JSON, THRESHOLDS_JSON, WEIGHTS, record_hashes
 from shared.store.paths import is_litter
 from shared.store.storage import make_folder, write_file
-from train.config import CONFIG_JSON, Recipe, RunConfig, write_config
-from train.inference.calibrate import THRESHOLDS_JSON, read_thresholds, write_thresholds
+from train.config import Recipe, RunConfig, write_config
+from train.inference.calibrate import read_thresholds, write_thresholds
 from train.inference.program import PROGRAM, example_images, write_program
 from train.model.image_tower import LOCAL_DIR
-from train.protocols.folds import SPLIT_JSON, read_split, write_split
+from train.protocols.folds import read_split, write_split
 from train.runs.evaluate import load_run, print_next_predict
-from train.training.checkpoint import WEIGHTS, replace_file
+from train.training.checkpoint import replace_file
 
 README_MD = "README.md"
 _FILES = (WEIGHTS, SPLIT_JSON, THRESHOLDS_JSON, PROGRAM, README_MD, CONFIG_JSON, HASHES_JSON)

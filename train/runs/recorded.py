@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from shared.errors import FacetError, first_line
-from train.config import CONFIG_JSON, CROSSVAL_JSON, RunConfig, read_config
-from train.protocols.folds import SPLIT_JSON, list_some, read_folds, read_split
-from train.reporting.report import METRICS_JSON, PREDICTIONS_CSV
+from shared.errors import FacetError
+from shared.runs import (
+    CONFIG_JSON,
+    CROSSVAL_JSON,
+    FOLDS_JSON,
+    LOG_JSONL,
+    METRICS_JSON,
+    OTHER_TEST,
+    PREDICTIONS_CSV,
+    SPLIT_JSON,
+    Prediction,
+    read_log,
+    read_predictions,
+    read_timing,
+)
+from train.config import RunConfig, read_config
+from train.protocols.folds import list_some, read_folds, read_split
 from train.runs.results import FoldResult, read_fold_result
-from train.studies.crossval.run import FOLDS_JSON
 from train.tasks.metrics import confusion_matrix
-from train.training.progress import LOG_JSONL
-from train.training.timing import read_environment
-
-OTHER_TEST = "on-"  # folders of `evaluate` in a run begin so; the name of the cache follows
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A row of predictions.csv. Several classes at once: labels and predicted hold any number, unknown those not known."""
-
-    name: str
-    subject: str
-    labels: tuple[str, ...]
-    predicted: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,61 +127,12 @@ def _read_fold(path: Path, name: str, missing: list[str]) -> RecordedFold:
     result = read_fold_result(path, name)
     predictions: list[Prediction] = []
     if result is not None and (path / PREDICTIONS_CSV).is_file():
-        predictions = read_predictions(path / PREDICTIONS_CSV, result)
-        if not _agree(result, predictions):
+        table = read_predictions(path / PREDICTIONS_CSV)
+        predictions = list(table.rows)
+        if table.class_names != result.class_names or not _agree(result, predictions):
             missing.append(f"predictions of {name}: {PREDICTIONS_CSV} is not of the test that {METRICS_JSON} tells of")
             predictions = []
-    return RecordedFold(name, read_log(path / LOG_JSONL), result, predictions, read_environment(path))
-
-
-def read_log(path: Path) -> list[dict[str, float]]:
-    """The lines of log.jsonl that can be read, in the order of their steps, each with its finite numbers; none: no log."""
-    if not path.is_file():
-        return []
-    lines = {}
-    for text in path.read_bytes().splitlines():
-        try:
-            value = json.loads(text)
-            line = {str(k): float(v) for k, v in value.items() if type(v) in (int, float) and math.isfinite(v)}
-            lines[line["step"]] = line
-        except (ValueError, KeyError, AttributeError, OverflowError, RecursionError):
-            continue  # half a line of a killed process
-    return [lines[step] for step in sorted(lines)]
-
-
-def read_predictions(path: Path, result: FoldResult) -> list[Prediction]:
-    """predictions.csv of a test.
-
-    Raises:
-        FacetError: the file is damaged, or has other columns than the result's classes.
-    """
-    columns = ["sample_id", "subject", "label", "predicted", *(f"p_{name}" for name in result.class_names)]
-    several = result.is_multilabel
-    predictions = []
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            if header[:1] == ["name"]:  # as it was called in runs of before
-                header[0] = columns[0]
-            if header != columns + ["unknown"] * several:
-                raise ValueError("its columns are not those of the run's classes")
-            for row in reader:
-                if len(row) != len(columns) + several:
-                    raise ValueError(f"row {reader.line_num} has {len(row)} fields")
-                numbers = tuple(float(text) for text in row[4 : len(columns)])
-                if not all(0 <= number <= 1 for number in numbers):
-                    raise ValueError(f"row {reader.line_num} holds no probabilities")
-                named = [_split(text) if several else (text,) * bool(text) for text in (row[2], row[3])]
-                unknown = _split(row[-1]) if several else ()
-                predictions.append(Prediction(row[0], row[1], named[0], named[1], numbers, unknown))
-    except (ValueError, csv.Error) as error:
-        raise FacetError(f"{path}: damaged ({first_line(error)}); `python -m train evaluate` writes it anew") from error
-    return predictions
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part for part in text.split("+") if part)
+    return RecordedFold(name, read_log(path), result, predictions, read_timing(path).environment)
 
 
 def _agree(result: FoldResult, predictions: Sequence[Prediction]) -> bool:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import FacetError, first_line
-from train.reporting.report import METRICS_JSON
+from shared.runs import METRICS_JSON, read_timing
 from train.tasks.metrics import Metrics, pool_confusions
 from train.tasks.multilabel import MultiLabelMetrics, pool_multilabel
-from train.training.timing import read_seconds
 
 LARGEST_BYTES = 16 << 20  # a metrics.json is a few kilobytes
 LARGEST_COUNT = 10**9
@@ -72,7 +71,7 @@ def read_fold_result(run: Path, name: str | None = None) -> FoldResult | None:
         value = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
         if not isinstance(value, dict):
             raise ValueError("holds no object")
-        result = FoldResult(name, value, read_seconds(run))
+        result = FoldResult(name, value, read_timing(run).seconds)
         _check_result(result)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else first_line(error)

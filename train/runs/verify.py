@@ -9,13 +9,19 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from shared.errors import FacetError, first_line
-from shared.runs import HASHES_JSON, find_changed, find_recorded, read_hashes
+from shared.runs import (
+    CONFIG_JSON,
+    HASHES_JSON,
+    METRICS_JSON,
+    PREDICTIONS_CSV,
+    SPLIT_JSON,
+    WEIGHTS,
+    find_changed,
+    find_recorded,
+    read_hashes,
+)
 from shared.schema import fingerprint
-from train.config import CONFIG_JSON
 from train.data.embeddings import EMBEDDINGS_JSON, KEY_DIGITS, check_features
-from train.protocols.folds import SPLIT_JSON
-from train.reporting.report import METRICS_JSON, PREDICTIONS_CSV
-from train.training.checkpoint import WEIGHTS
 
 _FINISHED = (CONFIG_JSON, SPLIT_JSON, PREDICTIONS_CSV)  # are recorded where metrics.json is
 

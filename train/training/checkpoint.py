@@ -18,15 +18,12 @@ from safetensors.torch import load, save_file
 from torch import nn
 
 from shared.errors import FacetError, first_line
-from shared.runs import check_file, record_hashes
+from shared.runs import CONFIG_JSON, SPLIT_JSON, WEIGHTS, check_file, record_hashes
 from shared.store.storage import PARTIAL_SUFFIX
-from train.config import CONFIG_JSON
-from train.protocols.folds import SPLIT_JSON
 
 CHECKPOINT = "checkpoint.pt"  # the last one; those before it, where they are kept, are checkpoint-STEP.pt
 _PARTIAL = re.compile(rf"\..+\.\d{{1,10}}{re.escape(PARTIAL_SUFFIX)}")  # the name, and the process that wrote it
 _EARLIER = re.compile(r"checkpoint-(\d{1,12})\.pt")
-WEIGHTS = "model.safetensors"
 _MAX_HEADER_BYTES = 1 << 24
 
 

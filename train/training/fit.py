@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from shared.errors import FacetError
+from shared.runs import CONFIG_JSON, METRICS_JSON, SPLIT_JSON
 from shared.schema import fingerprint
 from shared.store.lock import hold_lock
 from shared.store.paths import is_litter
 from shared.store.storage import make_folder
 from shared.weights.identity import hash_arrays
-from train.config import CONFIG_JSON, Recipe, RunConfig, TowerConfig, read_config, write_config
+from train.config import Recipe, RunConfig, TowerConfig, read_config, write_config
 from train.data.embeddings import Embeddings
 from train.data.items import Item
 from train.data.preload import load_resident
@@ -30,8 +31,8 @@ from train.experiment import Experiment
 from train.inference.calibrate import fit_thresholds, start_class_bias, write_thresholds
 from train.model.facet import Facet
 from train.model.image_tower import RANDOM, build_tower, load_tower
-from train.protocols.folds import SPLIT_JSON, Fold, read_split, write_split
-from train.reporting.report import METRICS_JSON, present_result
+from train.protocols.folds import Fold, read_split, write_split
+from train.reporting.report import present_result
 from train.runs.evaluate import build_facet, build_preparer, choose_device, evaluate_items, label_items
 from train.tasks.metrics import Metrics
 from train.tasks.multilabel import MultiLabelMetrics

@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from shared.errors import FacetError
+from shared.runs import LOG_JSONL
 from shared.store.storage import write_file
 from train.training.progress_lines import ProgressLines
 from train.training.step import StepResult
@@ -24,7 +25,6 @@ from train.training.step import StepResult
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-LOG_JSONL = "log.jsonl"
 LOG_EVERY = 10  # steps
 TENSORBOARD = "tensorboard"
 # Fields of a log line that say how fast it went: all others are the same whenever a training is repeated.

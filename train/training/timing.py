@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from shared.runs import TIMING_JSON, read_timing
 from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.training.environment import describe_environment
-
-TIMING_JSON = "timing.json"
 
 
 @contextmanager
@@ -39,27 +36,9 @@ class Clock:
 
 def add_seconds(run: Path, clock: Clock) -> None:
     """Add the time spent to the run's timing.json, which also describes the last machine."""
+    before = read_timing(run)
     value: dict[str, Any] = {
-        name: round((read_seconds(run, name) or 0.0) + spent, 1) for name, spent in clock.read().items()
+        name: round((getattr(before, name) or 0.0) + spent, 1) for name, spent in clock.read().items()
     }
     value["environment"] = describe_environment()
     write_file(run / TIMING_JSON, canonical_json(value).encode())
-
-
-def read_seconds(run: Path, name: str = "seconds") -> float | None:
-    """Seconds of training and testing, `cpu_seconds` of all cores together; None where it is not known: a damaged file is no
-    reason to train again."""
-    try:
-        seconds = float(json.loads((run / TIMING_JSON).read_bytes())[name])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def read_environment(run: Path) -> dict[str, str]:
-    """What `describe_environment` said where the run was trained last; empty where it is not known."""
-    try:
-        value = json.loads((run / TIMING_JSON).read_bytes())["environment"]
-        return {str(name)[:80]: str(text)[:400] for name, text in value.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}

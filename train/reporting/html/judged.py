@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from train.runs.recorded import Prediction
+from shared.runs import Prediction
 from train.tasks.metrics import wilson_interval
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared.runs import OTHER_TEST
 from train.reporting.html.curves import MOST_LOGS, draw_curves
 from train.reporting.html.judged import score_subjects
 from train.reporting.html.page import (
@@ -20,7 +21,7 @@ from train.reporting.html.page import (
 from train.reporting.html.settings import format_environment, format_settings
 from train.reporting.report import group_scores
 from train.runs.export import without_folders
-from train.runs.recorded import OTHER_TEST, RecordedRun
+from train.runs.recorded import RecordedRun
 from train.studies.crossval.summary import ClassSummary, CrossvalSummary, Spread, summarise_folds
 from train.studies.crossval.text import SCORE_TITLES
 from train.tasks.metrics import Metrics

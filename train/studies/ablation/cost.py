@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.runs import read_log, read_timing
 from train.runs.results import FoldResult
-from train.training.progress import LOG_JSONL
-from train.training.timing import read_seconds
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,11 @@ def measure_cost(folds: Sequence[tuple[Path, FoldResult]]) -> Cost:
     """
     numbers = [result.metrics.get("num_parameters") for _, result in folds]
     found = {number for number in numbers if type(number) is int}
-    memory = [most for run, _ in folds if (most := _read_memory(run)) is not None]
+    memory = [int(line["memory_bytes"]) for run, _ in folds for line in read_log(run) if "memory_bytes" in line]
     return Cost(
         num_parameters=found.pop() if len(found) == 1 else None,
         seconds=_mean(result.seconds for _, result in folds),
-        cpu_seconds=_mean(read_seconds(run, "cpu_seconds") for run, _ in folds),
+        cpu_seconds=_mean(read_timing(run).cpu_seconds for run, _ in folds),
         memory_bytes=max(memory, default=None),
     )
 
@@ -43,11 +41,3 @@ def measure_cost(folds: Sequence[tuple[Path, FoldResult]]) -> Cost:
 def _mean(values: Iterable[float | None]) -> float | None:
     there = [value for value in values if value is not None]
     return sum(there) / len(there) if there else None
-
-
-def _read_memory(run: Path) -> int | None:
-    try:
-        lines = (run / LOG_JSONL).read_text(encoding="utf-8").splitlines()
-        return max((int(json.loads(line)["memory_bytes"]) for line in lines), default=None)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None  # a damaged log is no reason to train again

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import FacetError
+from shared.runs import ABLATION_CSV, ABLATION_TEX
 from shared.store.storage import write_file
 from train.runs.results import FoldResult
 from train.studies.ablation.cost import Cost
@@ -31,9 +32,6 @@ from train.studies.crossval.tables import (
     format_latex_spread,
 )
 from train.studies.crossval.text import LINE_LENGTH, SCORE_TITLES, describe_model, format_percent, list_warnings
-
-ABLATION_CSV = "ablation.csv"
-ABLATION_TEX = "ablation.tex"
 
 
 @dataclass(frozen=True)

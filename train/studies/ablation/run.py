@@ -11,32 +11,18 @@ from pathlib import Path
 
 from shared.command_line import print_next
 from shared.errors import FacetError
-from shared.runs import record_hashes
+from shared.runs import ABLATION_CSV, ABLATION_JSON, ABLATION_TEX, FOLDS_JSON, REPORT_JSON, record_hashes
 from shared.store.storage import make_folder
-from train.config import ABLATION_JSON, Recipe, write_config
+from train.config import Recipe, write_config
 from train.experiment import Experiment, prepare_experiment
 from train.protocols.folds import FoldList, write_folds
 from train.runs.results import FoldResult, read_fold_result
 from train.studies.ablation.cost import Cost, measure_cost
-from train.studies.ablation.report import (
-    ABLATION_CSV,
-    ABLATION_TEX,
-    format_ablation,
-    summarise_ablation,
-    write_ablation,
-)
+from train.studies.ablation.report import format_ablation, summarise_ablation, write_ablation
 from train.studies.ablation.variants import FULL, Chosen, Variant, change_recipe, list_variants, run_name
 from train.studies.compare.comparison import Comparison, compare_methods
 from train.studies.compare.runs import read_methods
-from train.studies.crossval.report import REPORT_JSON
-from train.studies.crossval.run import (
-    FOLDS_JSON,
-    CrossvalOptions,
-    announce_folds,
-    check_same_crossval,
-    crossval,
-    describe_crossval,
-)
+from train.studies.crossval.run import CrossvalOptions, announce_folds, check_same_crossval, crossval, describe_crossval
 from train.training.fit import describe_run
 
 # What is made of a recipe where a frozen tower's embeddings are used, and their folder.

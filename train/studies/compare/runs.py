@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from shared.errors import FacetError
+from shared.runs import FOLDS_JSON, Prediction
 from train.config import Recipe, RunConfig, option_name
 from train.model.image_tower import LOCAL_DIR
 from train.protocols.folds import Fold, list_some, read_folds, read_split
 from train.runs.export import without_folders
-from train.runs.recorded import Prediction, RecordedFold, read_recorded_run
+from train.runs.recorded import RecordedFold, read_recorded_run
 from train.studies.compare.scores import PairWins, SubjectResults
-from train.studies.crossval.run import FOLDS_JSON
 
 # What says who is tested: compared as folds, whatever words asked for them. And the seed, over which methods are pooled.
 _NOT_THE_METHOD = ("seed", "fold_seed", "protocol", "folds", "rounds", "fold", "test_subjects")

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from shared.runs import FOLDS_CSV, REPORT_JSON, REPORT_PDF, REPORT_PNG, REPORT_TXT, TABLE_CSV, TABLE_TEX
 from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.runs.results import FoldResult
@@ -15,13 +16,6 @@ from train.studies.crossval.summary import CrossvalAbout, CrossvalSummary, sort_
 from train.studies.crossval.tables import format_classes_csv, format_folds_csv, format_groups_csv, format_latex_table
 from train.studies.crossval.text import format_crossval_report, list_conventions, list_warnings
 
-REPORT_TXT = "report.txt"
-REPORT_JSON = "report.json"
-REPORT_PNG = "report.png"
-REPORT_PDF = "report.pdf"
-FOLDS_CSV = "folds.csv"
-TABLE_CSV = "table.csv"
-TABLE_TEX = "table.tex"
 GROUPS_CSV = "groups.csv"
 
 

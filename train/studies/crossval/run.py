@@ -10,11 +10,11 @@ from tqdm import tqdm
 
 from shared.command_line import print_next
 from shared.errors import FacetError
-from shared.runs import record_hashes
+from shared.runs import CONFIG_JSON, CROSSVAL_JSON, FOLDS_JSON, REPORT_PNG, TABLE_TEX, WEIGHTS, record_hashes
 from shared.store.lock import hold_lock
 from shared.store.paths import is_litter
 from shared.store.storage import make_folder
-from train.config import CONFIG_JSON, CROSSVAL_JSON, Recipe, describe_options, read_config, write_config
+from train.config import Recipe, describe_options, read_config, write_config
 from train.experiment import Experiment, prepare_experiment
 from train.model.image_tower import LOCAL_DIR
 from train.protocols.folds import Fold, read_folds, write_folds
@@ -22,16 +22,13 @@ from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS, describe_title
 from train.runs.evaluate import print_next_predict
 from train.runs.export import without_folders
 from train.runs.results import FoldResult, read_fold_result
-from train.studies.crossval.report import REPORT_PNG, TABLE_TEX, write_crossval_report
+from train.studies.crossval.report import write_crossval_report
 from train.studies.crossval.summary import CrossvalAbout, summarise_folds
 from train.studies.crossval.text import format_crossval_report, format_percent
 from train.studies.crossval.workers import Job, run_jobs
-from train.training.checkpoint import WEIGHTS
 from train.training.fit import describe_run
 from train.training.optimizer import describe_rates
 from train.training.progress import check_tensorboard
-
-FOLDS_JSON = "folds.json"
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ import torch
 
 from shared.errors import FacetError
 from shared.processors import num_cores
-from shared.runs import record_hashes
+from shared.runs import WEIGHTS, record_hashes
 from train.config import Recipe
 from train.data.memory import free_ram_bytes
 from train.experiment import Experiment, prepare_experiment
-from train.training.checkpoint import CHECKPOINT, WEIGHTS
+from train.training.checkpoint import CHECKPOINT
 from train.training.fit import fit
 from train.training.loop import Monitoring
 from train.training.signals import Terminated, catch_signals, raise_on_sigterm
