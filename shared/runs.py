@@ -150,15 +150,17 @@ def _read_prediction(values: Sequence[str], names: tuple[str, ...], *, several: 
     probabilities = tuple(float(text) for text in values[4 : 4 + len(names)])
     if not all(0 <= value <= 1 for value in probabilities):
         raise ValueError(f"{values[0]}: no probabilities")
-    if not several:
-        labels, predicted, unknown = (values[2],) * bool(values[2]), (values[3],), ()
-        classes = {*predicted}  # the label may be another data set's
-    else:
+    if several:
         labels, predicted, unknown = (_split(values[index]) for index in (2, 3, 4 + len(names)))
+        row = Prediction(values[0], values[1], labels, predicted, probabilities, unknown)
         classes = {*labels, *predicted, *unknown}
+    else:
+        labels = (values[2],) if values[2] else ()
+        row = Prediction(values[0], values[1], labels, (values[3],), probabilities)
+        classes = {values[3]}  # the label may be another data set's
     if strange := classes - {*names}:
         raise ValueError(f"{values[0]}: {min(strange)!r} is no class of the run")
-    return Prediction(values[0], values[1], labels, predicted, probabilities, unknown)
+    return row
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -154,7 +154,7 @@ def describe_predictions(scores: Scores, class_names: Sequence[str], thresholds:
         true: tuple[str, ...]
         unknown: tuple[str, ...] = ()
         if thresholds is None:
-            true = (item.class_name,) * bool(item.class_name)
+            true = (item.class_name,) if item.class_name else ()
             predicted = (class_names[int(row.argmax())],)
         else:
             values = item.targets or (-1,) * len(class_names)
