@@ -152,6 +152,7 @@ def describe_predictions(scores: Scores, class_names: Sequence[str], thresholds:
     rows = []
     for item, row in zip(scores.items, scores.probabilities, strict=True):
         true: tuple[str, ...]
+        predicted: tuple[str, ...]
         unknown: tuple[str, ...] = ()
         if thresholds is None:
             true = (item.class_name,) if item.class_name else ()
