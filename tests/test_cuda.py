@@ -32,7 +32,7 @@ from train.data.batch_transform import BatchTransform
 from train.data.items import Item, add_references, find_items
 from train.data.order import epoch_order, split_batches
 from train.data.pixels import to_device
-from train.data.preload import load_resident
+from train.data.preload import preload_images
 from train.data.stream import RawBatch
 from train.data.transfer import copy_small
 from train.losses.terms import Criterion
@@ -130,12 +130,12 @@ def test_images_are_prepared_as_on_a_cpu(tiny_cache: MakeCache) -> None:
 
 
 @on_gpu
-@pytest.mark.parametrize("kind", ["off", "ram", "gpu"])
+@pytest.mark.parametrize("kind", ["none", "ram", "gpu"])
 def test_a_slow_device_gets_every_byte(tiny_cache: MakeCache, kind: str) -> None:
     """Memory that batches are copied from is written again while the device still works on those before."""
     cache, batches = make_batches(tiny_cache, num_subjects=8)
     items = [item for batch in batches for item in batch]
-    source = load_resident(cache, items, MODALITIES, kind, GPU)
+    source = preload_images(cache, items, MODALITIES, kind, GPU)
     late, busy = [], torch.randn(4096, 4096, device=GPU)
     for _ in range(3):
         for raw in BatchTransform(MODALITIES, VIEWS, TOWER, GPU, source=source).stream(

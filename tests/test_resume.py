@@ -23,7 +23,7 @@ from shared.cache import Cache, open_cache
 from train.config import Recipe
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import read_embeddings
-from train.data.preload import load_resident
+from train.data.preload import preload_images
 from train.model.facet import Facet
 from train.model.image_tower import load_tower
 from train.training.build_embeddings import build_embeddings
@@ -86,14 +86,14 @@ def test_a_sample_drawn_again_is_seen_otherwise(tiny_cache: MakeCache, tmp_path:
             assert len({changes for p, _, _, changes in epoch if p == place}) == sum(p == place for p, *_ in epoch)
 
 
-@pytest.mark.parametrize("kind", ["sequences", "resident", "embeddings"])
+@pytest.mark.parametrize("kind", ["sequences", "preload", "embeddings"])
 def test_stopped_and_begun_again(kind: str, tiny_cache: MakeCache, tiny_model: str, tmp_path: Path) -> None:
     cache = open_cache(tiny_cache(num_subjects=3, num_frames=4 if kind == "sequences" else 0, without_texture=(1,)))
     recipe, transform = replace(RECIPE, ema=0.5), PREPARER
     if kind == "sequences":
         recipe = replace(recipe, frames=2)
-    elif kind == "resident":
-        source = load_resident(cache, make_training(cache).items, PREPARER.modalities, "ram", CPU)
+    elif kind == "preload":
+        source = preload_images(cache, make_training(cache).items, PREPARER.modalities, "ram", CPU)
         transform = replace(PREPARER, source=source)
     else:
         recipe = replace(recipe, tune="frozen", augment="flip")

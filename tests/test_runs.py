@@ -120,7 +120,7 @@ def build_anew(old: Path, new: Path) -> None:
         shutil.copy(new / name, old / name)
 
 
-@pytest.mark.parametrize("what", ["train", "resident", "embed", "evaluate", "predict", "dynamic"])
+@pytest.mark.parametrize("what", ["train", "preload", "embed", "evaluate", "predict", "dynamic"])
 def test_a_cache_that_is_built_anew_while_it_is_read(
     tiny_cache: MakeCache,
     tiny_model: str,
@@ -150,7 +150,7 @@ def test_a_cache_that_is_built_anew_while_it_is_read(
 
     actions: dict[str, Callable[[], object]] = {
         "train": lambda: train_tiny(out, open_cache(path)),
-        "resident": command("fit", "--cache", path, "--out", out, "--resident", "ram", *QUICK),
+        "preload": command("fit", "--cache", path, "--out", out, "--preload", "ram", *QUICK),
         "embed": lambda: build_embeddings(
             out, open_cache(path), *load_tower(tiny_model, "none", seed=0), ("texture",), torch.device("cpu")
         ),

@@ -23,7 +23,7 @@ from shared.errors import CacheError
 from shared.runs import CONFIG_JSON, WEIGHTS, record_hashes
 from shared.schema import View
 from train.config import Recipe, read_config
-from train.data.preload import ImagesInRam, load_resident
+from train.data.preload import PreloadedImages, preload_images
 from train.experiment import prepare_experiment
 from train.reporting.html.sample_pictures import open_tested_cache
 
@@ -61,8 +61,7 @@ def test_training_on_some_views_is_training_on_a_cache_of_them(tiny_cache: MakeC
     two = tiny_cache(name="two", views=(FRONT, RIGHT), **DRAWN)
     ways = {
         "files": [],
-        "ram": ["--resident", "ram", "--augment", "flip"],
-        "mapped": ["--resident", "mapped"],
+        "ram": ["--preload", "ram", "--augment", "flip"],
         "frozen": ["--tune", "frozen"],
         "frozen-images": ["--tune", "frozen", "--embeddings", "off"],
     }
@@ -155,9 +154,9 @@ def test_what_is_kept_in_memory_and_how_views_are_written(tiny_cache: MakeCache)
     for text in (f"{exact.yaw_deg}:{exact.pitch_deg}", str(exact)):
         experiment = prepare_experiment(path, None, Recipe(views=(text,), folds=2))
         assert experiment.train.info.settings.views == (exact,) and experiment.recipe.views == (str(exact),)
-    source = load_resident(experiment.train, experiment.train_items, ("depth",), "ram", torch.device("cpu"))
-    assert isinstance(source, ImagesInRam)
-    images = source._tables["depth"].images
+    source = preload_images(experiment.train, experiment.train_items, ("depth",), "ram", torch.device("cpu"))
+    assert isinstance(source, PreloadedImages)
+    images = source._tables["depth"].numpy().view(np.uint16)
     assert images.shape == (12, 1, 32, 32)
     np.testing.assert_array_equal(images, open_cache(path).arrays.read("depth", range(12))[:, 1:2])
 

@@ -125,7 +125,7 @@ def _fit(chosen: argparse.Namespace) -> int:
             ranks=ranks,
             watch=Monitoring(chosen.tensorboard, chosen.profile),
             embeddings=embeddings,
-            resident=chosen.resident,
+            preload=chosen.preload,
         )
         if code == 0:
             print_next_predict(chosen.out, experiment.train.path)
@@ -179,7 +179,7 @@ def _read_crossval_options(chosen: argparse.Namespace, only: int | None, embeddi
         chosen.checkpoint_every,
         not chosen.discard_weights,
         embeddings,
-        chosen.resident,
+        chosen.preload,
         chosen.tensorboard,
     )
 

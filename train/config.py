@@ -29,13 +29,7 @@ AUGMENT = ("standard", "flip", "none")
 SAMPLING = ("uniform", "apex")
 RELATIVE = ("none", "neutral", "onset")
 DRAW = ("each", "balanced")
-RESIDENT = (
-    "off",
-    "mapped",
-    "ram",
-    "gpu",
-    "auto",
-)  # where a run's images are; no part of the recipe: it changes no number
+PRELOAD = ("none", "ram", "gpu")  # no part of the recipe: it changes no number
 CLASS_WEIGHTS = ("none", "balanced")
 
 

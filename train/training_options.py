@@ -10,7 +10,7 @@ from typing import Any
 from shared.command_line import positive_number
 from shared.store.paths import open_path
 from shared.views import parse_views
-from train.config import RESIDENT, Recipe, option_name
+from train.config import PRELOAD, Recipe, option_name
 
 _METAVARS = {
     "model": "NAME|local-dir:DIR",
@@ -57,14 +57,11 @@ def add_training_options(parser: argparse.ArgumentParser, *, every_fold: bool) -
         "only mirrored images are embedded too",
     )
     parser.add_argument(
-        "--resident",
-        default="off",
-        choices=RESIDENT,
-        help="load the training images once and gather batches from there: ram; gpu: its memory; auto: the GPU's where 70 %% "
-        "of what is free holds them, else RAM where half of it does. mapped: leave them to the system's file cache, which all "
-        "runs of a machine share, and read there without a copy: fastest from a cache built with --compression none; copy "
-        "nothing over one in use. off: read them as they are needed. The results are the same. Folds that run side by side "
-        "each load their own (default off)",
+        "--preload",
+        default="none",
+        choices=PRELOAD,
+        help="load the training images once, into RAM or GPU memory; none: read them when they are needed. The results are the "
+        "same. Each of several --jobs loads its own (default none)",
     )
     parser.add_argument("--checkpoint-every", type=positive_number, default=200, metavar="STEPS", help="default 200")
     tensorboard = (

@@ -1,6 +1,6 @@
 """Everything that only a GPU can show: its tests, the share of waiting, the MFU, rendering in the loop, a fold from embeddings.
 
-    make gpu        or        .venv/bin/python tests/benchmarks/gpu.py [--out FILE] [--only tests,training,resident,repeated]
+    make gpu        or        .venv/bin/python tests/benchmarks/gpu.py [--out FILE] [--only tests,training,preload,repeated]
 
 Set half an hour aside: most of it is compiling, and drawing the faces. Writes what each part printed, with its exit code, the
 machine and the versions, into one file of Markdown (default gpu-results.md here), for RESULTS.md to quote. Exit code 0: all
@@ -33,7 +33,7 @@ def list_parts(scratch: Path) -> dict[str, tuple[str, list[str]]]:
             ["-m", "pytest", "-v", "-rs", "tests/test_cuda.py"],
         ),
         "training": ("ViT-B/16 fully tuned, images read from their files", training),
-        "resident": ("the same, images in the GPU's memory", [*training, "--resident", "gpu"]),
+        "preload": ("the same, images in the GPU's memory", [*training, "--preload", "gpu"]),
         "repeated": ("a fold from embeddings", [str(BENCHMARKS / "repeated_training.py")]),
     }
 
@@ -41,7 +41,7 @@ def list_parts(scratch: Path) -> dict[str, tuple[str, list[str]]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu-results.md"))
-    parser.add_argument("--only", default="tests,training,resident,repeated")
+    parser.add_argument("--only", default="tests,training,preload,repeated")
     chosen = parser.parse_args()
     if not torch.cuda.is_available():
         print("no CUDA device here: nothing is measured")

@@ -1,7 +1,7 @@
 """Does the GPU ever wait? ViT-B/16 fully tuned on three views in bf16: a training from a cache, against the same step on one
 batch that stays on the device, against the device's own rate of matrix products, and against rendering in the loop.
 
-    python tests/benchmarks/gpu_training.py [--batches 64,128,256] [--resident off|ram|gpu] [--steps 60] [--out DIR]
+    python tests/benchmarks/gpu_training.py [--batches 64,128,256] [--preload none|ram|gpu] [--steps 60] [--out DIR]
     python tests/benchmarks/gpu_training.py --device cpu --tiny      the same code, small, to see that it works
 
 Needs no weights and no licence: the faces are drawn, the weights random. Exit code 0: waiting < 2 %, a step at most 1.03 × the
@@ -42,7 +42,7 @@ from train.config import Recipe, TowerConfig  # noqa: E402
 from train.data.augment import draw_parameters  # noqa: E402
 from train.data.batch_transform import BatchTransform  # noqa: E402
 from train.data.items import Item, find_items  # noqa: E402
-from train.data.preload import load_resident  # noqa: E402
+from train.data.preload import preload_images  # noqa: E402
 from train.data.prompts import mean_prompts  # noqa: E402
 from train.data.stream import RawBatch, StoredImages  # noqa: E402
 from train.data.transfer import allocator, copy_small  # noqa: E402
@@ -73,7 +73,7 @@ class Bench:
     tower: TowerConfig
     recipe: Recipe
     device: torch.device
-    resident: str
+    preload: str
     num_steps: int
 
     def transform(self) -> BatchTransform:
@@ -113,7 +113,7 @@ def main() -> int:
     parser.add_argument("--batches", default="64,128,256,512")
     parser.add_argument("--steps", type=int, default=60, help="a measurement")
     parser.add_argument("--subjects", type=int, default=12, help="25 scans each")
-    parser.add_argument("--resident", default="off", choices=("off", "ram", "gpu"))
+    parser.add_argument("--preload", default="none", choices=("none", "ram", "gpu"))
     parser.add_argument("--out", type=Path, help="folder for scans and cache (default: a temporary one)")
     chosen = parser.parse_args()
     if chosen.device.startswith("cuda") and not torch.cuda.is_available():
@@ -127,7 +127,7 @@ def main() -> int:
         peak = measure_matmul(bench.device, 512 if chosen.tiny else 8192)
         kind = "bf16" if bench.device.type == "cuda" else "f32"
         print(f"{name}, torch {torch.__version__}; {kind} matrix product {peak / 1e12:.2f} TFLOP/s; {bench.tower.name}, "
-              f"{len(VIEWS)} views, images {bench.resident}\n")  # fmt: skip
+              f"{len(VIEWS)} views, images {bench.preload}\n")  # fmt: skip
         rows = []
         for batch_size in map(int, chosen.batches.split(",")):
             try:
@@ -164,7 +164,7 @@ def prepare(chosen: argparse.Namespace, out: Path) -> Bench:
         classes=tuple(cache.info.class_names), modalities=("texture",), frames=1, epochs=1, lr=1e-4, tower_lr=1e-6
     )
     items = [item for item in find_items(cache, recipe.modalities) if item.class_name]
-    return Bench(scans, cache, items, tower, recipe, torch.device(chosen.device), chosen.resident, chosen.steps)
+    return Bench(scans, cache, items, tower, recipe, torch.device(chosen.device), chosen.preload, chosen.steps)
 
 
 def measure_matmul(device: torch.device, size: int) -> float:
@@ -193,8 +193,8 @@ def measure(bench: Bench, batch_size: int, peak: float, folder: Path) -> Row:
     """A training by `training.loop`, then its step on one batch that stays on the device, with the same model."""
     model, recipe = bench.build(batch_size)
     training, transform = bench.training(batch_size), bench.transform()
-    source = load_resident(
-        bench.cache, training.items, recipe.modalities, bench.resident, bench.device, allocate=allocator(bench.device)
+    source = preload_images(
+        bench.cache, training.items, recipe.modalities, bench.preload, bench.device, allocate=allocator(bench.device)
     ) or StoredImages(bench.cache, allocate=allocator(bench.device))
     transform = dataclasses.replace(transform, source=source)
     flops = count_flops_per_sample(model, example(bench))  # before the tower is compiled

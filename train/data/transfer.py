@@ -52,7 +52,7 @@ def copy_ahead(batches: Iterable[RawBatch], device: torch.device) -> Iterator[Ra
 def _start_copy(raw: RawBatch, device: torch.device, copying: torch.cuda.Stream) -> tuple[RawBatch, torch.cuda.Event]:
     with torch.cuda.stream(copying):
         images = {
-            modality: view_as_tensor(found).to(device, non_blocking=True) if isinstance(found, np.ndarray) else found
+            modality: (view_as_tensor(found) if isinstance(found, np.ndarray) else found).to(device, non_blocking=True)
             for modality, found in raw.images.items()
         }
         event = torch.cuda.Event()

@@ -23,7 +23,7 @@ from shared.weights.identity import hash_arrays
 from train.config import Recipe, RunConfig, TowerConfig, read_config, write_config
 from train.data.embeddings import Embeddings
 from train.data.items import Item
-from train.data.preload import load_resident
+from train.data.preload import preload_images
 from train.data.prompts import mean_prompts
 from train.data.stream import ImageSource, StoredImages
 from train.data.transfer import allocator
@@ -55,8 +55,7 @@ def fit(
     checkpoint_every: int,
     quiet: bool = False,
     embeddings: Path | None = None,
-    resident: str = "off",
-    num_sharing: int = 1,
+    preload: str = "none",
     keep_checkpoints: int = 1,
     ranks: Ranks = ALONE,
     watch: Monitoring | None = None,
@@ -64,10 +63,13 @@ def fit(
     """Trains on a fold's training subjects and tests on the others; goes on where an interrupted run stopped.
 
     Args:
-        number: the fold's. quiet: print nothing but what is amiss. embeddings: train from what the frozen tower makes of the
-            images, kept in this folder. resident: where the training images are loaded once, one of config.RESIDENT;
-            num_sharing: processes that do so side by side. keep_checkpoints: how many of
-            the last; ranks: processes that train this run together; watch: what else to see of the training.
+        number: index of the fold.
+        quiet: print nothing but warnings.
+        embeddings: folder of a frozen tower's embeddings, to train from; None: read images.
+        preload: where training images are loaded once, one of config.PRELOAD.
+        keep_checkpoints: how many of the last checkpoints stay.
+        ranks: processes that train this run together.
+        watch: what to show besides the log.
     Returns:
         0; 128 + the signal's number after SIGINT or SIGTERM (a checkpoint is written).
     Raises:
@@ -110,10 +112,7 @@ def fit(
         source = None
         if not embeddings:
             items, modalities = experiment.items_of(fold)[0], config.recipe.modalities
-            num_sharing *= 1 if resident == "gpu" else ranks.local_num
-            source = load_resident(
-                experiment.train, items, modalities, resident, where, num_sharing=num_sharing, allocate=allocator(where)
-            )
+            source = preload_images(experiment.train, items, modalities, preload, where, allocate=allocator(where))
         return _fit(
             run, experiment, fold, config, tower, where, quiet, tables, source,
             checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints, ranks=ranks, watch=watch,

@@ -22,21 +22,17 @@ S3_URL = "STREAMING_BENCHMARK_S3"  # where the images are in the object store
 Epoch = Callable[[int], Iterable[Any]]
 
 
-def open_ours(
-    kind: str, folder: Path, workers: int, *, verify: bool = True, mapped: bool = False, resident: bool = False
-) -> Epoch:
+def open_ours(kind: str, folder: Path, workers: int, *, verify: bool = True, preload: bool = False) -> Epoch:
     """kind: STORE-COMPRESSION or s3. workers: of a loader that has such; ours reads in threads."""
     cache = open_images(os.environ[S3_URL] if kind == "s3" else str(folder / kind))
     items = find_items(cache, ["texture"])
-    source: ImageSource | None = StoredImages(
-        cache, arrays=open_arrays(cache.path, cache.info, verify=verify, mapped=mapped)
-    )
-    if resident:
+    source: ImageSource | None = StoredImages(cache, arrays=open_arrays(cache.path, cache.info, verify=verify))
+    if preload:
         import torch
 
-        from train.data.preload import load_resident
+        from train.data.preload import preload_images
 
-        source = load_resident(cache, items, ["texture"], "ram", torch.device("cpu"))
+        source = preload_images(cache, items, ["texture"], "ram", torch.device("cpu"))
 
     def epoch_of(epoch: int) -> Iterable[Any]:
         batches = [[items[i] for i in places] for places in split_batches(epoch_order(len(items), 0, epoch), BATCH)]
@@ -50,11 +46,10 @@ def _openers() -> dict[str, Callable[[Path, int], Epoch]]:
     openers: dict[str, Callable[[Path, int], Epoch]] = {}
     for store, word in (("Zarr", "zarr"), ("HDF5", "hdf5")):
         for compression in COMPRESSIONS:
-            for mapped in (False, True):
-                for verify in (True, False):
-                    name = f"ours, {store}, {compression}{', mapped' * mapped}{', verified' if verify else ''}"
-                    openers[name] = partial(open_ours, f"{word}-{compression}", verify=verify, mapped=mapped)
-    openers["ours, resident in RAM"] = partial(open_ours, "zarr-lz4", resident=True)
+            for verify in (True, False):
+                name = f"ours, {store}, {compression}{', verified' if verify else ''}"
+                openers[name] = partial(open_ours, f"{word}-{compression}", verify=verify)
+    openers["ours, preloaded in RAM"] = partial(open_ours, "zarr-lz4", preload=True)
     openers["ours, Zarr in S3"] = partial(open_ours, "s3")
     return openers
 

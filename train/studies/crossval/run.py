@@ -41,7 +41,7 @@ class CrossvalOptions:
     checkpoint_every: int = 200
     keep_weights: bool = True
     embeddings: Path | None = None  # folder of what a frozen tower made of the images; None: read the images
-    resident: str = "off"  # one of config.RESIDENT
+    preload: str = "none"  # one of config.PRELOAD
     tensorboard: bool = False  # write each fold's log for TensorBoard, too
     brief: bool = False  # the report is written but not printed: one run of several
 
@@ -87,7 +87,7 @@ def crossval(
         options.checkpoint_every,
         options.keep_weights,
         options.embeddings,
-        options.resident,
+        options.preload,
         options.tensorboard,
         prompts,
     )

@@ -43,7 +43,7 @@ class Job:
     checkpoint_every: int
     keep_weights: bool
     embeddings: Path | None = None  # folder of what a frozen tower made of the images
-    resident: str = "off"  # one of config.RESIDENT
+    preload: str = "none"  # one of config.PRELOAD
     tensorboard: bool = False  # write each fold's log for TensorBoard, too
     prompts: Path | None = None  # a file of them to take instead of a cache's
 
@@ -68,12 +68,12 @@ def run_jobs(
     num_jobs = min(num_jobs or choose_num_jobs(len(numbers), job.device), max(len(numbers), 1))
     if num_jobs == 1:
         for number in numbers:
-            yield number, _run(job, experiment, number, job.device, 1)
+            yield number, _run(job, experiment, number, job.device)
     else:
         yield from _run_side_by_side(job, numbers, num_jobs)
 
 
-def _run(job: Job, experiment: Experiment, number: int, device: str, num_jobs: int) -> Outcome:
+def _run(job: Job, experiment: Experiment, number: int, device: str) -> Outcome:
     run = job.out / experiment.fold(number).name
     try:
         code = fit(
@@ -84,8 +84,7 @@ def _run(job: Job, experiment: Experiment, number: int, device: str, num_jobs: i
             checkpoint_every=job.checkpoint_every,
             quiet=True,
             embeddings=job.embeddings,
-            resident=job.resident,
-            num_sharing=num_jobs,
+            preload=job.preload,
             watch=Monitoring(job.tensorboard),
         )
     except FacetError as error:
@@ -188,7 +187,7 @@ def _work(connection: Connection, job: Job, place: int, num_jobs: int) -> None:
             number = connection.recv()
             try:
                 experiment = experiment or prepare_experiment(job.cache, job.test_cache, job.recipe, job.prompts)
-                outcome = _run(job, experiment, number, device, num_jobs)
+                outcome = _run(job, experiment, number, device)
             except Terminated:
                 outcome = (128 + signal.SIGTERM, "")
             except Exception as error:  # a fault of ours: the other folds go on, this one is listed

@@ -18,7 +18,7 @@ from train.__main__ import main
 from train.data.items import Item, add_references, find_items
 from train.data.order import epoch_order, split_batches
 from train.data.pixels import to_device
-from train.data.preload import ImagesOnDevice, Table, load_resident
+from train.data.preload import preload_images
 from train.data.stream import ImageSource, stream_batches
 
 MODALITIES = ("texture", "normal", "depth")
@@ -32,23 +32,9 @@ def make_items(tiny_cache: MakeCache) -> tuple[Cache, list[Item]]:
     return cache, add_references(cache, find_items(cache, MODALITIES), MODALITIES, "onset")[:9]
 
 
-def on_device(cache: Cache, items: list[Item]) -> ImageSource:
-    """What "gpu" loads, on a device that every machine has."""
-    tables = {}
-    rows = np.unique([row for item in items for row in item.rows])
-    for modality in MODALITIES:
-        there = np.array([row for row in rows if cache.samples[row].has(modality)])
-        place = np.full(len(cache.samples), -1)
-        place[there] = np.arange(len(there))
-        found = cache.arrays.read(modality, there)
-        tables[modality] = Table(torch.from_numpy(found.view(np.int16) if modality == "depth" else found), place)
-    return ImagesOnDevice(tables, CPU)
-
-
-@pytest.mark.parametrize("kind", ["ram", "device"])
-def test_batches_are_those_of_the_files(kind: str, tiny_cache: MakeCache) -> None:
+def test_batches_are_those_of_the_files(tiny_cache: MakeCache) -> None:
     cache, items = make_items(tiny_cache)
-    source = load_resident(cache, items, MODALITIES, "ram", CPU) if kind == "ram" else on_device(cache, items)
+    source = preload_images(cache, items, MODALITIES, "ram", CPU)
     assert source is not None
     num_absent = 0
     for epoch in range(2):
@@ -65,43 +51,36 @@ def test_batches_are_those_of_the_files(kind: str, tiny_cache: MakeCache) -> Non
 
 def test_only_what_the_items_need_is_loaded(tiny_cache: MakeCache) -> None:
     cache, items = make_items(tiny_cache)
-    source = load_resident(cache, items[:2], ("texture",), "ram", CPU)
+    source = preload_images(cache, items[:2], ("texture",), "ram", CPU)
     assert source is not None
     rows = [row for row in range(18) if row % 7]
-    assert len(source._tables["texture"].images) == len(rows)  # type: ignore[attr-defined]
-    with pytest.raises(AssertionError, match="no item"):
+    assert len(source._tables["texture"]) == len(rows)  # type: ignore[attr-defined]
+    with pytest.raises(AssertionError, match="outside the items"):
         source.start("texture", np.array([30]), 0)
 
 
 def test_a_run_is_the_same_bit_for_bit(tiny_cache: MakeCache, tmp_path: Path) -> None:
     path = tiny_cache(num_subjects=4, scans_per_class=1, num_frames=3, without_texture=(4,))
-    for kind in ("off", "mapped", "ram", "auto"):
+    for kind in ("none", "ram"):
         arguments = ["fit", "--cache", path, "--out", tmp_path / kind, "--folds", 2, "--epochs", 2, "--batch-size", 4]
-        arguments += ["--frames", 2, "--device", "cpu", "--modalities", "texture,normal", "--resident", kind]
+        arguments += ["--frames", 2, "--device", "cpu", "--modalities", "texture,normal", "--preload", kind]
         assert run_command_line(lambda given=arguments: main([str(a) for a in given])) == 0  # type: ignore[misc]
-    expected = load_file(tmp_path / "off" / WEIGHTS)
-    for kind in ("mapped", "ram", "auto"):
-        found = load_file(tmp_path / kind / WEIGHTS)
-        assert all(np.array_equal(found[name], expected[name]) for name in expected)
-        assert (tmp_path / kind / "predictions.csv").read_bytes() == (tmp_path / "off" / "predictions.csv").read_bytes()
+    expected, found = (load_file(tmp_path / kind / WEIGHTS) for kind in ("none", "ram"))
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert (tmp_path / "ram" / "predictions.csv").read_bytes() == (tmp_path / "none" / "predictions.csv").read_bytes()
 
 
-def test_auto_takes_what_fits_and_others_say_what_does_not(
-    tiny_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_that_do_not_fit_are_refused(tiny_cache: MakeCache, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, items = make_items(tiny_cache)
     num_bytes = 81 * 3 * 32 * 32 * 3  # nine frames of nine sequences, three views
 
-    def load(kind: str, free: int, num_sharing: int = 1) -> ImageSource | None:
+    def load(where: str, free: int) -> ImageSource | None:
         monkeypatch.setattr(train.data.preload, "free_ram_bytes", lambda: free)
-        return load_resident(cache, items, ("normal",), kind, CPU, num_sharing=num_sharing)
+        return preload_images(cache, items, ("normal",), where, CPU)
 
-    assert load("off", 1 << 40) is None
-    assert load("auto", 2 * num_bytes) is not None
-    assert load("auto", 2 * num_bytes - 2) is None
-    assert load("auto", 2 * num_bytes, num_sharing=2) is None
+    assert load("none", 1 << 40) is None
     assert load("ram", num_bytes) is not None
-    with pytest.raises(FacetError, match="--resident ram: the run's images take"):
+    with pytest.raises(FacetError, match="--preload ram: the run's images take"):
         load("ram", num_bytes - 1)
-    with pytest.raises(FacetError, match="--resident gpu: the run is on cpu"):
+    with pytest.raises(FacetError, match="--preload gpu: the run is on cpu"):
         load("gpu", 1 << 40)
