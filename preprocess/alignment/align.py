@@ -68,7 +68,7 @@ def align(
     facing: str = "z",
     crop_radius_mm: float = 100.0,
 ) -> Alignment:
-    """Brings a scan into the face frame and cuts off what lies beyond the face.
+    """Bring a scan into the face frame and crop it to the face.
 
     Args:
         landmark_groups: names of CANONICAL_POINTS_MM → indices of the mesh's landmarks; others are not used.
@@ -82,7 +82,7 @@ def align(
 
 
 def place_mesh(mesh: Mesh, found: FoundPose, crop_radius_mm: float) -> Alignment:
-    """Moves a scan by a pose that is known and cuts off what lies beyond the face.
+    """Apply a known pose to a scan and crop it to the face.
 
     Raises:
         ScanError: nothing lies within crop_radius_mm of the tip of the nose.
@@ -102,7 +102,7 @@ def place_mesh(mesh: Mesh, found: FoundPose, crop_radius_mm: float) -> Alignment
 def find_scan_to_face(
     mesh: Mesh, *, landmark_groups: Mapping[str, tuple[int, ...]], up: str = "y", facing: str = "z"
 ) -> tuple[np.ndarray, str]:
-    """The rigid motion of `align`, f64 (4, 4), and how it was found.
+    """Return the rigid transform of `align`, f64 (4, 4), and how it was found (one of schema.ALIGNMENTS).
 
     Raises:
         ScanError: as `align`.
@@ -119,7 +119,7 @@ def find_pose(
     facing: str = "z",
     explain: bool = True,
 ) -> FoundPose:
-    """The pose of `align`.
+    """Find the pose of a face in a scan.
 
     Args:
         explain: where no face is found, look for the axes or the scale with which there is one, some seconds long.
@@ -164,7 +164,7 @@ def find_pose(
 
 
 def _confirm(surface: Surface, poses: list[np.ndarray]) -> FoundFace | None:
-    """The face that the surface shows where landmarks say, if there is one: the best from their poses."""
+    """Refine each pose on the surface; return the best one that the surface confirms, or None."""
     best: FoundFace | None = None
     for pose in poses:
         found = refine_pose(surface, pose, where_shown=True)
@@ -178,7 +178,7 @@ def _confirm(surface: Surface, poses: list[np.ndarray]) -> FoundFace | None:
 
 
 def _search(surface: Surface, mesh: Mesh, up: str, facing: str, explain: bool) -> FoundFace:
-    """find_face, whose error names the axes or the scale with which there is a face."""
+    """Search the face without landmarks; an error names the axes or the scale with which a face is found."""
     axes_to_frame(up, facing)
     try:
         return find_face(surface, up, facing)
@@ -194,12 +194,12 @@ def _search(surface: Surface, mesh: Mesh, up: str, facing: str, explain: bool) -
 
 
 def _name_scale(scale: float | None) -> str:
-    """The end of a sentence; empty where no scale is known."""
+    """Return the end of an error message that names a scale, "" if none is known."""
     return "" if scale is None else f"; a scale of about {scale:.3g} fits: say so in the column scale"
 
 
 def move_mesh(mesh: Mesh, pose: np.ndarray) -> Mesh:
-    """The mesh with its vertices and landmarks moved by a rigid (4, 4)."""
+    """Return the mesh with vertices and landmarks transformed by a rigid (4, 4)."""
 
     def move(points: np.ndarray) -> np.ndarray:
         return (points.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]).astype(np.float32)

@@ -45,7 +45,7 @@ SHAPE_DEVIATIONS = {
 
 
 def canonical_depth_mm(x_mm: np.ndarray, y_mm: np.ndarray, **by: float) -> np.ndarray:
-    """z of the average face's surface over the face frame's x and y: an ellipsoid with brow, eyes, nose, lips and chin.
+    """Return z of the average face's surface at x, y of the face frame: an ellipsoid with brow, eyes, nose, lips and chin.
 
     Within 2 mm of real faces on average where (x / 60)² + (y / 75)² < 1; symmetric in x.
 

@@ -17,7 +17,7 @@ _SHARD_SHARE = (
 
 
 def crop_mesh(mesh: Mesh, radius_mm: float) -> Mesh:
-    """Keeps the triangles that lie within a sphere about the origin, without loose shards.
+    """Keep the triangles within a sphere about the origin; drop small loose pieces.
 
     Raises:
         ScanError: nothing lies within the sphere.
@@ -37,12 +37,12 @@ def crop_mesh(mesh: Mesh, radius_mm: float) -> Mesh:
 
 
 def _is_substantial(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """bool (M,): False for triangles of pieces that are connected with nothing and small."""
+    """Return bool (M,): False for triangles of small pieces that are connected with nothing."""
     areas = triangle_areas(vertices, triangles)
     least = _SHARD_SHARE * areas.sum()
 
     def by_piece(corners: np.ndarray, num_vertices: int) -> np.ndarray:
-        """The area of each triangle's piece."""
+        """Return the area of each triangle's connected piece."""
         piece = find_pieces(corners, num_vertices)
         area: np.ndarray = np.bincount(piece, areas)[piece]
         return area

@@ -19,11 +19,11 @@ class DepthMap:
     step_mm: float
 
     def sample(self, x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
-        """z by bilinear interpolation; NaN off the map and beside holes."""
+        """Interpolate z bilinearly; NaN off the map and beside holes."""
         return _bilinear(self.z_mm, (x_mm - self.x0_mm) / self.step_mm, (y_mm - self.y0_mm) / self.step_mm)
 
     def grid(self) -> tuple[np.ndarray, np.ndarray]:
-        """x and y of every cell, each (h, w)."""
+        """Return x and y of every cell, each (h, w)."""
         rows, columns = np.indices(self.z_mm.shape)
         return np.add(self.x0_mm, columns * self.step_mm), np.add(self.y0_mm, rows * self.step_mm)
 
@@ -40,14 +40,14 @@ class Surface:
         self._reach = float(np.linalg.norm(high - low)) + 50.0
 
     def bounds(self, pose: np.ndarray) -> np.ndarray:
-        """(2, 3): lowest and highest coordinates of nearly all vertices in a frame; a few far off are a scanner's noise."""
+        """Return (2, 3), the lowest and highest coordinates in a frame, without the 0.1 % farthest vertices (scanner noise)."""
         placed = self._vertices @ pose[:3, :3].T + pose[:3, 3]
         return np.asarray(np.percentile(placed, [0.1, 99.9], axis=0))
 
     def cast(
         self, pose: np.ndarray, *, x_mm: tuple[float, float], y_mm: tuple[float, float], step_mm: float
     ) -> DepthMap:
-        """The depth map in a frame.
+        """Return the depth map in a frame.
 
         Args:
             pose: (4, 4) rigid, mesh → frame. x_mm, y_mm: the range of the map in that frame.

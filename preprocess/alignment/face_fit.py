@@ -69,7 +69,7 @@ class FoundFace:
 
 
 def average_fits(poses: np.ndarray) -> Fits:
-    """The average face in poses f64 (B, 4, 4)."""
+    """Return the average face in poses f64 (B, 4, 4)."""
     return Fits(poses, np.ones(len(poses)), np.zeros((len(poses), len(SHAPE_DEVIATIONS))))
 
 
@@ -105,7 +105,7 @@ def _model(step_mm: float = _STEP_MM) -> _Model:
 
 
 def fit_faces(depth: DepthMap, start: Fits, *, steps_mm: np.ndarray, with_shape: bool = True) -> Fits:
-    """Projective point-to-plane ICP (Chen & Medioni 1992) of all faces at once, with Tukey's weights of shrinking scale.
+    """Fit all faces at once by projective point-to-plane ICP (Chen & Medioni 1992), with Tukey weights of decreasing scale.
 
     Args:
         steps_mm: the scale of Tukey's weights, one a step. with_shape: fit proportions too; else pose and size alone, at fewer
@@ -141,7 +141,7 @@ def fit_faces(depth: DepthMap, start: Fits, *, steps_mm: np.ndarray, with_shape:
 
 
 def measure_misfits(depth: DepthMap, fits: Fits, *, where_shown: bool = False) -> np.ndarray:
-    """Mean distance (B,) of the surface from the fitted faces, in mm on a face of average size.
+    """Return the mean distance (B,) between surface and fitted faces, in mm on a face of average size.
 
     More for a relief of another pattern than a face's, such as a ball's, and for a far turn.
 
@@ -164,13 +164,13 @@ def measure_misfits(depth: DepthMap, fits: Fits, *, where_shown: bool = False) -
 
 
 def turn_cost(poses: np.ndarray) -> np.ndarray:
-    """What a face costs in mm that does not look about forward, of poses (…, 4, 4)."""
+    """Return the penalty in mm of poses (…, 4, 4) that are turned far from frontal."""
     turned_deg = np.degrees(Rotation.from_matrix(poses[..., :3, :3]).magnitude())
     return np.asarray(0.1 * np.maximum(0, turned_deg - _FREE_TURN_DEG))
 
 
 def refine_pose(surface: Surface, pose: np.ndarray, *, where_shown: bool = False) -> FoundFace:
-    """Fits the face again from a pose that is about right, however it was found: within some 25 degrees and 20 mm.
+    """Refine a pose that is right to about 25 degrees and 20 mm; the result does not depend on how it was found.
 
     Args:
         pose: (4, 4) rigid, scan → face frame. where_shown: as `measure_misfits`.
@@ -204,7 +204,8 @@ _REFINEMENT = (
 
 
 def _residuals(depth: DepthMap, fits: Fits, model: _Model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Moved points and normals (B, n, 3); the distance (B, n) along the normal to the surface straight before each, or NaN."""
+    """Return transformed points and normals (B, n, 3), and the point-to-plane distance (B, n) to the surface, NaN without
+    one."""
     rotations = fits.poses[:, :3, :3].transpose(0, 2, 1)
     points = np.repeat(model.points[None], len(fits.poses), axis=0)
     points[..., 2] += fits.shapes @ model.modes.T

@@ -31,7 +31,7 @@ _SIZES_MM = (140.0, 165.0, 195.0, 230.0, 270.0, 320.0, 380.0, 450.0)
 
 
 def find_face(surface: Surface, up: str, facing: str) -> FoundFace:
-    """The pose of a face that is upright and looks along `facing` within some 30 degrees.
+    """Find the pose of an upright face that looks along `facing` within about 30 degrees.
 
     Raises:
         ScanError: nothing there looks like a face.
@@ -51,7 +51,7 @@ def find_face(surface: Surface, up: str, facing: str) -> FoundFace:
 
 
 def search_face(surface: Surface, frontal: np.ndarray) -> FoundFace | None:
-    """The place and pose that look most like a face; None where no surface is seen.
+    """Return the position and pose that look most like a face, or None if no surface is visible.
 
     Args:
         frontal: (4, 4) rigid, scan → a frame with y up and z out of the face, roughly.
@@ -78,7 +78,7 @@ def search_face(surface: Surface, frontal: np.ndarray) -> FoundFace | None:
 
 
 def axes_to_frame(up: str, facing: str) -> np.ndarray:
-    """(4, 4) that turns `up` to +y and `facing` to +z.
+    """Return the rotation (4, 4) that turns `up` to +y and `facing` to +z.
 
     Raises:
         ScanError: they are not two perpendicular axes.
@@ -94,7 +94,7 @@ def axes_to_frame(up: str, facing: str) -> np.ndarray:
 
 
 def find_axes(surface: Surface) -> tuple[str, str, FoundFace] | None:
-    """Of the 24 ways in which a scan's axes may point up and out of the face, the one in which there is a face, if any."""
+    """Try all 24 choices of the axes up and facing; return the best one with a face, or None."""
     best: tuple[str, str, FoundFace] | None = None
     for up, facing in permutations(AXES, 2):
         if up[-1] != facing[-1]:
@@ -105,7 +105,7 @@ def find_axes(surface: Surface) -> tuple[str, str, FoundFace] | None:
 
 
 def find_scale(vertices: np.ndarray, triangles: np.ndarray, frontal: np.ndarray) -> float | None:
-    """The factor that makes an average face of a scan in unknown units; None if there is no face at any."""
+    """Return the factor that makes an average face of a scan in unknown units, or None if no factor does."""
     size = measure_size(vertices)
     if not (np.isfinite(size) and size > 0):
         return None
@@ -119,7 +119,7 @@ def find_scale(vertices: np.ndarray, triangles: np.ndarray, frontal: np.ndarray)
 
 
 def _find_nose_candidates(depth: DepthMap) -> np.ndarray:
-    """Where the surface stands out most from its surroundings at the size of a nose: (K, 3)."""
+    """Return the points (K, 3) where the surface stands out most at the size of a nose."""
     known = np.isfinite(depth.z_mm)
     if not known.any():
         return np.empty((0, 3))

@@ -21,7 +21,7 @@ _EYES = ("left_eye", "right_eye")
 
 
 def group_centers(mesh: Mesh, landmark_groups: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The centre of each group that alignment knows. Only centres: the order within a group differs between sources."""
+    """Return the centre of each landmark group that alignment uses. The order within a group differs between sources."""
     centers: dict[str, np.ndarray] = {}
     if mesh.landmarks_mm is None:
         return centers
@@ -35,12 +35,12 @@ def group_centers(mesh: Mesh, landmark_groups: Mapping[str, tuple[int, ...]]) ->
 
 
 def determine_pose(centers: Mapping[str, np.ndarray]) -> bool:
-    """Whether the points hold a pose: three, of which one is an eye (nose and mouth alone lie on one line)."""
+    """Return whether the points determine a pose: three of them, at least one an eye (nose and mouth lie on one line)."""
     return len(centers) >= 3 and any(name in centers for name in _EYES)
 
 
 def landmark_poses(mesh: Mesh, centers: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Fits the centres to an average face: once as they are named, once with the eyes exchanged, the better one first.
+    """Fit the centres to an average face, once as named and once with the eyes exchanged; the better fit comes first.
 
     "Left" may mean the subject's or the image's. No reflection is ever allowed: the wrong one turns the nose into the head,
     which fits worse. Without a nose, as among three points, the fit to the surface decides between both.
@@ -76,7 +76,8 @@ def landmark_poses(mesh: Mesh, centers: Mapping[str, np.ndarray]) -> list[np.nda
 
 
 def fit_rigid(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Weighted Kabsch (1976) without reflection; the scale is estimated after Umeyama (1991) but not applied.
+    """Fit a rigid transform by weighted Kabsch (1976), without reflection; the scale is estimated (Umeyama 1991), not
+    applied.
 
     Args:
         source, target: (n, 3). weights: (n,).

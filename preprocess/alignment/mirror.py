@@ -11,7 +11,7 @@ _EVERY = 2  # so-manyth row and column of the map is looked at
 
 
 def find_mirror_plane(depth: DepthMap) -> np.ndarray:
-    """The small yaw, roll and sideways shift, (4, 4), after which the upper face mirrors itself on x = 0.
+    """Return the small yaw, roll and x shift (4, 4) after which the upper face is symmetric about x = 0.
 
     If the face is symmetric after a motion A, then A⁻² carries its mirror image onto itself: fit that, take half.
     """

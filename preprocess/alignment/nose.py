@@ -18,7 +18,7 @@ _MEASURED_EDGES = 4000
 def find_nose_tip(
     surface: Surface, pose: np.ndarray, *, x_mm: tuple[float, float], y_mm: tuple[float, float]
 ) -> np.ndarray:
-    """The apex of the surface in a window of a frame that faces the viewer.
+    """Return the most forward point of the surface in a window of a frame.
 
     The nearest cell of a median-filtered depth map, then the apex of a paraboloid through its surroundings: neither one
     vertex of noise nor the spacing of the vertices decides.
@@ -50,7 +50,7 @@ def find_nose_tip(
 
 
 def _fit_apex(depth: DepthMap, cell: np.ndarray) -> np.ndarray:
-    """The apex of z = a + bx + cy + dx² + exy + fy² around a cell; the cell where the fit has no near apex."""
+    """Return the apex of z = a + bx + cy + dx² + exy + fy² around a cell, or the cell if there is no apex nearby."""
     x, y = depth.grid()
     dx, dy = x - cell[0], y - cell[1]
     near = (np.hypot(dx, dy) <= _FIT_RADIUS_MM) & np.isfinite(depth.z_mm)
@@ -70,7 +70,7 @@ def _fit_apex(depth: DepthMap, cell: np.ndarray) -> np.ndarray:
 
 
 def remove_spikes(vertices_mm: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Puts single vertices that stand far off all their neighbours back among them. For measuring, not for drawing.
+    """Move single vertices far off all neighbours back to the neighbours' mean. For measuring, not for rendering.
 
     Returns:
         f32 (N, 3): vertices further than 5 mm and three edge lengths from their neighbours' mean are replaced by it.

@@ -55,7 +55,7 @@ class Placer:
         self._poses: dict[str, np.ndarray | ScanError] = {}
 
     def read(self, scan: ScanRecord) -> Mesh:
-        """The scan's mesh in scan coordinates.
+        """Return the scan's mesh in scan coordinates.
 
         Raises:
             ScanError: it cannot be read.
@@ -70,7 +70,7 @@ class Placer:
         return mesh
 
     def place(self, scan: ScanRecord, mesh: Mesh) -> Alignment:
-        """The mesh in the face frame, cropped.
+        """Return the mesh in the face frame, cropped.
 
         Raises:
             ScanError: no face is found, or the frame does not fit its sequence.
@@ -122,7 +122,7 @@ class Placer:
         raise ScanError(f"none of the first frames of sequence {sequence} can be placed ({last})")
 
     def _smoothed(self, scan: ScanRecord, reference: _Reference) -> np.ndarray:
-        """The frame's pose, smoothed over as many neighbours as there are on both sides."""
+        """Return the frame's pose, smoothed over equally many neighbours before and after it."""
         frames = self._frames[scan.sequence]
         place = next(i for i, frame in enumerate(frames) if frame.sample_id == scan.sample_id)
         own = self._registered(scan, reference)
@@ -164,8 +164,7 @@ class Placer:
 
 
 def _register_near(reference: _Reference, mesh: Mesh) -> np.ndarray | None:
-    """The pose of a frame whose head is about where it was in the reference, without a search for the face, which takes most of
-    a frame's time; None where that is in doubt: the nose is elsewhere, the head has turned, or forehead and nose fit badly."""
+    """Register a frame without a face search (the slowest step), or return None if its head moved far or fits badly."""
     assert reference.patch is not None
     try:
         check_size(mesh.vertices_mm)
@@ -183,7 +182,7 @@ def _register_near(reference: _Reference, mesh: Mesh) -> np.ndarray | None:
 
 
 def frames_needed(frames: Sequence[ScanRecord], inside: set[str], *, stabilised: bool) -> list[ScanRecord]:
-    """Frames outside a shard that decide where its frames of one sequence go: reference candidates and close neighbours.
+    """Return the frames of other shards that this shard's frames need: reference candidates and close neighbours.
 
     Args:
         frames: all of the sequence, in time order. inside: sample_ids that the shard holds.

@@ -49,7 +49,7 @@ class RigidPatch:
 
 
 def find_rigid_patch(mesh: Mesh) -> RigidPatch:
-    """Forehead and nose bridge of a mesh in the face frame, at most MAX_POINTS of its vertices.
+    """Return forehead and nose bridge of a mesh in the face frame, at most MAX_POINTS vertices.
 
     Raises:
         ScanError: the reference shows too little of them.
@@ -68,7 +68,7 @@ def find_rigid_patch(mesh: Mesh) -> RigidPatch:
 
 
 def register(patch: RigidPatch, mesh: Mesh, start: np.ndarray) -> Registration:
-    """The rigid motion that brings a scan onto the reference patch: trimmed point-to-plane ICP.
+    """Register a scan on the reference patch by trimmed point-to-plane ICP.
 
     Chen & Medioni 1992 (point-to-plane), Chetverikov et al. 2005 (trimming). Equal input gives equal bits.
 
@@ -121,7 +121,7 @@ def register(patch: RigidPatch, mesh: Mesh, start: np.ndarray) -> Registration:
 
 
 def _solve(points: np.ndarray, normals: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, float]:
-    """The small rigid motion that moves points along normals by offset, and the RMS that was before it."""
+    """Return the small rigid motion that moves points along normals by offset, and the RMS before it."""
     # Rotations in units of LEVER_MM, so that both halves of the problem weigh alike; a little damping (Levenberg 1944) keeps
     # a face from sliding along itself where its shape does not say how far.
     jacobian = np.concatenate([np.cross(points, normals) / LEVER_MM, normals], axis=1)
@@ -148,7 +148,7 @@ def _rotation(vector: np.ndarray) -> np.ndarray:
 
 
 def smooth_pose(poses: Sequence[np.ndarray]) -> np.ndarray:
-    """The middle one of 1, 3 or 5 consecutive poses (4, 4), smoothed over time, its rotation made exact again."""
+    """Return the middle one of 1, 3 or 5 consecutive poses (4, 4), smoothed over time; its rotation is made exact again."""
     weights = SMOOTHING[len(poses) // 2]
     mean = np.tensordot(weights, np.stack(poses), axes=1)
     u, _, vt = np.linalg.svd(mean[:3, :3])

@@ -12,13 +12,13 @@ FACE_SIZE_MM = (120.0, 900.0)  # what a suggested unit must bring it to: a face 
 
 
 def measure_size(vertices_mm: np.ndarray) -> float:
-    """The longest side of nearly all vertices; a few far off are a scanner's noise."""
+    """Return the longest side of the bounding box, without the 0.1 % farthest vertices (scanner noise)."""
     low, high = np.percentile(vertices_mm.astype(np.float64), [0.1, 99.9], axis=0)
     return float((high - low).max())
 
 
 def check_size(vertices_mm: np.ndarray) -> None:
-    """Refuses a scan that cannot be in mm.
+    """Refuse a scan whose size is impossible in mm.
 
     Raises:
         ScanError: its longest side is none of a face, head or body; says which units would make sense.
@@ -41,11 +41,11 @@ def suggest_units(size: float) -> str:
 
 
 def is_unit(scale: float) -> bool:
-    """Whether a scale that would make an average face is about a unit's: faces differ by a fifth."""
+    """Return whether a scale is about that of a unit; face sizes differ by a fifth."""
     return any(0.7 < scale / factor < 1.4 for factor in UNITS_MM.values())
 
 
 def suggest_scale(scale: float, range_: tuple[float, float]) -> str:
-    """What would make a face of it: a unit where one does, else a factor. scale: would make it the average face."""
+    """Return advice: the unit that fits, else a factor. scale: the factor to the average face."""
     units = " or ".join(name for name, factor in UNITS_MM.items() if range_[0] <= factor / scale <= range_[1])
     return f"its units may be {units}" if units else f"a scale of about {scale:.3g} would make an average face"

@@ -55,7 +55,7 @@ class ActionUnits:
     others: tuple[Path, ...] = ()
 
     def values_of(self, sample_id: str) -> tuple[int, ...]:
-        """A scan's values for AU_NAMES; () where the list does not code it."""
+        """Return a scan's values for AU_NAMES, () if the list does not code it."""
         scan = sample_id.upper()
         if self.codes is None or scan not in self.codes.units:
             return ()
@@ -63,7 +63,7 @@ class ActionUnits:
 
 
 def encode_units(units: Sequence[CodedUnit], *, complete: bool) -> tuple[int, ...]:
-    """A value for each of AU_NAMES, or () where nothing is known.
+    """Return a value for each of AU_NAMES, or () if nothing is known.
 
     Occurrence: 1 for a unit that is named, else 0. Intensity: 1 to 5 for A to E, 0 for a unit that is not shown, -1 where no
     letter says; of two sides the stronger. Side: 0 where no letter says, 1 to 11 for the letters of SIDES, BOTH_SIDES; -1 for a
@@ -87,8 +87,7 @@ def encode_units(units: Sequence[CodedUnit], *, complete: bool) -> tuple[int, ..
 
 
 def find_action_units(root: Path, base: Path, subject: re.Pattern[str]) -> ActionUnits:
-    """Looks for the list in the root, in the folder of the subjects' folders and up to two folders below these; in the folder
-    around the root and in `facscodes/` there."""
+    """Search the list in the root, around the subjects' folders and up to two folders below these, and beside the root."""
     places = dict.fromkeys((base, *(place for place in base.parents if root == place or root in place.parents)))
     folders = [folder for place in places for level in islice(search_levels(place, subject), 3) for folder in level]
     around = root.resolve().parent
@@ -113,7 +112,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def describe_action_units(root: Path, found: ActionUnits, records: Sequence[ScanRecord]) -> list[str]:
-    """Lines on which scans the list codes, and which of its codes cannot be read."""
+    """Describe which scans the list codes, and which of its codes cannot be read."""
     if found.path is None:
         if found.archive is not None:
             return [f"{_show(root, found.archive)}: not unpacked, so no action units are known"]

@@ -115,7 +115,7 @@ def _list_sequence(root: Path, subject: str, task: str, folder: Path, features: 
 
 
 def _list_landmarks(root: Path, subject: str, task: str, features: list[Path]) -> dict[int, str]:
-    """Frame number → landmark file, from the first features' folder that has the sequence."""
+    """Return frame number → landmark file, from the first features folder that has the sequence."""
     for place in features:
         for subject_folder in subfolders(place):
             if subject_folder.name.upper() != subject:

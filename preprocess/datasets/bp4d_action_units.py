@@ -26,7 +26,7 @@ def read_action_units(
     occurrence: dict[str, Path],
     intensity: dict[tuple[str, int], Path],
 ) -> tuple[list[tuple[int, ...]], list[str]]:
-    """A sequence's action units for the given model frames.
+    """Read a sequence's action units for the given frames.
 
     Args:
         occurrence, intensity: what find_au_files returns.
@@ -61,7 +61,7 @@ def read_action_units(
 def describe_uncoded(
     records: Sequence[ScanRecord], occurrence: dict[str, Path], intensity: dict[tuple[str, int], Path]
 ) -> list[str]:
-    """Lines on sequences without action units, or only some, and on files that are of no frames or cannot be read."""
+    """Describe sequences with missing or partial action units, and coding files that match no frames or cannot be read."""
     frames: dict[str, list[ScanRecord]] = {}
     for record in records:
         frames.setdefault(record.sequence, []).append(record)
@@ -103,7 +103,7 @@ def _find_uncoded(path: Path) -> tuple[int, ...]:
 
 
 def _find_holes(members: Sequence[ScanRecord], has_occurrence: bool) -> list[ScanRecord]:
-    """The frames of a sequence that nothing is known of, from the first to the last of which something is.
+    """Return uncoded frames between the first and the last coded frame of a sequence.
 
     Args:
         has_occurrence: there is a file of occurrences: intensities alone are not enough then.

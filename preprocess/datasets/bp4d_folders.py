@@ -30,7 +30,7 @@ _SEEN_NAMED = 4
 
 
 def find_bp4d_subjects(root: Path) -> Subjects:
-    """The subjects' folders of frames.
+    """Find the subjects' folders of frames.
 
     Raises:
         FacetError: no such root, none or several folders with frames in it, or the data set is BP4D+, which has other tasks
@@ -59,7 +59,7 @@ def _has_meshes(folder: Path) -> bool:
 
 
 def _find_signs_of_plus(root: Path, subjects: Subjects) -> list[str]:
-    """What is there that BP4D-Spontaneous does not have, a few words each."""
+    """Return signs of BP4D+: things that BP4D-Spontaneous does not have."""
     seen = []
     strangers = [name for name in subjects.folders if _is_beyond(name)]
     if strangers:
@@ -83,7 +83,7 @@ def _find_signs_of_plus(root: Path, subjects: Subjects) -> list[str]:
 
 
 def is_named_as_plus(base: Path) -> bool:
-    """Whether the frames' folder is called `2D+3D`, as BP4D+ calls it; BP4D's is `Sequences(2D+3D)`."""
+    """Return whether the frames' folder is called `2D+3D`, as in BP4D+; BP4D's is `Sequences(2D+3D)`."""
     return re.sub(r"[^a-z0-9]", "", base.name.lower()) == "2d3d"
 
 
@@ -105,8 +105,7 @@ def _find_plus_landmarks(folder: Path) -> str | None:
 
 
 def find_feature_folders(root: Path, base: Path) -> list[Path]:
-    """Folders of subjects' landmarks: named like 3DFeatures, in the frames' folder or beside it, in the root or beside it, or
-    deeper in one of these."""
+    """Find folders of subjects' landmarks: named like 3DFeatures, beside or below the frames' folder or the root."""
     return [
         folder
         for folder in _feature_levels(_places(root, base))
@@ -115,7 +114,7 @@ def find_feature_folders(root: Path, base: Path) -> list[Path]:
 
 
 def _feature_levels(places: list[Path]) -> list[Path]:
-    """Folders named like 3DFeatures and all in them that are no subject's."""
+    """Return folders named like 3DFeatures, and all folders below them that are not a subject's."""
     words = ("3dfeatures", "faciallandmarks", "bnd")
     found = [folder for place in places for folder in subfolders(place) if _is_named(folder, *words)]
     below = [folder for start in found for level in search_levels(start, SUBJECT) for folder in level]
@@ -123,7 +122,7 @@ def _feature_levels(places: list[Path]) -> list[Path]:
 
 
 def find_au_files(root: Path, base: Path) -> tuple[dict[str, Path], dict[tuple[str, int], Path]]:
-    """The action-unit files, in folders named like AU_OCC and AU_INT, in AUCoding or in any of the places of the features.
+    """Find the action-unit files, in folders named like AU_OCC and AU_INT, in AUCoding or beside the features.
 
     Returns:
         Sequence (`F001/T1`) → its occurrence file; sequence and AU → its intensity file.
@@ -140,7 +139,7 @@ def find_au_files(root: Path, base: Path) -> tuple[dict[str, Path], dict[tuple[s
 
 
 def _list_au_files(places: list[Path]) -> Iterator[tuple[str, Path]]:
-    """Sequence and file of every action-unit file, those of occurrences in folders like AU_OCC alone, and so on."""
+    """Yield sequence and path of every action-unit file whose name fits its folder."""
     coding = [folder for place in places for folder in subfolders(place) if _is_named(folder, "aucoding")]
     places = places + [folder for start in coding for level in search_levels(start, SUBJECT) for folder in level]
     for place in dict.fromkeys(places):
@@ -163,6 +162,6 @@ def _is_named(folder: Path, *words: str) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files in the folder and in those directly below it (one an action unit, in some copies)."""
+    """Yield the files in the folder and in its direct subfolders (one per action unit, in some copies)."""
     for place in (folder, *subfolders(folder)):
         yield from (place / name for name in list_names(place))

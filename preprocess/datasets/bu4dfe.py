@@ -100,8 +100,7 @@ def _list_sequence(root: Path, subject: str, folder: Path, packages: list[Path])
 
 
 def _find_landmark_packages(root: Path, base: Path) -> list[Path]:
-    """Folders of subjects in ones named like BU4DFE_BND_V1.1, which stand in the data set's folder, above it up to the root, or
-    beside the root."""
+    """Find the subjects' folders in packages named like BU4DFE_BND_V1.1, up to the root or beside it."""
     places = [*parents_up_to(base, root), base.resolve().parent, root.resolve().parent]
     named = [
         child
@@ -114,7 +113,7 @@ def _find_landmark_packages(root: Path, base: Path) -> list[Path]:
 
 
 def _match_landmarks(frames: list[int], subject: str, expression: str, packages: list[Path]) -> list[Path | None]:
-    """The landmark file of each frame, by the last number in its name.
+    """Return the landmark file of each frame, by the last number in its name.
 
     Numbers that count from 0 are the scans', and so are those that are all scans' numbers. Other numbers must all differ from
     the scans' by as much (they count from 1, say). Names without numbers of their own go by order, where there are as many.
@@ -135,13 +134,13 @@ def _match_landmarks(frames: list[int], subject: str, expression: str, packages:
 
 
 def _last_number(path: str) -> int:
-    """The last number in a file's name; -1 where there is none."""
+    """Return the last number in a file's name, -1 if there is none."""
     found = re.findall(r"\d+", PurePosixPath(path).stem)
     return int(found[-1]) if found else -1
 
 
 def _child(folder: Path | None, name: str) -> Path | None:
-    """A folder's child by its name, upper or lower case."""
+    """Return a folder's child by its name, ignoring case."""
     if folder is None or (folder / name).is_dir():
         return folder and folder / name
     return next(
@@ -150,7 +149,7 @@ def _child(folder: Path | None, name: str) -> Path | None:
 
 
 def _describe_renumbered(records: Sequence[ScanRecord]) -> list[str]:
-    """One line on sequences whose landmark files have other numbers than the frames they were matched with."""
+    """Describe sequences whose landmark files are numbered otherwise than their frames."""
     found = {
         record.sequence: f"{record.sequence} ({PurePosixPath(record.landmarks).name} for {record.frame})"
         for record in reversed(records)

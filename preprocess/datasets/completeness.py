@@ -12,7 +12,7 @@ OWN_PICTURES = "pictures of their own name (where a mesh names another, that is 
 
 
 def describe_counts(records: Sequence[ScanRecord], *, subjects: int, scans: int = 0, sequences: int = 0) -> list[str]:
-    """One line on how many subjects, sequences and scans are there, where fewer than the data set has.
+    """Describe how many subjects, sequences and scans there are, if fewer than in the whole data set.
 
     Args:
         subjects, scans, sequences: how many the whole data set has; 0 = not counted.
@@ -29,7 +29,7 @@ def describe_counts(records: Sequence[ScanRecord], *, subjects: int, scans: int 
 def describe_lacking(
     records: Sequence[ScanRecord], what: str, lacks: Callable[[ScanRecord], bool], *, unit: str = "scans"
 ) -> list[str]:
-    """One line on the records that lack something; whole sequences are named as such.
+    """Describe which records lack something; whole sequences are named as such.
 
     Args:
         what: the thing lacked, in the plural: "landmarks".
@@ -58,7 +58,7 @@ def _whole_sequences(records: Sequence[ScanRecord], lacking: Sequence[ScanRecord
 
 
 def describe_gaps(records: Sequence[ScanRecord]) -> list[str]:
-    """One line on sequences in whose frame numbers some are left out."""
+    """Describe sequences with missing frame numbers."""
     frames: dict[str, list[int]] = {}
     for record in records:
         if record.sequence and record.frame is not None:
@@ -68,7 +68,7 @@ def describe_gaps(records: Sequence[ScanRecord]) -> list[str]:
 
 
 def describe_missing(records: Sequence[ScanRecord]) -> list[str]:
-    """One line on the sequences that are not there though more than half of the subjects have them."""
+    """Describe sequences that are missing although more than half of the subjects have them."""
     tasks: dict[str, set[str]] = {}
     for record in records:
         tasks.setdefault(record.subject, set()).add(record.task)
@@ -79,6 +79,6 @@ def describe_missing(records: Sequence[ScanRecord]) -> list[str]:
 
 
 def name_some(names: Sequence[str]) -> str:
-    """The first few names and how many more there are."""
+    """Return the first few names and how many more there are."""
     shown = ", ".join(names[:_NAMED])
     return f"{shown} and {len(names) - _NAMED:,} more" if len(names) > _NAMED else shown

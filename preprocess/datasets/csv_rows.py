@@ -13,7 +13,7 @@ _MAX_BYTES = 1 << 28
 
 
 def read_csv_rows(path: Path, what: str) -> list[tuple[int, list[str]]]:
-    """(line, fields) of each row: UTF-8 (with or without its mark) or UTF-16, fields parted by comma, semicolon or tab.
+    """Read (line, fields) of each row: UTF-8 or UTF-16, separated by comma, semicolon or tab.
 
     Args:
         what: the file's kind, for messages: "manifest".

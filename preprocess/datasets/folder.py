@@ -111,7 +111,7 @@ def _build_record(row: ManifestRow, names: _FileNames, *, frame: int) -> ScanRec
 
 
 class _FileNames:
-    """Files by the manifest's names; where there is none of a name, the only one that differs in case or composition alone.
+    """Find files by the manifest's names. If there is no such name, take the only one that differs in case or Unicode form.
 
     A manifest may come from a system that does not tell james.OBJ from james.obj, or one that stores an umlaut as two
     characters.
@@ -188,7 +188,7 @@ def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:
 
 
 def find_folder_files(root: Path, record: ScanRecord) -> list[Path]:
-    """The row's mesh and what it draws on; files that are missing or broken are listed as far as they are known."""
+    """Return a row's mesh and the files it uses; missing or broken files are listed as far as they are known."""
     base = root.parent if root.is_file() else root
     return find_surface_files(base / record.source) + [
         base / name for name in (record.texture, record.landmarks) if name
@@ -196,7 +196,7 @@ def find_folder_files(root: Path, record: ScanRecord) -> list[Path]:
 
 
 def _describe_subjects(records: Sequence[ScanRecord]) -> list[str]:
-    """One line on subjects that are perhaps one: such a person would train and be tested."""
+    """Describe subject names that may mean one person, who would then be in training and in test."""
     alike: dict[str, set[str]] = {}
     for record in records:
         alike.setdefault(plain_subject(record.subject), set()).add(record.subject)
@@ -207,7 +207,7 @@ def _describe_subjects(records: Sequence[ScanRecord]) -> list[str]:
 
 
 def _describe_renamed(rows: Sequence[ManifestRow], records: Sequence[ScanRecord]) -> list[str]:
-    """One line on files whose names differ from the manifest's in more than composition, which nobody sees."""
+    """Describe files whose names differ in case from the manifest's."""
     found = {name for record in records for name in (record.source, record.texture, record.landmarks)}
     plain = {plain_name(name): name for name in found}
     named = {row[column] for row in rows for column in ("path", "texture", "landmarks")} - found
@@ -221,7 +221,7 @@ def _describe_renamed(rows: Sequence[ManifestRow], records: Sequence[ScanRecord]
 
 
 def with_label_map(path: Path) -> DatasetReader:
-    """The user's own scans, labelled as a file of lines `word,class` says: see unify_labels.
+    """Return FOLDER with labels mapped by a file of lines `word,class` (see unify_labels).
 
     Raises:
         FacetError: the file cannot be used.

@@ -103,7 +103,7 @@ def _list_clips(root: Path, pattern: str | None) -> _Clips:
 
 
 def _list_folder(listing: _Clips, clips: list[Clip], frames: list[FrameFile]) -> None:
-    """Adds the records of one folder, whose frames may hold several clips."""
+    """Add the records of one folder, whose frames may hold several clips."""
     for clip in clips:
         odd = sorted(clip.units.shown - set(UNITS))
         without_emotion = not clip.emotions and not clip.unknown_emotions
@@ -172,7 +172,7 @@ def _join(units: Iterable[int]) -> str:
 
 
 def _match_frames(listing: _Clips, clip: Clip, numbers: list[int], *, alone: bool) -> tuple[list[int], Moments]:
-    """The frames of a clip, and its moments in the folder's frame numbers."""
+    """Return the frames of a clip, and its onset, apex and offset in the folder's frame numbers."""
     onset, apex, offset = clip.moments
     if not numbers:
         return [], (None, None, None)
@@ -202,7 +202,7 @@ def read_4dme_frame(root: Path, record: ScanRecord) -> Mesh:
 
 
 def with_pattern(pattern: str) -> DatasetReader:
-    """4DME whose frames lie as the user says: see find_4dme.
+    """Return FOURDME with a pattern for the paths of its frames (see find_4dme).
 
     Raises:
         FacetError: the pattern cannot be used.

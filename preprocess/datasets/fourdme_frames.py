@@ -38,7 +38,7 @@ class FrameFile:
 
 
 def parse_pattern(text: str) -> FramePattern:
-    """
+    """Parse a path pattern.
     Raises:
         FacetError: a placeholder is missing or unknown, {frame} is not in the last name, or the path leaves the root.
     """
@@ -66,7 +66,7 @@ class FrameFinder:
         self._names: dict[str, tuple[list[str], list[str]]] = {}
 
     def find_frames(self, subject: str, clip: str) -> list[FrameFile]:
-        """A clip's frames by number. Of several files of one number, the first by ending and name counts.
+        """Return a clip's frames by number. Of several files with one number, the first by ending and name is taken.
 
         Without a pattern: the meshes in `subject/clip`, in the root or up to two folders below it; a frame's number is the
         last in its name. `1` also means a folder `01`, `s1` or `sub_001` where there is no folder `1`.
@@ -89,7 +89,7 @@ class FrameFinder:
         return [frames[number] for number in sorted(frames)]
 
     def find_others(self, sources: Sequence[str]) -> list[str]:
-        """Folders with numbered meshes that stand beside those of these frames, of the same people and of others.
+        """Return folders of numbered meshes beside the folders of these frames.
 
         Args:
             sources: paths of frames, one of each folder that was found.
@@ -102,8 +102,7 @@ class FrameFinder:
         return [folder for folder in sorted(folders - used) if self._number_files(folder, None)]
 
     def suggest_pattern(self, clips: Sequence[str]) -> str:
-        """` such as …`: a pattern for folders named like the clips, in the root or in a folder of it; "" where there are
-        none."""
+        """Return advice such as ` such as …` with a pattern for folders named like the clips, "" if there are none."""
         for base in self._bases():
             names = {name.lower() for name in self._list(base)[0]}
             if any(clip.lower() in names for clip in clips):
@@ -111,7 +110,7 @@ class FrameFinder:
         return ""
 
     def _bases(self) -> list[str]:
-        """Where people's folders may stand: in the root, in its folders, or in theirs."""
+        """Return folders that may hold the subjects' folders: the root, its folders, and theirs."""
         top = self._list("")[0]
         return ["", *top, *(_join(folder, name) for folder in top for name in self._list(folder)[0])]
 
@@ -127,7 +126,7 @@ class FrameFinder:
         return []
 
     def _child(self, folder: str, name: str) -> str | None:
-        """The folder's folder of that name; else, for a number, the only one with this number in its name."""
+        """Return the subfolder of that name; for a number, the only subfolder with this number in its name."""
         children = self._list(folder)[0]
         same = [child for child in children if child.lower() == name.lower()]
         if not same and (digits := _only_number(name)) is not None:
@@ -163,7 +162,7 @@ class FrameFinder:
         return frames
 
     def _list(self, folder: str) -> tuple[list[str], list[str]]:
-        """Names of a folder's folders and files, in order; none where it cannot be read."""
+        """Return the names of a folder's subfolders and files, sorted; empty if it cannot be read."""
         if folder not in self._names:
             folders: list[str] = []
             files: list[str] = []

@@ -39,9 +39,7 @@ _EXCHANGED_LINES = (146, 147)
 
 
 class Units(NamedTuple):
-    """A cell of action units: those shown, those marked static (not shown), those marked in a way that is not known, and
-    what is
-    no unit: others may be there, too."""
+    """The action units of a cell: shown, static (not shown), marked in an unknown way, and text that could not be read."""
 
     shown: frozenset[int] = frozenset()
     static: frozenset[int] = frozenset()
@@ -74,7 +72,7 @@ class Clip:
 
 
 def find_label_sheet(root: Path) -> tuple[Path, list[SheetRow]]:
-    """The .xlsx file with the sheet's columns, in the root or up to two folders below it, and its rows.
+    """Find the .xlsx file with the sheet's columns, in the root or up to two folders below, and return its rows.
 
     Raises:
         FacetError: no such root, or none or several such files.
@@ -114,8 +112,7 @@ def find_label_sheet(root: Path) -> tuple[Path, list[SheetRow]]:
 
 
 def parse_clips(path: Path, rows: list[SheetRow]) -> tuple[list[Clip], list[int]]:
-    """The clips of a sheet by subject and folder, in the sheet's order, and the lines that name none; lines of one expression
-    become one clip.
+    """Return the clips of a sheet, in its order, and the lines that name no clip. Lines of one expression are merged.
 
     Subjects that differ in case, blanks or leading zeros alone are one person, and go by the name that comes first; so do
     folders that differ in case.
@@ -153,7 +150,7 @@ def parse_clips(path: Path, rows: list[SheetRow]) -> tuple[list[Clip], list[int]
 
 
 def describe_exchanged(path: Path, rows: list[SheetRow]) -> list[str]:
-    """One line on the two cells that are known to be exchanged in the sheet as released, where this is that sheet."""
+    """Warn of two cells that are known to be exchanged in the sheet as released, if this is that sheet."""
     cells = {row.line: row for row in rows if row.line in _EXCHANGED_LINES}
     if len(cells) < len(_EXCHANGED_LINES):
         return []
@@ -174,7 +171,7 @@ def _parse_emotions(cell: str) -> tuple[frozenset[str], tuple[str, ...]]:
 
 
 def put_in_order(moments: Moments) -> tuple[Moments, str]:
-    """Onset, apex and offset in this order, and why some are left out for it, "" where none is.
+    """Return onset, apex and offset in this order, and the reason if some were dropped, else "".
 
     A 0 that is out of order stands for "not coded"; of an apex that is not between onset and offset these two are kept.
     """
@@ -202,9 +199,8 @@ def _parse_frame(where: str, column: str, cell: str) -> int | None:
 
 
 def parse_units(cell: str) -> Units:
-    """The action units of a cell such as `4+L7+12(R)+AU14+45(k)` or `4 7`, whichever side they are on; what a cell's
-    brackets mean
-    is known for sides, strengths and `k`."""
+    """Parse the action units of a cell such as `4+L7+12(R)+AU14+45(k)` or `4 7`. Brackets may hold sides, strengths and `k`
+    (static)."""
     if cell.lower() in _NOTHING:
         return Units()
     shown: set[int] = set()

@@ -48,7 +48,7 @@ class Spelling:
 
 
 def read_label_map(path: Path) -> dict[str, str]:
-    """A file of lines `word,class`; a first line of those very words is its header. An empty class is no label.
+    """Read a file of lines `word,class`; a header with these words is skipped. An empty class means no label.
 
     Raises:
         FacetError: no such file, not CSV, not two fields a line, or a word that is given two classes; names the line.
@@ -74,7 +74,7 @@ def read_label_map(path: Path) -> dict[str, str]:
 
 
 def unify_labels(labels: Sequence[str], label_map: LabelMap | None = None) -> Spelling:
-    """The class of each word: by the map; else a built-in class by its names; else the word, whatever its case or blanks.
+    """Return the class of each word: by the map, else a built-in class, else the word itself, ignoring case and blanks.
 
     A word that the map holds as it is written counts as the map says; one that it holds in another case, too.
 
@@ -105,7 +105,7 @@ def unify_labels(labels: Sequence[str], label_map: LabelMap | None = None) -> Sp
 
 
 def unify_values(values: Sequence[str]) -> dict[str, str]:
-    """Each value → the most frequent spelling of those that differ from it in case, composition or blanks alone."""
+    """Return each value → its most frequent spelling, ignoring case, Unicode form and blanks."""
     counts = Counter(value for value in values if value)
     alike: dict[str, list[str]] = {}
     for value in counts:
@@ -115,7 +115,7 @@ def unify_values(values: Sequence[str]) -> dict[str, str]:
 
 
 def describe_values(column: str, values: Sequence[str]) -> list[str]:
-    """A line on the spellings of a column that `unify_values` takes as one."""
+    """Describe which spellings of a column `unify_values` merges."""
     by_value: dict[str, list[str]] = {}
     for value, usual in unify_values(values).items():
         by_value.setdefault(usual, []).append(value)
@@ -135,7 +135,7 @@ def _describe(name: str, words: Sequence[str], counts: Counter[str]) -> str:
 
 
 def _find_doubtful(words: Sequence[str], classes: Sequence[str], counts: Counter[str]) -> list[str]:
-    """Classes that the map does not name, and perhaps mean another one."""
+    """Describe classes that may be misspellings of another class."""
     strange = [word for word in words if find_expression(word) is None][:_MOST_COMPARED]
     notes: list[str] = []
     for word in strange:
@@ -168,5 +168,5 @@ def _alike(one: str, other: str) -> bool:
 
 
 def _bare(word: str) -> str:
-    """Without accents."""
+    """Return the word without accents."""
     return "".join(c for c in unicodedata.normalize("NFD", word) if unicodedata.category(c) != "Mn")

@@ -25,7 +25,7 @@ _LABEL_SHEET = re.compile(r"4DME.*\.xlsx", re.I)
 
 
 def describe_other_layout(root: Path, search: Search, name: str) -> str:
-    """`; it looks like bu4dfe (F001/Angry): give that NAME`, where the root holds another data set than `name`; else empty.
+    """Return `; it looks like bu4dfe (F001/Angry): give that NAME` if the root holds another data set than `name`, else "".
 
     Args:
         search: lists the folders below the root, by levels.

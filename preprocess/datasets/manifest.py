@@ -61,7 +61,7 @@ class Manifest:
 
 
 def find_manifest(root: Path) -> Path:
-    """The manifest of a root: `manifest.csv` in the folder, or the root itself where it is a file.
+    """Return the manifest of a root: `manifest.csv` in the folder, or the root itself if it is a file.
 
     Raises:
         FacetError: there is none.
@@ -119,7 +119,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _name_column(name: str) -> str:
-    """A known column's name, whatever its case, blanks or hyphens ("Sample ID"); else the user's own, as it is written."""
+    """Return a known column's name, ignoring case, blanks and hyphens; other names are kept as written."""
     name = clean_word(name)
     plain = re.sub(r"[ _-]+", "_", name.lower())
     return plain if plain in KNOWN else name
@@ -149,7 +149,7 @@ def _check_header(path: Path, header: list[str]) -> None:
 
 
 def _check_fields(folder: Path, where: str, fields: dict[str, str]) -> str:
-    """Puts fields into their plain form. Returns what up or facing was taken for where one was not given."""
+    """Check and normalise the fields of a row. Return a note if `up` or `facing` was assumed."""
     for name, value in fields.items():
         if not value:
             continue
@@ -189,7 +189,7 @@ def _check_fields(folder: Path, where: str, fields: dict[str, str]) -> str:
 
 
 def _complete_axes(where: str, fields: dict[str, str]) -> str:
-    """Fills in the one of up and facing that is not given, where its default, y or z, is the other's axis."""
+    """Fill in a missing `up` or `facing` whose default would be the other's axis; return a note about it."""
     up, facing = fields["up"], fields["facing"]
     if up and facing and up[-1] == facing[-1]:
         raise FacetError(f"{where}: up {up} and facing {facing} name the same axis; they must be perpendicular")
@@ -205,7 +205,7 @@ def _complete_axes(where: str, fields: dict[str, str]) -> str:
 
 
 def _below(folder: Path, text: str, what: str) -> str:
-    """A path relative to the manifest's folder, with forward slashes, from whatever names a place there: ./a, a/../b, \\, /.
+    """Return a path relative to the manifest's folder, with forward slashes, from forms such as ./a, a/../b, a\b or /data/a.
 
     Raises:
         FacetError: it names a place elsewhere.
@@ -227,5 +227,5 @@ def _below(folder: Path, text: str, what: str) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _places(folder: Path) -> tuple[str, str]:
-    """A folder's absolute path as it was given, and without links: /data may be one to /mnt/data."""
+    """Return a folder's absolute path as given and with links resolved."""
     return os.path.normpath(folder.absolute()), str(folder.resolve())

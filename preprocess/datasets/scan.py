@@ -106,5 +106,5 @@ class DatasetReader:
     options: tuple[DatasetOption, ...] = ()
 
     def groups_of(self, record: ScanRecord) -> LandmarkGroups:
-        """The landmark groups of a record's own landmark file."""
+        """Return the landmark groups of a record's landmark file."""
         return self.other_landmark_groups.get(PurePosixPath(record.landmarks).suffix.lower(), self.landmark_groups)

@@ -30,7 +30,7 @@ class Subjects:
 def find_subject_folders(
     root: Path, pattern: re.Pattern[str], expected: str, *, name: str, holds: Callable[[Path], bool]
 ) -> Subjects:
-    """Subjects' folders in the root or, where there are none, in the nearest folder below it that has some with scans.
+    """Find the subjects' folders: in the root, else in the nearest folder below it that has some with scans.
 
     Args:
         pattern: what a subject's folder is called, upper or lower case. expected: an example path, for the error.
@@ -99,7 +99,7 @@ def _name_subjects(base: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
 
 
 def _unwrap(folder: Path) -> Path:
-    """F001/F001 of F001, as programs leave it that unpack each archive into a folder of its name."""
+    """Return F001/F001 of F001: some programs unpack each archive into a folder of its name."""
     for _ in range(_MAX_SAME):
         same = [child for child in subfolders(folder) if child.name.upper() == folder.name.upper()]
         if not same:
@@ -109,7 +109,7 @@ def _unwrap(folder: Path) -> Path:
 
 
 def search_levels(root: Path, stop: re.Pattern[str]) -> Iterator[list[Path]]:
-    """The root, then the folders in it, then those in these, as far as a data set may reasonably lie deep.
+    """Yield the root, then the folders in it, then those in these, down to a limited depth.
 
     Args:
         stop: names of folders that are not looked into.
@@ -140,7 +140,7 @@ def parents_up_to(base: Path, root: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """A folder's folders by name; none where the system does not let us look (above the root, say)."""
+    """Return a folder's subfolders, sorted; none if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.is_dir() and not is_left_behind(entry.name)]
@@ -150,13 +150,13 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def list_names(folder: Path) -> list[str]:
-    """The names in a folder, in order, but for what the system left there; no file is touched."""
+    """Return the names in a folder, sorted, without system files. Opens no file."""
     names = os.listdir(folder)  # noqa: PTH208  (a million names: iterdir would make a path of each)
     return sorted(name for name in names if not is_left_behind(name))
 
 
 def describe_content(folder: Path) -> str:
-    """What is in a folder, in a few words."""
+    """Describe what is in a folder, in a few words."""
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not is_left_behind(path.name))
     if not names:
         return "the folder is empty"
@@ -164,7 +164,7 @@ def describe_content(folder: Path) -> str:
 
 
 def find_archives(folder: Path) -> list[str]:
-    """Names of a folder's files that are archives, or parts of some; none where it cannot be read."""
+    """Return the names of archives in a folder; none if it cannot be read."""
     try:
         return [name for name in list_names(folder) if _ARCHIVE.fullmatch(name) and not (folder / name).is_dir()]
     except OSError:
@@ -172,7 +172,7 @@ def find_archives(folder: Path) -> list[str]:
 
 
 def describe_archives(root: Path, subjects: Subjects) -> list[str]:
-    """One line on archives in the root, above and beside the subjects' folders and in them: data that is there and not seen."""
+    """Describe archives in and above the subjects' folders that were not unpacked."""
     above = [folder for folder in subjects.base.parents if root == folder or root in folder.parents]
     folders = (*reversed(above), subjects.base, *subjects.folders.values())
     found = [_relative_name(root, folder / name) for folder in folders for name in find_archives(folder)]
@@ -180,7 +180,7 @@ def describe_archives(root: Path, subjects: Subjects) -> list[str]:
 
 
 def describe_archives_below(root: Path, stop: re.Pattern[str]) -> str:
-    """`; archives are not read, …`, where the root or the nearest folder below it holds some; else empty.
+    """Return advice on archives in the root or the nearest folder below it, "" if there are none.
 
     Args:
         stop: names of folders that are not looked into.

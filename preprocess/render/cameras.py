@@ -23,7 +23,7 @@ class Cameras:
 
 
 def build_cameras(views: tuple[View, ...]) -> Cameras:
-    """Cameras for yaw and pitch angles: +yaw moves the camera toward the subject's left, +pitch up."""
+    """Return cameras for yaw and pitch angles: +yaw moves the camera toward the subject's left, +pitch up."""
     rotations = []
     for view in views:
         yaw, pitch = np.deg2rad(view.yaw_deg), np.deg2rad(view.pitch_deg)
@@ -34,7 +34,7 @@ def build_cameras(views: tuple[View, ...]) -> Cameras:
 
 
 def warn_of_views(views: tuple[View, ...]) -> str:
-    """A line on the views that look at the back of the head, where a scan of a face has no surface; empty: there are none."""
+    """Return a warning about views of the back of the head, where a face scan has no surface, else ""."""
     behind = [str(view) for view in views if abs(view.yaw_deg) > 90]
     if not behind:
         return ""
@@ -45,6 +45,6 @@ def warn_of_views(views: tuple[View, ...]) -> str:
 
 
 def pixel_centres_mm(size_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """View x of the columns and view y of the rows, f64 (size_px,) each, for a square image of the face."""
+    """Return view x of the columns and view y of the rows, f64 (size_px,) each."""
     offsets = (np.arange(size_px) + 0.5) * (FIELD_OF_VIEW_MM / size_px) - FIELD_OF_VIEW_MM / 2
     return offsets, -offsets

@@ -42,7 +42,7 @@ def find_charts(
     heights: np.ndarray,
     widths: np.ndarray,
 ) -> Charts:
-    """Marks the borders of charts: edges beyond which no triangle goes on at the same texture coordinates.
+    """Find the borders of texture charts: edges beyond which no triangle continues at the same texture coordinates.
 
     Args:
         incident: starts and corners by `find_corners`. closed: by `fan_normals`.
@@ -67,7 +67,7 @@ def find_charts(
 
 
 def _continues(mesh: Mesh, edges: np.ndarray, side: np.ndarray) -> np.ndarray:
-    """bool (E,): whether another of the edges has the same ends, on the surface and in the texture, and its triangle beyond it.
+    """Return bool (E,): whether another edge has the same ends, on the surface and in the texture, with its triangle beyond.
 
     Files may part triangles that belong together, by vertices of their own.
     """
@@ -174,7 +174,7 @@ def _mark_borders(
     marks: np.ndarray,
     clear: np.ndarray,
 ) -> bool:
-    """Fills `clear` of `Charts` and its `marks` but for COVERED; False where it would take too long."""
+    """Fill `clear` of `Charts` and its `marks` except COVERED; return False if that would take too long."""
     height, width = heights[0], widths[0]
     steps_left = _STEPS_PER_TEXEL * height * width + _MORE_STEPS
     length_left = np.float64(height * width + _MORE_STEPS)
@@ -245,7 +245,7 @@ def _mark_borders(
 def _cover_middles(
     uv: np.ndarray, num_borders: np.ndarray, height: int, width: int, marks: np.ndarray, clear: np.ndarray
 ) -> None:
-    """Marks as COVERED the texels of the full size near borders whose middles triangles cover."""
+    """Mark as COVERED the full-size texels near borders whose centres lie in a triangle."""
     for t in range(len(uv)):
         if clear[t] >= 0:
             continue

@@ -56,7 +56,7 @@ class MipChain:
         return self.coarser[self.starts[k] : self.starts[k] + height * width].reshape(height, width)
 
     def level(self, k: int) -> np.ndarray:
-        """u8 (h, w, 3)."""
+        """Return level `number` of the mip chain, u8 (h, w, 3)."""
         if k == 0:
             return self.texture
         packed = self._packed(k)
@@ -86,7 +86,7 @@ class SurfaceColours:
         self._levels, self._maps = np.empty(num, np.int8), np.empty((num, 6))
 
     def draw(self, visible: Fragments, samples_per_px: int, covered: np.ndarray, image: np.ndarray) -> None:
-        """The mean colour of each pixel's samples, into u8 (H, W, 3), which is left as it is where the pixel is not covered.
+        """Write the mean colour of each pixel's samples into u8 (H, W, 3); pixels without samples are left unchanged.
 
         Args:
             visible: of samples_per_px² samples a pixel, at most 15²; those that meet no surface do not count.
@@ -107,7 +107,7 @@ class SurfaceColours:
 
 @compile_kernel
 def _halve_full_size(fine: np.ndarray, coarse: np.ndarray) -> None:
-    """Means of two by two texels, rounded; the last row or column counts twice where there is an odd number."""
+    """Average blocks of two by two texels, rounded; an odd last row or column counts twice."""
     height, width = fine.shape[0], fine.shape[1]
     begin, pitch = fine.ctypes.data, 3 * width
     for i in range(coarse.shape[0]):
@@ -127,7 +127,7 @@ def _halve_full_size(fine: np.ndarray, coarse: np.ndarray) -> None:
 
 @compile_kernel
 def _halve(fine: np.ndarray, coarse: np.ndarray) -> None:
-    """As `_halve_full_size`."""
+    """Halve a level, as `_halve_full_size`."""
     for i in range(coarse.shape[0]):
         top, bottom, out = fine[2 * i], fine[min(2 * i + 1, fine.shape[0] - 1)], coarse[i]
         pairs = fine.shape[1] // 2
@@ -139,7 +139,7 @@ def _halve(fine: np.ndarray, coarse: np.ndarray) -> None:
 
 @compile_kernel
 def _mean(a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64) -> np.uint32:
-    """Of packed texels; what stands above their 24 bits is not looked at."""
+    """Average packed texels; bits above the lower 24 are ignored."""
     red_blue = (a & _RED_BLUE) + (b & _RED_BLUE) + (c & _RED_BLUE) + (d & _RED_BLUE) + np.uint32(0x00020002)
     green = (a & _GREEN) + (b & _GREEN) + (c & _GREEN) + (d & _GREEN) + np.uint32(0x00000200)
     return np.uint32((red_blue >> np.uint32(2) & _RED_BLUE) | (green >> np.uint32(2) & _GREEN))
@@ -152,13 +152,13 @@ def _three_bytes_at(address: int) -> np.uint64:
 
 @compile_kernel
 def _apart(texel: np.uint64) -> np.uint64:
-    """Red, and blue 32 bits above it: room for sums of both."""
+    """Return red, and blue 32 bits above it, with room for sums of both."""
     return (texel & np.uint64(0xFF)) | (texel & np.uint64(0xFF0000)) << np.uint64(16)
 
 
 @compile_kernel
 def _middle(texel: np.uint64) -> np.uint64:
-    """Green."""
+    """Return green."""
     return texel >> np.uint64(8) & np.uint64(0xFF)
 
 
@@ -329,7 +329,7 @@ def _look_closely(
     down: tuple[float, float, float],
     sample: tuple[np.ndarray, np.ndarray, np.ndarray, int, int, int],
 ) -> tuple[np.uint64, np.uint64]:
-    """65536 times the mean colour of the covered texels in a sample's footprint, as far as the triangle goes.
+    """Return 65536 times the mean colour of the covered texels in a sample's footprint, within the triangle.
 
     Args:
         picture: the texture, its coarser levels and the marks.
@@ -408,7 +408,7 @@ def _look_closely(
 
 @compile_kernel
 def _keep_within(x: float, size: int) -> int:
-    """The texel at x of a texture that repeats, where a rounding error does not lead to the other edge."""
+    """Return the texel index at x of a repeating texture, safe against rounding to the other edge."""
     at = int(np.floor(x))
     if at < 0 or at >= size:
         at = min(max(at, 0), size - 1) if -1e-6 * size <= x <= (1 + 1e-6) * size else at % size
@@ -419,7 +419,7 @@ def _keep_within(x: float, size: int) -> int:
 def _mix_colors(
     column: np.ndarray, row: np.ndarray, triangles: np.ndarray, colors: np.ndarray, t: int, i: int, j: int
 ) -> tuple[np.uint64, np.uint64]:
-    """65536 times the colour of a triangle without texture at a grid point."""
+    """Return 65536 times the vertex colour of a triangle without texture at a grid point."""
     if len(colors) == 0:
         grey = np.uint64(65536 * UNTEXTURED_GREY)
         return grey | grey << np.uint64(32), grey

@@ -35,7 +35,7 @@ class Views:
 def render_views(
     mesh: Mesh, cameras: Cameras, *, size_px: int, supersampling: int = 3, with_texture: bool = True
 ) -> Views:
-    """Draws one aligned mesh from every camera; the nearest surface wins.
+    """Render one aligned mesh from every camera; the nearest surface wins.
 
     Geometry (normal, depth) is what the ray through a pixel's centre meets. Texture is the mean of supersampling² rays,
     each of them reading the texture filtered to its own footprint.
@@ -87,7 +87,7 @@ def render_views(
 
 
 def vertex_normals(mesh: Mesh) -> np.ndarray:
-    """Area-weighted mean normal of the triangles around each vertex, f32 (N, 3), unit length; 0 where there is none.
+    """Return area-weighted mean normals of the triangles around each vertex, f32 (N, 3), unit length; 0 without triangles.
 
     Triangles that share an edge count as wound alike, whatever the file says; the sign is that of the vertex's first one.
     """
