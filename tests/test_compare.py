@@ -173,7 +173,7 @@ def test_names_and_baseline(runs: Path, capsys: pytest.CaptureFixture[str]) -> N
     named = ["--name", f"a={two[0]}", "--name", f"a={two[1]}"]
     assert "names two methods" in fails(capsys, "compare", *two, *named)
     named = ["--name", f"a={two[0]}", "--name", f"b={two[0]}"]
-    assert "called a already" in fails(capsys, "compare", *two, *named)
+    assert "has the name a already" in fails(capsys, "compare", *two, *named)
     assert "is named twice" in fails(capsys, "compare", two[0], two[0])
     assert "is a file" in fails(capsys, "compare", *two, "--out", runs / "full-0" / FOLDS_JSON)
     assert "no run here" in fails(capsys, "compare", two[0], runs)
@@ -196,8 +196,8 @@ def test_what_cannot_be_paired_is_told(runs: Path, tmp_path: Path, capsys: pytes
         return fails(capsys, "compare", first, write_run(tmp_path / name, **options))
 
     assert "its cache holds other content" in refuse("content", content="other")
-    assert "labelled otherwise (S0/1)" in refuse("labels", seed=7, relabel=1)
-    assert "8 samples are tested in one of them alone (S0/3, S1/3, S2/3 …)" in refuse("few", num_scans=3, seed=8)
+    assert "labelled differently (S0/1)" in refuse("labels", seed=7, relabel=1)
+    assert "8 samples are tested in only one of them (S0/3, S1/3, S2/3 …)" in refuse("few", num_scans=3, seed=8)
     others = (
         Fold("fold-00", SUBJECTS[4:], SUBJECTS[:4]),
         Fold("fold-01", SUBJECTS[:4], SUBJECTS[4:]),

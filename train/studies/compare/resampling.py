@@ -1,26 +1,26 @@
 """Intervals and p-values over subjects, whose samples are not independent of each other. Knows nothing of faces or runs.
 
-A t-test over the folds of a cross-validation, or over folds repeated in rounds, takes values as independent that share most of
-their training data, and finds differences where there are none (Dietterich 1998, "Approximate statistical tests for comparing
-supervised classification learning algorithms"; Bouckaert & Frank 2004, "Evaluating the replicability of significance tests for
-comparing learning algorithms"). What is drawn again here is who is tested, the unit that a new experiment would draw anew.
+The folds of a cross-validation share most of their training data, so a t-test over folds or repeated rounds finds differences
+where there are none (Dietterich 1998, "Approximate statistical tests for comparing supervised classification learning
+algorithms"; Bouckaert & Frank 2004, "Evaluating the replicability of significance tests for comparing learning algorithms").
+Here the test subjects are resampled: a new experiment would draw other ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 NUM_RESAMPLES = 10_000
 NUM_SWAPS = 19_999  # with the observed one 20,000: the smallest p is 0.00005
 MOST_ENUMERATED = 15  # subjects; 2^14 ways to swap them, as a way and its opposite differ in sign alone
-CHUNK = 500  # resamples at a time
-TOLERANCE = 1e-10  # of two scores in 0…1 that are equal but for the order of sums
+CHUNK = 500  # resamples at a time, to limit memory
+TOLERANCE = 1e-10  # between two scores in 0…1 that are equal except for the order of sums
 
 
 def draw_resamples(num_subjects: int, num: int = NUM_RESAMPLES, seed: int = 0) -> np.ndarray:
-    """How often each subject stands in each bootstrap sample: f64 (num, num_subjects), rows add up to num_subjects.
+    """Draw bootstrap samples of subjects, as counts: f64 (num, num_subjects), each row adds up to num_subjects.
 
     Subjects are drawn with all their samples, as clusters (Davison & Hinkley 1997, "Bootstrap methods and their application",
     section 3.8; Field & Welsh 2007, "Bootstrapping clustered data").
@@ -30,20 +30,21 @@ def draw_resamples(num_subjects: int, num: int = NUM_RESAMPLES, seed: int = 0) -
 
 
 def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The percentile bootstrap interval (Efron & Tibshirani 1993, "An introduction to the bootstrap", chapter 13).
+    """Return the percentile bootstrap interval (Efron & Tibshirani 1993, "An introduction to the bootstrap", chapter 13).
 
     Args:
-        values: (num,), one a resample; NaN where it had no value.
+        values: (num,), one per resample; NaN where it has no value.
     """
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def draw_swaps(num_subjects: int, num: int = NUM_SWAPS, seed: int = 0) -> tuple[np.ndarray, bool]:
-    """For which subjects two methods change names: f64 (n, num_subjects) of 0 and 1.
+    """Draw the subjects whose results two methods exchange: f64 (n, num_subjects) of 0 and 1.
 
     Returns:
-        All ways that differ in more than the difference's sign, no swap at all first, and True; or `num` random ones and False.
+        For few subjects all ways that differ in more than the difference's sign, the first without any exchange, and True;
+        otherwise `num` random ones and False.
     """
     assert num_subjects > 0
     if num_subjects <= MOST_ENUMERATED:
@@ -53,10 +54,10 @@ def draw_swaps(num_subjects: int, num: int = NUM_SWAPS, seed: int = 0) -> tuple[
 
 
 def sign_flip_p(observed: float, swapped: np.ndarray, *, exact: bool) -> float:
-    """Two-sided p of a paired permutation test: how often chance alone makes a difference at least this large.
+    """Return the two-sided p of a paired permutation test: the probability of a difference at least this large by chance.
 
-    Where the methods are alike, a subject's results might as well bear each other's names. Of random swaps the observed
-    difference counts as one: (k + 1) / (n + 1) (Phipson & Smyth 2010, "Permutation p-values should never be zero").
+    If the methods are alike, a subject's results could as well be exchanged. With random swaps, the observed difference
+    counts as one of them: (k + 1) / (n + 1) (Phipson & Smyth 2010, "Permutation p-values should never be zero").
 
     Args:
         swapped: (n,) differences after the swaps of `draw_swaps`.
@@ -66,14 +67,14 @@ def sign_flip_p(observed: float, swapped: np.ndarray, *, exact: bool) -> float:
 
 
 def smallest_p(num_subjects: int) -> float:
-    """What the test can give at best."""
+    """Return the smallest p that the test can give."""
     return 2.0 ** -(num_subjects - 1) if num_subjects <= MOST_ENUMERATED else 1 / (NUM_SWAPS + 1)
 
 
 def correct_holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values of several comparisons (Holm 1979, "A simple sequentially rejective multiple test procedure").
+    """Adjust p-values for several comparisons (Holm 1979, "A simple sequentially rejective multiple test procedure").
 
-    Each may be held against the level that all comparisons together are to keep.
+    Each adjusted value may be compared with the level that holds for all comparisons together.
     """
     adjusted = [0.0] * len(p_values)
     largest = 0.0
@@ -84,10 +85,5 @@ def correct_holm(p_values: Sequence[float]) -> list[float]:
 
 
 def in_chunks(draws: np.ndarray, measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """`measure` of all rows (n, num_subjects) → (n,), a few at a time, for memory's sake."""
-    return np.concatenate([measure(rows) for rows in _split(draws)])
-
-
-def _split(draws: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(draws), CHUNK):
-        yield draws[start : start + CHUNK]
+    """Apply `measure` to all rows (n, num_subjects) → (n,), CHUNK at a time."""
+    return np.concatenate([measure(draws[start : start + CHUNK]) for start in range(0, len(draws), CHUNK)])

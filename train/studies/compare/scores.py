@@ -1,4 +1,4 @@
-"""Scores as functions of what each subject adds to them, so that subjects can be drawn again and swapped between methods."""
+"""Scores as functions of counts per subject, so that subjects can be resampled and swapped between methods."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from train.studies.compare.resampling import in_chunks, sign_flip_p
 
 SCORES = ("accuracy", "uar", "macro_f1")
 MULTILABEL_SCORES = ("macro_f1", "auc")
-_TINY = 1e-9  # counts are whole, or means of some; less than this is a sum of zeros
+_TINY = 1e-9  # counts are integers, or means of some; less than this is zero
 
 
 @dataclass(frozen=True)
 class PairWins:
-    """AUC of one fold, class by class, taken apart into its subjects (Obuchowski 1997, "Nonparametric analysis of clustered
-    ROC curve data"): the pairs of a positive sample of one and a negative sample of another."""
+    """AUC of one fold by pairs of subjects: a positive sample of one and a negative sample of the other (Obuchowski 1997,
+    "Nonparametric analysis of clustered ROC curve data")."""
 
-    subjects: np.ndarray  # i64 (n,): who is tested in the fold, as places among all subjects
-    wins: np.ndarray  # f64 (C, n, n): pairs in which i's positive scores higher than j's negative, ties half
-    pairs: np.ndarray  # f64 (C, n, n): all of them
+    subjects: np.ndarray  # i64 (n,): indices of the fold's test subjects among all subjects
+    wins: np.ndarray  # f64 (C, n, n): pairs in which i's positive sample scores higher than j's negative, ties half
+    pairs: np.ndarray  # f64 (C, n, n): all pairs
 
 
 @dataclass(frozen=True)
 class SubjectResults:
-    """What the test of one run comes to, subject by subject.
+    """The test of one run, as counts per subject.
 
-    counts: f64 (R, S, D), R rounds, S subjects, zero where a subject is not tested in a round; D = C·C of the confusion
-    matrix, row = true class; several classes at once: 4·C, true and false positives, false and true negatives.
+    counts: f64 (R, S, D), R rounds, S subjects, zero where a subject is not tested in a round; D = C·C, the confusion matrix,
+    row = true class; multi-label: 4·C, true and false positives, false and true negatives.
     """
 
     num_classes: int
     multilabel: bool
     counts: np.ndarray
-    folds: tuple[PairWins, ...] = ()  # several classes at once alone
+    folds: tuple[PairWins, ...] = ()  # multi-label only
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -44,17 +44,18 @@ class SubjectResults:
 
 
 def score_run(run: SubjectResults, name: str) -> float:
-    """The score of one run as train/tasks defines it: of all folds of a round together, then the
-    mean over rounds. AUC: the mean over folds, as their models are on different scales, then over classes; NaN where no class
-    has one."""
+    """Return the score of one run as train/tasks defines it: of all folds of a round together, then the mean over rounds.
+
+    AUC: the mean over folds, whose models have different scales, then over classes; NaN where no class has one.
+    """
     return float(_score_draws(run, name, np.ones((1, run.counts.shape[1])))[0])
 
 
 def resample_score(runs: Sequence[SubjectResults], name: str, resamples: np.ndarray) -> np.ndarray:
-    """The mean score of a method's seeds in each bootstrap sample of subjects, f64 (n,).
+    """Return the mean score over a method's seeds in each bootstrap sample of subjects, f64 (n,).
 
     Args:
-        runs: of several seeds. resamples: of resampling.draw_resamples, the same for methods that are to be compared.
+        runs: one per seed. resamples: of draw_resamples, the same for all methods of a comparison.
     """
     drawn: np.ndarray = in_chunks(resamples, lambda rows: np.mean([_score_draws(run, name, rows) for run in runs], 0))
     return drawn
@@ -63,15 +64,14 @@ def resample_score(runs: Sequence[SubjectResults], name: str, resamples: np.ndar
 def difference_p(
     first: Sequence[SubjectResults], other: Sequence[SubjectResults], name: str, swaps: np.ndarray, *, exact: bool
 ) -> float:
-    """The p-value of a sign-flip permutation test over subjects, each with the results of all seeds together.
+    """Return the p-value of a sign-flip permutation test over subjects, each with the results of all seeds together.
 
-    A swap gives a subject's counts to the other method, in all seeds, and the mean scores are computed anew: for accuracy and
-    UAR, to which subjects add up, this changes the sign of the subject's difference, averaged over seeds. AUC: the sign of the
-    subject's part in the difference of mean AUCs, half of the pairs that it is in (the structural components of DeLong, DeLong
-    & Clarke-Pearson 1988).
+    A swap gives a subject's counts to the other method, in all seeds, and the mean scores are computed again. For accuracy and
+    UAR, which are sums over subjects, this flips the sign of the subject's difference. AUC: it flips the sign of the subject's
+    part in the difference of mean AUCs, half of its pairs (the structural components of DeLong, DeLong & Clarke-Pearson 1988).
 
     Args:
-        first, other: runs in the order of their seeds, paired in turn. swaps, exact: of resampling.draw_swaps.
+        first, other: runs in the order of their seeds, paired in turn. swaps, exact: of draw_swaps.
     """
     if name == "auc":
         parts = np.mean([_auc_parts(run) for run in other], 0) - np.mean([_auc_parts(run) for run in first], 0)
@@ -89,7 +89,7 @@ def difference_p(
 def _swapped_difference(
     run: SubjectResults, name: str, ours: np.ndarray, theirs: np.ndarray, rows: np.ndarray
 ) -> np.ndarray:
-    """Their score minus ours, with the subjects of each row (n, S) swapped: f64 (n,), the mean over rounds."""
+    """Return their score minus ours with the subjects of each row (n, S) swapped, f64 (n,): the mean over rounds."""
     mixed = theirs.sum(1) + np.einsum("ns,rsd->nrd", rows, ours - theirs, optimize=True)
     rest = (ours + theirs).sum(1) - mixed
     difference: np.ndarray = _score_counts(run, name, mixed) - _score_counts(run, name, rest)
@@ -97,7 +97,7 @@ def _swapped_difference(
 
 
 def _score_draws(run: SubjectResults, name: str, rows: np.ndarray) -> np.ndarray:
-    """The score where each subject counts as often as rows (n, S) say, f64 (n,); NaN where there is none."""
+    """Return the score with the subject weights of each row (n, S), f64 (n,); NaN where there is none."""
     if name == "auc":
         over_folds = _mean_known(np.stack([_fold_auc(fold, rows) for fold in run.folds], -1))
         return _mean_known(over_folds)
@@ -106,7 +106,7 @@ def _score_draws(run: SubjectResults, name: str, rows: np.ndarray) -> np.ndarray
 
 
 def _score_counts(run: SubjectResults, name: str, counts: np.ndarray) -> np.ndarray:
-    """Of sums of counts (…, D), as pool_confusions and pool_multilabel compute them; NaN of no counts."""
+    """Return the scores of counts (…, D), as pool_confusions and pool_multilabel do; NaN of no counts."""
     num = run.num_classes
     with np.errstate(invalid="ignore", divide="ignore"):
         if run.multilabel:
@@ -125,7 +125,7 @@ def _score_counts(run: SubjectResults, name: str, counts: np.ndarray) -> np.ndar
 
 
 def _fold_auc(fold: PairWins, rows: np.ndarray) -> np.ndarray:
-    """f64 (n, C); NaN where a class has no pair."""
+    """Return the AUC of each class, f64 (n, C); NaN where it has no pair."""
     weights = rows[:, fold.subjects]
     wins, pairs = (
         np.einsum("ni,cij,nj->nc", weights, table, weights, optimize=True) for table in (fold.wins, fold.pairs)
@@ -134,19 +134,19 @@ def _fold_auc(fold: PairWins, rows: np.ndarray) -> np.ndarray:
 
 
 def _auc_parts(run: SubjectResults) -> np.ndarray:
-    """What each subject adds to the mean AUC, f64 (S,)."""
+    """Return the part of each subject in the mean AUC, f64 (S,)."""
     parts = np.zeros(run.counts.shape[1])
     num_pairs = np.array([fold.pairs.sum((1, 2)) for fold in run.folds])  # (F, C)
     num_folds = (num_pairs > 0).sum(0)
     for fold, pairs in zip(run.folds, num_pairs, strict=True):
         for label in np.flatnonzero(pairs):
             wins = fold.wins[label]
-            share = num_folds[label] * (num_folds > 0).sum() * pairs[label]
-            parts[fold.subjects] += (wins.sum(0) + wins.sum(1)) / (2 * share)
+            scale = num_folds[label] * (num_folds > 0).sum() * pairs[label]
+            parts[fold.subjects] += (wins.sum(0) + wins.sum(1)) / (2 * scale)
     return parts
 
 
 def _mean_known(values: np.ndarray) -> np.ndarray:
-    """The mean over the last axis of what is not NaN; NaN where nothing is."""
+    """Return the mean over the last axis of all values that are not NaN; NaN if all are."""
     known = ~np.isnan(values)
     return np.where(known, values, 0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)
