@@ -57,7 +57,7 @@ def read_page(path: Path) -> Page:
     assert "script" not in page.elements and "link" not in page.elements and "iframe" not in page.elements
     for address in page.addresses:
         if re.fullmatch(r"#run-\d+", address):
-            assert f"id={address[1:]}>" in page.text
+            assert f'id="{address[1:]}">' in page.text
             continue
         assert re.match(r"data:image/(png|svg\+xml);base64,[A-Za-z0-9+/=]+$", address), address[:60]
         picture = base64.b64decode(address.partition(",")[2])

@@ -24,9 +24,9 @@ from shared.modalities import BACKGROUND, MODALITIES
 from shared.runs import Prediction, read_log, read_timing, record_hashes
 from train.__main__ import main
 from train.reporting.html.curves import MOST_POINTS, draw_curves, find_terms
-from train.reporting.html.judged import find_worst, score_subjects
+from train.reporting.html.misclassified import find_misclassified, score_subjects
+from train.reporting.html.pictures import GAP_PX, draw_sample
 from train.reporting.html.report import write_html_report
-from train.reporting.html.sample_pictures import GAP_PX, draw_sample
 from train.runs.recorded import read_recorded_run
 
 CLASSES = ("anger", "happiness", "surprise")
@@ -122,7 +122,7 @@ def test_a_cross_validation_has_all_its_folds(runs: Runs, tmp_path: Path) -> Non
     assert comparison["all"][2] == [report["summary"]["pooled"]["accuracy"]]
     assert comparison["one"][2] == [json.loads((runs.fit / "metrics.json").read_text())["accuracy"]]
     spread = report["summary"]["over_folds"]["accuracy"]
-    assert f"({100 * spread['mean']:.1f} ± {100 * spread['std']:.1f})" in page.tables["comparison"][1][3][0]
+    assert page.tables["comparison"][1][4][0] == f"{100 * spread['mean']:.1f} ± {100 * spread['std']:.1f}"
     for row, one in zip(page.tables["classes"][1:4], report["summary"]["classes"], strict=True):
         assert (row[0][0], row[5][1]) == (one["class_name"], [one["recall_over_folds"]["mean"]])
     differing = {row[0][0]: [cell[0] for cell in row[1:]] for row in page.tables["differences"][1:]}
@@ -197,12 +197,12 @@ def test_subjects_and_worst_samples_are_ranked() -> None:
     scores = score_subjects(rows, CLASSES, multilabel=False)
     assert [(s.subject, s.num, s.num_right) for s in scores] == [("S2", 1, 0), ("S1", 3, 1)]
     assert scores[1].most_frequent_mistake == "anger → surprise (2)"
-    worst = find_worst(rows, CLASSES, 5, multilabel=False)
-    assert [(w.name, round(w.belief, 6)) for w in worst] == [("c", 0.05), ("b", 0.3)]
+    worst = find_misclassified(rows, CLASSES, 5, multilabel=False)
+    assert [(w.name, round(w.true_probability, 6)) for w in worst] == [("c", 0.05), ("b", 0.3)]
     several = [Prediction("f", "S1", ("AU1",), ("AU2",), (0.2, 0.9, 0.4), ("AU4",))]
     units = ("AU1", "AU2", "AU4")
     assert score_subjects(several, units, multilabel=True)[0].num == 2  # of AU4 nothing is known
-    assert find_worst(several, units, 5, multilabel=True)[0].belief == pytest.approx((0.2 + 0.1) / 2)
+    assert find_misclassified(several, units, 5, multilabel=True)[0].true_probability == pytest.approx((0.2 + 0.1) / 2)
 
 
 def test_tests_on_other_caches_are_told(runs: Runs, tmp_path: Path) -> None:

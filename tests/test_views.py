@@ -25,7 +25,7 @@ from shared.schema import View
 from train.config import Recipe, read_config
 from train.data.preload import PreloadedImages, preload_images
 from train.experiment import prepare_experiment
-from train.reporting.html.sample_pictures import open_tested_cache
+from train.reporting.html.pictures import open_tested_cache
 
 FRONT, LEFT, RIGHT, UP = View(0), View(20), View(-20), View(0, 15)
 # drawn without noise: the same in every cache

@@ -1,4 +1,4 @@
-"""A drawn figure as the bytes of a file: PNG for a screen, PDF for a paper."""
+"""Encode a drawn figure as the bytes of a file: PNG for a screen, PDF for a paper, SVG for a page."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_UNDATED = {"pdf": {"CreationDate": None}, "svg": dict.fromkeys(("Date", "Creator", "Format", "Type"))}
+
 
 def encode_figure(figure: Figure, form: str) -> bytes:
-    """Equal figures give equal bytes: no date is written. Needs no display.
+    """Return the bytes of a figure's file; equal figures give equal bytes, without a date. Needs no display.
 
     Args:
-        form: "png", or "pdf" with TrueType fonts, which publishers ask for.
+        form: "png"; "pdf" with TrueType fonts, which publishers ask for; or "svg" with letters as paths.
     """
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot
 
     buffer = io.BytesIO()
-    if form == "png":
-        FigureCanvasAgg(figure).print_png(buffer)
-    else:
-        with matplotlib.rc_context({"pdf.fonttype": 42}):
-            figure.savefig(buffer, format=form, metadata={"CreationDate": None})
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "facet", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format=form, metadata=_UNDATED.get(form))
     return buffer.getvalue()

@@ -1,57 +1,99 @@
-"""One run's part of the HTML report: its scores, curves, confusion matrix, classes, folds, subjects."""
+"""Collect what the HTML report shows of one run: scores, curves, confusion matrix, classes, folds, subjects, settings."""
 
 from __future__ import annotations
 
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from shared.cache import Cache
 from shared.runs import OTHER_TEST
+from train.config import Recipe, RunConfig, option_name
 from train.reporting.html.curves import MOST_LOGS, draw_curves
-from train.reporting.html.judged import score_subjects
-from train.reporting.html.page import (
-    Cell,
-    Interval,
-    Number,
-    Part,
-    count,
-    folded,
-    format_table,
-    heading,
-    paragraph,
-    percent,
-    picture,
-)
-from train.reporting.html.settings import format_environment, format_settings
+from train.reporting.html.misclassified import Misclassified, find_misclassified, score_subjects
+from train.reporting.html.pictures import draw_samples
 from train.reporting.report import group_scores
 from train.runs.export import without_folders
 from train.runs.recorded import RecordedRun
-from train.studies.crossval.summary import ClassSummary, CrossvalSummary, Spread, summarise_folds
+from train.studies.crossval.summary import CrossvalSummary, summarise_folds
 from train.studies.crossval.text import SCORE_TITLES
 from train.tasks.metrics import Metrics
 
-MOST_SUBJECTS_OPEN = 12  # longer tables are folded
+MOST_ROWS_OPEN = 12  # longer tables are folded
+
+# Of a cell: text, a count, a fraction (shown in percent), an interval of fractions; None: a dash.
+Cell = str | int | float | tuple[float, float] | None
 
 
-def format_run(run: RecordedRun, samples: str) -> str:
-    """
+@dataclass(frozen=True)
+class Section:
+    """A table under a heading; the first cell of a row is its head."""
+
+    title: str
+    name: str  # for programs that read the page
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+    folded: bool = False  # shown on a click
+
+    @property
+    def is_text(self) -> list[bool]:
+        """Which columns hold only text."""
+        return [all(isinstance(row[column], str) for row in self.rows) for column in range(len(self.heads))]
+
+
+@dataclass
+class RunPart:
+    """What run.html shows of a run. Pictures are data URIs."""
+
+    anchor: str
+    name: str
+    warnings: list[str]
+    licences: list[str]
+    description: str
+    missing: list[str]
+    curves: str = ""
+    curves_title: str = "Curves"
+    class_names: Sequence[str] = ()
+    scores: list[Section] = field(default_factory=list)
+    confusion: Sequence[Sequence[int]] = ()
+    tables: list[Section] = field(default_factory=list)
+    misclassified: list[Misclassified] | None = None  # None: there are no predictions
+    samples_note: str = ""
+    pictures: dict[str, str] = field(default_factory=dict)  # by sample
+    details: list[Section] = field(default_factory=list)
+
+
+def collect_run(run: RecordedRun, anchor: str, *, num_worst: int, faces: bool, moved: Mapping[str, Cache]) -> RunPart:
+    """Collect the part of a run.
+
     Args:
-        samples: what to show of the worst samples, HTML.
+        num_worst: misclassified samples to show. faces: show them as pictures. moved: as `pictures.open_tested_cache`.
     """
-    parts = [paragraph(line, "warning") for line in list_run_warnings(run)]
-    parts.append(paragraph(f"Licence of the faces: {' '.join(run.licences)}", "licence"))
-    parts.append(paragraph(_describe(run)))
+    part = RunPart(anchor, run.name, list_run_warnings(run), run.licences, _describe(run), list(run.missing))
+    if logs := {fold.name: fold.log for fold in run.folds if fold.log}:
+        part.curves = draw_curves(logs)
+        if len(logs) > MOST_LOGS:
+            part.curves_title = f"Curves (the first {MOST_LOGS} of {len(logs)} folds)"
     if run.results:
         summary = summarise_folds(run.results)
-        parts += [_format_scores(run, summary), _format_curves(run), _format_confusion(summary)]
-        parts += [_format_classes(summary, is_crossval=run.is_crossval), _format_folds(run, summary)]
-        parts += [_format_groups(summary), _format_subjects(run), samples, _format_other_tests(run)]
-    else:
-        parts.append(_format_curves(run))
-    parts += [format_settings(run.config), format_environment(run)]
-    if run.missing:
-        parts += [heading("What is missing"), *(paragraph(line) for line in run.missing)]
-    return "".join(parts)
+        part.class_names = summary.class_names
+        part.scores = [_scores(run, summary)]
+        if isinstance(summary.pooled, Metrics):
+            part.confusion = summary.pooled.confusion
+        part.tables = [_classes(run, summary), *_folds(run, summary), *_groups(summary), *_subjects(run)]
+        _add_samples(part, run, num_worst, faces=faces, moved=moved)
+        part.details = _other_tests(run)
+    settings = [[name, text or "–"] for name, text in list_settings(run.config).items()]
+    part.details.append(Section("Configuration", "settings", ["setting", "value"], settings, folded=True))
+    part.details.append(Section("Environment", "environment", ["what", "value"], _list_environment(run), folded=True))
+    return part
 
 
 def list_run_warnings(run: RecordedRun) -> list[str]:
-    """What keeps these numbers from being a result, a line each."""
+    """Return what keeps these numbers from being a result, a line each."""
     lines = []
     if run.results and len(run.results) < len(run.folds):
         lines.append(f"PARTIAL: {len(run.results):,} of {len(run.folds):,} folds are finished")
@@ -66,139 +108,161 @@ def _describe(run: RecordedRun) -> str:
     config = without_folders(run.config)
     recipe = config.recipe
     data = f"{config.dataset} → {config.test_dataset}" if config.test_dataset else config.dataset
-    what = f"cross-validation of {len(run.folds)} folds" if run.is_crossval else f"fold {recipe.fold}"
+    folds = f"cross-validation of {len(run.folds)} folds" if run.is_crossval else f"fold {recipe.fold}"
     people = f", trained on {run.split[0]} subjects, tested on {run.split[1]} others" if run.split else ""
-    looks = f"{', '.join(recipe.modalities)} at views {config.render.views_text()}"
-    return f"{data}, {recipe.protocol or 'subjects by name'}, {what}{people}; {config.tower.name}, {looks}."
+    images = f"{', '.join(recipe.modalities)} at views {config.render.views_text()}"
+    return f"{data}, {recipe.protocol or 'subjects by name'}, {folds}{people}; {config.tower.name}, {images}."
 
 
-def _format_scores(run: RecordedRun, summary: CrossvalSummary) -> str:
+def _scores(run: RecordedRun, summary: CrossvalSummary) -> Section:
     pooled = summary.pooled
     rows: list[list[Cell]] = []
     for name in summary.score_names:
-        row: list[Cell] = [SCORE_TITLES[name], percent(getattr(pooled, name))]
         interval = pooled.accuracy_95 if name == "accuracy" and isinstance(pooled, Metrics) else None
-        row.append(None if interval is None else Interval(*interval))
-        rows.append(row + (list(spread_cells(summary.over_folds[name])) if run.is_crossval else []))
+        spread = summary.over_folds[name]
+        rows.append([SCORE_TITLES[name], getattr(pooled, name), interval, spread.mean, spread.std])
     if isinstance(pooled, Metrics):
-        for title, value in (("chance", pooled.chance), ("always the most frequent class", pooled.majority)):
-            rows.append([title, percent(value), None, *([None, None] if run.is_crossval else [])])
-    rows.append(["samples", count(pooled.num_samples), None, *([None, None] if run.is_crossval else [])])
-    heads = ["in %", "pooled" if run.is_crossval else "score", "95 % interval"]
-    heads += ["mean over folds", "± std"] if run.is_crossval else []
+        rows.append(["chance", pooled.chance, None, None, None])
+        rows.append(["always the most frequent class", pooled.majority, None, None, None])
+    rows.append(["samples", pooled.num_samples, None, None, None])
+    heads = ["in %", "pooled" if run.is_crossval else "score", "95 % interval", "mean over folds", "± std"]
+    width = 5 if run.is_crossval else 3
     note = (
-        "The interval (Wilson) takes samples as independent; those of one subject are not, so it is narrow. "
+        "The interval (Wilson) treats samples as independent; those of one subject are not, so it is too narrow. "
         "Nothing was chosen on test data."
     )
-    return heading("Scores") + format_table(heads, rows, name="scores") + paragraph(note, "note")
+    return Section("Scores", "scores", heads[:width], [row[:width] for row in rows], note)
 
 
-def spread_cells(spread: Spread) -> tuple[Cell, Cell]:
-    """Mean and standard deviation in percent."""
-    return percent(spread.mean), percent(spread.std)
-
-
-def _format_curves(run: RecordedRun) -> str:
-    logs = {fold.name: fold.log for fold in run.folds if fold.log}
-    if not logs:
-        return ""
-    more = f" (the first {MOST_LOGS} of {len(logs)} folds)" if len(logs) > MOST_LOGS else ""
-    about = f"loss, accuracy on training batches and learning rate over steps{more}"
-    return heading(f"Curves{more}") + picture(draw_curves(logs), about, "curves")
-
-
-def _format_confusion(summary: CrossvalSummary) -> str:
-    if not isinstance(summary.pooled, Metrics):
-        return ""
-    rows: list[list[Cell]] = []
-    for name, counts in zip(summary.class_names, summary.pooled.confusion, strict=True):
-        rows.append([name, *(Part(one, one / max(sum(counts), 1)) for one in counts)])
-    table = format_table(["true / predicted", *summary.class_names], rows, name="confusion")
-    return heading("Confusion matrix") + table
-
-
-def _format_classes(summary: CrossvalSummary, *, is_crossval: bool) -> str:
+def _classes(run: RecordedRun, summary: CrossvalSummary) -> Section:
+    columns = {"samples": "support", "recall": "recall", "precision": "precision", "F1": "f1"}
+    over_folds = {"recall, mean over folds": "recall_over_folds.mean", "± std": "recall_over_folds.std"}
     if summary.multilabel:
-        heads = ["in %", "known", "positive", "F1", "F1 of always yes", "precision", "recall", "AUC"]
-    else:
-        heads = ["in %", "samples", "recall", "precision", "F1"]
-    rows = [_class_row(one, summary.multilabel) for one in summary.classes]
-    if is_crossval:
-        heads += [f"{'F1' if summary.multilabel else 'recall'}, mean over folds", "± std"]
-        for row, one in zip(rows, summary.classes, strict=True):
-            row += spread_cells(one.f1_over_folds if summary.multilabel else one.recall_over_folds)
-    return heading("Classes") + format_table(heads, rows, name="classes")
+        columns = {"known": "num_known", "positive": "prevalence", "F1": "f1", "F1 of always yes": "always_yes_f1"}
+        columns |= {"precision": "precision", "recall": "recall", "AUC": "auc_over_folds.mean"}
+        over_folds = {"F1, mean over folds": "f1_over_folds.mean", "± std": "f1_over_folds.std"}
+    if run.is_crossval:
+        columns |= over_folds
+    rows = [[one.class_name, *(attrgetter(path)(one) for path in columns.values())] for one in summary.classes]
+    return Section("Classes", "classes", ["in %", *columns], rows)
 
 
-def _class_row(one: ClassSummary, multilabel: bool) -> list[Cell]:
-    recall, precision, f1 = percent(one.recall), percent(one.precision), percent(one.f1)
-    if multilabel:
-        always, auc = percent(one.always_yes_f1), percent(one.auc_over_folds.mean)
-        return [one.class_name, count(one.num_known), percent(one.prevalence), f1, always, precision, recall, auc]
-    return [one.class_name, count(one.support), recall, precision, f1]
-
-
-def _format_other_tests(run: RecordedRun) -> str:
-    """What `python -m train evaluate RUN --cache OTHER` found."""
-    if not run.other_tests:
-        return ""
-    names = summarise_folds(run.other_tests[:1]).score_names
-    rows = [
-        [
-            one.name.removeprefix(OTHER_TEST),
-            count(one.metrics["num_samples"]),
-            *(percent(one.metrics[n]) for n in names),
-        ]
-        for one in run.other_tests
-    ]
-    heads = ["cache, in %", "samples", *(SCORE_TITLES[name] for name in names)]
-    return heading("Tested on other caches") + format_table(heads, rows, name="other tests")
-
-
-def _format_folds(run: RecordedRun, summary: CrossvalSummary) -> str:
+def _folds(run: RecordedRun, summary: CrossvalSummary) -> list[Section]:
     if not run.is_crossval:
-        return ""
+        return []
     heads = ["fold, in %", "samples", *(SCORE_TITLES[name] for name in summary.score_names), "seconds"]
-    rows: list[list[Cell]] = []
-    for result in run.results:
-        seconds = None if result.seconds is None else Number(result.seconds, f"{result.seconds:,.0f}")
-        scores = [percent(result.metrics[name]) for name in summary.score_names]
-        rows.append([result.name, count(result.metrics["num_samples"]), *scores, seconds])
-    table = format_table(heads, rows, name="folds")
-    return heading("Folds") + table if len(rows) <= MOST_SUBJECTS_OPEN else folded(f"Folds ({len(rows):,})", table)
-
-
-def _format_groups(summary: CrossvalSummary) -> str:
-    if not summary.groups:
-        return ""
     rows: list[list[Cell]] = [
-        [one.column, one.value, count(one.metrics.num_samples), count(one.num_subjects),
-         *(percent(value) for value in group_scores(one).values())]
-        for one in summary.groups
+        [one.name, one.metrics["num_samples"], *(one.metrics[name] for name in summary.score_names),
+         None if one.seconds is None else round(one.seconds)]
+        for one in run.results
     ]  # fmt: skip
+    return [_foldable("Folds", "folds", heads, rows)]
+
+
+def _groups(summary: CrossvalSummary) -> list[Section]:
+    if not summary.groups:
+        return []
     heads = ["group", "value", "samples", "subjects", *group_scores(summary.groups[0])]
-    table = format_table(heads, rows, name="groups")
-    return heading("Groups of people or scans, pooled, in %") + table
+    rows = [
+        [one.column, one.value, one.metrics.num_samples, one.num_subjects, *group_scores(one).values()]
+        for one in summary.groups
+    ]
+    return [Section("Groups of people or scans, pooled, in %", "groups", heads, rows)]
 
 
-def _format_subjects(run: RecordedRun) -> str:
+def _subjects(run: RecordedRun) -> list[Section]:
     predictions = [one for fold in run.folds for one in fold.predictions]
     if not predictions:
-        return ""
-    several = run.config.recipe.is_multilabel
-    scores = score_subjects(predictions, run.results[0].class_names, multilabel=several)
-    rows: list[list[Cell]] = []
-    for one in scores:
-        cells = [count(one.num), count(one.num_right), percent(one.accuracy), Interval(*one.accuracy_95)]
-        rows.append([one.subject, *cells, one.most_frequent_mistake])
-    heads = [
-        "subject",
-        "decisions" if several else "samples",
-        "right",
-        "in %",
-        "95 % interval",
-        "most frequent mistake",
+        return []
+    multilabel = run.config.recipe.is_multilabel
+    heads = ["subject", "decisions" if multilabel else "samples", "right", "in %", "95 % interval", "frequent mistake"]
+    rows = [
+        [one.subject, one.num, one.num_right, one.accuracy, one.accuracy_95, one.most_frequent_mistake]
+        for one in score_subjects(predictions, run.results[0].class_names, multilabel=multilabel)
     ]
-    table = format_table(heads, rows, name="subjects")
-    title = "Subjects, the worst first"
-    return heading(title) + table if len(rows) <= MOST_SUBJECTS_OPEN else folded(f"{title} ({len(rows):,})", table)
+    return [_foldable("Subjects, the worst first", "subjects", heads, rows)]
+
+
+def _other_tests(run: RecordedRun) -> list[Section]:
+    """Return the results of `python -m train evaluate RUN --cache OTHER`."""
+    if not run.other_tests:
+        return []
+    names = summarise_folds(run.other_tests[:1]).score_names
+    heads = ["cache, in %", "samples", *(SCORE_TITLES[name] for name in names)]
+    rows = [
+        [one.name.removeprefix(OTHER_TEST), one.metrics["num_samples"], *(one.metrics[name] for name in names)]
+        for one in run.other_tests
+    ]
+    return [Section("Tested on other caches", "other tests", heads, rows)]
+
+
+def _foldable(title: str, name: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Section:
+    folded = len(rows) > MOST_ROWS_OPEN
+    return Section(f"{title} ({len(rows):,})" if folded else title, name, heads, rows, folded=folded)
+
+
+def _add_samples(part: RunPart, run: RecordedRun, most: int, *, faces: bool, moved: Mapping[str, Cache]) -> None:
+    predictions = [one for fold in run.folds for one in fold.predictions]
+    if not predictions:
+        return
+    multilabel = run.config.recipe.is_multilabel
+    worst = find_misclassified(predictions, run.results[0].class_names, most, multilabel=multilabel)
+    part.misclassified = worst
+    if worst and faces:
+        part.pictures, missing = draw_samples(run.config, [one.name for one in worst], moved)
+        part.missing += missing
+    truth = "the true decisions" if multilabel else "the true class"
+    part.samples_note = f"{len(worst)} misclassified samples, with the least mean probability of {truth} first."
+    if part.pictures:
+        part.samples_note += " A line per modality, a column per view; of a sequence the middle frame."
+        if "normal" in run.config.recipe.modalities and not run.config.render.dynamic:
+            part.samples_note += " Normals are shown as relief, lit by a lamp."
+
+
+# --- settings and environment ---
+
+
+def list_settings(config: RunConfig) -> dict[str, str]:
+    """Return everything that decides a run, as text, the options first. Names no folder of this machine."""
+    config = without_folders(config)
+    found = {option_name(f.name): _format_setting(getattr(config.recipe, f.name)) for f in dataclasses.fields(Recipe)}
+    render, tower = config.render, config.tower
+    found |= {
+        "data set": config.dataset,
+        "content of the cache": config.content_hash[:16],
+        "views": f"{render.views_text()}, {render.size_px} px",
+        "image tower": f"{tower.name}, {tower.image_size} px",
+        "its initial weights": f"{tower.pretrained} {tower.weights_hash[:16]}".strip(),
+        "prompt embeddings": config.text_hash[:16],
+    }
+    if config.test_dataset:
+        found["data set tested"] = f"{config.test_dataset}, content {config.test_content_hash[:16]}"
+    return found
+
+
+def _format_setting(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _list_environment(run: RecordedRun) -> list[list[str]]:
+    """Return versions and machine, time and speed of the training."""
+    found: dict[str, dict[str, None]] = {}
+    for fold in run.folds:
+        for name, text in fold.environment.items():
+            found.setdefault(name, {})[text] = None
+    rows = [[name, "; ".join(texts)] for name, texts in found.items()]
+    if seconds := [result.seconds for result in run.results if result.seconds is not None]:
+        rows.append(["time of training and testing", f"{sum(seconds):,.0f} s"])
+    lines = [line for fold in run.folds for line in fold.log]
+    for name, title, form in (
+        ("samples_per_second", "samples per second, median", "{:,.1f}"),
+        ("wait_share", "share of time spent waiting for data, median", "{:.1%}"),
+        ("mfu", "share of the GPU's peak used (MFU), median", "{:.1%}"),
+    ):
+        if values := [line[name] for line in lines if name in line]:
+            rows.append([title, form.format(statistics.median(values))])
+    if memory := [line["memory_bytes"] for line in lines if "memory_bytes" in line]:
+        rows.append(["memory, at most", f"{max(memory) / 1e9:,.2f} GB"])
+    return rows if found else [*rows, ["versions and machine", "not recorded by the version that trained it"]]

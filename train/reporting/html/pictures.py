@@ -1,0 +1,138 @@
+"""Pictures of samples, from the cache that a run was tested on, as PNG in data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from shared.cache import CACHE_JSON, Cache, open_cache
+from shared.errors import CacheError, FacetError, describe_os_error
+from shared.modalities import BACKGROUND, get_modality
+from shared.sequences import frame_number
+from shared.store.paths import is_address, is_file, open_path
+from train.config import RunConfig
+from train.protocols.folds import list_some
+
+GAP_PX = 4
+TILE_PX = 112  # larger images are scaled down to about this size, by an integer factor
+
+
+def open_moved_caches(paths: Sequence[Path], configs: Sequence[RunConfig]) -> dict[str, Cache]:
+    """Open the caches that a user names, by the hash of their content.
+
+    Raises:
+        FacetError, CacheError: no cache, or none of the runs was tested on it.
+    """
+    tested = {_tested_content(config) for config in configs}
+    caches = {}
+    for path in paths:
+        cache = open_cache(path)
+        if cache.info.content_hash not in tested:
+            raise FacetError(f"--cache {path}: none of these runs was tested on its content; leave it out")
+        caches[cache.info.content_hash] = cache
+    return caches
+
+
+def open_tested_cache(config: RunConfig, moved: Mapping[str, Cache]) -> tuple[Cache | None, str]:
+    """Open the cache that a run was tested on, with the run's views.
+
+    Args:
+        moved: the caches of `open_moved_caches`.
+    Returns:
+        The cache, or None and why it cannot be opened.
+    """
+    path, content = config.test_cache or config.cache, _tested_content(config)
+    cache = moved.get(content)
+    try:
+        if cache is None:
+            if not path:
+                return None, "an exported model does not record where its cache is; give --cache DIR"
+            if is_address(path):
+                return None, f"the cache is at {path}, which is read only if you name it: give --cache {path}"
+            if not is_file(open_path(path) / CACHE_JSON):
+                return None, f"{path}: no cache here any more; if it was moved, give --cache DIR"
+            cache = open_cache(path)
+        if cache.info.content_hash != content:
+            return None, f"{path}: its content is no longer what the run was tested on"
+        return cache.with_views(config.render.views), ""
+    except FacetError as error:
+        return None, str(error)
+    except OSError as error:
+        return None, describe_os_error(error)
+
+
+def _tested_content(config: RunConfig) -> str:
+    return config.test_content_hash or config.content_hash
+
+
+def draw_samples(
+    config: RunConfig, names: Sequence[str], moved: Mapping[str, Cache]
+) -> tuple[dict[str, str], list[str]]:
+    """Draw samples, and of sequences the middle frame.
+
+    Returns:
+        Name → data URI; why others have no picture, a line each.
+    """
+    cache, reason = open_tested_cache(config, moved)
+    if cache is None:
+        return {}, [f"no pictures of samples: {reason}"]
+    rows = _find_rows(cache, names)
+    missing = []
+    if lost := [name for name in names if name not in rows]:
+        missing.append(f"no picture of {list_some(lost)}: not in {cache.path}")
+    uris = {}
+    try:
+        for name, row in rows.items():
+            try:
+                uris[name] = _encode_png(draw_sample(cache, row, config.recipe.modalities))
+            except FacetError as error:
+                missing.append(f"no picture of {name}: {error}")
+        cache.check_unchanged()
+    except FacetError as error:
+        return {}, [*missing, f"no pictures of samples: {error}"]
+    return uris, missing
+
+
+def _find_rows(cache: Cache, names: Sequence[str]) -> dict[str, int]:
+    """Return the row to show of each sample or sequence: of a sequence its middle valid frame."""
+    wanted = set(names)
+    frames: dict[str, list[tuple[int, int]]] = {}
+    for row, sample in enumerate(cache.samples):
+        if sample.valid:
+            for name in {sample.sequence, sample.sample_id} & wanted:
+                frames.setdefault(name, []).append((frame_number(sample), row))
+    return {name: sorted(rows)[len(rows) // 2][1] for name, rows in frames.items()}
+
+
+def draw_sample(cache: Cache, row: int, modalities: Sequence[str]) -> np.ndarray:
+    """Draw a row of the cache, u8 (H, W, 3): a line for each modality it has, a column for each view.
+
+    Raises:
+        CacheError: its bytes are damaged, or it has none of the modalities.
+    """
+    present = [m for m in modalities if cache.samples[row].has(m)]
+    if not present:
+        raise CacheError(f"{cache.path}: {cache.samples[row].sample_id} holds no {', '.join(modalities)}")
+    settings = cache.info.settings
+    factor = max(1, round(settings.size_px / TILE_PX))
+    side = settings.size_px // factor
+    step = side + GAP_PX
+    size = (len(present) * step - GAP_PX, len(settings.views) * step - GAP_PX, 3)
+    canvas = np.full(size, BACKGROUND, np.uint8)
+    for line, name in enumerate(present):
+        for column, pixels in enumerate(cache.arrays.read(name, [row])[0]):
+            image = Image.fromarray(get_modality(name).draw(pixels, dynamic=bool(settings.dynamic)))
+            tile = np.asarray(image.reduce(factor, (0, 0, side * factor, side * factor)))
+            canvas[line * step :, column * step :][:side, :side] = tile
+    return canvas
+
+
+def _encode_png(picture: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
