@@ -176,7 +176,7 @@ def _subjects(run: RecordedRun) -> list[Section]:
         return []
     multilabel = run.config.recipe.is_multilabel
     heads = ["subject", "decisions" if multilabel else "samples", "right", "in %", "95 % interval", "frequent mistake"]
-    rows = [
+    rows: list[list[Cell]] = [
         [one.subject, one.num, one.num_right, one.accuracy, one.accuracy_95, one.most_frequent_mistake]
         for one in score_subjects(predictions, run.results[0].class_names, multilabel=multilabel)
     ]
