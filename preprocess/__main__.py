@@ -188,35 +188,12 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 
 def _serve_pages(arguments: argparse.Namespace) -> int:
-    from preprocess.viewer.attention_records import NO_RECORDS, read_attention_records
-    from preprocess.viewer.catalogue import build_catalogue
     from preprocess.viewer.live import LiveSite
-    from preprocess.viewer.pictures import Pictures
-    from preprocess.viewer.predictions import read_predictions, read_tested
     from preprocess.viewer.server import DEFAULT_HOST, serve
-    from preprocess.viewer.site import Site
-    from shared.cache import open_cache
+    from preprocess.viewer.site import open_site
 
-    run = arguments.run
-
-    def open_site() -> Site:
-        cache = open_cache(arguments.cache)
-        return Site(
-            build_catalogue(cache, read_predictions(run, cache), read_tested(run, cache))
-            if run
-            else build_catalogue(cache),
-            Pictures(cache),
-            not arguments.no_faces,
-            run.resolve().name if run else "",
-            read_attention_records(run, cache) if run else NO_RECORDS,
-        )
-
-    serve(
-        LiveSite(open_site),
-        host=arguments.host or DEFAULT_HOST,
-        port=arguments.port,
-        open_browser=not arguments.no_open,
-    )
+    live = LiveSite(lambda: open_site(arguments.cache, arguments.run, faces=not arguments.no_faces))
+    serve(live, host=arguments.host or DEFAULT_HOST, port=arguments.port, open_browser=not arguments.no_open)
     return 0
 
 

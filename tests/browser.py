@@ -14,12 +14,10 @@ from typing import Any
 import pytest
 from werkzeug.serving import make_server
 
-from preprocess.viewer.catalogue import build_catalogue
+from preprocess.viewer.app import build_app
 from preprocess.viewer.live import LiveSite
-from preprocess.viewer.pictures import Pictures
-from preprocess.viewer.server import QuietHandler, build_app
+from preprocess.viewer.server import QuietHandler
 from preprocess.viewer.site import Site
-from shared.cache import open_cache
 
 PATIENCE_SECONDS = 20  # with a browser or a server that does not come up
 
@@ -50,16 +48,6 @@ def served(site: Site) -> Iterator[str]:
         server.shutdown()
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive(), f"the viewer's server did not stop within {PATIENCE_SECONDS} s"
-
-
-def open_site(cache: Path, **options: Any) -> Site:
-    opened = open_cache(cache)
-    return Site(
-        build_catalogue(opened, options.pop("predictions", None)),
-        Pictures(opened),
-        options.pop("faces", True),
-        **options,
-    )
 
 
 class Watched:

@@ -19,7 +19,9 @@ from PIL import Image, ImageOps
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from browser import Watched, browsed, find_chromium, open_site, served  # noqa: E402
+from browser import Watched, browsed, find_chromium, served  # noqa: E402
+
+from preprocess.viewer.site import open_site  # noqa: E402
 
 OUT = ROOT / ".github"
 MOST_BYTES = 300_000
@@ -55,7 +57,7 @@ def main() -> int:
         )
         _run("train", "report", run, "--out", report)
         site = open_site(cache)
-        site.statistician.statistics(wait_seconds=120)
+        site.checker.findings(wait_seconds=120)
         with served(site) as address, browsed(find_chromium()) as watched:
             watched.page.set_viewport_size({"width": 900, "height": 640})
             watched.page.goto(f"{address}/?label=happiness")
@@ -66,8 +68,8 @@ def main() -> int:
             watched.page.locator("#light-from").fill("50")
             _save(watched, "viewer-sample.png")
             watched.page.goto(f"{address}/coverage")
-            watched.until(f"document.querySelectorAll('#statistics img').length && {SHOWN}")
-            watched.page.locator("#statistics").evaluate("part => part.scrollIntoView()")
+            watched.until(f"document.querySelectorAll('#findings img').length && {SHOWN}")
+            watched.page.locator("#findings").evaluate("part => part.scrollIntoView()")
             _save(watched, "viewer-coverage.png")
             watched.page.goto(report.as_uri())
             watched.page.get_by_role("heading", name="Confusion").first.evaluate("part => part.scrollIntoView()")

@@ -171,10 +171,9 @@ def test_training_and_inspecting_read_the_same_from_there(
 
 
 def test_the_viewer_shows_what_lies_there(bucket: str, tmp_path: Path) -> None:
-    from browser import open_site
-
+    from preprocess.viewer.app import build_app
     from preprocess.viewer.live import LiveSite
-    from preprocess.viewer.server import build_app
+    from preprocess.viewer.site import open_site
 
     remote = open_path(f"{bucket}/looked-at/cache")
     for path in (tmp_path / "local", remote):
@@ -185,7 +184,7 @@ def test_the_viewer_shows_what_lies_there(bucket: str, tmp_path: Path) -> None:
         site, client = live.site, build_app(live).server.test_client()
         pictures = [client.get(f"/image/{row}/{kind}/1.png") for row in (0, 53) for kind in ("texture", "relief")]
         assert [picture.status_code for picture in pictures] == [200] * 4
-        shown[path] = [picture.data for picture in pictures], site.statistician.statistics(wait_seconds=60)
+        shown[path] = [picture.data for picture in pictures], site.checker.findings(wait_seconds=60)
     assert shown[remote] == shown[tmp_path / "local"]
 
 

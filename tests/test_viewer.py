@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import open_site
 from conftest import CLASSES, MakeCache
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,12 +19,14 @@ from viewer_pages import page_text, tiles
 
 from preprocess.inspection.sheet import picture_of
 from preprocess.viewer.address import COLOURS, FILTERS, KINDS, NONE, VALIDITIES, Address, parse_query, parse_row
-from preprocess.viewer.catalogue import Column, build_catalogue
+from preprocess.viewer.app import build_app
+from preprocess.viewer.catalogue import build_catalogue
 from preprocess.viewer.live import LiveSite
-from preprocess.viewer.pictures import Kept
-from preprocess.viewer.server import build_app, build_page
-from preprocess.viewer.site import Site
+from preprocess.viewer.pages import build_page
+from preprocess.viewer.pictures import PNG_BYTES, Pictures
+from preprocess.viewer.site import Site, open_site
 from preprocess.viewer.wall import PAGE_ROWS
+from shared.cache import open_cache
 
 
 @pytest.fixture
@@ -229,19 +230,16 @@ def test_any_query_is_understood_or_ignored(search: str) -> None:
     assert (parse_row(search, 5) or 0) in range(5)
 
 
-def test_kept_values_stay_within_their_bytes() -> None:
-    kept: Kept[int, bytes] = Kept(100)
-    for key in range(5):
-        kept.put(key, bytes(40))
-        kept.get(0)
-    assert [kept.get(key) is not None for key in range(5)] == [True, False, False, False, True]
-    kept.put(9, bytes(500))  # larger than all: kept alone
-    assert kept.get(9) is not None and kept.get(0) is None
+def test_drawn_pictures_stay_within_their_bytes(site: Site, tiny_cache: MakeCache) -> None:
+    for pictures, size in ((site.pictures, 32), (Pictures(open_cache(tiny_cache(name="large", size_px=96))), 96)):
+        assert pictures._draw.cache_parameters()["maxsize"] * 3 * size**2 <= PNG_BYTES
+        assert pictures.png(0, "texture", 0) is pictures.png(0, "texture", 0)
 
 
 def test_columns_are_the_tables(site: Site) -> None:
     catalogue = build_catalogue(site.cache)
     column = catalogue.columns["label"]
-    assert isinstance(column, Column)
-    assert [column.values[code] for code in column.codes] == [s.label for s in site.cache.samples]
+    for label in {sample.label for sample in site.cache.samples}:
+        expected = [row for row, sample in enumerate(site.cache.samples) if sample.label == label]
+        assert column.rows(label or NONE).tolist() == expected
     assert column.options() == [*sorted(CLASSES), NONE]

@@ -6,12 +6,14 @@ import time
 
 import numpy as np
 import pytest
-from browser import Watched, open_site
+from browser import Watched
 from conftest import write_tiny_cache
 
 from preprocess.inspection.sheet import picture_of
-from preprocess.viewer.catalogue import Prediction
+from preprocess.viewer.run_records import RunRecords
 from preprocess.viewer.site import Site
+from shared.cache import open_cache
+from shared.runs import Prediction
 
 PICTURES_SHOWN = "[...document.querySelectorAll('.tile img')].every(i => i.complete && i.naturalWidth > 0)"
 PIXELS = "Array.from(document.querySelector('canvas').getContext('2d').getImageData(0, 0, 32, 32).data)"
@@ -23,8 +25,13 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Site:
     modalities = ("texture", "normal", "depth")
     write_tiny_cache(path, model=tiny_model, num_subjects=3, num_frames=6, modalities=modalities, invalid=(8,))
     classes = ("anger", "happiness", "surprise")
-    said = {row: Prediction("surprise" if row in (1, 4) else "anger", 0.9, classes, label="anger") for row in range(6)}
-    return open_site(path, predictions=said, run="a-run")
+    cache = open_cache(path)
+    predictions = {}
+    for row in range(6):
+        predicted, probabilities = ("surprise", (0.1, 0.0, 0.9)) if row in (1, 4) else ("anger", (0.9, 0.1, 0.0))
+        name = cache.samples[row].sample_id
+        predictions[row] = Prediction(name, "S0", ("anger",), (predicted,), probabilities)
+    return Site(cache, RunRecords("a-run", classes, False, predictions, tuple(predictions.values())))
 
 
 @pytest.fixture

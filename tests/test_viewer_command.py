@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
-from browser import PATIENCE_SECONDS, open_site
+from browser import PATIENCE_SECONDS
 from conftest import MakeCache
 
 from preprocess.__main__ import _inspect
 from preprocess.arguments import build_parser
+from preprocess.viewer.app import MAX_BODY_BYTES, build_app
 from preprocess.viewer.live import LiveSite
-from preprocess.viewer.server import MAX_BODY_BYTES, MAX_THREADS, BoundedServer, QuietHandler, _listen, build_app
+from preprocess.viewer.server import MAX_THREADS, BoundedServer, QuietHandler, _listen
+from preprocess.viewer.site import open_site
 from shared.errors import FacetError
 
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import open_site
 from conftest import MakeCache
 from viewer_pages import page_text, tiles, told
 
 from preprocess.viewer.address import Address
-from preprocess.viewer.catalogue import build_catalogue
-from preprocess.viewer.coverage import outliers_and_likenesses
-from preprocess.viewer.likeness import find_mirrored, find_same_sources, mirror_image
+from preprocess.viewer.app import build_app
+from preprocess.viewer.coverage import show_findings
+from preprocess.viewer.image_checks import (
+    MEASURES,
+    Outlier,
+    find_mirrored,
+    find_outliers,
+    find_same_sources,
+    measure,
+    mirror_image,
+)
 from preprocess.viewer.live import LiveSite
-from preprocess.viewer.measures import MEASURES, Outlier, find_outliers, measure
-from preprocess.viewer.server import build_app
-from preprocess.viewer.site import Site
+from preprocess.viewer.site import Site, open_site
 from shared.errors import FacetError, StorageError
 from shared.likeness import hash_image
 from shared.store.storage import open_arrays
@@ -51,45 +55,51 @@ def test_the_very_same_files_are_found_among_all_rows(site: Site) -> None:
 
 def test_statistics_are_those_of_the_pixels(site: Site) -> None:
     texture, depth = (site.cache.arrays.read(name, [1])[0, 0] for name in ("texture", "depth"))
-    found = dict(zip(MEASURES, measure({"texture": texture, "depth": depth}), strict=True))
+    found = measure({"texture": texture, "depth": depth})
     surface = texture.any(-1)
     assert found["covered"] == pytest.approx(surface.sum() / surface.size)
     assert found["brightness"] == pytest.approx(texture[surface].astype(float).mean(), rel=1e-5)
     assert found["depth_mm"] == pytest.approx((depth[surface].astype(float) - 32768).mean() * 0.02, abs=1e-3)
-    assert np.isnan(found["tilt"])
-    assert measure({"texture": np.zeros((32, 32, 3), np.uint8)})[0] == 0  # a black frame is no error, but an outlier
+    assert "tilt" not in found
+    assert measure({"texture": np.zeros((32, 32, 3), np.uint8)}) == {
+        "covered": 0
+    }  # a black frame is no error, but an outlier
 
 
 def test_tilt_is_the_angle_of_a_plane() -> None:
     normal = np.full((8, 8, 3), np.round(127 * np.array([np.sin(0.5), 0, np.cos(0.5)])) + 128, np.uint8)
-    assert measure({"normal": normal})[MEASURES.index("tilt")] == pytest.approx(np.degrees(0.5), abs=0.3)
+    assert measure({"normal": normal})["tilt"] == pytest.approx(np.degrees(0.5), abs=0.3)
+
+
+def named(values: np.ndarray) -> list[dict[str, float]]:
+    return [dict(zip(MEASURES, line, strict=True)) for line in values.tolist()]
 
 
 def test_a_black_and_a_dark_frame_stand_out() -> None:
     values = np.random.default_rng(0).normal(100, 2, (40, len(MEASURES)))
     values[7, 0], values[11, 1] = 0, 6
-    assert {(o.row, o.measure) for o in find_outliers(range(100, 140), values) if o.score > 8} == {
+    assert {(o.row, o.measure) for o in find_outliers(range(100, 140), named(values)) if o.score > 8} == {
         (107, "covered"),
         (111, "brightness"),
     }
     same = np.ones((20, len(MEASURES)))
-    assert find_outliers(range(20), same) == ()
+    assert find_outliers(range(20), named(same)) == ()
     same[3, 2] = 50  # one apart from many that are equal
-    assert [(o.row, o.measure) for o in find_outliers(range(20), same)] == [(3, "contrast")]
+    assert [(o.row, o.measure) for o in find_outliers(range(20), named(same))] == [(3, "contrast")]
 
 
 def test_only_what_matters_is_an_outlier() -> None:
     """Eight scans that differ by hundredths, and one by a tenth of a millimetre or by a few degrees: none is amiss."""
     values = np.tile([0.47, 120.0, 40.0, 5.0, -35.3], (9, 1)) + np.random.default_rng(0).normal(0, 0.01, (9, 5))
     values[0] = [0.475, 135.0, 48.0, 1.0, -35.2]
-    assert find_outliers(range(9), values[:, : len(MEASURES)]) == ()
+    assert find_outliers(range(9), named(values)) == ()
     values[0] = [0.2, 6.0, 5.0, 40.0, -60.0]
-    assert {o.measure for o in find_outliers(range(9), values)} == {*MEASURES}
+    assert {o.measure for o in find_outliers(range(9), named(values))} == {*MEASURES}
 
 
 def test_a_face_under_two_subjects_is_shown_with_both(site: Site) -> None:
-    found = dataclasses.replace(site.statistician.statistics(wait_seconds=60), alike=((0, 1, 0), (0, 9, 12)))
-    page = told(outliers_and_likenesses(site, Address(), found))
+    found = dataclasses.replace(site.checker.findings(wait_seconds=60), alike=((0, 1, 0), (0, 9, 12)))
+    page = told(show_findings(site, Address(), found))
     assert page.index("two subjects, 99% alike") < page.index("one subject, 100% alike") and r"S1 \u00b7 " in page
 
 
@@ -109,7 +119,7 @@ def test_the_one_mirrored_scan_of_a_subject_is_found(site: Site, modality: str) 
     hashes = [hash_image(modality, image) for image in images]
     mirrored = [hash_image(modality, mirror_image(modality, image)) for image in images]
     assert [row for row, _, _ in find_mirrored(samples, range(10), hashes, mirrored)] == [7]
-    assert find_mirrored(samples, [0, 1, 2], hashes, mirrored) == []  # too few to compare with
+    assert find_mirrored(samples, [0, 1, 2], hashes[:3], mirrored[:3]) == ()  # too few to compare with
 
 
 def test_normals_are_mirrored_as_directions() -> None:
@@ -122,7 +132,7 @@ def test_normals_are_mirrored_as_directions() -> None:
 def test_many_subjects_come_in_pages(tiny_cache: MakeCache) -> None:
     site = open_site(tiny_cache(num_subjects=70, scans_per_class=1, size_px=16, unlabelled=(3,)))
     first, second = page_text(site, "/coverage"), page_text(site, "/coverage", "?page=1")
-    assert "69 of 70 subjects show every class." in first and '"/coverage?page=1"' in first
+    assert "69 of 70 subjects have scans of every class." in first and '"/coverage?page=1"' in first
     names = sorted(f"S{number}" for number in range(70))
     table = '"/?subject={}"'.format
     assert table(names[59]) in first and table(names[60]) not in first
@@ -131,26 +141,26 @@ def test_many_subjects_come_in_pages(tiny_cache: MakeCache) -> None:
 
 
 def test_statistics_come_after_the_page_and_are_kept(site: Site) -> None:
-    found = site.statistician.statistics(wait_seconds=60)
+    found = site.checker.findings(wait_seconds=60)
     assert found.finished and sorted(found.rows) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
-    assert site.statistician.statistics(0) == found
-    assert "Looked at 11 of 11 valid samples" in told(outliers_and_likenesses(site, Address(), found))
+    assert site.checker.findings(0) == found
+    assert "11 of 11 valid samples checked" in told(show_findings(site, Address(), found))
     response = look_again(site)
     assert response.status_code == 200 and "Outliers" in response.text
-    assert response.json["response"]["look-again"]["disabled"] is True  # the page asks no more
+    assert response.json["response"]["poll-findings"]["disabled"] is True  # the page asks no more
 
 
 def look_again(site: Site) -> Any:
     """What the coverage page asks for every few seconds."""
     asked = {
-        "output": "..statistics.children...look-again.disabled..",
+        "output": "..findings.children...poll-findings.disabled..",
         "outputs": [
-            {"id": "statistics", "property": "children"},
-            {"id": "look-again", "property": "disabled"},
+            {"id": "findings", "property": "children"},
+            {"id": "poll-findings", "property": "disabled"},
         ],
-        "inputs": [{"id": "look-again", "property": "n_intervals", "value": 1}],
+        "inputs": [{"id": "poll-findings", "property": "n_intervals", "value": 1}],
         "state": [{"id": "url", "property": "search", "value": ""}],
-        "changedPropIds": ["look-again.n_intervals"],
+        "changedPropIds": ["poll-findings.n_intervals"],
     }
     return build_app(LiveSite(lambda: site)).server.test_client().post("/_dash-update-component", json=asked)
 
@@ -160,9 +170,9 @@ def test_a_damaged_row_does_not_hide_the_others(site: Site) -> None:
     data = bytearray(shard.read_bytes())
     data[100:110] = bytes(10)  # within the first image stored
     shard.write_bytes(data)
-    found = site.statistician.statistics(wait_seconds=60)
+    found = site.checker.findings(wait_seconds=60)
     assert [row for row, _ in found.damaged] == [0] and len(found.rows) == 10
-    assert "Damaged (1)" in told(outliers_and_likenesses(site, Address(), found))
+    assert "Damaged (1)" in told(show_findings(site, Address(), found))
 
 
 class Blinking:
@@ -182,32 +192,32 @@ class Blinking:
 
 
 def test_statistics_go_on_where_an_object_store_was_gone(site: Site) -> None:
-    whole = site.statistician.statistics(wait_seconds=60)
+    whole = site.checker.findings(wait_seconds=60)
     site = open_site(site.cache.path)
     reader = Blinking(site, StorageError("s3://faces/cache: cannot be read"), after=3 * 4)
-    site.statistician._arrays = reader  # type: ignore[assignment]
+    site.checker._arrays = reader  # type: ignore[assignment]
     for _ in range(30):  # until the page was told, as it asks again and again
         response = look_again(site).json["response"]
         if "s3://faces/cache: cannot be read" in str(response):
             break
-    assert "cannot be read" in str(response) and response["look-again"]["disabled"] is False  # the page asks again
+    assert "cannot be read" in str(response) and response["poll-findings"]["disabled"] is False  # the page asks again
     assert len(reader.rows) == 3 * 4
-    found = site.statistician.statistics(wait_seconds=60)
+    found = site.checker.findings(wait_seconds=60)
     assert found == whole and len(reader.rows) == 3 * 11  # no row was looked at twice
 
 
 def test_what_nobody_foresaw_is_told_and_not_taken_for_the_end(site: Site) -> None:
-    site.statistician._arrays = Blinking(site, ZeroDivisionError("of all things"), after=3 * 4)  # type: ignore[assignment]
+    site.checker._arrays = Blinking(site, ZeroDivisionError("of all things"), after=3 * 4)  # type: ignore[assignment]
     with pytest.raises(FacetError, match=r"cache: .* after 4 of 11 \(ZeroDivisionError: of all things\); run") as told:
-        site.statistician.statistics(wait_seconds=60)
+        site.checker.findings(wait_seconds=60)
     assert isinstance(told.value.__cause__, ZeroDivisionError)
-    found = site.statistician.statistics(wait_seconds=60)
+    found = site.checker.findings(wait_seconds=60)
     assert found.finished and len(found.rows) == 11
 
 
 def test_a_row_without_a_picture_is_damaged(tiny_cache: MakeCache) -> None:
     site = open_site(tiny_cache(num_subjects=1, modalities=("texture",), without_texture=(3,)))
-    found = site.statistician.statistics(wait_seconds=60)
+    found = site.checker.findings(wait_seconds=60)
     assert found.finished and found.damaged == ((3, "no picture"),) and sorted(found.rows) == [0, 1, 2, 4, 5]
 
 
@@ -215,10 +225,10 @@ def test_nothing_looks_on_when_the_pages_are_closed(tiny_cache: MakeCache) -> No
     """A thread that outlives Python's own has none left to read with: Ctrl-C would end in its complaint."""
     site = open_site(tiny_cache(num_subjects=9, scans_per_class=5, size_px=64))
     site.close()  # nothing was asked for yet
-    assert not site.statistician.statistics(wait_seconds=0).finished
+    assert not site.checker.findings(wait_seconds=0).finished
     site.close()
-    assert not any("_look" in thread.name for thread in threading.enumerate())
-    assert len(site.statistician.statistics(wait_seconds=0).rows) < len(site.cache.samples)
+    assert not any(thread.is_alive() for thread in site.checker._pool._threads)
+    assert len(site.checker.findings(wait_seconds=0).rows) < len(site.cache.samples)
 
 
 def test_neutral_alone_and_reasons_that_differ_in_numbers(site: Site) -> None:
@@ -228,18 +238,18 @@ def test_neutral_alone_and_reasons_that_differ_in_numbers(site: Site) -> None:
     samples = [dataclasses.replace(s, valid=n not in reasons, reason=reasons.get(n, "")) for n, s in enumerate(neutral)]
     info = dataclasses.replace(site.cache.info, class_names=(*site.cache.info.class_names, "neutral"))
     cache = dataclasses.replace(site.cache, samples=samples, info=info)
-    page = page_text(dataclasses.replace(site, catalogue=build_catalogue(cache)), "/coverage")
-    assert "1 of 1 subjects show every class but neutral; 1 more shows neutral alone." in page
+    page = page_text(dataclasses.replace(site, cache=cache), "/coverage")
+    assert "1 of 1 subjects have scans of every class except neutral; 1 more has neutral scans only." in page
     assert "2 × 3.41 mm off" in page and "1 × no surface" in page
 
 
 def test_what_stands_out_has_a_name(site: Site) -> None:
     far = dataclasses.replace(
-        site.statistician.statistics(wait_seconds=60),
+        site.checker.findings(wait_seconds=60),
         outliers=(Outlier(4, "depth_mm", 1.0, 2.0, 9.0),),
         alike=((0, 9, 3),),
     )
-    page = told(outliers_and_likenesses(site, Address(), far))
+    page = told(show_findings(site, Address(), far))
     assert "depth 1.0 mm, median 2.0 mm" in page
     for row in (4, 0, 9):
         assert f'"children": "{site.cache.samples[row].sample_id}"' in page

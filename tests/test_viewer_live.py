@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import open_site
 from conftest import write_tiny_cache
 
+from preprocess.viewer.app import build_app
 from preprocess.viewer.live import BUILDING, LiveSite
-from preprocess.viewer.server import build_app
-from preprocess.viewer.site import Site
+from preprocess.viewer.site import Site, open_site
 from shared.cache import CACHE_JSON, read_info, write_info
 from shared.errors import FacetError
 
@@ -37,9 +36,9 @@ def ask(live: LiveSite, opened: str) -> str:
     asked: dict[str, Any] = {
         "output": "changed.children",
         "outputs": {"id": "changed", "property": "children"},
-        "inputs": [{"id": "look-for-change", "property": "n_intervals", "value": 1}],
+        "inputs": [{"id": "poll-change", "property": "n_intervals", "value": 1}],
         "state": [{"id": "opened", "property": "data", "value": opened}],
-        "changedPropIds": ["look-for-change.n_intervals"],
+        "changedPropIds": ["poll-change.n_intervals"],
     }
     response = build_app(live).server.test_client().post("/_dash-update-component", json=asked)
     assert response.status_code == 200

@@ -11,34 +11,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import Watched, open_site
+from browser import Watched
 from conftest import CLASSES, MakeCache, write_tiny_cache
 from PIL import Image
 from test_train_cli import QUICK, call
 from viewer_pages import page_text
 
-from preprocess.viewer.attention_records import Fold, read_attention_records
-from preprocess.viewer.attention_section import HEAT_PX, draw_heat
+from preprocess.viewer.app import build_app
+from preprocess.viewer.attention import HEAT_PX, draw_heat
 from preprocess.viewer.live import LiveSite
-from preprocess.viewer.maps import STEPS, describe_points, project
-from preprocess.viewer.predictions import read_predictions
-from preprocess.viewer.server import build_app
-from preprocess.viewer.site import Site
+from preprocess.viewer.map import STEPS, describe_points, project
+from preprocess.viewer.run_records import Fold, read_run
+from preprocess.viewer.site import Site, open_site
 from shared.attention import ATTENTION_FILE, Attention, read_attention, read_class_patches, read_patches
 from shared.cache import open_cache
 from shared.errors import FacetError
 from shared.schema import View
-
-
-def open_run(cache: Path, run: Path, **options: Any) -> Site:
-    opened = open_cache(cache)
-    return open_site(
-        cache,
-        predictions=read_predictions(run, opened),
-        looks=read_attention_records(run, opened),
-        run=run.name,
-        **options,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Path:
 
 @pytest.fixture(scope="module")
 def site(folder: Path) -> Site:
-    return open_run(folder / "cache", folder / "a-run")
+    return open_site(folder / "cache", folder / "a-run")
 
 
 def test_a_samples_page_has_the_numbers_of_the_file(site: Site, folder: Path) -> None:
@@ -68,8 +56,8 @@ def test_a_samples_page_has_the_numbers_of_the_file(site: Site, folder: Path) ->
     assert "“anger 0”" in page and f'"{attention.prompt_cosines[item, 0, 0]:.3f}"' in page  # type: ignore[index]
     assert '"/attention/7/5.png"' in page and '"/attention/7/6.png"' not in page  # depth was not looked at
     other = page_text(site, "/sample/6")  # a frame that was not looked at
-    assert "It did not look at this frame, but at" in other and '"/sample/5"' in other and "/attention/" not in other
-    assert "looked at" not in page_text(site, "/sample/89")  # trained on
+    assert "This frame was not tested, but" in other and '"/sample/5"' in other and "/attention/" not in other
+    assert "Attention of" not in page_text(site, "/sample/89")  # trained on
 
 
 def test_heat_is_where_the_file_says(site: Site, folder: Path) -> None:
@@ -107,7 +95,7 @@ def test_where_each_classs_words_looked(tmp_path: Path, tiny_model: str) -> None
     attention = read_attention(path)
     maps = read_class_patches(path, attention, attention.names.index("S0/anger0"))
     assert maps is not None
-    opened = open_run(tmp_path / "cache", tmp_path / "run")
+    opened = open_site(tmp_path / "cache", tmp_path / "run")
     page = page_text(opened, "/sample/0")
     assert [f'"/attention/0/2/{place}.png"' in page for place in range(7)] == [False] * 3 + [True] * 3 + [False]
     client = build_app(LiveSite(lambda: opened)).server.test_client()
@@ -117,7 +105,7 @@ def test_where_each_classs_words_looked(tmp_path: Path, tiny_model: str) -> None
     assert centres.max() > 0 and np.corrcoef(centres.flat, told.flat)[0, 1] > 0.95
     assert [client.get(f"/attention/0/{end}.png").status_code for end in ("3/0", "0/6")] == [404, 404]
     hidden = page_text(dataclasses.replace(opened, faces=False), "/sample/0")
-    assert "/attention/" not in hidden and "Which picture each class" in hidden
+    assert "/attention/" not in hidden and "Attention of each class to each image" in hidden
 
 
 def test_without_faces_there_are_numbers_alone(site: Site) -> None:
@@ -134,18 +122,19 @@ def test_a_file_that_is_damaged_or_of_another_cache(site: Site, folder: Path, tm
     shutil.copytree(folder / "a-run", run)
     (run / ATTENTION_FILE).write_bytes(b"x" * 100)
     with pytest.raises(FacetError, match=r"attention\.safetensors: cannot be read"):
-        read_attention_records(run, site.cache)
+        read_run(run, site.cache)
     (run / ATTENTION_FILE).unlink()
-    without = open_run(folder / "cache", run)
+    without = open_site(folder / "cache", run)
     assert f"`python -m train evaluate {run}` writes it" in page_text(without, "/sample/7") + page_text(without, "/map")
     write_tiny_cache(
         tmp_path / "other", model=tiny_model, num_subjects=2, num_frames=4, modalities=("texture", "normal")
     )
-    looks = read_attention_records(folder / "a-run", open_cache(tmp_path / "other"))
-    assert len(looks.tests[0].items) < 12 and "that are not in this cache" in looks.notes[0]
-    for item in looks.tests[0].items:  # rows have the names they had
-        row = looks.tests[0].row_of(item)
-        assert looks.samples[row].sequence == looks.tests[0].attention.names[item]
+    cache = open_cache(tmp_path / "other")
+    found = read_run(folder / "a-run", cache)
+    assert len(found.folds[0].items) < 12 and "that are not in this cache" in found.notes[0]
+    for item in found.folds[0].items:  # rows have the names they had
+        row = found.folds[0].row_of(item)
+        assert cache.samples[row].sequence == found.folds[0].attention.names[item]
 
 
 def test_pictures_from_elsewhere_have_no_weights(folder: Path, tmp_path: Path, tiny_model: str) -> None:
@@ -159,8 +148,8 @@ def test_pictures_from_elsewhere_have_no_weights(folder: Path, tmp_path: Path, t
         modalities=("texture", "normal"),
         views=turned,
     )
-    looks = read_attention_records(folder / "a-run", open_cache(tmp_path / "turned"))
-    assert looks.tests == () and looks.notes == ("a-run looked at other views than those of this cache",)
+    found = read_run(folder / "a-run", open_cache(tmp_path / "turned"))
+    assert found.folds == () and found.notes == ("a-run used other views or modalities than those of this cache",)
 
 
 def test_what_predict_wrote_is_found_from_within_the_cache(
@@ -172,21 +161,21 @@ def test_what_predict_wrote_is_found_from_within_the_cache(
     assert call("predict", run, "--cache", ".") == 0
     for name in (ATTENTION_FILE, "predictions.csv"):
         (run / name).unlink()
-    site = open_run(Path(), run)
-    assert len(site.looks.tests) == 1 and site.looks.find(7) is not None
+    site = open_site(Path(), run)
+    assert len(site.run.folds) == 1 and site.run.find_attention(7, site.cache.samples[7]) is not None
 
 
 def test_folds_each_have_a_map(tiny_cache: MakeCache, tmp_path: Path) -> None:
     cache, out = tiny_cache(), tmp_path / "folds"
     assert call("crossval", "--cache", cache, "--out", out, *QUICK, "--tune", "frozen", "--jobs", 1) == 0
-    site = open_run(cache, out)
+    site = open_site(cache, out)
     client = build_app(LiveSite(lambda: site)).server.test_client()
     told = [client.get(f"/points/{fold}.json").json for fold in range(3)]
     assert sorted(row for one in told for row in one["rows"]) == list(range(24))
     page = page_text(site, "/map", "?fold=1&colour=subject")
     assert "fold-01 (2 of 3)" in page and '"/map?colour=subject&fold=2"' in page and '\\"/points/1.json\\"' in page
     sample = page_text(site, f"/sample/{told[1]['rows'][0]}")
-    assert "kept no map" in sample and "“surprise 1”" in sample and "/attention/" not in sample
+    assert "No heat map" in sample and "“surprise 1”" in sample and "/attention/" not in sample
 
 
 def test_principal_components_are_those_of_the_singular_values() -> None:
@@ -209,8 +198,8 @@ def test_points_are_told_by_the_tables(site: Site, folder: Path) -> None:
         said = [told["words"][name][code] for code in told["codes"][name]]
         assert said == [getattr(site.cache.samples[row], of) for row in told["rows"]]
     errors = [told["words"]["error"][code] for code in told["codes"]["error"]]
-    predictions = [site.catalogue.predictions[row] for row in told["rows"]]
-    wrong = [p.class_name != site.cache.samples[r].label for p, r in zip(predictions, told["rows"], strict=True)]
+    predictions = [site.run.predictions[row] for row in told["rows"]]
+    wrong = [p.predicted != (site.cache.samples[r].label,) for p, r in zip(predictions, told["rows"], strict=True)]
     assert errors == ["wrong" if one else "right" for one in wrong]
 
 
@@ -226,12 +215,11 @@ def big_fold(num_rows: int, num: int) -> Fold:
 
 
 def test_large_maps_show_some_and_say_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preprocess.viewer.maps.MAX_POINTS", 100)
+    monkeypatch.setattr("preprocess.viewer.map.MAX_POINTS", 100)
     fold = big_fold(30, 250)
-    told: Any = describe_points(site.catalogue, fold)
+    told: Any = describe_points(site, fold)
     assert told["num"] == 250 and len(told["rows"]) == 100
-    monkeypatch.setattr("preprocess.viewer.map_page.MAX_POINTS", 100)
-    large = dataclasses.replace(site, looks=dataclasses.replace(site.looks, tests=(fold,)))
+    large = dataclasses.replace(site, run=dataclasses.replace(site.run, folds=(fold,)))
     assert "100 of them are shown" in page_text(large, "/map")
 
 
@@ -246,7 +234,7 @@ def test_the_overlay_is_switched_and_stays_so(visit: Watched, address: str) -> N
     visit.page.evaluate("document.activeElement.blur()")
     visit.page.keyboard.press("a")
     visit.until(f"{opacity} === '0' && !document.querySelector('#overlay-on').checked")
-    visit.page.locator("#looked-frames a").first.click()
+    visit.page.locator("#tested-frames a").first.click()
     visit.until(f"location.pathname === '/sample/5' && {heat}.length === 6 && {opacity} === '0'")
     visit.page.locator("#overlay-on").check()
     visit.until(f"{opacity} === '0.8'")
@@ -261,9 +249,9 @@ def test_a_point_opens_its_sample(visit: Watched, address: str, site: Site) -> N
     visit.until(f"document.querySelector('#map-card').textContent.includes('row {row}')")
     sample = site.cache.samples[row]
     told = visit.page.locator("#map-card").inner_text()
-    assert f"{sample.subject} · {sample.label} → {site.catalogue.predictions[row].class_name}" in told
+    assert f"{sample.subject} · {sample.label} → {site.run.predictions[row].predicted[0]}" in told
     visit.page.locator("#map-canvas").click(position={"x": place[0], "y": place[1]})
-    visit.until(f"location.pathname === '/sample/{row}' && document.querySelector('.looks')")
+    visit.until(f"location.pathname === '/sample/{row}' && document.querySelector('.attended-views')")
     visit.page.go_back()
     visit.until("location.pathname === '/map' && document.querySelector('#map-canvas')?.dataset.drawn")
 

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import open_site
 from conftest import CLASSES, MakeCache, random_text
 from viewer_pages import page_text, tiles, told
 
 from preprocess.viewer.address import Address
-from preprocess.viewer.catalogue import build_catalogue
 from preprocess.viewer.confusion import count_confusions
-from preprocess.viewer.coverage import outliers_and_likenesses
-from preprocess.viewer.predictions import read_predictions, read_tested
-from preprocess.viewer.prompts_page import class_similarity, find_close, find_confusable
-from preprocess.viewer.site import Site
+from preprocess.viewer.coverage import show_findings
+from preprocess.viewer.prompts import class_similarity, find_close, find_confusable
+from preprocess.viewer.run_records import read_run
+from preprocess.viewer.site import Site, open_site
 from shared.cache import open_cache
 from shared.errors import FacetError
 
@@ -32,8 +30,8 @@ def site(tiny_cache: MakeCache) -> Site:
 
 def test_a_cache_without_a_valid_row_has_pages(tiny_cache: MakeCache) -> None:
     site = open_site(tiny_cache(num_subjects=1, scans_per_class=1, invalid=(0, 1, 2), with_text=False))
-    found = site.statistician.statistics(wait_seconds=60)
-    assert "0 of 0 valid samples" in told(outliers_and_likenesses(site, Address(), found))
+    found = site.checker.findings(wait_seconds=60)
+    assert "0 of 0 valid samples" in told(show_findings(site, Address(), found))
     assert "No prompts yet" in page_text(site, "/prompts")
     assert "no surface" in page_text(site, "/")
 
@@ -47,7 +45,7 @@ def test_similarities_of_classes() -> None:
     embeddings = text.embeddings.copy()
     embeddings[2] = embeddings[0]
     same = dataclasses.replace(text, embeddings=embeddings)
-    assert find_confusable(same) == ["anger and surprise are the same to this tower: cosine 1.000"]
+    assert find_confusable(same) == ["this tower cannot distinguish anger and surprise: cosine 1.000"]
     prompts = (text.prompts[0], text.prompts[0], text.prompts[2])
     assert find_confusable(dataclasses.replace(text, prompts=prompts)) == [
         "anger and happiness share the prompt “anger 0”"
@@ -88,14 +86,11 @@ def test_predictions_stand_beside_labels(site: Site, tmp_path: Path) -> None:
             "gone,S9,anger,anger,1,0,0",
         ],
     )
-    said = read_predictions(run, site.cache)
-    table = run / "predictions.csv"
-    before = table.read_text()
-    table.write_text(before.replace("sample_id,", "name,", 1))  # as runs of before call it
-    assert read_predictions(run, site.cache) == said
-    assert {row: (p.class_name, p.probability) for row, p in said.items()} == {0: ("surprise", 0.7), 1: ("anger", 0.6)}
-    shown = open_site(site.cache.path, predictions=said, run="run")
-    assert count_confusions(shown) == {("anger", "surprise"): 1, ("anger", "anger"): 1}
+    found = read_run(run, site.cache)
+    said = {row: (one.predicted, found.probability(one)) for row, one in found.predictions.items()}
+    assert said == {0: (("surprise",), 0.7), 1: (("anger",), 0.6)}
+    shown = open_site(site.cache.path, run)
+    assert count_confusions(shown.run) == {("anger", "surprise"): 1, ("anger", "anger"): 1}
     assert tiles(shown, "?label=anger&predicted=surprise") == [0]
     assert '"/?label=anger&predicted=surprise"' in page_text(shown, "/confusion")
     assert "→ surprise" in page_text(shown, "/") and "surprise, 0.700" in page_text(shown, "/sample/0")
@@ -107,10 +102,10 @@ def test_folds_and_sequences(tiny_cache: MakeCache, tmp_path: Path) -> None:
     cache = open_cache(tiny_cache(num_subjects=2, num_frames=3))
     write_run(tmp_path / "folds" / "fold-0", ["S0/anger0,S0,anger,anger,1,0,0"])
     write_run(tmp_path / "folds" / "fold-1", ["S1/anger0,S1,anger,happiness,0,1,0"])
-    said = read_predictions(tmp_path / "folds", cache)
-    assert {row: p.class_name for row, p in said.items()} == {
-        **dict.fromkeys((0, 1, 2), "anger"),
-        **dict.fromkeys((18, 19, 20), "happiness"),
+    said = read_run(tmp_path / "folds", cache).predictions
+    assert {row: one.predicted for row, one in said.items()} == {
+        **dict.fromkeys((0, 1, 2), ("anger",)),
+        **dict.fromkeys((18, 19, 20), ("happiness",)),
     }
 
 
@@ -126,39 +121,38 @@ def test_the_confusion_matrix_counts_what_the_report_counts(tiny_cache: MakeCach
                 "gone,S7,anger,anger,1,0,0",
             ],
         )
-    run = tmp_path / "folds"
-    catalogue = build_catalogue(cache, read_predictions(run, cache), read_tested(run, cache))
-    site = dataclasses.replace(open_site(cache.path, run="folds"), catalogue=catalogue)
+    site = open_site(cache.path, tmp_path / "folds")
     truth = {("anger", "anger"): 1, ("anger", "surprise"): 1, ("happiness", "happiness"): 2}
-    assert count_confusions(site) == truth
+    assert count_confusions(site.run) == truth
     page = page_text(site, "/confusion")
-    assert "3 of 4 sequences are predicted correctly, 0.750" in page and "neutral" not in page
-    # predictions by row alone: each object once
-    alone = open_site(cache.path, run="folds", predictions=read_predictions(run, cache))
-    assert sum(count_confusions(alone).values()) == 2
+    assert (
+        "3 of 4 sequences (each counts once, as in the run's report) are predicted correctly (accuracy 0.750)" in page
+        and "neutral" not in page
+    )
 
 
 def test_what_no_class_of_the_run_is_counts_nowhere(site: Site, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", ["S0/anger0,S0,neutral,anger,1,0,0", "S0/anger1,S0,,anger,1,0,0"])
-    shown = open_site(site.cache.path, predictions=read_predictions(run, site.cache), run="run")
-    assert not count_confusions(shown) and "2 more have no label" in page_text(shown, "/confusion")
+    shown = open_site(site.cache.path, run)
+    assert not count_confusions(shown.run) and "2 more have no label" in page_text(shown, "/confusion")
 
 
 def test_a_table_of_predict_says_what_scans_lack(site: Site, tmp_path: Path) -> None:
     """The last column is for people: it is no class."""
     (tmp_path / "predictions.csv").write_text(
-        "name,subject,label,predicted,p_anger,p_fear,lacks\nS0/anger0,S0,anger,fear,0.2,0.8,texture\n"
+        "sample_id,subject,label,predicted,p_anger,p_fear,lacks\nS0/anger0,S0,anger,fear,0.2,0.8,texture\n"
     )
-    (said,) = read_predictions(tmp_path, site.cache).values()
-    assert (said.class_names, said.probabilities, said.several) == (("anger", "fear"), (0.2, 0.8), False)
+    found = read_run(tmp_path, site.cache)
+    (said,) = found.predictions.values()
+    assert (found.class_names, said.probabilities, found.several) == (("anger", "fear"), (0.2, 0.8), False)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("a,b\n", "expected columns"),
-        ("sample_id,subject,label,predicted,p_anger\nx,S0,anger,joy,1\n", "cannot be read"),
-        ("sample_id,subject,label,predicted,p_anger\nS0/anger0,S0,anger,anger,much\n", "cannot be read"),
+        ("sample_id,subject,label,predicted,p_anger\nx,S0,anger,joy,1\n", "damaged"),
+        ("sample_id,subject,label,predicted,p_anger\nS0/anger0,S0,anger,anger,much\n", "damaged"),
         ("sample_id,subject,label,predicted,p_anger\nelse,S0,anger,anger,1\n", "none of its 1 predictions"),
         ("sample_id,subject,label,predicted,p_anger,unknown\nx,S0,anger,joy,1,\n", "'joy' is no class of the run"),
         ("sample_id,subject,label,predicted,p_anger\nx,S0,anger,anger,7\n", "no probabilities"),
@@ -169,4 +163,4 @@ def test_a_run_that_cannot_be_shown(site: Site, tmp_path: Path, text: str | None
     if text is not None:
         (tmp_path / "predictions.csv").write_text(text)
     with pytest.raises(FacetError, match=words):
-        read_predictions(tmp_path, site.cache)
+        read_run(tmp_path, site.cache)

@@ -13,10 +13,10 @@ import torch
 from conftest import MakeCache
 from safetensors.numpy import load_file
 from test_train_cli import call, fails
-from test_viewer_looks import open_run
 from viewer_pages import page_text
 
-from preprocess.viewer.attention_records import read_attention_records
+from preprocess.viewer.run_records import read_run
+from preprocess.viewer.site import open_site
 from shared.attention import ATTENTION_FILE, read_attention
 from shared.cache import open_cache
 from shared.errors import CacheError
@@ -114,9 +114,9 @@ def test_a_run_keeps_its_views(tiny_cache: MakeCache, tmp_path: Path, capsys: py
     tested, why = open_tested_cache(config, {})
     assert tested is not None and not why and tested.info.settings.views == (LEFT, RIGHT)
     assert read_attention(run / ATTENTION_FILE).views == ("20", "-20")
-    (test,) = read_attention_records(run, open_cache(cache)).tests
+    (test,) = read_run(run, open_cache(cache)).folds
     assert test.views == (1, 2)
-    page = page_text(open_run(cache, run), f"/sample/{test.row_of(0)}").partition("Attention of run")[2]
+    page = page_text(open_site(cache, run), f"/sample/{test.row_of(0)}").partition("Attention of run")[2]
     drawn = re.findall(r'"/(image/\d+/\w+|attention/\d+)/(\d).png"', page)
     assert [int(place) for _, place in drawn[:8]] == [
         1,
@@ -134,7 +134,7 @@ def test_a_run_keeps_its_views(tiny_cache: MakeCache, tmp_path: Path, capsys: py
     assert call("predict", run, "--cache", cache) == 0
     assert (run / "predictions-other.csv").read_bytes() == (run / "predictions-cache.csv").read_bytes()
     (run / "predictions.csv").rename(run / "moved")
-    assert [look.views for look in read_attention_records(run, open_cache(other)).tests] == [(2, 1)]
+    assert [fold.views for fold in read_run(run, open_cache(other)).folds] == [(2, 1)]
     (run / "moved").rename(run / "predictions.csv")
     lacking = tiny_cache(name="lacking", views=(FRONT, LEFT), **DRAWN)
     assert f"{lacking}: views 0,20, but {run} has views 20,-20" in fails(capsys, "predict", run, "--cache", lacking)

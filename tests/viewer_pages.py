@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from preprocess.viewer.server import build_page
+from preprocess.viewer.pages import build_page
 from preprocess.viewer.site import Site
 
 

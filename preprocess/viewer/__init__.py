@@ -1,1 +1,1 @@
-"""A look at a cache in the browser: python -m preprocess inspect CACHE. Served on this machine, from local files alone."""
+"""Pages that show a cache in the browser: python -m preprocess inspect CACHE. Served from local files, to this machine."""

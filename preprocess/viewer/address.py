@@ -1,27 +1,29 @@
-"""What a page shows is told by its address alone, so that links and the back button work."""
+"""Addresses of pages: filters, view and page number all stand in the address, so that links and the back button work."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from shared.modalities import MODALITIES
 
-NONE = "(none)"  # the value of a filter that keeps rows without a label, an intensity, a sequence or a prediction
+NONE = "(none)"  # filter value for rows without a label, an intensity, a sequence or a prediction
 VALIDITIES = ("valid", "invalid")
-# How a sample is drawn. relief: normals lit from a fixed direction.
+# How a sample is drawn: texture, relief (normals, lit from a fixed direction), depth.
 KINDS = tuple(modality.picture or name for name, modality in MODALITIES.items())
 FILTERS = ("subject", "label", "intensity", "sequence", "validity", "predicted", "group")
-COLOURS = ("label", "predicted", "subject", "error")  # what the map's points are coloured by
+COLOURS = ("label", "predicted", "subject", "error")  # what colours the points of the map
+_CHOICES = {"validity": VALIDITIES, "show": KINDS, "colour": COLOURS}
 _MAX_NUMBER = 10**9
 
 
 @dataclass(frozen=True)
 class Address:
-    """The query of a page's address. Empty strings keep every row.
+    """Query of a page's address, and the row in its path. Empty filters keep every row.
 
-    Only names and numbers: values are compared with what the tables hold, never used as a path.
+    Only names and numbers: filters are compared with the tables of the cache and never used as a path.
     """
 
     subject: str = ""
@@ -29,52 +31,44 @@ class Address:
     intensity: str = ""
     sequence: str = ""
     validity: str = ""  # one of VALIDITIES
-    predicted: str = ""  # a class name of the run
-    group: str = ""  # a column of groups and a value: "sex F"
+    predicted: str = ""  # a class name; for several labels a class and TP, FN or FP: "AU4 FN"
+    group: str = ""  # a column of groups and its value: "sex F"
     show: str = KINDS[0]
-    view: int = -1  # index among the cache's views; -1: the one nearest to the front
+    view: int = -1  # index into the cache's views; -1: the one nearest to the front
     page: int = 0
     colour: str = COLOURS[0]  # of the map's points
-    fold: int = 0  # of a cross-validation, as the map shows them one by one
+    fold: int = 0  # index of the fold that the map shows
+    row: int = -1  # of a sample's page; stands in the path, not in the query
 
     def query(self) -> str:
-        """`?label=fear&page=2`; what is as by default is left out."""
-        told = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
-        return f"?{urlencode(told)}" if told else ""
+        """Return `?label=fear&page=2`; default values are left out."""
+        fields = [field for field in dataclasses.fields(self) if field.name != "row"]
+        values = {f.name: value for f in fields if (value := getattr(self, f.name)) != f.default}
+        return f"?{urlencode(values)}" if values else ""
 
-    def filtered_by(self, *, subject: str = "", label: str = "", sequence: str = "", predicted: str = "") -> Address:
-        """Other filters in place of all of these, from the first page."""
-        return Address(subject, label, sequence=sequence, predicted=predicted, show=self.show, view=self.view)
+    def with_filters(self, **filters: str) -> Address:
+        """Return the address of the first page with these filters only; view and kind of picture stay."""
+        return Address(show=self.show, view=self.view, **filters)  # type: ignore[arg-type]
 
 
 def parse_query(search: str, *, num_views: int) -> Address:
-    """The inverse of `Address.query`. What cannot be understood counts as not said: an old link still opens."""
+    """Read an address from its query. Unknown names and wrong values are ignored, so that old links still open."""
     try:
-        said = dict(parse_qsl((search or "").removeprefix("?"), max_num_fields=50))
+        found = dict(parse_qsl(search.removeprefix("?"), max_num_fields=50))
     except ValueError:
-        said = {}
-    view = _number(said.get("view", ""), missing=num_views)
-    return Address(
-        subject=said.get("subject", ""),
-        label=said.get("label", ""),
-        intensity=said.get("intensity", ""),
-        sequence=said.get("sequence", ""),
-        predicted=said.get("predicted", ""),
-        group=said.get("group", ""),
-        validity=said.get("validity", "") if said.get("validity") in VALIDITIES else "",
-        show=said["show"] if said.get("show") in KINDS else KINDS[0],
-        view=view if view < num_views else -1,
-        page=_number(said.get("page", "")),
-        colour=said["colour"] if said.get("colour") in COLOURS else COLOURS[0],
-        fold=_number(said.get("fold", "")),
-    )
+        found = {}
+    values: dict[str, Any] = {name: found[name] for name in (*FILTERS, "show", "colour") if name in found}
+    values = {name: text for name, text in values.items() if text in _CHOICES.get(name, (text,))}
+    view = _parse_number(found.get("view", ""), default=num_views)
+    numbers: dict[str, Any] = {name: _parse_number(found.get(name, ""), default=0) for name in ("page", "fold")}
+    return Address(view=view if view < num_views else -1, **numbers, **values)
 
 
 def parse_row(text: str, num_rows: int) -> int | None:
-    """A row number out of an address; None where there is no such row."""
-    row = _number(text, missing=num_rows)
+    """Read a row number from a path; None if there is no such row."""
+    row = _parse_number(text, default=num_rows)
     return row if row < num_rows else None
 
 
-def _number(text: str, missing: int = 0) -> int:
-    return min(int(text), _MAX_NUMBER) if text.isascii() and text.isdigit() and len(text) < 12 else missing
+def _parse_number(text: str, default: int) -> int:
+    return min(int(text), _MAX_NUMBER) if text.isascii() and text.isdigit() and len(text) < 12 else default

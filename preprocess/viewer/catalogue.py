@@ -1,172 +1,81 @@
-"""The rows of a cache as columns of codes: a filter over 100,000 rows is a comparison of integers."""
+"""Filters over the rows of a cache, from its tables alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
 from preprocess.viewer.address import FILTERS, NONE, Address
+from preprocess.viewer.run_records import DECISIONS, NO_RUN, TRUE_NEGATIVE, RunRecords
 from shared.cache import Cache
 from shared.groups import part_columns
 
 
 @dataclass(frozen=True)
 class Column:
-    """One field of every row: values sorted, codes i32 (N,) into them."""
+    """Values that a filter offers, in their order; each with its rows, ascending. A row has any number of values."""
 
-    values: tuple[str, ...]
-    codes: np.ndarray
-
-    def matches(self, value: str) -> np.ndarray:
-        """bool (N,): the rows that have this value; NONE stands for the empty one."""
-        wanted = "" if value == NONE else value
-        code = self.values.index(wanted) if wanted in self.values else -1
-        result: np.ndarray = self.codes == code
-        return result
-
-    def rows(self, value: str) -> np.ndarray:
-        """The numbers of those rows, ascending."""
-        return np.flatnonzero(self.matches(value))
-
-    def options(self) -> list[str]:
-        """What a filter offers: every value, NONE last where some row has none."""
-        return [v for v in self.values if v] + ([NONE] if "" in self.values and len(self.values) > 1 else [])
-
-
-@dataclass(frozen=True)
-class SetColumn:
-    """A field that has any number of values in a row: values in the order they are offered in, members the rows of each,
-    ascending."""
-
-    values: tuple[str, ...]
-    members: tuple[np.ndarray, ...]
+    members: dict[str, np.ndarray]
     num_rows: int
 
-    def matches(self, value: str) -> np.ndarray:
-        """As `Column.matches`; NONE stands for the rows without any value."""
-        result = np.full(self.num_rows, value == NONE)
-        for name, rows in zip(self.values, self.members, strict=True):
-            if value in (name, NONE):
-                result[rows] = name == value
-        return result
-
     def rows(self, value: str) -> np.ndarray:
-        return np.flatnonzero(self.matches(value))
+        """Return the rows with a value, i64 (n,); for NONE, the rows without any."""
+        if value != NONE:
+            return self.members.get(value, np.empty(0, int))
+        without = np.ones(self.num_rows, bool)
+        for rows in self.members.values():
+            without[rows] = False
+        return np.flatnonzero(without)
 
     def options(self) -> list[str]:
-        return [*self.values, NONE] if self.values else []
-
-
-TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE = "TP", "FN", "FP", "TN"
-DECISIONS = (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a run says of a row: a class name and how probable it takes it to be, 0…1.
-
-    Where several classes may hold at once, class_name names all that are said, and decisions tells of each class whose truth is
-    known how it was said: (class, one of DECISIONS).
-    """
-
-    class_name: str
-    probability: float
-    class_names: tuple[str, ...] = ()  # of the run
-    probabilities: tuple[float, ...] = ()  # of each
-    several: bool = False
-    decisions: tuple[tuple[str, str], ...] = ()
-    label: str = ""  # the true class as the run knows it, empty where it is not known
-    of_sequence: bool = False  # one prediction for all frames of a sequence
-
-    def summary(self) -> str:
-        """What is said, in a few words."""
-        if not self.several:
-            return self.class_name
-        decisions = [decision for _, decision in self.decisions]
-        told = [f"{num} {kind}" for kind in (FALSE_NEGATIVE, FALSE_POSITIVE) if (num := decisions.count(kind))]
-        return ", ".join(told) or ("all right" if decisions else "not known")
-
-    def num_wrong(self, label: str) -> int:
-        """How many decisions are wrong about a row with this label, empty where it is not known."""
-        if self.several:
-            return sum(decision in (FALSE_NEGATIVE, FALSE_POSITIVE) for _, decision in self.decisions)
-        return int(bool(label) and self.class_name != label)
+        return [*self.members, NONE] if self.members and len(self.rows(NONE)) else [*self.members]
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A cache's rows, ready to be filtered."""
+    """The filters of a cache, by name (FILTERS)."""
 
-    cache: Cache
-    columns: dict[str, Column | SetColumn]
-    predictions: Mapping[int, Prediction] = field(default_factory=dict)  # by row; empty without a run
-    tested: tuple[Prediction, ...] = ()  # each once, as the run's own scores count them
+    columns: dict[str, Column]
+    num_rows: int
 
     def find_rows(self, address: Address) -> np.ndarray:
-        """The rows that pass every filter of an address, ascending, i64 (n,)."""
-        keep = np.ones(len(self.cache.samples), bool)
-        for name in FILTERS:
-            value = getattr(address, name)
+        """Return the rows that pass every filter of an address, ascending, i64 (n,)."""
+        count = np.zeros(self.num_rows, int)
+        chosen = [(name, value) for name in FILTERS if (value := getattr(address, name))]
+        for name, value in chosen:
+            count[self.columns[name].rows(value)] += 1
+        return np.flatnonzero(count == len(chosen))
+
+
+def build_catalogue(cache: Cache, run: RunRecords = NO_RUN) -> Catalogue:
+    """Build every filter; reads no file."""
+    samples, num_rows = cache.samples, len(cache.samples)
+
+    def column(values: Iterable[tuple[int, str]], order: Iterable[str] | None = None) -> Column:
+        members: dict[str, list[int]] = {}
+        for row, value in values:
             if value:
-                keep &= self.columns[name].matches(value)
-        return np.flatnonzero(keep)
+                members.setdefault(value, []).append(row)
+        names = sorted(members) if order is None else [name for name in order if name in members]
+        return Column({name: np.array(members[name]) for name in names}, num_rows)
 
-
-def build_catalogue(
-    cache: Cache, predictions: Mapping[int, Prediction] | None = None, tested: Sequence[Prediction] | None = None
-) -> Catalogue:
-    """Reads nothing but the tables, which are in memory already.
-
-    Args:
-        tested: the predictions that count; None: those of the rows, one of a sequence once.
-    """
-    samples, said = cache.samples, predictions or {}
-    fields = {
-        "subject": (s.subject for s in samples),
-        "label": (s.label for s in samples),
-        "intensity": (s.intensity for s in samples),
-        "sequence": (s.sequence for s in samples),
-        "validity": ("valid" if s.valid else "invalid" for s in samples),
-        "predicted": (said[row].class_name if row in said else "" for row in range(len(samples))),
+    columns = {
+        name: column(enumerate(getattr(sample, name) for sample in samples))
+        for name in ("subject", "label", "intensity", "sequence")
     }
-    columns: dict[str, Column | SetColumn] = {name: _column(values) for name, values in fields.items()}
-    if any(prediction.several for prediction in said.values()):
-        columns["predicted"] = _decisions(said, len(samples))
-    columns["group"] = _groups(cache)
-    if tested is None:
-        tested = list({id(prediction): prediction for prediction in said.values()}.values())
-    return Catalogue(cache, columns, said, tuple(tested))
-
-
-def _groups(cache: Cache) -> SetColumn:
-    """Values like `sex F`, and `age 18 to 24` where a column has many numbers."""
-    members: dict[str, list[int]] = {}
-    for name, values in part_columns(
-        cache.groups, [row for row, sample in enumerate(cache.samples) if sample.valid]
-    ).items():
-        for value, row in sorted((value, row) for row, value in enumerate(values) if value):
-            members.setdefault(f"{name} {value}", []).append(row)
-    return SetColumn(tuple(members), tuple(np.array(rows) for rows in members.values()), len(cache.samples))
-
-
-def _decisions(said: Mapping[int, Prediction], num_rows: int) -> SetColumn:
-    """Values like `AU4 FN`; true negatives are no value: nobody looks for them."""
-    members: dict[str, list[int]] = {}
-    for row in sorted(said):
-        for name, decision in said[row].decisions:
-            if decision != TRUE_NEGATIVE:
-                members.setdefault(f"{name} {decision}", []).append(row)
-    classes = next(iter(said.values())).class_names
-    names = [name for one in classes for decision in DECISIONS if (name := f"{one} {decision}") in members]
-    return SetColumn(tuple(names), tuple(np.array(members[name]) for name in names), num_rows)
-
-
-def _column(values: Iterable[str]) -> Column:
-    order: dict[str, int] = {}
-    raw = np.fromiter((order.setdefault(value, len(order)) for value in values), np.int32)
-    names = sorted(order)
-    rank = np.zeros(max(len(order), 1), np.int32)
-    rank[[order[name] for name in names]] = np.arange(len(names))
-    return Column(tuple(names), rank[raw])
+    columns["validity"] = column(enumerate("valid" if sample.valid else "invalid" for sample in samples))
+    predictions = sorted(run.predictions.items())
+    if run.several:  # values such as `AU4 FN`; nobody searches for true negatives
+        order = [f"{name} {decision}" for name in run.class_names for decision in DECISIONS]
+        decided = [(row, f"{name} {d}") for row, one in predictions for name, d in run.decide(one).items()]
+        columns["predicted"] = column(decided, [name for name in order if not name.endswith(TRUE_NEGATIVE)])
+    else:
+        columns["predicted"] = column((row, one.predicted[0]) for row, one in predictions)
+    # values such as `sex F`, or `age 18 to 24` where a column has many numbers
+    parts = part_columns(cache.groups, [row for row, sample in enumerate(samples) if sample.valid])
+    grouped = [(row, f"{name} {v}" if v else "") for name, values in parts.items() for row, v in enumerate(values)]
+    order = [f"{name} {value}" for name, values in parts.items() for value in sorted(set(values))]
+    columns["group"] = column(grouped, order)
+    return Catalogue(columns, num_rows)

@@ -9,7 +9,6 @@ Exit code 0 when recording costs < 5 % of a test with a tower and < 1 ms a sampl
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import statistics
 import sys
 import tempfile
@@ -23,11 +22,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from browser import browsed, find_chromium, open_site, served  # noqa: E402
+from browser import browsed, find_chromium, served  # noqa: E402
 from conftest import CLASSES, random_text, write_tiny_cache  # noqa: E402
 from test_viewer_looks import big_fold  # noqa: E402
 
-from preprocess.viewer.attention_records import AttentionRecords  # noqa: E402
+from preprocess.viewer.run_records import RunRecords  # noqa: E402
+from preprocess.viewer.site import Site  # noqa: E402
 from shared.cache import open_cache  # noqa: E402
 from train.config import Recipe, RunConfig, TowerConfig  # noqa: E402
 from train.data.batch_transform import BatchTransform  # noqa: E402
@@ -94,8 +94,7 @@ def compare(path: Path, rounds: int, *, copies: int, on_embeddings: bool) -> tup
 
 def open_map(path: Path) -> float:
     """Seconds from the address to the drawn map, the projection included."""
-    site = open_site(path, run="large")
-    site = dataclasses.replace(site, looks=AttentionRecords((big_fold(24, 10_000),), site.cache.samples))
+    site = Site(open_cache(path), RunRecords("large", folds=(big_fold(24, 10_000),)))
     with served(site) as address, browsed(find_chromium()) as watched:
         began = time.perf_counter()
         watched.page.goto(address + "/map")

@@ -1,4 +1,4 @@
-// Where a run looked, over the pictures it looked at: on or off, and how strongly. Stays as it is set from sample to sample.
+// Heat maps of a run's attention over its images: on or off, and how opaque. The setting stays from sample to sample.
 "use strict";
 
 (() => {
@@ -13,7 +13,7 @@
     const shown = document.createElement("label");
     const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: set.on, id: "overlay-on", className: "key-a" });
     box.addEventListener("change", () => { set.on = box.checked; apply(); });
-    shown.append(box, "show where it looked");
+    shown.append(box, "show attention");
     const strength = document.createElement("label");
     const slider = Object.assign(document.createElement("input"), {
       type: "range", min: 10, max: 100, value: set.strength, id: "overlay-strength",

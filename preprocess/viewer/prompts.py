@@ -1,4 +1,4 @@
-"""The prompts page: what a text tower was told of each class, and how far apart it keeps the classes."""
+"""The prompts page: the prompts of each class, and how far apart their embeddings keep the classes."""
 
 from __future__ import annotations
 
@@ -7,31 +7,34 @@ from dash import html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import Address
-from preprocess.viewer.site import Site, table
+from preprocess.viewer.parts import Cell, table
+from preprocess.viewer.site import Site
 from shared.text import TextEmbeddings, read_text_embeddings
 
-# Two classes are one to a tower where s·‖a − b‖, the most by which their logits can differ whatever the face, is below this:
-# their odds then differ by less than a factor e. CLIP's s is near 100, so that cosines above 0.99995 count.
+# A tower cannot tell two classes apart if s·‖a − b‖, the largest possible difference of their logits, is below this: then
+# their odds differ by less than a factor e, whatever the face. CLIP's s is near 100, so this means cosines above 0.99995.
 SAME_LOGITS = 1.0
-# Two classes are unusually close where ln(1 − cosine) lies this far below that of the cache's other pairs, as a modified
-# z-score. Of 400 simulated sets of 5 to 27 classes that differ in a few common directions and a little at random, 0 to 5 % had
-# such a pair; of sets where one class was worded as another but for a tenth, 96 to 100 %, a fifth 74 to 91 %, half 3 to 13 %.
-# What cosines a trained tower gives differs by tower, so that no fixed cosine would do.
+# Two classes are unusually close if ln(1 − cosine) is this far below that of the other pairs, as a modified z-score. Of 400
+# simulated sets of 5 to 27 classes, 0 to 5 % had such a pair; of sets where one class was worded as another but for a tenth,
+# 96 to 100 %; a fifth: 74 to 91 %; half: 3 to 13 %. Usual cosines differ by tower, so no fixed cosine would do.
 CLOSE_SCORE = 5.0
 MIN_PAIRS = 10
 
 
 def prompts_page(site: Site, address: Address) -> list[Component]:
-    """Raises CacheError where a file of prompt embeddings is damaged."""
+    """Show every file of prompt embeddings.
+
+    Raises:
+        CacheError: a file is damaged.
+    """
     files = site.cache.text_files()
-    if not files:
-        advice = f"python -m preprocess prompts --cache {site.cache.path} --model NAME"
-        return [html.H1("Prompts"), html.P(["No prompts yet: ", html.Code(advice)], className="notice")]
-    return [html.H1("Prompts"), *[part for path in files for part in _model(read_text_embeddings(path))]]
+    command = html.Code(f"python -m preprocess prompts --cache {site.cache.path} --model NAME")
+    parts = [part for path in files for part in _show_model(read_text_embeddings(path))]
+    return [html.H1("Prompts"), *(parts or [html.P(["No prompts yet: ", command], className="notice")])]
 
 
 def class_similarity(text: TextEmbeddings) -> np.ndarray:
-    """Cosines (C, C) between the classes' mean prompt embeddings; a mean of length 0 gives NaN."""
+    """Return the cosines (C, C) between the classes' mean prompt embeddings; NaN where a mean has length 0."""
     means = (text.embeddings * text.mask[..., None]).sum(1).astype(np.float64)
     with np.errstate(invalid="ignore"):
         means /= np.linalg.norm(means, axis=1, keepdims=True)
@@ -40,7 +43,7 @@ def class_similarity(text: TextEmbeddings) -> np.ndarray:
 
 
 def find_close(cosines: np.ndarray) -> np.ndarray:
-    """bool (C, C): pairs of classes much closer than the others are; none among fewer than MIN_PAIRS."""
+    """Return bool (C, C): pairs of classes that are much closer than the others; none among fewer than MIN_PAIRS."""
     upper = np.triu(np.ones(cosines.shape, bool), 1) & np.isfinite(cosines)
     if upper.sum() < MIN_PAIRS:
         return np.zeros(cosines.shape, bool)
@@ -52,7 +55,7 @@ def find_close(cosines: np.ndarray) -> np.ndarray:
 
 
 def find_confusable(text: TextEmbeddings) -> list[str]:
-    """One line for each two classes that share a prompt, or that this tower hardly tells apart."""
+    """Return a line for each two classes that share a prompt, or that this tower hardly distinguishes."""
     cosines = class_similarity(text)
     close = find_close(cosines) & (not text.random_weights)
     usual = np.median(cosines[np.triu_indices(len(cosines), 1)]) if len(cosines) > 1 else 0
@@ -64,7 +67,7 @@ def find_confusable(text: TextEmbeddings) -> list[str]:
             if shared:
                 lines.append(f"{first} and {second} share the prompt “{shared[0]}”")
             if text.logit_scale * np.sqrt(max(2 - 2 * cosines[a, b], 0)) < SAME_LOGITS:
-                lines.append(f"{first} and {second} are the same to this tower: cosine {cosines[a, b]:.3f}")
+                lines.append(f"this tower cannot distinguish {first} and {second}: cosine {cosines[a, b]:.3f}")
             elif close[a, b]:
                 lines.append(
                     f"{first} and {second} are much closer than other classes: cosine {cosines[a, b]:.3f}, median {usual:.3f}"
@@ -72,26 +75,24 @@ def find_confusable(text: TextEmbeddings) -> list[str]:
     return lines
 
 
-def _model(text: TextEmbeddings) -> list[Component]:
+def _show_model(text: TextEmbeddings) -> list[Component]:
     cosines = class_similarity(text)
     close = find_close(cosines) & (not text.random_weights)
-    rows: list[list[Component | str]] = [
-        [name, *[_cell(float(value), a == b, bool(close[a, b])) for b, value in enumerate(cosines[a])]]
-        for a, name in enumerate(text.class_names)
-    ]
-    told: list[list[Component | str]] = [
-        [name, html.Ul([html.Li(prompt) for prompt in prompts if prompt])]
-        for name, prompts in zip(text.class_names, text.prompts, strict=True)
+
+    def cell(a: int, b: int) -> Component:
+        return html.Span(f"{cosines[a, b]:.3f}", className="wrong" if close[a, b] else "off" if a == b else "")
+
+    classes = range(len(cosines))
+    rows: list[list[Cell]] = [[name, *[cell(a, b) for b in classes]] for a, name in enumerate(text.class_names)]
+    prompts = [
+        [name, html.Ul([html.Li(prompt) for prompt in some if prompt])]
+        for name, some in zip(text.class_names, text.prompts, strict=True)
     ]
     weights = "random weights: similarities mean nothing" if text.random_weights else f"weights {text.pretrained}"
     return [
         html.H2(f"{text.model}, {weights}"),
         *[html.P(line, className="warning") for line in find_confusable(text)],
         html.P("Cosines between the classes' mean embeddings:"),
-        table(["", *text.class_names], rows, class_name="counts"),
-        table(["class", "prompts"], told, class_name="facts"),
+        table(["", *text.class_names], rows, "counts"),
+        table(["class", "prompts"], prompts, "facts"),
     ]
-
-
-def _cell(value: float, itself: bool, close: bool) -> Component:
-    return html.Span(f"{value:.3f}", className="wrong" if close else "off" if itself else "")

@@ -1,0 +1,181 @@
+"""The web application of the viewer: its frame around all pages, its pictures, and who may see them.
+
+Other users of a machine can reach its ports, and a cache is private, so the first request must show the token of the printed
+address.
+"""
+
+from __future__ import annotations
+
+import hmac
+import html as markup
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
+from dash.development.base_component import Component
+from flask import Response, abort, redirect, request
+
+from preprocess.viewer.address import FILTERS
+from preprocess.viewer.attention import heat_png
+from preprocess.viewer.coverage import show_findings
+from preprocess.viewer.live import POLL_SECONDS, LiveSite
+from preprocess.viewer.map import points_json
+from preprocess.viewer.pages import build_page, list_links, read_address
+from preprocess.viewer.site import Site
+from shared.errors import FacetError, StorageError
+
+MAX_BODY_BYTES = 1 << 20  # of a request; Dash's own have some KB
+KEYS = "keys: arrows, Enter, Esc · Page Up, Page Down, Home, End · p plays, space pauses · a: attention"
+PRIVATE = ("/image/", "/attention/", "/points/", "/_dash-update")  # not to be stored by the browser
+
+
+def build_app(live: LiveSite, *, token: str = "") -> Dash:
+    """Build the application. A page that is loaded shows the cache as it is then; an open page says when the cache changes.
+
+    Args:
+        token: required in the first address (`?token=…`), then in a cookie; empty: everybody is admitted.
+    """
+    app = _LocalDash(
+        "preprocess.viewer",
+        title=f"{live.site.cache.info.dataset} · cache",
+        update_title="",
+        serve_locally=True,
+        assets_folder="assets",
+        include_assets_files=True,
+        suppress_callback_exceptions=True,  # filters exist on the wall only
+        meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
+    )
+    app.layout = lambda: _frame(live.renew())
+
+    @app.callback(Output("page", "children"), Input("url", "pathname"), Input("url", "search"))
+    def show_page(pathname: str | None, search: str | None) -> list[Component]:
+        try:
+            return build_page(live.site, pathname, search)
+        except FacetError as error:  # a damaged shard must not hide the rest of the cache
+            return [html.P(str(error), className="warning")]
+
+    @app.callback(
+        Output("findings", "children"),
+        Output("poll-findings", "disabled"),
+        Input("poll-findings", "n_intervals"),
+        State("url", "search"),
+    )
+    def poll_findings(_: int, search: str | None) -> tuple[list[Component], bool]:
+        site = live.site
+        try:
+            found = site.checker.findings()
+            return show_findings(site, read_address(site, search), found), found.finished
+        except FacetError as error:  # an object store may answer later
+            return [html.P(str(error), className="warning")], not isinstance(error, StorageError)
+
+    @app.callback(
+        Output("changed", "children"),
+        Input("poll-change", "n_intervals"),
+        State("opened", "data"),
+        prevent_initial_call=True,
+    )
+    def poll_change(_: int, opened: str) -> list[Component]:
+        line = live.describe_change(opened)
+        return [html.P(line, className="warning", role="status")] if line else []
+
+    app.clientside_callback(
+        ClientsideFunction("viewer", "filter"),
+        Output("url", "search"),
+        *[Input(f"filter-{name}", "value") for name in (*FILTERS, "show", "view")],
+        State("url", "search"),
+        prevent_initial_call=True,
+    )
+    _add_images(app, live)
+    _guard(app, token)
+    return app
+
+
+class _LocalDash(Dash):
+    """Dash with an escaped title, and without the address at which it would look for a newer version."""
+
+    def interpolate_index(self, *, config: str = "", title: str = "", **parts: Any) -> str:  # type: ignore[override]
+        config = re.sub(r'("dash_version_url":)"[^"]*"', r'\1""', config)
+        return str(super().interpolate_index(config=config, title=markup.escape(title), **parts))
+
+
+def _frame(site: Site) -> Component:
+    info = site.cache.info
+    content = html.Span(f"content {info.content_hash[:16]}", title="hash of the content of this cache")
+    return html.Div(
+        [
+            dcc.Location(id="url", refresh="callback-nav"),
+            html.Header([html.Strong(info.dataset), *list_links(site)]),
+            dcc.Store(id="opened", data=info.content_hash),
+            dcc.Interval(id="poll-change", interval=POLL_SECONDS * 1000),
+            html.Div(id="changed"),
+            html.Main(id="page"),
+            html.Footer([html.Span(info.licence), content, html.Span(KEYS)]),
+        ]
+    )
+
+
+def _add_images(app: Dash, live: LiveSite) -> None:
+    """Add the addresses of pictures, of heat maps over them, and of the map's points."""
+
+    def send(data: Callable[[], bytes | None], kind: str = "image/png") -> Response:
+        try:
+            found = data()
+        except FacetError as error:
+            return Response(f"{error}\n", status=500, mimetype="text/plain")
+        return abort(404) if found is None else Response(found, mimetype=kind)
+
+    def send_face(data: Callable[[], bytes | None]) -> Response:
+        return send(data) if live.site.faces else abort(404)
+
+    rules: dict[str, Callable[..., Response]] = {
+        "/image/<int:row>/<kind>/<int:view>.png": lambda row, kind, view: send_face(
+            lambda: live.site.pictures.png(row, kind, view)
+        ),
+        "/attention/<int:row>/<int:image>.png": lambda row, image: send_face(lambda: heat_png(live.site, row, image)),
+        "/attention/<int:row>/<int:c>/<int:image>.png": lambda row, c, image: send_face(
+            lambda: heat_png(live.site, row, image, c)
+        ),
+        "/points/<int:fold>.json": lambda fold: send(lambda: points_json(live.site, fold), "application/json"),
+    }
+    for rule, view in rules.items():
+        app.server.add_url_rule(rule, endpoint=rule, view_func=view)
+
+
+def _guard(app: Dash, token: str) -> None:
+    """Admit holders of the token only, and forbid pages to load anything from elsewhere."""
+    scripts = " ".join(f"'{digest.strip(chr(39))}'" for digest in app.csp_hashes())
+    headers = {
+        "Content-Security-Policy": f"default-src 'self'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+
+    def is_token(text: str) -> bool:
+        return hmac.compare_digest(text.encode(), token.encode())
+
+    def refuse_others() -> Any:
+        cookie = f"facet-viewer-{request.host.rpartition(':')[2]}"  # cookies are shared by all ports of a host
+        if not token or (is_token(request.cookies.get(cookie, "")) and "token" not in request.args):
+            return None
+        if not is_token(request.args.get("token", "")):
+            return Response(
+                "Open the address that the viewer printed; it ends in ?token=…\n", 403, mimetype="text/plain"
+            )
+        query = urlencode([(name, value) for name, value in request.args.items(multi=True) if name != "token"])
+        answer = redirect("/" + request.path.lstrip("/") + (f"?{query}" if query else ""))
+        answer.set_cookie(cookie, token, httponly=True, samesite="Lax")
+        return answer
+
+    def add_headers(response: Response) -> Response:
+        response.headers.update(headers)
+        if request.path.startswith(PRIVATE):
+            response.headers["Cache-Control"] = "no-store"
+        return response
+
+    app.server.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.server.before_request(refuse_others)
+    app.server.after_request(add_headers)

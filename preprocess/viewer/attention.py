@@ -1,0 +1,215 @@
+"""A run's attention on a sample's page: weights of the images, heat maps over them, and cosines with the prompts."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+
+import numpy as np
+from dash import dcc, html
+from dash.development.base_component import Component
+from PIL import Image
+
+from preprocess.viewer.address import KINDS, Address
+from preprocess.viewer.parts import Cell, picture, sample_address, scripted, table
+from preprocess.viewer.pictures import MODALITY_OF, has_picture
+from preprocess.viewer.run_records import ERRORS, TRUE_NEGATIVE, AttentionRecord
+from preprocess.viewer.site import Site
+
+HEAT_PX = 224
+EVEN_STEPS = 4  # a patch with this multiple of the mean attention, or more, may be drawn at full brightness
+CAVEAT = (
+    "Attention shows how images were weighted, not why a class was chosen: an image with little weight may have decided, and "
+    "one with much may not have mattered."
+)
+KIND_OF = {MODALITY_OF[kind]: kind for kind in KINDS}  # modality → how it is drawn
+
+
+def attention_section(site: Site, row: int, address: Address) -> list[Component]:
+    """Show what the run recorded about a row; nothing if it was not tested."""
+    if row not in site.run.predictions:
+        return []
+    record = site.run.find_attention(row, site.cache.samples[row])
+    head = html.H2(f"Attention of {site.run.name}")
+    if record is None:
+        return [head, *[html.P(note, className="notice") for note in site.run.notes]] if site.run.notes else []
+    frames = _frames(site, record, address) if record.fold.attention.rows.shape[1] > 1 else []
+    images = _images(site, row, record) if record.frame is not None else []
+    return [head, html.P(CAVEAT, className="faint"), *frames, *images, *_classes(site, row, record)]
+
+
+def heat_png(site: Site, row: int, image: int, class_index: int | None = None) -> bytes | None:
+    """Draw an attention map of one image of a row, bright where attention is highest in all of the row's images.
+
+    Args:
+        image: index into the images, modality by modality and view by view.
+        class_index: MTGF's attention of this class; None: the attention of the image tower.
+    Returns:
+        A PNG; None if nothing is recorded.
+    Raises:
+        FacetError: the file of maps is damaged.
+    """
+    samples = site.cache.samples
+    record = site.run.find_attention(row, samples[row]) if row < len(samples) else None
+    if record is None:
+        return None
+    maps = record.patches() if class_index is None else record.class_patches()
+    if maps is not None and class_index is not None:
+        maps = maps[class_index] if class_index < len(maps) else None
+    if maps is None or image >= len(maps):
+        return None
+    maps = maps.astype(np.float32)
+    return draw_heat(maps[image], max(float(maps.max()), EVEN_STEPS * float(maps.mean())))
+
+
+def draw_heat(weights: np.ndarray, largest: float) -> bytes:
+    """Draw a map (G, G) as a PNG with alpha, HEAT_PX wide: transparent at 0, bright and opaque at `largest`."""
+    level = np.clip(weights.astype(np.float32) / max(largest, 1e-12), 0, 1)
+    smooth = Image.fromarray(level).resize((HEAT_PX, HEAT_PX), Image.Resampling.BICUBIC)
+    steps = np.clip(np.asarray(smooth) * 255, 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(np.dstack([_colours()[steps], steps])).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+@cache
+def _colours() -> np.ndarray:
+    """Return Matplotlib's colour map inferno, u8 (256, 3)."""
+    from matplotlib import colormaps
+
+    colours: np.ndarray = (colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+    return colours
+
+
+def _frames(site: Site, record: AttentionRecord, address: Address) -> list[Component]:
+    """List the frames of the sequence that were tested, with their weights."""
+    attention = record.fold.attention
+    rows, all_weights = attention.rows[record.item].tolist(), attention.frame_weights[record.item].tolist()
+    weights = dict.fromkeys(rows, 0.0)
+    for row, weight in zip(rows, all_weights, strict=True):
+        weights[row] += weight  # short sequences repeat frames
+    shown = None if record.frame is None else rows[record.frame]
+    links: list[Cell] = []
+    for row, weight in weights.items():
+        text = f"frame {site.cache.samples[row].frame} ({weight:.0%})"
+        links += [" · ", html.B(text) if row == shown else dcc.Link(text, href=sample_address(row, address))]
+    lead = "Tested frames of this sequence: " if shown is not None else "This frame was not tested, but "
+    return [html.P([lead, *links[1:]], id="tested-frames")]
+
+
+def _images(site: Site, row: int, record: AttentionRecord) -> list[Component]:
+    """Show each tested image with its weight and its heat map."""
+    attention, sample = record.fold.attention, site.cache.samples[row]
+    weights = attention.view_weights[record.item, record.frame].tolist()
+    mixed = None if attention.view_attention is None else attention.view_attention[record.item, record.frame].tolist()
+    has_maps = site.faces and record.patches() is not None
+
+    def cell(modality: str, index: int) -> Component:
+        kind, screen = KIND_OF[modality], []
+        if site.faces:
+            screen.append(picture(site, row, kind, record.fold.views[index % len(attention.views)]))
+        if has_maps and has_picture(sample, kind):
+            screen.append(html.Img(src=f"/attention/{row}/{index}.png", alt="attention", className="heat"))
+        below = [_bar(weights[index]), html.Span(f"{weights[index]:.1%}", className="number")]
+        below += [] if mixed is None else [html.Span(f"attention {mixed[index]:.1%}", className="faint")]
+        return html.Div([html.Div(screen, className="screen"), *below], className="attended")
+
+    num_views = len(attention.views)
+    rows = [
+        [site.title(KIND_OF[modality]), *[cell(modality, m * num_views + view) for view in range(num_views)]]
+        for m, modality in enumerate(attention.modalities)
+    ]
+    text = "Bars: weight of each image in the fused face. "
+    text += (
+        "Below: its part of CVSA's attention between images."
+        if mixed
+        else "This model has no attention between images."
+    )
+    if has_maps:
+        text += " Colours: the last attention of the image tower, brighter where higher; key a."
+    elif site.faces and (attention.patch_place is None or attention.patch_place[record.item] >= 0):
+        text += " No heat map: the tower has no attention over patches, or the run was trained from embeddings."
+    elif site.faces:
+        text += " No heat map: in large tests they are recorded for some faces only."
+    control = [scripted("overlay", "on", "light")] if has_maps or _has_class_maps(site, record) else []
+    return [
+        html.P(text),
+        *control,
+        table(["", *[f"{view}°" for view in attention.views]], rows, "views attended-views"),
+    ]
+
+
+def _classes(site: Site, row: int, record: AttentionRecord) -> list[Component]:
+    """List the classes, the most probable first, with their cosines to the prompts and their attention."""
+    run, attention, prediction = site.run, record.fold.attention, site.run.predictions[row]
+    if run.class_names != attention.class_names:
+        return []
+    order = sorted(range(len(run.class_names)), key=lambda c: -prediction.probabilities[c])
+    labels = run.decide(prediction) if run.several else dict.fromkeys(prediction.labels, "label")
+    shares = attention.class_share
+    rows = []
+    for c in order:
+        name, probability = run.class_names[c], prediction.probabilities[c]
+        mark = labels.get(name, "")
+        style = "wrong" if mark in ERRORS else "faint" if mark in ("label", TRUE_NEGATIVE) else "right"
+        cells: list[Cell] = [html.Span([name, html.Span(f" {mark}" if mark else "", className=style)])]
+        cells.append(html.Div([_bar(probability), f"{probability:.3f}"]))
+        cells += [] if shares is None else [f"{float(shares[record.item, c]):.0%}"]
+        cells += [_prompts(record, c, is_open=c in order[:2] or mark == "label")] if attention.prompts else []
+        rows.append(cells)
+    heads = ["class", "probability", *["fraction from attention"] * (shares is not None)]
+    heads += ["prompts, cosine with the face"] * bool(attention.prompts)
+    text = "No cosines with prompts are recorded: the scores of this model do not follow from them."
+    if attention.prompts:
+        text = "The score of a class is the mean cosine of its prompts, scaled alike for all"
+        text += ", plus a bias of the class." if run.several else "."
+    if shares is not None:
+        text += (
+            " Fraction from attention: the part of a class's feature that MTGF attended to; the rest is the fused face."
+        )
+    parts = [html.H3("Prompts"), html.P(text), table(heads, rows, "prompts")]
+    return parts + ([] if attention.class_attention is None else _class_attention(site, row, record, order))
+
+
+def _prompts(record: AttentionRecord, c: int, *, is_open: bool) -> Component:
+    attention = record.fold.attention
+    assert attention.prompt_cosines is not None
+    cosines = attention.prompt_cosines[record.item, c, : len(attention.prompts[c])].astype(np.float32)
+    prompts = zip(attention.prompts[c], cosines.tolist(), strict=True)
+    items = [html.Li([f"“{prompt}” ", html.Span(f"{cosine:.3f}", className="number")]) for prompt, cosine in prompts]
+    return html.Details([html.Summary(f"mean {cosines.mean():.3f}"), html.Ul(items)], open=is_open)
+
+
+def _has_class_maps(site: Site, record: AttentionRecord) -> bool:
+    return site.faces and record.class_patches() is not None
+
+
+def _class_attention(site: Site, row: int, record: AttentionRecord, order: list[int]) -> list[Component]:
+    """Show the attention of each class to each image over all frames, with heat maps if it attended to patches."""
+    attention, sample = record.fold.attention, site.cache.samples[row]
+    assert attention.class_attention is not None
+    weights = attention.class_attention[record.item].astype(np.float32).sum(1)
+    largest, has_maps = float(weights.max()) or 1.0, _has_class_maps(site, record)
+    images = [(modality, view) for modality in attention.modalities for view in range(len(attention.views))]
+
+    def cell(c: int, index: int) -> Component:
+        strength = f"{60 * float(weights[c, index]) / largest:.0f}%"
+        style = {"background": f"color-mix(in srgb, var(--accent) {strength}, transparent)"}
+        number = html.Span(f"{float(weights[c, index]):.0%}", className="shade", style=style)
+        modality, view = images[index]
+        if not has_maps or not has_picture(sample, KIND_OF[modality]):
+            return number
+        alt = f"attention of {attention.class_names[c]}"
+        heat = html.Img(src=f"/attention/{row}/{c}/{index}.png", alt=alt, className="heat")
+        screen = [picture(site, row, KIND_OF[modality], record.fold.views[view]), heat]
+        return html.Div([html.Div(screen, className="screen"), number], className="attended small")
+
+    heads = [f"{modality} {attention.views[view]}°" for modality, view in images]
+    rows = [[attention.class_names[c], *[cell(c, index) for index in range(len(images))]] for c in order]
+    text = f"Each line adds up to 100 %{', over all frames' if attention.rows.shape[1] > 1 else ''}."
+    text += " Colours: where in the image, brightest where the class attended most; key a." if has_maps else ""
+    return [html.H3("Attention of each class to each image"), html.P(text), table(["", *heads], rows, "counts")]
+
+
+def _bar(fraction: float) -> Component:
+    return html.Div(html.Div(style={"width": f"{min(max(fraction, 0), 1):.1%}"}), className="part")

@@ -1,0 +1,68 @@
+"""The table of pages. A page is a function of (site, address) that returns components; a new page is one file and one line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from preprocess.viewer.address import Address, parse_query, parse_row
+from preprocess.viewer.confusion import confusion_page
+from preprocess.viewer.coverage import coverage_page
+from preprocess.viewer.map import map_page
+from preprocess.viewer.player import player_page
+from preprocess.viewer.prompts import prompts_page
+from preprocess.viewer.sample import sample_page
+from preprocess.viewer.site import Site
+from preprocess.viewer.wall import wall_page
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page, and what it needs: a run, or a row in its path (/sample/6)."""
+
+    title: str
+    build: Callable[[Site, Address], list[Component]]
+    needs_run: bool = False
+    needs_row: bool = False
+
+
+PAGES = {
+    "": Page("samples", wall_page),
+    "sample": Page("sample", sample_page, needs_row=True),
+    "play": Page("player", player_page, needs_row=True),
+    "coverage": Page("coverage", coverage_page),
+    "prompts": Page("prompts", prompts_page),
+    "confusion": Page("confusion", confusion_page, needs_run=True),
+    "map": Page("map", map_page, needs_run=True),
+}
+
+
+def read_address(site: Site, search: str | None) -> Address:
+    return parse_query(search or "", num_views=len(site.cache.info.settings.views))
+
+
+def build_page(site: Site, pathname: str | None, search: str | None) -> list[Component]:
+    """Build the page at an address. Addresses hold names of pages and row numbers, nothing else."""
+    name, slash, number = (pathname or "/").removeprefix("/").partition("/")
+    page, row = PAGES.get(name), parse_row(number, len(site.cache.samples))
+    if page is None or bool(slash) != page.needs_row or (page.needs_row and row is None):
+        return [html.H1("No such page"), html.P(dcc.Link("All samples", href="/"))]
+    if page.needs_run and not site.run.name:
+        command = html.Code(f"python -m preprocess inspect {site.cache.path} --run RUN")
+        text: list[Component | str] = [
+            "This page shows a trained run: start the viewer with --run RUN, such as ",
+            command,
+        ]
+        return [html.H1(page.title.capitalize()), html.P(text, className="notice")]
+    address = read_address(site, search)
+    return page.build(site, dataclasses.replace(address, row=-1 if row is None else row))
+
+
+def list_links(site: Site) -> list[Component]:
+    """Link to the pages that stand in the header."""
+    shown = {name: page for name, page in PAGES.items() if not page.needs_row and (site.run.name or not page.needs_run)}
+    return [dcc.Link(page.title, href=f"/{name}") for name, page in shown.items()]
