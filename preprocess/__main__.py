@@ -15,7 +15,7 @@ from shared.schema import MODALITIES, RenderSettings
 PROMPTS_OFFLINE = "without a network, for a first try: --model facet-tiny --pretrained none"
 
 if TYPE_CHECKING:
-    from preprocess.build.workers import Workers
+    from preprocess.build.executors import Workers
 
 
 def main() -> int:
@@ -43,7 +43,6 @@ def _synth(arguments: argparse.Namespace) -> int:
 
 def _build(arguments: argparse.Namespace) -> int:
     from preprocess.build.build import build_cache
-    from preprocess.build.stages import describe_stages
     from preprocess.datasets import DATASETS
     from preprocess.datasets.scan import SCAN_GONE
     from preprocess.inspection.summary import count_failed, describe_reasons
@@ -80,7 +79,7 @@ def _build(arguments: argparse.Namespace) -> int:
     )
     cache, info = arguments.cache, report.info
     if report.num_rendered:
-        print("\n".join(describe_stages(report.work, wall_seconds=report.wall_seconds)))
+        print("\n".join(report.work.describe_stages()))
     else:
         print("nothing to do: every shard is finished, and no scan has changed")
     failed = [failure for failure in report.failures if failure.kind == "failed"]
@@ -98,7 +97,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _workers(arguments: argparse.Namespace) -> Workers:
-    from preprocess.build.workers import Workers
+    from preprocess.build.executors import Workers
 
     if arguments.scheduler or arguments.scheduler_file:
         if arguments.workers or arguments.worker_memory:
@@ -209,7 +208,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         repair = (
             f"`python -m preprocess dynamic CACHE --out {arguments.cache}` pools damaged shards again"
             if info.settings.dynamic
-            else "`build … --repair` with the same settings renders the damaged samples again"
+            else "`build … --repair` with the same settings renders the damaged shards again"
         )
         print(f"{arguments.cache}: {len(problems)} problems; {repair}")
         return 1

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM
 from preprocess.build.build import build_cache
-from preprocess.build.cache_folder import read_records
+from preprocess.build.engine import read_records
 from preprocess.build.plan import describe_marks
 from preprocess.build.verify import verify_cache
 from preprocess.datasets import DATASETS

@@ -12,10 +12,10 @@ import pytest
 from crashing_reader import CRASHING, mark
 from scan_folders import cache_bytes, write_scan_folder
 
-from preprocess.build.attempts import note_path
 from preprocess.build.build import BuildReport, build_cache
-from preprocess.build.probe import READING, find_deadly
-from preprocess.build.sources import ShardTask
+from preprocess.build.isolate import READING, find_crashing
+from preprocess.build.ledger import ShardNote, note_path, read_note, write_note
+from preprocess.build.shard import ShardTask
 from preprocess.build.verify import verify_cache
 from preprocess.datasets.scan import DatasetReader
 from shared.cache import open_cache
@@ -53,9 +53,7 @@ def test_a_scan_that_aborts_its_worker_is_left_out_and_the_run_goes_on(scans: Pa
         assert (whole.arrays.read("depth", [row]) == cache.arrays.read("depth", [row])).all()
     assert build(scans, tmp_path / "c", num_workers=1).num_rendered == 0  # unchanged: not tried for ever
 
-    note = note_path(tmp_path / "again", 0)  # a builder that died over the shard and left nothing else
-    note.parent.mkdir(parents=True)
-    note.write_text('{"begun": 1, "quarantined": {}}')
+    write_note(tmp_path / "again", 0, ShardNote(num_crashed=1))  # a builder crashed and left nothing else
     build(scans, tmp_path / "again", num_workers=1)
     assert cache_bytes(tmp_path / "again") == cache_bytes(tmp_path / "c")  # whoever meets it: the same bytes
     mended.touch()
@@ -70,7 +68,8 @@ def test_a_scan_that_aborts_its_worker_is_left_out_and_the_run_goes_on(scans: Pa
     path.write_text(path.read_text().partition("\n")[2])  # the scan itself changed: tried again
     build(scans, tmp_path / "c", num_workers=1)
     assert invalid(tmp_path / "c") == {}
-    assert not list(note.parent.glob("attempts-*"))
+    note = read_note(tmp_path / "c", 0)
+    assert (note.num_crashed, note.quarantined) == (0, {})
 
 
 def test_a_worker_killed_from_outside_costs_no_scan(scans: Path, tmp_path: Path) -> None:
@@ -117,7 +116,7 @@ def task_of(root: Path, cache: Path, dataset: DatasetReader = CRASHING) -> Shard
         num_shards=1,
         num_landmarks=dataset.num_landmarks,
     )
-    return plan.task(dataset, root, cache, info, 0, False)
+    return plan.tasks(dataset, root, cache, info)[0]
 
 
 def test_probing_finds_every_deadly_scan_and_no_other(tmp_path: Path) -> None:
@@ -126,7 +125,7 @@ def test_probing_finds_every_deadly_scan_and_no_other(tmp_path: Path) -> None:
     (tmp_path / "few" / "scan001.obj").write_text("garbled")  # an error is no death
     mark(tmp_path / "few" / "scan002.obj", f"# killed once, {tmp_path / 'killed'}")
     task = task_of(tmp_path / "few", tmp_path / "c")
-    assert find_deadly(task) == {"scan004": READING}
+    assert find_crashing(task) == {"scan004": READING}
     assert (tmp_path / "killed").exists()
 
 
@@ -134,4 +133,4 @@ def test_a_scan_that_takes_too_much_memory_is_found(tmp_path: Path) -> None:
     write_scan_folder(tmp_path / "few", 3)
     mark(tmp_path / "few" / "scan001.obj", "# takes 2500 MB")
     task = task_of(tmp_path / "few", tmp_path / "c")
-    assert find_deadly(task, memory_limit_bytes=1_500_000_000) == {"scan001": READING}
+    assert find_crashing(task, memory_limit_bytes=1_500_000_000) == {"scan001": READING}

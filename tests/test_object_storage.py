@@ -110,7 +110,7 @@ def test_a_build_is_the_local_one_and_repairs_the_flipped_sample(
     assert verify_cache(cache, quick=True) == []
     problems = verify_cache(cache)
     assert len(problems) == 1 and name in problems[0] and "damaged: scan0" in problems[0]
-    assert build(scans, cache, store=store, repair=True) == 1
+    assert build(scans, cache, store=store, repair=True) == SHARD_ROWS
     assert contract_bytes(cache) == whole
 
     remove_file(cache / name)

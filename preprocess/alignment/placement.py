@@ -7,7 +7,7 @@ images; or, stabilised, every frame is registered on forehead and nose bridge of
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,8 +46,16 @@ class Placer:
         root: Path,
         settings: RenderSettings,
         scans: Sequence[ScanRecord],
+        *,
+        skip: Mapping[str, str] | None = None,
     ) -> None:
-        """scans: the shard's own, and of other shards those that its sequences need (`frames_needed`)."""
+        """Prepare to place scans.
+
+        Args:
+            scans: the shard's own, and frames of other shards that its sequences need (`frames_needed`).
+            skip: scans that are not read: sample_id → the reason to report.
+        """
+        self._skip = skip or {}
         self._dataset, self._root, self._settings = dataset, root, settings
         self._frames = {name: [scans[i] for i in frames] for name, frames in group_frames(scans).items()}
         self._meshes: OrderedDict[str, Mesh | ScanError] = OrderedDict()
@@ -85,6 +93,8 @@ class Placer:
         return place_mesh(mesh, found, self._settings.crop_radius_mm)
 
     def _read_or_error(self, scan: ScanRecord) -> Mesh | ScanError:
+        if scan.sample_id in self._skip:
+            return ScanError(self._skip[scan.sample_id])
         try:
             return self._dataset.read(self._root, scan)
         except ScanError as error:

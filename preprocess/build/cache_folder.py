@@ -1,15 +1,14 @@
-"""A cache folder while it is written: locked, started or gone on with, swept of what a kill left, finished with its tables."""
+"""Lock, start, continue, clean up and finish a cache folder."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
+from preprocess.build.engine import map_files
 from shared.cache import (
     CACHE_JSON,
     FAILURES_CSV,
@@ -19,24 +18,23 @@ from shared.cache import (
     describe_withdrawn,
     hash_content,
     read_info,
-    read_record,
     record_path,
     write_info,
 )
 from shared.csv_tables import encode_table
 from shared.errors import CacheError
 from shared.groups import GROUPS_CSV, Groups, encode_groups
-from shared.schema import FORMAT_VERSION, SHARD_ROWS, CacheInfo, RenderSettings, Sample, ShardRecord, fingerprint
+from shared.schema import FORMAT_VERSION, SHARD_ROWS, CacheInfo, RenderSettings, Sample, fingerprint
 from shared.schema import Sequence as SequenceRow
 from shared.store.lock import hold_lock
 from shared.store.paths import is_file, is_litter, is_remote, list_files, read_bytes, remove_file, remove_folder
 from shared.store.remote_lock import hold_remote_lock
 from shared.store.storage import PARTIAL_SUFFIX, VIEWS_HDF5, VIEWS_ZARR, encode_metadata, hash_file, write_file
 
-# What a folder may hold before its first build and still be taken for a cache in the making.
+# Names that a folder may hold before its first build: another build may have begun, or was killed.
 CACHE_PARTS = {
     ".build",
-    CACHE_JSON,  # by a build that has begun meanwhile
+    CACHE_JSON,
     "text",
     "records",
     VIEWS_ZARR,
@@ -47,15 +45,14 @@ CACHE_PARTS = {
     FAILURES_CSV,
     "README.md",
 }
-REQUESTS_AT_ONCE = 16  # of an object store
 SOFTWARE = ("open3d", "numpy", "zarr", "h5py", "numcodecs", "pillow")
 
 
 def settings_fingerprint(dataset: str, settings: RenderSettings, store: str, compression: str) -> str:
-    """What must be equal for a build to go on in an existing cache."""
+    """Return a hash of the settings; a build continues only in a cache with the same one."""
     values = dataclasses.asdict(settings)
     if not values["dynamic"]:
-        del values["dynamic"]  # caches of single images from before there were dynamic ones keep their fingerprint
+        del values["dynamic"]  # older caches have no such field and keep their fingerprint
     return fingerprint(
         {
             "format_version": FORMAT_VERSION,
@@ -63,26 +60,25 @@ def settings_fingerprint(dataset: str, settings: RenderSettings, store: str, com
             "settings": values,
             "store": store,
             "shard_rows": SHARD_ROWS,
-            # likewise those from before there was a choice
             **({} if compression == "lz4" else {"compression": compression}),
         }
     )
 
 
 def software_versions() -> dict[str, str]:
-    """The versions of the libraries that decide a cache's bytes."""
+    """Return the versions of the libraries that decide a cache's bytes."""
     return {name: importlib.metadata.version(name) for name in SOFTWARE}
 
 
 @contextmanager
 def lock_cache(cache: Path) -> Iterator[None]:
-    """Makes the folder with mode 0700 (these are faces) and holds it for one writer.
+    """Make the folder with mode 0700 (it holds faces) and lock it for one writer.
 
-    The lock is held by the kernel for as long as the process lives: a killed build leaves no stale lock. In an object store
-    it is an object that expires.
+    The kernel releases the lock when the process ends: a killed build leaves no stale lock. In an object store the lock is an
+    object that expires.
 
     Raises:
-        CacheError: another build is writing this cache, or the folder holds something else, where no lock is to be left.
+        CacheError: another build is writing this cache, or the folder holds something else; then no lock is left there.
         StorageError: the object store cannot be reached or refuses.
     """
     what = f"{cache}: another build is writing this cache"
@@ -97,18 +93,18 @@ def lock_cache(cache: Path) -> Iterator[None]:
         name for name in (".build", "records", "text", VIEWS_ZARR, VIEWS_HDF5) if (cache / name).is_symlink()
     ]:
         raise CacheError(
-            f"{cache / linked[0]}: is a link, and files would be written where it leads; put the folder itself there"
+            f"{cache / linked[0]}: is a link, and files would be written to its target; put the folder itself there"
         )
     with hold_lock(cache / ".build" / "lock", CacheError(f"{what}; wait until it has ended")):
         yield
 
 
 def start_cache(cache: Path, info: CacheInfo, *, overwrite: bool = False, advice: str) -> None:
-    """Makes sure that a folder may be written as the cache that `info` describes, and sweeps up what a kill left.
+    """Make sure that a folder may be written as the cache that `info` describes; remove partial files of a killed build.
 
     Args:
         overwrite: empty a cache of other settings instead of refusing it.
-        advice: ends the message for a cache of other settings: what to do.
+        advice: what to do about a cache of other settings; ends the error message.
     Raises:
         CacheError: the folder holds something else, a cache of other settings, or a damaged one.
     """
@@ -129,7 +125,7 @@ def start_cache(cache: Path, info: CacheInfo, *, overwrite: bool = False, advice
 
 
 def _refuse_strangers(cache: Path) -> None:
-    """Raises CacheError where a folder without cache.json holds what no cache does."""
+    """Raise CacheError if a folder without cache.json holds anything that is not part of a cache."""
     if is_remote(cache):
         names = {name.split("/")[0] for name in list_files(cache)}
     else:
@@ -139,7 +135,7 @@ def _refuse_strangers(cache: Path) -> None:
 
 
 def _whole_name(name: str) -> str:
-    """cache.json of `.cache.json.4711.partial`: what another build is writing, or one that was killed has left."""
+    """Return cache.json for `.cache.json.4711.partial`, which another build is writing or a killed one has left."""
     if name.startswith(".") and name.endswith(PARTIAL_SUFFIX):
         return name[1:].removesuffix(PARTIAL_SUFFIX).rpartition(".")[0]
     return name
@@ -151,7 +147,7 @@ def _read_info(cache: Path, *, damaged_is_none: bool, advice: str = "") -> Cache
     except CacheError as error:
         if damaged_is_none:
             return None
-        what = str(error).rpartition("; ")[0] or str(error)  # it says to build again, which is what was tried
+        what = str(error).rpartition("; ")[0] or str(error)  # the original advice is to build again
         raise CacheError(f"{what}; {advice}") from error
 
 
@@ -172,7 +168,7 @@ def _describe_change(old: CacheInfo, new: CacheInfo) -> str:
 
 
 def _clear(cache: Path) -> None:
-    """Removes what a build wrote, cache.json first, so that a kill leaves no cache instead of half of one."""
+    """Remove the files of a build, cache.json first: a kill then leaves no cache rather than half of one."""
     for name in (CACHE_JSON, SAMPLES_CSV, SEQUENCES_CSV, GROUPS_CSV, FAILURES_CSV):
         remove_file(cache / name)
     for folder in ("records", VIEWS_ZARR, VIEWS_HDF5):
@@ -183,9 +179,9 @@ def _clear(cache: Path) -> None:
 
 
 def open_for_writing(cache: Path, info: CacheInfo, samples: Sequence[Sample], *, unfinished: bool) -> None:
-    """Before shards are written: cache.json without `complete`, the rows, and what tells readers what the arrays are.
+    """Write cache.json without `complete`, the rows, and the arrays' metadata, before any shard is written.
 
-    Nothing is written where no shard is unfinished and the cache already is what `info` describes.
+    Writes nothing if all shards are finished and the cache already matches `info`.
     """
     if not unfinished and _is_finished(cache, info):
         return
@@ -205,33 +201,17 @@ def _is_finished(cache: Path, info: CacheInfo) -> bool:
     return old.complete and bare == info
 
 
-def read_records(cache: Path, info: CacheInfo) -> list[ShardRecord]:
-    """Every shard's record, all shards written.
-
-    Raises:
-        CacheError: a record is missing or damaged.
-    """
-    records = []
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE if is_remote(cache) else 1) as pool:
-        for shard, record in enumerate(pool.map(partial(read_record, cache), range(info.num_shards))):
-            if record is None:
-                raise CacheError(f"{record_path(cache, shard)}: missing although the build has ended; run it again")
-            records.append(record)
-    return records
-
-
 def finish_cache(
     cache: Path, info: CacheInfo, samples: Sequence[Sample], sequences: Sequence[SequenceRow], groups: Groups
 ) -> tuple[CacheInfo, list[Failure]]:
-    """Writes the tables, then cache.json with `complete` (where at least one row is valid).
+    """Write the tables, then cache.json, with `complete` if at least one row is valid.
 
     Args:
-        groups: a value a row of each column; none: no groups.csv.
+        groups: column → one value per row; empty: no groups.csv.
     Returns:
-        What cache.json now says; the rows that are not valid or lack something.
+        The content of cache.json; failed rows and warnings.
     """
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE if is_remote(cache) else 1) as pool:
-        digests = list(pool.map(hash_file, (record_path(cache, shard) for shard in range(info.num_shards))))
+    digests = list(map_files(cache, hash_file, (record_path(cache, shard) for shard in range(info.num_shards))))
     failures = [failure for sample in samples if (failure := Failure.of(sample))]
     valid = [sample for sample in samples if sample.valid]
     tables = {

@@ -1,82 +1,84 @@
-"""Which row each scan gets, and which shards must be rendered. Rows keep their place for ever."""
+"""Plan the rows of a cache and find the shards that must be rendered. A row never changes its number."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Set
+from collections.abc import Collection, Iterator
 from collections.abc import Sequence as AbstractSequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from preprocess.alignment.placement import frames_needed
-from preprocess.build.cache_folder import REQUESTS_AT_ONCE
-from preprocess.build.shards import with_outcome
-from preprocess.build.sources import (
-    ShardTask,
-    hash_sources,
-    shard_fingerprint,
-    sources_untouched,
-    stat_sources,
-    write_stats,
-)
+from preprocess.build.engine import map_files, read_finished, shard_rows
+from preprocess.build.isolate import DRAWING, READING
+from preprocess.build.ledger import ShardNote, read_note, write_note
+from preprocess.build.shard import ShardTask, hash_source, note_times, stat_sources
 from preprocess.datasets.scan import DatasetReader, ScanRecord
 from shared.cache import SAMPLES_CSV, find_records, read_record, record_path, write_record
 from shared.csv_tables import read_table
-from shared.errors import CacheError, FacetError
-from shared.schema import SHARD_ROWS, CacheInfo, Sample, Sequence, ShardRecord
+from shared.errors import CacheError, FacetError, ScanError
+from shared.schema import CacheInfo, Sample, Sequence, ShardRecord
 from shared.sequences import group_frames
-from shared.store.paths import is_file, is_remote, list_files
-from shared.store.storage import hash_file, shard_files
+from shared.store.paths import is_file, list_files, remove_file
 
-_WORDS = ("subject", "sequence", "frame", "label", "intensity", "task")
+_LABEL_COLUMNS = ("subject", "sequence", "frame", "label", "intensity", "task")
 MOMENTS = ("onset", "apex", "offset")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Row k is samples[k], made from scans[k] (None: the scan has vanished). Not yet valid: records say what became of it."""
+    """Row k is samples[k], made from scans[k] (None: the scan has vanished). Samples lack the results of rendering."""
 
     samples: list[Sample]
     scans: list[ScanRecord | None]
-    num_reworded: int = 0  # rows of an existing cache whose label, subject or other words are new
+    num_relabelled: int = 0  # rows of an existing cache whose label, subject or other columns changed
 
-    def task(
-        self, dataset: DatasetReader, root: Path, cache: Path, info: CacheInfo, shard: int, strict: bool
-    ) -> ShardTask:
-        rows = slice(shard * SHARD_ROWS, (shard + 1) * SHARD_ROWS)
-        return ShardTask(
-            dataset=dataset,
-            root=root,
-            cache=cache,
-            info=info,
-            shard=shard,
-            samples=tuple(self.samples[rows]),
-            scans=tuple(self.scans[rows]),
-            context=tuple(self._context(rows, info.settings.stabilised)),
-            strict=strict,
-        )
-
-    @cached_property
-    def _frames(self) -> dict[str, list[ScanRecord]]:
+    def tasks(
+        self,
+        dataset: DatasetReader,
+        root: Path,
+        cache: Path,
+        info: CacheInfo,
+        *,
+        strict: bool = False,
+        build_id: str = "",
+    ) -> list[ShardTask]:
+        """Return one task per shard."""
         groups = group_frames(self.scans)
-        return {name: [scan for i in frames if (scan := self.scans[i])] for name, frames in groups.items()}
-
-    def _context(self, rows: slice, stabilised: bool) -> list[ScanRecord]:
-        own = [scan for scan in self.scans[rows] if scan is not None and scan.sequence]
-        inside = {scan.sample_id for scan in own}
-        needed = []
-        for sequence in dict.fromkeys(scan.sequence for scan in own):
-            needed += frames_needed(self._frames[sequence], inside, stabilised=stabilised)
-        return needed
+        sequences = {name: [scan for i in frames if (scan := self.scans[i])] for name, frames in groups.items()}
+        tasks = []
+        for shard in range(info.num_shards):
+            rows = shard_rows(info, shard)
+            scans = self.scans[rows.start : rows.stop]
+            names = dict.fromkeys(scan.sequence for scan in scans if scan is not None and scan.sequence)
+            inside = {scan.sample_id for scan in scans if scan is not None}
+            context = [
+                frame
+                for name in names
+                for frame in frames_needed(sequences[name], inside, stabilised=info.settings.stabilised)
+            ]
+            tasks.append(
+                ShardTask(
+                    dataset=dataset,
+                    root=root,
+                    cache=cache,
+                    info=info,
+                    shard=shard,
+                    samples=tuple(self.samples[rows.start : rows.stop]),
+                    scans=tuple(scans),
+                    context=tuple(context),
+                    strict=strict,
+                    build_id=build_id,
+                )
+            )
+        return tasks
 
 
 def plan_rows(scans: AbstractSequence[ScanRecord], cache: Path) -> Plan:
-    """Rows of an existing cache in their order, then new scans in the order they were found.
+    """Return the rows of an existing cache in their order, then new scans in the order they were found.
 
     Raises:
-        FacetError: two scans share a sample_id, or a name is no UTF-8.
+        FacetError: two scans share a sample_id, or a file name is not UTF-8.
         CacheError: the cache's row order is lost (samples.csv damaged).
     """
     found: dict[str, ScanRecord] = {}
@@ -90,21 +92,18 @@ def plan_rows(scans: AbstractSequence[ScanRecord], cache: Path) -> Plan:
         found[scan.sample_id] = scan
     samples: list[Sample] = []
     rows: list[ScanRecord | None] = []
-    num_reworded = 0
+    num_relabelled = 0
     for old in _read_rows(cache):
-        scan_or_none = found.pop(old.sample_id, None)
-        rows.append(scan_or_none)
-        new = old if scan_or_none is None else _sample_of(scan_or_none)
-        num_reworded += any(getattr(new, name) != getattr(old, name) for name in _WORDS)
-        samples.append(new)
+        rows.append(found.pop(old.sample_id, None))
+        samples.append(_plan_sample(rows[-1] or old))
+        num_relabelled += any(getattr(samples[-1], name) != getattr(old, name) for name in _LABEL_COLUMNS)
     for scan in found.values():
         rows.append(scan)
-        samples.append(_sample_of(scan))
-    return Plan(samples, rows, num_reworded)
+        samples.append(_plan_sample(scan))
+    return Plan(samples, rows, num_relabelled)
 
 
 def _is_utf8(name: str) -> bool:
-    """False where a file's name holds bytes that are no text: samples.csv could not hold it."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -131,74 +130,73 @@ def _read_rows(cache: Path) -> list[Sample]:
         ) from error
 
 
-def _sample_of(scan: ScanRecord) -> Sample:
+def _plan_sample(source: ScanRecord | Sample) -> Sample:
+    """Return a row as it is before rendering."""
     return Sample(
-        sample_id=scan.sample_id,
-        subject=scan.subject,
-        sequence=scan.sequence,
-        frame=scan.frame,
-        label=scan.label,
-        intensity=scan.intensity,
-        task=scan.task,
-        source=scan.source,
+        sample_id=source.sample_id,
+        subject=source.subject,
+        sequence=source.sequence,
+        frame=source.frame,
+        label=source.label,
+        intensity=source.intensity,
+        task=source.task,
+        source=source.source,
     )
 
 
-def find_unfinished(tasks: Iterable[ShardTask], *, repair: bool) -> Iterable[tuple[ShardTask, bool]]:
-    """Each task with whether its shard must be rendered: no record, changed inputs, or missing files.
+def find_unfinished(cache: Path, tasks: AbstractSequence[ShardTask], *, repair: bool) -> Iterator[bool]:
+    """Yield for each task whether its shard is finished: a record, unchanged inputs, and all files are there.
 
-    A finished shard whose rows changed in words only (a label, a subject) gets its record rewritten here.
+    Where only labels, subjects or the like of a finished shard changed, its record is updated here.
 
     Args:
-        tasks: all of one cache.
-        repair: also compare every file's bytes with its record.
+        repair: also compare the bytes of every file with its record; quarantined scans count as unfinished.
     """
-    tasks = list(tasks)
-    if not tasks:
-        return
-    stored = set(list_files(tasks[0].cache))  # asked for once: an object store takes its time for every answer
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE if is_remote(tasks[0].cache) else 1) as pool:
-        finished = pool.map(lambda task: _is_finished(task, stored, repair), tasks)
-        yield from ((task, not done) for task, done in zip(tasks, finished, strict=True))
+    stored = list_files(cache)  # once: each request to an object store takes time
+    return map_files(cache, lambda task: _is_finished(task, stored, repair), tasks)
 
 
-def _is_finished(task: ShardTask, stored: Set[str], repair: bool) -> bool:
+def _is_finished(task: ShardTask, stored: Collection[str], repair: bool) -> bool:
     if record_path(task.cache, task.shard).relative_to(task.cache).as_posix() not in stored:
         return False
-    try:
-        record = read_record(task.cache, task.shard)
-    except CacheError:
-        return False  # a damaged record vouches for nothing
-    if record is None or len(record.samples) != len(task.samples):
+    record = read_finished(task.cache, task.info, task.shard, stored, hash_files=repair)
+    if record is None:
         return False
-    if not set(record.files) <= set(shard_files(task.info, task.shard)):
+    if repair and any(sample.reason in (READING, DRAWING) for sample in record.samples):
+        write_note(task.cache, task.shard, ShardNote(num_crashed=1))  # try its scans one by one
+        remove_file(record_path(task.cache, task.shard))
         return False
-    for name, digest in record.files.items():
-        if name not in stored or (repair and hash_file(task.cache / name) != digest):
-            return False
-    if not sources_untouched(task, record.input_fingerprint):
-        sources = task.sources()
-        stats = stat_sources(task.dataset, task.root, sources)
-        hashes = [hash_sources(task.dataset, task.root, scan) if scan else "" for scan in sources]
-        if "" in (h for h, scan in zip(hashes, sources, strict=True) if scan is not None):
-            return False
-        if shard_fingerprint(task.info, sources, hashes) != record.input_fingerprint:
-            return False
-        write_stats(task, record.input_fingerprint, stats)
-    _update_words(task, record)
+    if not _are_inputs_unchanged(task, record):
+        return False
+    samples = tuple(
+        dataclasses.replace(made, **{name: getattr(planned, name) for name in _LABEL_COLUMNS})
+        for planned, made in zip(task.samples, record.samples, strict=True)
+    )
+    if samples != record.samples:
+        write_record(task.cache, dataclasses.replace(record, samples=samples))
     return True
 
 
-def _update_words(task: ShardTask, record: ShardRecord) -> None:
-    samples = tuple(with_outcome(*rows) for rows in zip(task.samples, record.samples, strict=True))
-    if samples != record.samples:
-        write_record(task.cache, dataclasses.replace(record, samples=samples))
+def _are_inputs_unchanged(task: ShardTask, record: ShardRecord) -> bool:
+    """Compare a shard's sources with its record: by sizes and times where these are as noted, else by contents."""
+    try:
+        times = stat_sources(task.dataset, task.root, task.sources)
+    except ScanError:
+        return False
+    note = read_note(task.cache, task.shard)
+    if (note.input_fingerprint, note.planned, note.times) == (record.input_fingerprint, task.fingerprint({}), times):
+        return True
+    hashes = {scan.sample_id: hash_source(task.dataset, task.root, scan) for scan in task.sources}
+    if "" in hashes.values() or task.fingerprint(hashes) != record.input_fingerprint:
+        return False
+    note_times(task, record.input_fingerprint, times)
+    return True
 
 
 def gather_sequences(
     samples: AbstractSequence[Sample], scans: AbstractSequence[ScanRecord | None], frames_per_second: float | None
 ) -> list[Sequence]:
-    """One row a sequence, in the order of their first frames."""
+    """Return one row of sequences.csv per sequence, in the order of their first frames."""
     sequences = []
     for name, members in group_frames(samples).items():
         first = members[0]
@@ -222,10 +220,10 @@ def gather_sequences(
 
 
 def describe_marks(moments: tuple[int | None, int | None, int | None], *, estimated: AbstractSequence[str]) -> str:
-    """Sequence.marks: where onset, apex and offset come from.
+    """Return Sequence.marks: the origin of onset, apex and offset.
 
     Args:
-        moments: onset, apex and offset, None where unknown. estimated: names of those that were estimated.
+        moments: onset, apex and offset, None where unknown. estimated: names of the estimated ones.
     """
     known = [name for name, moment in zip(MOMENTS, moments, strict=True) if moment is not None]
     groups = {

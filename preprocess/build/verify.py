@@ -1,8 +1,9 @@
-"""Checks a cache: tables against hashes, shards against records, rows against their index, byte by byte or quickly."""
+"""Check a cache: tables against hashes, shards against records, rows against their index; every byte, or quickly."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from collections.abc import Sequence as AbstractSequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from preprocess.build.cache_folder import REQUESTS_AT_ONCE
-from preprocess.build.salvage import find_hit_rows
+from preprocess.build.engine import PARALLEL_REQUESTS, shard_rows
 from shared.cache import (
     SAMPLES_CSV,
     SEQUENCES_CSV,
@@ -25,7 +25,7 @@ from shared.cache import (
 from shared.csv_tables import read_table
 from shared.errors import CacheError
 from shared.groups import GROUPS_CSV, read_groups
-from shared.schema import SHARD_ROWS, CacheInfo, Sample, Sequence, ShardRecord
+from shared.schema import MODALITIES, CacheInfo, Sample, Sequence, ShardRecord
 from shared.store.paths import is_remote, list_files, read_bytes
 from shared.store.storage import (
     PARTIAL_SUFFIX,
@@ -39,16 +39,16 @@ from shared.store.storage import (
 )
 from shared.text import read_text_embeddings
 
-_LEAST_ROW_BYTES = 13  # of samples.csv: twelve commas and the line's end
+_MIN_ROW_BYTES = 13  # of samples.csv: twelve commas and the line's end
 
 
 def verify_cache(cache: Path, *, quick: bool = False) -> list[str]:
-    """Everything that is wrong with a cache, a line each, naming the file and the samples that are hit; [] if nothing is.
+    """Return one line per problem of a cache, with the file and the damaged samples; [] if there is none.
 
     Args:
-        quick: of the shards look at existence, length and index alone, instead of at every byte.
+        quick: check only existence, length and index of the shards, not every byte.
     Raises:
-        CacheError: no cache here, or cache.json itself cannot be trusted.
+        CacheError: no cache here, or cache.json itself is damaged.
         StorageError: the object store cannot be reached.
     """
     info = read_info(cache)
@@ -56,7 +56,7 @@ def verify_cache(cache: Path, *, quick: bool = False) -> list[str]:
     if not info.complete:
         problems.append("cache.json: the cache is not finished; run the same build again")
     stored = list_files(cache)
-    if SAMPLES_CSV in stored and info.num_samples > stored[SAMPLES_CSV] // _LEAST_ROW_BYTES:
+    if SAMPLES_CSV in stored and info.num_samples > stored[SAMPLES_CSV] // _MIN_ROW_BYTES:
         raise CacheError(
             f"{cache / SAMPLES_CSV}: too short for the {info.num_samples} rows of cache.json; run build again"
         )
@@ -67,14 +67,14 @@ def verify_cache(cache: Path, *, quick: bool = False) -> list[str]:
             problems.append(f"{name}: changed since the cache was built")
     for name, data in encode_metadata(info).items():
         if name in stored and read_bytes(cache / name) != data:
-            problems.append(f"{name}: does not describe the arrays that cache.json promises")
+            problems.append(f"{name}: does not describe the arrays of cache.json")
     samples = _read(cache, SAMPLES_CSV, Sample, problems)
     sequences = _read(cache, SEQUENCES_CSV, Sequence, problems)
 
     def check(shard: int) -> _ShardCheck:
         return _check_shard(cache, info, shard, samples, stored, quick)
 
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE if is_remote(cache) else min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(PARALLEL_REQUESTS if is_remote(cache) else min(4, os.cpu_count() or 1)) as pool:
         checks = list(tqdm(pool.map(check, range(info.num_shards)), "verify", info.num_shards, unit="shard", delay=2))
     problems += [problem for checked in checks for problem in checked.problems]
     expected = {name for checked in checks for name in checked.files}
@@ -113,11 +113,11 @@ def _read(cache: Path, name: str, row_type: type, problems: list[str]) -> list |
 
 @dataclass(frozen=True)
 class _ShardCheck:
-    """What is wrong with a shard; its record's sha256 and files, as far as the record can be read."""
+    """Problems of a shard; its record's sha256 and files, where the record can be read."""
 
     problems: list[str]
     record_digest: str = ""
-    files: tuple[str, ...] = ()
+    files: Collection[str] = ()
 
 
 def _check_shard(
@@ -125,83 +125,84 @@ def _check_shard(
     info: CacheInfo,
     shard: int,
     samples: AbstractSequence[Sample] | None,
-    stored: dict[str, int],
+    stored: Collection[str],
     quick: bool,
 ) -> _ShardCheck:
-    path = record_path(cache, shard)
+    path, rows = record_path(cache, shard), shard_rows(info, shard)
     name = path.relative_to(cache).as_posix()
-    first = shard * SHARD_ROWS
-    num_rows = min(SHARD_ROWS, info.num_samples - first)
-    mine = list(samples[first : first + num_rows]) if samples is not None else []
-    lost = f"; without it these samples do not count: {_name([s.sample_id for s in mine])}" if mine else ""
+    expected = list(samples[rows.start : rows.stop]) if samples is not None else []
+    lost = f"; without it these samples do not count: {_name([s.sample_id for s in expected])}" if expected else ""
     try:
         record = read_record(cache, shard)
     except CacheError as error:
-        return _ShardCheck([_inside(cache, error) + lost], files=tuple(shard_files(info, shard)))
+        return _ShardCheck([_inside(cache, error) + lost], files=shard_files(info, shard))
     if record is None:
-        return _ShardCheck([f"{name}: missing{lost}"], files=tuple(shard_files(info, shard)))
+        return _ShardCheck([f"{name}: missing{lost}"], files=shard_files(info, shard))
+    if len(record.samples) != len(rows):
+        problem = f"{name}: expected {len(rows)} rows, found {len(record.samples)}"
+        return _ShardCheck([problem], hash_file(path), record.files)
     problems: list[str] = []
-    if (record.shard, record.first_row, len(record.samples)) != (shard, first, num_rows):
-        problems.append(
-            f"{name}: expected {num_rows} rows from row {first}, "
-            f"found {len(record.samples)} from row {record.first_row} (shard {record.shard})"
-        )
-        return _ShardCheck(problems, hash_file(path), tuple(record.files))
-    if samples is not None and list(record.samples) != mine:
-        rows = [r.sample_id for s, r in zip(mine, record.samples, strict=False) if s != r]
-        problems.append(f"{name}: does not agree with samples.csv on {_name(rows)}")
+    if samples is not None and list(record.samples) != expected:
+        different = [found.sample_id for s, found in zip(expected, record.samples, strict=False) if s != found]
+        problems.append(f"{name}: does not agree with samples.csv on {_name(different)}")
     foreign = sorted(set(record.files) - set(shard_files(info, shard)))
     if foreign:
         problems.append(f"{name}: names {foreign[0]}, which is no file of this shard")
-    held: dict[str, np.ndarray] = {}
-    unknown = False
-    for file, digest in record.files.items():
-        if file in foreign:
-            continue
-        problem, present = _check_file(cache, info, record, file, None if quick else digest, file in stored)
+    present: dict[str, np.ndarray] = {}
+    are_known = True
+    for file in [name for name in record.files if name not in foreign]:
+        problem, found_rows = _check_file(cache, info, record, file, file in stored, quick)
         problems += [problem] if problem else []
-        unknown |= present is None
-        held |= present or {}
-    if not unknown:
-        problems += _check_rows(info, record, held)
-    return _ShardCheck(problems, hash_file(path), tuple(record.files))
+        are_known &= not problem
+        present |= found_rows
+    if are_known:
+        problems += _check_rows(info, record, present)
+    return _ShardCheck(problems, hash_file(path), record.files)
 
 
 def _check_file(
-    cache: Path, info: CacheInfo, record: ShardRecord, name: str, digest: str | None, there: bool
-) -> tuple[str, dict[str, np.ndarray] | None]:
-    """What is wrong with one file of a shard, or ""; array name -> rows stored in it, None where that cannot be known.
-
-    Args:
-        digest: the sha256 it must have; None: look at its index alone.
-    """
-    if not there:
-        hit = find_hit_rows(cache, info, record, name, None)
-        return f"{name}: missing; it holds {_name_rows(record, hit)}", None
-    data = None if digest is None else read_bytes(cache / name)
-    if data is not None and hash_bytes(data) != digest:
-        hit = find_hit_rows(cache, info, record, name, data)
-        if hit.any():
-            return f"{name}: its bytes are not those that were written; damaged: {_name_rows(record, hit)}", None
-        every = _name_rows(record, np.ones(len(record.samples), bool))
-        return (
-            f"{name}: its bytes are not those that were written; every sample still reads, any may be hit: {every}",
-            None,
-        )
+    cache: Path, info: CacheInfo, record: ShardRecord, name: str, is_stored: bool, quick: bool
+) -> tuple[str, dict[str, np.ndarray]]:
+    """Return the problem with one file of a shard, or ""; array name → bool (R,), the rows stored in it."""
+    claimed = _claimed_rows(info, record, name)
+    every = _name_rows(record, np.logical_or.reduce(list(claimed.values())))
+    if not is_stored:
+        return f"{name}: missing; it holds {every}", {}
+    data = None if quick else read_bytes(cache / name)
+    is_changed = data is not None and hash_bytes(data) != record.files[name]
+    changed = f"{name}: its bytes are not those that were written"
     try:
         rows = check_shard_file(cache, info, record.shard, name, data)
-    except CacheError as error:
-        hit = find_hit_rows(cache, info, record, name, None)
-        return f"{_inside(cache, error)}; damaged: {_name_rows(record, hit)}", None
-    return "", {array: found.present for array, found in rows.items()}
+    except CacheError as error:  # its index or structure: no row in it can be trusted
+        return f"{changed if is_changed else _inside(cache, error)}; damaged: {every}", {}
+    if not is_changed:
+        return "", {array: found.present for array, found in rows.items()}
+    damaged = np.zeros(len(record.samples), bool)
+    for array, is_claimed in claimed.items():
+        found = rows[array]
+        # A small array is one chunk, which is not stored if it holds only fill values.
+        damaged |= is_claimed & ~found.intact & (found.present | (array in MODALITIES))
+    if damaged.any():
+        return f"{changed}; damaged: {_name_rows(record, damaged)}", {}
+    return f"{changed}; every sample still reads, any may be damaged: {every}", {}
 
 
-def _check_rows(info: CacheInfo, record: ShardRecord, held: dict[str, np.ndarray]) -> list[str]:
-    """Whether the images that each row claims are those that the shard's index knows."""
+def _claimed_rows(info: CacheInfo, record: ShardRecord, name: str) -> dict[str, np.ndarray]:
+    """Array name → bool (R,): the rows that a file of the shard should hold, according to the record."""
+    claimed = {}
+    for array in info.arrays():
+        if info.store == "hdf5" or name.split("/")[1] == array:
+            rows = [sample.has(array) if array in MODALITIES else sample.valid for sample in record.samples]
+            claimed[array] = np.array(rows, bool)
+    return claimed
+
+
+def _check_rows(info: CacheInfo, record: ShardRecord, present: dict[str, np.ndarray]) -> list[str]:
+    """Compare the images that each row claims with those in the shard's index."""
     problems = []
     for modality in info.settings.modalities:
         claimed = np.array([sample.has(modality) for sample in record.samples], bool)
-        found = held.get(modality, np.zeros(len(claimed), bool))
+        found = present.get(modality, np.zeros(len(claimed), bool))
         name = f"records/{record.shard:05d}.json"
         if (claimed & ~found).any():
             problems.append(f"{name}: no {modality} is stored of {_name_rows(record, claimed & ~found)}")
@@ -210,8 +211,8 @@ def _check_rows(info: CacheInfo, record: ShardRecord, held: dict[str, np.ndarray
     return problems
 
 
-def _find_strays(info: CacheInfo, stored: dict[str, int], expected: set[str]) -> list[str]:
-    """Files among the arrays or records that nothing vouches for: a reader might take them for data."""
+def _find_strays(info: CacheInfo, stored: Collection[str], expected: set[str]) -> list[str]:
+    """Report files among the arrays or records that belong to no record: a reader might take them for data."""
     expected = expected | set(encode_metadata(info)) | {f"records/{shard:05d}.json" for shard in range(info.num_shards)}
     folders = (f"{VIEWS_ZARR}/", f"{VIEWS_HDF5}/", "records/")
     strays = [name for name in stored if name.startswith(folders) and name not in expected]
@@ -229,7 +230,7 @@ def _check_counts(
         problems.append(f"{SAMPLES_CSV}: {len(samples)} rows, cache.json says {info.num_samples}")
     ids = [sample.sample_id for sample in samples]
     if len(set(ids)) != len(ids):
-        problems.append(f"{SAMPLES_CSV}: a sample_id stands twice")
+        problems.append(f"{SAMPLES_CSV}: a sample_id occurs twice")
     unknown = sorted({s.label for s in samples if s.label} - set(info.class_names))
     if unknown:
         problems.append(f"{SAMPLES_CSV}: label {unknown[0]!r} is not among {', '.join(info.class_names)}")

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from benchmarks.full_size import write_frames  # noqa: E402
 
 from preprocess.build.build import BuildReport, build_cache  # noqa: E402
-from preprocess.build.workers import Workers  # noqa: E402
+from preprocess.build.executors import Workers  # noqa: E402
 from preprocess.datasets import DATASETS  # noqa: E402
 from shared.schema import RenderSettings  # noqa: E402
 
@@ -47,8 +47,8 @@ def main() -> int:
             if not root.exists():
                 write_frames(root, count)
         build(scans, out / "warm", 1)  # compiled kernels and files in memory, for all alike
-        best = min((build(scans, out / "cache", 1) for _ in range(ROUNDS)), key=lambda report: report.wall_seconds)
-        speed = chosen.frames / best.wall_seconds
+        best = min((build(scans, out / "cache", 1) for _ in range(ROUNDS)), key=lambda report: report.work.wall_seconds)
+        speed = chosen.frames / best.work.wall_seconds
         print_stages(best, chosen.frames)
         print(f"1 process: {speed:.1f} frames/s")
         alone = time_command(many, out / "many-cache", 1)

@@ -10,8 +10,8 @@ from pathlib import Path
 from scenario import CRASHING, Fault, compare, mark, prepare, run_scenario
 
 from preprocess.build.build import BuildReport, build_cache
-from preprocess.build.probe import READING
-from preprocess.build.workers import Workers
+from preprocess.build.executors import Workers
+from preprocess.build.isolate import READING
 from shared.cache import open_cache
 from shared.schema import RenderSettings
 

@@ -1,0 +1,171 @@
+"""Build a shard although one of its scans may crash the process: a fault in a native library, or too much memory.
+
+A crash leaves a count in the shard's note. If there is one, the shard's scans are first tried one by one in a child process. A
+scan that crashes the child twice is quarantined: an invalid row with its reason, until its files change or with --repair. A
+worker that was killed from outside thus costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import socket
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from preprocess.alignment.placement import Placer
+from preprocess.build.child import Child, receive_any
+from preprocess.build.engine import ShardArrays
+from preprocess.build.ledger import clear_crashes, read_note, write_note
+from preprocess.build.shard import ShardResult, ShardTask, build_shard, hash_source, render_row
+from preprocess.datasets.scan import ScanRecord
+from shared.errors import FacetError, ScanError
+
+CRASHES_TO_QUARANTINE = 2
+READING = "its worker died while reading it (twice)"
+DRAWING = "its worker died while drawing it (twice)"
+
+
+@dataclass
+class ShardWork:
+    """A built shard. num_crashed: workers that crashed over it before; seconds: wall time of everything."""
+
+    result: ShardResult
+    quarantined: list[str]
+    num_crashed: int
+    seconds: float
+    peak_memory_bytes: int
+    host: str = field(default_factory=socket.gethostname)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    scan: ScanRecord
+    row: int | None  # None: only read and align it by itself; else render it as this row of its shard
+
+
+def build_shard_safely(
+    task: ShardTask, memory_limit_bytes: int | None = None, on_row: Callable[[int], None] | None = None
+) -> ShardWork:
+    """Build a shard without the scans that crash their process.
+
+    Args:
+        memory_limit_bytes: a child process that tries scans is killed above it; None: no limit.
+        on_row: called before each row with the number of rows done.
+    Raises:
+        Whatever `build_shard` raises.
+    """
+    started = time.monotonic()
+    note = read_note(task.cache, task.shard)
+    hashes = {
+        scan.sample_id: hash_source(task.dataset, task.root, scan)
+        for scan in task.sources
+        if note.num_crashed or scan.sample_id in note.quarantined
+    }
+    quarantined = {
+        sample_id: (digest, reason)
+        for sample_id, (digest, reason) in note.quarantined.items()
+        if hashes.get(sample_id) == digest
+    }
+    write_note(
+        task.cache,
+        task.shard,
+        dataclasses.replace(note, num_crashed=note.num_crashed + 1, quarantined=quarantined),
+    )
+    try:
+        task = _without(task, {sample_id: reason for sample_id, (_, reason) in quarantined.items()})
+        if note.num_crashed:
+            found = find_crashing(task, memory_limit_bytes=memory_limit_bytes)
+            quarantined |= {sample_id: (hashes[sample_id], reason) for sample_id, reason in found.items()}
+            task = _without(task, found)
+            current = read_note(task.cache, task.shard)
+            write_note(task.cache, task.shard, dataclasses.replace(current, quarantined=quarantined))
+        result = build_shard(task, on_row)
+    except BaseException:  # an error, even Ctrl-C, is no crash
+        with suppress(OSError, FacetError):  # on a full disk, the first error is the one to report
+            clear_crashes(task.cache, task.shard)
+        raise
+    seconds = time.monotonic() - started
+    return ShardWork(result, sorted(quarantined), note.num_crashed, seconds, peak_memory_bytes())
+
+
+def _without(task: ShardTask, reasons: dict[str, str]) -> ShardTask:
+    return dataclasses.replace(task, skip={**task.skip, **reasons})
+
+
+def find_crashing(task: ShardTask, *, memory_limit_bytes: int | None = None) -> dict[str, str]:
+    """Return the scans of a shard that crash the process which works on them: sample_id → reason.
+
+    Each source is first read and aligned by itself. Then the rows are rendered, without the scans found so far.
+
+    Args:
+        memory_limit_bytes: a child process that holds more is killed, as a worker would be.
+    Raises:
+        FacetError: the child process cannot be started.
+    """
+    trials = [_Trial(scan, None) for scan in task.sources]
+    trials += [_Trial(scan, row) for row, scan in enumerate(task.scans) if scan is not None]
+    found: dict[str, str] = {}
+    crashes: Counter[_Trial] = Counter()
+    while trials:
+        last = _run_trials(_without(task, found), trials, memory_limit_bytes)
+        if last is None:
+            break
+        trials = trials[max(last, 0) :]
+        crashes[trials[0]] += 1
+        if crashes[trials[0]] < CRASHES_TO_QUARANTINE:
+            continue
+        if last < 0:
+            raise FacetError("a process that tries scans one by one crashes as it starts; is there enough memory?")
+        guilty = trials[0]
+        found[guilty.scan.sample_id] = READING if guilty.row is None else DRAWING
+        trials = [trial for trial in trials if trial.scan.sample_id != guilty.scan.sample_id]
+    return found
+
+
+def _run_trials(task: ShardTask, trials: list[_Trial], memory_limit_bytes: int | None) -> int | None:
+    """Return the number of the trial that crashed the child process, -1 if it crashed before the first; None if none did."""
+    child = Child(memory_limit_bytes)
+    last = -1
+    try:
+        child.call(_try_scans, task, trials)
+        while True:
+            for _, message in receive_any([child]):
+                if message.kind == "progress":
+                    last = message.value
+                elif message.kind == "result":
+                    return None
+                elif message.kind == "error":
+                    raise message.value
+                elif message.value == -signal.SIGTERM:  # the machine is shut down: this is not the scan's fault
+                    raise FacetError("stopped while scans were tried; run the same command again")
+                else:
+                    return last
+    finally:
+        child.stop()
+
+
+def _try_scans(task: ShardTask, trials: list[_Trial], report: Callable[[int], None]) -> None:
+    arrays = ShardArrays(task.info, task.shard)
+    for number, trial in enumerate(trials):
+        report(number)
+        sources = [trial.scan] if trial.row is None else task.sources
+        placer = Placer(task.dataset, task.root, task.info.settings, sources, skip=task.skip)
+        with suppress(ScanError, OSError, MemoryError):  # what the builder handles by itself
+            if trial.row is None:
+                placer.place(trial.scan, placer.read(trial.scan))
+            else:
+                render_row(task, placer, trial.row, task.samples[trial.row], arrays, defaultdict(float))
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory that this process has held (resident), in bytes; 0 where the system does not report it."""
+    try:
+        with Path("/proc/self/status").open() as status:
+            return next((int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:")), 0)
+    except OSError:
+        return 0

@@ -1,0 +1,238 @@
+"""Build one shard of a cache: 64 scans from their files to encoded arrays and a record. Runs in worker processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.alignment.placement import Placer
+from preprocess.build.engine import ShardArrays, write_shard
+from preprocess.build.ledger import check_current, read_note, write_note
+from preprocess.datasets.scan import SCAN_GONE, DatasetReader, ScanRecord
+from preprocess.render.cameras import build_cameras
+from shared.errors import ScanError
+from shared.schema import CacheInfo, Sample, fingerprint
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Everything that a worker needs to build one shard."""
+
+    dataset: DatasetReader
+    root: Path
+    cache: Path
+    info: CacheInfo
+    shard: int
+    samples: tuple[Sample, ...]
+    scans: tuple[ScanRecord | None, ...]  # None where a row's scan has vanished from the data set
+    context: tuple[ScanRecord, ...] = ()  # frames of other shards that decide the poses of this shard's frames
+    strict: bool = False
+    build_id: str = ""  # of `ledger.claim_build`
+    skip: Mapping[str, str] = field(default_factory=dict)  # quarantined scans: sample_id → reason
+
+    @property
+    def sources(self) -> list[ScanRecord]:
+        """Every scan that the shard's bytes depend on, its own first."""
+        return [*(scan for scan in self.scans if scan is not None), *self.context]
+
+    def fingerprint(self, source_hashes: Mapping[str, str]) -> str:
+        """Return a hash of what decides the shard's bytes: settings, and each source's options and file contents.
+
+        Args:
+            source_hashes: sample_id → `hash_source`; missing ones count as "".
+        """
+        rows = [
+            None
+            if scan is None
+            else [
+                *(scan.sample_id, scan.source, scan.texture, scan.landmarks, scan.options, scan.aus, scan.targets),
+                source_hashes.get(scan.sample_id, ""),
+            ]
+            for scan in (*self.scans, *self.context)
+        ]
+        return fingerprint({"settings": self.info.settings_fingerprint, "rows": rows})
+
+
+def hash_source(dataset: DatasetReader, root: Path, scan: ScanRecord) -> str:
+    """Return the sha256 over the contents of every file of a scan, missing ones included; "" if one is unreadable."""
+    digest = hashlib.sha256()
+    try:
+        for path in dataset.source_files(root, scan):
+            if not path.is_file():
+                digest.update(b"missing\n")
+                continue
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    except (OSError, ScanError):
+        return ""  # equals no record's hash: tried again at the next build
+    return digest.hexdigest()
+
+
+def stat_sources(dataset: DatasetReader, root: Path, scans: Sequence[ScanRecord]) -> tuple[tuple[int, int], ...]:
+    """Return size and modification time in ns of every file of the scans; (-1, -1) for a missing one."""
+    times = []
+    for scan in scans:
+        for path in dataset.source_files(root, scan):
+            try:
+                status = path.stat()
+                times.append((status.st_size, status.st_mtime_ns))
+            except OSError:
+                times.append((-1, -1))
+    return tuple(times)
+
+
+@dataclass
+class ShardResult:
+    """Counts of one shard. failures: "source: reason"; seconds: spent in each stage.
+
+    num_warnings: valid rows whose images lack something that their files refer to.
+    """
+
+    shard: int
+    num_samples: int
+    num_scans: int = 0
+    failures: list[str] = field(default_factory=list)
+    num_warnings: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+def build_shard(task: ShardTask, on_row: Callable[[int], None] | None = None) -> ShardResult:
+    """Render a shard's scans, write its files, then its record.
+
+    A scan that fails leaves an invalid row with its reason. A valid row's reason is a warning.
+
+    Args:
+        on_row: called before each row with the number of rows done.
+    Raises:
+        ScanError: with task.strict, at the first scan that fails or has a warning.
+        FacetError: another build has claimed the cache; nothing was written.
+        OSError: the cache cannot be written (full disk, permissions).
+    """
+    result = ShardResult(task.shard, len(task.samples))
+    times = stat_sources(
+        task.dataset, task.root, task.sources
+    )  # before reading: a file that changes meanwhile is read again by the next build
+    arrays = ShardArrays(task.info, task.shard)
+    placer = Placer(task.dataset, task.root, task.info.settings, task.sources, skip=task.skip)
+    samples: list[Sample] = []
+    hashes: dict[str, str] = {}
+    for row, (sample, scan) in enumerate(zip(task.samples, task.scans, strict=True)):
+        if on_row is not None:
+            on_row(row)
+        if scan is None:
+            samples.append(dataclasses.replace(sample, reason=SCAN_GONE))
+            continue
+        with _timed(result.seconds, "hash"):
+            hashes[scan.sample_id] = hash_source(task.dataset, task.root, scan)
+        sample = dataclasses.replace(sample, source_hash=hashes[scan.sample_id])
+        samples.append(_render_or_fail(task, placer, row, sample, arrays, result))
+        result.num_scans += 1
+    with _timed(result.seconds, "compress"):
+        files = arrays.encode()
+    with _timed(result.seconds, "write"):
+        check_current(task.cache, task.build_id)
+        hashes |= {scan.sample_id: hash_source(task.dataset, task.root, scan) for scan in task.context}
+        inputs = task.fingerprint(hashes)
+        write_shard(task.cache, task.info, task.shard, samples, files, inputs)
+        note_times(task, inputs, times)
+    return result
+
+
+def note_times(task: ShardTask, input_fingerprint: str, times: tuple[tuple[int, int], ...]) -> None:
+    """Note sizes and times of a finished shard's source files, so that the next build need not read them."""
+    note = read_note(task.cache, task.shard)
+    note = dataclasses.replace(
+        note, num_crashed=0, input_fingerprint=input_fingerprint, planned=task.fingerprint({}), times=times
+    )
+    write_note(task.cache, task.shard, note)
+
+
+def _render_or_fail(
+    task: ShardTask, placer: Placer, row: int, sample: Sample, arrays: ShardArrays, result: ShardResult
+) -> Sample:
+    """Render a row; a scan that cannot be rendered gives an invalid row with the reason."""
+    try:
+        made = render_row(task, placer, row, sample, arrays, result.seconds)
+        reason = _shorten_paths(made.reason, task.root)
+        result.num_warnings += bool(reason)
+        failed = bool(reason) and task.strict
+    except ScanError as error:
+        made, reason, failed = sample, _shorten_paths(str(error), task.root), True
+        result.failures.append(f"{sample.source}: {reason}")
+    if failed and task.strict:
+        raise ScanError(f"{task.root / sample.source}: {reason} (stopped by --strict)")
+    return dataclasses.replace(made, reason=reason)
+
+
+def _shorten_paths(message: str, root: Path) -> str:
+    """Return a reason as it is stored in the cache: one line, paths relative to the data set."""
+    return " ".join(message.replace(f"{root}/", "").replace(f"{root.resolve()}/", "").split())
+
+
+def render_row(
+    task: ShardTask, placer: Placer, row: int, sample: Sample, arrays: ShardArrays, seconds: dict[str, float]
+) -> Sample:
+    """Read, align and draw one scan into its row of `arrays`; return the valid sample, its warnings as the reason.
+
+    Raises:
+        ScanError: the scan cannot be read, aligned or drawn, or its images show no face.
+    """
+    from preprocess.build.row_check import check_row
+    from preprocess.render.views import render_views
+
+    settings, scan = task.info.settings, task.scans[row]
+    assert scan is not None
+    with _timed(seconds, "read"):
+        mesh = placer.read(scan)
+    with _timed(seconds, "align"):
+        aligned = placer.place(scan, mesh)
+    with _timed(seconds, "render"):
+        views = render_views(
+            aligned.mesh,
+            build_cameras(settings.views),
+            size_px=settings.size_px,
+            supersampling=settings.supersampling,
+            with_texture="texture" in settings.modalities,
+        )
+        check_row(views, settings)
+    images = {"texture": views.texture, "normal": views.normal, "depth": views.depth}
+    drawn = [name for name in settings.modalities if images[name] is not None]
+    if not drawn:
+        raise ScanError(f"the scan has no texture, and only {','.join(settings.modalities)} was requested")
+    for name in drawn:
+        arrays.set(name, row, images[name])
+    arrays.set("scan_to_face", row, aligned.scan_to_face)
+    landmarks = aligned.mesh.landmarks_mm
+    if task.info.num_landmarks and landmarks is not None:
+        points = np.full((task.info.num_landmarks, 3), np.nan, np.float32)  # a file may hold fewer
+        points[: len(landmarks)] = landmarks[: len(points)]
+        arrays.set("landmarks", row, points)
+    for name, values in (("aus", scan.aus), ("targets", scan.targets)):
+        if values:
+            arrays.set(name, row, values)
+    return dataclasses.replace(
+        sample,
+        valid=True,
+        reason="; ".join(dict.fromkeys((*mesh.notes, *aligned.notes))),
+        modalities="+".join(drawn),
+        alignment=aligned.how,
+        misfit_mm=round(aligned.misfit_mm, 2),
+        eye_distance_mm=round(aligned.eye_distance_mm, 1),
+    )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] += time.perf_counter() - started
