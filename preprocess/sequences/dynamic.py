@@ -32,7 +32,7 @@ from preprocess.build.engine import ShardArrays, read_finished, read_records, sh
 from shared.cache import Cache, Failure, num_shards, open_cache
 from shared.errors import CacheError, FacetError
 from shared.modalities import get_modality
-from shared.schema import ARRAYS, SHARD_ROWS, CacheInfo, Sample, fingerprint
+from shared.schema import SHARD_ROWS, CacheInfo, Sample, fingerprint
 from shared.schema import Sequence as SequenceRow
 from shared.store.paths import is_file, is_same_place, list_files, read_bytes
 from shared.store.storage import write_file
