@@ -5,6 +5,7 @@ A run of `fit`, and each fold of `crossval` (in FOLD/ or ROUND/FOLD/):
 | file | content |
 | --- | --- |
 | config.json, split.json | settings; subjects in training and test |
+| config.toml | options of the run, for `--config` |
 | log.jsonl | one JSON object a logged step: `step`, `epoch`, `loss` and its terms, `accuracy`, `lr`, speed, memory |
 | checkpoint.pt, model.safetensors | training state; trained weights |
 | thresholds.json | decision threshold of each class, for several labels at once |
@@ -39,6 +40,7 @@ from shared.schema import canonical_json, fingerprint
 from shared.store.storage import hash_bytes, hash_file, write_file
 
 CONFIG_JSON = "config.json"
+CONFIG_TOML = "config.toml"
 SPLIT_JSON = "split.json"
 LOG_JSONL = "log.jsonl"
 WEIGHTS = "model.safetensors"

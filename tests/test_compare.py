@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from conftest import VIEWS, MakeCache
 from PIL import Image
+from recipes import make_recipe
 from test_train_cli import QUICK, call, fails
 
 from shared.cache import open_cache
 from shared.runs import CROSSVAL_JSON, FOLDS_JSON
 from shared.schema import RenderSettings
-from train.config import Recipe, RunConfig, TowerConfig, write_config
+from train.config import Options, RunConfig, TowerConfig, write_config
 from train.data.items import Item
 from train.experiment import split_folds
 from train.inference.score import Scores
@@ -30,7 +31,7 @@ from train.tasks.multilabel import compute_multilabel_metrics
 
 CLASSES = ("anger", "fear", "joy")
 SUBJECTS = tuple(f"S{n}" for n in range(8))
-RECIPE = Recipe(
+RECIPE = make_recipe(
     model="local-dir:/home/me/mytower", pretrained="none", protocol="kfold", classes=CLASSES, modalities=("depth",)
 )
 FOLDS = tuple(Fold(f"fold-0{n}", tuple(set(SUBJECTS) - {*SUBJECTS[n::2]}), SUBJECTS[n::2]) for n in range(2))
@@ -276,7 +277,7 @@ def test_runs_of_fit_with_one_fold_seed(
     assert re.search(r"^s0 +2 ", capsys.readouterr().out, re.MULTILINE)  # one method of two seeds
     cache = open_cache(path)
     dealt = [
-        split_folds(cache, Recipe(folds=3, seed=seed, fold_seed=fold_seed)).folds
-        for seed, fold_seed in ((0, -1), (1, 0), (1, -1))
+        split_folds(cache, Options(folds=3, seed=seed, fold_seed=fold_seed)).folds
+        for seed, fold_seed in ((0, None), (1, 0), (1, None))
     ]
     assert dealt[0] == dealt[1] != dealt[2]

@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from recipes import make_recipe
 
 from shared.errors import FacetError
 from shared.schema import RenderSettings, View
-from train.config import Recipe, RunConfig, TowerConfig, describe_options, read_config, write_config
+from train.config import Options, RunConfig, TowerConfig, describe_options, option_name, read_config, write_config
 
 CONFIG = RunConfig(
-    recipe=Recipe(model="facet-tiny", classes=("anger", "fear"), modalities=("normal",), frames=1, lr=3e-4),
+    recipe=make_recipe(model="facet-tiny", classes=("anger", "fear"), modalities=("normal",), frames=1, lr=3e-4),
     tower=TowerConfig(
         name="facet-tiny",
         pretrained="none",
@@ -83,10 +84,24 @@ def test_damaged_and_missing_configurations(tmp_path: Path) -> None:
 )
 def test_choices_that_cannot_be_meant(choice: dict[str, object], message: str) -> None:
     with pytest.raises(FacetError, match=message):
-        Recipe(**choice)  # type: ignore[arg-type]
+        Options(**choice)  # type: ignore[arg-type]
 
 
 def test_options_are_described_as_they_are_typed() -> None:
-    recipe = Recipe(tune="lora-4", checkpoint_activations=True, ema=0.999, classes=("anger", "fear"))
-    assert describe_options(recipe) == "--classes anger,fear --tune lora-4 --checkpoint-activations --ema 0.999"
-    assert describe_options(Recipe()) == "all defaults"
+    changes = {"tune": "lora-4", "checkpoint_activations": True, "ema": 0.999, "shuffle_labels": 3}
+    plain, changed = (describe_options(make_recipe(**options)) for options in ({}, changes))
+    assert plain.startswith(
+        "--protocol kfold --folds 2 --rounds 1 --fold 0 --fold-seed 0 --task classes --classes anger,fear"
+    )
+    words = changed.split(" ")
+    assert " ".join(word for word in words if word not in plain.split(" ")) == (
+        "--shuffle-labels 3 --tune lora-4 --checkpoint-activations --ema 0.999"
+    )
+
+
+def test_a_recipe_has_no_open_defaults() -> None:
+    for name in ("classes", "tower_lr", "frames", "model"):
+        with pytest.raises(FacetError, match=f"{option_name(name)}: expected a value"):
+            make_recipe(**{name: None})
+    with pytest.raises(FacetError, match="--classes"):
+        make_recipe(classes=())

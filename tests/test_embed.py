@@ -136,7 +136,7 @@ def test_killed_and_started_again(tiny_cache: MakeCache, tmp_path: Path) -> None
     "options",
     [
         ["--augment", "none"],
-        ["--augment", "flip", "--relative", "neutral", "--modalities", "texture,normal"],
+        ["--augment", "flip", "--reference", "neutral", "--modalities", "texture,normal"],
         ["--augment", "flip", "--task", "targets"],
     ],
 )
@@ -161,7 +161,7 @@ def test_training_from_embeddings_is_training_on_images(
 
 def test_sequences_from_embeddings(tiny_cache: MakeCache, tmp_path: Path) -> None:
     cache = tiny_cache(num_frames=5, num_subjects=3, scans_per_class=1)
-    fit = ["fit", "--cache", cache, *QUICK, "--tune", "frozen", "--frames", 3, "--relative", "onset"]
+    fit = ["fit", "--cache", cache, *QUICK, "--tune", "frozen", "--frames", 3, "--reference", "onset"]
     assert call(*fit, "--augment", "flip", "--out", tmp_path / "images", "--embeddings", "off") == 0
     assert call(*fit, "--out", tmp_path / "features", "--embeddings", tmp_path / "elsewhere") == 0
     assert read_config(tmp_path / "features").recipe.augment == "flip"  # all that can be done to embeddings

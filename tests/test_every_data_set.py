@@ -27,9 +27,9 @@ CONFIG = {
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 1, "layers": 1},
     }
 }
-AT_REST = ["--relative", "onset", "--sampling", "apex", "--window", "1", "--frames", "1"]
+AT_REST = ["--reference", "onset", "--sampling", "apex", "--window", "1", "--frames", "1"]
 STUDIES = {
-    "bu3dfe": (["--subjects", "4"], ["--protocol", "kfold", "--folds", "2", "--epochs", "8", "--relative", "neutral"]),
+    "bu3dfe": (["--subjects", "4"], ["--protocol", "kfold", "--folds", "2", "--epochs", "8", "--reference", "neutral"]),
     "bosphorus": (["--subjects", "8"], ["--protocol", "bosphorus", "--folds", "3", "--epochs", "30"]),
     "bu4dfe": (
         ["--subjects", "6", "--frames", "5"],
@@ -94,7 +94,7 @@ def test_a_fold_is_learned_above_chance(name: str, tmp_path: Path, model: str) -
     assert call("crossval", *common, "--out", run, *options) == 0
     assert_above_chance(run)
     if name == "bp4d":  # the same frames, for their action units
-        units = ["--protocol", "bp4d-au", "--relative", "onset", "--epochs", 8, "--class-weights", "balanced"]
+        units = ["--protocol", "bp4d-au", "--reference", "onset", "--epochs", 8, "--class-weights", "balanced"]
         assert call("crossval", *common, "--out", tmp_path / "aus", *units) == 0
         pooled = read_pooled(tmp_path / "aus")
         always_yes = [2 * p / (1 + p) for p in pooled["prevalence"]]

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from conftest import CLASSES, MakeCache, random_text
+from recipes import make_recipe
 from report_page import read_page
 from test_train_cli import call, fails
 
 from shared.attention import ATTENTION_FILE
 from shared.text import write_text_embeddings
-from train.config import Recipe, read_config
+from train.config import read_config
 from train.training.optimizer import describe_rates
 
 QUICK = ["--folds", "2", "--epochs", "1", "--batch-size", "8", "--device", "cpu"]
@@ -76,11 +77,11 @@ def test_what_is_trained_and_how_fast_is_told(
         "image tower trained at 0.001 (as --lr: its weights are random), all else at 0.001" in capsys.readouterr().out
     )
     assert json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]["tower_lr"] == 1e-3
-    told = describe_rates(Recipe(pretrained="openai", tower_lr=1e-5))
+    told = describe_rates(make_recipe(pretrained="openai", tower_lr=1e-5))
     assert told == (
         "image tower trained at 1e-05 (--lr / 100, taking openai for pretrained weights; if they are not, --tower-lr 0.001), "
         "all else at 0.001 (--lr)"
     )
-    assert "at 3e-05 (--tower-lr)" in describe_rates(Recipe(pretrained="openai", tower_lr=3e-5))
-    assert describe_rates(Recipe(tune="last-2", tower_lr=1e-3)).startswith("2 last blocks of the image tower")
-    assert describe_rates(Recipe(tune="frozen")).startswith("image tower frozen")
+    assert "at 3e-05 (--tower-lr)" in describe_rates(make_recipe(pretrained="openai", tower_lr=3e-5))
+    assert describe_rates(make_recipe(tune="last-2", tower_lr=1e-3)).startswith("2 last blocks of the image tower")
+    assert describe_rates(make_recipe(tune="frozen")).startswith("image tower frozen")

@@ -32,7 +32,7 @@ def test_a_modality_that_rows_in_use_lack(
     assert notes(capsys) == [f"note: {told}"]
     assert read_config(tmp_path / "b").recipe.modalities == ("normal",)
     # as references they are in use
-    relative = ["--relative", "neutral", "--out", tmp_path / "c", *QUICK]
+    relative = ["--reference", "neutral", "--out", tmp_path / "c", *QUICK]
     assert call("fit", "--cache", neutral, *relative) == 0
     assert "texture left out: 2 of 16 scans have none (S0/neutral0, …)" in notes(capsys)[0]
     assert call("fit", "--cache", two, "--modalities", "texture", "--out", tmp_path / "d", *QUICK) == 0

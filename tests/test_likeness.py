@@ -23,7 +23,7 @@ from shared.likeness import (
     hash_image,
 )
 from shared.schema import DEPTH_ZERO, Sample
-from train.config import Recipe
+from train.config import Options
 from train.experiment import split_folds
 from train.protocols.folds import Fold, FoldList
 from train.protocols.leakage import check_folds_are_disjoint, describe_uncompared, find_shared_scans
@@ -153,7 +153,7 @@ def test_a_copy_under_another_subject_is_found_in_either_store(tiny_cache: MakeC
 
 def test_a_training_is_stopped_by_a_scan_under_two_subjects(tiny_cache: MakeCache) -> None:
     cache = open_cache(tiny_cache(num_subjects=4))
-    split_folds(cache, Recipe(folds=4))
+    split_folds(cache, Options(folds=4))
     doubled = tiny_cache(name="doubled", num_subjects=4)
     whole = open_cache(doubled)
     shard = next((doubled / "views.zarr" / "texture").rglob("c/0/0/0/0/0"))
@@ -161,7 +161,7 @@ def test_a_training_is_stopped_by_a_scan_under_two_subjects(tiny_cache: MakeCach
     # Row 6 is read from where row 0's pictures are, as if the scan had been rendered again.
     again = Doubled(whole, {6: 0})
     with pytest.raises(FacetError, match=r"S0/anger0 of S0, S1/anger0 of S1; other files, the same pictures"):
-        split_folds(again, Recipe(folds=4))
+        split_folds(again, Options(folds=4))
 
 
 class Doubled(Cache):

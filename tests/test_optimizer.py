@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 from tiny_training import RECIPE, make_model
 
-from train.training.optimizer import build_optimizer, default_tower_rate, describe_rates, rate_at, set_rate
+from train.resolve import default_tower_rate
+from train.training.optimizer import build_optimizer, describe_rates, rate_at, set_rate
 
 
 def test_what_decays_and_at_which_rate() -> None:

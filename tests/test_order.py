@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import FacetError
-from train.config import Recipe
+from train.config import Options
 from train.data.order import balance_draws, count_repeats, epoch_batches, epoch_order, rank_part, split_batches
+from train.resolve import check_options
 
 
 @given(num=st.integers(1, 300), batch_size=st.integers(1, 64), seed=st.integers(0, 99), epoch=st.integers(0, 9))
@@ -87,5 +88,5 @@ def test_weights_that_cannot_be_meant_are_refused(weights: list[float]) -> None:
 
 
 def test_several_classes_at_once_cannot_be_balanced_by_drawing() -> None:
-    with pytest.raises(FacetError, match="--draw balanced"):
-        Recipe(task="aus", draw="balanced")
+    with pytest.raises(FacetError, match="--sampler balanced"):
+        check_options(Options(task="aus", sampler="balanced"))

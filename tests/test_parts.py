@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recipes import make_recipe
 from test_cvsa import random_module, random_tokens
 from test_facet import images_of, make_batch, make_model
 from torch.nn import functional as F
 
 from shared.errors import FacetError
-from train.config import Recipe
+from train.config import Options
 from train.losses.cross_correlation import MIN_VARIANCE, OFF_DIAGONAL, cross_correlation_loss
 from train.losses.margin import margin_loss
 from train.losses.terms import Criterion, LossTerm
@@ -24,6 +25,7 @@ from train.model.fusion import Fusion, Sizes, average_scores
 from train.model.head import Head
 from train.model.view_towers import ViewTowers
 from train.parts import FUSIONS, HEADS, LOSSES, WITH_OPTION, find_part
+from train.resolve import check_options
 from train.training.step import accumulate_gradients
 
 SIZES = Sizes(dim=64, num_classes=3, num_modalities=3, num_views=2)
@@ -69,13 +71,13 @@ def test_names_are_told_without_torch() -> None:
         ({"extra_losses": ("con=1",)}, "use --lambda-con"),
         ({"head": "linear", "class_vectors": "learned"}, "--head linear has vectors of its own"),
         ({"fusion": "late", "mtgf_tokens": "patches"}, "--fusion late scores each view alone"),
-        ({"towers": "view", "mtgf_tokens": "patches"}, "takes one tower"),
+        ({"towers": "view", "mtgf_tokens": "patches"}, "needs one tower"),
         ({"towers": "view", "tune": "last-2"}, "expected --tune full"),
     ],
 )
 def test_what_cannot_be_meant(options: dict[str, Any], message: str) -> None:
     with pytest.raises(FacetError, match=message):
-        Recipe(**options)
+        check_options(Options(**options))
 
 
 # --- fusions ---
@@ -306,7 +308,7 @@ def test_a_term_weighs_the_same_however_a_batch_is_computed(name: str, accumulat
     if name in WITH_OPTION:
         weights[f"lambda_{name}"] = 0.25
     extra = () if name in WITH_OPTION else (f"{name}=0.25",)
-    recipe = Recipe(extra_losses=extra, accumulate=accumulate, **weights)  # type: ignore[arg-type]
+    recipe = make_recipe(extra_losses=extra, accumulate=accumulate, **weights)  # type: ignore[arg-type]
     model = make_model(losses=tuple(recipe.loss_weights))
     terms = accumulate_gradients(model, make_batch(), LABELS, Criterion(), recipe).terms
     assert set(terms) == {"ce", name, "loss", "grad_norm"}
@@ -314,7 +316,7 @@ def test_a_term_weighs_the_same_however_a_batch_is_computed(name: str, accumulat
 
 
 def test_the_margin_is_learned() -> None:
-    recipe = Recipe(extra_losses=("margin=1",))
+    recipe = make_recipe(extra_losses=("margin=1",))
     model = make_model(losses=tuple(recipe.loss_weights))
     accumulate_gradients(model, make_batch(), LABELS, Criterion(), recipe)
     grad = dict(model.named_parameters())["loss_terms.margin.margin"].grad
@@ -326,7 +328,9 @@ def test_the_margin_is_learned() -> None:
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_every_head_learns_from_every_fusion(fusion: str, head: str, multilabel: bool) -> None:
     """All terms of the loss at once, some images missing: every parameter is reached, nothing is NaN."""
-    recipe = Recipe(extra_losses=("margin=0.1", "cross-correlation=0.1"), task="targets" if multilabel else "classes")
+    recipe = make_recipe(
+        extra_losses=("margin=0.1", "cross-correlation=0.1"), task="targets" if multilabel else "classes"
+    )
     model: Facet = make_model(
         fusion=fusion, head=head, num_views=3, class_bias=multilabel, losses=tuple(recipe.loss_weights)
     ).train()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import MakeCache
+from recipes import make_recipe
 from test_encoder import TOWERS
 from test_facet import images_of, make_batch, make_model, with_reference
 from test_resume import finish
@@ -200,7 +201,7 @@ def test_gradients_in_less_memory_are_the_same(tune: str) -> None:
         accumulate_gradients(model, make_batch(missing=True), labels, Criterion(), recipe)
         return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
-    plain = Recipe(lambda_con=0.0, lambda_vt=0.0)
+    plain = make_recipe(lambda_con=0.0, lambda_vt=0.0)
     whole = gradients(plain)
     assert whole["patch_encoder.projection.weight"].abs().sum() > 0
     assert any(name.startswith("tower.") for name in whole)

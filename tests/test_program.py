@@ -28,7 +28,7 @@ KINDS = {
     "classes": ({}, []),
     "targets of compared sequences, by patches": (
         {"units": "targets", "num_frames": 5, "scans_per_class": 1},
-        ["--task", "targets", "--frames", 3, "--relative", "onset", "--mtgf-tokens", "patches"],
+        ["--task", "targets", "--frames", 3, "--reference", "onset", "--mtgf-tokens", "patches"],
     ),
 }
 

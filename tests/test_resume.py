@@ -55,7 +55,7 @@ def finish(folder: Path, cache: Cache, recipe: Recipe, transform: BatchTransform
 def test_a_sample_drawn_again_is_seen_otherwise(tiny_cache: MakeCache, tmp_path: Path) -> None:
     """Of two draws within an epoch neither the frames nor the changes are the same; one draw is the same after a stop."""
     cache = open_cache(tiny_cache(num_frames=6, num_subjects=3, scans_per_class=1))
-    recipe = replace(RECIPE, frames=2, epochs=2, draw="balanced")
+    recipe = replace(RECIPE, frames=2, epochs=2, sampler="balanced")
     seen: list[list[tuple[int, int, bytes, bytes]]] = []
 
     class Seen(BatchTransform):

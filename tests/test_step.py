@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from recipes import make_recipe
 from test_facet import make_batch, make_model
 
-from train.config import Recipe
 from train.losses.terms import Criterion
 from train.model.facet import Facet
 from train.training.optimizer import build_optimizer
 from train.training.step import MAX_GRAD_NORM, accumulate_gradients, part_right, train_step
 
-RECIPE = Recipe(lambda_con=0.0, lr=1e-2, tower_lr=1e-2)
+RECIPE = make_recipe(lambda_con=0.0, lr=1e-2, tower_lr=1e-2)
 LABELS = torch.tensor([0, 2, 1, 2, 2, 0, 1])
 TARGETS = torch.tensor(
     [[1, 0, -1], [0, 0, 1], [-1, -1, -1], [1, 1, 0], [0, -1, 1], [1, 0, 0], [0, 1, 0]], dtype=torch.int8

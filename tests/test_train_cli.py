@@ -49,8 +49,8 @@ def test_fit_evaluate_predict(tiny_cache: MakeCache, tmp_path: Path, capsys: pyt
     out = capsys.readouterr().out
     names = {path.name for path in run.iterdir()}
     assert names == {
-        "config.json", "hashes.json", "split.json", "log.jsonl", "checkpoint.pt", "model.safetensors", "metrics.json",
-        "predictions.csv", "confusion.png", "confusion.pdf", "timing.json", "attention.safetensors", ".lock",
+        "config.toml", "config.json", "hashes.json", "split.json", "log.jsonl", "checkpoint.pt", "model.safetensors",
+        "metrics.json", "predictions.csv", "confusion.png", "confusion.pdf", "timing.json", "attention.safetensors", ".lock",
     }  # fmt: skip
     metrics = json.loads((run / "metrics.json").read_text())
     split = json.loads((run / "split.json").read_text())
@@ -86,7 +86,7 @@ def test_fit_evaluate_predict(tiny_cache: MakeCache, tmp_path: Path, capsys: pyt
     assert call("fit", "--cache", cache, "--out", run, *QUICK, "--epochs", 30, "--lr", 3e-3, "--augment", "none") == 0
     assert "this run is finished" in capsys.readouterr().out
     message = fails(capsys, "fit", "--cache", cache, "--out", run, *QUICK, "--lr", 1e-3)
-    assert "different: --epochs, --lr, --tower-lr, --augment" in message
+    assert "different: --augment, --epochs, --lr, --tower-lr" in message
 
 
 def test_a_run_needs_neither_its_cache_nor_its_model_any_more(

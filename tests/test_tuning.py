@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from recipes import make_recipe
 from test_encoder import TOWERS
 from test_facet import make_batch, make_model
 from torch import nn
 
 from shared.errors import FacetError
-from train.config import Recipe
 from train.losses.terms import Criterion
 from train.model.facet import Facet
 from train.model.image_tower import build_tower
@@ -21,7 +21,7 @@ from train.training.optimizer import build_optimizer
 from train.training.step import accumulate_gradients, train_step
 
 LABELS = torch.tensor([0, 2, 1, 2])
-RECIPE = Recipe(lr=1e-2, tower_lr=1e-2)
+RECIPE = make_recipe(lr=1e-2, tower_lr=1e-2)
 TIMM_VIT = {"timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear", "image_size": 160}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from conftest import TINY_CLIP, VIEWS, random_text
+from recipes import make_recipe
 
 from shared.cache import Cache
 from shared.runs import LOG_JSONL
@@ -25,7 +26,7 @@ from train.training.progress import TIMING_FIELDS
 
 TOWER = TowerConfig("tiny", "none", TINY_CLIP, 32, (0.5,) * 3, (0.25,) * 3, "", True)
 TINY_RESNET = TINY_CLIP | {"vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16}}
-RECIPE = Recipe(
+RECIPE = make_recipe(
     classes=("anger", "happiness", "surprise"),
     modalities=("texture", "normal"),
     frames=1,

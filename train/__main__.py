@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from shared.command_line import join_angles, print_next
 from shared.errors import FacetError, run_command_line
 from train.arguments import build_parser
-from train.config import Recipe
+from train.config import Options, RunOptions
+from train.option_parser import read_options
+from train.resolve import resolve_embeddings
 from train.training.signals import Terminated, raise_on_sigterm
-from train.training_options import read_lists
 
 if TYPE_CHECKING:
     from train.studies.crossval.run import CrossvalOptions
@@ -57,75 +58,45 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if code == 128 + signal.SIGTERM else code  # whoever asked it to stop was obeyed, and nothing is lost
 
 
-def _read_recipe(chosen: argparse.Namespace) -> Recipe:
-    from train.protocols.folds import read_subject_list
-
-    values = {option.name: getattr(chosen, option.name) for option in dataclasses.fields(Recipe)}
-    values = read_lists(values)
-    values["test_subjects"] = read_subject_list(values["test_subjects"]) if values["test_subjects"] else ()
-    return Recipe(**values)
-
-
-def _read_caches(chosen: argparse.Namespace) -> tuple[Path, Path | None]:
-    if (chosen.train_cache is None) != (chosen.test_cache is None):
-        raise FacetError("--train-cache A --test-cache B: are given together, or --cache DIR alone")
-    return chosen.cache or chosen.train_cache, chosen.test_cache
+def _read_training(chosen: argparse.Namespace) -> tuple[Options, RunOptions]:
+    """
+    Raises:
+        FacetError: an option is out of its range, or there is no cache.
+    """
+    options, run = read_options(chosen)
+    if run.cache is None:
+        raise FacetError("--cache: give the folder of a finished cache")
+    return options, run
 
 
-def _choose_embeddings(
-    chosen: argparse.Namespace, recipe: Recipe, *, quiet: bool = False
-) -> tuple[Recipe, Path | None]:
-    """The recipe as it is with embeddings, and their folder; None where images are read."""
-    if not chosen.embeddings:
-        raise FacetError("--embeddings: expected auto, off or a folder, found an empty name")
-    if recipe.tune != "frozen":
-        if chosen.embeddings not in ("auto", "off"):
-            raise FacetError("--embeddings: are those of a tower that is not trained; add --tune frozen")
-        return recipe, None
-    if chosen.embeddings == "off":
-        return recipe, None
-    if recipe.mtgf_tokens == "patches":
-        raise FacetError(
-            "--mtgf-tokens patches: the embeddings that are kept of a frozen tower hold no patches; add --embeddings off to "
-            "run it in every step, or train some of it (--tune lora)"
-        )
-    if recipe.augment == "standard":
-        if not quiet:
-            print("note: training from embeddings of images and their mirror images: --augment flip; see --embeddings")
-        recipe = dataclasses.replace(recipe, augment="flip")
-    if chosen.embeddings == "auto":
-        return recipe, chosen.out.absolute().parent / "embeddings"
-    return recipe, Path(chosen.embeddings)
-
-
-# torch is imported only once a command is known to be meant: --help answers at once.
+# torch is imported only once the options are known to be valid: --help answers at once.
 
 
 def _fit(chosen: argparse.Namespace) -> int:
-    recipe = _read_recipe(chosen)
-    caches = _read_caches(chosen)
+    options, run = _read_training(chosen)
     from train.experiment import prepare_experiment
     from train.runs.evaluate import print_next_predict
     from train.training.distributed import open_ranks
     from train.training.fit import fit
     from train.training.loop import Monitoring
 
-    with open_ranks(chosen.device) as ranks:
-        recipe, embeddings = _choose_embeddings(chosen, recipe)
-        experiment = prepare_experiment(*caches, recipe, chosen.prompts)
-        for line in experiment.describe():
+    with open_ranks(run.device) as ranks:
+        options, embeddings, notes = resolve_embeddings(options, run.embeddings, chosen.out)
+        assert run.cache is not None
+        experiment = prepare_experiment(run.cache, run.test_cache, options, run.prompts)
+        for line in (*(f"note: {note}" for note in notes), *experiment.describe()):
             print(line)
         code = fit(
             chosen.out,
             experiment,
-            recipe.fold,
-            device=chosen.device,
-            checkpoint_every=chosen.checkpoint_every,
-            keep_checkpoints=chosen.keep_checkpoints,
+            experiment.recipe.fold,
+            device=run.device,
+            checkpoint_every=run.checkpoint_every,
+            keep_checkpoints=run.keep_checkpoints,
             ranks=ranks,
-            watch=Monitoring(chosen.tensorboard, chosen.profile),
+            watch=Monitoring(run.tensorboard, run.profile),
             embeddings=embeddings,
-            preload=chosen.preload,
+            preload=run.preload,
         )
         if code == 0:
             print_next_predict(chosen.out, experiment.train.path)
@@ -133,54 +104,57 @@ def _fit(chosen: argparse.Namespace) -> int:
 
 
 def _crossval(chosen: argparse.Namespace) -> int:
-    only, chosen.fold = chosen.fold, 0
-    recipe = _read_crossval_recipe(chosen)
-    caches = _read_caches(chosen)
-    recipe, embeddings = _choose_embeddings(chosen, recipe)
+    options, run, only = _read_crossval(chosen)
+    options, embeddings, notes = resolve_embeddings(options, run.embeddings, chosen.out)
+    for note in notes:
+        print(f"note: {note}")
     from train.studies.crossval.run import crossval
 
-    return crossval(chosen.out, *caches, recipe, _read_crossval_options(chosen, only, embeddings), chosen.prompts)
+    assert run.cache is not None
+    how = _crossval_options(run, only, embeddings)
+    return crossval(chosen.out, run.cache, run.test_cache, options, how, run.prompts)
 
 
 def _ablate(chosen: argparse.Namespace) -> int:
-    only, chosen.fold = chosen.fold, 0
-    recipe = _read_crossval_recipe(chosen)
-    caches = _read_caches(chosen)
+    options, run, only = _read_crossval(chosen)
     from train.studies.ablation.variants import read_chosen
 
     variants = read_chosen(chosen.variants, chosen.variant)
-    _choose_embeddings(chosen, recipe)  # tells of it, once
+    for note in resolve_embeddings(options, run.embeddings, chosen.out)[2]:
+        print(f"note: {note}")
 
-    def choose_embeddings(variant: Recipe) -> tuple[Recipe, Path | None]:
-        if variant.tune != "frozen" and recipe.tune == "frozen":  # --embeddings is meant for the others
+    def choose_embeddings(variant: Options) -> tuple[Options, Path | None]:
+        if variant.tune != "frozen" and options.tune == "frozen":  # --embeddings is meant for the others
             return variant, None
-        return _choose_embeddings(chosen, variant, quiet=True)
+        return resolve_embeddings(variant, run.embeddings, chosen.out)[:2]
 
     from train.studies.ablation.run import ablate
 
-    options = _read_crossval_options(chosen, only, None)
-    return ablate(chosen.out, caches, recipe, variants, chosen.seeds, options, choose_embeddings, chosen.prompts)
+    assert run.cache is not None
+    caches, how = (run.cache, run.test_cache), _crossval_options(run, only, None)
+    return ablate(chosen.out, caches, options, variants, chosen.seeds, how, choose_embeddings, run.prompts)
 
 
-def _read_crossval_recipe(chosen: argparse.Namespace) -> Recipe:
-    recipe = _read_recipe(chosen)
-    if recipe.test_subjects:
+def _read_crossval(chosen: argparse.Namespace) -> tuple[Options, RunOptions, int | None]:
+    """Read the options that all folds have in common, and the index of the only fold to train; None: all."""
+    options, run = _read_training(chosen)
+    if options.test_subjects:
         raise FacetError("--test-subjects: is one test; use `python -m train fit`, or a file of folds as --protocol")
-    return recipe
+    return dataclasses.replace(options, fold=None), run, options.fold
 
 
-def _read_crossval_options(chosen: argparse.Namespace, only: int | None, embeddings: Path | None) -> CrossvalOptions:
+def _crossval_options(run: RunOptions, only: int | None, embeddings: Path | None) -> CrossvalOptions:
     from train.studies.crossval.run import CrossvalOptions
 
     return CrossvalOptions(
-        chosen.device,
-        chosen.jobs,
+        run.device,
+        run.jobs,
         only,
-        chosen.checkpoint_every,
-        not chosen.discard_weights,
+        run.checkpoint_every,
+        not run.discard_weights,
         embeddings,
-        chosen.preload,
-        chosen.tensorboard,
+        run.preload,
+        run.tensorboard,
     )
 
 
@@ -216,7 +190,7 @@ def _protocols(chosen: argparse.Namespace) -> int:
         from train.experiment import split_folds
         from train.protocols.folds import write_folds
 
-        dealt = split_folds(open_cache(chosen.cache), Recipe(protocol=chosen.name, seed=chosen.seed))
+        dealt = split_folds(open_cache(chosen.cache), Options(protocol=chosen.name, seed=chosen.seed))
         for note in dealt.notes:
             print(f"note: {note}")
         for fold in dealt.folds.folds[: 20 if chosen.export is None else 0]:

@@ -1,4 +1,4 @@
-"""What the commands of stage 2 take, and what --help says of them."""
+"""The commands of stage 2 with their options and help texts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from shared.command_line import add_command, positive_number, start_parser, whole_number
 from shared.store.paths import open_path
+from train.option_parser import add_sections
 from train.studies.ablation.variants import ABLATE_EXAMPLES, FULL
-from train.training_options import add_crossval_options, add_training_options
 
 DESCRIPTION = """Trains FACET-VLM on a cache of multiview face images and tests it on people it has never seen."""
 EXAMPLES = """the way of an experiment:
@@ -19,7 +19,7 @@ EXAMPLES = """the way of an experiment:
   python -m train report runs/first --out first.html                        all about it in one file
   python -m train compare runs/full-s0 runs/full-s1 runs/mean-s0 runs/mean-s1    is the difference chance?
 
---help after a command explains its options. A run is a folder: config.json, split.json, log.jsonl, checkpoint.pt,
+--help after a command explains its options. A run is a folder: config.toml, config.json, split.json, log.jsonl, checkpoint.pt,
 model.safetensors, metrics.json, predictions.csv, confusion.png and .pdf, attention.safetensors, hashes.json.
 """
 FIT_EXAMPLES = """Interrupted? The same command goes on from the last checkpoint. SIGTERM writes one and ends with exit code 0.
@@ -30,7 +30,8 @@ examples:
   python -m train fit --cache data_cache/bu3dfe --out runs/front --views 0
   python -m train fit --cache data_cache/bu3dfe --out runs/plain --fusion mean --head cosine --lambda-con 0 --lambda-vt 0
   python -m train fit --cache data_cache/bu3dfe --out runs/control --shuffle-labels 1
-  python -m train fit --cache data_cache/bp4d --out runs/aus --protocol bp4d-au --every 10
+  python -m train fit --cache data_cache/bp4d --out runs/aus --protocol bp4d-au --frame-stride 10
+  python -m train fit --config runs/first/config.toml --out runs/longer --epochs 40
   torchrun --nproc-per-node 8 -m train fit --cache data_cache/bp4d --out runs/bp4d --batch-size 512
 
 No network? --pretrained FILE, --model local-dir:DIR, or --model facet-tiny --pretrained none (small, random weights).
@@ -42,7 +43,7 @@ examples:
   python -m train crossval --cache data_cache/bu4dfe --protocol bu4dfe --out runs/bu4dfe
   python -m train crossval --cache data_cache/bu3dfe --protocol bu3dfe-p1 --rounds 2 --discard-weights --out runs/p1
   python -m train crossval --train-cache data_cache/bu4dfe --test-cache data_cache/bp4d --protocol bu4dfe-bp4d --out runs/cross
-  python -m train crossval --cache data_cache/4dme --protocol 4dme-multilabel --relative onset --out runs/4dme
+  python -m train crossval --cache data_cache/4dme --protocol 4dme-multilabel --reference onset --out runs/4dme
 a cluster's array jobs, one fold each; the last to end writes the full report:
   python -m train crossval --cache data_cache/bu4dfe --protocol bu4dfe --out runs/bu4dfe --fold 7
 where the time of a step goes, which is the same in every fold (--profile is an option of fit alone):
@@ -88,6 +89,8 @@ PROTOCOLS_EXAMPLES = """examples:
   python -m train protocols bu3dfe-p1                                        one in detail, with its source
   python -m train protocols bosphorus --cache data_cache/bosphorus --export folds.json
 """
+FIT_ONLY = ("profile", "keep_checkpoints")
+CROSSVAL_ONLY = ("jobs", "discard_weights")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -104,23 +107,18 @@ def build_parser() -> argparse.ArgumentParser:
         examples=ABLATE_EXAMPLES,
     )
     for command in (fit, crossval, ablate):
-        add_training_options(command, every_fold=command is not fit)
-    fit.add_argument(
-        "--profile",
-        type=positive_number,
-        default=0,
-        metavar="N",
-        help="record N steps with torch's profiler, into RUN/profile",
-    )
-    fit.add_argument(
-        "--keep-checkpoints",
-        type=positive_number,
-        default=1,
-        metavar="N",
-        help="the last N; an earlier one is used where the last is damaged (default 1)",
-    )
-    for command in (crossval, ablate):
-        add_crossval_options(command)
+        command.add_argument(
+            "--out",
+            type=Path,
+            required=True,
+            metavar="RUN",
+            help="folder of the results: a new one, or one to continue",
+        )
+        command.add_argument(
+            "--config", type=Path, metavar="FILE.toml", help="read options from a file, such as config.toml of a run folder; "
+            "options on the command line override it",
+        )  # fmt: skip
+        add_sections(command, leave_out=CROSSVAL_ONLY if command is fit else FIT_ONLY)
     ablate.add_argument(
         "--variants",
         metavar="LIST",
@@ -248,7 +246,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="also write model.pt2: the whole model, from a cache's images to probabilities, for PyTorch alone. Such a "
         "file can run code when it is opened: open only one that you made",
     )
-    for command in (fit, crossval, ablate, embed, evaluate, predict):
+    for command in (embed, evaluate, predict):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")
     return parser
 

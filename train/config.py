@@ -1,4 +1,8 @@
-"""What decides a run: the recipe a user chooses, and what was resolved from the cache. Saved as config.json in the run."""
+"""Settings of a training: what a user may type (Options), what was resolved (Recipe), and a run's identity (RunConfig).
+
+Each section is one dataclass, one group of `--help` and one table of config.toml. A field is the option of its name; its
+default, range and help text stand beside it. Rules between options are in train/resolve.py.
+"""
 
 from __future__ import annotations
 
@@ -12,205 +16,406 @@ from typing import Any
 from shared.errors import FacetError, first_line
 from shared.runs import ABLATION_JSON, CONFIG_JSON, CROSSVAL_JSON, check_file
 from shared.schema import MODALITIES, RenderSettings, canonical_json
+from shared.store.paths import open_path
 from shared.store.storage import write_file
 from shared.typed_json import make
+from shared.views import parse_views
 from train.parts import FUSIONS, HEADS, LOSSES, WITH_OPTION, list_parts, read_losses
 
+RUN_VERSION = 4  # 4: every default is resolved; draw, relative and every are now sampler, reference and frame_stride
+RANDOM = "none"  # --pretrained none: random initial weights
 _MAX_CONFIG_BYTES = 1 << 24
-RUN_VERSION = 3  # 3: hashes.json records the run's files
-# Names a chosen value may have; argparse and the checks below both read them.
-TUNE = re.compile(r"full|frozen|last-\d{1,3}|lora(-[1-9]\d{0,3})?")
-FUSION = tuple(FUSIONS)
-HEAD = tuple(HEADS)
-CLASS_VECTORS = ("text", "learned")
-TOWERS = ("shared", "view")
-MTGF_TOKENS = ("views", "patches")
-AUGMENT = ("standard", "flip", "none")
-SAMPLING = ("uniform", "apex")
-RELATIVE = ("none", "neutral", "onset")
-DRAW = ("each", "balanced")
-PRELOAD = ("none", "ram", "gpu")  # no part of the recipe: it changes no number
-CLASS_WEIGHTS = ("none", "balanced")
+_MAX_SEED = 2**32 - 1
+_TUNE = re.compile(r"full|frozen|last-\d{1,3}|lora(-[1-9]\d{0,3})?")
+EXTRA_LOSSES = {name: part for name, part in LOSSES.items() if name not in WITH_OPTION}
+PRELOAD = ("none", "ram", "gpu")
 
 
-def _option(default: Any, text: str, choices: tuple[str, ...] = ()) -> Any:
-    """A field that is also a command line option of the same name."""
-    return field(default=default, metadata={"help": text, "choices": choices})
+def _option(default: Any, text: str, **metadata: Any) -> Any:
+    """Declare a field that is an option of the command line.
+
+    Args:
+        default: None where the default depends on the cache or on other options.
+        text: the help text.
+        metadata: choices (names); low, high (range of a number, inclusive); metavar; type (reads the command line's text);
+            check (describes what is wrong with a value); aliases (further names of the option).
+    """
+    return field(default=default, metadata={"help": text, **metadata})
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything a user may choose that changes the numbers of a run. Each field is an option of `python -m train fit`."""
+def _read_views(text: str) -> tuple[str, ...]:
+    return tuple(map(str, parse_views(text)))
 
-    model: str = _option("", "open_clip model, or local-dir:DIR (default: the model of the cache's prompts)")
-    pretrained: str = _option("", "weights: an open_clip tag, a file, or none (default: those of the cache's prompts)")
-    protocol: str = _option("", "who trains and who is tested: a name of `python -m train protocols`, or a .json file of folds "
-                            "(default kfold, or cross where two caches are given)")  # fmt: skip
-    folds: int = _option(0, "number of folds, where the protocol leaves it open (default: the protocol's, kfold 10)")
-    rounds: int = _option(0, "rounds of a protocol that repeats its folds (default: the protocol's)")
-    fold: int = _option(0, "the fold to test on, 0 the first; the others train")
-    test_subjects: tuple[str, ...] = _option((), "subjects to test on instead of a fold: A,B,C or a file, one a line")
-    where: tuple[str, ...] = _option((), "use only some samples, by COLUMN=VALUE: a column of groups (sex, race, your own) "
-                        "or subject, task, intensity, label; e.g. sex=F,site=A|B: F at A or B")  # fmt: skip
-    task: str = _option("", "one of several classes; or several emotions (targets) or action units (aus) at once, yes or no "
-                        "(default: the protocol's, else classes)", ("", "classes", "targets", "aus"))  # fmt: skip
-    classes: tuple[str, ...] = _option((), "class names to tell apart (default: the protocol's, else all but neutral)")
-    modalities: tuple[str, ...] = _option((), "image modalities to use (default: those that nine of ten rows have)")
-    views: tuple[str, ...] = _option((), "views to use, written as for `preprocess build`: 0,20 or 0:15 for yaw:pitch "
-                        "(default: all that the cache holds)")  # fmt: skip
-    frames: int = _option(0, "frames a sequence, spread evenly (default: 6 where there are sequences, else 1)")
+
+def _read_subjects(text: str) -> tuple[str, ...]:
+    from train.protocols.folds import read_subject_list
+
+    return read_subject_list(text)
+
+
+def _check_tune(text: str) -> str:
+    return "" if _TUNE.fullmatch(text) else f"expected full, frozen, last-K, lora or lora-R, found {text!r}"
+
+
+def _check_modalities(names: tuple[str, ...]) -> str:
+    unknown = [name for name in names if name not in MODALITIES]
+    return f"{','.join(unknown)} is none of {','.join(MODALITIES)}" if unknown else ""
+
+
+def _check_where(texts: tuple[str, ...]) -> str:
+    odd = [text for text in texts if not all(part.strip() for part in text.partition("="))]
+    return f"expected COLUMN=VALUE, separated by commas, found {odd[0]!r}" if odd else ""
+
+
+def _check_losses(texts: tuple[str, ...]) -> str:
+    read_losses(texts)
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolOptions:
+    """who trains and who is tested"""
+
+    protocol: str | None = _option(
+        None,
+        "how subjects are split: a name listed by `python -m train protocols`, or a .json file of folds (default: kfold; "
+        "cross if --test-cache is given)",
+        metavar="NAME|FILE.json",
+    )
+    folds: int | None = _option(
+        None,
+        "number of folds, if the protocol leaves it open (default: the protocol's; kfold has 10)",
+        low=1,
+        high=10_000,
+    )
+    rounds: int | None = _option(
+        None, "rounds of a protocol that repeats its folds (default: the protocol's)", low=1, high=10_000
+    )
+    fold: int | None = _option(
+        None,
+        "index of the fold to test on; the other folds train (default: fit uses fold 0, crossval and ablate all folds)",
+        low=0,
+        high=999_999,
+    )
+    test_subjects: tuple[str, ...] = _option(
+        (), "test on these subjects instead of a fold: A,B,C or a file with one a line", metavar="LIST|FILE",
+        type=_read_subjects,
+    )  # fmt: skip
+    fold_seed: int | None = _option(
+        None,
+        "seed of the split alone; give runs of several --seed the same one (default: --seed)",
+        low=0,
+        high=_MAX_SEED,
+    )
+    task: str | None = _option(
+        None,
+        "classes: one class per sample; targets: several emotions at once; aus: several action units at once (default: the "
+        "protocol's; kfold has classes)",
+        choices=("classes", "targets", "aus"),
+    )
+    classes: tuple[str, ...] | None = _option(
+        None, "class names to predict (default: the protocol's, else all classes of the cache but neutral)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """which samples, images and frames the model sees"""
+
+    where: tuple[str, ...] = _option(
+        (),
+        "use only samples with COLUMN=VALUE: a column of the cache's groups (sex, race, your own), or subject, task, "
+        "intensity, label; e.g. sex=F,site=A|B (F, and site A or B)",
+        metavar="COLUMN=VALUE",
+        check=_check_where,
+    )
+    modalities: tuple[str, ...] | None = _option(
+        None, "image modalities to use (default: those present in nine of ten scans)", check=_check_modalities
+    )
+    views: tuple[str, ...] | None = _option(
+        None,
+        "views to use, written as for `preprocess build`: 0,20 or 0:15 for yaw:pitch (default: all views of the cache)",
+        type=_read_views,
+    )
+    frames: int | None = _option(
+        None, "frames per sequence, evenly spaced (default: 6 for sequences, 1 for scans)", low=1, high=256
+    )
     sampling: str = _option(
-        "uniform", "spread the frames over the whole sequence, or a window about its apex", SAMPLING
+        "uniform", "take the frames from the whole sequence, or from a window around its apex", choices=("uniform", "apex")
+    )  # fmt: skip
+    window: int | None = _option(
+        None, "length of the window around the apex, in frames (default: half of the sequence)", low=1, high=100_000
     )
-    window: int = _option(0, "frames in the window about the apex (default: half of the sequence)")
-    every: int = _option(1, "task aus: train on every N-th frame (all frames are tested)")
-    relative: str = _option(
-        "none", "features to subtract: those of the subject's neutral scan, or of the sequence's onset", RELATIVE
+    frame_stride: int = _option(
+        1, "with --task aus: train on every N-th frame; all frames are tested", low=1, high=10_000
     )
-    epochs: int = _option(20, "passes over the training samples; 0: test the model as it is before training")
-    batch_size: int = _option(16, "samples a step")
-    lr: float = _option(1e-3, "peak learning rate of the new layers")
-    tower_lr: float = _option(0.0, "peak learning rate of the image tower (default: --lr / 100, as for pretrained weights; "
-                              "with --pretrained none --lr)")  # fmt: skip
-    weight_decay: float = _option(0.05, "AdamW weight decay of the weight matrices")
-    warmup: float = _option(0.1, "part of all steps in which the learning rate rises")
-    tune: str = _option("full", "which weights of the image tower to train: full, frozen, last-K (its last K blocks), or lora, "
-                        "lora-R (low-rank changes of rank R, default 8, merged into the weights at the end)")  # fmt: skip
-    layer_decay: float = _option(1.0, "factor of the tower's learning rate from each block to the one before it")
-    accumulate: int = _option(1, "compute each batch in N parts, one after the other: less memory, the same gradient")
-    checkpoint_activations: bool = _option(
-        False, "keep no activations of the tower's blocks: less memory, a third more time"
+    reference: str = _option(
+        "none",
+        "subtract the features of the subject's neutral scan, or of the onset frame of the sequence",
+        choices=("none", "neutral", "onset"),
     )
-    ema: float = _option(
-        0.0, "test and keep the moving average of the weights with this decay, e.g. 0.999; 0: the last weights"
+    sampler: str = _option(
+        "each",
+        "each: every training sample once an epoch; balanced: the same number of samples, drawn so that all classes are "
+        "equally likely",
+        choices=("each", "balanced"),
+    )
+    augment: str = _option(
+        "standard",
+        "standard: random flips, shifts, scales, colours, noise and erasures; flip: mirroring only; none. With embeddings of a "
+        "frozen tower, standard means flip",
+        choices=("standard", "flip", "none"),
+    )
+    shuffle_labels: int | None = _option(
+        None,
+        "control experiment: permute the training labels with this seed; accuracy must fall to chance (default: off)",
+        low=0,
+        high=_MAX_SEED,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """image tower, fusion of views, and class scores"""
+
+    model: str | None = _option(
+        None, "open_clip model, or local-dir:DIR (default: the model of the prompts)", metavar="NAME|local-dir:DIR"
+    )
+    pretrained: str | None = _option(
+        None, "initial weights: an open_clip tag, a file, or none (default: those of the prompts)", metavar="TAG|FILE|none"
+    )  # fmt: skip
+    tune: str = _option(
+        "full",
+        "weights of the image tower to train: full, frozen, last-K (its last K blocks), or lora-R (low-rank updates of rank R, "
+        "default 8, merged into the weights at the end)",
+        metavar="HOW",
+        check=_check_tune,
     )
     towers: str = _option(
-        "shared", "image towers: one for all views, or one for each view, all of which start alike (MiT)", TOWERS
+        "shared",
+        "one image tower for all views, or one per view, with equal initial weights (MiT)",
+        choices=("shared", "view"),
     )
-    fusion: str = _option("cvsa", f"how views become one face ({list_parts(FUSIONS)})", FUSION)
-    head: str = _option("mtgf", f"how a face becomes a score a class ({list_parts(HEADS)})", HEAD)
+    fusion: str = _option("cvsa", f"how views become one face ({list_parts(FUSIONS)})", choices=tuple(FUSIONS))
+    head: str = _option("mtgf", f"how a face becomes class scores ({list_parts(HEADS)})", choices=tuple(HEADS))
     class_vectors: str = _option(
-        "text", "what stands for a class: its prompts' embeddings, or random vectors that are learned", CLASS_VECTORS
-    )
+        "text", "a class is represented by the embeddings of its prompts, or by learned vectors", choices=("text", "learned")
+    )  # fmt: skip
     mtgf_tokens: str = _option(
         "views",
-        "tokens that the text of a class attends to (MTGF): one per view, or also the patch tokens of the tower",
-        MTGF_TOKENS,
-    )
-    lambda_con: float = _option(0.1, "weight of the consistency loss; 0 builds none of it")
-    lambda_vt: float = _option(0.5, "weight of each view's own text loss; 0 computes none of it")
-    extra_losses: tuple[str, ...] = _option(
-        (),
-        "more terms of the loss, NAME=WEIGHT, parted by commas "
-        f"({list_parts({name: part for name, part in LOSSES.items() if name not in WITH_OPTION})})",
-    )
-    class_weights: str = _option(
-        "none", "balanced: rare classes count as much as frequent ones in the loss", CLASS_WEIGHTS
-    )
-    draw: str = _option(
-        "each", "each: every training sample once an epoch; balanced: as many draws, every class equally likely", DRAW
-    )
-    augment: str = _option("standard", "standard: random flips, shifts, scales, colours, noise and erasures; flip: mirroring "
-                         "alone (standard means this where a frozen tower's embeddings are used)", AUGMENT)  # fmt: skip
-    seed: int = _option(0, "decides initial weights, folds, order and augmentation")
-    fold_seed: int = _option(
-        -1, "decides the folds alone, so that runs of several seeds have the same (default: --seed)"
-    )
-    shuffle_labels: int = _option(
-        -1, "control: permute the training labels with this seed (accuracy must fall to chance)"
+        "tokens that the class text attends to in MTGF: one per view, or also the patch tokens of the tower",
+        choices=("views", "patches"),
     )
 
+
+@dataclass(frozen=True, kw_only=True)
+class LossOptions:
+    """loss terms and their weights"""
+
+    lambda_con: float = _option(0.1, "weight of the consistency loss; 0 leaves it out", low=0, high=1e3)
+    lambda_vt: float = _option(0.5, "weight of the text loss of each single view; 0 leaves it out", low=0, high=1e3)
+    extra_losses: tuple[str, ...] = _option(
+        (),
+        f"further loss terms, as NAME=WEIGHT,NAME=WEIGHT ({list_parts(EXTRA_LOSSES)})",
+        metavar="NAME=WEIGHT",
+        check=_check_losses,
+    )
+    class_weights: str = _option(
+        "none", "balanced: rare classes weigh as much in the loss as frequent ones", choices=("none", "balanced")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimOptions:
+    """optimisation"""
+
+    epochs: int = _option(20, "passes over the training samples; 0 tests the untrained model", low=0, high=100_000)
+    batch_size: int = _option(16, "samples per step", low=1, high=65_536)
+    lr: float = _option(1e-3, "peak learning rate of the new layers", low=1e-9, high=10)
+    tower_lr: float | None = _option(
+        None,
+        "peak learning rate of the image tower (default: --lr / 100 for pretrained weights, --lr with --pretrained none)",
+        low=0,
+        high=10,
+    )
+    weight_decay: float = _option(0.05, "weight decay (AdamW) of the weight matrices", low=0, high=100)
+    warmup: float = _option(0.1, "fraction of all steps in which the learning rate rises", low=0, high=1)
+    layer_decay: float = _option(
+        1.0, "factor of the learning rate from each block of the tower to the block before it", low=0.01, high=1
+    )
+    accumulate: int = _option(
+        1, "compute each batch in N parts, one after the other: less memory, the same gradient", low=1, high=65_536
+    )
+    checkpoint_activations: bool = _option(
+        False, "recompute the activations of the tower's blocks instead of storing them: less memory, a third more time"
+    )
+    ema: float = _option(
+        0.0,
+        "test and save the moving average of the weights with this decay, e.g. 0.999; 0 uses the last weights",
+        low=0,
+        high=0.999999,
+    )
+    seed: int = _option(0, "seed of initial weights, split, sample order and augmentation", low=0, high=_MAX_SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """where the data is and how the run is executed; nothing here but the data changes a result"""
+
+    cache: Path | None = _option(
+        None, "a finished cache; with --test-cache, the one that trains", metavar="DIR", type=open_path,
+        aliases=("--train-cache",),
+    )  # fmt: skip
+    test_cache: Path | None = _option(
+        None, "test on all of this cache, of another data set, instead of a fold", metavar="DIR", type=open_path
+    )
+    prompts: Path | None = _option(
+        None,
+        "prompt embeddings written by `preprocess prompts --out FILE`, for a cache that you cannot write to (default: those in "
+        "the cache)",
+        metavar="FILE",
+        type=open_path,
+    )
+    device: str = _option("auto", "auto, cpu, cuda, cuda:1 …", metavar="NAME")
+    embeddings: str = _option(
+        "auto",
+        "with --tune frozen: folder for the embeddings of all images, computed once for all runs (auto: the folder embeddings "
+        "beside RUN; off: run the tower in every step)",
+        metavar="DIR",
+    )
+    preload: str = _option(
+        "none",
+        "load the training images once, into RAM or GPU memory; none: read them when they are needed. The results are the same. "
+        "Each of several --jobs loads its own",
+        choices=PRELOAD,
+    )
+    checkpoint_every: int = _option(200, "steps between checkpoints", metavar="STEPS", low=1)
+    keep_checkpoints: int = _option(
+        1, "number of checkpoints to keep; if the newest is damaged, the one before it is used", low=1
+    )
+    tensorboard: bool = _option(False, "also write the log for TensorBoard, into the folder tensorboard of each run")
+    profile: int = _option(0, "record N steps with torch's profiler, into RUN/profile", low=0)
+    jobs: int | None = _option(
+        None, "folds to train side by side (default: one per GPU, or as many as there are cores)", low=1
+    )
+    discard_weights: bool = _option(False, "keep the scores and predictions of each fold, but not its model")
+
     def __post_init__(self) -> None:
-        """Raises FacetError where a value cannot be meant."""
-        for name, least, most in (
-            ("folds", 0, 10_000),
-            ("rounds", 0, 10_000),
-            ("fold", 0, 999_999),
-            ("frames", 0, 256),
-            ("window", 0, 100_000),
-            ("every", 1, 10_000),
-            ("epochs", 0, 100_000),
-            ("batch_size", 1, 65_536),
-            ("lr", 1e-9, 10.0),
-            ("tower_lr", 0.0, 10.0),
-            ("weight_decay", 0.0, 100.0),
-            ("warmup", 0.0, 1.0),
-            ("layer_decay", 0.01, 1.0),
-            ("accumulate", 1, 65_536),
-            ("ema", 0.0, 0.999999),
-            ("lambda_con", 0.0, 1e3),
-            ("lambda_vt", 0.0, 1e3),
-            ("seed", 0, 2**32 - 1),
-            ("fold_seed", -1, 2**32 - 1),
-            ("shuffle_labels", -1, 2**32 - 1),
-        ):
-            value = getattr(self, name)
-            if not least <= value <= most:  # also refuses NaN
-                raise FacetError(f"{option_name(name)}: expected {least:g} to {most:g}, found {value}")
-        for option in dataclasses.fields(self):
-            choices = option.metadata["choices"]
-            if choices and getattr(self, option.name) not in choices:
-                raise FacetError(f"{option_name(option.name)}: expected {' or '.join(choices)}")
-        if not TUNE.fullmatch(self.tune):
-            raise FacetError(f"--tune: expected full, frozen, last-K, lora or lora-R, found {self.tune!r}")
-        if self.mtgf_tokens == "patches" and self.head != "mtgf":
-            raise FacetError(f"--mtgf-tokens patches: --head {self.head} looks at none; leave one of them out")
-        if self.mtgf_tokens == "patches" and self.fusion == "late":
-            raise FacetError("--mtgf-tokens patches: --fusion late scores each view alone; leave one of them out")
-        if self.mtgf_tokens == "patches" and self.towers == "view":
-            raise FacetError("--mtgf-tokens patches: takes one tower; leave out --towers view")
-        if self.class_vectors == "learned" and self.head == "linear":
-            raise FacetError("--class-vectors learned: --head linear has vectors of its own; leave one of them out")
-        if self.towers == "view" and self.tune not in ("full", "frozen"):
-            raise FacetError(f"--towers view: expected --tune full, found {self.tune}")
-        read_losses(self.extra_losses)
-        if self.draw == "balanced" and self.is_multilabel:
-            raise FacetError(
-                f"--draw balanced: a sample of --task {self.task} has no one class; use --class-weights balanced"
-            )
-        if unknown := [m for m in self.modalities if m not in MODALITIES]:
-            raise FacetError(f"--modalities: {','.join(unknown)} is none of {','.join(MODALITIES)}")
-        if odd := [text for text in self.where if not all(part.strip() for part in text.partition("="))]:
-            raise FacetError(f"--where: expected COLUMN=VALUE, parted by commas, found {odd[0]!r}")
-        for name in ("modalities", "views", "classes", "test_subjects", "where", "extra_losses"):
-            values = getattr(self, name)
-            if len(set(values)) != len(values) or "" in values:
-                raise FacetError(f"{option_name(name)}: {','.join(values)!r} names one twice, or an empty one")
+        check_values(self)
+
+
+SECTIONS: dict[str, type] = {
+    "run": RunOptions,
+    "protocol": ProtocolOptions,
+    "data": DataOptions,
+    "model": ModelOptions,
+    "loss": LossOptions,
+    "optim": OptimOptions,
+}
+
+
+# dataclasses order inherited fields from the last base to the first
+@dataclass(frozen=True, kw_only=True)
+class Options(OptimOptions, LossOptions, ModelOptions, DataOptions, ProtocolOptions):
+    """What a user chose of everything that changes the numbers of a run; None: not chosen."""
+
+    def __post_init__(self) -> None:
+        """Raises FacetError where a value is out of its range. Rules between options: train/resolve.py."""
+        check_values(self)
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Name → weight of each term beside the loss of the class scores; 0: not computed."""
+        return {"con": self.lambda_con, "vt": self.lambda_vt, **read_losses(self.extra_losses)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Options):
+    """Options with every default resolved: what a run trains and tests."""
+
+    protocol: str = field()
+    folds: int = field()  # per round
+    rounds: int = field()
+    fold: int = field()  # 0 in crossval.json and ablation.json, which are about all folds
+    fold_seed: int = field()
+    task: str = field()
+    classes: tuple[str, ...] = field()
+    modalities: tuple[str, ...] = field()
+    views: tuple[str, ...] = field()
+    frames: int = field()
+    model: str = field()
+    pretrained: str = field()
+    tower_lr: float = field()
 
     @property
     def is_multilabel(self) -> bool:
         """Whether several classes may hold at once, each yes or no."""
         return self.task in ("targets", "aus")
 
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """Name → weight of every term beside the loss of the class scores; 0: not computed."""
-        return {"con": self.lambda_con, "vt": self.lambda_vt, **read_losses(self.extra_losses)}
 
-    @property
-    def seed_of_folds(self) -> int:
-        return self.seed if self.fold_seed < 0 else self.fold_seed
+OPTIONS = {option.name: option for option in dataclasses.fields(Options)}  # in the order of the sections
 
 
 def option_name(field_name: str) -> str:
     return "--" + field_name.replace("_", "-")
 
 
+def check_values(settings: Options | RunOptions) -> None:
+    """Check each value by itself.
+
+    Raises:
+        FacetError: a value is missing, of another type, or out of its range; names the option.
+    """
+    for option in dataclasses.fields(settings):
+        declared = OPTIONS.get(option.name, option)  # a Recipe declares types alone
+        if problem := find_problem(declared, getattr(settings, option.name), str(option.type)):
+            raise FacetError(f"{option_name(option.name)}: {problem}")
+
+
+def find_problem(option: dataclasses.Field[Any], value: Any, kind: str) -> str:
+    """Describe what is wrong with the value of an option; empty if nothing is.
+
+    Args:
+        kind: the type that is expected, as it is annotated: "int | None".
+    """
+    kind, _, optional = kind.partition(" | ")
+    metadata = option.metadata
+    choices, low, high = metadata.get("choices", ()), metadata.get("low"), metadata.get("high")
+    if value is None:
+        return "" if optional else "expected a value, found none"
+    if choices:
+        return "" if value in choices else f"expected {' or '.join(choices)}, found {value!r:.60}"
+    if kind in ("int", "float"):
+        if type(value) is not int and (kind == "int" or type(value) is not float):
+            return f"expected a {'whole ' * (kind == 'int')}number, found {value!r:.60}"
+        is_in_range = (low is None or value >= low) and (high is None or value <= high)  # false for NaN
+        limits = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+        return "" if is_in_range else f"expected {limits}, found {value}"
+    if kind == "bool":
+        return "" if type(value) is bool else f"expected true or false, found {value!r:.60}"
+    if kind.startswith("tuple"):
+        if not isinstance(value, tuple) or not all(isinstance(name, str) for name in value):
+            return f"expected a list of names, found {value!r:.60}"
+        if len(set(value)) != len(value) or "" in value or (option.default is None and not value):
+            return f"{','.join(value)!r} is empty, or names one twice or an empty one"
+    elif not value:
+        return "expected a text, found an empty one"
+    elif not (isinstance(value, str) if kind == "str" else hasattr(value, "joinpath")):
+        return f"expected a text, found {value!r:.60}"
+    return str(metadata["check"](value)) if "check" in metadata else ""
+
+
 def describe_options(recipe: Recipe) -> str:
     """The options in which a recipe differs from the defaults, as they would be typed."""
     texts = []
-    for option in dataclasses.fields(Recipe):
-        value = getattr(recipe, option.name)
-        if value != option.default:
-            text = (
-                ",".join(value)
-                if isinstance(value, tuple)
-                else f"{value:g}"
-                if isinstance(value, float)
-                else str(value)
-            )
-            texts.append(option_name(option.name) if value is True else f"{option_name(option.name)} {text}")
-    return " ".join(texts) or "all defaults"
+    for name, option in OPTIONS.items():
+        value = getattr(recipe, name)
+        if value is True:
+            texts.append(option_name(name))
+        elif value is not None and value != option.default:
+            text = f"{value:g}" if isinstance(value, float) else str(value)
+            texts.append(f"{option_name(name)} {','.join(value) if isinstance(value, tuple) else text}")
+    return " ".join(texts)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is trained on and what is tested: from one cache or two, a recipe and a protocol to items and folds, checked."""
+"""What is trained and what is tested: from one cache or two and the options to samples and folds, resolved and checked."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.cache import Cache, open_cache
-from shared.errors import CacheError, FacetError
-from shared.labels import NEUTRAL
+from shared.errors import FacetError
+from shared.runs import CONFIG_TOML
+from shared.store.storage import write_file
 from shared.text import TextEmbeddings
-from shared.views import parse_views
-from train.config import Recipe
+from train.config import Options, Recipe, RunOptions
 from train.data.items import (
     Item,
     choose_classes,
@@ -23,9 +23,7 @@ from train.data.items import (
     gather_items,
     is_labelled,
 )
-from train.data.prompts import read_prompts
-from train.inference.score import take_views
-from train.model.patch_tokens import check_patch_tokens
+from train.option_parser import format_toml
 from train.protocols.folds import Fold, FoldList, check_folds_fit, list_some, read_folds, split_by_subjects
 from train.protocols.leakage import check_experiment, check_labels, describe_uncompared, find_shared_scans
 from train.protocols.named import CROSS_PROTOCOL, DEFAULT_PROTOCOL, PROTOCOLS, Protocol, check_datasets, find_protocol
@@ -40,29 +38,58 @@ from train.protocols.selection import (
     select_test_items,
 )
 from train.reporting.groups import keep_where, report_columns
-from train.training.optimizer import default_tower_rate
+from train.resolve import (
+    check_options,
+    check_reference,
+    check_sequences,
+    find_text,
+    resolve_model,
+    resolve_task,
+    resolve_views,
+    take_views,
+)
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """Everything that folds have in common. `test` is `train` itself unless another data set is tested.
+class Split:
+    """Samples and folds.
 
-    label_map: class of the training data set → class, where another data set is tested. notes: what a user should know.
+    options: with the defaults that depend on the data filled in. test: the training cache itself unless another data set is
+    tested. label_map: class of the training data set → class, if another data set is tested. notes: for the user.
     """
 
+    options: Options
     train: Cache
     test: Cache
-    recipe: Recipe  # with every default filled in; its fold is not looked at
-    text: TextEmbeddings  # of the recipe's classes
-    train_items: tuple[Item, ...]  # labelled ones, that the protocol is about
+    train_items: tuple[Item, ...]
     test_items: tuple[Item, ...]
     folds: FoldList
     label_map: dict[str, str] | None
     notes: tuple[str, ...]
-    prompts: Path | None = None  # the file that text is from; None: a cache's
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What all folds have in common.
+
+    Fields as in Split. options: as the user chose them. recipe: resolved, with fold 0. text: the prompts of the classes.
+    prompts: the file of the prompts; None: a cache's.
+    """
+
+    options: Options
+    recipe: Recipe
+    train: Cache
+    test: Cache
+    train_items: tuple[Item, ...]
+    test_items: tuple[Item, ...]
+    folds: FoldList
+    label_map: dict[str, str] | None
+    text: TextEmbeddings
+    prompts: Path | None
+    notes: tuple[str, ...]
 
     def describe(self) -> list[str]:
-        """Lines for a user: how class names are mapped across data sets, and the notes."""
+        """Return lines for the user: how class names are mapped across data sets, and the notes."""
         lines = [f"note: {note}" for note in self.notes]
         if self.label_map is not None:
             lines.insert(0, "label map: " + ", ".join(f"{name} → {word}" for name, word in self.label_map.items()))
@@ -79,133 +106,154 @@ class Experiment:
         return self.folds.folds[number]
 
     def items_of(self, fold: Fold) -> tuple[list[Item], list[Item]]:
-        """Items to train on and to test on."""
+        """Return the samples of a fold to train on, and those to test on."""
         train, test = set(fold.train_subjects), set(fold.test_subjects)
         chosen = [item for item in self.train_items if item.subject in train]
-        if self.recipe.task == "aus" and self.recipe.every > 1:
-            chosen = chosen[:: self.recipe.every]
+        if self.recipe.task == "aus":
+            chosen = chosen[:: self.recipe.frame_stride]
         return chosen, [item for item in self.test_items if item.subject in test]
 
 
 def prepare_experiment(
-    cache_path: Path, test_path: Path | None, recipe: Recipe, prompts: Path | None = None
+    cache_path: Path, test_path: Path | None, options: Options, prompts: Path | None = None
 ) -> Experiment:
-    """Opens the caches, fills in every default, builds the folds, and checks all that can be checked before training.
+    """Open the caches, resolve every default, build the folds, and check all that can be checked before training.
 
     Args:
-        test_path: the cache of another data set to test on; None: tested are other subjects of the same cache.
-        prompts: a file of prompt embeddings to take instead of a cache's.
+        test_path: the cache of another data set to test on; None: other subjects of the same cache are tested.
+        prompts: a file of prompt embeddings to use instead of a cache's.
     Raises:
-        FacetError, CacheError: anything the user can mend.
+        FacetError, CacheError: anything the user can correct.
     """
-    train, recipe = _choose_views(open_cache(cache_path), recipe)
-    check_labels(train)
-    if test_path is None:
-        return _prepare_within(train, recipe, prompts)
-    test = open_cache(test_path)
-    check_labels(test)
-    if test.info.content_hash == train.info.content_hash:
+    train = open_cache(cache_path)
+    test = None if test_path is None else open_cache(test_path)
+    if test is not None and test.info.content_hash == train.info.content_hash:
         raise FacetError(f"{test_path}: holds the same scans as {cache_path}; leave --test-cache out")
-    return _prepare_across(train, test, recipe, prompts)
+    split = split_folds(train, options, test)
+    caches = (split.train,) if test is None else (split.train, split.test)
+    text = find_text(options, split.options.classes or (), caches, prompts)
+    fields = {field.name: getattr(split, field.name) for field in dataclasses.fields(split)}
+    return Experiment(
+        **fields | {"options": options}, recipe=resolve_model(split.options, text), text=text, prompts=prompts
+    )
 
 
-def _choose_views(cache: Cache, recipe: Recipe) -> tuple[Cache, Recipe]:
-    """The cache with the recipe's views, in the cache's order; a recipe that names all of them is one that names none."""
-    if not recipe.views:
-        return cache, recipe
-    stored = cache.info.settings.views
-    # as written: a cache's may have more digits
-    wanted = {str(view): view for view in parse_views(",".join(recipe.views))}
-    if lacking := [text for text in wanted if text not in map(str, stored)]:
-        cache.with_views([wanted[text] for text in lacking])  # refuses them
-    chosen = tuple(view for view in stored if str(view) in wanted)
-    is_all = len(chosen) == len(stored)
-    return cache.with_views(chosen), dataclasses.replace(recipe, views=() if is_all else tuple(map(str, chosen)))
+def write_options(folder: Path, experiment: Experiment, fold: int | None, embeddings: Path | None) -> None:
+    """Write config.toml of a run folder, with which --config repeats the run.
 
-
-@dataclass(frozen=True)
-class Split:
-    """A cache's items and their folds; recipe: with the defaults that these decide."""
-
-    recipe: Recipe
-    items: tuple[Item, ...]
-    folds: FoldList
-    notes: tuple[str, ...]
-
-
-def split_folds(cache: Cache, recipe: Recipe) -> Split:
-    """Applies the recipe's protocol, or its file of folds, to a cache.
-
-    Raises:
-        FacetError: the protocol is for other data sets, wants more than there is, or a subject would stand on both sides.
+    Args:
+        fold: index of the run's fold; None: the folder is of all folds. embeddings: their folder, None: images are read.
     """
-    imported = read_folds(Path(recipe.protocol)) if recipe.protocol.endswith(".json") else None
-    name = imported.protocol if imported else recipe.protocol or DEFAULT_PROTOCOL
-    # Folds that someone made by hand may be called anything: like k-fold they take all labelled samples.
+    options, recipe = dataclasses.replace(experiment.options, fold=fold), experiment.recipe
+    if options.protocol and options.protocol.endswith(".json"):
+        options = dataclasses.replace(options, protocol=str(Path(options.protocol).absolute()))
+    run = RunOptions(
+        cache=experiment.train.path.absolute(),
+        test_cache=None if experiment.test is experiment.train else experiment.test.path.absolute(),
+        prompts=experiment.prompts and experiment.prompts.absolute(),
+        embeddings=str(embeddings.absolute()) if embeddings else "off" if recipe.tune == "frozen" else "auto",
+    )
+    write_file(folder / CONFIG_TOML, format_toml(options, run, recipe).encode())
+
+
+def split_folds(train: Cache, options: Options, test: Cache | None = None) -> Split:
+    """Apply the protocol, or the file of folds, to a cache.
+
+    Args:
+        test: the cache of another data set to test on.
+    Raises:
+        FacetError: options exclude each other, the protocol does not fit the data set or needs more than there is, or a
+            subject would be in both training and test.
+    """
+    check_options(options)
+    train = resolve_views(train, options.views)
+    for cache in (train,) if test is None else (train, test):
+        check_labels(cache)
+    imported = read_folds(Path(options.protocol)) if options.protocol and options.protocol.endswith(".json") else None
+    if test is not None and (imported or options.test_subjects):
+        raise FacetError("--test-cache: all of its subjects are tested; leave --test-subjects and files of folds out")
+    default = DEFAULT_PROTOCOL if test is None else CROSS_PROTOCOL
+    name = imported.protocol if imported else options.protocol or default
+    # Folds made by hand may have any name; like k-fold they use all labelled samples.
     protocol = PROTOCOLS[DEFAULT_PROTOCOL] if imported and name not in PROTOCOLS else find_protocol(name)
-    check_datasets(protocol, cache.info.dataset)
-    _check_sequences(cache, recipe)
-    protocol, task = _choose_task(protocol, recipe)
-    wanted = recipe.classes or (imported.classes if imported else ()) or protocol.classes
+    check_datasets(protocol, train.info.dataset, None if test is None else test.info.dataset)
+    check_sequences(train, options)
+    task = resolve_task(protocol, options)
+    views = tuple(map(str, train.info.settings.views))
+    options = dataclasses.replace(options, protocol=name, task=task, views=views, fold=options.fold or 0)
+    protocol = dataclasses.replace(protocol, task=task)
+    if test is None:
+        split = _split_within(train, options, protocol, imported)
+    else:
+        split = _split_across(train, test, options, protocol)
+    options, folds = split.options, split.folds
+    classes = options.classes or ()
+    check_reference(options, classes)
+    rounds = [fold.round for fold in folds.folds]
+    options = dataclasses.replace(
+        options,
+        folds=rounds.count(rounds[0]),
+        rounds=len(set(rounds)),
+        fold_seed=folds.seed,
+        frames=choose_frames(split.train_items, options.frames or 0),
+    )
+    tested = () if split.test is split.train else split.test_items
+    notes = [*split.notes, *_describe_references((*split.train_items, *tested), options)]
+    caches = (train,) if test is None else (train, split.test)
+    shared = find_shared_scans(*caches)
+    notes += check_experiment(folds, split.train_items, split.test_items, classes, task, shared)
+    notes += describe_uncompared(*caches)
+    return dataclasses.replace(split, options=options, notes=tuple(notes))
+
+
+def _split_within(cache: Cache, options: Options, protocol: Protocol, imported: FoldList | None) -> Split:
+    """Train on some subjects of a cache and test on others. options: with protocol and task filled in."""
+    task = protocol.task
+    wanted = options.classes or (imported.classes if imported else ()) or protocol.classes
     classes = choose_classes(cache, wanted, task)
-    recipe = dataclasses.replace(recipe, protocol=name, task=task, classes=classes)
     members = None if imported is None else set(imported.subjects)
 
     def keep_labelled(gathered: Sequence[Item]) -> list[Item]:
-        kept = [item for item in gathered if is_labelled(item, task, classes)]
-        if not kept:
+        labelled = [item for item in gathered if is_labelled(item, task, classes)]
+        if not labelled:
             what = "labelled" if task == "classes" else "known to show or not to show"
             raise FacetError(f"{cache.path}: no valid sample is {what} {', '.join(classes)}; see --classes")
-        return kept
+        return labelled
 
     def find_in_use(gathered: Sequence[Item]) -> list[Item]:
         chosen = select_items(protocol, keep_labelled(gathered), classes)
         return [item for item in chosen if members is None or item.subject in members]
 
-    modalities, modality_notes = _choose_modalities(cache, recipe, find_in_use)
-    recipe = dataclasses.replace(recipe, modalities=modalities)
-    usable = keep_labelled(gathered := _gather(cache, recipe))
-    items = select_items(protocol, usable, classes)
+    options = dataclasses.replace(options, classes=classes)
+    modalities, notes = _choose_modalities(cache, options, find_in_use)
+    options = dataclasses.replace(options, modalities=modalities)
+    gathered = _gather(cache, options)
+    labelled = keep_labelled(gathered)
+    items = tuple(select_items(protocol, labelled, classes))
     subjects = {item.subject for item in items}
-    num_folds, num_rounds = recipe.folds or None, recipe.rounds or None
-    notes = [*modality_notes, *_describe_groups(cache, recipe), *describe_unlabelled(cache, gathered, task, classes)]
-    if recipe.test_subjects:
-        fold = split_by_subjects(subjects, recipe.test_subjects)
-        folds = FoldList(name, cache.info.dataset, recipe.seed_of_folds, classes, (fold,))
+    notes += [*_describe_groups(cache, options), *describe_unlabelled(cache, gathered, task, classes)]
+    dataset, seed = cache.info.dataset, _fold_seed(options)
+    if options.test_subjects:
+        fold = split_by_subjects(subjects, options.test_subjects)
+        folds = FoldList(options.protocol or "", dataset, seed, classes, (fold,))
     elif imported is not None:
-        if num_folds or num_rounds:
+        if options.folds or options.rounds:
             raise FacetError("--folds and --rounds: are decided by the file of folds; leave them out")
         folds = imported
-        notes += check_folds_fit(folds, subjects, dataset=cache.info.dataset)
+        notes += check_folds_fit(folds, subjects, dataset=dataset)
     else:
-        options = {"num_folds": num_folds, "num_rounds": num_rounds}
-        seed = recipe.seed_of_folds
-        folds = build_folds(protocol, items, dataset=cache.info.dataset, classes=classes, seed=seed, **options)
-        notes += describe_gaps(protocol, usable, classes, **options)
-    notes += _describe_references(items, recipe)
-    notes += check_experiment(folds, items, items, classes, task, find_shared_scans(cache))
-    notes += describe_uncompared(cache)
-    recipe = dataclasses.replace(recipe, frames=choose_frames(items, recipe.frames))
-    return Split(recipe, tuple(items), folds, tuple(notes))
+        numbers = {"num_folds": options.folds, "num_rounds": options.rounds}
+        folds = build_folds(protocol, items, dataset=dataset, classes=classes, seed=seed, **numbers)
+        notes += describe_gaps(protocol, labelled, classes, **numbers)
+    return Split(options, cache, cache, items, items, folds, None, tuple(notes))
 
 
-def _prepare_within(cache: Cache, recipe: Recipe, prompts: Path | None) -> Experiment:
-    dealt = split_folds(cache, recipe)
-    recipe, text = _with_text(dealt.recipe, (cache,), prompts)
-    return Experiment(cache, cache, recipe, text, dealt.items, dealt.items, dealt.folds, None, dealt.notes, prompts)
-
-
-def _prepare_across(train: Cache, test: Cache, recipe: Recipe, prompts: Path | None) -> Experiment:
-    if recipe.test_subjects or recipe.protocol.endswith(".json"):
-        raise FacetError("--test-cache: all of its subjects are tested; leave --test-subjects and files of folds out")
-    protocol = find_protocol(recipe.protocol or CROSS_PROTOCOL)
-    check_datasets(protocol, train.info.dataset, test.info.dataset)
-    _check_sequences(train, recipe)
-    protocol, task = _choose_task(protocol, recipe)
-    if task != "classes":
-        raise FacetError(f"--task {task}: across data sets only classes are supported")
-    classes, label_map = build_label_map(protocol, train.info.class_names, test.info.class_names, recipe.classes)
-    recipe = dataclasses.replace(recipe, protocol=protocol.name, task=task, classes=classes)
+def _split_across(train: Cache, test: Cache, options: Options, protocol: Protocol) -> Split:
+    """Train on one data set and test on another. options: with protocol and task filled in."""
+    if protocol.task != "classes":
+        raise FacetError(f"--task {protocol.task}: across data sets only classes are supported")
+    names = (train.info.class_names, test.info.class_names)
+    classes, label_map = build_label_map(protocol, *names, options.classes or ())
 
     def find_training(gathered: Sequence[Item]) -> list[Item]:
         return [item for item in map_items(gathered, label_map) if item.class_name in classes]
@@ -213,102 +261,53 @@ def _prepare_across(train: Cache, test: Cache, recipe: Recipe, prompts: Path | N
     def find_tested(gathered: Sequence[Item]) -> list[Item]:
         return select_test_items(protocol, gathered, classes)
 
-    modalities, modality_notes = _choose_modalities(train, recipe, find_training)
-    there, more = _choose_modalities(test, recipe, find_tested)
-    modalities = tuple(m for m in modalities if m in there)
+    options = dataclasses.replace(options, classes=classes)
+    modalities, notes = _choose_modalities(train, options, find_training)
+    available, more = _choose_modalities(test, options, find_tested)
+    modalities = tuple(m for m in modalities if m in available)
     if not modalities:
         raise FacetError(f"{train.path}, {test.path}: no modality is in nine of ten rows of both; use --modalities")
+    options = dataclasses.replace(options, modalities=modalities)
     test = take_views(test, train.info.settings, modalities, whose=str(train.path))
-    recipe = dataclasses.replace(recipe, modalities=modalities)
-    recipe, text = _with_text(recipe, (train, test), prompts)
-    train_items, test_items = find_training(_gather(train, recipe)), find_tested(_gather(test, recipe))
+    train_items, test_items = find_training(_gather(train, options)), find_tested(_gather(test, options))
     if train.info.dataset != test.info.dataset:  # otherwise equal names are the same people
         train_items = prefix_subjects(train_items, train.info.dataset)
         test_items = prefix_subjects(test_items, test.info.dataset)
     fold = build_cross_fold(protocol, train_items, test_items)
     title = f"{train.info.dataset} to {test.info.dataset}"
-    folds = FoldList(protocol.name, title, recipe.seed_of_folds, classes, (fold,))
-    notes = [*modality_notes, *more, *_describe_groups(test, recipe)]
-    notes += check_experiment(folds, train_items, test_items, classes, task, find_shared_scans(train, test))
-    notes += describe_uncompared(train, test)
-    notes += _describe_references([*train_items, *test_items], recipe)
-    recipe = dataclasses.replace(recipe, frames=choose_frames(train_items, recipe.frames))
-    return Experiment(
-        train, test, recipe, text, tuple(train_items), tuple(test_items), folds, label_map, tuple(notes), prompts
-    )
+    folds = FoldList(protocol.name, title, _fold_seed(options), classes, (fold,))
+    notes += [*more, *_describe_groups(test, options)]
+    return Split(options, train, test, tuple(train_items), tuple(test_items), folds, label_map, tuple(notes))
+
+
+def _fold_seed(options: Options) -> int:
+    return options.seed if options.fold_seed is None else options.fold_seed
 
 
 def _choose_modalities(
-    cache: Cache, recipe: Recipe, find_in_use: Callable[[Sequence[Item]], list[Item]]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """As `choose_modalities`, by the rows of those items that would be in use if every modality were looked at."""
-    every = dataclasses.replace(recipe, modalities=cache.info.settings.modalities)
-    rows = find_rows_in_use(find_in_use(_gather(cache, every)))
-    return choose_modalities(cache, recipe.modalities, rows)
+    cache: Cache, options: Options, find_in_use: Callable[[Sequence[Item]], list[Item]]
+) -> tuple[tuple[str, ...], list[str]]:
+    """As `choose_modalities`, by the rows of the samples that are in use if every modality is used."""
+    with_all = dataclasses.replace(options, modalities=cache.info.settings.modalities)
+    rows = find_rows_in_use(find_in_use(_gather(cache, with_all)))
+    modalities, notes = choose_modalities(cache, options.modalities or (), rows)
+    return modalities, list(notes)
 
 
-def _gather(cache: Cache, recipe: Recipe) -> list[Item]:
-    return keep_where(cache, gather_items(cache, recipe), recipe.where)
+def _gather(cache: Cache, options: Options) -> list[Item]:
+    return keep_where(cache, gather_items(cache, options), options.where)
 
 
-def _describe_groups(cache: Cache, recipe: Recipe) -> list[str]:
-    notes = [f"of {cache.path.name}, only samples with {' and '.join(recipe.where)}"] if recipe.where else []
+def _describe_groups(cache: Cache, options: Options) -> list[str]:
+    notes = [f"of {cache.path.name}, only samples with {' and '.join(options.where)}"] if options.where else []
     return notes + report_columns(cache)[1]
 
 
-def _choose_task(protocol: Protocol, recipe: Recipe) -> tuple[Protocol, str]:
-    task = recipe.task or protocol.task
-    if task != protocol.task and protocol.datasets:
-        raise FacetError(
-            f"--task {task}: {protocol.name} is about {protocol.task}; leave --task out, or use --protocol {DEFAULT_PROTOCOL}"
-        )
-    if recipe.every > 1 and task != "aus":
-        raise FacetError(
-            "--every: is for action units, where every frame is a sample; --frames says how many a sequence gives"
-        )
-    return dataclasses.replace(protocol, task=task), task
-
-
-def _check_sequences(cache: Cache, recipe: Recipe) -> None:
-    """Single scans have no frames to choose from: the same image would be looked at again and again."""
-    if not cache.sequences and (recipe.frames > 1 or recipe.window or recipe.sampling == "apex"):
-        raise FacetError(f"{cache.path}: holds no sequences; leave --frames, --sampling and --window out")
-
-
-def _with_text(recipe: Recipe, caches: Sequence[Cache], prompts: Path | None) -> tuple[Recipe, TextEmbeddings]:
-    """The recipe with its model, and its classes' prompts, from their file or the first cache that has them all."""
-    text = _find_text(recipe, caches) if prompts is None else read_prompts(prompts, recipe.model, recipe.classes)
-    pretrained = recipe.pretrained or text.pretrained
-    tower_lr = recipe.tower_lr or default_tower_rate(recipe.lr, pretrained)
-    recipe = dataclasses.replace(recipe, model=recipe.model or text.model, pretrained=pretrained, tower_lr=tower_lr)
-    if recipe.tune == "frozen":  # towers that start alike stay alike
-        recipe = dataclasses.replace(recipe, towers="shared")
-    check_patch_tokens(recipe)
-    return recipe, text
-
-
-def _find_text(recipe: Recipe, caches: Sequence[Cache]) -> TextEmbeddings:
-    errors = []
-    for cache in caches:
-        try:
-            return cache.read_text(recipe.model or None).select(recipe.classes)
-        except CacheError as error:
-            errors.append(error)
-    raise errors[-1]
-
-
-def _describe_references(items: Sequence[Item], recipe: Recipe) -> list[str]:
-    if recipe.relative == "none":
+def _describe_references(items: Sequence[Item], options: Options) -> list[str]:
+    if options.reference == "none":
         return []
-    if recipe.relative == "neutral" and NEUTRAL in recipe.classes:
-        raise FacetError(
-            "--relative neutral: a neutral scan would be compared with itself; leave neutral out of --classes"
-        )
-    lacking = sorted({item.subject for item in items if item.reference is None})
-    note = "--relative neutral: test subjects' own neutral scans are used, as someone known beforehand would allow"
-    notes = [note] if recipe.relative == "neutral" else []
-    if lacking:
-        notes.append(
-            f"{len(lacking)} subjects have nothing to be compared with, and are seen as they are: {list_some(lacking)}"
-        )
+    note = "--reference neutral: test subjects' own neutral scans are used, as for a person known beforehand"
+    notes = [note] if options.reference == "neutral" else []
+    if lacking := sorted({item.subject for item in items if item.reference is None}):
+        notes.append(f"{len(lacking)} subjects have no reference, and are used as they are: {list_some(lacking)}")
     return notes

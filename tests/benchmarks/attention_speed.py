@@ -24,12 +24,13 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from browser import browsed, find_chromium, served  # noqa: E402
 from conftest import CLASSES, random_text, write_tiny_cache  # noqa: E402
+from recipes import make_recipe  # noqa: E402
 from test_viewer_looks import big_fold  # noqa: E402
 
 from preprocess.viewer.run_records import RunRecords  # noqa: E402
 from preprocess.viewer.site import Site  # noqa: E402
 from shared.cache import open_cache  # noqa: E402
-from train.config import Recipe, RunConfig, TowerConfig  # noqa: E402
+from train.config import RunConfig, TowerConfig  # noqa: E402
 from train.data.batch_transform import BatchTransform  # noqa: E402
 from train.data.embeddings import Embeddings  # noqa: E402
 from train.data.items import Item, find_items  # noqa: E402
@@ -70,7 +71,7 @@ def compare(path: Path, rounds: int, *, copies: int, on_embeddings: bool) -> tup
     items = find_items(cache, MODALITIES) * copies
     model_config, _ = read_model_config("ViT-B-32")
     tower = TowerConfig("ViT-B-32", "none", model_config, 224, (0.5,) * 3, (0.25,) * 3, "", True)
-    recipe = Recipe(classes=CLASSES, modalities=MODALITIES, frames=1, batch_size=24)
+    recipe = make_recipe(classes=CLASSES, modalities=MODALITIES, frames=1, batch_size=24)
     config = RunConfig(recipe, tower, "tiny", "", "", cache.info.settings, "", 512, True, "")
     facet = Facet(build_tower(model_config), 512, mean_prompts(TEXT), 10.0, num_modalities=2)
     table = None

@@ -31,6 +31,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from benchmarks.rendered_scans import render_batches  # noqa: E402
 from conftest import TINY_CLIP, random_text  # noqa: E402
+from recipes import make_recipe  # noqa: E402
 
 from preprocess.build.build import build_cache  # noqa: E402
 from preprocess.datasets import DATASETS  # noqa: E402
@@ -160,7 +161,7 @@ def prepare(chosen: argparse.Namespace, out: Path) -> Bench:
     settings = RenderSettings(views=VIEWS, size_px=tower.image_size, modalities=("texture",))
     build_cache(DATASET, scans, cache_path, settings)
     cache = open_cache(cache_path)
-    recipe = Recipe(
+    recipe = make_recipe(
         classes=tuple(cache.info.class_names), modalities=("texture",), frames=1, epochs=1, lr=1e-4, tower_lr=1e-6
     )
     items = [item for item in find_items(cache, recipe.modalities) if item.class_name]

@@ -45,8 +45,8 @@ COPIES = {
     "4dme": Copy(24),
 }
 COMMON = ("--modalities", "normal", "--batch-size", "8", "--discard-weights")
-AT_REST = ("--relative", "onset", "--sampling", "apex", "--window", "5", "--frames", "2")
-MICRO = ("--relative", "onset", "--sampling", "apex", "--window", "1", "--frames", "1", "--augment", "none")
+AT_REST = ("--reference", "onset", "--sampling", "apex", "--window", "5", "--frames", "2")
+MICRO = ("--reference", "onset", "--sampling", "apex", "--window", "1", "--frames", "1", "--augment", "none")
 STUDIES = (
     Study("bu4dfe", ("bu4dfe",), ("--protocol", "bu4dfe", "--epochs", "15", *AT_REST)),
     Study("bp4d", ("bp4d",), ("--protocol", "bp4d", "--epochs", "12", *AT_REST)),
@@ -58,9 +58,9 @@ STUDIES = (
             "bp4d-au",
             "--epochs",
             "4",
-            "--every",
+            "--frame-stride",
             "2",
-            "--relative",
+            "--reference",
             "onset",
             "--class-weights",
             "balanced",

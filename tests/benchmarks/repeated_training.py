@@ -16,9 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
+from recipes import make_recipe
 from torch import nn
 
 from shared.schema import View
@@ -37,7 +39,7 @@ CLASSES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
 VIEWS = (View(0), View(20), View(-20))
 DIM = 512
 SCANS_A_SUBJECT = 12  # six expressions, two intensities
-RECIPE = Recipe(classes=CLASSES, modalities=("texture",), frames=1, tune="frozen", augment="flip")
+RECIPE = make_recipe(classes=CLASSES, modalities=("texture",), frames=1, tune="frozen", augment="flip")
 TOWER = TowerConfig("none", "", {"embed_dim": DIM}, 224, (0.5,) * 3, (0.5,) * 3, "", True)
 SHORT_EPOCHS = (3, 6, 10)
 LONGEST_SECONDS = 30.0  # to within one point of the converged score
@@ -85,7 +87,7 @@ class Training:
         recipe, step = self.recipe, 0
         num_steps = recipe.epochs * -(-len(self.items) // recipe.batch_size)
         for epoch in range(recipe.epochs):
-            for batch in epoch_batches(self.labels, recipe.draw, recipe.batch_size, recipe.seed, epoch):
+            for batch in epoch_batches(self.labels, recipe.sampler, recipe.batch_size, recipe.seed, epoch):
                 raw = self.table.choose([self.items[i] for i in batch], recipe.frames, (recipe.seed, epoch), False)
                 parameters = draw_parameters(recipe.seed, epoch, [item.place for item in raw.items])
                 target = torch.from_numpy(self.labels[batch]).to(self.broken.device)

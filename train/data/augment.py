@@ -1,7 +1,7 @@
 """Random changes to training images, on the device: the same for all views, frames and modalities of a sample.
 
 Each sample's change is a function of (seed, epoch, sample) alone, so that neither the batch it falls into, nor the number of
-devices, nor an interruption alters it. One that is drawn again within an epoch (`--draw balanced`) is changed otherwise each
+devices, nor an interruption alters it. One that is drawn again within an epoch (`--sampler balanced`) is changed otherwise each
 time: then how often it came before in the epoch's order counts, too.
 
 All samples of a batch are changed together, by a few operations on whole tensors.

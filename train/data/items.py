@@ -13,7 +13,7 @@ from shared.errors import FacetError
 from shared.labels import NEUTRAL, find_expression, plain_word
 from shared.schema import Sample
 from shared.schema import Sequence as SequenceRow
-from train.config import Recipe
+from train.config import Options
 
 DEFAULT_FRAMES = 6
 MAX_LACKING = 0.1  # of the rows in use, for a modality to be looked at unasked
@@ -87,17 +87,20 @@ def _read_targets(cache: Cache, task: str, names: Sequence[str]) -> np.ndarray |
     return table
 
 
-def gather_items(cache: Cache, recipe: Recipe) -> list[Item]:
-    """Every item of a cache as a resolved recipe looks at it: with its targets, its reference, its frames.
+def gather_items(cache: Cache, options: Options) -> list[Item]:
+    """Return every item of a cache with its targets, its reference and its frames.
 
+    Args:
+        options: with task, classes and modalities resolved.
     Raises:
-        FacetError: the recipe wants an apex or a reference that the cache does not have.
+        FacetError: the options ask for an apex or a reference that the cache does not have.
     """
-    items = find_items(cache, recipe.modalities, recipe.task, recipe.classes)
-    if recipe.relative != "none":
-        items = add_references(cache, items, recipe.modalities, recipe.relative)
-    if recipe.sampling == "apex":
-        items = keep_apex_windows(cache, items, recipe.window)
+    modalities = options.modalities or ()
+    items = find_items(cache, modalities, options.task or "classes", options.classes or ())
+    if options.reference != "none":
+        items = add_references(cache, items, modalities, options.reference)
+    if options.sampling == "apex":
+        items = keep_apex_windows(cache, items, options.window)
     return items
 
 
@@ -213,11 +216,11 @@ def choose_frames(items: Sequence[Item], wanted: int) -> int:
 # --- which of a sequence's frames count, and what a face is compared with ---
 
 
-def keep_apex_windows(cache: Cache, items: Sequence[Item], window: int) -> list[Item]:
+def keep_apex_windows(cache: Cache, items: Sequence[Item], window: int | None) -> list[Item]:
     """Sequences cut down to a window of frames about their apex; single scans stay.
 
     Args:
-        window: frames; 0: half of each sequence. A window that would reach beyond an end is moved inside. One or two frames,
+        window: frames; None: half of each sequence. A window that would reach beyond an end is moved inside. One or two frames,
             of which no apex can be estimated, stay.
     Raises:
         FacetError: a longer sequence has no apex, neither given nor estimated.
@@ -237,7 +240,7 @@ def keep_apex_windows(cache: Cache, items: Sequence[Item], window: int) -> list[
     return cut
 
 
-def _window(cache: Cache, rows: tuple[int, ...], apex: int, window: int) -> tuple[int, ...]:
+def _window(cache: Cache, rows: tuple[int, ...], apex: int, window: int | None) -> tuple[int, ...]:
     nearest = min(range(len(rows)), key=lambda place: abs((cache.samples[rows[place]].frame or 0) - apex))
     length = min(window or -(-len(rows) // 2), len(rows))
     first = min(max(nearest - length // 2, 0), len(rows) - length)
@@ -259,14 +262,14 @@ def add_references(cache: Cache, items: Sequence[Item], modalities: Sequence[str
             if sample.valid and sample.label == NEUTRAL and any(sample.has(m) for m in modalities):
                 neutral.setdefault(sample.subject, row)
         found = [neutral.get(item.subject) for item in items]
-        lacking = "no subject has a neutral scan; --relative onset compares with a sequence's first frame"
+        lacking = "no subject has a neutral scan; --reference onset compares with a sequence's first frame"
     else:
         sequences = {s.sequence: rows for s, rows in _group_frames(cache, (row for i in items for row in i.rows))}
         given = {s.sequence: s.onset for s in cache.sequences}
         found = [_onset_row(cache, sequences.get(cache.samples[i.rows[0]].sequence, []), given) for i in items]
-        lacking = "there are no sequences; --relative neutral compares with the subject's neutral scan"
+        lacking = "there are no sequences; --reference neutral compares with the subject's neutral scan"
     if all(row is None for row in found):
-        raise FacetError(f"{cache.path}: --relative {kind}: {lacking}")
+        raise FacetError(f"{cache.path}: --reference {kind}: {lacking}")
     return [dataclasses.replace(item, reference=row) for item, row in zip(items, found, strict=True)]
 
 

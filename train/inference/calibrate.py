@@ -44,7 +44,7 @@ def start_class_bias(
     batches = [chosen[i : i + recipe.batch_size] for i in range(0, len(chosen), recipe.batch_size)]
     model.train()  # batch statistics as the first steps will have them; running ones are no use yet in random towers
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    references = recipe.relative != "none"
+    references = recipe.reference != "none"
     logits = [
         model(transform.prepare(raw)).logits
         for raw in transform.stream(cache, batches, recipe.frames, references=references)

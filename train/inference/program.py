@@ -29,7 +29,7 @@ class Program(nn.Module):
         super().__init__()
         self.model, self.modalities = model, config.recipe.modalities
         self.image_size, self.dynamic = config.tower.image_size, bool(config.render.dynamic)
-        self.multilabel, self.compares = config.recipe.is_multilabel, config.recipe.relative != "none"
+        self.multilabel, self.compares = config.recipe.is_multilabel, config.recipe.reference != "none"
         self.register_buffer("cameras", cameras_rad(config.render.views, 1, torch.device("cpu")))
         self.register_buffer("mean", torch.tensor(config.tower.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(config.tower.std).view(3, 1, 1))
@@ -55,7 +55,7 @@ class Program(nn.Module):
 
 def example_images(config: RunConfig, num: int) -> dict[str, Tensor]:
     """Black pictures in the shapes that the program takes."""
-    size, num_frames = config.render.size_px, config.recipe.frames + (config.recipe.relative != "none")
+    size, num_frames = config.render.size_px, config.recipe.frames + (config.recipe.reference != "none")
     shape = (num, num_frames, len(config.render.views), size, size)
     return {
         modality: to_device(

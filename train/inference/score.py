@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 from shared.attention import write_attention
 from shared.cache import Cache
-from shared.errors import CacheError, FacetError
-from shared.schema import RenderSettings
+from shared.errors import FacetError
 from shared.text import TextEmbeddings
 from train.config import RunConfig
 from train.data.batch_transform import BatchTransform
@@ -34,29 +33,6 @@ class Scores:
     probabilities: np.ndarray
     view_weights: dict[str, float]
     face_cosine: float
-
-
-def take_views(cache: Cache, wanted: RenderSettings, modalities: Sequence[str], *, whose: str) -> Cache:
-    """The cache with the views that a model was, or is to be, trained on.
-
-    Raises:
-        CacheError: it does not hold them, or its images were drawn otherwise; names the first difference.
-    """
-    found = cache.info.settings
-    for name in ("views", "size_px", "crop_radius_mm", "supersampling", "revision", "dynamic"):
-        same = {*wanted.views} <= {*found.views} if name == "views" else getattr(found, name) == getattr(wanted, name)
-        if not same:
-            raise CacheError(
-                f"{cache.path}: {name} {_text(found, name)}, but {whose} has {name} {_text(wanted, name)}; "
-                "build a cache with the same view settings"
-            )
-    if missing := [m for m in modalities if m not in found.modalities]:
-        raise CacheError(f"{cache.path}: holds no {', '.join(missing)}, which {whose} looks at; build it with them")
-    return cache.with_views(wanted.views)
-
-
-def _text(settings: RenderSettings, name: str) -> str:
-    return settings.views_text() if name == "views" else str(getattr(settings, name))
 
 
 @torch.inference_mode()
@@ -81,7 +57,7 @@ def score_items(
         tqdm(total=len(items), desc="score", unit="sample", dynamic_ncols=True, leave=False, disable=None) as bar,
         nullcontext() if table is None else record_attention(model) as recording,
     ):
-        references = recipe.relative != "none"
+        references = recipe.reference != "none"
         prompts = None if table is None else table.prompt_tensor(transform.device)
         for raw in transform.stream(cache, batches, recipe.frames, references=references):
             batch = transform.prepare(raw)

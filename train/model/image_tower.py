@@ -16,11 +16,10 @@ from shared.weights.files import Weights, read_weights
 from shared.weights.identity import TOWERS, check_file_exists, hash_arrays, skip_unreachable_hub
 from shared.weights.layout import describe_misfit
 from shared.weights.model_config import check_model_config, read_model_folder
-from train.config import TowerConfig
+from train.config import RANDOM, TowerConfig
 
 LOCAL_DIR = "local-dir:"
 HUB = "hf-hub:"
-RANDOM = "none"
 
 
 def hash_state(tensors: Mapping[str, Tensor]) -> str:

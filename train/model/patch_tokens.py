@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import FacetError, first_line
-from train.config import Recipe
 from train.model.cvsa import FourierEmbedding, soften, unit
-from train.model.image_tower import build_tower, read_model_config
+from train.model.image_tower import build_tower
 
 
 class PatchEncoder(nn.Module):
@@ -135,12 +134,3 @@ def count_channels(config: Mapping[str, Any]) -> int:
     if len(shapes) > 1:  # it drops patches in training, and what is left has no place any more
         raise FacetError(refusal)
     return int(shapes.pop()[1])
-
-
-def check_patch_tokens(recipe: Recipe) -> None:
-    """
-    Raises:
-        FacetError: a class's words are to look at patches, and the recipe's image tower has none.
-    """
-    if recipe.mtgf_tokens == "patches":
-        count_channels(read_model_config(recipe.model)[0])

@@ -201,7 +201,7 @@ def title_result(metrics: Metrics | MultiLabelMetrics, config: RunConfig, num_su
         marks.append(f"chance {metrics.chance:.3f}" + (", random initial weights" if config.is_random else ""))
     else:
         marks = [f"macro-F1 {metrics.macro_f1:.3f}"]
-    if config.recipe.shuffle_labels >= 0:
+    if config.recipe.shuffle_labels is not None:
         marks.append("training labels shuffled")
     return "\n".join(marks)
 
@@ -245,7 +245,7 @@ def present_result(
         print(
             "random weights: model or prompts were not pretrained, so this is no result to compare with published ones"
         )
-    if config.recipe.shuffle_labels >= 0:
+    if config.recipe.shuffle_labels is not None:
         print("control: training labels were shuffled, so accuracy should be near chance")
     if isinstance(metrics, Metrics):
         print(f"confusion matrix  {folder / CONFUSION_PNG}, .pdf")

@@ -27,7 +27,7 @@ from train.data.embeddings import Embeddings
 from train.data.items import Item, choose_modalities, gather_items
 from train.data.prompts import find_prompts, match_prompts, read_prompts
 from train.inference.calibrate import read_thresholds
-from train.inference.score import score_and_write_attention, score_items, take_views
+from train.inference.score import score_and_write_attention, score_items
 from train.model.facet import Facet
 from train.model.image_tower import build_tower
 from train.model.patch_tokens import count_channels
@@ -35,6 +35,7 @@ from train.protocols.evaluation_items import find_tested, is_own_test
 from train.protocols.folds import read_split
 from train.reporting.groups import score_groups
 from train.reporting.report import describe_predictions, present_result, title_result, write_report
+from train.resolve import take_views
 from train.tasks.metrics import Metrics, compute_metrics
 from train.tasks.multilabel import MultiLabelMetrics, compute_multilabel_metrics
 from train.training.checkpoint import load_weights, weights_size
@@ -147,7 +148,7 @@ def evaluate_items(
         "model": config.tower.name,
         "pretrained": config.tower.pretrained,
         "random_weights": config.is_random,
-        "shuffled_labels": recipe.shuffle_labels >= 0,
+        "shuffled_labels": recipe.shuffle_labels is not None,
         "num_test_subjects": num_subjects,
         "num_train_subjects": num_train,
         "num_parameters": sum(p.numel() for p in model.parameters()),

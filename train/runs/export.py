@@ -155,7 +155,7 @@ def _describe_program(config: RunConfig) -> str:
         for name, image in example_images(config, 1).items()
     )
     kind = "each a yes or no of its own" if config.recipe.is_multilabel else "which add up to 1"
-    first = ", the face it is compared with first" if config.recipe.relative != "none" else ""
+    first = ", the face it is compared with first" if config.recipe.reference != "none" else ""
     return f"""
 The whole model with PyTorch alone, on rows as a cache holds them, none of their pictures missing. Opening a `{PROGRAM}` can run
 code: open one that you made, or of somebody whom you trust. `model.safetensors` holds numbers alone; opening it runs nothing.

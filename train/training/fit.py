@@ -14,23 +14,23 @@ import numpy as np
 import torch
 
 from shared.errors import FacetError
-from shared.runs import CONFIG_JSON, METRICS_JSON, SPLIT_JSON
+from shared.runs import CONFIG_JSON, CONFIG_TOML, METRICS_JSON, SPLIT_JSON
 from shared.schema import fingerprint
 from shared.store.lock import hold_lock
 from shared.store.paths import is_litter
 from shared.store.storage import make_folder
 from shared.weights.identity import hash_arrays
-from train.config import Recipe, RunConfig, TowerConfig, read_config, write_config
+from train.config import RANDOM, Recipe, RunConfig, TowerConfig, read_config, write_config
 from train.data.embeddings import Embeddings
 from train.data.items import Item
 from train.data.preload import preload_images
 from train.data.prompts import mean_prompts
 from train.data.stream import ImageSource, StoredImages
 from train.data.transfer import allocator
-from train.experiment import Experiment
+from train.experiment import Experiment, write_options
 from train.inference.calibrate import fit_thresholds, start_class_bias, write_thresholds
 from train.model.facet import Facet
-from train.model.image_tower import RANDOM, build_tower, load_tower
+from train.model.image_tower import build_tower, load_tower
 from train.protocols.folds import Fold, read_split, write_split
 from train.reporting.report import present_result
 from train.runs.evaluate import build_facet, build_preparer, choose_device, evaluate_items, label_items
@@ -104,6 +104,7 @@ def fit(
         if loaded is not None and ranks.is_first:
             write_split(run, fold)
             write_config(run, config)
+            write_options(run, experiment, number, embeddings)
         tower = build_tower(config.tower.config) if loaded is None else loaded
         tables: tuple[Embeddings | None, Embeddings | None] = (None, None)
         if embeddings:
@@ -169,7 +170,7 @@ def _fit(
 def label_training(items: Sequence[Item], recipe: Recipe) -> np.ndarray:
     """As `label_items`; shuffled where the recipe is a control."""
     labels = label_items(items, recipe)
-    if recipe.shuffle_labels >= 0:
+    if recipe.shuffle_labels is not None:
         labels = np.random.default_rng(recipe.shuffle_labels).permutation(labels)
     return labels
 
@@ -208,7 +209,7 @@ def read_earlier(run: Path) -> RunConfig | None:
     if (run / CONFIG_JSON).is_file():
         return read_config(run)
     if run.is_dir() and any(
-        p.name != SPLIT_JSON and p.name[:1] != "." and not is_litter(p.name) for p in run.iterdir()
+        p.name not in (SPLIT_JSON, CONFIG_TOML) and p.name[:1] != "." and not is_litter(p.name) for p in run.iterdir()
     ):
         raise FacetError(f"{run}: not empty, and no run (no {CONFIG_JSON}); choose another --out")
     return None

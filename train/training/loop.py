@@ -136,7 +136,7 @@ def train(
         progress.flops_per_sample = flops_per_sample
         progress.peak_flops = peak_flops and peak_flops * ranks.num
         for epoch in range(step // steps_per_epoch, recipe.epochs):
-            order = epoch_batches(training.labels, recipe.draw, recipe.batch_size, recipe.seed, epoch)
+            order = epoch_batches(training.labels, recipe.sampler, recipe.batch_size, recipe.seed, epoch)
             repeats = count_repeats(order)[step % steps_per_epoch :]
             order = order[step % steps_per_epoch :]
             batches = [
@@ -144,7 +144,9 @@ def train(
                 for drawn in zip(order, repeats, strict=True)
             ]
             draws = (recipe.seed, epoch) if recipe.augment != "none" else None
-            stream = transform.stream(cache, batches, recipe.frames, jitter=draws, references=recipe.relative != "none")
+            stream = transform.stream(
+                cache, batches, recipe.frames, jitter=draws, references=recipe.reference != "none"
+            )
             for num_samples, raw in zip(map(len, order), progress.waiting_for(stream), strict=True):
                 changes = None
                 if draws:
@@ -219,14 +221,14 @@ def _restore(run: Path, model: Facet, optimizer: torch.optim.Optimizer, ema: Ema
 def _example(transform: BatchTransform, recipe: Recipe) -> Batch:
     """One sample's shapes."""
     device = transform.device
-    num_frames = recipe.frames + (recipe.relative != "none")
+    num_frames = recipe.frames + (recipe.reference != "none")
     num_modalities, num_views, size_px = len(transform.modalities), len(transform.views), transform.tower.image_size
     return Batch(
         images=torch.empty(1, num_frames, num_modalities, num_views, 3, size_px, size_px, device=device),
         present=torch.empty(1, num_frames, num_modalities, dtype=torch.bool, device=device),
         cameras=torch.empty(1, num_views, 2, device=device),
         complete=True,
-        has_reference=torch.empty(1, dtype=torch.bool, device=device) if recipe.relative != "none" else None,
+        has_reference=torch.empty(1, dtype=torch.bool, device=device) if recipe.reference != "none" else None,
     )
 
 

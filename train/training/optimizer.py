@@ -7,18 +7,12 @@ import math
 import torch
 from torch import nn
 
-from train.config import Recipe
+from train.config import RANDOM, Recipe
 from train.model.facet import Facet
-from train.model.image_tower import RANDOM
 from train.model.tuning import LowRank, layer_depths
+from train.resolve import PRETRAINED_TOWER_RATE, default_tower_rate
 
-PRETRAINED_TOWER_RATE = 0.01  # of --lr: pretrained features are to be moved, not overwritten
 ADAM_BETAS = (0.9, 0.98)  # as CLIP's own training (Radford et al. 2021, table 19)
-
-
-def default_tower_rate(lr: float, pretrained: str) -> float:
-    """The tower's peak learning rate where none was asked for."""
-    return lr * (1.0 if pretrained == RANDOM else PRETRAINED_TOWER_RATE)
 
 
 def describe_rates(recipe: Recipe) -> str:
@@ -38,7 +32,7 @@ def describe_rates(recipe: Recipe) -> str:
         why = "as --lr: its weights are random"
     else:
         why = (
-            f"--lr / {1 / PRETRAINED_TOWER_RATE:g}, taking {recipe.pretrained or recipe.model} for pretrained weights; "
+            f"--lr / {1 / PRETRAINED_TOWER_RATE:g}, taking {recipe.pretrained} for pretrained weights; "
             f"if they are not, --tower-lr {recipe.lr:g}"
         )
     return f"{what} trained at {recipe.tower_lr:g} ({why}), all else at {recipe.lr:g} (--lr)"

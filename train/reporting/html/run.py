@@ -99,7 +99,7 @@ def list_run_warnings(run: RecordedRun) -> list[str]:
         lines.append(f"PARTIAL: {len(run.results):,} of {len(run.folds):,} folds are finished")
     if run.config.is_random:
         lines.append("RANDOM WEIGHTS: model or prompts were not pretrained; no result to compare with published ones")
-    if run.config.recipe.shuffle_labels >= 0:
+    if run.config.recipe.shuffle_labels is not None:
         lines.append("CONTROL: training labels were shuffled, so scores should be near chance")
     return lines
 

@@ -13,7 +13,7 @@ from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.runs import ABLATION_CSV, ABLATION_JSON, ABLATION_TEX, FOLDS_JSON, REPORT_JSON, record_hashes
 from shared.store.storage import make_folder
-from train.config import Recipe, write_config
+from train.config import Options, write_config
 from train.experiment import Experiment, prepare_experiment
 from train.protocols.folds import FoldList, write_folds
 from train.runs.results import FoldResult, read_fold_result
@@ -26,7 +26,7 @@ from train.studies.crossval.run import CrossvalOptions, announce_folds, check_sa
 from train.training.fit import describe_run
 
 # What is made of a recipe where a frozen tower's embeddings are used, and their folder.
-ChooseEmbeddings = Callable[[Recipe], tuple[Recipe, Path | None]]
+ChooseEmbeddings = Callable[[Options], tuple[Options, Path | None]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Planned:
     """A variant, ready to train with any seed."""
 
     variant: Variant
-    recipe: Recipe  # defaults not filled in, but for the folds
+    recipe: Options  # defaults not filled in, but for the folds
     embeddings: Path | None
     prepared: Experiment  # with the first seed; without its items, which would stand in memory once a variant
 
@@ -42,7 +42,7 @@ class _Planned:
 def ablate(
     out: Path,
     caches: tuple[Path, Path | None],
-    recipe: Recipe,
+    recipe: Options,
     chosen: Chosen,
     num_seeds: int,
     options: CrossvalOptions,
@@ -66,6 +66,7 @@ def ablate(
         experiment.fold(options.only)
     begun = check_same_crossval(out, experiment, ABLATION_JSON)
     variants = list_variants(chosen, experiment.recipe.modalities)
+    recipe = dataclasses.replace(recipe, fold_seed=experiment.recipe.fold_seed)  # for all seeds
     planned, notes = _plan(caches, recipe, variants, experiment, out / FOLDS_JSON, choose_embeddings)
     seeds = [recipe.seed + number for number in range(num_seeds)]
     _check_runs(out, planned, seeds)
@@ -86,7 +87,7 @@ def ablate(
 
 def _plan(
     caches: tuple[Path, Path | None],
-    recipe: Recipe,
+    recipe: Options,
     variants: Sequence[Variant],
     experiment: Experiment,
     folds: Path,
@@ -129,10 +130,10 @@ def _plan(
     return planned, notes
 
 
-def _use_folds(recipe: Recipe, caches: tuple[Path, Path | None], folds: Path) -> Recipe:
+def _use_folds(recipe: Options, caches: tuple[Path, Path | None], folds: Path) -> Options:
     if caches[1] is not None:  # all of another data set is tested: nothing is dealt
         return recipe
-    return dataclasses.replace(recipe, protocol=str(folds), folds=0, rounds=0)
+    return dataclasses.replace(recipe, protocol=str(folds), folds=None, rounds=None)
 
 
 def _describe_lost(full: Experiment, variant: Experiment) -> str:

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 from shared.command_line import join_angles
 from shared.errors import FacetError
-from train.config import Recipe, option_name
-from train.training_options import add_option, read_lists
+from train.config import OPTIONS, Options, option_name
+from train.option_parser import add_option
 
 FULL = "full"
 # Name → the options that make it of the full model, and what that leaves.
@@ -156,7 +156,7 @@ def list_variants(chosen: Chosen, modalities: Sequence[str]) -> list[Variant]:
 
 
 def read_changes(variant: Variant) -> dict[str, Any]:
-    """A variant's options as fields of Recipe.
+    """A variant's options as fields of Options.
 
     Raises:
         FacetError: no such option, no such value, or an option that is common to all variants.
@@ -167,15 +167,19 @@ def read_changes(variant: Variant) -> dict[str, Any]:
             raise FacetError(f"--variant {variant.name}: {message}")
 
     parser = Parser(add_help=False, allow_abbrev=False)
-    fields = [option for option in dataclasses.fields(Recipe) if option.name not in COMMON]
-    for option in fields:
-        add_option(parser, option)
-    parser.set_defaults(**{option.name: None for option in fields})
+    for name, option in OPTIONS.items():
+        if name not in COMMON:
+            add_option(parser, option)
     try:
         words = shlex.split(variant.options)
     except ValueError as error:
         raise FacetError(f"--variant {variant.name}: {variant.options}: {error}") from error
-    changes, rest = parser.parse_known_args(join_angles(words))
+    try:
+        changes, rest = parser.parse_known_args(join_angles(words))
+    except FacetError as error:
+        raise FacetError(
+            str(error) if str(error).startswith("--variant") else f"--variant {variant.name}: {error}"
+        ) from error
     if rest:
         common = [option_name(name) for name in COMMON]
         what = (
@@ -184,14 +188,10 @@ def read_changes(variant: Variant) -> dict[str, Any]:
             else "is no option that changes a model or its training"
         )
         raise FacetError(f"--variant {variant.name}: {rest[0]} {what}")
-    values = {name: value for name, value in vars(changes).items() if value is not None}
-    try:
-        return read_lists(values)
-    except FacetError as error:
-        raise FacetError(f"--variant {variant.name}: {error}") from error
+    return vars(changes)
 
 
-def change_recipe(recipe: Recipe, variant: Variant) -> Recipe:
+def change_recipe(recipe: Options, variant: Variant) -> Options:
     """
     Raises:
         FacetError: see read_changes, or values that no recipe may have.

@@ -10,12 +10,21 @@ from tqdm import tqdm
 
 from shared.command_line import print_next
 from shared.errors import FacetError
-from shared.runs import CONFIG_JSON, CROSSVAL_JSON, FOLDS_JSON, REPORT_PNG, TABLE_TEX, WEIGHTS, record_hashes
+from shared.runs import (
+    CONFIG_JSON,
+    CONFIG_TOML,
+    CROSSVAL_JSON,
+    FOLDS_JSON,
+    REPORT_PNG,
+    TABLE_TEX,
+    WEIGHTS,
+    record_hashes,
+)
 from shared.store.lock import hold_lock
 from shared.store.paths import is_litter
 from shared.store.storage import make_folder
-from train.config import Recipe, describe_options, read_config, write_config
-from train.experiment import Experiment, prepare_experiment
+from train.config import Options, describe_options, read_config, write_config
+from train.experiment import Experiment, prepare_experiment, write_options
 from train.model.image_tower import LOCAL_DIR
 from train.protocols.folds import Fold, read_folds, write_folds
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS, describe_title
@@ -50,7 +59,7 @@ def crossval(
     out: Path,
     cache: Path,
     test_cache: Path | None,
-    recipe: Recipe,
+    recipe: Options,
     options: CrossvalOptions,
     prompts: Path | None = None,
 ) -> int:
@@ -70,6 +79,7 @@ def crossval(
     if not check_same_crossval(out, experiment):
         make_folder(out, like=experiment.train.path)
         write_folds(out / FOLDS_JSON, experiment.folds)
+        write_options(out, experiment, None, options.embeddings)
         write_config(out, describe_run(experiment, None), CROSSVAL_JSON)
         record_hashes(out, (FOLDS_JSON, CROSSVAL_JSON))
     if not options.brief:
@@ -135,7 +145,7 @@ def check_same_crossval(out: Path, experiment: Experiment, name: str = CROSSVAL_
         if (out / other).is_file():
             raise FacetError(f"{out}: {what}; choose another --out")
     if out.is_dir() and any(
-        p.name != FOLDS_JSON and p.name[:1] != "." and not is_litter(p.name) for p in out.iterdir()
+        p.name not in (FOLDS_JSON, CONFIG_TOML) and p.name[:1] != "." and not is_litter(p.name) for p in out.iterdir()
     ):
         what = "cross-validation" if name == CROSSVAL_JSON else "ablation"
         raise FacetError(f"{out}: not empty, and no {what} (no {name}); choose another --out")

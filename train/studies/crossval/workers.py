@@ -19,7 +19,7 @@ import torch
 from shared.errors import FacetError
 from shared.processors import num_cores
 from shared.runs import WEIGHTS, record_hashes
-from train.config import Recipe
+from train.config import Options
 from train.data.memory import free_ram_bytes
 from train.experiment import Experiment, prepare_experiment
 from train.training.checkpoint import CHECKPOINT
@@ -38,7 +38,7 @@ class Job:
     out: Path
     cache: Path
     test_cache: Path | None
-    recipe: Recipe
+    recipe: Options
     device: str
     checkpoint_every: int
     keep_weights: bool

@@ -1,0 +1,137 @@
+"""Options as text: the command line's arguments and config.toml, both generated from the sections of train/config.py."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+from shared.errors import FacetError, first_line
+from shared.store.paths import open_path
+from train.config import SECTIONS, Options, RunOptions, find_problem, option_name
+
+_MAX_TOML_BYTES = 1 << 24
+_PLAIN_KINDS = {"int": int, "float": float}
+
+
+def add_sections(parser: argparse.ArgumentParser, leave_out: Container[str] = ()) -> None:
+    """Add the options of all sections, a group of --help each. Options that are not given are absent from the namespace."""
+    for section, fields_of in SECTIONS.items():
+        group = parser.add_argument_group(f"{section}: {fields_of.__doc__}")
+        for option in dataclasses.fields(fields_of):
+            if option.name not in leave_out:
+                add_option(group, option)
+
+
+def add_option(parser: argparse._ActionsContainer, option: dataclasses.Field[Any]) -> None:
+    """Add one option; it is absent from the namespace if it is not given."""
+    names = (option_name(option.name), *option.metadata.get("aliases", ()))
+    text, kind = option.metadata["help"], str(option.type).partition(" | ")[0]
+    if kind == "bool":
+        action = argparse.BooleanOptionalAction
+        parser.add_argument(*names, dest=option.name, action=action, default=argparse.SUPPRESS, help=text)
+        return
+    if option.default not in (None, ()) and "(default" not in text:
+        text += f" (default {option.default})"
+    choices = option.metadata.get("choices")
+    default_metavar = {"int": "N", "float": "X"}.get(kind, "LIST")
+    parser.add_argument(
+        *names,
+        dest=option.name,
+        type=option.metadata.get("type") or _PLAIN_KINDS.get(kind) or (str if kind == "str" else split_names),
+        choices=choices,
+        metavar=None if choices else option.metadata.get("metavar", default_metavar),
+        default=argparse.SUPPRESS,
+        help=text,
+    )
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Read A,B,C."""
+    return tuple(part.strip() for part in text.split(","))
+
+
+def read_options(chosen: argparse.Namespace) -> tuple[Options, RunOptions]:
+    """Read the options of a command line; what it does not name is taken from --config FILE.toml, then from the defaults.
+
+    Raises:
+        FacetError: the file is unreadable or has an unknown key, or a value is out of its range.
+    """
+    values = read_toml(chosen.config) if chosen.config else {}
+    values |= vars(chosen)
+    options, run = (
+        {option.name: values[option.name] for option in dataclasses.fields(kind) if option.name in values}
+        for kind in (Options, RunOptions)
+    )
+    return Options(**options), RunOptions(**run)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read the options in a file such as the config.toml of a run folder: name → value.
+
+    Raises:
+        FacetError: no such file, not TOML, or an unknown table, key or value; names the file and the key.
+    """
+    try:
+        if path.stat().st_size > _MAX_TOML_BYTES:
+            raise FacetError(f"{path}: {path.stat().st_size / 1e6:.0f} MB, expected a file of settings")
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FacetError(f"{path}: not a TOML file ({first_line(error)})") from error
+    values: dict[str, Any] = {}
+    for section, table in tables.items():
+        if section not in SECTIONS or not isinstance(table, dict):
+            raise FacetError(
+                f"{path}: [{section:.60}] is unknown; expected {', '.join(f'[{name}]' for name in SECTIONS)}"
+            )
+        fields = {option.name: option for option in dataclasses.fields(SECTIONS[section])}
+        for key, raw in table.items():
+            if key not in fields:
+                close = difflib.get_close_matches(key, fields, 1)
+                hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(fields)}"
+                raise FacetError(f"{path}: [{section}] {key:.60}: unknown; {hint}")
+            value, kind = raw, str(fields[key].type)
+            if isinstance(raw, list):
+                value = tuple(raw) if all(isinstance(name, str) for name in raw) else raw
+            elif kind.startswith("Path") and isinstance(raw, str) and raw:
+                value = open_path(raw)
+            elif kind.startswith("float") and type(raw) is int:
+                value = float(raw)
+            if problem := find_problem(fields[key], value, kind):
+                raise FacetError(f"{path}: [{section}] {key}: {problem}")
+            values[key] = value
+    return values
+
+
+def format_toml(options: Options, run: RunOptions, recipe: Options) -> str:
+    """Format options for --config; a default that was resolved stands as a comment, and follows from the other options.
+
+    Args:
+        recipe: the resolved options.
+    """
+    lines = [
+        "# Options of this run. `python -m train fit --config THIS_FILE --out NEW_RUN` repeats it; options override them."
+    ]
+    for section, fields_of in SECTIONS.items():
+        lines += ["", f"[{section}]"]
+        for option in dataclasses.fields(fields_of):
+            chosen = getattr(run if section == "run" else options, option.name)
+            resolved = None if section == "run" else getattr(recipe, option.name)
+            if chosen is not None:
+                lines.append(f"{option.name} = {_format_value(chosen)}")
+            elif resolved is not None:
+                lines.append(f"# {option.name} = {_format_value(resolved)}  # resolved")
+    return "\n".join(lines) + "\n"
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, bool | int | float):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_format_value, value))}]"
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")  # a JSON text is a TOML text

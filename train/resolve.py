@@ -1,0 +1,191 @@
+"""All defaults that depend on the data, and all rules between options. Imports nothing heavy unless an option needs it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from shared.cache import Cache
+from shared.errors import CacheError, FacetError
+from shared.labels import NEUTRAL
+from shared.schema import RenderSettings
+from shared.text import TextEmbeddings
+from shared.views import parse_views
+from train.config import RANDOM, Options, Recipe
+from train.data.prompts import read_prompts
+from train.protocols.named import DEFAULT_PROTOCOL, Protocol
+
+PRETRAINED_TOWER_RATE = 0.01  # of --lr: pretrained features are to be adapted, not overwritten
+
+
+def check_options(options: Options) -> None:
+    """Check the rules between options that need no data.
+
+    Raises:
+        FacetError: two options exclude each other; names both.
+    """
+    if options.mtgf_tokens == "patches":
+        if options.head != "mtgf":
+            raise FacetError(f"--mtgf-tokens patches: --head {options.head} uses no tokens; leave one of them out")
+        if options.fusion == "late":
+            raise FacetError("--mtgf-tokens patches: --fusion late scores each view alone; leave one of them out")
+        if options.towers == "view":
+            raise FacetError("--mtgf-tokens patches: needs one tower; leave out --towers view")
+    if options.class_vectors == "learned" and options.head == "linear":
+        raise FacetError("--class-vectors learned: --head linear has vectors of its own; leave one of them out")
+    if options.towers == "view" and options.tune not in ("full", "frozen"):
+        raise FacetError(f"--towers view: expected --tune full, found {options.tune}")
+    if options.sampler == "balanced" and options.task in ("targets", "aus"):
+        raise FacetError(
+            f"--sampler balanced: a sample of --task {options.task} has several classes; use --class-weights balanced"
+        )
+
+
+def resolve_embeddings(options: Options, embeddings: str, run: Path) -> tuple[Options, Path | None, list[str]]:
+    """Decide whether a frozen tower's stored embeddings are used.
+
+    Args:
+        embeddings: auto, off or a folder. run: the run's folder, beside which auto puts them.
+    Returns:
+        The options, with the augmentation that embeddings allow; the folder of embeddings, None: images are read; notes.
+    Raises:
+        FacetError: embeddings are asked for with a tower that is trained, or with patch tokens.
+    """
+    if options.tune != "frozen":
+        if embeddings not in ("auto", "off"):
+            raise FacetError("--embeddings: need a tower that is not trained; add --tune frozen")
+        return options, None, []
+    if embeddings == "off":
+        return options, None, []
+    if options.mtgf_tokens == "patches":
+        raise FacetError(
+            "--mtgf-tokens patches: stored embeddings of a frozen tower hold no patches; add --embeddings off to run the tower "
+            "in every step, or train some of it (--tune lora)"
+        )
+    folder = run.absolute().parent / "embeddings" if embeddings == "auto" else Path(embeddings)
+    if options.augment != "standard":
+        return options, folder, []
+    note = "training from embeddings of images and their mirror images: --augment flip; see --embeddings"
+    return dataclasses.replace(options, augment="flip"), folder, [note]
+
+
+def resolve_task(protocol: Protocol, options: Options) -> str:
+    """
+    Raises:
+        FacetError: the protocol is about another task, or an option is for other tasks.
+    """
+    task = options.task or protocol.task
+    if task != protocol.task and protocol.datasets:
+        raise FacetError(
+            f"--task {task}: {protocol.name} is about {protocol.task}; leave --task out, or use --protocol {DEFAULT_PROTOCOL}"
+        )
+    if options.frame_stride > 1 and task != "aus":
+        raise FacetError(
+            "--frame-stride: is for action units, where every frame is a sample; --frames sets the frames per sequence"
+        )
+    check_options(dataclasses.replace(options, task=task))
+    return task
+
+
+def check_sequences(cache: Cache, options: Options) -> None:
+    """
+    Raises:
+        FacetError: options of sequences for a cache of single scans.
+    """
+    if not cache.sequences and ((options.frames or 1) > 1 or options.window or options.sampling == "apex"):
+        raise FacetError(f"{cache.path}: holds no sequences; leave --frames, --sampling and --window out")
+
+
+def check_reference(options: Options, classes: Sequence[str]) -> None:
+    """
+    Raises:
+        FacetError: neutral scans are both a class and what faces are compared with.
+    """
+    if options.reference == "neutral" and NEUTRAL in classes:
+        raise FacetError(
+            "--reference neutral: a neutral scan would be compared with itself; leave neutral out of --classes"
+        )
+
+
+def resolve_views(cache: Cache, views: Sequence[str] | None) -> Cache:
+    """Return the cache with the chosen views alone, in the cache's order; None: all.
+
+    Raises:
+        CacheError: it does not hold one of them.
+    """
+    if views is None:
+        return cache
+    stored = cache.info.settings.views
+    wanted = {str(view): view for view in parse_views(",".join(views))}  # as text: a cache's may have more digits
+    if lacking := [text for text in wanted if text not in map(str, stored)]:
+        cache.with_views([wanted[text] for text in lacking])  # raises
+    return cache.with_views(tuple(view for view in stored if str(view) in wanted))
+
+
+def take_views(cache: Cache, wanted: RenderSettings, modalities: Sequence[str], *, whose: str) -> Cache:
+    """Return the cache with the views that a model is trained on.
+
+    Raises:
+        CacheError: the cache lacks them, or its images were rendered with other settings; names the first difference.
+    """
+    found = cache.info.settings
+    for name in ("views", "size_px", "crop_radius_mm", "supersampling", "revision", "dynamic"):
+        same = {*wanted.views} <= {*found.views} if name == "views" else getattr(found, name) == getattr(wanted, name)
+        if not same:
+            here, there = (one.views_text() if name == "views" else getattr(one, name) for one in (found, wanted))
+            raise CacheError(
+                f"{cache.path}: {name} {here}, but {whose} has {name} {there}; build a cache with the same view settings"
+            )
+    if missing := [m for m in modalities if m not in found.modalities]:
+        raise CacheError(f"{cache.path}: holds no {', '.join(missing)}, which {whose} uses; build it with them")
+    return cache.with_views(wanted.views)
+
+
+def find_text(
+    options: Options, classes: Sequence[str], caches: Sequence[Cache], prompts: Path | None
+) -> TextEmbeddings:
+    """Read the prompt embeddings of the classes from a file, or from the first cache that has them all.
+
+    Raises:
+        FacetError, CacheError: there are none, or they are of another model than --model.
+    """
+    if prompts is not None:
+        return read_prompts(prompts, options.model or "", classes)
+    errors = []
+    for cache in caches:
+        try:
+            return cache.read_text(options.model).select(classes)
+        except CacheError as error:
+            errors.append(error)
+    raise errors[-1]
+
+
+def default_tower_rate(lr: float, pretrained: str) -> float:
+    """Return the tower's peak learning rate if --tower-lr is not given."""
+    return lr * (1.0 if pretrained == RANDOM else PRETRAINED_TOWER_RATE)
+
+
+def resolve_model(options: Options, text: TextEmbeddings) -> Recipe:
+    """Fill in the last defaults, those that depend on the prompts.
+
+    Args:
+        options: with everything that depends on the data filled in.
+    Raises:
+        FacetError: the image tower has no patch tokens, which --mtgf-tokens patches needs.
+    """
+    pretrained = options.pretrained or text.pretrained
+    tower_lr = default_tower_rate(options.lr, pretrained) if options.tower_lr is None else options.tower_lr
+    values = vars(options) | {
+        "model": options.model or text.model,
+        "pretrained": pretrained,
+        "tower_lr": tower_lr,
+        "towers": "shared" if options.tune == "frozen" else options.towers,  # equal towers stay equal
+    }
+    recipe = Recipe(**values)
+    if recipe.mtgf_tokens == "patches":
+        from train.model.image_tower import read_model_config
+        from train.model.patch_tokens import count_channels
+
+        count_channels(read_model_config(recipe.model)[0])
+    return recipe
