@@ -285,8 +285,8 @@ class RunOptions:
     )
     preload: str = _option(
         "none",
-        "load the training images once, into RAM or GPU memory; none: read them when they are needed. The results are the same. "
-        "Each of several --jobs loads its own",
+        "load the training images once, into RAM or GPU memory; none: read them when needed. The results are the same. Each of "
+        "several --jobs loads its own",
         choices=PRELOAD,
     )
     checkpoint_every: int = _option(200, "steps between checkpoints", metavar="STEPS", low=1)
