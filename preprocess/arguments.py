@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.command_line import add_command, name_of, positive_number, start_parser, whole_number
-from shared.schema import COMPRESSIONS, MODALITIES, STORES, RenderSettings
+from shared.schema import COMPRESSIONS, MODALITIES, RenderSettings
 from shared.store.paths import open_path
+from shared.store.storage import STORES
 
 DEFAULT_MODEL, DEFAULT_PRETRAINED = "ViT-B-16", "laion2b_s34b_b88k"
 

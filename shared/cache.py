@@ -18,7 +18,6 @@ from shared.schema import (
     COMPRESSIONS,
     FORMAT_VERSION,
     SHARD_ROWS,
-    STORES,
     CacheInfo,
     Sample,
     Sequence,
@@ -30,7 +29,7 @@ from shared.schema import (
 )
 from shared.sequences import group_frames
 from shared.store.paths import is_file, is_remote, list_files, open_path, read_bytes
-from shared.store.storage import ArrayReader, hash_file, open_arrays, write_file
+from shared.store.storage import STORES, ArrayReader, hash_file, open_arrays, write_file
 from shared.text import TextEmbeddings, read_text_embeddings
 from shared.typed_json import make
 from shared.views import choose_views
@@ -261,11 +260,11 @@ class Cache:
         if (self.version and version) or not info.complete or info.content_hash != self.info.content_hash:
             raise CacheError(f"{self.path}: {_REBUILT}")
 
-    def open_arrays(self, *, mapped: bool = False) -> ArrayReader:
-        """A reader of its own. mapped: as `storage.open_arrays`."""
+    def open_arrays(self) -> ArrayReader:
+        """Return a new reader; `arrays` is one for all."""
         stored = self.stored or self.info
         chosen = choose_views(stored.settings.views, self.info.settings.views)
-        return open_arrays(self.path, stored, mapped=mapped, views=chosen)
+        return open_arrays(self.path, stored, views=chosen)
 
     def with_views(self, views: abc.Sequence[View]) -> Cache:
         """This cache as if it had been rendered from some of its views alone, in the given order.

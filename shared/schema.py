@@ -32,7 +32,6 @@ FORMAT_VERSION = 1
 SHARD_ROWS = 64
 MAX_VIEWS = 1024
 
-STORES = ("zarr", "hdf5")
 # Of every chunk: lz4 takes half of the disk or less; none is read faster where it lies in memory.
 COMPRESSIONS = ("lz4", "none")
 # How a scan came into the face frame.

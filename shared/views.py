@@ -1,12 +1,11 @@
-"""Views as they are written on the command line, and which of a cache's views are meant by them."""
+"""Views as written on the command line, and their indices among a cache's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from shared.errors import FacetError
-from shared.schema import MODALITIES, View
+from shared.schema import View
 
 
 def parse_views(text: str) -> tuple[View, ...]:
@@ -27,21 +26,8 @@ def parse_views(text: str) -> tuple[View, ...]:
     return tuple(views)
 
 
-@dataclass(frozen=True)
-class ChosenViews:
-    """Some of the views that each stored image has. places: of the chosen among those stored, in the order wanted."""
-
-    places: tuple[int, ...]
-    num_stored: int
-
-
-def delivered_shape(name: str, stored: tuple[int, ...], views: ChosenViews | None) -> tuple[int, ...]:
-    """The shape of one row of an array, as its reader delivers it."""
-    return stored if views is None or name not in MODALITIES else (len(views.places), *stored[1:])
-
-
-def choose_views(stored: Sequence[View], wanted: Sequence[View]) -> ChosenViews | None:
-    """Where wanted views are among those stored; None where they are just those.
+def choose_views(stored: Sequence[View], wanted: Sequence[View]) -> tuple[int, ...] | None:
+    """Return the index of each wanted view among those stored; None where they are just those.
 
     Raises:
         ValueError: some are not among them; names these.
@@ -50,4 +36,4 @@ def choose_views(stored: Sequence[View], wanted: Sequence[View]) -> ChosenViews 
         raise ValueError(",".join(lacking))
     if tuple(wanted) == tuple(stored):
         return None
-    return ChosenViews(tuple(list(stored).index(view) for view in wanted), len(stored))
+    return tuple(list(stored).index(view) for view in wanted)

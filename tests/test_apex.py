@@ -20,8 +20,9 @@ from preprocess.build.verify import verify_cache
 from preprocess.datasets import DATASETS
 from preprocess.sequences.apex import NOTES, estimate_apexes, find_peak, remove_motion, rigid_motions
 from shared.cache import open_cache, read_record
-from shared.schema import STORES, RenderSettings
+from shared.schema import RenderSettings
 from shared.schema import Sequence as SequenceRow
+from shared.store.storage import STORES
 
 NUM_FRAMES = 20
 APEXES = {"A": 6, "B": 13}  # B's head drifts more than its cheek moves

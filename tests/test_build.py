@@ -24,7 +24,8 @@ from preprocess.render.views import render_views
 from shared.cache import FAILURES_CSV, Failure, open_cache, read_info
 from shared.csv_tables import read_table
 from shared.errors import CacheError, FacetError, ScanError
-from shared.schema import SHARD_ROWS, STORES, RenderSettings
+from shared.schema import SHARD_ROWS, RenderSettings
+from shared.store.storage import STORES
 
 SMALL = RenderSettings(size_px=32)
 FOLDER = DATASETS["folder"]

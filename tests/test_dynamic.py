@@ -38,12 +38,11 @@ from shared.schema import (
     FORMAT_VERSION,
     MODALITIES,
     SHARD_ROWS,
-    STORES,
     RenderSettings,
     Sample,
     fingerprint,
 )
-from shared.store.storage import encode_metadata, encode_shard, write_file
+from shared.store.storage import STORES, encode_metadata, encode_shard, write_file
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -217,7 +217,7 @@ def test_a_chunk_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
         open_arrays(tmp_path, info).read("scan_to_face", [0])
 
 
-def test_a_heap_of_texts_that_does_not_go_on_is_refused(tmp_path: Path) -> None:
+def test_a_heap_of_texts_that_does_not_go_on_ends(tmp_path: Path) -> None:
     """HDF5 1.14 itself walks on one for ever."""
     path = tmp_path / "m.h5"
     make_text(path)
@@ -228,5 +228,14 @@ def test_a_heap_of_texts_that_does_not_go_on_is_refused(tmp_path: Path) -> None:
     for size in (0, 8, 1 << 40):
         data[place + 8 : place + 16] = size.to_bytes(8, "little")
         path.write_bytes(data)
-        with pytest.raises(CacheError, match="heap"):
-            read_text_embeddings(path)
+        assert read_text_embeddings(path).prompts == (("one",), ("two",))
+
+
+def test_heaps_of_texts_that_overlap_are_refused(tmp_path: Path) -> None:
+    """Each would be read whole: as much memory as their number times the file."""
+    path = tmp_path / "m.h5"
+    make_text(path)
+    heap = b"GCOL\1\0\0\0" + (16_000).to_bytes(8, "little")
+    path.write_bytes(path.read_bytes() + 1000 * heap)
+    with pytest.raises(CacheError, match="heaps of texts are larger than the file"):
+        read_text_embeddings(path)

@@ -175,8 +175,8 @@ class Doubled(Cache):
     def with_views(self, views: object) -> Cache:
         return self
 
-    def open_arrays(self, *, mapped: bool = False) -> object:  # type: ignore[override]
-        arrays, rows = super().open_arrays(mapped=mapped), self.rows  # type: ignore[attr-defined]
+    def open_arrays(self) -> object:  # type: ignore[override]
+        arrays, rows = super().open_arrays(), self.rows  # type: ignore[attr-defined]
 
         class Arrays:
             def read(self, name: str, wanted: Sequence[int]) -> np.ndarray:

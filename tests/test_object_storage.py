@@ -20,8 +20,6 @@ from conftest import write_tiny_cache
 from object_store import SECRET, s3fs, served_bucket
 from scan_folders import cache_bytes, write_scan_folder
 
-import shared.store.remote_lock
-import shared.store.zarr_reader
 from preprocess.__main__ import main as preprocess_main
 from preprocess.build.build import build_cache
 from preprocess.build.verify import verify_cache
@@ -29,9 +27,9 @@ from preprocess.datasets import DATASETS
 from preprocess.sequences.dynamic import build_dynamic_cache
 from shared.cache import open_cache, read_info
 from shared.errors import CacheError, StorageError, run_command_line
-from shared.schema import SHARD_ROWS, STORES, RenderSettings
+from shared.schema import SHARD_ROWS, RenderSettings
 from shared.store.paths import is_file, list_files, open_path, read_bytes, remove_file, remove_folder
-from shared.store.storage import shard_files, write_file
+from shared.store.storage import STORES, open_arrays, shard_files, write_file
 from train.__main__ import main as train_main
 
 Run = Callable[..., tuple[int, str, str]]
@@ -263,11 +261,6 @@ def test_a_store_that_drops_connections_is_no_damage(
     cache = open_path(f"{bucket}/dropped/cache")
     write_tiny_cache(cache, model=tiny_model, num_subjects=2)
     opened = open_cache(cache)
-    few = {"max_retries": 1, "initial_delay": "10ms", "max_delay": "10ms"}
-    monkeypatch.setattr(
-        "shared.store.zarr_reader._REMOTE_CONTEXT",
-        shared.store.zarr_reader._REMOTE_CONTEXT | {"s3_request_retries": few},
-    )
 
     class HangUp(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -276,9 +269,12 @@ def test_a_store_that_drops_connections_is_no_damage(
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), HangUp) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
-        with pytest.raises(StorageError, match="the object store cannot be read"):
-            opened.arrays.read("texture", np.arange(2))
+        s3fs.S3FileSystem.clear_instance_cache()
+        arrays = open_arrays(open_path(str(cache)), opened.info)
+        with pytest.raises(StorageError, match="the object store cannot be reached"):
+            arrays.read("texture", np.arange(2))
         server.shutdown()
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_paths_are_pickled_and_named_as_the_user_wrote_them() -> None:

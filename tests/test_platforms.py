@@ -19,7 +19,6 @@ from preprocess.build.cache_folder import lock_cache
 from preprocess.build.verify import verify_cache
 from shared.cache import find_records, find_text_files, open_cache
 from shared.errors import FacetError
-from shared.store.chunk_reads import _read_at
 from shared.store.lock import hold_lock
 from shared.store.paths import is_litter, list_files, remove_folder
 from train.__main__ import main as train
@@ -115,19 +114,6 @@ def test_cores_are_the_machines_where_the_system_does_not_say_more(monkeypatch: 
 
     monkeypatch.delattr(os, "sched_getaffinity")
     assert num_cores() == (os.cpu_count() or 1)
-
-
-@pytest.mark.parametrize("lacking", [False, True])
-def test_reads_at_a_place_are_one_call_or_two(lacking: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a").write_bytes(bytes(range(20)))
-    if lacking:
-        monkeypatch.delattr(os, "preadv")
-    with (tmp_path / "a").open("rb") as file:
-        one, two = memoryview(bytearray(6)), bytearray(4)
-        assert _read_at(file.fileno(), [one, two], 3) == 10
-        assert bytes(one) + two == bytes(range(3, 13))
-        assert _read_at(file.fileno(), [one, two], 13) == 7  # the file ends
-        assert bytes(one) + two[:1] == bytes(range(13, 20))
 
 
 @pytest.fixture(params=[errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])

@@ -16,9 +16,8 @@ from shared.schema import (
     ARRAYS,
     MODALITIES,
     SHARD_ROWS,
-    STORES,
 )
-from shared.store.storage import encode_shard, write_file
+from shared.store.storage import STORES, encode_shard, write_file
 
 
 def pool_by_definition(frames: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ import pytest
 from object_store import served_bucket
 
 import shared.store.remote_lock
-import shared.store.zarr_reader
 from shared.errors import CacheError
 from shared.store.paths import is_file, open_path, read_bytes
 from shared.store.remote_lock import hold_remote_lock

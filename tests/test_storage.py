@@ -14,8 +14,8 @@ import tensorstore
 import zarr
 
 from shared.errors import CacheError, describe_os_error
-from shared.schema import ARRAYS, COMPRESSIONS, SHARD_ROWS, STORES, CacheInfo, RenderSettings, View
-from shared.store.storage import encode_metadata, encode_shard, open_arrays, shard_files, write_file
+from shared.schema import ARRAYS, COMPRESSIONS, SHARD_ROWS, CacheInfo, RenderSettings, View
+from shared.store.storage import STORES, encode_metadata, encode_shard, open_arrays, shard_files, write_file
 
 NUM_ROWS = SHARD_ROWS + 6
 

@@ -13,7 +13,7 @@ from preprocess.inspection.sheet import write_sheet
 from preprocess.inspection.summary import describe_cache
 from shared.cache import open_cache
 from shared.errors import run_command_line
-from shared.schema import STORES
+from shared.store.storage import STORES
 from train.__main__ import main
 
 # Every kind of row and array that a cache can have.

@@ -15,7 +15,8 @@ from preprocess.build.verify import verify_cache
 from preprocess.datasets import DATASETS
 from shared.cache import open_cache, read_info, read_record, write_record
 from shared.errors import CacheError
-from shared.schema import SHARD_ROWS, STORES, RenderSettings
+from shared.schema import SHARD_ROWS, RenderSettings
+from shared.store.storage import STORES
 
 SMALL = RenderSettings(size_px=32)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, cast
@@ -149,6 +149,17 @@ def read_range(path: Path, start: int, end: int) -> bytes:
     with report_storage_errors(path):
         data: bytes = fs.cat_file(key, start=start, end=end)
     return data
+
+
+def read_ranges(ranges: Sequence[tuple[Path, int, int]]) -> list[bytes]:
+    """Return bytes start…end of files in one object store, asked for at once."""
+    if not ranges:
+        return []
+    fs, _ = file_system(ranges[0][0])
+    keys = [file_system(path)[1] for path, _, _ in ranges]
+    with report_storage_errors(ranges[0][0]):
+        pieces: list[bytes] = fs.cat_ranges(keys, [r[1] for r in ranges], [r[2] for r in ranges], on_error="raise")
+    return pieces
 
 
 def is_litter(name: str) -> bool:

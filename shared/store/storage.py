@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from shared.errors import CacheError
 from shared.schema import ARRAYS, SHARD_ROWS, CacheInfo
-from shared.store.chunk_reads import Pending
+from shared.store.arrays import ArrayReader as ArrayReader
+from shared.store.arrays import StoredRows
 from shared.store.hdf5_store import VIEWS_HDF5 as VIEWS_HDF5
-from shared.store.hdf5_store import Hdf5Reader, check_hdf5_shard, encode_hdf5_shard, hdf5_shard_file
+from shared.store.hdf5_store import Hdf5Reader, check_hdf5_file, encode_hdf5_shard, hdf5_shard_file
 from shared.store.paths import file_system, is_remote, read_bytes, report_storage_errors
 from shared.store.zarr_reader import ZarrReader
 from shared.store.zarr_store import VIEWS_ZARR as VIEWS_ZARR
-from shared.store.zarr_store import check_zarr_shard, encode_zarr_metadata, encode_zarr_shard, zarr_shard_files
-from shared.views import ChosenViews
+from shared.store.zarr_store import check_zarr_file, encode_zarr_metadata, encode_zarr_shard, zarr_shard_files
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -102,9 +101,34 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclass(frozen=True)
+class Store:
+    """How one kind of store lays out a cache's arrays; the functions below say what each of these is."""
+
+    encode_metadata: Callable[[CacheInfo], dict[str, bytes]]
+    encode_shard: Callable[[CacheInfo, int, Mapping[str, tuple[np.ndarray, np.ndarray]]], dict[str, bytes]]
+    shard_files: Callable[[CacheInfo, int], list[str]]
+    check_file: Callable[[Path, CacheInfo, int, str, bytes | None], dict[str, StoredRows]]
+    reader: type[ArrayReader]
+
+
+STORES = {
+    "zarr": Store(
+        encode_zarr_metadata,
+        encode_zarr_shard,
+        lambda info, shard: list(zarr_shard_files(info, shard).values()),
+        check_zarr_file,
+        ZarrReader,
+    ),
+    "hdf5": Store(
+        lambda info: {}, encode_hdf5_shard, lambda info, shard: [hdf5_shard_file(shard)], check_hdf5_file, Hdf5Reader
+    ),
+}
+
+
 def encode_metadata(info: CacheInfo) -> dict[str, bytes]:
     """The files beside the shards that tell a reader what the arrays are: relative path -> bytes."""
-    return encode_zarr_metadata(info) if info.store == "zarr" else {}
+    return STORES[info.store].encode_metadata(info)
 
 
 def encode_shard(
@@ -137,28 +161,16 @@ def encode_shard(
                 f"shard {shard}, {name}: presence must be bool ({num_rows},), found {mask.dtype} {mask.shape}"
             )
         checked[name] = (array, mask)
-    encode = encode_zarr_shard if info.store == "zarr" else encode_hdf5_shard
-    return encode(info, shard, checked)
+    return STORES[info.store].encode_shard(info, shard, checked)
 
 
 def shard_files(info: CacheInfo, shard: int) -> list[str]:
     """Every file a shard can have, relative to the cache; those that would hold nothing are not written."""
-    return list(zarr_shard_files(info, shard).values()) if info.store == "zarr" else [hdf5_shard_file(shard)]
-
-
-@dataclass(frozen=True)
-class StoredRows:
-    """What a shard's file holds of one array: bool (R,) each, R = the shard's rows.
-
-    present: the row's chunk is stored. intact: as far as was looked, its checksum holds.
-    """
-
-    present: np.ndarray
-    intact: np.ndarray
+    return STORES[info.store].shard_files(info, shard)
 
 
 def check_shard_file(path: Path, info: CacheInfo, shard: int, name: str, data: bytes | None) -> dict[str, StoredRows]:
-    """What one file of a shard holds, by array name.
+    """Return what one file of a shard holds, by array name.
 
     Args:
         path: the cache. name: the file, relative to it.
@@ -166,44 +178,13 @@ def check_shard_file(path: Path, info: CacheInfo, shard: int, name: str, data: b
     Raises:
         CacheError: the index or structure itself is damaged or does not fit the file: no row of it can be trusted.
     """
-    num_rows = min(SHARD_ROWS, info.num_samples - shard * SHARD_ROWS)
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    if info.store == "hdf5":
-        found = check_hdf5_shard(path / name, info, num_rows, data)
-    else:
-        for array, file in zarr_shard_files(info, shard).items():
-            if file == name:
-                found[array] = check_zarr_shard(path / name, ARRAYS[array].chunk_rows, num_rows, data)
-    return {array: StoredRows(*masks) for array, masks in found.items()}
+    return STORES[info.store].check_file(path, info, shard, name, data)
 
 
-class ArrayReader(Protocol):
-    """Reads rows of a cache's arrays. Rows that hold no such modality must not be asked for."""
-
-    def read(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Rows in the given order, (len(rows), …). Raises CacheError where stored bytes are missing or damaged."""
-        ...
-
-    def start(self, name: str, rows: Sequence[int] | np.ndarray) -> Pending:
-        """Starts a read in the background where the store can; `.result()` gives what `read` gives."""
-        ...
-
-    def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> Pending:
-        """Like `start`, into the caller's own memory: C-contiguous (len(rows), …) of the array's dtype. Where it is used
-        again and again nothing is allocated. A row −1 gives zeros. `out` must be left alone until `.result()` returns it."""
-        ...
-
-
-def open_arrays(
-    path: Path, info: CacheInfo, *, verify: bool = True, mapped: bool = False, views: ChosenViews | None = None
-) -> ArrayReader:
-    """A reader over the cache's own store. A reader is used by one thread at a time.
+def open_arrays(path: Path, info: CacheInfo, *, views: Sequence[int] | None = None) -> ArrayReader:
+    """Return a reader over the cache's own store, for one thread at a time.
 
     Args:
-        verify: check the checksum of every image that is read. False: images of a local cache are only decoded.
-        mapped: take images of a local cache that are in memory from where the kernel has them, without a read into memory
-            of ours: one copy for all processes of a machine. It counts as theirs as well: resident size grows to the cache's.
-        views: which of an image's views are delivered; None: all.
+        views: the indices of the views that are delivered of each image; None: all.
     """
-    kind = ZarrReader if info.store == "zarr" else Hdf5Reader
-    return kind(path, info, verify=verify, mapped=mapped, views=views)
+    return STORES[info.store].reader(path, info, views)

@@ -15,11 +15,12 @@ import numpy as np
 
 from shared.errors import CacheError
 from shared.schema import ARRAYS, FORMAT_VERSION, SHARD_ROWS, ArraySpec, CacheInfo
+from shared.store.arrays import StoredRows
 from shared.store.paths import file_size, read_range
 
 VIEWS_ZARR = "views.zarr"
 ABSENT_CHUNK = np.uint64(2**64 - 1)
-_CHECKSUM_BYTES = 4
+CHECKSUM_BYTES = 4
 
 
 def encode_zarr_metadata(info: CacheInfo) -> dict[str, bytes]:
@@ -76,7 +77,7 @@ def _encode_array(spec: ArraySpec, array: np.ndarray, mask: np.ndarray, compress
     from numcodecs import Blosc
 
     def checked(data: bytes) -> bytes:
-        return data + crc32c(data).to_bytes(_CHECKSUM_BYTES, "little")
+        return data + crc32c(data).to_bytes(CHECKSUM_BYTES, "little")
 
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     fill = np.asarray(spec.fill, dtype)
@@ -110,7 +111,7 @@ def is_crc32c(body: bytes | np.ndarray, checksum: bytes | bytearray) -> bool:
 
 def zarr_index_bytes(chunk_rows: int) -> int:
     """How long the index at a shard file's end is."""
-    return 16 * (SHARD_ROWS // chunk_rows) + _CHECKSUM_BYTES
+    return 16 * (SHARD_ROWS // chunk_rows) + CHECKSUM_BYTES
 
 
 def decode_zarr_index(path: Path, tail: bytes) -> np.ndarray:
@@ -119,41 +120,36 @@ def decode_zarr_index(path: Path, tail: bytes) -> np.ndarray:
     Raises:
         CacheError: the index is damaged.
     """
-    if not is_crc32c(tail[:-_CHECKSUM_BYTES], tail[-_CHECKSUM_BYTES:]):
+    if not is_crc32c(tail[:-CHECKSUM_BYTES], tail[-CHECKSUM_BYTES:]):
         raise CacheError(f"{path}: its index is damaged")
-    return np.frombuffer(tail[:-_CHECKSUM_BYTES], "<u8").reshape(-1, 2)
+    return np.frombuffer(tail[:-CHECKSUM_BYTES], "<u8").reshape(-1, 2)
 
 
-def check_zarr_shard(path: Path, chunk_rows: int, num_rows: int, data: bytes | None) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows a shard file holds, and which of them pass their checksum (all, where only the index is read).
+def check_zarr_file(path: Path, info: CacheInfo, shard: int, name: str, data: bytes | None) -> dict[str, StoredRows]:
+    """Return what one file of a shard holds, by array name; see `storage.check_shard_file`."""
+    num_rows = min(SHARD_ROWS, info.num_samples - shard * SHARD_ROWS)
+    arrays = [array for array, file in zarr_shard_files(info, shard).items() if file == name]
+    return {array: _check_array(path / name, ARRAYS[array].chunk_rows, num_rows, data) for array in arrays}
 
-    Args:
-        data: the file's bytes; None: read its index from its end, and nothing else.
-    Returns:
-        present, intact: bool (num_rows,).
-    Raises:
-        CacheError: the index is damaged, or speaks of other bytes than the file has.
-    """
+
+def _check_array(path: Path, chunk_rows: int, num_rows: int, data: bytes | None) -> StoredRows:
     index_bytes = zarr_index_bytes(chunk_rows)
     size = file_size(path) if data is None else len(data)
     if size is None or size < index_bytes:
         raise CacheError(f"{path}: too short to hold its index")
     tail = read_range(path, size - index_bytes, size) if data is None else data[-index_bytes:]
-    places = decode_zarr_index(path, tail)
-    stored = ~(places == ABSENT_CHUNK).all(1)
+    index = decode_zarr_index(path, tail)
+    stored = index[:, 0] != ABSENT_CHUNK
+    chunks = sorted((int(offset), int(length), i) for i, (offset, length) in enumerate(index) if stored[i])
     end = 0
-    for chunk in sorted(
-        np.flatnonzero(stored), key=lambda chunk: int(places[chunk, 0])
-    ):  # back to back, nothing between
-        if int(places[chunk, 0]) != end or int(places[chunk, 1]) <= _CHECKSUM_BYTES:
-            break
-        end += int(places[chunk, 1])
-    if end != size - index_bytes:
-        raise CacheError(f"{path}: holds {size} bytes, its index speaks of {end + index_bytes}")
     intact = stored.copy()
-    for chunk in np.flatnonzero(stored) if data is not None else ():
-        start, length = (int(value) for value in places[chunk])
-        body = bytes(memoryview(data)[start : start + length])  # type: ignore[arg-type]
-        intact[chunk] = is_crc32c(body[:-_CHECKSUM_BYTES], body[-_CHECKSUM_BYTES:])
+    for offset, length, i in chunks:  # back to back, nothing between
+        if offset != end or length <= CHECKSUM_BYTES:
+            break
+        end += length
+        if data is not None:
+            intact[i] = is_crc32c(data[offset : end - CHECKSUM_BYTES], data[end - CHECKSUM_BYTES : end])
+    if end != size - index_bytes:
+        raise CacheError(f"{path}: holds {size} bytes, its index {end + index_bytes}")
     rows = np.arange(num_rows) // chunk_rows
-    return stored[rows], intact[rows]
+    return StoredRows(stored[rows], intact[rows])

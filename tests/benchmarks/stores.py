@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from shared.cache import num_shards, open_cache  # noqa: E402
-from shared.schema import SHARD_ROWS, STORES, CacheInfo  # noqa: E402
-from shared.store.storage import encode_metadata, encode_shard, open_arrays, write_file  # noqa: E402
+from shared.schema import SHARD_ROWS, CacheInfo  # noqa: E402
+from shared.store.storage import STORES, encode_metadata, encode_shard, open_arrays, write_file  # noqa: E402
 
 BATCH_ROWS = 32
 READ_AHEAD = 3

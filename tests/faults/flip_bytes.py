@@ -26,7 +26,8 @@ sys.path.insert(0, str(ROOT))
 from preprocess.build.verify import verify_cache  # noqa: E402
 from shared.cache import read_info, read_record  # noqa: E402
 from shared.errors import CacheError  # noqa: E402
-from shared.schema import SHARD_ROWS, STORES, ShardRecord  # noqa: E402
+from shared.schema import SHARD_ROWS, ShardRecord  # noqa: E402
+from shared.store.storage import STORES  # noqa: E402
 
 
 def build(folder: Path, store: str) -> Path:

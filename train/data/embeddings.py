@@ -195,7 +195,7 @@ def read_embeddings(
     sets = [find_embeddings(root, cache, tower, modality) for modality in modalities]
     views = cache.info.settings.views
     chosen = choose_views(cache.with_all_views().info.settings.views, views)
-    places = slice(None) if chosen is None else list(chosen.places)
+    places = slice(None) if chosen is None else list(chosen)
     found = np.empty((1 + mirrored, len(rows), len(sets), len(views), sets[0].shape[2]), np.float32)
     for shard in np.unique(rows // SHARD_ROWS).tolist():
         here = rows[rows // SHARD_ROWS == shard]

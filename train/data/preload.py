@@ -13,7 +13,7 @@ from tqdm import tqdm
 from shared.cache import Cache
 from shared.errors import FacetError
 from shared.schema import ARRAYS
-from shared.store.chunk_reads import ABSENT
+from shared.store.arrays import ABSENT
 from train.data.items import Item, find_rows_in_use
 from train.data.memory import free_ram_bytes
 from train.data.pixels import view_as_tensor

@@ -13,7 +13,7 @@ import numpy as np
 from shared.cache import Cache
 from shared.errors import FacetError
 from shared.schema import ARRAYS
-from shared.store.chunk_reads import ABSENT
+from shared.store.arrays import ABSENT
 from shared.store.storage import ArrayReader
 from train.data.items import Item
 

@@ -12,9 +12,9 @@ import numpy as np
 from shared.cache import Cache, num_shards, open_cache, write_info
 from shared.csv_tables import encode_table as encode_table
 from shared.csv_tables import read_table
-from shared.schema import COMPRESSIONS, SHARD_ROWS, STORES, CacheInfo, Sample
+from shared.schema import COMPRESSIONS, SHARD_ROWS, CacheInfo, Sample
 from shared.store.paths import open_path
-from shared.store.storage import encode_metadata, encode_shard, write_file
+from shared.store.storage import STORES, encode_metadata, encode_shard, write_file
 
 VIEWS = "0,20,-20,40,-40"
 NUM_SAMPLES = 512

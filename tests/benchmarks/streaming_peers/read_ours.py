@@ -11,7 +11,6 @@ from typing import Any
 from benchmarks.streaming_peers.images import open_images
 
 from shared.schema import COMPRESSIONS
-from shared.store.storage import open_arrays
 from train.data.items import find_items
 from train.data.order import epoch_order, split_batches
 from train.data.stream import ImageSource, StoredImages, stream_batches
@@ -22,11 +21,11 @@ S3_URL = "STREAMING_BENCHMARK_S3"  # where the images are in the object store
 Epoch = Callable[[int], Iterable[Any]]
 
 
-def open_ours(kind: str, folder: Path, workers: int, *, verify: bool = True, preload: bool = False) -> Epoch:
+def open_ours(kind: str, folder: Path, workers: int, *, preload: bool = False) -> Epoch:
     """kind: STORE-COMPRESSION or s3. workers: of a loader that has such; ours reads in threads."""
     cache = open_images(os.environ[S3_URL] if kind == "s3" else str(folder / kind))
     items = find_items(cache, ["texture"])
-    source: ImageSource | None = StoredImages(cache, arrays=open_arrays(cache.path, cache.info, verify=verify))
+    source: ImageSource | None = StoredImages(cache)
     if preload:
         import torch
 
@@ -46,9 +45,7 @@ def _openers() -> dict[str, Callable[[Path, int], Epoch]]:
     openers: dict[str, Callable[[Path, int], Epoch]] = {}
     for store, word in (("Zarr", "zarr"), ("HDF5", "hdf5")):
         for compression in COMPRESSIONS:
-            for verify in (True, False):
-                name = f"ours, {store}, {compression}{', verified' if verify else ''}"
-                openers[name] = partial(open_ours, f"{word}-{compression}", verify=verify)
+            openers[f"ours, {store}, {compression}"] = partial(open_ours, f"{word}-{compression}")
     openers["ours, preloaded in RAM"] = partial(open_ours, "zarr-lz4", preload=True)
     openers["ours, Zarr in S3"] = partial(open_ours, "s3")
     return openers
