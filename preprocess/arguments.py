@@ -44,9 +44,9 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def _add_synth(parser: argparse.ArgumentParser) -> None:
-    from preprocess.synth.layouts import DYNAMIC, STATIC
+    from preprocess.synth.layouts import LAYOUTS
 
-    names, add = (*STATIC, *DYNAMIC), parser.add_argument
+    names, add = tuple(LAYOUTS), parser.add_argument
     add("name", type=name_of(names), metavar="NAME", help=", ".join(names))
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write; new or empty")
     add("--subjects", type=positive_number, default=10, metavar="N", help="number of people (default 10)")

@@ -15,7 +15,7 @@ from shared.errors import FacetError
     [
         ("bosphorus", 106, None, ["--subjects 106", "105"]),
         ("bosphorus", 0, None, ["--subjects 0"]),
-        ("bosphorus", 1, 8, ["--frames", "bosphorus", "bp4d"]),
+        ("bosphorus", 1, 8, ["--frames", "bosphorus", "single scans"]),
         ("bp4d", 42, None, ["--subjects 42", "41"]),
         ("bp4d", 1, 2, ["--frames 2", "3"]),
         ("bp4d", 1, 1001, ["--frames 1001", "1000"]),

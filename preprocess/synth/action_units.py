@@ -49,12 +49,12 @@ class Activation:
 
 
 def draw_activation(expression: str, strength: float, rng: np.random.Generator) -> Activation:
-    """One person's way of showing an expression once: strength, mixture and symmetry vary."""
+    """Draw how one person shows an expression once: strength, mixture and symmetry vary."""
     return draw_mixture(PROTOTYPES[expression], strength, rng)
 
 
 def draw_mixture(prototype: dict[int, float], strength: float, rng: np.random.Generator) -> Activation:
-    """The same for any mixture of units: unit → share of its full strength."""
+    """Draw an activation of any mixture of units: unit → fraction of its full strength."""
     overall = strength * rng.uniform(0.88, 1.12)
     sides = {}
     # In a fixed order, so that every expression draws the same numbers; units beyond the expressions' own come last.
@@ -68,7 +68,7 @@ def draw_mixture(prototype: dict[int, float], strength: float, rng: np.random.Ge
 
 
 def displace(sheet: Sheet, activation: Activation) -> np.ndarray:
-    """The displacement of every sheet point, f64 (N, 3) mm in the face frame."""
+    """Return the displacement of every sheet point, f64 (N, 3) mm in the face frame."""
     move = _Move(sheet)
     for unit, (left, right) in activation.sides.items():
         move.amount = right + (left - right) * sheet.left
@@ -90,7 +90,7 @@ class _Move:
         self.lip_arch = np.maximum(1.0 - sheet.mouth_s**2, 0.0) ** 0.6
 
     def add(self, weight: np.ndarray, out: float = 0.0, up: float = 0.0, forward: float = 0.0) -> None:
-        """`out` is away from the midline, `up` and `forward` as they say, mm at full strength."""
+        """Add a displacement in mm at full strength. `out` points away from the midline."""
         weighted = self.amount * weight
         self.dx += weighted * out * self.sheet.side * smoothstep(self.sheet.ax / 6.0)
         self.dy += weighted * up
@@ -194,7 +194,7 @@ def _au25(m: _Move) -> None:  # lips part
 
 
 def _drop_jaw(m: _Move, drop_mm: float) -> None:
-    """The mandible turns about its joints: what lies below the mouth goes down and back, the cheeks stretch between."""
+    """Rotate the mandible about its joints: points below the mouth go down and back, the cheeks stretch."""
     s = m.sheet
     below_lips = np.clip((1.0 - s.mouth_t) / 2.0, 0.0, 1.0)
     below_cheek = smoothstep((-6.0 - s.q) / 42.0)
@@ -206,7 +206,7 @@ def _drop_jaw(m: _Move, drop_mm: float) -> None:
 
 
 def _deepen_mouth(m: _Move, depth_mm: float) -> None:
-    """Between the lips lies the inside of the mouth, behind them."""
+    """Move the points between the lips inward."""
     inside = np.maximum(1.0 - m.sheet.mouth_t**2, 0.0) * (m.sheet.mouth_s < 1.0) * m.lip_arch
     m.add(inside, forward=-depth_mm)
 

@@ -51,7 +51,7 @@ LANDMARKS: dict[str, tuple[float, float]] = {
 
 @cache
 def landmark_vertices() -> np.ndarray:
-    """Vertex indices i64 (22,) in the order of LANDMARKS."""
+    """Return vertex indices i64 (22,) in the order of LANDMARKS."""
     sheet = grid_sheet()
     face = np.flatnonzero(sheet.tuck == 0)  # what lies under the jaw shares coordinates with the face
     tree = cKDTree(np.stack([sheet.x[face], sheet.q[face]], -1))
@@ -60,7 +60,7 @@ def landmark_vertices() -> np.ndarray:
 
 
 def encode_bnt(scan: RangeScan, image_name: str) -> bytes:
-    """The grid: sizes, background mark, the image's name, then the planes x, y, z, a, b; little-endian, no padding."""
+    """Encode the grid: sizes, background mark, the image's name, then the planes x, y, z, a, b; little-endian, no padding."""
     rows, columns = scan.x_mm.shape
     name = image_name.encode("ascii")
     planes = np.stack([scan.x_mm, scan.y_mm, scan.z_mm, scan.a, scan.b])

@@ -14,16 +14,8 @@ from preprocess.synth.action_units import Activation, draw_activation, draw_mixt
 from preprocess.synth.bnt import LANDMARKS, encode_bnt, encode_lm2, encode_lm3, landmark_vertices
 from preprocess.synth.head import Person
 from preprocess.synth.movement import turn_head
-from preprocess.synth.population import (
-    SCANNER_NOISE_MM,
-    draw_person,
-    is_complete,
-    mark_complete,
-    pose_randomly,
-    write_population,
-)
+from preprocess.synth.population import SCANNER_NOISE_MM, Layout, SubjectTask, draw_person, pose_randomly
 from preprocess.synth.range_scan import scan_from_front
-from shared.errors import FacetError
 from shared.labels import BASIC_EXPRESSIONS, BOSPHORUS_CODES
 from shared.store.storage import write_file
 
@@ -54,32 +46,13 @@ class _Shot:
     covered: bool = False
 
 
-def write_bosphorus(
-    out: Path, *, num_subjects: int, seed: int = 0, progress: bool = True, num_workers: int | None = None
-) -> int:
-    """Writes `BosphorusDB/bs000/bs000_E_HAPPY_0.bnt`, `.png`, `.lm2`, `.lm3` and so on, women and men in turn.
-
-    A subject has a neutral scan, the six expressions — one subject in three lacks one or two —, five scans of action units, one
-    of them of the left side alone, one turned to the right by 20 degrees and one with an eye covered, whose hidden landmarks
-    are not listed. `facscodes.lst` says which units the expressions and action units show.
-
-    Returns:
-        The number of scans.
-    Raises:
-        FacetError: the folder holds something else, or fewer than 1 or more than 105 subjects are asked for.
-    """
-    if not 1 <= num_subjects <= MAX_SUBJECTS:
-        raise FacetError(f"--subjects {num_subjects}: Bosphorus has 1 to {MAX_SUBJECTS} (bs000 to bs104)")
-    tasks: list[tuple[object, ...]] = [(number, seed) for number in range(num_subjects)]
-    parameters: dict[str, object] = {"layout": "bosphorus", "seed": seed}
-    num_scans = write_population(out, parameters, _write_subject, tasks, progress=progress, num_workers=num_workers)
+def _write_facscodes(out: Path, num_subjects: int, seed: int, num_frames: int) -> None:
     lines = [line for number in range(num_subjects) for line in _code_subject(number, seed)]
     write_file(out / FACSCODES, "".join(f"{line}\r\n" for line in lines).encode("ascii"))
-    return num_scans
 
 
 def _code_subject(number: int, seed: int) -> list[str]:
-    """A line a scan of an expression or of action units: `bs000_E_HAPPY_0  ->  6C+12D+25E`, `0` where it shows none."""
+    """Return a line per coded scan: `bs000_E_HAPPY_0  ->  6C+12D+25E`, `0` if it shows no unit."""
     rng = draw_person(seed, number, female=number % 2 == 0)[1]
     return [
         f"{f'bs{number:03d}_{shot.code}_0':<21}->  {'+'.join(_code_units(shot.activation)) or '0'}"
@@ -89,7 +62,7 @@ def _code_subject(number: int, seed: int) -> list[str]:
 
 
 def _code_units(activation: Activation) -> list[str]:
-    """Each unit that shows, as the list writes it: L or R before it where it shows on that side alone, its strength behind."""
+    """Return each visible unit as the list writes it: L or R before it if it shows on one side only, its strength behind."""
     codes = []
     for unit in sorted(activation.sides):
         left, right = (sum(value >= step for step in STRENGTH_STEPS) for value in activation.sides[unit])
@@ -98,26 +71,24 @@ def _code_units(activation: Activation) -> list[str]:
     return codes
 
 
-def _write_subject(out: Path, number: int, seed: int) -> int:
-    name = f"bs{number:03d}"
-    folder = out / FOLDER / name
-    if is_complete(folder):
-        return len(list(folder.glob("*.bnt")))
-    identity, rng = draw_person(seed, number, female=number % 2 == 0)
-    person = Person(identity)
-    folder.mkdir(parents=True, exist_ok=True)
+def _write_subject(task: SubjectTask, person: Person, rng: np.random.Generator) -> int:
+    """Write `bs000_E_HAPPY_0.bnt`, `.png`, `.lm2`, `.lm3` and so on.
+
+    A subject has a neutral scan, the six expressions (one subject in three lacks one or two), five scans of action units, one
+    of them of the left side alone, one turned to the right by 20 degrees, and one with an eye covered, whose hidden landmarks
+    are not listed. `facscodes.lst` says which units the expressions and action units show.
+    """
+    folder, number = task.out / FOLDER / task.name, task.number
     shots = _draw_shots(number, rng)
-    for place, shot in enumerate(shots):
+    for index, shot in enumerate(shots):
         mesh = person.scan(shot.activation, SCANNER_NOISE_MM, int(rng.integers(2**31)))
         mesh = replace(mesh, landmarks_mm=mesh.vertices_mm[landmark_vertices()])
-        hand = _hand_over_eye(mesh, identity.skin_rgb, rng) if shot.covered else None
+        hand = _hand_over_eye(mesh, person.identity.skin_rgb, rng) if shot.covered else None
         pose_seed = int(rng.integers(2**31))
         mesh, hand = _pose(mesh, shot, pose_seed), hand and _pose(hand, shot, pose_seed)
         # Line ends differ from file to file, and some files were renamed after they were written.
         image_number = 1 if number % 4 == 1 and shot.code == "UFAU_4" else 0
-        _write_scan(folder, f"{name}_{shot.code}", image_number, mesh, hand, "\r\n" if place % 2 else "\n")
-    # Files are written plainly, without waiting for the disk: an interrupted subject is written again.
-    mark_complete(folder)
+        _write_scan(folder, f"{task.name}_{shot.code}", image_number, mesh, hand, "\r\n" if index % 2 else "\n")
     return len(shots)
 
 
@@ -143,7 +114,7 @@ def _pose(mesh: Mesh, shot: _Shot, seed: int) -> Mesh:
 
 
 def _hand_over_eye(face: Mesh, skin_rgb: np.ndarray, rng: np.random.Generator) -> Mesh:
-    """The heel of a hand, as an ellipsoid, in front of one eye."""
+    """Return the heel of a hand, an ellipsoid, in front of one eye."""
     assert face.landmarks_mm is not None
     labels = list(LANDMARKS)
     side = "left" if rng.random() < 0.5 else "right"
@@ -176,3 +147,12 @@ def _write_scan(folder: Path, stem: str, image_number: int, mesh: Mesh, hand: Me
     (folder / f"{stem}_0.lm3").write_bytes(encode_lm3(seen, newline))
     (folder / f"{stem}_0.lm2").write_bytes(encode_lm2(dict(zip(seen, places_px, strict=True)), newline))
     (folder / f"{stem}_0.bnt").write_bytes(encode_bnt(scan, f"{stem}_{image_number}.png"))
+
+
+BOSPHORUS = Layout(
+    "bosphorus",
+    [f"bs{number:03d}" for number in range(MAX_SUBJECTS)],
+    f"{FOLDER}/{{}}",
+    _write_subject,
+    finish=_write_facscodes,
+)

@@ -14,17 +14,8 @@ from preprocess.synth.head import Person
 from preprocess.synth.landmarks import BP4D_ORDER
 from preprocess.synth.movement import draw_slow_path, turn_head
 from preprocess.synth.obj import write_textured_obj
-from preprocess.synth.population import (
-    SCANNER_NOISE_MM,
-    draw_person,
-    is_complete,
-    mark_complete,
-    name_subjects,
-    pose_randomly,
-    write_population,
-)
+from preprocess.synth.population import SCANNER_NOISE_MM, Layout, SubjectTask, name_subjects, pose_randomly
 from preprocess.synth.skin import grid_uv
-from shared.errors import FacetError
 
 MAX_WOMEN, MAX_MEN = 23, 18
 SEQUENCES, FEATURES, OCCURRENCE, INTENSITY = "Sequences(2D+3D)", "3DFeatures", "AUCoding/AU_OCC", "AUCoding/AU_INT"
@@ -61,40 +52,13 @@ class _Recording:
     shift_mm: np.ndarray
 
 
-def write_bp4d(
-    out: Path,
-    *,
-    num_subjects: int,
-    num_frames: int = 16,
-    seed: int = 0,
-    progress: bool = True,
-    num_workers: int | None = None,
-) -> int:
-    """Writes `Sequences(2D+3D)/F001/T1/0000.obj`, `.mtl`, `.jpg`; `3DFeatures/F001/T1/0000.tbnd`; FACS codes in AUCoding.
+def _write_subject(subject: SubjectTask, person: Person, rng: np.random.Generator) -> int:
+    """Write `Sequences(2D+3D)/F001/T1/0000.obj`, `.mtl`, `.jpg`, `3DFeatures/F001/T1/0000.tbnd`, FACS codes in AUCoding.
 
-    Every third subject's frames are numbered with three digits; subjects differ in the style of their faces' corners. A few
-    landmark files are missing, a few landmarks are (0, 0, 0), a few codes are unknown.
-
-    Returns:
-        The number of frames, 8 × num_frames a subject.
-    Raises:
-        FacetError: the folder holds something else, a number of subjects outside 1 to 41, or of frames outside 3 to 1000.
+    Every third subject's frames are numbered with three digits; subjects differ in the style of their faces' corners. One
+    landmark file is missing, a few landmarks are (0, 0, 0), a few codes are unknown.
     """
-    if not 1 <= num_subjects <= MAX_WOMEN + MAX_MEN:
-        raise FacetError(f"--subjects {num_subjects}: BP4D has 1 to {MAX_WOMEN + MAX_MEN} (F001 to F023, M001 to M018)")
-    if not 3 <= num_frames <= 1000:
-        raise FacetError(f"--frames {num_frames}: a sequence needs 3 to 1000, from neutral to apex and back")
-    names = name_subjects(MAX_WOMEN, MAX_MEN)[:num_subjects]
-    tasks: list[tuple[object, ...]] = [(name, n, seed, num_frames) for n, name in enumerate(names)]
-    parameters: dict[str, object] = {"layout": "bp4d", "seed": seed, "frames": num_frames}
-    return write_population(out, parameters, _write_subject, tasks, progress=progress, num_workers=num_workers)
-
-
-def _write_subject(out: Path, name: str, number: int, seed: int, num_frames: int) -> int:
-    if is_complete(out / SEQUENCES / name):
-        return len(TASKS) * num_frames
-    identity, rng = draw_person(seed, number, female=name.startswith("F"))
-    person = Person(identity)
+    out, name, number, num_frames = subject.out, subject.name, subject.number, subject.num_frames
     digits = 3 if number % 3 == 2 else 4
     without_landmarks = (str(rng.choice(list(TASKS))), int(rng.integers(num_frames)))
     for task, prototype in TASKS.items():
@@ -114,13 +78,11 @@ def _write_subject(out: Path, name: str, number: int, seed: int, num_frames: int
                 tbnd = _encode_tbnd(recording.motion_deg[frame], mesh, lost)
                 (folders[1] / f"{stem}.tbnd").write_bytes(tbnd)
         _write_codes(out, f"{name}_{task}", recording, rng)
-    # Files are written plainly, without waiting for the disk: an interrupted subject is written again.
-    mark_complete(out / SEQUENCES / name)
     return len(TASKS) * num_frames
 
 
 def _draw_recording(prototype: dict[int, float], num_frames: int, rng: np.random.Generator) -> _Recording:
-    """A spontaneous expression that comes and goes, weaker than a posed one, on a head that moves."""
+    """Draw a spontaneous expression that comes and goes, weaker than a posed one, on a head that moves."""
     apex = draw_mixture(prototype, rng.uniform(0.7, 1.0), rng)
     course = expression_course(num_frames, rng)
     return _Recording(
@@ -131,8 +93,7 @@ def _draw_recording(prototype: dict[int, float], num_frames: int, rng: np.random
 
 
 def _encode_tbnd(motion_deg: np.ndarray, mesh: Mesh, lost: np.ndarray) -> bytes:
-    """Pitch, yaw and roll, then 83 points, brows first, in left-handed coordinates; those that could not be tracked are
-    0 0 0."""
+    """Encode pitch, yaw and roll, then 83 left-handed points, brows first. Points in `lost` were not tracked: 0 0 0."""
     assert mesh.landmarks_mm is not None
     points = mesh.landmarks_mm[BP4D_ORDER] * MIRROR
     points[lost] = 0.0  # of the contour, which has the same places in both orders
@@ -141,7 +102,7 @@ def _encode_tbnd(motion_deg: np.ndarray, mesh: Mesh, lost: np.ndarray) -> bytes:
 
 
 def _write_codes(out: Path, stem: str, recording: _Recording, rng: np.random.Generator) -> None:
-    """Occurrence of every unit in one table, intensity of five in a table each; model frame N is coded as frame N + 1."""
+    """Write one table of occurrences and five of intensities; frame N of the meshes is coded as frame N + 1."""
     num_coded = max(int(CODED_SHARE * len(recording.activations)), 1)
     strength = {
         unit: np.array([activation.mean(unit) for activation in recording.activations[:num_coded]])
@@ -167,3 +128,6 @@ def _write_codes(out: Path, stem: str, recording: _Recording, rng: np.random.Gen
 def _write_lines(path: Path, lines: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
+
+
+BP4D = Layout("bp4d", name_subjects(MAX_WOMEN, MAX_MEN), f"{SEQUENCES}/{{}}", _write_subject, frames=(16, 3, 1000))

@@ -13,18 +13,10 @@ from preprocess.synth.head import Person
 from preprocess.synth.label_sheet import encode_sheet
 from preprocess.synth.movement import draw_slow_path, turn_head
 from preprocess.synth.obj import encode_jpeg, write_textured_obj
-from preprocess.synth.population import (
-    SCANNER_NOISE_MM,
-    draw_person,
-    is_complete,
-    mark_complete,
-    pose_randomly,
-    write_population,
-)
+from preprocess.synth.population import SCANNER_NOISE_MM, Layout, SubjectTask, pose_randomly
 from preprocess.synth.sheet import grid_sheet, smoothstep
 from preprocess.synth.skin import grid_uv
 from preprocess.synth.wrl import encode_bu4dfe_wrl
-from shared.errors import FacetError
 from shared.store.storage import write_file
 
 MAX_SUBJECTS = 99
@@ -62,48 +54,22 @@ class Clip:
     largest_mm: float
 
     def course(self, num_frames: int) -> np.ndarray:
-        """How much of the movement shows in each frame, f64 (T,): 0 up to the onset and from the offset on, 1 at the apex."""
+        """Return the intensity in each frame, f64 (T,): 0 up to the onset and from the offset on, 1 at the apex."""
         frame = self.first + np.arange(num_frames)
         rise = smoothstep((frame - self.onset) / (self.apex - self.onset))
         return rise * smoothstep((self.offset - frame) / (self.offset - self.apex))
 
 
-def write_4dme(
-    out: Path,
-    *,
-    num_subjects: int,
-    num_frames: int = 24,
-    seed: int = 0,
-    progress: bool = True,
-    num_workers: int | None = None,
-) -> int:
-    """Writes the label sheet and `sub01/clip01/00123.obj` (or `.wrl`, every second subject) with a `.jpg`, at 60 fps.
-
-    Six clips a subject: one of each emotion and one of two emotions at once. Frame numbers begin where the clip was cut from
-    its recording.
-
-    Returns:
-        The number of frames, 6 × num_frames a subject.
-    Raises:
-        FacetError: the folder holds something else, a number of subjects outside 1 to 99, or of frames outside 7 to 1000.
-    """
-    if not 1 <= num_subjects <= MAX_SUBJECTS:
-        raise FacetError(f"--subjects {num_subjects}: 4DME's names go from sub01 to sub{MAX_SUBJECTS}")
-    if not 7 <= num_frames <= 1000:
-        raise FacetError(f"--frames {num_frames}: a micro-expression needs 7 to 1000, from onset to apex to offset")
-    numbers: list[tuple[object, ...]] = [(number, seed, num_frames) for number in range(num_subjects)]
-    parameters: dict[str, object] = {"layout": "4dme", "seed": seed, "frames": num_frames}
-    num_scans = write_population(out, parameters, _write_subject, numbers, progress=progress, num_workers=num_workers)
+def _write_label_sheet(out: Path, num_subjects: int, seed: int, num_frames: int) -> None:
     clips = [clip for number in range(num_subjects) for clip in draw_clips(number, seed, num_frames)]
     # As in a sheet that people typed, a single unit is a number and several are text.
     units = [int(clip.units) if clip.units.isdigit() else clip.units for clip in clips]
     rows = [(c.subject, c.folder, c.emotion, c.onset, c.apex, c.offset, u) for c, u in zip(clips, units, strict=True)]
     write_file(out / LABEL_SHEET, encode_sheet(COLUMNS, rows))
-    return num_scans
 
 
 def draw_clips(number: int, seed: int, num_frames: int) -> list[Clip]:
-    """A subject's clips, with random numbers of their own: the sheet is written apart from the faces."""
+    """Draw a subject's clips from a generator of their own: the label sheet is written apart from the faces."""
     rng = np.random.default_rng([seed, number, 1])
     emotions = [*SINGLE, str(rng.choice(DOUBLE))]
     clips: list[Clip] = []
@@ -131,7 +97,7 @@ def draw_clips(number: int, seed: int, num_frames: int) -> list[Clip]:
 
 @cache
 def _activate(units: str, largest_mm: float) -> Activation:
-    """The units in equal shares, so strong that no point of the face moves further than `largest_mm`."""
+    """Activate units equally, so that the point of the face that moves most moves by `largest_mm`."""
     sides = {}
     for token in units.split("+"):
         unit, _, side = token.rstrip(")").partition("(")
@@ -140,13 +106,13 @@ def _activate(units: str, largest_mm: float) -> Activation:
     return activation.scaled(largest_mm / float(np.linalg.norm(displace(grid_sheet(), activation), axis=1).max()))
 
 
-def _write_subject(out: Path, number: int, seed: int, num_frames: int) -> int:
-    clips = draw_clips(number, seed, num_frames)
-    home = out / clips[0].subject
-    if is_complete(home):
-        return len(clips) * num_frames
-    identity, rng = draw_person(seed, number, female=number % 2 == 0)
-    person = Person(identity)
+def _write_subject(task: SubjectTask, person: Person, rng: np.random.Generator) -> int:
+    """Write six clips: `sub01/clip01/00123.obj` (or `.wrl`, every second subject) with a `.jpg`, at 60 fps.
+
+    One clip of each emotion, and one of two emotions at once. Frame numbers begin where the clip was cut from its recording.
+    """
+    out, number, num_frames = task.out, task.number, task.num_frames
+    clips = draw_clips(number, task.seed, num_frames)
     for clip in clips:
         folder = out / clip.subject / clip.folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,6 +132,14 @@ def _write_subject(out: Path, number: int, seed: int, num_frames: int) -> int:
                 wrl = encode_bu4dfe_wrl(mesh, mesh.triangles, grid_uv(), f"{stem}.jpg")
                 (folder / f"{stem}.wrl").write_bytes(wrl)
                 (folder / f"{stem}.jpg").write_bytes(encode_jpeg(mesh.texture))
-    # Files are written plainly, without waiting for the disk: an interrupted subject is written again.
-    mark_complete(home)
     return len(clips) * num_frames
+
+
+FOURDME = Layout(
+    "4dme",
+    [f"sub{number:02d}" for number in range(1, MAX_SUBJECTS + 1)],
+    "{}",
+    _write_subject,
+    frames=(24, 7, 1000),  # a micro-expression needs an onset, an apex and an offset
+    finish=_write_label_sheet,
+)

@@ -22,7 +22,7 @@ class Person:
         self._skin = paint_skin(identity)
 
     def scan(self, activation: Activation, noise_mm: float = 0.0, seed: int = 0) -> Mesh:
-        """A scan in the face frame, mm; `noise_mm` is the scanner's depth noise, one standard deviation."""
+        """Return a scan in the face frame, mm. `noise_mm` is the standard deviation of the scanner's depth noise."""
         vertices = self._rest_mm + displace(grid_sheet(), activation)
         seat_eyes(vertices, self._eyes_mm)
         normals = grid_normals(vertices)
@@ -35,7 +35,7 @@ class Person:
 
 
 def grid_normals(vertices_mm: np.ndarray) -> np.ndarray:
-    """Unit normals of the grid's vertices, f64 (N, 3), out of the face, from central differences."""
+    """Return unit normals of the grid's vertices, f64 (N, 3), out of the face, from central differences."""
     rows, columns = grid_shape()
     grid = vertices_mm.reshape(rows, columns, 3)
     down, right = np.gradient(grid, axis=0), np.gradient(grid, axis=1)

@@ -36,7 +36,7 @@ class Identity:
 
 
 def draw_identity(rng: np.random.Generator, *, female: bool) -> Identity:
-    """A random person; women have rounder, men more angular shapes on average."""
+    """Draw a random person; women have rounder, men more angular shapes on average."""
     shape = {name: float(np.clip(rng.normal(), -2.2, 2.2)) for name in SHAPE}
     lean = -1.0 if female else 1.0
     for name, by in {
@@ -80,7 +80,7 @@ def draw_identity(rng: np.random.Generator, *, female: bool) -> Identity:
 
 
 def shape_vertices_mm(identity: Identity, sheet: Sheet, rest_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The person's face at rest.
+    """Return the person's face at rest.
 
     Args:
         rest_mm: the average face, f64 (N, 3), of the same sheet points.

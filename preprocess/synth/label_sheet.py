@@ -12,7 +12,7 @@ _DATE = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 def encode_sheet(columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> bytes:
-    """An .xlsx file with a header row. The times that Excel files carry, of writing and of each part, are set to 1980."""
+    """Encode an .xlsx file with a header row. The times that Excel files carry are set to 1980."""
     import openpyxl
 
     book = openpyxl.Workbook(write_only=True)

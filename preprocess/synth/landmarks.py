@@ -29,7 +29,7 @@ BP4D_ORDER = np.array([*range(16, 36), *range(0, 16), *range(36, NUM_LANDMARKS)]
 
 
 def _sheet_points() -> np.ndarray:
-    """(83, 2): x and q of every landmark on the sheet."""
+    """Return (83, 2): x and q of every landmark on the sheet."""
     around = np.linspace(0, 2 * np.pi, 8, endpoint=False)
     lid = np.stack([EYE_X_MM - EYE_HALF_WIDTH_MM * np.cos(around), EYE_Q_MM + EYE_HALF_HEIGHT_MM * np.sin(around)], -1)
     along = np.linspace(0, 1, 5)
@@ -55,7 +55,7 @@ def _sheet_points() -> np.ndarray:
 
 @cache
 def landmark_vertices() -> np.ndarray:
-    """Vertex indices i64 (83,)."""
+    """Return vertex indices i64 (83,)."""
     sheet = grid_sheet()
     tree = cKDTree(np.stack([sheet.x, sheet.q + 100 * sheet.tuck], -1))
     index: np.ndarray = tree.query(_sheet_points())[1]

@@ -1,33 +1,36 @@
-"""The layouts that synthetic faces can be written in, by the data sets' names."""
+"""The layouts in which synthetic faces can be written, by the data sets' names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from preprocess.synth.bosphorus import write_bosphorus
-from preprocess.synth.bp4d import write_bp4d
-from preprocess.synth.bu3dfe import write_bu3dfe
-from preprocess.synth.bu4dfe import write_bu4dfe
-from preprocess.synth.fourdme import write_4dme
-from shared.errors import FacetError
+from preprocess.synth.bosphorus import BOSPHORUS
+from preprocess.synth.bp4d import BP4D
+from preprocess.synth.bu3dfe import BU3DFE
+from preprocess.synth.bu4dfe import BU4DFE
+from preprocess.synth.fourdme import FOURDME
+from preprocess.synth.population import Layout, write_population
 
-# Single scans; sequences, whose number of frames can be chosen.
-STATIC: dict[str, Callable[..., int]] = {"bu3dfe": write_bu3dfe, "bosphorus": write_bosphorus}
-DYNAMIC: dict[str, Callable[..., int]] = {"bu4dfe": write_bu4dfe, "bp4d": write_bp4d, "4dme": write_4dme}
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (BU3DFE, BOSPHORUS, BU4DFE, BP4D, FOURDME)}
 
 
-def write_layout(name: str, out: Path, *, num_subjects: int, num_frames: int | None = None, seed: int = 0) -> int:
-    """Writes one data set of synthetic faces; `num_frames` None is the layout's own default.
-
-    Returns:
-        The number of scans.
-    Raises:
-        FacetError: a parameter is outside what the layout holds, or the folder holds something else.
-    """
-    if name in STATIC:
-        if num_frames is not None:
-            raise FacetError(f"--frames: {name} holds single scans; frames are for {', '.join(DYNAMIC)}")
-        return STATIC[name](out, num_subjects=num_subjects, seed=seed)
-    length = {} if num_frames is None else {"num_frames": num_frames}
-    return DYNAMIC[name](out, num_subjects=num_subjects, seed=seed, **length)
+def write_layout(
+    name: str,
+    out: Path,
+    *,
+    num_subjects: int,
+    num_frames: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    num_workers: int | None = None,
+) -> int:
+    """Write a data set of synthetic faces in the layout called `name`; see write_population."""
+    return write_population(
+        LAYOUTS[name],
+        out,
+        num_subjects=num_subjects,
+        num_frames=num_frames,
+        seed=seed,
+        progress=progress,
+        num_workers=num_workers,
+    )

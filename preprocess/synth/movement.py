@@ -13,7 +13,7 @@ NECK_MM = np.array([0.0, -60.0, -90.0])  # about where the atlas lies, seen from
 
 
 def turn_head(mesh: Mesh, pitch_yaw_roll_deg: np.ndarray, shift_mm: np.ndarray, pivot_mm: np.ndarray = NECK_MM) -> Mesh:
-    """The mesh turned about a point, then shifted; rigid. Roll acts first, then pitch, then yaw.
+    """Rotate a mesh about a point, then shift it; rigid. Roll acts first, then pitch, then yaw.
 
     Args:
         pitch_yaw_roll_deg: (3,), right-handed about +x, +y and +z: positive pitch is nodding down, positive yaw is turning
@@ -31,7 +31,7 @@ def turn_head(mesh: Mesh, pitch_yaw_roll_deg: np.ndarray, shift_mm: np.ndarray, 
 
 
 def draw_slow_path(num_frames: int, limit: float, rng: np.random.Generator) -> np.ndarray:
-    """A smooth random path f64 (T, 3) that starts at 0: each coordinate stays within ±limit and uses much of it."""
+    """Draw a smooth random path f64 (T, 3) that starts at 0; each coordinate stays within ±limit and uses much of it."""
     time = np.linspace(0.0, 1.0, num_frames)[:, None]
     cycles, phases = rng.uniform(0.4, 1.1, 3), rng.uniform(0, 2 * np.pi, 3)
     path = np.sin(2 * np.pi * cycles * time + phases) - np.sin(phases)

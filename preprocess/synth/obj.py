@@ -13,7 +13,7 @@ from preprocess.geometry.mesh import Mesh
 
 
 def write_textured_obj(folder: Path, stem: str, mesh: Mesh, uv: np.ndarray, *, slashes: bool) -> None:
-    """Writes `stem.obj`, `stem.mtl` and `stem.jpg` plainly, without waiting for the disk.
+    """Write `stem.obj`, `stem.mtl` and `stem.jpg` without waiting for the disk.
 
     Args:
         uv: f32 (N, 2), one pair a vertex, v up. slashes: faces as `f a/a b/b c/c`, else `f a b c`.
@@ -26,7 +26,7 @@ def write_textured_obj(folder: Path, stem: str, mesh: Mesh, uv: np.ndarray, *, s
 
 
 def encode_obj(mesh: Mesh, uv: np.ndarray, mtl_name: str, *, slashes: bool) -> bytes:
-    """OBJ text, 1-based, a texture coordinate a vertex in the vertices' order."""
+    """Encode OBJ text, 1-based, with one texture coordinate per vertex, in the vertices' order."""
     vertices = ("v %.3f %.3f %.3f\n" * len(mesh.vertices_mm)) % tuple(mesh.vertices_mm.ravel().tolist())
     head = f"# Synthetic face, not a real person\nmtllib {mtl_name}\n"
     return f"{head}{vertices}{_uv_rows(uv.tobytes())}usemtl face\n{_faces(mesh.triangles.tobytes(), slashes)}".encode()

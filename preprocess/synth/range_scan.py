@@ -37,7 +37,8 @@ class RangeScan:
     visible: np.ndarray
 
     def place_px(self, points_mm: np.ndarray) -> np.ndarray:
-        """Where points (K, 3) lie in the photograph, f64 (K, 2): from its upper left corner to the right and down."""
+        """Return the position of points (K, 3) in the photograph, f64 (K, 2): from its upper left corner to the right and
+        down."""
         return (points_mm[:, :2] - [self.left_mm, self.top_mm]) * [PHOTO_PX_PER_MM, -PHOTO_PX_PER_MM]
 
 
@@ -49,7 +50,7 @@ class _Hits:
 
 
 def scan_from_front(mesh: Mesh, occluder: Mesh | None = None) -> RangeScan:
-    """Scans a textured mesh along −z, orthographically.
+    """Scan a textured mesh along −z, orthographically.
 
     Args:
         occluder: something with colours a vertex that stands in front of the face.
@@ -117,7 +118,7 @@ class _Caster:
 
 
 def _texture_at(mesh: Mesh, triangles: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
-    """The texture's colour u8 (K, 3) at points of triangles, bilinear. barycentric (K, 2): weights of corners 1 and 2."""
+    """Return the texture's colour u8 (K, 3) at points of triangles, bilinear. barycentric (K, 2): weights of corners 1 and 2."""
     assert mesh.uv is not None and mesh.texture is not None
     weights = np.concatenate([1.0 - barycentric.sum(1, keepdims=True), barycentric], 1)
     u, v = np.einsum("kc,kcd->dk", weights, mesh.uv[triangles])

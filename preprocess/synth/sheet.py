@@ -59,7 +59,7 @@ class Sheet:
 
     @property
     def ax(self) -> np.ndarray:
-        """Distance from the midline in mm."""
+        """Return the distance from the midline in mm."""
         return np.abs(self.x)
 
     @property
@@ -68,12 +68,12 @@ class Sheet:
 
     @property
     def left(self) -> np.ndarray:
-        """1 on the subject's left half, 0 on the right, smooth over a centimetre."""
+        """Return 1 on the subject's left half, 0 on the right, smooth over a centimetre."""
         return 1.0 / (1.0 + np.exp(-self.x / 4.0))
 
     @property
     def eye_s(self) -> np.ndarray:
-        """Along an eye: −1 at the inner corner, +1 at the outer."""
+        """Return the coordinate along an eye: −1 at the inner corner, +1 at the outer."""
         return (self.ax - EYE_X_MM) / EYE_HALF_WIDTH_MM
 
     @property
@@ -89,25 +89,25 @@ class Sheet:
         return (self.q - MOUTH_Q_MM) / MOUTH_HALF_HEIGHT_MM
 
     def gauss(self, x: float, q: float, sx: float, sq: float, sq_down: float | None = None) -> np.ndarray:
-        """A bump at (±x, q), 1 at its top; `sq_down` gives it another slope below."""
+        """Return a bump at (±x, q), 1 at its top; `sq_down` gives it another slope below."""
         dq = self.q - q
         sigma = sq if sq_down is None else np.where(dq > 0, sq, sq_down)
         return np.exp(-0.5 * (((self.ax - x) / sx) ** 2 + (dq / sigma) ** 2))
 
 
 def smoothstep(value: np.ndarray) -> np.ndarray:
-    """0 below 0, 1 above 1, C1 between."""
+    """Return 0 below 0, 1 above 1, and a C1 curve between."""
     v = np.clip(value, 0.0, 1.0)
     return v * v * (3.0 - 2.0 * v)
 
 
 def fall(distance: np.ndarray, length: float | np.ndarray) -> np.ndarray:
-    """1 at distance 0 and below, 0 from `length` on."""
+    """Return 1 at distance 0 and below, falling to 0 at `length`."""
     return 1.0 - smoothstep(distance / length)
 
 
 def lens_weights(t: np.ndarray, height_mm: float, reach_mm: float) -> tuple[np.ndarray, np.ndarray]:
-    """How far the upper and the lower edge of a lens carry a point: 1 on the edge, linear inside, fading outside."""
+    """Return how far the upper and the lower edge of a lens move a point: 1 on the edge, linear inside, fading outside."""
     inside = np.clip((t + 1.0) / 2.0, 0.0, 1.0)
     upper = inside * fall((t - 1.0) * height_mm, reach_mm)
     lower = (1.0 - inside) * fall((-1.0 - t) * height_mm, reach_mm)
@@ -115,7 +115,7 @@ def lens_weights(t: np.ndarray, height_mm: float, reach_mm: float) -> tuple[np.n
 
 
 def row_heights_mm() -> np.ndarray:
-    """q of every grid row on the midline, from the forehead down."""
+    """Return q of every grid row on the midline, from the forehead down."""
     parts = [np.linspace(top, bottom, rows, endpoint=False) for top, bottom, rows in _ROW_BANDS]
     return np.concatenate([*parts, [_ROW_BANDS[-1][1]]])
 
@@ -127,7 +127,7 @@ def grid_shape() -> tuple[int, int]:
 
 @cache
 def grid_sheet() -> Sheet:
-    """The mesh's vertices on the sheet, (rows · columns,), row 0 on the forehead, column 0 at the subject's right ear."""
+    """Return the mesh's vertices on the sheet, (rows · columns,), row 0 on the forehead, column 0 at the subject's right ear."""
     c = np.linspace(-1.0, 1.0, NUM_COLUMNS)
     azimuth, q0 = np.broadcast_arrays(MAX_AZIMUTH_RAD * (0.65 * c + 0.35 * c**3), row_heights_mm()[:, None])
     top, jaw = _TOP(np.abs(azimuth)), _JAW(np.abs(azimuth))
@@ -141,7 +141,7 @@ def grid_sheet() -> Sheet:
 
 @cache
 def grid_triangles() -> np.ndarray:
-    """i32 (M, 3), counter-clockwise seen from the front; the diagonal alternates so that no direction is favoured."""
+    """Return i32 (M, 3), counter-clockwise from the front; the diagonal alternates so that no direction is favoured."""
     rows, columns = grid_shape()
     index = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
     a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]  # a b above, c d below; x grows a → b

@@ -22,7 +22,7 @@ IRIS_RADIUS_MM, PUPIL_RADIUS_MM = 6.0, 2.3
 
 @cache
 def _interpolators() -> tuple[np.ndarray, np.ndarray]:
-    """Dense matrices (TEXTURE_PX, rows) and (TEXTURE_PX, columns): grid values → texel values, bilinear."""
+    """Return dense matrices (TEXTURE_PX, rows) and (TEXTURE_PX, columns) that interpolate grid values bilinearly at texels."""
 
     def matrix(count: int) -> np.ndarray:
         place = (np.arange(TEXTURE_PX) + 0.5) / TEXTURE_PX * (count - 1)
@@ -37,7 +37,7 @@ def _interpolators() -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_texels(values: np.ndarray) -> np.ndarray:
-    """Vertex values (N,) → (TEXTURE_PX, TEXTURE_PX) f32."""
+    """Interpolate vertex values (N,) at the texels: (TEXTURE_PX, TEXTURE_PX) f32."""
     rows, columns = _interpolators()
     texels: np.ndarray = rows @ values.reshape(grid_shape()).astype(np.float32) @ columns.T
     return texels
@@ -51,7 +51,7 @@ def texel_sheet() -> Sheet:
 
 @cache
 def grid_uv() -> np.ndarray:
-    """Texture coordinates of the vertices, f32 (N, 2), v up."""
+    """Return the vertices' texture coordinates, f32 (N, 2), v up."""
     rows, columns = grid_shape()
     u = np.broadcast_to(np.linspace(0, 1, columns), (rows, columns))
     v = np.broadcast_to(np.linspace(1, 0, rows)[:, None], (rows, columns))
@@ -59,7 +59,7 @@ def grid_uv() -> np.ndarray:
 
 
 def paint_skin(identity: Identity) -> np.ndarray:
-    """What does not change with expression: f32 (H, W, 3) in 0…1, unlit."""
+    """Paint what does not change with expression: f32 (H, W, 3) in 0…1, unlit."""
     s = texel_sheet()
     rng = np.random.default_rng(identity.noise_seed)
     rgb = np.broadcast_to(identity.skin_rgb.astype(np.float32), (TEXTURE_PX, TEXTURE_PX, 3)).copy()
@@ -94,7 +94,7 @@ def paint_expression(
     normals: np.ndarray,
     eye_centres_mm: np.ndarray,
 ) -> np.ndarray:
-    """The finished texture u8 (H, W, 3) of one scan: wrinkles, eyes, mouth, light.
+    """Return the finished texture u8 (H, W, 3) of one scan: wrinkles, eyes, mouth, light.
 
     Args:
         skin: from `paint_skin`. vertices_mm, normals: f64 (N, 3) of the deformed face, in the face frame.
@@ -118,7 +118,7 @@ def _blend(rgb: np.ndarray, color: np.ndarray | list[float], weight: np.ndarray)
 
 @cache
 def _lip_mask() -> np.ndarray:
-    """1 on the red of the lips."""
+    """Return 1 on the red of the lips."""
     s = texel_sheet()
     up, low = lip_thickness_mm(np.minimum(s.mouth_s, 0.999))
     height = 2.0
@@ -141,7 +141,7 @@ def _paint_brows(rgb: np.ndarray, identity: Identity, s: Sheet, rng: np.random.G
 
 
 def _wrinkles(activation: Activation, s: Sheet) -> np.ndarray:
-    """How much darker the skin is where folds open: 0 to about 0.5."""
+    """Return how much darker the skin is in open folds: 0 to about 0.5."""
     masks = _wrinkle_masks()
     dark = np.zeros_like(s.x)
     for units, mask in masks:
@@ -175,7 +175,7 @@ def _wrinkle_masks() -> list[tuple[tuple[int, ...], np.ndarray]]:
 
 
 def _paint_mouth(rgb: np.ndarray, s: Sheet, y: np.ndarray) -> None:
-    """Between the lips: the dark line of a closed mouth; teeth and darkness in an open one."""
+    """Paint the dark line of a closed mouth, or teeth and darkness in an open one."""
     inside = (np.abs(s.mouth_t) < 1.0) & (s.mouth_s < 1.0)
     rows = np.flatnonzero((np.abs(s.mouth_t) < 1.0).any(1))
     if not len(rows):

@@ -44,7 +44,7 @@ _NOSE_WIDTH = CubicSpline([-18, -8, 0, 10, 25, 38, 50, 64], [12, 12, 11.5, 10.4,
 
 
 def smooth_max(a: np.ndarray, b: np.ndarray, radius_mm: float) -> np.ndarray:
-    """max(a, b) with the crease rounded over `radius_mm` (Quilez's polynomial smooth maximum)."""
+    """Return max(a, b) with the crease rounded over `radius_mm` (Quilez's polynomial smooth maximum)."""
     h = np.maximum(radius_mm - np.abs(a - b), 0.0) / radius_mm
     return np.maximum(a, b) + h * h * radius_mm * 0.25
 
@@ -52,20 +52,20 @@ def smooth_max(a: np.ndarray, b: np.ndarray, radius_mm: float) -> np.ndarray:
 def ellipsoid_front(
     sheet_x: np.ndarray, y: np.ndarray, centre: tuple[float, float, float], radii: tuple[float, float, float]
 ) -> np.ndarray:
-    """z of an ellipsoid's front, continued steeply behind its outline."""
+    """Return z of an ellipsoid's front, continued steeply outside its outline."""
     rho2 = ((sheet_x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2
     inside = np.sqrt(np.maximum(1.0 - rho2, 0.0))
     return centre[2] + radii[2] * (inside - 1.5 * np.maximum(np.sqrt(np.maximum(rho2, 1.0)) - 1.0, 0.0))
 
 
 def lid_shape(s: np.ndarray, power: float) -> np.ndarray:
-    """Half opening along the eye: 1 in the middle, 0 at the corners; beyond them it opens again into skin rows."""
+    """Return the half opening along the eye: 1 in the middle, 0 at the corners; beyond them it opens again into skin rows."""
     inside = np.maximum(1.0 - np.abs(s) ** 2.1, 0.0) ** power
     return np.where(np.abs(s) < 1.0, inside, smoothstep((np.abs(s) - 1.0) / 0.75))
 
 
 def lip_thickness_mm(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Height of the upper and the lower vermilion along the mouth (s = 0 middle, 1 corner), with the cupid's bow."""
+    """Return the height of the upper and lower vermilion along the mouth (s = 0 middle, 1 corner), with the cupid's bow."""
     x = s * MOUTH_HALF_WIDTH_MM
     arch = np.maximum(1.0 - s**2, 0.0)
     bow = 1.0 - 0.17 * np.exp(-((x / 2.6) ** 2)) + 0.05 * np.exp(-(((x - 6.0) / 4.0) ** 2))
@@ -73,7 +73,7 @@ def lip_thickness_mm(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pinched_height(sheet: Sheet) -> np.ndarray:
-    """y: the sheet's height with the lids drawn to almonds and the lips closed."""
+    """Return y: the sheet's height with the lids drawn to almonds and the lips closed."""
     y = sheet.q.copy()
     s, t, h = sheet.eye_s, sheet.eye_t, EYE_HALF_HEIGHT_MM
     near = fall(np.abs(s) - 1.75, 0.3)
@@ -93,7 +93,7 @@ def _pinched_height(sheet: Sheet) -> np.ndarray:
 
 
 def _skin_depth(sheet: Sheet) -> np.ndarray:
-    """z of the skin without eyelids: a flattened ellipse a section, then ridges, hollows, nose and lips."""
+    """Return z of the skin without eyelids: a flattened ellipse per section, then ridges, hollows, nose and lips."""
     # Hollows and ridges lie where the skin is (y), not where the rows are, or the drawn-in lids would carry a step.
     skin = dataclasses.replace(sheet, q=_pinched_height(sheet))
     g, q, ax = skin.gauss, skin.q, skin.ax
@@ -141,7 +141,7 @@ def _lip_relief(sheet: Sheet) -> np.ndarray:
 
 
 def nasolabial_x_mm(q: np.ndarray) -> np.ndarray:
-    """Distance of the nasolabial fold from the midline at a height: from the wing of the nose past the mouth's corner."""
+    """Return the nasolabial fold's distance from the midline at a height: from the wing of the nose past the mouth's corner."""
     return 18.0 + 15.0 * np.clip((0.0 - q) / 34.0, 0.0, 1.3) ** 1.25
 
 
@@ -151,7 +151,7 @@ def nasolabial_mask(q: np.ndarray) -> np.ndarray:
 
 @cache
 def template_vertices_mm() -> np.ndarray:
-    """f64 (N, 3): the average face at rest in the face frame, eyes not yet put in (see `seat_eyes`)."""
+    """Return f64 (N, 3): the average face at rest in the face frame, eyes not yet put in (see `seat_eyes`)."""
     sheet = grid_sheet()
     x = sheet.x * (1.0 - 0.10 * sheet.tuck)
     return np.stack([x, _pinched_height(sheet) - 3.0 * sheet.tuck, _skin_depth(sheet)], -1)
@@ -159,7 +159,7 @@ def template_vertices_mm() -> np.ndarray:
 
 @cache
 def in_eye_lens() -> np.ndarray:
-    """bool (N,): vertices strictly between the lid margins, which show the eyeball."""
+    """Return bool (N,): vertices strictly between the lid margins, which show the eyeball."""
     sheet = grid_sheet()
     return (np.abs(sheet.eye_t) < 0.999) & (np.abs(sheet.eye_s) < 1.0)
 
@@ -171,7 +171,7 @@ def _near_eyes() -> np.ndarray:
 
 
 def seat_eyes(vertices_mm: np.ndarray, eye_centres_mm: np.ndarray) -> None:
-    """Lays lids over the eyeballs, and the lens of each eye onto its ball, in place.
+    """Lay the lids over the eyeballs, and the lens of each eye onto its ball, in place.
 
     Args:
         vertices_mm: f64 (N, 3), a deformed sheet.

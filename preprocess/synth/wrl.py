@@ -10,7 +10,7 @@ from preprocess.geometry.mesh import Mesh
 
 
 def encode_bu3dfe_wrl(mesh: Mesh, corner_index: np.ndarray, uv: np.ndarray, texture_name: str) -> bytes:
-    """BU-3DFE's style: `point [` alone on its line, rows `x y z,`, `a b c -1,`; the first vertex on line 20.
+    """Encode VRML in BU-3DFE's style: `point [` alone on its line, rows `x y z,`, `a b c -1,`; the first vertex on line 20.
 
     Args:
         corner_index: i32 (M, 3), the texture coordinate of every triangle's corner, an index into uv f32 (T, 2).
@@ -51,7 +51,7 @@ point [
 
 
 def encode_bu4dfe_wrl(mesh: Mesh, corner_index: np.ndarray, uv: np.ndarray, texture_name: str) -> bytes:
-    """BU-4DFE's style: everything after `[` on the line of its keyword, index rows `a,b,c,-1,`."""
+    """Encode VRML in BU-4DFE's style: everything after `[` on the line of its keyword, index rows `a,b,c,-1,`."""
     parts = [
         '#VRML V2.0 utf8\nShape { appearance Appearance { texture ImageTexture { url "' + texture_name + '" } }\n',
         "geometry IndexedFaceSet { coord Coordinate { point [ ",
@@ -68,7 +68,7 @@ def encode_bu4dfe_wrl(mesh: Mesh, corner_index: np.ndarray, uv: np.ndarray, text
 
 
 def encode_bnd(indices: np.ndarray, points_mm: np.ndarray, separator: str = "\t\t") -> bytes:
-    """Landmarks: a row each, the index of its vertex, then x y z."""
+    """Encode landmarks, a row each: the index of the vertex, then x y z."""
     rows = (
         f"{i}{separator}{x:.3f} {y:.3f} {z:.3f}\n" for i, (x, y, z) in zip(indices, points_mm.tolist(), strict=True)
     )
@@ -76,7 +76,7 @@ def encode_bnd(indices: np.ndarray, points_mm: np.ndarray, separator: str = "\t\
 
 
 def _rows(values: np.ndarray, row: str, between: str) -> str:
-    """All rows in one formatting call: some twenty times as fast as a row at a time."""
+    """Format all rows in one call: about twenty times as fast as a row at a time."""
     return (
         between.join([row]) if not len(values) else (between.join([row] * len(values))) % tuple(values.ravel().tolist())
     )
