@@ -118,7 +118,7 @@ class _Caster:
 
 
 def _texture_at(mesh: Mesh, triangles: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
-    """Return the texture's colour u8 (K, 3) at points of triangles, bilinear. barycentric (K, 2): weights of corners 1 and 2."""
+    """Return texture colours u8 (K, 3) at points of triangles, bilinear. barycentric (K, 2): weights of corners 1 and 2."""
     assert mesh.uv is not None and mesh.texture is not None
     weights = np.concatenate([1.0 - barycentric.sum(1, keepdims=True), barycentric], 1)
     u, v = np.einsum("kc,kcd->dk", weights, mesh.uv[triangles])

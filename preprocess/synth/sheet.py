@@ -127,7 +127,7 @@ def grid_shape() -> tuple[int, int]:
 
 @cache
 def grid_sheet() -> Sheet:
-    """Return the mesh's vertices on the sheet, (rows · columns,), row 0 on the forehead, column 0 at the subject's right ear."""
+    """Return the vertices on the sheet, (rows · columns,), row 0 on the forehead, column 0 at the subject's right ear."""
     c = np.linspace(-1.0, 1.0, NUM_COLUMNS)
     azimuth, q0 = np.broadcast_arrays(MAX_AZIMUTH_RAD * (0.65 * c + 0.35 * c**3), row_heights_mm()[:, None])
     top, jaw = _TOP(np.abs(azimuth)), _JAW(np.abs(azimuth))
