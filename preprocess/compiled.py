@@ -1,7 +1,11 @@
-"""Kernels compiled by Numba, once a machine: the machine code is kept on disk and shared by all processes.
+"""Kernels compiled by Numba. The machine code is cached on disk and shared by all processes of the machine.
 
-It goes into `__pycache__` beside the source, else into the user's cache folder, or where NUMBA_CACHE_DIR says. A kernel's
-machine code is renewed when its own file changes: kernels must only call kernels of the same file.
+It goes into `__pycache__` beside the source, else into the user's cache folder, or to NUMBA_CACHE_DIR. A kernel is compiled
+again when its own file changes: kernels must only call kernels of the same file.
+
+`byte_at` and `eight_bytes_at` read memory by its address inside a kernel. Nothing is checked: the kernel keeps to the array it
+was given. An address is a plain integer. An array handed from kernel to kernel is reference-counted with atomic operations,
+which costs several times as much as reading a number.
 """
 
 from __future__ import annotations
@@ -10,12 +14,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic
 
 
 def compile_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator: compiles at the first call. No fast-math, so the same bytes on every machine; other threads run meanwhile.
+    """Decorate a function that Numba compiles at its first call, without fast-math: the same bytes on every machine.
 
-    Where no folder can be written, each process compiles anew instead of failing.
+    The kernel releases the GIL. Where no folder can be written, each process compiles anew instead of failing.
     """
     # Division by zero gives inf as in NumPy: not checking for it is not fast-math.
     options: dict[str, Any] = {"nogil": True, "fastmath": False, "error_model": "numpy"}
@@ -23,3 +30,23 @@ def compile_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "cannot cache function …: no locator available": all folders are read-only
         return numba.njit(**options)(function)
+
+
+def _byte_at(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        return builder.zext(builder.load(pointer), ir.IntType(64))
+
+    return types.int64(types.int64), generate
+
+
+def _eight_bytes_at(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load(pointer, align=1)
+
+    return types.uint64(types.int64), generate
+
+
+byte_at: Any = intrinsic(_byte_at)  # → int64, 0 to 255
+eight_bytes_at: Any = intrinsic(_eight_bytes_at)  # → uint64, the first byte in the lowest bits (x86 and ARM alike)

@@ -10,8 +10,8 @@ from analytic_face import FACE
 from scipy.spatial.transform import Rotation
 
 from preprocess.alignment.crop import crop_mesh
-from preprocess.alignment.landmark_pose import fit_rigid
 from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.rigid import fit_rigid
 from shared.errors import ScanError
 
 

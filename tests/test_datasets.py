@@ -276,7 +276,7 @@ def test_a_raw_head_turned_by_40_degrees_is_placed() -> None:
     from scipy.spatial.transform import Rotation
 
     from preprocess.alignment.align import find_scan_to_face, move_mesh
-    from preprocess.readers.bnd import BU_LANDMARK_GROUPS, PSE_LANDMARK_GROUPS
+    from preprocess.readers.bu_landmarks import BU_LANDMARK_GROUPS, PSE_LANDMARK_GROUPS
     from preprocess.synth.action_units import Activation
     from preprocess.synth.head import Person
     from preprocess.synth.population import draw_person

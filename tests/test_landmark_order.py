@@ -12,8 +12,7 @@ from scipy.spatial.transform import Rotation
 from preprocess.alignment.align import find_scan_to_face
 from preprocess.datasets import DATASETS
 from preprocess.geometry.mesh import Mesh
-from preprocess.readers.bnd import BU_LANDMARK_GROUPS
-from preprocess.readers.tbnd import BP4D_LANDMARK_GROUPS
+from preprocess.readers.bu_landmarks import BP4D_LANDMARK_GROUPS, BU_LANDMARK_GROUPS
 from preprocess.synth.action_units import Activation
 from preprocess.synth.head import Person
 from preprocess.synth.layouts import write_layout

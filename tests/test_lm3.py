@@ -1,4 +1,4 @@
-"""Bosphorus landmark files, in both of their layouts."""
+"""Bosphorus landmark files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocess.readers.lm3 import BOSPHORUS_LANDMARK_GROUPS, BOSPHORUS_LANDMARKS, read_lm2, read_lm3
+from preprocess.readers.lm3 import BOSPHORUS_LANDMARK_GROUPS, BOSPHORUS_LANDMARKS, read_lm3
 from shared.errors import ScanError
 
 POINTS = np.arange(66.0).reshape(22, 3) - 20.5
@@ -38,17 +38,6 @@ def test_points_that_are_not_there_are_nan_and_ear_lobes_are_left_out(tmp_path: 
     np.testing.assert_array_equal(landmarks[[13, 1, 20]], POINTS[1:4].astype(np.float32))
 
 
-def test_lm2(tmp_path: Path) -> None:
-    labels = "\n".join(BOSPHORUS_LANDMARKS)
-    rows = "\n".join(f"{x} {y}" for x, y, _ in POINTS)
-    text = f"# 2D Landmark File\n\n22 landmarks\n\nLabels:\n{labels}\n\n2D Image coordinates:\n{rows}\n"
-    for newline in ("\n", "\r\n"):
-        landmarks = read_lm2(write(tmp_path / "a.lm2", text, newline))
-        np.testing.assert_array_equal(landmarks, POINTS[:, :2].astype(np.float32))
-    with pytest.raises(ScanError, match=r"a\.lm2"):
-        read_lm2(write(tmp_path / "a.lm2", text[: len(text) // 2]))
-
-
 @pytest.mark.parametrize(
     "block", ["*\nscanner: synthetic\ndate: 2026\n\n", "\n*\n# 5 landmarks:\nNose tip\n1 2 3\nLabels:\n\n\n", "*\n\n"]
 )
@@ -57,11 +46,6 @@ def test_a_block_behind_the_first_line_is_skipped(tmp_path: Path, block: str, ne
     text = lm3_text(list(BOSPHORUS_LANDMARKS), POINTS)
     path = write(tmp_path / "a.lm3", text.replace("File\n\n", f"File\n{block}"), newline)
     np.testing.assert_array_equal(read_lm3(path), POINTS.astype(np.float32))
-    rows = "\n".join(f"{x} {y}" for x, y, _ in POINTS)
-    labels = "\n".join(BOSPHORUS_LANDMARKS)
-    text = f"# 2D Landmark File\n{block}22 landmarks\n\nLabels:\n{labels}\n\n2D Image coordinates:\n{rows}\n"
-    path = write(tmp_path / "a.lm2", text, newline)
-    np.testing.assert_array_equal(read_lm2(path), POINTS[:, :2].astype(np.float32))
 
 
 def test_a_block_without_an_end_is_a_scan_error(tmp_path: Path) -> None:

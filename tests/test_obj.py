@@ -68,7 +68,7 @@ def test_vertex_colours(tmp_path: Path) -> None:
         (HEAD + b"f 1 2 5\n", "names vertex 5, there are 4"),
         (HEAD + b"f 1/1 2/2 3/9\n", "names texture coordinate 9, there are 4"),
         (HEAD + b"f 1 2 -9\n", "before the first"),
-        (HEAD + b"f 0 1 2\n", "vertex 0"),
+        (HEAD + b"f 0 1 2\n", "vertex before the first"),
         (HEAD + b"f 1/1/1/1 2 3\n", "corner"),
         (HEAD + b"f 1 2 x\n", "'x'"),
         (HEAD + b"v 1 2\nf 1 2 3\n", "different numbers"),

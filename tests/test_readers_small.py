@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocess.geometry.polygons import fan_triangulation, weld
-from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS, read_bnd
+from preprocess.geometry.triangles import fan_triangulation, weld
+from preprocess.readers.bu_landmarks import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS, read_bnd
 from preprocess.readers.image import read_image
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points, read_noted_face_points
 from shared.errors import ScanError
@@ -61,7 +61,7 @@ def test_bnd(tmp_path: Path, newline: str, end: str) -> None:
         (lambda t: t[: len(t) // 2].rsplit("\n", 1)[0], "expected 83"),
         (lambda t: t + "1 2 3 4\n", "84 landmarks"),
         (lambda t: t.replace("5\t\t", "5\t\tx"), "copy it again"),
-        (lambda t: t.replace("5\t\t", "", 1), "expected rows|expected 83"),
+        (lambda t: t.replace("5\t\t", "", 1), "expected 4 numbers|expected 83"),
         (lambda t: t.replace("1.0 1.0 1.0", "1.0 nan 1.0", 1), "not finite"),
         (lambda t: "", "empty"),
     ],

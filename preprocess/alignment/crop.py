@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.mesh_kernels import find_inside, find_pieces, renumber, triangle_areas
-from preprocess.geometry.polygons import weld
+from preprocess.geometry.triangles import find_inside, find_pieces, renumber, triangle_areas, weld
 from shared.errors import ScanError
 
 _SHARD_SHARE = (

@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, POINT_WEIGHTS
 from preprocess.alignment.units import suggest_scale
 from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.rigid import fit_rigid
 from shared.errors import ScanError
 
 FACE_SCALE = (0.6, 1.6)  # of a face to the average adult's: from a small child's
@@ -73,26 +74,3 @@ def landmark_poses(mesh: Mesh, centers: Mapping[str, np.ndarray]) -> list[np.nda
             f"the landmarks lie {distance:.0f} mm off the surface; are they another scan's? remove or replace them"
         )
     return [pose for pose, _, misfit in fits if misfit <= error + _ALIKE_MM]
-
-
-def fit_rigid(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Fit a rigid transform by weighted Kabsch (1976), without reflection; the scale is estimated (Umeyama 1991), not
-    applied.
-
-    Args:
-        source, target: (n, 3). weights: (n,).
-    Returns:
-        (4, 4) rigid, source → target; the scale that would fit best; the weighted RMS distance at that scale.
-    """
-    w = weights / weights.sum()
-    source_center, target_center = w @ source, w @ target
-    a, b = source - source_center, target - target_center
-    u, d, vt = np.linalg.svd((b * w[:, None]).T @ a)
-    sign = np.array([1, 1, np.sign(np.linalg.det(u @ vt)) or 1.0])
-    rotation = (u * sign) @ vt
-    scale = float((d * sign).sum() / max(w @ (a * a).sum(axis=1), 1e-30))
-    error = float(np.sqrt(w @ ((scale * a @ rotation.T - b) ** 2).sum(axis=1)))
-    pose = np.eye(4)
-    pose[:3, :3] = rotation
-    pose[:3, 3] = target_center - rotation @ source_center
-    return pose, scale, error

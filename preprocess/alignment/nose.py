@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from preprocess.alignment.depth_map import DepthMap, Surface
-from preprocess.geometry.mesh_kernels import neighbour_means
+from preprocess.geometry.triangles import neighbour_means
 from shared.errors import ScanError
 
 _STEP_MM = 1.0

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.render.views import vertex_normals
+from preprocess.geometry.normals import vertex_normals
 from shared.errors import ScanError
 
 # Upper forehead, above what the brows reach, and the bridge of the nose, in the face frame: |x|, lowest y, highest y in mm.

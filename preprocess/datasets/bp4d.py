@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from preprocess.datasets.bp4d_action_units import AU_NAMES, describe_uncoded, read_action_units
+from preprocess.datasets.bp4d_axes import MAX_SURFACE_DISTANCE_MM, find_axis_signs, surface_distance_mm
 from preprocess.datasets.bp4d_folders import (
     TASK,
     find_au_files,
@@ -32,15 +33,9 @@ from preprocess.datasets.completeness import (
 from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.datasets.subject_folders import describe_archives, find_texture, list_files, list_names, subfolders
 from preprocess.geometry.mesh import Mesh
-from preprocess.readers.bnd import NUM_BU_LANDMARKS
+from preprocess.readers.bu_landmarks import BP4D_LANDMARK_GROUPS, NUM_BU_LANDMARKS, read_tbnd
+from preprocess.readers.file_bytes import is_blank
 from preprocess.readers.obj import read_obj
-from preprocess.readers.tbnd import (
-    BP4D_LANDMARK_GROUPS,
-    MAX_SURFACE_DISTANCE_MM,
-    find_axis_signs,
-    read_tbnd,
-    surface_distance_mm,
-)
 from shared.errors import ScanError
 from shared.labels import BP4D_EMOTIONS, BP4D_TASKS
 
@@ -149,7 +144,7 @@ def _probe_axes(root: Path, sequences: list[list[ScanRecord]]) -> _Probe:
     scans, tried, errors = [], [], []
     for frame in [*firsts, *spare][:_PROBE_TRIES]:
         try:
-            points = read_tbnd(root / frame.landmarks).points
+            points = read_tbnd(root / frame.landmarks)
             if not np.isfinite(points).any():  # nothing in it was tracked
                 continue
             scans.append((points, read_obj(root / frame.source).vertices_mm))
@@ -175,11 +170,10 @@ def read_bp4d_scan(root: Path, record: ScanRecord) -> Mesh:
     if not record.landmarks or not axes:
         return mesh
     signs = np.array([-1 if word.startswith("-") else 1 for word in axes.split()], np.float32)
-    file = read_tbnd(root / record.landmarks)
-    points = file.points * signs
+    points = read_tbnd(root / record.landmarks) * signs
     notes: tuple[str, ...] = ()
     if np.isnan(points).all():  # the data set's own word, unless nothing was written: a copy may have failed
-        notes = (f"{record.landmarks}: the file is empty",) if np.isnan(file.angles_deg).all() else ()
+        notes = (f"{record.landmarks}: the file is empty",) if is_blank(root / record.landmarks) else ()
     elif (distance := surface_distance_mm(points, mesh.vertices_mm)) > MAX_SURFACE_DISTANCE_MM:
         points = np.full_like(points, np.nan)
         notes = (f"{record.landmarks}: its landmarks lie {distance:.0f} mm off the surface, and are not used",)

@@ -13,7 +13,7 @@ from preprocess.datasets.bu_scan import PSE_SUFFIX, read_bu_scan
 from preprocess.datasets.completeness import describe_counts, describe_lacking
 from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.datasets.subject_folders import describe_archives, find_subject_folders, holds_scans, list_files
-from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS, PSE_LANDMARK_GROUPS
+from preprocess.readers.bu_landmarks import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS, PSE_LANDMARK_GROUPS
 from shared.labels import BU3DFE_CODES, EXPRESSIONS
 
 _EXPECTED = "F0001/F0001_AN01WH_F3D.wrl"

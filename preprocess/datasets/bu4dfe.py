@@ -31,7 +31,7 @@ from preprocess.datasets.subject_folders import (
     search_levels,
     subfolders,
 )
-from preprocess.readers.bnd import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
+from preprocess.readers.bu_landmarks import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
 from shared.labels import BASIC_EXPRESSIONS, BU4DFE_FOLDERS
 
 _EXPECTED = "F001/Angry/000.wrl"

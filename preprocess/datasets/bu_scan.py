@@ -9,7 +9,7 @@ import numpy as np
 
 from preprocess.datasets.scan import ScanRecord
 from preprocess.geometry.mesh import Mesh
-from preprocess.readers.bnd import NUM_BU_LANDMARKS, read_bnd, read_pse
+from preprocess.readers.bu_landmarks import NUM_BU_LANDMARKS, read_bnd, read_pse
 from preprocess.readers.surface import read_textured_vrml
 
 PSE_SUFFIX = ".pse"

@@ -1,1 +1,1 @@
-"""Meshes: arrays, compiled loops, normals, welding, and the z-buffer."""
+"""Geometry of meshes: the mesh itself, triangles, vertex normals, the z-buffer and rigid fits."""

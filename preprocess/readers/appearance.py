@@ -1,4 +1,4 @@
-"""What a surface looks like beside its shape: colours by the range of their numbers, and the image that its file names."""
+"""The appearance of a surface: colours by the range of their numbers, and the image that its file names."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _OVERSHOOT = 1.1  # a fraction may be rounded, or brightened, to a little more t
 
 
 def read_colors(rgb: np.ndarray, *, largest: int | None = None) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Colours u8 (N, 3) from numbers (N, 3) of 0…1 or 0…255, as all of them together tell; negative ones are 0.
+    """Convert colours (N, 3) of 0…1 or 0…255, whichever their largest number shows, to u8 (N, 3); negative ones are 0.
 
     Args:
-        largest: the number that means full light, where the file's type tells it (65535 of 16 bits).
+        largest: the number that means full light, if the file's type says so (65535 of 16 bits).
     Returns:
-        The colours, and no notes; or None and why, where the numbers tell no range.
+        The colours, and no notes; or None and a note, if the numbers show no range.
     """
     top = float(rgb.max(initial=0))
     if not np.isfinite(rgb).all():
@@ -36,12 +36,12 @@ def read_colors(rgb: np.ndarray, *, largest: int | None = None) -> tuple[np.ndar
 
 
 def describe_alpha(alpha: np.ndarray) -> tuple[str, ...]:
-    """A note where some of a surface is more transparent than the rest; of one value all over, it means nothing."""
+    """Return a note if some of a surface is more transparent than the rest; one value all over means nothing."""
     return ("it is transparent in parts (alpha), and drawn opaque",) if alpha.min() < alpha.max() else ()
 
 
 def find_image(path: Path, names: Sequence[bytes]) -> tuple[Path | None, tuple[str, ...]]:
-    """The first of the images that a file names which is there; none, and a note, where there are names and no image.
+    """Return the first existing image of those that a file names; or None, with a note if it names any.
 
     Raises:
         ScanError: a name is a link out of the folder.
@@ -56,7 +56,7 @@ def find_image(path: Path, names: Sequence[bytes]) -> tuple[Path | None, tuple[s
 
 
 def add_texture(mesh: Mesh, path: Path, names: Sequence[bytes], texture: Path | None) -> Mesh:
-    """The mesh with the given texture, else with the first of those named that is there; a note where none can be drawn.
+    """Return the mesh with the given texture, else with the first existing one of `names`; a note if none can be drawn.
 
     Raises:
         ScanError: the image cannot be read, or is a link out of the folder.
@@ -64,28 +64,27 @@ def add_texture(mesh: Mesh, path: Path, names: Sequence[bytes], texture: Path | 
     notes: tuple[str, ...] = ()
     if texture is None:
         texture, notes = find_image(path, names)
-    if texture is None:
-        return replace(mesh, notes=mesh.notes + notes) if notes else mesh
-    if mesh.uv is None:
-        note = f"has no texture coordinates to place the texture {show_name(texture.name)} with"
-        return replace(mesh, notes=(*mesh.notes, note))
-    return replace(mesh, texture=read_image(texture))
+    if texture is not None and mesh.uv is not None:
+        return replace(mesh, texture=read_image(texture))
+    if texture is not None:
+        notes = (f"has no texture coordinates to place the texture {show_name(texture.name)} with",)
+    return replace(mesh, notes=mesh.notes + notes) if notes else mesh
 
 
 def limit_notes(notes: Iterable[str]) -> tuple[str, ...]:
-    """Each note once, and of very many the first."""
+    """Keep each note once, and of very many the first."""
     once = tuple(dict.fromkeys(notes))
     more = len(once) - _MAX_NOTES
     return once if more <= 0 else (*once[:_MAX_NOTES], f"and {more} notes more of this kind")
 
 
-def refuse_endless(uv: np.ndarray) -> None:
-    """Texture coordinates of a file are numbers: NaN stands for a triangle without, which is the reader's to say.
+def check_finite(uv: np.ndarray) -> None:
+    """Refuse texture coordinates of a file that are no numbers; in a Mesh, NaN marks a triangle without them.
 
     Raises:
         ScanError: one is NaN or infinite.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        is_fine = np.isfinite(uv.sum())  # one number: quicker, and of huge ones only not so
+        is_fine = np.isfinite(uv.sum())  # one number: quicker; huge ones may sum to infinity
     if not is_fine and not np.isfinite(uv).all():
         raise ScanError("a texture coordinate is not finite (NaN or infinite)")

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.readers.file_bytes import read_bytes, to_float32
+from preprocess.readers.file_bytes import read_bytes
+from preprocess.readers.text_numbers import to_float32
 from shared.errors import ScanError
 
 _CUT = "the file is cut off or garbled; copy it again"

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preprocess.readers.label_text import read_label_text
+from preprocess.readers.file_bytes import read_lines
 
-# Where on the face: L and R are one side; the others say lopsided, top or bottom.
+# Where on the face: L and R are one side; the others mean lopsided, top or bottom.
 SIDES = "LRVWGHTBXIY"
 STRENGTHS = "ABCDE"  # from trace to maximum
 NO_UNITS = "0"
@@ -21,7 +21,7 @@ _MAX_BYTES = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class CodedUnit:
-    """One unit of a scan. side: one of SIDES, "" where none is given; strength: 1 to 5, 0 where none is given."""
+    """One unit of a scan. side: one of SIDES, "" if none is given; strength: 1 to 5, 0 if none is given."""
 
     number: int
     side: str = ""
@@ -30,9 +30,8 @@ class CodedUnit:
 
 @dataclass
 class FacsCodes:
-    """units: scan in upper case → its units, none for `0`. unread: scan → what of its units could not be read. odd_lines:
-    numbers of lines without `->` among the scans' (not those before the first). doubled: scans that two lines code
-    otherwise."""
+    """units: scan in upper case → its units, none for `0`. unread: scan → words of its units that could not be read.
+    odd_lines: numbers of lines without `->` behind the first scan's. doubled: scans that two lines code differently."""
 
     units: dict[str, tuple[CodedUnit, ...]] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
@@ -41,17 +40,17 @@ class FacsCodes:
 
 
 def read_facscodes(path: Path) -> FacsCodes:
-    """Reads the list. Lines before the first with `->` are a heading; a scan that stands twice with other codes has none.
+    """Read the list. Lines before the first with `->` are a heading; a scan that stands twice with other codes has none.
 
     Raises:
         ScanError: missing, empty or too large.
     """
     codes = FacsCodes()
-    text = read_label_text(path, max_bytes=_MAX_BYTES).decode("utf-8", "replace").replace('"', " ")
-    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
-        match = _LINE.fullmatch(line.strip(" \t,;\x1a\0"))
+    for number, line in enumerate(read_lines(path, max_bytes=_MAX_BYTES), start=1):
+        line = line.replace('"', " ").strip(" \t,;\x1a\0")
+        match = _LINE.fullmatch(line)
         if match is None:
-            if line.strip(" \t,;\x1a\0") and (codes.units or codes.unread):
+            if line and (codes.units or codes.unread):
                 codes.odd_lines.append(number)
             continue
         scan = re.sub(r"\.(bnt|png|lm[23])$", "", match[1].strip(" \t,;").upper(), flags=re.IGNORECASE)
@@ -67,7 +66,7 @@ def read_facscodes(path: Path) -> FacsCodes:
 
 
 def _parse_units(text: str) -> tuple[tuple[CodedUnit, ...], str]:
-    """The units, and what is none: of others nothing is known then."""
+    """Return the units, and the words that are none: of others nothing is known then."""
     if text == NO_UNITS:
         return (), ""
     units, unread = [], []

@@ -1,4 +1,4 @@
-"""A scan's file as bytes, and the numbers in its text."""
+"""A file as bytes or text, whatever program wrote it; and what a file is that is not what its name says."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import codecs
 import re
 from pathlib import Path
 
-import numpy as np
-
-from preprocess.readers.text_kernels import byte_classes, scan_floats, scan_integers
 from shared.errors import ScanError, describe_os_error
 
 # 134 MB; a dense face scan has up to 100. The tightest text ("f 1 2 3") takes 16 times its size while it is read: so any file
 # stays near 2 GB.
 MAX_SCAN_BYTES = 1 << 27
 _CONTENT = re.compile(rb"[^\0 \t\r\n]")
-_BLANKS = byte_classes(b" \t\r\n\v\f")
-_DECIMAL_COMMA = re.compile(rb"[-+]?\d*,\d+(?:[eE][-+]?\d+)?,?")
-# What files begin with that are never what is read here, whatever their names say.
+_MARKS = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_SAMPLE_BYTES = 400
+# First bytes of files that are never read here, whatever their names say.
 _PACKED = {
     b"\x1f\x8b": "compressed with gzip; unpack it (gunzip)",
     b"PK\x03\x04": "a ZIP archive; unpack it (unzip)",
@@ -40,10 +37,10 @@ _KINDS = {
 
 
 def read_bytes(path: Path, *, max_bytes: int = MAX_SCAN_BYTES, packed: bool = False) -> bytes:
-    """A whole file.
+    """Read a whole file.
 
     Args:
-        packed: it is an archive and is meant to be one.
+        packed: the file is meant to be an archive.
     Raises:
         ScanError: missing, empty, no regular file, too large, compressed or a web page, or the system refuses.
     """
@@ -65,90 +62,72 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_SCAN_BYTES, packed: bool = Fa
 
 
 def read_text(path: Path, *, max_bytes: int = MAX_SCAN_BYTES) -> bytes:
-    """A whole text file as it stands, but without a byte order mark; UTF-16 becomes UTF-8, line ends of CR alone become LF.
+    """Read a whole text file: UTF-16 becomes UTF-8, a byte order mark is dropped, line ends of CR alone become LF.
 
     Raises:
         ScanError: as `read_bytes`.
     """
-    data = without_mark(read_bytes(path, max_bytes=max_bytes))
+    data = to_utf8(read_bytes(path, max_bytes=max_bytes))
     return data if b"\n" in data else data.replace(b"\r", b"\n")
 
 
-def without_mark(data: bytes) -> bytes:
-    """A text without its byte order mark; UTF-16 becomes UTF-8. Other bytes are left as they are."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", "replace").encode()
+def read_lines(path: Path, *, max_bytes: int = 1 << 20) -> list[str]:
+    """Read the lines of a text file, without white space at both ends; bytes that are not UTF-8 become �.
+
+    Raises:
+        ScanError: as `read_bytes`.
+    """
+    text = to_utf8(read_bytes(path, max_bytes=max_bytes)).decode("utf-8", "replace")
+    return [line.strip() for line in re.split(r"\r\n|\n|\r", text)]
+
+
+def read_rows(path: Path, *, max_bytes: int = 1 << 20) -> list[bytes]:
+    """Read the lines of a text file that are not blank; commas, semicolons and quotes become blanks.
+
+    Raises:
+        ScanError: as `read_bytes`.
+    """
+    text = to_utf8(read_bytes(path, max_bytes=max_bytes)).translate(bytes.maketrans(b',;"', b"   "))
+    return [row for row in text.splitlines() if row.strip()]
+
+
+def to_utf8(data: bytes) -> bytes:
+    """Drop the byte order mark of a text; UTF-16, with a mark or without, becomes UTF-8. Leave other bytes as they are."""
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "") or _guess_utf16(data)
+    if encoding:
+        return data.decode(encoding, "replace").lstrip("\ufeff").encode("utf-8", "replace")
     return data.removeprefix(codecs.BOM_UTF8)
 
 
+def _guess_utf16(data: bytes) -> str:
+    """Recognise UTF-16 without its mark: in text of digits and Latin letters every other byte is 0."""
+    start = data[:_SAMPLE_BYTES]
+    for offset, (_, name) in zip((1, 0), _MARKS, strict=True):
+        if len(start) >= 4 and not start[offset::2].strip(b"\0") and b"\0" not in start[1 - offset :: 2]:
+            return name
+    return ""
+
+
+def is_blank(path: Path) -> bool:
+    """Return whether a file is there and holds nothing: some data sets mark so what could not be tracked."""
+    try:
+        if not path.is_file() or path.stat().st_size > _SAMPLE_BYTES:
+            return False
+        return not path.read_bytes().strip(b"\0 \t\r\n")
+    except OSError:
+        return False
+
+
 def describe_packed(data: bytes) -> str | None:
-    """What a file is that is never read here, whatever its name says, and what to do; None where it is none of these."""
+    """Name a file by its first bytes if it is one that is never read here, and say what to do; else None."""
     return _find_kind(data, _PACKED)
 
 
 def describe_kind(data: bytes) -> str | None:
-    """What a file seems to be by its first bytes: "PLY", "a PNG image"; None where they tell nothing."""
+    """Name a file's format by its first bytes: "PLY", "a PNG image"; None if they show none."""
     return _find_kind(data, _KINDS)
 
 
 def _find_kind(data: bytes, kinds: dict[bytes, str]) -> str | None:
-    """By the first bytes, without regard to case."""
     start = data[:32].removeprefix(codecs.BOM_UTF8).lower()
     return next((kind for first, kind in kinds.items() if start.startswith(first.lower())), None)
-
-
-def parse_numbers(
-    text: bytes | memoryview, dtype: type[np.float64] | type[np.int64], *, classes: np.ndarray = _BLANKS
-) -> np.ndarray:
-    """Numbers separated by white space, as a flat array: what Python's `float` or `int` makes of each word.
-
-    Args:
-        classes: u8 (256,), see `byte_classes`: what else stands between numbers, and what begins a comment.
-    Returns:
-        float64 or int64 (n,); integers that do not fit become the nearest that does.
-    Raises:
-        ValueError: something in the text is no such number; names it.
-    """
-    data = np.frombuffer(text, np.uint8)
-    scan = scan_integers if dtype is np.int64 else scan_floats
-    values, left = np.empty(len(data) // 5 + 8, dtype), np.empty((64, 3), np.int64)
-    place, count, num_left = scan(data, 0, classes, values, 0, left, 0)
-    while place < len(data):
-        values = enlarge(values) if count == len(values) else values
-        left = enlarge(left) if num_left == len(left) else left
-        place, count, num_left = scan(data, place, classes, values, count, left, num_left)
-    parse_words(text, left[:num_left], values)
-    return values[:count]
-
-
-def parse_words(text: bytes | memoryview, left: np.ndarray, values: np.ndarray) -> None:
-    """Writes the numbers that the kernels left: `left` int64 (m, 3) says which, and where their words begin and end.
-
-    Raises:
-        ValueError: a word is no number; names it.
-    """
-    limits = np.iinfo(np.int64)
-    for which, start, end in left.tolist():
-        word = bytes(text[start:end])
-        try:
-            if b"_" in word:  # Python's own: 1_000
-                raise ValueError
-            values[which] = min(max(int(word), limits.min), limits.max) if values.dtype == np.int64 else float(word)
-        except ValueError:
-            shown = repr(word[:40].decode("latin-1"))
-            if _DECIMAL_COMMA.fullmatch(word):
-                raise ValueError(f"{shown} has a decimal comma; export the scan with decimal points") from None
-            raise ValueError(f"expected numbers, found {shown}") from None
-
-
-def enlarge(array: np.ndarray) -> np.ndarray:
-    """A copy with room for twice as many rows."""
-    larger = np.empty((2 * len(array), *array.shape[1:]), array.dtype)
-    larger[: len(array)] = array
-    return larger
-
-
-def to_float32(array: np.ndarray) -> np.ndarray:
-    """float32, where what is too large becomes infinite without a warning (Mesh then refuses it)."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.ascontiguousarray(array, np.float32)

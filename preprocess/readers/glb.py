@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.polygons import weld
-from preprocess.readers.file_bytes import read_bytes, to_float32
+from preprocess.geometry.triangles import weld
+from preprocess.readers.file_bytes import read_bytes
 from preprocess.readers.gltf_file import CUT, GltfFile, open_glb, to_floats
 from preprocess.readers.gltf_material import (
     CLAMP_TO_EDGE,
@@ -22,6 +22,7 @@ from preprocess.readers.gltf_material import (
 from preprocess.readers.gltf_nodes import find_drawn_nodes, find_worlds, move_by_joints
 from preprocess.readers.gltf_primitive import FAN, STRIP, TRIANGLES, Part, read_primitive
 from preprocess.readers.image import decode_image, read_image
+from preprocess.readers.text_numbers import to_float32
 from shared.errors import ScanError
 
 _MAX_PARTS = 10_000

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from preprocess.readers.file_bytes import to_float32
 from preprocess.readers.gltf_file import CUT, GltfFile
 from preprocess.readers.gltf_material import Material, read_material
+from preprocess.readers.text_numbers import to_float32
 from shared.errors import ScanError
 
 TRIANGLES, STRIP, FAN = 4, 5, 6  # modes; the others are points and lines

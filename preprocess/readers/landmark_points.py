@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.readers.bnd import BU_LANDMARK_GROUPS, read_bnd
-from preprocess.readers.file_bytes import read_bytes, to_float32
+from preprocess.readers.bu_landmarks import BU_LANDMARK_GROUPS, read_bnd
+from preprocess.readers.file_bytes import read_bytes
+from preprocess.readers.text_numbers import to_float32
 from shared.errors import ScanError
 
 # left_eye, right_eye: the middle of each eye. nose: the centroid of points all over the nose, some 14 mm behind its tip.

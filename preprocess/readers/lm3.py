@@ -1,4 +1,4 @@
-"""The landmark files of Bosphorus, `.lm3` (in the scan) and `.lm2` (in its image)."""
+"""The landmark files of Bosphorus (.lm3). Its .lm2 files, the same points in the image, are not needed."""
 
 from __future__ import annotations
 
@@ -7,36 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.readers.file_bytes import to_float32
-from preprocess.readers.label_text import read_label_text
+from preprocess.readers.file_bytes import read_lines
+from preprocess.readers.text_numbers import to_float32
 from shared.errors import ScanError
 
 # The 22 points in the order of the data set's guide (Savran et al. 2008); files hold those that can be seen. The guide's
-# further two, the ear lobes, are not kept.
+# further two, the ear lobes, are not used.
 BOSPHORUS_LANDMARKS = (
-    "Outer left eyebrow",
-    "Middle of the left eyebrow",
-    "Inner left eyebrow",
-    "Inner right eyebrow",
-    "Middle of the right eyebrow",
-    "Outer right eyebrow",
-    "Outer left eye corner",
-    "Inner left eye corner",
-    "Inner right eye corner",
-    "Outer right eye corner",
-    "Nose saddle left",
-    "Nose saddle right",
-    "Left nose peak",
-    "Nose tip",
-    "Right nose peak",
-    "Left mouth corner",
-    "Upper lip outer middle",
-    "Right mouth corner",
-    "Upper lip inner middle",
-    "Lower lip inner middle",
-    "Lower lip outer middle",
-    "Chin middle",
-)
+    "Outer left eyebrow", "Middle of the left eyebrow", "Inner left eyebrow",
+    "Inner right eyebrow", "Middle of the right eyebrow", "Outer right eyebrow",
+    "Outer left eye corner", "Inner left eye corner", "Inner right eye corner", "Outer right eye corner",
+    "Nose saddle left", "Nose saddle right", "Left nose peak", "Nose tip", "Right nose peak",
+    "Left mouth corner", "Upper lip outer middle", "Right mouth corner",
+    "Upper lip inner middle", "Lower lip inner middle", "Lower lip outer middle", "Chin middle",
+)  # fmt: skip
 NUM_BOSPHORUS_LANDMARKS = len(BOSPHORUS_LANDMARKS)
 
 # Whether left is the subject's or the image's is not documented: alignment tries both.
@@ -55,42 +39,47 @@ _FILL_WORDS = {"of", "the"}
 
 
 def read_lm3(path: Path) -> np.ndarray:
-    """Reads a .lm3 file: after two header lines, a label on one line and its `x y z` on the next.
+    """Read a .lm3 file: after two header lines, a label on one line and its `x y z` on the next.
 
     Returns:
-        f32 (22, 3) in the scan's coordinates, in the order of BOSPHORUS_LANDMARKS, NaN where the file has no such point.
+        f32 (22, 3) in the scan's coordinates, in the order of BOSPHORUS_LANDMARKS, NaN for a point that the file lacks.
     Raises:
         ScanError: missing, another format, fewer points than its count line says, a point twice, or none of the 22.
     """
-    lines, count = _read_lines(path)
-    return _place(path, lines[0::2], _parse_points(path, lines[1::2], 3), count)
+    lines, count = _read_entries(path)
+    labels, rows = lines[0::2], [line.replace(",", " ").split() for line in lines[1::2]]
+    try:
+        if not rows or any(len(row) != 3 for row in rows):
+            raise ValueError
+        points = to_float32(np.array([[float(word) for word in row] for row in rows]))
+    except ValueError:
+        raise ScanError(f"{path}: expected each label to be followed by 3 numbers; {_COPY}") from None
+    if not np.isfinite(points).all():
+        raise ScanError(f"{path}: a landmark is not finite; {_COPY}")
+    if len(labels) != len(points) or (count is not None and len(points) < count):
+        raise ScanError(
+            f"{path}: {len(labels)} labels and {len(points)} points, expected {count or len(labels)}; {_COPY}"
+        )
+    index = {_words(name): i for i, name in enumerate(BOSPHORUS_LANDMARKS)}
+    result = np.full((NUM_BOSPHORUS_LANDMARKS, 3), np.nan, np.float32)
+    for label, point in zip(labels, points, strict=True):
+        i = index.get(_words(label))
+        if i is None:  # an ear lobe, or what a later release adds
+            continue
+        if np.isfinite(result[i]).any():
+            raise ScanError(f"{path}: {label[:40]!r} stands twice; {_COPY}")
+        result[i] = point
+    if np.isnan(result).all():
+        raise ScanError(f"{path}: none of the 22 landmarks of Bosphorus ({labels[0][:40]!r} …); {_COPY}")
+    return result
 
 
-def read_lm2(path: Path) -> np.ndarray:
-    """Reads a .lm2 file: `Labels:` and the labels, then `2D Image coordinates:` and as many lines `x y`.
-
-    Returns:
-        f32 (22, 2) in pixels of the scan's image, in the order of BOSPHORUS_LANDMARKS, NaN where the file has no such point.
-    Raises:
-        ScanError: as read_lm3.
-    """
-    lines, count = _read_lines(path)
-    heads = [
-        i for i, line in enumerate(lines) if line.endswith(":") and ("label" in line.lower() or "coord" in line.lower())
-    ]
-    if len(heads) != 2:
-        raise ScanError(f"{path}: expected `Labels:` and `2D Image coordinates:`; {_COPY}")
-    labels, rows = lines[heads[0] + 1 : heads[1]], lines[heads[1] + 1 :]
-    return _place(path, labels, _parse_points(path, rows, 2), count)
-
-
-def _read_lines(path: Path) -> tuple[list[str], int | None]:
-    """The lines that are neither blank nor a comment nor the count; and the count, where there is one.
+def _read_entries(path: Path) -> tuple[list[str], int | None]:
+    """Return the lines that are neither blank nor a comment nor the count; and the count, if there is one.
 
     Some files hold a block behind the first line: a line `*`, then free text up to an empty line. It is skipped.
     """
-    text = read_label_text(path, max_bytes=1 << 20).decode("utf-8", "replace")
-    lines = [line.strip() for line in re.split(r"\r\n|\n|\r", text)]
+    lines = read_lines(path)
     begin = next((i for i, line in enumerate(lines) if line and not line.startswith("#")), 0)
     if lines[begin] == "*":
         while begin < len(lines) and lines[begin]:
@@ -101,38 +90,6 @@ def _read_lines(path: Path) -> tuple[list[str], int | None]:
     return lines, None
 
 
-def _parse_points(path: Path, rows: list[str], columns: int) -> np.ndarray:
-    words = [row.replace(",", " ").split() for row in rows]
-    try:
-        if not words or any(len(row) != columns for row in words):
-            raise ValueError
-        points = np.array([[float(word) for word in row] for row in words], np.float64)
-    except ValueError:
-        raise ScanError(f"{path}: expected each label to be followed by {columns} numbers; {_COPY}") from None
-    if not np.isfinite(to_float32(points)).all():
-        raise ScanError(f"{path}: a landmark is not finite; {_COPY}")
-    return points
-
-
-def _place(path: Path, labels: list[str], points: np.ndarray, count: int | None) -> np.ndarray:
-    if len(labels) != len(points) or (count is not None and len(points) < count):
-        raise ScanError(
-            f"{path}: {len(labels)} labels and {len(points)} points, expected {count or len(labels)}; {_COPY}"
-        )
-    places = {_words(name): i for i, name in enumerate(BOSPHORUS_LANDMARKS)}
-    result = np.full((NUM_BOSPHORUS_LANDMARKS, points.shape[1]), np.nan, np.float32)
-    for label, point in zip(labels, to_float32(points), strict=True):
-        place = places.get(_words(label))
-        if place is None:  # an ear lobe, or what a later release adds
-            continue
-        if np.isfinite(result[place]).any():
-            raise ScanError(f"{path}: {label[:40]!r} stands twice; {_COPY}")
-        result[place] = point
-    if np.isnan(result).all():
-        raise ScanError(f"{path}: none of the 22 landmarks of Bosphorus ({labels[0][:40]!r} …); {_COPY}")
-    return result
-
-
 def _words(label: str) -> frozenset[str]:
-    """A label without its word order, case and fill words, in which copies differ: `Middle of the left eyebrow`."""
+    """Return a label without its word order, case and fill words, in which copies differ: `Middle of the left eyebrow`."""
     return frozenset(re.findall(r"[a-z]+", label.lower())) - _FILL_WORDS

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.polygons import fan_triangulation
-from preprocess.readers.appearance import add_texture, describe_alpha, read_colors, refuse_endless
-from preprocess.readers.file_bytes import parse_numbers, read_text, to_float32
+from preprocess.geometry.triangles import fan_triangulation
+from preprocess.readers.appearance import add_texture, check_finite, describe_alpha, read_colors
+from preprocess.readers.file_bytes import read_text
+from preprocess.readers.text_numbers import parse_table, to_float32
 from shared.errors import ScanError
 
 _MAX_BYTES = 1 << 25  # lines are objects here, 60 times the size of the tightest text
@@ -61,11 +62,9 @@ def _parse(data: bytes) -> Mesh:
             f"promises {num_vertices} vertices and {num_faces} faces, found {len(lines) - 1} lines for them; {_CUT}"
         )
     rows = lines[1 : 1 + num_vertices]
-    numbers = parse_numbers(b" inf ".join(rows) + b" inf", np.float64) if rows else np.empty(0)  # inf ends a row
-    columns = len(numbers) // max(num_vertices, 1)
-    if columns < 4 or len(numbers) % columns or not np.isposinf(numbers[columns - 1 :: columns]).all():
+    table = parse_table(rows)
+    if table.shape[1] < 3:
         raise ScanError(f"its vertices are not rows of x y z; {_CUT}")
-    table = numbers.reshape(num_vertices, columns)[:, :-1]
     try:
         sizes, corners, has_colors = _read_faces(lines[1 + num_vertices : 1 + num_vertices + num_faces])
     except (ValueError, OverflowError):  # no whole number, or one of more than 64 bits
@@ -107,7 +106,7 @@ def _part_columns(prefix: bytes, table: np.ndarray) -> tuple[np.ndarray | None, 
         table = table[:, 3:]
     if b"ST" in prefix and table.shape[1] >= 2:
         table, uv_points = table[:, :-2], table[:, -2:]
-        refuse_endless(uv_points)
+        check_finite(uv_points)
     if b"C" not in prefix:
         extra = f"its vertices have {table.shape[1]} numbers more than its keyword says; colours need the keyword COFF"
         return None, uv_points, (extra,) if table.shape[1] else notes

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.polygons import fan_triangulation
-from preprocess.readers.appearance import add_texture, describe_alpha, find_image, read_colors, refuse_endless
-from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32, without_mark
+from preprocess.geometry.triangles import fan_triangulation
+from preprocess.readers.appearance import add_texture, check_finite, describe_alpha, find_image, read_colors
+from preprocess.readers.file_bytes import read_bytes, to_utf8
 from preprocess.readers.references import show_name
+from preprocess.readers.text_numbers import parse_numbers, to_float32
 from shared.errors import ScanError
 
 _TYPES = {
@@ -65,7 +66,7 @@ def read_ply(path: Path, *, texture: Path | None = None) -> Mesh:
         ScanError: missing, cut off, garbled, a count that the file cannot hold, no faces, an index without its vertex, faces
             painted with several textures.
     """
-    data = without_mark(read_bytes(path))
+    data = to_utf8(read_bytes(path))
     try:
         header = _read_header(data)
         with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs, which casting tells of
@@ -85,7 +86,7 @@ def find_ply_files(path: Path) -> list[Path]:
     Raises:
         ScanError: the file cannot be read, or a name is a link out of the folder.
     """
-    names = _read_header(without_mark(read_bytes(path))).texture_names
+    names = _read_header(to_utf8(read_bytes(path))).texture_names
     images = [find_image(path, [name])[0] for name in names]
     return [image for image in images if image is not None]
 
@@ -250,7 +251,7 @@ def _texture_coordinates(
 
 
 def _finite(uv: np.ndarray) -> np.ndarray:
-    refuse_endless(uv)
+    check_finite(uv)
     return to_float32(uv)
 
 

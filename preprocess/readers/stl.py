@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.polygons import weld
-from preprocess.readers.file_bytes import parse_numbers, read_bytes, to_float32
+from preprocess.geometry.triangles import weld
+from preprocess.readers.file_bytes import read_bytes
+from preprocess.readers.text_numbers import parse_numbers, to_float32
 from shared.errors import ScanError
 
 _CUT = "the file is cut off or garbled; copy it again"

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.polygons import cut_polygons
-from preprocess.readers.appearance import limit_notes, read_colors, refuse_endless
-from preprocess.readers.file_bytes import parse_numbers, read_text, to_float32
+from preprocess.geometry.triangles import cut_polygons
+from preprocess.readers.appearance import check_finite, limit_notes, read_colors
+from preprocess.readers.file_bytes import read_text
 from preprocess.readers.references import show_name
-from preprocess.readers.text_kernels import WORD, byte_classes
+from preprocess.readers.text_numbers import WORD, byte_classes, parse_numbers, to_float32
 from shared.errors import ScanError
 
 # Commas are white space in VRML; a comment runs from # to the end of its line.
@@ -205,7 +205,7 @@ def _build_mesh(scene: _Scene) -> Mesh:
         else:
             name = "texCoordIndex" if same else "coordIndex, used for texture coordinates,"
             uv_corners, _ = _part_polygons(coord_index, len(uv_points), name)
-        refuse_endless(uv_points)
+        check_finite(uv_points)
         moved = _move_texture(uv_points, scene.moves[0]) if scene.moves else uv_points
         uv = np.take(to_float32(moved), cut_polygons(uv_corners, sizes), axis=0)
         if scene.flags & {b"repeatS", b"repeatT"} and (uv.min() < 0 or uv.max() > 1):

@@ -13,7 +13,7 @@ import numpy as np
 
 from preprocess.compiled import compile_kernel
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.mesh_kernels import weld_equal
+from preprocess.geometry.triangles import weld_equal
 
 # Of a texel: a border passes through it or a neighbour; through itself; its middle is covered (looked at near borders only).
 NEAR, CROSSED, COVERED = 1, 2, 4

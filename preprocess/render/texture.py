@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from preprocess.compiled import compile_kernel
+from preprocess.compiled import byte_at, compile_kernel, eight_bytes_at
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.raster_kernels import STEPS, draw_vertex_colors
-from preprocess.geometry.rasterise import Fragments
-from preprocess.readers.raw_bytes import byte_at, eight_bytes_at
+from preprocess.geometry.rasterise import STEPS, Fragments, draw_vertex_colors
 from preprocess.render.charts import COVERED, CROSSED, NEAR, find_charts
 
 UNTEXTURED_GREY = 128  # of triangles without texture coordinates, where the mesh has no colours

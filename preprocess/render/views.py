@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.normal_kernels import fan_normals, find_corners
-from preprocess.geometry.raster_kernels import draw_geometry
-from preprocess.geometry.rasterise import rasterise
+from preprocess.geometry.normals import fan_normals, find_corners
+from preprocess.geometry.rasterise import draw_geometry, rasterise
 from preprocess.render.cameras import Cameras
 from preprocess.render.texture import SurfaceColours
 from shared.errors import ScanError
@@ -84,13 +83,3 @@ def render_views(
             colours.draw(visible, samples, covered, texture[k])
             texture[k][covered & (texture[k].max(axis=-1) == 0)] = 1  # 0,0,0 is the mark of no surface
     return Views(texture, normal, depth)
-
-
-def vertex_normals(mesh: Mesh) -> np.ndarray:
-    """Return area-weighted mean normals of the triangles around each vertex, f32 (N, 3), unit length; 0 without triangles.
-
-    Triangles that share an edge count as wound alike, whatever the file says; the sign is that of the vertex's first one.
-    """
-    normals, _, _ = fan_normals(mesh.vertices_mm, mesh.triangles, *find_corners(mesh.triangles, len(mesh.vertices_mm)))
-    vertex: np.ndarray = normals[: len(mesh.vertices_mm)]
-    return vertex

@@ -15,7 +15,7 @@ from written_glb import WrittenGlb, encode_glb
 
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, canonical_depth_mm
 from preprocess.geometry.mesh import Mesh
-from preprocess.synth.bnt import BACKGROUND, LANDMARKS, encode_lm2, encode_lm3
+from preprocess.synth.bnt import BACKGROUND, LANDMARKS, encode_lm3
 from preprocess.synth.label_sheet import encode_sheet
 from preprocess.synth.landmarks import BP4D_ORDER
 from preprocess.synth.obj import encode_obj
@@ -323,10 +323,6 @@ def tbnd() -> bytes:
 
 def lm3(newline: str = "\n") -> bytes:
     return encode_lm3({name: np.array([x, q, 5.0]) for name, (x, q) in LANDMARKS.items()}, newline)
-
-
-def lm2() -> bytes:
-    return encode_lm2({name: np.array([x + 100, q + 100]) for name, (x, q) in LANDMARKS.items()}, "\r\n")
 
 
 def ljson() -> bytes:

@@ -18,15 +18,14 @@ from preprocess.datasets.folder import FOLDER
 from preprocess.datasets.fourdme_sheet import COLUMNS, parse_clips
 from preprocess.datasets.label_spelling import read_label_map, unify_labels
 from preprocess.readers.au_csv import read_au_intensity, read_au_occurrence
-from preprocess.readers.bnd import read_bnd, read_pse
 from preprocess.readers.bnt import bnt_to_mesh, read_bnt
+from preprocess.readers.bu_landmarks import read_bnd, read_pse, read_tbnd
 from preprocess.readers.facscodes import read_facscodes
 from preprocess.readers.image import read_image
 from preprocess.readers.label_sheet import read_label_sheet
 from preprocess.readers.landmark_points import read_face_points
-from preprocess.readers.lm3 import read_lm2, read_lm3
+from preprocess.readers.lm3 import read_lm3
 from preprocess.readers.surface import find_surface_files, read_surface
-from preprocess.readers.tbnd import read_tbnd
 from shared.errors import ScanError
 from shared.groups import part_columns, read_groups
 
@@ -277,16 +276,15 @@ def file_targets() -> list[Target]:
             mutations.mutate_text,
         ),
         _file("facscodes", 4, [("a.lst", corpus.facscodes())], _codes, mutations.mutate_text),
-        _file("tbnd", 4, [("a.tbnd", corpus.tbnd())], lambda path: read_tbnd(path).points, mutations.mutate_text),
+        _file("tbnd", 4, [("a.tbnd", corpus.tbnd())], read_tbnd, mutations.mutate_text),
         _file(
-            "lm3, lm2",
+            "lm3",
             5,
             [
                 ("a.lm3", corpus.lm3()),
                 ("a.lm3", corpus.lm3("\r\n").replace(b"\r\n\r\n", b"\r\n*\r\nfree text\r\n\r\n", 1)),
-                ("a.lm2", corpus.lm2()),
             ],
-            lambda path: read_lm3(path) if path.suffix == ".lm3" else read_lm2(path),
+            read_lm3,
             mutations.mutate_text,
         ),
         _file("ljson", 3, [("a.ljson", corpus.ljson())], read_face_points, containers.mutate_json),

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.peers.worker import FIELD_OF_VIEW_MM, SIZE_PX, Scene, run_worker
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.normal_kernels import fan_normals, find_corners
+from preprocess.geometry.normals import fan_normals, find_corners
 from preprocess.geometry.rasterise import rasterise
 from preprocess.render.cameras import Cameras
 from preprocess.render.texture import SurfaceColours

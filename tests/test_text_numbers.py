@@ -15,9 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from preprocess.compiled import compile_kernel
-from preprocess.readers.file_bytes import parse_numbers
 from preprocess.readers.obj import read_obj
-from preprocess.readers.text_kernels import byte_classes
+from preprocess.readers.text_numbers import byte_classes, parse_numbers
 
 ROOT = Path(__file__).parents[1]
 INT64 = np.iinfo(np.int64)
@@ -164,7 +163,7 @@ def test_long_obj_rows_find_room(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mesh.vertices_mm[:, 0], (np.arange(3000) / 3).astype(np.float32))
 
 
-PARSE = "import numpy as np; from preprocess.readers.file_bytes import parse_numbers; print(parse_numbers(b'1 2', np.int64))"
+PARSE = "import numpy as np; from preprocess.readers.text_numbers import parse_numbers; print(parse_numbers(b'1 2', np.int64))"
 
 
 def test_processes_that_compile_at_once_share_one_folder(tmp_path: Path) -> None:

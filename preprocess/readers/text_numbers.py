@@ -1,31 +1,34 @@
-"""One pass over the text of a scan: bytes → arrays, with nothing made for a single word.
+"""Numbers in the text of a scan: one pass from bytes to arrays, with no object for a single word.
 
 A number is exactly what Python's `float` or `int` makes of its word. Up to 18 digits that fit in 53 bits, times or over a
 power of ten up to 10²², are one exactly rounded operation (Clinger 1990, "How to read floating point numbers accurately");
-over such a power, up to 18 digits of more bits are three. Other words (more digits, nan, inf, garbage, a value in the middle
-of two numbers) are left to the caller: kernels list where they stand.
+over such a power, up to 18 digits of more bits are three. For any other word (more digits, nan, inf, garbage, a value halfway
+between two numbers) a kernel stores a mark with the word's position, and `_read_marked` hands the word to Python.
 
-Inner kernels take the text by its address (see raw_bytes.py), the outer ones as an array that keeps it alive.
+Inner kernels take the text by its address (see compiled.py), the outer ones as an array that keeps it alive.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 
-from preprocess.compiled import compile_kernel
-from preprocess.readers.raw_bytes import byte_at, eight_bytes_at
+from preprocess.compiled import byte_at, compile_kernel, eight_bytes_at
 
 WORD, SEPARATOR, END = 0, 1, 2  # classes of bytes; END: a comment, or the end of a row, begins
-# What `scan_obj` finds.
-FINE, NO_ROOM, BAD_CORNER, VERTEX_ZERO, VERTEX_BEFORE_FIRST, UV_BEFORE_FIRST, UNEVEN_VERTICES, UNEVEN_UV = range(8)
-NUM_STATES = 8
+FINE = -1  # `scan_obj` found nothing wrong
 
 _TAB, _NEWLINE, _RETURN, _BLANK, _PLUS, _MINUS, _POINT, _SLASH, _ZERO = 9, 10, 13, 32, 43, 45, 46, 47, 48
 _E, _F, _T, _V = 101, 102, 116, 118
 _MAX_DIGITS = 18  # 10¹⁸ fits in an int64
 _MAX_EXACT = 1 << 53
 _MAX_POWER = 22  # 10²² is the largest power of ten that a float64 holds exactly
-_MAX_EXPONENT = 100_000  # larger ones are not told apart here: the word goes to `float`
+_MAX_EXPONENT = 100_000  # larger ones count as this one: the word goes to `float`
+# Plus a word's position: an integer below −10¹⁸, or the bits of a denormal float64. No exact number is one.
+_MARK = np.uint64((1 << 63) + 1)
+_MAX_POSITION = 1 << 32
 _POWERS = np.array([float(f"1e{power}") for power in range(_MAX_POWER + 1)])
 _INTEGER_POWERS = np.array([10**power for power in range(9)])
 # For eight bytes at once.
@@ -34,14 +37,85 @@ _ZEROS, _OVER_NINE = np.uint64(0x3030303030303030), np.uint64(0x7676767676767676
 _HIGH_BITS, _LOW_BITS = np.uint64(0x8080808080808080), np.uint64(0x0101010101010101)
 _EVERY_FOURTH = np.uint64(0x000000FF000000FF)
 _TIMES_UPPER, _TIMES_LOWER = np.uint64(100 + (1000000 << 32)), np.uint64(1 + (10000 << 32))
+_DECIMAL_COMMA = re.compile(rb"[-+]?\d*,\d+(?:[eE][-+]?\d+)?,?")
 
 
 def byte_classes(separators: bytes, end: bytes = b"") -> np.ndarray:
-    """u8 (256,): the class of every byte."""
+    """Return the class of every byte, u8 (256,): what separates numbers, and what begins a comment or ends a row."""
     classes = np.full(256, WORD, np.uint8)
     classes[list(separators)] = SEPARATOR
     classes[list(end)] = END
     return classes
+
+
+_BLANKS = byte_classes(b" \t\r\n\v\f")
+
+
+def parse_numbers(
+    text: bytes | memoryview, dtype: type[np.float64] | type[np.int64], *, classes: np.ndarray = _BLANKS
+) -> np.ndarray:
+    """Read numbers separated by white space: what Python's `float` or `int` makes of each word.
+
+    Args:
+        text: at most 4 GB.
+        classes: u8 (256,), see `byte_classes`.
+    Returns:
+        float64 or int64 (n,); integers that do not fit become the nearest one that does.
+    Raises:
+        ValueError: a word is no such number; names it.
+    """
+    data = np.frombuffer(text, np.uint8)
+    values = np.empty(len(data) // 2 + 1, dtype)  # memory that no number reaches is never touched
+    scan = scan_integers if dtype is np.int64 else scan_floats
+    values = values[: scan(data, classes, values)]
+    read_marked(text, classes, values)
+    return values
+
+
+def parse_table(rows: Sequence[bytes], columns: int | None = None) -> np.ndarray:
+    """Read rows of equally many numbers, float64 (rows, columns); inf and NaN as written.
+
+    Raises:
+        ValueError: a word is no number, or a row has not `columns` numbers (None: as many as the first); says which.
+    """
+    columns = columns or (len(rows[0].split()) if rows else 0)
+    numbers = parse_numbers(b" inf ".join(rows) + b" inf", np.float64) if rows else np.empty(0)  # inf ends a row
+    if len(numbers) != (columns + 1) * len(rows) or not np.isposinf(numbers[columns :: columns + 1]).all():
+        wrong = next((row for row in rows if len(row.split()) != columns), b"").strip()
+        shown = wrong[:20].decode("latin-1")
+        raise ValueError(f"expected {columns} numbers a line, found {len(wrong.split())}: {shown!r}")
+    return numbers.reshape(len(rows), columns + 1)[:, :columns]
+
+
+def read_marked(text: bytes | memoryview, classes: np.ndarray, values: np.ndarray) -> None:
+    """Replace the marks in `values`, float64 or int64 (n,), by what Python reads.
+
+    Raises:
+        ValueError: a word is no number; names it.
+    """
+    limits = np.iinfo(np.int64)
+    if not len(values) or values.view(np.int64).min() > limits.min + _MAX_POSITION:  # the usual file
+        return
+    positions = values.view(np.uint64) - _MARK
+    data = np.frombuffer(text, np.uint8)
+    for k in np.flatnonzero(positions < _MAX_POSITION).tolist():
+        start = int(positions[k])
+        word = bytes(text[start : _find_word_end(data, start, classes)])
+        try:
+            if b"_" in word:  # Python's own: 1_000
+                raise ValueError
+            values[k] = min(max(int(word), limits.min), limits.max) if values.dtype == np.int64 else float(word)
+        except ValueError:
+            shown = repr(word[:40].decode("latin-1"))
+            if _DECIMAL_COMMA.fullmatch(word):
+                raise ValueError(f"{shown} has a decimal comma; export the scan with decimal points") from None
+            raise ValueError(f"expected numbers, found {shown}") from None
+
+
+def to_float32(array: np.ndarray) -> np.ndarray:
+    """Return float32, where what is too large becomes infinite without a warning (Mesh then refuses it)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.ascontiguousarray(array, np.float32)
 
 
 @compile_kernel
@@ -181,7 +255,7 @@ def _scan_long_float(place, stop, negative):  # type: ignore[no-untyped-def]
 
 @compile_kernel
 def _next_word(place, stop, classes):  # type: ignore[no-untyped-def]
-    """The next word's address, or the text's end; a comment goes to the end of its line."""
+    """Return the next word's address, or the text's end; a comment goes to the end of its line."""
     while place < stop:
         kind = byte_at(classes + byte_at(place))
         if kind == WORD:
@@ -195,7 +269,7 @@ def _next_word(place, stop, classes):  # type: ignore[no-untyped-def]
 
 @compile_kernel
 def _next_in_row(place, stop, classes):  # type: ignore[no-untyped-def]
-    """The next word's address, or the row's end."""
+    """Return the next word's address, or the row's end."""
     while place < stop and byte_at(classes + byte_at(place)) == SEPARATOR:
         place += 1
     return place
@@ -209,52 +283,51 @@ def _end_of_word(place, stop, classes):  # type: ignore[no-untyped-def]
 
 
 @compile_kernel
-def scan_floats(text, place, classes, values, count, left, num_left):  # type: ignore[no-untyped-def]
-    """Numbers of a text from `place` on, as far as they find room.
-
-    Args:
-        text: u8 (n,). classes: u8 (256,), see `byte_classes`.
-        values: f64 (k,), the first `count` are filled. left: int64 (m, 3), the words left to the caller, the first `num_left`
-            are filled: which number, first byte, end.
-    Returns:
-        place, count, num_left; at the end of the text place is its length.
-    """
-    begin, table = text.ctypes.data, classes.ctypes.data
-    stop = begin + len(text)
-    at = _next_word(begin + place, stop, table)
-    while at < stop and count < len(values) and num_left < len(left):
-        exact, value, end = _scan_float(at, stop)
-        behind = _end_of_word(end, stop, table)
-        if not exact or behind > end:
-            left[num_left, 0], left[num_left, 1], left[num_left, 2] = count, at - begin, behind - begin
-            num_left += 1
-        values[count] = value
-        count += 1
-        at = _next_word(behind, stop, table)
-    return at - begin, count, num_left
+def _find_word_end(text, start, classes):  # type: ignore[no-untyped-def]
+    begin = np.int64(text.ctypes.data)
+    return _end_of_word(begin + start, begin + len(text), np.int64(classes.ctypes.data)) - begin
 
 
 @compile_kernel
-def scan_integers(text, place, classes, values, count, left, num_left):  # type: ignore[no-untyped-def]
-    """As `scan_floats`; values int64."""
-    begin, table = text.ctypes.data, classes.ctypes.data
-    stop = begin + len(text)
-    at = _next_word(begin + place, stop, table)
-    while at < stop and count < len(values) and num_left < len(left):
-        exact, value, end = _scan_integer(at, stop)
+def scan_floats(text, classes, values):  # type: ignore[no-untyped-def]
+    """Write the numbers of a text into `values` and return how many there are.
+
+    text: u8 (n,). classes: u8 (256,), see `byte_classes`. values: f64 (≥ n // 2 + 1,), with marks for `read_marked`.
+    """
+    begin, table, bits = np.int64(text.ctypes.data), np.int64(classes.ctypes.data), values.view(np.uint64)
+    stop, count = begin + len(text), 0
+    at = _next_word(begin, stop, table)
+    while at < stop:
+        exact, value, end = _scan_float(at, stop)
         behind = _end_of_word(end, stop, table)
-        if not exact or behind > end:
-            left[num_left, 0], left[num_left, 1], left[num_left, 2] = count, at - begin, behind - begin
-            num_left += 1
         values[count] = value
+        if not exact or behind > end:
+            bits[count] = _MARK + np.uint64(at - begin)
         count += 1
         at = _next_word(behind, stop, table)
-    return at - begin, count, num_left
+    return count
+
+
+@compile_kernel
+def scan_integers(text, classes, values):  # type: ignore[no-untyped-def]
+    """Do as `scan_floats`; values int64."""
+    begin, table, bits = np.int64(text.ctypes.data), np.int64(classes.ctypes.data), values.view(np.uint64)
+    stop, count = begin + len(text), 0
+    at = _next_word(begin, stop, table)
+    while at < stop:
+        exact, value, end = _scan_integer(at, stop)
+        behind = _end_of_word(end, stop, table)
+        values[count] = value
+        if not exact or behind > end:
+            bits[count] = _MARK + np.uint64(at - begin)
+        count += 1
+        at = _next_word(behind, stop, table)
+    return count
 
 
 @compile_kernel
 def _scan_corner(at, stop, table):  # type: ignore[no-untyped-def]
-    """A corner `a`, `a/b`, `a//c` or `a/b/c`: (whether it is one, a, b or 0, the address behind it)."""
+    """Read a corner `a`, `a/b`, `a//c` or `a/b/c`: (whether it is one, a, b or 0, the address behind it)."""
     fine, vertex, at = _scan_integer(at, stop)
     uv = 0
     for part in range(2):
@@ -268,81 +341,64 @@ def _scan_corner(at, stop, table):  # type: ignore[no-untyped-def]
 
 
 @compile_kernel
-def scan_obj(text, place, classes, vertices, uv, vertices_left, uv_left, corners, sizes, state):  # type: ignore[no-untyped-def]
-    """The lines `v`, `vt` and `f` of an OBJ file from `place` on, as far as they find room; comments left out.
+def scan_obj(text, classes, numbers, corners, faces):  # type: ignore[no-untyped-def]
+    """Read the lines `v`, `vt` and `f` of an OBJ file; comments are left out.
 
     Args:
         text: u8 (n,). classes: END is what ends a row.
-        vertices, uv: f64, the numbers of the lines `v` and of `vt`; vertices_left, uv_left: int64 (m, 3), as in `scan_floats`.
-        corners: int64 (C, 2), vertex and texture coordinate counted from 0, −1: none. sizes: int64 (P,), corners of each face.
-        state: int64 (NUM_STATES,): numbers, words left and lines of `v`, the same of `vt`, corners and faces, so far.
+        numbers: f64 (2, ≥ n // 2 + 1): of the lines `v` and of `vt`, with marks for `read_marked`.
+        corners: int64 (≥ n // 2 + 1, 2): vertex and texture coordinate, counted from 0. A negative vertex does not exist; of
+            texture coordinates −1 is none, and a smaller one does not exist.
+        faces: int64 (≥ n // 2 + 1, 2): position of the line and number of corners of each face.
     Returns:
-        FINE; what is wrong, and where; or NO_ROOM in one of the arrays, and the line to begin again with.
+        FINE, or the position of a line that is no such line; numbers and lines of `v` and of `vt`, int64 (2,) each; numbers of
+        corners and faces.
     """
-    begin, table = text.ctypes.data, classes.ctypes.data
-    stop, at = begin + len(text), begin + place
+    begin, table, bits = np.int64(text.ctypes.data), np.int64(classes.ctypes.data), numbers.view(np.uint64)
+    stop, at = begin + len(text), begin
+    num_values, num_lines = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    num_corners = num_faces = 0
     while at < stop:
         line = at
         while at < stop and (byte_at(at) == _BLANK or byte_at(at) == _TAB):
             at += 1
         keyword = byte_at(at) if at < stop else _NEWLINE
-        is_uv = keyword == _V and at + 1 < stop and byte_at(at + 1) == _T
-        at += 2 if is_uv else 1
+        which = np.intp(keyword == _V and at + 1 < stop and byte_at(at + 1) == _T)
+        at += 1 + which
         if at < stop and (byte_at(at) == _BLANK or byte_at(at) == _TAB):
             at = _next_in_row(at, stop, table)
             if keyword == _V:
-                which = 3 if is_uv else 0
-                count, num_left, num_lines = state[which], state[which + 1], state[which + 2]
-                room = len(uv) if is_uv else len(vertices)
-                room_left = len(uv_left) if is_uv else len(vertices_left)
+                first = count = num_values[which]
                 while at < stop and byte_at(table + byte_at(at)) == WORD:
-                    if count == room or num_left == room_left:
-                        return NO_ROOM, line - begin
                     exact, value, end = _scan_float(at, stop)
                     behind = _end_of_word(end, stop, table)
+                    numbers[which, count] = value
                     if not exact or behind > end:
-                        for k, number in enumerate((count, at - begin, behind - begin)):
-                            if is_uv:
-                                uv_left[num_left, k] = number
-                            else:
-                                vertices_left[num_left, k] = number
-                        num_left += 1
-                    if is_uv:
-                        uv[count] = value
-                    else:
-                        vertices[count] = value
+                        bits[which, count] = _MARK + np.uint64(at - begin)
                     count += 1
                     at = _next_in_row(behind, stop, table)
-                if num_lines > 0 and (count - state[which]) * num_lines != state[which]:
-                    return UNEVEN_UV if is_uv else UNEVEN_VERTICES, line - begin
-                state[which], state[which + 1], state[which + 2] = count, num_left, num_lines + 1
+                if num_lines[which] > 0 and (count - first) * num_lines[which] != first:
+                    return line - begin, num_values, num_lines, num_corners, num_faces
+                num_values[which] = count
+                num_lines[which] += 1
             elif keyword == _F:
-                count = state[6]
-                if state[7] == len(sizes):
-                    return NO_ROOM, line - begin
+                first = num_corners
                 while at < stop and byte_at(table + byte_at(at)) == WORD:
-                    if count == len(corners):
-                        return NO_ROOM, line - begin
-                    fine, vertex_index, uv_index, end = _scan_corner(at, stop, table)
+                    fine, vertex, uv, at = _scan_corner(at, stop, table)
                     if not fine:
-                        return BAD_CORNER, at - begin
-                    if vertex_index == 0:
-                        return VERTEX_ZERO, at - begin
-                    if vertex_index < 0:  # from the last one above
-                        vertex_index += state[2] + 1
-                        if vertex_index < 1:
-                            return VERTEX_BEFORE_FIRST, at - begin
-                    if uv_index < 0:
-                        uv_index += state[5] + 1
-                        if uv_index < 1:
-                            return UV_BEFORE_FIRST, at - begin
-                    corners[count, 0], corners[count, 1] = vertex_index - 1, uv_index - 1
-                    count += 1
-                    at = _next_in_row(end, stop, table)
-                sizes[state[7]] = count - state[6]
-                state[6], state[7] = count, state[7] + 1
+                        return line - begin, num_values, num_lines, num_corners, num_faces
+                    # Counted from 1, or from the last line above (negative).
+                    corners[num_corners, 0] = vertex - 1 if vertex >= 0 else vertex + num_lines[0]
+                    if uv < 0 and uv + num_lines[1] < 0:
+                        corners[num_corners, 1] = -2
+                    else:
+                        corners[num_corners, 1] = uv - 1 if uv >= 0 else uv + num_lines[1]
+                    num_corners += 1
+                    at = _next_in_row(at, stop, table)
+                faces[num_faces, 0], faces[num_faces, 1] = line - begin, num_corners - first
+                num_faces += 1
         if keyword != _NEWLINE and keyword != _RETURN:
             while at < stop and byte_at(at) != _NEWLINE and byte_at(at) != _RETURN:
                 at += 1
             at += 1
-    return FINE, len(text)
+    return FINE, num_values, num_lines, num_corners, num_faces

@@ -1,4 +1,4 @@
-"""Compiled: vertex normals that do not depend on how the triangles are wound.
+"""Vertex normals that do not depend on how the triangles are wound.
 
 The triangles around a vertex hang together by the edges that they share: they form fans. Within a fan every triangle's side
 is known from its neighbour's, so their normals are added as if all were wound alike. A fan's own sign stays open. That of its
@@ -10,31 +10,42 @@ from __future__ import annotations
 import numpy as np
 
 from preprocess.compiled import compile_kernel
+from preprocess.geometry.mesh import Mesh
 
 _MERGING_COSINE = 0.5  # fans that meet in a vertex alone, within 60° of the largest, are one surface
 
 
+def vertex_normals(mesh: Mesh) -> np.ndarray:
+    """Return the area-weighted mean normal of the triangles around each vertex, f32 (N, 3), unit length; 0 without any.
+
+    Triangles that share an edge count as wound alike, whatever the file says; the sign is that of the vertex's first one.
+    """
+    normals, _, _ = fan_normals(mesh.vertices_mm, mesh.triangles, *find_corners(mesh.triangles, len(mesh.vertices_mm)))
+    vertex: np.ndarray = normals[: len(mesh.vertices_mm)]
+    return vertex
+
+
 @compile_kernel
 def find_corners(triangles: np.ndarray, num_vertices: int) -> tuple[np.ndarray, np.ndarray]:
-    """The corners at each vertex k, 3 t + c in rising order: corners[starts[k] : starts[k + 1]], i32 (3 M,) and (N + 1,)."""
+    """Return starts i32 (N + 1,) and corners i32 (3 M,): those at vertex k, 3 t + c, are corners[starts[k] : starts[k + 1]]."""
     starts = np.zeros(num_vertices + 1, np.int32)
     for t in range(len(triangles)):
         for c in range(3):
             starts[triangles[t, c] + 1] += 1
     for k in range(num_vertices):
         starts[k + 1] += starts[k]
-    place = starts[:-1].copy()
+    next_free = starts[:-1].copy()
     corners = np.empty(3 * len(triangles), np.int32)
     for t in range(len(triangles)):
         for c in range(3):
-            corners[place[triangles[t, c]]] = 3 * t + c
-            place[triangles[t, c]] += 1
+            corners[next_free[triangles[t, c]]] = 3 * t + c
+            next_free[triangles[t, c]] += 1
     return starts, corners
 
 
 @compile_kernel
 def _area_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """f64 (M, 3), as long as twice the area."""
+    """Return the normals f64 (M, 3), as long as twice the area."""
     normals = np.empty((len(triangles), 3))
     for t in range(len(triangles)):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -49,7 +60,7 @@ def _area_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 def fan_normals(
     vertices: np.ndarray, triangles: np.ndarray, starts: np.ndarray, corners: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Area-weighted mean normals of the fans, and which of them each corner of a triangle has.
+    """Compute the area-weighted mean normals of the fans, and which of them each corner of a triangle has.
 
     Returns:
         normals: f32 (K, 3), unit length or 0; the first N are those of the vertices' largest fans, K − N of further ones.

@@ -1,4 +1,4 @@
-"""Compiled loops over the vertices and triangles of a mesh."""
+"""Triangles: cutting polygons, welding vertices, and compiled loops over a mesh."""
 
 from __future__ import annotations
 
@@ -7,9 +7,51 @@ import numpy as np
 from preprocess.compiled import compile_kernel
 
 
+def fan_triangulation(polygon_sizes: np.ndarray) -> np.ndarray:
+    """Cut convex polygons into triangles that share each polygon's first corner.
+
+    Args:
+        polygon_sizes: int (P,), corners of each polygon; those with fewer than three make no triangle.
+    Returns:
+        int64 (M, 3): indices into the list of all corners, one polygon after another.
+    """
+    sizes = np.asarray(polygon_sizes, np.int64)
+    num_triangles = np.maximum(sizes - 2, 0)
+    first = np.repeat(np.cumsum(sizes) - sizes, num_triangles)
+    step = np.arange(len(first)) - np.repeat(np.cumsum(num_triangles) - num_triangles, num_triangles)
+    return np.stack([first, first + step + 1, first + step + 2], axis=1)
+
+
+def cut_polygons(corners: np.ndarray, polygon_sizes: np.ndarray) -> np.ndarray:
+    """Return the triangles of polygons: `corners` (C, …), one polygon after another, by `fan_triangulation` (M, 3, …).
+
+    Nothing is copied if all are triangles already.
+    """
+    if (polygon_sizes == 3).all():
+        return corners.reshape(-1, 3, *corners.shape[1:])
+    return corners[fan_triangulation(polygon_sizes)]
+
+
+def weld(vertices: np.ndarray, colors: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Find vertices of exactly the same coordinates (and colour), as files have them at texture seams.
+
+    Args:
+        vertices: f32 (N, 3). colors: u8 (N, 3) or None.
+    Returns:
+        kept: int (K,), the first of each kind, in the order of the file.
+        index: int (N,), vertex → its index in `kept`.
+    """
+    with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs
+        parts = [np.ascontiguousarray(vertices + np.float32(0), np.float32).view(np.uint32)]  # + 0: -0.0 equals 0.0
+    if colors is not None:
+        parts.append(colors.astype(np.uint32))
+    kept, index = weld_equal(np.ascontiguousarray(np.concatenate(parts, axis=1)))
+    return kept, index
+
+
 @compile_kernel
 def find_inside(vertices: np.ndarray, triangles: np.ndarray, radius: float) -> np.ndarray:
-    """i64 (K,): the triangles whose three corners lie within a sphere about the origin."""
+    """Return the triangles whose three corners lie within a sphere about the origin, i64 (K,)."""
     inside = np.empty(len(vertices), np.bool_)
     for k in range(len(vertices)):
         x, y, z = np.float64(vertices[k, 0]), np.float64(vertices[k, 1]), np.float64(vertices[k, 2])
@@ -25,7 +67,7 @@ def find_inside(vertices: np.ndarray, triangles: np.ndarray, radius: float) -> n
 
 @compile_kernel
 def renumber(triangles: np.ndarray, num_vertices: int) -> tuple[np.ndarray, np.ndarray]:
-    """The vertices that triangles use, i64 (U,) in rising order, and the triangles as indices into these, i32 (M, 3)."""
+    """Return the vertices that triangles use, i64 (U,), rising, and the triangles as indices into these, i32 (M, 3)."""
     new = np.full(num_vertices, -1, np.int32)
     for t in range(len(triangles)):
         for corner in range(3):
@@ -42,7 +84,7 @@ def renumber(triangles: np.ndarray, num_vertices: int) -> tuple[np.ndarray, np.n
 
 @compile_kernel
 def triangle_areas(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """f64 (M,), in the square of the vertices' unit."""
+    """Return the areas, f64 (M,), in the square of the vertices' unit."""
     areas = np.empty(len(triangles))
     for t in range(len(triangles)):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -56,7 +98,7 @@ def triangle_areas(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 @compile_kernel
 def find_pieces(triangles: np.ndarray, num_vertices: int) -> np.ndarray:
-    """i64 (M,): the same number for triangles that hang together by their vertices (union-find, Tarjan 1975)."""
+    """Return one number for each connected component of triangles, i64 (M,) (union-find, Tarjan 1975)."""
     parent = np.arange(num_vertices)
     for t in range(len(triangles)):
         root = triangles[t, 0]
@@ -84,13 +126,13 @@ def find_pieces(triangles: np.ndarray, num_vertices: int) -> np.ndarray:
 
 @compile_kernel
 def weld_equal(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows u32 (N, K) that are equal get one place: the first of each kind i64 (U,), and row → place i64 (N,)."""
+    """Number the distinct rows of keys u32 (N, K): the first row of each kind, i64 (U,), and each row's number, i64 (N,)."""
     size = 16
     while size < 2 * len(keys):
         size *= 2
-    table = np.full(size, -1, np.int64)  # open addressing: place, or −1
+    table = np.full(size, -1, np.int64)  # open addressing: number, or −1
     first = np.empty(len(keys), np.int64)
-    place = np.empty(len(keys), np.int64)
+    number = np.empty(len(keys), np.int64)
     count = 0
     for k in range(len(keys)):
         mixed = np.uint64(14695981039346656037)
@@ -101,9 +143,7 @@ def weld_equal(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         while table[slot] >= 0:
             same = True
             for part in range(keys.shape[1]):
-                if keys[first[table[slot]], part] != keys[k, part]:
-                    same = False
-                    break
+                same = same and keys[first[table[slot]], part] == keys[k, part]
             if same:
                 break
             slot = (slot + 1) & (size - 1)
@@ -111,13 +151,13 @@ def weld_equal(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             table[slot] = count
             first[count] = k
             count += 1
-        place[k] = table[slot]
-    return first[:count].copy(), place
+        number[k] = table[slot]
+    return first[:count].copy(), number
 
 
 @compile_kernel
 def neighbour_means(vertices: np.ndarray, triangles: np.ndarray, left_out: np.ndarray) -> np.ndarray:
-    """f64 (N, 3): each vertex's mean neighbour, once a triangle and without those left out; NaN where it has none."""
+    """Return each vertex's mean neighbour, f64 (N, 3), once a triangle and without those left out; NaN without any."""
     sums, counts = np.zeros((len(vertices), 3)), np.zeros(len(vertices))
     for t in range(len(triangles)):
         for corner in range(3):

@@ -1,0 +1,28 @@
+"""Rigid transforms: fitting one to pairs of points."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def fit_rigid(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Fit a rotation and a translation without reflection (weighted Kabsch 1976).
+
+    Args:
+        source, target: (n, 3), in one unit. weights: (n,), positive.
+    Returns:
+        (4, 4) rigid, source → target; the scale that would fit best (Umeyama 1991), which is not applied; the weighted RMS
+        distance at that scale.
+    """
+    w = weights / weights.sum()
+    source_center, target_center = w @ source, w @ target
+    a, b = source - source_center, target - target_center
+    u, d, vt = np.linalg.svd((b * w[:, None]).T @ a)
+    sign = np.array([1, 1, np.sign(np.linalg.det(u @ vt)) or 1.0])
+    rotation = (u * sign) @ vt
+    scale = float((d * sign).sum() / max(w @ (a * a).sum(axis=1), 1e-30))
+    error = float(np.sqrt(w @ ((scale * a @ rotation.T - b) ** 2).sum(axis=1)))
+    pose = np.eye(4)
+    pose[:3, :3] = rotation
+    pose[:3, 3] = target_center - rotation @ source_center
+    return pose, scale, error
