@@ -1,4 +1,4 @@
-"""`python -m train compare`: methods side by side, as a paper has them."""
+"""`python -m train compare`: methods side by side, as in a paper."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from train.studies.compare.figure import draw_comparison
 from train.studies.compare.runs import Method, read_methods
 from train.studies.compare.tables import format_comparison, format_comparison_csv, format_comparison_latex
 
-COMPARE_JSON = "compare.json"
-
 
 def compare(
     paths: Sequence[Path], out: Path | None, *, names: Sequence[tuple[str, Path]] = (), baseline: str | None = None
 ) -> int:
-    """Compares runs of `fit` or `crossval` that were tested on the same samples; those that differ in the seed are one method.
+    """Compare runs of `fit` or `crossval` that were tested on the same samples; runs that differ in the seed are one method.
 
     Args:
         out: folder of the files; None: one beside the first run.
@@ -29,7 +27,7 @@ def compare(
     Returns:
         0.
     Raises:
-        FacetError: anything the user can mend.
+        FacetError: the runs cannot be compared; see read_methods.
     """
     out = out or paths[0].resolve().parent / f"compare-{paths[0].resolve().name}"
     if out.exists() and not out.is_dir():
@@ -47,7 +45,7 @@ def compare(
             ("compare.tex", format_comparison_latex(comparison).encode()),
             ("compare.png", draw_comparison(comparison)),
             ("compare.pdf", draw_comparison(comparison, "pdf")),
-            (COMPARE_JSON, canonical_json(dataclasses.asdict(comparison)).encode()),
+            ("compare.json", canonical_json(dataclasses.asdict(comparison)).encode()),
         ):
             write_file(out / name, data)
     except OSError as error:
@@ -58,9 +56,9 @@ def compare(
 
 
 def _find_baseline(methods: Sequence[Method], wanted: str) -> Method:
-    place = Path(wanted).resolve()
+    path = Path(wanted).resolve()
     for method in methods:
-        if method.name == wanted or place in [run.path.resolve() for run in method.runs]:
+        if method.name == wanted or path in [run.path.resolve() for run in method.runs]:
             return method
     known = ", ".join(repr(method.name) for method in methods)
     raise FacetError(f"--baseline {wanted}: is none of the methods ({known}), and none of their runs")

@@ -78,6 +78,15 @@ class Comparison:
     def find(self, method: str, score: str) -> MethodScore:
         return next(row for row in self.rows if (row.method, row.score) == (method, score))
 
+    def find_p(self, difference: Difference) -> float:
+        """Return p, corrected if several methods are compared with the baseline."""
+        return difference.p_holm if len(self.methods) > 2 else difference.p
+
+    def format_p(self, difference: Difference) -> str:
+        """Return p = 0.012."""
+        p = self.find_p(difference)
+        return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
 
 def compare_methods(methods: Sequence[Method]) -> Comparison:
     """Compare every method with the first. All are tested on the same samples, as read_methods ensures."""

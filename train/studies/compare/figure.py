@@ -1,8 +1,9 @@
-"""The picture of a comparison: every score with its interval and seeds, and the paired differences below."""
+"""The figure of a comparison: every score with its interval and seeds, and the paired differences below."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from train.reporting.figures import encode_figure
@@ -16,12 +17,12 @@ LONGEST_NAME = 28
 
 
 def draw_comparison(comparison: Comparison, form: str = "png") -> bytes:
-    """PNG or PDF: a column a score, a row a method."""
+    """Return a figure's file in the form of `encode_figure`: a column for each score, a row for each method."""
     import matplotlib
     from matplotlib.figure import Figure
 
     num_methods, names = len(comparison.methods), comparison.score_names
-    heights = [num_methods] if num_methods == 1 else [num_methods, num_methods - 1]
+    heights = [num_methods, num_methods - 1][: 2 if num_methods > 1 else 1]
     width = 1.8 + 2.7 * len(names)
     marks = "Dots and lines: means and their intervals; ticks: single seeds."
     footer = [marks, *comparison.warnings, *comparison.conventions, *comparison.licences]
@@ -46,37 +47,33 @@ def draw_comparison(comparison: Comparison, form: str = "png") -> bytes:
 
 
 def _draw_scores(axes: Axes, comparison: Comparison, name: str) -> None:
-    for place, method in enumerate(comparison.methods):
+    for y, method in enumerate(comparison.methods):
         row = comparison.find(method, name)
-        axes.hlines(place, 100 * row.low, 100 * row.high, color=BLUE, linewidth=1.8)
-        axes.plot([100 * row.mean], [place], "o", color=BLUE, markersize=6)
+        _draw_interval(axes, y, row.mean, row.low, row.high, BLUE)
         seeds = [100 * value for value in row.seeds.values()]
         if len(seeds) > 1:
-            axes.plot(seeds, [place + 0.24] * len(seeds), "|", color=GREY, markersize=5)
-    _name_rows(axes, comparison.methods)
+            axes.plot(seeds, [y + 0.24] * len(seeds), "|", color=GREY, markersize=5)
+    _label_rows(axes, comparison.methods)
     axes.set_title(f"{TITLES[name]}, %", fontsize=9.5)
 
 
 def _draw_differences(axes: Axes, comparison: Comparison, name: str) -> None:
-    several = len(comparison.methods) > 2
-    for place, method in enumerate(comparison.methods[1:]):
+    for y, method in enumerate(comparison.methods[1:]):
         one = comparison.find(method, name).difference
         assert one is not None
-        p = one.p_holm if several else one.p
-        colour = BLUE if p < 0.05 else GREY
-        axes.hlines(place, 100 * one.low, 100 * one.high, color=colour, linewidth=1.8)
-        axes.plot([100 * one.value], [place], "o", color=colour, markersize=6)
-        text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-        axes.annotate(text, (100 * one.value, place), (0, 5), textcoords="offset points", ha="center", fontsize=7.5)
+        _draw_interval(axes, y, one.value, one.low, one.high, BLUE if comparison.find_p(one) < 0.05 else GREY)
+        text, position = comparison.format_p(one), (100 * one.value, y)
+        axes.annotate(text, position, (0, 5), textcoords="offset points", ha="center", fontsize=7.5)
     axes.axvline(0, color=RED, linewidth=1, linestyle="--")
-    _name_rows(axes, comparison.methods[1:])
-    axes.set_title(f"difference from {_wrap(comparison.baseline)}", fontsize=8.5)
+    _label_rows(axes, comparison.methods[1:])
+    axes.set_title(f"difference from {textwrap.fill(comparison.baseline, LONGEST_NAME)}", fontsize=8.5)
 
 
-def _name_rows(axes: Axes, names: tuple[str, ...]) -> None:
-    axes.set_yticks(range(len(names)), [_wrap(name) for name in names])
+def _draw_interval(axes: Axes, y: int, value: float, low: float, high: float, colour: str) -> None:
+    axes.hlines(y, 100 * low, 100 * high, color=colour, linewidth=1.8)
+    axes.plot([100 * value], [y], "o", color=colour, markersize=6)
+
+
+def _label_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [textwrap.fill(name, LONGEST_NAME) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.6)
-
-
-def _wrap(name: str) -> str:
-    return textwrap.fill(name, LONGEST_NAME)
