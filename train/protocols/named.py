@@ -6,7 +6,7 @@ import difflib
 import textwrap
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from shared.errors import FacetError
@@ -38,8 +38,8 @@ class Protocol:
     redraw: bool = False  # draw other subjects in each round
     test_datasets: tuple[str, ...] = ()  # cross: the data sets for testing
     test_tasks: tuple[str, ...] = ()  # cross: the recording tasks for testing
-    num_subjects: int | None = None  # published numbers; None: differ or unknown
-    num_samples: int | None = None
+    published_subjects: int | None = None  # None: differs or unknown
+    published_samples: int | None = None
 
     @property
     def is_repeated(self) -> bool:
@@ -77,16 +77,12 @@ def check_datasets(protocol: Protocol, dataset: str, test_dataset: str | None = 
     """
     if _fits(protocol, dataset, test_dataset):
         return
-    if (protocol.scheme == CROSS) == (test_dataset is not None):
-        meant = " → ".join(" or ".join(names) for names in (protocol.datasets, protocol.test_datasets) if names)
-        given = " → ".join(name for name in (dataset, test_dataset) if name is not None)
-        problem = f"is for {meant}, not for {given}"
-    elif protocol.scheme == CROSS:
-        problem = "needs two caches (--train-cache A --test-cache B)"
-    else:
-        problem = "takes one cache (--cache)"
+    caches = "two caches (--train-cache A --test-cache B)" if protocol.scheme == CROSS else "one cache (--cache)"
+    given = " → ".join(name for name in (dataset, test_dataset) if name is not None)
     fit = ", ".join(other.name for other in PROTOCOLS.values() if _fits(other, dataset, test_dataset))
-    raise FacetError(f"--protocol {protocol.name} {problem}; choose one of {fit}")
+    raise FacetError(
+        f"--protocol {protocol.name} needs {caches} of {_name_datasets(protocol)}, not {given}; choose one of {fit}"
+    )
 
 
 def _fits(protocol: Protocol, dataset: str, test_dataset: str | None) -> bool:
@@ -97,72 +93,52 @@ def _fits(protocol: Protocol, dataset: str, test_dataset: str | None) -> bool:
     )
 
 
+def _name_datasets(protocol: Protocol) -> str:
+    sides = [protocol.datasets, protocol.test_datasets][: 2 if protocol.scheme == CROSS else 1]
+    return " → ".join(" or ".join(names) or "any data set" for names in sides)
+
+
 # --- descriptions ---
 
 
 def describe_protocols() -> str:
-    """Return a line for each protocol: name and title. Ends with a line feed."""
+    """Return the name and title of each protocol. Ends with a line feed."""
     width = max(map(len, PROTOCOLS)) + 2
-    return "".join(
-        _wrap(f"{protocol.name:{width}}{describe_title(protocol)}", indent=width) for protocol in PROTOCOLS.values()
-    )
+    return "".join(_wrap(f"{name:{width}}{describe_title(one)}", indent=width) for name, one in PROTOCOLS.items())
 
 
 def describe_protocol(protocol: Protocol) -> str:
-    """Return one protocol in detail. Ends with a line feed."""
-    published = ((protocol.num_subjects, "subjects"), (protocol.num_samples, "samples"))
-    datasets = ", ".join(protocol.datasets) or "any"
-    if protocol.scheme == CROSS:
-        datasets += f" → {', '.join(protocol.test_datasets) or 'any other'}"
-    fields = {
-        "data set": datasets,
-        "classes": ", ".join(protocol.classes) or "all of the data set's but neutral",
-        "intensities": ", ".join(protocol.intensities),
-        "tested tasks": ", ".join(protocol.test_tasks),
-        "subjects": _describe_subjects(protocol),
-        "folds": _describe_folds(protocol),
-        "literature": " and ".join(f"{number:,} {what}" for number, what in published if number),
-        "source": protocol.source,
-    }
-    rows = [f"  {name + ':':14}{text}" for name, text in fields.items() if text]
-    return _wrap(f"{protocol.name}: {describe_title(protocol)}", indent=0) + "".join(_wrap(r, indent=16) for r in rows)
+    """Return one protocol in detail: its fields in named.toml. Ends with a line feed."""
+    text = _wrap(f"{protocol.name}: {describe_title(protocol)}", indent=0)
+    for field in fields(protocol)[2:]:
+        value = getattr(protocol, field.name)
+        if value != field.default:
+            shown = ", ".join(value) if isinstance(value, tuple) else "yes" if value is True else str(value)
+            text += _wrap(f"  {field.name.replace('_', ' ') + ':':20}{shown}", indent=22)
+    return text
 
 
 def _wrap(text: str, *, indent: int) -> str:
     return textwrap.fill(text, _LINE_LENGTH, subsequent_indent=" " * indent, break_on_hyphens=False) + "\n"
 
 
-def _describe_subjects(protocol: Protocol) -> str:
-    who = "those with samples of every class" if protocol.all_classes_needed else "all"
-    if protocol.all_classes_needed and protocol.intensities:
-        who += " at every intensity"
-    if protocol.num_drawn:
-        who = f"{protocol.num_drawn} drawn {'anew in each round' if protocol.redraw else 'once'} from {who}"
-    return who
-
-
-def _describe_folds(protocol: Protocol) -> str:
-    if protocol.scheme == CROSS:
-        return "one: all of the training data set, then the other"
-    folds = "one a subject" if protocol.scheme == LOSO else str(protocol.num_folds)
-    return folds + (f", in each of {protocol.num_rounds} rounds" if protocol.is_repeated else "")
-
-
 def describe_title(
-    protocol: Protocol,
-    datasets: Sequence[str] = (),
-    *,
-    num_folds: int | None = None,
-    num_rounds: int | None = None,
+    protocol: Protocol, datasets: Sequence[str] = (), *, num_folds: int | None = None, num_rounds: int | None = None
 ) -> str:
     """Return the title with the data sets and the numbers of folds and rounds.
 
     Args:
-        datasets: names of the data sets of a run: one, or training and test. (): those that the protocol is for.
+        datasets: names of the data sets of a run: one, or training and test.
         num_folds: in each round. num_folds, num_rounds: of a run; None: as published.
     """
     unnamed = ("one data set", "another") if protocol.scheme == CROSS else ("any data set",)
-    title = protocol.title.format(*(datasets or unnamed))
-    counts = [(num_folds or protocol.num_folds, "fold")] * (protocol.scheme == KFOLD)
-    counts += [(num_rounds or protocol.num_rounds, "round")] * protocol.is_repeated
-    return ", ".join([title, *(f"{number} {what}{'s' * (number != 1)}" for number, what in counts)])
+    parts = [protocol.title.format(*(datasets or unnamed))]
+    if protocol.scheme == KFOLD:
+        parts.append(_count(num_folds or protocol.num_folds, "fold"))
+    if protocol.is_repeated:
+        parts.append(_count(num_rounds or protocol.num_rounds, "round"))
+    return ", ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

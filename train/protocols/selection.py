@@ -189,8 +189,8 @@ def describe_gaps(
         wanted = _wanted(protocol, class_names)
         notes.append(f"{len(incomplete)} subjects without {wanted} are left out ({list_some(incomplete)})")
     for number, published, what in (
-        (num_subjects, protocol.num_subjects, "subjects"),
-        (len(chosen), protocol.num_samples, "samples"),
+        (num_subjects, protocol.published_subjects, "subjects"),
+        (len(chosen), protocol.published_samples, "samples"),
     ):
         if published is not None and number != published:
             notes.append(f"{name} is published on {published:,} {what}; this cache gives {number:,}")
