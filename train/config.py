@@ -405,6 +405,13 @@ def find_problem(option: dataclasses.Field[Any], value: Any, kind: str) -> str:
     return str(metadata["check"](value)) if "check" in metadata else ""
 
 
+def format_value(value: object) -> str:
+    """Return the value of an option as it is typed."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def describe_options(recipe: Recipe) -> str:
     """The options in which a recipe differs from the defaults, as they would be typed."""
     texts = []
@@ -413,8 +420,7 @@ def describe_options(recipe: Recipe) -> str:
         if value is True:
             texts.append(option_name(name))
         elif value is not None and value != option.default:
-            text = f"{value:g}" if isinstance(value, float) else str(value)
-            texts.append(f"{option_name(name)} {','.join(value) if isinstance(value, tuple) else text}")
+            texts.append(f"{option_name(name)} {format_value(value)}")
     return " ".join(texts)
 
 

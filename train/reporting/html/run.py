@@ -10,7 +10,7 @@ from operator import attrgetter
 
 from shared.cache import Cache
 from shared.runs import OTHER_TEST
-from train.config import Recipe, RunConfig, option_name
+from train.config import Recipe, RunConfig, format_value, option_name
 from train.reporting.html.curves import MOST_LOGS, draw_curves
 from train.reporting.html.misclassified import Misclassified, find_misclassified, score_subjects
 from train.reporting.html.pictures import draw_samples
@@ -225,7 +225,7 @@ def _add_samples(part: RunPart, run: RecordedRun, most: int, *, faces: bool, mov
 def list_settings(config: RunConfig) -> dict[str, str]:
     """Return everything that decides a run, as text, the options first. Names no folder of this machine."""
     config = without_folders(config)
-    found = {option_name(f.name): _format_setting(getattr(config.recipe, f.name)) for f in dataclasses.fields(Recipe)}
+    found = {option_name(f.name): format_value(getattr(config.recipe, f.name)) for f in dataclasses.fields(Recipe)}
     render, tower = config.render, config.tower
     found |= {
         "data set": config.dataset,
@@ -238,12 +238,6 @@ def list_settings(config: RunConfig) -> dict[str, str]:
     if config.test_dataset:
         found["data set tested"] = f"{config.test_dataset}, content {config.test_content_hash[:16]}"
     return found
-
-
-def _format_setting(value: object) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "–"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _list_environment(run: RecordedRun) -> list[list[str]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from shared.errors import FacetError
 from shared.runs import FOLDS_JSON, Prediction
-from train.config import Recipe, RunConfig, option_name
+from train.config import Recipe, RunConfig, format_value, option_name
 from train.model.image_tower import LOCAL_DIR
 from train.protocols.folds import Fold, list_some, read_folds, read_split
 from train.runs.export import without_folders
@@ -250,10 +250,6 @@ def _shown_settings(config: RunConfig) -> dict[str, str]:
         option, value = option_name(name)[2:], getattr(recipe, name)
         if isinstance(value, bool):
             shown[name] = option if value else f"no {option}"
-            continue
-        if isinstance(value, tuple):
-            value = "+".join(value)
-        elif isinstance(value, float):
-            value = f"{value:g}"
-        shown[name] = f"{option} {str(value).removeprefix(LOCAL_DIR)}"
+        else:
+            shown[name] = f"{option} {format_value(value).removeprefix(LOCAL_DIR).replace(',', '+')}"
     return shown
