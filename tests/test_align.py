@@ -255,7 +255,7 @@ def test_a_pose_does_not_depend_on_which_points_are_known(names: tuple[str, ...]
         groups = {rename.get(name, name): NAMED[name] for name in names}
         found = find_pose(named_points(), landmark_groups=groups)
         angles, shift = difference(found.scan_to_face, np.eye(4), expected.scan_to_face)
-        assert (found.how, found.notes) == ("landmarks", ())
+        assert (found.method, found.notes) == ("landmarks", ())
         assert angles.max() < 0.5
         assert shift < 0.5
 
@@ -266,7 +266,7 @@ def test_a_nose_that_is_its_tip_or_bridge_does_not_turn_the_head(point: str) -> 
     groups = {name: NAMED[name] for name in ("left_eye", "right_eye", "nose", "mouth")}
     found = find_pose(mistaken, landmark_groups=groups)
     angles, _ = difference(found.scan_to_face, np.eye(4), find_scan_to_face(FACE, landmark_groups={})[0])
-    assert (found.how == "landmarks") == (not found.notes)
+    assert (found.method == "landmarks") == (not found.notes)
     assert angles.max() < 0.5
 
 
@@ -282,7 +282,7 @@ def test_landmarks_in_other_axes_are_not_believed(order: tuple[int, int, int]) -
         return
     angles, _ = difference(found.scan_to_face, np.eye(4), find_scan_to_face(FACE, landmark_groups={})[0])
     assert angles.max() < 0.5
-    assert found.how == "geometry"
+    assert found.method == "geometry"
     assert not found.has_landmarks
     assert "landmarks not used" in found.notes[0]
 
@@ -290,7 +290,7 @@ def test_landmarks_in_other_axes_are_not_believed(order: tuple[int, int, int]) -
 def test_landmarks_that_give_no_pose_are_told() -> None:
     for names in (("left_eye", "right_eye"), ("nose", "mouth", "nose_tip"), ("left_eye",)):
         found = find_pose(named_points(), landmark_groups={name: NAMED[name] for name in names})
-        assert found.how == "geometry"
+        assert found.method == "geometry"
         assert "landmarks not used" in found.notes[0]
 
 

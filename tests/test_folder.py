@@ -287,7 +287,7 @@ def test_real_scans_stand_upright_and_unmirrored(tmp_path: Path) -> None:
     records = FOLDER.find(tmp_path).records
     assert [len(FOLDER.source_files(tmp_path, record)) for record in records] == [4, 2, 1]
     aligned = [align(FOLDER.read(tmp_path, record), landmark_groups=FOLDER.landmark_groups) for record in records]
-    assert [a.how for a in aligned] == ["landmarks", "geometry", "geometry"]
+    assert [a.method for a in aligned] == ["landmarks", "geometry", "geometry"]
     views = [
         render_views(a.mesh, build_cameras((View(0), View(20), View(-20))), size_px=224, supersampling=1)
         for a in aligned

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from preprocess.alignment.align import find_scan_to_face, move_mesh
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM
 from preprocess.alignment.crop import crop_mesh
-from preprocess.alignment.placement import REFERENCE_TRIES, Placer, frames_needed
+from preprocess.alignment.scan_aligner import REFERENCE_TRIES, ScanAligner, frames_needed
 from preprocess.alignment.stabilise import find_rigid_patch, register, smooth_pose
 from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.geometry.mesh import Mesh
@@ -65,10 +65,10 @@ RECORDS = [ScanRecord(f"s/{k:03d}", "s", f"{k}.obj", sequence="s", frame=k) for 
 
 def render_sequence(dataset: DatasetReader, settings: RenderSettings) -> tuple[np.ndarray, np.ndarray]:
     """depth mm (T, V, H, W), NaN off the surface, and normals u8."""
-    placer = Placer(dataset, None, settings, RECORDS)  # type: ignore[arg-type]
+    aligner = ScanAligner(dataset, None, settings, RECORDS)  # type: ignore[arg-type]
     depths, normals = [], []
     for record in RECORDS:
-        placed = placer.place(record, placer.read(record))
+        placed = aligner.align(record, aligner.read(record))
         views = render_views(placed.mesh, build_cameras(settings.views), size_px=settings.size_px)
         depths.append(np.where(views.depth > 0, (views.depth.astype(float) - DEPTH_ZERO) * DEPTH_STEP_MM, np.nan))
         normals.append(views.normal)
@@ -144,8 +144,8 @@ def test_a_scans_own_axes_are_asked_for() -> None:
     wanted = find_scan_to_face(move_mesh(FACE, turned), landmark_groups={}, up="z", facing="-y")[0]
     for sequence in ("", "s"):
         record = ScanRecord("a", "s", "a.obj", sequence=sequence, frame=0, options=(("up", "z"), ("facing", "-y")))
-        placer = Placer(dataset, None, settings, [record])  # type: ignore[arg-type]
-        assert placer.place(record, placer.read(record)).scan_to_face == pytest.approx(wanted, abs=1e-4)
+        aligner = ScanAligner(dataset, None, settings, [record])  # type: ignore[arg-type]
+        assert aligner.align(record, aligner.read(record)).scan_to_face == pytest.approx(wanted, abs=1e-4)
 
 
 def test_register_refuses_what_is_no_such_face() -> None:
@@ -182,22 +182,22 @@ def test_frames_needed_are_references_and_neighbours() -> None:
 
 def test_a_shard_of_part_of_a_sequence_gives_the_same_poses() -> None:
     dataset = moving_head(8)
-    whole = Placer(dataset, None, SETTINGS, RECORDS)  # type: ignore[arg-type]
+    whole = ScanAligner(dataset, None, SETTINGS, RECORDS)  # type: ignore[arg-type]
     inside = {record.sample_id for record in RECORDS[5:10]}
-    part = Placer(dataset, None, SETTINGS, [*RECORDS[5:10], *frames_needed(RECORDS, inside, stabilised=True)])  # type: ignore[arg-type]
+    part = ScanAligner(dataset, None, SETTINGS, [*RECORDS[5:10], *frames_needed(RECORDS, inside, stabilised=True)])  # type: ignore[arg-type]
     for record in RECORDS[5:10]:
-        expected = whole.place(record, whole.read(record)).scan_to_face
-        assert (part.place(record, part.read(record)).scan_to_face == expected).all()
+        expected = whole.align(record, whole.read(record)).scan_to_face
+        assert (part.align(record, part.read(record)).scan_to_face == expected).all()
 
 
 def test_the_landmarks_of_the_first_frame_place_the_sequence() -> None:
     dataset = moving_head(None)
-    placer = Placer(dataset, None, dataclasses.replace(SETTINGS, stabilised=False), RECORDS)  # type: ignore[arg-type]
+    aligner = ScanAligner(dataset, None, dataclasses.replace(SETTINGS, stabilised=False), RECORDS)  # type: ignore[arg-type]
     first = dataset.read(None, RECORDS[0])  # type: ignore[arg-type]
     expected, how = find_scan_to_face(first, landmark_groups=GROUPS)
     for record in (RECORDS[0], RECORDS[9]):
-        placed = placer.place(record, placer.read(record))
-        assert placed.how == how == "landmarks"
+        placed = aligner.align(record, aligner.read(record))
+        assert placed.method == how == "landmarks"
         assert placed.scan_to_face == pytest.approx(expected, abs=1e-4)
 
 
@@ -214,7 +214,7 @@ def test_a_head_that_turns_far_does_not_slip(angles_deg: tuple[float, ...], shif
 
     dataset = dataclasses.replace(moving_head(None), read=read)
     records = RECORDS[:3]
-    placer = Placer(dataset, None, SETTINGS, records)  # type: ignore[arg-type]
-    first = placer.place(records[0], placer.read(records[0])).scan_to_face
-    last = placer.place(records[2], placer.read(records[2])).scan_to_face
+    aligner = ScanAligner(dataset, None, SETTINGS, records)  # type: ignore[arg-type]
+    first = aligner.align(records[0], aligner.read(records[0])).scan_to_face
+    last = aligner.align(records[2], aligner.read(records[2])).scan_to_face
     assert last @ turn == pytest.approx(first, abs=0.3)

@@ -1,7 +1,7 @@
-"""Brings a scan into the face frame: +x the subject's left, +y up, +z out of the face, mm, origin at the tip of the nose.
+"""Align a scan to the face frame: +x the subject's left, +y up, +z out of the face, mm, origin at the tip of the nose.
 
-Rigid only: nothing is scaled, stretched or mirrored. A first pose comes from landmarks where there are some, else from a
-search; the surface then decides, the same way for both, so that a pose does not depend on how it was found.
+Rigid only: nothing is scaled, stretched or mirrored. A first pose comes from landmarks if there are any, else from a search.
+Both are refined on the surface in the same way, so that a pose does not depend on its first guess.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from preprocess.alignment.units import check_size, is_unit, measure_size
 from preprocess.geometry.mesh import Mesh
 from shared.errors import ScanError
 
-_VOUCHED_MM = (
-    0.7  # how much worse a surface may fit where landmarks say that it is a face: a hand before the mouth, a hole
-)
-_SHOWN = 0.35  # share of the face, at least, that a surface must show to confirm landmarks
-_MAX_TURN_DEG, _MAX_SHIFT_MM = 30.0, 30.0  # between what landmarks say and what the surface does
+# With landmarks, a surface may fit worse by this much: a hand may cover the mouth, or there is a hole.
+_LANDMARK_TOLERANCE_MM = 0.7
+_MIN_SHOWN = 0.35  # fraction of the face that must have a surface to confirm landmarks
+_MAX_TURN_DEG, _MAX_SHIFT_MM = 30.0, 30.0  # between the poses from landmarks and from the surface
 _NOSE_WINDOW_MM = {"x_mm": (-12.0, 12.0), "y_mm": (-16.0, 20.0)}
 
 
 @dataclass(frozen=True)
 class FoundPose:
-    """scan_to_face f64 (4, 4), rigid. how: where its first guess came from, one of schema.ALIGNMENTS.
+    """scan_to_face f64 (4, 4), rigid. method: where the first guess of the pose came from, one of schema.ALIGNMENTS.
 
     misfit_mm: mean distance of an average face, fitted in size and proportions, from the surface. eye_distance_mm: between
     the middles of the eyes, from landmarks, else estimated from the shape to about a tenth. has_landmarks: the mesh's landmarks
@@ -41,7 +40,7 @@ class FoundPose:
     """
 
     scan_to_face: np.ndarray
-    how: str
+    method: str
     misfit_mm: float
     eye_distance_mm: float
     has_landmarks: bool = True
@@ -54,7 +53,7 @@ class Alignment:
 
     mesh: Mesh
     scan_to_face: np.ndarray
-    how: str
+    method: str
     misfit_mm: float
     eye_distance_mm: float
     notes: tuple[str, ...] = ()
@@ -72,16 +71,16 @@ def align(
 
     Args:
         landmark_groups: names of CANONICAL_POINTS_MM → indices of the mesh's landmarks; others are not used.
-        up, facing: scan axes that point up and out of the face, roughly; only used where landmarks do not tell.
+        up, facing: scan axes that point roughly up and out of the face; used only without landmarks.
     Returns:
         The mesh with texture, colours and landmarks, its triangles within crop_radius_mm of the tip of the nose.
     Raises:
         ScanError: not of a face's size, landmarks that are no face's or not on the surface, no face found.
     """
-    return place_mesh(mesh, find_pose(mesh, landmark_groups=landmark_groups, up=up, facing=facing), crop_radius_mm)
+    return apply_pose(mesh, find_pose(mesh, landmark_groups=landmark_groups, up=up, facing=facing), crop_radius_mm)
 
 
-def place_mesh(mesh: Mesh, found: FoundPose, crop_radius_mm: float) -> Alignment:
+def apply_pose(mesh: Mesh, found: FoundPose, crop_radius_mm: float) -> Alignment:
     """Apply a known pose to a scan and crop it to the face.
 
     Raises:
@@ -92,7 +91,7 @@ def place_mesh(mesh: Mesh, found: FoundPose, crop_radius_mm: float) -> Alignment
     return Alignment(
         crop_mesh(move_mesh(mesh, found.scan_to_face), crop_radius_mm),
         found.scan_to_face.astype(np.float32),
-        found.how,
+        found.method,
         found.misfit_mm,
         found.eye_distance_mm,
         found.notes,
@@ -108,7 +107,7 @@ def find_scan_to_face(
         ScanError: as `align`.
     """
     found = find_pose(mesh, landmark_groups=landmark_groups, up=up, facing=facing)
-    return found.scan_to_face, found.how
+    return found.scan_to_face, found.method
 
 
 def find_pose(
@@ -122,7 +121,7 @@ def find_pose(
     """Find the pose of a face in a scan.
 
     Args:
-        explain: where no face is found, look for the axes or the scale with which there is one, some seconds long.
+        explain: if no face is found, search the axes or the scale with which there is one; takes some seconds.
     Raises:
         ScanError: as `align`.
     """
@@ -138,7 +137,7 @@ def find_pose(
     centers = group_centers(mesh, landmark_groups)
     notes: list[str] = []
     face: FoundFace | None = None
-    how = "landmarks"
+    method = "landmarks"
     if determine_pose(centers):
         face = _confirm(surface, landmark_poses(mesh, centers))
         if face is None:
@@ -152,7 +151,7 @@ def find_pose(
         )
     has_landmarks = face is not None or not determine_pose(centers)
     if face is None:
-        how, face = "geometry", _search(surface, mesh, up, facing, explain)
+        method, face = "geometry", _search(surface, mesh, up, facing, explain)
     eyes = [centers[name] for name in ("left_eye", "right_eye") if name in centers and has_landmarks]
     distance = float(np.linalg.norm(eyes[0] - eyes[1])) if len(eyes) == 2 else EYE_DISTANCE_MM * face.scale
     if not PERSON_EYE_DISTANCE_MM[0] <= distance <= PERSON_EYE_DISTANCE_MM[1]:
@@ -160,7 +159,7 @@ def find_pose(
         notes.append(f"the eyes are {distance:.0f} mm apart, people's {low:.0f} to {high:.0f}; check units and scale")
     pose = face.pose.copy()
     pose[:3, 3] -= find_nose_tip(surface, pose, **_NOSE_WINDOW_MM)
-    return FoundPose(pose, how, face.misfit_mm, distance, has_landmarks, tuple(notes))
+    return FoundPose(pose, method, face.misfit_mm, distance, has_landmarks, tuple(notes))
 
 
 def _confirm(surface: Surface, poses: list[np.ndarray]) -> FoundFace | None:
@@ -170,9 +169,11 @@ def _confirm(surface: Surface, poses: list[np.ndarray]) -> FoundFace | None:
         found = refine_pose(surface, pose, where_shown=True)
         moved = found.pose @ np.linalg.inv(pose)
         turn_deg = np.degrees(Rotation.from_matrix(moved[:3, :3]).magnitude())
-        if turn_deg > _MAX_TURN_DEG or np.linalg.norm(moved[:3, 3]) > _MAX_SHIFT_MM or found.shown < _SHOWN:
+        if turn_deg > _MAX_TURN_DEG or np.linalg.norm(moved[:3, 3]) > _MAX_SHIFT_MM or found.shown < _MIN_SHOWN:
             continue
-        if found.misfit_mm <= ACCEPTED_MM + _VOUCHED_MM and (best is None or found.misfit_mm < best.misfit_mm):
+        if found.misfit_mm <= ACCEPTED_MM + _LANDMARK_TOLERANCE_MM and (
+            best is None or found.misfit_mm < best.misfit_mm
+        ):
             best = found
     return best
 

@@ -1,4 +1,4 @@
-"""Cuts a mesh in the face frame down to the face."""
+"""Crop a mesh in the face frame to the face."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import find_inside, find_pieces, renumber, triangle_areas, weld
 from shared.errors import ScanError
 
-_SHARD_SHARE = (
-    0.005  # a loose piece below this share of the surface is the scanner's noise; an eyeball has ten times as much
-)
+# A loose piece with less than this fraction of the surface is scanner noise; an eyeball has ten times as much.
+_MIN_PIECE = 0.005
 
 
 def crop_mesh(mesh: Mesh, radius_mm: float) -> Mesh:
@@ -38,7 +37,7 @@ def crop_mesh(mesh: Mesh, radius_mm: float) -> Mesh:
 def _is_substantial(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Return bool (M,): False for triangles of small pieces that are connected with nothing."""
     areas = triangle_areas(vertices, triangles)
-    least = _SHARD_SHARE * areas.sum()
+    least = _MIN_PIECE * areas.sum()
 
     def by_piece(corners: np.ndarray, num_vertices: int) -> np.ndarray:
         """Return the area of each triangle's connected piece."""
@@ -49,7 +48,7 @@ def _is_substantial(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     substantial: np.ndarray = by_piece(triangles, len(vertices)) >= least
     if substantial.all():
         return substantial
-    kept, place = weld(vertices)  # files may part what belongs together
-    substantial = by_piece(place[triangles], len(kept)) >= least
+    kept, index = weld(vertices)  # files may split vertices that belong together
+    substantial = by_piece(index[triangles], len(kept)) >= least
     # A surface that is nothing but shards is kept whole: its triangles do not share vertices.
     return substantial if areas[substantial].sum() > 0.8 * areas.sum() else np.ones(len(triangles), bool)

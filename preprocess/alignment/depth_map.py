@@ -41,8 +41,8 @@ class Surface:
 
     def bounds(self, pose: np.ndarray) -> np.ndarray:
         """Return (2, 3), the lowest and highest coordinates in a frame, without the 0.1 % farthest vertices (scanner noise)."""
-        placed = self._vertices @ pose[:3, :3].T + pose[:3, 3]
-        return np.asarray(np.percentile(placed, [0.1, 99.9], axis=0))
+        moved = self._vertices @ pose[:3, :3].T + pose[:3, 3]
+        return np.asarray(np.percentile(moved, [0.1, 99.9], axis=0))
 
     def cast(
         self, pose: np.ndarray, *, x_mm: tuple[float, float], y_mm: tuple[float, float], step_mm: float
@@ -53,11 +53,11 @@ class Surface:
             pose: (4, 4) rigid, mesh → frame. x_mm, y_mm: the range of the map in that frame.
         """
         columns, rows = (int((high - low) / step_mm + 1.5) for low, high in (x_mm, y_mm))
-        placed = self._vertices @ pose[:3, :3].T + pose[:3, 3]
+        moved = self._vertices @ pose[:3, :3].T + pose[:3, 3]
         farthest = float(pose[2, :3] @ self._center + pose[2, 3]) + self._reach
-        placed[placed[:, 2] > farthest, 2] = np.nan
+        moved[moved[:, 2] > farthest, 2] = np.nan
         visible = rasterise(
-            *(placed, self._triangles),
+            *(moved, self._triangles),
             left=x_mm[0] - step_mm / 2,
             top=y_mm[0] + (rows - 0.5) * step_mm,
             step=step_mm,

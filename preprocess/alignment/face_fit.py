@@ -1,5 +1,7 @@
-"""Fits an average face, its size and a few of its proportions to the front of a scan, and finds the plane on which the face
-mirrors itself. What expressions move counts little: jaw, lips and cheeks."""
+"""Fit an average face, its size and a few of its proportions to the front of a scan, and find its plane of symmetry.
+
+Jaw, lips and cheeks, which expressions move, have small weights.
+"""
 
 from __future__ import annotations
 
@@ -194,7 +196,7 @@ def _see(surface: Surface, pose: np.ndarray) -> DepthMap:
     return surface.cast(pose, x_mm=_WINDOW_X_MM, y_mm=_WINDOW_Y_MM, step_mm=_WINDOW_STEP_MM)
 
 
-# Tukey's scales of each round, and whether yaw, roll and the sideways place are then taken from the mirror plane.
+# Tukey's scales of each round, and whether yaw, roll and the x shift are then taken from the mirror plane.
 _REFINEMENT = (
     (np.linspace(20, 6, 10), False),
     (np.linspace(8, 5, 5), True),

@@ -1,4 +1,4 @@
-"""Looks for a face in a scan without landmarks: an average face is fitted wherever something like a nose stands out."""
+"""Search a face in a scan without landmarks: fit an average face wherever something like a nose stands out."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def find_face(surface: Surface, up: str, facing: str) -> FoundFace:
         raise ScanError("no surface is seen from the front; check up and facing")
     if not found.misfit_mm <= ACCEPTED_MM:
         raise ScanError(
-            f"no face found (the best place is {found.misfit_mm:.2f} mm off an average face, the limit is {ACCEPTED_MM} mm)"
+            f"no face found (the best position is {found.misfit_mm:.2f} mm off an average face, the limit is {ACCEPTED_MM} mm)"
         )
     if found.misfit_mm > _SURELY_UPRIGHT_MM:
         opposite = search_face(surface, np.diag([-1.0, -1, 1, 1]) @ axes_to_frame(up, facing))

@@ -1,4 +1,4 @@
-"""Where landmarks say the face is: a first pose, which the surface then corrects and confirms."""
+"""A first pose from landmarks, which the surface then refines and confirms."""
 
 from __future__ import annotations
 

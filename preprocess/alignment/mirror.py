@@ -1,4 +1,4 @@
-"""The plane on which the upper face mirrors itself: which way it looks, and where its middle is."""
+"""The symmetry plane of the upper face: its direction of view and its midline."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from preprocess.alignment.depth_map import DepthMap
 
-_EVERY = 2  # so-manyth row and column of the map is looked at
+_STRIDE = 2  # of the rows and columns that are used
 
 
 def find_mirror_plane(depth: DepthMap) -> np.ndarray:
@@ -15,8 +15,8 @@ def find_mirror_plane(depth: DepthMap) -> np.ndarray:
 
     If the face is symmetric after a motion A, then A⁻² carries its mirror image onto itself: fit that, take half.
     """
-    x, y = (axis[::_EVERY, ::_EVERY] for axis in depth.grid())
-    z = depth.z_mm[::_EVERY, ::_EVERY]
+    x, y = (axis[::_STRIDE, ::_STRIDE] for axis in depth.grid())
+    z = depth.z_mm[::_STRIDE, ::_STRIDE]
     chosen = (np.abs(x) <= 62) & (y >= -22) & (y <= 66) & np.isfinite(z)
     gradient_y, gradient_x = np.gradient(depth.z_mm, depth.step_mm)
     slopes = [DepthMap(g, depth.x0_mm, depth.y0_mm, depth.step_mm) for g in (gradient_x, gradient_y)]
@@ -29,13 +29,13 @@ def find_mirror_plane(depth: DepthMap) -> np.ndarray:
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
         residual = normals[:, 2] * (seen - moved[:, 2])
         ok = np.isfinite(residual)
-        if ok.sum() < 100 // _EVERY**2:
+        if ok.sum() < 100 // _STRIDE**2:
             return np.eye(4)
         u = np.clip(np.abs(residual[ok]) / scale, 0, 1)
         w = (1 - u * u) ** 2
         # The turn about y, the turn about z, the shift along x: all that a reflection in x = 0 can show.
         jacobian = np.concatenate([np.cross(moved[ok], normals[ok])[:, 1:], normals[ok][:, :1]], axis=1)
-        matrix = (jacobian * w[:, None]).T @ jacobian + np.diag([1.0, 1.0, 1e-3]) / _EVERY**2
+        matrix = (jacobian * w[:, None]).T @ jacobian + np.diag([1.0, 1.0, 1e-3]) / _STRIDE**2
         turn_y, turn_z, shift = np.linalg.solve(matrix, (jacobian * w[:, None]).T @ residual[ok])
         step = np.eye(4)
         step[:3, :3], step[0, 3] = Rotation.from_rotvec([0, turn_y, turn_z]).as_matrix(), shift

@@ -1,4 +1,4 @@
-"""Holds a head still through a sequence: each frame is registered on the parts of the face that expressions do not move."""
+"""Stabilise a head in a sequence: register each frame on the parts of the face that expressions do not move."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.normals import vertex_normals
@@ -78,9 +79,9 @@ def register(patch: RigidPatch, mesh: Mesh, start: np.ndarray) -> Registration:
         ScanError: too little of the patch is found in the frame.
     """
     vertices = mesh.vertices_mm.astype(np.float64)
-    placed = vertices @ start[:3, :3].T + start[:3, 3]
+    moved = vertices @ start[:3, :3].T + start[:3, 3]
     low, high = patch.points_mm.min(axis=0) - MARGIN_MM, patch.points_mm.max(axis=0) + MARGIN_MM
-    near = ((placed > low) & (placed < high)).all(axis=1)
+    near = ((moved > low) & (moved < high)).all(axis=1)
     if not near.any():
         raise ScanError("forehead and nose of the sequence's first frame are not found in this frame")
     vertices, surface_normals = vertices[near], vertex_normals(mesh)[near].astype(np.float64)
@@ -131,20 +132,9 @@ def _solve(points: np.ndarray, normals: np.ndarray, offset: np.ndarray) -> tuple
     longest = max(np.linalg.norm(solution[:3]) / MAX_STEP_RAD, np.linalg.norm(solution[3:]) / MAX_STEP_MM, 1.0)
     solution /= longest
     step = np.eye(4)
-    step[:3, :3] = _rotation(solution[:3])
+    step[:3, :3] = Rotation.from_rotvec(solution[:3]).as_matrix()
     step[:3, 3] = solution[3:]
     return step, float(np.sqrt((offset**2).mean()))
-
-
-def _rotation(vector: np.ndarray) -> np.ndarray:
-    """Rodrigues' formula: the rotation about a vector by its length in radians."""
-    angle = float(np.linalg.norm(vector))
-    if angle < 1e-15:
-        return np.eye(3)
-    x, y, z = vector / angle
-    skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    turned: np.ndarray = np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * (skew @ skew)
-    return turned
 
 
 def smooth_pose(poses: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Whether a scan can be in mm, and what its units may be where it cannot."""
+"""Check whether a scan can be in mm, and suggest its units if not."""
 
 from __future__ import annotations
 

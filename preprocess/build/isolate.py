@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preprocess.alignment.placement import Placer
+from preprocess.alignment.scan_aligner import ScanAligner
 from preprocess.build.child import Child, receive_any
 from preprocess.build.engine import ShardArrays
 from preprocess.build.ledger import clear_crashes, read_note, write_note
@@ -154,12 +154,12 @@ def _try_scans(task: ShardTask, trials: list[_Trial], report: Callable[[int], No
     for number, trial in enumerate(trials):
         report(number)
         sources = [trial.scan] if trial.row is None else task.sources
-        placer = Placer(task.dataset, task.root, task.info.settings, sources, skip=task.skip)
+        aligner = ScanAligner(task.dataset, task.root, task.info.settings, sources, skip=task.skip)
         with suppress(ScanError, OSError, MemoryError):  # what the builder handles by itself
             if trial.row is None:
-                placer.place(trial.scan, placer.read(trial.scan))
+                aligner.align(trial.scan, aligner.read(trial.scan))
             else:
-                render_row(task, placer, trial.row, task.samples[trial.row], arrays, defaultdict(float))
+                render_row(task, aligner, trial.row, task.samples[trial.row], arrays, defaultdict(float))
 
 
 def peak_memory_bytes() -> int:

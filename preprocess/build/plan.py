@@ -8,7 +8,7 @@ from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocess.alignment.placement import frames_needed
+from preprocess.alignment.scan_aligner import frames_needed
 from preprocess.build.engine import map_files, read_finished, shard_rows
 from preprocess.build.isolate import DRAWING, READING
 from preprocess.build.ledger import ShardNote, read_note, write_note

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.alignment.placement import Placer
+from preprocess.alignment.scan_aligner import ScanAligner
 from preprocess.build.engine import ShardArrays, write_shard
 from preprocess.build.ledger import check_current, read_note, write_note
 from preprocess.datasets.scan import SCAN_GONE, DatasetReader, ScanRecord
@@ -121,7 +121,7 @@ def build_shard(task: ShardTask, on_row: Callable[[int], None] | None = None) ->
         task.dataset, task.root, task.sources
     )  # before reading: a file that changes meanwhile is read again by the next build
     arrays = ShardArrays(task.info, task.shard)
-    placer = Placer(task.dataset, task.root, task.info.settings, task.sources, skip=task.skip)
+    aligner = ScanAligner(task.dataset, task.root, task.info.settings, task.sources, skip=task.skip)
     samples: list[Sample] = []
     hashes: dict[str, str] = {}
     for row, (sample, scan) in enumerate(zip(task.samples, task.scans, strict=True)):
@@ -133,7 +133,7 @@ def build_shard(task: ShardTask, on_row: Callable[[int], None] | None = None) ->
         with _timed(result.seconds, "hash"):
             hashes[scan.sample_id] = hash_source(task.dataset, task.root, scan)
         sample = dataclasses.replace(sample, source_hash=hashes[scan.sample_id])
-        samples.append(_render_or_fail(task, placer, row, sample, arrays, result))
+        samples.append(_render_or_fail(task, aligner, row, sample, arrays, result))
         result.num_scans += 1
     with _timed(result.seconds, "compress"):
         files = arrays.encode()
@@ -156,11 +156,11 @@ def note_times(task: ShardTask, input_fingerprint: str, times: tuple[tuple[int, 
 
 
 def _render_or_fail(
-    task: ShardTask, placer: Placer, row: int, sample: Sample, arrays: ShardArrays, result: ShardResult
+    task: ShardTask, aligner: ScanAligner, row: int, sample: Sample, arrays: ShardArrays, result: ShardResult
 ) -> Sample:
     """Render a row; a scan that cannot be rendered gives an invalid row with the reason."""
     try:
-        made = render_row(task, placer, row, sample, arrays, result.seconds)
+        made = render_row(task, aligner, row, sample, arrays, result.seconds)
         reason = _shorten_paths(made.reason, task.root)
         result.num_warnings += bool(reason)
         failed = bool(reason) and task.strict
@@ -178,7 +178,7 @@ def _shorten_paths(message: str, root: Path) -> str:
 
 
 def render_row(
-    task: ShardTask, placer: Placer, row: int, sample: Sample, arrays: ShardArrays, seconds: dict[str, float]
+    task: ShardTask, aligner: ScanAligner, row: int, sample: Sample, arrays: ShardArrays, seconds: dict[str, float]
 ) -> Sample:
     """Read, align and draw one scan into its row of `arrays`; return the valid sample, its warnings as the reason.
 
@@ -191,9 +191,9 @@ def render_row(
     settings, scan = task.info.settings, task.scans[row]
     assert scan is not None
     with _timed(seconds, "read"):
-        mesh = placer.read(scan)
+        mesh = aligner.read(scan)
     with _timed(seconds, "align"):
-        aligned = placer.place(scan, mesh)
+        aligned = aligner.align(scan, mesh)
     with _timed(seconds, "render"):
         views = render_views(
             aligned.mesh,
@@ -223,7 +223,7 @@ def render_row(
         valid=True,
         reason="; ".join(dict.fromkeys((*mesh.notes, *aligned.notes))),
         modalities="+".join(drawn),
-        alignment=aligned.how,
+        alignment=aligned.method,
         misfit_mm=round(aligned.misfit_mm, 2),
         eye_distance_mm=round(aligned.eye_distance_mm, 1),
     )

@@ -79,7 +79,7 @@ def compare(name: str, scans: Iterator[tuple[Mesh, Groups]]) -> tuple[list[float
         without = measure(mesh, {}, seconds[1])
         refused[0] += with_them is None and mesh.landmarks_mm is not None
         refused[1] += without is None
-        if with_them is None or without is None or with_them.how != "landmarks":
+        if with_them is None or without is None or with_them.method != "landmarks":
             continue
         rest = with_them.scan_to_face @ np.linalg.inv(without.scan_to_face)
         angles.append(float(np.degrees(Rotation.from_matrix(rest[:3, :3]).magnitude())))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from preprocess.alignment.placement import Placer
+from preprocess.alignment.scan_aligner import ScanAligner
 from preprocess.build.plan import plan_rows
 from preprocess.datasets.scan import DatasetReader, ScanRecord
 from preprocess.render.cameras import build_cameras
@@ -31,8 +31,8 @@ class RenderedScans(Dataset):
     def __getitem__(self, row: int) -> np.ndarray:
         scan = self.scans[row]
         assert scan is not None
-        placer = Placer(self.dataset, self.root, self.settings, [scan])
-        mesh = placer.place(scan, placer.read(scan)).mesh
+        aligner = ScanAligner(self.dataset, self.root, self.settings, [scan])
+        mesh = aligner.align(scan, aligner.read(scan)).mesh
         texture = render_views(mesh, build_cameras(self.settings.views), size_px=self.settings.size_px).texture
         assert texture is not None
         return texture

@@ -22,7 +22,7 @@ import numpy as np  # noqa: E402
 
 from preprocess.alignment.align import align  # noqa: E402
 from preprocess.alignment.crop import crop_mesh  # noqa: E402
-from preprocess.alignment.placement import Placer  # noqa: E402
+from preprocess.alignment.scan_aligner import ScanAligner  # noqa: E402
 from preprocess.build.row_check import check_row, measure_row  # noqa: E402
 from preprocess.datasets import DATASETS  # noqa: E402
 from preprocess.geometry.mesh import Mesh  # noqa: E402
@@ -107,9 +107,9 @@ def aligned_scans(name: str, root: Path) -> Iterator[Mesh]:
     settings = RenderSettings(stabilised=dataset.stabilised)
     for record in records[:: max(len(records) // SCANS_A_SET, 1)]:
         frames = [other for other in records if other.sequence == record.sequence] if record.sequence else [record]
-        placer = Placer(dataset, root, settings, frames)
+        aligner = ScanAligner(dataset, root, settings, frames)
         try:
-            yield placer.place(record, placer.read(record)).mesh
+            yield aligner.align(record, aligner.read(record)).mesh
         except ScanError as error:
             print(f"  {record.source}: {error}", file=sys.stderr)
 

@@ -237,8 +237,8 @@ def _damage_mesh(rng: random.Random, mesh: Mesh) -> tuple[np.ndarray, np.ndarray
 
 def _row_target(share: float) -> Target:
     """A damaged mesh all the way: read by a data set, placed by geometry or landmarks, drawn, checked."""
-    from preprocess.alignment.placement import (
-        Placer,  # compilers come with it: seconds that other targets need not wait
+    from preprocess.alignment.scan_aligner import (
+        ScanAligner,  # compilers come with it: seconds that other targets need not wait
     )
     from preprocess.build.row_check import check_row
     from preprocess.render.cameras import build_cameras
@@ -276,8 +276,8 @@ def _row_target(share: float) -> Target:
 
     def draw(root: Path) -> object:
         record = ScanRecord("a", "s", "a.obj")
-        placer = Placer(dataset, root, _SETTINGS, [record])
-        aligned = placer.place(record, placer.read(record))
+        aligner = ScanAligner(dataset, root, _SETTINGS, [record])
+        aligned = aligner.align(record, aligner.read(record))
         views = render_views(aligned.mesh, build_cameras(_SETTINGS.views), size_px=_SETTINGS.size_px, supersampling=1)
         check_row(views, _SETTINGS)
         return aligned.mesh

@@ -1,7 +1,7 @@
-"""Where each scan of a shard goes in the face frame: single scans by themselves, frames as their sequence says.
+"""Align the scans of a shard: single scans on their own, frames with their sequence.
 
-The frames of a sequence share one transform, that of its first readable frame, so that motion of the face is motion in the
-images; or, stabilised, every frame is registered on forehead and nose bridge of the first and the poses are smoothed in time.
+The frames of a sequence share one transform, that of its first readable frame, so that motion of the face stays motion in
+the images. If stabilised, every frame is registered on forehead and nose bridge of the first, and the poses are smoothed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.alignment.align import Alignment, FoundPose, find_pose, place_mesh
+from preprocess.alignment.align import Alignment, FoundPose, apply_pose, find_pose
 from preprocess.alignment.depth_map import Surface
 from preprocess.alignment.nose import find_nose_tip
 from preprocess.alignment.stabilise import HALF_WIDTH, RigidPatch, find_rigid_patch, register, smooth_pose
@@ -37,8 +37,8 @@ class _Reference:
     patch: RigidPatch | None
 
 
-class Placer:
-    """Places the scans of one shard; keeps references, poses and the last few meshes."""
+class ScanAligner:
+    """Align the scans of one shard. References, poses and the last few meshes are cached."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Placer:
         *,
         skip: Mapping[str, str] | None = None,
     ) -> None:
-        """Prepare to place scans.
+        """Prepare to align scans.
 
         Args:
             scans: the shard's own, and frames of other shards that its sequences need (`frames_needed`).
@@ -77,7 +77,7 @@ class Placer:
             raise mesh
         return mesh
 
-    def place(self, scan: ScanRecord, mesh: Mesh) -> Alignment:
+    def align(self, scan: ScanRecord, mesh: Mesh) -> Alignment:
         """Return the mesh in the face frame, cropped.
 
         Raises:
@@ -90,7 +90,7 @@ class Placer:
             found = reference.found
             if self._settings.stabilised:
                 found = replace(found, scan_to_face=self._smoothed(scan, reference))
-        return place_mesh(mesh, found, self._settings.crop_radius_mm)
+        return apply_pose(mesh, found, self._settings.crop_radius_mm)
 
     def _read_or_error(self, scan: ScanRecord) -> Mesh | ScanError:
         if scan.sample_id in self._skip:
@@ -125,24 +125,24 @@ class Placer:
             try:
                 mesh = self.read(scan)
                 found = self._align(scan, mesh)
-                placed = place_mesh(mesh, found, self._settings.crop_radius_mm).mesh
-                return _Reference(found, find_rigid_patch(placed) if self._settings.stabilised else None)
+                aligned = apply_pose(mesh, found, self._settings.crop_radius_mm).mesh
+                return _Reference(found, find_rigid_patch(aligned) if self._settings.stabilised else None)
             except ScanError as error:
                 last = error
-        raise ScanError(f"none of the first frames of sequence {sequence} can be placed ({last})")
+        raise ScanError(f"none of the first frames of sequence {sequence} can be aligned ({last})")
 
     def _smoothed(self, scan: ScanRecord, reference: _Reference) -> np.ndarray:
         """Return the frame's pose, smoothed over equally many neighbours before and after it."""
         frames = self._frames[scan.sequence]
-        place = next(i for i, frame in enumerate(frames) if frame.sample_id == scan.sample_id)
+        index = next(i for i, frame in enumerate(frames) if frame.sample_id == scan.sample_id)
         own = self._registered(scan, reference)
         around = [own]
         for distance in range(1, HALF_WIDTH + 1):
-            if place - distance < 0 or place + distance >= len(frames):
+            if index - distance < 0 or index + distance >= len(frames):
                 break
             try:
-                before = self._registered(frames[place - distance], reference)
-                after = self._registered(frames[place + distance], reference)
+                before = self._registered(frames[index - distance], reference)
+                after = self._registered(frames[index + distance], reference)
             except ScanError:  # a neighbour that cannot be read is listed as itself; it only ends the smoothing here
                 break
             around = [before, *around, after]
@@ -199,7 +199,7 @@ def frames_needed(frames: Sequence[ScanRecord], inside: set[str], *, stabilised:
     """
     needed = set(range(min(REFERENCE_TRIES, len(frames))))
     if stabilised:
-        for place, frame in enumerate(frames):
+        for index, frame in enumerate(frames):
             if frame.sample_id in inside:
-                needed.update(range(max(place - HALF_WIDTH, 0), min(place + HALF_WIDTH + 1, len(frames))))
-    return [frames[place] for place in sorted(needed) if frames[place].sample_id not in inside]
+                needed.update(range(max(index - HALF_WIDTH, 0), min(index + HALF_WIDTH + 1, len(frames))))
+    return [frames[index] for index in sorted(needed) if frames[index].sample_id not in inside]
