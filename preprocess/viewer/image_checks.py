@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from preprocess.inspection.sheet import spread
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError, first_line
 from shared.likeness import MOST_COMPARED, Hashes, choose_compared, count_different, find_alike, hash_image
@@ -264,14 +265,8 @@ def _choose_rows(cache: Cache) -> list[int]:
     """
     valid = [row for row, sample in enumerate(cache.samples) if sample.valid]
     num = min(len(valid), MAX_CHECKED_REMOTE if is_remote(cache.path) else MAX_CHECKED)
-    chosen = _spread(choose_compared(cache), num)
+    chosen = spread(choose_compared(cache), num)
     others = sorted({*valid} - {*chosen})
-    chosen = sorted([*chosen, *_spread(others, num - len(chosen))])
+    chosen = sorted([*chosen, *spread(others, num - len(chosen))])
     bits = max(num - 1, 1).bit_length()
     return [chosen[index] for index in sorted(range(num), key=lambda index: int(f"{index:0{bits}b}"[::-1], 2))]
-
-
-def _spread(rows: list[int], num: int) -> list[int]:
-    """Return `num` rows, or all if there are fewer, evenly over the list."""
-    num = min(num, len(rows))
-    return [rows[index * len(rows) // num] for index in range(num)]

@@ -10,6 +10,7 @@ import numpy as np
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from preprocess.inspection.sheet import spread
 from preprocess.viewer.address import COLOURS, KINDS, Address
 from preprocess.viewer.parts import key_link, scripted
 from preprocess.viewer.pictures import choose_kind
@@ -104,8 +105,7 @@ def project(faces: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
 
 def describe_points(site: Site, fold: Fold) -> dict[str, object]:
     """Describe each point: x, y (0…STEPS), row, probability; and its values by name, as words and indices into them."""
-    num = min(len(fold.items), MAX_POINTS)
-    items = [fold.items[index * len(fold.items) // num] for index in range(num)]
+    items = spread(fold.items, MAX_POINTS)
     empty: dict[str, object] = {"x": [], "y": [], "rows": [], "shares": [0, 0], "words": {}, "codes": {}}
     if not items:
         return {"num": 0, **empty}
