@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,30 @@ def test_help_needs_no_torch() -> None:
         "import sys; from train.arguments import build_parser as b; b().format_help(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_direct_imports_stand_in_the_requirements() -> None:
+    """The product's in requirements.txt, the tests' in requirements-dev.txt, packages by the names they are installed by."""
+    required = {name: read_requirements(ROOT / name) for name in ("requirements.txt", "requirements-dev.txt")}
+    optional = {"upath"}  # for caches in object storage only
+    product = {
+        name for package in FORBIDDEN for path in (ROOT / package).rglob("*.py") for name in imported_names(path)
+    }
+    tests = {name for path in (ROOT / "tests").glob("*.py") for name in imported_names(path)}
+    own = {*sys.stdlib_module_names, *FORBIDDEN, *(path.stem for path in (ROOT / "tests").rglob("*")), ""}
+    distributions = packages_distributions()
+
+    def find_missing(names: set[str], known: set[str]) -> list[str]:
+        return sorted(name for name in names - own if not known & {plain(d) for d in distributions.get(name, [name])})
+
+    assert find_missing(product - optional, required["requirements.txt"]) == []
+    assert find_missing(tests, required["requirements.txt"] | required["requirements-dev.txt"]) == []
+
+
+def plain(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def read_requirements(path: Path) -> set[str]:
+    lines = [line for line in path.read_text().splitlines() if line and line[0] not in "#-"]
+    return {plain(re.split(r"[\[<>=!~ ]", line)[0]) for line in lines}
