@@ -213,10 +213,10 @@ def test_a_stopped_ablation_goes_on_bit_for_bit(
     cache, out, whole = tiny_cache(num_subjects=3), tmp_path / "out", tmp_path / "whole"
     options = ["--variants", "no-cvsa", "--epochs", 3, "--embeddings", tmp_path / "embeddings"]
 
-    def stop(*arguments: Any) -> StepResult:
+    def stop(*arguments: Any, **options: Any) -> StepResult:
         if (out / "no-cvsa").is_dir():  # in the second run
             os.kill(os.getpid(), signal.SIGTERM)
-        return train_step(*arguments)
+        return train_step(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr("train.training.loop.train_step", stop)

@@ -27,7 +27,7 @@ from shared.cache import open_cache
 from train.data.items import Item, find_items
 from train.data.stream import sample_rows
 from train.inference.attention import AttentionTable, record_attention
-from train.model.cvsa import TokenAttention
+from train.model.attention import TokenAttention
 from train.model.image_tower import build_tower
 from train.model.mtgf import TextGuidedFusion
 from train.model.tower_attention import MAX_GRID, find_patch_attention, fold_maps

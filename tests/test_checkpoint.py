@@ -12,13 +12,12 @@ from torch import nn
 
 from shared.errors import FacetError
 from shared.runs import WEIGHTS
+from train.model.weights import load_weights, write_weights
 from train.training.checkpoint import (
     CHECKPOINT,
     find_checkpoints,
-    load_weights,
     read_checkpoint,
     write_checkpoint,
-    write_weights,
 )
 
 

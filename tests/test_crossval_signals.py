@@ -37,12 +37,12 @@ def test_sigterm_ends_in_a_checkpoint_and_the_same_command_goes_on(
     command = ["crossval", "--cache", cache, "--folds", 2, "--jobs", 1, *FAST, "--out"]
     num_steps = 0
 
-    def stop(*arguments: Any) -> StepResult:
+    def stop(*arguments: Any, **options: Any) -> StepResult:
         nonlocal num_steps
         num_steps += 1
         if num_steps == 6:  # the second fold's second of four
             os.kill(os.getpid(), signal.SIGTERM)
-        return train_step(*arguments)
+        return train_step(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(train.training.loop, "train_step", stop)

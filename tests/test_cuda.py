@@ -35,10 +35,10 @@ from train.data.pixels import to_device
 from train.data.preload import preload_images
 from train.data.stream import RawBatch
 from train.data.transfer import copy_small
-from train.losses.terms import Criterion
+from train.losses.batch_slice import WHOLE_BATCH
+from train.losses.criterion import Criterion
 from train.model.facet import Batch
 from train.training.checkpoint import read_checkpoint
-from train.training.distributed import WHOLE_BATCH
 from train.training.ema import Ema
 from train.training.loop import Stopped, train
 from train.training.optimizer import build_optimizer
@@ -56,12 +56,12 @@ def forget_constants() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("forget_constants")
-@pytest.mark.parametrize("options", [{}, {"num_frames": 3, "fusion": "mean"}, {"class_bias": True, "head": "cosine"}])
+@pytest.mark.parametrize("options", [{}, {"num_frames": 3, "fusion": "mean"}, {"multilabel": True, "head": "cosine"}])
 def test_a_step_mixes_no_devices_and_asks_for_no_value(options: dict[str, Any]) -> None:
     """With tensors without storage that say they are on a GPU: PyTorch refuses operations on two devices, and those whose
     value the host would have to wait for."""
     model, batch = make_model(**options), make_batch(t=options.get("num_frames", 1))
-    several = "class_bias" in options
+    several = "multilabel" in options
     labels = torch.zeros(4, 3, dtype=torch.int8) if several else torch.zeros(4, dtype=torch.int64)
     with FakeTensorMode():
         try:
@@ -79,7 +79,7 @@ def test_a_step_mixes_no_devices_and_asks_for_no_value(options: dict[str, Any]) 
         inputs["images"] = augment(inputs["images"], changes, colour=[0])
         criterion = Criterion(several, move(torch.ones(3)))
         moved = replace(batch, **inputs)  # type: ignore[arg-type]
-        terms, logits, face = functional_call(part_loss, weights, (moved, move(labels), criterion, RECIPE, WHOLE_BATCH))
+        terms, logits, face = functional_call(part_loss, weights, (moved, move(labels), criterion, WHOLE_BATCH))
         assert {value.device.type for value in (*terms.values(), logits, face)} == {"cuda"}
 
 
@@ -89,12 +89,12 @@ def test_a_signal_that_ends_the_compiler_too_costs_no_step(
 ) -> None:
     """A job's processes are told to end all at once: those that compile are gone when the training asks for their work."""
 
-    def fail(model: Any, optimizer: torch.optim.Optimizer, *rest: Any) -> Any:
+    def fail(model: Any, optimizer: torch.optim.Optimizer, *rest: Any, **options: Any) -> Any:
         if any(state["step"] == 3 for state in optimizer.state.values()):
             if signalled:
                 os.kill(os.getpid(), signal.SIGTERM)
             raise RuntimeError("Attempting to use a closed pool")
-        return train_step(model, optimizer, *rest)
+        return train_step(model, optimizer, *rest, **options)
 
     cache = open_cache(tiny_cache(num_subjects=2))
     training, transform = make_training(cache), BatchTransform(RECIPE.modalities, VIEWS, TOWER, CPU)
@@ -169,7 +169,9 @@ def test_the_host_never_waits_for_a_step(tiny_cache: MakeCache) -> None:
         torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
         try:
             batch = transform.prepare(raw, draw_parameters(0, step, range(6)))
-            train_step(model, optimizer, batch, copy_small(labels, GPU), Criterion(), recipe, broken)
+            train_step(
+                model, optimizer, batch, copy_small(labels, GPU), Criterion(), broken, accumulate=recipe.accumulate
+            )
             ema.update(model, step)
         finally:
             torch.cuda.set_sync_debug_mode("default")

@@ -10,14 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from train.model.cvsa import (
-    AttentionPool,
-    CrossViewAttention,
-    FourierEmbedding,
-    MeanFusion,
-    TemporalAttention,
-    TokenAttention,
-)
+from train.model.attention import AttentionPool, FourierEmbedding, TemporalAttention, TokenAttention
+from train.model.cvsa import CrossViewAttention
+from train.model.mean_fusion import MeanFusion
 
 DIM = 64
 

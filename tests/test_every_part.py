@@ -18,8 +18,8 @@ from test_train_cli import QUICK, call
 
 from shared.attention import read_attention
 from shared.cache import open_cache
+from train.model.factory import load_run
 from train.parts import FUSIONS, HEADS
-from train.runs.evaluate import load_run
 
 # Each fusion, each head and each other kind of part at least once: options of fit, and of the cache.
 KINDS: dict[str, tuple[list[str], dict[str, Any]]] = {

@@ -15,7 +15,7 @@ from conftest import MakeCache
 from next_commands import next_commands
 from test_train_cli import QUICK, call, fails
 
-from train.runs.evaluate import load_run
+from train.model.factory import load_run
 
 
 @pytest.mark.parametrize("kind", ["classes", "targets"])

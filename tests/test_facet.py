@@ -14,7 +14,7 @@ import pytest
 import torch
 from test_encoder import TOWERS, save_clip
 
-from train.model.facet import Batch, Facet, subtract_reference
+from train.model.facet import Batch, Facet, FacetConfig, subtract_reference
 from train.model.image_tower import build_tower, load_tower
 
 
@@ -48,9 +48,8 @@ def make_model(tower: str = "vit", seed: int = 0, trained: bool = True, **option
     torch.manual_seed(seed)
     vision = {**TOWERS[tower], "image_size": SIZE}
     text = np.random.default_rng(seed).normal(size=(3, 24)).astype(np.float32) / 5
-    model = Facet(
-        build_tower({"embed_dim": 24, "vision_cfg": vision}), 24, text, 10.0, **{"num_modalities": 2, **options}
-    )
+    config = FacetConfig(**{"tower_dim": 24, "num_modalities": 2, **options})
+    model = Facet(build_tower({"embed_dim": 24, "vision_cfg": vision}), text, 10.0, config)
     if trained:  # nothing is zero any more
         for parameter in model.parameters():
             parameter.data = parameter.data + 0.05 * torch.randn_like(parameter)
@@ -65,7 +64,7 @@ def make_model(tower: str = "vit", seed: int = 0, trained: bool = True, **option
         {"head": "cosine"},
         {"fusion": "concat", "num_views": 3},
         {"fusion": "concat", "num_views": 3, "head": "cosine"},
-        {"losses": ("con", "vt", "margin", "cross-correlation")},
+        {"losses": {"con": 0.1, "vt": 0.5, "margin": 0.1, "cross-correlation": 0.1}},
         {"num_frames": 4},
         {"patch_channels": 32},
         {"num_frames": 4, "patch_channels": 32},
@@ -91,7 +90,7 @@ def test_step_0_is_clip_zero_shot_over_averaged_views(tmp_path: Path, options: d
     face /= np.linalg.norm(face, axis=1, keepdims=True)
     wanted = scale * np.einsum("bd,ckd->bck", face, text).mean(2)
 
-    model = Facet(tower, 24, text.mean(1), scale, num_modalities=2, **options).eval()
+    model = Facet(tower, text.mean(1), scale, FacetConfig(tower_dim=24, num_modalities=2, **options)).eval()
     with torch.no_grad():
         output = model(batch)
     np.testing.assert_allclose(output.logits.numpy(), wanted, rtol=1e-4, atol=1e-5)
@@ -142,7 +141,7 @@ def test_a_tower_of_other_dimensions_than_the_words(tower_dim: int) -> None:
     """It starts with a projection that turns: angles are kept as far as dimensions allow."""
     vision = {**TOWERS["vit"], "image_size": SIZE}
     tower = build_tower({"embed_dim": tower_dim, "vision_cfg": vision})
-    model = Facet(tower, tower_dim, np.eye(3, 24, dtype=np.float32), 10.0, num_modalities=2)
+    model = Facet(tower, np.eye(3, 24, dtype=np.float32), 10.0, FacetConfig(tower_dim=tower_dim, num_modalities=2))
     weight = model.projection.weight
     assert weight.shape == (24, tower_dim)
     small = weight.T @ weight if tower_dim < 24 else weight @ weight.T
@@ -173,12 +172,12 @@ def test_what_is_switched_off_is_not_built() -> None:
     def count(**options: Any) -> int:
         return sum(p.numel() for p in make_model(**options).parameters())
 
-    plain = count(fusion="mean", head="cosine", consistency=False)
+    plain = count(fusion="mean", head="cosine", losses={})
     tower = sum(p.numel() for p in make_model().tower.parameters())
     assert plain == tower + 24 * 24 + 1  # W and the scale
     assert count(fusion="mean", head="cosine") == plain + 24 * 24 + 24  # h
-    assert count(head="cosine", consistency=False) > plain
-    assert count(fusion="mean", consistency=False) > plain
+    assert count(head="cosine", losses={}) > plain
+    assert count(fusion="mean", losses={}) > plain
     assert count(num_frames=4) > count()
     fresh, tokens = make_model(trained=False), torch.randn(5, 24)
     assert fresh.view_to_face is not None
@@ -200,7 +199,7 @@ def test_frozen_tower_gets_no_gradient_and_keeps_its_statistics() -> None:
 @pytest.mark.parametrize("patch_channels", [0, 32])
 def test_every_parameter_learns(patch_channels: int) -> None:
     """One step from the start, then all of the model is reached by gradients: nothing was built in vain."""
-    model = make_model(trained=False, num_frames=2, consistency=False, patch_channels=patch_channels).train()
+    model = make_model(trained=False, num_frames=2, losses={}, patch_channels=patch_channels).train()
     batch = make_batch(t=2)
     for _ in range(2):
         model.zero_grad()
@@ -302,7 +301,7 @@ def test_missing_views_of_the_reference_are_replaced_by_its_face() -> None:
 
 
 def test_the_class_bias_shifts_scores_alone() -> None:
-    model, batch = make_model(class_bias=True), make_batch()
+    model, batch = make_model(multilabel=True), make_batch()
     assert model.class_bias is not None
     before = model(batch).logits
     with torch.no_grad():

@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recipes import make_recipe
 from test_cvsa import random_module, random_tokens
 from test_facet import images_of, make_batch, make_model
 from torch.nn import functional as F
 
 from shared.errors import FacetError
 from train.config import Options
+from train.losses.criterion import Criterion
 from train.losses.cross_correlation import MIN_VARIANCE, OFF_DIAGONAL, cross_correlation_loss
 from train.losses.margin import margin_loss
-from train.losses.terms import Criterion, LossTerm
+from train.losses.terms import LossTerm
 from train.model.facet import Batch, Facet
 from train.model.fusion import Fusion, Sizes, average_scores
 from train.model.head import Head
 from train.model.view_towers import ViewTowers
-from train.parts import FUSIONS, HEADS, LOSSES, WITH_OPTION, find_part
+from train.parts import FUSIONS, HEADS, LOSSES, find_part, list_extra_losses
 from train.resolve import check_options
 from train.training.step import accumulate_gradients
 
@@ -137,7 +137,7 @@ def test_concat_is_a_linear_layer_on_all_views_and_starts_as_their_mean() -> Non
 @torch.no_grad()
 def test_late_is_the_mean_of_single_views_probabilities(head: str, multilabel: bool) -> None:
     """Each view in a batch of its own, through the same model."""
-    model = make_model(fusion="late", head=head, class_bias=multilabel, num_modalities=1, num_frames=2)
+    model = make_model(fusion="late", head=head, multilabel=multilabel, num_modalities=1, num_frames=2)
     batch = make_batch(t=2, m=1)
 
     def probabilities(batch: Batch) -> np.ndarray:
@@ -206,7 +206,7 @@ def test_learned_vectors_stand_for_the_text() -> None:
 
 
 def count(**options: Any) -> int:
-    return sum(p.numel() for p in make_model(num_views=3, consistency=False, **options).parameters())
+    return sum(p.numel() for p in make_model(**{"num_views": 3, "losses": {}, **options}).parameters())
 
 
 def test_each_part_costs_its_own_parameters_alone() -> None:
@@ -215,8 +215,8 @@ def test_each_part_costs_its_own_parameters_alone() -> None:
     assert count(fusion="concat", head="cosine") == plain + 24 * 6 * 24
     assert count(fusion="mean", head="linear") == plain + 3 * 24 + 3
     assert count(fusion="mean", head="cosine", class_vectors="learned") == plain + 3 * 24
-    assert count(fusion="mean", head="cosine", losses=("con", "vt", "cross-correlation")) == plain
-    assert count(fusion="mean", head="cosine", losses=("con", "vt", "margin")) == plain + 1
+    assert count(fusion="mean", head="cosine", losses={"cross-correlation": 0.1}) == plain
+    assert count(fusion="mean", head="cosine", losses={"margin": 0.1}) == plain + 1
 
 
 # --- a tower a view ---
@@ -225,7 +225,7 @@ def test_each_part_costs_its_own_parameters_alone() -> None:
 @pytest.mark.parametrize("missing", [False, True])
 @torch.no_grad()
 def test_each_view_has_its_own_tower(missing: bool) -> None:
-    model = make_model(tower_a_view=True, num_views=3, fusion="mean", head="cosine")
+    model = make_model(tower_per_view=True, num_views=3, fusion="mean", head="cosine")
     assert isinstance(model.tower, ViewTowers)
     batch = make_batch(missing=missing)
     for view, tower in enumerate(model.tower.towers):
@@ -238,7 +238,7 @@ def test_each_view_has_its_own_tower(missing: bool) -> None:
             atol=1e-5,
             rtol=1e-4,
         )
-    shared, own = (make_model(trained=False, tower_a_view=own, num_views=3) for own in (False, True))
+    shared, own = (make_model(trained=False, tower_per_view=own, num_views=3) for own in (False, True))
     torch.testing.assert_close(own(batch).logits, shared(batch).logits, atol=1e-5, rtol=1e-4)  # all start alike
 
 
@@ -284,7 +284,7 @@ def test_cross_correlation_is_that_of_numpy() -> None:
     assert cross_correlation_loss(views, mask).item() == pytest.approx(np.mean(total), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name not in WITH_OPTION])
+@pytest.mark.parametrize("name", list_extra_losses())
 def test_extra_terms_are_blind_to_missing_views_and_to_order(name: str) -> None:
     views, mask = random_views()
     other, order = torch.where(mask[..., None], views, -3.0), [2, 0, 1]
@@ -304,21 +304,15 @@ def test_extra_terms_are_blind_to_missing_views_and_to_order(name: str) -> None:
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_term_weighs_the_same_however_a_batch_is_computed(name: str, accumulate: int) -> None:
     """Also where the batch is computed in parts, of which each is weighed by what its terms say."""
-    weights = {"lambda_con": 0.0, "lambda_vt": 0.0}
-    if name in WITH_OPTION:
-        weights[f"lambda_{name}"] = 0.25
-    extra = () if name in WITH_OPTION else (f"{name}=0.25",)
-    recipe = make_recipe(extra_losses=extra, accumulate=accumulate, **weights)  # type: ignore[arg-type]
-    model = make_model(losses=tuple(recipe.loss_weights))
-    terms = accumulate_gradients(model, make_batch(), LABELS, Criterion(), recipe).terms
+    model = make_model(losses={name: 0.25})
+    terms = accumulate_gradients(model, make_batch(), LABELS, Criterion(), accumulate=accumulate).terms
     assert set(terms) == {"ce", name, "loss", "grad_norm"}
     torch.testing.assert_close(terms["loss"], terms["ce"] + 0.25 * terms[name])
 
 
 def test_the_margin_is_learned() -> None:
-    recipe = make_recipe(extra_losses=("margin=1",))
-    model = make_model(losses=tuple(recipe.loss_weights))
-    accumulate_gradients(model, make_batch(), LABELS, Criterion(), recipe)
+    model = make_model(losses={"margin": 1.0})
+    accumulate_gradients(model, make_batch(), LABELS, Criterion())
     grad = dict(model.named_parameters())["loss_terms.margin.margin"].grad
     assert grad is not None and grad < 0  # faces more alike than the margin: it rises
 
@@ -328,13 +322,9 @@ def test_the_margin_is_learned() -> None:
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_every_head_learns_from_every_fusion(fusion: str, head: str, multilabel: bool) -> None:
     """All terms of the loss at once, some images missing: every parameter is reached, nothing is NaN."""
-    recipe = make_recipe(
-        extra_losses=("margin=0.1", "cross-correlation=0.1"), task="targets" if multilabel else "classes"
-    )
-    model: Facet = make_model(
-        fusion=fusion, head=head, num_views=3, class_bias=multilabel, losses=tuple(recipe.loss_weights)
-    ).train()
+    losses = dict.fromkeys(LOSSES, 0.1)
+    model: Facet = make_model(fusion=fusion, head=head, num_views=3, multilabel=multilabel, losses=losses).train()
     target = TARGETS if multilabel else LABELS
-    accumulate_gradients(model, make_batch(missing=True), target, Criterion(multilabel), recipe)
+    accumulate_gradients(model, make_batch(missing=True), target, Criterion(multilabel))
     for name, p in model.named_parameters():
         assert p.grad is not None and p.grad.isfinite().all(), name

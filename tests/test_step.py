@@ -10,12 +10,13 @@ import torch
 from recipes import make_recipe
 from test_facet import make_batch, make_model
 
-from train.losses.terms import Criterion
+from train.losses.criterion import Criterion
 from train.model.facet import Facet
 from train.training.optimizer import build_optimizer
-from train.training.step import MAX_GRAD_NORM, accumulate_gradients, part_right, train_step
+from train.training.step import MAX_GRAD_NORM, accumulate_gradients, train_step
 
-RECIPE = make_recipe(lambda_con=0.0, lr=1e-2, tower_lr=1e-2)
+RECIPE = make_recipe(lr=1e-2, tower_lr=1e-2)
+NO_CONSISTENCY = {"vt": 0.5}
 LABELS = torch.tensor([0, 2, 1, 2, 2, 0, 1])
 TARGETS = torch.tensor(
     [[1, 0, -1], [0, 0, 1], [-1, -1, -1], [1, 1, 0], [0, -1, 1], [1, 0, 0], [0, 1, 0]], dtype=torch.int8
@@ -37,8 +38,8 @@ def test_parts_of_a_batch_add_up_to_its_gradient(criterion: str, num_parts: int)
     batch, (how, labels) = make_batch(b=7), GOALS[criterion]
     found = []
     for accumulate in (1, num_parts):
-        model = make_model(class_bias=criterion == "several", consistency=False)
-        result = accumulate_gradients(model, batch, labels, how, replace(RECIPE, accumulate=accumulate))
+        model = make_model(multilabel=criterion == "several", losses=NO_CONSISTENCY)
+        result = accumulate_gradients(model, batch, labels, how, accumulate=accumulate)
         found.append((result, gradients(model)))
     (whole, wanted), (parts, got) = found
     assert set(got) == set(wanted)
@@ -53,10 +54,10 @@ def test_parts_of_a_batch_add_up_to_its_gradient(criterion: str, num_parts: int)
 
 def test_consistency_is_each_parts_own() -> None:
     """Faces are compared with those of their part: the mean over parts, by their size."""
-    batch, recipe = make_batch(b=6), replace(RECIPE, lambda_con=0.5, accumulate=2)
-    result = accumulate_gradients(make_model(), batch, LABELS[:6], Criterion(), recipe)
+    batch = make_batch(b=6)
+    result = accumulate_gradients(make_model(), batch, LABELS[:6], Criterion(), accumulate=2)
     halves = [
-        accumulate_gradients(make_model(), part, labels, Criterion(), replace(recipe, accumulate=1)).terms
+        accumulate_gradients(make_model(), part, labels, Criterion()).terms
         for part, labels in zip(batch.split(2), LABELS[:6].split(3), strict=True)
     ]
     for name in ("ce", "con", "vt", "loss"):
@@ -65,22 +66,22 @@ def test_consistency_is_each_parts_own() -> None:
 
 def test_gradients_are_clipped_to_their_norm() -> None:
     model = make_model(trained=True)
-    result = accumulate_gradients(model, make_batch(b=7), LABELS, Criterion(), RECIPE)
+    result = accumulate_gradients(model, make_batch(b=7), LABELS, Criterion())
     norm = torch.stack([g.square().sum() for g in gradients(model).values()]).sum().sqrt().item()
     assert norm == pytest.approx(min(MAX_GRAD_NORM, result.terms["grad_norm"].item()), rel=1e-4)
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_what_is_not_finite_never_reaches_the_weights(accumulate: int) -> None:
-    model, recipe = make_model(), replace(RECIPE, accumulate=accumulate)
-    optimizer = build_optimizer(model, recipe)
+    model = make_model(losses=NO_CONSISTENCY)
+    optimizer = build_optimizer(model, RECIPE)
     broken = torch.zeros(())
     good, bad = make_batch(b=7), make_batch(b=7)
     bad.images[5, 0, 0, 0, 0, 3, 3] = math.nan  # type: ignore[index]
 
     def step(batch: object) -> bool:
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
-        train_step(model, optimizer, batch, LABELS, Criterion(), recipe, broken)  # type: ignore[arg-type]
+        train_step(model, optimizer, batch, LABELS, Criterion(), broken, accumulate=accumulate)  # type: ignore[arg-type]
         return any(not torch.equal(p, before[name]) for name, p in model.named_parameters())
 
     assert step(good)
@@ -98,12 +99,12 @@ def test_the_scale_never_leaves_a_step_above_100() -> None:
     optimizer = build_optimizer(model, recipe)
     for _ in range(3):
         model.log_scale.data.fill_(8.0)
-        train_step(model, optimizer, make_batch(b=7), LABELS, Criterion(), recipe, torch.zeros(()))
+        train_step(model, optimizer, make_batch(b=7), LABELS, Criterion(), torch.zeros(()))
         assert model.scale.item() == pytest.approx(100, rel=1e-5)
 
 
 def test_part_of_a_batch_that_is_right() -> None:
     logits = torch.tensor([[2.0, 1, 0], [0, 1, 2], [1, 0, 0], [3, 0, 1]])
-    assert part_right(logits, torch.tensor([0, 2, 1, 2]), Criterion()) == 0.5
+    assert Criterion().accuracy(logits, torch.tensor([0, 2, 1, 2])) == 0.5
     several = torch.tensor([[1.0, -1, -1], [1, 1, -1]])
-    assert part_right(several, torch.tensor([[1, 0, -1], [0, 1, -1]]), Criterion(True)) == 0.75
+    assert Criterion(True).accuracy(several, torch.tensor([[1, 0, -1], [0, 1, -1]])) == 0.75

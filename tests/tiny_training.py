@@ -19,7 +19,7 @@ from train.config import Recipe, TowerConfig
 from train.data.batch_transform import BatchTransform
 from train.data.items import find_items
 from train.data.prompts import mean_prompts
-from train.model.facet import Facet
+from train.model.facet import Facet, FacetConfig
 from train.model.image_tower import build_tower
 from train.training.loop import TrainingSet, train
 from train.training.progress import TIMING_FIELDS
@@ -41,21 +41,20 @@ PREPARER = BatchTransform(("texture", "normal"), VIEWS, TOWER, torch.device("cpu
 def make_model(recipe: Recipe = RECIPE) -> Facet:
     torch.manual_seed(recipe.seed)
     text = random_text(recipe.classes, 32, "tiny")
-    return Facet(
-        build_tower(TINY_RESNET if recipe.model == "resnet" else TINY_CLIP),
-        32,
-        mean_prompts(text),
-        text.logit_scale,
+    config = FacetConfig(
+        tower_dim=32,
         num_modalities=2,
         num_views=len(VIEWS),
         num_frames=recipe.frames,
         fusion=recipe.fusion,
         head=recipe.head,
         class_vectors=recipe.class_vectors,
-        losses=tuple(recipe.loss_weights),
-        tower_a_view=recipe.towers == "view",
+        losses=recipe.loss_weights,
+        tower_per_view=recipe.towers == "view",
         patch_channels=TINY_CLIP["vision_cfg"]["width"] if recipe.mtgf_tokens == "patches" else 0,
     )
+    tower = build_tower(TINY_RESNET if recipe.model == "resnet" else TINY_CLIP)
+    return Facet(tower, mean_prompts(text), text.logit_scale, config)
 
 
 def make_training(cache: Cache, num: int | None = None) -> TrainingSet:

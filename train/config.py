@@ -20,14 +20,13 @@ from shared.store.paths import open_path
 from shared.store.storage import write_file
 from shared.typed_json import make
 from shared.views import parse_views
-from train.parts import FUSIONS, HEADS, LOSSES, WITH_OPTION, list_parts, read_losses
+from train.parts import FUSIONS, HEADS, collect_weights, list_extra_losses, list_parts, read_losses
 
 RUN_VERSION = 4  # 4: every default is resolved; draw, relative and every are now sampler, reference and frame_stride
 RANDOM = "none"  # --pretrained none: random initial weights
 _MAX_CONFIG_BYTES = 1 << 24
 _MAX_SEED = 2**32 - 1
 _TUNE = re.compile(r"full|frozen|last-\d{1,3}|lora(-[1-9]\d{0,3})?")
-EXTRA_LOSSES = {name: part for name, part in LOSSES.items() if name not in WITH_OPTION}
 PRELOAD = ("none", "ram", "gpu")
 
 
@@ -216,7 +215,7 @@ class LossOptions:
     lambda_vt: float = _option(0.5, "weight of the text loss of each single view; 0 leaves it out", low=0, high=1e3)
     extra_losses: tuple[str, ...] = _option(
         (),
-        f"further loss terms, as NAME=WEIGHT,NAME=WEIGHT ({list_parts(EXTRA_LOSSES)})",
+        f"further loss terms, as NAME=WEIGHT,NAME=WEIGHT ({list_parts(list_extra_losses())})",
         metavar="NAME=WEIGHT",
         check=_check_losses,
     )
@@ -326,7 +325,7 @@ class Options(OptimOptions, LossOptions, ModelOptions, DataOptions, ProtocolOpti
     @property
     def loss_weights(self) -> dict[str, float]:
         """Name → weight of each term beside the loss of the class scores; 0: not computed."""
-        return {"con": self.lambda_con, "vt": self.lambda_vt, **read_losses(self.extra_losses)}
+        return collect_weights(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
-"""The model's parts by name: what `--fusion`, `--head` and `--extra-losses` take.
+"""The model's parts by name: the values of `--fusion`, `--head` and `--extra-losses`.
 
-A new part is one file, with its class, and one line here. Imports nothing heavy: --help lists them without torch.
+A new part is one file with its class, and one line here. Imports nothing heavy: --help lists the parts without torch.
 """
 
 from __future__ import annotations
@@ -15,44 +15,48 @@ from shared.errors import FacetError
 
 @dataclass(frozen=True)
 class Part:
-    """Where a part's class is, and what --help says of it."""
+    """A fusion, head or loss term: its class, and its description in --help.
+
+    option: field of the configuration that holds a loss term's weight; empty: it is given by --extra-losses.
+    """
 
     module: str
     class_name: str
     about: str
+    option: str = ""
 
     def load(self) -> Any:
-        """The class: a Fusion, a Head or a LossTerm."""
+        """Import the class: a Fusion, a Head or a LossTerm."""
         return getattr(import_module(self.module), self.class_name)
 
 
 FUSIONS = {
     "cvsa": Part("train.model.cvsa", "CrossViewAttention", "attention between views (CVSA)"),
-    "mean": Part("train.model.cvsa", "MeanFusion", "their mean"),
-    "max": Part("train.model.max_fusion", "MaxFusion", "the largest value of each dimension (MVCNN)"),
-    "concat": Part("train.model.concat_fusion", "ConcatFusion", "a linear layer on all of them side by side"),
-    "late": Part("train.model.late_fusion", "LateFusion", "each view scored alone, probabilities averaged (MiT)"),
+    "mean": Part("train.model.mean_fusion", "MeanFusion", "mean of the views"),
+    "max": Part("train.model.max_fusion", "MaxFusion", "maximum of each feature (MVCNN)"),
+    "concat": Part("train.model.concat_fusion", "ConcatFusion", "linear layer on the concatenated views"),
+    "late": Part("train.model.mean_fusion", "LateFusion", "each view scored alone, probabilities averaged (MiT)"),
 }
 HEADS = {
     "mtgf": Part("train.model.mtgf", "TextGuidedFusion", "gated fusion of text and face (MTGF)"),
-    "cosine": Part("train.model.mtgf", "CosineHead", "the cosine of text and face"),
-    "linear": Part("train.model.linear_head", "LinearHead", "a linear classifier, no text"),
+    "cosine": Part("train.model.mtgf", "CosineHead", "cosine of text and face"),
+    "linear": Part("train.model.linear_head", "LinearHead", "linear classifier, no text"),
 }
 LOSSES = {
-    "con": Part("train.losses.consistency", "ConsistencyLoss", "what --lambda-con weighs"),
-    "vt": Part("train.losses.view_text", "ViewTextLoss", "what --lambda-vt weighs"),
+    "con": Part("train.losses.consistency", "ConsistencyLoss", "consistency between views", "lambda_con"),
+    "vt": Part("train.losses.view_text", "ViewTextLoss", "text loss of each view", "lambda_vt"),
     "margin": Part("train.losses.margin", "MarginLoss", "views of a face alike, other faces apart by a learned margin "
                    "(AffectVLM)"),
-    "cross-correlation": Part("train.losses.cross_correlation", "CrossCorrelationLoss", "dimensions agree between views and "
-                              "say different things (SMILE-VLM, Barlow Twins)"),
+    "cross-correlation": Part("train.losses.cross_correlation", "CrossCorrelationLoss", "equal features of views agree, "
+                              "different ones are uncorrelated (SMILE-VLM, Barlow Twins)"),
 }  # fmt: skip
-WITH_OPTION = ("con", "vt")  # of LOSSES: have an option of their own
 
 
 def find_part(table: Mapping[str, Part], name: str) -> Part:
-    """
+    """Return the part of a table.
+
     Raises:
-        FacetError: no part of this name; tells those that there are.
+        FacetError: no part of this name; lists the names.
     """
     if name not in table:
         raise FacetError(f"{name!r} is not among {', '.join(table)}")
@@ -60,22 +64,27 @@ def find_part(table: Mapping[str, Part], name: str) -> Part:
 
 
 def list_parts(table: Mapping[str, Part]) -> str:
-    """For --help: each name with what it is."""
+    """Describe each part, for --help."""
     return "; ".join(f"{name}: {part.about}" for name, part in table.items())
 
 
+def list_extra_losses() -> dict[str, Part]:
+    """Return the loss terms whose weights --extra-losses gives."""
+    return {name: part for name, part in LOSSES.items() if not part.option}
+
+
 def read_losses(texts: tuple[str, ...]) -> dict[str, float]:
-    """`--extra-losses NAME=WEIGHT,…` as name → weight.
+    """Read `--extra-losses NAME=WEIGHT,…` as name → weight.
 
     Raises:
-        FacetError: an unknown name, one given twice or with an option of its own, or no weight above 0.
+        FacetError: an unknown or repeated name, a term with an option of its own, or a weight outside 0…1000.
     """
-    names = [name for name in LOSSES if name not in WITH_OPTION]
+    names = list_extra_losses()
     weights: dict[str, float] = {}
     for text in texts:
         name, _, number = text.partition("=")
-        if name in WITH_OPTION:
-            raise FacetError(f"--extra-losses {text}: use --lambda-{name}")
+        if name in LOSSES and name not in names:
+            raise FacetError(f"--extra-losses {text}: use --{LOSSES[name].option.replace('_', '-')}")
         if name not in names or name in weights:
             raise FacetError(f"--extra-losses {text}: expected NAME=WEIGHT, once each of {', '.join(names)}")
         try:
@@ -85,3 +94,13 @@ def read_losses(texts: tuple[str, ...]) -> dict[str, float]:
         if not 0 < weights[name] <= 1e3:  # also refuses NaN
             raise FacetError(f"--extra-losses {text}: expected a weight above 0 and up to 1000")
     return weights
+
+
+def collect_weights(settings: object) -> dict[str, float]:
+    """Return name → weight of every loss term beside the loss of the class scores; 0: not computed.
+
+    Args:
+        settings: has the field of each term's own option, and `extra_losses`.
+    """
+    own = {name: float(getattr(settings, part.option)) for name, part in LOSSES.items() if part.option}
+    return own | read_losses(settings.extra_losses)  # type: ignore[attr-defined]

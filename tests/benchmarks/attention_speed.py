@@ -37,7 +37,7 @@ from train.data.items import Item, find_items  # noqa: E402
 from train.data.prompts import mean_prompts  # noqa: E402
 from train.inference.attention import AttentionTable  # noqa: E402
 from train.inference.score import score_items  # noqa: E402
-from train.model.facet import Facet  # noqa: E402
+from train.model.facet import Facet, FacetConfig  # noqa: E402
 from train.model.image_tower import build_tower, read_model_config  # noqa: E402
 
 MODALITIES = ("texture", "normal")
@@ -73,7 +73,7 @@ def compare(path: Path, rounds: int, *, copies: int, on_embeddings: bool) -> tup
     tower = TowerConfig("ViT-B-32", "none", model_config, 224, (0.5,) * 3, (0.25,) * 3, "", True)
     recipe = make_recipe(classes=CLASSES, modalities=MODALITIES, frames=1, batch_size=24)
     config = RunConfig(recipe, tower, "tiny", "", "", cache.info.settings, "", 512, True, "")
-    facet = Facet(build_tower(model_config), 512, mean_prompts(TEXT), 10.0, num_modalities=2)
+    facet = Facet(build_tower(model_config), mean_prompts(TEXT), 10.0, FacetConfig(tower_dim=512, num_modalities=2))
     table = None
     if on_embeddings:
         num = len(cache.samples)

@@ -47,10 +47,11 @@ from train.data.preload import preload_images  # noqa: E402
 from train.data.prompts import mean_prompts  # noqa: E402
 from train.data.stream import RawBatch, StoredImages  # noqa: E402
 from train.data.transfer import allocator, copy_small  # noqa: E402
-from train.losses.terms import Criterion  # noqa: E402
+from train.losses.criterion import Criterion  # noqa: E402
 from train.model.facet import Batch, Facet  # noqa: E402
+from train.model.factory import build_facet  # noqa: E402
 from train.model.image_tower import build_tower, read_model_config  # noqa: E402
-from train.runs.evaluate import build_facet, label_items  # noqa: E402
+from train.runs.evaluate import label_items  # noqa: E402
 from train.training.flops import count_flops_per_sample  # noqa: E402
 from train.training.loop import TrainingSet, train  # noqa: E402
 from train.training.optimizer import build_optimizer  # noqa: E402
@@ -249,7 +250,7 @@ def time_step(bench: Bench, model: Facet, recipe: Recipe, num_steps: int, batche
         raw = next(batches)
         batch = transform.prepare(raw, draw_parameters(0, 0, [item.place for item in raw.items]))
         target = copy_small(label_items(raw.items, recipe), bench.device)
-        train_step(model, optimizer, batch, target, criterion, recipe, broken)
+        train_step(model, optimizer, batch, target, criterion, broken, accumulate=recipe.accumulate)
 
     time_calls(step, 3, bench.device)
     if bench.device.type == "cuda":

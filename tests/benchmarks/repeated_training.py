@@ -30,8 +30,8 @@ from train.data.batch_transform import BatchTransform, cameras_rad
 from train.data.embeddings import Embeddings
 from train.data.items import Item
 from train.data.order import epoch_batches
-from train.losses.terms import Criterion
-from train.model.facet import Batch, Facet
+from train.losses.criterion import Criterion
+from train.model.facet import Batch, Facet, FacetConfig
 from train.training.optimizer import build_optimizer, rate_at, set_rate
 from train.training.step import train_step
 
@@ -67,7 +67,7 @@ def make_facet(device: torch.device) -> Facet:
     torch.manual_seed(RECIPE.seed)
     text = np.random.default_rng(1).normal(size=(len(CLASSES), DIM)) + 2
     text /= np.linalg.norm(text, axis=1, keepdims=True)
-    return Facet(nn.Identity(), DIM, text.astype(np.float32), 14.3, num_modalities=1, freeze_tower=True).to(device)
+    return Facet(nn.Identity(), text.astype(np.float32), 14.3, FacetConfig(tower_dim=DIM, num_modalities=1)).to(device)
 
 
 class Training:
@@ -93,7 +93,7 @@ class Training:
                 target = torch.from_numpy(self.labels[batch]).to(self.broken.device)
                 set_rate(self.optimizer, rate_at(step, num_steps, recipe.warmup))
                 prepared = self.transform.prepare(raw, parameters)
-                train_step(self.facet, self.optimizer, prepared, target, Criterion(), recipe, self.broken)
+                train_step(self.facet, self.optimizer, prepared, target, Criterion(), self.broken)
                 step += 1
 
 

@@ -28,8 +28,8 @@ FIRST_STEP = """
 import os, sys
 import train.training.loop
 step = train.training.loop.train_step
-def first(*arguments):
-    step(*arguments)
+def first(*arguments, **options):
+    step(*arguments, **options)
     os._exit(0)
 train.training.loop.train_step = first
 from train.__main__ import main

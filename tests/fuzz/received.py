@@ -25,9 +25,9 @@ from shared.runs import CONFIG_JSON, WEIGHTS, record_hashes
 from shared.schema import RenderSettings, canonical_json, fingerprint
 from shared.text import read_text_embeddings, write_text_embeddings
 from train.config import RunConfig, write_config
+from train.model.factory import load_run
+from train.model.weights import write_weights
 from train.protocols.folds import Fold, write_split
-from train.runs.evaluate import load_run
-from train.training.checkpoint import write_weights
 
 _TEXT, _CACHE, _RUN = "text.h5", "cache", "run"
 

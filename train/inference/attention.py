@@ -16,9 +16,8 @@ from shared.schema import View
 from shared.text import TextEmbeddings
 from train.data.items import Item
 from train.data.stream import choose_rows
-from train.model.cvsa import CrossViewAttention, TokenAttention
+from train.model.attention import TokenAttention
 from train.model.facet import Batch, Facet, Output
-from train.model.mtgf import TextGuidedFusion
 from train.model.patch_tokens import weigh_frames
 from train.model.tower_attention import find_patch_attention, fold_maps
 
@@ -107,15 +106,16 @@ def record_attention(model: Facet) -> Iterator[Recording]:
 
     def after_head(module: nn.Module, inputs: tuple[Any, ...], judged: Tensor) -> None:
         recording.keep("judged", judged)
-        if isinstance(module, TextGuidedFusion):
-            recording.keep("share", measure_share(module, inputs[0], inputs[1], recording.drop("looked")))
+        if model.head.recorded_attention is not None:
+            share = model.head.measure_attended_share(inputs[0], inputs[1], recording.drop("looked"))
+            recording.keep("share", share)
 
-    if isinstance(model.fusion, CrossViewAttention):
-        watch("views", model.fusion.attention)
+    if (attention := model.fusion.recorded_attention) is not None:
+        watch("views", attention)
     together = not model.fusion.scores_each_view  # else each view has a pass of its own through what follows
-    if together and isinstance(model.head, TextGuidedFusion):
-        watch("classes", model.head.attention)
-        handles.append(model.head.attention.register_forward_hook(lambda _, __, out: recording.keep("looked", out)))
+    if together and (attention := model.head.recorded_attention) is not None:
+        watch("classes", attention)
+        handles.append(attention.register_forward_hook(lambda _, __, out: recording.keep("looked", out)))
     if together:
         handles.append(model.head.register_forward_hook(after_head))
     if model.patch_tokens is not None:
@@ -142,17 +142,6 @@ def record_attention(model: Facet) -> Iterator[Recording]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def measure_share(head: TextGuidedFusion, text: Tensor, face: Tensor, looked: Tensor) -> Tensor:
-    """(B, C), 0…1: ‖(1 − g) ⊙ m‖ / (‖g ⊙ z‖ + ‖(1 − g) ⊙ m‖), the part of f_c that looking with the class's words gave.
-
-    text (C, d), face (B, d), looked m (B, C, d)."""
-    num, classes = looked.shape[:2]
-    parts = (text.expand(num, -1, -1), face[:, None].expand(-1, classes, -1), looked)
-    gate = torch.sigmoid(head.gate(torch.cat(parts, dim=-1)))
-    from_face, from_look = (gate * face[:, None]).norm(dim=-1), ((1 - gate) * looked).norm(dim=-1)
-    return from_look / (from_face + from_look).clamp(min=1e-12)
 
 
 @dataclass

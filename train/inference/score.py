@@ -19,7 +19,7 @@ from train.config import RunConfig
 from train.data.batch_transform import BatchTransform
 from train.data.items import Item
 from train.inference.attention import AttentionTable, record_attention
-from train.losses.terms import mean_cosine_between_faces
+from train.losses.criterion import mean_cosine_between_faces
 from train.model.facet import Facet
 
 

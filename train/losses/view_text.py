@@ -1,31 +1,26 @@
-"""Each view's own loss: a view alone is compared with the class vectors, as the face is."""
+"""Loss of single views: each view alone is compared with the class vectors, as the face is."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from train.losses.terms import MIN_WEIGHT, Criterion, LossTerm, Seen
-from train.training.distributed import WHOLE_BATCH, BatchSlice
+from train.losses.batch_slice import WHOLE_BATCH, BatchSlice
+from train.losses.criterion import MIN_WEIGHT, Criterion
+from train.losses.terms import LossInputs, LossTerm
 
 
 class ViewTextLoss(LossTerm):
-    """`view_text_loss` of the views, of what changed in them where there is a reference."""
+    """`view_text_loss` of the views, or of their changes where a reference is subtracted."""
 
-    counts_labels = True
+    normaliser = "labels"
 
-    def forward(self, seen: Seen) -> Tensor:
+    def forward(self, inputs: LossInputs) -> Tensor:
         """As `LossTerm.forward`."""
-        model, output = seen.model, seen.output
-        labels = seen.labels.repeat_interleave(seen.frames_each, dim=0)
+        model, output, criterion = inputs.model, inputs.output, inputs.criterion
+        labels = inputs.labels.repeat_interleave(inputs.frames_per_sample, dim=0)
+        views, mask, vectors = output.changes, output.mask, model.class_vectors
         return view_text_loss(
-            output.changes,
-            output.mask,
-            labels,
-            model.class_vectors,
-            model.scale,
-            seen.criterion,
-            model.class_bias,
-            seen.share,
+            views, mask, labels, vectors, model.scale, criterion, model.class_bias, inputs.batch_slice
         )
 
 
@@ -37,17 +32,21 @@ def view_text_loss(
     scale: Tensor,
     criterion: Criterion,
     bias: Tensor | None = None,
-    share: BatchSlice = WHOLE_BATCH,
+    batch_slice: BatchSlice = WHOLE_BATCH,
 ) -> Tensor:
-    """The mean over the views that are there of the loss of s · cos(e_v, t) + bias, each view on its own.
+    """Return the mean over present views of the loss of s · cos(e_v, t) + bias, each view on its own.
 
     Args:
-        views: (B, N, d); mask: bool (B, N); labels: (B,) or (B, C); vectors: (C, d); bias: (C,). share: as in
-            `compute_losses`.
+        views: (B, N, d).
+        mask: bool (B, N), True = present.
+        labels: (B,) or (B, C), as in `Criterion.loss`.
+        vectors: (C, d).
+        bias: (C,).
+        batch_slice: as in `LossInputs`.
     """
     logits = scale * views @ vectors.T
     if bias is not None:
         logits = logits + bias
-    each, weight = criterion.loss(logits.flatten(0, 1), labels.repeat_interleave(mask.shape[1], dim=0))
+    losses, weight = criterion.loss(logits.flatten(0, 1), labels.repeat_interleave(mask.shape[1], dim=0))
     weight = weight * mask.flatten()
-    return (each * weight).sum() / share.total(weight.sum()).clamp(min=MIN_WEIGHT)
+    return (losses * weight).sum() / batch_slice.total(weight.sum()).clamp(min=MIN_WEIGHT)

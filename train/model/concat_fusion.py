@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from train.model.cvsa import unit
+from train.model.attention import unit
 from train.model.fusion import Fusion, Sizes
 
 

@@ -1,10 +1,10 @@
-"""FACET-VLM: images of one face from several views → a score per class. Our definition; see the README."""
+"""FACET-VLM: images of one face from several views → a score per class. The definition is ours; see the README."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,31 +13,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.model.cvsa import TemporalAttention, soften, unit
+from train.model.attention import TemporalAttention, soften, unit
 from train.model.fusion import Fusion, Sizes, average_scores
 from train.model.head import Head
 from train.model.patch_tokens import PatchEncoder, PatchTokens
 from train.model.view_towers import ViewTowers
-from train.parts import FUSIONS, HEADS, LOSSES, WITH_OPTION, find_part
+from train.parts import FUSIONS, HEADS, LOSSES, find_part
 
 MAX_LOG_SCALE = math.log(100)  # CLIP's own limit (Radford et al. 2021, section 2.5)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the model sees of B samples with T frames, V views and M modalities, on the device.
+    """Inputs of B samples with T frames, M modalities and V views, on the device. Either images or features are given."""
 
-    images f32 (B, T, M, V, 3, S, S), normalised, or the features that a frozen tower made of them, f32 (B, T, M, V, d); present
-    bool (B, T, M), at least one a frame; cameras f32 (B, V, 2), yaw and pitch in radians. has_reference bool (B,): frame 0 is
-    a face that the T − 1 others are compared with, where True.
-    """
-
-    images: Tensor | None
-    present: Tensor
-    cameras: Tensor
+    images: Tensor | None  # f32 (B, T, M, V, 3, S, S), normalised
+    present: Tensor  # bool (B, T, M), at least one modality per frame
+    cameras: Tensor  # f32 (B, V, 2), yaw and pitch in radians
     complete: bool  # every image is present (known without asking the device)
-    has_reference: Tensor | None = None
-    features: Tensor | None = None
+    has_reference: Tensor | None = None  # bool (B,): frame 0 is a reference that is subtracted from the others
+    features: Tensor | None = None  # f32 (B, T, M, V, d) of a frozen tower
 
     @property
     def dims(self) -> tuple[int, int, int, int]:
@@ -45,7 +40,7 @@ class Batch:
         return (*self.present.shape, self.cameras.shape[1])  # type: ignore[return-value]
 
     def split(self, num_parts: int) -> list[Batch]:
-        """Parts of nearly equal size, in order; as many as there are samples where more are asked for."""
+        """Split into num_parts of nearly equal size, in order; into single samples if there are fewer."""
         num_parts = min(num_parts, len(self.present))
         values = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         pieces = {name: value.tensor_split(num_parts) for name, value in values.items()}
@@ -54,88 +49,85 @@ class Batch:
 
 @dataclass(frozen=True)
 class Output:
-    """logits (B, C); views e (B·T, N, d), unit length, N = M·V, modality by modality; mask bool (B·T, N); frames: z of each
-    frame (B·T, d); face: z (B, d), both unit length; alpha (B·T, N), the weight of each view in its frame's z; changes
-    (B·T, N, d): each view against the reference's same view, `views` itself where nothing is compared. T without reference."""
+    """The model's output. N = M·V tokens, modality by modality; T frames, not counting a reference."""
 
-    logits: Tensor
-    views: Tensor
-    mask: Tensor
-    frames: Tensor
-    face: Tensor
-    alpha: Tensor
-    changes: Tensor
+    logits: Tensor  # (B, C)
+    views: Tensor  # e (B·T, N, d), unit length
+    mask: Tensor  # bool (B·T, N), True = present
+    frames: Tensor  # z of each frame (B·T, d), unit length
+    face: Tensor  # z (B, d), unit length
+    alpha: Tensor  # (B·T, N), the weight of each view in its frame's z
+    changes: Tensor  # (B·T, N, d), each view minus the same view of the reference; `views` without reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class FacetConfig:
+    """Architecture of the model around its image tower. Names of parts are those of `train/parts.py`."""
+
+    tower_dim: int  # features of the tower
+    num_modalities: int
+    num_views: int = 1
+    num_frames: int = 1
+    fusion: str = "cvsa"
+    head: str = "mtgf"
+    class_vectors: str = "text"  # or "learned": random vectors in place of the text embeddings
+    losses: Mapping[str, float] = field(default_factory=lambda: {"con": 0.1, "vt": 0.5})  # name → weight; 0: not built
+    multilabel: bool = False  # several classes may hold at once; each class's score has a bias
+    patch_channels: int = 0  # channels of the tower's last feature map, whose patches MTGF attends to; 0: views only
+    tower_per_view: bool = False  # each view has its own tower; all start alike
+    freeze_tower: bool = False
+    autocast: bool = False  # run the tower in bfloat16; all that follows is small and stays in float32
 
 
 class Facet(nn.Module):
-    """The whole model. At step 0 it is CLIP zero-shot over averaged views, whatever is switched on of what keeps to text;
-    with --fusion max over the largest values instead, with late over averaged probabilities."""
+    """The whole model. At step 0 with text vectors it is CLIP zero-shot over averaged views.
 
-    def __init__(
-        self,
-        tower: nn.Module,
-        tower_dim: int,
-        text_mean: np.ndarray,
-        logit_scale: float,
-        *,
-        num_modalities: int,
-        num_views: int = 1,
-        num_frames: int = 1,
-        fusion: str = "cvsa",
-        head: str = "mtgf",
-        consistency: bool = True,
-        freeze_tower: bool = False,
-        autocast: bool = False,
-        class_bias: bool = False,
-        patch_channels: int = 0,
-        class_vectors: str = "text",
-        losses: Sequence[str] = WITH_OPTION,
-        tower_a_view: bool = False,
-    ) -> None:
+    With --fusion max it starts from the largest value of each feature instead, with late from averaged probabilities.
+    """
+
+    def __init__(self, tower: nn.Module, text_mean: np.ndarray, logit_scale: float, config: FacetConfig) -> None:
         """
         Args:
-            tower: images (B, 3, S, S) → features (B, tower_dim).
-            text_mean: f32 (C, d), the mean over each class's unit-length prompt embeddings (not normalised again, since
-                the mean of cosines with the prompts is the dot product with their mean).
+            tower: images (n, 3, S, S) → features (n, tower_dim).
+            text_mean: f32 (C, d), the mean over each class's unit-length prompt embeddings. It is not normalised: a dot
+                product with it is the mean of the cosines with the prompts.
             logit_scale: CLIP's s, as a factor.
-            consistency: build h, the projection that only the consistency loss uses.
-            autocast: run the tower in bfloat16; everything after it is small and stays in float32.
-            class_bias: add a bias to each class's score, for several classes at once, each yes or no.
-            patch_channels: of the tower's last feature map, whose patches MTGF looks at, too; 0: it does not.
-            fusion, head, losses: names of `train/parts.py`. class_vectors: text, or learned in its place, from random ones.
-            tower_a_view: each view has a tower of its own; all start alike.
         Raises:
             FacetError: no part of this name.
         """
         super().__init__()
-        dim = text_mean.shape[1]
-        sizes = Sizes(dim, len(text_mean), num_modalities, num_views)
-        self.tower = ViewTowers(tower, num_views) if tower_a_view else tower
-        self.autocast = autocast
-        self.projection = nn.Linear(tower_dim, dim, bias=False)
-        self.fusion: Fusion = find_part(FUSIONS, fusion).load().build(sizes)
-        self.temporal = TemporalAttention(dim) if num_frames > 1 else None
-        self.head: Head = find_part(HEADS, head).load().build(sizes)
-        self.view_to_face = nn.Linear(dim, dim) if consistency else None
+        num_classes, dim = text_mean.shape
+        sizes = Sizes(dim, num_classes, config.num_modalities, config.num_views)
+        losses = {name: weight for name, weight in config.losses.items() if weight > 0}
+        self.tower = ViewTowers(tower, config.num_views) if config.tower_per_view else tower
+        self.autocast = config.autocast
+        self.projection = nn.Linear(config.tower_dim, dim, bias=False)
+        self.fusion: Fusion = find_part(FUSIONS, config.fusion).load().build(sizes)
+        self.temporal = TemporalAttention(dim) if config.num_frames > 1 else None
+        self.head: Head = find_part(HEADS, config.head).load().build(sizes)
+        self.view_to_face = nn.Linear(dim, dim) if "con" in losses else None  # h of the consistency loss
         self.log_scale = nn.Parameter(torch.tensor(math.log(logit_scale)).clamp(max=MAX_LOG_SCALE))
-        self.multilabel = class_bias
-        has_bias = class_bias or self.head.has_bias
-        self.class_bias = nn.Parameter(torch.zeros(len(text_mean))) if has_bias else None
-        self.has_text = class_vectors == "text" and not self.head.has_own_vectors
+        self.multilabel = config.multilabel
+        has_bias = config.multilabel or self.head.has_bias
+        self.class_bias = nn.Parameter(torch.zeros(num_classes)) if has_bias else None
+        self.has_text = config.class_vectors == "text" and not self.head.has_own_vectors
         self.text_mean: Tensor
-        if class_vectors == "text":
+        if config.class_vectors == "text":
             self.register_buffer("text_mean", torch.as_tensor(text_mean, dtype=torch.float32))
         else:
-            learned = nn.Parameter(F.normalize(torch.randn(len(text_mean), dim), dim=-1))
+            learned = nn.Parameter(F.normalize(torch.randn(num_classes, dim), dim=-1))
             self.register_parameter("text_mean", learned)
         for layer in (self.projection, self.view_to_face):
             if layer is not None:
                 _start_as_identity(layer)
-        has_patches = patch_channels > 0 and self.head.looks_at_tokens  # made last: all else starts as it would without
-        self.patch_encoder = PatchEncoder(patch_channels, dim) if has_patches else None
-        self.patch_tokens = PatchTokens(dim, num_modalities) if has_patches else None
+        # Built last: the random initial weights of all other parts do not depend on them.
+        has_patches = config.patch_channels > 0 and self.head.attends_to_tokens
+        self.patch_encoder = PatchEncoder(config.patch_channels, dim) if has_patches else None
+        self.patch_tokens = PatchTokens(dim, config.num_modalities) if has_patches else None
         self.loss_terms = nn.ModuleDict({name: find_part(LOSSES, name).load().build(sizes) for name in losses})
-        if freeze_tower:
+        for name, weight in losses.items():
+            self.loss_terms[name].weight = weight  # type: ignore[assignment]
+        if config.freeze_tower:
             self.tower.requires_grad_(False)
 
     @property
@@ -145,16 +137,16 @@ class Facet(nn.Module):
 
     @property
     def class_vectors(self) -> Tensor:
-        """t_c (C, d), which the head compares faces with."""
+        """Return t_c (C, d), which the head compares faces with."""
         return self.head.class_vectors(self.text_mean)
 
     @property
     def has_text_scores(self) -> bool:
-        """Whether scores follow from the cosines of one f_c with the prompts of its class."""
+        """Whether a score is the scaled mean cosine of one f_c with the prompts of its class."""
         return self.has_text and not self.fusion.scores_each_view
 
     def train(self, mode: bool = True) -> Facet:
-        """What is frozen of the tower stays in evaluation mode: its batch statistics are weights too."""
+        """Set the mode; frozen parts of the tower stay in evaluation mode, because batch statistics are weights too."""
         super().train(mode)
         for module in self.tower.modules():
             trains = [p.requires_grad for p in module.parameters()]
@@ -163,14 +155,15 @@ class Facet(nn.Module):
         return self
 
     def compile_tower(self, *, dynamic: bool | None) -> None:
-        """Compiles what runs on every picture; it is compiled in its first call."""
+        """Compile the part that runs on every image, at its first call."""
         towers = self.tower.towers if isinstance(self.tower, ViewTowers) else [self.tower]
         for module in towers if self.patch_encoder is None else [self.patch_encoder]:
             module.compile(dynamic=dynamic)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Unit-length tokens e (B·T, N, d), zero where missing; their mask (B·T, N); patches (B·T, N, H, W, d), unit length and
-        zero where missing, too, None where nothing looks at them."""
+        """Return tokens e (B·T, N, d), their mask (B·T, N), and patches (B·T, N, H, W, d), None if nothing attends to them.
+
+        Tokens and patches have unit length; missing ones are zero."""
         b, t, m, v = batch.dims
         mask = batch.present[..., None].expand(b, t, m, v)
         if batch.features is not None:
@@ -181,7 +174,7 @@ class Facet(nn.Module):
             return tokens.view(b * t, m * v, -1), mask.reshape(b * t, m * v), None
         assert batch.images is not None
         images = batch.images.flatten(0, 3)
-        if not batch.complete:  # an image that is not there must not enter batch statistics either
+        if not batch.complete:  # a missing image must not enter batch statistics either
             images = images[mask.flatten()]
         patches = None
         if self.patch_encoder is None:
@@ -194,8 +187,8 @@ class Facet(nn.Module):
             features, patches = self.patch_encoder.run(self.tower, images, autocast=self.autocast)
         tokens = F.normalize(self.projection(features), dim=-1)
         if not batch.complete:
-            tokens = _place(tokens, mask)
-            patches = None if patches is None else _place(patches, mask)
+            tokens = _scatter(tokens, mask)
+            patches = None if patches is None else _scatter(patches, mask)
         patches = None if patches is None else patches.view(b * t, m * v, *patches.shape[1:])
         return tokens.view(b * t, m * v, -1), mask.reshape(b * t, m * v), patches
 
@@ -231,19 +224,26 @@ class Facet(nn.Module):
         return Output(self._score(face, tokens, is_token), views, mask, frames, face, alpha, changes)
 
     def _score(self, face: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """z (B, d) and what the head may look at, (B, N, d), (B, N) → logits (B, C)."""
+        """Return logits (B, C) from z (B, d) and the tokens (B, N, d) that the head may attend to, with their mask (B, N)."""
         vectors = self.class_vectors
         seen = self.head(F.normalize(vectors, dim=-1), face, tokens, mask)
         logits = self.scale * (seen * vectors).sum(-1)
         return logits if self.class_bias is None else logits + self.class_bias
 
     def _score_each_view(self, tokens: Tensor, mask: Tensor, num: int) -> tuple[Tensor, Tensor]:
-        """Tokens (B·T, N, d) and their mask (B·T, N) of B samples: each view, in all its frames, is fused over time and scored
-        alone. The mean face (B, d), unit length; logits (B, C) whose probabilities are the views' mean."""
+        """Fuse each view over time and score it alone.
+
+        Args:
+            tokens: (B·T, N, d).
+            mask: bool (B·T, N).
+            num: B.
+        Returns:
+            The mean face (B, d), unit length; logits (B, C) whose probabilities are the mean of the views' probabilities.
+        """
         tokens, mask = (x.unflatten(0, (num, -1)).transpose(1, 2) for x in (tokens, mask))  # (B, N, T, …)
         seen = mask.any(2)
         num_views = mask.shape[1]
-        # a view that is nowhere there counts for nothing, but must not become NaN
+        # a view that is missing in all frames has no weight, but must not become NaN
         there = (mask | ~seen[..., None]).flatten(0, 1)
         alone = tokens.flatten(0, 1)
         if self.temporal is None:
@@ -257,12 +257,12 @@ class Facet(nn.Module):
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
-        """Keeps s at 100 or below; called after every step, as CLIP does."""
+        """Limit s to 100, after every step, as CLIP does."""
         self.log_scale.clamp_(max=MAX_LOG_SCALE)
 
 
 def run_tower(tower: Callable[[Tensor], Any], images: Tensor, *, autocast: bool = False) -> Tensor:
-    """Images f32 (n, 3, S, S), normalised → features f32 (n, d). autocast: compute in bfloat16."""
+    """Return features f32 (n, d) of normalised images f32 (n, 3, S, S). autocast: compute in bfloat16."""
     images = images.contiguous(memory_format=torch.channels_last)  # oneDNN's and cuDNN's convolutions are faster so
     with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
         features = tower(images)
@@ -275,15 +275,17 @@ def run_tower(tower: Callable[[Tensor], Any], images: Tensor, *, autocast: bool 
 def subtract_reference(
     views: Tensor, mask: Tensor, tokens: Tensor, frames: Tensor, has_reference: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What changed against frame 0 of each sample: what stays of a person when their face at rest is taken away.
-
-    Differences are short where little changed and stay so (`soften`).
+    """Subtract frame 0 of each sample, the person's face at rest, from the other frames. Short differences stay short.
 
     Args:
-        views, tokens: (B·T, N, d); mask: bool (B·T, N); frames: z (B·T, d); has_reference: bool (B,).
+        views, tokens: (B·T, N, d).
+        mask: bool (B·T, N).
+        frames: z (B·T, d).
+        has_reference: bool (B,). Samples without reference only lose frame 0.
     Returns:
-        changes (B·(T−1), N, d) of each view against the reference's same view (against its z where that view is missing),
-        tokens (B·(T−1), N, d) minus the reference's z, faces (B·(T−1), d). As they were where there is no reference.
+        changes (B·(T−1), N, d): each view minus the same view of the reference, or minus its z if that view is missing;
+        tokens (B·(T−1), N, d) minus the reference's z;
+        faces (B·(T−1), d) minus the reference's z.
     """
     b = has_reference.shape[0]  # len() would fix it in a traced program
     there = has_reference.view(b, 1, 1, 1)
@@ -295,14 +297,14 @@ def subtract_reference(
     return changes.flatten(0, 1), (each_token[:, 1:] - rest).flatten(0, 1), faces.flatten(0, 1)
 
 
-def _place(found: Tensor, mask: Tensor) -> Tensor:
-    """(n, …) of the pictures that are there → (N, …) of all, by their mask of N elements; zeros where there is none."""
+def _scatter(found: Tensor, mask: Tensor) -> Tensor:
+    """Return (N, …): the n rows of found where the mask, of N elements, is True; zeros elsewhere."""
     where = mask.reshape(-1, *[1] * (found.ndim - 1))
     return found.new_zeros(where.shape[0], *found.shape[1:]).masked_scatter(where, found)
 
 
 def _start_as_identity(layer: nn.Linear) -> None:
-    """AugmentParameters nothing where dimensions are equal, and keeps lengths where they are not."""
+    """Initialise as the identity if dimensions are equal, else orthogonal, which keeps lengths."""
     if layer.in_features == layer.out_features:
         nn.init.eye_(layer.weight)
     else:

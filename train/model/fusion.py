@@ -1,4 +1,4 @@
-"""What a fusion of views is. `train/parts.py` names those that there are."""
+"""What a fusion of views is. `train/parts.py` lists the fusions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from train.model.attention import TokenAttention
+
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a part of the model may have to know to be built: d, the classes, the modalities, the views of each."""
+    """Sizes that a part of the model is built from. num_views: per modality."""
 
-    dim: int
+    dim: int  # d
     num_classes: int
     num_modalities: int
     num_views: int
@@ -22,31 +24,41 @@ class Sizes:
 class Fusion(nn.Module):
     """Several views of one face become one face vector."""
 
-    # The views are not scored together: each is scored as if it were the only one, then probabilities are averaged.
-    scores_each_view: ClassVar[bool] = False
+    scores_each_view: ClassVar[bool] = False  # score each view as if it were the only one, then average probabilities
 
     @classmethod
     def build(cls, sizes: Sizes) -> Self:
         return cls()
 
+    @property
+    def recorded_attention(self) -> TokenAttention | None:
+        """The attention between views that tests record; None: the fusion has none."""
+        return None
+
     def forward(
         self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """
+        """Fuse the views of B faces.
+
         Args:
-            tokens: (B, N, d), zero where missing; mask: bool (B, N), True = there, at least one a row; cameras: (B, N, 2)
-            yaw, pitch, radians; modalities: i64 (N,), which modality each token shows.
+            tokens: (B, N, d), zero where missing.
+            mask: bool (B, N), True = present, at least one per row.
+            cameras: (B, N, 2), yaw and pitch in radians.
+            modalities: i64 (N,), the modality index of each token.
         Returns:
-            tokens (B, N, d) as the head is to see them; z (B, d), unit length; α (B, N), the part of each view in z, sums
-            to 1 over the tokens there.
+            tokens (B, N, d) for the head; z (B, d), unit length; α (B, N), the weight of each view in z, sums to 1.
         """
         raise NotImplementedError
 
 
 def average_scores(logits: Tensor, mask: Tensor, *, multilabel: bool) -> Tensor:
-    """Logits of single views (B, N, C) → logits (B, C) whose probabilities are the mean of the views' probabilities.
+    """Return logits (B, C) whose probabilities are the mean of the views' probabilities.
 
-    mask: bool (B, N), the views that count, at least one a row. multilabel: probabilities are sigmoids, else a softmax."""
+    Args:
+        logits: of single views (B, N, C).
+        mask: bool (B, N), True = present, at least one per row.
+        multilabel: probabilities are sigmoids instead of a softmax.
+    """
     weight = torch.where(mask, -mask.sum(1, keepdim=True).clamp(min=1).to(logits.dtype).log(), -torch.inf)[..., None]
     if not multilabel:
         return torch.logsumexp(logits.log_softmax(-1) + weight, dim=1)

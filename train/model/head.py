@@ -1,4 +1,4 @@
-"""What a head is: face and class vectors become a score a class. `train/parts.py` names those that there are."""
+"""What a head is: from face and class vectors to a score per class. `train/parts.py` lists the heads."""
 
 from __future__ import annotations
 
@@ -6,34 +6,49 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
+from train.model.attention import TokenAttention
 from train.model.fusion import Sizes
 
 
 class Head(nn.Module):
-    """The score of class c is s · f_c · t_c, with f_c the face as the class sees it and t_c the class's vector."""
+    """The score of class c is s · f_c · t_c, with the class's face vector f_c and the class vector t_c."""
 
-    has_bias: ClassVar[bool] = False  # add a bias to each class's score
-    looks_at_tokens: ClassVar[bool] = False  # of views, and of patches where there are any
-    has_own_vectors: ClassVar[bool] = False  # its class vectors are its own: no text has a part in the score
+    has_bias: ClassVar[bool] = False  # each class's score has a bias
+    attends_to_tokens: ClassVar[bool] = False  # of views, and of patches with --mtgf-tokens patches
+    has_own_vectors: ClassVar[bool] = False  # scores use its own class vectors and no text
 
     @classmethod
     def build(cls, sizes: Sizes) -> Self:
         return cls()
 
     def class_vectors(self, text_mean: Tensor) -> Tensor:
-        """t_c (C, d), any length, which faces are compared with.
+        """Return t_c (C, d), any length, which faces are compared with.
 
         Args:
-            text_mean: (C, d), the mean over each class's prompt embeddings, or what is learned in their place.
+            text_mean: (C, d), the mean over each class's prompt embeddings, or learned vectors.
         """
         return text_mean
 
-    def forward(self, text: Tensor, face: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """
+    @property
+    def recorded_attention(self) -> TokenAttention | None:
+        """The attention from classes to tokens that tests record; None: the head has none."""
+        return None
+
+    def measure_attended_share(self, text: Tensor, face: Tensor, attended: Tensor) -> Tensor:
+        """Return the fraction (B, C), 0…1, of f_c that comes from `recorded_attention`.
+
         Args:
-            text: t_c (C, d), unit length; face: z (B, d), unit length; tokens: (B, N, d), of views and, as an option, of
-            patches; mask: bool (B, N).
-        Returns:
-            f (B, C, d), unit length: the face as each class sees it.
+            text: t_c (C, d), unit length; face: z (B, d); attended: output of the attention (B, C, d).
+        """
+        raise NotImplementedError
+
+    def forward(self, text: Tensor, face: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Return f (B, C, d), unit length: one face vector per class.
+
+        Args:
+            text: t_c (C, d), unit length.
+            face: z (B, d), unit length.
+            tokens: (B, N, d), of views and possibly of patches.
+            mask: bool (B, N), True = present.
         """
         raise NotImplementedError

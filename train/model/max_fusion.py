@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from train.model.cvsa import unit
+from train.model.attention import unit
 from train.model.fusion import Fusion
 
 

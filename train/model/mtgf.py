@@ -1,4 +1,4 @@
-"""Multiview text-guided fusion (MTGF): each class's words look at the face's tokens and decide what to take."""
+"""Multiview text-guided fusion (MTGF): the text of each class attends to the tokens of a face, and a gate mixes both."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.model.cvsa import TokenAttention, unit
+from train.model.attention import TokenAttention, unit
 from train.model.fusion import Sizes
 from train.model.head import Head
 
-# σ(2) = 0.88: the gate starts on the side of the face vector z, yet open enough for m_c to receive gradients. With m_c = 0
-# at the start the value does not change f_c at all (it has unit length), so step 0 stays CLIP zero-shot.
+# σ(2) = 0.88: the gate starts near the face vector z, yet open enough for m_c to receive gradients. m_c = 0 at the start and
+# f_c has unit length, so step 0 stays CLIP zero-shot whatever the gate.
 GATE_BIAS = 2.0
 
 
 class TextGuidedFusion(Head):
     """m_c = CrossAttn(t_c, tokens); g_c = σ(W[t_c; z; m_c] + b); f_c = norm(g_c ⊙ z + (1 − g_c) ⊙ m_c)."""
 
-    looks_at_tokens = True
+    attends_to_tokens = True
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -33,20 +33,32 @@ class TextGuidedFusion(Head):
     def build(cls, sizes: Sizes) -> Self:
         return cls(sizes.dim)
 
+    @property
+    def recorded_attention(self) -> TokenAttention:
+        return self.attention
+
+    def measure_attended_share(self, text: Tensor, face: Tensor, attended: Tensor) -> Tensor:
+        """As `Head.measure_attended_share`: ‖(1 − g) ⊙ m‖ / (‖g ⊙ z‖ + ‖(1 − g) ⊙ m‖)."""
+        num, classes = attended.shape[:2]
+        parts = (text.expand(num, -1, -1), face[:, None].expand(-1, classes, -1), attended)
+        gate = torch.sigmoid(self.gate(torch.cat(parts, dim=-1)))
+        from_face, from_tokens = (gate * face[:, None]).norm(dim=-1), ((1 - gate) * attended).norm(dim=-1)
+        return from_tokens / (from_face + from_tokens).clamp(min=1e-12)
+
     def forward(self, text: Tensor, face: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """As `Head.forward`."""
-        seen = self.attention(text[None], tokens, mask)
-        # W[t; z; m] in its three parts: t is the same for all faces, z for all classes, so they need be multiplied once
-        for_text, for_face, for_seen = self.gate.weight.chunk(3, dim=1)
+        attended = self.attention(text[None], tokens, mask)
+        # W[t; z; m] in three parts: t is the same for all faces and z for all classes, so each is multiplied once
+        for_text, for_face, for_attended = self.gate.weight.chunk(3, dim=1)
         face = face[:, None, :]
         gate = torch.sigmoid(
-            F.linear(text, for_text, self.gate.bias) + F.linear(face, for_face) + F.linear(seen, for_seen)
+            F.linear(text, for_text, self.gate.bias) + F.linear(face, for_face) + F.linear(attended, for_attended)
         )
-        return unit(gate * face + (1 - gate) * seen)
+        return unit(gate * face + (1 - gate) * attended)
 
 
 class CosineHead(Head):
-    """The ablation of MTGF: every class sees the face vector itself. Has no parameters."""
+    """The ablation of MTGF: f_c is the face vector itself. Has no parameters."""
 
     def forward(self, text: Tensor, face: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """As `Head.forward`."""

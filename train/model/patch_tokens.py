@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import FacetError, first_line
-from train.model.cvsa import FourierEmbedding, soften, unit
+from train.model.attention import FourierEmbedding, soften, unit
 from train.model.image_tower import build_tower
 
 

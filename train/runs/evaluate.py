@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from shared.attention import ATTENTION_FILE
 from shared.cache import CACHE_JSON, FAILURES_CSV, Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
-from shared.runs import CONFIG_JSON, METRICS_JSON, record_hashes, write_predictions
+from shared.runs import METRICS_JSON, record_hashes, write_predictions
 from shared.store.paths import is_address, is_file, open_path
 from shared.store.storage import check_writable
 from shared.text import TextEmbeddings
-from train.config import Recipe, RunConfig, read_config
+from train.config import Recipe, RunConfig
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings
 from train.data.items import Item, choose_modalities, gather_items
@@ -29,8 +26,7 @@ from train.data.prompts import find_prompts, match_prompts, read_prompts
 from train.inference.calibrate import read_thresholds
 from train.inference.score import score_and_write_attention, score_items
 from train.model.facet import Facet
-from train.model.image_tower import build_tower
-from train.model.patch_tokens import count_channels
+from train.model.factory import choose_device, load_run
 from train.protocols.evaluation_items import find_tested, is_own_test
 from train.protocols.folds import read_split
 from train.reporting.groups import score_groups
@@ -38,71 +34,6 @@ from train.reporting.report import describe_predictions, present_result, title_r
 from train.resolve import take_views
 from train.tasks.metrics import Metrics, compute_metrics
 from train.tasks.multilabel import MultiLabelMetrics, compute_multilabel_metrics
-from train.training.checkpoint import load_weights, weights_size
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one.
-
-    Raises:
-        FacetError: no such device here.
-    """
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.ones(1, device=device).item()  # a device that computes nothing ("meta") is none either
-    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
-        raise FacetError(f"--device {name}: not available here; try auto or cpu") from error
-    if device.type == "cuda":
-        os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # Triton's default, of which it warns unless it is told
-    return device
-
-
-def build_facet(
-    config: RunConfig, device: torch.device, tower: nn.Module, text_mean: np.ndarray, logit_scale: float
-) -> Facet:
-    """The model of a run on its device; f32 parameters everywhere."""
-    recipe = config.recipe
-    patch_channels = count_channels(config.tower.config) if recipe.mtgf_tokens == "patches" else 0
-    torch.manual_seed(recipe.seed)
-    model = Facet(
-        tower,
-        tower_dim=int(config.tower.config["embed_dim"]),
-        text_mean=text_mean,
-        logit_scale=logit_scale,
-        num_modalities=len(recipe.modalities),
-        num_views=len(config.render.views),
-        num_frames=recipe.frames,
-        fusion=recipe.fusion,
-        head=recipe.head,
-        consistency=recipe.lambda_con > 0,
-        freeze_tower=recipe.tune == "frozen",
-        autocast=device.type == "cuda",
-        class_bias=recipe.is_multilabel,
-        patch_channels=patch_channels,
-        class_vectors=recipe.class_vectors,
-        losses=tuple(recipe.loss_weights),
-        tower_a_view=recipe.towers == "view",
-    )
-    return model.to(device)
-
-
-def load_run(run: Path, device: torch.device) -> tuple[RunConfig, Facet]:
-    """A trained model, from the run folder alone: no pretrained weights, prompts or training data are needed.
-
-    Raises:
-        FacetError: no run here, training not finished, or damaged.
-    """
-    config = read_config(run)
-    most_bytes = weights_size(run)
-    try:
-        config.check_sizes()
-        tower = build_tower(config.tower.config, most_bytes=most_bytes)
-    except FacetError as error:
-        raise FacetError(f"{run / CONFIG_JSON}: {error}; copy the run again, or fit again") from error
-    text_mean = np.zeros((len(config.recipe.classes), config.text_dim), np.float32)  # comes with the weights
-    model = build_facet(config, device, tower, text_mean, logit_scale=1.0)
-    load_weights(run, model)
-    return config, model
 
 
 def label_items(items: Sequence[Item], recipe: Recipe) -> np.ndarray:

@@ -16,10 +16,11 @@ from shared.store.storage import make_folder, write_file
 from train.config import Recipe, RunConfig, write_config
 from train.inference.calibrate import read_thresholds, write_thresholds
 from train.inference.program import PROGRAM, example_images, write_program
+from train.model.factory import load_run
 from train.model.image_tower import LOCAL_DIR
+from train.model.weights import replace_file
 from train.protocols.folds import read_split, write_split
-from train.runs.evaluate import load_run, print_next_predict
-from train.training.checkpoint import replace_file
+from train.runs.evaluate import print_next_predict
 
 README_MD = "README.md"
 _FILES = (WEIGHTS, SPLIT_JSON, THRESHOLDS_JSON, PROGRAM, README_MD, CONFIG_JSON, HASHES_JSON)

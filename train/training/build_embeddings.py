@@ -24,8 +24,8 @@ from train.data.items import Item, choose_modalities
 from train.data.stream import stream_batches
 from train.experiment import Experiment
 from train.model.facet import run_tower
+from train.model.factory import choose_device
 from train.model.image_tower import load_tower
-from train.runs.evaluate import choose_device
 from train.training.checkpoint import sweep_partials
 from train.training.progress_lines import ProgressLines
 

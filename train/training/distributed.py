@@ -15,83 +15,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from shared.errors import FacetError, first_line
 from train.data.order import rank_part
+from train.losses.batch_slice import WHOLE_BATCH, BatchSlice
 
 # Another process's end closes connections to this one first. Torchrun names whoever ended first, so this one lets it look.
 LINGER_SECONDS = 10.0
 PATIENCE = timedelta(hours=12)  # for the first process to load or embed what the others then read
-
-
-@dataclass(frozen=True)
-class BatchSlice:
-    """What one process has of a batch that several compute together: `counts` of samples, a process each; none: all of it."""
-
-    rank: int = 0
-    counts: tuple[int, ...] = ()
-
-    @property
-    def num_samples(self) -> int | None:
-        """Of the whole batch."""
-        return sum(self.counts) if self.counts else None
-
-    def split(self, num_parts: int) -> list[BatchSlice]:
-        """The same for each of so many parts, as `Batch.split` cuts them; as many as every process has samples for."""
-        if not self.counts:
-            return [self] * num_parts
-        num_parts = min(num_parts, *self.counts)
-        sizes = [[len(part) for part in np.array_split(np.empty(count), num_parts)] for count in self.counts]
-        return [BatchSlice(self.rank, counts) for counts in zip(*sizes, strict=True)]
-
-    def total(self, value: Tensor) -> Tensor:
-        """The sum over all processes; without a gradient where there are several."""
-        if not self.counts:
-            return value
-        total = value.detach().clone()
-        dist.all_reduce(total)
-        return total
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """The rows of the whole batch, in order. Their gradient is the sum over what all processes do with them.
-
-        Args:
-            rows: (n · k, …), k for each of this process's n samples.
-        """
-        if not self.counts:
-            return rows
-        each = len(rows) // self.counts[self.rank]
-        gathered: Tensor = _Gather.apply(rows, [count * each for count in self.counts], self.rank)  # type: ignore[no-untyped-call]
-        return gathered
-
-
-WHOLE_BATCH = BatchSlice()
-
-
-class _Gather(torch.autograd.Function):
-    """all_gather of unequal numbers of rows, with a gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int) -> Tensor:
-        ctx.first, ctx.size = sum(sizes[:rank]), sizes[rank]
-        padded = rows.new_zeros(max(sizes), *rows.shape[1:])
-        padded[: len(rows)] = rows
-        found = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(found, padded)
-        return torch.cat([part[:size] for part, size in zip(found, sizes, strict=True)])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        whole = gradients[0].contiguous().clone()
-        dist.all_reduce(whole)
-        return whole[ctx.first : ctx.first + ctx.size], None, None
 
 
 @dataclass(frozen=True)

@@ -30,14 +30,16 @@ from train.data.transfer import allocator
 from train.experiment import Experiment, write_options
 from train.inference.calibrate import fit_thresholds, start_class_bias, write_thresholds
 from train.model.facet import Facet
+from train.model.factory import build_facet, choose_device
 from train.model.image_tower import build_tower, load_tower
+from train.model.weights import load_weights, write_weights
 from train.protocols.folds import Fold, read_split, write_split
 from train.reporting.report import present_result
-from train.runs.evaluate import build_facet, build_preparer, choose_device, evaluate_items, label_items
+from train.runs.evaluate import build_preparer, evaluate_items, label_items
 from train.tasks.metrics import Metrics
 from train.tasks.multilabel import MultiLabelMetrics
 from train.training.build_embeddings import open_embeddings
-from train.training.checkpoint import find_checkpoints, load_weights, sweep_partials, write_weights
+from train.training.checkpoint import find_checkpoints, sweep_partials
 from train.training.distributed import ALONE, Ranks
 from train.training.loop import Monitoring, Stopped, TrainingSet, train
 from train.training.optimizer import describe_rates

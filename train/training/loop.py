@@ -18,7 +18,7 @@ from train.data.batch_transform import BatchTransform
 from train.data.items import Item, find_rows_in_use
 from train.data.order import count_repeats, epoch_batches
 from train.data.transfer import copy_small
-from train.losses.terms import Criterion, balance_classes, mean_cosine_between_faces
+from train.losses.criterion import Criterion, balance_classes, mean_cosine_between_faces
 from train.model.facet import Batch, Facet
 from train.model.tuning import checkpoint_activations, merge_low_rank, tune_tower
 from train.training.checkpoint import read_checkpoint, write_checkpoint
@@ -29,7 +29,7 @@ from train.training.optimizer import build_optimizer, rate_at, set_rate
 from train.training.progress import LOG_EVERY as LOG_EVERY
 from train.training.progress import open_progress
 from train.training.signals import catch_signals
-from train.training.step import PartLoss, part_right, train_step
+from train.training.step import PartLoss, train_step
 from train.training.trace import trace_steps
 
 
@@ -158,7 +158,10 @@ def train(
                 set_rate(optimizer, rate)
                 share = ranks.share(num_samples)
                 try:
-                    result = train_step(model, optimizer, batch, target, criterion, recipe, broken, share, replica)
+                    result = train_step(
+                        model, optimizer, batch, target, criterion, broken,
+                        accumulate=recipe.accumulate, batch_slice=share, replica=replica,
+                    )  # fmt: skip
                 except RuntimeError:
                     # A signal to all processes of a job ends those that compile for this one as well. The weights are
                     # still those before the step.
@@ -183,7 +186,7 @@ def train(
                             "step": step,
                             "epoch": epoch,
                             **values,
-                            "accuracy": part_right(logits, target, criterion).item(),
+                            "accuracy": criterion.accuracy(logits, target).item(),
                             "face_cosine": mean_cosine_between_faces(face).item(),
                             "scale": model.scale.item(),
                             "lr": recipe.lr * rate,

@@ -1,4 +1,4 @@
-"""One training step: a batch's gradient, computed whole or in parts, and what it does to the weights. Never waits for a GPU."""
+"""One training step: the gradient of a batch, computed whole or in parts, and the update. Never waits for a GPU."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from train.config import Recipe
-from train.losses.terms import MIN_WEIGHT, Criterion, add_terms, compute_losses
+from train.losses.batch_slice import WHOLE_BATCH, BatchSlice
+from train.losses.criterion import Criterion
+from train.losses.terms import add_terms, compute_losses
 from train.model.facet import Batch, Facet
-from train.training.distributed import WHOLE_BATCH, BatchSlice
 
 MAX_GRAD_NORM = 1.0
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """terms: name → 0-d f32, on the device: every term of the loss, `loss`, `grad_norm` before clipping; logits (B, C) and
-    face (B, d) of the batch, as they were before the step. Of several processes, the terms are those of the whole batch."""
+    """A batch's results before the update, on the device.
+
+    terms: name → f32 (): the terms of the loss, `loss`, and `grad_norm` before clipping, over all processes.
+    logits: (B, C) and face: z (B, d), of this process's slice of the batch.
+    """
 
     terms: dict[str, Tensor]
     logits: Tensor
@@ -28,18 +31,18 @@ class StepResult:
 
 
 class PartLoss(nn.Module):
-    """The model and its loss in one forward pass: DistributedDataParallel has to see all that uses the weights."""
+    """Model and loss in one forward pass: DistributedDataParallel must see everything that uses the weights."""
 
     def __init__(self, model: Facet) -> None:
         super().__init__()
         self.model = model
 
     def forward(
-        self, batch: Batch, labels: Tensor, criterion: Criterion, recipe: Recipe, share: BatchSlice
+        self, batch: Batch, labels: Tensor, criterion: Criterion, batch_slice: BatchSlice
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """The terms of the loss; logits and faces without gradients."""
+        """Return the terms of the loss; logits and faces without gradients."""
         output = self.model(batch)
-        terms = compute_losses(self.model, output, labels, criterion, recipe.loss_weights, share)
+        terms = compute_losses(self.model, output, labels, criterion, batch_slice)
         return terms, output.logits.detach(), output.face.detach()
 
 
@@ -47,26 +50,28 @@ def train_step(
     model: Facet,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
-    target: Tensor,
+    labels: Tensor,
     criterion: Criterion,
-    recipe: Recipe,
     broken: Tensor,
-    share: BatchSlice = WHOLE_BATCH,
+    *,
+    accumulate: int = 1,
+    batch_slice: BatchSlice = WHOLE_BATCH,
     replica: DistributedDataParallel | None = None,
 ) -> StepResult:
-    """Moves the weights by one step, unless something is not finite.
+    """Update the weights, unless something is not finite.
 
     Args:
-        target: labels, i64 (B,) or i8 (B, C).
-        broken: f32 (), 0 as long as every loss and gradient was finite. Set to 1 here when one is not; from then on no step
-            changes the weights, so that the host may look at the values later, without stopping the device.
-        share, replica: as in `accumulate_gradients`.
+        broken: f32 (), 0 while every loss and gradient was finite. Set to 1 at the first that is not; from then on no step
+            changes the weights, so that the host may read the values later, without stopping the device.
+        labels, accumulate, batch_slice, replica: as in `accumulate_gradients`.
     """
     optimizer.zero_grad(set_to_none=True)
-    result = accumulate_gradients(model, batch, target, criterion, recipe, share, replica)
+    result = accumulate_gradients(
+        model, batch, labels, criterion, accumulate=accumulate, batch_slice=batch_slice, replica=replica
+    )
     finite = torch.stack(list(result.terms.values())).isfinite().all()
     broken.copy_(torch.maximum(broken, 1 - finite.float()))
-    optimizer.found_inf = broken  # type: ignore[attr-defined]  # as torch.amp's GradScaler tells fused optimisers
+    optimizer.found_inf = broken  # type: ignore[attr-defined]  # read by fused optimisers, as set by torch.amp's GradScaler
     optimizer.step()
     model.clamp_scale()
     return result
@@ -75,66 +80,47 @@ def train_step(
 def accumulate_gradients(
     model: Facet,
     batch: Batch,
-    target: Tensor,
+    labels: Tensor,
     criterion: Criterion,
-    recipe: Recipe,
-    share: BatchSlice = WHOLE_BATCH,
+    *,
+    accumulate: int = 1,
+    batch_slice: BatchSlice = WHOLE_BATCH,
     replica: DistributedDataParallel | None = None,
 ) -> StepResult:
-    """Gradients of a batch, clipped to MAX_GRAD_NORM, computed in `recipe.accumulate` parts one after the other.
+    """Compute the gradients of a batch in `accumulate` parts, one after the other, clipped to MAX_GRAD_NORM.
 
-    The sum over the parts is the gradient of the whole batch, but for what samples of a batch do to each other: batch
-    statistics, and terms of the loss that compare faces, which do so within a part; with missing modalities the terms of single
-    views are weighted by samples, not by views.
+    The sum over parts is the gradient of the whole batch, except where samples of a batch interact: batch statistics, and
+    loss terms that compare faces, see one part. With missing modalities a part counts by its samples, not by its views.
 
     Args:
-        share: what this process has of a batch that several compute together; replica: a PartLoss of the model, which adds
-            their gradients up. A part of the batch is then a part of each process's.
+        labels: i64 (B,) or i8 (B, C).
+        batch_slice: this process's slice of a batch that several processes compute.
+        replica: a PartLoss of the model that sums gradients over processes. A part of the batch is then a part of each
+            process's slice.
     """
-    parts = share.split(min(recipe.accumulate, len(target)))
-    batches, targets = batch.split(len(parts)), target.tensor_split(len(parts))
+    slices = batch_slice.split(min(accumulate, len(labels)))
+    batches, label_parts = batch.split(len(slices)), labels.tensor_split(len(slices))
     compute = replica or PartLoss(model)
-    whole_weight = _label_weight(criterion, target, share)
+    whole_weight = criterion.total_weight(labels, batch_slice)
     results = []
-    for index, (part, labels, its_share) in enumerate(zip(batches, targets, parts, strict=True)):
-        is_last = index == len(parts) - 1
+    for index, (part, part_labels, part_slice) in enumerate(zip(batches, label_parts, slices, strict=True)):
+        is_last = index == len(slices) - 1
         with nullcontext() if replica is None or is_last else replica.no_sync():
-            terms, logits, face = compute(part, labels, criterion, recipe, its_share)
+            terms, logits, face = compute(part, part_labels, criterion, part_slice)
             loss = terms.pop("loss")
-            if len(parts) > 1:
-                by_samples = (its_share.num_samples or len(labels)) / (share.num_samples or len(target))
-                # classes may count differently, or be unknown
-                by_labels = _label_weight(criterion, labels, its_share) / whole_weight
-                by_name = {
-                    name: by_labels if term.counts_labels else by_samples for name, term in model.loss_terms.items()
-                }
-                terms = {name: term * by_name.get(name, by_labels) for name, term in terms.items()}
-                loss = add_terms(terms, recipe.loss_weights)
-            # replicas take the mean over processes of what are shares of a sum
-            (loss if replica is None else loss * len(share.counts)).backward()
+            if len(slices) > 1:
+                by_samples = (part_slice.num_samples or len(part_labels)) / (batch_slice.num_samples or len(labels))
+                by_labels = criterion.total_weight(part_labels, part_slice) / whole_weight
+                factors = {"samples": by_samples, "labels": by_labels}
+                normalisers = {criterion.name: "labels"} | {n: term.normaliser for n, term in model.loss_terms.items()}
+                terms = {name: term * factors[normalisers[name]] for name, term in terms.items()}  # type: ignore[index]
+                loss = add_terms(model, terms)
+            # replicas average gradients over processes, whose losses are summands
+            (loss if replica is None else loss * len(batch_slice.counts)).backward()
         detached = {name: term.detach() for name, term in (*terms.items(), ("loss", loss))}
         results.append(StepResult(detached, logits, face))
     terms = {name: torch.stack([r.terms[name] for r in results]).sum(0) for name in results[0].terms}
-    if share.counts:
-        terms = dict(zip(terms, share.total(torch.stack(list(terms.values()))), strict=True))
+    if batch_slice.counts:
+        terms = dict(zip(terms, batch_slice.total(torch.stack(list(terms.values()))), strict=True))
     terms["grad_norm"] = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
     return StepResult(terms, torch.cat([r.logits for r in results]), torch.cat([r.face for r in results]))
-
-
-def _label_weight(criterion: Criterion, labels: Tensor, share: BatchSlice) -> Tensor | float:
-    """How much these labels, with those of the other processes, count together in `Criterion.mean_loss`."""
-    if criterion.multilabel:
-        return share.total((labels >= 0).float().sum()).clamp(min=MIN_WEIGHT)
-    if criterion.class_weight is None:
-        return float(share.num_samples or len(labels))
-    return share.total(criterion.class_weight[labels].sum())
-
-
-@torch.no_grad()
-def part_right(logits: Tensor, target: Tensor, criterion: Criterion) -> Tensor:
-    """The part of a batch that is classified rightly, f32 (); for several classes at once, of its known answers."""
-    if not criterion.multilabel:
-        return (logits.argmax(1) == target).float().mean()
-    known = target >= 0
-    right = ((logits > 0) == (target == 1)) & known
-    return right.sum() / known.sum().clamp(min=1)
