@@ -251,9 +251,7 @@ def test_what_cannot_be_is_one_line(tiny_cache: MakeCache, tmp_path: Path, capsy
     command = ["--cache", cache, "--out", run, *QUICK]
     patches = ["--mtgf-tokens", "patches"]
     for name in ("fit", "crossval"):
-        assert "add --embeddings off" in fails(
-            capsys, name, *command, *patches, "--tune", "frozen"
-        )
+        assert "add --embeddings off" in fails(capsys, name, *command, *patches, "--tune", "frozen")
     with_patches = ["--variants", "with-patches"]
     assert "hold no patches" in fails(capsys, "ablate", *command, "--tune", "frozen", *with_patches)
     assert "--head cosine looks at none" in fails(capsys, "fit", *command, *patches, "--head", "cosine")
