@@ -254,7 +254,7 @@ def test_what_cannot_be_is_one_line(tiny_cache: MakeCache, tmp_path: Path, capsy
         assert "add --embeddings off" in fails(capsys, name, *command, *patches, "--tune", "frozen")
     with_patches = ["--variants", "with-patches"]
     assert "hold no patches" in fails(capsys, "ablate", *command, "--tune", "frozen", *with_patches)
-    assert "--head cosine looks at none" in fails(capsys, "fit", *command, *patches, "--head", "cosine")
+    assert "--head cosine uses no tokens" in fails(capsys, "fit", *command, *patches, "--head", "cosine")
     dropping = tmp_path / "model"
     dropping.mkdir()
     vision = '{"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "patch_dropout": 0.5}'
