@@ -12,7 +12,7 @@ import pytest
 from conftest import TINY_CLIP
 
 from shared.errors import FacetError
-from shared.weights.model_config import read_model_folder
+from shared.weights.model_config import MODEL_CONFIG, read_model_config
 from train.model.image_tower import build_tower, load_tower
 
 
@@ -44,7 +44,7 @@ def test_a_hostile_model_folder_is_refused_by_both_stages(tmp_path: Path, name: 
 
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": HOSTILE[name]}))
     for read in (
-        lambda: read_model_folder(tmp_path),
+        lambda: read_model_config(tmp_path / MODEL_CONFIG, from_hub=False),
         lambda: load_tower(f"local-dir:{tmp_path}", "none", seed=0),
         lambda: open_text_model(f"local-dir:{tmp_path}", "none"),
     ):
@@ -56,13 +56,13 @@ def test_a_hostile_model_folder_is_refused_by_both_stages(tmp_path: Path, name: 
 def test_what_is_no_config(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "open_clip_config.json").write_bytes(data)
     with pytest.raises(FacetError, match=r"open_clip_config\.json"):
-        read_model_folder(tmp_path)
+        read_model_config(tmp_path / MODEL_CONFIG, from_hub=False)
 
 
 def test_a_harmless_folder_is_read(tmp_path: Path) -> None:
     config = change(text_cfg={"tokenizer_kwargs": {"clean": "lower", "strip_sep_token": True}})
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    assert read_model_folder(tmp_path)["model_cfg"] == config
+    assert read_model_config(tmp_path / MODEL_CONFIG, from_hub=False)["model_cfg"] == config
 
 
 def test_a_tower_larger_than_its_weights_is_not_built() -> None:

@@ -32,7 +32,8 @@ from shared.cache import read_info, write_info
 from shared.errors import FacetError
 from shared.labels import EXPRESSIONS
 from shared.text import read_text_embeddings
-from shared.weights.identity import TOWERS, hash_arrays
+from shared.weights.identity import hash_arrays
+from shared.weights.models import TOWERS
 
 PROMPTS = {"anger": ["an angry face", "a furious person"], "fear": ["a fearful face"]}
 
@@ -85,7 +86,7 @@ def test_random_weights_are_marked_and_repeatable() -> None:
 def test_unknown_models_and_weights_get_one_line(tmp_path: Path, saved_model: tuple[Path, Path, Any]) -> None:
     with pytest.raises(FacetError, match="knows no such model"):
         encode_prompts(PROMPTS, model="ViT-Z-99", pretrained="none")
-    with pytest.raises(FacetError, match=r"neither a checkpoint file nor a weights tag of ViT-B-16 \(it has openai"):
+    with pytest.raises(FacetError, match=r"neither a file nor a tag of ViT-B-16 \(its tags: openai"):
         encode_prompts(PROMPTS, model="ViT-B-16", pretrained="nope")
     with pytest.raises(FacetError, match=r"no open_clip_config\.json"):
         encode_prompts(PROMPTS, model=f"local-dir:{tmp_path}", pretrained="none")
@@ -96,7 +97,7 @@ def test_unknown_models_and_weights_get_one_line(tmp_path: Path, saved_model: tu
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "open_clip_config.json").write_text((saved_model[1] / "open_clip_config.json").read_text())
-    with pytest.raises(FacetError, match="cannot be loaded"):
+    with pytest.raises(FacetError, match="no weights"):
         encode_prompts(PROMPTS, model=f"local-dir:{empty}", pretrained="its own")
 
 

@@ -187,5 +187,5 @@ def resolve_model(options: Options, text: TextEmbeddings) -> Recipe:
         from train.model.image_tower import read_model_config
         from train.model.patch_tokens import count_channels
 
-        count_channels(read_model_config(recipe.model)[0])
+        count_channels(read_model_config(recipe.model))
     return recipe

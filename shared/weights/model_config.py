@@ -22,24 +22,31 @@ _MAX_SIZES |= {"patch_size": 1 << 10, "head_width": 1 << 14, "heads": 1 << 10}
 _MAX_DEPTH, _MAX_ENTRIES = 6, 256
 
 
-def read_model_folder(folder: Path) -> dict[str, Any]:
-    """Reads and checks the open_clip_config.json of a model folder.
+def read_model_config(path: Path, *, from_hub: bool) -> dict[str, Any]:
+    """Read and check an open_clip_config.json: model_cfg, preprocess_cfg.
 
+    Args:
+        from_hub: as `check_model_config`.
     Raises:
         FacetError: missing, not JSON, or `check_model_config` refuses it.
     """
-    path = folder / MODEL_CONFIG
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ValueError(f"{path.stat().st_size} bytes")
         whole = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise FacetError(f"{folder}: not an open_clip model folder (no {MODEL_CONFIG})") from error
+        hint = (
+            "; it is a folder of transformers: give --model NAME --pretrained FILE with open_clip's name of the model"
+        )
+        raise FacetError(
+            f"{path.parent}: not an open_clip model folder (no {MODEL_CONFIG})"
+            + (hint if path.with_name("config.json").is_file() else "")
+        ) from error
     except (ValueError, RecursionError) as error:
         raise FacetError(f"{path}: not valid JSON ({first_line(error)})") from error
     if not isinstance(whole, dict) or not isinstance(whole.get("model_cfg"), dict):
         raise FacetError(f"{path}: holds no model_cfg; is it an open_clip model?")
-    check_model_config(whole["model_cfg"], str(path), from_hub=False)
+    check_model_config(whole["model_cfg"], str(path), from_hub=from_hub)
     return whole
 
 

@@ -69,7 +69,7 @@ def compare(path: Path, rounds: int, *, copies: int, on_embeddings: bool) -> tup
     """Seconds of a test without and with recording, the medians of rounds taken in turn; the number of samples."""
     cache = open_cache(path)
     items = find_items(cache, MODALITIES) * copies
-    model_config, _ = read_model_config("ViT-B-32")
+    model_config = read_model_config("ViT-B-32")
     tower = TowerConfig("ViT-B-32", "none", model_config, 224, (0.5,) * 3, (0.25,) * 3, "", True)
     recipe = make_recipe(classes=CLASSES, modalities=MODALITIES, frames=1, batch_size=24)
     config = RunConfig(recipe, tower, "tiny", "", "", cache.info.settings, "", 512, True, "")

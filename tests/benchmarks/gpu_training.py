@@ -153,7 +153,7 @@ def prepare(chosen: argparse.Namespace, out: Path) -> Bench:
     if chosen.tiny:
         tower = TowerConfig("tiny", "none", TINY_CLIP, 32, (0.5,) * 3, (0.25,) * 3, "", True)
     else:
-        config, _ = read_model_config(chosen.model)
+        config = read_model_config(chosen.model)
         size = config["vision_cfg"].get("image_size", 224)
         tower = TowerConfig(chosen.model, "none", config, size, (0.5,) * 3, (0.25,) * 3, "", True)
     scans, cache_path = out / "scans", out / "cache"
