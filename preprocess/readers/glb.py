@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import weld
+from preprocess.readers.appearance import check_finite
 from preprocess.readers.file_bytes import read_bytes
-from preprocess.readers.gltf_file import CUT, GltfFile, open_glb, to_floats
+from preprocess.readers.gltf_file import CUT, GltfFile, open_glb
 from preprocess.readers.gltf_material import (
     CLAMP_TO_EDGE,
     REPEAT,
@@ -19,23 +19,19 @@ from preprocess.readers.gltf_material import (
     has_transparency,
     tint_texture,
 )
-from preprocess.readers.gltf_nodes import find_drawn_nodes, find_worlds, move_by_joints
-from preprocess.readers.gltf_primitive import FAN, STRIP, TRIANGLES, Part, read_primitive
+from preprocess.readers.gltf_scene import Part, read_parts
 from preprocess.readers.image import decode_image, read_image
-from preprocess.readers.text_numbers import to_float32
 from shared.errors import ScanError
 
-_MAX_PARTS = 10_000
-_MAX_TARGETS = 2_000
 _MAX_NOTES = 12
 _MAX_COPIES = 16  # of one image
 _BORDER = 0.01  # texture coordinates so little beyond an image that ends there are moved to its border
-# What changes neither shape nor base colour, or is read; families by the beginning of their names.
+# Extensions that change neither shape nor base colour, or are read; families by the beginning of their names.
 _READ = (
     "KHR_mesh_quantization", "KHR_texture_transform", "EXT_texture_webp", "KHR_materials_", "KHR_lights_", "EXT_lights_",
     "KHR_xmp", "FB_ngon_encoding",
 )  # fmt: skip
-# What a file may use beside a way of saying the same that is read; what it cannot do without is refused or noted there.
+# Extensions that a file may use beside an equivalent that is read; if it requires one, it is refused or noted elsewhere.
 _OPTIONAL = (
     "KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression", "KHR_texture_basisu",
     "MSFT_texture_dds", "EXT_texture_avif",
@@ -43,11 +39,11 @@ _OPTIONAL = (
 
 
 def read_glb(path: Path, *, texture: Path | None = None) -> Mesh:
-    """Reads a GLB file's scene: morph targets by their weights, skins by their joints, each node in its place.
+    """Read a GLB file's scene: morph targets by their weights, skins by their joints, each node by its matrix.
 
-    Vertices at one place become one. v of the texture coordinates points up, as in Mesh. A part without texture is drawn in
-    its material's and its vertices' colour where another part has a texture or a colour of its own. `texture` stands for the
-    image that the file names. `Mesh.notes` says what the file asks for and is not done.
+    Equal vertices become one. v of the texture coordinates points up, as in Mesh. A part without texture is drawn in its
+    material's and its vertices' colour if another part has a texture or a colour of its own. `texture` replaces the image
+    that the file names. `Mesh.notes` lists what the file asks for and is not done.
 
     Raises:
         ScanError: missing, cut off, garbled, a count that the file cannot hold, no triangles, several textures, an extension
@@ -58,7 +54,7 @@ def read_glb(path: Path, *, texture: Path | None = None) -> Mesh:
     try:
         file = open_glb(data)
         _check_extensions(file)
-        return _build_mesh(file, _read_parts(file), picture)
+        return _build_mesh(file, read_parts(file), picture)
     except ScanError as error:
         raise ScanError(f"{path}: {error}") from error
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
@@ -80,48 +76,6 @@ def _check_extensions(file: GltfFile) -> None:
         file.notes.append("holds animations: drawn as it stands, no frame of them")
 
 
-def _read_parts(file: GltfFile) -> list[Part]:
-    worlds = find_worlds(file)
-    parts: list[Part] = []
-    num_seen = num_others = 0
-    for i in find_drawn_nodes(file):
-        node = file.items("nodes")[i]
-        mesh = file.item("meshes", node["mesh"])
-        weights = node.get("weights", mesh.get("weights", []))
-        if len(weights) > _MAX_TARGETS:
-            raise ScanError(f"{len(weights)} morph targets, at most {_MAX_TARGETS}; is this a scan?")
-        for primitive in mesh["primitives"]:
-            num_seen += 1
-            if num_seen > _MAX_PARTS:
-                raise ScanError(f"its nodes draw more than {_MAX_PARTS} parts; is this a scan?")
-            if primitive.get("mode", TRIANGLES) not in (TRIANGLES, STRIP, FAN):
-                num_others += 1
-                continue
-            part = read_primitive(file, primitive, to_floats(weights, len(weights)))
-            if part is not None:
-                _place(file, part, node, primitive["attributes"], worlds, i)
-                parts.append(part)
-    if num_others:
-        file.notes.append(f"{num_others} parts of points or lines are not drawn")
-    if not parts:
-        raise ScanError(f"no triangles in its scene; export the scan as a surface, or {CUT}")
-    return parts
-
-
-def _place(
-    file: GltfFile, part: Part, node: dict[str, Any], attributes: dict[str, Any], worlds: np.ndarray, i: int
-) -> None:
-    """Moves a part to where its node, or its skin's joints, put it; mirrored, its triangles are turned round."""
-    with np.errstate(over="ignore", invalid="ignore"):  # Mesh refuses what is not finite
-        if "skin" in node and "JOINTS_0" in attributes:  # the node's own place does not count (section 3.7.3.3)
-            skin = file.item("skins", node["skin"])
-            part.vertices = to_float32(move_by_joints(file, skin, attributes, part.vertices, worlds))
-        elif not (worlds[i] == np.eye(4)).all():
-            part.vertices = to_float32(part.vertices @ worlds[i, :3, :3].T + worlds[i, :3, 3])
-            if np.linalg.det(worlds[i, :3, :3]) < 0:
-                part.triangles = part.triangles[:, ::-1]
-
-
 def _build_mesh(file: GltfFile, parts: list[Part], picture: np.ndarray | None) -> Mesh:
     if picture is None:
         picture = _choose_texture(file, parts)
@@ -136,19 +90,15 @@ def _build_mesh(file: GltfFile, parts: list[Part], picture: np.ndarray | None) -
     if any(part.uv is not None for part in parts):
         uv = np.concatenate([_corner_uv(file, part, is_drawn=picture is not None) for part in parts])
     colors = _choose_colors(file, parts)
-    kept, place = weld(vertices, colors)
-    return Mesh(
-        vertices[kept],
-        place[triangles].astype(np.int32),
-        uv,
-        picture if uv is not None else None,
-        colors=None if colors is None else colors[kept],
-        notes=tuple(dict.fromkeys(file.notes))[:_MAX_NOTES],
-    )
+    kept, index = weld(vertices, colors)
+    colors = None if colors is None else colors[kept]
+    notes = tuple(dict.fromkeys(file.notes))[:_MAX_NOTES]
+    texture = picture if uv is not None else None
+    return Mesh(vertices[kept], index[triangles].astype(np.int32), uv, texture, colors=colors, notes=notes)
 
 
 def _choose_texture(file: GltfFile, parts: list[Part]) -> np.ndarray | None:
-    """The one image that parts are painted with, times their colour, u8 (h, w, 3); says which parts these are."""
+    """Return the one image that parts are painted with, times their colour, u8 (h, w, 3); mark these parts."""
     tints: set[tuple[float, ...]] = set()
     painted = [part for part in parts if part.material.image is not None and part.uv is not None]
     for part in painted:
@@ -171,7 +121,7 @@ def _choose_texture(file: GltfFile, parts: list[Part]) -> np.ndarray | None:
 
 
 def _find_one_image(file: GltfFile, images: list[int]) -> bytes:
-    """The encoded image that all of these are; some programs write one several times."""
+    """Return the encoded image that all of these are; some programs write one several times."""
     data = find_image_bytes(file, images[0])
     if len(images) > _MAX_COPIES or any(find_image_bytes(file, image) != data for image in images[1:]):
         raise ScanError("painted with several textures, expected one; bake them into one image")
@@ -179,7 +129,7 @@ def _find_one_image(file: GltfFile, images: list[int]) -> bytes:
 
 
 def _choose_colors(file: GltfFile, parts: list[Part]) -> np.ndarray | None:
-    """Vertex colours u8 (n, 3), sRGB: None where no part shows them, or all is of one colour that only materials name."""
+    """Return vertex colours u8 (n, 3), sRGB; None if no part shows them, or all is of one colour that only materials name."""
     shades = set()
     for part in parts:
         if part.material.has_texture and part.uv is None:
@@ -207,12 +157,11 @@ def _choose_colors(file: GltfFile, parts: list[Part]) -> np.ndarray | None:
 
 
 def _corner_uv(file: GltfFile, part: Part, *, is_drawn: bool) -> np.ndarray:
-    """Of a part's triangles f32 (m, 3, 2), v up; NaN where the texture is not theirs."""
+    """Return uv of a part's triangles f32 (m, 3, 2), v up; NaN if the texture is not theirs."""
     if part.uv is None or (is_drawn and not part.has_texture):
         return np.full((len(part.triangles), 3, 2), np.nan, np.float32)
     uv = part.uv[part.triangles]
-    if not np.isfinite(uv).all():
-        raise ScanError("a texture coordinate is not finite (NaN or infinite)")
+    check_finite(uv)
     for axis, wrap in enumerate(part.material.wraps if part.has_texture else ()):
         beyond = max(uv[..., axis].max() - 1, -uv[..., axis].min())
         if wrap != REPEAT and beyond > _BORDER:

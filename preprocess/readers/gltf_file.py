@@ -1,7 +1,7 @@
 """The container of a .glb file: its JSON document, its buffers, and the numbers in them. Khronos, glTF 2.0 specification.
 
 Read here, for trimesh 5.2 and Open3D 0.20 take normalised integers for floats, pass over sparse accessors, morph targets
-and texture transforms, and keep linear colours as if they were sRGB.
+and texture transforms, and use linear colours as if they were sRGB.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 class GltfFile:
     """An opened GLB: nothing is read from its buffers before it is asked for, and nothing in it is trusted.
 
-    Methods raise ScanError where the file lacks or garbles what they read, KeyError, TypeError or ValueError where its JSON
+    Methods raise ScanError if the file lacks or garbles what they read, KeyError, TypeError or ValueError if its JSON
     part does; other files are never opened.
     """
 
@@ -39,7 +39,7 @@ class GltfFile:
     _elements_left: int = MAX_ELEMENTS
 
     def items(self, name: str) -> list[dict[str, Any]]:
-        """The objects of one kind: nodes, meshes, accessors …"""
+        """Return the objects of one kind: nodes, meshes, accessors …"""
         items = self.document.get(name, [])
         if not isinstance(items, list):
             raise ValueError(name)
@@ -52,17 +52,26 @@ class GltfFile:
         return items[to_integer(index)]
 
     def view(self, index: Any) -> memoryview:
-        """The bytes of a buffer view."""
+        """Return the bytes of a buffer view."""
         view = self.item("bufferViews", index)
-        extensions = " ".join(name for name in view.get("extensions", {}) if "meshopt" in name)
-        buffer = self._buffer(to_integer(view["buffer"]), needs=extensions)
         start, length = to_integer(view.get("byteOffset", 0)), to_integer(view["byteLength"])
-        if start < 0 or length < 0 or start + length > len(buffer):
-            raise ScanError(f"a view of {length} bytes from {start}, its buffer has {len(buffer)}; {CUT}")
-        return buffer[start : start + length]
+        number = to_integer(view["buffer"])
+        buffer, data = self.item("buffers", number), self.binary
+        if "uri" in buffer:
+            if number not in self._decoded:
+                self._decoded[number] = memoryview(decode_data_uri(buffer["uri"]))
+            data = self._decoded[number]
+        elif number:  # only the first may be the binary chunk (section 4.4.3.3)
+            compression = [name for name in view.get("extensions", {}) if "meshopt" in name]
+            if compression:
+                raise ScanError(f"needs the extension {' '.join(compression)}; export it uncompressed")
+            raise ScanError(f"buffer {number} is nowhere; {CUT}")
+        if start < 0 or length < 0 or start + length > len(data):
+            raise ScanError(f"a view of {length} bytes from {start}, its buffer has {len(data)}; {CUT}")
+        return data[start : start + length]
 
     def numbers(self, index: Any) -> np.ndarray:
-        """An accessor's numbers as they are stored, (count, components); it may be read-only."""
+        """Return an accessor's numbers as they are stored, (count, components); it may be read-only."""
         accessor = self.item("accessors", index)
         count, width = to_integer(accessor["count"]), _WIDTHS[accessor["type"]]
         dtype = np.dtype(_DTYPES[accessor["componentType"]])
@@ -81,45 +90,32 @@ class GltfFile:
         if not 1 <= num_changed <= count:
             raise ScanError(f"{num_changed} sparse values in an accessor of {count}; {CUT}")
         index_dtype = np.dtype(_DTYPES[sparse["indices"]["componentType"]])
-        places = self._strided(sparse["indices"], num_changed, 1, index_dtype)[:, 0]
-        if index_dtype.kind != "u" or places.max() >= count:
+        changed = self._strided(sparse["indices"], num_changed, 1, index_dtype)[:, 0]
+        if index_dtype.kind != "u" or changed.max() >= count:
             raise ScanError(f"a sparse accessor's index lies outside its {count} values; {CUT}")
         array = array.copy()
-        array[places] = self._strided(sparse["values"], num_changed, width, dtype)
+        array[changed] = self._strided(sparse["values"], num_changed, width, dtype)
         return array
 
     def values(self, index: Any) -> np.ndarray:
-        """An accessor's values f32 (count, components): normalised integers as fractions (glTF 2.0, section 3.6.2.2)."""
+        """Return an accessor's values f32 (count, components): normalised integers as fractions (section 3.6.2.2)."""
         array = self.numbers(index)
         if array.dtype.kind != "f" and self.item("accessors", index).get("normalized") is True:
             return np.maximum(array / np.float32(np.iinfo(array.dtype).max), -1).astype(np.float32)
         return array.astype(np.float32)
 
-    def _strided(self, place: dict[str, Any], count: int, width: int, dtype: np.dtype) -> np.ndarray:
-        view = self.view(place["bufferView"])
+    def _strided(self, source: dict[str, Any], count: int, width: int, dtype: np.dtype) -> np.ndarray:
+        view = self.view(source["bufferView"])
         size = width * dtype.itemsize
-        start = to_integer(place.get("byteOffset", 0))
-        stride = to_integer(self.item("bufferViews", place["bufferView"]).get("byteStride", 0)) or size
+        start = to_integer(source.get("byteOffset", 0))
+        stride = to_integer(self.item("bufferViews", source["bufferView"]).get("byteStride", 0)) or size
         if start < 0 or stride < size or start + (count - 1) * stride + size > len(view):
             raise ScanError(f"an accessor of {count} values, its view has {len(view)} bytes; {CUT}")
         return np.ndarray((count, width), dtype, view, start, (stride, dtype.itemsize))
 
-    def _buffer(self, index: int, *, needs: str) -> memoryview:
-        buffer = self.item("buffers", index)
-        if "uri" in buffer:
-            if index not in self._decoded:
-                self._decoded[index] = memoryview(decode_data_uri(buffer["uri"]))
-            return self._decoded[index]
-        if index:  # only the first may be the binary chunk (section 4.4.3.3)
-            what = (
-                f"needs the extension {needs}; export it uncompressed" if needs else f"buffer {index} is nowhere; {CUT}"
-            )
-            raise ScanError(what)
-        return self.binary
-
 
 def open_glb(data: bytes) -> GltfFile:
-    """Parts a GLB file into its JSON document and its binary chunk.
+    """Split a GLB file into its JSON document and its binary chunk.
 
     Raises:
         ScanError: no GLB of version 2, or cut off.
@@ -130,17 +126,16 @@ def open_glb(data: bytes) -> GltfFile:
         raise ScanError(f"begins with {data[:4]!r} and not with glTF: no GLB file; rename it, or {CUT}")
     try:
         version, length, json_length, json_type = struct.unpack_from("<III4s", data, 4)
-    except struct.error as error:
-        raise ScanError(f"not a whole GLB file; {CUT}") from error
-    if version == 1:
-        raise ScanError("glTF version 1; export it as GLB of glTF version 2")
-    if version != 2 or json_type != b"JSON" or length > len(data):
-        raise ScanError(f"expected glTF version 2 of {len(data)} bytes, found version {version} of {length}; {CUT}")
-    if json_length > _MAX_JSON_BYTES:
-        raise ScanError(f"a JSON part of {json_length} bytes, at most {_MAX_JSON_BYTES}; keep its buffers in binary")
-    binary = memoryview(b"")
-    try:
+        if version == 1:
+            raise ScanError("glTF version 1; export it as GLB of glTF version 2")
+        if version != 2 or json_type != b"JSON" or length > len(data):
+            raise ScanError(f"expected glTF version 2 of {len(data)} bytes, found version {version} of {length}; {CUT}")
+        if json_length > _MAX_JSON_BYTES:
+            raise ScanError(
+                f"a JSON part of {json_length} bytes, at most {_MAX_JSON_BYTES}; keep its buffers in binary"
+            )
         document = json.loads(data[20 : 20 + json_length].rstrip(b"\0").decode("utf-8-sig"))
+        binary = memoryview(b"")
         if 20 + json_length < length:
             binary_length, binary_type = struct.unpack_from("<I4s", data, 20 + json_length)
             binary = memoryview(data)[28 + json_length : 28 + json_length + binary_length]
@@ -154,7 +149,7 @@ def open_glb(data: bytes) -> GltfFile:
 
 
 def decode_data_uri(uri: str) -> bytes:
-    """The bytes that stand in the JSON part itself; other files are not opened."""
+    """Decode bytes that stand in the JSON part itself; other files are not opened."""
     head, comma, text = uri.partition(",")
     if not (comma and head.startswith("data:") and head.endswith(";base64")):
         raise ScanError("needs another file for its numbers; export it as one self-contained GLB")
@@ -162,7 +157,7 @@ def decode_data_uri(uri: str) -> bytes:
 
 
 def to_integer(value: Any) -> int:
-    """A whole number of the JSON part; some programs write 12.0."""
+    """Return a whole number of the JSON part; some programs write 12.0."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int):
@@ -171,7 +166,7 @@ def to_integer(value: Any) -> int:
 
 
 def to_floats(value: Any, count: int) -> np.ndarray:
-    """Numbers of the JSON part, float64 (count,)."""
+    """Return numbers of the JSON part, float64 (count,)."""
     array = np.array(value, np.float64)
     if array.shape != (count,) or not np.isfinite(array).all():
         raise ValueError(f"{count} numbers: {str(value)[:40]}")

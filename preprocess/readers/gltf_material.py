@@ -1,4 +1,4 @@
-"""A glTF material as far as a picture without light shows it: its colour, its image, and where on it. glTF 2.0, section 3.9."""
+"""A glTF material as far as an image without light shows it: its colour and its texture. glTF 2.0, section 3.9."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _UNREAD_IMAGES = ("KHR_texture_basisu", "MSFT_texture_dds", "EXT_texture_avif")
 
 @dataclass(frozen=True)
 class Material:
-    """color float64 (4,), linear, with alpha: what the texture and the vertex colours are multiplied by.
+    """color float64 (4,), linear, with alpha: a factor of the texture and the vertex colours.
 
-    has_texture: it names an image, which is number `image` of the file's, or None where that cannot be read. uv_set: which
-    texture coordinates place it, moved by uv_matrix (2, 3). wraps: beyond 0…1 along u and v. is_opaque: it says that its
-    alpha means nothing. notes: what it asks for and is not done; texture_notes: why its image is not drawn.
+    has_texture: it names an image, with index `image` in the file, or None if that cannot be read. uv_set: index of its
+    texture coordinates, transformed by uv_matrix (2, 3). wraps: its modes beyond 0…1 along u and v. is_opaque: its alpha
+    means nothing. notes: what it asks for and is not done; texture_notes: why its image is not drawn.
     """
 
     color: np.ndarray
@@ -39,7 +39,7 @@ class Material:
 
 
 def read_material(file: GltfFile, index: Any) -> Material:
-    """A primitive's material; white where it names none."""
+    """Read a primitive's material; white if it names none."""
     if index is None:
         return Material(np.array(_WHITE))
     material = file.item("materials", index)
@@ -87,10 +87,10 @@ def _find_image(file: GltfFile, texture_info: dict[str, Any], notes: list[str]) 
 
 
 def _uv_matrix(moved: dict[str, Any]) -> np.ndarray:
-    """KHR_texture_transform: scaled, turned, moved; turned counter-clockwise seen with v upwards, though v points down.
+    """Return the matrix of KHR_texture_transform: scale, rotation, offset; counter-clockwise seen with v upwards.
 
-    The extension's GLSL turns the other way; its text and the implementations agree on this (github.com/KhronosGroup/glTF,
-    issue 1563).
+    v points down. The extension's GLSL turns the other way; its text and the implementations agree on this
+    (github.com/KhronosGroup/glTF, issue 1563).
     """
     (du, dv), (su, sv) = to_floats(moved.get("offset", (0, 0)), 2), to_floats(moved.get("scale", (1, 1)), 2)
     (angle,) = to_floats([moved.get("rotation", 0)], 1)
@@ -99,13 +99,13 @@ def _uv_matrix(moved: dict[str, Any]) -> np.ndarray:
 
 
 def find_image_bytes(file: GltfFile, image: int) -> bytes:
-    """An image of the file as it is encoded."""
+    """Return an image of the file as it is encoded."""
     entry = file.item("images", image)
     return bytes(file.view(entry["bufferView"])) if "bufferView" in entry else decode_data_uri(entry["uri"])
 
 
 def has_transparency(data: bytes) -> bool:
-    """Whether a pixel of an encoded image is not opaque; False where it is no image that can be read, or too large."""
+    """Return whether a pixel of an encoded image is not opaque; False if it cannot be read, or is too large."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:
             if not image.has_transparency_data or image.width * image.height > MAX_PIXELS:
@@ -117,7 +117,7 @@ def has_transparency(data: bytes) -> bool:
 
 
 def tint_texture(texture: np.ndarray, color: np.ndarray) -> np.ndarray:
-    """A texture u8 (h, w, 3), sRGB, multiplied by a linear colour (3,)."""
+    """Multiply a texture u8 (h, w, 3), sRGB, by a linear colour (3,)."""
     if (np.abs(color - 1) < 1e-3).all():
         return texture
     levels = np.arange(256) / 255
@@ -127,7 +127,7 @@ def tint_texture(texture: np.ndarray, color: np.ndarray) -> np.ndarray:
 
 
 def encode_srgb(linear: np.ndarray) -> np.ndarray:
-    """Linear light 0…1 → sRGB u8 of the same shape (IEC 61966-2-1); what lies outside is clipped."""
+    """Encode linear light 0…1 as sRGB u8 of the same shape (IEC 61966-2-1); clip what lies outside."""
     linear = np.clip(linear, 0, 1)
     curve = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.rint(curve * 255).astype(np.uint8)
