@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.triangles import fan_triangulation
+from preprocess.geometry.triangles import cut_polygons
 from preprocess.readers.appearance import add_texture, check_finite, describe_alpha, find_image, read_colors
 from preprocess.readers.file_bytes import read_bytes, to_utf8
 from preprocess.readers.references import show_name
@@ -57,10 +57,10 @@ class _Header:
 
 
 def read_ply(path: Path, *, texture: Path | None = None) -> Mesh:
-    """Reads a PLY file with its vertex colours, texture coordinates (a vertex's or a corner's) and texture.
+    """Read a PLY file with its vertex colours, texture coordinates (a vertex's or a corner's) and texture.
 
     The texture is the one that `comment TextureFile` names, in the file's own folder or below, or another one. Faces without
-    texture coordinates beside others that have them get NaN for uv. What is named and not drawn stands in the mesh's notes.
+    texture coordinates beside others that have them get NaN for uv. What is named and not drawn is in the mesh's notes.
 
     Raises:
         ScanError: missing, cut off, garbled, a count that the file cannot hold, no faces, an index without its vertex, faces
@@ -69,10 +69,10 @@ def read_ply(path: Path, *, texture: Path | None = None) -> Mesh:
     data = to_utf8(read_bytes(path))
     try:
         header = _read_header(data)
-        with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs, which casting tells of
+        names = header.texture_names
+        with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs
             elements = _read_elements(data[header.num_bytes :], header)
             mesh = _build_mesh(elements, header)
-            names = header.texture_names
             if texture is None and mesh.uv is not None and len(names) > 1:
                 names = [_pick_texture(elements, names)]
     except (ScanError, ValueError) as error:
@@ -81,7 +81,7 @@ def read_ply(path: Path, *, texture: Path | None = None) -> Mesh:
 
 
 def find_ply_files(path: Path) -> list[Path]:
-    """The images that the file names, where they are there.
+    """Return the existing images that the file names.
 
     Raises:
         ScanError: the file cannot be read, or a name is a link out of the folder.
@@ -128,56 +128,45 @@ _Columns = dict[str, np.ndarray]
 
 
 def _read_elements(body: bytes, header: _Header) -> dict[str, _Columns]:
-    """The elements up to the faces; what follows is not needed."""
+    """Read the elements up to the faces; what follows is not needed."""
     order = header.byte_order
     if not order:  # an ASCII file is read as a binary one, all of whose numbers are float64
-        body, order = parse_numbers(body, np.float64).tobytes(), "="
+        body = parse_numbers(body, np.float64).tobytes()
     result: dict[str, _Columns] = {}
     place = 0
     for element in header.elements:
         properties = [
-            _Property(
-                p.name,
-                order + (p.dtype if header.byte_order else "f8"),
-                p.count_dtype and order + (p.count_dtype if header.byte_order else "f8"),
-            )
+            _Property(p.name, order + p.dtype, p.count_dtype and order + p.count_dtype)
+            if order
+            else _Property(p.name, "=f8", p.count_dtype and "=f8")
             for p in element.properties
         ]
         smallest = sum(np.dtype(p.count_dtype or p.dtype).itemsize for p in properties)
         if element.count * max(smallest, 1) > len(body) - place:
             raise ScanError(f"the header promises {element.count} × {element.name}, more than the file holds; {_CUT}")
-        columns, place = _read_element(body, place, properties, element.count)
-        result[element.name] = columns
+        result[element.name], place = _read_rows(body, place, properties, element.count)
         if element.name == "face":
             break
     return result
 
 
-def _read_element(body: bytes, place: int, properties: list[_Property], count: int) -> tuple[_Columns, int]:
-    """Rows that are all laid out alike, as those of triangles are, are read at once; others one after another."""
-    columns, _ = _walk_rows(body, place, properties, min(count, 1))
-    row = np.dtype(
-        [
-            f
-            for i, p in enumerate(properties)
-            for f in (
-                [(f"{i} size", p.count_dtype), (f"{i}", p.dtype, (len(columns[p.name]),))]
-                if p.count_dtype
-                else [(f"{i}", p.dtype)]
-            )
-        ]
-    )
-    if count < 2 or place + row.itemsize * count > len(body):
-        return _walk_rows(body, place, properties, count)
-    table = np.frombuffer(body, row, count, place)
-    for i, p in enumerate(properties):
+def _read_rows(body: bytes, place: int, properties: list[_Property], count: int) -> tuple[_Columns, int]:
+    """Read rows that are all laid out as the first, such as those of triangles, at once; else one after another."""
+    first, _ = _walk_rows(body, place, properties, min(count, 1))
+    fields: list[tuple[str, str, tuple[int, ...]]] = []
+    for p in properties:
         if p.count_dtype:
-            sizes = table[f"{i} size"]
-            if (sizes != len(columns[p.name])).any():
-                return _walk_rows(body, place, properties, count)
-            columns[f"{p.name} sizes"] = sizes.astype(np.int64)
-        columns[p.name] = table[f"{i}"].reshape(-1)
-    return columns, place + row.itemsize * count
+            fields.append((f"{p.name} sizes", p.count_dtype, ()))
+        fields.append((p.name, p.dtype, (len(first[p.name]),)))
+    row = np.dtype([(str(i), dtype, shape) for i, (_, dtype, shape) in enumerate(fields)])
+    end = place + row.itemsize * count
+    if count > 1 and end <= len(body):
+        table = np.frombuffer(body, row, count, place)
+        columns = {name: table[str(i)].reshape(-1) for i, (name, _, _) in enumerate(fields)}
+        listed = [p.name for p in properties if p.count_dtype]
+        if all((columns[f"{name} sizes"] == len(first[name])).all() for name in listed):
+            return columns | {f"{name} sizes": columns[f"{name} sizes"].astype(np.int64) for name in listed}, end
+    return _walk_rows(body, place, properties, count)
 
 
 def _walk_rows(body: bytes, place: int, properties: list[_Property], count: int) -> tuple[_Columns, int]:
@@ -198,10 +187,10 @@ def _walk_rows(body: bytes, place: int, properties: list[_Property], count: int)
     except (ValueError, OverflowError):  # beyond the end, or a count that is NaN
         raise ScanError(f"ends within its rows; {_CUT}") from None
     columns = {p.name: np.concatenate(values[p.name] or [np.empty(0, p.dtype)]) for p in properties}
-    sizes = {
-        f"{p.name} sizes": np.array([len(v) for v in values[p.name]], np.int64) for p in properties if p.count_dtype
-    }
-    return columns | sizes, place
+    for p in properties:
+        if p.count_dtype:
+            columns[f"{p.name} sizes"] = np.array([len(v) for v in values[p.name]], np.int64)
+    return columns, place
 
 
 def _build_mesh(elements: dict[str, _Columns], header: _Header) -> Mesh:
@@ -216,50 +205,48 @@ def _build_mesh(elements: dict[str, _Columns], header: _Header) -> Mesh:
     if not (corners >= 0).all() or corners.max() >= len(vertices):
         raise ScanError(f"a face names a vertex outside 0…{len(vertices) - 1}; {_CUT}")
     corners = corners.astype(np.int64)
-    fan = fan_triangulation(sizes)
-    uv, notes = _texture_coordinates(vertex, face, corners, sizes, fan)
+    uv, notes = _corner_uv(vertex, face, corners, sizes)
     types = {p.name: p.dtype for element in header.elements if element.name == "vertex" for p in element.properties}
-    colors, more = _colors(vertex, face, types)
-    return Mesh(to_float32(vertices), corners[fan].astype(np.int32), uv, colors=colors, notes=notes + more)
+    colors, more = _read_colors(vertex, face, types)
+    triangles = cut_polygons(corners, sizes).astype(np.int32)
+    return Mesh(to_float32(vertices), triangles, uv, colors=colors, notes=notes + more)
 
 
-def _texture_coordinates(
-    vertex: _Columns, face: _Columns, corners: np.ndarray, sizes: np.ndarray, fan: np.ndarray
+def _corner_uv(
+    vertex: _Columns, face: _Columns, corners: np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """f32 (M, 3, 2): of the corners, where the faces have a list of them, else of the vertices; and notes."""
+    """Return uv f32 (M, 3, 2) of the corners, if the faces have a list of them, else of the vertices; and notes."""
     notes: tuple[str, ...] = ()
-    listed = face.get("texcoord sizes", np.empty(0, np.int64))
-    if "texnumber" not in face and np.array_equal(listed, 2 * sizes):  # the usual file
-        return _finite(face["texcoord"].reshape(-1, 2))[fan], notes
-    if listed.any():
-        fits = listed == 2 * sizes
-        numbers = face.get("texnumber", listed)
-        if len(numbers) == len(fits) and (numbers >= 0).any():
-            fits &= numbers >= 0  # −1: no image
-        if unfit := int(((listed != 2 * sizes) & (listed > 0)).sum()):
-            notes = (
-                f"the texture coordinates of {unfit} of its {len(sizes)} faces are not two a corner, and not drawn",
-            )
-        if fits.any():
-            pairs = np.full((len(corners), 2), np.nan, np.float32)
-            pairs[np.repeat(fits, sizes)] = _finite(face["texcoord"][np.repeat(fits, listed)].reshape(-1, 2))
-            return pairs[fan], notes
+    listed = face.get("texcoord sizes", np.zeros(len(sizes), np.int64))
+    fits = (listed == 2 * sizes) & (listed > 0)
+    if unfit := int(((listed > 0) & ~fits).sum()):
+        notes = (f"the texture coordinates of {unfit} of its {len(sizes)} faces are not two a corner, and not drawn",)
+    numbers = face.get("texnumber", listed)
+    if listed.any() and len(numbers) == len(fits) and (numbers >= 0).any():
+        fits &= numbers >= 0  # −1: no image
+    if fits.all():  # the usual file
+        pairs = face["texcoord"].reshape(-1, 2)
+        check_finite(pairs)
+        return cut_polygons(to_float32(pairs), sizes), notes
+    if fits.any():
+        pairs = np.full((len(corners), 2), np.nan, np.float32)
+        known = face["texcoord"][np.repeat(fits, listed)].reshape(-1, 2)
+        check_finite(known)
+        pairs[np.repeat(fits, sizes)] = to_float32(known)
+        return cut_polygons(pairs, sizes), notes
     for u, v in _UV_NAMES:
         if u in vertex and v in vertex:
-            return _finite(np.stack([vertex[u], vertex[v]], axis=1))[corners[fan]], notes
+            points = np.stack([vertex[u], vertex[v]], axis=1)
+            check_finite(points)
+            return to_float32(points)[cut_polygons(corners, sizes)], notes
     return None, notes
 
 
-def _finite(uv: np.ndarray) -> np.ndarray:
-    check_finite(uv)
-    return to_float32(uv)
-
-
 def _pick_texture(elements: dict[str, _Columns], names: list[bytes]) -> bytes:
-    """The one of several images that all faces are painted with, by their texnumber.
+    """Return the one of several images that all faces are painted with, by their texnumber.
 
     Raises:
-        ScanError: there are several, or nothing tells which.
+        ScanError: there are several, or no number says which.
     """
     numbers = elements["face"].get("texnumber", elements["vertex"].get("texnumber", np.empty(0)))
     used = np.unique(numbers[numbers >= 0])
@@ -269,16 +256,16 @@ def _pick_texture(elements: dict[str, _Columns], names: list[bytes]) -> bytes:
     raise ScanError(f"painted with {len(names)} textures ({shown}), expected one; bake them into one image")
 
 
-def _colors(vertex: _Columns, face: _Columns, types: dict[str, str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def _read_colors(vertex: _Columns, face: _Columns, types: dict[str, str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Read the vertices' colours, u8 (N, 3), by the types in the header: in the rows of a text, all are floating point."""
     for names in _COLOR_NAMES:
         if all(name in vertex for name in names):
             rgb = np.stack([vertex[name] for name in names], axis=1).astype(np.float64)
             largest = None
-            if types[names[0]][0] in "iu":  # as the header says; in the rows of a text, all are floating point
+            if types[names[0]][0] in "iu":
                 largest = 65535 if types[names[0]] == "u2" and rgb.max(initial=0) > 255 else 255
             colors, notes = read_colors(rgb, largest=largest)
             return colors, notes + (describe_alpha(vertex["alpha"]) if "alpha" in vertex else ())
-    for names in _COLOR_NAMES:
         if all(name in face for name in names) and any(len(np.unique(face[name])) > 1 for name in names):
             return None, ("its faces have colours, which are not drawn: give them to its vertices",)
     return None, ()

@@ -23,17 +23,17 @@ _END = re.compile(rb"\bend\s*solid\b")
 
 
 def read_stl(path: Path, *, texture: Path | None = None) -> Mesh:
-    """Reads an STL file; corners at one place become one vertex, and take the mean colour of their triangles.
+    """Read an STL file; equal corners become one vertex, of the mean colour of their triangles.
 
-    The format has no texture coordinates: no image can be placed.
+    The format has no texture coordinates: no image can be used.
 
     Raises:
         ScanError: missing, cut off, garbled, a count that the file does not hold, no triangles.
     """
     data = read_bytes(path)
-    notes: tuple[str, ...] = (
-        (f"an STL file has no texture coordinates to place {texture.name[-60:]} with",) if texture else ()
-    )
+    notes: tuple[str, ...] = ()
+    if texture:
+        notes = (f"an STL file has no texture coordinates to place {texture.name[-60:]} with",)
     facet_colors = None
     try:
         num_facets = int.from_bytes(data[80:84], "little")
@@ -47,8 +47,8 @@ def read_stl(path: Path, *, texture: Path | None = None) -> Mesh:
         else:
             raise ScanError(_describe(data, num_facets))
         vertices = to_float32(corners)
-        kept, place = weld(vertices)
-        triangles = place.reshape(-1, 3)
+        kept, index = weld(vertices)
+        triangles = index.reshape(-1, 3)
         colors = None if facet_colors is None else _mean_colors(facet_colors, triangles, len(kept))
         return Mesh(vertices[kept], triangles.astype(np.int32), colors=colors, notes=notes)
     except (ScanError, ValueError) as error:
@@ -56,7 +56,7 @@ def read_stl(path: Path, *, texture: Path | None = None) -> Mesh:
 
 
 def _read_text(data: bytes) -> np.ndarray:
-    """Corners float64 (3 m, 3) of lower-case text: whatever else stands on its lines, and whatever ends them."""
+    """Return the corners float64 (3 m, 3) of lower-case text, whatever else its lines hold, and whatever ends them."""
     points = _VERTEX.findall(data)
     num_facets = data.count(b"endloop")
     if not points or len(points) != 3 * num_facets:
@@ -67,7 +67,7 @@ def _read_text(data: bytes) -> np.ndarray:
 
 
 def _read_colors(header: bytes, color: np.ndarray) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Colours u8 (m, 3) of a binary file's triangles, five bits each; None where it has none, with a note where it has some."""
+    """Return colours u8 (m, 3) of a binary file's triangles, five bits a channel; None, with a note if only some have one."""
     levels = np.rint(np.stack([color >> shift & 31 for shift in (10, 5, 0)], axis=1) * (255 / 31)).astype(np.uint8)
     has_own = color & 0x8000 != 0
     _, magics, rest = header.partition(b"COLOR=")
@@ -81,18 +81,14 @@ def _read_colors(header: bytes, color: np.ndarray) -> tuple[np.ndarray | None, t
 
 
 def _mean_colors(facet_colors: np.ndarray, triangles: np.ndarray, num_vertices: int) -> np.ndarray:
-    corners = triangles.ravel()
-    count = np.bincount(corners, minlength=num_vertices)
-    channels = [
-        np.bincount(corners, np.repeat(facet_colors[:, k], 3).astype(np.float64), num_vertices) / count
-        for k in range(3)
-    ]
-    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    """Return each vertex's mean colour, u8 (N, 3)."""
+    sums = np.zeros((num_vertices, 3))
+    np.add.at(sums, triangles.ravel(), np.repeat(facet_colors, 3, axis=0))
+    return np.rint(sums / np.bincount(triangles.ravel(), minlength=num_vertices)[:, None]).astype(np.uint8)
 
 
 def _describe(data: bytes, num_facets: int) -> str:
-    if len(data) > 84 and (len(data) - 84) % _FACET.itemsize == 0 and num_facets in (0, 2**32 - 1):
-        return (
-            f"its header counts {num_facets} triangles, {(len(data) - 84) // _FACET.itemsize} follow; export it again"
-        )
+    following, rest = divmod(len(data) - 84, _FACET.itemsize)
+    if following > 0 and rest == 0 and num_facets in (0, 2**32 - 1):
+        return f"its header counts {num_facets} triangles, {following} follow; export it again"
     return f"{len(data)} bytes, its header promises {num_facets} triangles; {_CUT}"
