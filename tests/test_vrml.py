@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.surface import read_surface
-from preprocess.readers.vrml import VrmlFile, read_vrml
+from preprocess.readers.vrml import read_vrml
 from shared.errors import ScanError
 
 VERTICES = np.array([[-50.5, 0, 1e-3], [50, -1.25, 0], [0, 60, 0], [0, 20, 33.125]], np.float32)
@@ -65,10 +66,10 @@ def write_wrl(
     return path
 
 
-def check_default(scan: VrmlFile) -> None:
-    assert scan.texture_names == (b"face.bmp",)
-    np.testing.assert_array_equal(scan.mesh.vertices_mm, VERTICES)
-    np.testing.assert_array_equal(scan.mesh.triangles, TRIANGLES)
+def check_default(mesh: Mesh) -> None:
+    assert mesh.notes == ("names the texture 'face.bmp', which is not in its folder or below",)
+    np.testing.assert_array_equal(mesh.vertices_mm, VERTICES)
+    np.testing.assert_array_equal(mesh.triangles, TRIANGLES)
 
 
 @given(
@@ -86,12 +87,12 @@ def test_every_style_reads_alike(
     path = write_wrl(
         tmp_path / "a.wrl", commas=commas, inline=inline, newline=newline, comments=comments, last_mark=last_mark, uv=uv
     )
-    scan = read_vrml(path)
-    check_default(scan)
+    mesh = read_vrml(path)
+    check_default(mesh)
     if uv == "none":
-        assert scan.mesh.uv is None
+        assert mesh.uv is None
     else:
-        np.testing.assert_array_equal(scan.mesh.uv, UV_POINTS[UV_INDEX])
+        np.testing.assert_array_equal(mesh.uv, UV_POINTS[UV_INDEX])
 
 
 @given(
@@ -104,20 +105,20 @@ def test_round_trip_of_any_mesh(tmp_path: Path, vertices: list[tuple[float, ...]
     polygons = data.draw(st.lists(st.lists(index, min_size=3, max_size=6), min_size=1, max_size=20))
     table = np.array(vertices, np.float32)
     path = write_wrl(tmp_path / "a.wrl", vertices=table, polygons=polygons, uv="none", commas=data.draw(st.booleans()))
-    mesh = read_vrml(path).mesh
+    mesh = read_vrml(path)
     np.testing.assert_array_equal(mesh.vertices_mm, table)
     fans = [[p[0], p[i], p[i + 1]] for p in polygons for i in range(1, len(p) - 1)]
     np.testing.assert_array_equal(mesh.triangles, fans)
 
 
 def test_texture_coordinates_without_their_index_use_the_vertices(tmp_path: Path) -> None:
-    scan = read_vrml(write_wrl(tmp_path / "a.wrl", uv="points", uv_points=UV_POINTS[:4]))
-    np.testing.assert_array_equal(scan.mesh.uv, UV_POINTS[TRIANGLES])
+    mesh = read_vrml(write_wrl(tmp_path / "a.wrl", uv="points", uv_points=UV_POINTS[:4]))
+    np.testing.assert_array_equal(mesh.uv, UV_POINTS[TRIANGLES])
 
 
 def test_quads_with_texture_coordinates(tmp_path: Path) -> None:
     path = write_wrl(tmp_path / "a.wrl", polygons=[[0, 1, 2, 3], [0, 1, 2]], uv_polygons=[[3, 2, 1, 0], [4, 4, 0]])
-    mesh = read_vrml(path).mesh
+    mesh = read_vrml(path)
     assert mesh.triangles.tolist() == [[0, 1, 2], [0, 2, 3], [0, 1, 2]]
     np.testing.assert_array_equal(mesh.uv, UV_POINTS[[[3, 2, 1], [3, 1, 0], [4, 4, 0]]])
 
@@ -142,7 +143,7 @@ def test_any_changed_byte_is_a_mesh_or_a_scan_error(tmp_path: Path, place: int, 
     path.write_bytes(data)
     message = "b.wrl"
     try:
-        assert len(read_vrml(path).mesh.triangles)
+        assert len(read_vrml(path).triangles)
     except ScanError as error:
         message = str(error)
     assert "b.wrl" in message
@@ -212,6 +213,6 @@ def test_a_dense_scan_reads_whole(tmp_path: Path) -> None:
     path = write_wrl(
         tmp_path / "a.wrl", vertices=vertices, polygons=triangles.tolist(), uv="none", commas=True, inline=True
     )
-    mesh = read_vrml(path).mesh
+    mesh = read_vrml(path)
     np.testing.assert_array_equal(mesh.vertices_mm, vertices)
     np.testing.assert_array_equal(mesh.triangles, triangles)

@@ -10,7 +10,7 @@ import numpy as np
 from preprocess.datasets.scan import ScanRecord
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.bu_landmarks import NUM_BU_LANDMARKS, read_bnd, read_pse
-from preprocess.readers.surface import read_textured_vrml
+from preprocess.readers.vrml import read_vrml
 
 PSE_SUFFIX = ".pse"
 
@@ -21,7 +21,7 @@ def read_bu_scan(root: Path, record: ScanRecord) -> Mesh:
     Raises:
         ScanError: one of the files is missing or cannot be read.
     """
-    mesh = read_textured_vrml(root / record.source, texture=root / record.texture if record.texture else None)
+    mesh = read_vrml(root / record.source, texture=root / record.texture if record.texture else None)
     if not record.landmarks:
         return mesh
     path = root / record.landmarks

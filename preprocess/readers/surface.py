@@ -1,41 +1,74 @@
-"""Any mesh file by its name's ending."""
+"""Any mesh file by its name's ending. A further format is a file beside this one and a line in FORMATS."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.readers.appearance import add_texture, find_image
 from preprocess.readers.file_bytes import describe_kind, describe_packed
 from preprocess.readers.glb import read_glb
 from preprocess.readers.obj import find_obj_files, read_obj
 from preprocess.readers.off import read_off
 from preprocess.readers.ply import find_ply_files, read_ply
 from preprocess.readers.stl import read_stl
-from preprocess.readers.vrml import find_vrml_names, read_vrml
+from preprocess.readers.vrml import find_vrml_files, read_vrml
 from shared.errors import ScanError
 
 
+class ReadMesh(Protocol):
+    """Read a mesh in the coordinates of its file, with the texture it names or with another one; raise ScanError."""
+
+    def __call__(self, path: Path, *, texture: Path | None = None) -> Mesh: ...
+
+
+def _find_none(path: Path) -> list[Path]:
+    return []
+
+
+@dataclass(frozen=True)
+class MeshFormat:
+    """kind: its name, as in `describe_kind`. find_files: returns the existing files that a file names: materials, images."""
+
+    kind: str
+    read: ReadMesh
+    find_files: Callable[[Path], list[Path]] = _find_none
+
+
+FORMATS = {
+    ".obj": MeshFormat("OBJ", read_obj, find_obj_files),
+    ".ply": MeshFormat("PLY", read_ply, find_ply_files),
+    ".stl": MeshFormat("STL", read_stl),
+    ".glb": MeshFormat("GLB", read_glb),
+    ".off": MeshFormat("OFF", read_off),
+    ".wrl": MeshFormat("VRML", read_vrml, find_vrml_files),
+}
+MESH_SUFFIXES = tuple(FORMATS)
+
+
 def read_surface(path: Path, *, texture: Path | None = None) -> Mesh:
-    """Reads a mesh in the coordinates of its file, with the texture it names or with another one.
+    """Read a mesh in the coordinates of its file, with the texture it names or with another one.
 
     Raises:
         ScanError: another ending, or whatever is wrong with the file or its texture.
     """
     suffix = path.suffix.lower()
-    if suffix not in _READERS:
-        unknown = f"unknown ending {suffix!r}, expected one of {', '.join(MESH_SUFFIXES)}; convert it"
+    if suffix not in FORMATS:
+        unknown = f"unknown ending {suffix!r}, expected one of {', '.join(FORMATS)}; convert it"
         if suffix == ".gltf":
             unknown = "glTF in several files; export it as one self-contained GLB"
         raise ScanError(f"{path}: {describe_packed(_first_bytes(path)) or unknown}")
+    expected = FORMATS[suffix].kind
     try:
-        return _READERS[suffix](path, texture=texture)
+        return FORMATS[suffix].read(path, texture=texture)
     except ScanError as error:
         kind = describe_kind(_first_bytes(path))
-        if kind is None or kind.lower() == _KINDS[suffix]:
+        if kind in (None, expected):
             raise
         raise ScanError(
-            f"{path}: its content is {kind}, not {_KINDS[suffix].upper()}; give it the ending of its content, or convert it"
+            f"{path}: its content is {kind}, not {expected}; give it the ending of its content, or convert it"
         ) from error
 
 
@@ -49,38 +82,13 @@ def _first_bytes(path: Path) -> bytes:
         return b""
 
 
-def read_textured_vrml(path: Path, *, texture: Path | None = None) -> Mesh:
-    """A VRML file with its texture: the given image, else the one it names, where that stands in its folder or below."""
-    scan = read_vrml(path)
-    return add_texture(scan.mesh, path, scan.texture_names, texture)
-
-
 def find_surface_files(path: Path) -> list[Path]:
-    """The mesh file and every file it draws on (materials, textures), as far as they are known and there; for hashing.
+    """Return the mesh file and every existing file it draws on (materials, textures), for hashing.
 
-    Raises nothing: what is wrong with a file is told when it is read.
+    Raises nothing: what is wrong with a file is reported when it is read.
     """
     suffix = path.suffix.lower()
     try:
-        if suffix == ".obj":
-            return [path, *find_obj_files(path)]
-        if suffix == ".ply":
-            return [path, *find_ply_files(path)]
-        if suffix == ".wrl":
-            image, _ = find_image(path, find_vrml_names(path))
-            return [path] if image is None else [path, image]
+        return [path, *(FORMATS[suffix].find_files(path) if suffix in FORMATS else [])]
     except ScanError:
-        pass
-    return [path]
-
-
-_READERS = {
-    ".obj": read_obj,
-    ".ply": read_ply,
-    ".stl": read_stl,
-    ".glb": read_glb,
-    ".off": read_off,
-    ".wrl": read_textured_vrml,
-}
-_KINDS = {suffix: suffix[1:] for suffix in _READERS} | {".wrl": "vrml"}  # in describe_kind's words, small letters
-MESH_SUFFIXES = tuple(_READERS)
+        return [path]

@@ -11,7 +11,7 @@ import numpy as np
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import cut_polygons
-from preprocess.readers.appearance import check_finite, limit_notes, read_colors
+from preprocess.readers.appearance import add_texture, check_finite, find_image, limit_notes, read_colors
 from preprocess.readers.file_bytes import read_text
 from preprocess.readers.references import show_name
 from preprocess.readers.text_numbers import WORD, byte_classes, parse_numbers, to_float32
@@ -21,36 +21,25 @@ from shared.errors import ScanError
 _TOKEN = re.compile(rb'[\s,]++|#[^\r\n]*+|"(?:[^"\\]|\\.)*+"|[{}\[\]]|[^\s,{}\[\]"#]++', re.DOTALL)
 _BLOCK_BODY = re.compile(rb"(?:[^\]#]++|#[^\r\n]*+)*+")
 _CLASSES = byte_classes(b" \t\r\n\v\f,", b"#")
-# Long lists; normals are passed over.
+# Fields of long lists. Normals are not read.
 _NUMBER_FIELDS = {b"point", b"coordIndex", b"texCoordIndex", b"vector", b"normalIndex", b"color", b"colorIndex"}
-_IDENTITY = {
-    b"translation": 0.0,
-    b"scale": 1.0,
-}  # what a Transform's fields hold that moves nothing; rotation: its angle 0
 _NOT_DRAWN = {
     b"Box", b"Cone", b"Cylinder", b"Sphere", b"Extrusion", b"ElevationGrid", b"Text", b"PixelTexture", b"MovieTexture",
     b"MultiTexture", b"IndexedTriangleSet", b"TriangleSet",
 }  # fmt: skip
-# Fields that hold a part of a shape: what is used there a second time is drawn.
+# Fields that hold a part of a shape: a node used there a second time (USE) is drawn.
 _PARTS = {
     b"coord", b"texCoord", b"color", b"normal", b"appearance", b"material", b"texture", b"textureTransform", b"fontStyle",
 }  # fmt: skip
+_MOVING = (b"Transform", b"TextureTransform")
 _NUMBER = re.compile(rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _CUT = "the file is cut off or not VRML; copy it again"
 
 
-@dataclass(frozen=True)
-class VrmlFile:
-    """One file: its surface (without the texture's pixels) and its texture image's names, the best first."""
-
-    mesh: Mesh
-    texture_names: tuple[bytes, ...]
-
-
 @dataclass
 class _Scene:
-    """What a file holds, by walking over its words. blocks: the text of its long lists by name; textures: the names behind the
-    url of each ImageTexture; moves: the numbers of each TextureTransform's fields; flags: fields that are FALSE.
+    """The content of a file. blocks: the text of its long lists, by "Node.field"; textures: the names in the url of each
+    ImageTexture; moves: the numbers of each TextureTransform, by field; flags: fields that are FALSE; notes: as keys.
     """
 
     blocks: dict[str, memoryview] = field(default_factory=dict)
@@ -59,13 +48,34 @@ class _Scene:
     flags: set[bytes] = field(default_factory=set)
     notes: dict[str, None] = field(default_factory=dict)
 
+    @property
+    def texture_names(self) -> list[bytes]:
+        """The names of the first texture image, the best first."""
+        return self.textures[0][:8] if self.textures else []
 
-def read_vrml(path: Path) -> VrmlFile:
-    """Reads a .wrl file: commas or blanks between numbers, brackets inline or on lines of their own, polygons of any size.
+    def numbers(self, name: str, dtype: type[np.float64] | type[np.int64]) -> np.ndarray:
+        try:
+            return parse_numbers(self.blocks.get(name, memoryview(b"")), dtype, classes=_CLASSES)
+        except ValueError as error:
+            raise ScanError(f"{name}: {error}; the file is garbled, copy it again") from error
 
-    Without texCoordIndex, coordIndex serves (ISO/IEC 14772-1, 6.23); without texture coordinates, uv is None. A
-    TextureTransform is applied, and colours of vertices are kept. Transforms are not applied, which a note says: landmarks
-    beside a scan are given in the coordinates as written.
+    def indices(self, name: str) -> np.ndarray:
+        return self.numbers(f"IndexedFaceSet.{name}", np.int64)
+
+    def points(self, name: str, num_columns: int) -> np.ndarray:
+        numbers = self.numbers(name, np.float64)
+        if len(numbers) % num_columns:
+            raise ScanError(f"{name}: {len(numbers)} numbers, expected {num_columns} a point; {_CUT}")
+        return numbers.reshape(-1, num_columns)
+
+
+def read_vrml(path: Path, *, texture: Path | None = None) -> Mesh:
+    """Read a .wrl file: commas or blanks between numbers, brackets inline or on lines of their own, polygons of any size.
+
+    The texture is the given image, else the one that the file names, in its folder or below. Without texCoordIndex,
+    coordIndex serves (ISO/IEC 14772-1, 6.23); without texture coordinates, uv is None. A TextureTransform is applied, and
+    colours of vertices are read. Transforms are not applied, which a note says: landmarks beside a scan are given in the
+    coordinates as written.
 
     Raises:
         ScanError: missing, cut off, garbled, VRML 1.0, no surface or more than one, an index without its point, not finite.
@@ -73,34 +83,32 @@ def read_vrml(path: Path) -> VrmlFile:
     data = read_text(path)
     try:
         scene = _walk(data)
-        return VrmlFile(_build_mesh(scene), _name_texture(scene))
+        mesh = _build_mesh(scene)
     except (ScanError, ValueError) as error:
         raise ScanError(f"{path}: {error}") from error
+    return add_texture(mesh, path, scene.texture_names, texture)
 
 
-def find_vrml_names(path: Path) -> tuple[bytes, ...]:
-    """The names of the image that a VRML file names, as they stand there. The numbers are not parsed.
+def find_vrml_files(path: Path) -> list[Path]:
+    """Return the existing image that a VRML file names. The numbers are not parsed.
 
     Raises:
         ScanError: missing or cut off.
     """
-    return _name_texture(_walk(read_text(path)))
-
-
-def _name_texture(scene: _Scene) -> tuple[bytes, ...]:
-    return tuple(scene.textures[0][:8]) if scene.textures else ()
+    image, _ = find_image(path, _walk(read_text(path)).texture_names)
+    return [] if image is None else [image]
 
 
 def _walk(data: bytes) -> _Scene:
-    """Walks over the file's words; the long lists of numbers are skipped whole."""
+    """Walk over the file's words; the long lists of numbers are skipped whole."""
     if data[:16].startswith((b"#VRML V1", b"#Inventor")):
         kind = "VRML 1.0" if data.startswith(b"#VRML") else "Open Inventor"
         raise ScanError(f"a file of {kind}; convert it to VRML 97 (VRML V2.0), or export the scan as OBJ or PLY")
     scene = _Scene()
-    nodes: list[bytes] = []  # the nodes we are in, by type
-    transforms: list[
+    nodes = [b""]  # the types of the nodes around the current word
+    moving: list[
         tuple[dict[bytes, list[float]], bool]
-    ] = []  # of those that move: their numbers; whether a surface stood before
+    ] = []  # of each one in _MOVING: its numbers; a surface came before
     last = name = b""  # the last word; the last that is no number
     place = 0
     while place < len(data):
@@ -110,40 +118,37 @@ def _walk(data: bytes) -> _Scene:
         place, token = match.end(), match.group()
         if token == b"{":
             nodes.append(last)
-            if last in (b"Transform", b"TextureTransform"):
-                transforms.append(({}, "Coordinate.point" in scene.blocks))
+            if last in _MOVING:
+                moving.append(({}, "Coordinate.point" in scene.blocks))
             elif last == b"ImageTexture":
                 scene.textures.append([])
             elif last in _NOT_DRAWN:
                 scene.notes[f"its {last.decode()} is not drawn"] = None
         elif token == b"}":
-            node = nodes.pop() if nodes else b""
-            if node in (b"Transform", b"TextureTransform"):
-                numbers, stood = transforms.pop()
+            node = nodes.pop() if len(nodes) > 1 else b""
+            if node in _MOVING:
+                numbers, had_surface = moving.pop()
                 if node == b"TextureTransform":
                     scene.moves.append(numbers)
-                elif not stood and "Coordinate.point" in scene.blocks and (moved := _describe_move(numbers)):
-                    scene.notes[
-                        f"its Transform ({moved}) is not applied: the scan is taken as it lies in its own points"
-                    ] = None
+                elif not had_surface and "Coordinate.point" in scene.blocks and (moved := _describe_move(numbers)):
+                    note = f"its Transform ({moved}) is not applied: the scan is taken as it lies in its own points"
+                    scene.notes[note] = None
             last = b""
         elif token == b"[" and last in _NUMBER_FIELDS:
-            start, end = place, _find_list_end(data, place)
-            place = end + 1
-            if place > len(data):
+            end = _find_list_end(data, place)
+            if end == len(data):
                 raise ScanError(f"the list {last.decode()} [ has no end; {_CUT}")
-            list_name = f"{nodes[-1].decode('latin-1') if nodes else ''}.{last.decode()}"
+            list_name = f"{nodes[-1].decode('latin-1')}.{last.decode()}"
             if list_name in scene.blocks:
                 raise ScanError(
                     f"holds more than one surface ({list_name[:40]!r} stands twice); expected one: join them"
                 )
-            scene.blocks[list_name] = memoryview(data)[start:end]
-            last = b""
-        elif token[0] == 0x22:  # a quoted text
-            node = nodes[-1] if nodes else b""
-            if name == b"url" and node == b"ImageTexture":
+            scene.blocks[list_name] = memoryview(data)[place:end]
+            place, last = end + 1, b""
+        elif token[:1] == b'"':
+            if name == b"url" and nodes[-1] == b"ImageTexture":
                 scene.textures[-1].append(token[1:-1])
-            elif name == b"url" and node == b"Inline":
+            elif name == b"url" and nodes[-1] == b"Inline":
                 scene.notes[f"its Inline {show_name(token[1:-1])} is not read"] = None
         elif token not in (b"[", b"]") and token[0] not in b"# \t\r\n,\x0b\x0c":
             if token == b"USE" and last not in _PARTS:
@@ -152,25 +157,29 @@ def _walk(data: bytes) -> _Scene:
                 scene.flags.add(name)
             if _NUMBER.fullmatch(token) is None:
                 name = token
-            elif transforms and nodes[-1] in (b"Transform", b"TextureTransform"):
-                transforms[-1][0].setdefault(name, []).append(float(token))
+            elif nodes[-1] in _MOVING:
+                moving[-1][0].setdefault(name, []).append(float(token))
             last = token
-    if nodes:
+    if len(nodes) > 1:
         inside = nodes[-1][:40].decode("latin-1")
         raise ScanError(f"the file ends inside {inside} {{ … }}; {_CUT}")
     return scene
 
 
 def _describe_move(numbers: dict[bytes, list[float]]) -> str:
-    """The fields of a Transform that are not the identity, as text."""
-    moving = [name for name, none in _IDENTITY.items() if any(number != none for number in numbers.get(name, []))]
+    """Return the fields of a Transform that are not the identity, as text."""
+    moving = [
+        name
+        for name, none in (("translation", 0), ("scale", 1))
+        if any(x != none for x in numbers.get(name.encode(), []))
+    ]
     if any(numbers.get(b"rotation", [])[3:4]):
-        moving.append(b"rotation")
-    return ", ".join(name.decode() for name in moving)
+        moving.append("rotation")
+    return ", ".join(moving)
 
 
 def _find_list_end(data: bytes, place: int) -> int:
-    """Where the list that begins at `place` has its `]`, comments left out; the file's end where it has none."""
+    """Return the position of the `]` of the list that begins at `place`, not one in a comment; the file's length if none."""
     end = data.find(b"]", place)
     if end >= 0 and data.find(b"#", place, end) < 0:
         return end
@@ -184,40 +193,51 @@ def _build_mesh(scene: _Scene) -> Mesh:
     if "Coordinate.point" not in blocks or "IndexedFaceSet.coordIndex" not in blocks:
         found = " ".join(", ".join(blocks).split())[:80] or "neither"  # garbled names may be of any length
         raise ScanError(f"expected Coordinate {{ point [ … ] }} and coordIndex [ … ], found {found}; {_CUT}")
-    coord_index = _indices(blocks, "IndexedFaceSet.coordIndex")
+    coord_index = scene.indices("coordIndex")
     _refuse_decimal_commas(blocks["Coordinate.point"], coord_index)
-    vertices = _points(blocks, "Coordinate.point", 3)
-    corners, sizes = _part_polygons(coord_index, len(vertices), "coordIndex")
+    vertices = scene.points("Coordinate.point", 3)
+    corners, sizes = _split_polygons(coord_index, len(vertices), "coordIndex")
     triangles = cut_polygons(corners, sizes)
     if not len(triangles):
         raise ScanError(f"no triangles: coordIndex holds {len(corners)} indices; {_CUT}")
-    uv = None
-    uv_points = _points(blocks, "TextureCoordinate.point", 2)
-    if len(uv_points):
-        same = _is_same_text(blocks, "IndexedFaceSet.coordIndex", "IndexedFaceSet.texCoordIndex")
-        uv_index = coord_index[:0] if same else _indices(blocks, "IndexedFaceSet.texCoordIndex")
-        if len(uv_index):
-            uv_corners, uv_sizes = _part_polygons(uv_index, len(uv_points), "texCoordIndex")
-            if not np.array_equal(sizes, uv_sizes):
-                raise ScanError(
-                    f"texCoordIndex has other polygons ({len(uv_sizes)}) than coordIndex ({len(sizes)}); {_CUT}"
-                )
-        else:
-            name = "texCoordIndex" if same else "coordIndex, used for texture coordinates,"
-            uv_corners, _ = _part_polygons(coord_index, len(uv_points), name)
-        check_finite(uv_points)
-        moved = _move_texture(uv_points, scene.moves[0]) if scene.moves else uv_points
-        uv = np.take(to_float32(moved), cut_polygons(uv_corners, sizes), axis=0)
-        if scene.flags & {b"repeatS", b"repeatT"} and (uv.min() < 0 or uv.max() > 1):
-            scene.notes["its texture ends at its border (repeatS or repeatT FALSE), and is drawn repeated"] = None
+    uv = _corner_uv(scene, coord_index, sizes)
     if len(dict.fromkeys(tuple(names) for names in scene.textures)) > 1:
         scene.notes[f"names {len(scene.textures)} textures, of which the first is drawn"] = None
-    colors = _colors(scene, corners, sizes, len(vertices))
+    colors = _read_colors(scene, corners, sizes, len(vertices))
     return Mesh(to_float32(vertices), triangles.astype(np.int32), uv, colors=colors, notes=limit_notes(scene.notes))
 
 
+def _corner_uv(scene: _Scene, coord_index: np.ndarray, sizes: np.ndarray) -> np.ndarray | None:
+    """Return uv f32 (M, 3, 2), or None without texture coordinates."""
+    points = scene.points("TextureCoordinate.point", 2)
+    if not len(points):
+        return None
+    first, second = (
+        np.frombuffer(scene.blocks.get(f"IndexedFaceSet.{name}", b""), np.uint8)
+        for name in ("coordIndex", "texCoordIndex")
+    )
+    same = np.array_equal(first, second)  # scanners with one texture coordinate a vertex write the longest list twice
+    index = coord_index[:0] if same else scene.indices("texCoordIndex")
+    if len(index):
+        corners, uv_sizes = _split_polygons(index, len(points), "texCoordIndex")
+        if not np.array_equal(sizes, uv_sizes):
+            raise ScanError(
+                f"texCoordIndex has other polygons ({len(uv_sizes)}) than coordIndex ({len(sizes)}); {_CUT}"
+            )
+    else:
+        name = "texCoordIndex" if same else "coordIndex, used for texture coordinates,"
+        corners, _ = _split_polygons(coord_index, len(points), name)
+    check_finite(points)
+    if scene.moves:
+        points = _move_texture(points, scene.moves[0])
+    uv = np.take(to_float32(points), cut_polygons(corners, sizes), axis=0)
+    if scene.flags & {b"repeatS", b"repeatT"} and (uv.min() < 0 or uv.max() > 1):
+        scene.notes["its texture ends at its border (repeatS or repeatT FALSE), and is drawn repeated"] = None
+    return uv
+
+
 def _move_texture(points: np.ndarray, numbers: dict[bytes, list[float]]) -> np.ndarray:
-    """Texture coordinates (n, 2) by a TextureTransform: −C × S × R × C × T (ISO/IEC 14772-1, 6.49)."""
+    """Transform texture coordinates (n, 2) by a TextureTransform: −C × S × R × C × T (ISO/IEC 14772-1, 6.49)."""
 
     def pair(name: bytes, default: float) -> np.ndarray:
         found = numbers.get(name, [])
@@ -230,17 +250,17 @@ def _move_texture(points: np.ndarray, numbers: dict[bytes, list[float]]) -> np.n
     return moved
 
 
-def _colors(scene: _Scene, corners: np.ndarray, sizes: np.ndarray, num_vertices: int) -> np.ndarray | None:
-    """u8 (N, 3) of a Color node, where each vertex has one colour (ISO/IEC 14772-1, 6.23); else None, and a note."""
-    palette = _points(scene.blocks, "Color.color", 3)
+def _read_colors(scene: _Scene, corners: np.ndarray, sizes: np.ndarray, num_vertices: int) -> np.ndarray | None:
+    """Return u8 (N, 3) of a Color node if each vertex has one colour (ISO/IEC 14772-1, 6.23); else None, and note it."""
+    palette = scene.points("Color.color", 3)
     if not len(palette):
         return None
     if b"colorPerVertex" in scene.flags:
         if len(np.unique(palette, axis=0)) > 1:
             scene.notes["its faces have colours, which are not drawn: give them to its vertices"] = None
         return None
-    index = _indices(scene.blocks, "IndexedFaceSet.colorIndex")
-    of_corner, color_sizes = _part_polygons(index, len(palette), "colorIndex") if len(index) else (corners, sizes)
+    index = scene.indices("colorIndex")
+    of_corner, color_sizes = _split_polygons(index, len(palette), "colorIndex") if len(index) else (corners, sizes)
     if not np.array_equal(color_sizes, sizes) or of_corner.max(initial=0) >= len(palette):
         raise ScanError(f"its colours do not belong to its faces ({len(palette)} colours); {_CUT}")
     of_vertex = np.zeros(num_vertices, np.int64)
@@ -254,8 +274,10 @@ def _colors(scene: _Scene, corners: np.ndarray, sizes: np.ndarray, num_vertices:
 
 
 def _refuse_decimal_commas(points: memoryview, coord_index: np.ndarray) -> None:
-    """Numbers such as 1,5, which VRML reads as two: a list that has no decimal point, and as many numbers as the faces name
-    points where a comma is taken for a part of a number, or twice as many where it parts them.
+    """Refuse numbers such as 1,5, which VRML reads as two.
+
+    A list has them if it has no decimal point, and as many numbers as the faces name coordinates when a comma is a part of
+    a number, or twice as many when it separates them.
     """
     start = bytes(points[:4096])
     if b"." in start or b"#" in start or not re.search(rb"\d,\d", start):
@@ -263,8 +285,8 @@ def _refuse_decimal_commas(points: memoryview, coord_index: np.ndarray) -> None:
     num_points = int(coord_index.max(initial=0)) + 1
     words = start.split()
     num_words = _count_words(points, b" \t\r\n")
-    parted = any(word.rstrip(b",").count(b",") > 1 for word in words)
-    together = not parted and num_words % 3 == 0 and num_words >= 3 * num_points
+    separated = any(word.rstrip(b",").count(b",") > 1 for word in words)
+    together = not separated and num_words % 3 == 0 and num_words >= 3 * num_points
     if together or _count_words(points, b" \t\r\n,") == 6 * num_points:
         word = next(word for word in words if b"," in word.rstrip(b","))[:40].decode("latin-1")
         raise ScanError(f"{word!r} has a decimal comma; export the scan with decimal points")
@@ -275,33 +297,8 @@ def _count_words(text: memoryview, separators: bytes) -> int:
     return int((is_blank[:-1] & ~is_blank[1:]).sum()) + int(not is_blank[0])
 
 
-def _is_same_text(blocks: dict[str, memoryview], first: str, second: str) -> bool:
-    """Scanners that give each vertex one texture coordinate write the longest list twice."""
-    if second not in blocks:
-        return False
-    return np.array_equal(np.frombuffer(blocks[first], np.uint8), np.frombuffer(blocks[second], np.uint8))
-
-
-def _numbers(blocks: dict[str, memoryview], name: str, dtype: type[np.float64] | type[np.int64]) -> np.ndarray:
-    try:
-        return parse_numbers(blocks.get(name, memoryview(b"")), dtype, classes=_CLASSES)
-    except ValueError as error:
-        raise ScanError(f"{name}: {error}; the file is garbled, copy it again") from error
-
-
-def _points(blocks: dict[str, memoryview], name: str, num_columns: int) -> np.ndarray:
-    numbers = _numbers(blocks, name, np.float64)
-    if len(numbers) % num_columns:
-        raise ScanError(f"{name}: {len(numbers)} numbers, expected {num_columns} a point; {_CUT}")
-    return numbers.reshape(-1, num_columns)
-
-
-def _indices(blocks: dict[str, memoryview], name: str) -> np.ndarray:
-    return _numbers(blocks, name, np.int64)
-
-
-def _part_polygons(indices: np.ndarray, num_points: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Corners without the −1 marks (C,), and how many of them each polygon has (P,). The last −1 may be left out."""
+def _split_polygons(indices: np.ndarray, num_points: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return corners without the −1 marks (C,), and how many of them each polygon has (P,). The last −1 may be missing."""
     if len(indices) % 4 == 0 and (indices[3::4] == -1).all():  # nothing but triangles: the usual file
         corners = indices.reshape(-1, 4)[:, :3].reshape(-1)
         if len(corners) and corners.view(np.uint64).max() < num_points:  # negative ones are the largest then

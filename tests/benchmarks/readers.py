@@ -33,7 +33,6 @@ from preprocess.readers.glb import read_glb
 from preprocess.readers.image import read_image
 from preprocess.readers.obj import read_obj
 from preprocess.readers.stl import read_stl
-from preprocess.readers.surface import read_textured_vrml
 from preprocess.readers.vrml import read_vrml
 from preprocess.synth.obj import write_textured_obj
 from preprocess.synth.wrl import encode_bu4dfe_wrl
@@ -51,7 +50,8 @@ def main() -> int:
         (folder / "frame.wrl").write_bytes(encode_bu4dfe_wrl(mesh, mesh.triangles, uv, "frame.jpg"))
         write_textured_obj(folder, "frame", mesh, uv, slashes=True)
         (folder / "untextured").mkdir()
-        shutil.copy(folder / "frame.obj", folder / "untextured")
+        for suffix in ("obj", "wrl"):
+            shutil.copy(folder / f"frame.{suffix}", folder / "untextured")
         untextured = folder / "untextured" / "frame.obj"
         stl, glb = folder / "frame.stl", write_glb(folder, mesh, uv)
         corners = np.zeros(len(mesh.triangles), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("color", "<u2")])
@@ -63,7 +63,7 @@ def main() -> int:
         sys.path.append(str(install_peers(folder / "peers")))
         milliseconds = measure(
             {
-                "VRML, this project": lambda: read_vrml(wrl),
+                "VRML, this project": lambda: read_vrml(untextured.with_suffix(".wrl")),
                 "VRML, numpy.fromstring": lambda: parse_vrml_numpy(wrl),
                 "OBJ, this project": lambda: read_obj(untextured),
                 "OBJ, numpy.fromstring": lambda: parse_obj_numpy(obj),
@@ -73,7 +73,7 @@ def main() -> int:
                 "GLB, this project": lambda: read_glb(glb),
                 **peers(glb, "GLB"),
                 "JPEG": lambda: read_image(jpg),
-                "VRML and JPEG": lambda: read_textured_vrml(wrl, texture=jpg),
+                "VRML and JPEG": lambda: read_vrml(wrl, texture=jpg),
                 "OBJ and JPEG": lambda: read_obj(obj, texture=jpg),
             }
         )
