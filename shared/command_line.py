@@ -1,4 +1,4 @@
-"""What the command lines of both stages share: commands, kinds of values, and the line that says what to do next."""
+"""What the command lines of both stages share: commands, kinds of values, and the line that names the next command."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from shared.store.paths import open_path
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells what is wrong in one line, as every other error is told, and where the options are listed."""
+    """Reports an error in one line, as all other errors are reported."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} ({self.prog} --help lists what there is)\n")
+        self.exit(2, f"error: {message} ({self.prog} --help lists the options)\n")
 
 
 def start_parser(prog: str, description: str, examples: str) -> tuple[argparse.ArgumentParser, Any]:
-    """The parser of a stage, and what `add_command` adds its commands to."""
+    """Return the parser of a stage, and the object to which `add_command` adds commands."""
     parser = _Parser(
         prog=prog, description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -31,7 +31,7 @@ def start_parser(prog: str, description: str, examples: str) -> tuple[argparse.A
 def add_command(
     commands: Any, name: str, summary: str, about: str = "", *, examples: str = ""
 ) -> argparse.ArgumentParser:
-    """A command of a stage. Its help begins with `about` (default: the summary as a sentence) and ends with examples."""
+    """Add a command. Its help begins with `about` (default: the summary as a sentence) and ends with examples."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
@@ -39,13 +39,20 @@ def add_command(
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.register("type", Path, _local_path)
-    parser.register("type", open_path, _cache_path)
+    # An unset variable of a script must not mean the current folder.
+    parser.register("type", Path, lambda text: Path(_check_path(text)))
+    parser.register("type", open_path, lambda text: open_path(_check_path(text)))
     return parser
 
 
+def _check_path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, found an empty one")
+    return text
+
+
 def join_angles(words: Iterable[str]) -> list[str]:
-    """`--views -20,0` as `--views=-20,0`: argparse takes what begins with a minus and is no plain number for an option."""
+    """Join `--views -20,0` to `--views=-20,0`: argparse takes a word with a minus that is no plain number for an option."""
     joined: list[str] = []
     for word in words:
         if re.match(r"-[\d.]", word) and joined and re.fullmatch(r"--[\w-]+", joined[-1]):
@@ -55,27 +62,27 @@ def join_angles(words: Iterable[str]) -> list[str]:
     return joined
 
 
-def _local_path(text: str) -> Path:
-    """What `type=Path` stands for: an unset variable of a script must not mean the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("expected a path, found an empty one")
-    return Path(text)
-
-
-def _cache_path(text: str) -> Path:
-    return open_path(text) if text else _local_path(text)
-
-
-def whole_number(text: str) -> int:
-    """An option's value. Raises argparse.ArgumentTypeError, which argparse tells as one line with the option's name."""
+def whole_number(text: str, least: int | None = None) -> int:
+    """Read the value of an option. Raises argparse.ArgumentTypeError, which argparse reports with the option's name."""
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
+    if least is not None and number < least:
+        raise argparse.ArgumentTypeError(f"expected at least {least}, found {number}")
+    return number
+
+
+def natural_number(text: str) -> int:
+    return whole_number(text, 0)
+
+
+def positive_number(text: str) -> int:
+    return whole_number(text, 1)
 
 
 def name_of(known: Sequence[str]) -> Callable[[str], str]:
-    """The type of an argument that is one of some names: in any case; another name is refused with the closest one."""
+    """Return the type of an argument that is one of some names, in any case; another is refused with the closest name."""
 
     def parse(text: str) -> str:
         plain = {name.casefold(): name for name in known}
@@ -90,14 +97,6 @@ def name_of(known: Sequence[str]) -> Callable[[str], str]:
     return parse
 
 
-def positive_number(text: str) -> int:
-    """A whole number from 1. Raises argparse.ArgumentTypeError."""
-    number = whole_number(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, found {number}")
-    return number
-
-
 def print_next(stage: str, *words: object, about: str = "") -> None:
-    """Prints a command to go on with, as it can be pasted into a shell: "next: python -m STAGE WORDS   # about"."""
+    """Print the next command, ready for a shell: "next: python -m STAGE WORDS   # about"."""
     print(f"next: python -m {stage} {shlex.join(map(str, words))}" + (f"   # {about}" if about else ""))

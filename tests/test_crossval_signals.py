@@ -107,7 +107,7 @@ def test_sigterm_between_trainings_loses_nothing(
     monkeypatch.setattr(train.training.fit, "evaluate_items", count_and_stop)
     assert call(*command) == 0
     errors = capsys.readouterr().err
-    assert "stopped by SIGTERM: what is finished is kept; run the same command again to go on" in errors
+    assert "stopped by SIGTERM; run the same command again to continue" in errors
     assert [(run / f"fold-0{n}" / "metrics.json").is_file() for n in (0, 1)] == [True, False]
     monkeypatch.undo()
     assert call(*command) == 0

@@ -92,7 +92,7 @@ def test_every_option_survives_a_file(tmp_path: Path) -> None:
         ("[optim]\nepochs = 1.5", "[optim] epochs: expected a whole number, found 1.5"),
         ("[optim]\nepochs = true", "[optim] epochs: expected a whole number, found True"),
         ("[optim]\ncheckpoint_activations = 1", "expected true or false"),
-        ("[data]\nmodalities = ['thermal']", "[data] modalities: thermal is none of texture,normal,depth"),
+        ("[data]\nmodalities = ['thermal']", "[data] modalities: expected texture or normal or depth, found 'thermal'"),
         ("[data]\nmodalities = 'texture'", "[data] modalities: expected a list of names"),
         ("[data]\nviews = [0]", "[data] views: expected a list of names"),
         ("[model]\nfusion = 'sum'", "[model] fusion: expected cvsa or mean"),

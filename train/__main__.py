@@ -21,41 +21,68 @@ from train.training.signals import Terminated, raise_on_sigterm
 if TYPE_CHECKING:
     from train.studies.crossval.run import CrossvalOptions
 
+RESUMABLE = ("fit", "crossval", "ablate", "embed")  # stop after SIGTERM and continue later
+
 
 def main(arguments: list[str] | None = None) -> int:
     chosen = build_parser().parse_args(join_angles(sys.argv[1:] if arguments is None else arguments))
-    if hasattr(sys.stdout, "reconfigure"):  # in a log file lines stand when they are said, not when all is over
+    if hasattr(sys.stdout, "reconfigure"):  # so that lines reach a log file as they are printed
         sys.stdout.reconfigure(line_buffering=True)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         if chosen.command != "fit":
             raise FacetError("torchrun: is for `python -m train fit` alone; call this command without it")
-        # before torch is imported: each process would say that none of this tower's weights is unused
+        # before torch is imported: each process would warn that weights of the tower are unused
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    run = {
-        "fit": _fit,
-        "crossval": _crossval,
-        "ablate": _ablate,
-        "embed": _embed,
-        "protocols": _protocols,
-        "evaluate": _evaluate,
-        "predict": _predict,
-        "export": _export,
-        "report": _report,
-        "verify": _verify,
-        "compare": _compare,
-    }
-    if chosen.command not in ("fit", "crossval", "ablate", "embed"):
-        return run[chosen.command](chosen)
+    if chosen.command not in RESUMABLE:
+        return _run(chosen)
     try:
         with raise_on_sigterm():
-            code = run[chosen.command](chosen)
+            code = _run(chosen)
     except Terminated:
         if os.environ.get("RANK", "0") == "0":
-            print(
-                "\nstopped by SIGTERM: what is finished is kept; run the same command again to go on", file=sys.stderr
-            )
+            print("\nstopped by SIGTERM; run the same command again to continue", file=sys.stderr)
         return 0
-    return 0 if code == 128 + signal.SIGTERM else code  # whoever asked it to stop was obeyed, and nothing is lost
+    return 0 if code == 128 + signal.SIGTERM else code  # SIGTERM was obeyed, and nothing is lost
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    """Run a command. torch is imported only by the commands that need it: --help answers at once."""
+    values = vars(chosen)
+    match values.pop("command"):
+        case "fit":
+            return _fit(chosen)
+        case "crossval":
+            return _crossval(chosen)
+        case "ablate":
+            return _ablate(chosen)
+        case "protocols":
+            return _protocols(**values)
+        case "embed":
+            from train.training.build_embeddings import embed
+
+            return embed(**values)
+        case "evaluate":
+            from train.runs.evaluate import evaluate
+
+            return evaluate(**values)
+        case "predict":
+            from train.runs.evaluate import predict
+
+            return predict(**values)
+        case "export":
+            from train.runs.export import export
+
+            return export(**values)
+        case "report":
+            from train.reporting.html.report import write_html_report
+
+            return write_html_report(**values)
+        case "compare":
+            from train.studies.compare.command import compare
+
+            return compare(**values)
+        case _:
+            return _verify(**values)
 
 
 def _read_training(chosen: argparse.Namespace) -> tuple[Options, RunOptions]:
@@ -67,9 +94,6 @@ def _read_training(chosen: argparse.Namespace) -> tuple[Options, RunOptions]:
     if run.cache is None:
         raise FacetError("--cache: give the folder of a finished cache")
     return options, run
-
-
-# torch is imported only once the options are known to be valid: --help answers at once.
 
 
 def _fit(chosen: argparse.Namespace) -> int:
@@ -158,96 +182,49 @@ def _crossval_options(run: RunOptions, only: int | None, embeddings: Path | None
     )
 
 
-def _embed(chosen: argparse.Namespace) -> int:
-    from train.training.build_embeddings import embed
-
-    return embed(
-        chosen.cache,
-        chosen.out,
-        model=chosen.model,
-        pretrained=chosen.pretrained,
-        modalities=tuple(part.strip() for part in chosen.modalities.split(",")) if chosen.modalities else (),
-        seed=chosen.seed,
-        device=chosen.device,
-        mirrored=not chosen.no_mirrored,
-    )
-
-
-def _protocols(chosen: argparse.Namespace) -> int:
+def _protocols(name: str | None, cache: Path | None, export: Path | None, seed: int) -> int:
+    """List the protocols, describe one, or split the subjects of a cache by it."""
     from train.protocols.named import DEFAULT_PROTOCOL, describe_protocol, describe_protocols, find_protocol
 
-    if chosen.name is None:
-        if chosen.cache or chosen.export:
-            raise FacetError("--cache and --export: name the protocol too")
+    if (cache and name is None) or (export and cache is None):
+        raise FacetError(
+            "--export: needs --cache, the cache whose subjects are split; --cache: needs a protocol's name"
+        )
+    if name is None:
         print(describe_protocols(), end="")
         print_next("train", "protocols", DEFAULT_PROTOCOL, about="one in detail")
         return 0
-    print(describe_protocol(find_protocol(chosen.name)), end="")
-    if (chosen.cache is None) and chosen.export:
-        raise FacetError("--export: give the --cache whose subjects are to be dealt into folds")
-    if chosen.cache is not None:
-        from shared.cache import open_cache
-        from train.experiment import split_folds
-        from train.protocols.folds import write_folds
+    print(describe_protocol(find_protocol(name)), end="")
+    if cache is None:
+        return 0
+    from shared.cache import open_cache
+    from train.experiment import split_folds
+    from train.protocols.folds import write_folds
 
-        dealt = split_folds(open_cache(chosen.cache), Options(protocol=chosen.name, seed=chosen.seed))
-        for note in dealt.notes:
-            print(f"note: {note}")
-        for fold in dealt.folds.folds[: 20 if chosen.export is None else 0]:
+    split = split_folds(open_cache(cache), Options(protocol=name, seed=seed))
+    for note in split.notes:
+        print(f"note: {note}")
+    if export is None:
+        for fold in split.folds.folds[:20]:
             print(f"  {fold.name}: tests {', '.join(fold.test_subjects)}")
-        if chosen.export is not None:
-            write_folds(chosen.export, dealt.folds)
-            print(f"{len(dealt.folds.folds)} folds: {chosen.export}")
-            cache, folds = chosen.cache, chosen.export
-            print_next("train", "crossval", "--cache", cache, "--protocol", folds, "--out", f"runs/{chosen.name}")
+        return 0
+    write_folds(export, split.folds)
+    print(f"{len(split.folds.folds)} folds: {export}")
+    print_next("train", "crossval", "--cache", cache, "--protocol", export, "--out", f"runs/{name}")
     return 0
 
 
-def _evaluate(chosen: argparse.Namespace) -> int:
-    from train.runs.evaluate import evaluate
-
-    return evaluate(chosen.trained, chosen.cache, device=chosen.device)
-
-
-def _predict(chosen: argparse.Namespace) -> int:
-    if chosen.out is not None and chosen.out.is_dir():
-        raise FacetError(f"--out {chosen.out}: is a folder; give the name of a CSV file")
-    from train.runs.evaluate import predict
-
-    return predict(chosen.trained, chosen.cache, chosen.out, device=chosen.device)
-
-
-def _export(chosen: argparse.Namespace) -> int:
-    from train.runs.export import export
-
-    return export(chosen.trained, chosen.out, program=chosen.program)
-
-
-def _report(chosen: argparse.Namespace) -> int:
-    from train.reporting.html.report import write_html_report
-
-    return write_html_report(
-        chosen.runs, chosen.out, faces=not chosen.no_faces, num_worst=chosen.worst, caches=chosen.cache
-    )
-
-
-def _verify(chosen: argparse.Namespace) -> int:
+def _verify(run: Path) -> int:
     from train.runs.verify import verify_run
 
-    problems, num_files = verify_run(chosen.run)
+    problems, num_files = verify_run(run)
     for problem in problems:
         print(problem)
     if problems:
-        print(f"{chosen.run}: {len(problems)} problems; copy the run again, or fit again")
+        print(f"{run}: {len(problems)} problems; copy the run again, or fit again")
         return 1
-    print(f"{chosen.run}: {num_files} files, every byte as it was written")
+    print(f"{run}: {num_files} files, all equal to what was written")
     return 0
-
-
-def _compare(chosen: argparse.Namespace) -> int:
-    from train.studies.compare.command import compare
-
-    return compare(chosen.runs, chosen.out, names=chosen.name, baseline=chosen.baseline)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Settings of a training: what a user may type (Options), what was resolved (Recipe), and a run's identity (RunConfig).
+"""Settings of a training: what a user may choose (Options), what was resolved (Recipe), and a run's identity (RunConfig).
 
-Each section is one dataclass, one group of `--help` and one table of config.toml. A field is the option of its name; its
-default, range and help text stand beside it. Rules between options are in train/resolve.py.
+Each section is one dataclass, one group of `--help` and one table of config.toml. A field is the option of its name, with its
+default, help text and range beside it. A default of None depends on the data or on other options: see train/resolve.py.
 """
 
 from __future__ import annotations
@@ -16,59 +16,61 @@ from typing import Any
 from shared.errors import FacetError, first_line
 from shared.runs import ABLATION_JSON, CONFIG_JSON, CROSSVAL_JSON, check_file
 from shared.schema import MODALITIES, RenderSettings, canonical_json
-from shared.store.paths import open_path
 from shared.store.storage import write_file
 from shared.typed_json import make
-from shared.views import parse_views
-from train.parts import FUSIONS, HEADS, collect_weights, list_extra_losses, list_parts, read_losses
+from train.parts import FUSIONS, HEADS, collect_weights, list_extra_losses, list_parts
 
 RUN_VERSION = 4  # 4: every default is resolved; draw, relative and every are now sampler, reference and frame_stride
 RANDOM = "none"  # --pretrained none: random initial weights
 _MAX_CONFIG_BYTES = 1 << 24
 _MAX_SEED = 2**32 - 1
-_TUNE = re.compile(r"full|frozen|last-\d{1,3}|lora(-[1-9]\d{0,3})?")
-PRELOAD = ("none", "ram", "gpu")
 
 
-def _option(default: Any, text: str, **metadata: Any) -> Any:
+def _option(default: Any, text: str, low: float | None = None, high: float | None = None, **metadata: Any) -> Any:
     """Declare a field that is an option of the command line.
 
     Args:
-        default: None where the default depends on the cache or on other options.
-        text: the help text.
-        metadata: choices (names); low, high (range of a number, inclusive); metavar; type (reads the command line's text);
-            check (describes what is wrong with a value); aliases (further names of the option).
+        text: the help text. low, high: the range of a number, inclusive.
+        metadata: choices (names); pattern (of a name, in words the metavar); metavar; aliases (more names of the option).
     """
-    return field(default=default, metadata={"help": text, **metadata})
+    return field(default=default, metadata={"help": text, "low": low, "high": high, **metadata})
 
 
-def _read_views(text: str) -> tuple[str, ...]:
-    return tuple(map(str, parse_views(text)))
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """where the data is and how the run is executed"""
 
+    cache: Path | None = _option(
+        None, "a finished cache; with --test-cache, the one that trains", metavar="DIR", aliases=("--train-cache",)
+    )
+    test_cache: Path | None = _option(None, "test on all of this cache, of another data set", metavar="DIR")
+    prompts: Path | None = _option(
+        None, "prompt embeddings from `preprocess prompts --out FILE` (default: those in the cache)", metavar="FILE"
+    )
+    device: str = _option("auto", "auto, cpu, cuda, cuda:1 …", metavar="NAME")
+    embeddings: str = _option(
+        "auto",
+        "with --tune frozen: folder for the tower's embeddings of all images, computed once for all runs (auto: the folder "
+        "embeddings beside RUN; off: run the tower in every step)",
+        metavar="DIR",
+    )
+    preload: str = _option(
+        "none",
+        "load the training images once, into RAM or GPU memory; none: read them when needed. The results are the same. Each of "
+        "several --jobs loads its own",
+        choices=("none", "ram", "gpu"),
+    )
+    checkpoint_every: int = _option(200, "steps between checkpoints", 1, metavar="STEPS")
+    keep_checkpoints: int = _option(
+        1, "number of checkpoints kept; if the newest is damaged, the one before is used", 1
+    )
+    tensorboard: bool = _option(False, "also write the log for TensorBoard, into the folder tensorboard of each run")
+    profile: int = _option(0, "record N steps with torch's profiler, into RUN/profile", 0)
+    jobs: int | None = _option(None, "folds trained side by side (default: one per GPU, or one per CPU core)", 1)
+    discard_weights: bool = _option(False, "keep the scores and predictions of each fold, but not its model")
 
-def _read_subjects(text: str) -> tuple[str, ...]:
-    from train.protocols.folds import read_subject_list
-
-    return read_subject_list(text)
-
-
-def _check_tune(text: str) -> str:
-    return "" if _TUNE.fullmatch(text) else f"expected full, frozen, last-K, lora or lora-R, found {text!r}"
-
-
-def _check_modalities(names: tuple[str, ...]) -> str:
-    unknown = [name for name in names if name not in MODALITIES]
-    return f"{','.join(unknown)} is none of {','.join(MODALITIES)}" if unknown else ""
-
-
-def _check_where(texts: tuple[str, ...]) -> str:
-    odd = [text for text in texts if not all(part.strip() for part in text.partition("="))]
-    return f"expected COLUMN=VALUE, separated by commas, found {odd[0]!r}" if odd else ""
-
-
-def _check_losses(texts: tuple[str, ...]) -> str:
-    read_losses(texts)
-    return ""
+    def __post_init__(self) -> None:
+        check_values(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,34 +79,20 @@ class ProtocolOptions:
 
     protocol: str | None = _option(
         None,
-        "how subjects are split: a name listed by `python -m train protocols`, or a .json file of folds (default: kfold; "
-        "cross if --test-cache is given)",
+        "how subjects are split: a name listed by `python -m train protocols`, or a .json file of folds (default: kfold; cross "
+        "with --test-cache)",
         metavar="NAME|FILE.json",
     )
-    folds: int | None = _option(
-        None,
-        "number of folds, if the protocol leaves it open (default: the protocol's; kfold has 10)",
-        low=1,
-        high=10_000,
-    )
-    rounds: int | None = _option(
-        None, "rounds of a protocol that repeats its folds (default: the protocol's)", low=1, high=10_000
-    )
+    folds: int | None = _option(None, "number of folds (default: the protocol's; kfold has 10)", 1, 10_000)
+    rounds: int | None = _option(None, "repetitions with other folds (default: the protocol's)", 1, 10_000)
     fold: int | None = _option(
-        None,
-        "index of the fold to test on; the other folds train (default: fit uses fold 0, crossval and ablate all folds)",
-        low=0,
-        high=999_999,
+        None, "index of the fold to test on; the others train (default: fit 0; crossval and ablate all)", 0, 999_999
     )
     test_subjects: tuple[str, ...] = _option(
-        (), "test on these subjects instead of a fold: A,B,C or a file with one a line", metavar="LIST|FILE",
-        type=_read_subjects,
-    )  # fmt: skip
+        (), "test on these subjects instead of a fold: A,B,C or a file with one a line", metavar="LIST|FILE"
+    )
     fold_seed: int | None = _option(
-        None,
-        "seed of the split alone; give runs of several --seed the same one (default: --seed)",
-        low=0,
-        high=_MAX_SEED,
+        None, "seed of the split alone; give runs of several --seed the same one (default: --seed)", 0, _MAX_SEED
     )
     task: str | None = _option(
         None,
@@ -123,53 +111,45 @@ class DataOptions:
 
     where: tuple[str, ...] = _option(
         (),
-        "use only samples with COLUMN=VALUE: a column of the cache's groups (sex, race, your own), or subject, task, "
-        "intensity, label; e.g. sex=F,site=A|B (F, and site A or B)",
+        "use only samples with this value in a column of the cache's groups (sex, race, your own), or in subject, task, "
+        "intensity or label; sex=F,site=A|B: F, and site A or B",
+        pattern=r"[^=]*[^=\s][^=]*=.*\S.*",
         metavar="COLUMN=VALUE",
-        check=_check_where,
     )
     modalities: tuple[str, ...] | None = _option(
-        None, "image modalities to use (default: those present in nine of ten scans)", check=_check_modalities
+        None, f"of {', '.join(MODALITIES)} (default: those present in nine of ten scans)", choices=tuple(MODALITIES)
     )
     views: tuple[str, ...] | None = _option(
-        None,
-        "views to use, written as for `preprocess build`: 0,20 or 0:15 for yaw:pitch (default: all views of the cache)",
-        type=_read_views,
+        None, "yaw or yaw:pitch of the views, in degrees: 0,20 or 0:15 (default: all views of the cache)"
     )
     frames: int | None = _option(
-        None, "frames per sequence, evenly spaced (default: 6 for sequences, 1 for scans)", low=1, high=256
+        None, "frames per sequence, evenly spaced (default: 6 for sequences, 1 for scans)", 1, 256
     )
     sampling: str = _option(
-        "uniform", "take the frames from the whole sequence, or from a window around its apex", choices=("uniform", "apex")
-    )  # fmt: skip
+        "uniform", "take frames from the whole sequence, or from a window around its apex", choices=("uniform", "apex")
+    )
     window: int | None = _option(
-        None, "length of the window around the apex, in frames (default: half of the sequence)", low=1, high=100_000
+        None, "length of the window around the apex, in frames (default: half of the sequence)", 1, 100_000
     )
-    frame_stride: int = _option(
-        1, "with --task aus: train on every N-th frame; all frames are tested", low=1, high=10_000
-    )
+    frame_stride: int = _option(1, "with --task aus: train on every N-th frame; all frames are tested", 1, 10_000)
     reference: str = _option(
         "none",
-        "subtract the features of the subject's neutral scan, or of the onset frame of the sequence",
+        "subtract the features of the subject's neutral scan, or of the sequence's onset frame",
         choices=("none", "neutral", "onset"),
     )
     sampler: str = _option(
         "each",
-        "each: every training sample once an epoch; balanced: the same number of samples, drawn so that all classes are "
-        "equally likely",
+        "each: every training sample once an epoch; balanced: as many samples, drawn with all classes equally likely",
         choices=("each", "balanced"),
     )
     augment: str = _option(
         "standard",
-        "standard: random flips, shifts, scales, colours, noise and erasures; flip: mirroring only; none. With embeddings of a "
+        "standard: random flips, shifts, scales, colours, noise and erasures; flip: mirroring only. With embeddings of a "
         "frozen tower, standard means flip",
         choices=("standard", "flip", "none"),
     )
     shuffle_labels: int | None = _option(
-        None,
-        "control experiment: permute the training labels with this seed; accuracy must fall to chance (default: off)",
-        low=0,
-        high=_MAX_SEED,
+        None, "control: permute the training labels with this seed; accuracy must fall to chance", 0, _MAX_SEED
     )
 
 
@@ -178,31 +158,33 @@ class ModelOptions:
     """image tower, fusion of views, and class scores"""
 
     model: str | None = _option(
-        None, "open_clip model, or local-dir:DIR (default: the model of the prompts)", metavar="NAME|local-dir:DIR"
+        None, "open_clip model (default: the model of the prompts)", metavar="NAME|local-dir:DIR"
     )
     pretrained: str | None = _option(
-        None, "initial weights: an open_clip tag, a file, or none (default: those of the prompts)", metavar="TAG|FILE|none"
-    )  # fmt: skip
+        None,
+        "initial weights: an open_clip tag, a file, or none (default: those of the prompts)",
+        metavar="TAG|FILE|none",
+    )
     tune: str = _option(
         "full",
         "weights of the image tower to train: full, frozen, last-K (its last K blocks), or lora-R (low-rank updates of rank R, "
-        "default 8, merged into the weights at the end)",
-        metavar="HOW",
-        check=_check_tune,
+        "8 for lora, merged into the weights at the end)",
+        pattern=r"full|frozen|last-\d{1,3}|lora(-[1-9]\d{0,3})?",
+        metavar="full|frozen|last-K|lora|lora-R",
     )
     towers: str = _option(
         "shared",
-        "one image tower for all views, or one per view, with equal initial weights (MiT)",
+        "one image tower for all views, or one per view, with equal initial weights",
         choices=("shared", "view"),
     )
     fusion: str = _option("cvsa", f"how views become one face ({list_parts(FUSIONS)})", choices=tuple(FUSIONS))
     head: str = _option("mtgf", f"how a face becomes class scores ({list_parts(HEADS)})", choices=tuple(HEADS))
     class_vectors: str = _option(
-        "text", "a class is represented by the embeddings of its prompts, or by learned vectors", choices=("text", "learned")
-    )  # fmt: skip
+        "text", "a class is given by its prompts' embeddings, or by a learned vector", choices=("text", "learned")
+    )
     mtgf_tokens: str = _option(
         "views",
-        "tokens that the class text attends to in MTGF: one per view, or also the patch tokens of the tower",
+        "tokens that the class text attends to in MTGF: one per view, or also the tower's patch tokens",
         choices=("views", "patches"),
     )
 
@@ -211,13 +193,10 @@ class ModelOptions:
 class LossOptions:
     """loss terms and their weights"""
 
-    lambda_con: float = _option(0.1, "weight of the consistency loss; 0 leaves it out", low=0, high=1e3)
-    lambda_vt: float = _option(0.5, "weight of the text loss of each single view; 0 leaves it out", low=0, high=1e3)
+    lambda_con: float = _option(0.1, "weight of the consistency loss; 0 leaves it out", 0, 1e3)
+    lambda_vt: float = _option(0.5, "weight of the text loss of each single view; 0 leaves it out", 0, 1e3)
     extra_losses: tuple[str, ...] = _option(
-        (),
-        f"further loss terms, as NAME=WEIGHT,NAME=WEIGHT ({list_parts(list_extra_losses())})",
-        metavar="NAME=WEIGHT",
-        check=_check_losses,
+        (), f"further loss terms, separated by commas ({list_parts(list_extra_losses())})", metavar="NAME=WEIGHT"
     )
     class_weights: str = _option(
         "none", "balanced: rare classes weigh as much in the loss as frequent ones", choices=("none", "balanced")
@@ -228,79 +207,19 @@ class LossOptions:
 class OptimOptions:
     """optimisation"""
 
-    epochs: int = _option(20, "passes over the training samples; 0 tests the untrained model", low=0, high=100_000)
-    batch_size: int = _option(16, "samples per step", low=1, high=65_536)
-    lr: float = _option(1e-3, "peak learning rate of the new layers", low=1e-9, high=10)
+    epochs: int = _option(20, "passes over the training samples; 0 tests the untrained model", 0, 100_000)
+    batch_size: int = _option(16, "samples per step", 1, 65_536)
+    lr: float = _option(1e-3, "peak learning rate of the new layers", 1e-9, 10)
     tower_lr: float | None = _option(
-        None,
-        "peak learning rate of the image tower (default: --lr / 100 for pretrained weights, --lr with --pretrained none)",
-        low=0,
-        high=10,
+        None, "peak learning rate of the image tower (default: --lr / 100; --lr with --pretrained none)", 0, 10
     )
-    weight_decay: float = _option(0.05, "weight decay (AdamW) of the weight matrices", low=0, high=100)
-    warmup: float = _option(0.1, "fraction of all steps in which the learning rate rises", low=0, high=1)
-    layer_decay: float = _option(
-        1.0, "factor of the learning rate from each block of the tower to the block before it", low=0.01, high=1
-    )
-    accumulate: int = _option(
-        1, "compute each batch in N parts, one after the other: less memory, the same gradient", low=1, high=65_536
-    )
-    checkpoint_activations: bool = _option(
-        False, "recompute the activations of the tower's blocks instead of storing them: less memory, a third more time"
-    )
-    ema: float = _option(
-        0.0,
-        "test and save the moving average of the weights with this decay, e.g. 0.999; 0 uses the last weights",
-        low=0,
-        high=0.999999,
-    )
-    seed: int = _option(0, "seed of initial weights, split, sample order and augmentation", low=0, high=_MAX_SEED)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """where the data is and how the run is executed; nothing here but the data changes a result"""
-
-    cache: Path | None = _option(
-        None, "a finished cache; with --test-cache, the one that trains", metavar="DIR", type=open_path,
-        aliases=("--train-cache",),
-    )  # fmt: skip
-    test_cache: Path | None = _option(
-        None, "test on all of this cache, of another data set, instead of a fold", metavar="DIR", type=open_path
-    )
-    prompts: Path | None = _option(
-        None,
-        "prompt embeddings written by `preprocess prompts --out FILE`, for a cache that you cannot write to (default: those in "
-        "the cache)",
-        metavar="FILE",
-        type=open_path,
-    )
-    device: str = _option("auto", "auto, cpu, cuda, cuda:1 …", metavar="NAME")
-    embeddings: str = _option(
-        "auto",
-        "with --tune frozen: folder for the embeddings of all images, computed once for all runs (auto: the folder embeddings "
-        "beside RUN; off: run the tower in every step)",
-        metavar="DIR",
-    )
-    preload: str = _option(
-        "none",
-        "load the training images once, into RAM or GPU memory; none: read them when needed. The results are the same. Each of "
-        "several --jobs loads its own",
-        choices=PRELOAD,
-    )
-    checkpoint_every: int = _option(200, "steps between checkpoints", metavar="STEPS", low=1)
-    keep_checkpoints: int = _option(
-        1, "number of checkpoints to keep; if the newest is damaged, the one before it is used", low=1
-    )
-    tensorboard: bool = _option(False, "also write the log for TensorBoard, into the folder tensorboard of each run")
-    profile: int = _option(0, "record N steps with torch's profiler, into RUN/profile", low=0)
-    jobs: int | None = _option(
-        None, "folds to train side by side (default: one per GPU, or as many as there are cores)", low=1
-    )
-    discard_weights: bool = _option(False, "keep the scores and predictions of each fold, but not its model")
-
-    def __post_init__(self) -> None:
-        check_values(self)
+    weight_decay: float = _option(0.05, "weight decay (AdamW) of the weight matrices", 0, 100)
+    warmup: float = _option(0.1, "fraction of all steps in which the learning rate rises", 0, 1)
+    layer_decay: float = _option(1.0, "factor of the learning rate from each tower block to the one before", 0.01, 1)
+    accumulate: int = _option(1, "compute each batch in N parts: less memory, the same gradient", 1, 65_536)
+    checkpoint_activations: bool = _option(False, "recompute the tower's activations: less memory, a third more time")
+    ema: float = _option(0.0, "use the moving average of the weights with this decay, e.g. 0.999", 0, 0.999999)
+    seed: int = _option(0, "seed of initial weights, split, sample order and augmentation", 0, _MAX_SEED)
 
 
 SECTIONS: dict[str, type] = {
@@ -316,10 +235,13 @@ SECTIONS: dict[str, type] = {
 # dataclasses order inherited fields from the last base to the first
 @dataclass(frozen=True, kw_only=True)
 class Options(OptimOptions, LossOptions, ModelOptions, DataOptions, ProtocolOptions):
-    """What a user chose of everything that changes the numbers of a run; None: not chosen."""
+    """What a user chose of everything that changes the numbers of a run; None: not chosen.
+
+    Raises:
+        FacetError: a value is out of its range.
+    """
 
     def __post_init__(self) -> None:
-        """Raises FacetError where a value is out of its range. Rules between options: train/resolve.py."""
         check_values(self)
 
     @property
@@ -375,33 +297,40 @@ def find_problem(option: dataclasses.Field[Any], value: Any, kind: str) -> str:
     """Describe what is wrong with the value of an option; empty if nothing is.
 
     Args:
-        kind: the type that is expected, as it is annotated: "int | None".
+        kind: the expected type, as it is annotated: "int | None".
     """
     kind, _, optional = kind.partition(" | ")
-    metadata = option.metadata
-    choices, low, high = metadata.get("choices", ()), metadata.get("low"), metadata.get("high")
     if value is None:
         return "" if optional else "expected a value, found none"
-    if choices:
-        return "" if value in choices else f"expected {' or '.join(choices)}, found {value!r:.60}"
-    if kind in ("int", "float"):
-        if type(value) is not int and (kind == "int" or type(value) is not float):
-            return f"expected a {'whole ' * (kind == 'int')}number, found {value!r:.60}"
-        is_in_range = (low is None or value >= low) and (high is None or value <= high)  # false for NaN
-        limits = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
-        return "" if is_in_range else f"expected {limits}, found {value}"
-    if kind == "bool":
-        return "" if type(value) is bool else f"expected true or false, found {value!r:.60}"
     if kind.startswith("tuple"):
         if not isinstance(value, tuple) or not all(isinstance(name, str) for name in value):
             return f"expected a list of names, found {value!r:.60}"
         if len(set(value)) != len(value) or "" in value or (option.default is None and not value):
             return f"{','.join(value)!r} is empty, or names one twice or an empty one"
-    elif not value:
-        return "expected a text, found an empty one"
-    elif not (isinstance(value, str) if kind == "str" else hasattr(value, "joinpath")):
-        return f"expected a text, found {value!r:.60}"
-    return str(metadata["check"](value)) if "check" in metadata else ""
+        return next((problem for name in value if (problem := _find_odd_name(option, name))), "")
+    if kind in ("int", "float"):
+        if type(value) is not int and (kind == "int" or type(value) is not float):
+            return f"expected a {'whole ' * (kind == 'int')}number, found {value!r:.60}"
+        low, high = option.metadata["low"], option.metadata["high"]
+        limits = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+        is_in_range = low <= value and (high is None or value <= high)  # not for NaN
+        return "" if is_in_range else f"expected {limits}, found {value}"
+    if kind == "bool":
+        return "" if type(value) is bool else f"expected true or false, found {value!r:.60}"
+    if kind == "Path" and hasattr(value, "joinpath"):
+        return ""
+    return _find_odd_name(option, value)
+
+
+def _find_odd_name(option: dataclasses.Field[Any], name: Any) -> str:
+    choices, pattern = option.metadata.get("choices"), option.metadata.get("pattern")
+    if not isinstance(name, str) or not name:
+        return f"expected a text, found {name!r:.60}"
+    if choices and name not in choices:
+        return f"expected {' or '.join(choices)}, found {name!r:.60}"
+    if pattern and not re.fullmatch(pattern, name):
+        return f"expected {option.metadata['metavar']}, found {name!r:.60}"
+    return ""
 
 
 def format_value(value: object) -> str:

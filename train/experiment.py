@@ -24,7 +24,15 @@ from train.data.items import (
     is_labelled,
 )
 from train.option_parser import format_toml
-from train.protocols.folds import Fold, FoldList, check_folds_fit, list_some, read_folds, split_by_subjects
+from train.protocols.folds import (
+    Fold,
+    FoldList,
+    check_folds_fit,
+    list_some,
+    read_folds,
+    read_subject_list,
+    split_by_subjects,
+)
 from train.protocols.leakage import check_experiment, check_labels, describe_uncompared, find_shared_scans
 from train.protocols.named import CROSS_PROTOCOL, DEFAULT_PROTOCOL, PROTOCOLS, Protocol, check_datasets, find_protocol
 from train.protocols.selection import (
@@ -69,24 +77,15 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """What all folds have in common.
+class Experiment(Split):
+    """What all folds have in common. options: as the user chose them. recipe: resolved, with fold 0. text: of the classes.
 
-    Fields as in Split. options: as the user chose them. recipe: resolved, with fold 0. text: the prompts of the classes.
     prompts: the file of the prompts; None: a cache's.
     """
 
-    options: Options
     recipe: Recipe
-    train: Cache
-    test: Cache
-    train_items: tuple[Item, ...]
-    test_items: tuple[Item, ...]
-    folds: FoldList
-    label_map: dict[str, str] | None
     text: TextEmbeddings
     prompts: Path | None
-    notes: tuple[str, ...]
 
     def describe(self) -> list[str]:
         """Return lines for the user: how class names are mapped across data sets, and the notes."""
@@ -144,7 +143,8 @@ def write_options(folder: Path, experiment: Experiment, fold: int | None, embedd
     Args:
         fold: index of the run's fold; None: the folder is of all folds. embeddings: their folder, None: images are read.
     """
-    options, recipe = dataclasses.replace(experiment.options, fold=fold), experiment.recipe
+    recipe = experiment.recipe
+    options = dataclasses.replace(experiment.options, fold=fold, test_subjects=recipe.test_subjects)
     if options.protocol and options.protocol.endswith(".json"):
         options = dataclasses.replace(options, protocol=str(Path(options.protocol).absolute()))
     run = RunOptions(
@@ -234,6 +234,7 @@ def _split_within(cache: Cache, options: Options, protocol: Protocol, imported: 
     notes += [*_describe_groups(cache, options), *describe_unlabelled(cache, gathered, task, classes)]
     dataset, seed = cache.info.dataset, _fold_seed(options)
     if options.test_subjects:
+        options = dataclasses.replace(options, test_subjects=read_subject_list(",".join(options.test_subjects)))
         fold = split_by_subjects(subjects, options.test_subjects)
         folds = FoldList(options.protocol or "", dataset, seed, classes, (fold,))
     elif imported is not None:

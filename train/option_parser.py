@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import json
 import tomllib
-from collections.abc import Container
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from shared.store.paths import open_path
 from train.config import SECTIONS, Options, RunOptions, find_problem, option_name
 
 _MAX_TOML_BYTES = 1 << 24
-_PLAIN_KINDS = {"int": int, "float": float}
+_READERS: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "float": float, "Path": open_path}
 
 
 def add_sections(parser: argparse.ArgumentParser, leave_out: Container[str] = ()) -> None:
@@ -38,14 +38,14 @@ def add_option(parser: argparse._ActionsContainer, option: dataclasses.Field[Any
         return
     if option.default not in (None, ()) and "(default" not in text:
         text += f" (default {option.default})"
-    choices = option.metadata.get("choices")
-    default_metavar = {"int": "N", "float": "X"}.get(kind, "LIST")
+    is_list = kind.startswith("tuple")
+    choices = None if is_list else option.metadata.get("choices")
     parser.add_argument(
         *names,
         dest=option.name,
-        type=option.metadata.get("type") or _PLAIN_KINDS.get(kind) or (str if kind == "str" else split_names),
+        type=split_names if is_list else _READERS[kind],
         choices=choices,
-        metavar=None if choices else option.metadata.get("metavar", default_metavar),
+        metavar=None if choices else option.metadata.get("metavar", {"int": "N", "float": "X"}.get(kind, "LIST")),
         default=argparse.SUPPRESS,
         help=text,
     )

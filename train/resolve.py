@@ -14,6 +14,7 @@ from shared.text import TextEmbeddings
 from shared.views import parse_views
 from train.config import RANDOM, Options, Recipe
 from train.data.prompts import read_prompts
+from train.parts import read_losses
 from train.protocols.named import DEFAULT_PROTOCOL, Protocol
 
 PRETRAINED_TOWER_RATE = 0.01  # of --lr: pretrained features are to be adapted, not overwritten
@@ -36,6 +37,7 @@ def check_options(options: Options) -> None:
         raise FacetError("--class-vectors learned: --head linear has vectors of its own; leave one of them out")
     if options.towers == "view" and options.tune not in ("full", "frozen"):
         raise FacetError(f"--towers view: expected --tune full, found {options.tune}")
+    read_losses(options.extra_losses)
     if options.sampler == "balanced" and options.task in ("targets", "aus"):
         raise FacetError(
             f"--sampler balanced: a sample of --task {options.task} has several classes; use --class-weights balanced"
@@ -112,12 +114,14 @@ def resolve_views(cache: Cache, views: Sequence[str] | None) -> Cache:
     """Return the cache with the chosen views alone, in the cache's order; None: all.
 
     Raises:
-        CacheError: it does not hold one of them.
+        FacetError, CacheError: not angles, or the cache does not hold one of them.
     """
     if views is None:
         return cache
     stored = cache.info.settings.views
     wanted = {str(view): view for view in parse_views(",".join(views))}  # as text: a cache's may have more digits
+    if len(wanted) < len(views):
+        raise FacetError(f"--views: {','.join(views)!r} names one twice")
     if lacking := [text for text in wanted if text not in map(str, stored)]:
         cache.with_views([wanted[text] for text in lacking])  # raises
     return cache.with_views(tuple(view for view in stored if str(view) in wanted))

@@ -192,6 +192,8 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
     Raises:
         FacetError, CacheError: no finished run; a cache with other view settings; nothing to look at.
     """
+    if out is not None and out.is_dir():
+        raise FacetError(f"--out {out}: is a folder; give the name of a CSV file")
     where = choose_device(device)
     config, model = load_run(run, where)
     recipe = config.recipe
