@@ -226,11 +226,9 @@ def describe_marks(moments: tuple[int | None, int | None, int | None], *, estima
         moments: onset, apex and offset, None where unknown. estimated: names of the estimated ones.
     """
     known = [name for name, moment in zip(MOMENTS, moments, strict=True) if moment is not None]
-    groups = {
-        "given": [name for name in known if name not in estimated],
-        "estimated": [name for name in known if name in estimated],
-    }
-    held = {word: names for word, names in groups.items() if names}
-    if len(held) <= 1:
-        return next(iter(held), "")
-    return "; ".join(f"{','.join(names)} {word}" for word, names in held.items())
+    origins = {name: "estimated" if name in estimated else "given" for name in known}
+    if len(set(origins.values())) <= 1:
+        return next(iter(origins.values()), "")
+    return "; ".join(
+        f"{','.join(name for name in known if origins[name] == origin)} {origin}" for origin in ("given", "estimated")
+    )

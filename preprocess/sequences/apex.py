@@ -1,8 +1,8 @@
-"""Estimates when a sequence's expression is strongest: the frame whose depth differs most from the first ones.
+"""Estimate when a sequence's expression is strongest: the frame whose depth differs most from the first ones.
 
-The change of a frame is the mean of |z − z_reference| over the pixels that it and the reference both show, once the small
-rigid motion that explains most of it is taken away (a head that drifts is no expression). It is clipped, so that edges of
-holes and hair do not outweigh the face, and smoothed over a few frames before its maximum is taken.
+The change of a frame is the mean of |z − z_reference| over the pixels that it and the reference both show, without the small
+rigid motion that explains most of it (a head that drifts is no expression). It is clipped, so that edges of holes and hair do
+not outweigh the face, and smoothed over a few frames before its maximum is taken.
 """
 
 from __future__ import annotations
@@ -16,60 +16,75 @@ import numpy as np
 from tqdm import tqdm
 
 from preprocess.build.plan import describe_marks
+from preprocess.sequences.frames import stream_frames
 from shared.cache import read_signed_json, write_signed_json
 from shared.errors import CacheError
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, SHARD_ROWS, CacheInfo, ShardRecord, fingerprint
+from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, SHARD_ROWS, CacheInfo, Sample, ShardRecord, fingerprint
 from shared.schema import Sequence as SequenceRow
 from shared.sequences import group_frames
 from shared.store.storage import VIEWS_HDF5, VIEWS_ZARR, ArrayReader, open_arrays
 
 REVISION = 1  # raised whenever the same depth would give another apex
 CLIP_MM = 5.0
-MOTION_SCALE_MM = 1.0  # what still counts as the head's motion: a drift between frames, not a cheek's
+MOTION_SCALE_MM = 1.0  # residuals above it count little: the head drifts less between frames, a cheek moves more
 MAX_SLOPE = 2.0
 MAX_REFERENCE_FRAMES = 5  # a fifth of a second at 25 a second
 SMOOTHED_FRAMES = 5
 MIN_FRAMES = 3
-MIN_COMMON = 0.2  # of the reference's pixels: a frame that shows fewer of them tells nothing
-WORKING_SIZE_PX = 112  # larger images are thinned out to at least this: what moves is far larger than a pixel
-FRAMES_AT_ONCE = 16
-SEQUENCES_PER_NOTE = 64  # estimates that a kill may cost
+MIN_COMMON = 0.2  # of the reference's pixels: a frame that shows fewer of them has no measured change
+WORKING_SIZE_PX = 112  # larger images are subsampled to at least this: moving parts are far larger than a pixel
+SEQUENCES_PER_NOTE = 64  # estimates that a killed build may lose
 NOTES = ".build/apexes.json"
 
 
 def estimate_apexes(
     cache: Path, info: CacheInfo, records: Sequence[ShardRecord], sequences: Sequence[SequenceRow]
 ) -> list[SequenceRow]:
-    """The sequences with an apex in each, estimated where none is given and marked so.
+    """Return the sequences with an apex in each: the given one, else an estimate, marked so.
 
-    Looks at the depth of the view nearest to the front, between the onset and offset that are given. A cache without depth,
-    and a sequence of fewer than 3 usable frames or with damaged ones, stays without an estimate. What was found is noted under
-    .build/, so that a cache whose depth has not changed is not read again.
+    The estimate uses the depth of the view nearest to the front, between the given onset and offset. There is none in a cache
+    without depth, and for a sequence with fewer than 3 usable frames or with damaged ones. Estimates are noted under .build/
+    with a hash of their inputs, so that unchanged depth is not read again.
     """
     if "depth" not in info.settings.modalities:
         return list(sequences)
-    rows_of = _usable_rows(records, [sequence for sequence in sequences if sequence.apex is None])
-    samples = [sample for record in records for sample in record.samples]
-    keys = _describe_inputs(info, records, rows_of)
-    noted = _read_notes(cache)
-    apexes = {name: noted[name][1] for name, key in keys.items() if name in noted and noted[name][0] == key}
-    todo = [name for name in keys if name not in apexes]
     arrays = open_arrays(cache, info)
-    for number, name in enumerate(tqdm(todo, "apex", unit="sequence", delay=2), start=1):
-        rows = rows_of[name]
+    samples = [sample for record in records for sample in record.samples]
+    frames = group_frames(samples)
+    depth_hashes = [_hash_depth_files(record) for record in records]
+    noted, notes = _read_notes(cache), dict[str, tuple[str, int | None]]()
+    num_new = 0
+    for sequence in tqdm([s for s in sequences if s.apex is None], "apex", unit="sequence", delay=2):
+        name = sequence.sequence
+        rows = [row for row in frames.get(name, ()) if _is_usable(samples[row], sequence)]
+        if len(rows) < MIN_FRAMES:
+            continue
+        shards = sorted({row // SHARD_ROWS for row in rows})
+        numbers = [samples[row].frame for row in rows]
+        key = fingerprint(
+            [REVISION, info.settings.front_view, rows, numbers, [depth_hashes[shard] for shard in shards]]
+        )
+        if name in noted and noted[name][0] == key:
+            notes[name] = noted[name]
+            continue
         try:
             peak = find_peak(measure_change_mm(arrays, info, rows))
-            apexes[name] = None if peak is None else samples[rows[peak]].frame
-        except CacheError as error:  # not noted: estimated when the shard has been repaired
+        except CacheError as error:  # not noted: estimated after the shard is repaired
             tqdm.write(f"  no apex for {name}: {error}", file=sys.stderr)
-        if number % SEQUENCES_PER_NOTE == 0 or number == len(todo):
-            notes = {name: [keys[name], apex] for name, apex in apexes.items()}
-            write_signed_json(cache / NOTES, {"apexes": notes})
-    return [_with_apex(sequence, apexes.get(sequence.sequence)) for sequence in sequences]
+            continue
+        notes[name] = key, None if peak is None else numbers[peak]
+        num_new += 1
+        if num_new % SEQUENCES_PER_NOTE == 0:
+            write_signed_json(cache / NOTES, {"apexes": {**noted, **notes}})
+    if num_new:
+        write_signed_json(cache / NOTES, {"apexes": notes})
+    return [
+        _with_apex(sequence, notes[s][1]) if (s := sequence.sequence) in notes else sequence for sequence in sequences
+    ]
 
 
 def measure_change_mm(arrays: ArrayReader, info: CacheInfo, rows: Sequence[int]) -> np.ndarray:
-    """How far the front view's depth is from that of the first frames, f64 (T,), mm; NaN where a frame shows too little.
+    """Return how far the front view's depth is from that of the first frames, f64 (T,), mm; NaN where a frame shows too little.
 
     Args:
         rows: of the cache, in time order, all with depth; a tenth of them, at most 5, are the reference.
@@ -92,11 +107,11 @@ def measure_change_mm(arrays: ArrayReader, info: CacheInfo, rows: Sequence[int])
 
 
 def rigid_motions(depth_mm: np.ndarray, mm_per_px: float) -> np.ndarray:
-    """How depth changes with each of six small rigid motions of the surface, (h, w, 6): shifts along x, y, z, turns about them.
+    """Return the change of depth by each of six small rigid motions, (h, w, 6): shifts along x, y, z, turns about them.
 
     To first order a point that moves by d changes z(x, y) by d_z − z_x d_x − z_y d_y: the point-to-plane distance of Chen &
     Medioni 1992, "Object modelling by registration of multiple range images". NaN where a neighbour shows no surface, and
-    where it is too steep for this.
+    where the surface is too steep.
     """
     height, width = depth_mm.shape
     x = (np.arange(width) + 0.5 - width / 2) * mm_per_px
@@ -109,9 +124,10 @@ def rigid_motions(depth_mm: np.ndarray, mm_per_px: float) -> np.ndarray:
 
 
 def remove_motion(difference_mm: np.ndarray, motions: np.ndarray) -> np.ndarray:
-    """What is left of a difference (N,) when the rigid motion that explains most of it is taken away.
+    """Return a difference (N,) without the rigid motion that explains most of it.
 
-    Least squares with Cauchy's weights 1 / (1 + (r / 1 mm)²), reweighted three times: what moves by itself counts little.
+    Least squares with Cauchy's weights 1 / (1 + (r / 1 mm)²), reweighted three times: parts that move by themselves count
+    little.
     """
     rest_mm = difference_mm - np.median(difference_mm)
     for _ in range(3):
@@ -123,7 +139,7 @@ def remove_motion(difference_mm: np.ndarray, motions: np.ndarray) -> np.ndarray:
 
 
 def find_peak(change_mm: np.ndarray) -> int | None:
-    """Where a smoothed change is greatest: an index; None where fewer than 3 values are known.
+    """Return the index where a smoothed change is greatest; None where fewer than 3 values are known.
 
     Args:
         change_mm: f64 (T,), NaN where unknown. Smoothed over 5 values, fewer at the ends and in short sequences.
@@ -138,62 +154,36 @@ def find_peak(change_mm: np.ndarray) -> int | None:
 
 
 def _stream_depth_mm(arrays: ArrayReader, rows: Sequence[int], view: int, step: int) -> Iterator[np.ndarray]:
-    """Depth of one view frame by frame, f32 (h, w) mm, every step-th pixel, NaN where there is no surface; reads ahead."""
-    batches = [rows[start : start + FRAMES_AT_ONCE] for start in range(0, len(rows), FRAMES_AT_ONCE)]
-    following = arrays.start("depth", batches[0])
-    for number in range(len(batches)):
-        pixels = following.result()[:, view]
-        if number + 1 < len(batches):
-            following = arrays.start("depth", batches[number + 1])
-        for image in pixels[:, step // 2 :: step, step // 2 :: step]:
-            depth_mm = (image.astype(np.float32) - DEPTH_ZERO) * np.float32(DEPTH_STEP_MM)
-            yield np.where(image > 0, depth_mm, np.float32(np.nan))
+    """Yield the depth of one view frame by frame, f32 (h, w) mm, every step-th pixel, NaN where there is no surface."""
+    for images in stream_frames(arrays, "depth", rows):
+        image = images[view, step // 2 :: step, step // 2 :: step]
+        depth_mm = (image.astype(np.float32) - DEPTH_ZERO) * np.float32(DEPTH_STEP_MM)
+        yield np.where(image > 0, depth_mm, np.float32(np.nan))
 
 
 def _mean_where_shown(depth_mm: np.ndarray) -> np.ndarray:
-    """Mean over the frames (K, h, w) that show a pixel; NaN where none does."""
+    """Return the mean over the frames (K, h, w) that show a pixel; NaN where none does."""
     count = np.isfinite(depth_mm).sum(0)
     mean: np.ndarray = np.where(count > 0, np.nansum(depth_mm, 0) / np.maximum(count, 1), np.nan).astype(np.float32)
     return mean
 
 
-def _usable_rows(records: Sequence[ShardRecord], sequences: Sequence[SequenceRow]) -> dict[str, list[int]]:
-    """The valid rows with depth of each sequence, in time order, from its onset to its offset where those are given."""
-    samples = [sample for record in records for sample in record.samples]
-    frames = group_frames(samples)
-
-    def is_usable(row: int, sequence: SequenceRow) -> bool:
-        frame = samples[row].frame
-        if frame is None or not samples[row].has("depth"):
-            return False
-        return (sequence.onset is None or frame >= sequence.onset) and (
-            sequence.offset is None or frame <= sequence.offset
-        )
-
-    usable = {s.sequence: [row for row in frames.get(s.sequence, ()) if is_usable(row, s)] for s in sequences}
-    return {name: rows for name, rows in usable.items() if len(rows) >= MIN_FRAMES}
+def _is_usable(sample: Sample, sequence: SequenceRow) -> bool:
+    """Return whether a frame has depth and is not before a given onset or after a given offset."""
+    if sample.frame is None or not sample.has("depth"):
+        return False
+    onset = sample.frame if sequence.onset is None else sequence.onset
+    offset = sample.frame if sequence.offset is None else sequence.offset
+    return onset <= sample.frame <= offset
 
 
-def _describe_inputs(info: CacheInfo, records: Sequence[ShardRecord], rows_of: dict[str, list[int]]) -> dict[str, str]:
-    """For each sequence a hash of what decides its estimate: its rows and frames, and the shards that hold their depth."""
-    depth = [
-        fingerprint({name: digest for name, digest in record.files.items() if _may_hold_depth(name)})
-        for record in records
-    ]
-    keys = {}
-    for name, rows in rows_of.items():
-        frames = [records[row // SHARD_ROWS].samples[row % SHARD_ROWS].frame for row in rows]
-        shards = sorted({row // SHARD_ROWS for row in rows})
-        keys[name] = fingerprint([REVISION, info.settings.front_view, rows, frames, [depth[shard] for shard in shards]])
-    return keys
-
-
-def _may_hold_depth(file: str) -> bool:
-    return file.startswith((f"{VIEWS_ZARR}/depth/", f"{VIEWS_HDF5}/"))
+def _hash_depth_files(record: ShardRecord) -> str:
+    prefixes = (f"{VIEWS_ZARR}/depth/", f"{VIEWS_HDF5}/")
+    return fingerprint({name: digest for name, digest in record.files.items() if name.startswith(prefixes)})
 
 
 def _read_notes(cache: Path) -> dict[str, tuple[str, int | None]]:
-    """Sequence → what decided an earlier estimate, and the apex's frame. Notes that cannot be read are made anew."""
+    """Return sequence → hash of the inputs of an earlier estimate, and the apex's frame; {} where they cannot be read."""
     try:
         notes = read_signed_json(cache / NOTES)["apexes"]
         return {name: (str(key), None if apex is None else int(apex)) for name, (key, apex) in notes.items()}
@@ -202,7 +192,5 @@ def _read_notes(cache: Path) -> dict[str, tuple[str, int | None]]:
 
 
 def _with_apex(sequence: SequenceRow, apex: int | None) -> SequenceRow:
-    if sequence.apex is not None or apex is None:
-        return sequence
     marks = describe_marks((sequence.onset, apex, sequence.offset), estimated=("apex",))
     return dataclasses.replace(sequence, apex=apex, marks=marks)

@@ -29,6 +29,7 @@ from preprocess.build.cache_folder import (
     start_cache,
 )
 from preprocess.build.engine import ShardArrays, read_finished, read_records, shard_rows, write_shard
+from preprocess.sequences.frames import stream_frames
 from shared.cache import Cache, Failure, num_shards, open_cache
 from shared.errors import CacheError, FacetError
 from shared.modalities import get_modality
@@ -38,7 +39,6 @@ from shared.store.paths import is_file, is_same_place, list_files, read_bytes
 from shared.store.storage import write_file
 
 POOLING = "approximate rank pooling over the sum of its positive weights; texture, normal = 128 + 2 d; depth d in its own unit"
-FRAMES_AT_ONCE = 16
 TOO_FEW = "fewer than 2 valid frames"
 
 
@@ -130,21 +130,12 @@ def pool_frames(cache: Cache, modality: str, rows: Sequence[int]) -> np.ndarray:
         CacheError: stored images are missing or damaged.
     """
     kind, weights = get_modality(modality), rank_pooling_weights(len(rows))
-    total: np.ndarray
-    following = cache.arrays.start(modality, rows[:FRAMES_AT_ONCE])
-    for start in range(0, len(rows), FRAMES_AT_ONCE):
-        images = following.result()
-        if start + FRAMES_AT_ONCE < len(rows):  # read while these are added up
-            following = cache.arrays.start(modality, rows[start + FRAMES_AT_ONCE : start + 2 * FRAMES_AT_ONCE])
-        if start == 0:
-            total = np.zeros(images.shape[1:])
-            weighted = np.empty_like(total)
-            shown = np.ones(images.shape[1:4], bool)
-        for weight, image in zip(weights[start : start + len(images)], images, strict=True):
-            total += np.multiply(image, weight, out=weighted)  # one by one: the same sum whatever the batch
-            shown &= kind.find_surface(image)
+    total, is_shown = np.zeros(()), np.ones((), bool)
+    for weight, image in zip(weights, stream_frames(cache.arrays, modality, rows), strict=True):
+        total = total + weight * image
+        is_shown = is_shown & kind.find_surface(image)
     pixels = kind.encode_change(total)  # the weights add up to 0, so the stored zero point cancels
-    return (pixels * shown.reshape(*shown.shape, *[1] * len(kind.channels))).astype(kind.dtype)
+    return (pixels * is_shown.reshape(*is_shown.shape, *[1] * len(kind.channels))).astype(kind.dtype)
 
 
 def _describe(cache: Cache, num_sequences: int) -> CacheInfo:
