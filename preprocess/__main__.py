@@ -79,7 +79,7 @@ def _build(arguments: argparse.Namespace) -> int:
     )
     cache, info = arguments.cache, report.info
     if report.num_rendered:
-        print("\n".join(report.work.describe_stages()))
+        print("\n".join(report.work.describe()))
     else:
         print("nothing to do: every shard is finished, and no scan has changed")
     failed = [failure for failure in report.failures if failure.kind == "failed"]

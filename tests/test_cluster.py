@@ -22,7 +22,7 @@ from tqdm import tqdm
 from preprocess.build import cluster
 from preprocess.build.build import build_cache
 from preprocess.build.ledger import claim_build, note_path
-from preprocess.build.progress import RowCount
+from preprocess.build.progress import count_rows
 from preprocess.build.shard import build_shard
 from preprocess.datasets import DATASETS
 from shared.errors import FacetError
@@ -176,7 +176,7 @@ def test_a_worker_with_other_software_is_refused() -> None:
 
 def test_the_bar_moves_with_every_row_and_never_back() -> None:
     with tqdm(total=128, disable=False, file=io.StringIO()) as bar:
-        count = RowCount(bar)
+        note = count_rows(bar)
         for shard, num_rows, shown in (
             (0, 10, 10),
             (1, 5, 15),
@@ -186,5 +186,5 @@ def test_the_bar_moves_with_every_row_and_never_back() -> None:
             (0, 64, 70),
             (1, 64, 128),
         ):
-            count.note(shard, num_rows)  # shard 1's worker died at 5 and another began anew
+            note(shard, num_rows)  # shard 1's worker died at 5 and another began anew
             assert bar.n == shown

@@ -233,7 +233,7 @@ def test_older_caches_open_and_keep_their_fingerprint(tiny_cache: MakeCache) -> 
     assert cache.info.compression == "lz4"
     assert cache.info.settings == RenderSettings(views=VIEWS, size_px=32, modalities=("texture", "normal"))
     # as it was computed before the fields came
-    assert settings_fingerprint("tiny", cache.info.settings, "zarr", "lz4") == fingerprint(
+    assert settings_fingerprint(cache.info) == fingerprint(
         {
             "format_version": FORMAT_VERSION,
             "dataset": "tiny",
@@ -244,7 +244,7 @@ def test_older_caches_open_and_keep_their_fingerprint(tiny_cache: MakeCache) -> 
     )
     pooled = dataclasses.replace(cache.info.settings, dynamic="somehow")
     prints = {
-        settings_fingerprint("tiny", settings, "zarr", compression)
+        settings_fingerprint(dataclasses.replace(cache.info, settings=settings, compression=compression))
         for settings in (pooled, cache.info.settings)
         for compression in COMPRESSIONS
     }

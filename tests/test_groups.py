@@ -86,7 +86,7 @@ def test_new_words_and_missing_meshes_are_said_once_and_counted_as_listed(
     manifest.write_text(manifest.read_text().replace("anger", "fear"))
     capsys.readouterr()
     build(root, path)
-    assert "of 2 rows are new" in capsys.readouterr().out
+    assert "of 2 rows changed" in capsys.readouterr().out
     manifest.write_text("path,subject,label\njames.OBJ,1,anger\n")
     with pytest.raises(
         FacetError, match=r"none of 1 scans could be read; the first: james\.OBJ: no such file"

@@ -13,14 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from preprocess.build.cache_folder import (
-    finish_cache,
-    lock_cache,
-    open_for_writing,
-    settings_fingerprint,
-    software_versions,
-    start_cache,
-)
+from preprocess.build.cache_folder import describe_build, finish_cache, lock_cache, open_for_writing, start_cache
 from preprocess.build.engine import read_records
 from preprocess.build.executors import Workers
 from preprocess.build.ledger import claim_build
@@ -28,7 +21,7 @@ from preprocess.build.plan import find_unfinished, gather_sequences, plan_rows
 from preprocess.build.progress import Work, render
 from preprocess.datasets.scan import SCAN_GONE, SYNTHETIC_MARKER, DatasetReader, ScanRecord
 from preprocess.sequences.apex import estimate_apexes
-from shared.cache import FAILURES_CSV, Failure, num_shards, record_path
+from shared.cache import FAILURES_CSV, Failure, record_path
 from shared.errors import FacetError
 from shared.groups import gather_groups
 from shared.labels import EXPRESSIONS
@@ -96,18 +89,16 @@ def build_cache(
         num_landmarks=dataset.num_landmarks,
         au_names=dataset.au_names,
         target_names=dataset.target_names,
-        settings_fingerprint=settings_fingerprint(dataset.name, settings, store, compression),
-        software=software_versions(),
     )
     with lock_cache(cache):
         advice = "choose another --cache, or render everything again with --overwrite"
-        start_cache(cache, info, overwrite=overwrite, advice=advice)
+        start_cache(cache, describe_build(info), overwrite=overwrite, advice=advice)
         plan = plan_rows(scans, cache)
         if plan.num_relabelled:
             print(
                 f"labels, subjects or other columns of {plan.num_relabelled:,} rows changed; their images are unchanged"
             )
-        info = dataclasses.replace(info, num_samples=len(plan.samples), num_shards=num_shards(len(plan.samples)))
+        info = describe_build(dataclasses.replace(info, num_samples=len(plan.samples)))
         with claim_build(cache) as build_id:
             tasks = plan.tasks(dataset, root, cache, info, strict=strict, build_id=build_id)
             checks = tqdm(find_unfinished(cache, tasks, repair=repair), "check", len(tasks), unit="shard", delay=2)

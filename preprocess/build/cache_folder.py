@@ -7,6 +7,7 @@ import importlib.metadata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from preprocess.build.engine import map_files
 from shared.cache import (
@@ -17,6 +18,7 @@ from shared.cache import (
     Failure,
     describe_withdrawn,
     hash_content,
+    num_shards,
     read_info,
     record_path,
     write_info,
@@ -24,7 +26,7 @@ from shared.cache import (
 from shared.csv_tables import encode_table
 from shared.errors import CacheError
 from shared.groups import GROUPS_CSV, Groups, encode_groups
-from shared.schema import FORMAT_VERSION, SHARD_ROWS, CacheInfo, RenderSettings, Sample, fingerprint
+from shared.schema import FORMAT_VERSION, SHARD_ROWS, CacheInfo, Sample, fingerprint
 from shared.schema import Sequence as SequenceRow
 from shared.store.lock import hold_lock
 from shared.store.paths import is_file, is_litter, is_remote, list_files, read_bytes, remove_file, remove_folder
@@ -48,21 +50,36 @@ CACHE_PARTS = {
 SOFTWARE = ("open3d", "numpy", "zarr", "h5py", "numcodecs", "pillow")
 
 
-def settings_fingerprint(dataset: str, settings: RenderSettings, store: str, compression: str) -> str:
-    """Return a hash of the settings; a build continues only in a cache with the same one."""
-    values = dataclasses.asdict(settings)
-    if not values["dynamic"]:
-        del values["dynamic"]  # older caches have no such field and keep their fingerprint
-    return fingerprint(
-        {
-            "format_version": FORMAT_VERSION,
-            "dataset": dataset,
-            "settings": values,
-            "store": store,
-            "shard_rows": SHARD_ROWS,
-            **({} if compression == "lz4" else {"compression": compression}),
-        }
+def describe_build(info: CacheInfo) -> CacheInfo:
+    """Return cache.json before any shard is written: settings, their fingerprint, versions; no results, not complete."""
+    return dataclasses.replace(
+        info,
+        num_valid=0,
+        num_subjects=0,
+        num_sequences=0,
+        content_hash="",
+        file_hashes={},
+        complete=False,
+        num_shards=num_shards(info.num_samples),
+        settings_fingerprint=settings_fingerprint(info),
+        software=software_versions(),
     )
+
+
+def settings_fingerprint(info: CacheInfo) -> str:
+    """Return a hash of the settings; a build continues only in a cache with the same one."""
+    values: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "dataset": info.dataset,
+        "settings": dataclasses.asdict(info.settings),
+        "store": info.store,
+        "shard_rows": SHARD_ROWS,
+    }
+    if not info.settings.dynamic:  # older caches have no such field and keep their fingerprint
+        del values["settings"]["dynamic"]
+    if info.compression != "lz4":
+        values["compression"] = info.compression
+    return fingerprint(values)
 
 
 def software_versions() -> dict[str, str]:
@@ -130,15 +147,14 @@ def _refuse_strangers(cache: Path) -> None:
         names = {name.split("/")[0] for name in list_files(cache)}
     else:
         names = {path.name for path in cache.iterdir()}  # empty folders too
-    if strangers := {name for name in names if _whole_name(name) not in CACHE_PARTS and not is_litter(name)}:
-        raise CacheError(f"{cache}: not empty and not a cache (holds {sorted(strangers)[0]}); choose another folder")
+    if strangers := sorted(name for name in names if not _is_cache_part(name) and not is_litter(name)):
+        raise CacheError(f"{cache}: not empty and not a cache (holds {strangers[0]}); choose another folder")
 
 
-def _whole_name(name: str) -> str:
-    """Return cache.json for `.cache.json.4711.partial`, which another build is writing or a killed one has left."""
-    if name.startswith(".") and name.endswith(PARTIAL_SUFFIX):
-        return name[1:].removesuffix(PARTIAL_SUFFIX).rpartition(".")[0]
-    return name
+def _is_cache_part(name: str) -> bool:
+    """Return whether a name is in CACHE_PARTS, or of a partial file such as `.cache.json.4711.partial`."""
+    partial_name = name[1:].removesuffix(PARTIAL_SUFFIX).rpartition(".")[0]
+    return name in CACHE_PARTS or (name.endswith(PARTIAL_SUFFIX) and partial_name in CACHE_PARTS)
 
 
 def _read_info(cache: Path, *, damaged_is_none: bool, advice: str = "") -> CacheInfo | None:
@@ -152,19 +168,18 @@ def _read_info(cache: Path, *, damaged_is_none: bool, advice: str = "") -> Cache
 
 
 def _describe_change(old: CacheInfo, new: CacheInfo) -> str:
-    changes = []
-    for name in ("dataset", "store", "compression"):
-        if getattr(old, name) != getattr(new, name):
-            changes.append(f"{name} {getattr(old, name)}, now {getattr(new, name)}")
-    for field in dataclasses.fields(RenderSettings):
-        before, after = getattr(old.settings, field.name), getattr(new.settings, field.name)
-        if before != after:
-            before, after = (
-                ",".join(map(str, value)) if isinstance(value, tuple) else value if value != "" else "none"
-                for value in (before, after)
-            )
-            changes.append(f"{field.name} {before}, now {after}")
+    before, after = (
+        {"dataset": info.dataset, "store": info.store, "compression": info.compression, **vars(info.settings)}
+        for info in (old, new)
+    )
+    changes = [
+        f"{name} {_show(before[name])}, now {_show(after[name])}" for name in before if before[name] != after[name]
+    ]
     return "; ".join(changes) or "another version of the renderer"
+
+
+def _show(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value) or "none"
 
 
 def _clear(cache: Path) -> None:
@@ -193,12 +208,7 @@ def open_for_writing(cache: Path, info: CacheInfo, samples: Sequence[Sample], *,
 
 def _is_finished(cache: Path, info: CacheInfo) -> bool:
     old = _read_info(cache, damaged_is_none=True)
-    if old is None:
-        return False
-    bare = dataclasses.replace(
-        old, num_valid=0, num_subjects=0, num_sequences=0, content_hash="", file_hashes={}, complete=False
-    )
-    return old.complete and bare == info
+    return old is not None and old.complete and dataclasses.replace(describe_build(old), software=old.software) == info
 
 
 def finish_cache(

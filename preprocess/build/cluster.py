@@ -23,62 +23,52 @@ from tqdm import tqdm
 
 from preprocess.build.cache_folder import software_versions
 from preprocess.build.executors import crash_error
-from preprocess.build.isolate import ShardWork, build_shard_safely
+from preprocess.build.isolate import build_shard_safely
 from preprocess.build.ledger import check_current
-from preprocess.build.shard import ShardTask
+from preprocess.build.shard import ShardResult, ShardTask
 from shared.errors import FacetError, shorten
 from shared.store.paths import is_remote
 
-ATTEMPTS = 2  # a shard whose workers crash is submitted again; each time dask itself tries several workers
 CONNECT_SECONDS = 20
 MEMORY_PART = 0.95  # of a worker's limit, for a child process that tries scans
 
 
-def run_on_cluster(tasks: Sequence[ShardTask], scheduler: str, scheduler_file: Path | None) -> Iterator[ShardWork]:
+def run_on_cluster(tasks: Sequence[ShardTask], scheduler: str, scheduler_file: Path | None) -> Iterator[ShardResult]:
     """Build shards on a cluster; yield each as it is finished. A task travels as pickled bytes.
 
     Raises:
-        FacetError: no scheduler answers, the scheduler was lost, or a shard's workers crash again and again; or a task's own
-            error.
+        FacetError: no scheduler answers, the scheduler was lost, or a shard's workers crash again and again.
+        The error of a task.
     """
     build, software, token = _portable_function(), software_of_workers(), uuid.uuid4().hex[:8]
-    running: dict[distributed.Future, tuple[ShardTask, int]] = {}
     with _connect(scheduler, scheduler_file) as client:
-
-        def submit(task: ShardTask, attempt: int) -> distributed.Future:
-            key = f"shard-{task.shard:05d}-{token}-{attempt}"
-            future = client.submit(build, _pack(task), software, key=key, pure=False)
-            running[future] = task, attempt
-            return future
-
         if not client.nthreads():
             tqdm.write("  waiting: the scheduler has no workers", file=sys.stderr)
+        futures = {
+            client.submit(build, _pack(task), software, key=f"shard-{task.shard:05d}-{token}", pure=False): task
+            for task in tasks
+        }
         try:
-            completed = distributed.as_completed([submit(task, 1) for task in tasks])
-            for future in completed:
-                task, attempt = running.pop(future)
-                try:
-                    outcome = future.result()
-                except distributed.scheduler.KilledWorker as error:
-                    if attempt == ATTEMPTS:
-                        raise crash_error(task) from error
-                    completed.add(submit(task, attempt + 1))
-                    continue
-                except (ImportError, RuntimeError) as error:
-                    reason = shorten(" ".join(str(error).split()), 300)
-                    raise FacetError(
-                        f"the cluster cannot run a task ({reason}); the same Python packages must be installed everywhere, "
-                        "and this program must have the same path on every worker's machine"
-                    ) from error
+            for future in distributed.as_completed(list(futures)):
+                outcome = future.result()
                 if isinstance(outcome, Exception):
                     raise outcome
+                del futures[future]  # its result takes memory of the scheduler
                 yield outcome
+        except distributed.scheduler.KilledWorker as error:  # several, one after the other: dask tries it on four
+            raise crash_error(futures[future]) from error
+        except (ImportError, RuntimeError) as error:
+            reason = shorten(" ".join(str(error).split()), 300)
+            raise FacetError(
+                f"the cluster cannot run a task ({reason}); the same Python packages must be installed everywhere, "
+                "and this program must have the same path on every worker's machine"
+            ) from error
         except (CommClosedError, CancelledError) as error:
             raise FacetError(
                 "the connection to the scheduler was lost; run the same command again, finished shards remain"
             ) from error
         finally:
-            client.cancel(list(running), force=True)
+            client.cancel(list(futures), force=True)
 
 
 @contextmanager
@@ -124,7 +114,7 @@ def _portable_function() -> Callable[[bytes, dict[str, str]], Any]:
     return build
 
 
-def build_packed_shard(packed: bytes, software: dict[str, str]) -> ShardWork | Exception:
+def build_packed_shard(packed: bytes, software: dict[str, str]) -> ShardResult | Exception:
     """Build a shard on a worker. An error is returned as a value: it is for the user, not for dask's log."""
     try:
         check_software(software)

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 
 from preprocess.build.child import Child, receive_any
-from preprocess.build.isolate import ShardWork, build_shard_safely
+from preprocess.build.isolate import build_shard_safely
 from preprocess.build.ledger import clear_crashes
-from preprocess.build.shard import ShardTask
+from preprocess.build.shard import ShardResult, ShardTask
 from shared.errors import FacetError
 
 MAX_CRASHES = 3  # over one shard, although none of its scans crashes its process alone
@@ -35,7 +35,7 @@ class Workers:
         return bool(self.scheduler) or self.scheduler_file is not None
 
 
-def run_shards(tasks: Sequence[ShardTask], workers: Workers, on_rows: OnRows) -> Iterator[ShardWork]:
+def run_shards(tasks: Sequence[ShardTask], workers: Workers, on_rows: OnRows) -> Iterator[ShardResult]:
     """Build shards; yield each as it is finished. Finished shards remain whatever happens to the others.
 
     Args:
@@ -52,7 +52,7 @@ def run_shards(tasks: Sequence[ShardTask], workers: Workers, on_rows: OnRows) ->
     return _run_in_children(tasks, workers, on_rows)
 
 
-def _run_in_children(tasks: Sequence[ShardTask], workers: Workers, on_rows: OnRows) -> Iterator[ShardWork]:
+def _run_in_children(tasks: Sequence[ShardTask], workers: Workers, on_rows: OnRows) -> Iterator[ShardResult]:
     memory_bytes = workers.memory_bytes or psutil.virtual_memory().total // workers.num_processes
     waiting = deque(tasks)
     crashes: Counter[int] = Counter()

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from preprocess.alignment.scan_aligner import ScanAligner
@@ -30,18 +29,6 @@ READING = "its worker died while reading it (twice)"
 DRAWING = "its worker died while drawing it (twice)"
 
 
-@dataclass
-class ShardWork:
-    """A built shard. num_crashed: workers that crashed over it before; seconds: wall time of everything."""
-
-    result: ShardResult
-    quarantined: list[str]
-    num_crashed: int
-    seconds: float
-    peak_memory_bytes: int
-    host: str = field(default_factory=socket.gethostname)
-
-
 @dataclass(frozen=True)
 class _Trial:
     scan: ScanRecord
@@ -50,7 +37,7 @@ class _Trial:
 
 def build_shard_safely(
     task: ShardTask, memory_limit_bytes: int | None = None, on_row: Callable[[int], None] | None = None
-) -> ShardWork:
+) -> ShardResult:
     """Build a shard without the scans that crash their process.
 
     Args:
@@ -89,8 +76,10 @@ def build_shard_safely(
         with suppress(OSError, FacetError):  # on a full disk, the first error is the one to report
             clear_crashes(task.cache, task.shard)
         raise
-    seconds = time.monotonic() - started
-    return ShardWork(result, sorted(quarantined), note.num_crashed, seconds, peak_memory_bytes())
+    result.seconds["other"] = max(time.monotonic() - started - sum(result.seconds.values()), 0.0)
+    result.num_crashed, result.num_quarantined = note.num_crashed, len(quarantined)
+    result.peak_memory_bytes = peak_memory_bytes()
+    return result
 
 
 def _without(task: ShardTask, reasons: dict[str, str]) -> ShardTask:

@@ -1,7 +1,7 @@
 """The builder's private notes in a cache's .build folder: one JSON file per shard, and the id of the current build.
 
 A shard's note counts the processes that began the shard and crashed. Its quarantined scans are not rendered again until their
-files change. It also holds sizes and times of source files, so that a second build need not read them.
+files change. A hash over sizes and times of the source files spares a second build from reading them.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ class ShardNote:
 
     num_crashed: int = 0  # processes that began the shard and ended without a result
     quarantined: dict[str, tuple[str, str]] = field(default_factory=dict)  # sample_id → hash of its sources, reason
-    # At the last finish: the record's input fingerprint, the planned fingerprint, and size and time in ns of each source file.
-    input_fingerprint: str = ""
-    planned: str = ""
-    times: tuple[tuple[int, int], ...] = ()
+    finished: str = ""  # hash over the record's inputs and the sizes and times of all source files (`hash_times`)
 
 
 def note_path(cache: Path, shard: int) -> Path:

@@ -12,7 +12,7 @@ from preprocess.alignment.scan_aligner import frames_needed
 from preprocess.build.engine import map_files, read_finished, shard_rows
 from preprocess.build.isolate import DRAWING, READING
 from preprocess.build.ledger import ShardNote, read_note, write_note
-from preprocess.build.shard import ShardTask, hash_source, note_times, stat_sources
+from preprocess.build.shard import ShardTask, hash_source, hash_times, note_finished, stat_sources
 from preprocess.datasets.scan import DatasetReader, ScanRecord
 from shared.cache import SAMPLES_CSV, find_records, read_record, record_path, write_record
 from shared.csv_tables import read_table
@@ -87,7 +87,7 @@ def plan_rows(scans: AbstractSequence[ScanRecord], cache: Path) -> Plan:
             raise FacetError(
                 f"{scan.source}: sample_id {scan.sample_id!r} is already {found[scan.sample_id].source}; make them unique"
             )
-        if not _is_utf8(scan.source + scan.texture + scan.landmarks):
+        if any("\ud800" <= letter <= "\udfff" for letter in scan.source + scan.texture + scan.landmarks):
             raise FacetError(f"{scan.source!a}: a name there is not UTF-8 text; rename the file or the folder")
         found[scan.sample_id] = scan
     samples: list[Sample] = []
@@ -101,14 +101,6 @@ def plan_rows(scans: AbstractSequence[ScanRecord], cache: Path) -> Plan:
         rows.append(scan)
         samples.append(_plan_sample(scan))
     return Plan(samples, rows, num_relabelled)
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _read_rows(cache: Path) -> list[Sample]:
@@ -183,13 +175,13 @@ def _are_inputs_unchanged(task: ShardTask, record: ShardRecord) -> bool:
         times = stat_sources(task.dataset, task.root, task.sources)
     except ScanError:
         return False
-    note = read_note(task.cache, task.shard)
-    if (note.input_fingerprint, note.planned, note.times) == (record.input_fingerprint, task.fingerprint({}), times):
+    finished = hash_times(task, record.input_fingerprint, times)
+    if read_note(task.cache, task.shard).finished == finished:
         return True
     hashes = {scan.sample_id: hash_source(task.dataset, task.root, scan) for scan in task.sources}
     if "" in hashes.values() or task.fingerprint(hashes) != record.input_fingerprint:
         return False
-    note_times(task, record.input_fingerprint, times)
+    note_finished(task, finished)
     return True
 
 

@@ -1,18 +1,17 @@
-"""Count what the workers of a build have done: a progress bar while they work, a table of times at the end."""
+"""Run the shards of a build behind a progress bar, and sum up what the workers did."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from preprocess.build.executors import Workers, run_shards
-from preprocess.build.isolate import ShardWork
-from preprocess.build.shard import ShardTask
+from preprocess.build.executors import OnRows, Workers, run_shards
+from preprocess.build.shard import ShardResult, ShardTask
 
 
 @dataclass
@@ -25,48 +24,39 @@ class Work:
     num_workers_died: int = 0
     peak_memory_bytes: int = 0  # of the worker that held most
     wall_seconds: float = 0.0
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    seconds: Counter[str] = field(default_factory=Counter)
 
-    def add(self, done: ShardWork) -> None:
-        result = done.result
-        for stage, spent in result.seconds.items():
-            self.seconds[stage] += spent
-        self.seconds["other"] += max(done.seconds - sum(result.seconds.values()), 0.0)
-        self.num_scans += result.num_scans
-        self.num_failed += len(result.failures)
-        self.num_warnings += result.num_warnings
+    def add(self, done: ShardResult) -> None:
+        self.num_scans += done.num_scans
+        self.num_failed += len(done.failures)
+        self.num_warnings += done.num_warnings
         self.num_workers_died += done.num_crashed
         self.peak_memory_bytes = max(self.peak_memory_bytes, done.peak_memory_bytes)
+        self.seconds.update(done.seconds)
 
-    def describe_stages(self) -> list[str]:
-        """Return a table: core seconds, their part of the total and ms per scan for each stage; [] if nothing was rendered."""
-        total = sum(self.seconds.values())
-        if not self.num_scans or not total:
+    def describe(self) -> list[str]:
+        """Return two lines: core milliseconds per scan of each stage, and the speed; [] if nothing was rendered."""
+        if not self.num_scans:
             return []
-        lines = [f"{'stage':<10}{'core s':>9}{'part':>8}{'ms/scan':>10}"]
-        for stage, spent in [*self.seconds.items(), ("total", total)]:
-            lines.append(f"{stage:<10}{spent:>9.1f}{spent / total:>8.0%}{1000 * spent / self.num_scans:>10.1f}")
+        total = sum(self.seconds.values())
+        stages = ", ".join(f"{stage} {1000 * spent / self.num_scans:.1f}" for stage, spent in self.seconds.items())
         memory = f"; peak memory of a worker {self.peak_memory_bytes / 1e6:.0f} MB" if self.peak_memory_bytes else ""
-        per_second = self.num_scans / max(self.wall_seconds, 1e-9)
-        lines.append(
-            f"{self.num_scans} scans in {self.wall_seconds:.0f} s: {per_second:.1f} scans/s, "
-            f"{self.num_scans / total:.1f} per core{memory}"
-        )
-        return lines
+        return [
+            f"ms per scan: {stages}, total {1000 * total / self.num_scans:.1f}",
+            f"{self.num_scans} scans in {self.wall_seconds:.0f} s: "
+            f"{self.num_scans / max(self.wall_seconds, 1e-9):.1f} scans/s, {self.num_scans / total:.1f} per core{memory}",
+        ]
 
 
-class RowCount:
-    """Move a progress bar by the rows of each shard that are done."""
+def count_rows(bar: tqdm) -> OnRows:
+    """Return a function that moves a bar to the rows of a shard that are done; after a crash the bar waits until then."""
+    num_done: Counter[int] = Counter()
 
-    def __init__(self, bar: tqdm) -> None:
-        self._bar = bar
-        self._seen: dict[int, int] = {}
+    def note(shard: int, num_rows: int) -> None:
+        bar.update(max(num_rows - num_done[shard], 0))
+        num_done[shard] = max(num_rows, num_done[shard])
 
-    def note(self, shard: int, num_rows: int) -> None:
-        """Count rows of a shard; after a crash the bar stands still until the shard is as far again."""
-        if (more := num_rows - self._seen.get(shard, 0)) > 0:
-            self._seen[shard] = num_rows
-            self._bar.update(more)
+    return note
 
 
 def render(tasks: Sequence[ShardTask], workers: Workers) -> Work:
@@ -80,14 +70,14 @@ def render(tasks: Sequence[ShardTask], workers: Workers) -> Work:
         return work
     started = time.monotonic()
     with tqdm(desc="render", total=sum(len(task.samples) for task in tasks), unit="scan", smoothing=0.05) as bar:
-        count = RowCount(bar)
-        for done in run_shards(tasks, workers, count.note):
+        note = count_rows(bar)
+        for done in run_shards(tasks, workers, note):
             work.add(done)
-            for failure in done.result.failures:
+            for failure in done.failures:
                 tqdm.write(f"  failed: {failure}", file=sys.stderr)
-            if done.num_crashed and not done.quarantined:
-                tqdm.write(f"  shard {done.result.shard}: its worker was killed; built again", file=sys.stderr)
+            if done.num_crashed and not done.num_quarantined:
+                tqdm.write(f"  shard {done.shard}: its worker was killed; built again", file=sys.stderr)
             bar.set_postfix(failed=work.num_failed, warnings=work.num_warnings, refresh=False)
-            count.note(done.result.shard, done.result.num_samples)
+            note(done.shard, done.num_samples)
     work.wall_seconds = time.monotonic() - started
     return work

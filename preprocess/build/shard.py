@@ -91,17 +91,17 @@ def stat_sources(dataset: DatasetReader, root: Path, scans: Sequence[ScanRecord]
 
 @dataclass
 class ShardResult:
-    """Counts of one shard. failures: "source: reason"; seconds: spent in each stage.
-
-    num_warnings: valid rows whose images lack something that their files refer to.
-    """
+    """What one worker did for one shard."""
 
     shard: int
     num_samples: int
     num_scans: int = 0
-    failures: list[str] = field(default_factory=list)
-    num_warnings: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    failures: list[str] = field(default_factory=list)  # "source: reason"
+    num_warnings: int = 0  # valid rows whose images lack something that their files refer to
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # by stage
+    num_crashed: int = 0  # workers that crashed over it before
+    num_quarantined: int = 0
+    peak_memory_bytes: int = 0
 
 
 def build_shard(task: ShardTask, on_row: Callable[[int], None] | None = None) -> ShardResult:
@@ -142,17 +142,19 @@ def build_shard(task: ShardTask, on_row: Callable[[int], None] | None = None) ->
         hashes |= {scan.sample_id: hash_source(task.dataset, task.root, scan) for scan in task.context}
         inputs = task.fingerprint(hashes)
         write_shard(task.cache, task.info, task.shard, samples, files, inputs)
-        note_times(task, inputs, times)
+        note_finished(task, hash_times(task, inputs, times))
     return result
 
 
-def note_times(task: ShardTask, input_fingerprint: str, times: tuple[tuple[int, int], ...]) -> None:
-    """Note sizes and times of a finished shard's source files, so that the next build need not read them."""
+def hash_times(task: ShardTask, input_fingerprint: str, times: Sequence[tuple[int, int]]) -> str:
+    """Return a hash over the inputs of a finished shard as its record, its task and `stat_sources` describe them."""
+    return fingerprint([input_fingerprint, task.fingerprint({}), times])
+
+
+def note_finished(task: ShardTask, finished: str) -> None:
+    """Note that a shard is finished; the next build with the same hash need not read its source files."""
     note = read_note(task.cache, task.shard)
-    note = dataclasses.replace(
-        note, num_crashed=0, input_fingerprint=input_fingerprint, planned=task.fingerprint({}), times=times
-    )
-    write_note(task.cache, task.shard, note)
+    write_note(task.cache, task.shard, dataclasses.replace(note, num_crashed=0, finished=finished))
 
 
 def _render_or_fail(

@@ -20,17 +20,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from preprocess.build.cache_folder import (
-    finish_cache,
-    lock_cache,
-    open_for_writing,
-    settings_fingerprint,
-    software_versions,
-    start_cache,
-)
+from preprocess.build.cache_folder import describe_build, finish_cache, lock_cache, open_for_writing, start_cache
 from preprocess.build.engine import ShardArrays, read_finished, read_records, shard_rows, write_shard
 from preprocess.sequences.frames import stream_frames
-from shared.cache import Cache, Failure, num_shards, open_cache
+from shared.cache import Cache, Failure, open_cache
 from shared.errors import CacheError, FacetError
 from shared.modalities import get_modality
 from shared.schema import SHARD_ROWS, CacheInfo, Sample, fingerprint
@@ -90,7 +83,10 @@ def build_dynamic_cache(source: Path, out: Path) -> DynamicReport:
     if is_same_place(out, source):
         raise CacheError(f"--out {out}: is the cache that is read; choose another folder")
     rows = [_plan_row(cache, sequence) for sequence in cache.sequences]
-    info = _describe(cache, len(rows))
+    settings = dataclasses.replace(cache.info.settings, dynamic=POOLING)
+    info = describe_build(
+        dataclasses.replace(cache.info, settings=settings, num_samples=len(rows), num_landmarks=0, au_names=())
+    )
     digests = [fingerprint(record.files) for record in read_records(cache.path, cache.info)]
     inputs = [
         _input_fingerprint(cache, info, [rows[row] for row in shard_rows(info, shard)], digests)
@@ -136,25 +132,6 @@ def pool_frames(cache: Cache, modality: str, rows: Sequence[int]) -> np.ndarray:
         is_shown = is_shown & kind.find_surface(image)
     pixels = kind.encode_change(total)  # the weights add up to 0, so the stored zero point cancels
     return (pixels * is_shown.reshape(*is_shown.shape, *[1] * len(kind.channels))).astype(kind.dtype)
-
-
-def _describe(cache: Cache, num_sequences: int) -> CacheInfo:
-    settings = dataclasses.replace(cache.info.settings, dynamic=POOLING)
-    return CacheInfo(
-        dataset=cache.info.dataset,
-        licence=cache.info.licence,
-        class_names=cache.info.class_names,
-        settings=settings,
-        store=cache.info.store,
-        compression=cache.info.compression,
-        num_samples=num_sequences,
-        num_shards=num_shards(num_sequences),
-        target_names=cache.info.target_names,
-        settings_fingerprint=settings_fingerprint(
-            cache.info.dataset, settings, cache.info.store, cache.info.compression
-        ),
-        software=software_versions(),
-    )
 
 
 def _plan_row(cache: Cache, sequence: SequenceRow) -> _Row:
