@@ -9,12 +9,16 @@ import re
 import shlex
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import MakeCache
 from next_commands import PARSERS
+from scan_folders import write_scan
 
+from preprocess.__main__ import RUN
+from preprocess.arguments import build_parser
 from preprocess.datasets import DATASETS
 from preprocess.readers.landmark_points import read_face_points
 from shared.cache import open_cache
@@ -125,7 +129,8 @@ def test_the_examples_read_a_cache(store: str, tiny_cache: MakeCache) -> None:
 @pytest.mark.parametrize("name", MANUALS)
 def test_python_examples_compile(name: str) -> None:
     for block in re.findall(r"```python\n(.*?)```", TEXTS[name], re.DOTALL):
-        compile(block, name, "exec")
+        entry = re.match(r"# [A-Z]+ in train/", block)  # an entry of a table
+        compile(f"{{{block}}}" if entry else block, name, "exec")
 
 
 def test_the_examples_of_own_scans_are_read(tmp_path: Path) -> None:
@@ -142,3 +147,24 @@ def test_the_examples_of_own_scans_are_read(tmp_path: Path) -> None:
     left_eye, right_eye, _, mouth = read_face_points(path)[:4]
     assert left_eye[0] > 0 > right_eye[0]  # the subject's left is +x
     assert np.isfinite([left_eye, right_eye, mouth]).all()
+
+
+def test_the_example_of_a_new_data_set_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", TEXTS["preprocess/README.md"], re.DOTALL)
+        if "DatasetReader(" in block
+    )
+    names: dict[str, Any] = {}
+    exec(example, names)
+    monkeypatch.setitem(DATASETS, "myset", names["MY_SET"])
+    for index, (subject, expression) in enumerate([("P01", "happiness"), ("P02", "fear")]):
+        (tmp_path / "scans" / subject).mkdir(parents=True)
+        write_scan(tmp_path / "scans" / subject, f"{expression}_2", 0.5 * index)
+    command = ["build", "myset", "--root", str(tmp_path / "scans"), "--cache", str(tmp_path / "cache"), "--size", "32"]
+    assert RUN["build"](build_parser().parse_args([*command, "--workers", "1"])) == 0
+    samples = open_cache(tmp_path / "cache").samples
+    assert [(s.sample_id, s.subject, s.label) for s in samples if s.valid] == [
+        ("P01/happiness_2", "P01", "happiness"),
+        ("P02/fear_2", "P02", "fear"),
+    ]
