@@ -114,7 +114,7 @@ def test_every_sample_is_in_one_process_and_part(num: int, batch_size: int, num_
             continue
         everyone = [Ranks(rank, num_ranks) for rank in range(num_ranks)]
         assert np.concatenate([ranks.part(batch) for ranks in everyone]).tolist() == batch.tolist()
-        shares = [ranks.share(len(batch)) for ranks in everyone]
+        shares = [ranks.slice(len(batch)) for ranks in everyone]
         for ranks, share in zip(everyone, shares, strict=True):
             part = ranks.part(batch)
             if share is WHOLE_BATCH:

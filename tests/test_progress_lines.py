@@ -12,8 +12,8 @@ import pytest
 from conftest import MakeCache
 from test_train_cli import call
 
-import train.training.progress_lines
-from train.training.progress_lines import ProgressLines
+import train.training.progress
+from train.training.progress import ProgressLines
 
 QUICK = ["--folds", "2", "--batch-size", "2", "--device", "cpu"]
 
@@ -34,7 +34,7 @@ def test_a_line_an_epoch_but_not_too_many(
     lines = ProgressLines("run", 0, 100, "step", silent=False, clock=lambda: now)
     for second in range(1, 100):  # a step takes a second
         now = float(second)
-        lines.tell(second, second // steps_an_epoch, lambda: "loss 1")
+        lines.report(second, second // steps_an_epoch, lambda: "loss 1")
     told = capsys.readouterr().err.splitlines()
     assert [int(re.findall(r"step (\d+)", line)[0]) for line in told] == expected
     assert told[0] == "run: step 30 of 100, loss 1, 01:10 left"
@@ -45,11 +45,11 @@ def test_long_epochs_are_told_from_time_to_time(capsys: pytest.CaptureFixture[st
     lines = ProgressLines("run", 500, 2500, "step", silent=False, clock=lambda: now)
     for second in range(1, 1001):
         now = float(second)
-        lines.tell(500 + second, 0, str)
+        lines.report(500 + second, 0, str)
     told = capsys.readouterr().err.splitlines()
     assert told[:2] == ["run: step 530 of 2,500, 32:50 left", "run: step 830 of 2,500, 27:50 left"]
     assert len(told) == 4
-    ProgressLines("run", 0, 1, "step", silent=True, clock=lambda: now).tell(1, 0, str)
+    ProgressLines("run", 0, 1, "step", silent=True, clock=lambda: now).report(1, 0, str)
     assert capsys.readouterr().err == ""
 
 
@@ -59,7 +59,7 @@ def test_a_terminal_has_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stderr", terminal)
         ticks = iter(range(0, 1000, 100))
         lines = ProgressLines("run", 0, 9, "step", silent=False, clock=lambda: float(next(ticks)))
-        lines.tell(1, 0, str)
+        lines.report(1, 0, str)
         print("end", file=terminal, flush=True)
         assert screen.read(100) == b"end\r\n"
 
@@ -74,7 +74,7 @@ def test_what_is_said_is_in_a_log_file_at_once(tmp_path: Path, monkeypatch: pyte
 def test_trainings_tell_where_they_are(
     tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.training.progress_lines, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(train.training.progress, "LEAST_SECONDS", 0.0)
     cache = tiny_cache(scans_per_class=2)  # 12 samples, 6 steps an epoch
     assert call("fit", "--cache", cache, "--out", tmp_path / "run", *QUICK, "--epochs", 4) == 0
     told = capsys.readouterr().err.splitlines()

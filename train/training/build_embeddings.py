@@ -27,7 +27,7 @@ from train.model.facet import run_tower
 from train.model.factory import choose_device
 from train.model.image_tower import load_tower
 from train.training.checkpoint import sweep_partials
-from train.training.progress_lines import ProgressLines
+from train.training.progress import ProgressLines
 
 ROWS_A_BATCH = 32  # the tower sees one view of them at a time: enough to keep a processor busy, and little memory
 
@@ -133,7 +133,7 @@ def build_embeddings(
                 nonlocal done
                 done += num
                 bar.update(num)
-                lines.tell(done, 0, str)
+                lines.report(done, 0, str)
 
             for modality, shards in todo.items():
                 one = find_embeddings(root, cache, config, modality)

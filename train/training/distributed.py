@@ -1,8 +1,7 @@
-"""Several processes, each with a device of its own, train one model: `torchrun --nproc-per-node N -m train fit …`.
+"""Several processes, each with its own device, train one model: `torchrun --nproc-per-node N -m train fit …`.
 
-Every process takes its slice of each batch, and what is defined over a batch sees the whole of it: numbers are those of one
-process, but for the order of sums. Each computes its share of the loss; the shares add up to the loss, and gradients are
-added up by DistributedDataParallel.
+Every process computes a slice of each batch and a summand of the loss, which is defined over the whole batch. Gradients are
+summed by DistributedDataParallel. Results equal those of one process, except for the order of sums.
 """
 
 from __future__ import annotations
@@ -26,39 +25,38 @@ from shared.errors import FacetError, first_line
 from train.data.order import rank_part
 from train.losses.batch_slice import WHOLE_BATCH, BatchSlice
 
-# Another process's end closes connections to this one first. Torchrun names whoever ended first, so this one lets it look.
+# If another process fails, the connection to it breaks here. Torchrun reports the process that ended first, so wait.
 LINGER_SECONDS = 10.0
-PATIENCE = timedelta(hours=12)  # for the first process to load or embed what the others then read
+PATIENCE = timedelta(hours=12)  # while the first process loads weights or computes embeddings
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a training, and which of them this is."""
+    """The processes of a training, and the rank of this one."""
 
     rank: int = 0
     num: int = 1
     local_rank: int = 0  # on this machine
     local_num: int = 1
-    # What processes agree on goes over their CPUs: asking a GPU would stop it.
-    control: dist.ProcessGroup | None = None
+    control: dist.ProcessGroup | None = None  # on CPUs: asking a GPU would stop it
 
     @property
     def is_first(self) -> bool:
-        """The one that writes files and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def part(self, batch: np.ndarray) -> np.ndarray:
-        """This process's slice of a batch."""
+        """Return this process's slice of a batch."""
         return rank_part(batch, self.rank, self.num)
 
-    def share(self, num_samples: int) -> BatchSlice:
-        """Of a batch of so many."""
+    def slice(self, num_samples: int) -> BatchSlice:
+        """Return this process's slice of a batch of num_samples."""
         if self.num == 1:
             return WHOLE_BATCH
         return BatchSlice(self.rank, tuple(len(rank_part(np.empty(num_samples), r, self.num)) for r in range(self.num)))
 
     def largest(self, value: int) -> int:
-        """Over all processes."""
+        """Return the largest value over all processes."""
         if self.num == 1:
             return value
         found = torch.tensor(value)
@@ -67,7 +65,7 @@ class Ranks:
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """Inside, the others wait until the first process has come out: what it wrote is there for them."""
+        """Let the first process run the block before the others, which then find the files that it wrote."""
         if not self.is_first:
             self.largest(0)
         yield
@@ -75,10 +73,10 @@ class Ranks:
             self.largest(0)
 
     def choose_device(self, name: str) -> str:
-        """--device for this process: a GPU of its own where there are GPUs.
+        """Return the device name of this process: its own GPU, if there are GPUs.
 
         Raises:
-            FacetError: there are fewer of them than processes, or one for all was asked for.
+            FacetError: there are fewer GPUs than processes, or one GPU was requested for all.
         """
         if self.num == 1 or name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
             return name
@@ -91,14 +89,14 @@ class Ranks:
         return f"cuda:{self.local_rank}"
 
     def replicate(self, module: nn.Module) -> DistributedDataParallel | None:
-        """The module with gradients averaged over all processes; None where there is one."""
+        """Return the module with gradients averaged over all processes; None for a single process."""
         if self.num == 1:
             return None
         # towers may have weights that their output does not depend on
         return DistributedDataParallel(module, find_unused_parameters=True, gradient_as_bucket_view=True)
 
     def leave(self) -> None:
-        """From here on each process is on its own. To be called by all of them."""
+        """Leave the process group. All processes must call this."""
         if self.num > 1 and dist.is_initialized():
             self.largest(0)
             dist.destroy_process_group()
@@ -108,16 +106,16 @@ ALONE = Ranks()
 
 
 def find_num_ranks() -> int:
-    """How many processes torchrun started, 1 without it."""
+    """Return the number of processes that torchrun started, 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
 def open_ranks(device: str) -> Iterator[Ranks]:
-    """Meets the other processes where torchrun started several. All but the first keep their standard output to themselves.
+    """Join the other processes that torchrun started. Only the first one prints to standard output.
 
     Raises:
-        FacetError: anything the user can mend, with the rank it happened to; the connection to another process broke.
+        FacetError: from the block, with the rank; or the connection to another process broke.
     """
     if find_num_ranks() == 1:
         yield ALONE
@@ -140,7 +138,7 @@ def open_ranks(device: str) -> Iterator[Ranks]:
         except FacetError as error:
             if rank == 0:
                 raise
-            time.sleep(LINGER_SECONDS / 5)  # the first process tells what all of them find
+            time.sleep(LINGER_SECONDS / 5)  # the first process reports what all of them find
             raise FacetError(f"rank {rank}: {error}") from error
         except RuntimeError as error:
             if not _is_lost_connection(error):
@@ -158,7 +156,7 @@ def _is_lost_connection(error: RuntimeError) -> bool:
 
 
 def synchronise_batch_norm(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
-    """The tower with batch statistics taken over all processes, which needs GPUs; on CPUs each has its own: a note says so."""
+    """Compute batch statistics over all processes, on GPUs; on CPUs print a note that each process has its own."""
     batch_norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     if ranks.num == 1 or not batch_norms:
         return model

@@ -1,40 +1,39 @@
-"""The training loop: batches in, weights out, on one screen. One step is `train.training.step`."""
+"""The training loop. `train.training.setup` prepares its state; `train.training.step` is one step."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from shared.cache import Cache
 from shared.errors import FacetError
 from train.config import Recipe
 from train.data.augment import draw_parameters
 from train.data.batch_transform import BatchTransform
-from train.data.items import Item, find_rows_in_use
+from train.data.embeddings import RowBatch
+from train.data.items import Item
 from train.data.order import count_repeats, epoch_batches
+from train.data.stream import RawBatch
 from train.data.transfer import copy_small
-from train.losses.criterion import Criterion, balance_classes, mean_cosine_between_faces
-from train.model.facet import Batch, Facet
-from train.model.tuning import checkpoint_activations, merge_low_rank, tune_tower
-from train.training.checkpoint import read_checkpoint, write_checkpoint
-from train.training.distributed import ALONE, Ranks, synchronise_batch_norm
-from train.training.ema import Ema
-from train.training.flops import count_flops_per_sample, find_peak_flops
-from train.training.optimizer import build_optimizer, rate_at, set_rate
+from train.losses.criterion import mean_cosine_between_faces
+from train.model.facet import Facet
+from train.model.tuning import merge_low_rank
+from train.training.checkpoint import write_checkpoint
+from train.training.distributed import ALONE, Ranks
+from train.training.optimizer import rate_at, set_rate
 from train.training.progress import LOG_EVERY as LOG_EVERY
 from train.training.progress import open_progress
+from train.training.setup import build_criterion, compile_tower, measure_flops, set_up
 from train.training.signals import catch_signals
 from train.training.step import PartLoss, train_step
 from train.training.trace import trace_steps
 
 
 class Stopped(Exception):
-    """A signal asked to stop; a checkpoint of `step` steps is written."""
+    """Training was stopped by a signal; a checkpoint of `step` steps is written."""
 
     def __init__(self, step: int, number: int) -> None:
         super().__init__(step, number)
@@ -52,20 +51,10 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Monitoring:
-    """What a user wants to see of a training besides its log; changes nothing of what it computes."""
+    """What to record of a training besides its log; changes no result."""
 
     tensorboard: bool = False
-    profile_steps: int = 0  # to be recorded by torch's profiler
-
-
-def build_criterion(recipe: Recipe, labels: np.ndarray, device: torch.device) -> Criterion:
-    """What scores are compared with, balanced by the training labels alone where that was asked for."""
-    multilabel = recipe.is_multilabel
-    weight = None
-    if recipe.class_weights == "balanced":
-        balanced = balance_classes(labels, len(recipe.classes), multilabel=multilabel)
-        weight = torch.from_numpy(balanced).to(device)
-    return Criterion(multilabel, weight)
+    profile_steps: int = 0  # to record with torch's profiler
 
 
 def train(
@@ -81,160 +70,104 @@ def train(
     ranks: Ranks = ALONE,
     watch: Monitoring | None = None,
 ) -> None:
-    """Trains from the run's checkpoint, or from step 0, to the last step; writes log.jsonl and checkpoints. The model ends with
-    the weights that are to be tested and kept: the moving average where there is one, and LoRA merged.
+    """Train from the run's checkpoint, or from step 0, to the last step. Write log.jsonl and checkpoints.
+
+    The model ends with the weights to test and keep: the moving average with --ema, and LoRA merged.
 
     Args:
-        ranks: processes that train the same model, each on a slice of every batch; the first of them writes.
+        ranks: processes that train the model together, each on a slice of every batch; the first one writes.
     Raises:
-        FacetError: the loss is no longer finite; names the step and the term. A batch has fewer samples than processes.
-        Stopped: SIGINT or SIGTERM came; a checkpoint was written first.
+        FacetError: the loss is not finite any more; names the step and the term. A batch has fewer samples than processes.
+        Stopped: SIGINT or SIGTERM; a checkpoint was written first.
     """
-    watch, device = watch or Monitoring(), transform.device
+    watch, device, silent = watch or Monitoring(), transform.device, not ranks.is_first
     criterion = build_criterion(recipe, training.labels, device)
-    tune_tower(model, recipe.tune)
-    if recipe.checkpoint_activations:
-        checkpoint_activations(model.tower)
-    model.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.tower = synchronise_batch_norm(model.tower, ranks, device)
-    optimizer = build_optimizer(model, recipe)
-    ema = Ema(model, recipe.ema) if recipe.ema else None
-    step = _restore(run, model, optimizer, ema)
-    if ranks.largest(step) != -ranks.largest(-step):
-        raise FacetError(
-            f"{run}: not all processes find the same checkpoint there; --out must be a folder that all share"
-        )
+    state = set_up(run, model, recipe, ranks, device)
     steps_per_epoch = training.steps_per_epoch(recipe.batch_size)
     if (least := len(training.items) // steps_per_epoch) < ranks.num:
         raise FacetError(
             f"{ranks.num} processes: a batch of this training has {least} samples; start fewer, or raise --batch-size"
         )
     num_steps = recipe.epochs * steps_per_epoch
-    place = {item.place: index for index, item in enumerate(training.items)}
-    broken = torch.zeros((), device=device)
-    model.train()
-    peak_flops, flops_per_sample = find_peak_flops(device), None
-    if peak_flops is not None and transform.embeddings is None:
-        flops_per_sample = count_flops_per_sample(model, _example(transform, recipe))
-    if device.type == "cuda":  # on a CPU compiling takes longer than a short training
-        # sizes of batches differ by one, at most; where images are missing they differ in every step
-        model.compile_tower(dynamic=False if _is_complete(cache, training.items, transform.modalities) else None)
-
+    flops_per_sample, peak_flops = measure_flops(model, transform, recipe)
+    compile_tower(model, cache, training.items, transform.modalities)
     replica = ranks.replicate(PartLoss(model))
-    silent = not ranks.is_first
+    broken = state.model.log_scale.detach().new_zeros(())
 
     def save() -> None:
         if ranks.is_first:
             cache.check_unchanged()
-            write_checkpoint(run, step, model, optimizer, ema.weights if ema else None, num_kept=keep_checkpoints)
+            ema = None if state.ema is None else state.ema.weights
+            write_checkpoint(run, state.step, model, state.optimizer, ema, num_kept=keep_checkpoints)
 
     with (
         catch_signals() as caught,
-        open_progress(run, step, num_steps, device, tensorboard=watch.tensorboard, silent=silent) as progress,
-        trace_steps(run, 0 if silent else watch.profile_steps, first=step) as trace,
+        open_progress(run, state.step, num_steps, device, tensorboard=watch.tensorboard, silent=silent) as progress,
+        trace_steps(run, 0 if silent else watch.profile_steps, first=state.step) as trace,
     ):
-        progress.flops_per_sample = flops_per_sample
-        progress.peak_flops = peak_flops and peak_flops * ranks.num
-        for epoch in range(step // steps_per_epoch, recipe.epochs):
-            order = epoch_batches(training.labels, recipe.sampler, recipe.batch_size, recipe.seed, epoch)
-            repeats = count_repeats(order)[step % steps_per_epoch :]
-            order = order[step % steps_per_epoch :]
-            batches = [
-                [training.items[i].again(n) for i, n in zip(*map(ranks.part, drawn), strict=True)]
-                for drawn in zip(order, repeats, strict=True)
-            ]
-            draws = (recipe.seed, epoch) if recipe.augment != "none" else None
-            stream = transform.stream(
-                cache, batches, recipe.frames, jitter=draws, references=recipe.reference != "none"
-            )
-            for num_samples, raw in zip(map(len, order), progress.waiting_for(stream), strict=True):
-                changes = None
-                if draws:
-                    places, repeated = [item.place for item in raw.items], [item.repeat for item in raw.items]
-                    changes = draw_parameters(*draws, places, repeated)
-                batch = transform.prepare(raw, changes)
-                target = copy_small(training.labels[[place[item.place] for item in raw.items]], device)
-                rate = rate_at(step, num_steps, recipe.warmup)
-                set_rate(optimizer, rate)
-                share = ranks.share(num_samples)
-                try:
-                    result = train_step(
-                        model, optimizer, batch, target, criterion, broken,
-                        accumulate=recipe.accumulate, batch_slice=share, replica=replica,
-                    )  # fmt: skip
-                except RuntimeError:
-                    # A signal to all processes of a job ends those that compile for this one as well. The weights are
-                    # still those before the step.
-                    if not caught or broken:
-                        raise
-                    save()
-                    raise Stopped(step, caught[0]) from None
-                if ema is not None:
-                    ema.update(model, step)
-                progress.add(step, result, num_samples)
-                step += 1
-                trace()
+        progress.flops_per_sample, progress.peak_flops = flops_per_sample, peak_flops and peak_flops * ranks.num
+        stream = _stream_epochs(cache, training, transform, recipe, ranks, state.step)
+        for epoch, num_samples, labels, raw in progress.waiting_for(stream):
+            parameters = None
+            if recipe.augment != "none":
+                places, repeats = [item.place for item in raw.items], [item.repeat for item in raw.items]
+                parameters = draw_parameters(recipe.seed, epoch, places, repeats)
+            batch, target = transform.prepare(raw, parameters), copy_small(labels, device)
+            rate, batch_slice = rate_at(state.step, num_steps, recipe.warmup), ranks.slice(num_samples)
+            set_rate(state.optimizer, rate)
+            try:
+                result = train_step(
+                    model, state.optimizer, batch, target, criterion, broken,
+                    accumulate=recipe.accumulate, batch_slice=batch_slice, replica=replica,
+                )  # fmt: skip
+            except RuntimeError:
+                # A signal to the whole process group also ends the processes that compile. The weights are unchanged.
+                if not caught or broken:
+                    raise
+                save()
+                raise Stopped(state.step, caught[0]) from None
+            if state.ema is not None:
+                state.ema.update(model, state.step)
+            progress.add(state.step, result, num_samples)
+            state.step += 1
+            trace()
 
-                stop = ranks.largest(caught[0] if caught else 0)  # all after the same step
-                is_due = bool(stop) or step % checkpoint_every == 0 or step == num_steps
-                if step % LOG_EVERY == 0 or is_due:
-                    values = progress.read(run, f"--lr (now {recipe.lr:g}) or --tower-lr ({recipe.tower_lr:g})")
-                if step % LOG_EVERY == 0 or step == num_steps:
-                    logits, target, face = (share.gather(x) for x in (result.logits, target, result.face))
-                    progress.write(
-                        {
-                            "step": step,
-                            "epoch": epoch,
-                            **values,
-                            "accuracy": criterion.accuracy(logits, target).item(),
-                            "face_cosine": mean_cosine_between_faces(face).item(),
-                            "scale": model.scale.item(),
-                            "lr": recipe.lr * rate,
-                        }
-                    )
-                if is_due:
-                    save()
-                if stop:
-                    raise Stopped(step, stop)
-    if ema is not None:
-        ema.copy_to(model)
+            stop = ranks.largest(caught[0] if caught else 0)  # all processes stop after the same step
+            is_log_due = state.step % LOG_EVERY == 0 or state.step == num_steps
+            is_checkpoint_due = bool(stop) or state.step % checkpoint_every == 0 or state.step == num_steps
+            if is_log_due or is_checkpoint_due:
+                values = progress.read(run, f"--lr (now {recipe.lr:g}) or --tower-lr ({recipe.tower_lr:g})")
+            if is_log_due:
+                logits, target, face = (batch_slice.gather(x) for x in (result.logits, target, result.face))
+                about = {"accuracy": criterion.accuracy(logits, target).item(),
+                         "face_cosine": mean_cosine_between_faces(face).item(),
+                         "scale": model.scale.item(), "lr": recipe.lr * rate}  # fmt: skip
+                progress.write({"step": state.step, "epoch": epoch, **values, **about})
+            if is_checkpoint_due:
+                save()
+            if stop:
+                raise Stopped(state.step, stop)
+    if state.ema is not None:
+        state.ema.copy_to(model)
     merge_low_rank(model)
 
 
-def _restore(run: Path, model: Facet, optimizer: torch.optim.Optimizer, ema: Ema | None) -> int:
-    """Everything as it was at the run's checkpoint; the number of steps done, 0 where there is none."""
-    checkpoint = read_checkpoint(run)
-    if checkpoint is None:
-        return 0
-    for text in checkpoint.damaged:
-        print(f"{text}; going on from an earlier one, of step {checkpoint.step}", file=sys.stderr)
-    try:
-        model.load_state_dict(checkpoint.model)
-        optimizer.load_state_dict(checkpoint.optimizer)
-        if ema is not None:
-            ema.load(checkpoint.ema or {})
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise FacetError(f"{run}: its checkpoint is of another model; choose another --out") from error
-    torch.set_rng_state(checkpoint.random_state)
-    if checkpoint.random_state_cuda is not None and torch.cuda.is_initialized():
-        torch.cuda.set_rng_state(checkpoint.random_state_cuda)
-    return checkpoint.step
-
-
-def _example(transform: BatchTransform, recipe: Recipe) -> Batch:
-    """One sample's shapes."""
-    device = transform.device
-    num_frames = recipe.frames + (recipe.reference != "none")
-    num_modalities, num_views, size_px = len(transform.modalities), len(transform.views), transform.tower.image_size
-    return Batch(
-        images=torch.empty(1, num_frames, num_modalities, num_views, 3, size_px, size_px, device=device),
-        present=torch.empty(1, num_frames, num_modalities, dtype=torch.bool, device=device),
-        cameras=torch.empty(1, num_views, 2, device=device),
-        complete=True,
-        has_reference=torch.empty(1, dtype=torch.bool, device=device) if recipe.reference != "none" else None,
-    )
-
-
-def _is_complete(cache: Cache, items: Sequence[Item], modalities: Sequence[str]) -> bool:
-    """Whether no image that training looks at is missing."""
-    return all(cache.samples[row].has(modality) for row in find_rows_in_use(items) for modality in modalities)
+def _stream_epochs(
+    cache: Cache, training: TrainingSet, transform: BatchTransform, recipe: Recipe, ranks: Ranks, step: int
+) -> Iterator[tuple[int, int, np.ndarray, RawBatch | RowBatch]]:
+    """Yield the batches from a step on: epoch, samples of the whole batch, and this process's labels and samples."""
+    jitters, compares = recipe.augment != "none", recipe.reference != "none"
+    steps_per_epoch = training.steps_per_epoch(recipe.batch_size)
+    for epoch in range(step // steps_per_epoch, recipe.epochs):
+        order = epoch_batches(training.labels, recipe.sampler, recipe.batch_size, recipe.seed, epoch)
+        repeats = count_repeats(order)
+        first = max(step - epoch * steps_per_epoch, 0)
+        slices = [ranks.part(batch) for batch in order[first:]]
+        batches = [
+            [training.items[i].again(n) for i, n in zip(own, ranks.part(counts), strict=True)]
+            for own, counts in zip(slices, repeats[first:], strict=True)
+        ]
+        jitter = (recipe.seed, epoch) if jitters else None
+        stream = transform.stream(cache, batches, recipe.frames, jitter=jitter, references=compares)
+        for batch, own, raw in zip(order[first:], slices, stream, strict=True):
+            yield epoch, len(batch), training.labels[own], raw

@@ -1,12 +1,13 @@
-"""What a training tells of itself: a line of log.jsonl every few steps, a progress bar, and TensorBoard's event files."""
+"""The log of a training: log.jsonl, a progress bar or progress lines on stderr, and TensorBoard event files."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,6 @@ from tqdm import tqdm
 from shared.errors import FacetError
 from shared.runs import LOG_JSONL
 from shared.store.storage import write_file
-from train.training.progress_lines import ProgressLines
 from train.training.step import StepResult
 
 if TYPE_CHECKING:
@@ -27,36 +27,63 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 10  # steps
 TENSORBOARD = "tensorboard"
-# Fields of a log line that say how fast it went: all others are the same whenever a training is repeated.
+# Fields of a log line that measure time or memory; all others are the same when a training is repeated.
 TIMING_FIELDS = ("samples_per_second", "wait_share", "mfu", "memory_bytes")
+LEAST_SECONDS = 30.0  # between lines
+MOST_SECONDS = 300.0  # between lines, where epochs are longer
 Waited = TypeVar("Waited")
+
+
+class ProgressLines:
+    """Progress lines on stderr without a terminal: one per epoch, LEAST_SECONDS to about MOST_SECONDS apart."""
+
+    def __init__(
+        self, name: str, first: int, total: int, unit: str, *, silent: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """first, total: number of units at the start and at the end. silent: print nothing, as on a terminal."""
+        self._name, self._first, self._total, self._unit, self._clock = name, first, total, unit, clock
+        self._silent = silent or sys.stderr.isatty()
+        self._started = self._printed = clock()
+        self._epoch = -1  # of the last line
+
+    def report(self, done: int, epoch: int, describe: Callable[[], str]) -> None:
+        """Print a line if one is due. describe: returns further text; called only if the line is due."""
+        if self._silent:
+            return
+        now = self._clock()
+        if now - self._printed < (LEAST_SECONDS if epoch != self._epoch else MOST_SECONDS):
+            return
+        self._printed, self._epoch = now, epoch
+        left = (now - self._started) / max(done - self._first, 1) * (self._total - done)
+        parts = [
+            f"{self._name}: {self._unit} {done:,} of {self._total:,}",
+            describe(),
+            f"{tqdm.format_interval(left)} left",
+        ]
+        print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
 
 @dataclass
 class Progress:
-    """What happened since the last line was written. Values stay on the device until a line is due: reading them waits for it.
-
-    flops_per_sample, peak_flops: floating point operations of a training step a sample, and what the device does a second
-    at most; None: not known.
-    """
+    """Steps since the last line of the log. Values stay on the device until a line is due: reading them waits for it."""
 
     device: torch.device
     log: TextIO
     bar: tqdm
     lines: ProgressLines
     tensorboard: SummaryWriter | None = None
-    flops_per_sample: float | None = None
-    peak_flops: float | None = None
+    flops_per_sample: float | None = None  # of a training step
+    peak_flops: float | None = None  # of the devices, per second
     started: float = field(default_factory=time.perf_counter)
-    waits: list[tuple[Any, Any]] = field(default_factory=list)  # what `_mark` gave before and after each
+    waits: list[tuple[Any, Any]] = field(default_factory=list)  # pairs of `_mark`
     num_samples: int = 0
     unread: list[tuple[int, dict[str, torch.Tensor]]] = field(default_factory=list)
 
     def waiting_for(self, stream: Iterable[Waited]) -> Iterator[Waited]:
-        """The stream's own batches; notes how long the device had nothing to do until each was there.
+        """Yield the stream's batches, and measure how long the device is idle before each.
 
-        On a GPU that is the time between the end of one step's work and the start of the next's. The host, which is ahead
-        of it, may wait much longer.
+        On a GPU that is the time between the end of one step and the start of the next; the host, which is ahead, may wait
+        much longer.
         """
         batches = iter(stream)
         while True:
@@ -68,7 +95,7 @@ class Progress:
             yield batch
 
     def _mark(self) -> Any:
-        """This moment: seconds on a CPU; on a GPU, an event among its work."""
+        """Return the current time in seconds; on a GPU, a CUDA event."""
         if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -76,22 +103,22 @@ class Progress:
         return event
 
     def waited_seconds(self) -> float:
-        """How long the device waited since the last line. On a GPU the steps since then must be done."""
+        """Return the idle time since the last line. On a GPU the steps since then must be finished."""
         if self.device.type != "cuda":
             return sum(after - before for before, after in self.waits)
         return sum(before.elapsed_time(after) for before, after in self.waits) / 1e3
 
     def add(self, step: int, result: StepResult, num_samples: int) -> None:
-        """Notes a finished step (the first is 0)."""
+        """Record a finished step (the first is 0)."""
         self.unread.append((step, result.terms))
         self.num_samples += num_samples
         self.bar.update()
 
     def read(self, run: Path, rates: str) -> dict[str, float]:
-        """The terms of the last step, after a look at those of every step since the last call.
+        """Return the terms of the last step; check those of every step since the last call.
 
         Args:
-            rates: what to lower when training broke.
+            rates: the options to lower if training broke.
         Raises:
             FacetError: a term was not finite; names the first such step, and the terms.
         """
@@ -108,7 +135,7 @@ class Progress:
         return values
 
     def write(self, values: dict[str, Any]) -> None:
-        """Writes a line: the values given, then how fast the steps since the last line went."""
+        """Write a line: the values, then the speed since the last line."""
         line = values | self._speed()
         self.log.write(json.dumps(line) + "\n")
         self.log.flush()
@@ -120,7 +147,7 @@ class Progress:
             },
             refresh=False,
         )
-        self.lines.tell(line["step"], line.get("epoch", 0), lambda: _describe(line))
+        self.lines.report(line["step"], line.get("epoch", 0), lambda: _describe(line))
         if self.tensorboard is not None:
             _add_scalars(self.tensorboard, line)
             self.tensorboard.flush()
@@ -147,7 +174,7 @@ def _describe(line: dict[str, Any]) -> str:
 
 
 def measure_memory(device: torch.device) -> int:
-    """Bytes: the most the GPU's tensors took so far, or what this process has in RAM."""
+    """Return the peak memory of the GPU's tensors, or the RAM of this process, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     resident: int = psutil.Process().memory_info().rss
@@ -158,10 +185,10 @@ def measure_memory(device: torch.device) -> int:
 def open_progress(
     run: Path, step: int, num_steps: int, device: torch.device, *, tensorboard: bool = False, silent: bool = False
 ) -> Iterator[Progress]:
-    """Goes on with a run's log after `step` steps; what it says of later ones is dropped. silent: writes and shows nothing.
+    """Continue a run's log after `step` steps; drop lines of later ones. silent: write and show nothing.
 
     Raises:
-        FacetError: tensorboard is asked for and not installed.
+        FacetError: tensorboard is requested but not installed.
     """
     if not silent:
         truncate_log(run, step)
@@ -187,9 +214,10 @@ def open_progress(
 
 
 def check_tensorboard() -> None:
-    """
+    """Check that tensorboard is installed.
+
     Raises:
-        FacetError: tensorboard is not installed.
+        FacetError: it is not.
     """
     try:
         import torch.utils.tensorboard  # noqa: F401
@@ -211,7 +239,7 @@ def _add_scalars(writer: SummaryWriter, line: dict[str, Any]) -> None:
 
 
 def truncate_log(run: Path, step: int) -> None:
-    """Drops log lines that are not before the checkpoint, so that an interrupted run logs what an uninterrupted one does."""
+    """Drop log lines after the checkpoint's step: an interrupted run logs what an uninterrupted one does."""
     path = run / LOG_JSONL
     if not path.is_file():
         return
