@@ -227,7 +227,7 @@ def test_what_a_user_gets_wrong_is_one_line(
     assert "come from the environment" in refusal(run("preprocess", "verify", f"s3://key:{SECRET}@faces/cache"))
     fit = ("train", "fit", "--out", tmp_path / "run", "--cache")
     assert "expected s3://bucket/prefix" in refusal(run(*fit, "s3://faces"))
-    assert "expected a folder, s3://" in refusal(run("preprocess", "verify", "ftp://faces/cache"))
+    assert "expected s3://bucket/prefix" in refusal(run("preprocess", "verify", "ftp://faces/cache"))
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Where a cache lies: a folder of this machine, or a prefix of an object store (s3://bucket/prefix, gs://bucket/prefix).
+"""Where a cache lies: a folder of this machine, or a prefix of an object store (s3://bucket/prefix).
 
 A path in an object store behaves like a pathlib.Path for `/`, `.name`, `str()` and pickling; files are read, listed and
 removed through the functions here, which tell "not there" from "cannot be reached": an object store that does not answer must
@@ -24,8 +24,6 @@ _LITTER = re.compile(
     r"|\.fuse_hidden[^/]*|\.snapshots?|\.zfs|\.Trash-\d+|lost\+found)(/|$)",
     re.IGNORECASE,
 )
-# Protocol -> the package that speaks it.
-REMOTE_PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs"}
 
 
 def open_path(text: str | Path) -> Path:
@@ -41,22 +39,15 @@ def open_path(text: str | Path) -> Path:
         raise CacheError(
             f"{protocol}://…: holds @ or ?; an address is bucket/prefix, credentials come from the environment"
         )
-    if protocol not in REMOTE_PROTOCOLS:
-        raise CacheError(f"{text}: expected a folder, s3://bucket/prefix or gs://bucket/prefix")
     bucket, _, prefix = rest.strip("/").partition("/")
-    if not bucket or not prefix or any(part in ("", ".", "..") for part in prefix.split("/")):
-        raise CacheError(f"{text}: expected {protocol}://bucket/prefix, plain names between single slashes")
-    package = REMOTE_PROTOCOLS[protocol]
+    if protocol != "s3" or not bucket or any(part in ("", ".", "..") for part in prefix.split("/")):
+        raise CacheError(f"{text}: expected s3://bucket/prefix, plain names between single slashes, or a folder")
     try:
-        __import__(package)
+        import s3fs  # noqa: F401
         from upath import UPath
     except ImportError as error:
-        raise CacheError(
-            f"{text}: this address needs two more packages: pip install {package} universal-pathlib"
-        ) from error
-    path = UPath(
-        f"{protocol}://{bucket}/{prefix}", use_listings_cache=False
-    )  # another program may write there meanwhile
+        raise CacheError(f"{text}: this address needs two more packages: pip install s3fs universal-pathlib") from error
+    path = UPath(f"s3://{bucket}/{prefix}", use_listings_cache=False)  # another program may write there meanwhile
     return cast(Path, path)
 
 
@@ -88,7 +79,7 @@ def report_storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, FileExistsError) as error:
-        if "bucket" in str(error).lower() and isinstance(error, FileNotFoundError):
+        if is_missing_bucket(error):
             raise StorageError(f"{path}: there is no such bucket; make it first, or check its name") from error
         raise
     except PermissionError as error:
@@ -106,7 +97,12 @@ def report_storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: {what}") from error
 
 
-_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "fsspec", "asyncio")
+_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec", "asyncio")
+
+
+def is_missing_bucket(error: Exception) -> bool:
+    """Whether the bucket is missing, and not only a file in it."""
+    return isinstance(error, FileNotFoundError) and "bucket" in str(error).lower()
 
 
 def is_file(path: Path) -> bool:
@@ -123,7 +119,7 @@ def file_size(path: Path) -> int | None:
         try:
             entry = fs.info(key)
         except FileNotFoundError as error:
-            if "bucket" in str(error).lower():
+            if is_missing_bucket(error):
                 raise
             return None
     return int(entry["size"]) if entry["type"] == "file" else None
@@ -188,7 +184,7 @@ def _list_every_file(folder: Path) -> dict[str, int]:
         try:
             entries = fs.find(key, detail=True)
         except FileNotFoundError as error:
-            if "bucket" in str(error).lower():
+            if is_missing_bucket(error):
                 raise
             return {}
     return {name[len(key) + 1 :]: int(entries[name]["size"]) for name in sorted(entries) if name.startswith(key + "/")}
@@ -215,7 +211,7 @@ def remove_file(path: Path) -> None:
         try:
             fs.rm_file(key)
         except FileNotFoundError as error:
-            if "bucket" in str(error).lower():
+            if is_missing_bucket(error):
                 raise
 
 
