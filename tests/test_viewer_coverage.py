@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import MakeCache
-from viewer_pages import page_text, tiles, told
+from viewer_pages import components_text, page_text, tiles
 
 from preprocess.viewer.address import Address
 from preprocess.viewer.app import build_app
@@ -99,7 +99,7 @@ def test_only_what_matters_is_an_outlier() -> None:
 
 def test_a_face_under_two_subjects_is_shown_with_both(site: Site) -> None:
     found = dataclasses.replace(site.checker.findings(wait_seconds=60), alike=((0, 1, 0), (0, 9, 12)))
-    page = told(show_findings(site, Address(), found))
+    page = components_text(show_findings(site, Address(), found))
     assert page.index("two subjects, 99% alike") < page.index("one subject, 100% alike") and r"S1 \u00b7 " in page
 
 
@@ -144,7 +144,7 @@ def test_statistics_come_after_the_page_and_are_kept(site: Site) -> None:
     found = site.checker.findings(wait_seconds=60)
     assert found.finished and sorted(found.rows) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
     assert site.checker.findings(0) == found
-    assert "11 of 11 valid samples checked" in told(show_findings(site, Address(), found))
+    assert "11 of 11 valid samples checked" in components_text(show_findings(site, Address(), found))
     response = look_again(site)
     assert response.status_code == 200 and "Outliers" in response.text
     assert response.json["response"]["poll-findings"]["disabled"] is True  # the page asks no more
@@ -172,7 +172,7 @@ def test_a_damaged_row_does_not_hide_the_others(site: Site) -> None:
     shard.write_bytes(data)
     found = site.checker.findings(wait_seconds=60)
     assert [row for row, _ in found.damaged] == [0] and len(found.rows) == 10
-    assert "Damaged (1)" in told(show_findings(site, Address(), found))
+    assert "Damaged (1)" in components_text(show_findings(site, Address(), found))
 
 
 class Blinking:
@@ -249,7 +249,7 @@ def test_what_stands_out_has_a_name(site: Site) -> None:
         outliers=(Outlier(4, "depth_mm", 1.0, 2.0, 9.0),),
         alike=((0, 9, 3),),
     )
-    page = told(show_findings(site, Address(), far))
+    page = components_text(show_findings(site, Address(), far))
     assert "depth 1.0 mm, median 2.0 mm" in page
     for row in (4, 0, 9):
         assert f'"children": "{site.cache.samples[row].sample_id}"' in page

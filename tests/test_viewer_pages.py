@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CLASSES, MakeCache, random_text
-from viewer_pages import page_text, tiles, told
+from dash import html
+from dash.development.base_component import Component
+from viewer_pages import components_text, page_text, tiles
 
 from preprocess.viewer.address import Address
 from preprocess.viewer.confusion import count_confusions
 from preprocess.viewer.coverage import show_findings
+from preprocess.viewer.pages import PAGES, Page, list_links
 from preprocess.viewer.prompts import class_similarity, find_close, find_confusable
 from preprocess.viewer.run_records import read_run
 from preprocess.viewer.site import Site, open_site
@@ -31,9 +34,19 @@ def site(tiny_cache: MakeCache) -> Site:
 def test_a_cache_without_a_valid_row_has_pages(tiny_cache: MakeCache) -> None:
     site = open_site(tiny_cache(num_subjects=1, scans_per_class=1, invalid=(0, 1, 2), with_text=False))
     found = site.checker.findings(wait_seconds=60)
-    assert "0 of 0 valid samples" in told(show_findings(site, Address(), found))
+    assert "0 of 0 valid samples" in components_text(show_findings(site, Address(), found))
     assert "No prompts yet" in page_text(site, "/prompts")
     assert "no surface" in page_text(site, "/")
+
+
+def test_a_new_page_is_a_function_and_a_line_of_the_table(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sizes_page(site: Site, address: Address) -> list[Component]:
+        return [html.H1(f"{len(site.cache.samples)} rows, {address.show}")]
+
+    monkeypatch.setitem(PAGES, "sizes", Page("sizes", sizes_page))
+    assert "12 rows, depth" in page_text(site, "/sizes", "?show=depth")
+    assert "/sizes" in components_text(list_links(site))
+    assert "No such page" in page_text(site, "/sizes/3")
 
 
 def test_similarities_of_classes() -> None:

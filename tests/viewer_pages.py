@@ -27,5 +27,5 @@ def tiles(site: Site, search: str) -> list[int]:
     return [int(row) for row in re.findall(r'"/sample/(\d+)', wall)]
 
 
-def told(parts: list[Any]) -> str:
+def components_text(parts: list[Any]) -> str:
     return json.dumps([part.to_plotly_json() for part in parts], default=lambda value: value.to_plotly_json())

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from functools import cache as keep
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import matplotlib
 import numpy as np
@@ -25,6 +25,7 @@ INK, FAINT = (30, 30, 30), (120, 120, 120)
 MAX_SUBJECTS, MAX_PER_LABEL = 8, 8
 MAX_MARGIN_PX = 260  # for the names of rows
 Item = TypeVar("Item")
+_Tile = tuple[np.ndarray, str]  # picture and caption
 
 
 def write_sheet(cache: Cache, path: Path, *, subject: str | None = None, sample_id: str | None = None) -> None:
@@ -134,7 +135,7 @@ def _draw_sample(cache: Cache, sample: Sample, size: int) -> Image.Image:
     rows = []
     for modality in sample.modalities.split("+"):
         name = MODALITIES[modality].title(dynamic=bool(settings.dynamic)).replace(", ", "\n")
-        rows.append((name, [_Tile(picture_of(cache, sample, modality, view)) for view in range(len(columns))]))
+        rows.append((name, [(picture_of(cache, sample, modality, view), "") for view in range(len(columns))]))
     about = [sample.sample_id, sample.label or "no label", sample.intensity, f"aligned by {sample.alignment}"]
     return _draw_grid(rows, columns, size=size, about=" · ".join(text for text in about if text))
 
@@ -142,17 +143,11 @@ def _draw_sample(cache: Cache, sample: Sample, size: int) -> Image.Image:
 # --- how it is drawn ---
 
 
-class _Tile(NamedTuple):
-    pixels: np.ndarray
-    caption: str = ""
-    caption_end: str = ""  # never shortened
-
-
 def _front(cache: Cache, sample: Sample | None) -> _Tile | None:
     if sample is None:
         return None
     pixels = picture_of(cache, sample, sample.modalities.split("+")[0], cache.info.settings.front_view)
-    return _Tile(pixels, sample.sample_id, f" · {sample.intensity}" if sample.intensity else "")
+    return pixels, sample.sample_id + (f" · {sample.intensity}" if sample.intensity else "")
 
 
 def _draw_grid(
@@ -163,8 +158,7 @@ def _draw_grid(
     about: str = "",
 ) -> Image.Image:
     """Draw rows of tiles with a name each, under the names of the columns and lines of text."""
-    tiles = [tile for _, row in rows for tile in row if tile]
-    caption_px = 16 if any(tile.caption for tile in tiles) else 0
+    caption_px = 16 if any(tile and tile[1] for _, row in rows for tile in row) else 0
     longest = max(load_font(14).getlength(part) for name, _ in rows for part in name.split("\n"))
     margin = min(max(math.ceil(longest) + 16, 84), MAX_MARGIN_PX)
     width = margin + max(len(row) for _, row in rows) * (size + GAP_PX)
@@ -185,11 +179,11 @@ def _draw_grid(
         for column, tile in enumerate(row):
             if tile is None:
                 continue
+            pixels, caption = tile
             left = margin + column * (size + GAP_PX)
-            image.paste(Image.fromarray(tile.pixels).resize((size, size), Image.Resampling.LANCZOS), (left, top))
-            room = size - round(load_font(11).getlength(tile.caption_end))
-            text = shorten_text(tile.caption, load_font(11), room) + tile.caption_end
-            draw.text((left + size // 2, top + size + 1), text, FAINT, load_font(11), anchor="ma")
+            image.paste(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS), (left, top))
+            caption = shorten_text(caption, load_font(11), size)
+            draw.text((left + size // 2, top + size + 1), caption, FAINT, load_font(11), anchor="ma")
     return image
 
 

@@ -87,8 +87,8 @@ def build_app(live: LiveSite, *, token: str = "") -> Dash:
         State("url", "search"),
         prevent_initial_call=True,
     )
-    _add_images(app, live)
     _guard(app, token)
+    _add_images(app, live)
     return app
 
 
@@ -119,28 +119,24 @@ def _frame(site: Site) -> Component:
 def _add_images(app: Dash, live: LiveSite) -> None:
     """Add the addresses of pictures, of heat maps over them, and of the map's points."""
 
-    def send(data: Callable[[], bytes | None], kind: str = "image/png") -> Response:
-        try:
-            found = data()
-        except FacetError as error:
-            return Response(f"{error}\n", status=500, mimetype="text/plain")
-        return abort(404) if found is None else Response(found, mimetype=kind)
+    def send(data: bytes | None, kind: str = "image/png") -> Response:
+        return abort(404) if data is None else Response(data, mimetype=kind)
 
-    def send_face(data: Callable[[], bytes | None]) -> Response:
-        return send(data) if live.site.faces else abort(404)
-
-    rules: dict[str, Callable[..., Response]] = {
-        "/image/<int:row>/<kind>/<int:view>.png": lambda row, kind, view: send_face(
-            lambda: live.site.pictures.png(row, kind, view)
-        ),
-        "/attention/<int:row>/<int:image>.png": lambda row, image: send_face(lambda: heat_png(live.site, row, image)),
-        "/attention/<int:row>/<int:c>/<int:image>.png": lambda row, c, image: send_face(
-            lambda: heat_png(live.site, row, image, c)
-        ),
-        "/points/<int:fold>.json": lambda fold: send(lambda: points_json(live.site, fold), "application/json"),
+    routes: dict[str, Callable[..., Response]] = {
+        "/image/<int:row>/<kind>/<int:view>.png": lambda **at: send(live.site.pictures.png(**at)),
+        "/attention/<int:row>/<int:image>.png": lambda **at: send(heat_png(live.site, **at)),
+        "/attention/<int:row>/<int:class_index>/<int:image>.png": lambda **at: send(heat_png(live.site, **at)),
+        "/points/<int:fold>.json": lambda fold: send(points_json(live.site, fold), "application/json"),
     }
-    for rule, view in rules.items():
-        app.server.add_url_rule(rule, endpoint=rule, view_func=view)
+    for route, view in routes.items():
+        app.server.add_url_rule(route, endpoint=route, view_func=view)
+
+    def hide_faces() -> None:
+        if not live.site.faces and request.path.startswith(("/image/", "/attention/")):
+            abort(404)
+
+    app.server.before_request(hide_faces)
+    app.server.register_error_handler(FacetError, lambda error: Response(f"{error}\n", 500, mimetype="text/plain"))
 
 
 def _guard(app: Dash, token: str) -> None:

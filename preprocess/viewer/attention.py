@@ -53,9 +53,7 @@ def heat_png(site: Site, row: int, image: int, class_index: int | None = None) -
     record = site.run.find_attention(row, samples[row]) if row < len(samples) else None
     if record is None:
         return None
-    maps = record.patches() if class_index is None else record.class_patches()
-    if maps is not None and class_index is not None:
-        maps = maps[class_index] if class_index < len(maps) else None
+    maps = record.read_maps(class_index)
     if maps is None or image >= len(maps):
         return None
     maps = maps.astype(np.float32)
@@ -99,44 +97,43 @@ def _frames(site: Site, record: AttentionRecord, address: Address) -> list[Compo
 
 def _images(site: Site, row: int, record: AttentionRecord) -> list[Component]:
     """Show each tested image with its weight and its heat map."""
-    attention, sample = record.fold.attention, site.cache.samples[row]
+    attention = record.fold.attention
     weights = attention.view_weights[record.item, record.frame].tolist()
     mixed = None if attention.view_attention is None else attention.view_attention[record.item, record.frame].tolist()
-    has_maps = site.faces and record.patches() is not None
+    has_maps, num_views = site.faces and record.read_maps() is not None, len(attention.views)
 
-    def cell(modality: str, index: int) -> Component:
-        kind, screen = KIND_OF[modality], []
-        if site.faces:
-            screen.append(picture(site, row, kind, record.fold.views[index % len(attention.views)]))
-        if has_maps and has_picture(sample, kind):
-            screen.append(html.Img(src=f"/attention/{row}/{index}.png", alt="attention", className="heat"))
+    def cell(index: int) -> Component:
+        screen = _screen(site, row, record, index, f"/attention/{row}/{index}.png" if has_maps else "")
         below = [_bar(weights[index]), html.Span(f"{weights[index]:.1%}", className="number")]
-        below += [] if mixed is None else [html.Span(f"attention {mixed[index]:.1%}", className="faint")]
-        return html.Div([html.Div(screen, className="screen"), *below], className="attended")
+        below += [html.Span(f"attention {mixed[index]:.1%}", className="faint")] if mixed else []
+        return html.Div([screen, *below], className="attended")
 
-    num_views = len(attention.views)
     rows = [
-        [site.title(KIND_OF[modality]), *[cell(modality, m * num_views + view) for view in range(num_views)]]
+        [site.title(KIND_OF[modality]), *[cell(m * num_views + view) for view in range(num_views)]]
         for m, modality in enumerate(attention.modalities)
     ]
-    text = "Bars: weight of each image in the fused face. "
-    text += (
-        "Below: its part of CVSA's attention between images."
-        if mixed
-        else "This model has no attention between images."
-    )
+    between = "Below: its part of CVSA's attention between" if mixed else "This model has no attention between"
     if has_maps:
-        text += " Colours: the last attention of the image tower, brighter where higher; key a."
-    elif site.faces and (attention.patch_place is None or attention.patch_place[record.item] >= 0):
-        text += " No heat map: the tower has no attention over patches, or the run was trained from embeddings."
-    elif site.faces:
-        text += " No heat map: in large tests they are recorded for some faces only."
+        heat = " Colours: the last attention of the image tower, brighter where higher; key a."
+    elif attention.patch_place is None or attention.patch_place[record.item] >= 0:
+        heat = " No heat map: the tower has no attention over patches, or the run was trained from embeddings."
+    else:
+        heat = " No heat map: in large tests they are recorded for some faces only."
+    text = f"Bars: weight of each image in the fused face. {between} images.{heat if site.faces else ''}"
     control = [scripted("overlay", "on", "light")] if has_maps or _has_class_maps(site, record) else []
-    return [
-        html.P(text),
-        *control,
-        table(["", *[f"{view}°" for view in attention.views]], rows, "views attended-views"),
-    ]
+    shown = table(["", *[f"{view}°" for view in attention.views]], rows, "views attended-views")
+    return [html.P(text), *control, shown]
+
+
+def _screen(site: Site, row: int, record: AttentionRecord, index: int, heat: str) -> Component:
+    """Show a tested image, and the heat map at the address `heat` over it."""
+    attention = record.fold.attention
+    modality, view = divmod(index, len(attention.views))
+    kind = KIND_OF[attention.modalities[modality]]
+    parts = [picture(site, row, kind, record.fold.views[view])] if site.faces else []
+    if heat and has_picture(site.cache.samples[row], kind):
+        parts.append(html.Img(src=heat, alt="attention", className="heat"))
+    return html.Div(parts, className="screen")
 
 
 def _classes(site: Site, row: int, record: AttentionRecord) -> list[Component]:
@@ -181,31 +178,27 @@ def _prompts(record: AttentionRecord, c: int, *, is_open: bool) -> Component:
 
 
 def _has_class_maps(site: Site, record: AttentionRecord) -> bool:
-    return site.faces and record.class_patches() is not None
+    return site.faces and record.read_maps(0) is not None
 
 
 def _class_attention(site: Site, row: int, record: AttentionRecord, order: list[int]) -> list[Component]:
     """Show the attention of each class to each image over all frames, with heat maps if it attended to patches."""
-    attention, sample = record.fold.attention, site.cache.samples[row]
+    attention = record.fold.attention
     assert attention.class_attention is not None
     weights = attention.class_attention[record.item].astype(np.float32).sum(1)
     largest, has_maps = float(weights.max()) or 1.0, _has_class_maps(site, record)
-    images = [(modality, view) for modality in attention.modalities for view in range(len(attention.views))]
 
     def cell(c: int, index: int) -> Component:
         strength = f"{60 * float(weights[c, index]) / largest:.0f}%"
         style = {"background": f"color-mix(in srgb, var(--accent) {strength}, transparent)"}
         number = html.Span(f"{float(weights[c, index]):.0%}", className="shade", style=style)
-        modality, view = images[index]
-        if not has_maps or not has_picture(sample, KIND_OF[modality]):
+        if not has_maps:
             return number
-        alt = f"attention of {attention.class_names[c]}"
-        heat = html.Img(src=f"/attention/{row}/{c}/{index}.png", alt=alt, className="heat")
-        screen = [picture(site, row, KIND_OF[modality], record.fold.views[view]), heat]
-        return html.Div([html.Div(screen, className="screen"), number], className="attended small")
+        screen = _screen(site, row, record, index, f"/attention/{row}/{c}/{index}.png")
+        return html.Div([screen, number], className="attended small")
 
-    heads = [f"{modality} {attention.views[view]}°" for modality, view in images]
-    rows = [[attention.class_names[c], *[cell(c, index) for index in range(len(images))]] for c in order]
+    heads = [f"{modality} {view}°" for modality in attention.modalities for view in attention.views]
+    rows = [[attention.class_names[c], *[cell(c, index) for index in range(len(heads))]] for c in order]
     text = f"Each line adds up to 100 %{', over all frames' if attention.rows.shape[1] > 1 else ''}."
     text += " Colours: where in the image, brightest where the class attended most; key a." if has_maps else ""
     return [html.H3("Attention of each class to each image"), html.P(text), table(["", *heads], rows, "counts")]

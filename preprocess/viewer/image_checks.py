@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
@@ -82,6 +83,15 @@ def measure(images: dict[str, np.ndarray]) -> dict[str, float]:
     return found
 
 
+def score_values(values: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the median of values (n,), and their differences from it in units of the median deviation."""
+    median = float(np.median(values))
+    deviations = np.abs(values - median)
+    # if more than half of the values are equal: the mean deviation, as the authors advise
+    unit = float(np.median(deviations)) / 0.6745 or float(deviations.mean()) * 1.253314
+    return median, (values - median) / max(unit, 1e-12)
+
+
 def find_outliers(rows: Sequence[int], measured: Sequence[dict[str, float]]) -> tuple[Outlier, ...]:
     """Find rows with a measure far from the median, in units of the median deviation; the farthest first."""
     found = []
@@ -89,13 +99,10 @@ def find_outliers(rows: Sequence[int], measured: Sequence[dict[str, float]]) -> 
         values = {row: one[name] for row, one in zip(rows, measured, strict=True) if name in one}
         if len(values) < MIN_VALUES:
             continue
-        median = float(np.median([*values.values()]))
-        differences = np.abs(np.array([*values.values()]) - median)
-        # if more than half of the values are equal: the mean deviation, as the authors advise
-        spread = float(np.median(differences)) / 0.6745 or float(differences.mean()) * 1.253314
-        for (row, value), difference in zip(values.items(), differences.tolist(), strict=True):
-            if difference >= about.min_difference and difference > OUTLIER_SCORE * spread:
-                found.append(Outlier(row, name, value, median, difference / spread))
+        median, scores = score_values(np.array([*values.values()]))
+        for (row, value), score in zip(values.items(), np.abs(scores).tolist(), strict=True):
+            if score > OUTLIER_SCORE and abs(value - median) >= about.min_difference:
+                found.append(Outlier(row, name, value, median, score))
     return tuple(sorted(found, key=lambda outlier: -outlier.score))
 
 
@@ -261,12 +268,11 @@ class ImageChecker:
 def _choose_rows(cache: Cache) -> list[int]:
     """Choose the valid rows to check: first those that a training compares, then others, evenly over the cache.
 
-    Their order covers the whole cache soon: positions with reversed bits, as 0, 4, 2, 6, 1, 5, 3, 7.
+    They are shuffled, so that the first ones already represent the whole cache.
     """
     valid = [row for row, sample in enumerate(cache.samples) if sample.valid]
     num = min(len(valid), MAX_CHECKED_REMOTE if is_remote(cache.path) else MAX_CHECKED)
     chosen = spread(choose_compared(cache), num)
-    others = sorted({*valid} - {*chosen})
-    chosen = sorted([*chosen, *spread(others, num - len(chosen))])
-    bits = max(num - 1, 1).bit_length()
-    return [chosen[index] for index in sorted(range(num), key=lambda index: int(f"{index:0{bits}b}"[::-1], 2))]
+    chosen += spread(sorted({*valid} - {*chosen}), num - len(chosen))
+    random.Random(0).shuffle(chosen)
+    return chosen

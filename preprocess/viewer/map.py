@@ -7,12 +7,12 @@ import json
 from functools import lru_cache
 
 import numpy as np
-from dash import dcc, html
+from dash import html
 from dash.development.base_component import Component
 
 from preprocess.inspection.sheet import spread
 from preprocess.viewer.address import COLOURS, KINDS, Address
-from preprocess.viewer.parts import key_link, scripted
+from preprocess.viewer.parts import key_link, page_links, scripted
 from preprocess.viewer.pictures import choose_kind
 from preprocess.viewer.run_records import Fold
 from preprocess.viewer.site import Site
@@ -31,10 +31,11 @@ def map_page(site: Site, address: Address) -> list[Component]:
     address = dataclasses.replace(address, fold=min(address.fold, len(folds) - 1))
     num_faces = len(folds[address.fold].items)
     some = f" {MAX_POINTS:,} of them are shown, evenly spread." if num_faces > MAX_POINTS else ""
-    colours = [
-        html.B(name) if name == address.colour else key_link(name, _link(address, colour=name), str(index + 1))
-        for index, name in enumerate(COLOURS)
-    ]
+    colours: list[Component | str] = ["colour: "]
+    for index, name in enumerate(COLOURS):
+        href = "/map" + dataclasses.replace(address, colour=name).query()
+        colours.append(html.B(name) if name == address.colour else key_link(name, href, str(index + 1)))
+    where = f"{folds[address.fold].name} ({address.fold + 1} of {len(folds)})"
     settings = {
         "points": f"/points/{address.fold}.json",
         "colour": address.colour,
@@ -48,8 +49,8 @@ def map_page(site: Site, address: Address) -> list[Component]:
             f"the directions in which they differ most.{some} Each axis is stretched to fill the page. Faces that are near "
             "here may be far apart in other directions."
         ),
-        html.Nav(["colour: ", *colours], className="pages"),
-        *([_fold_links(site, address)] if len(folds) > 1 else []),
+        html.Nav(colours, className="pages"),
+        *([page_links("/map", address, len(folds), field="fold", where=where)] if len(folds) > 1 else []),
         scripted("map", json.dumps(settings), "map"),
         html.P(
             "Click or Enter opens a face; arrows go from point to point; wheel, + and − zoom, drag moves, 0 shows all.",
@@ -57,25 +58,6 @@ def map_page(site: Site, address: Address) -> list[Component]:
         ),
         *notes,
     ]
-
-
-def _link(address: Address, **changes: object) -> str:
-    return "/map" + dataclasses.replace(address, **changes).query()  # type: ignore[arg-type]
-
-
-def _fold_links(site: Site, address: Address) -> Component:
-    def link(text: str, fold: int, key: str) -> Component:
-        if not 0 <= fold < len(site.run.folds):
-            return html.Span(text, className="off")
-        return key_link(text, _link(address, fold=fold), key)
-
-    name = f"{site.run.folds[address.fold].name} ({address.fold + 1} of {len(site.run.folds)})"
-    before, after = (
-        link("← previous fold", address.fold - 1, "PageUp"),
-        link("next fold →", address.fold + 1, "PageDown"),
-    )
-    first = dcc.Link("first", href=_link(address, fold=0))
-    return html.Nav([before, html.Span(name, className="where"), after, first], className="pages")
 
 
 @lru_cache(maxsize=1)

@@ -112,21 +112,25 @@ def key_link(text: str, href: str, key: str) -> Component:
     return dcc.Link(text, href=href, className=f"key key-{key}", title=f"key: {key}")
 
 
-def page_links(path: str, address: Address, num_pages: int, *, keys: bool = True) -> Component:
-    """Link to the first, previous, next and last page of a list.
+def page_links(
+    path: str, address: Address, num: int, *, field: str = "page", where: str = "", keys: bool = True
+) -> Component:
+    """Link to the first, previous, next and last of `num` pages, or of what another field of the address counts.
 
     Args:
         address: of the current page.
+        where: text between the links; default: its number.
         keys: keys follow these links, too.
     """
+    current: int = getattr(address, field)
 
-    def link(text: str, page: int, key: str) -> Component:
-        if not 0 <= page < num_pages or page == address.page:
+    def link(text: str, index: int, key: str) -> Component:
+        if not 0 <= index < num or index == current:
             return html.Span(text, className="off")
-        href = path + dataclasses.replace(address, page=page).query()
+        href = path + dataclasses.replace(address, **{field: index}).query()  # type: ignore[arg-type]
         return key_link(text, href, key) if keys else dcc.Link(text, href=href)
 
-    where = html.Span(f"page {address.page + 1:,} of {num_pages:,}", className="where")
-    before = [link("⇤ first", 0, "Home"), link("← previous", address.page - 1, "PageUp")]
-    after = [link("next →", address.page + 1, "PageDown"), link("last ⇥", num_pages - 1, "End")]
-    return html.Nav([*before, where, *after], className="pages")
+    middle = html.Span(where or f"page {current + 1:,} of {num:,}", className="where")
+    before = [link("⇤ first", 0, "Home"), link("← previous", current - 1, "PageUp")]
+    after = [link("next →", current + 1, "PageDown"), link("last ⇥", num - 1, "End")]
+    return html.Nav([*before, middle, *after], className="pages")

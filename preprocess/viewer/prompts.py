@@ -7,6 +7,7 @@ from dash import html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import Address
+from preprocess.viewer.image_checks import score_values
 from preprocess.viewer.parts import Cell, table
 from preprocess.viewer.site import Site
 from shared.text import TextEmbeddings, read_text_embeddings
@@ -47,10 +48,8 @@ def find_close(cosines: np.ndarray) -> np.ndarray:
     upper = np.triu(np.ones(cosines.shape, bool), 1) & np.isfinite(cosines)
     if upper.sum() < MIN_PAIRS:
         return np.zeros(cosines.shape, bool)
-    nearness = -np.log(np.maximum(1 - cosines, 1e-9))
-    median = np.median(nearness[upper])
-    spread = np.median(np.abs(nearness[upper] - median)) / 0.6745
-    close: np.ndarray = upper & (nearness - median > CLOSE_SCORE * max(spread, 1e-6))
+    close = np.zeros(cosines.shape, bool)
+    close[upper] = score_values(-np.log(np.maximum(1 - cosines[upper], 1e-9)))[1] > CLOSE_SCORE
     return close | close.T
 
 

@@ -44,22 +44,19 @@ class AttentionRecord:
     item: int
     frame: int | None  # index of the row among the item's frames; None: the item was tested without this row
 
-    def patches(self) -> np.ndarray | None:
-        """Read the attention of the image tower, f16 (N, G, G) for N pictures; None if not recorded.
+    def read_maps(self, class_index: int | None = None) -> np.ndarray | None:
+        """Read the attention maps of the frame's N images, f16 (N, G, G); None if not recorded.
 
+        Args:
+            class_index: MTGF's attention of this class, over all frames; None: the attention of the image tower.
         Raises:
             FacetError: the file is damaged.
         """
-        maps = None if self.frame is None else read_patches(self.fold.path, self.fold.attention, self.item)
-        return None if maps is None else maps[self.frame]
-
-    def class_patches(self) -> np.ndarray | None:
-        """Read the patch attention of each class, over all frames, f16 (C, N, H, H); None if not recorded.
-
-        Raises:
-            FacetError: the file is damaged.
-        """
-        return None if self.frame is None else read_class_patches(self.fold.path, self.fold.attention, self.item)
+        if self.frame is None:
+            return None
+        read, index = (read_patches, self.frame) if class_index is None else (read_class_patches, class_index)
+        maps = read(self.fold.path, self.fold.attention, self.item)
+        return None if maps is None or index >= len(maps) else maps[index]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import torch  # noqa: E402
 from browser import browsed, find_chromium, served  # noqa: E402
 from conftest import CLASSES, random_text, write_tiny_cache  # noqa: E402
 from recipes import make_recipe  # noqa: E402
-from test_viewer_looks import big_fold  # noqa: E402
+from test_viewer_attention import big_fold  # noqa: E402
 
 from preprocess.viewer.run_records import RunRecords  # noqa: E402
 from preprocess.viewer.site import Site  # noqa: E402

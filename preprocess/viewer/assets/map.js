@@ -12,9 +12,9 @@
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   class FaceMap {
-    constructor(place, told) {
-      this.place = place;
-      this.told = told;
+    constructor(element, settings) {
+      this.element = element;
+      this.settings = settings;
       this.zoom = 1;
       [this.left, this.top] = [0, 0]; // of the view, in points' units
       this.hidden = new Set();
@@ -26,8 +26,8 @@
       this.card.setAttribute("aria-live", "polite");
       this.legend = make("ul", { className: "legend" });
       this.axes = make("p", { className: "faint", textContent: "reading …" });
-      this.place.append(this.canvas, this.card, this.legend, this.axes);
-      fetch(told.points).then((answer) => (answer.ok ? answer.json() : Promise.reject(new Error("no such map"))))
+      this.element.append(this.canvas, this.card, this.legend, this.axes);
+      fetch(settings.points).then((answer) => (answer.ok ? answer.json() : Promise.reject(new Error("no such map"))))
         .then((found) => this.begin(found)).catch((error) => { this.axes.textContent = `cannot be read: ${error.message}`; });
     }
 
@@ -45,22 +45,22 @@
       }
       const [across, up] = found.shares.map((share) => `${(100 * share).toFixed(1)} %`);
       this.axes.textContent = this.num ? `across: ${across} of the variance between faces; up: ${up}` : "no face of this cache was tested";
-      this.canvas.setAttribute("aria-label", `map of ${this.num} faces, coloured by ${this.told.colour}`);
+      this.canvas.setAttribute("aria-label", `map of ${this.num} faces, coloured by ${this.settings.colour}`);
       this.listen();
-      this.tell();
+      this.drawLegend();
       this.fit();
     }
 
     cell(x, y) { return Math.floor(x / this.cellWidth) * 4096 + Math.floor(y / this.cellHeight); }
 
-    // Values by how many points have them, the most first; a value's colour is its own whatever the order.
-    tell() {
+    // Lists the values with their numbers of points; a value keeps its colour whatever the order.
+    drawLegend() {
       const { words, codes } = this.data;
-      const names = words[this.told.colour] || [];
+      const names = words[this.settings.colour] || [];
       this.counts = new Array(names.length).fill(0);
-      for (const code of codes[this.told.colour] || []) this.counts[code]++;
+      for (const code of codes[this.settings.colour] || []) this.counts[code]++;
       const colours = { right: css("--good"), wrong: css("--bad"), "not known": css("--faint"), "0 wrong": css("--good"), "1 wrong": "#d4a017", "2 wrong": "#f28e2b", "3 wrong": "#d1603d", "4 wrong or more": css("--bad") };
-      this.colours = names.map((name, code) => (this.told.colour === "error" && colours[name]) || colourOf(code, names.length));
+      this.colours = names.map((name, code) => (this.settings.colour === "error" && colours[name]) || colourOf(code, names.length));
       this.legend.replaceChildren();
       if (names.length > NAMED) {
         this.legend.append(Object.assign(document.createElement("li"), { textContent: `${names.length} values: point at one to read it` }));
@@ -75,7 +75,7 @@
         button.append(swatch, `${name} ${this.counts[code].toLocaleString("en")}`);
         button.onclick = () => {
           this.hidden.has(code) ? this.hidden.delete(code) : this.hidden.add(code);
-          this.tell();
+          this.drawLegend();
           this.draw();
         };
         item.append(button);
@@ -85,8 +85,8 @@
 
     listen() {
       const { canvas } = this;
-      new ResizeObserver(() => this.fit()).observe(this.place);
-      matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (canvas.isConnected) { this.tell(); this.draw(); } });
+      new ResizeObserver(() => this.fit()).observe(this.element);
+      matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (canvas.isConnected) { this.drawLegend(); this.draw(); } });
       let from = null;
       canvas.addEventListener("pointerdown", (event) => {
         from = { x: event.offsetX, y: event.offsetY, left: this.left, top: this.top, moved: false };
@@ -118,9 +118,9 @@
       }, { passive: false });
     }
 
-    // Takes the place that there is; a square where that is narrow.
+    // Fills the width of the page; a square on a narrow one.
     fit() {
-      const width = this.place.clientWidth;
+      const width = this.element.clientWidth;
       if (!width || !this.data || !this.canvas.isConnected) return;
       const height = Math.max(Math.min(width, window.innerHeight - 220, 620), 260);
       const dots = window.devicePixelRatio || 1;
@@ -138,14 +138,14 @@
       return [this.across / 2 + (x - this.left) * across, this.down / 2 + (y - this.top) * up];
     }
 
-    isHidden(i) { return this.hidden.has(this.data.codes[this.told.colour][i]); }
+    isHidden(i) { return this.hidden.has(this.data.codes[this.settings.colour][i]); }
 
     draw() {
       const context = this.canvas.getContext("2d");
       context.setTransform(this.dots, 0, 0, this.dots, 0, 0);
       context.clearRect(0, 0, this.across, this.down);
       const radius = Math.min(Math.max(7 - Math.log10(this.num + 1) * 1.3, 1.6) * Math.sqrt(this.zoom), 7);
-      const codes = this.data.codes[this.told.colour];
+      const codes = this.data.codes[this.settings.colour];
       const scales = this.scales();
       context.globalAlpha = this.num > 3000 ? 0.7 : 0.9;
       const order = this.colours.map((_, code) => code).sort((a, b) => this.counts[b] - this.counts[a]); // rare ones on top
@@ -170,7 +170,7 @@
         context.arc(x, y, radius + 4, 0, 2 * Math.PI);
         context.stroke();
       }
-      this.canvas.dataset.drawn = `${this.num} ${this.told.colour} ${this.zoom.toFixed(2)}`;
+      this.canvas.dataset.drawn = `${this.num} ${this.settings.colour} ${this.zoom.toFixed(2)}`;
     }
 
     nearest(screenX, screenY) {
@@ -203,8 +203,8 @@
       text.textContent = `${value("subject")} · ${value("label")} → ${value("predicted")} ${sure[i].toFixed(2)} · row ${rows[i]}`;
       this.card.replaceChildren(text);
       const kind = value("picture");
-      if (this.told.picture && kind) {
-        const source = `/image/${rows[i]}/${kind}${this.told.picture}`;
+      if (this.settings.picture && kind) {
+        const source = `/image/${rows[i]}/${kind}${this.settings.picture}`;
         this.card.prepend(Object.assign(new Image(), { alt: "", width: 96, height: 96, src: source }));
       }
       const [x, y] = this.toScreen(i);
@@ -215,7 +215,7 @@
 
     open() {
       if (this.at < 0) return false;
-      window.dash_clientside.set_props("url", { pathname: `/sample/${this.data.rows[this.at]}`, search: this.told.query });
+      window.dash_clientside.set_props("url", { pathname: `/sample/${this.data.rows[this.at]}`, search: this.settings.query });
       return true;
     }
 
@@ -266,5 +266,5 @@
     }
   }
 
-  window.facet = Object.assign(window.facet || {}, { map: (place) => { place.own = new FaceMap(place, JSON.parse(place.dataset.map)); } });
+  window.facet = Object.assign(window.facet || {}, { map: (element) => { element.own = new FaceMap(element, JSON.parse(element.dataset.map)); } });
 })();

@@ -9,7 +9,7 @@
     document.documentElement.style.setProperty("--overlay", String(opacity));
   }
 
-  function start(place) {
+  function start(element) {
     const shown = document.createElement("label");
     const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: set.on, id: "overlay-on", className: "key-a" });
     box.addEventListener("change", () => { set.on = box.checked; apply(); });
@@ -20,7 +20,7 @@
     });
     slider.addEventListener("input", () => { set.strength = Number(slider.value); apply(); });
     strength.append("strength", slider);
-    place.append(shown, strength);
+    element.append(shown, strength);
     apply();
   }
 

@@ -6,9 +6,9 @@
   const KEPT = 300; // pictures kept
 
   class Player {
-    constructor(place) {
-      this.film = JSON.parse(place.dataset.player);
-      this.place = place;
+    constructor(element) {
+      this.film = JSON.parse(element.dataset.player);
+      this.element = element;
       this.at = this.film.start;
       this.kind = this.film.kind;
       this.view = this.film.view;
@@ -29,7 +29,7 @@
       const bar = make("div", { className: "bar" });
       bar.append(this.button, this.where, this.choice("rate", this.film.rates.map((r) => [r, `${r} a second`])),
         this.choice("kind", this.film.kinds.map((k) => [k, k])), this.choice("view", this.film.views.map((v, i) => [i, v])));
-      this.place.append(this.screen, this.scrubber, bar);
+      this.element.append(this.screen, this.scrubber, bar);
     }
 
     choice(name, options) {
@@ -76,9 +76,9 @@
       this.button.textContent = "⏸ pause";
       let due = performance.now();
       const step = (now) => {
-        if (!this.playing || !this.place.isConnected) return;
+        if (!this.playing || !this.element.isConnected) return;
         const next = (this.at + 1) % this.film.rows.length;
-        const image = this.image(next); // one that fails counts as there: its place shows the gap
+        const image = this.image(next); // a failed image counts as loaded and shows a gap
         if (now >= due && image.complete) {
           this.show(next);
           due = Math.max(due + 1000 / this.rate, now - 1000 / this.rate);
@@ -104,5 +104,5 @@
     }
   }
 
-  window.facet = Object.assign(window.facet || {}, { player: (place) => { place.own = new Player(place); } });
+  window.facet = Object.assign(window.facet || {}, { player: (element) => { element.own = new Player(element); } });
 })();

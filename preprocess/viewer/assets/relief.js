@@ -31,25 +31,25 @@
     canvas.dataset.lit = `${light.from},${light.above}`;
   }
 
-  function startRelief(place) {
+  function startRelief(element) {
     const image = new Image();
     image.onload = () => {
       const canvas = document.createElement("canvas");
       [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", place.dataset.alt);
+      canvas.setAttribute("aria-label", element.dataset.alt);
       const context = canvas.getContext("2d", { willReadFrequently: true });
       context.drawImage(image, 0, 0);
       canvas.normals = context.getImageData(0, 0, canvas.width, canvas.height).data;
       draw(canvas);
-      place.replaceChildren(canvas);
+      element.replaceChildren(canvas);
       lit.add(canvas);
     };
-    image.onerror = () => place.replaceChildren("cannot be read");
-    image.src = place.dataset.relief;
+    image.onerror = () => element.replaceChildren("cannot be read");
+    image.src = element.dataset.relief;
   }
 
-  function startLight(place) {
+  function startLight(element) {
     for (const [name, title, range] of [["from", "light from the side", 90], ["above", "light from above", 90]]) {
       const label = document.createElement("label");
       const slider = Object.assign(document.createElement("input"), {
@@ -60,7 +60,7 @@
         for (const canvas of lit) canvas.isConnected ? draw(canvas) : lit.delete(canvas);
       });
       label.append(title, slider);
-      place.append(label);
+      element.append(label);
     }
   }
 

@@ -65,12 +65,12 @@ new MutationObserver(() => {
     if (here !== link.hasAttribute("aria-current")) here ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
   }
   for (const [name, start] of Object.entries(window.facet || {})) {
-    for (const place of document.querySelectorAll(`[data-${name}]`)) {
-      const told = place.dataset[name];
-      if (place.startedWith === told) continue; // React may reuse an element for another sample
-      place.startedWith = told;
-      place.replaceChildren();
-      start(place);
+    for (const element of document.querySelectorAll(`[data-${name}]`)) {
+      const value = element.dataset[name];
+      if (element.startedWith === value) continue; // React may reuse an element for another sample
+      element.startedWith = value;
+      element.replaceChildren();
+      start(element);
     }
   }
 }).observe(document.documentElement, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-relief", "data-player", "data-light", "data-map", "data-overlay"] });
