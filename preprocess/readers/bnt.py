@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.triangles import renumber
 from preprocess.readers.file_bytes import read_bytes
 from preprocess.readers.text_numbers import to_float32
 from shared.errors import ScanError
@@ -37,7 +38,7 @@ _MAX_EDGE_STEPS = 6.0
 class BntFile:
     """A grid of measured points. x, y, z f64 (nrows, ncols), mm, row 0 at the **bottom**, all equal to zmin in the background.
 
-    a, b f64 (nrows, ncols) in 0…1: the point's place in its PNG, a from the left and b from the **top**; valid everywhere.
+    a, b f64 (nrows, ncols) in 0…1: the point's position in its PNG, a from the left and b from the **top**; valid everywhere.
     """
 
     x: np.ndarray
@@ -59,7 +60,7 @@ class BntFile:
 
 
 def read_bnt(path: Path) -> BntFile:
-    """Reads a .bnt file.
+    """Read a .bnt file.
 
     Raises:
         ScanError: missing, cut off, too long, or counts that do not agree with each other or the file's size.
@@ -94,9 +95,9 @@ def _parse(data: bytes) -> BntFile:
 
 
 def bnt_to_mesh(grid: BntFile) -> Mesh:
-    """The grid's surface: two triangles a cell, none across a hole or a jump in depth, without texture.
+    """Return the grid's surface: two triangles a cell, none across a hole or a jump in depth, without texture.
 
-    A cell with three measured corners gives one triangle; a whole one is parted along its shorter diagonal. Triangles are
+    A cell with three measured corners gives one triangle; a whole one is split along its shorter diagonal. Triangles are
     counter-clockwise seen from the scanner (+z). uv = (a, 1 - b): Mesh counts v from the bottom.
 
     Raises:
@@ -110,29 +111,18 @@ def bnt_to_mesh(grid: BntFile) -> Mesh:
     p, q, r, s = (points.reshape(-1, 3)[corner] for corner in corners)
     rising, falling = _length(p - r), _length(q - s)
     rising_shorter = np.where(np.isnan(falling), True, rising <= falling) & ~np.isnan(rising)
-    lower = np.where(rising_shorter[..., None], _triangles(corners, 0, 1, 2), _triangles(corners, 0, 1, 3))
-    upper = np.where(rising_shorter[..., None], _triangles(corners, 0, 2, 3), _triangles(corners, 1, 2, 3))
-    triangles = np.stack([lower, upper], -2).reshape(-1, 3)  # (M, 3)
+    ways = [np.stack([corners[i] for i in way], -1) for way in ((0, 1, 2, 0, 2, 3), (0, 1, 3, 1, 2, 3))]
+    triangles = np.where(rising_shorter[..., None], *ways).reshape(-1, 3)
     edges = points.reshape(-1, 3)[triangles]
     longest = np.max([_length(edges[:, i] - edges[:, i - 1]) for i in range(3)], axis=0)
     with np.errstate(invalid="ignore"):
         triangles = triangles[longest <= _MAX_EDGE_STEPS * _grid_step_mm(points)]
     if not len(triangles):
         raise ScanError(f"no surface: {int(valid.sum())} of {valid.size} points were measured, no three of a cell")
-    used = np.zeros(valid.size, bool)
-    used[triangles] = True
-    local = (np.cumsum(used) - 1)[triangles]
+    used, renumbered = renumber(triangles, valid.size)
     with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs
         uv = np.stack([grid.a, 1 - grid.b], -1).reshape(-1, 2)
-    return Mesh(
-        to_float32(points.reshape(-1, 3)[used]),
-        local.astype(np.int32),
-        to_float32(uv[triangles]),
-    )
-
-
-def _triangles(corners: tuple[np.ndarray, ...], *which: int) -> np.ndarray:
-    return np.stack([corners[i] for i in which], -1)
+    return Mesh(to_float32(points.reshape(-1, 3)[used]), renumbered, to_float32(uv[triangles]))
 
 
 def _length(edge: np.ndarray) -> np.ndarray:
@@ -140,9 +130,8 @@ def _length(edge: np.ndarray) -> np.ndarray:
 
 
 def _grid_step_mm(points: np.ndarray) -> float:
-    """The usual distance of neighbours across the line of sight (x and y)."""
+    """Return the median distance of neighbours across the line of sight (x and y)."""
     along_rows = _length(np.diff(points[..., :2], axis=1)).ravel()
     along_columns = _length(np.diff(points[..., :2], axis=0)).ravel()
     steps = np.concatenate([along_rows, along_columns])
-    steps = steps[np.isfinite(steps)]
-    return float(np.median(steps)) if len(steps) else 0.0
+    return float(np.median(known)) if len(known := steps[np.isfinite(steps)]) else 0.0

@@ -8,6 +8,7 @@ import io
 import re
 import warnings
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class SheetRow:
 
 
 def read_label_sheet(path: Path, columns: tuple[str, ...]) -> list[SheetRow] | None:
-    """The rows under the header, from the first worksheet that has all columns; None where none has.
+    """Read the rows under the header, from the first worksheet that has all columns; None if none has.
 
     Args:
         columns: names to look for; case, blanks and punctuation do not count; further columns are left out.
@@ -49,86 +50,75 @@ def read_label_sheet(path: Path, columns: tuple[str, ...]) -> list[SheetRow] | N
         data = read_bytes(path, max_bytes=_MAX_BYTES, packed=True)
     except ScanError as error:
         raise FacetError(str(error)) from error
-    data = _repack(path, data)
-    import openpyxl
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # openpyxl's notes on styles and validation that it does not read
-            book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
-            for sheet in book.worksheets:
-                if not hasattr(sheet, "reset_dimensions"):  # a chart
-                    continue
-                sheet.reset_dimensions()  # the sheet's own word on its size is often wrong
-                rows = sheet.iter_rows(max_row=_MAX_ROWS, max_col=_MAX_COLUMNS, values_only=True)
-                found = _read_rows(path, rows, columns)
-                if found is not None:
-                    return found
-    except FacetError:
-        raise
+        return _find_table(_repack(data), columns)
+    except FacetError as error:
+        raise FacetError(f"{path}: {error}") from error
     except MemoryError as error:
         raise FacetError(f"{path}: needs more memory than there is; {_SAVE}") from error
-    except (
-        Exception
-    ) as error:  # openpyxl raises KeyError, ValueError, TypeError, BadZipFile, ParseError … on a broken file
+    except Exception as error:  # zipfile, zlib and openpyxl raise KeyError, ValueError, BadZipFile, ParseError …
         raise FacetError(f"{path}: not a readable .xlsx file ({type(error).__name__}); {_SAVE}") from error
-    return None
 
 
-def _repack(path: Path, data: bytes) -> bytes:
-    """The archive's XML parts, unpacked: an archive in which every size is true.
+def _repack(data: bytes) -> bytes:
+    """Return the archive's XML parts, unpacked: an archive in which every size is true.
 
-    zipfile unpacks what a part holds, up to 2 GB at a time, whatever its directory says; asked for some bytes, it unpacks no
-    more. XML that defines entities, which can grow without end, is refused.
+    zipfile unpacks whatever a part holds, up to 2 GB at a time, in spite of its directory; asked for some bytes, it unpacks
+    no more. XML that defines entities, which can grow without end, is refused.
     """
     repacked = io.BytesIO()
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(repacked, "w") as parts:
-            members = archive.infolist()
-            unpacked = sum(member.file_size for member in members)
-            if len(members) > _MAX_MEMBERS or unpacked > _MAX_UNPACKED_BYTES:
-                raise FacetError(
-                    f"{path}: {len(members)} parts of {unpacked / 1e6:.0f} MB unpacked, expected a table of at most "
-                    f"{_MAX_UNPACKED_BYTES / 1e6:.0f} MB; is this the label sheet?"
-                )
-            for member in {member.filename: member for member in members}.values():  # of two, the last counts
-                if member.filename.lower().endswith((".xml", ".rels", ".vml")):
-                    with archive.open(member) as part:
-                        text = b"".join(iter(functools.partial(part.read, _CHUNK_BYTES), b""))
-                    if _ENTITIES.search(
-                        text.replace(b"\0", b"") if b"\0" in text else text
-                    ):  # UTF-16 has every second byte 0
-                        raise FacetError(f"{path}: {member.filename[:60]!r} defines entities; {_SAVE}")
-                    parts.writestr(member.filename, text)
-    except FacetError:
-        raise
-    except (
-        Exception
-    ) as error:  # BadZipFile, zlib.error, NotImplementedError, RuntimeError (encrypted), EOFError, ValueError …
-        raise FacetError(f"{path}: not a readable .xlsx file ({type(error).__name__}); {_SAVE}") from error
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(repacked, "w") as parts:
+        members = archive.infolist()
+        unpacked = sum(member.file_size for member in members)
+        if len(members) > _MAX_MEMBERS or unpacked > _MAX_UNPACKED_BYTES:
+            raise FacetError(
+                f"{len(members)} parts of {unpacked / 1e6:.0f} MB unpacked, expected a table of at most "
+                f"{_MAX_UNPACKED_BYTES / 1e6:.0f} MB; is this the label sheet?"
+            )
+        for member in {member.filename: member for member in members}.values():  # of two, the last counts
+            if member.filename.lower().endswith((".xml", ".rels", ".vml")):
+                with archive.open(member) as part:
+                    text = b"".join(iter(functools.partial(part.read, _CHUNK_BYTES), b""))
+                if _ENTITIES.search(text.replace(b"\0", b"")):  # UTF-16 has every second byte 0
+                    raise FacetError(f"{member.filename[:60]!r} defines entities; {_SAVE}")
+                parts.writestr(member.filename, text)
     return repacked.getvalue()
 
 
-def _read_rows(path: Path, rows: object, columns: tuple[str, ...]) -> list[SheetRow] | None:
-    places: dict[str, int] = {}
+def _find_table(data: bytes, columns: tuple[str, ...]) -> list[SheetRow] | None:
+    import openpyxl
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # openpyxl's notes on styles and validation that it does not read
+        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
+        for sheet in book.worksheets:
+            if not hasattr(sheet, "reset_dimensions"):  # a chart
+                continue
+            sheet.reset_dimensions()  # the size that the sheet declares is often wrong
+            rows = sheet.iter_rows(max_row=_MAX_ROWS, max_col=_MAX_COLUMNS, values_only=True)
+            if (found := _read_rows(rows, columns)) is not None:
+                return found
+    return None
+
+
+def _read_rows(rows: Iterable[Iterable[object]], columns: tuple[str, ...]) -> list[SheetRow] | None:
+    index: dict[str, int] = {}
     result: list[SheetRow] = []
-    assert hasattr(rows, "__iter__")
     for line, row in enumerate(rows, start=1):
         cells = [_text(value) for value in row]
-        if not places:
-            if line > _HEADER_ROWS:
-                return None
-            keys = [_key(cell) for cell in cells]
-            if all(_key(column) in keys for column in columns):
-                twice = [column for column in columns if keys.count(_key(column)) > 1]
-                if twice:
-                    raise FacetError(f"{path}: the column {twice[0]} stands twice; remove one")
-                places = {column: keys.index(_key(column)) for column in columns}
+        if index:
+            fields = {column: cells[k] if k < len(cells) else "" for column, k in index.items()}
+            if any(fields.values()):
+                result.append(SheetRow(line, fields))
             continue
-        fields = {column: cells[place] if place < len(cells) else "" for column, place in places.items()}
-        if any(fields.values()):
-            result.append(SheetRow(line, fields))
-    return result if places else None
+        if line > _HEADER_ROWS:
+            return None
+        keys = [_key(cell) for cell in cells]
+        if all(_key(column) in keys for column in columns):
+            if twice := [column for column in columns if keys.count(_key(column)) > 1]:
+                raise FacetError(f"the column {twice[0]} stands twice; remove one")
+            index = {column: keys.index(_key(column)) for column in columns}
+    return result if index else None
 
 
 def _key(name: str) -> str:
