@@ -49,37 +49,19 @@ def weld(vertices: np.ndarray, colors: np.ndarray | None = None) -> tuple[np.nda
     return kept, index
 
 
-@compile_kernel
 def find_inside(vertices: np.ndarray, triangles: np.ndarray, radius: float) -> np.ndarray:
-    """Return the triangles whose three corners lie within a sphere about the origin, i64 (K,)."""
-    inside = np.empty(len(vertices), np.bool_)
-    for k in range(len(vertices)):
-        x, y, z = np.float64(vertices[k, 0]), np.float64(vertices[k, 1]), np.float64(vertices[k, 2])
-        inside[k] = x * x + y * y + z * z <= radius * radius
-    found = np.empty(len(triangles), np.int64)
-    count = 0
-    for t in range(len(triangles)):
-        if inside[triangles[t, 0]] and inside[triangles[t, 1]] and inside[triangles[t, 2]]:
-            found[count] = t
-            count += 1
-    return found[:count].copy()
+    """Return the triangles whose three corners lie within a sphere about the origin, int (K,)."""
+    x, y, z = vertices.astype(np.float64).T
+    inside = x * x + y * y + z * z <= radius * radius
+    return np.flatnonzero(inside[triangles[:, 0]] & inside[triangles[:, 1]] & inside[triangles[:, 2]])
 
 
-@compile_kernel
 def renumber(triangles: np.ndarray, num_vertices: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the vertices that triangles use, i64 (U,), rising, and the triangles as indices into these, i32 (M, 3)."""
-    new = np.full(num_vertices, -1, np.int32)
-    for t in range(len(triangles)):
-        for corner in range(3):
-            new[triangles[t, corner]] = 0
-    used = np.flatnonzero(new == 0)
-    for k in range(len(used)):
-        new[used[k]] = k
-    renumbered = np.empty((len(triangles), 3), np.int32)
-    for t in range(len(triangles)):
-        for corner in range(3):
-            renumbered[t, corner] = new[triangles[t, corner]]
-    return used, renumbered
+    """Return the vertices that triangles use, int (U,), rising, and the triangles as indices into these, i32 (M, 3)."""
+    is_used = np.zeros(num_vertices, bool)
+    is_used[triangles] = True
+    new = np.cumsum(is_used, dtype=np.int32) - np.int32(1)
+    return np.flatnonzero(is_used), new[triangles]
 
 
 @compile_kernel

@@ -14,25 +14,23 @@ from shared.errors import ScanError
 
 MAX_PIXELS = (
     1 << 26
-)  # 8192 × 8192: larger than any scanner's texture; a bomb of a few KB can claim thousands of times that
+)  # 8192 × 8192: larger than any scanner's texture; a file of a few KB can claim thousands of times that
 _MAX_BYTES = 1 << 28  # an uncompressed image of so many pixels fits
 _FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP", "TGA", "GIF")
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _BITS, _IS_ZERO_BLACK = 258, 262  # tags of TIFF: BitsPerSample, PhotometricInterpretation
 
-Image.MAX_IMAGE_PIXELS = (
-    None  # Pillow's own limit does not tell the size; MAX_PIXELS is stricter, and checked before decoding
-)
+Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS is stricter, checked before decoding, and its error names the size
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads a BMP, JPEG, PNG, TIFF, WebP, TGA or GIF file as it is stored (an EXIF orientation is not applied).
+    """Read a BMP, JPEG, PNG, TIFF, WebP, TGA or GIF file as it is stored (an EXIF orientation is not applied).
 
     Returns:
         u8 (h, w, 3), sRGB, row 0 on top. Grey is repeated to three channels, 16-bit grey in either byte order scaled to 8;
-        transparency is dropped; of several pictures it is the first.
+        transparency is dropped; of several frames it is the first.
     Raises:
-        ScanError: missing, no such image, cut off, too large, or of numbers that are no usual levels (32 bits, fractions).
+        ScanError: missing, no such image, cut off, too large, or of unusual levels (32 bits, fractions).
     """
     data = read_bytes(path, max_bytes=_MAX_BYTES)
     try:
@@ -42,7 +40,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """`read_image` for bytes in memory; the error does not name a file."""
+    """Decode the bytes of an image as `read_image`; the error does not name a file."""
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             width, height = image.size
@@ -75,7 +73,7 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def _is_16_bit_grey(image: Image.Image) -> bool:
-    """Whether its levels are 0 to 65535, black to white."""
+    """Return whether its levels are 0 to 65535, black to white."""
     if image.format == "PNG":
         return image.mode in ("I;16", "I;16B", "I")
     tags = getattr(image, "tag_v2", {})

@@ -1,4 +1,4 @@
-"""The points that tell where a face is, from the landmark files of several schemes."""
+"""The points that show where a face is, from the landmark files of several schemes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,14 @@ _SYNONYMS = {
     "nose_tip": ("tipofnose", "pronasale", "prn"),
     "nose_bridge": ("bridgeofnose", "noseroot", "sellion", "nasion"),
 }
-_NAMES = {re.sub("[^a-z0-9]", "", word): name for name, words in _SYNONYMS.items() for word in (name, *words)}
+
+
+def _plain(name: str) -> str:
+    """Return the letters and digits of a name."""
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
+_NAMES = {_plain(word): name for name, words in _SYNONYMS.items() for word in (name, *words)}
 _PAIRS = {
     "left_eye": ({"lefteyeinner", "lefteyeinnercorner"}, {"lefteyeouter", "lefteyeoutercorner"}),
     "right_eye": ({"righteyeinner", "righteyeinnercorner"}, {"righteyeouter", "righteyeoutercorner"}),
@@ -41,23 +48,25 @@ _PAIRS = {
     ),
 }
 _MOST_NAMED = 5
+# Errors of JSON that is none, or holds other values than expected.
+_BAD_JSON = (ValueError, KeyError, TypeError, AttributeError, IndexError, StopIteration, OverflowError, RecursionError)
 
 
 def read_face_points(path: Path) -> np.ndarray:
-    """Reads landmarks and reduces them to FACE_POINTS; see `read_noted_face_points`, whose notes it leaves out."""
+    """Read landmarks and reduce them to FACE_POINTS, without the notes of `read_noted_face_points`."""
     return read_noted_face_points(path)[0]
 
 
 def read_noted_face_points(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Reads landmarks and reduces them to FACE_POINTS.
+    """Read landmarks and reduce them to FACE_POINTS.
 
     `.bnd`: the 83 points of BU-3DFE. `.ljson`: Menpo's, versions 1 to 3; points grouped by labels (left_eye or leye, …), or 68
-    of iBUG. `.csv`, `.txt`: lines `name,x,y,z`, also parted by semicolons, tabs or blanks, then perhaps with decimal commas;
+    of iBUG. `.csv`, `.txt`: lines `name,x,y,z`, also separated by semicolons, tabs or blanks, then perhaps with decimal commas;
     names as in FACE_POINTS in any case and spelling (`LeftEye`, `left eye`), or a synonym (`pronasale`, `nasion`), in any
     order, some perhaps missing. A heading is left out.
 
     Returns:
-        f32 (6, 3) in the file's units, in the order of FACE_POINTS, NaN where not known; and a line on what was not used.
+        f32 (6, 3) in the file's units, in the order of FACE_POINTS, NaN if not known; and a note on unused points.
     Raises:
         ScanError: missing, another format, or none of the points in it.
     """
@@ -86,14 +95,10 @@ def read_noted_face_points(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
             else f"the points {', '.join(FACE_POINTS)} (preprocess/README.md, own scans)"
         )
         raise ScanError(f"{path}: holds none of the face's points; expected {expected}, or leave landmarks empty")
-    return points, _describe_unused(path, unused)
-
-
-def _describe_unused(path: Path, names: list[str]) -> tuple[str, ...]:
-    if not names:
-        return ()
-    shown = ", ".join(name[:40] for name in names[:_MOST_NAMED]) + (" …" if len(names) > _MOST_NAMED else "")
-    return (f"{path}: landmarks not used: {shown}; known are {', '.join(FACE_POINTS)}",)
+    if not unused:
+        return points, ()
+    shown = ", ".join(name[:40] for name in unused[:_MOST_NAMED]) + (" …" if len(unused) > _MOST_NAMED else "")
+    return points, (f"{path}: landmarks not used: {shown}; known are {', '.join(FACE_POINTS)}",)
 
 
 def _read_ljson(path: Path) -> dict[str, np.ndarray]:
@@ -109,35 +114,23 @@ def _read_ljson(path: Path) -> dict[str, np.ndarray]:
         masks = {str(label["label"]): [int(i) for i in label["mask"]] for label in group.get("labels", [])}
         if points.ndim != 2 or points.shape[1] != 3:
             raise ScanError(f"{path}: expected points of x, y, z, found an array {points.shape}; export 3D landmarks")
-        named = {
-            _NAMES.get(re.sub("[^a-z0-9]", "", label.lower()), label): points[mask] for label, mask in masks.items()
-        }
+        named = {_NAMES.get(_plain(label), label): points[mask] for label, mask in masks.items()}
         if not any(name in named for name in FACE_POINTS) and len(points) == 68:
             named = {name: points[list(indices)] for name, indices in _IBUG68.items()}
         return named
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        StopIteration,
-        OverflowError,
-        RecursionError,
-    ) as error:
+    except _BAD_JSON as error:
         raise ScanError(f"{path}: not Menpo's landmark JSON ({type(error).__name__}: {str(error)[:60]})") from error
 
 
 def _read_named_points(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The points of known names, by name, and the other names."""
+    """Return the points of known names, by name, and the other names."""
     text = read_bytes(path, max_bytes=1 << 20).decode("utf-8-sig", "replace")
     groups: dict[str, np.ndarray] = {}
-    ends: dict[str, np.ndarray] = {}  # of pairs, by the plain name
-    spelled: dict[str, str] = {}
+    ends: dict[str, tuple[str, np.ndarray]] = {}  # of pairs, by the plain name: the name as written, the point
     unused = []
     for number, line in enumerate(text.splitlines()):
         name, point = _parse_line(path, line)
-        plain = re.sub("[^a-z0-9]", "", name.lower())
+        plain = _plain(name)
         is_end = any(plain in end for pair in _PAIRS.values() for end in pair)
         if not plain or name.startswith("#") or (number == 0 and point is None and plain not in _NAMES):  # the heading
             continue
@@ -148,20 +141,20 @@ def _read_named_points(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
                 raise ScanError(f"{path}: {_NAMES[plain]} stands twice; remove one")
             groups[_NAMES[plain]] = point[None]
         elif is_end and point is not None:
-            ends[plain], spelled[plain] = point, name
+            ends[plain] = name, point
         else:
             unused.append(name)
     for name, pair in _PAIRS.items():
         both = [plain for end in pair for plain in ends if plain in end]
         if len(both) == 2 and name not in groups:
-            groups[name] = np.stack([ends[plain] for plain in both])
+            groups[name] = np.stack([ends[plain][1] for plain in both])
         else:
-            unused += [spelled[plain] for plain in both]
+            unused += [ends[plain][0] for plain in both]
     return groups, unused
 
 
 def _parse_line(path: Path, line: str) -> tuple[str, np.ndarray | None]:
-    """A line's name and the point behind it, None where that is not three numbers. Commas may part fields or decimals."""
+    """Return a line's name and point; None if that is not three numbers. Commas may separate fields or decimals."""
     line = line.strip()
     delimiter = next((mark for mark in ";\t" if mark in line), ",")
     if delimiter == "," and len(line.split()) >= 4 and not re.search(r"[^\d]\s*,|,\s*[^\d]", line):

@@ -1,4 +1,4 @@
-"""Files that a scan's file names: looked for in its own folder and below, never elsewhere."""
+"""Files that a scan's file names: searched in its own folder and below, never elsewhere."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from shared.errors import ScanError
 
-# What programs write names in, where they are not UTF-8: Windows and DOS of Western Europe, China, Japan, Taiwan, Korea,
-# Russia, Central Europe; old Macs. A wrong one gives a name that no file has.
+# Encodings of names that are not UTF-8: Windows and DOS of Western Europe, China, Japan, Taiwan, Korea, Russia, Central
+# Europe; old Macs. A wrong one gives a name that no file has.
 _ENCODINGS = ("cp1252", "gb18030", "cp932", "big5", "cp949", "cp1251", "cp1250", "cp850", "mac_roman", "latin-1")
 _MAX_NAME_BYTES = 4096
 _MAX_SHOWN = 80
@@ -21,39 +21,37 @@ _SETTLED_SECONDS = 2  # a folder changed within less may change again without a 
 
 
 def find_beside(path: Path, name: str | bytes) -> Path | None:
-    """The file that `path` means by `name`, in the same folder or below; None where there is none.
+    """Return the file that `path` means by `name`, in the same folder or below; None if there is none.
 
-    A path of another computer (`C:\\\\scans\\\\face.jpg`, `../face.jpg`) is reduced to its last part. The name is taken as it
-    stands (bytes that are not UTF-8: in the encodings of several systems), then with %20 and the like decoded; as
-    `find_below` does it, case and composition need not agree. An address (`http://…`) is never followed. Nor is a link that
-    leads out of the folder: what a file from elsewhere names must not become part of a cache. (Links that the user lists, or
-    that lead to the folder, are followed.)
+    A path of another computer (`C:\\\\scans\\\\face.jpg`, `../face.jpg`) is reduced to its last part. The name is tried as
+    written (bytes that are not UTF-8: in the encodings of several systems), then with %20 and the like decoded; case and
+    composition need not agree (`find_below`). An address (`http://…`) is never followed. Nor is a link out of the folder:
+    files named by a file from elsewhere must not become part of a cache. (Links that the user lists, or that lead to the
+    folder, are followed.)
 
     Raises:
         ScanError: the name is a link out of the folder.
     """
     for text in _spellings(name):
-        for candidate in _places(text):
+        for candidate in _relative_paths(text):
             file = find_below(path.parent, candidate)
-            if file is not None:
-                if not file.resolve().is_relative_to(path.parent.resolve()):
-                    raise ScanError(
-                        f"{path}: {file.name} is a link out of its folder; put a copy of the file itself there"
-                    )
-                return file
+            if file is None:
+                continue
+            if not file.resolve().is_relative_to(path.parent.resolve()):
+                raise ScanError(f"{path}: {file.name} is a link out of its folder; put a copy of the file itself there")
+            return file
     return None
 
 
 def find_below(folder: Path, name: str) -> Path | None:
-    """The file of a relative path below a folder, part by part; None where there is none.
+    """Return the file of a relative path below a folder, part by part; None if there is none.
 
-    Each part is the one of exactly this name, else one whose letters are composed otherwise (ü as one character or as two),
+    Each part is the one of exactly this name, else one whose letters are composed differently (ü as one character or two),
     else the only one that differs in upper and lower case alone.
     """
-    file = folder / name
     try:
-        if file.is_file():
-            return file
+        if (folder / name).is_file():
+            return folder / name
         file = folder
         for part in name.split("/"):
             found = part if (file / part).exists() else _find_name(file, part)
@@ -66,24 +64,24 @@ def find_below(folder: Path, name: str) -> Path | None:
 
 
 def plain_name(name: str) -> str:
-    """What names have in common that differ in upper and lower case, or in how their letters are composed, alone."""
+    """Return a name without upper and lower case, its letters composed in one way."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def show_name(name: str | bytes) -> str:
-    """A name as it goes into a message, in quotes: of one line, not too long."""
+    """Return a name for a message, in quotes: of one line, not too long."""
     text = name if isinstance(name, str) else decode_name(name[:_MAX_NAME_BYTES])
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return f"'{text}'" if len(text) <= _MAX_SHOWN else f"'{text[:_MAX_SHOWN]}…'"
 
 
 def decode_name(name: bytes) -> str:
-    """The likeliest text: UTF-8, else the encoding of Windows."""
+    """Return the likeliest text: UTF-8, else the encoding of Windows."""
     return _decode(name)[0]
 
 
 def _spellings(name: str | bytes) -> Iterator[str]:
-    """What a name may be as text, the likeliest first."""
+    """Iterate over the texts that a name may be, the likeliest first."""
     if len(name) > _MAX_NAME_BYTES:
         return
     yield from [name] if isinstance(name, str) else _decode(name)
@@ -93,23 +91,21 @@ def _spellings(name: str | bytes) -> Iterator[str]:
 
 
 def _decode(name: bytes) -> list[str]:
-    try:
-        return [name.decode()]
-    except UnicodeDecodeError:
-        pass
     texts = []
-    for encoding in _ENCODINGS:
+    for encoding in ("utf-8", *_ENCODINGS):
         try:
             texts.append(name.decode(encoding))
         except UnicodeDecodeError:
             continue
+        if encoding == "utf-8":
+            return texts
     return list(dict.fromkeys([*texts, os.fsdecode(name)]))  # last, a file that has these very bytes for its name
 
 
-def _places(name: str) -> Iterator[str]:
-    """Paths below the folder, of which the name may be one: as it stands, or its last part."""
+def _relative_paths(name: str) -> Iterator[str]:
+    """Iterate over the paths below the folder that a name may be: as it stands, or its last part."""
     name = name.replace("\\", "/")
-    if name[:5].lower() == "file:":  # a place on the computer that it comes from
+    if name[:5].lower() == "file:":  # a path on the computer that it comes from
         name = "/" + name[5:]
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if not parts or "\0" in name or "://" in name or parts[-1] == "..":
@@ -125,14 +121,12 @@ def _find_name(folder: Path, name: str) -> str | None:
     listing = (_list_names if settled else _list_names.__wrapped__)(folder, changed)
     alike = listing.get(plain_name(name), [])
     same = [other for other in alike if unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name)]
-    if same:
-        return same[0]
-    return alike[0] if len(alike) == 1 else None
+    return same[0] if same else alike[0] if len(alike) == 1 else None
 
 
 @functools.lru_cache(maxsize=8)
 def _list_names(folder: Path, changed_ns: int) -> dict[str, list[str]]:
-    """The names in a folder that was last changed then, by what they have in common with those written otherwise."""
+    """Return the names in a folder that was last changed then, by `plain_name`."""
     names: dict[str, list[str]] = {}
     for file in sorted(folder.iterdir()):
         names.setdefault(plain_name(file.name), []).append(file.name)
