@@ -24,8 +24,8 @@ from train.config import Options
 from train.protocols.folds import read_folds
 from train.studies.ablation.report import (
     format_ablation,
-    format_ablation_csv,
     format_ablation_latex,
+    list_rows,
     summarise_ablation,
 )
 from train.studies.ablation.variants import (
@@ -298,7 +298,7 @@ def test_the_table_gives_means_and_paired_differences(seeds: Sequence[int]) -> N
     ablation = summarise_ablation(variants, results, about)
 
     def accuracy(name: str, seed: int) -> float:
-        confusion = np.sum([result.metrics["confusion"] for result in results[name, seed]], axis=0)
+        confusion = np.sum([result.metrics.counts["confusion"] for result in results[name, seed]], axis=0)
         return float(np.trace(confusion) / confusion.sum())
 
     full, other, half = ablation.rows
@@ -316,7 +316,7 @@ def test_the_table_gives_means_and_paired_differences(seeds: Sequence[int]) -> N
     assert f"{100 * values[0].mean():.1f}" in text and f"{100 * (values[1] - values[0]).mean():+.1f}" in latex
     assert "PARTIAL: 1 of 2 folds are finished (half_done, seed 0)" in text
     assert r"half\_done &" in latex and latex.count("&") == 4 * 11 + 1  # four rows; the licence in a comment
-    assert len(list(csv.reader(format_ablation_csv(ablation).splitlines()))) == 4
+    assert len(list(csv.reader(list_rows(ablation).format_csv().splitlines()))) == 4
     assert "One seed" in text if len(seeds) == 1 else "over 3 seeds" in text
 
 

@@ -13,7 +13,7 @@ from recipes import make_recipe
 from test_facet import make_batch, make_model
 
 from train import parts
-from train.losses.criterion import Criterion
+from train.losses.criterion import CrossEntropy
 from train.training.optimizer import build_optimizer
 from train.training.step import train_step
 
@@ -44,7 +44,9 @@ def test_the_examples_train_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     model = make_model(fusion="nearest", losses=weights).train()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = build_optimizer(model, make_recipe(lr=1e-3, tower_lr=1e-3))
-    result = train_step(model, optimizer, make_batch(missing=True), LABELS, Criterion(), torch.zeros(()), accumulate=2)
+    result = train_step(
+        model, optimizer, make_batch(missing=True), LABELS, CrossEntropy(), torch.zeros(()), accumulate=2
+    )
     assert set(result.terms) == {"ce", "con", "vt", "uniformity", "loss", "grad_norm"}
     assert result.terms["uniformity"].isfinite() and result.terms["uniformity"] < 0
     assert any(not torch.equal(p, before[name]) for name, p in model.named_parameters())

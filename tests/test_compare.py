@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import VIEWS, MakeCache
+from crossval_results import compute_metrics
 from PIL import Image
 from recipes import make_recipe
 from test_train_cli import QUICK, call, fails
@@ -26,8 +27,9 @@ from train.experiment import split_folds
 from train.inference.score import Scores
 from train.protocols.folds import Fold, FoldList, write_folds, write_split
 from train.reporting.report import write_report
-from train.tasks.metrics import compute_metrics
-from train.tasks.multilabel import compute_multilabel_metrics
+from train.runs.evaluate import predict_items
+from train.runs.results import FoldResult, TestInfo
+from train.tasks.task import find_task
 
 CLASSES = ("anger", "fear", "joy")
 SUBJECTS = tuple(f"S{n}" for n in range(8))
@@ -78,14 +80,15 @@ def write_run(
         logits = noise.random((len(keys), 3)).astype(np.float32)
         if recipe.is_multilabel:
             chances = np.where(sharp[:, None], np.abs(many) * 0.9, logits).astype(np.float32)
-            half = np.full(3, 0.5, np.float32)
-            scores, metrics = Scores(items, chances, {}, 0.0), compute_multilabel_metrics(many, chances, half)
-            write_report(where, metrics, scores, CLASSES, {"task": recipe.task, "licence": "free"}, "", half)
-            continue
-        logits[sharp, labels[sharp]] += 1
-        chances = logits / logits.sum(1, keepdims=True)
-        found = compute_metrics(labels, chances.argmax(1), 3)
-        write_report(where, found, Scores(items, chances, {}, 0.0), CLASSES, {"task": "classes", "licence": "free"}, "")
+        else:
+            logits[sharp, labels[sharp]] += 1
+            chances = logits / logits.sum(1, keepdims=True)
+        half = np.full(3, 0.5, np.float32)
+        predictions = predict_items(Scores(items, chances, {}, 0.0), half, recipe)
+        task = find_task(recipe.task)
+        info = TestInfo(task.name, CLASSES, licence="free")
+        result = FoldResult(fold.name, info, task.test(predictions.rows, CLASSES))
+        write_report(where, result, predictions, {})
     return folder
 
 
@@ -123,7 +126,7 @@ def test_every_file_tells_of_all_methods(runs: Path, tmp_path: Path, capsys: pyt
                 ]
                 confusion = np.sum([fold["confusion"] for fold in folds], 0)
                 true, said = np.repeat(np.indices((3, 3)).reshape(2, 9), confusion.ravel(), 1)
-                pooled.append(getattr(compute_metrics(true, said, 3), score))
+                pooled.append(compute_metrics(true, said, 3)[score] or 0.0)
             assert [row["seeds"][str(seed)] for seed in (0, 1, 2)] == pytest.approx(pooled)
             assert row["mean"] == pytest.approx(np.mean(pooled)) and row["std"] == pytest.approx(np.std(pooled, ddof=1))
             assert row["low"] < row["mean"] < row["high"]

@@ -12,19 +12,32 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crossval_results import ABOUT, CLASSES, about_with, multilabel_folds, random_folds, single_fold
+from crossval_results import (
+    ABOUT,
+    CLASSES,
+    about_with,
+    compute_multilabel_metrics,
+    fold_result,
+    multilabel_folds,
+    random_folds,
+    single_fold,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
 
-from train.runs.results import FoldResult
-from train.studies.crossval.figure import draw_crossval_figure
-from train.studies.crossval.report import write_crossval_report
-from train.studies.crossval.summary import summarise_folds
-from train.studies.crossval.tables import escape_latex, format_classes_csv, format_folds_csv, format_latex_table
-from train.studies.crossval.text import format_crossval_report, list_warnings
-from train.tasks.multilabel import compute_multilabel_metrics
+from train.reporting.crossval import (
+    format_crossval_report,
+    format_latex_table,
+    list_folds,
+    list_warnings,
+    write_crossval_report,
+)
+from train.reporting.figures import draw_crossval
+from train.reporting.summary import summarise_folds
+from train.reporting.table import escape_latex
+from train.tasks.multi_label import ActionUnits
 
 
 def test_all_files_say_the_same(tmp_path: Path) -> None:
@@ -38,12 +51,12 @@ def test_all_files_say_the_same(tmp_path: Path) -> None:
     true, predicted = np.concatenate(trues), np.concatenate(predictions)
     value = json.loads((tmp_path / "report.json").read_bytes())
     assert value["summary"]["pooled"]["uar"] == pytest.approx(balanced_accuracy_score(true, predicted))
-    assert value["about"] == ABOUT
+    assert value["about"] == vars(ABOUT)
     assert [fold["name"] for fold in value["folds"]] == ["fold-00", "fold-01", "fold-02"]
     accuracy = value["summary"]["over_folds"]["accuracy"]
     text = (tmp_path / "report.txt").read_text()
     shown = f"{100 * accuracy['mean']:.1f} ± {100 * accuracy['std']:.1f}"
-    assert re.search(rf"^accuracy +{shown} +{100 * accuracy_score(true, predicted):.1f} ", text, re.MULTILINE)
+    assert re.search(rf"^accuracy +{shown} +{100 * accuracy_score(true, predicted):.1f}$", text, re.MULTILINE)
     assert "11.0 s a fold, 33 s for 3 folds" in text
 
     with (tmp_path / "folds.csv").open(newline="") as file:
@@ -54,7 +67,7 @@ def test_all_files_say_the_same(tmp_path: Path) -> None:
     for row, result in zip(folds, results, strict=True):
         assert row["fold"] == result.name
         found = [float(row[f"recall_{name}"]) if row[f"recall_{name}"] else None for name in CLASSES]
-        assert found == list(result.metrics["per_class_recall"])
+        assert found == list(result.metrics.per_class["recall"])
     with (tmp_path / "table.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     recall = recall_score(true, predicted, labels=range(4), average=None)
@@ -101,7 +114,8 @@ def test_what_qualifies_the_numbers_stands_in_every_text() -> None:
     assert list_warnings(summarise_folds(results), results, about_with(num_folds=2)) == []
 
     marked = [
-        dataclasses.replace(r, metrics={**r.metrics, "random_weights": True, "shuffled_labels": True}) for r in results
+        dataclasses.replace(r, info=dataclasses.replace(r.info, random_weights=True, shuffled_labels=True))
+        for r in results
     ]
     warnings = " ".join(list_warnings(summarise_folds(marked), marked, about_with(num_folds=2)))
     assert "RANDOM WEIGHTS" in warnings  # a fold knows better than who asks
@@ -112,7 +126,7 @@ def test_one_fold_has_no_standard_deviation() -> None:
     results, _, _ = random_folds(1, [50])
     summary = summarise_folds(results)
     text = format_crossval_report(summary, results, about_with(num_folds=1))
-    assert re.search(r"^accuracy +\d+\.\d ± – ", text, re.MULTILINE)
+    assert re.search(r"^accuracy +\d+\.\d +\d", text, re.MULTILINE)
     assert "no standard deviation" in text
     latex = format_latex_table(summary, results, about_with(num_folds=1))
     assert "pm" not in latex.split("\\midrule")[1]
@@ -123,10 +137,10 @@ def test_many_folds_and_classes_without_samples_are_reported() -> None:
     results = [single_fold(f"subject-S{k:02d}", t, np.array([0, k % 4, 1])) for k, t in enumerate(true)]
     summary = summarise_folds(results)
     text = format_crossval_report(summary, results, about_with(num_folds=60))
-    assert re.search(r"^fear +0 +– +– ", text, re.MULTILINE)
+    assert re.search(r"^fear +0 +– +–", text, re.MULTILINE)
     assert "subject-S17" not in text  # in folds.csv
     assert "60 of 60 folds lack a class" in text
-    assert len(list(csv.reader(io.StringIO(format_folds_csv(summary, results))))) == 61
+    assert len(list(csv.reader(io.StringIO(list_folds(summary, results).format_csv())))) == 61
     assert format_latex_table(summary, results, ABOUT).count("--") >= 2
 
 
@@ -187,14 +201,14 @@ def test_many_classes_make_a_tall_latex_table() -> None:
     results = multilabel_folds(1, [60, 60, 60], names)
     summary = summarise_folds(results)
     rows = parse_latex(format_latex_table(summary, results, ABOUT))
-    assert [row[0] for row in rows[2:]] == [*names, "UF1", "Micro-F1", "UAR"]
-    one = summary.classes[6].f1_over_folds
+    assert [row[0] for row in rows[1:]] == [*names, "UF1", "Micro-F1", "UAR"]
+    one = summary.classes_over_folds["f1"][6]
     assert one.mean is not None and one.std is not None
-    assert rows[8][1] == rf"${100 * one.mean:.1f} \pm {100 * one.std:.1f}$"
+    assert rows[7][1] == rf"${100 * one.mean:.1f}_{{\pm {100 * one.std:.1f}}}$"
     text = format_crossval_report(summary, results, about_with(unit="frame"))
     assert "thresholds were chosen on training" in " ".join(text.split())
-    table = list(csv.DictReader(io.StringIO(format_classes_csv(summary))))
-    assert [int(row["support"]) for row in table] == [one.support for one in summary.classes]
+    table = list(csv.DictReader(io.StringIO(summary.list_classes().format_csv())))
+    assert [int(row["support"]) for row in table] == list(summary.pooled.per_class["support"])
 
 
 # --- the picture ---
@@ -215,7 +229,7 @@ def test_dots_of_better_folds_stand_higher() -> None:
             single_fold(f"fold-{k}", np.zeros(10, int), np.array([0] * num_right + [1] * (10 - num_right)))
             for k in range(3)
         ]
-        png = draw_crossval_figure(summarise_folds(results), results, ABOUT)
+        png = draw_crossval(summarise_folds(results), results, ABOUT, [])
         with Image.open(io.BytesIO(png)) as image:
             width = image.width
         heights.append(blue_rows(png, slice(2 * width // 3, width)).mean())
@@ -226,9 +240,9 @@ def test_the_picture_of_action_units_shows_taller_bars_for_better_ones() -> None
     true = np.tile(np.array([[1], [0]], np.int8), (20, 2))
     probabilities = np.stack([true[:, 0] * 1.0, np.where(np.arange(40) < 20, 1 - true[:, 1], true[:, 1])], 1)
     metrics = compute_multilabel_metrics(true, probabilities.astype(np.float32), np.full(2, 0.5, np.float32))
-    assert metrics.per_class_f1 == (1, 0.5)
-    results = [FoldResult("fold-00", {**dataclasses.asdict(metrics), "class_names": ["AU1", "AU2"], "task": "aus"})]
-    png = draw_crossval_figure(summarise_folds(results), results, about_with(num_folds=1, random_weights=True))
+    assert metrics.per_class["f1"] == (1, 0.5)
+    results = [fold_result("fold-00", ActionUnits(), metrics, ("AU1", "AU2"))]
+    png = draw_crossval(summarise_folds(results), results, about_with(num_folds=1), ["a warning"])
     with Image.open(io.BytesIO(png)) as image:
         left = image.width // 2
         pixels = np.asarray(image.convert("RGB")).astype(int)[:, :left]
@@ -241,11 +255,11 @@ def test_the_picture_of_action_units_shows_taller_bars_for_better_ones() -> None
 def test_no_caption_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long titles, names of classes and of folds are wrapped; unfinished folds are counted against all."""
     drawn: list[Any] = []
-    monkeypatch.setattr("train.studies.crossval.figure.encode_figure", lambda figure, form: drawn.append(figure))
+    monkeypatch.setattr("train.reporting.figures.encode_figure", lambda figure, form: drawn.append(figure))
     names = ("a class whose name is of many words", "another", "third")
     results = [single_fold(f"subject-{'x' * 30}{n}", np.arange(3), np.arange(3), names) for n in range(2)]
     about = about_with(title="a title " * 30, licence="a licence " * 60, num_folds=5, missing_folds=["a", "b", "c"])
-    draw_crossval_figure(summarise_folds(results), results, about)
+    draw_crossval(summarise_folds(results), results, about, [])
     (figure,) = drawn
     axes = [*figure.axes[0].get_xticklabels(), *figure.axes[1].get_xticklabels()]
     words = " ".join(label.get_text() for label in axes).split()

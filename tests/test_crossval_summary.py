@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crossval_results import ABOUT, multilabel_folds, random_folds, single_fold
+from crossval_results import ABOUT, CLASSES, compute_metrics, multilabel_folds, random_folds, single_fold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from shared.errors import FacetError
-from train.studies.crossval.summary import measure_spread, summarise_folds
-from train.studies.crossval.text import format_crossval_report
-from train.tasks.metrics import Metrics, compute_metrics, wilson_interval
-from train.tasks.multilabel import MultiLabelMetrics
+from train.reporting.crossval import format_crossval_report
+from train.reporting.spread import measure_spread
+from train.reporting.summary import summarise_folds
+from train.tasks.single_label import wilson_interval
 
 
 @given(seed=st.integers(0, 10**6), nums=st.lists(st.integers(1, 25), min_size=1, max_size=8))
@@ -25,9 +25,8 @@ def test_summary_is_that_of_all_predictions(seed: int, nums: list[int]) -> None:
     results, trues, predictions = random_folds(seed, nums)
     summary = summarise_folds(results)
     true, predicted = np.concatenate(trues), np.concatenate(predictions)
-    assert isinstance(summary.pooled, Metrics)
     assert summary.pooled == compute_metrics(true, predicted, 4)
-    assert summary.pooled.macro_f1 == pytest.approx(
+    assert summary.pooled["macro_f1"] == pytest.approx(
         f1_score(true, predicted, labels=range(4), average="macro", zero_division=0)
     )
     accuracies = [accuracy_score(t, p) for t, p in zip(trues, predictions, strict=True)]
@@ -43,13 +42,16 @@ def test_summary_is_that_of_all_predictions(seed: int, nums: list[int]) -> None:
         assert spread.num == len(nums)
     assert summary.best_fold[1] == pytest.approx(max(accuracies))
     assert summary.worst_fold[1] == pytest.approx(min(accuracies))
-    for c, one in enumerate(summary.classes):
+    pooled = summary.pooled.per_class
+    for c in range(len(CLASSES)):
         recalls = [(p[t == c] == c).mean() for t, p in zip(trues, predictions, strict=True) if (t == c).any()]
-        assert one.support == (true == c).sum()
-        assert one.recall_over_folds.num == len(recalls)
-        assert one.recall_over_folds.mean == (pytest.approx(np.mean(recalls)) if recalls else None)
-        assert one.recall == (pytest.approx((predicted[true == c] == c).mean()) if recalls else None)
-        assert one.precision == pytest.approx((true[predicted == c] == c).mean() if (predicted == c).any() else 0)
+        over_folds = summary.classes_over_folds["recall"][c]
+        assert pooled["support"][c] == (true == c).sum()
+        assert over_folds.num == len(recalls)
+        assert over_folds.mean == (pytest.approx(np.mean(recalls)) if recalls else None)
+        assert pooled["recall"][c] == (pytest.approx((predicted[true == c] == c).mean()) if recalls else None)
+        precision = (true[predicted == c] == c).mean() if (predicted == c).any() else 0
+        assert pooled["precision"][c] == pytest.approx(precision)
     lacking = sum(len(np.unique(t)) < 4 for t in trues)
     assert summary.num_folds_lacking_a_class == lacking
 
@@ -76,9 +78,8 @@ def test_rounds_are_pooled_each_by_itself_and_count_a_sample_once() -> None:
     assert spread.mean == pytest.approx(np.mean(accuracies))
     assert spread.std == pytest.approx(np.std(accuracies, ddof=1))
     assert summary.over_folds["accuracy"].num == 8
-    assert isinstance(summary.pooled, Metrics)
     assert summary.pooled.num_samples == 160
-    assert summary.pooled.accuracy_95 == pytest.approx(wilson_interval(summary.pooled.accuracy * 40, 40))
+    assert summary.pooled.interval_95 == pytest.approx(wilson_interval((summary.pooled["accuracy"] or 0) * 40, 40))
 
     partial = summarise_folds(named[:-1])  # the last round lacks a fold
     assert partial.over_rounds["accuracy"].num == 3
@@ -91,19 +92,18 @@ def test_rounds_are_pooled_each_by_itself_and_count_a_sample_once() -> None:
 def test_multilabel_folds_are_pooled_by_their_counts() -> None:
     results = multilabel_folds(3, [40, 30, 50])
     summary = summarise_folds(results)
-    assert summary.multilabel and isinstance(summary.pooled, MultiLabelMetrics)
-    for c, one in enumerate(summary.classes):
-        tp, fp, fn = (
-            sum(r.metrics[name][c] for r in results)
-            for name in ("true_positives", "false_positives", "false_negatives")
-        )
-        assert one.f1 == pytest.approx(2 * tp / (2 * tp + fp + fn))
-        f1s = [result.metrics["per_class_f1"][c] for result in results]
-        assert one.f1_over_folds.mean == pytest.approx(np.mean(f1s))
-        assert one.f1_over_folds.std == pytest.approx(np.std(f1s, ddof=1))
-        assert one.auc_over_folds.mean == pytest.approx(np.mean([r.metrics["per_class_auc"][c] for r in results]))
-        everything = np.arange(one.num_known) < one.support
-        assert one.always_yes_f1 == pytest.approx(f1_score(everything, np.ones(one.num_known)))
+    assert summary.task.several
+    pooled, over_folds = summary.pooled.per_class, summary.classes_over_folds
+    for c in range(3):
+        names = ("true_positives", "false_positives", "false_negatives")
+        tp, fp, fn = (sum(r.metrics.counts[name][c] for r in results) for name in names)
+        assert pooled["f1"][c] == pytest.approx(2 * tp / (2 * tp + fp + fn))
+        f1s = np.array([result.metrics.per_class["f1"][c] for result in results], float)
+        assert over_folds["f1"][c].mean == pytest.approx(np.mean(f1s))
+        assert over_folds["f1"][c].std == pytest.approx(np.std(f1s, ddof=1))
+        assert over_folds["auc"][c].mean == pytest.approx(np.mean([r.metrics.per_class["auc"][c] for r in results]))
+        everything = np.arange(pooled["num_known"][c] or 0) < (pooled["support"][c] or 0)
+        assert pooled["always_yes_f1"][c] == pytest.approx(f1_score(everything, np.ones(len(everything))))
     assert summary.over_folds["macro_f1"].mean == pytest.approx(np.mean([r.metrics["macro_f1"] for r in results]))
 
 
@@ -136,4 +136,4 @@ def test_no_number_of_the_report_is_not_a_number() -> None:
         for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
             walk(inner)
 
-    walk(dataclasses.asdict(summarise_folds(results)))
+    walk(summarise_folds(results).to_json())

@@ -36,7 +36,7 @@ from train.data.preload import preload_images
 from train.data.stream import RawBatch
 from train.data.transfer import copy_small
 from train.losses.batch_slice import WHOLE_BATCH
-from train.losses.criterion import Criterion
+from train.losses.criterion import BinaryCrossEntropy, CrossEntropy
 from train.model.facet import Batch
 from train.training.checkpoint import read_checkpoint
 from train.training.ema import Ema
@@ -77,7 +77,7 @@ def test_a_step_mixes_no_devices_and_asks_for_no_value(options: dict[str, Any]) 
         inputs = {name: move(value) for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
         changes = AugmentParameters(move(draw_parameters(0, 0, range(4)).table))
         inputs["images"] = augment(inputs["images"], changes, colour=[0])
-        criterion = Criterion(several, move(torch.ones(3)))
+        criterion = (BinaryCrossEntropy if several else CrossEntropy)(move(torch.ones(3)))
         moved = replace(batch, **inputs)  # type: ignore[arg-type]
         terms, logits, face = functional_call(part_loss, weights, (moved, move(labels), criterion, WHOLE_BATCH))
         assert {value.device.type for value in (*terms.values(), logits, face)} == {"cuda"}
@@ -170,7 +170,7 @@ def test_the_host_never_waits_for_a_step(tiny_cache: MakeCache) -> None:
         try:
             batch = transform.prepare(raw, draw_parameters(0, step, range(6)))
             train_step(
-                model, optimizer, batch, copy_small(labels, GPU), Criterion(), broken, accumulate=recipe.accumulate
+                model, optimizer, batch, copy_small(labels, GPU), CrossEntropy(), broken, accumulate=recipe.accumulate
             )
             ema.update(model, step)
         finally:

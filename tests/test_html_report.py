@@ -27,7 +27,7 @@ from train.reporting.html.curves import MOST_POINTS, draw_curves, find_terms
 from train.reporting.html.misclassified import find_misclassified, score_subjects
 from train.reporting.html.pictures import GAP_PX, draw_sample
 from train.reporting.html.report import write_html_report
-from train.runs.recorded import read_recorded_run
+from train.runs.results import read_recorded_run
 
 CLASSES = ("anger", "happiness", "surprise")
 HOSTILE = '</td><script src="http://evil.example/x.js"></script><img src=http://evil.example/y>'
@@ -123,8 +123,9 @@ def test_a_cross_validation_has_all_its_folds(runs: Runs, tmp_path: Path) -> Non
     assert comparison["one"][2] == [json.loads((runs.fit / "metrics.json").read_text())["accuracy"]]
     spread = report["summary"]["over_folds"]["accuracy"]
     assert page.tables["comparison"][1][4][0] == f"{100 * spread['mean']:.1f} ± {100 * spread['std']:.1f}"
-    for row, one in zip(page.tables["classes"][1:4], report["summary"]["classes"], strict=True):
-        assert (row[0][0], row[5][1]) == (one["class_name"], [one["recall_over_folds"]["mean"]])
+    over_folds = report["summary"]["classes_over_folds"]["recall"]
+    for row, name, one in zip(page.tables["classes"][1:4], CLASSES, over_folds, strict=True):
+        assert (row[0][0], row[3][1]) == (name, [one["mean"]])
     differing = {row[0][0]: [cell[0] for cell in row[1:]] for row in page.tables["differences"][1:]}
     assert differing == {"--tune": ["frozen", "full"], "--augment": ["flip", "standard"]}
     assert "not tested on the same samples" in page.text
@@ -150,7 +151,7 @@ def test_what_is_missing_is_one_line(runs: Runs, tmp_path: Path, capsys: pytest.
     (run / "timing.json").unlink()
     write_html_report([run], out)
     page = read_page(out)
-    assert "is not of the test that metrics.json tells of" in page.text
+    assert "is not of the test of metrics.json" in page.text
     assert "no curves (log.jsonl)" in page.text and "not recorded by the version that trained it" in page.text
     assert "subjects" not in page.tables
 
@@ -257,7 +258,7 @@ def test_multilabel_runs_are_told(tmp_path: Path, tiny_model: str) -> None:
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert page.numbers("scores")["macro-F1 (UF1)"][0] == [metrics["macro_f1"]]
     assert [cells[2] for cells in page.numbers("classes").values()] == [[f] for f in metrics["per_class_f1"]]
-    known = sum(metrics["num_known"])
+    known = sum(metrics["per_class_num_known"])
     assert sum(cells[0][0] for cells in page.numbers("subjects").values()) == known
     right = sum(metrics["true_positives"]) + sum(metrics["true_negatives"])
     assert sum(cells[1][0] for cells in page.numbers("subjects").values()) == right

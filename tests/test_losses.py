@@ -12,9 +12,11 @@ from test_facet import make_batch, make_model
 from torch.nn import functional as F
 
 from train.losses.consistency import ETA, consistency_loss
-from train.losses.criterion import Criterion, balance_classes, mean_cosine_between_faces
+from train.losses.criterion import BinaryCrossEntropy, CrossEntropy, mean_cosine_between_faces
 from train.losses.terms import compute_losses
 from train.losses.view_text import view_text_loss
+from train.tasks.multi_label import ActionUnits
+from train.tasks.single_label import SingleLabel
 
 
 def make_tokens(b: int = 4, n: int = 3, d: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -46,11 +48,13 @@ def test_masked_views_do_not_count() -> None:
     mask[1, 2] = mask[3, 0] = False
     before = consistency_loss(projected, views, fused, mask)
     labels, text = torch.tensor([0, 1, 2, 1]), torch.randn(3, 8)
-    text_before = view_text_loss(views, mask, labels, text, torch.tensor(5.0), Criterion())
+    text_before = view_text_loss(views, mask, labels, text, torch.tensor(5.0), CrossEntropy())
     for tokens in (projected, views):
         tokens[1, 2] = tokens[3, 0] = -7.0
     torch.testing.assert_close(consistency_loss(projected, views, fused, mask), before)
-    torch.testing.assert_close(view_text_loss(views, mask, labels, text, torch.tensor(5.0), Criterion()), text_before)
+    torch.testing.assert_close(
+        view_text_loss(views, mask, labels, text, torch.tensor(5.0), CrossEntropy()), text_before
+    )
     each = [F.cross_entropy(5 * views[i, v] @ text.T, labels[i]) for i, v in mask.nonzero().tolist()]
     torch.testing.assert_close(text_before, torch.stack(each).mean())
 
@@ -103,10 +107,10 @@ def test_mean_cosine_between_faces() -> None:
 def test_terms_that_are_off_are_not_computed_and_the_sum_is_weighted() -> None:
     batch, labels = make_batch(), torch.tensor([0, 1, 2, 1])
     plain = make_model(losses={"con": 0, "vt": 0})
-    assert set(compute_losses(plain, plain(batch), labels, Criterion())) == {"ce", "loss"}
+    assert set(compute_losses(plain, plain(batch), labels, CrossEntropy())) == {"ce", "loss"}
     model = make_model(losses={"con": 0.3, "vt": 0.7})
     output = model(batch)
-    terms = compute_losses(model, output, labels, Criterion())
+    terms = compute_losses(model, output, labels, CrossEntropy())
     torch.testing.assert_close(terms["loss"], terms["ce"] + 0.3 * terms["con"] + 0.7 * terms["vt"])
     torch.testing.assert_close(terms["ce"], F.cross_entropy(output.logits, labels))
     assert model.view_to_face is not None
@@ -117,7 +121,7 @@ def test_terms_that_are_off_are_not_computed_and_the_sum_is_weighted() -> None:
 def test_frames_share_the_label_of_their_sequence() -> None:
     model, batch, labels = make_model(num_frames=2), make_batch(t=2), torch.tensor([0, 1, 2, 1])
     output = model(batch)
-    terms = compute_losses(model, output, labels, Criterion())
+    terms = compute_losses(model, output, labels, CrossEntropy())
     views = output.views.view(4, -1, 24)
     each = [
         F.cross_entropy(model.scale * views[i] @ model.text_mean.T, labels[i].expand(views.shape[1])) for i in range(4)
@@ -136,7 +140,7 @@ def test_several_classes_at_once_against_a_loop(seed: int, num: int) -> None:
     for row, column in zip(*np.nonzero(targets >= 0), strict=True):
         p = 1 / (1 + np.exp(-logits[row, column]))
         parts.append(-weight[column] * np.log(p) if targets[row, column] == 1 else -np.log(1 - p))
-    criterion = Criterion(multilabel=True, class_weight=torch.tensor(weight))
+    criterion = BinaryCrossEntropy(class_weight=torch.tensor(weight))
     found = criterion.mean_loss(torch.tensor(logits), torch.tensor(targets, dtype=torch.int8))
     assert found.item() == pytest.approx(np.mean(parts), rel=1e-5, abs=1e-6)
 
@@ -144,14 +148,14 @@ def test_several_classes_at_once_against_a_loop(seed: int, num: int) -> None:
 def test_unknown_classes_count_for_nothing() -> None:
     logits, labels = torch.randn(5, 3), torch.tensor([2, -1, 0, 0, -1])
     weight = torch.tensor([0.5, 1.0, 3.0])
-    for criterion in (Criterion(), Criterion(class_weight=weight)):
+    for criterion in (CrossEntropy(), CrossEntropy(class_weight=weight)):
         wanted = F.cross_entropy(logits, labels, weight=criterion.class_weight, ignore_index=-1)
         torch.testing.assert_close(criterion.mean_loss(logits, labels), wanted)
 
 
 def test_a_batch_of_which_nothing_is_known_moves_nothing() -> None:
     logits = torch.randn(3, 2, requires_grad=True)
-    loss = Criterion(multilabel=True).mean_loss(logits, torch.full((3, 2), -1, dtype=torch.int8))
+    loss = BinaryCrossEntropy().mean_loss(logits, torch.full((3, 2), -1, dtype=torch.int8))
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0
     assert logits.grad is not None
@@ -162,11 +166,11 @@ def test_a_batch_of_which_nothing_is_known_moves_nothing() -> None:
 def test_balanced_weights_are_scikit_learns(labels: list[int]) -> None:
     labels = [0, 1, 2, 3, *labels]
     wanted = compute_class_weight("balanced", classes=np.arange(4), y=np.array(labels))
-    weight = balance_classes(np.array(labels), 4, multilabel=False)
+    weight = SingleLabel().balance_classes(np.array(labels), 4)
     np.testing.assert_allclose(weight, wanted, rtol=1e-6)
     logits = torch.randn(len(labels), 4)
     torch.testing.assert_close(
-        Criterion(class_weight=torch.from_numpy(weight)).mean_loss(logits, torch.tensor(labels)),
+        CrossEntropy(class_weight=torch.from_numpy(weight)).mean_loss(logits, torch.tensor(labels)),
         F.cross_entropy(logits, torch.tensor(labels), weight=torch.from_numpy(weight)),
     )
 
@@ -174,5 +178,5 @@ def test_balanced_weights_are_scikit_learns(labels: list[int]) -> None:
 def test_balanced_weights_of_several_classes_at_once() -> None:
     targets = np.array([[1, 1, -1, 0], [0, 1, -1, 0], [0, 1, -1, 1], [0, -1, -1, 0]] * 30, np.int8)
     targets[1:, 3] = 0
-    weight = balance_classes(targets, 4, multilabel=True)
+    weight = ActionUnits().balance_classes(targets, 4)
     assert weight.tolist() == pytest.approx([3, 0.05, 1, 1])  # never over 20 times, up or down; 1 where nothing shows

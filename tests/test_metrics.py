@@ -6,11 +6,12 @@ import warnings
 
 import numpy as np
 import pytest
+from crossval_results import compute_metrics
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score, recall_score
 
-from train.tasks.metrics import compute_metrics, pool_confusions, wilson_interval
+from train.tasks.single_label import SingleLabel, wilson_interval
 
 
 def random_predictions(seed: int, num_samples: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,20 +32,24 @@ def test_scores_are_those_of_scikit_learn(num_classes: int, num_samples: int, se
     labels = np.arange(num_classes)
     there = np.unique(true)
     recall = recall_score(true, predicted, labels=labels, average=None, zero_division=0)
-    assert np.array_equal(metrics.confusion, confusion_matrix(true, predicted, labels=labels))
-    assert metrics.accuracy == pytest.approx(accuracy_score(true, predicted))
-    assert metrics.macro_f1 == pytest.approx(f1_score(true, predicted, labels=labels, average="macro", zero_division=0))
-    assert metrics.uar == pytest.approx(recall_score(true, predicted, labels=there, average="macro", zero_division=0))
+    assert np.array_equal(metrics.counts["confusion"], confusion_matrix(true, predicted, labels=labels))
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(true, predicted))
+    assert metrics["macro_f1"] == pytest.approx(
+        f1_score(true, predicted, labels=labels, average="macro", zero_division=0)
+    )
+    assert metrics["uar"] == pytest.approx(
+        recall_score(true, predicted, labels=there, average="macro", zero_division=0)
+    )
     with warnings.catch_warnings():  # "y_pred contains classes not in y_true" and the like: the point of the test
         warnings.simplefilter("ignore", UserWarning)
-        assert metrics.uar == pytest.approx(balanced_accuracy_score(true, predicted))
+        assert metrics["uar"] == pytest.approx(balanced_accuracy_score(true, predicted))
     f1 = f1_score(true, predicted, labels=labels, average=None, zero_division=0)
-    assert metrics.per_class_f1 == pytest.approx(tuple(f1))
-    assert metrics.num_samples == num_samples and metrics.chance == 1 / num_classes
+    assert metrics.per_class["f1"] == pytest.approx(tuple(f1))
+    assert metrics.num_samples == num_samples and metrics["chance"] == 1 / num_classes
     for label in labels:
-        found = metrics.per_class_recall[label]
+        found = metrics.per_class["recall"][label]
         assert found == (pytest.approx(recall[label]) if label in there else None)
-    assert metrics.majority == pytest.approx(np.bincount(true).max() / num_samples)
+    assert metrics["majority"] == pytest.approx(np.bincount(true).max() / num_samples)
 
 
 @given(seed=st.integers(0, 10**6), nums=st.lists(st.integers(1, 20), min_size=1, max_size=6))
@@ -52,8 +57,8 @@ def test_pooled_folds_are_the_concatenated_predictions(seed: int, nums: list[int
     true, predicted = random_predictions(seed, sum(nums), 4)
     cuts = np.cumsum(nums)[:-1]
     parts = zip(np.split(true, cuts), np.split(predicted, cuts), strict=True)
-    folds = [compute_metrics(t, p, 4).confusion for t, p in parts]
-    assert pool_confusions(folds) == compute_metrics(true, predicted, 4)
+    folds = [compute_metrics(t, p, 4) for t, p in parts]
+    assert SingleLabel().pool(folds) == compute_metrics(true, predicted, 4)
 
 
 def test_wilson_interval_is_the_textbook_one() -> None:

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from crossval_results import compute_multilabel_metrics
 from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.exceptions import UndefinedMetricWarning
@@ -17,7 +18,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from train.tasks.multilabel import choose_thresholds, compute_multilabel_metrics, pool_multilabel
+from train.tasks.multi_label import ActionUnits
+
+choose_thresholds = ActionUnits().choose_thresholds
 
 
 def random_predictions(
@@ -45,34 +48,33 @@ def test_scores_are_those_of_scikit_learn(seed: int, num: int, num_classes: int,
     for c in range(num_classes):
         known = targets[:, c] >= 0
         true, named = targets[known, c] == 1, probabilities[known, c] >= thresholds[c]
-        assert metrics.num_known[c] == known.sum()
-        assert metrics.support[c] == true.sum()
+        assert metrics.per_class["num_known"][c] == known.sum()
+        assert metrics.per_class["support"][c] == true.sum()
         if not known.any():
-            assert metrics.per_class_f1[c] is None and metrics.prevalence[c] is None
-            assert metrics.per_class_precision[c] is None and metrics.per_class_recall[c] is None
+            assert metrics.per_class["f1"][c] is None and metrics.per_class["prevalence"][c] is None
+            assert metrics.per_class["precision"][c] is None and metrics.per_class["recall"][c] is None
             continue
         (tn, fp), (fn, tp) = confusion_matrix(true, named, labels=[False, True])
-        found = (metrics.true_positives, metrics.false_positives, metrics.false_negatives, metrics.true_negatives)
-        assert [counts[c] for counts in found] == [tp, fp, fn, tn]
+        assert [table[c] for table in metrics.counts.values()] == [tp, fp, fn, tn]
         precision, recall, f1, _ = precision_recall_fscore_support(true, named, average="binary", zero_division=0)
-        assert metrics.per_class_precision[c] == pytest.approx(precision)
-        assert metrics.per_class_f1[c] == pytest.approx(f1)
-        assert metrics.per_class_recall[c] == (pytest.approx(recall) if true.any() else None)
-        assert metrics.prevalence[c] == pytest.approx(true.mean())
+        assert metrics.per_class["precision"][c] == pytest.approx(precision)
+        assert metrics.per_class["f1"][c] == pytest.approx(f1)
+        assert metrics.per_class["recall"][c] == (pytest.approx(recall) if true.any() else None)
+        assert metrics.per_class["prevalence"][c] == pytest.approx(true.mean())
         if true.any() and not true.all():
             balances.append(balanced_accuracy_score(true, named))
-            assert metrics.per_class_balanced_accuracy[c] == pytest.approx(balances[-1])
-            assert metrics.per_class_auc[c] == pytest.approx(roc_auc_score(true, probabilities[known, c]))
+            assert metrics.per_class["balanced_accuracy"][c] == pytest.approx(balances[-1])
+            assert metrics.per_class["auc"][c] == pytest.approx(roc_auc_score(true, probabilities[known, c]))
         else:
-            assert metrics.per_class_balanced_accuracy[c] is None and metrics.per_class_auc[c] is None
+            assert metrics.per_class["balanced_accuracy"][c] is None and metrics.per_class["auc"][c] is None
         f1s.append(f1)
         all_true.append(true)
         all_named.append(named)
-    assert metrics.macro_f1 == pytest.approx(np.mean(f1s) if f1s else 0)
-    assert metrics.uar == (pytest.approx(np.mean(balances)) if balances else None)
+    assert metrics["macro_f1"] == pytest.approx(np.mean(f1s) if f1s else 0)
+    assert metrics["uar"] == (pytest.approx(np.mean(balances)) if balances else None)
     if all_true:
         whole = f1_score(np.concatenate(all_true), np.concatenate(all_named), zero_division=0)
-        assert metrics.micro_f1 == pytest.approx(whole)
+        assert metrics["micro_f1"] == pytest.approx(whole)
 
 
 @given(seed=st.integers(0, 10**6), num=st.integers(1, 60), num_classes=st.integers(1, 5))
@@ -83,7 +85,7 @@ def test_without_unknowns_macro_and_micro_are_scikit_learns(seed: int, num: int,
     columns = (targets[:, 0], named[:, 0]) if num_classes == 1 else (targets, named)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
-        for found, average in ((metrics.macro_f1, "macro"), (metrics.micro_f1, "micro")):
+        for found, average in ((metrics["macro_f1"], "macro"), (metrics["micro_f1"], "micro")):
             kind = "binary" if num_classes == 1 else average
             assert found == pytest.approx(f1_score(*columns, average=kind, zero_division=0))
 
@@ -97,11 +99,12 @@ def test_pooled_folds_are_the_concatenated_predictions(seed: int, nums: list[int
         for t, p in zip(np.split(targets, cuts), np.split(probabilities, cuts), strict=True)
     ]
     whole = compute_multilabel_metrics(targets, probabilities, thresholds)
-    pooled = pool_multilabel(folds)
-    assert pooled.per_class_auc == (None,) * 4
-    for name in vars(whole):
-        if name != "per_class_auc":
-            assert getattr(pooled, name) == pytest.approx(getattr(whole, name)), name
+    pooled = ActionUnits().pool(folds)
+    assert pooled.per_class["auc"] == (None,) * 4
+    assert pooled.overall == pytest.approx(whole.overall)
+    for name, values in whole.per_class.items():
+        if name != "auc":
+            assert pooled.per_class[name] == pytest.approx(values), name
 
 
 def f1_at(there: np.ndarray, scores: np.ndarray, threshold: float) -> float:

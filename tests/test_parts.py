@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from shared.errors import FacetError
 from train.config import Options
-from train.losses.criterion import Criterion
+from train.losses.criterion import BinaryCrossEntropy, CrossEntropy
 from train.losses.cross_correlation import MIN_VARIANCE, OFF_DIAGONAL, cross_correlation_loss
 from train.losses.margin import margin_loss
 from train.losses.terms import LossTerm
@@ -305,14 +305,14 @@ def test_extra_terms_are_blind_to_missing_views_and_to_order(name: str) -> None:
 def test_a_term_weighs_the_same_however_a_batch_is_computed(name: str, accumulate: int) -> None:
     """Also where the batch is computed in parts, of which each is weighed by what its terms say."""
     model = make_model(losses={name: 0.25})
-    terms = accumulate_gradients(model, make_batch(), LABELS, Criterion(), accumulate=accumulate).terms
+    terms = accumulate_gradients(model, make_batch(), LABELS, CrossEntropy(), accumulate=accumulate).terms
     assert set(terms) == {"ce", name, "loss", "grad_norm"}
     torch.testing.assert_close(terms["loss"], terms["ce"] + 0.25 * terms[name])
 
 
 def test_the_margin_is_learned() -> None:
     model = make_model(losses={"margin": 1.0})
-    accumulate_gradients(model, make_batch(), LABELS, Criterion())
+    accumulate_gradients(model, make_batch(), LABELS, CrossEntropy())
     grad = dict(model.named_parameters())["loss_terms.margin.margin"].grad
     assert grad is not None and grad < 0  # faces more alike than the margin: it rises
 
@@ -325,6 +325,8 @@ def test_every_head_learns_from_every_fusion(fusion: str, head: str, multilabel:
     losses = dict.fromkeys(LOSSES, 0.1)
     model: Facet = make_model(fusion=fusion, head=head, num_views=3, multilabel=multilabel, losses=losses).train()
     target = TARGETS if multilabel else LABELS
-    accumulate_gradients(model, make_batch(missing=True), target, Criterion(multilabel))
+    accumulate_gradients(
+        model, make_batch(missing=True), target, (BinaryCrossEntropy() if multilabel else CrossEntropy())
+    )
     for name, p in model.named_parameters():
         assert p.grad is not None and p.grad.isfinite().all(), name

@@ -24,7 +24,7 @@ from shared.cache import open_cache
 from shared.errors import FacetError
 from train.config import Recipe
 from train.inference.attention import record_attention
-from train.losses.criterion import Criterion
+from train.losses.criterion import CrossEntropy
 from train.model.facet import Batch, Facet
 from train.model.image_tower import build_tower
 from train.model.patch_tokens import PatchEncoder, PatchTokens, count_channels
@@ -198,7 +198,7 @@ def test_gradients_in_less_memory_are_the_same(tune: str) -> None:
         tune_tower(model, tune)
         if checkpointed:
             checkpoint_activations(model.tower)
-        accumulate_gradients(model, make_batch(missing=True), labels, Criterion(), accumulate=recipe.accumulate)
+        accumulate_gradients(model, make_batch(missing=True), labels, CrossEntropy(), accumulate=recipe.accumulate)
         return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
     plain = make_recipe(lambda_con=0.0, lambda_vt=0.0)

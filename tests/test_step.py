@@ -10,7 +10,7 @@ import torch
 from recipes import make_recipe
 from test_facet import make_batch, make_model
 
-from train.losses.criterion import Criterion
+from train.losses.criterion import BinaryCrossEntropy, CrossEntropy
 from train.model.facet import Facet
 from train.training.optimizer import build_optimizer
 from train.training.step import MAX_GRAD_NORM, accumulate_gradients, train_step
@@ -22,9 +22,9 @@ TARGETS = torch.tensor(
     [[1, 0, -1], [0, 0, 1], [-1, -1, -1], [1, 1, 0], [0, -1, 1], [1, 0, 0], [0, 1, 0]], dtype=torch.int8
 )
 GOALS = {
-    "plain": (Criterion(), LABELS),
-    "balanced": (Criterion(False, torch.tensor([1.0, 0.2, 3.0])), LABELS),
-    "several": (Criterion(True, torch.tensor([1.0, 5.0, 0.5])), TARGETS),
+    "plain": (CrossEntropy(), LABELS),
+    "balanced": (CrossEntropy(torch.tensor([1.0, 0.2, 3.0])), LABELS),
+    "several": (BinaryCrossEntropy(torch.tensor([1.0, 5.0, 0.5])), TARGETS),
 }
 
 
@@ -55,9 +55,9 @@ def test_parts_of_a_batch_add_up_to_its_gradient(criterion: str, num_parts: int)
 def test_consistency_is_each_parts_own() -> None:
     """Faces are compared with those of their part: the mean over parts, by their size."""
     batch = make_batch(b=6)
-    result = accumulate_gradients(make_model(), batch, LABELS[:6], Criterion(), accumulate=2)
+    result = accumulate_gradients(make_model(), batch, LABELS[:6], CrossEntropy(), accumulate=2)
     halves = [
-        accumulate_gradients(make_model(), part, labels, Criterion()).terms
+        accumulate_gradients(make_model(), part, labels, CrossEntropy()).terms
         for part, labels in zip(batch.split(2), LABELS[:6].split(3), strict=True)
     ]
     for name in ("ce", "con", "vt", "loss"):
@@ -66,7 +66,7 @@ def test_consistency_is_each_parts_own() -> None:
 
 def test_gradients_are_clipped_to_their_norm() -> None:
     model = make_model(trained=True)
-    result = accumulate_gradients(model, make_batch(b=7), LABELS, Criterion())
+    result = accumulate_gradients(model, make_batch(b=7), LABELS, CrossEntropy())
     norm = torch.stack([g.square().sum() for g in gradients(model).values()]).sum().sqrt().item()
     assert norm == pytest.approx(min(MAX_GRAD_NORM, result.terms["grad_norm"].item()), rel=1e-4)
 
@@ -81,7 +81,7 @@ def test_what_is_not_finite_never_reaches_the_weights(accumulate: int) -> None:
 
     def step(batch: object) -> bool:
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
-        train_step(model, optimizer, batch, LABELS, Criterion(), broken, accumulate=accumulate)  # type: ignore[arg-type]
+        train_step(model, optimizer, batch, LABELS, CrossEntropy(), broken, accumulate=accumulate)  # type: ignore[arg-type]
         return any(not torch.equal(p, before[name]) for name, p in model.named_parameters())
 
     assert step(good)
@@ -99,12 +99,12 @@ def test_the_scale_never_leaves_a_step_above_100() -> None:
     optimizer = build_optimizer(model, recipe)
     for _ in range(3):
         model.log_scale.data.fill_(8.0)
-        train_step(model, optimizer, make_batch(b=7), LABELS, Criterion(), torch.zeros(()))
+        train_step(model, optimizer, make_batch(b=7), LABELS, CrossEntropy(), torch.zeros(()))
         assert model.scale.item() == pytest.approx(100, rel=1e-5)
 
 
 def test_part_of_a_batch_that_is_right() -> None:
     logits = torch.tensor([[2.0, 1, 0], [0, 1, 2], [1, 0, 0], [3, 0, 1]])
-    assert Criterion().accuracy(logits, torch.tensor([0, 2, 1, 2])) == 0.5
+    assert CrossEntropy().accuracy(logits, torch.tensor([0, 2, 1, 2])) == 0.5
     several = torch.tensor([[1.0, -1, -1], [1, 1, -1]])
-    assert Criterion(True).accuracy(several, torch.tensor([[1, 0, -1], [0, 1, -1]])) == 0.75
+    assert BinaryCrossEntropy().accuracy(several, torch.tensor([[1, 0, -1], [0, 1, -1]])) == 0.75

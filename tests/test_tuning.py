@@ -13,7 +13,7 @@ from test_facet import make_batch, make_model
 from torch import nn
 
 from shared.errors import FacetError
-from train.losses.criterion import Criterion
+from train.losses.criterion import CrossEntropy
 from train.model.facet import Facet
 from train.model.image_tower import build_tower
 from train.model.tuning import checkpoint_activations, layer_depths, merge_low_rank, tune_tower
@@ -83,7 +83,7 @@ def train_two_steps(model: Facet) -> set[str]:
     optimizer = build_optimizer(model, RECIPE)
     model.train()
     for _ in range(2):
-        train_step(model, optimizer, make_batch(), LABELS, Criterion(), torch.zeros(()))
+        train_step(model, optimizer, make_batch(), LABELS, CrossEntropy(), torch.zeros(()))
     return {n for n, v in model.state_dict().items() if n.startswith("tower.") and not torch.equal(v, before[n])}
 
 
@@ -179,7 +179,7 @@ def test_activations_computed_again_give_the_same_gradient(tower: str) -> None:
         if checkpointed:
             checkpoint_activations(model.tower)
         model.train()
-        accumulate_gradients(model, make_batch(), LABELS, Criterion())
+        accumulate_gradients(model, make_batch(), LABELS, CrossEntropy())
         assert len(calls) == 1 + checkpointed  # once more in the backward pass
         found.append({name: p.grad for name, p in model.named_parameters()})
     for name, gradient in found[0].items():

@@ -19,7 +19,7 @@ from train.resolve import resolve_embeddings
 from train.training.signals import Terminated, raise_on_sigterm
 
 if TYPE_CHECKING:
-    from train.studies.crossval.run import CrossvalOptions
+    from train.studies.crossval.workers import CrossvalOptions
 
 RESUMABLE = ("fit", "crossval", "ablate", "embed")  # stop after SIGTERM and continue later
 
@@ -168,7 +168,7 @@ def _read_crossval(chosen: argparse.Namespace) -> tuple[Options, RunOptions, int
 
 
 def _crossval_options(run: RunOptions, only: int | None, embeddings: Path | None) -> CrossvalOptions:
-    from train.studies.crossval.run import CrossvalOptions
+    from train.studies.crossval.workers import CrossvalOptions
 
     return CrossvalOptions(
         run.device,

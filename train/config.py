@@ -18,7 +18,8 @@ from shared.runs import ABLATION_JSON, CONFIG_JSON, CROSSVAL_JSON, check_file
 from shared.schema import MODALITIES, RenderSettings, canonical_json
 from shared.store.storage import write_file
 from shared.typed_json import make
-from train.parts import FUSIONS, HEADS, collect_weights, list_extra_losses, list_parts
+from train.parts import FUSIONS, HEADS, TASKS, collect_weights, list_extra_losses, list_parts
+from train.tasks.task import find_task
 
 RUN_VERSION = 4  # 4: every default is resolved; draw, relative and every are now sampler, reference and frame_stride
 RANDOM = "none"  # --pretrained none: random initial weights
@@ -96,9 +97,8 @@ class ProtocolOptions:
     )
     task: str | None = _option(
         None,
-        "classes: one class per sample; targets: several emotions at once; aus: several action units at once (default: the "
-        "protocol's; kfold has classes)",
-        choices=("classes", "targets", "aus"),
+        f"labels to predict ({list_parts(TASKS)}; default: the protocol's; kfold has classes)",
+        choices=tuple(TASKS),
     )
     classes: tuple[str, ...] | None = _option(
         None, "class names to predict (default: the protocol's, else all classes of the cache but neutral)"
@@ -271,7 +271,7 @@ class Recipe(Options):
     @property
     def is_multilabel(self) -> bool:
         """Whether several classes may hold at once, each yes or no."""
-        return self.task in ("targets", "aus")
+        return find_task(self.task).several
 
 
 OPTIONS = {option.name: option for option in dataclasses.fields(Options)}  # in the order of the sections

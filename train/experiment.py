@@ -56,6 +56,7 @@ from train.resolve import (
     resolve_views,
     take_views,
 )
+from train.tasks.task import find_task
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Experiment(Split):
         """Return the samples of a fold to train on, and those to test on."""
         train, test = set(fold.train_subjects), set(fold.test_subjects)
         chosen = [item for item in self.train_items if item.subject in train]
-        if self.recipe.task == "aus":
+        if find_task(self.recipe.task).every_frame:
             chosen = chosen[:: self.recipe.frame_stride]
         return chosen, [item for item in self.test_items if item.subject in test]
 

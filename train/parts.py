@@ -42,6 +42,11 @@ HEADS = {
     "cosine": Part("train.model.mtgf", "CosineHead", "cosine of text and face"),
     "linear": Part("train.model.linear_head", "LinearHead", "linear classifier, no text"),
 }
+TASKS = {
+    "classes": Part("train.tasks.single_label", "SingleLabel", "one of several classes"),
+    "targets": Part("train.tasks.multi_label", "Emotions", "several emotions at once"),
+    "aus": Part("train.tasks.multi_label", "ActionUnits", "several action units at once"),
+}
 LOSSES = {
     "con": Part("train.losses.consistency", "ConsistencyLoss", "consistency between views", "lambda_con"),
     "vt": Part("train.losses.view_text", "ViewTextLoss", "text loss of each view", "lambda_vt"),

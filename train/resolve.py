@@ -16,6 +16,7 @@ from train.config import RANDOM, Options, Recipe
 from train.data.prompts import read_prompts
 from train.parts import read_losses
 from train.protocols.named import DEFAULT_PROTOCOL, Protocol
+from train.tasks.task import find_task
 
 PRETRAINED_TOWER_RATE = 0.01  # of --lr: pretrained features are to be adapted, not overwritten
 
@@ -38,7 +39,7 @@ def check_options(options: Options) -> None:
     if options.towers == "view" and options.tune not in ("full", "frozen"):
         raise FacetError(f"--towers view: expected --tune full, found {options.tune}")
     read_losses(options.extra_losses)
-    if options.sampler == "balanced" and options.task in ("targets", "aus"):
+    if options.sampler == "balanced" and find_task(options.task).several:
         raise FacetError(
             f"--sampler balanced: a sample of --task {options.task} has several classes; use --class-weights balanced"
         )
@@ -82,7 +83,7 @@ def resolve_task(protocol: Protocol, options: Options) -> str:
         raise FacetError(
             f"--task {task}: {protocol.name} is about {protocol.task}; leave --task out, or use --protocol {DEFAULT_PROTOCOL}"
         )
-    if options.frame_stride > 1 and task != "aus":
+    if options.frame_stride > 1 and not find_task(task).every_frame:
         raise FacetError(
             "--frame-stride: is for action units, where every frame is a sample; --frames sets the frames per sequence"
         )

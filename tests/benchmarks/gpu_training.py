@@ -47,11 +47,11 @@ from train.data.preload import preload_images  # noqa: E402
 from train.data.prompts import mean_prompts  # noqa: E402
 from train.data.stream import RawBatch, StoredImages  # noqa: E402
 from train.data.transfer import allocator, copy_small  # noqa: E402
-from train.losses.criterion import Criterion  # noqa: E402
+from train.losses.criterion import CrossEntropy  # noqa: E402
 from train.model.facet import Batch, Facet  # noqa: E402
 from train.model.factory import build_facet  # noqa: E402
 from train.model.image_tower import build_tower, read_model_config  # noqa: E402
-from train.runs.evaluate import label_items  # noqa: E402
+from train.tasks.task import find_task  # noqa: E402
 from train.training.flops import count_flops_per_sample  # noqa: E402
 from train.training.loop import TrainingSet, train  # noqa: E402
 from train.training.optimizer import build_optimizer  # noqa: E402
@@ -92,7 +92,7 @@ class Bench:
         """As many full batches as the steps need in one epoch; scans repeat, each time with another place and so change."""
         num = batch_size * self.num_steps
         items = [dataclasses.replace(self.items[i % len(self.items)], place=i) for i in range(num)]
-        return TrainingSet(items, label_items(items, self.recipe))
+        return TrainingSet(items, find_task(self.recipe.task).label_items(items, self.recipe.classes))
 
 
 @dataclass(frozen=True)
@@ -243,13 +243,13 @@ def keep_batch(bench: Bench, batch_size: int) -> Iterator[RawBatch]:
 
 def time_step(bench: Bench, model: Facet, recipe: Recipe, num_steps: int, batches: Iterator[RawBatch]) -> float:
     """Seconds of a step: augmentation, forward, backward, optimiser, exactly as in the loop."""
-    transform, optimizer, criterion = bench.transform(), build_optimizer(model, recipe), Criterion()
+    transform, optimizer, criterion = bench.transform(), build_optimizer(model, recipe), CrossEntropy()
     broken = torch.zeros((), device=bench.device)
 
     def step() -> None:
         raw = next(batches)
         batch = transform.prepare(raw, draw_parameters(0, 0, [item.place for item in raw.items]))
-        target = copy_small(label_items(raw.items, recipe), bench.device)
+        target = copy_small(find_task(recipe.task).label_items(raw.items, recipe.classes), bench.device)
         train_step(model, optimizer, batch, target, criterion, broken, accumulate=recipe.accumulate)
 
     time_calls(step, 3, bench.device)

@@ -146,14 +146,12 @@ def describe(study: Study, report: dict[str, dict[str, object]]) -> tuple[str, b
     summary = report["summary"]
     pooled, over_folds = summary["pooled"], summary["over_folds"]
     assert isinstance(pooled, dict) and isinstance(over_folds, dict)
-    multilabel = bool(summary["multilabel"])
+    multilabel = summary["task"] != "classes"
     score = "macro_f1" if multilabel else "accuracy"
     spread = over_folds[score]
     deviation = "–" if spread["std"] is None else f"{100 * spread['std']:.1f}"
     if multilabel:
-        classes = summary["classes"]
-        assert isinstance(classes, list)
-        guess = sum(one["always_yes_f1"] for one in classes) / len(classes)
+        guess = pooled["always_yes"]
         guessing = f"UF1 {100 * guess:.1f} (always yes)"
         accuracy = "–"
     else:

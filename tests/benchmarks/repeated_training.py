@@ -30,7 +30,7 @@ from train.data.batch_transform import BatchTransform, cameras_rad
 from train.data.embeddings import Embeddings
 from train.data.items import Item
 from train.data.order import epoch_batches
-from train.losses.criterion import Criterion
+from train.losses.criterion import CrossEntropy
 from train.model.facet import Batch, Facet, FacetConfig
 from train.training.optimizer import build_optimizer, rate_at, set_rate
 from train.training.step import train_step
@@ -93,7 +93,7 @@ class Training:
                 target = torch.from_numpy(self.labels[batch]).to(self.broken.device)
                 set_rate(self.optimizer, rate_at(step, num_steps, recipe.warmup))
                 prepared = self.transform.prepare(raw, parameters)
-                train_step(self.facet, self.optimizer, prepared, target, Criterion(), self.broken)
+                train_step(self.facet, self.optimizer, prepared, target, CrossEntropy(), self.broken)
                 step += 1
 
 

@@ -14,6 +14,7 @@ from shared.labels import NEUTRAL, find_expression, plain_word
 from shared.schema import Sample
 from shared.schema import Sequence as SequenceRow
 from train.config import Options
+from train.tasks.task import find_task
 
 DEFAULT_FRAMES = 6
 MAX_LACKING = 0.1  # of the rows in use, for a modality to be looked at unasked
@@ -53,7 +54,7 @@ def find_items(cache: Cache, modalities: Sequence[str], task: str = "classes", n
         return sample.valid and any(sample.has(m) for m in modalities)
 
     rows = [row for row in range(len(cache.samples)) if usable(row)]
-    if task == "aus":
+    if find_task(task).every_frame:
         groups = [_single(cache, row) for row in rows]
     else:
         groups = [(s.sequence, s.label, tuple(members)) for s, members in _group_frames(cache, rows)]
@@ -79,11 +80,12 @@ def _group_frames(cache: Cache, rows: Iterable[int]) -> list[tuple[SequenceRow, 
 
 def _read_targets(cache: Cache, task: str, names: Sequence[str]) -> np.ndarray | None:
     """i8 (rows, names), -1 where unknown; None where the cache knows nothing of some of them."""
-    known = cache.info.au_names if task == "aus" else cache.info.target_names
-    if task not in ("targets", "aus") or not set(names) <= set(known):
+    array = find_task(task).array
+    known = {"aus": cache.info.au_names, "targets": cache.info.target_names}.get(array, ())
+    if not known or not set(names) <= set(known):
         return None
     columns = [known.index(name) for name in names]
-    table: np.ndarray = cache.arrays.read(task, np.arange(len(cache.samples)))[:, columns]
+    table: np.ndarray = cache.arrays.read(array, np.arange(len(cache.samples)))[:, columns]
     return table
 
 
@@ -111,7 +113,7 @@ def find_rows_in_use(items: Iterable[Item]) -> list[int]:
 
 def is_labelled(item: Item, task: str, classes: Sequence[str]) -> bool:
     """Whether anything can be learned from, or tested on, an item."""
-    return item.class_name in classes if task == "classes" else any(value >= 0 for value in item.targets)
+    return find_task(task).is_labelled(item, classes)
 
 
 def describe_unlabelled(cache: Cache, items: Sequence[Item], task: str, classes: Sequence[str]) -> list[str]:
@@ -121,7 +123,7 @@ def describe_unlabelled(cache: Cache, items: Sequence[Item], task: str, classes:
         without, what = [item for item in members if not item.class_name], "sequences without a single label"
     else:
         without = [item for item in members if not is_labelled(item, task, classes)]
-        what = f"{'frames' if task == 'aus' else 'sequences'} of which none of the classes is known"
+        what = f"{'frames' if find_task(task).every_frame else 'sequences'} of which none of the classes is known"
     if not without:
         return []
     return [f"left out: {len(without):,} of {len(members):,} {what} ({without[0].name}{', …' * (len(without) > 1)})"]
@@ -137,13 +139,8 @@ def choose_classes(cache: Cache, wanted: Sequence[str], task: str = "classes") -
     Raises:
         FacetError: a class is not in the cache's vocabulary, or there are too few.
     """
-    if task == "classes":
-        known = cache.info.class_names
-    elif task == "targets":
-        known = cache.info.target_names
-    else:
-        known = tuple(name for name in cache.info.au_names if "_" not in name)  # but AU12_intensity and AU12_side
-    what = {"classes": "classes", "targets": "multi-label emotions", "aus": "action units"}[task]
+    kind = find_task(task)
+    known, what = kind.known_classes(cache.info), kind.noun
     if not known:
         raise FacetError(f"{cache.path}: {cache.info.dataset} has no {what}; choose another --task or --protocol")
     plain = {plain_word(name): name for name in known}
@@ -154,9 +151,8 @@ def choose_classes(cache: Cache, wanted: Sequence[str], task: str = "classes") -
         raise FacetError(
             f"--classes: {', '.join(unknown)} not among the {what} of {cache.path} ({', '.join(known)}){hint}"
         )
-    others = [name for name in known if name != NEUTRAL] if task == "classes" else []
-    chosen = tuple(wanted) or tuple(others if len(others) >= 2 else known)
-    if task == "classes" and len(chosen) < 2:
+    chosen = tuple(wanted) or kind.default_classes(known)
+    if not kind.several and len(chosen) < 2:
         raise FacetError(f"{cache.path}: at least two classes are needed, found {', '.join(chosen) or 'none'}")
     return chosen
 

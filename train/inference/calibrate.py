@@ -19,7 +19,7 @@ from train.data.batch_transform import BatchTransform
 from train.data.items import Item
 from train.inference.score import score_items
 from train.model.facet import Facet
-from train.tasks.multilabel import choose_thresholds
+from train.tasks.task import find_task
 
 NUM_START_ITEMS = 256  # to see where the untrained scores lie
 NUM_THRESHOLD_ITEMS = 4096
@@ -38,8 +38,7 @@ def start_class_bias(
         labels: i8 (n, C) of the items; -1 = unknown.
     """
     assert model.class_bias is not None
-    yes, known = (labels == 1).sum(0), (labels >= 0).sum(0)
-    rate = (yes + 0.5) / (known + 1.0)  # never 0 or 1
+    rate = find_task(recipe.task).start_rates(labels)
     chosen = spread(items, NUM_START_ITEMS)
     batches = [chosen[i : i + recipe.batch_size] for i in range(0, len(chosen), recipe.batch_size)]
     model.train()  # batch statistics as the first steps will have them; running ones are no use yet in random towers
@@ -60,7 +59,8 @@ def fit_thresholds(
     """f32 (C,): the thresholds with the best F1 of each class on training subjects; test subjects have no say."""
     items = spread(train_items, NUM_THRESHOLD_ITEMS)
     scores = score_items(model, cache, items, transform, config)
-    return choose_thresholds(np.array([item.targets for item in items], np.int8), scores.probabilities)
+    task, classes = find_task(config.recipe.task), config.recipe.classes
+    return task.choose_thresholds(task.label_items(items, classes), scores.probabilities)
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:

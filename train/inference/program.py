@@ -16,6 +16,7 @@ from train.config import RunConfig
 from train.data.batch_transform import cameras_rad
 from train.data.pixels import resize, to_device, to_unit
 from train.model.facet import Batch, Facet
+from train.tasks.task import find_task
 
 PROGRAM = "model.pt2"
 EXAMPLES = 3  # samples that the program is traced with; 1 would be taken for all there ever are
@@ -29,7 +30,7 @@ class Program(nn.Module):
         super().__init__()
         self.model, self.modalities = model, config.recipe.modalities
         self.image_size, self.dynamic = config.tower.image_size, bool(config.render.dynamic)
-        self.multilabel, self.compares = config.recipe.is_multilabel, config.recipe.reference != "none"
+        self.task, self.compares = find_task(config.recipe.task), config.recipe.reference != "none"
         self.register_buffer("cameras", cameras_rad(config.render.views, 1, torch.device("cpu")))
         self.register_buffer("mean", torch.tensor(config.tower.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(config.tower.std).view(3, 1, 1))
@@ -50,7 +51,7 @@ class Program(nn.Module):
             has_reference=stacked.new_ones(num, dtype=torch.bool) if self.compares else None,
         )
         logits: Tensor = self.model(batch).logits
-        return logits.sigmoid() if self.multilabel else logits.softmax(-1)
+        return self.task.compute_probabilities(logits)
 
 
 def example_images(config: RunConfig, num: int) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from train.data.items import Item
 from train.inference.attention import AttentionTable, record_attention
 from train.losses.criterion import mean_cosine_between_faces
 from train.model.facet import Facet
+from train.tasks.task import find_task
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def score_items(
         table: takes what the model looked at in these very passes.
     """
     model.eval()
-    recipe = config.recipe
+    recipe, task = config.recipe, find_task(config.recipe.task)
     batches = [items[i : i + recipe.batch_size] for i in range(0, len(items), recipe.batch_size)]
     probabilities, faces, alphas, counts = [], [], [], []
     with (
@@ -65,7 +66,7 @@ def score_items(
             if table is not None and recording is not None:
                 table.add(recording.take(batch, output, prompts))
             logits = output.logits
-            probabilities.append((logits.sigmoid() if recipe.is_multilabel else logits.softmax(1)).cpu())
+            probabilities.append(task.compute_probabilities(logits).cpu())
             faces.append(output.face.cpu())
             alphas.append(output.alpha.sum(0).cpu())
             counts.append(output.mask.sum(0).cpu())

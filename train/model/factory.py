@@ -16,6 +16,7 @@ from train.model.facet import Facet, FacetConfig
 from train.model.image_tower import build_tower
 from train.model.patch_tokens import count_channels
 from train.model.weights import load_weights, weights_size
+from train.tasks.task import find_task
 
 
 def choose_device(name: str) -> torch.device:
@@ -52,7 +53,7 @@ def build_facet(
         head=recipe.head,
         class_vectors=recipe.class_vectors,
         losses=recipe.loss_weights,
-        multilabel=recipe.is_multilabel,
+        multilabel=find_task(recipe.task).several,
         patch_channels=count_channels(config.tower.config) if recipe.mtgf_tokens == "patches" else 0,
         tower_per_view=recipe.towers == "view",
         freeze_tower=recipe.tune == "frozen",

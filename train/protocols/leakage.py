@@ -208,7 +208,7 @@ def _classes_by_subject(items: Iterable[Item], classes: Sequence[str], task: str
         if task == "classes":
             names.add(item.class_name)
         elif len(names) < len(classes):  # there may be 150,000 frames
-            names.update(name for name, value in zip(classes, item.targets, strict=True) if value == 1)
+            names.update(name for name, value in zip(classes, item.targets, strict=True) if value > 0)
     return shown
 
 

@@ -1,12 +1,28 @@
-"""Encode a drawn figure as the bytes of a file: PNG for a screen, PDF for a paper, SVG for a page."""
+"""Figures of reports, as the bytes of a file: PNG for a screen, PDF for a paper, SVG for a page."""
 
 from __future__ import annotations
 
 import io
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from train.reporting.table import format_percent, format_spread
+from train.tasks.task import Metrics
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from train.reporting.summary import CrossvalAbout, CrossvalSummary
+    from train.runs.results import FoldResult
+
+BLUE, GREY, RED = "#2166ac", "#8c8c8c", "#b2182b"
+MOST_FOLDS_NAMED = 30
+MOST_COUNTS_WRITTEN = 16  # classes; cells are too small for numbers beyond
+
 
 _UNDATED = {"pdf": {"CreationDate": None}, "svg": dict.fromkeys(("Date", "Creator", "Format", "Type"))}
 
@@ -23,3 +39,145 @@ def encode_figure(figure: Figure, form: str) -> bytes:
     with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "facet", "svg.fonttype": "path"}):
         figure.savefig(buffer, format=form, metadata=_UNDATED.get(form))
     return buffer.getvalue()
+
+
+def draw_test(result: FoldResult, title: str, form: str) -> bytes:
+    """Draw the confusion matrix of one test."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    side = 2.6 + 0.72 * min(len(result.class_names), MOST_COUNTS_WRITTEN)
+    with matplotlib.rc_context({"text.parse_math": False}):  # a $ in a name is a dollar sign
+        figure = Figure(figsize=(side, side), dpi=130, layout="constrained")
+        axes = figure.subplots()
+        _draw_confusion(axes, result.metrics, result.class_names)
+        figure.suptitle(title, fontsize=10)
+        return encode_figure(figure, form)
+
+
+def draw_crossval(
+    summary: CrossvalSummary,
+    results: Sequence[FoldResult],
+    about: CrossvalAbout,
+    warnings: Sequence[str],
+    form: str = "png",
+) -> bytes:
+    """Draw the pooled confusion matrix, or the score of each class as bars, and a dot for each fold."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    num = len(summary.class_names)
+    has_confusion = "confusion" in summary.pooled.counts
+    left = 2.4 + 0.72 * min(num, MOST_COUNTS_WRITTEN) if has_confusion else max(4.5, 1.2 + 0.62 * num)
+    height = max(left, 4.8) if has_confusion else 5.6
+    right = 4.2 + 0.1 * min(len(results), MOST_FOLDS_NAMED)
+    footer = [line for text in (*warnings, about.licence) for line in textwrap.wrap(text, int((left + right) * 14))]
+    with matplotlib.rc_context({"text.parse_math": False, "font.size": 9.5}):
+        figure = Figure(figsize=(left + right, height + 0.2 * max(len(footer) - 1, 0)), dpi=130)
+        figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
+        axes = figure.subplots(1, 2, width_ratios=[left, right])
+        if has_confusion:
+            _draw_confusion(axes[0], summary.pooled, summary.class_names)
+        else:
+            _draw_class_bars(axes[0], summary)
+        _draw_folds(axes[1], summary, results)
+        figure.suptitle(_title(summary, about, characters=int((left + right) * 10)), fontsize=11.5)
+        figure.supxlabel("\n".join(footer), fontsize=8.5, color=RED if warnings else GREY)
+        return encode_figure(figure, form)
+
+
+def _title(summary: CrossvalSummary, about: CrossvalAbout, *, characters: int) -> str:
+    score = summary.task.primary
+    pooled, spread = format_percent(summary.pooled[score.name]), format_spread(summary.over_folds[score.name])
+    if summary.num_folds == 1:
+        scores = f"{score.short_title} {pooled} %, one fold"
+    else:
+        of = f" of {about.num_folds:,}" * (about.num_folds > summary.num_folds)
+        scores = f"{score.short_title} {spread} % over {summary.num_folds:,}{of} folds, pooled {pooled} %"
+    return f"{textwrap.fill(about.title, characters)}\n{scores}"
+
+
+def _draw_confusion(axes: Axes, metrics: Metrics, class_names: Sequence[str]) -> None:
+    """Draw counts, shaded by their fraction of the true class."""
+    counts = metrics.counts["confusion"]
+    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    count_size = 7.5 - 0.6 * max(len(str(counts.max())) - 4, 0)
+    for (row, column), count in np.ndenumerate(counts if len(counts) <= MOST_COUNTS_WRITTEN else counts[:0]):
+        if count:
+            colour = "white" if fractions[row, column] > 0.55 else "black"
+            percent = f"{100 * fractions[row, column]:.1f}%"
+            axes.text(column, row - 0.03, percent, ha="center", va="bottom", fontsize=9, color=colour)
+            axes.text(column, row + 0.05, f"{count:,}", ha="center", va="top", fontsize=count_size, color=colour)
+    _name_classes(axes, class_names)
+    axes.set_yticks(range(len(class_names)), [textwrap.fill(name, 22) for name in class_names])
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title("percent of the true class, and counts", fontsize=9.5)
+
+
+def _name_classes(axes: Axes, class_names: Sequence[str]) -> None:
+    names = [textwrap.fill(name, 22) for name in class_names]
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+
+
+def _draw_class_bars(axes: Axes, summary: CrossvalSummary) -> None:
+    """Draw each class's score as a bar, with its prevalence, what always saying yes gives, and mean ± std over folds."""
+    score, per_class = summary.task.class_score, summary.pooled.per_class
+    places = np.arange(len(summary.class_names))
+
+    def percent(name: str) -> list[float]:
+        return [100 * (value or 0) for value in per_class[name]]
+
+    axes.bar(places, percent(score.name), width=0.62, color=BLUE, label=f"{score.title}, all folds together")
+    if "prevalence" in per_class:
+        style = {"color": "white", "alpha": 0.55, "edgecolor": "black", "linewidth": 0.6}
+        axes.bar(places, percent("prevalence"), width=0.3, label="prevalence", **style)  # type: ignore[arg-type]
+    if "always_yes_f1" in per_class:
+        label = "F1 of always saying yes"
+        axes.hlines(percent("always_yes_f1"), places - 0.38, places + 0.38, color=RED, linewidth=1.6, label=label)
+    over_folds = summary.classes_over_folds[score.name]
+    spread = [
+        (p, 100 * (s.mean or 0), 100 * s.std) for p, s in zip(places, over_folds, strict=True) if s.std is not None
+    ]
+    if spread:
+        x, mean, std = np.array(spread).T
+        label = "mean ± std over folds"
+        axes.errorbar(x + 0.22, mean, std, fmt=".", color="black", markersize=4, capsize=2.5, linewidth=1, label=label)
+    for place, value in enumerate(per_class[score.name]):
+        axes.text(place, -1.5, format_percent(value), ha="center", va="top", fontsize=7.5)
+    _name_classes(axes, summary.class_names)
+    axes.tick_params(axis="x", pad=12, length=0)
+    axes.set_ylim(0, 109)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_ylabel("%")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, ncols=2, loc="upper left", frameon=False)
+
+
+def _draw_folds(axes: Axes, summary: CrossvalSummary, results: Sequence[FoldResult]) -> None:
+    """Draw the first score of each fold, its mean ± std, and the scores of guesses."""
+    score = summary.task.primary
+    values = np.array([100 * (result.metrics[score.name] or 0) for result in results])
+    spread = summary.over_folds[score.name]
+    ends = (-0.5, len(values) - 0.5)
+    if spread.mean is not None and spread.std is not None:
+        low, high = 100 * (spread.mean - spread.std), 100 * (spread.mean + spread.std)
+        axes.fill_between(ends, low, high, color=BLUE, alpha=0.13, linewidth=0, label="mean ± std")
+        axes.hlines(100 * spread.mean, *ends, color=BLUE, linewidth=1)
+    axes.plot(values, "o", color=BLUE, markersize=6 if len(values) <= 60 else 2.5, clip_on=False)
+    for reference, colour, style in zip(summary.task.references, (RED, GREY), ("--", ":"), strict=False):
+        value = 100 * (summary.pooled[reference.name] or 0)
+        axes.hlines(value, *ends, color=colour, linestyle=style, label=reference.title)
+    if len(results) <= MOST_FOLDS_NAMED:
+        names = [textwrap.fill(result.name, 24) for result in results]
+        axes.set_xticks(range(len(names)), names, rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
+    else:
+        axes.set_xlabel(f"{len(results):,} folds, by name")
+    axes.set_xlim(*ends)
+    axes.set_ylim(0, 102)
+    axes.set_ylabel(f"{score.short_title} of each fold, %")
+    axes.grid(axis="y", color="0.9", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.09), ncols=3, frameon=False)

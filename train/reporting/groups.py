@@ -6,20 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from shared.cache import Cache
 from shared.errors import FacetError
 from shared.groups import Groups, part_columns
 from shared.labels import plain_word
+from shared.runs import Prediction
 from train.data.items import Item
 from train.protocols.folds import list_some
-from train.tasks.metrics import Metrics, confusion_matrix, pool_confusions
-from train.tasks.multilabel import MultiLabelMetrics, compute_multilabel_metrics, pool_counts
+from train.reporting.scores import score_columns
+from train.reporting.table import COUNT, TEXT, Column, Table
+from train.tasks.task import Metrics, Task, read_count
 
 NOT_KNOWN, SEVERAL = "(not given)", "(several)"  # the second of a sequence whose frames differ
-OWN_COLUMNS = ("subject", "task", "intensity", "label")  # of samples.csv, that --where takes, too
-COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+OWN_COLUMNS = ("subject", "task", "intensity", "label")  # of samples.csv, which --where takes, too
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,16 @@ class GroupScore:
     column: str
     value: str
     num_subjects: int
-    metrics: Metrics | MultiLabelMetrics
+    metrics: Metrics
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what metrics.json holds: counts alone."""
+        counts = {name: table.tolist() for name, table in self.metrics.counts.items()}
+        return {"num_subjects": self.num_subjects, "num_samples": self.metrics.num_samples, **counts}
 
 
 def report_columns(cache: Cache) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """The columns that scores are reported by, a value a row of the cache; notes on those that are not."""
+    """Return the columns that scores are reported by, a value a row of the cache; notes on those that are not."""
     columns = part_columns(cache.groups, [row for row, sample in enumerate(cache.samples) if sample.valid])
     left_out = [name for name, values in cache.groups.items() if name not in columns and any(values)]
     return columns, [
@@ -42,77 +46,94 @@ def report_columns(cache: Cache) -> tuple[dict[str, tuple[str, ...]], list[str]]
 
 
 def value_of(item: Item, values: Sequence[str]) -> str:
-    """An item's value of a column."""
+    """Return an item's value of a column."""
     found = {values[row] for row in item.rows}
     return SEVERAL if len(found) > 1 else next(iter(found)) or NOT_KNOWN
 
 
 def score_groups(
-    cache: Cache, items: Sequence[Item], labels: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray | None
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Column → value → num_subjects and counts, as metrics.json holds them; every item counts in every column.
-
-    Args:
-        labels, probabilities, thresholds: as compute_metrics and compute_multilabel_metrics take them.
-    """
-    result: dict[str, dict[str, dict[str, Any]]] = {}
+    cache: Cache, items: Sequence[Item], predictions: Sequence[Prediction], task: Task, classes: Sequence[str]
+) -> list[GroupScore]:
+    """Score each value of each column; every item, with its prediction, counts in every column."""
+    groups = []
     for column, values in report_columns(cache)[0].items():
-        shown = np.array([value_of(item, values) for item in items])
-        result[column] = {}
-        for value in sorted(set(shown.tolist())):
-            mine = shown == value
-            subjects = {item.subject for item, is_mine in zip(items, mine, strict=True) if is_mine}
-            entry: dict[str, Any] = {"num_subjects": len(subjects)}
-            if thresholds is None:
-                num_classes = probabilities.shape[1]
-                entry["confusion"] = confusion_matrix(labels[mine], probabilities[mine].argmax(1), num_classes).tolist()
-            else:
-                counts = compute_multilabel_metrics(labels[mine], probabilities[mine], thresholds)
-                entry |= {name: list(getattr(counts, name)) for name in COUNTS}
-                entry["num_samples"] = int(mine.sum())
-            result[column][value] = entry
-    return result
+        members: dict[str, list[Prediction]] = {}
+        for item, prediction in zip(items, predictions, strict=True):
+            members.setdefault(value_of(item, values), []).append(prediction)
+        for value, own in sorted(members.items()):
+            metrics = task.compute_metrics(len(own), task.count(own, classes))
+            groups.append(GroupScore(column, value, len({one.subject for one in own}), metrics))
+    return groups
 
 
-def pool_groups(rounds: Sequence[Sequence[Mapping[str, Any]]]) -> list[GroupScore]:
-    """The groups of the folds of each round, taken together; by column and value, those not given last.
+def write_groups(groups: Sequence[GroupScore]) -> dict[str, dict[str, Any]]:
+    """Return column → value → counts, as metrics.json holds them."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in groups:
+        found.setdefault(one.column, {})[one.value] = one.to_json()
+    return found
+
+
+def read_groups(value: Mapping[str, Mapping[str, Any]], task: Task, num_classes: int) -> tuple[GroupScore, ...]:
+    """Return the inverse of `write_groups`.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it holds no such counts.
+    """
+    groups = []
+    for column, values in value.items():
+        for name, entry in values.items():
+            if not (column.isprintable() and name.isprintable()):
+                raise ValueError("groups holds a name that cannot be printed")
+            num = int(read_count(entry, "num_subjects", ()))
+            groups.append(GroupScore(column, name, num, task.read_metrics(entry, num_classes)))
+    return tuple(groups)
+
+
+def pool_groups(rounds: Sequence[Sequence[GroupScore]], task: Task) -> tuple[GroupScore, ...]:
+    """Pool the groups of all folds, sorted by column and value, those not given last.
 
     Args:
-        rounds: metrics.json of each fold. A subject is tested once a round; num_subjects is that of the fullest round.
+        rounds: groups of all folds of each round. A subject is tested once a round; num_subjects is that of the fullest one.
     """
-    found: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
-    for index, folds in enumerate(rounds):
-        for metrics in folds:
-            for column, values in metrics.get("groups", {}).items():
-                for value, entry in values.items():
-                    found.setdefault((column, value), [[] for _ in rounds])[index].append(entry)
-    order = sorted(found, key=lambda key: (key[0], key[1] in (NOT_KNOWN, SEVERAL), _sort_key(key[1])))
-    scores = []
-    for column, value in order:
-        entries = found[column, value]
-        num_subjects = max(sum(entry["num_subjects"] for entry in one) for one in entries)
-        scores.append(GroupScore(column, value, num_subjects, _pool([entry for one in entries for entry in one])))
-    return scores
+    found: dict[tuple[str, str], list[list[GroupScore]]] = {}
+    for index, groups in enumerate(rounds):
+        for one in groups:
+            found.setdefault((one.column, one.value), [[] for _ in rounds])[index].append(one)
+    pooled = []
+    for (column, value), parts in sorted(found.items(), key=lambda pair: _sort_key(*pair[0])):
+        num_subjects = max(sum(one.num_subjects for one in part) for part in parts)
+        metrics = task.pool([one.metrics for part in parts for one in part])
+        pooled.append(GroupScore(column, value, num_subjects, metrics))
+    return tuple(pooled)
 
 
-def _sort_key(value: str) -> tuple[float, str]:
+def _sort_key(column: str, value: str) -> tuple[str, bool, float, str]:
     try:
-        return float(value.split(" to ")[0]), value
+        number = float(value.split(" to ")[0])
     except ValueError:
-        return float("inf"), value
+        number = float("inf")
+    return column, value in (NOT_KNOWN, SEVERAL), number, value
 
 
-def _pool(entries: Sequence[dict[str, Any]]) -> Metrics | MultiLabelMetrics:
-    if "confusion" in entries[0]:
-        return pool_confusions([entry["confusion"] for entry in entries])
-    return pool_counts(entries)
+def list_groups(groups: Sequence[GroupScore], task: Task) -> Table:
+    """Return the table of groups, a row a value of a column."""
+    columns = [
+        Column(lambda one: f"{one.column} = {one.value}", TEXT, title="group"),
+        Column(lambda one: one.column, TEXT, key="column"),
+        Column(lambda one: one.value, TEXT, key="value"),
+        Column(lambda one: one.metrics.num_samples, COUNT, key="num_samples", title="samples"),
+        Column(lambda one: one.num_subjects, COUNT, key="num_subjects", title="subjects"),
+        *score_columns(task.scores, lambda one: one.metrics),
+    ]
+    return Table(columns, groups)
 
 
 # --- choosing items by a group ---
 
 
 def keep_where(cache: Cache, items: Sequence[Item], where: Sequence[str]) -> list[Item]:
-    """The items that every condition holds for.
+    """Return the items that meet every condition.
 
     Args:
         where: conditions such as "sex=F" or "site=A|B" (A or B), on a column of the cache's groups, or on subject, task,

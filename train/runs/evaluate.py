@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from shared.attention import ATTENTION_FILE
 from shared.cache import CACHE_JSON, FAILURES_CSV, Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
-from shared.runs import METRICS_JSON, record_hashes, write_predictions
+from shared.runs import METRICS_JSON, Predictions, record_hashes, write_predictions
 from shared.store.paths import is_address, is_file, open_path
 from shared.store.storage import check_writable
 from shared.text import TextEmbeddings
@@ -24,23 +23,16 @@ from train.data.embeddings import Embeddings
 from train.data.items import Item, choose_modalities, gather_items
 from train.data.prompts import find_prompts, match_prompts, read_prompts
 from train.inference.calibrate import read_thresholds
-from train.inference.score import score_and_write_attention, score_items
+from train.inference.score import Scores, score_and_write_attention, score_items
 from train.model.facet import Facet
 from train.model.factory import choose_device, load_run
 from train.protocols.evaluation_items import find_tested, is_own_test
 from train.protocols.folds import read_split
 from train.reporting.groups import score_groups
-from train.reporting.report import describe_predictions, present_result, title_result, write_report
+from train.reporting.report import print_result, write_report
 from train.resolve import take_views
-from train.tasks.metrics import Metrics, compute_metrics
-from train.tasks.multilabel import MultiLabelMetrics, compute_multilabel_metrics
-
-
-def label_items(items: Sequence[Item], recipe: Recipe) -> np.ndarray:
-    """Class indices i64 (n,); where several classes may hold at once i8 (n, C): 1, 0, -1 = unknown."""
-    if recipe.is_multilabel:
-        return np.array([item.targets for item in items], np.int8)
-    return np.array([recipe.classes.index(item.class_name) for item in items], np.int64)
+from train.runs.results import FoldResult, TestInfo
+from train.tasks.task import find_task
 
 
 def evaluate_items(
@@ -53,41 +45,47 @@ def evaluate_items(
     thresholds: np.ndarray | None,
     embeddings: Embeddings | None = None,
     text: TextEmbeddings | None = None,
-) -> Metrics | MultiLabelMetrics:
-    """Scores labelled items and writes metrics.json, predictions.csv, confusion.png and attention.safetensors into the folder.
+) -> FoldResult:
+    """Score labelled items and write the files of a test into the folder.
 
     Args:
-        thresholds: f32 (C,) where several classes may hold at once, else None. embeddings: of the items' images. text: the
-            classes' prompts, where they are known.
+        thresholds: f32 (C,) of a task that has them. embeddings: of the items' images. text: the classes' prompts, if known.
     """
-    recipe = config.recipe
-    classes = recipe.classes
+    recipe, task = config.recipe, find_task(config.recipe.task)
     scores = score_and_write_attention(
         folder / ATTENTION_FILE, model, cache, items, build_preparer(cache, config, model, embeddings), config, text
     )
-    labels = label_items(items, recipe)
-    metrics: Metrics | MultiLabelMetrics
-    if thresholds is None:
-        metrics = compute_metrics(labels, scores.probabilities.argmax(1), len(classes))
-    else:
-        metrics = compute_multilabel_metrics(labels, scores.probabilities, thresholds)
-    num_subjects = len({item.subject for item in items})
-    about: dict[str, Any] = {
-        "task": recipe.task or "classes",
-        "dataset": cache.info.dataset,
-        "licence": cache.info.licence,
-        "model": config.tower.name,
-        "pretrained": config.tower.pretrained,
-        "random_weights": config.is_random,
-        "shuffled_labels": recipe.shuffle_labels is not None,
-        "num_test_subjects": num_subjects,
-        "num_train_subjects": num_train,
-        "num_parameters": sum(p.numel() for p in model.parameters()),
+    predictions = predict_items(scores, thresholds, recipe)
+    info = TestInfo(
+        task=task.name,
+        class_names=recipe.classes,
+        dataset=cache.info.dataset,
+        licence=cache.info.licence,
+        model=config.tower.name,
+        pretrained=config.tower.pretrained,
+        random_weights=config.is_random,
+        shuffled_labels=recipe.shuffle_labels is not None,
+        num_train_subjects=num_train,
+        num_test_subjects=len({item.subject for item in items}),
+        num_parameters=sum(p.numel() for p in model.parameters()),
+    )
+    groups = score_groups(cache, items, predictions.rows, task, recipe.classes)
+    result = FoldResult(folder.name, info, task.test(predictions.rows, recipe.classes), tuple(groups))
+    more = {
+        "thresholds": None if thresholds is None else thresholds.tolist(),
+        "view_weights": scores.view_weights,
+        "face_cosine": scores.face_cosine,
     }
-    if groups := score_groups(cache, items, labels, scores.probabilities, thresholds):
-        about["groups"] = groups
-    write_report(folder, metrics, scores, classes, about, title_result(metrics, config, num_subjects), thresholds)
-    return metrics
+    write_report(folder, result, predictions, more)
+    return result
+
+
+def predict_items(scores: Scores, thresholds: np.ndarray | None, recipe: Recipe) -> Predictions:
+    """Return predictions.csv of scored items."""
+    task, classes = find_task(recipe.task), recipe.classes
+    pairs = zip(scores.items, scores.probabilities, strict=True)
+    rows = tuple(task.predict(item, probabilities, thresholds, classes) for item, probabilities in pairs)
+    return Predictions(classes, task.several, rows)
 
 
 def build_preparer(
@@ -126,13 +124,13 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     check_writable(folder / METRICS_JSON)
     text = _find_prompts(cache, config, model)
     num_train = len(fold.train_subjects)
-    metrics = evaluate_items(folder, model, cache, items, config, num_train, _thresholds(run, recipe), text=text)
-    present_result(folder, metrics, config, sorted({item.subject for item in items}))
+    result = evaluate_items(folder, model, cache, items, config, num_train, _thresholds(run, recipe), text=text)
+    print_result(folder, result)
     return 0
 
 
 def _thresholds(run: Path, recipe: Recipe) -> np.ndarray | None:
-    return read_thresholds(run, len(recipe.classes)) if recipe.is_multilabel else None
+    return read_thresholds(run, len(recipe.classes)) if find_task(recipe.task).has_thresholds else None
 
 
 def _find_prompts(cache: Cache, config: RunConfig, model: Facet) -> TextEmbeddings | None:
@@ -213,8 +211,9 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
     else:
         scores = score_items(model, cache, items, transform, config)
     lacks = find_lacking(cache, items, recipe.modalities)
-    predictions = describe_predictions(scores, recipe.classes, thresholds)
-    write_predictions(path, predictions, {"lacks": lacks}, like=cache.path if out else run)
+    write_predictions(
+        path, predict_items(scores, thresholds, recipe), {"lacks": lacks}, like=cache.path if out else run
+    )
     if out is None:
         record_hashes(run, (path.name, beside.name))
     note = " (random initial weights)" if config.is_random else ""

@@ -21,6 +21,7 @@ from train.model.image_tower import LOCAL_DIR
 from train.model.weights import replace_file
 from train.protocols.folds import read_split, write_split
 from train.runs.evaluate import print_next_predict
+from train.tasks.task import find_task
 
 README_MD = "README.md"
 _FILES = (WEIGHTS, SPLIT_JSON, THRESHOLDS_JSON, PROGRAM, README_MD, CONFIG_JSON, HASHES_JSON)
@@ -39,7 +40,9 @@ def export(run: Path, out: Path, *, program: bool = False) -> int:
     """
     config, model = load_run(run, torch.device("cpu"))
     split = read_split(run)
-    thresholds = read_thresholds(run, len(config.recipe.classes)) if config.recipe.is_multilabel else None
+    thresholds = (
+        read_thresholds(run, len(config.recipe.classes)) if find_task(config.recipe.task).has_thresholds else None
+    )
     if out.exists() and not out.is_dir():
         raise FacetError(f"--out {out}: is a file; give a folder")
     if (out / CONFIG_JSON).exists() or (
@@ -155,7 +158,7 @@ def _describe_program(config: RunConfig) -> str:
         f"#   {name}: {str(image.dtype).removeprefix('torch.')} (B, {', '.join(map(str, image.shape[1:]))})"
         for name, image in example_images(config, 1).items()
     )
-    kind = "each a yes or no of its own" if config.recipe.is_multilabel else "which add up to 1"
+    kind = "each a yes or no of its own" if find_task(config.recipe.task).several else "which add up to 1"
     first = ", the face it is compared with first" if config.recipe.reference != "none" else ""
     return f"""
 The whole model with PyTorch alone, on rows as a cache holds them, none of their pictures missing. Opening a `{PROGRAM}` can run

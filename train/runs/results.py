@@ -1,4 +1,4 @@
-"""The result of one fold, as its metrics.json tells it: read with nothing taken on trust."""
+"""A run folder read back: settings, log, scores, predictions. No model is loaded."""
 
 from __future__ import annotations
 
@@ -10,32 +10,65 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import FacetError, first_line
-from shared.runs import METRICS_JSON, read_timing
-from train.tasks.metrics import Metrics, pool_confusions
-from train.tasks.multilabel import MultiLabelMetrics, pool_multilabel
+from shared.runs import (
+    CONFIG_JSON,
+    CROSSVAL_JSON,
+    FOLDS_JSON,
+    LOG_JSONL,
+    METRICS_JSON,
+    OTHER_TEST,
+    PREDICTIONS_CSV,
+    SPLIT_JSON,
+    Prediction,
+    read_log,
+    read_predictions,
+    read_timing,
+)
+from shared.typed_json import make
+from train.config import RunConfig, read_config
+from train.protocols.folds import list_some, read_folds, read_split
+from train.reporting.groups import GroupScore, read_groups
+from train.tasks.task import Metrics, Task, find_task
 
 LARGEST_BYTES = 16 << 20  # a metrics.json is a few kilobytes
-LARGEST_COUNT = 10**9
-MULTILABEL_TASKS = ("targets", "aus")
-_COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+
+
+@dataclass(frozen=True)
+class TestInfo:
+    """What metrics.json says of a test besides its scores."""
+
+    __test__ = False  # no test of pytest
+
+    task: str = "classes"
+    class_names: tuple[str, ...] = ()
+    dataset: str = ""
+    licence: str = ""
+    model: str = ""
+    pretrained: str = ""
+    random_weights: bool = False
+    shuffled_labels: bool = False
+    num_train_subjects: int | None = None
+    num_test_subjects: int | None = None
+    num_parameters: int | None = None
 
 
 @dataclass(frozen=True)
 class FoldResult:
-    """One tested fold. `metrics` is what metrics.json holds: the fields of Metrics, or of MultiLabelMetrics where "task" is
-    "targets" or "aus"; "class_names"; and what else was said of the run."""
+    """One tested fold."""
 
     name: str  # "fold-03", "subject-S07"; "round-017/fold-03" where a protocol repeats its folds
-    metrics: dict[str, Any]
-    seconds: float | None = None  # that training and testing took
+    info: TestInfo
+    metrics: Metrics
+    groups: tuple[GroupScore, ...] = ()
+    seconds: float | None = None  # of training and testing
 
     @property
-    def is_multilabel(self) -> bool:
-        return self.metrics.get("task") in MULTILABEL_TASKS
+    def task(self) -> Task:
+        return find_task(self.info.task)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return tuple(self.metrics["class_names"])
+        return self.info.class_names
 
     @property
     def round_name(self) -> str:
@@ -43,22 +76,15 @@ class FoldResult:
         return self.name.rpartition("/")[0]
 
 
-def pool_folds(results: Sequence[FoldResult]) -> Metrics | MultiLabelMetrics:
-    """The scores of some folds taken as one test, all of the same kind and classes."""
-    if results[0].is_multilabel:
-        return pool_multilabel([_to_multilabel(result.metrics) for result in results])
-    return pool_confusions([result.metrics["confusion"] for result in results])
-
-
 def read_fold_result(run: Path, name: str | None = None) -> FoldResult | None:
-    """What a fold's run folder holds.
+    """Read the test of a run; scores are computed from the counts of metrics.json.
 
     Args:
         name: the fold's name; without one, the folder's own, with its round's ("round-017/fold-03") where it lies in one.
     Returns:
         None where the fold has not been tested yet.
     Raises:
-        FacetError: metrics.json is damaged, or its scores are not those of its own counts.
+        FacetError: metrics.json is damaged.
     """
     path = run / METRICS_JSON
     if not path.is_file():
@@ -71,100 +97,145 @@ def read_fold_result(run: Path, name: str | None = None) -> FoldResult | None:
         value = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
         if not isinstance(value, dict):
             raise ValueError("holds no object")
-        result = FoldResult(name, value, read_timing(run).seconds)
-        _check_result(result)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return parse_result(value, name, read_timing(run).seconds)
+    except (FacetError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else first_line(error)
         raise FacetError(f"{path}: damaged ({reason}); delete this fold's folder and run crossval again") from error
-    return result
 
 
-def _check_result(result: FoldResult) -> None:
-    """Refuses a file whose counts are impossible, or whose scores do not follow from its counts."""
-    value = result.metrics
-    names = value["class_names"]
-    at_least = 1 if result.is_multilabel else 2
-    if not isinstance(names, list) or len(names) < at_least or not all(isinstance(n, str) for n in names):
+def parse_result(value: dict[str, Any], name: str, seconds: float | None = None) -> FoldResult:
+    """Return the result that a parsed metrics.json holds.
+
+    Raises:
+        FacetError, ValueError, KeyError, TypeError: a field is missing or cannot be.
+    """
+    info = make(
+        TestInfo, {field.name: value[field.name] for field in dataclasses.fields(TestInfo) if field.name in value}
+    )
+    task, names = find_task(info.task), info.class_names
+    if len(names) < (1 if task.several else 2):
         raise ValueError("class_names is no list of class names")
-    if len(set(names)) != len(names) or not all(n.isprintable() and n.strip() for n in names):
+    if len(set(names)) != len(names) or not all(name.isprintable() and name.strip() for name in names):
         raise ValueError("class_names holds a name twice, or one that cannot be printed")
-    num = _check_counts("num_samples", [value["num_samples"]], 1)[0]
-    if result.is_multilabel:
-        columns = [_check_counts(name, value[name], len(names)) for name in _COUNTS]
-        if any(sum(column) > num for column in zip(*columns, strict=True)):
-            raise ValueError("more decisions than samples")
-        for auc in _check_list("per_class_auc", value["per_class_auc"], len(names)):
-            if auc is not None and not _is_number(auc, 0, 1):
-                raise ValueError("per_class_auc must lie in 0…1")
-        true: Metrics | MultiLabelMetrics = _to_multilabel(value)
-    else:
-        rows = _check_list("confusion", value["confusion"], len(names))
-        if sum(sum(_check_counts("confusion", row, len(names))) for row in rows) != num or num < 1:
-            raise ValueError("confusion does not add up to num_samples")
-        true = pool_confusions([rows])
-    _check_groups(value, len(names), multilabel=result.is_multilabel)
-    for name, expected in dataclasses.asdict(true).items():
-        if not _is_close(value[name], expected):
-            raise ValueError(f"{name} is not what its counts give")
-
-
-def _check_groups(value: dict[str, Any], num_classes: int, *, multilabel: bool) -> None:
-    """Refuses groups whose counts are impossible, or more than the test's."""
-    groups = value.get("groups", {})
-    if not isinstance(groups, dict) or not all(isinstance(values, dict) for values in groups.values()):
-        raise ValueError("groups is no table of columns")
-    for column, values in groups.items():
-        total = 0
-        for name, entry in values.items():
-            if not (column.isprintable() and name.isprintable()):
-                raise ValueError("groups holds a name that cannot be printed")
-            _check_counts("num_subjects", [entry["num_subjects"]], 1)
-            if multilabel:
-                total += _check_counts("num_samples", [entry["num_samples"]], 1)[0]
-                for kind in _COUNTS:
-                    _check_counts(kind, entry[kind], num_classes)
-            else:
-                rows = _check_list("confusion", entry["confusion"], num_classes)
-                total += (own := sum(sum(_check_counts("confusion", row, num_classes)) for row in rows))
-                if own < 1:
-                    raise ValueError("groups holds one without samples")
-        if total != value["num_samples"]:
-            raise ValueError(f"the groups of {column} do not add up to num_samples")
-
-
-def _to_multilabel(value: dict[str, Any]) -> MultiLabelMetrics:
-    names = [field.name for field in dataclasses.fields(MultiLabelMetrics)]
-    fields: dict[str, Any] = {n: tuple(value[n]) if isinstance(value[n], list) else value[n] for n in names}
-    stored = MultiLabelMetrics(**fields)
-    return dataclasses.replace(pool_multilabel([stored]), per_class_auc=stored.per_class_auc)
-
-
-def _check_list(name: str, value: Any, length: int) -> list[Any]:
-    if not isinstance(value, list) or len(value) != length:
-        raise ValueError(f"{name} must hold {length} entries")
-    return value
-
-
-def _check_counts(name: str, value: Any, length: int) -> list[int]:
-    counts = _check_list(name, value, length)
-    if not all(type(count) is int and 0 <= count <= LARGEST_COUNT for count in counts):
-        raise ValueError(f"{name} must hold counts of 0 to {LARGEST_COUNT:,}")
-    return counts
-
-
-def _is_number(value: Any, low: float, high: float) -> bool:
-    return type(value) in (int, float) and low <= value <= high  # false of NaN; no overflow, however large
-
-
-def _is_close(found: Any, expected: Any) -> bool:
-    """Whether two nested values are equal, numbers to within what text may have rounded off."""
-    if isinstance(expected, list | tuple):
-        same = isinstance(found, list | tuple) and len(found) == len(expected)
-        return same and all(_is_close(f, e) for f, e in zip(found, expected, strict=True))
-    if expected is None:
-        return found is None
-    return _is_number(found, expected - 1e-6, expected + 1e-6)
+    metrics = task.read_metrics(value, len(names))
+    return FoldResult(name, info, metrics, read_groups(value.get("groups", {}), task, len(names)), seconds)
 
 
 def _refuse_constant(text: str) -> float:
     raise ValueError(f"holds {text}")
+
+
+@dataclass(frozen=True)
+class RecordedFold:
+    """One training and its test; result is None until it is tested."""
+
+    name: str
+    log: list[dict[str, float]]  # in the order of steps
+    result: FoldResult | None
+    predictions: list[Prediction]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run of `fit` (one fold), or a cross-validation.
+
+    split: numbers of training and test subjects of a single run. missing: what its folder lacks, one line each.
+    """
+
+    path: Path
+    name: str
+    config: RunConfig
+    is_crossval: bool
+    folds: list[RecordedFold]
+    split: tuple[int, int] | None
+    missing: list[str]
+    other_tests: list[FoldResult]
+
+    @property
+    def results(self) -> list[FoldResult]:
+        return [fold.result for fold in self.folds if fold.result is not None]
+
+    @property
+    def licences(self) -> list[str]:
+        """The licence lines of all data sets whose faces the run has seen."""
+        tested = (result.info.licence for result in (*self.results, *self.other_tests))
+        return [line for line in dict.fromkeys((self.config.licence, *tested)) if line]
+
+
+def read_recorded_runs(paths: Sequence[Path]) -> list[RecordedRun]:
+    """Read runs; each is named by its folder, or by its whole path where two folders are named alike.
+
+    Raises:
+        FacetError: no run in a folder, a file of it is damaged, or one is named twice.
+    """
+    places = [path.resolve() for path in paths]
+    if twice := [str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1]:
+        raise FacetError(f"{twice[0]}: is named twice; name each run once")
+    names = [place.name for place in places]
+    return [
+        read_recorded_run(path, str(path) if names.count(name) > 1 else name)
+        for path, name in zip(paths, names, strict=True)
+    ]
+
+
+def read_recorded_run(path: Path, name: str) -> RecordedRun:
+    """Read a run of `fit` or `crossval`.
+
+    Raises:
+        FacetError: no run in the folder, or a file of it is damaged.
+    """
+    missing: list[str] = []
+    other_tests: list[FoldResult] = []
+    split = None
+    is_crossval = (path / CROSSVAL_JSON).is_file()
+    if is_crossval:
+        config = read_config(path, CROSSVAL_JSON)
+        places = [(fold.name, path / fold.name) for fold in read_folds(path / FOLDS_JSON).folds]
+        begun = (where for _, where in places if (where / CONFIG_JSON).is_file())
+        if (first := next(begun, None)) is not None:  # names the weights that were loaded
+            config = dataclasses.replace(config, tower=read_config(first).tower)
+    elif (path / CONFIG_JSON).is_file():
+        config = read_config(path)
+        places = [(path.resolve().name, path)]
+        found = [read_fold_result(folder, folder.name) for folder in sorted(path.glob(f"{OTHER_TEST}*"))]
+        other_tests = [one for one in found if one is not None]
+        if (path / SPLIT_JSON).is_file():
+            fold = read_split(path)
+            split = (len(fold.train_subjects), len(fold.test_subjects))
+    else:
+        raise FacetError(
+            f"{path}: no run here (no {CONFIG_JSON}, no {CROSSVAL_JSON}); name a folder of fit or crossval"
+        )
+    folds = [_read_fold(where, fold_name, missing) for fold_name, where in places]
+    for what, lacking in (
+        (f"scores ({METRICS_JSON}): training or testing is not finished", [f for f in folds if f.result is None]),
+        (f"curves ({LOG_JSONL})", [f for f in folds if not f.log]),
+        (f"predictions ({PREDICTIONS_CSV})", [f for f in folds if f.result is not None and not f.predictions]),
+    ):
+        if lacking:
+            which = f" of {len(lacking)} of {len(folds)} folds: {list_some([f.name for f in lacking])}"
+            missing.append(f"no {what}{which if is_crossval else ''}")
+    return RecordedRun(path, name, config, is_crossval, folds, split, missing, other_tests)
+
+
+def _read_fold(path: Path, name: str, missing: list[str]) -> RecordedFold:
+    result = read_fold_result(path, name)
+    predictions: list[Prediction] = []
+    if result is not None and (path / PREDICTIONS_CSV).is_file():
+        table = read_predictions(path / PREDICTIONS_CSV)
+        predictions = list(table.rows)
+        if table.class_names != result.class_names or not _agree(result, predictions):
+            missing.append(f"predictions of {name}: {PREDICTIONS_CSV} is not of the test of {METRICS_JSON}")
+            predictions = []
+    return RecordedFold(name, read_log(path), result, predictions, read_timing(path).environment)
+
+
+def _agree(result: FoldResult, predictions: Sequence[Prediction]) -> bool:
+    """Return whether predictions add up to a result's counts."""
+    try:
+        counts = result.task.count(predictions, result.class_names)
+    except (KeyError, IndexError):  # labels of another test
+        return False
+    same = all((counts[name] == table).all() for name, table in result.metrics.counts.items())
+    return same and len(predictions) == result.metrics.num_samples

@@ -34,10 +34,10 @@ from train.model.factory import build_facet, choose_device
 from train.model.image_tower import build_tower, load_tower
 from train.model.weights import load_weights, write_weights
 from train.protocols.folds import Fold, read_split, write_split
-from train.reporting.report import present_result
-from train.runs.evaluate import build_preparer, evaluate_items, label_items
-from train.tasks.metrics import Metrics
-from train.tasks.multilabel import MultiLabelMetrics
+from train.reporting.report import print_result
+from train.runs.evaluate import build_preparer, evaluate_items
+from train.runs.results import FoldResult
+from train.tasks.task import find_task
 from train.training.build_embeddings import open_embeddings
 from train.training.checkpoint import find_checkpoints, sweep_partials
 from train.training.distributed import ALONE, Ranks
@@ -145,7 +145,7 @@ def _fit(
     labels = label_training(train_items, recipe)
     source = source or StoredImages(cache, allocate=allocator(device))  # its memory serves every epoch
     transform = dataclasses.replace(build_preparer(cache, config, model, tables[0]), source=source)
-    if recipe.is_multilabel and not find_checkpoints(run):
+    if find_task(recipe.task).several and not find_checkpoints(run):
         start_class_bias(model, cache, train_items, labels, transform, recipe)
     training = TrainingSet(train_items, labels)
     try:
@@ -163,15 +163,15 @@ def _fit(
         return 0
     write_weights(run, model)
     load_weights(run, model)  # what is tested is what was written
-    metrics = evaluate_fold(run, model, experiment, fold, config, tables)
+    result = evaluate_fold(run, model, experiment, fold, config, tables)
     if not quiet:
-        present_result(run, metrics, config, fold.test_subjects)
+        print_result(run, result)
     return 0
 
 
 def label_training(items: Sequence[Item], recipe: Recipe) -> np.ndarray:
     """As `label_items`; shuffled where the recipe is a control."""
-    labels = label_items(items, recipe)
+    labels = find_task(recipe.task).label_items(items, recipe.classes)
     if recipe.shuffle_labels is not None:
         labels = np.random.default_rng(recipe.shuffle_labels).permutation(labels)
     return labels
@@ -184,7 +184,7 @@ def evaluate_fold(
     fold: Fold,
     config: RunConfig,
     tables: tuple[Embeddings | None, Embeddings | None],
-) -> Metrics | MultiLabelMetrics:
+) -> FoldResult:
     """Tests a trained model on the fold's test subjects and writes what a test leaves behind.
 
     Args:
@@ -192,7 +192,7 @@ def evaluate_fold(
     """
     train_items, test_items = experiment.items_of(fold)
     thresholds = None
-    if config.recipe.is_multilabel:
+    if find_task(config.recipe.task).has_thresholds:
         transform = build_preparer(experiment.train, config, model, tables[0])
         thresholds = fit_thresholds(model, experiment.train, train_items, transform, config)
         write_thresholds(run, thresholds)

@@ -15,9 +15,10 @@ from shared.errors import FacetError
 from train.config import Recipe
 from train.data.batch_transform import BatchTransform
 from train.data.items import Item, find_rows_in_use
-from train.losses.criterion import Criterion, balance_classes
+from train.losses.criterion import Criterion
 from train.model.facet import Batch, Facet
 from train.model.tuning import checkpoint_activations, tune_tower
+from train.tasks.task import find_task
 from train.training.checkpoint import read_checkpoint
 from train.training.distributed import Ranks, synchronise_batch_norm
 from train.training.ema import Ema
@@ -76,12 +77,11 @@ def _restore(run: Path, state: TrainingState) -> None:
 
 
 def build_criterion(recipe: Recipe, labels: np.ndarray, device: torch.device) -> Criterion:
-    """Build the loss of class scores, balanced by the training labels alone with --class-weights balanced."""
-    weight = None
+    """Return the task's criterion, with class weights of the training labels if the recipe asks for them."""
+    task, weight = find_task(recipe.task), None
     if recipe.class_weights == "balanced":
-        balanced = balance_classes(labels, len(recipe.classes), multilabel=recipe.is_multilabel)
-        weight = torch.from_numpy(balanced).to(device)
-    return Criterion(recipe.is_multilabel, weight)
+        weight = torch.from_numpy(task.balance_classes(labels, len(recipe.classes))).to(device)
+    return task.build_criterion(weight)
 
 
 def compile_tower(model: Facet, cache: Cache, items: Sequence[Item], modalities: Sequence[str]) -> None:

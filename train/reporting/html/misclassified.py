@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from shared.runs import Prediction
-from train.tasks.metrics import wilson_interval
+from train.tasks.single_label import wilson_interval
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,9 @@ from shared.store.storage import check_writable, write_file
 from train.reporting.html.curves import draw_curves
 from train.reporting.html.pictures import open_moved_caches
 from train.reporting.html.run import Cell, RunPart, Section, collect_run, list_run_warnings, list_settings
-from train.runs.recorded import RecordedRun, read_recorded_runs
-from train.studies.crossval.summary import summarise_folds
-from train.studies.crossval.text import SCORE_TITLES, format_percent, format_spread
-from train.tasks.metrics import Metrics
+from train.reporting.summary import summarise_folds
+from train.reporting.table import format_percent, format_spread
+from train.runs.results import RecordedRun, read_recorded_runs
 
 NUM_WORST = 12
 
@@ -124,11 +123,12 @@ def _compare(runs: Sequence[RecordedRun]) -> Comparison:
 
 def _compare_scores(runs: Sequence[RecordedRun]) -> Section:
     summaries = [summarise_folds(run.results) if run.results else None for run in runs]
-    names = list(dict.fromkeys(name for one in summaries if one for name in one.score_names))
+    scores = list(dict.fromkeys(score for one in summaries if one for score in one.task.scores))
+    with_interval = {one.task.primary for one in summaries if one and one.pooled.interval_95}
     several = any(run.is_crossval for run in runs)
     heads = ["run", "folds", "samples"]
-    for name in names:
-        heads += [f"{SCORE_TITLES[name]}, %"] + ["over folds"] * several + ["95 % interval"] * (name == "accuracy")
+    for score in scores:
+        heads += [f"{score.title}, %"] + ["over folds"] * several + ["95 % interval"] * (score in with_interval)
     rows: list[list[Cell]] = []
     for run, summary in zip(runs, summaries, strict=True):
         pooled = summary.pooled if summary else None
@@ -137,11 +137,11 @@ def _compare_scores(runs: Sequence[RecordedRun]) -> Section:
             f"{len(run.results):,} of {len(run.folds):,}",
             pooled.num_samples if pooled else None,
         ]
-        for name in names:
-            spread = summary.over_folds.get(name) if summary and run.is_crossval else None
-            row.append(getattr(pooled, name) if summary and name in summary.over_folds else None)
+        for score in scores:
+            spread = summary.over_folds.get(score.name) if summary and run.is_crossval else None
+            row.append(pooled.overall.get(score.name) if pooled else None)
             row += [format_spread(spread) if spread else None] * several
-            row += [pooled.accuracy_95 if isinstance(pooled, Metrics) else None] * (name == "accuracy")
+            row += [pooled.interval_95 if pooled else None] * (score in with_interval)
         rows.append([*row, "; ".join(line.split(":")[0] for line in list_run_warnings(run))])
     note = "Scores are pooled over folds; over folds: mean ± std." if several else ""
     return Section("Scores", "comparison", [*heads, ""], rows, note)

@@ -6,20 +6,20 @@ import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 
 from shared.cache import Cache
 from shared.runs import OTHER_TEST
 from train.config import Recipe, RunConfig, format_value, option_name
+from train.reporting.crossval import list_folds
+from train.reporting.groups import list_groups
 from train.reporting.html.curves import MOST_LOGS, draw_curves
 from train.reporting.html.misclassified import Misclassified, find_misclassified, score_subjects
 from train.reporting.html.pictures import draw_samples
-from train.reporting.report import group_scores
+from train.reporting.scores import list_classes, score_columns
+from train.reporting.summary import CrossvalSummary, summarise_folds
+from train.reporting.table import COUNT, PERCENT, SPREAD, TEXT, Column, Table
 from train.runs.export import without_folders
-from train.runs.recorded import RecordedRun
-from train.studies.crossval.summary import CrossvalSummary, summarise_folds
-from train.studies.crossval.text import SCORE_TITLES
-from train.tasks.metrics import Metrics
+from train.runs.results import RecordedRun
 
 MOST_ROWS_OPEN = 12  # longer tables are folded
 
@@ -81,8 +81,8 @@ def collect_run(run: RecordedRun, anchor: str, *, num_worst: int, faces: bool, m
         summary = summarise_folds(run.results)
         part.class_names = summary.class_names
         part.scores = [_scores(run, summary)]
-        if isinstance(summary.pooled, Metrics):
-            part.confusion = summary.pooled.confusion
+        if "confusion" in summary.pooled.counts:
+            part.confusion = summary.pooled.counts["confusion"].tolist()
         part.tables = [_classes(run, summary), *_folds(run, summary), *_groups(summary), *_subjects(run)]
         _add_samples(part, run, num_worst, faces=faces, moved=moved)
         part.details = _other_tests(run)
@@ -115,15 +115,13 @@ def _describe(run: RecordedRun) -> str:
 
 
 def _scores(run: RecordedRun, summary: CrossvalSummary) -> Section:
-    pooled = summary.pooled
+    pooled, task = summary.pooled, summary.task
     rows: list[list[Cell]] = []
-    for name in summary.score_names:
-        interval = pooled.accuracy_95 if name == "accuracy" and isinstance(pooled, Metrics) else None
-        spread = summary.over_folds[name]
-        rows.append([SCORE_TITLES[name], getattr(pooled, name), interval, spread.mean, spread.std])
-    if isinstance(pooled, Metrics):
-        rows.append(["chance", pooled.chance, None, None, None])
-        rows.append(["always the most frequent class", pooled.majority, None, None, None])
+    for score in task.scores:
+        interval = pooled.interval_95 if score == task.primary else None
+        spread = summary.over_folds[score.name]
+        rows.append([score.title, pooled[score.name], interval, spread.mean, spread.std])
+    rows += [[score.title, pooled[score.name], None, None, None] for score in task.references]
     rows.append(["samples", pooled.num_samples, None, None, None])
     heads = ["in %", "pooled" if run.is_crossval else "score", "95 % interval", "mean over folds", "± std"]
     width = 5 if run.is_crossval else 3
@@ -135,77 +133,82 @@ def _scores(run: RecordedRun, summary: CrossvalSummary) -> Section:
 
 
 def _classes(run: RecordedRun, summary: CrossvalSummary) -> Section:
-    columns = {"samples": "support", "recall": "recall", "precision": "precision", "F1": "f1"}
-    over_folds = {"recall, mean over folds": "recall_over_folds.mean", "± std": "recall_over_folds.std"}
-    if summary.multilabel:
-        columns = {"known": "num_known", "positive": "prevalence", "F1": "f1", "F1 of always yes": "always_yes_f1"}
-        columns |= {"precision": "precision", "recall": "recall", "AUC": "auc_over_folds.mean"}
-        over_folds = {"F1, mean over folds": "f1_over_folds.mean", "± std": "f1_over_folds.std"}
-    if run.is_crossval:
-        columns |= over_folds
-    rows = [[one.class_name, *(attrgetter(path)(one) for path in columns.values())] for one in summary.classes]
-    return Section("Classes", "classes", ["in %", *columns], rows)
+    over_folds = summary.classes_over_folds if run.is_crossval else None
+    metrics = summary.pooled if run.is_crossval else run.results[0].metrics
+    return convert_table("Classes", "classes", list_classes(summary.task, summary.class_names, metrics, over_folds))
 
 
 def _folds(run: RecordedRun, summary: CrossvalSummary) -> list[Section]:
     if not run.is_crossval:
         return []
-    heads = ["fold, in %", "samples", *(SCORE_TITLES[name] for name in summary.score_names), "seconds"]
-    rows: list[list[Cell]] = [
-        [one.name, one.metrics["num_samples"], *(one.metrics[name] for name in summary.score_names),
-         None if one.seconds is None else round(one.seconds)]
-        for one in run.results
-    ]  # fmt: skip
-    return [_foldable("Folds", "folds", heads, rows)]
+    return [_foldable(convert_table("Folds", "folds", list_folds(summary, run.results)))]
 
 
 def _groups(summary: CrossvalSummary) -> list[Section]:
     if not summary.groups:
         return []
-    heads = ["group", "value", "samples", "subjects", *group_scores(summary.groups[0])]
-    rows = [
-        [one.column, one.value, one.metrics.num_samples, one.num_subjects, *group_scores(one).values()]
-        for one in summary.groups
-    ]
-    return [Section("Groups of people or scans, pooled, in %", "groups", heads, rows)]
+    title = "Groups of people or scans, pooled, in %"
+    return [convert_table(title, "groups", list_groups(summary.groups, summary.task))]
+
+
+def convert_table(title: str, name: str, table: Table) -> Section:
+    """Return a table of a report as a section; a spread takes two columns."""
+    heads: list[str] = []
+    rows: list[list[Cell]] = [[] for _ in table.rows]
+    for column in table.columns:
+        if not column.title:
+            continue
+        heads += [column.title, "± std"] if column.format is SPREAD else [column.title]
+        for row, cells in zip(table.rows, rows, strict=True):
+            value = column.value(row)
+            if column.format is SPREAD:
+                cells += [value.mean, value.std]
+            elif column.format in (PERCENT, COUNT, TEXT) or value is None:
+                cells.append(value)
+            else:
+                cells.append(column.format.text(value))
+    return Section(title, name, heads, rows)
 
 
 def _subjects(run: RecordedRun) -> list[Section]:
     predictions = [one for fold in run.folds for one in fold.predictions]
     if not predictions:
         return []
-    multilabel = run.config.recipe.is_multilabel
+    multilabel = run.results[0].task.several
     heads = ["subject", "decisions" if multilabel else "samples", "right", "in %", "95 % interval", "frequent mistake"]
     rows: list[list[Cell]] = [
         [one.subject, one.num, one.num_right, one.accuracy, one.accuracy_95, one.most_frequent_mistake]
         for one in score_subjects(predictions, run.results[0].class_names, multilabel=multilabel)
     ]
-    return [_foldable("Subjects, the worst first", "subjects", heads, rows)]
+    return [_foldable(Section("Subjects, the worst first", "subjects", heads, rows))]
 
 
 def _other_tests(run: RecordedRun) -> list[Section]:
     """Return the results of `python -m train evaluate RUN --cache OTHER`."""
     if not run.other_tests:
         return []
-    names = summarise_folds(run.other_tests[:1]).score_names
-    heads = ["cache, in %", "samples", *(SCORE_TITLES[name] for name in names)]
-    rows = [
-        [one.name.removeprefix(OTHER_TEST), one.metrics["num_samples"], *(one.metrics[name] for name in names)]
-        for one in run.other_tests
+    columns = [
+        Column(lambda test: test.name.removeprefix(OTHER_TEST), TEXT, title="cache, in %"),
+        Column(lambda test: test.metrics.num_samples, COUNT, title="samples"),
+        *score_columns(run.other_tests[0].task.scores, lambda test: test.metrics),
     ]
-    return [Section("Tested on other caches", "other tests", heads, rows)]
+    return [convert_table("Tested on other caches", "other tests", Table(columns, run.other_tests))]
 
 
-def _foldable(title: str, name: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Section:
-    folded = len(rows) > MOST_ROWS_OPEN
-    return Section(f"{title} ({len(rows):,})" if folded else title, name, heads, rows, folded=folded)
+def _foldable(section: Section) -> Section:
+    num = len(section.rows)
+    return (
+        dataclasses.replace(section, title=f"{section.title} ({num:,})", folded=True)
+        if num > MOST_ROWS_OPEN
+        else section
+    )
 
 
 def _add_samples(part: RunPart, run: RecordedRun, most: int, *, faces: bool, moved: Mapping[str, Cache]) -> None:
     predictions = [one for fold in run.folds for one in fold.predictions]
     if not predictions:
         return
-    multilabel = run.config.recipe.is_multilabel
+    multilabel = run.results[0].task.several
     worst = find_misclassified(predictions, run.results[0].class_names, most, multilabel=multilabel)
     part.misclassified = worst
     if worst and faces:

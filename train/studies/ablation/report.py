@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from shared.errors import FacetError
-from shared.runs import ABLATION_CSV, ABLATION_TEX
+from shared.runs import ABLATION_CSV, ABLATION_TEX, read_log, read_timing
 from shared.store.storage import write_file
+from train.reporting.crossval import list_warnings
+from train.reporting.spread import Spread, measure_spread
+from train.reporting.summary import CrossvalAbout, CrossvalSummary, summarise_folds
+from train.reporting.table import (
+    COUNT,
+    DIFFERENCE,
+    P_VALUE,
+    SPREAD,
+    TEXT,
+    Column,
+    Table,
+    decimals,
+    latex_comments,
+    wrap,
+)
 from train.runs.results import FoldResult
-from train.studies.ablation.cost import Cost
 from train.studies.ablation.variants import Variant
 from train.studies.compare.comparison import Comparison, describe_test
-from train.studies.crossval.summary import (
-    MULTILABEL_SCORES,
-    SCORES,
-    CrossvalAbout,
-    CrossvalSummary,
-    Spread,
-    measure_spread,
-    summarise_folds,
-)
-from train.studies.crossval.tables import (
-    LATEX_HEADINGS,
-    escape_latex,
-    format_csv,
-    format_latex_row,
-    format_latex_spread,
-)
-from train.studies.crossval.text import LINE_LENGTH, SCORE_TITLES, describe_model, format_percent, list_warnings
+from train.tasks.task import Score
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a variant costs, as its folds recorded it; None where not known."""
+
+    num_parameters: int | None = None  # of the model
+    seconds: float | None = None  # to train and test a fold, the mean
+    cpu_seconds: float | None = None  # of all cores together
+    memory_bytes: int | None = None  # the most that a line of the logs holds: of the GPU, or of the process's RAM
+
+
+def measure_cost(folds: Sequence[tuple[Path, FoldResult]]) -> Cost:
+    """Return the cost of one variant; folds: the folder and result of each, of all seeds."""
+    numbers = {result.info.num_parameters for _, result in folds} - {None}
+    memory = [int(line["memory_bytes"]) for run, _ in folds for line in read_log(run) if "memory_bytes" in line]
+    return Cost(
+        num_parameters=numbers.pop() if len(numbers) == 1 else None,
+        seconds=_mean(result.seconds for _, result in folds),
+        cpu_seconds=_mean(read_timing(run).cpu_seconds for run, _ in folds),
+        memory_bytes=max(memory, default=None),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -40,19 +63,19 @@ class Row:
 
     variant: Variant
     seeds: tuple[int, ...]  # with results
-    num_tested: int  # samples, of all folds of the first of them
+    num_tested: int  # samples, of all folds of the first seed
     scores: dict[str, Spread]  # over seeds, of scores pooled over folds
     differences: dict[str, Spread]  # to the full model, of seeds of which both have the same folds; none of its own
     cost: Cost = field(default_factory=Cost)
-    p_values: dict[str, tuple[float, float]] = field(default_factory=dict)  # p and Holm's p, of scores that were tested
+    p_values: dict[str, tuple[float, float]] = field(default_factory=dict)  # p and Holm's p, of tested scores
 
 
 @dataclass(frozen=True)
 class Ablation:
     rows: tuple[Row, ...]  # the full model first
-    score_names: tuple[str, ...]
+    scores: tuple[Score, ...]
     warnings: tuple[str, ...]
-    test: str = ""  # how p was found; empty where nothing was tested
+    test: str = ""  # how p was computed; empty where nothing was tested
 
 
 def summarise_ablation(
@@ -62,162 +85,57 @@ def summarise_ablation(
     costs: Mapping[str, Cost] | None = None,
     comparison: Comparison | None = None,
 ) -> Ablation:
-    """
+    """Summarise the finished folds of all variants and seeds.
+
     Args:
-        variants: the full model first. results: (variant, seed) → the folds that are finished. about: of the full model.
-        costs: by variant, where they are known. comparison: of the variants that can be paired, under their own names.
+        variants: the full model first. results: (variant, seed) → finished folds. about: of the full model.
+        costs: by variant. comparison: of the variants that can be paired, under their own names.
     Raises:
         FacetError: no fold of any run is finished, or folds of different classes.
     """
     summaries = {key: summarise_folds(folds) for key, folds in results.items() if folds}
     if not summaries:
         raise FacetError("no fold is finished, so there is nothing to compare; what failed is listed above")
-    names = MULTILABEL_SCORES if next(iter(summaries.values())).multilabel else SCORES
+    scores = next(iter(summaries.values())).task.scores
+    names = {key: sorted(fold.name for fold in folds) for key, folds in results.items()}
     seeds = sorted({seed for _, seed in results})
+    full = variants[0].name
+    tested = () if comparison is None else comparison.rows
     rows = []
     for variant in variants:
-        there = {seed: summaries[variant.name, seed] for seed in seeds if (variant.name, seed) in summaries}
-        pairs = []
-        for seed, summary in there.items():
-            full = (variants[0].name, seed)
-            if variant is not variants[0] and _fold_names(results[full]) == _fold_names(results[variant.name, seed]):
-                pairs.append((summary, summaries[full]))
+        own = {seed: summaries[variant.name, seed] for seed in seeds if (variant.name, seed) in summaries}
+        pairs = [
+            (summary.pooled, summaries[full, seed].pooled)
+            for seed, summary in own.items()
+            if variant.name != full and names[full, seed] == names[variant.name, seed]
+        ]
+        differences = {s.name: measure_spread(_subtract(a[s.name], b[s.name]) for a, b in pairs) for s in scores}
         rows.append(
             Row(
                 variant,
-                tuple(there),
-                next((summary.pooled.num_samples for summary in there.values()), 0),
-                {name: measure_spread(_score(one, name) for one in there.values()) for name in names},
-                {name: measure_spread(_subtract(a, b, name) for a, b in pairs) for name in names},
+                tuple(own),
+                next((summary.pooled.num_samples for summary in own.values()), 0),
+                {s.name: measure_spread(summary.pooled[s.name] for summary in own.values()) for s in scores},
+                differences,
                 (costs or {}).get(variant.name, Cost()),
-                _find_p_values(comparison, variant.name),
+                {
+                    r.score: (r.difference.p, r.difference.p_holm)
+                    for r in tested
+                    if r.method == variant.name and r.difference
+                },
             )
         )
     warnings = _list_warnings(rows, summaries, results, about)
     if comparison is None:
-        return Ablation(tuple(rows), names, tuple(warnings))
+        return Ablation(tuple(rows), scores, tuple(warnings))
     few = [line for line in comparison.warnings if line.startswith("FEW SUBJECTS")]
     num = len(comparison.methods) - 1
     test = describe_test(comparison.baseline, num, comparison.num_subjects, exact=comparison.exact)
-    return Ablation(tuple(rows), names, (*warnings, *few), test)
+    return Ablation(tuple(rows), scores, (*warnings, *few), test)
 
 
-def _find_p_values(comparison: Comparison | None, variant: str) -> dict[str, tuple[float, float]]:
-    rows = () if comparison is None else comparison.rows
-    return {r.score: (r.difference.p, r.difference.p_holm) for r in rows if r.method == variant and r.difference}
-
-
-def write_ablation(folder: Path, ablation: Ablation, about: CrossvalAbout) -> None:
-    """Writes ablation.csv and ablation.tex. Equal results give equal bytes."""
-    write_file(folder / ABLATION_CSV, format_ablation_csv(ablation).encode())
-    write_file(folder / ABLATION_TEX, format_ablation_latex(ablation, about).encode())
-
-
-def format_ablation(ablation: Ablation) -> str:
-    """The table for a console, in percent; ends without a line feed."""
-    width = max(len("variant"), *(len(row.variant.name) for row in ablation.rows))
-    titles = [SCORE_TITLES[name].split(" (")[0] for name in ablation.score_names]
-    first = ablation.score_names[0]
-    heads = "".join(f"{t:>15}{'to full':>13}" + f"{'p':>8}" * (n == 0) for n, t in enumerate(titles))
-    lines = [f"{'in %':<{width}}{heads}{'parameters':>12}{'s a fold':>10}{'CPU s':>8}{'MB':>7}"]
-    for row in ablation.rows:
-        cells = [
-            f"{_format_spread(row.scores[name]):>15}{_format_spread(row.differences[name], signed=True):>13}"
-            + f"{_format_p(row, name):>8}" * (name == first)
-            for name in ablation.score_names
-        ]
-        numbers, widths = _format_cost(row.cost), (12, 10, 8, 7)
-        cells += [f"{number:>{wide}}" for number, wide in zip(numbers, widths, strict=True)]
-        lines.append((f"{row.variant.name:<{width}}" + "".join(cells)).rstrip())
-    lines.append("")
-    lines += [f"{r.variant.name:<{width}}  {r.variant.options or '(all parts)'}" for r in ablation.rows]
-    lines.append("")
-    for line in (*(f"! {warning}" for warning in ablation.warnings), *list_conventions(ablation)):
-        lines += textwrap.wrap(line, LINE_LENGTH, subsequent_indent="  ", initial_indent="" if line[0] == "!" else "- ")
-    return "\n".join(lines)
-
-
-def list_conventions(ablation: Ablation) -> list[str]:
-    """How the numbers were taken, a line each."""
-    num = max(len(row.seeds) for row in ablation.rows)
-    return [
-        "Scores are pooled: counts summed over all folds, which are the same in every run.",
-        f"mean ± std is over {num} seeds, with the sample standard deviation (n - 1)."
-        if num > 1
-        else "One seed, so there is no standard deviation; --seeds 3 adds two.",
-        "'to full' is the difference to the full model of the same seed.",
-        *([ablation.test] if ablation.test else []),
-        "Time is of training and testing, the mean over folds: as it went by, and what all cores computed. Memory is the most "
-        "that the logs tell: of the GPU, or what the process held in RAM. Only runs of one "
-        "machine, a fold at a time (--jobs 1), compare in these.",
-    ]
-
-
-def format_ablation_csv(ablation: Ablation) -> str:
-    """A row a variant; fractions, empty where not defined."""
-    parts = ("mean", "std", "difference_mean", "difference_std", "p", "p_holm")
-    heads = [f"{name}_{part}" for name in ablation.score_names for part in parts]
-    costs = [one.name for one in fields(Cost)]
-    rows: list[list[Any]] = [["variant", "options", "seeds", "num_tested", *heads, *costs]]
-    for row in ablation.rows:
-        values: list[Any] = []
-        for name in ablation.score_names:
-            a, b = row.scores[name], row.differences[name]
-            values += [a.mean, a.std, b.mean, b.std, *row.p_values.get(name, (None, None))]
-        values += [getattr(row.cost, name) for name in costs]
-        rows.append([row.variant.name, row.variant.options, " ".join(map(str, row.seeds)), row.num_tested, *values])
-    return format_csv(rows)
-
-
-def format_ablation_latex(ablation: Ablation, about: CrossvalAbout) -> str:
-    """A booktabs tabular in percent, ready for \\input, with everything that qualifies the numbers in comments before it."""
-    last_seed = max(seed for row in ablation.rows for seed in row.seeds)
-    seeds = f" to {last_seed}" if last_seed != about["seed"] else ""  # goes on where describe_model ends
-    caption = f"Ablation, {about['title']}. {', '.join(about['datasets'])}; {describe_model(about)}{seeds}."
-    legend = [f"{row.variant.name}: {row.variant.options or 'all parts'}" for row in ablation.rows]
-    comments = [*ablation.warnings, *list_conventions(ablation), about["licence"], *about["notes"], *legend]
-    first = ablation.score_names[0]
-    heads = []
-    for name in ablation.score_names:
-        heads += [LATEX_HEADINGS[name], r"$\Delta$", *([r"$p$"] if name == first else [])]
-    heads += ["Parameters", "Time, s", "CPU, s", "MB"]
-    rows = []
-    for row in ablation.rows:
-        cells = [escape_latex(row.variant.name)]
-        for name in ablation.score_names:
-            cells += [format_latex_spread(row.scores[name], narrow=True), _latex_difference(row.differences[name])]
-            if name == first:
-                cells.append(escape_latex(_format_p(row, name)) or "--")
-        cells += [number or "--" for number in _format_cost(row.cost)]
-        rows.append(format_latex_row(cells))
-    lines = [
-        *(f"% {' '.join(comment.split())}" for comment in comments),
-        rf"% needs \usepackage{{booktabs}}; \caption{{{escape_latex(caption)}}}",
-        rf"\begin{{tabular}}{{lcrr{'cr' * (len(ablation.score_names) - 1)}rrrr}}",
-        r"\toprule",
-        format_latex_row(["", *heads]),
-        r"\midrule",
-        rows[0],
-        r"\midrule",
-        *rows[1:],
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _fold_names(results: Sequence[FoldResult]) -> list[str]:
-    return sorted(result.name for result in results)
-
-
-def _score(summary: CrossvalSummary, name: str) -> float | None:
-    value: float | None = getattr(summary.pooled, name)
-    return value
-
-
-def _subtract(one: CrossvalSummary, other: CrossvalSummary, name: str) -> float | None:
-    a, b = _score(one, name), _score(other, name)
-    return None if a is None or b is None else a - b
+def _subtract(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
 
 
 def _list_warnings(
@@ -226,15 +144,14 @@ def _list_warnings(
     results: Mapping[tuple[str, int], Sequence[FoldResult]],
     about: CrossvalAbout,
 ) -> list[str]:
-    """What keeps these numbers from being the protocol's, and the runs that it is said of, where it is not said of all."""
+    """Return what keeps these numbers from being the protocol's, with the runs that it holds for, if not for all."""
     found: dict[str, list[str]] = {}
     for (variant, seed), folds in results.items():
-        run = f"{variant}, seed {seed}"
-        if (variant, seed) not in summaries:
-            found.setdefault(f"PARTIAL: 0 of {about['num_folds']:,} folds are finished", []).append(run)
-            continue
-        for line in list_warnings(summaries[variant, seed], folds, {**about, "missing_folds": []}):
-            found.setdefault(line, []).append(run)
+        lines = [f"PARTIAL: 0 of {about.num_folds:,} folds are finished"]
+        if (variant, seed) in summaries:
+            lines = list_warnings(summaries[variant, seed], folds, replace(about, missing_folds=[]))
+        for line in lines:
+            found.setdefault(line, []).append(f"{variant}, seed {seed}")
     lines = [line + ("" if len(runs) == len(results) else f" ({'; '.join(runs)})") for line, runs in found.items()]
     for row in rows[1:]:
         if row.num_tested and rows[0].num_tested and row.num_tested != rows[0].num_tested:
@@ -244,32 +161,82 @@ def _list_warnings(
     return lines
 
 
-def _format_spread(spread: Spread, *, signed: bool = False) -> str:
-    if spread.mean is None:
-        return ""
-    mean = f"{100 * spread.mean:+.1f}" if signed else format_percent(spread.mean)
-    return mean if spread.std is None else f"{mean} ± {format_percent(spread.std)}"
+# --- the table ---
 
 
-def _format_p(row: Row, score: str) -> str:
-    """Corrected by Holm's method; empty where nothing was tested."""
-    if score not in row.p_values:
-        return ""
-    p = row.p_values[score][1]
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+def list_rows(ablation: Ablation) -> Table:
+    """Return the table of variants. The p-value of each score is in CSV; that of the first is in every rendering."""
+    columns = [
+        Column(lambda row: row.variant.name, TEXT, "variant", "in %", ""),
+        Column(lambda row: row.variant.options, TEXT, "options"),
+        Column(lambda row: " ".join(map(str, row.seeds)), TEXT, "seeds"),
+        Column(lambda row: row.num_tested, COUNT, "num_tested"),
+    ]
+    for score in ablation.scores:
+        columns += _score_columns(score, is_first=score == ablation.scores[0])
+    columns += [
+        Column(
+            lambda row: row.cost.num_parameters, decimals(2, "M", 1e6), "num_parameters", "parameters", "Parameters"
+        ),
+        Column(lambda row: row.cost.seconds, decimals(1), "seconds", "s a fold", "Time, s"),
+        Column(lambda row: row.cost.cpu_seconds, decimals(1), "cpu_seconds", "CPU s", "CPU, s"),
+        Column(lambda row: row.cost.memory_bytes, decimals(0, scale=1e6), "memory_bytes", "MB", "MB"),
+    ]
+    return Table(columns, ablation.rows)
 
 
-def _format_cost(cost: Cost) -> tuple[str, ...]:
-    """Parameters, seconds a fold, CPU seconds a fold, megabytes; empty where not known."""
-    return (
-        "" if cost.num_parameters is None else f"{cost.num_parameters / 1e6:.2f}M",
-        *("" if seconds is None else f"{seconds:.1f}" for seconds in (cost.seconds, cost.cpu_seconds)),
-        "" if cost.memory_bytes is None else f"{cost.memory_bytes / 1e6:.0f}",
+def _score_columns(score: Score, *, is_first: bool) -> list[Column]:
+    name = score.name
+    p_title, p_latex = ("p", "$p$") if is_first else ("", None)
+    return [
+        Column(lambda row: row.scores[name], SPREAD, name, score.short_title, score.latex),
+        Column(lambda row: row.differences[name], DIFFERENCE, f"{name}_difference", "to full", r"$\Delta$"),
+        Column(lambda row: row.p_values.get(name, (None, None))[0], P_VALUE, f"{name}_p"),
+        Column(lambda row: row.p_values.get(name, (None, None))[1], P_VALUE, f"{name}_p_holm", p_title, p_latex),
+    ]
+
+
+def write_ablation(folder: Path, ablation: Ablation, about: CrossvalAbout) -> None:
+    """Write ablation.csv and ablation.tex. Equal results give equal bytes."""
+    write_file(folder / ABLATION_CSV, list_rows(ablation).format_csv().encode())
+    write_file(folder / ABLATION_TEX, format_ablation_latex(ablation, about).encode())
+
+
+def format_ablation(ablation: Ablation) -> str:
+    """Return the table for a console, in percent; ends without a line feed."""
+    legend = Table(
+        [
+            Column(lambda row: row.variant.name, TEXT, title="variant"),
+            Column(lambda row: row.variant.options or "(all parts)", TEXT, title="options"),
+        ],
+        ablation.rows,
     )
+    lines = [*list_rows(ablation).format_text(), "", *legend.format_text(), ""]
+    lines += [wrap(f"! {warning}") for warning in ablation.warnings]
+    return "\n".join([*lines, *(wrap(line, "- ") for line in list_conventions(ablation))])
 
 
-def _latex_difference(spread: Spread) -> str:
-    if spread.mean is None:
-        return "--"
-    std = "" if spread.std is None else rf"_{{\pm {format_percent(spread.std)}}}"
-    return f"${100 * spread.mean:+.1f}{std}$"
+def format_ablation_latex(ablation: Ablation, about: CrossvalAbout) -> str:
+    """Return a booktabs tabular in percent, ready for \\input, with everything that qualifies the numbers in comments."""
+    last_seed = max(seed for row in ablation.rows for seed in row.seeds)
+    seeds = f" to {last_seed}" if last_seed != about.seed else ""  # goes on where describe_model ends
+    caption = f"Ablation, {about.title}. {', '.join(about.datasets)}; {about.describe_model()}{seeds}."
+    legend = [f"{row.variant.name}: {row.variant.options or 'all parts'}" for row in ablation.rows]
+    notes = [*ablation.warnings, *list_conventions(ablation), about.licence, *about.notes, *legend]
+    return "\n".join([*latex_comments(notes, caption), *list_rows(ablation).format_latex(rules=[1])]) + "\n"
+
+
+def list_conventions(ablation: Ablation) -> list[str]:
+    """Return how the numbers were computed, one line each."""
+    num = max(len(row.seeds) for row in ablation.rows)
+    return [
+        "Scores are pooled: counts summed over all folds, which are the same in every run.",
+        f"mean ± std is over {num} seeds, with the sample standard deviation (n - 1)."
+        if num > 1
+        else "One seed, so there is no standard deviation; --seeds 3 adds two.",
+        "'to full' is the difference to the full model of the same seed.",
+        *([ablation.test] if ablation.test else []),
+        "Time is that of training and testing, the mean over folds: wall-clock, and of all cores together. Memory is the most "
+        "in the logs: of the GPU, or of the process in RAM. Only runs of one machine, a fold at a time (--jobs 1), compare in "
+        "these.",
+    ]

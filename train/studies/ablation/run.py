@@ -17,12 +17,12 @@ from train.config import Options, write_config
 from train.experiment import Experiment, prepare_experiment
 from train.protocols.folds import FoldList, write_folds
 from train.runs.results import FoldResult, read_fold_result
-from train.studies.ablation.cost import Cost, measure_cost
-from train.studies.ablation.report import format_ablation, summarise_ablation, write_ablation
+from train.studies.ablation.report import Cost, format_ablation, measure_cost, summarise_ablation, write_ablation
 from train.studies.ablation.variants import FULL, Chosen, Variant, change_recipe, list_variants, run_name
 from train.studies.compare.comparison import Comparison, compare_methods
 from train.studies.compare.runs import read_methods
-from train.studies.crossval.run import CrossvalOptions, announce_folds, check_same_crossval, crossval, describe_crossval
+from train.studies.crossval.run import announce_folds, check_same_crossval, crossval, describe_crossval
+from train.studies.crossval.workers import CrossvalOptions
 from train.training.fit import describe_run
 
 # What is made of a recipe where a frozen tower's embeddings are used, and their folder.
@@ -255,4 +255,4 @@ def _measure_cost(
 
 
 def _tested(results: Sequence[FoldResult]) -> list[tuple[str, int]]:
-    return sorted((result.name, result.metrics["num_samples"]) for result in results)
+    return sorted((result.name, result.metrics.num_samples) for result in results)

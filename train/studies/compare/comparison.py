@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from train.reporting.spread import measure_spread
 from train.studies.compare.resampling import (
     NUM_RESAMPLES,
     NUM_SWAPS,
@@ -19,7 +20,6 @@ from train.studies.compare.resampling import (
 )
 from train.studies.compare.runs import Method
 from train.studies.compare.scores import difference_p, resample_score, score_run
-from train.studies.crossval.summary import measure_spread
 
 # With fewer clusters, percentile intervals cover less than they claim (Cameron, Gelbach & Miller 2008).
 FEW_SUBJECTS = 30

@@ -6,9 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from train.reporting.figures import encode_figure
+from train.reporting.figures import BLUE, GREY, RED, encode_figure
 from train.studies.compare.comparison import TITLES, Comparison
-from train.studies.crossval.figure import BLUE, GREY, RED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from train.config import Recipe, RunConfig, format_value, option_name
 from train.model.image_tower import LOCAL_DIR
 from train.protocols.folds import Fold, list_some, read_folds, read_split
 from train.runs.export import without_folders
-from train.runs.recorded import RecordedFold, read_recorded_run
+from train.runs.results import RecordedFold, read_recorded_run
 from train.studies.compare.scores import PairWins, SubjectResults
 
 # Not part of a method: the seed, over which runs are pooled, and what decides the folds, which are compared themselves.
@@ -123,7 +123,7 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
             for fold, tested in zip(folds, run.folds, strict=True)
             for one in tested.predictions
         },
-        results=count_subjects(folds, run.folds, subjects, first.class_names, multilabel=first.is_multilabel),
+        results=count_subjects(folds, run.folds, subjects, first.class_names, multilabel=first.task.several),
         licences=tuple(run.licences),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -28,31 +27,17 @@ from train.experiment import Experiment, prepare_experiment, write_options
 from train.model.image_tower import LOCAL_DIR
 from train.protocols.folds import Fold, read_folds, write_folds
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS, describe_title
+from train.reporting.crossval import format_crossval_report, write_crossval_report
+from train.reporting.summary import CrossvalAbout, summarise_folds
+from train.reporting.table import format_percent
 from train.runs.evaluate import print_next_predict
 from train.runs.export import without_folders
 from train.runs.results import FoldResult, read_fold_result
-from train.studies.crossval.report import write_crossval_report
-from train.studies.crossval.summary import CrossvalAbout, summarise_folds
-from train.studies.crossval.text import format_crossval_report, format_percent
-from train.studies.crossval.workers import Job, run_jobs
+from train.studies.crossval.workers import CrossvalOptions, Job, run_jobs
+from train.tasks.task import find_task
 from train.training.fit import describe_run
 from train.training.optimizer import describe_rates
 from train.training.progress import check_tensorboard
-
-
-@dataclass(frozen=True)
-class CrossvalOptions:
-    """How folds are run. Nothing here changes a result, except that the number of threads decides the order of sums."""
-
-    device: str = "auto"
-    num_jobs: int | None = None  # folds at a time; None: as many as the machine has room for
-    only: int | None = None  # this fold alone, for a cluster's array jobs
-    checkpoint_every: int = 200
-    keep_weights: bool = True
-    embeddings: Path | None = None  # folder of what a frozen tower made of the images; None: read the images
-    preload: str = "none"  # one of config.PRELOAD
-    tensorboard: bool = False  # write each fold's log for TensorBoard, too
-    brief: bool = False  # the report is written but not printed: one run of several
 
 
 def crossval(
@@ -88,33 +73,22 @@ def crossval(
     done = len(folds) - len(todo)
     if done and options.only is None:
         print(f"{done} of {len(folds)} folds are finished already")
-    jobs = Job(
-        out,
-        cache,
-        test_cache,
-        recipe,
-        options.device,
-        options.checkpoint_every,
-        options.keep_weights,
-        options.embeddings,
-        options.preload,
-        options.tensorboard,
-        prompts,
-    )
+    job = Job(out, cache, test_cache, recipe, prompts, options)
     failures: dict[str, str] = {}
     code = 0
     with tqdm(total=len(folds), initial=done, desc="folds", unit="fold", dynamic_ncols=True, disable=None) as bar:
-        for number, (code, message) in run_jobs(jobs, experiment, todo, options.num_jobs):
+        for number, outcome in run_jobs(job, experiment, todo):
             name = folds[number].name
-            if message:
-                failures[name] = message
-                bar.write(f"{name} failed: {message}", file=sys.stderr)
-            elif code == 0:
+            if outcome.code:
+                code = outcome.code
+                break
+            if outcome.error:
+                failures[name] = outcome.error
+                bar.write(f"{name} failed: {outcome.error}", file=sys.stderr)
+            else:
                 result = _read_result(out, folds[number])
                 assert result is not None
                 bar.write(_describe_result(result), file=sys.stdout)
-            else:
-                break
             bar.update()
     if code:
         print("stopped; the same command goes on with the folds that are left", file=sys.stderr)
@@ -172,10 +146,10 @@ def _read_result(out: Path, fold: Fold) -> FoldResult | None:
 
 
 def _describe_result(result: FoldResult) -> str:
-    scores = ("macro_f1", "micro_f1") if result.is_multilabel else ("accuracy", "uar", "macro_f1")
-    text = ", ".join(f"{name.replace('_', '-')} {result.metrics[name]:.3f}" for name in scores)
+    known = ((score.short_title, result.metrics[score.name]) for score in result.task.scores)
+    text = ", ".join(f"{title} {value:.3f}" for title, value in known if value is not None)
     seconds = "" if result.seconds is None else f" ({result.seconds:.0f} s)"
-    return f"{result.name}: {text}, {result.metrics['num_samples']} samples{seconds}"
+    return f"{result.name}: {text}, {result.metrics.num_samples} samples{seconds}"
 
 
 def _report(out: Path, experiment: Experiment, failures: dict[str, str], *, brief: bool) -> int:
@@ -188,8 +162,9 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str], *, brie
             about = describe_crossval(experiment, [name for name, result in found.items() if result is None], failures)
             write_crossval_report(out, summary, results, about)
             if brief:
-                pooled = ((name, getattr(summary.pooled, name)) for name in summary.score_names)
-                scores = ", ".join(f"{name.replace('_', '-')} {format_percent(value)}" for name, value in pooled)
+                scores = ", ".join(
+                    f"{score.short_title} {format_percent(summary.pooled[score.name])}" for score in summary.task.scores
+                )
                 print(f"{len(results)} folds, pooled, in %: {scores}; {out}/report.txt")
             else:
                 print(format_crossval_report(summary, results, about))
@@ -255,7 +230,7 @@ def _title(experiment: Experiment) -> str:
 
 
 def _unit(experiment: Experiment) -> str:
-    if experiment.recipe.task == "aus":
+    if find_task(experiment.recipe.task).every_frame:
         return "frame"
     cache = experiment.test
     is_4d = any(cache.samples[i.rows[0]].sequence for i in experiment.test_items) or cache.info.settings.dynamic

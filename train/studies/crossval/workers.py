@@ -28,24 +28,41 @@ from train.training.loop import Monitoring
 from train.training.signals import Terminated, catch_signals, raise_on_sigterm
 
 BYTES_A_WORKER = 3 << 30  # torch, a small tower and its batches
-Outcome = tuple[int, str]  # exit code, and what went wrong (empty: nothing did)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a fold's training ended: code 0 and no error where it is finished; a code where a signal stopped it."""
+
+    code: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class CrossvalOptions:
+    """How folds are run. Nothing here changes a result, except that the number of threads decides the order of sums."""
+
+    device: str = "auto"
+    num_jobs: int | None = None  # folds at a time; None: as many as the machine has room for
+    only: int | None = None  # this fold alone, for a cluster's array jobs
+    checkpoint_every: int = 200
+    keep_weights: bool = True
+    embeddings: Path | None = None  # folder of a frozen tower's embeddings; None: read the images
+    preload: str = "none"  # one of config.PRELOAD
+    tensorboard: bool = False  # write each fold's log for TensorBoard, too
+    brief: bool = False  # the report is written but not printed: one run of several
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs to train any fold."""
+    """What a worker needs to train any fold."""
 
     out: Path
     cache: Path
     test_cache: Path | None
     recipe: Options
-    device: str
-    checkpoint_every: int
-    keep_weights: bool
-    embeddings: Path | None = None  # folder of what a frozen tower made of the images
-    preload: str = "none"  # one of config.PRELOAD
-    tensorboard: bool = False  # write each fold's log for TensorBoard, too
-    prompts: Path | None = None  # a file of them to take instead of a cache's
+    prompts: Path | None  # file of prompt embeddings; None: those of a cache
+    options: CrossvalOptions
 
 
 def choose_num_jobs(num_folds: int, device: str) -> int:
@@ -58,45 +75,44 @@ def choose_num_jobs(num_folds: int, device: str) -> int:
     return max(1, min(num_folds, num_cores(), room))
 
 
-def run_jobs(
-    job: Job, experiment: Experiment, numbers: Sequence[int], num_jobs: int | None
-) -> Iterator[tuple[int, Outcome]]:
+def run_jobs(job: Job, experiment: Experiment, numbers: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
     """Trains the folds of the given numbers; each is given back as it ends. A fold that fails does not stop the others.
 
     After SIGINT or SIGTERM the last thing given back is the exit code, once every fold in training has its checkpoint.
     """
-    num_jobs = min(num_jobs or choose_num_jobs(len(numbers), job.device), max(len(numbers), 1))
+    options = job.options
+    num_jobs = min(options.num_jobs or choose_num_jobs(len(numbers), options.device), max(len(numbers), 1))
     if num_jobs == 1:
         for number in numbers:
-            yield number, _run(job, experiment, number, job.device)
+            yield number, _run(job, experiment, number, options.device)
     else:
         yield from _run_side_by_side(job, numbers, num_jobs)
 
 
 def _run(job: Job, experiment: Experiment, number: int, device: str) -> Outcome:
-    run = job.out / experiment.fold(number).name
+    run, options = job.out / experiment.fold(number).name, job.options
     try:
         code = fit(
             run,
             experiment,
             number,
             device=device,
-            checkpoint_every=job.checkpoint_every,
+            checkpoint_every=options.checkpoint_every,
             quiet=True,
-            embeddings=job.embeddings,
-            preload=job.preload,
-            watch=Monitoring(job.tensorboard),
+            embeddings=options.embeddings,
+            preload=options.preload,
+            watch=Monitoring(options.tensorboard),
         )
     except FacetError as error:
-        return 0, str(error)
+        return Outcome(error=str(error))
     except torch.OutOfMemoryError:
-        return 0, "the GPU's memory is not enough; lower --batch-size or --jobs"
+        return Outcome(error="the GPU's memory is not enough; lower --batch-size or --jobs")
     if code == 0:  # finished: nothing will go on from the checkpoint
         (run / CHECKPOINT).unlink(missing_ok=True)
-        if not job.keep_weights:
+        if not options.keep_weights:
             (run / WEIGHTS).unlink(missing_ok=True)
             record_hashes(run, (WEIGHTS,))
-    return code, ""
+    return Outcome(code)
 
 
 @dataclass
@@ -128,16 +144,18 @@ def _run_side_by_side(job: Job, numbers: Sequence[int], num_jobs: int) -> Iterat
                             break
                         place = workers.index(worker)
                         workers[place] = worker = _start(job, place, num_jobs)
-                        outcome = (0, "its process died, most often for want of memory; run again with fewer --jobs")
-                    if outcome[0]:  # someone ends the whole group of processes: the worker has heard of it first
-                        caught.append(outcome[0] - 128)
+                        outcome = Outcome(
+                            error="its process died, most often for want of memory; run again with fewer --jobs"
+                        )
+                    if outcome.code:  # a signal to the whole group of processes reached the worker first
+                        caught.append(outcome.code - 128)
                     if caught:
                         break
                     _hand_out(worker, waiting)
                     yield number, outcome
             if caught:
                 _end_after_checkpoint(workers)
-                yield numbers[0], (128 + caught[0], "")
+                yield numbers[0], Outcome(128 + caught[0])
         finally:
             for worker in workers:
                 worker.connection.close()  # tells it to end
@@ -175,7 +193,7 @@ def _work(connection: Connection, job: Job, place: int, num_jobs: int) -> None:
     """What a worker process does: folds, as their numbers come in, until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it asks with SIGTERM
     os.environ["TQDM_DISABLE"] = "1"  # the parent shows how many folds are done
-    device = job.device
+    device = job.options.device
     if device in ("auto", "cuda") and torch.cuda.is_available():
         device = f"cuda:{place % torch.cuda.device_count()}"
     else:
@@ -189,7 +207,8 @@ def _work(connection: Connection, job: Job, place: int, num_jobs: int) -> None:
                 experiment = experiment or prepare_experiment(job.cache, job.test_cache, job.recipe, job.prompts)
                 outcome = _run(job, experiment, number, device)
             except Terminated:
-                outcome = (128 + signal.SIGTERM, "")
+                outcome = Outcome(128 + signal.SIGTERM)
             except Exception as error:  # a fault of ours: the other folds go on, this one is listed
-                outcome = (0, f"{type(error).__name__}: {error} ({traceback.format_exc().splitlines()[-2].strip()})")
+                where = traceback.format_exc().splitlines()[-2].strip()
+                outcome = Outcome(error=f"{type(error).__name__}: {error} ({where})")
             connection.send(outcome)

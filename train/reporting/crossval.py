@@ -1,0 +1,275 @@
+"""The report of a cross-validation: report.txt, report.json, folds.csv, table.csv, table.tex, groups.csv and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.runs import FOLDS_CSV, REPORT_JSON, REPORT_PDF, REPORT_PNG, REPORT_TXT, TABLE_CSV, TABLE_TEX
+from shared.schema import canonical_json
+from shared.store.storage import write_file
+from train.reporting.figures import draw_crossval
+from train.reporting.groups import list_groups
+from train.reporting.scores import FORMATS, format_confusion, score_columns
+from train.reporting.spread import Spread
+from train.reporting.summary import CrossvalAbout, CrossvalSummary, sort_folds
+from train.reporting.table import (
+    COUNT,
+    PERCENT,
+    SPREAD,
+    TEXT,
+    Column,
+    Format,
+    Table,
+    decimals,
+    escape_latex,
+    format_percent,
+    join_lines,
+    latex_comments,
+    wrap,
+)
+from train.runs.results import FoldResult
+from train.tasks.task import Score
+
+GROUPS_CSV = "groups.csv"
+MOST_FOLDS_LISTED = 50  # on a console; all of them are in folds.csv
+MOST_CLASSES_IN_MATRIX = 12
+MOST_COLUMNS = 8  # more classes than this make a tall LaTeX table, a row a class
+SECONDS = decimals(1)
+_ESCAPED = Format(str, str, align="l")  # LaTeX already
+_CELL = Format(str, lambda value: (SPREAD if isinstance(value, Spread) else PERCENT).latex(value), align="c")
+
+
+def write_crossval_report(
+    folder: Path, summary: CrossvalSummary, results: Sequence[FoldResult], about: CrossvalAbout
+) -> None:
+    """Write all files of the report, report.json last: with it the others are complete. Equal results give equal bytes.
+
+    Args:
+        summary: summarise_folds(results).
+    """
+    results = sort_folds(results)
+    folds = [{"name": one.name, "seconds": one.seconds, "metrics": one.metrics.to_json(one.task)} for one in results]
+    warnings = list_warnings(summary, results, about)
+    value = {
+        "about": vars(about),
+        "warnings": warnings,
+        "conventions": list_conventions(summary, about),
+        "summary": summary.to_json(),
+        "folds": folds,
+    }
+    (folder / REPORT_JSON).unlink(missing_ok=True)
+    (folder / GROUPS_CSV).unlink(missing_ok=True)
+    files = {
+        REPORT_TXT: format_crossval_report(summary, results, about) + "\n",
+        FOLDS_CSV: list_folds(summary, results).format_csv(),
+        TABLE_CSV: summary.list_classes().format_csv(),
+        TABLE_TEX: format_latex_table(summary, results, about),
+    }
+    if summary.groups:
+        files[GROUPS_CSV] = list_groups(summary.groups, summary.task).format_csv()
+    for name, text in files.items():
+        write_file(folder / name, text.encode())
+    for name, form in ((REPORT_PNG, "png"), (REPORT_PDF, "pdf")):
+        write_file(folder / name, draw_crossval(summary, results, about, warnings, form))
+    write_file(folder / REPORT_JSON, canonical_json(value).encode())
+
+
+# --- tables ---
+
+
+def list_scores(summary: CrossvalSummary) -> Table:
+    """Return the table of overall scores, a row a score."""
+    columns = [
+        Column(lambda score: score.title, TEXT, title="scores in %"),
+        Column(
+            lambda score: summary.over_folds[score.name],
+            SPREAD,
+            title=f"mean ± std, {_count(summary.num_folds, 'fold')}",
+        ),
+        Column(lambda score: summary.pooled[score.name], PERCENT, title="pooled"),
+    ]
+    if summary.over_rounds:
+        title = f"mean ± std, {_count(summary.num_rounds - summary.num_rounds_left_out, 'round')}"
+        columns.insert(2, Column(lambda score: summary.over_rounds[score.name], SPREAD, title=title))
+    return Table(columns, summary.task.scores)
+
+
+def list_folds(summary: CrossvalSummary, results: Sequence[FoldResult]) -> Table:
+    """Return the table of folds, with each class's score in CSV."""
+    main = summary.task.class_score
+    return Table(
+        [
+            Column(lambda fold: fold.name, TEXT, "fold", "fold"),
+            Column(lambda fold: fold.round_name, TEXT, "round"),
+            Column(lambda fold: fold.metrics.num_samples, COUNT, "num_samples", "samples"),
+            Column(lambda fold: fold.info.num_train_subjects, COUNT, "num_train_subjects"),
+            Column(lambda fold: fold.info.num_test_subjects, COUNT, "num_test_subjects"),
+            *score_columns(summary.task.scores, lambda fold: fold.metrics),
+            Column(lambda fold: fold.seconds, SECONDS, "seconds"),
+            *(_class_column(main, index, name) for index, name in enumerate(summary.class_names)),
+        ],
+        results,
+    )
+
+
+def _class_column(score: Score, index: int, class_name: str) -> Column:
+    key = f"{score.name}_{class_name}"
+    return Column(lambda fold: fold.metrics.per_class[score.name][index], FORMATS[score.kind], key)
+
+
+def format_latex_table(summary: CrossvalSummary, results: Sequence[FoldResult], about: CrossvalAbout) -> str:
+    """Return a booktabs tabular in percent, ready for \\input: classes and overall scores, mean ± std over folds and pooled.
+
+    Comments before it give a caption and everything that qualifies the numbers.
+    """
+    main = summary.task.class_score
+    several = summary.num_folds > 1
+    folds = f"mean ± std over {count_folds(summary, about)} folds, and pooled" if several else "one fold"
+    caption = f"{about.title}: {main.latex} in percent, {folds}. {', '.join(about.datasets)}; {about.describe_model()}."
+    notes = [*list_warnings(summary, results, about), *list_conventions(summary, about), about.licence, *about.notes]
+    cells = [
+        _Cell(escape_latex(name[:1].upper() + name[1:]), spread, pooled)
+        for name, spread, pooled in zip(
+            summary.class_names, summary.classes_over_folds[main.name], summary.pooled.per_class[main.name], strict=True
+        )
+    ]
+    num_classes = len(cells)
+    cells += [_Cell(s.latex, summary.over_folds[s.name], summary.pooled[s.name]) for s in summary.task.scores]
+    if num_classes > MOST_COLUMNS:
+        columns = [
+            Column(lambda cell: cell.title, _ESCAPED, latex=""),
+            Column(lambda cell: cell.spread, SPREAD, latex=f"{escape_latex(about.model)}, mean $\\pm$ std"),
+            Column(lambda cell: cell.pooled, PERCENT, latex="pooled"),
+        ]
+        table = Table(columns, cells).format_latex(rules=[num_classes])
+    else:
+        rows = ["spread", "pooled"] if several else ["spread"]
+        method = Column(lambda row: about.model if row == "spread" else "pooled", TEXT, latex="Method")
+        table = Table([method, *(_cell_column(cell) for cell in cells)], rows).format_latex()
+    return "\n".join([*latex_comments(notes, caption), *table]) + "\n"
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A score of the LaTeX table."""
+
+    title: str
+    spread: Spread
+    pooled: float | None
+
+
+def _cell_column(cell: _Cell) -> Column:
+    return Column(lambda row: getattr(cell, row), _CELL, latex=cell.title)
+
+
+# --- text ---
+
+
+def format_crossval_report(summary: CrossvalSummary, results: Sequence[FoldResult], about: CrossvalAbout) -> str:
+    """Return the whole report as text, scores in percent; ends without a line feed."""
+    results = sort_folds(results)
+    lines = [join_lines(f"{about.title} ({about.protocol})")]
+    labelled = [*(("!", line) for line in list_warnings(summary, results, about)), ("follows", about.source)]
+    labelled += [("data", f"{', '.join(about.datasets)}; {about.licence}"), ("model", about.describe_model())]
+    if about.label_map is not None:
+        labelled.append(("labels", ", ".join(f"{one} → {other}" for one, other in about.label_map.items())))
+    lines += [wrap(text, f"{label:<11}", " " * 11) for label, text in labelled]
+    lines += ["", *list_scores(summary).format_text(), *_describe_test(summary, about)]
+    lines += ["", *summary.list_classes().format_text()]
+    if "confusion" in summary.pooled.counts and len(summary.class_names) <= MOST_CLASSES_IN_MATRIX:
+        lines += ["", *format_confusion(summary.pooled, summary.class_names, "true / predicted, pooled")]
+    if len(results) <= MOST_FOLDS_LISTED:
+        lines += ["", *list_folds(summary, results).format_text()]
+    if summary.groups:
+        lines += [
+            "",
+            "groups of people or scans, pooled, in %",
+            *list_groups(summary.groups, summary.task).format_text(),
+        ]
+    notes = [*list_conventions(summary, about), *about.notes]
+    return "\n".join([*lines, "", *(wrap(line, "- ") for line in notes)])
+
+
+def _describe_test(summary: CrossvalSummary, about: CrossvalAbout) -> list[str]:
+    """Return how much was tested, the scores of guesses, the interval, the worst and best fold, and time."""
+    pooled, title = summary.pooled, summary.task.primary.title
+    tested = f"{_count(pooled.num_samples, about.unit)} tested"
+    if summary.over_rounds:
+        tested = f"{pooled.num_samples:,} tests of one {about.unit} in {_count(summary.num_rounds, 'round')}"
+    guesses = [f"{score.title} {format_percent(pooled[score.name])}" for score in summary.task.references]
+    lines = [f"{tested}; {title} of {', of '.join(guesses)}" if guesses else tested]
+    if pooled.interval_95 is not None:
+        lines.append("{}, 95 % interval: {} to {}".format(title, *map(format_percent, pooled.interval_95)))
+    if summary.num_folds > 1:
+        (worst, low), (best, high) = summary.worst_fold, summary.best_fold
+        lines.append(
+            f"{title} of the worst fold {format_percent(low)} ({worst}), of the best {format_percent(high)} ({best})"
+        )
+    if summary.seconds.mean is not None:
+        total = summary.seconds.mean * summary.seconds.num
+        lines.append(f"{summary.seconds.mean:,.1f} s a fold, {total:,.0f} s for {_count(summary.seconds.num, 'fold')}")
+    return lines
+
+
+def list_warnings(summary: CrossvalSummary, results: Sequence[FoldResult], about: CrossvalAbout) -> list[str]:
+    """Return what keeps these numbers from being the protocol's result, one line each; [] where nothing does."""
+    lines = []
+    if summary.num_folds < about.num_folds:
+        missing = about.missing_folds
+        names = ", ".join(missing[:8]) + (f" and {len(missing) - 8:,} more" if len(missing) > 8 else "")
+        lines.append(
+            f"PARTIAL: {summary.num_folds:,} of {about.num_folds:,} folds are finished"
+            + (f"; missing: {names}" if missing else "")
+        )
+    if about.num_rounds < about.num_rounds_published:
+        lines.append(f"FEWER ROUNDS: {about.num_rounds:,}, where the protocol has {about.num_rounds_published:,}")
+    if summary.num_rounds_left_out:
+        rounds = _count(summary.num_rounds_left_out, "unfinished round")
+        lines.append(f"{rounds} left out of mean ± std over rounds")
+    if about.random_weights or any(result.info.random_weights for result in results):
+        lines.append("RANDOM WEIGHTS: model or prompts were not pretrained; no result to compare with published ones")
+    if any(result.info.shuffled_labels for result in results):
+        lines.append("CONTROL: training labels were shuffled, so scores should be near chance")
+    return lines
+
+
+def list_conventions(summary: CrossvalSummary, about: CrossvalAbout) -> list[str]:
+    """Return how the numbers were computed, one line each."""
+    unit, repeated = about.unit, bool(summary.over_rounds)
+    lines = [
+        f"One sample is one {unit}, and counts once{' in each round' if repeated else ''}; no subject is in both training "
+        "and test.",
+        f"Each fold was tested once, after its last epoch ({about.epochs}); no choice was made on test data"
+        + (", and thresholds were chosen on training subjects." if summary.task.has_thresholds else "."),
+    ]
+    if summary.num_folds == 1:
+        lines.append("One fold only, so there is no standard deviation.")
+    else:
+        lines.append(
+            "mean ± std is over folds, with the sample standard deviation (n - 1); for a class, over the folds where it occurs."
+        )
+    lines += summary.task.conventions
+    if summary.num_folds_lacking_a_class:
+        lines.append(
+            f"{summary.num_folds_lacking_a_class:,} of {summary.num_folds:,} folds lack a class: their own UAR leaves it out "
+            "and their macro-F1 counts it as 0, so quote the pooled values."
+        )
+    if summary.pooled.interval_95 is not None:
+        lines.append(
+            f"The 95 % interval (Wilson) takes {unit}s as independent"
+            + (", those of one round counted once" if repeated else "")
+            + "; those of one subject are not, so it is narrow."
+        )
+    return lines
+
+
+def count_folds(summary: CrossvalSummary, about: CrossvalAbout) -> str:
+    """Return how many folds a mean is over, and of how many if some are not finished."""
+    whole = about.num_folds
+    return f"{summary.num_folds:,}" + (f" of {whole:,}" if whole > summary.num_folds else "")
+
+
+def _count(num: int, noun: str) -> str:
+    return f"{num:,} {noun}{'' if num == 1 else 's'}"

@@ -1,0 +1,62 @@
+"""Scores of a task as columns of a table, and the tables of one test: its classes and its confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from train.reporting.spread import Spread
+from train.reporting.table import COUNT, LINE_LENGTH, PERCENT, SPREAD, TEXT, Column, Format, Table, align, decimals
+from train.tasks.task import Metrics, Score, Task
+
+FORMATS: dict[str, Format] = {"percent": PERCENT, "count": COUNT, "number": decimals(2)}
+
+
+def score_columns(scores: Sequence[Score], metrics: Callable[[Any], Metrics]) -> list[Column]:
+    """Return a column for each score of a whole test; metrics: of a row."""
+
+    def column(score: Score) -> Column:
+        form = FORMATS[score.kind]
+        return Column(lambda row: metrics(row)[score.name], form, score.name, score.short_title, score.latex)
+
+    return [column(score) for score in scores]
+
+
+def list_classes(
+    task: Task, class_names: Sequence[str], metrics: Metrics, over_folds: dict[str, tuple[Spread, ...]] | None = None
+) -> Table:
+    """Return the table of classes; rows are class indices.
+
+    Args:
+        over_folds: mean ± std over folds of each class, by the names of scores.
+    """
+    over_folds = over_folds or {}
+    columns = [Column(lambda index: class_names[index], TEXT, "class", "class")]
+    for score in task.class_scores:
+        if score.pooled or not over_folds:
+            columns.append(_class_column(metrics.per_class[score.name], FORMATS[score.kind], score.name, score.title))
+        if score.name in over_folds:
+            title = f"{score.title} over folds"
+            columns.append(_class_column(over_folds[score.name], SPREAD, score.name, title))
+    return Table(columns, range(len(class_names)))
+
+
+def _class_column(values: Sequence[Any], form: Format, key: str, title: str) -> Column:
+    return Column(lambda index: values[index], form, key, title)
+
+
+def format_confusion(metrics: Metrics, class_names: Sequence[str], corner: str = "true / predicted") -> list[str]:
+    """Return the confusion matrix, for a console: columns are named by the classes, or by numbers where a line is too short."""
+    confusion = metrics.counts["confusion"].tolist()
+    for names, heads in (
+        (class_names, class_names),
+        (
+            [f"{index} {name}" for index, name in enumerate(class_names, 1)],
+            [str(i + 1) for i in range(len(class_names))],
+        ),
+    ):
+        rows = [[name, *(str(count) for count in row)] for name, row in zip(names, confusion, strict=True)]
+        lines = align([[corner, *heads], *rows])
+        if len(lines[0]) <= LINE_LENGTH:
+            break
+    return lines
