@@ -1,4 +1,4 @@
-"""Errors a user can cause, and the one place that turns them into one line and exit code 2."""
+"""Errors that a user can correct, and the one place that turns them into one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -11,27 +11,35 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
-OUT_OF_MEMORY = (
-    "out of memory: use a smaller --batch-size (--accumulate keeps the gradient) or fewer --workers; "
-    "what is finished is kept"
-)
-_MOVES = re.compile(r"((?:[\r\n]|\x1b\[A)*+)(.*?)(\r*)", re.DOTALL)
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # what torch writes for terminals
-_LONG_NUMBER = re.compile(r"[0-9]{40,}")  # of a garbled file; nothing to read
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
+OUT_OF_MEMORY = "out of memory: use a smaller --batch-size (--accumulate keeps the gradient) or fewer --workers"
 _WINDOWS = (
-    "FACET-VLM runs on Linux and macOS, not on Windows itself: install Linux within it (`wsl --install`, as administrator) and "
-    "run the same command there"
+    "FACET-VLM runs on Linux and macOS: on Windows run `wsl --install` as administrator, then the same command in it"
 )
+_OS_ADVICE = {
+    errno.ENOSPC: "the disk is full; free space and run the same command again to continue",
+    errno.EDQUOT: "the disk quota is used up; free space and run the same command again to continue",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "permission denied; choose another folder or change its permissions",
+    errno.ENOENT: "no such file or folder; check the path",
+    errno.EMFILE: "too many open files; allow more with `ulimit -n`",
+    errno.ENFILE: "the machine has too many open files; end other programs",
+    errno.EEXIST: "a file stands where a folder is needed; check the path",
+    errno.ENOTDIR: "a file stands where a folder is needed; check the path",
+    errno.ENOLCK: "its file system cannot lock files; use a folder on a local disk",
+    errno.EISDIR: "a folder stands where a file is needed; check the path",
+}
+# Progress bars return to the start of their line and move up: allowed at the start and the end of a text.
+_CURSOR_MOVES = re.compile(r"((?:[\r\n]|\x1b\[A)*+)(.*?)(\r*)", re.DOTALL)
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # torch writes it for terminals
+_LONG_NUMBER = re.compile(r"[0-9]{40,}")  # from a garbled file
 
 
 class FacetError(Exception):
-    """Something the user can mend. The message is one line: what is wrong, in which file, what to do.
+    """An error that the user can correct. The message is one line: what is wrong, in which file, what to do.
 
-    What a file or its name put into it cannot make it several lines, or steer a terminal: control characters are written out.
+    Control characters from files and their names are escaped: they must not break the line or steer a terminal.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -40,7 +48,7 @@ class FacetError(Exception):
 
 
 class ScanError(FacetError):
-    """One scan cannot be read or rendered. Never stops a build: the scan goes to failures.csv."""
+    """One scan cannot be read or rendered. It never stops a build: the scan goes to failures.csv."""
 
 
 class CacheError(FacetError):
@@ -48,11 +56,11 @@ class CacheError(FacetError):
 
 
 class StorageError(FacetError):
-    """An object store cannot be reached or refuses. Says nothing about the cache in it, unlike CacheError."""
+    """An object store cannot be reached or refuses. Unlike CacheError, it means nothing about the cache."""
 
 
 def run_command_line(main: Callable[[], int]) -> int:
-    """Runs a command line; what a user can cause becomes one line on stderr and exit code 2.
+    """Run a command line. An error that the user can correct is one line on stderr and exit code 2.
 
     Returns:
         main's own exit code; 2 after a user's error; 130 after Ctrl-C.
@@ -61,7 +69,7 @@ def run_command_line(main: Callable[[], int]) -> int:
         print(f"error: {_WINDOWS}", file=sys.stderr)
         return 2
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show must not end a program
+        sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal cannot show
     try:
         _check_names(sys.argv[1:])
         with redirect_stdout(_VisibleText(sys.stdout)), redirect_stderr(_VisibleText(sys.stderr)):  # type: ignore[type-var]
@@ -69,14 +77,14 @@ def run_command_line(main: Callable[[], int]) -> int:
     except FacetError as error:
         message = str(error)
     except KeyboardInterrupt:
-        print("\ninterrupted: what is finished is kept; run the same command again to go on", file=sys.stderr)
+        print("\ninterrupted; run the same command again to continue", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output (for example `head`) has gone: not an error
+    except BrokenPipeError:  # the reader of our output (for example `head`) has ended: no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         message = describe_os_error(error)
-    except UnicodeEncodeError as error:  # of a file below a folder that was named
+    except UnicodeEncodeError as error:  # of a file inside a folder that was named
         near = error.object[max(error.start - 60, 0) : error.end + 20]
         message = f"{near!a}: a name that is not UTF-8; rename that file or folder"
     except MemoryError:
@@ -90,24 +98,21 @@ def run_command_line(main: Callable[[], int]) -> int:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether this is how torch says that memory is not enough, a GPU's or the machine's."""
+    """Return whether torch reports that the memory of the GPU or the machine is exhausted."""
     text = str(error)
     return type(error).__name__ == "OutOfMemoryError" or "out of memory" in text or "can't allocate memory" in text
 
 
 class _VisibleText:
-    """An output in which control characters of received tables are written out, so that they cannot steer a terminal.
-
-    Progress bars return to the beginning of their line and move up: that may stand where a text begins or ends.
-    """
+    """An output stream that escapes control characters, so that names from received tables cannot steer a terminal."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        parts = _MOVES.fullmatch(text)
+        parts = _CURSOR_MOVES.fullmatch(text)
         assert parts is not None  # each part may be empty
-        shown = _UNSEEN.sub(lambda match: ascii(match[0])[1:-1], parts[2])
+        shown = _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], parts[2])
         return int(self._stream.write(parts[1] + shown + parts[3]))
 
     def __getattr__(self, name: str) -> Any:
@@ -115,38 +120,23 @@ class _VisibleText:
 
 
 def _check_names(arguments: list[str]) -> None:
-    """JSON, HTML and safetensors hold no names but UTF-8 ones: said before hours of work, not after."""
+    """Refuse names that are not UTF-8, which JSON, HTML and safetensors cannot hold, before hours of work."""
     for text in arguments:
         try:
             text.encode()
         except UnicodeEncodeError:
             shown = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-            raise FacetError(
-                f"{shown}: not a name in UTF-8; rename it, or reach it through a link of another name"
-            ) from None
+            raise FacetError(f"{shown}: not a name in UTF-8; rename it, or use a link with another name") from None
 
 
 def describe_os_error(error: OSError) -> str:
-    """One line for an operating-system error: what failed, on which file, what to do."""
+    """Describe an error of the operating system in one line: which file, what failed, what to do."""
     where = f"{error.filename}: " if error.filename else ""
-    advice = {
-        errno.ENOSPC: "the disk is full; free space and run the same command again, what is finished is kept",
-        errno.EDQUOT: "the disk quota is used up; free space and run the same command again, what is finished is kept",
-        errno.EROFS: "the file system is read-only; choose another folder",
-        errno.EACCES: "permission denied; choose another folder or mend its permissions",
-        errno.ENOENT: "no such file or folder; check the path",
-        errno.EMFILE: "too many open files; allow more with `ulimit -n`",
-        errno.ENFILE: "the machine has too many open files; end other programs",
-        errno.EEXIST: "a file stands where a folder is needed; check the path",
-        errno.ENOTDIR: "a file stands where a folder is needed; check the path",
-        errno.ENOLCK: "its file system cannot lock files; use a folder on a local disk",
-        errno.EISDIR: "a folder stands where a file is needed; check the path",
-    }.get(error.errno or 0)
-    return where + (advice or error.strerror or str(error))
+    return where + (_OS_ADVICE.get(error.errno or 0) or error.strerror or str(error))
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, short enough for a line of ours; with the next after a colon."""
+    """Return the first line of another library's message, shortened; the next too if it ends with a colon."""
     lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
@@ -154,7 +144,7 @@ def first_line(error: BaseException) -> str:
 
 
 def shorten(text: str, length: int) -> str:
-    """The text, or as many of its first words as fit, and …; within a word only where it has no end in sight."""
+    """Return the text, or as many of its first words as fit, and …; a very long word is cut."""
     if len(text) <= length:
         return text
     cut = text[: length - 1]

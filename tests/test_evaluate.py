@@ -23,7 +23,7 @@ def test_a_folder_of_folds_is_told_from_a_run(
     for arguments in (["evaluate", run], ["predict", run, "--cache", cache], ["export", run, "--out", tmp_path / "x"]):
         assert advice in fails(capsys, *arguments)
     (run / "crossval.json").rename(run / "ablation.json")
-    assert "is an ablation; name a fold of one of its runs, such as" in fails(capsys, "evaluate", run)
+    assert "is an ablation; name a fold of a run, such as" in fails(capsys, "evaluate", run)
 
 
 def test_another_data_set_in_the_runs_own_words(

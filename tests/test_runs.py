@@ -42,7 +42,7 @@ def test_flipped_bytes_and_weights_of_another_fold(
 ) -> None:
     first, second = folds / "0", folds / "1"
     assert call("verify", folds) == 0
-    assert "every byte" in capsys.readouterr().out
+    assert "all equal" in capsys.readouterr().out
     for name in ("model.safetensors", "config.json", "split.json"):
         whole = (first / name).read_bytes()
         for place in np.random.default_rng(0).integers(0, len(whole), 5).tolist():
@@ -107,7 +107,7 @@ def test_addresses_in_a_run_are_not_followed(folds: Path, capsys: pytest.Capture
     assert "s3://somebody/else" in message and "--cache" in message
     assert call("predict", run, "--cache", cache) == 0  # asks nobody, or it would fail: there is no such store
     assert call("report", run, "--out", run / "report.html") == 0
-    assert "only asked when you name it" in (run / "report.html").read_text()
+    assert "read only if you name it" in (run / "report.html").read_text()
 
 
 def build_anew(old: Path, new: Path) -> None:

@@ -359,8 +359,8 @@ class TowerConfig:
     name: str  # open_clip name, or local-dir:DIR
     pretrained: str
     config: dict[str, Any]  # open_clip's own model config: embed_dim, vision_cfg, quick_gelu
-    image_size: int
-    mean: tuple[float, ...]  # over RGB in 0…1
+    image_size: int  # px
+    mean: tuple[float, ...]  # of RGB in 0…1
     std: tuple[float, ...]
     weights_hash: str
     random_weights: bool
@@ -368,28 +368,30 @@ class TowerConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """config.json: the resolved recipe and everything needed to use the trained model without the training data."""
+    """config.json: the recipe, and everything else needed to use the trained model without the training data.
 
-    recipe: Recipe  # with every default filled in
+    cache, test_cache and prompts are hints where these were. They are no part of the run's identity.
+    """
+
+    recipe: Recipe
     tower: TowerConfig
     dataset: str
     licence: str
-    content_hash: str  # of the cache the run was trained on
+    content_hash: str  # of the training cache
     render: RenderSettings
     text_hash: str  # of the prompt embeddings
     text_dim: int
     random_text: bool  # the prompts were encoded with random weights
-    cache: str  # where the cache was; a hint, no part of what the run is
-    # Where another data set is tested:
-    test_dataset: str = ""
+    cache: str
+    test_dataset: str = ""  # if another data set is tested
     test_content_hash: str = ""
-    test_cache: str = ""  # a hint
+    test_cache: str = ""
     label_map: dict[str, str] | None = None  # class of the training data set → class
-    prompts: str = ""  # the file they were in, if it was not the cache's: a hint
+    prompts: str = ""  # file of the prompt embeddings; empty: a cache's
     version: int = RUN_VERSION
 
     def check_sizes(self) -> None:
-        """Checks what memory is asked for by, where a run comes from a stranger.
+        """Check the sizes that decide how much memory is allocated: a run may come from a stranger.
 
         Raises:
             FacetError: no model of this kind has such a size.
@@ -403,33 +405,26 @@ class RunConfig:
         for name, size, most in sizes:
             if not 0 < size <= most:
                 raise FacetError(f"{name} is {size}, expected 1 to {most}")
-        for name in ("mean", "std"):
-            if len(getattr(self.tower, name)) != 3:
-                raise FacetError(f"{name} is not of three channels")
+        if not len(self.tower.mean) == len(self.tower.std) == 3:
+            raise FacetError("mean and std are not of three channels")
 
     @property
     def is_random(self) -> bool:
         return self.tower.random_weights or self.random_text
 
     def differences(self, other: RunConfig) -> list[str]:
-        """Names of the settings in which two runs differ, the user's own first."""
-        names = [
-            option_name(f.name)
-            for f in dataclasses.fields(Recipe)
-            if getattr(self.recipe, f.name) != getattr(other.recipe, f.name)
-        ]
-        for name, text in (
-            ("content_hash", "the cache's content"),
-            ("render", "the cache's render settings"),
-            ("text_hash", "the prompt embeddings"),
-            ("test_content_hash", "the content of the test cache"),
-            ("label_map", "the map of class names"),
-        ):
-            if name == "render" and "--views" in names:  # they are part of it
-                continue
-            if getattr(self, name) != getattr(other, name):
-                names.append(text)
-        return names
+        """Return the names of the settings in which two runs differ, options first."""
+        names = [option_name(name) for name in OPTIONS if getattr(self.recipe, name) != getattr(other.recipe, name)]
+        known = {
+            "content_hash": "the cache's content",
+            "render": "the cache's render settings",
+            "text_hash": "the prompt embeddings",
+            "test_content_hash": "the content of the test cache",
+            "label_map": "the map of class names",
+        }
+        if "--views" in names:
+            del known["render"]  # views are part of it
+        return names + [text for name, text in known.items() if getattr(self, name) != getattr(other, name)]
 
 
 def write_config(run: Path, config: RunConfig, name: str = CONFIG_JSON) -> None:
@@ -437,33 +432,42 @@ def write_config(run: Path, config: RunConfig, name: str = CONFIG_JSON) -> None:
 
 
 def read_config(run: Path, name: str = CONFIG_JSON) -> RunConfig:
-    """config.json of a run folder.
+    """Read config.json of a run folder.
 
     Raises:
         FacetError: no run here, or its config.json is damaged or of another version.
     """
     path = run / name
     if not path.is_file():
-        for other, what in (
-            (CROSSVAL_JSON, "a cross-validation; name one of its folds"),
-            (ABLATION_JSON, "an ablation; name a fold of one of its runs"),
-        ):
-            if (run / other).is_file():
-                folds = sorted(path.parent for path in run.glob("*/**/" + CONFIG_JSON))
-                raise FacetError(f"{run}: is {what}" + (f", such as {folds[0]}" if folds else "; none is trained yet"))
-        raise FacetError(f"{run}: no run here (no {name}); make one with `python -m train fit --out {run}`")
+        raise _describe_missing(run, name)
     if path.stat().st_size > _MAX_CONFIG_BYTES:
         raise FacetError(f"{path}: {path.stat().st_size / 1e6:.0f} MB, no run's settings; copy it again")
     data = path.read_bytes()
     try:
         value = json.loads(data)
-        version = value.get("version") if isinstance(value, dict) else None
-        if type(version) is int and version != RUN_VERSION:
-            raise FacetError(f"{path}: run version {version}, this program reads {RUN_VERSION}; fit again")
     except (ValueError, RecursionError) as error:
-        raise FacetError(f"{path}: damaged ({first_line(error)}); choose another --out and fit again") from error
+        raise _describe_damage(path, error) from error
+    version = value.get("version") if isinstance(value, dict) else None
+    if type(version) is int and version != RUN_VERSION:
+        raise FacetError(f"{path}: run version {version}, this program reads {RUN_VERSION}; fit again")
     check_file(run, name, data)
     try:
         return make(RunConfig, value)
     except (ValueError, FacetError) as error:
-        raise FacetError(f"{path}: damaged ({first_line(error)}); choose another --out and fit again") from error
+        raise _describe_damage(path, error) from error
+
+
+def _describe_damage(path: Path, error: Exception) -> FacetError:
+    return FacetError(f"{path}: damaged ({first_line(error)}); choose another --out and fit again")
+
+
+def _describe_missing(run: Path, name: str) -> FacetError:
+    kinds = {
+        CROSSVAL_JSON: "a cross-validation; name one of its folds",
+        ABLATION_JSON: "an ablation; name a fold of a run",
+    }
+    for other, kind in kinds.items():
+        if (run / other).is_file():
+            folds = sorted(path.parent for path in run.glob("*/**/" + CONFIG_JSON))
+            return FacetError(f"{run}: is {kind}" + (f", such as {folds[0]}" if folds else "; none is trained yet"))
+    return FacetError(f"{run}: no run here (no {name}); make one with `python -m train fit --out {run}`")
