@@ -27,6 +27,7 @@ from train.studies.compare.resampling import (
 )
 from train.studies.compare.runs import count_subjects
 from train.studies.compare.scores import SubjectResults, difference_p, resample_score, score_run
+from train.tasks.task import find_task
 
 CLASSES = ("anger", "fear", "joy")
 SEEDS = st.integers(0, 2**32 - 1)
@@ -65,7 +66,7 @@ class Tests:
             mine = [one for one, place in zip(predictions, self.fold_of(), strict=True) if place == fold]
             folds.append(Fold(f"fold-{fold:02d}", ("other",), tuple({one.subject for one in mine})))
             tested.append(RecordedFold(folds[-1].name, [], None, mine, {}))
-        return count_subjects(folds, tested, self.subjects, CLASSES, multilabel=multilabel)
+        return count_subjects(folds, tested, self.subjects, CLASSES, find_task("aus" if multilabel else "classes"))
 
 
 def macro_f1(true: np.ndarray, said: np.ndarray) -> float:

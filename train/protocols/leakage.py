@@ -12,6 +12,7 @@ from shared.likeness import Place, count_compared, find_same_faces
 from train.data.items import Item
 from train.protocols.folds import FoldList, list_some
 from train.protocols.selection import prefix_subject
+from train.tasks.task import Task, find_task
 
 MOST_NOTES = 5  # on scans under several subjects
 
@@ -176,8 +177,9 @@ def check_classes(
     Raises:
         FacetError: no training sample of a fold shows a class.
     """
-    shown = _classes_by_subject(items, classes, task)
-    tested = shown if test_items is None or test_items is items else _classes_by_subject(test_items, classes, task)
+    shown = tested = _classes_by_subject(items, classes, find_task(task))
+    if test_items is not None and test_items is not items:
+        tested = _classes_by_subject(test_items, classes, find_task(task))
     owners = {name: sorted(subject for subject, names in shown.items() if name in names) for name in classes}
     untested: dict[str, list[str]] = {}
     for fold in folds.folds:
@@ -201,14 +203,12 @@ def check_classes(
     return notes + [f"only {who[0]} shows {name}" for name, who in owners.items() if len(who) == 1]
 
 
-def _classes_by_subject(items: Iterable[Item], classes: Sequence[str], task: str) -> dict[str, set[str]]:
+def _classes_by_subject(items: Iterable[Item], classes: Sequence[str], task: Task) -> dict[str, set[str]]:
     shown: dict[str, set[str]] = {}
     for item in items:
         names = shown.setdefault(item.subject, set())
-        if task == "classes":
-            names.add(item.class_name)
-        elif len(names) < len(classes):  # there may be 150,000 frames
-            names.update(name for name, value in zip(classes, item.targets, strict=True) if value > 0)
+        if len(names) < len(classes):  # there may be 150,000 frames
+            names.update(task.shown_classes(item, classes))
     return shown
 
 

@@ -24,7 +24,6 @@ from train.studies.compare.scores import difference_p, resample_score, score_run
 # With fewer clusters, percentile intervals cover less than they claim (Cameron, Gelbach & Miller 2008).
 FEW_SUBJECTS = 30
 FEWEST_SUBJECTS = 6  # with fewer, no difference can be significant at 0.05
-TITLES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1", "auc": "AUC"}
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ def _list_conventions(
 ) -> list[str]:
     """Return the footnote of a table: how each number was computed."""
     few = " Over so few they tend to be too narrow." if num_subjects < FEW_SUBJECTS else ""
-    rounds = ", then averaged over rounds" if methods[0].runs[0].results.counts.shape[0] > 1 else ""
+    rounds = ", then averaged over rounds" if methods[0].runs[0].results.shape[0] > 1 else ""
     lines = [f"Mean ± standard deviation (n − 1) over seeds; scores of all folds pooled{rounds}."]
     if "auc" in score_names:
         lines.append("AUC is the mean over folds, then over classes.")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from train.reporting.figures import BLUE, GREY, RED, encode_figure
-from train.studies.compare.comparison import TITLES, Comparison
+from train.studies.compare.comparison import Comparison
+from train.studies.compare.scores import SCORES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def _draw_scores(axes: Axes, comparison: Comparison, name: str) -> None:
         if len(seeds) > 1:
             axes.plot(seeds, [y + 0.24] * len(seeds), "|", color=GREY, markersize=5)
     _label_rows(axes, comparison.methods)
-    axes.set_title(f"{TITLES[name]}, %", fontsize=9.5)
+    axes.set_title(f"{SCORES[name].short_title}, %", fontsize=9.5)
 
 
 def _draw_differences(axes: Axes, comparison: Comparison, name: str) -> None:

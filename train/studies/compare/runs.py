@@ -17,6 +17,7 @@ from train.protocols.folds import Fold, list_some, read_folds, read_split
 from train.runs.export import without_folders
 from train.runs.results import RecordedFold, read_recorded_run
 from train.studies.compare.scores import PairWins, SubjectResults
+from train.tasks.task import Task
 
 # Not part of a method: the seed, over which runs are pooled, and what decides the folds, which are compared themselves.
 _NOT_THE_METHOD = ("seed", "fold_seed", "protocol", "folds", "rounds", "fold", "test_subjects")
@@ -123,7 +124,7 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
             for fold, tested in zip(folds, run.folds, strict=True)
             for one in tested.predictions
         },
-        results=count_subjects(folds, run.folds, subjects, first.class_names, multilabel=first.task.several),
+        results=count_subjects(folds, run.folds, subjects, first.class_names, first.task),
         licences=tuple(run.licences),
     )
 
@@ -133,29 +134,25 @@ def count_subjects(
     tested: Sequence[RecordedFold],
     subjects: Sequence[str],
     class_names: Sequence[str],
-    *,
-    multilabel: bool,
+    task: Task,
 ) -> SubjectResults:
     """Count the predictions of each subject, as SubjectResults describes."""
     rounds = sorted({fold.round for fold in folds})
     index = {subject: number for number, subject in enumerate(subjects)}
-    labels = {name: label for label, name in enumerate(class_names)}
     num = len(class_names)
-    counts = np.zeros((len(rounds), len(subjects), 4, num) if multilabel else (len(rounds), len(subjects), num, num))
+    shape = (len(rounds), len(subjects))
+    counts = {name: np.zeros((*shape, *(num,) * num_dims)) for name, num_dims in task.count_dims.items()}
     wins = []
     for fold, tested_fold in zip(folds, tested, strict=True):
-        table = counts[rounds.index(fold.round)]
+        by_subject: dict[str, list[Prediction]] = {}
         for one in tested_fold.predictions:
-            own = table[index[one.subject]]
-            if not multilabel:
-                own[labels[one.labels[0]], labels[one.predicted[0]]] += 1
-                continue
-            for name, label in labels.items():
-                if name not in one.unknown:
-                    own[2 * (name not in one.predicted) + (name not in one.labels), label] += 1
-        if multilabel:
+            by_subject.setdefault(one.subject, []).append(one)
+        for subject, predictions in by_subject.items():
+            for name, table in task.count(predictions, class_names).items():
+                counts[name][rounds.index(fold.round), index[subject]] += table
+        if task.several:
             wins.append(_count_wins(tested_fold.predictions, index, class_names))
-    return SubjectResults(num, multilabel, counts.reshape(len(rounds), len(subjects), -1), tuple(wins))
+    return SubjectResults(task, counts, tuple(wins))
 
 
 def _count_wins(predictions: Sequence[Prediction], index: dict[str, int], class_names: Sequence[str]) -> PairWins:
@@ -184,8 +181,8 @@ def check_paired(first: FinishedRun, other: FinishedRun) -> None:
     def refuse(problem: str) -> FacetError:
         return FacetError(f"{other.path}: cannot be paired with {first.path}: {problem}")
 
-    if other.results.multilabel != first.results.multilabel:
-        tasks = [run.config.recipe.task or "classes" for run in (other, first)]
+    tasks = [run.results.task.name for run in (other, first)]
+    if tasks[0] != tasks[1]:
         raise refuse(f"its --task is {tasks[0]}, not {tasks[1]}; train both with the same")
     if other.class_names != first.class_names:
         names = [", ".join(run.class_names) for run in (other, first)]

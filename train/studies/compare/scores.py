@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from train.studies.compare.resampling import in_chunks, sign_flip_p
+from train.tasks.task import ACCURACY, AUC, MACRO_F1, TINY, UAR, Counts, Task, mean_known
 
-SCORES = ("accuracy", "uar", "macro_f1")
-MULTILABEL_SCORES = ("macro_f1", "auc")
-_TINY = 1e-9  # counts are integers, or means of some; less than this is zero
+SINGLE_LABEL_SCORES = (ACCURACY, UAR, MACRO_F1)
+MULTI_LABEL_SCORES = (MACRO_F1, AUC)
+SCORES = {score.name: score for score in (*SINGLE_LABEL_SCORES, AUC)}
 
 
 @dataclass(frozen=True)
@@ -29,26 +30,30 @@ class PairWins:
 class SubjectResults:
     """The test of one run, as counts per subject.
 
-    counts: f64 (R, S, D), R rounds, S subjects, zero where a subject is not tested in a round; D = C·C, the confusion matrix,
-    row = true class; multi-label: 4·C, true and false positives, false and true negatives.
+    counts: as Task.count has them, f64 (R, S, …), R rounds, S subjects; zero where a subject is not tested in a round.
     """
 
-    num_classes: int
-    multilabel: bool
-    counts: np.ndarray
+    task: Task
+    counts: Counts
     folds: tuple[PairWins, ...] = ()  # multi-label only
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rounds and of subjects."""
+        num_rounds, num_subjects = next(iter(self.counts.values())).shape[:2]
+        return num_rounds, num_subjects
+
+    @property
     def score_names(self) -> tuple[str, ...]:
-        return MULTILABEL_SCORES if self.multilabel else SCORES
+        return tuple(score.name for score in (MULTI_LABEL_SCORES if self.task.several else SINGLE_LABEL_SCORES))
 
 
 def score_run(run: SubjectResults, name: str) -> float:
-    """Return the score of one run as train/tasks defines it: of all folds of a round together, then the mean over rounds.
+    """Return the score of one run as its task defines it: of all folds of a round together, then the mean over rounds.
 
     AUC: the mean over folds, whose models have different scales, then over classes; NaN where no class has one.
     """
-    return float(_score_draws(run, name, np.ones((1, run.counts.shape[1])))[0])
+    return float(_score_draws(run, name, np.ones((1, run.shape[1])))[0])
 
 
 def resample_score(runs: Sequence[SubjectResults], name: str, resamples: np.ndarray) -> np.ndarray:
@@ -73,55 +78,45 @@ def difference_p(
     Args:
         first, other: runs in the order of their seeds, paired in turn. swaps, exact: of draw_swaps.
     """
-    if name == "auc":
+    if name == AUC.name:
         parts = np.mean([_auc_parts(run) for run in other], 0) - np.mean([_auc_parts(run) for run in first], 0)
         return sign_flip_p(float(parts.sum()), (1 - 2 * swaps) @ parts, exact=exact)
     seeds = range(math.lcm(len(first), len(other)))  # each run as often as the others of its method
-    pairs = [(first[seed % len(first)].counts, other[seed % len(other)].counts) for seed in seeds]
+    pairs = [(first[seed % len(first)], other[seed % len(other)]) for seed in seeds]
 
     def difference(rows: np.ndarray) -> np.ndarray:
-        return np.mean([_swapped_difference(first[0], name, ours, theirs, rows) for ours, theirs in pairs], 0)
+        return np.mean([_swapped_difference(ours, theirs, name, rows) for ours, theirs in pairs], 0)
 
     observed = float(difference(np.zeros((1, swaps.shape[1])))[0])
     return sign_flip_p(observed, in_chunks(swaps, difference), exact=exact)
 
 
-def _swapped_difference(
-    run: SubjectResults, name: str, ours: np.ndarray, theirs: np.ndarray, rows: np.ndarray
-) -> np.ndarray:
+def _swapped_difference(ours: SubjectResults, theirs: SubjectResults, name: str, rows: np.ndarray) -> np.ndarray:
     """Return their score minus ours with the subjects of each row (n, S) swapped, f64 (n,): the mean over rounds."""
-    mixed = theirs.sum(1) + np.einsum("ns,rsd->nrd", rows, ours - theirs, optimize=True)
-    rest = (ours + theirs).sum(1) - mixed
-    difference: np.ndarray = _score_counts(run, name, mixed) - _score_counts(run, name, rest)
-    return difference.mean(1)
+    scores = []
+    for one, another in ((theirs, ours), (ours, theirs)):
+        own, swapped = _sum_subjects(one.counts, 1 - rows), _sum_subjects(another.counts, rows)
+        scores.append(_score_counts(one.task, name, {key: own[key] + swapped[key] for key in own}))
+    difference: np.ndarray = (scores[0] - scores[1]).mean(1)
+    return difference
 
 
 def _score_draws(run: SubjectResults, name: str, rows: np.ndarray) -> np.ndarray:
     """Return the score with the subject weights of each row (n, S), f64 (n,); NaN where there is none."""
-    if name == "auc":
-        over_folds = _mean_known(np.stack([_fold_auc(fold, rows) for fold in run.folds], -1))
-        return _mean_known(over_folds)
-    counts = np.einsum("ns,rsd->nrd", rows, run.counts, optimize=True)
-    return _mean_known(_score_counts(run, name, counts))
+    if name == AUC.name:
+        return mean_known(mean_known(np.stack([_fold_auc(fold, rows) for fold in run.folds], -1)))
+    return mean_known(_score_counts(run.task, name, _sum_subjects(run.counts, rows)))
 
 
-def _score_counts(run: SubjectResults, name: str, counts: np.ndarray) -> np.ndarray:
-    """Return the scores of counts (…, D), as pool_confusions and pool_multilabel do; NaN of no counts."""
-    num = run.num_classes
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if run.multilabel:
-            true, false, missed, absent = np.moveaxis(counts.reshape(*counts.shape[:-1], 4, num), -2, 0)
-            f1 = 2 * true / np.maximum(2 * true + false + missed, _TINY)
-            return _mean_known(np.where(true + false + missed + absent > _TINY, f1, np.nan))
-        confusion = counts.reshape(*counts.shape[:-1], num, num)
-        hits, support = np.einsum("...cc->...c", confusion), confusion.sum(-1)
-        total = support.sum(-1)
-        if name == "accuracy":
-            return hits.sum(-1) / total
-        if name == "uar":
-            return _mean_known(np.where(support > _TINY, hits / support, np.nan))
-        f1 = 2 * hits / np.maximum(support + confusion.sum(-2), _TINY)
-        return np.where(total > _TINY, f1.mean(-1), np.nan)
+def _sum_subjects(counts: Counts, rows: np.ndarray) -> Counts:
+    """Return counts with the subject weights of each row (n, S): f64 (n, R, …)."""
+    return {name: np.einsum("ns,rs...->nr...", rows, table, optimize=True) for name, table in counts.items()}
+
+
+def _score_counts(task: Task, name: str, counts: Counts) -> np.ndarray:
+    """Return a score of counts (n, R, …), f64 (n, R); NaN of no counts."""
+    total = sum(table.reshape(*table.shape[:2], -1).sum(-1) for table in counts.values())
+    return np.where(total > TINY, task.compute_overall(counts)[name], np.nan)
 
 
 def _fold_auc(fold: PairWins, rows: np.ndarray) -> np.ndarray:
@@ -130,12 +125,12 @@ def _fold_auc(fold: PairWins, rows: np.ndarray) -> np.ndarray:
     wins, pairs = (
         np.einsum("ni,cij,nj->nc", weights, table, weights, optimize=True) for table in (fold.wins, fold.pairs)
     )
-    return np.where(pairs > _TINY, wins / np.maximum(pairs, _TINY), np.nan)
+    return np.where(pairs > TINY, wins / np.maximum(pairs, TINY), np.nan)
 
 
 def _auc_parts(run: SubjectResults) -> np.ndarray:
     """Return the part of each subject in the mean AUC, f64 (S,)."""
-    parts = np.zeros(run.counts.shape[1])
+    parts = np.zeros(run.shape[1])
     num_pairs = np.array([fold.pairs.sum((1, 2)) for fold in run.folds])  # (F, C)
     num_folds = (num_pairs > 0).sum(0)
     for fold, pairs in zip(run.folds, num_pairs, strict=True):
@@ -144,9 +139,3 @@ def _auc_parts(run: SubjectResults) -> np.ndarray:
             scale = num_folds[label] * (num_folds > 0).sum() * pairs[label]
             parts[fold.subjects] += (wins.sum(0) + wins.sum(1)) / (2 * scale)
     return parts
-
-
-def _mean_known(values: np.ndarray) -> np.ndarray:
-    """Return the mean over the last axis of all values that are not NaN; NaN if all are."""
-    known = ~np.isnan(values)
-    return np.where(known, values, 0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from operator import attrgetter, itemgetter
 
 from train.reporting.table import Column, Format, Table, escape_latex, format_percent, latex_comments, wrap
-from train.studies.compare.comparison import TITLES, Comparison, Difference, MethodScore
+from train.studies.compare.comparison import Comparison, Difference, MethodScore
+from train.studies.compare.scores import SCORES
 
-_LATEX_TITLES = {"accuracy": "Acc.", "uar": "UAR", "macro_f1": "UF1", "auc": "AUC"}
 _INDENT = "  "  # before a method's difference
 _NAME = Format(str, lambda text: r"\quad " * text.startswith(_INDENT) + escape_latex(text), align="l")
 _SEEDS = Format(str, str, align="c")
@@ -64,7 +64,9 @@ def _build_table(comparison: Comparison) -> Table:
         Column(itemgetter(1), _SEEDS, title="seeds", latex="Seeds"),
     ]
     for index, name in enumerate(comparison.score_names, len(columns)):
-        columns.append(Column(itemgetter(index), _NUMBERS, title=f"{TITLES[name]}, %", latex=_LATEX_TITLES[name]))
+        columns.append(
+            Column(itemgetter(index), _NUMBERS, title=f"{SCORES[name].short_title}, %", latex=SCORES[name].latex)
+        )
     rows = []
     for method in comparison.methods:
         scores = [comparison.find(method, name) for name in comparison.score_names]
