@@ -228,9 +228,16 @@ def list_warnings(summary: CrossvalSummary, results: Sequence[FoldResult], about
     if summary.num_rounds_left_out:
         rounds = _count(summary.num_rounds_left_out, "unfinished round")
         lines.append(f"{rounds} left out of mean ± std over rounds")
-    if about.random_weights or any(result.info.random_weights for result in results):
+    random_weights = about.random_weights or any(result.info.random_weights for result in results)
+    return lines + list_limits(random_weights, any(result.info.shuffled_labels for result in results))
+
+
+def list_limits(random_weights: bool, shuffled_labels: bool) -> list[str]:
+    """Return why a run is no result, one line each."""
+    lines = []
+    if random_weights:
         lines.append("RANDOM WEIGHTS: model or prompts were not pretrained; no result to compare with published ones")
-    if any(result.info.shuffled_labels for result in results):
+    if shuffled_labels:
         lines.append("CONTROL: training labels were shuffled, so scores should be near chance")
     return lines
 

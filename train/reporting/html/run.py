@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from shared.cache import Cache
 from shared.runs import OTHER_TEST
 from train.config import Recipe, RunConfig, format_value, option_name
-from train.reporting.crossval import list_folds
+from train.reporting.crossval import list_folds, list_limits
 from train.reporting.groups import list_groups
 from train.reporting.html.curves import MOST_LOGS, draw_curves
 from train.reporting.html.misclassified import Misclassified, find_misclassified, score_subjects
@@ -97,11 +97,7 @@ def list_run_warnings(run: RecordedRun) -> list[str]:
     lines = []
     if run.results and len(run.results) < len(run.folds):
         lines.append(f"PARTIAL: {len(run.results):,} of {len(run.folds):,} folds are finished")
-    if run.config.is_random:
-        lines.append("RANDOM WEIGHTS: model or prompts were not pretrained; no result to compare with published ones")
-    if run.config.recipe.shuffle_labels is not None:
-        lines.append("CONTROL: training labels were shuffled, so scores should be near chance")
-    return lines
+    return lines + list_limits(run.config.is_random, run.config.recipe.shuffle_labels is not None)
 
 
 def _describe(run: RecordedRun) -> str:
@@ -197,11 +193,9 @@ def _other_tests(run: RecordedRun) -> list[Section]:
 
 def _foldable(section: Section) -> Section:
     num = len(section.rows)
-    return (
-        dataclasses.replace(section, title=f"{section.title} ({num:,})", folded=True)
-        if num > MOST_ROWS_OPEN
-        else section
-    )
+    if num <= MOST_ROWS_OPEN:
+        return section
+    return dataclasses.replace(section, title=f"{section.title} ({num:,})", folded=True)
 
 
 def _add_samples(part: RunPart, run: RecordedRun, most: int, *, faces: bool, moved: Mapping[str, Cache]) -> None:
