@@ -36,6 +36,7 @@ from shared.store.zarr_store import (
 
 MAX_OPEN_FILES = 256
 ROWS_A_TASK = 8  # more than handing a task to a thread costs, and enough tasks in a batch for every thread
+_ABSENT = int(ABSENT_CHUNK)
 _BLOSC_HEADER_BYTES = 16  # c-blosc README_CHUNK_FORMAT.rst: …, nbytes, blocksize, cbytes: u32 little-endian
 
 
@@ -56,14 +57,14 @@ class _Shard:
             tail = os.pread(self.number, num_bytes, max(0, os.fstat(self.number).st_size - num_bytes))
         if len(tail) < num_bytes:
             raise CacheError(f"{path}: too short to hold its index")
-        self._index = decode_zarr_index(path, tail)
+        self._index: list[list[int]] = decode_zarr_index(path, tail).tolist()
 
     def __del__(self) -> None:
         if hasattr(self, "number"):
             os.close(self.number)
 
     def is_stored(self, chunk: int) -> bool:
-        return bool(self._index[chunk, 0] != ABSENT_CHUNK)
+        return self._index[chunk][0] != _ABSENT
 
     def locate(self, chunk: int, num_bytes: int) -> tuple[int, int]:
         """Return a chunk's offset, and its length without the checksum.
@@ -75,7 +76,7 @@ class _Shard:
         """
         if not self.is_stored(chunk):
             raise ValueError("it is not stored")
-        offset, length = (int(value) for value in self._index[chunk])
+        offset, length = self._index[chunk]
         if not CHECKSUM_BYTES < length <= num_bytes + CHECKSUM_BYTES or offset >= 1 << 62:
             raise ValueError(f"{length} bytes stored, expected at most {num_bytes + CHECKSUM_BYTES}")
         return offset, length - CHECKSUM_BYTES
