@@ -44,9 +44,8 @@ def show_findings(site: Site, address: Address, found: Findings) -> list[Compone
     num_checked = len(found.rows) + len(found.damaged)
     progress = f"{num_checked:,} of {num_valid:,} valid samples checked"
     if found.num_wanted < num_valid:
-        progress += (
-            f" ({found.num_wanted:,}, evenly over the cache, will be)" if not found.finished else ", evenly over it"
-        )
+        progress += "" if found.finished else f"; {found.num_wanted:,} will be"
+        progress += ", chosen evenly over the cache"
     damaged = [[_sample_link(site, row, address), reason] for row, reason in found.damaged[:MAX_LINES]]
     reasons: dict[int, list[str]] = {}  # by row, the farthest first
     for outlier in found.outliers:
@@ -54,16 +53,11 @@ def show_findings(site: Site, address: Address, found: Findings) -> list[Compone
         text = f"{title} {form.format(outlier.value)}, median {form.format(outlier.median)}"
         reasons.setdefault(outlier.row, []).append(text)
     outliers = [tile(site, row, address, caption="; ".join(why)) for row, why in [*reasons.items()][:MAX_TILES]]
-    mirrored = [
-        tile(
-            site,
-            row,
-            address,
-            caption=f"differs from the subject's other scans in {own / HASH_SIDE**2:.0%} of the bits; mirrored, in "
-            f"{back / HASH_SIDE**2:.0%}",
-        )
-        for row, own, back in found.mirrored[:MAX_TILES]
-    ]
+    mirrored = []
+    for row, own, back in found.mirrored[:MAX_TILES]:
+        caption = f"differs from the subject's other scans in {own / HASH_SIDE**2:.0%} of the bits; "
+        caption += f"mirrored, in {back / HASH_SIDE**2:.0%}"
+        mirrored.append(tile(site, row, address, caption=caption))
 
     def is_one_subject(pair: tuple[int, int, int]) -> bool:
         return samples[pair[0]].subject == samples[pair[1]].subject

@@ -31,6 +31,7 @@ MIN_VALUES = 8  # fewer have no outliers
 MIRRORED_RATIO = 0.9
 MAX_OTHERS, MIN_OTHERS = 64, 3  # other scans of the subject that a scan is compared with
 _BATCH = 64
+Triple = tuple[int, int, int]
 _MEASURED_PX = 112  # larger images are measured on every second, third … pixel
 
 
@@ -115,7 +116,7 @@ def mirror_image(modality: str, pixels: np.ndarray) -> np.ndarray:
 
 def find_mirrored(
     samples: Sequence[Sample], rows: Sequence[int], hashes: Sequence[np.ndarray], mirrored: Sequence[np.ndarray]
-) -> tuple[tuple[int, int, int], ...]:
+) -> tuple[Triple, ...]:
     """Find rows that match their subject's other scans better once they are mirrored.
 
     Args:
@@ -162,10 +163,8 @@ class Findings:
     damaged: tuple[tuple[int, str], ...]  # row and reason
     num_wanted: int  # rows that will be checked
     outliers: tuple[Outlier, ...]
-    alike: tuple[
-        tuple[int, int, int], ...
-    ]  # two rows and their differing bits; the most alike first, at most MAX_PAIRS
-    mirrored: tuple[tuple[int, int, int], ...]  # as `find_mirrored`
+    alike: tuple[Triple, ...]  # two rows and their differing bits; the most alike first, at most MAX_PAIRS
+    mirrored: tuple[Triple, ...]  # as `find_mirrored`
 
     @property
     def finished(self) -> bool:
@@ -191,7 +190,7 @@ class ImageChecker:
         # Changed under the lock, by the thread only. Tuples, so that a page's copy stays as it is.
         self._faces: tuple[_Face, ...] = ()
         self._damaged: tuple[tuple[int, str], ...] = ()
-        self._alike: tuple[tuple[int, int, int], ...] = ()
+        self._alike: tuple[Triple, ...] = ()
 
     def findings(self, wait_seconds: float = 1.0) -> Findings:
         """Return what is found by now, or after a short wait.
