@@ -4,7 +4,8 @@ A run of `fit`, and each fold of `crossval` (in FOLD/ or ROUND/FOLD/):
 
 | file | content |
 | --- | --- |
-| config.json, split.json | settings; subjects in training and test |
+| config.json, config.toml | settings; the same as options |
+| split.json | subjects in training and test |
 | config.toml | options of the run, for `--config` |
 | log.jsonl | one JSON object a logged step: `step`, `epoch`, `loss` and its terms, `accuracy`, `lr`, speed, memory |
 | checkpoint.pt, model.safetensors | training state; trained weights |
@@ -77,7 +78,8 @@ _JOINT = "+"
 class Prediction:
     """One row: what an item shows, and what was predicted.
 
-    Where several labels may hold at once, `labels` and `predicted` hold any number of class names, else at most one.
+    Where several labels may hold at once, `labels` and `predicted` hold any number of class names, else at most one. A
+    class that has a value is CLASS=VALUE.
     """
 
     name: str  # sample_id, or the sequence's name
@@ -160,7 +162,7 @@ def _read_prediction(values: Sequence[str], names: tuple[str, ...], *, several: 
         labels = (values[2],) if values[2] else ()
         row = Prediction(values[0], values[1], labels, (values[3],), probabilities)
         classes = {values[3]}  # the label may be another data set's
-    if strange := classes - {*names}:
+    if strange := {text for text in classes - {*names} if text.partition("=")[0] not in names}:
         raise ValueError(f"{values[0]}: {min(strange)!r} is no class of the run")
     return row
 

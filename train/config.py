@@ -98,7 +98,7 @@ class ProtocolOptions:
     task: str | None = _option(
         None,
         f"labels to predict ({list_parts(TASKS)}; default: the protocol's; kfold has classes)",
-        choices=tuple(TASKS),
+        choices=TASKS,
     )
     classes: tuple[str, ...] | None = _option(
         None, "class names to predict (default: the protocol's, else all classes of the cache but neutral)"

@@ -80,12 +80,13 @@ def _group_frames(cache: Cache, rows: Iterable[int]) -> list[tuple[SequenceRow, 
 
 def _read_targets(cache: Cache, task: str, names: Sequence[str]) -> np.ndarray | None:
     """i8 (rows, names), -1 where unknown; None where the cache knows nothing of some of them."""
-    array = find_task(task).array
-    known = {"aus": cache.info.au_names, "targets": cache.info.target_names}.get(array, ())
-    if not known or not set(names) <= set(known):
+    kind = find_task(task)
+    known = {"aus": cache.info.au_names, "targets": cache.info.target_names}.get(kind.array, ())
+    wanted = [kind.column(name) for name in names]
+    if not known or not set(wanted) <= set(known):
         return None
-    columns = [known.index(name) for name in names]
-    table: np.ndarray = cache.arrays.read(array, np.arange(len(cache.samples)))[:, columns]
+    columns = [known.index(name) for name in wanted]
+    table: np.ndarray = cache.arrays.read(kind.array, np.arange(len(cache.samples)))[:, columns]
     return table
 
 

@@ -114,6 +114,10 @@ class Task(ABC):
     def known_classes(self, info: CacheInfo) -> tuple[str, ...]:
         """Return the classes that a cache has labels of."""
 
+    def column(self, class_name: str) -> str:
+        """Return the column of the cache's array that holds a class's targets."""
+        return class_name
+
     def default_classes(self, known: tuple[str, ...]) -> tuple[str, ...]:
         """Return the classes to predict where the user names none."""
         return known
