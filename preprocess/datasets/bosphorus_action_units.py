@@ -74,22 +74,22 @@ def encode_units(units: Sequence[CodedUnit], *, complete: bool) -> tuple[int, ..
     """
     hidden = {number for unit in units for number in _HIDDEN.get(unit.number, ())}
     table = np.full((3, len(UNITS)), UNKNOWN, np.int64)
-    for place, number in enumerate(UNITS):
+    for column, number in enumerate(UNITS):
         named = [unit for unit in units if unit.number == number]
         if named:
             strength = max(unit.strength for unit in named)
             sides = {unit.side for unit in named}
             side = SIDES.index(named[0].side) + 1 if named[0].side else 0
-            table[:, place] = 1, strength or UNKNOWN, side if len(sides) == 1 else BOTH_SIDES
+            table[:, column] = 1, strength or UNKNOWN, side if len(sides) == 1 else BOTH_SIDES
         elif complete and number not in hidden:
-            table[:2, place] = 0
+            table[:2, column] = 0
     return tuple(table.ravel().tolist()) if (table != UNKNOWN).any() else ()
 
 
 def find_action_units(root: Path, base: Path, subject: re.Pattern[str]) -> ActionUnits:
     """Search the list in the root, around the subjects' folders and up to two folders below these, and beside the root."""
-    places = dict.fromkeys((base, *(place for place in base.parents if root == place or root in place.parents)))
-    folders = [folder for place in places for level in islice(search_levels(place, subject), 3) for folder in level]
+    starts = (base, *(parent for parent in base.parents if root == parent or root in parent.parents))
+    folders = [folder for start in starts for level in islice(search_levels(start, subject), 3) for folder in level]
     around = root.resolve().parent
     folders.append(around)
     folders += [around / name for name in _names(around) if _PARENT_FOLDER.fullmatch(name)]

@@ -111,8 +111,8 @@ def _list_sequence(root: Path, subject: str, task: str, folder: Path, features: 
 
 def _list_landmarks(root: Path, subject: str, task: str, features: list[Path]) -> dict[int, str]:
     """Return frame number → landmark file, from the first features folder that has the sequence."""
-    for place in features:
-        for subject_folder in subfolders(place):
+    for feature_folder in features:
+        for subject_folder in subfolders(feature_folder):
             if subject_folder.name.upper() != subject:
                 continue
             for folder in subfolders(subject_folder):

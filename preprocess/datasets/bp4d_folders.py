@@ -69,14 +69,14 @@ def _find_signs_of_plus(root: Path, subjects: Subjects) -> list[str]:
         if tasks:
             seen.append(f"tasks beyond T{_LAST_TASK} ({', '.join(f'{subject}/{task}' for task in tasks[:3])})")
             break
-    places = _places(
+    candidates = _candidate_folders(
         root, subjects.base, beside_root=False
     )  # what stands beside the root may well be another data set's
-    for folder in _feature_levels(places):
+    for folder in _feature_levels(candidates):
         if (name := _find_plus_landmarks(folder)) is not None:
             seen.append(f"landmarks in {_PLUS_LANDMARKS} files ({folder.name}/{name})")
             break
-    coded = {name for name, _ in _list_au_files(places)}
+    coded = {name for name, _ in _list_au_files(candidates)}
     if others := sorted(name for name in coded if _is_beyond(name) or _is_further_task(name.partition("/")[2])):
         seen.append(f"action units of subjects or tasks beyond BP4D's ({', '.join(others[:3])})")
     return seen
@@ -108,15 +108,15 @@ def find_feature_folders(root: Path, base: Path) -> list[Path]:
     """Find folders of subjects' landmarks: named like 3DFeatures, beside or below the frames' folder or the root."""
     return [
         folder
-        for folder in _feature_levels(_places(root, base))
+        for folder in _feature_levels(_candidate_folders(root, base))
         if any(SUBJECT.fullmatch(child.name) for child in subfolders(folder))
     ]
 
 
-def _feature_levels(places: list[Path]) -> list[Path]:
+def _feature_levels(candidates: list[Path]) -> list[Path]:
     """Return folders named like 3DFeatures, and all folders below them that are not a subject's."""
     words = ("3dfeatures", "faciallandmarks", "bnd")
-    found = [folder for place in places for folder in subfolders(place) if _is_named(folder, *words)]
+    found = [folder for candidate in candidates for folder in subfolders(candidate) if _is_named(folder, *words)]
     below = [folder for start in found for level in search_levels(start, SUBJECT) for folder in level]
     return list(dict.fromkeys(below))
 
@@ -129,7 +129,7 @@ def find_au_files(root: Path, base: Path) -> tuple[dict[str, Path], dict[tuple[s
     """
     occurrence: dict[str, Path] = {}
     intensity: dict[tuple[str, int], Path] = {}
-    for sequence, path in _list_au_files(_places(root, base)):
+    for sequence, path in _list_au_files(_candidate_folders(root, base)):
         match = _INTENSITY.fullmatch(path.name)
         if match is None:
             occurrence.setdefault(sequence, path)
@@ -138,23 +138,25 @@ def find_au_files(root: Path, base: Path) -> tuple[dict[str, Path], dict[tuple[s
     return occurrence, intensity
 
 
-def _list_au_files(places: list[Path]) -> Iterator[tuple[str, Path]]:
+def _list_au_files(candidates: list[Path]) -> Iterator[tuple[str, Path]]:
     """Yield sequence and path of every action-unit file whose name fits its folder."""
-    coding = [folder for place in places for folder in subfolders(place) if _is_named(folder, "aucoding")]
-    places = places + [folder for start in coding for level in search_levels(start, SUBJECT) for folder in level]
-    for place in dict.fromkeys(places):
-        for folder in subfolders(place):
+    coding = [folder for candidate in candidates for folder in subfolders(candidate) if _is_named(folder, "aucoding")]
+    candidates = candidates + [
+        folder for start in coding for level in search_levels(start, SUBJECT) for folder in level
+    ]
+    for candidate in dict.fromkeys(candidates):
+        for folder in subfolders(candidate):
             pattern = _OCCURRENCE if _is_named(folder, "auocc") else _INTENSITY if _is_named(folder, "auint") else None
             for path in _walk(folder) if pattern is not None else ():
                 if pattern is not None and (match := pattern.fullmatch(path.name)):
                     yield f"{match[1].upper()}/T{match[2]}", path
 
 
-def _places(root: Path, base: Path, *, beside_root: bool = True) -> list[Path]:
+def _candidate_folders(root: Path, base: Path, *, beside_root: bool = True) -> list[Path]:
     """Return folders in which the other parts may stand: from the frames' folder up to the root, and the one around it."""
     top = root.resolve()
-    places = [*parents_up_to(base, root), base.resolve().parent, top, *([top.parent] if beside_root else [])]
-    return [place for place in dict.fromkeys(places) if place.is_dir()]
+    candidates = [*parents_up_to(base, root), base.resolve().parent, top, *([top.parent] if beside_root else [])]
+    return [candidate for candidate in dict.fromkeys(candidates) if candidate.is_dir()]
 
 
 def _is_named(folder: Path, *words: str) -> bool:
@@ -163,5 +165,5 @@ def _is_named(folder: Path, *words: str) -> bool:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Yield the files in the folder and in its direct subfolders (one per action unit, in some copies)."""
-    for place in (folder, *subfolders(folder)):
-        yield from (place / name for name in list_names(place))
+    for child in (folder, *subfolders(folder)):
+        yield from (child / name for name in list_names(child))

@@ -101,11 +101,11 @@ def _list_sequence(root: Path, subject: str, folder: Path, packages: list[Path])
 
 def _find_landmark_packages(root: Path, base: Path) -> list[Path]:
     """Find the subjects' folders in packages named like BU4DFE_BND_V1.1, up to the root or beside it."""
-    places = [*parents_up_to(base, root), base.resolve().parent, root.resolve().parent]
+    parents = [*parents_up_to(base, root), base.resolve().parent, root.resolve().parent]
     named = [
         child
-        for place in dict.fromkeys(places)
-        for child in subfolders(place)
+        for parent in dict.fromkeys(parents)
+        for child in subfolders(parent)
         if child.name.upper().startswith(_PACKAGE)
     ]
     inside = [folder for package in named for level in search_levels(package, _SUBJECT) for folder in level]

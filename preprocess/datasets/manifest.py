@@ -208,24 +208,24 @@ def _below(folder: Path, text: str, what: str) -> str:
     """Return a path relative to the manifest's folder, with forward slashes, from forms such as ./a, a/../b, a\b or /data/a.
 
     Raises:
-        FacetError: it names a place elsewhere.
+        FacetError: it leads elsewhere.
     """
     if re.match(r"[A-Za-z]:", text) or text.startswith("\\\\"):
         raise FacetError(f"{what} leaves the folder: it is another computer's (Windows); give a path below {folder}")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) or text.startswith("~"):
         raise FacetError(f"{what} leaves the folder: it is no path of a file there; give a path below {folder}")
     text = text.replace("\\", "/")
-    base, real = _places(folder)
-    place = os.path.normpath(text if text.startswith("/") else f"{base}/{text}")
-    for start, at in ((base, place), (real, place), (real, os.path.realpath(place) if text.startswith("/") else "")):
+    base, real = _absolute_forms(folder)
+    target = os.path.normpath(text if text.startswith("/") else f"{base}/{text}")
+    for start, at in ((base, target), (real, target), (real, os.path.realpath(target) if text.startswith("/") else "")):
         if at.startswith(start.rstrip("/") + "/"):
             return at[len(start.rstrip("/")) + 1 :]
-    if place in (base, real):
+    if target in (base, real):
         raise FacetError(f"{what} names no file; give a path below the folder")
     raise FacetError(f"{what} leaves the folder; give a path below {folder}")
 
 
 @functools.lru_cache(maxsize=4)
-def _places(folder: Path) -> tuple[str, str]:
+def _absolute_forms(folder: Path) -> tuple[str, str]:
     """Return a folder's absolute path as given and with links resolved."""
     return os.path.normpath(folder.absolute()), str(folder.resolve())

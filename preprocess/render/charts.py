@@ -1,4 +1,4 @@
-"""Finds where a texture's charts end, so that nothing from beyond their borders gets into a picture.
+"""Find the borders of texture charts, so that no texel from beyond them gets into an image.
 
 Texels that no triangle covers hold padding: black, white, or whatever a program left there. Charts side by side show parts of a
 face that lie far apart. Filtering reads whole blocks of texels and would mix both in. Here the texels at the borders are
@@ -72,9 +72,9 @@ def _continues(mesh: Mesh, edges: np.ndarray, side: np.ndarray) -> np.ndarray:
     Files may part triangles that belong together, by vertices of their own.
     """
     assert mesh.uv is not None
-    vertex, place = mesh.triangles.ravel(), mesh.uv.reshape(-1, 2)
+    vertex, point = mesh.triangles.ravel(), mesh.uv.reshape(-1, 2)
     begin, end = (
-        np.concatenate([place[corners], mesh.vertices_mm[vertex[corners]]], axis=1) + np.float32(0)  # −0 becomes 0
+        np.concatenate([point[corners], mesh.vertices_mm[vertex[corners]]], axis=1) + np.float32(0)  # −0 becomes 0
         for corners in (edges, edges // 3 * 3 + (edges + 1) % 3)
     )
     differs = begin != end
@@ -92,14 +92,14 @@ def _continues(mesh: Mesh, edges: np.ndarray, side: np.ndarray) -> np.ndarray:
 def _find_open_edges(
     triangles: np.ndarray, uv: np.ndarray, starts: np.ndarray, corners: np.ndarray, closed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """On which side of their edges triangles lie in the texture, ±1 or 0, i8 (M,); and the edges that no triangle with the same
-    vertices continues, bool (3 M,)."""
+    """Return the orientation of triangles in the texture, ±1 or 0, i8 (M,), and bool (3 M,): edges without a continuation by a
+    triangle with the same vertices."""
     side = np.zeros(len(triangles), np.int8)
     is_open = np.zeros(3 * len(triangles), np.bool_)
-    # Vertices in the middle of a chart: one circle of triangles around them, all on one side, one place in the texture.
+    # Vertices in the middle of a chart: one circle of triangles around them, all on one side, one point of the texture.
     is_inner = closed.copy()
     met_before = np.zeros(len(closed), np.int8)
-    place = np.empty((len(closed), 2), np.float32)
+    first_uv = np.empty((len(closed), 2), np.float32)
     for t in range(len(triangles)):
         if np.isnan(uv[t, 0, 0]):
             for c in range(3):
@@ -114,8 +114,8 @@ def _find_open_edges(
             k = np.uintp(triangles[t, c])
             if met_before[k] == 0:
                 met_before[k] = mark
-                place[k, 0], place[k, 1] = uv[t, c, 0], uv[t, c, 1]
-            elif met_before[k] != mark or place[k, 0] != uv[t, c, 0] or place[k, 1] != uv[t, c, 1]:
+                first_uv[k, 0], first_uv[k, 1] = uv[t, c, 0], uv[t, c, 1]
+            elif met_before[k] != mark or first_uv[k, 0] != uv[t, c, 0] or first_uv[k, 1] != uv[t, c, 1]:
                 is_inner[k] = False
     vertex, point = triangles.ravel(), uv.reshape(-1, 2)
     for v in range(len(closed)):
@@ -125,7 +125,7 @@ def _find_open_edges(
             here = np.uintp(corners[at])
             if not np.isnan(point[here, 0]):
                 is_open[here] = is_open[here + np.uintp(2) if here % np.uintp(3) < 1 else here - np.uintp(1)] = True
-    waiting = np.full(len(closed), -1, np.int64)  # for each other vertex: the edge to it that was met, 2 · place + role
+    waiting = np.full(len(closed), -1, np.int64)  # for each other vertex: the edge to it that was met, 2 · index + role
     for v in range(len(closed)):
         if is_inner[v]:
             continue
@@ -143,7 +143,7 @@ def _find_open_edges(
                 w = np.uintp(vertex[there])
                 met = waiting[w]
                 waiting[w] = 2 * at + role
-                if met < 2 * starts[v]:  # places rise with the vertices: of an earlier one
+                if met < 2 * starts[v]:  # indices rise with the vertices: of an earlier one
                     continue
                 other = np.uintp(corners[met >> 1])
                 d = other % np.uintp(3)

@@ -1,4 +1,4 @@
-"""Reads a mesh's colour where the viewer sees it, filtered to the footprint of what one sample stands for. Compiled.
+"""Sample the colour of a mesh at visible points, filtered to the footprint of one sample. Compiled.
 
 A face scan has about five texels to a pixel at 224 px: read at one point they alias. Hence a pyramid of half-sized textures
 (Williams 1983, "Pyramidal parametrics"), of which each triangle in each view reads one level, the last that is still as fine as
@@ -365,9 +365,9 @@ def _look_closely(
                     continue
                 texel_x = _keep_within(x + column_x * dj + row_x * di, width)
                 texel_y = _keep_within(y + column_y * dj + row_y * di, height)
-                place = (texel_y >> level) * widths[level] + (texel_x >> level)
-                if level > 0 and not marks[mark_starts[level] + place] & CROSSED:
-                    texel = coarser[starts[level] + place]
+                index = (texel_y >> level) * widths[level] + (texel_x >> level)
+                if level > 0 and not marks[mark_starts[level] + index] & CROSSED:
+                    texel = coarser[starts[level] + index]
                     red += texel & np.uint32(255)
                     green += texel >> np.uint32(8) & np.uint32(255)
                     blue += texel >> np.uint32(16) & np.uint32(255)
@@ -442,7 +442,7 @@ def _map_triangle(
     heights: np.ndarray,
     widths: np.ndarray,
 ) -> tuple[float, float, float, float, float, float, int, bool]:
-    """The affine map from a triangle's grid points to its place in the level that it reads; that level; whether no point of the
+    """Return the affine map from a triangle's grid points to the level that it reads; that level; whether no point of the
     triangle is nearer to the level's border than the middle of a texel.
 
     x = m₀ + m₁ j + m₂ i is in 1/256 of a texel from the middle of the first one, plus ½ to round; y = m₃ + m₄ j + m₅ i

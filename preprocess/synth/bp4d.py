@@ -96,7 +96,7 @@ def _encode_tbnd(motion_deg: np.ndarray, mesh: Mesh, lost: np.ndarray) -> bytes:
     """Encode pitch, yaw and roll, then 83 left-handed points, brows first. Points in `lost` were not tracked: 0 0 0."""
     assert mesh.landmarks_mm is not None
     points = mesh.landmarks_mm[BP4D_ORDER] * MIRROR
-    points[lost] = 0.0  # of the contour, which has the same places in both orders
+    points[lost] = 0.0  # of the contour, which has the same indices in both orders
     rows = np.concatenate([motion_deg[None], points]).tolist()
     return "".join(f"{x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in rows).encode()
 

@@ -73,8 +73,8 @@ def draw_clips(number: int, seed: int, num_frames: int) -> list[Clip]:
     rng = np.random.default_rng([seed, number, 1])
     emotions = [*SINGLE, str(rng.choice(DOUBLE))]
     clips: list[Clip] = []
-    for place in rng.permutation(len(emotions)):
-        emotion = emotions[place]
+    for index in rng.permutation(len(emotions)):
+        emotion = emotions[index]
         length = min(round(rng.uniform(0.26, 0.34) * FRAMES_PER_SECOND), num_frames - 3)  # onset to offset
         first = int(rng.integers(1, 2000))
         onset = first + int(rng.integers(1, num_frames - length - 1))

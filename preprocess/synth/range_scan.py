@@ -21,7 +21,7 @@ HIDDEN_MM = 8.0  # a landmark this far behind the surface that is seen is hidden
 class RangeScan:
     """Planes of the grid, f64 (rows, columns), rows from the bottom up, columns to the subject's left.
 
-    x, y, z in mm, NaN where there is no point; a, b in 0…1, the point's place in the photograph from its upper left corner,
+    x, y, z in mm, NaN where there is no point; a, b in 0…1, the point's position in the photograph from its upper left corner,
     known everywhere. photo u8 (H, W, 3), row 0 on top; left and top: where its upper left corner lies, mm. visible: bool (L,),
     which of the mesh's landmarks the scanner sees.
     """
@@ -123,6 +123,6 @@ def _texture_at(mesh: Mesh, triangles: np.ndarray, barycentric: np.ndarray) -> n
     weights = np.concatenate([1.0 - barycentric.sum(1, keepdims=True), barycentric], 1)
     u, v = np.einsum("kc,kcd->dk", weights, mesh.uv[triangles])
     height, width = mesh.texture.shape[:2]
-    place = np.stack([(1.0 - v) * height - 0.5, u * width - 0.5])
-    channels = [map_coordinates(mesh.texture[..., c], place, np.float32, order=1, mode="nearest") for c in range(3)]
+    position = np.stack([(1.0 - v) * height - 0.5, u * width - 0.5])
+    channels = [map_coordinates(mesh.texture[..., c], position, np.float32, order=1, mode="nearest") for c in range(3)]
     return np.rint(np.stack(channels, -1)).astype(np.uint8)

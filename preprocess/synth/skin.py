@@ -25,11 +25,11 @@ def _interpolators() -> tuple[np.ndarray, np.ndarray]:
     """Return dense matrices (TEXTURE_PX, rows) and (TEXTURE_PX, columns) that interpolate grid values bilinearly at texels."""
 
     def matrix(count: int) -> np.ndarray:
-        place = (np.arange(TEXTURE_PX) + 0.5) / TEXTURE_PX * (count - 1)
-        low = np.minimum(place.astype(int), count - 2)
+        position = (np.arange(TEXTURE_PX) + 0.5) / TEXTURE_PX * (count - 1)
+        low = np.minimum(position.astype(int), count - 2)
         result = np.zeros((TEXTURE_PX, count), np.float32)
-        result[np.arange(TEXTURE_PX), low] = 1 - (place - low)
-        result[np.arange(TEXTURE_PX), low + 1] = place - low
+        result[np.arange(TEXTURE_PX), low] = 1 - (position - low)
+        result[np.arange(TEXTURE_PX), low + 1] = position - low
         return result
 
     rows, columns = grid_shape()
