@@ -64,7 +64,7 @@ class Failure:
 
     @classmethod
     def of(cls, sample: Sample) -> Failure | None:
-        """What samples.csv says of a row; None where nothing is wrong with it."""
+        """Return the failure or warning of a row of samples.csv; None where nothing is wrong with it."""
         if sample.valid and not sample.reason:
             return None
         return cls(sample.source, sample.sample_id, "warning" if sample.valid else "failed", sample.reason)
@@ -75,12 +75,12 @@ class Failure:
 
 
 def write_signed_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes canonical JSON with a `checksum` over everything else in it."""
+    """Write canonical JSON with a `checksum` over everything else in it."""
     write_file(path, canonical_json({**value, "checksum": fingerprint(value)}).encode())
 
 
 def read_signed_json(path: Path) -> dict[str, Any]:
-    """Reads what `write_signed_json` wrote.
+    """Read what `write_signed_json` wrote.
 
     Raises:
         CacheError: not JSON, or changed since it was written.
@@ -101,7 +101,7 @@ def read_signed_json(path: Path) -> dict[str, Any]:
 
 
 def hash_content(file_hashes: dict[str, str], record_hashes: abc.Sequence[str]) -> str:
-    """CacheInfo.content_hash, from the sha256 of the tables and of each shard's record."""
+    """Return CacheInfo.content_hash from the sha256 of the tables and of each shard's record."""
     tables = [file_hashes.get(SAMPLES_CSV), file_hashes.get(SEQUENCES_CSV)]
     tables += [file_hashes[GROUPS_CSV]] if GROUPS_CSV in file_hashes else []  # most caches have none
     return fingerprint({"tables": tables, "records": list(record_hashes)})
@@ -118,7 +118,7 @@ def _read_cache_json(cache: Path) -> bytes:
 
 
 def read_info(cache: Path) -> CacheInfo:
-    """cache.json of a cache folder, complete or not.
+    """Read cache.json of a cache folder, complete or not.
 
     Raises:
         CacheError: no cache here, another format version, damaged.
@@ -149,7 +149,7 @@ def read_info(cache: Path) -> CacheInfo:
 
 
 def describe_withdrawn(info: CacheInfo) -> str:
-    """Why a cache must not be used; "" where nothing is known against it."""
+    """Return why a cache must not be used; "" where nothing is known against it."""
     revision, what = WITHDRAWN.get(info.dataset, (0, ""))
     if info.settings.revision >= revision:
         return ""
@@ -157,7 +157,7 @@ def describe_withdrawn(info: CacheInfo) -> str:
 
 
 def _check_counts(info: CacheInfo) -> None:
-    """Compares the counts with each other: what is allocated or walked over follows from them.
+    """Compare the counts with each other: memory and loops follow from them.
 
     Raises:
         ValueError: they cannot be a cache's.
@@ -183,7 +183,7 @@ def write_record(cache: Path, record: ShardRecord) -> None:
 
 
 def read_record(cache: Path, shard: int) -> ShardRecord | None:
-    """A shard's record; None where the shard was never finished.
+    """Read a shard's record; None where the shard was never finished.
 
     Raises:
         CacheError: the record is damaged.
@@ -209,13 +209,13 @@ def read_record(cache: Path, shard: int) -> ShardRecord | None:
 
 
 def find_text_files(cache: Path) -> list[Path]:
-    """The files of prompt embeddings in a cache, by name."""
+    """Return the files of prompt embeddings in a cache, by name."""
     folder = cache / "text"
     return [folder / name for name in list_files(folder) if name.endswith(".h5") and "/" not in name]
 
 
 def find_records(cache: Path) -> set[int]:
-    """The shards that have a record."""
+    """Return the shards that have a record."""
     names = {name.removesuffix(".json") for name in list_files(cache / "records") if name.endswith(".json")}
     return {int(name) for name in names if name.isascii() and name.isdigit() and f"{int(name):05d}" == name}
 
@@ -234,7 +234,7 @@ class Cache:
 
     @property
     def name(self) -> str:
-        """Its folder's: what files about it in a run's folder are called by."""
+        """Return the folder's name, which files about it in a run folder are named by."""
         return self.path.resolve().name
 
     @cached_property
@@ -242,9 +242,9 @@ class Cache:
         return self.open_arrays()
 
     def check_unchanged(self) -> None:
-        """Makes sure that the cache is still the one that was opened: to be called before what was read from it is kept.
+        """Check that the cache is still the one that was opened; to be called before results from it are written.
 
-        A build takes `complete` out of cache.json, or removes it, before it touches any image; so images that were read before
+        A build takes `complete` out of cache.json, or removes it, before it changes an image; so images that were read before
         this call are those of the opened cache.
 
         Raises:
@@ -267,7 +267,7 @@ class Cache:
         return open_arrays(self.path, stored, views=chosen)
 
     def with_views(self, views: abc.Sequence[View]) -> Cache:
-        """This cache as if it had been rendered from some of its views alone, in the given order.
+        """Return this cache as if it had been rendered from some of its views alone, in the given order.
 
         Raises:
             CacheError: it does not hold one of them; names those it holds.
@@ -285,7 +285,7 @@ class Cache:
         return dataclasses.replace(self, info=dataclasses.replace(stored, settings=settings), stored=stored)
 
     def with_all_views(self) -> Cache:
-        """What `with_views` chose from."""
+        """Return the cache that `with_views` chose from."""
         return self if self.stored is None else self.with_views(self.stored.settings.views)
 
     @cached_property
@@ -301,14 +301,14 @@ class Cache:
         return self._frames.get(sequence, ())
 
     def row_of(self, sample: Sample) -> int:
-        """The row that holds a sample's images."""
+        """Return the row that holds a sample's images."""
         return self._rows[sample.sample_id]
 
     def text_files(self) -> list[Path]:
         return find_text_files(self.path)
 
     def read_text(self, model: str | None = None) -> TextEmbeddings:
-        """The prompt embeddings of a model, or the only ones there are."""
+        """Read the prompt embeddings of a model, or the only ones there are."""
         files = self.text_files()
         advice = f"make them with `python -m preprocess prompts --cache {self.path} --model NAME`"
         if model is not None:
@@ -329,7 +329,7 @@ _REBUILT = (
 
 
 def _file_version(cache: Path) -> tuple[int, ...]:
-    """Identity, time and size of a local cache.json; () in an object store.
+    """Return identity, time and size of a local cache.json; () in an object store.
 
     Raises:
         CacheError: there is none.
@@ -344,7 +344,7 @@ def _file_version(cache: Path) -> tuple[int, ...]:
 
 
 def open_cache(path: Path | str) -> Cache:
-    """Opens a finished cache and checks that its tables and shards are all there (not every byte: that is `verify`).
+    """Open a finished cache and check that its tables and shards are all there (not every byte: `verify` does that).
 
     Raises:
         CacheError: no cache, another version, unfinished, known to be wrong, or a table or shard is missing or changed.

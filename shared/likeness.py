@@ -1,4 +1,4 @@
-"""One scan under two subjects' names, however it was saved: told by its cached pictures, alike in both stages."""
+"""Find one scan under two subjects' names, however it was saved, by its cached images; the same in both stages."""
 
 from __future__ import annotations
 
@@ -16,55 +16,56 @@ from shared.schema import Sample
 from shared.store.paths import is_remote
 
 HASH_SIDE = 32
-# Bits of HASH_SIDE² in which two pictures from the front may differ and count as nearly the same. Measured at 32, 96 and 224
-# pixels on 9 people of two sources: a scan saved anew as PLY or OBJ to 0.01 mm, as JPEG, or turned by 1° before it was aligned
-# 0 to 14 (texture), 0 to 5 (normal), 0 to 4 (depth); its landmarks shifted by 0.5 mm 0 to 15. Two people of 24 drawn ones
-# 53, 30, 35 and more, of 8 others 80, 65, 68. Halfway on a scale of ratios lies 24.
+# Bits of HASH_SIDE² in which two front images may differ and count as nearly the same. Measured at 32, 96 and 224 pixels on 9
+# people of two sources: a scan saved again as PLY or OBJ to 0.01 mm, as JPEG, or turned by 1° before it was aligned: 0 to 14
+# (texture), 0 to 5 (normal), 0 to 4 (depth); its landmarks shifted by 0.5 mm: 0 to 15. Two of 24 synthetic people: 53, 30, 35
+# and more; of 8 others 80, 65, 68. Halfway on a scale of ratios lies 24.
 ALIKE_BITS = 24
-# Of one subject honest scans come as near as that: an expression of neighbouring intensity differs in 5 to 72 (normals 4 to
-# 51), beginnings of two recordings in 0 and more. So only copies that changed hardly at all are told.
+# Different scans of one subject come as near as that: an expression of neighbouring intensity differs in 5 to 72 (normals 4 to
+# 51), beginnings of two recordings in 0 and more. So only copies that hardly changed are reported.
 ALIKE_BITS_OF_ONE_SUBJECT = 4
-# A picture of nearly one brightness (black, or nothing in it) is like all others of its kind and tells nothing.
+# An image of nearly one brightness (black, or empty) is like all others of its kind and says nothing.
 MIN_SHARE_SET = 1 / 32
-# Pictures that are compared before a training, evenly over larger caches. All of BU-3DFE or Bosphorus; an object store charges
-# by the byte. Of each sequence only three frames are.
+# Images compared before a training, evenly over larger caches. All of BU-3DFE or Bosphorus; an object store charges by the
+# byte. Of each sequence only three frames are compared.
 MOST_COMPARED, MOST_COMPARED_REMOTELY = 5000, 2500
-_BATCH, _BLOCK = 64, 512
+_BATCH, _BLOCK, _CACHED = 64, 512, 8
 
 # Modalities by use: every valid row has those without colour, and normals tell people apart best.
 BY_SHAPE = sorted(MODALITIES, key=lambda name: MODALITIES[name].is_colour)
 
-Hashes = Mapping[str, np.ndarray]  # of a row's picture from the front: modality → bits
-Place = tuple[int, int]  # number of a cache, row
+Hashes = Mapping[str, np.ndarray]  # of a row's front image: modality → bits
+Place = tuple[int, int]  # index of a cache, row
 
 
 def hash_image(modality: str, pixels: np.ndarray) -> np.ndarray:
-    """Tells each patch of a downscaled view from its neighbours in its row: bool (about HASH_SIDE²,), fewer of small images.
+    """Return a difference hash of a downscaled view, bool (about HASH_SIDE²,), fewer bits of small images.
 
-    Texture and normals: whether it is brighter than that to its left. Depth: whether the surface bends toward the viewer
-    there, for all faces rise and fall alike. A difference hash tells nothing of overall brightness or distance.
+    A bit compares a patch with its left neighbour: whether it is brighter or, for depth, whether the surface bends toward the
+    viewer there. Overall brightness and distance do not matter.
 
     Args:
         pixels: (H, W, …), as stored.
     """
-    order, grey = get_modality(modality).slope_order, get_modality(modality).measure_slopes(pixels)
-    height, width = grey.shape[:2]
+    kind = get_modality(modality)
+    values = kind.measure_slopes(pixels)
+    height, width = values.shape[:2]
     rows = np.arange(min(HASH_SIDE, height)) * height // min(HASH_SIDE, height)
-    num_columns = min(HASH_SIDE + order, width)
+    num_columns = min(HASH_SIDE + kind.slope_order, width)
     columns = np.arange(num_columns) * width // num_columns
-    kind = np.float32 if grey.dtype.kind == "f" else np.int64
-    sums = np.add.reduceat(grey.reshape(height, -1), rows, axis=0, dtype=kind)
+    dtype = np.float32 if values.dtype.kind == "f" else np.int64
+    sums = np.add.reduceat(values.reshape(height, -1), rows, axis=0, dtype=dtype)
     sums = np.add.reduceat(sums.reshape(len(rows), width, -1).sum(-1), columns, axis=1)
     widths = np.diff(columns, append=width)
-    rises = np.diff(sums / widths, axis=1)  # compared within a row of patches: its height does not matter
-    if order == 2:
-        rises = np.diff(rises / np.diff(columns + widths / 2), axis=1)
-    bits: np.ndarray = (rises > 0).ravel()
+    slopes = np.diff(sums / widths, axis=1)  # compared within a row of patches: its height does not matter
+    if kind.slope_order == 2:
+        slopes = np.diff(slopes / np.diff(columns + widths / 2), axis=1)
+    bits: np.ndarray = (slopes > 0).ravel()
     return bits
 
 
 def count_different(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Bits in which each of bool (n, d) differs from each of bool (m, d): i32 (n, m)."""
+    """Return the number of bits in which each of bool (n, d) differs from each of bool (m, d): i32 (n, m)."""
     first, second = a.astype(np.float32), b.astype(np.float32)  # a product of floats is BLAS; exact below 2²⁴
     different: np.ndarray = np.rint(first.sum(1)[:, None] + second.sum(1) - 2 * (first @ second.T)).astype(np.int32)
     return different
@@ -78,21 +79,22 @@ def find_alike(
     since: int = 0,
     most: int | None = None,
 ) -> list[tuple[int, int, int]]:
-    """Pairs of rows that look nearly the same in every modality that both have, and the most bits in which one of these
-    differs; the most alike first.
+    """Return pairs of rows that are nearly the same in every modality that both have, the most alike first.
 
     Frames of one subject's recordings are left out: neighbours are alike by nature, and so are the faces they begin from.
 
     Args:
-        samples: subject and frame count; two rows of one subject are told only where they hardly differ at all.
+        samples: of the cache. Two rows of one subject are a pair only where they hardly differ.
         hashes: of each of `rows`.
-        since: only pairs whose second place in `rows` is that or later.
-        most: how many pairs are told; None: all.
+        since: only pairs whose second index in `rows` is that or later.
+        most: the number of pairs; None: all.
+    Returns:
+        (row, row, the most bits in which one modality differs).
     """
-    told = [samples[row] for row in rows]
-    subjects = np.unique([sample.subject for sample in told], return_inverse=True)[1]
-    # Bits up to which a row is told with another of its subject. Left out here: recordings have pairs by the million.
-    of_one = np.array([ALIKE_BITS_OF_ONE_SUBJECT if sample.frame is None else -1 for sample in told])
+    chosen = [samples[row] for row in rows]
+    subjects = np.unique([sample.subject for sample in chosen], return_inverse=True)[1]
+    # The most bits between two rows of one subject; −1 for frames: recordings have pairs by the million.
+    of_one = np.array([ALIKE_BITS_OF_ONE_SUBJECT if sample.frame is None else -1 for sample in chosen])
     tables = [_tabulate(hashes, modality) for modality in MODALITIES if any(modality in one for one in hashes)]
     number, found = np.asarray(rows), []
     for start in range(since, len(rows), _BLOCK):
@@ -103,9 +105,7 @@ def find_alike(
         for known, bits in tables:
             both = known[:end, None] & known[start:end]
             different = count_different(bits[:end], bits[start:end])
-            fits &= ~both | (
-                different * HASH_SIDE**2 <= limit * bits.shape[1]
-            )  # fewer bits of small images: the same share
+            fits &= ~both | (different * HASH_SIDE**2 <= limit * bits.shape[1])  # small images: in proportion
             worst = np.where(both, np.maximum(worst, different), worst)
         a, b = np.nonzero(fits & (worst >= 0))
         first, second = number[a], number[start + b]
@@ -115,12 +115,12 @@ def find_alike(
 
 
 def _tabulate(hashes: Sequence[Hashes], modality: str) -> tuple[np.ndarray, np.ndarray]:
-    """known: bool (n,), the rows with a picture that tells something; bits: bool (n, d), False where it is not known."""
+    """Return known, bool (n,): rows whose image is not nearly uniform; and bits, bool (n, d), False where unknown."""
     found = [one.get(modality) for one in hashes]
     bits = np.zeros((len(found), max(len(one) for one in found if one is not None)), bool)
-    for place, one in enumerate(found):
+    for index, one in enumerate(found):
         if one is not None:
-            bits[place] = one
+            bits[index] = one
     return bits.mean(1) >= MIN_SHARE_SET, bits
 
 
@@ -129,15 +129,17 @@ def _tabulate(hashes: Sequence[Hashes], modality: str) -> tuple[np.ndarray, np.n
 
 @dataclass(frozen=True)
 class Compared:
-    """The rows of a cache that are compared, and the hashes of their pictures."""
+    """The rows of a cache that are compared, and the hashes of their images."""
 
     rows: tuple[int, ...]
     hashes: tuple[Hashes, ...]
 
 
 def choose_compared(cache: Cache) -> list[int]:
-    """Valid rows, ascending: every single scan, and the first, middle and last frame of every sequence; so of the frames of a
-    subject's task that belong to no sequence."""
+    """Return valid rows, ascending: every single scan, and the first, middle and last frame of every sequence.
+
+    Frames that belong to no sequence count as one sequence for each subject and task.
+    """
     frames: dict[tuple[str, ...], list[int]] = {}
     rows = []
     for row, sample in enumerate(cache.samples):
@@ -152,7 +154,7 @@ def choose_compared(cache: Cache) -> list[int]:
 
 
 def count_compared(cache: Cache) -> tuple[int, int]:
-    """How many rows are compared before a training, and how many are left out of a large cache."""
+    """Return how many rows are compared before a training, and how many are left out of a large cache."""
     wanted = len(choose_compared(cache))
     num = min(wanted, _most_compared(cache))
     return num, wanted - num
@@ -166,9 +168,9 @@ _HASHED: dict[tuple[str, str], Compared] = {}  # by content hash and modality: a
 
 
 def hash_faces(cache: Cache, modality: str) -> Compared:
-    """Reads one modality of the rows of `choose_compared` from the front; a row that is damaged or lacks it is left out.
+    """Hash one modality of the front view of `choose_compared`'s rows; damaged rows, or without it, are left out.
 
-    BU-3DFE's 2,500 rows of 224 pixels take about 5 seconds on one core. Kept in memory for the process's next call.
+    BU-3DFE's 2,500 rows of 224 pixels take about 5 seconds on one core. Cached for the process's next call.
 
     Raises:
         StorageError: an object store does not answer.
@@ -178,13 +180,12 @@ def hash_faces(cache: Cache, modality: str) -> Compared:
         return _HASHED[key]
     wanted = choose_compared(cache)
     num = min(len(wanted), _most_compared(cache))
-    chosen = [wanted[place * len(wanted) // num] for place in range(num)]
+    chosen = [wanted[index * len(wanted) // num] for index in range(num)]
     hashes = _hash_rows(cache, modality, [row for row in chosen if cache.samples[row].has(modality)])
-    found = Compared(tuple(hashes), tuple({modality: bits} for bits in hashes.values()))
-    _HASHED[key] = found
-    while len(_HASHED) > 8:
+    _HASHED[key] = Compared(tuple(hashes), tuple({modality: bits} for bits in hashes.values()))
+    while len(_HASHED) > _CACHED:
         del _HASHED[next(iter(_HASHED))]
-    return found
+    return _HASHED[key]
 
 
 def _hash_rows(cache: Cache, modality: str, rows: Sequence[int]) -> dict[int, np.ndarray]:
@@ -197,7 +198,7 @@ def _hash_rows(cache: Cache, modality: str, rows: Sequence[int]) -> dict[int, np
         batch = list(rows[start : start + _BATCH])
         try:
             images = dict(zip(batch, arrays.read(modality, batch), strict=True))
-        except CacheError:  # one of them is damaged, which the training that needs it says
+        except CacheError:  # one of them is damaged, which the training that needs it reports
             images = {}
             for row in batch:
                 with suppress(CacheError):
@@ -207,41 +208,37 @@ def _hash_rows(cache: Cache, modality: str, rows: Sequence[int]) -> dict[int, np
 
 
 def find_same_faces(caches: Sequence[Cache], subjects: Sequence[Sequence[str]]) -> list[tuple[Place, Place]]:
-    """Pairs of rows, of one cache or two, that look nearly the same (`find_alike`) and bear different subjects' names.
+    """Return pairs of rows, of one cache or two, that are nearly the same (`find_alike`) and have different subjects.
 
-    Compared is first one modality of all rows, then the others of those that are alike in it.
+    One modality of all rows is compared first, then the others of rows that are alike in it.
 
     Args:
-        caches: with the same views and size. subjects: of every row of each cache, as they are to be compared.
+        caches: with the same views and size.
+        subjects: of every row of each cache, as they are to be compared.
     Returns:
-        (number of the cache, row) of both, the most alike first.
+        (index of the cache, row) of both, the most alike first.
     """
-    places: list[Place] = []
-    hashes: list[Hashes] = []
     common = [m for m in BY_SHAPE if all(m in cache.info.settings.modalities for cache in caches)]
     if not common:
         return []
-    first = common[0]
+    places: list[Place] = []
+    hashes: list[Hashes] = []
     for number, cache in enumerate(caches):
-        found = hash_faces(cache, first)
+        found = hash_faces(cache, common[0])
         places += [(number, row) for row in found.rows]
         hashes += found.hashes
-    samples = [
-        dataclasses.replace(caches[number].samples[row], subject=subjects[number][row]) for number, row in places
-    ]
+    samples = [dataclasses.replace(caches[n].samples[row], subject=subjects[n][row]) for n, row in places]
 
     def differ(pairs: Iterable[tuple[int, int, int]]) -> list[tuple[int, int]]:
         return [(a, b) for a, b, _ in pairs if samples[a].subject != samples[b].subject]
 
-    candidates = sorted({place for pair in differ(find_alike(samples, range(len(places)), hashes)) for place in pair})
-    whole = [dict(hashes[place]) for place in candidates]
+    candidates = sorted({i for pair in differ(find_alike(samples, range(len(places)), hashes)) for i in pair})
+    whole = {places[i]: dict(hashes[i]) for i in candidates}
     for number, cache in enumerate(caches):
         for modality in cache.info.settings.modalities:
-            rows = {
-                places[place][1]: one
-                for place, one in zip(candidates, whole, strict=True)
-                if modality != first and places[place][0] == number and samples[place].has(modality)
-            }
-            for row, bits in _hash_rows(cache, modality, list(rows)).items():
-                rows[row][modality] = bits
-    return [(places[a], places[b]) for a, b in differ(find_alike(samples, candidates, whole))]
+            rows = [
+                row for n, row in whole if n == number and modality != common[0] and cache.samples[row].has(modality)
+            ]
+            for row, bits in _hash_rows(cache, modality, rows).items():
+                whole[number, row][modality] = bits
+    return [(places[a], places[b]) for a, b in differ(find_alike(samples, candidates, list(whole.values())))]

@@ -28,6 +28,13 @@ _WEB_PAGE = (
     "a web page or an XML answer, not the file behind it: mend the link (…/resolve/… on the hub) and download again"
 )
 
+_ARCHIVES = (
+    (b"\x1f\x8b", "gzip"),
+    (b"7z\xbc\xaf", "7z"),
+    (b"Rar!", "RAR"),
+    (b"\xfd7zXZ", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+)
 # What other files begin with.
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (
@@ -37,13 +44,7 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"GGUF", "a GGUF file (llama.cpp); take the model's torch or safetensors file"),
     (b"\x89HDF", "an HDF5 file (Keras); take the model's torch or safetensors file"),
     (b"\x93NUMPY", "a NumPy array; take the model's torch or safetensors file"),
-    (b"\x1f\x8b", "a gzip archive; unpack it and give the file in it"),
-    (b"7z\xbc\xaf", "a 7z archive; unpack it and give the file in it"),
-    (b"Rar!", "a RAR archive; unpack it and give the file in it"),
-    (b"\xfd7zXZ", "an xz archive; unpack it and give the file in it"),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive; unpack it and give the file in it"),
-    (b"%PDF", "a PDF"),
-    (b"\x89PNG", "a picture"),
+    *((magic, f"a {kind} archive; unpack it and give the file in it") for magic, kind in _ARCHIVES),
 )
 _DAMAGED = "cut short or damaged; download it again and compare its size"
 _KNOWN = "expected a torch checkpoint (.pt, .pth, .bin), safetensors, or a TorchScript archive of OpenAI's"
