@@ -48,42 +48,25 @@ def build_shard_safely(
     """
     started = time.monotonic()
     note = read_note(task.cache, task.shard)
-    hashes = {
-        scan.sample_id: hash_source(task.dataset, task.root, scan)
+    skip = {
+        scan.sample_id: note.quarantined[scan.sample_id][1]
         for scan in task.sources
-        if note.num_crashed or scan.sample_id in note.quarantined
+        if scan.sample_id in note.quarantined
+        and note.quarantined[scan.sample_id][0] == hash_source(task.dataset, task.root, scan)
     }
-    quarantined = {
-        sample_id: (digest, reason)
-        for sample_id, (digest, reason) in note.quarantined.items()
-        if hashes.get(sample_id) == digest
-    }
-    write_note(
-        task.cache,
-        task.shard,
-        dataclasses.replace(note, num_crashed=note.num_crashed + 1, quarantined=quarantined),
-    )
+    write_note(task.cache, task.shard, dataclasses.replace(note, num_crashed=note.num_crashed + 1))
     try:
-        task = _without(task, {sample_id: reason for sample_id, (_, reason) in quarantined.items()})
         if note.num_crashed:
-            found = find_crashing(task, memory_limit_bytes=memory_limit_bytes)
-            quarantined |= {sample_id: (hashes[sample_id], reason) for sample_id, reason in found.items()}
-            task = _without(task, found)
-            current = read_note(task.cache, task.shard)
-            write_note(task.cache, task.shard, dataclasses.replace(current, quarantined=quarantined))
-        result = build_shard(task, on_row)
+            skip |= find_crashing(dataclasses.replace(task, skip=skip), memory_limit_bytes=memory_limit_bytes)
+        result = build_shard(dataclasses.replace(task, skip=skip), on_row)
     except BaseException:  # an error, even Ctrl-C, is no crash
         with suppress(OSError, FacetError):  # on a full disk, the first error is the one to report
             clear_crashes(task.cache, task.shard)
         raise
     result.seconds["other"] = max(time.monotonic() - started - sum(result.seconds.values()), 0.0)
-    result.num_crashed, result.num_quarantined = note.num_crashed, len(quarantined)
+    result.num_crashed, result.num_quarantined = note.num_crashed, len(skip)
     result.peak_memory_bytes = peak_memory_bytes()
     return result
-
-
-def _without(task: ShardTask, reasons: dict[str, str]) -> ShardTask:
-    return dataclasses.replace(task, skip={**task.skip, **reasons})
 
 
 def find_crashing(task: ShardTask, *, memory_limit_bytes: int | None = None) -> dict[str, str]:
@@ -101,7 +84,7 @@ def find_crashing(task: ShardTask, *, memory_limit_bytes: int | None = None) -> 
     found: dict[str, str] = {}
     crashes: Counter[_Trial] = Counter()
     while trials:
-        last = _run_trials(_without(task, found), trials, memory_limit_bytes)
+        last = _run_trials(dataclasses.replace(task, skip={**task.skip, **found}), trials, memory_limit_bytes)
         if last is None:
             break
         trials = trials[max(last, 0) :]

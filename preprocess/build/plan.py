@@ -12,7 +12,7 @@ from preprocess.alignment.scan_aligner import frames_needed
 from preprocess.build.engine import map_files, read_finished, shard_rows
 from preprocess.build.isolate import DRAWING, READING
 from preprocess.build.ledger import ShardNote, read_note, write_note
-from preprocess.build.shard import ShardTask, hash_source, hash_times, note_finished, stat_sources
+from preprocess.build.shard import ShardTask, hash_source, hash_times, stat_sources
 from preprocess.datasets.scan import DatasetReader, ScanRecord
 from shared.cache import SAMPLES_CSV, find_records, read_record, record_path, write_record
 from shared.csv_tables import read_table
@@ -110,13 +110,9 @@ def _read_rows(cache: Path) -> list[Sample]:
         return read_table(cache / SAMPLES_CSV, Sample)
     except CacheError as error:
         # The records hold the same rows: all of them together restore the table.
-        rows: list[Sample] = []
-        shard = 0
-        while (record := read_record(cache, shard)) is not None:
-            rows.extend(record.samples)
-            shard += 1
-        if rows and len(find_records(cache)) == shard:
-            return rows
+        shards = sorted(find_records(cache))
+        if shards and shards == list(range(len(shards))):
+            return [sample for shard in shards if (record := read_record(cache, shard)) for sample in record.samples]
         raise CacheError(
             f"{error}; the order of its rows is lost, so render everything again with --overwrite"
         ) from error
@@ -175,13 +171,13 @@ def _are_inputs_unchanged(task: ShardTask, record: ShardRecord) -> bool:
         times = stat_sources(task.dataset, task.root, task.sources)
     except ScanError:
         return False
-    finished = hash_times(task, record.input_fingerprint, times)
-    if read_note(task.cache, task.shard).finished == finished:
+    note, finished = read_note(task.cache, task.shard), hash_times(task, record.input_fingerprint, times)
+    if note.finished == finished:
         return True
     hashes = {scan.sample_id: hash_source(task.dataset, task.root, scan) for scan in task.sources}
     if "" in hashes.values() or task.fingerprint(hashes) != record.input_fingerprint:
         return False
-    note_finished(task, finished)
+    write_note(task.cache, task.shard, dataclasses.replace(note, num_crashed=0, finished=finished))
     return True
 
 

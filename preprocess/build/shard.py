@@ -15,7 +15,7 @@ import numpy as np
 
 from preprocess.alignment.scan_aligner import ScanAligner
 from preprocess.build.engine import ShardArrays, write_shard
-from preprocess.build.ledger import check_current, read_note, write_note
+from preprocess.build.ledger import ShardNote, check_current, write_note
 from preprocess.datasets.scan import SCAN_GONE, DatasetReader, ScanRecord
 from preprocess.render.cameras import build_cameras
 from shared.errors import ScanError
@@ -142,19 +142,15 @@ def build_shard(task: ShardTask, on_row: Callable[[int], None] | None = None) ->
         hashes |= {scan.sample_id: hash_source(task.dataset, task.root, scan) for scan in task.context}
         inputs = task.fingerprint(hashes)
         write_shard(task.cache, task.info, task.shard, samples, files, inputs)
-        note_finished(task, hash_times(task, inputs, times))
+        quarantined = {sample_id: (hashes[sample_id], reason) for sample_id, reason in task.skip.items()}
+        note = ShardNote(quarantined=quarantined, finished=hash_times(task, inputs, times))
+        write_note(task.cache, task.shard, note)
     return result
 
 
 def hash_times(task: ShardTask, input_fingerprint: str, times: Sequence[tuple[int, int]]) -> str:
     """Return a hash over the inputs of a finished shard as its record, its task and `stat_sources` describe them."""
     return fingerprint([input_fingerprint, task.fingerprint({}), times])
-
-
-def note_finished(task: ShardTask, finished: str) -> None:
-    """Note that a shard is finished; the next build with the same hash need not read its source files."""
-    note = read_note(task.cache, task.shard)
-    write_note(task.cache, task.shard, dataclasses.replace(note, num_crashed=0, finished=finished))
 
 
 def _render_or_fail(

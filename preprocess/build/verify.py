@@ -15,7 +15,6 @@ from tqdm import tqdm
 from preprocess.build.engine import PARALLEL_REQUESTS, shard_rows
 from shared.cache import (
     SAMPLES_CSV,
-    SEQUENCES_CSV,
     find_text_files,
     hash_content,
     read_info,
@@ -24,8 +23,7 @@ from shared.cache import (
 )
 from shared.csv_tables import read_table
 from shared.errors import CacheError
-from shared.groups import GROUPS_CSV, read_groups
-from shared.schema import MODALITIES, CacheInfo, Sample, Sequence, ShardRecord
+from shared.schema import MODALITIES, CacheInfo, Sample, ShardRecord
 from shared.store.paths import is_remote, list_files, read_bytes
 from shared.store.storage import (
     PARTIAL_SUFFIX,
@@ -65,11 +63,11 @@ def verify_cache(cache: Path, *, quick: bool = False) -> list[str]:
             problems.append(f"{name}: missing")
         elif hash_file(cache / name) != digest:
             problems.append(f"{name}: changed since the cache was built")
-    for name, data in encode_metadata(info).items():
-        if name in stored and read_bytes(cache / name) != data:
-            problems.append(f"{name}: does not describe the arrays of cache.json")
-    samples = _read(cache, SAMPLES_CSV, Sample, problems)
-    sequences = _read(cache, SEQUENCES_CSV, Sequence, problems)
+    try:
+        samples = read_table(cache / SAMPLES_CSV, Sample)
+    except CacheError as error:
+        samples = None
+        problems.append(_inside(cache, error))
 
     def check(shard: int) -> _ShardCheck:
         return _check_shard(cache, info, shard, samples, stored, quick)
@@ -79,13 +77,6 @@ def verify_cache(cache: Path, *, quick: bool = False) -> list[str]:
     problems += [problem for checked in checks for problem in checked.problems]
     expected = {name for checked in checks for name in checked.files}
     problems += _find_strays(info, stored, expected)
-    if samples is not None:
-        _check_counts(info, samples, sequences, problems)
-    if samples is not None and GROUPS_CSV in info.file_hashes and GROUPS_CSV in stored:
-        try:
-            read_groups(cache / GROUPS_CSV, [sample.sample_id for sample in samples])
-        except CacheError as error:
-            problems.append(_inside(cache, error))
     digests = [checked.record_digest for checked in checks]
     if info.complete and not problems and info.content_hash != hash_content(info.file_hashes, digests):
         problems.append("cache.json: its content hash is not that of its tables and records")
@@ -101,14 +92,6 @@ def verify_cache(cache: Path, *, quick: bool = False) -> list[str]:
 
 def _inside(cache: Path, error: CacheError) -> str:
     return str(error).replace(f"{cache}/", "")
-
-
-def _read(cache: Path, name: str, row_type: type, problems: list[str]) -> list | None:
-    try:
-        return read_table(cache / name, row_type)
-    except CacheError as error:
-        problems.append(_inside(cache, error))
-        return None
 
 
 @dataclass(frozen=True)
@@ -221,28 +204,6 @@ def _find_strays(info: CacheInfo, stored: Collection[str], expected: set[str]) -
 
 def _name_rows(record: ShardRecord, rows: np.ndarray) -> str:
     return _name([sample.sample_id for sample, hit in zip(record.samples, rows, strict=True) if hit and sample.valid])
-
-
-def _check_counts(
-    info: CacheInfo, samples: list[Sample], sequences: list[Sequence] | None, problems: list[str]
-) -> None:
-    if len(samples) != info.num_samples:
-        problems.append(f"{SAMPLES_CSV}: {len(samples)} rows, cache.json says {info.num_samples}")
-    ids = [sample.sample_id for sample in samples]
-    if len(set(ids)) != len(ids):
-        problems.append(f"{SAMPLES_CSV}: a sample_id occurs twice")
-    unknown = sorted({s.label for s in samples if s.label} - set(info.class_names))
-    if unknown:
-        problems.append(f"{SAMPLES_CSV}: label {unknown[0]!r} is not among {', '.join(info.class_names)}")
-    num_valid = sum(sample.valid for sample in samples)
-    if info.complete and num_valid != info.num_valid:
-        problems.append(f"{SAMPLES_CSV}: {num_valid} valid rows, cache.json says {info.num_valid}")
-    frames: dict[str, int] = {}
-    for sample in samples:
-        if sample.sequence:
-            frames[sample.sequence] = frames.get(sample.sequence, 0) + 1
-    if sequences is not None and info.complete and {s.sequence: s.num_frames for s in sequences} != frames:
-        problems.append(f"{SEQUENCES_CSV}: its sequences and frames are not those of {SAMPLES_CSV}")
 
 
 def _name(samples: list[str]) -> str:
