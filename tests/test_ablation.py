@@ -34,7 +34,7 @@ from train.studies.ablation.variants import (
     PARTS,
     Chosen,
     Variant,
-    change_recipe,
+    change_options,
     list_variants,
     read_chosen,
 )
@@ -90,12 +90,12 @@ def test_every_name_is_what_its_part_is() -> None:
     found = {variant.name: variant for variant in list_variants(chosen, ("texture", "depth"))}
     assert list(found) == list(changes)
     for name, variant in found.items():
-        assert change_recipe(Options(seed=3, lr=1e-2), variant) == Options(seed=3, lr=1e-2, **changes[name])
+        assert change_options(Options(seed=3, lr=1e-2), variant) == Options(seed=3, lr=1e-2, **changes[name])
     assert [v.name for v in list_variants(Chosen(("no-cvsa",)), ("texture",))] == ["full", "no-cvsa"]
     more = {v.name: v for v in list_variants(Chosen(("with-patches",)), ("texture",))}  # by name alone
-    assert change_recipe(Options(), more["with-patches"]) == Options(mtgf_tokens="patches")
+    assert change_options(Options(), more["with-patches"]) == Options(mtgf_tokens="patches")
     for name in ("no-mtgf", "plain-clip"):  # nothing is left that could look at patches
-        assert change_recipe(Options(mtgf_tokens="patches"), found[name]) == Options(**changes[name])
+        assert change_options(Options(mtgf_tokens="patches"), found[name]) == Options(**changes[name])
     assert not any(v.name.startswith("only-") for v in list_variants(Chosen(), ("texture",)))  # it looks at one anyway
 
 

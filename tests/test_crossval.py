@@ -12,7 +12,7 @@ from next_commands import next_commands
 from test_train_cli import QUICK, call, fails
 
 from shared.cache import open_cache
-from train.config import Options
+from train.config import Options, RunOptions
 from train.experiment import prepare_experiment
 from train.protocols.folds import read_folds
 
@@ -127,7 +127,7 @@ def test_the_same_folds_in_another_run(
     assert call("protocols", "kfold", "--cache", cache, "--seed", 7, "--export", file) == 2  # 10 folds of 5 people
     assert "only 5 subjects" in capsys.readouterr().err
     assert call("protocols", "loso", "--cache", cache, "--seed", 7, "--export", file) == 0
-    experiment = prepare_experiment(cache, None, Options(protocol=str(file)))
+    experiment = prepare_experiment(Options(protocol=str(file)), RunOptions(cache=cache), tmp_path)
     assert experiment.folds == read_folds(file)
     value = json.loads(file.read_text())
     value["folds"] = value["folds"][:2]
@@ -254,7 +254,8 @@ def test_every_other_frame_trains_and_every_frame_is_tested(tiny_cache: MakeCach
     cache = tiny_cache(num_frames=4, units="aus")
     recipes = [Options(task="aus", folds=2, frame_stride=stride) for stride in (1, 4)]
     (all_train, all_test), (train, test) = (
-        e.items_of(e.fold(0)) for e in (prepare_experiment(cache, None, recipe) for recipe in recipes)
+        e.items_of(e.fold(0))
+        for e in (prepare_experiment(options, RunOptions(cache=cache), cache) for options in recipes)
     )
     assert len(train) == -(-len(all_train) // 4)
     assert test == all_test

@@ -22,7 +22,7 @@ from shared.cache import open_cache
 from shared.errors import CacheError
 from shared.runs import WEIGHTS
 from shared.schema import View
-from train.config import Options, read_config
+from train.config import Options, RunOptions, read_config
 from train.data.preload import PreloadedImages, preload_images
 from train.experiment import prepare_experiment
 from train.reporting.html.pictures import open_tested_cache
@@ -151,7 +151,7 @@ def test_what_is_kept_in_memory_and_how_views_are_written(tiny_cache: MakeCache)
     exact = View(12.3456789, -7.65432109)  # in a run's config.json it is 12.3457:-7.65432
     path = tiny_cache(views=(FRONT, exact, RIGHT), **DRAWN)
     for text in (f"{exact.yaw_deg}:{exact.pitch_deg}", str(exact)):
-        experiment = prepare_experiment(path, None, Options(views=(text,), folds=2))
+        experiment = prepare_experiment(Options(views=(text,), folds=2), RunOptions(cache=path), path)
         assert experiment.train.info.settings.views == (exact,) and experiment.recipe.views == (str(exact),)
     source = preload_images(experiment.train, experiment.train_items, ("depth",), "ram", torch.device("cpu"))
     assert isinstance(source, PreloadedImages)

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from shared.command_line import join_angles, print_next
 from shared.errors import FacetError, run_command_line
 from train.arguments import build_parser
-from train.config import Options, RunOptions
+from train.config import Options
 from train.option_parser import read_options
-from train.resolve import resolve_embeddings
 from train.training.signals import Terminated, raise_on_sigterm
-
-if TYPE_CHECKING:
-    from train.studies.crossval.workers import CrossvalOptions
 
 RESUMABLE = ("fit", "crossval", "ablate", "embed")  # stop after SIGTERM and continue later
 
@@ -85,101 +79,38 @@ def _run(chosen: argparse.Namespace) -> int:
             return _verify(**values)
 
 
-def _read_training(chosen: argparse.Namespace) -> tuple[Options, RunOptions]:
-    """
-    Raises:
-        FacetError: an option is out of its range, or there is no cache.
-    """
-    options, run = read_options(chosen)
-    if run.cache is None:
-        raise FacetError("--cache: give the folder of a finished cache")
-    return options, run
-
-
 def _fit(chosen: argparse.Namespace) -> int:
-    options, run = _read_training(chosen)
+    options, run = read_options(chosen)
     from train.experiment import prepare_experiment
     from train.runs.evaluate import print_next_predict
     from train.training.distributed import open_ranks
     from train.training.fit import fit
-    from train.training.loop import Monitoring
 
     with open_ranks(run.device) as ranks:
-        options, embeddings, notes = resolve_embeddings(options, run.embeddings, chosen.out)
-        assert run.cache is not None
-        experiment = prepare_experiment(run.cache, run.test_cache, options, run.prompts)
-        for line in (*(f"note: {note}" for note in notes), *experiment.describe()):
+        experiment = prepare_experiment(options, run, chosen.out)
+        for line in experiment.describe():
             print(line)
-        code = fit(
-            chosen.out,
-            experiment,
-            experiment.recipe.fold,
-            device=run.device,
-            checkpoint_every=run.checkpoint_every,
-            keep_checkpoints=run.keep_checkpoints,
-            ranks=ranks,
-            watch=Monitoring(run.tensorboard, run.profile),
-            embeddings=embeddings,
-            preload=run.preload,
-        )
+        code = fit(chosen.out, experiment, experiment.recipe.fold, device=run.device, ranks=ranks)
         if code == 0:
             print_next_predict(chosen.out, experiment.train.path)
     return code
 
 
 def _crossval(chosen: argparse.Namespace) -> int:
-    options, run, only = _read_crossval(chosen)
-    options, embeddings, notes = resolve_embeddings(options, run.embeddings, chosen.out)
-    for note in notes:
-        print(f"note: {note}")
+    options, run = read_options(chosen)
     from train.studies.crossval.run import crossval
 
-    assert run.cache is not None
-    how = _crossval_options(run, only, embeddings)
-    return crossval(chosen.out, run.cache, run.test_cache, options, how, run.prompts)
+    return crossval(chosen.out, options, run)
 
 
 def _ablate(chosen: argparse.Namespace) -> int:
-    options, run, only = _read_crossval(chosen)
+    options, run = read_options(chosen)
     from train.studies.ablation.variants import read_chosen
 
     variants = read_chosen(chosen.variants, chosen.variant)
-    for note in resolve_embeddings(options, run.embeddings, chosen.out)[2]:
-        print(f"note: {note}")
-
-    def choose_embeddings(variant: Options) -> tuple[Options, Path | None]:
-        if variant.tune != "frozen" and options.tune == "frozen":  # --embeddings is meant for the others
-            return variant, None
-        return resolve_embeddings(variant, run.embeddings, chosen.out)[:2]
-
     from train.studies.ablation.run import ablate
 
-    assert run.cache is not None
-    caches, how = (run.cache, run.test_cache), _crossval_options(run, only, None)
-    return ablate(chosen.out, caches, options, variants, chosen.seeds, how, choose_embeddings, run.prompts)
-
-
-def _read_crossval(chosen: argparse.Namespace) -> tuple[Options, RunOptions, int | None]:
-    """Read the options that all folds have in common, and the index of the only fold to train; None: all."""
-    options, run = _read_training(chosen)
-    if options.test_subjects:
-        raise FacetError("--test-subjects: is one test; use `python -m train fit`, or a file of folds as --protocol")
-    return dataclasses.replace(options, fold=None), run, options.fold
-
-
-def _crossval_options(run: RunOptions, only: int | None, embeddings: Path | None) -> CrossvalOptions:
-    from train.studies.crossval.workers import CrossvalOptions
-
-    return CrossvalOptions(
-        run.device,
-        run.jobs,
-        only,
-        run.checkpoint_every,
-        not run.discard_weights,
-        embeddings,
-        run.preload,
-        run.tensorboard,
-    )
+    return ablate(chosen.out, options, run, variants, chosen.seeds)
 
 
 def _protocols(name: str | None, cache: Path | None, export: Path | None, seed: int) -> int:

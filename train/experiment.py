@@ -51,6 +51,7 @@ from train.resolve import (
     check_reference,
     check_sequences,
     find_text,
+    resolve_embeddings,
     resolve_model,
     resolve_task,
     resolve_views,
@@ -79,14 +80,21 @@ class Split:
 
 @dataclass(frozen=True)
 class Experiment(Split):
-    """What all folds have in common. options: as the user chose them. recipe: resolved, with fold 0. text: of the classes.
+    """What all folds have in common.
 
-    prompts: the file of the prompts; None: a cache's.
+    options, run: as the user chose them, but for what embeddings of a frozen tower change. recipe: resolved, with fold 0.
+    text: the prompts of the classes.
     """
 
+    run: RunOptions
     recipe: Recipe
     text: TextEmbeddings
-    prompts: Path | None
+
+    @property
+    def embeddings(self) -> Path | None:
+        """Folder of the frozen tower's embeddings; None: images are read."""
+        is_used = self.recipe.tune == "frozen" and self.run.embeddings != "off"
+        return Path(self.run.embeddings) if is_used else None
 
     def describe(self) -> list[str]:
         """Return lines for the user: how class names are mapped across data sets, and the notes."""
@@ -114,46 +122,41 @@ class Experiment(Split):
         return chosen, [item for item in self.test_items if item.subject in test]
 
 
-def prepare_experiment(
-    cache_path: Path, test_path: Path | None, options: Options, prompts: Path | None = None
-) -> Experiment:
+def prepare_experiment(options: Options, run: RunOptions, out: Path) -> Experiment:
     """Open the caches, resolve every default, build the folds, and check all that can be checked before training.
 
     Args:
-        test_path: the cache of another data set to test on; None: other subjects of the same cache are tested.
-        prompts: a file of prompt embeddings to use instead of a cache's.
+        out: folder of the results; nothing is written there.
     Raises:
         FacetError, CacheError: anything the user can correct.
     """
-    train = open_cache(cache_path)
-    test = None if test_path is None else open_cache(test_path)
+    options, run, notes = resolve_embeddings(options, run, out)
+    if run.cache is None:
+        raise FacetError("--cache: give the folder of a finished cache")
+    train = open_cache(run.cache)
+    test = None if run.test_cache is None else open_cache(run.test_cache)
     if test is not None and test.info.content_hash == train.info.content_hash:
-        raise FacetError(f"{test_path}: holds the same scans as {cache_path}; leave --test-cache out")
+        raise FacetError(f"{run.test_cache}: holds the same scans as {run.cache}; leave --test-cache out")
     split = split_folds(train, options, test)
     caches = (split.train,) if test is None else (split.train, split.test)
-    text = find_text(options, split.options.classes or (), caches, prompts)
-    fields = {field.name: getattr(split, field.name) for field in dataclasses.fields(split)}
-    return Experiment(
-        **fields | {"options": options}, recipe=resolve_model(split.options, text), text=text, prompts=prompts
-    )
+    text = find_text(options, split.options.classes or (), caches, run.prompts)
+    recipe = resolve_model(split.options, text)
+    changes = {"options": options, "notes": (*notes, *split.notes)}
+    return Experiment(**vars(split) | changes, run=run, recipe=recipe, text=text)
 
 
-def write_options(folder: Path, experiment: Experiment, fold: int | None, embeddings: Path | None) -> None:
+def write_options(folder: Path, experiment: Experiment, fold: int | None) -> None:
     """Write config.toml of a run folder, with which --config repeats the run.
 
     Args:
-        fold: index of the run's fold; None: the folder is of all folds. embeddings: their folder, None: images are read.
+        fold: index of the run's fold; None: the folder is of all folds.
     """
-    recipe = experiment.recipe
+    recipe, run = experiment.recipe, experiment.run
     options = dataclasses.replace(experiment.options, fold=fold, test_subjects=recipe.test_subjects)
     if options.protocol and options.protocol.endswith(".json"):
         options = dataclasses.replace(options, protocol=str(Path(options.protocol).absolute()))
-    run = RunOptions(
-        cache=experiment.train.path.absolute(),
-        test_cache=None if experiment.test is experiment.train else experiment.test.path.absolute(),
-        prompts=experiment.prompts and experiment.prompts.absolute(),
-        embeddings=str(embeddings.absolute()) if embeddings else "off" if recipe.tune == "frozen" else "auto",
-    )
+    paths = {name: getattr(run, name) for name in ("cache", "test_cache", "prompts")}
+    run = dataclasses.replace(run, **{name: path and path.absolute() for name, path in paths.items()})
     write_file(folder / CONFIG_TOML, format_toml(options, run, recipe).encode())
 
 

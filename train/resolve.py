@@ -12,7 +12,7 @@ from shared.labels import NEUTRAL
 from shared.schema import RenderSettings
 from shared.text import TextEmbeddings
 from shared.views import parse_views
-from train.config import RANDOM, Options, Recipe
+from train.config import RANDOM, Options, Recipe, RunOptions
 from train.data.prompts import read_prompts
 from train.parts import read_losses
 from train.protocols.named import DEFAULT_PROTOCOL, Protocol
@@ -45,32 +45,42 @@ def check_options(options: Options) -> None:
         )
 
 
-def resolve_embeddings(options: Options, embeddings: str, run: Path) -> tuple[Options, Path | None, list[str]]:
-    """Decide whether a frozen tower's stored embeddings are used.
+def resolve_embeddings(options: Options, run: RunOptions, out: Path) -> tuple[Options, RunOptions, list[str]]:
+    """Decide whether a frozen tower's stored embeddings are used, and where they are.
 
     Args:
-        embeddings: auto, off or a folder. run: the run's folder, beside which auto puts them.
+        out: the run's folder, beside which --embeddings auto puts them.
     Returns:
-        The options, with the augmentation that embeddings allow; the folder of embeddings, None: images are read; notes.
+        The options, with the augmentation that embeddings allow; the run's options, with the folder; notes.
     Raises:
         FacetError: embeddings are asked for with a tower that is trained, or with patch tokens.
     """
-    if options.tune != "frozen":
-        if embeddings not in ("auto", "off"):
-            raise FacetError("--embeddings: need a tower that is not trained; add --tune frozen")
-        return options, None, []
-    if embeddings == "off":
-        return options, None, []
+    if options.tune != "frozen" and run.embeddings not in ("auto", "off"):
+        raise FacetError("--embeddings: need a tower that is not trained; add --tune frozen")
+    if options.tune != "frozen" or run.embeddings == "off":
+        return options, run, []
     if options.mtgf_tokens == "patches":
         raise FacetError(
             "--mtgf-tokens patches: stored embeddings of a frozen tower hold no patches; add --embeddings off to run the tower "
             "in every step, or train some of it (--tune lora)"
         )
-    folder = run.absolute().parent / "embeddings" if embeddings == "auto" else Path(embeddings)
+    folder = out.absolute().parent / "embeddings" if run.embeddings == "auto" else Path(run.embeddings).absolute()
+    run = dataclasses.replace(run, embeddings=str(folder))
     if options.augment != "standard":
-        return options, folder, []
+        return options, run, []
     note = "training from embeddings of images and their mirror images: --augment flip; see --embeddings"
-    return dataclasses.replace(options, augment="flip"), folder, [note]
+    return dataclasses.replace(options, augment="flip"), run, [note]
+
+
+def split_off_fold(options: Options) -> tuple[Options, int | None]:
+    """Return the options that all folds of a cross-validation share, and the only fold to train; None: all.
+
+    Raises:
+        FacetError: --test-subjects makes one test, not several folds.
+    """
+    if options.test_subjects:
+        raise FacetError("--test-subjects: is one test; use `python -m train fit`, or a file of folds as --protocol")
+    return dataclasses.replace(options, fold=None), options.fold
 
 
 def resolve_task(protocol: Protocol, options: Options) -> str:

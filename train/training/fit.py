@@ -54,24 +54,16 @@ def fit(
     number: int,
     *,
     device: str,
-    checkpoint_every: int,
     quiet: bool = False,
-    embeddings: Path | None = None,
-    preload: str = "none",
-    keep_checkpoints: int = 1,
     ranks: Ranks = ALONE,
-    watch: Monitoring | None = None,
 ) -> int:
-    """Trains on a fold's training subjects and tests on the others; goes on where an interrupted run stopped.
+    """Train on a fold's training subjects and test on the others; continue where an interrupted run stopped.
 
     Args:
         number: index of the fold.
+        device: instead of the experiment's.
         quiet: print nothing but warnings.
-        embeddings: folder of a frozen tower's embeddings, to train from; None: read images.
-        preload: where training images are loaded once, one of config.PRELOAD.
-        keep_checkpoints: how many of the last checkpoints stay.
         ranks: processes that train this run together.
-        watch: what to show besides the log.
     Returns:
         0; 128 + the signal's number after SIGINT or SIGTERM (a checkpoint is written).
     Raises:
@@ -80,7 +72,7 @@ def fit(
     where = choose_device(ranks.choose_device(device))
     recipe = dataclasses.replace(experiment.recipe, fold=number)
     experiment = dataclasses.replace(experiment, recipe=recipe)
-    fold = experiment.fold(number)
+    fold, how = experiment.fold(number), experiment.run
     old = read_earlier(run)
     config = describe_run(experiment, old.tower if old else None)
     if old:
@@ -106,19 +98,20 @@ def fit(
         if loaded is not None and ranks.is_first:
             write_split(run, fold)
             write_config(run, config)
-            write_options(run, experiment, number, embeddings)
+            write_options(run, experiment, number)
         tower = build_tower(config.tower.config) if loaded is None else loaded
         tables: tuple[Embeddings | None, Embeddings | None] = (None, None)
-        if embeddings:
+        if experiment.embeddings:
             with ranks.first():
-                tables = open_embeddings(embeddings, experiment, config, loaded, where)
+                tables = open_embeddings(experiment.embeddings, experiment, config, loaded, where)
         source = None
-        if not embeddings:
+        if not experiment.embeddings:
             items, modalities = experiment.items_of(fold)[0], config.recipe.modalities
-            source = preload_images(experiment.train, items, modalities, preload, where, allocate=allocator(where))
+            source = preload_images(experiment.train, items, modalities, how.preload, where, allocate=allocator(where))
         return _fit(
             run, experiment, fold, config, tower, where, quiet, tables, source,
-            checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints, ranks=ranks, watch=watch,
+            checkpoint_every=how.checkpoint_every, keep_checkpoints=how.keep_checkpoints, ranks=ranks,
+            watch=Monitoring(how.tensorboard, how.profile),
         )  # fmt: skip
 
 
@@ -251,7 +244,7 @@ def describe_run(experiment: Experiment, tower: TowerConfig | None) -> RunConfig
         test_content_hash=test.info.content_hash if is_cross else "",
         test_cache=str(test.path.resolve()) if is_cross else "",
         label_map=experiment.label_map,
-        prompts=str(experiment.prompts.resolve()) if experiment.prompts else "",
+        prompts=str(experiment.run.prompts.resolve()) if experiment.run.prompts else "",
     )
 
 
@@ -260,7 +253,7 @@ def check_towers_match(experiment: Experiment, tower: TowerConfig) -> None:
     Raises:
         FacetError: the prompts were encoded by another model than the image tower belongs to.
     """
-    text, cache, file = experiment.text, experiment.train.path, experiment.prompts
+    text, cache, file = experiment.text, experiment.train.path, experiment.run.prompts
     if tower.random_weights or tower.weights_hash == text.image_tower_hash:
         return
     loaded = f"--model {tower.name} --pretrained {tower.pretrained}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,20 +13,17 @@ from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.runs import ABLATION_CSV, ABLATION_JSON, ABLATION_TEX, FOLDS_JSON, REPORT_JSON, record_hashes
 from shared.store.storage import make_folder
-from train.config import Options, write_config
-from train.experiment import Experiment, prepare_experiment
+from train.config import Options, RunOptions, write_config
+from train.experiment import Experiment, prepare_experiment, write_options
 from train.protocols.folds import FoldList, write_folds
+from train.resolve import split_off_fold
 from train.runs.results import FoldResult, read_fold_result
 from train.studies.ablation.report import Cost, format_ablation, measure_cost, summarise_ablation, write_ablation
-from train.studies.ablation.variants import FULL, Chosen, Variant, change_recipe, list_variants, run_name
+from train.studies.ablation.variants import FULL, Chosen, Variant, change_options, list_variants, run_name
 from train.studies.compare.comparison import Comparison, compare_methods
 from train.studies.compare.runs import read_methods
 from train.studies.crossval.run import announce_folds, check_same_crossval, crossval, describe_crossval
-from train.studies.crossval.workers import CrossvalOptions
 from train.training.fit import describe_run
-
-# What is made of a recipe where a frozen tower's embeddings are used, and their folder.
-ChooseEmbeddings = Callable[[Options], tuple[Options, Path | None]]
 
 
 @dataclass(frozen=True)
@@ -34,51 +31,42 @@ class _Planned:
     """A variant, ready to train with any seed."""
 
     variant: Variant
-    recipe: Options  # defaults not filled in, but for the folds
-    embeddings: Path | None
+    options: Options  # as chosen, but for the folds
     prepared: Experiment  # with the first seed; without its items, which would stand in memory once a variant
 
 
-def ablate(
-    out: Path,
-    caches: tuple[Path, Path | None],
-    recipe: Options,
-    chosen: Chosen,
-    num_seeds: int,
-    options: CrossvalOptions,
-    choose_embeddings: ChooseEmbeddings,
-    prompts: Path | None = None,
-) -> int:
-    """Runs or resumes a cross-validation of every variant and seed, and writes the table of what is finished.
+def ablate(out: Path, options: Options, run: RunOptions, chosen: Chosen, num_seeds: int) -> int:
+    """Run or resume a cross-validation of every variant and seed, and write the table of what is finished.
 
-    Folds are dealt once, by the first seed, into OUT/folds.json, which is the protocol of every run.
+    Subjects are split once, by the first seed, into OUT/folds.json, which is the protocol of every run.
 
     Args:
-        caches: to train on, and another data set's to test on. recipe: the full model's; its seed is the first of num_seeds.
-        options: of every cross-validation; its embeddings are not looked at. prompts: a file of them, for a cache's.
+        options: the full model's; its seed is the first of num_seeds. With the index of a fold, only this fold is trained.
     Returns:
         0; 1 where folds failed (they are listed); 128 + the signal's number after SIGINT or SIGTERM.
     Raises:
-        FacetError, CacheError: anything the user can mend, before training starts.
+        FacetError, CacheError: anything the user can correct, before training starts.
     """
-    experiment = prepare_experiment(*caches, choose_embeddings(recipe)[0], prompts)
-    if options.only is not None:
-        experiment.fold(options.only)
+    options, only = split_off_fold(options)
+    experiment = prepare_experiment(options, run, out)
+    if only is not None:
+        experiment.fold(only)
     begun = check_same_crossval(out, experiment, ABLATION_JSON)
     variants = list_variants(chosen, experiment.recipe.modalities)
-    recipe = dataclasses.replace(recipe, fold_seed=experiment.recipe.fold_seed)  # for all seeds
-    planned, notes = _plan(caches, recipe, variants, experiment, out / FOLDS_JSON, choose_embeddings)
-    seeds = [recipe.seed + number for number in range(num_seeds)]
+    options = dataclasses.replace(options, fold_seed=experiment.recipe.fold_seed)  # for all seeds
+    planned, notes = _plan(out, options, run, variants, experiment)
+    seeds = [options.seed + number for number in range(num_seeds)]
     _check_runs(out, planned, seeds)
     if not begun:
         make_folder(out, like=experiment.train.path)
         write_folds(out / FOLDS_JSON, experiment.folds)
+        write_options(out, experiment, None)
         write_config(out, describe_run(experiment, None), ABLATION_JSON)
         record_hashes(out, (FOLDS_JSON, ABLATION_JSON))
     announce_folds(experiment)
     for note in notes:
         print(f"note: {note}")
-    code = _train(out, caches, planned, seeds, options)
+    code = _train(out, planned, seeds, only)
     if code >= 128:
         return code
     _report(out, experiment, planned, seeds)
@@ -86,28 +74,19 @@ def ablate(
 
 
 def _plan(
-    caches: tuple[Path, Path | None],
-    recipe: Options,
-    variants: Sequence[Variant],
-    experiment: Experiment,
-    folds: Path,
-    choose_embeddings: ChooseEmbeddings,
+    out: Path, options: Options, run: RunOptions, variants: Sequence[Variant], experiment: Experiment
 ) -> tuple[list[_Planned], list[str]]:
-    """The variants that differ, each checked as far as can be without training, and notes on those that do not.
-
-    Args:
-        folds: where the file of folds will lie.
-    """
+    """Return the variants that differ, each checked as far as possible without training, and notes on those that do not."""
     planned: list[_Planned] = []
     notes: list[str] = []
     with tempfile.TemporaryDirectory() as folder:  # OUT is made only once everything is known to be right
         write_folds(Path(folder) / FOLDS_JSON, experiment.folds)
         for variant in variants:
-            changed, embeddings = choose_embeddings(change_recipe(recipe, variant))
+            changed = change_options(options, variant)
+            is_tuned = options.tune == "frozen" and changed.tune != "frozen"
+            how = dataclasses.replace(run, embeddings="auto") if is_tuned else run  # --embeddings is for the others
             try:
-                prepared = prepare_experiment(
-                    *caches, _use_folds(changed, caches, Path(folder) / FOLDS_JSON), experiment.prompts
-                )
+                prepared = prepare_experiment(_use_folds(changed, run, Path(folder) / FOLDS_JSON), how, out)
             except FacetError as error:
                 if variant.name == FULL:
                     raise
@@ -121,7 +100,7 @@ def _plan(
             slim = dataclasses.replace(
                 prepared, train=experiment.train, test=experiment.test, train_items=(), test_items=()
             )
-            planned.append(_Planned(variant, _use_folds(changed, caches, folds), embeddings, slim))
+            planned.append(_Planned(variant, _use_folds(prepared.options, run, out / FOLDS_JSON), slim))
     if len(planned) < 2:
         raise FacetError(
             "--variants: there is nothing to compare the full model with; name others, or make one of your own with "
@@ -130,10 +109,10 @@ def _plan(
     return planned, notes
 
 
-def _use_folds(recipe: Options, caches: tuple[Path, Path | None], folds: Path) -> Options:
-    if caches[1] is not None:  # all of another data set is tested: nothing is dealt
-        return recipe
-    return dataclasses.replace(recipe, protocol=str(folds), folds=None, rounds=None)
+def _use_folds(options: Options, run: RunOptions, folds: Path) -> Options:
+    if run.test_cache is not None:  # all of another data set is tested: no subjects are split
+        return options
+    return dataclasses.replace(options, protocol=str(folds), folds=None, rounds=None)
 
 
 def _describe_lost(full: Experiment, variant: Experiment) -> str:
@@ -160,13 +139,7 @@ def _with_seed(experiment: Experiment, seed: int) -> Experiment:
     return dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, seed=seed))
 
 
-def _train(
-    out: Path,
-    caches: tuple[Path, Path | None],
-    planned: Sequence[_Planned],
-    seeds: Sequence[int],
-    options: CrossvalOptions,
-) -> int:
+def _train(out: Path, planned: Sequence[_Planned], seeds: Sequence[int], only: int | None) -> int:
     """All variants with the first seed, then with the next: what can be compared is there early."""
     runs = [(one, seed) for seed in seeds for one in planned]
     failed = 0
@@ -177,9 +150,8 @@ def _train(
             print(f"{head}: finished already")
             continue
         print(head)
-        recipe = dataclasses.replace(one.recipe, seed=seed)
-        here = dataclasses.replace(options, embeddings=one.embeddings, brief=True)
-        code = crossval(folder, *caches, recipe, here, one.prepared.prompts)
+        options = dataclasses.replace(one.options, seed=seed, fold=only)
+        code = crossval(folder, options, one.prepared.run, brief=True)
         if code >= 128:
             return code
         failed |= code

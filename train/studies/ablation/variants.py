@@ -191,14 +191,14 @@ def read_changes(variant: Variant) -> dict[str, Any]:
     return vars(changes)
 
 
-def change_recipe(recipe: Options, variant: Variant) -> Options:
+def change_options(options: Options, variant: Variant) -> Options:
     """
     Raises:
         FacetError: see read_changes, or values that no recipe may have.
     """
     changes = read_changes(variant)
     try:
-        return dataclasses.replace(recipe, **changes)
+        return dataclasses.replace(options, **changes)
     except FacetError as error:
         raise FacetError(f"--variant {variant.name}: {error}") from error
 

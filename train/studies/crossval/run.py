@@ -22,7 +22,7 @@ from shared.runs import (
 from shared.store.lock import hold_lock
 from shared.store.paths import is_litter
 from shared.store.storage import make_folder
-from train.config import Options, describe_options, read_config, write_config
+from train.config import Options, RunOptions, describe_options, read_config, write_config
 from train.experiment import Experiment, prepare_experiment, write_options
 from train.model.image_tower import LOCAL_DIR
 from train.protocols.folds import Fold, read_folds, write_folds
@@ -30,50 +30,47 @@ from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS, describe_title
 from train.reporting.crossval import format_crossval_report, write_crossval_report
 from train.reporting.summary import CrossvalAbout, summarise_folds
 from train.reporting.table import format_percent
+from train.resolve import split_off_fold
 from train.runs.evaluate import print_next_predict
 from train.runs.export import without_folders
 from train.runs.results import FoldResult, read_fold_result
-from train.studies.crossval.workers import CrossvalOptions, Job, run_jobs
+from train.studies.crossval.workers import Job, run_jobs
 from train.tasks.task import find_task
 from train.training.fit import describe_run
 from train.training.optimizer import describe_rates
 from train.training.progress import check_tensorboard
 
 
-def crossval(
-    out: Path,
-    cache: Path,
-    test_cache: Path | None,
-    recipe: Options,
-    options: CrossvalOptions,
-    prompts: Path | None = None,
-) -> int:
-    """Runs or resumes all folds, or one, and writes the report of those that are finished. Arguments as `prepare_experiment`.
+def crossval(out: Path, options: Options, run: RunOptions, *, brief: bool = False) -> int:
+    """Run or resume all folds, or one, and write the report of those that are finished.
 
+    Args:
+        options: with the index of a fold, only this fold is trained. brief: print scores only, for one run of several.
     Returns:
         0; 1 where folds failed (they are listed); 128 + the signal's number after SIGINT or SIGTERM.
     Raises:
-        FacetError, CacheError: anything the user can mend before training starts.
+        FacetError, CacheError: anything the user can correct before training starts.
     """
-    if options.tensorboard:
+    if run.tensorboard:
         check_tensorboard()
-    experiment = prepare_experiment(cache, test_cache, recipe, prompts)
+    options, only = split_off_fold(options)
+    experiment = prepare_experiment(options, run, out)
     folds = experiment.folds.folds
-    if options.only is not None:
-        experiment.fold(options.only)  # a number that cannot be is said before anything is written
+    if only is not None:
+        experiment.fold(only)  # a number that cannot be is said before anything is written
     if not check_same_crossval(out, experiment):
         make_folder(out, like=experiment.train.path)
         write_folds(out / FOLDS_JSON, experiment.folds)
-        write_options(out, experiment, None, options.embeddings)
+        write_options(out, experiment, None)
         write_config(out, describe_run(experiment, None), CROSSVAL_JSON)
         record_hashes(out, (FOLDS_JSON, CROSSVAL_JSON))
-    if not options.brief:
+    if not brief:
         announce_folds(experiment)
-    todo = [n for n in range(len(folds)) if options.only in (None, n) and _read_result(out, folds[n]) is None]
+    todo = [n for n in range(len(folds)) if only in (None, n) and _read_result(out, folds[n]) is None]
     done = len(folds) - len(todo)
-    if done and options.only is None:
+    if done and only is None:
         print(f"{done} of {len(folds)} folds are finished already")
-    job = Job(out, cache, test_cache, recipe, prompts, options)
+    job = Job(out, experiment.options, experiment.run)
     failures: dict[str, str] = {}
     code = 0
     with tqdm(total=len(folds), initial=done, desc="folds", unit="fold", dynamic_ncols=True, disable=None) as bar:
@@ -93,7 +90,7 @@ def crossval(
     if code:
         print("stopped; the same command goes on with the folds that are left", file=sys.stderr)
         return code
-    return _report(out, experiment, failures, brief=options.brief)
+    return _report(out, experiment, failures, brief=brief)
 
 
 def check_same_crossval(out: Path, experiment: Experiment, name: str = CROSSVAL_JSON) -> bool:

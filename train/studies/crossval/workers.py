@@ -19,12 +19,11 @@ import torch
 from shared.errors import FacetError
 from shared.processors import num_cores
 from shared.runs import WEIGHTS, record_hashes
-from train.config import Options
+from train.config import Options, RunOptions
 from train.data.memory import free_ram_bytes
 from train.experiment import Experiment, prepare_experiment
 from train.training.checkpoint import CHECKPOINT
 from train.training.fit import fit
-from train.training.loop import Monitoring
 from train.training.signals import Terminated, catch_signals, raise_on_sigterm
 
 BYTES_A_WORKER = 3 << 30  # torch, a small tower and its batches
@@ -39,30 +38,12 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class CrossvalOptions:
-    """How folds are run. Nothing here changes a result, except that the number of threads decides the order of sums."""
-
-    device: str = "auto"
-    num_jobs: int | None = None  # folds at a time; None: as many as the machine has room for
-    only: int | None = None  # this fold alone, for a cluster's array jobs
-    checkpoint_every: int = 200
-    keep_weights: bool = True
-    embeddings: Path | None = None  # folder of a frozen tower's embeddings; None: read the images
-    preload: str = "none"  # one of config.PRELOAD
-    tensorboard: bool = False  # write each fold's log for TensorBoard, too
-    brief: bool = False  # the report is written but not printed: one run of several
-
-
-@dataclass(frozen=True)
 class Job:
     """What a worker needs to train any fold."""
 
     out: Path
-    cache: Path
-    test_cache: Path | None
-    recipe: Options
-    prompts: Path | None  # file of prompt embeddings; None: those of a cache
-    options: CrossvalOptions
+    options: Options
+    run: RunOptions
 
 
 def choose_num_jobs(num_folds: int, device: str) -> int:
@@ -80,36 +61,26 @@ def run_jobs(job: Job, experiment: Experiment, numbers: Sequence[int]) -> Iterat
 
     After SIGINT or SIGTERM the last thing given back is the exit code, once every fold in training has its checkpoint.
     """
-    options = job.options
-    num_jobs = min(options.num_jobs or choose_num_jobs(len(numbers), options.device), max(len(numbers), 1))
+    run = job.run
+    num_jobs = min(run.jobs or choose_num_jobs(len(numbers), run.device), max(len(numbers), 1))
     if num_jobs == 1:
         for number in numbers:
-            yield number, _run(job, experiment, number, options.device)
+            yield number, _run(job, experiment, number, run.device)
     else:
         yield from _run_side_by_side(job, numbers, num_jobs)
 
 
 def _run(job: Job, experiment: Experiment, number: int, device: str) -> Outcome:
-    run, options = job.out / experiment.fold(number).name, job.options
+    run = job.out / experiment.fold(number).name
     try:
-        code = fit(
-            run,
-            experiment,
-            number,
-            device=device,
-            checkpoint_every=options.checkpoint_every,
-            quiet=True,
-            embeddings=options.embeddings,
-            preload=options.preload,
-            watch=Monitoring(options.tensorboard),
-        )
+        code = fit(run, experiment, number, device=device, quiet=True)
     except FacetError as error:
         return Outcome(error=str(error))
     except torch.OutOfMemoryError:
         return Outcome(error="the GPU's memory is not enough; lower --batch-size or --jobs")
     if code == 0:  # finished: nothing will go on from the checkpoint
         (run / CHECKPOINT).unlink(missing_ok=True)
-        if not options.keep_weights:
+        if job.run.discard_weights:
             (run / WEIGHTS).unlink(missing_ok=True)
             record_hashes(run, (WEIGHTS,))
     return Outcome(code)
@@ -193,7 +164,7 @@ def _work(connection: Connection, job: Job, place: int, num_jobs: int) -> None:
     """What a worker process does: folds, as their numbers come in, until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it asks with SIGTERM
     os.environ["TQDM_DISABLE"] = "1"  # the parent shows how many folds are done
-    device = job.options.device
+    device = job.run.device
     if device in ("auto", "cuda") and torch.cuda.is_available():
         device = f"cuda:{place % torch.cuda.device_count()}"
     else:
@@ -204,7 +175,7 @@ def _work(connection: Connection, job: Job, place: int, num_jobs: int) -> None:
         while True:
             number = connection.recv()
             try:
-                experiment = experiment or prepare_experiment(job.cache, job.test_cache, job.recipe, job.prompts)
+                experiment = experiment or prepare_experiment(job.options, job.run, job.out)
                 outcome = _run(job, experiment, number, device)
             except Terminated:
                 outcome = Outcome(128 + signal.SIGTERM)
