@@ -1,4 +1,4 @@
-"""What a scan is between bytes and pixels."""
+"""A scan as a triangle mesh: the form between a file's bytes and rendered pixels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ MAX_TEXTURE_COORDINATE = 1e6
 class Mesh:
     """A triangle mesh with the appearance of its surface, in mm.
 
-    vertices_mm f32 (N, 3); triangles i32 (M, 3), indices into the vertices, counter-clockwise seen from outside where the
-    scanner says so (not relied on); uv f32 (M, 3, 2), one pair a triangle corner, u to the right and v **up**, so that
-    (0, 0) is the lower left corner of the texture image (the convention of VRML and OBJ), or six NaN for a triangle without
-    texture; texture u8 (h, w, 3), sRGB, row 0 on top; colors u8 (N, 3), one a vertex, which triangles without texture are
-    drawn in; landmarks_mm f32 (L, 3), NaN where a landmark is not known; notes: what the scan's files ask for and this mesh
-    does not show, a line each.
+    vertices_mm: f32 (N, 3).
+    triangles: i32 (M, 3), indices into the vertices; usually counter-clockwise seen from outside, which nothing relies on.
+    uv: f32 (M, 3, 2), one pair a triangle corner, u to the right and v **up**: (0, 0) is the lower left corner of the texture
+        image (the convention of VRML and OBJ); six NaN for a triangle without texture.
+    texture: u8 (h, w, 3), sRGB, row 0 on top.
+    colors: u8 (N, 3), sRGB, one a vertex, for triangles without texture.
+    landmarks_mm: f32 (L, 3), NaN if a landmark is not known.
+    notes: what the scan's files ask for and this mesh does not show, a line each.
 
     Raises:
         ScanError: a shape, dtype, index or coordinate is not as above.
@@ -75,7 +77,7 @@ class Mesh:
 
     @property
     def has_appearance(self) -> bool:
-        """Whether a `texture` image can be drawn of it."""
+        """Whether a `texture` image can be rendered."""
         return self.texture is not None or self.colors is not None
 
 

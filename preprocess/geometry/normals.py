@@ -1,8 +1,8 @@
 """Vertex normals that do not depend on how the triangles are wound.
 
-The triangles around a vertex hang together by the edges that they share: they form fans. Within a fan every triangle's side
-is known from its neighbour's, so their normals are added as if all were wound alike. A fan's own sign stays open. That of its
-first triangle is taken; whoever draws a triangle turns its normals to the viewer.
+The triangles around a vertex are connected by the edges that they share: they form fans. Within a fan every triangle's side
+follows from its neighbour's, so their normals are added as if all were wound alike. A fan's own sign is unknown: that of its
+first triangle is used, and the renderer turns the normals of a triangle to the viewer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MERGING_COSINE = 0.5  # fans that meet in a vertex alone, within 60° of the la
 def vertex_normals(mesh: Mesh) -> np.ndarray:
     """Return the area-weighted mean normal of the triangles around each vertex, f32 (N, 3), unit length; 0 without any.
 
-    Triangles that share an edge count as wound alike, whatever the file says; the sign is that of the vertex's first one.
+    Triangles that share an edge count as wound alike, in any file; the sign is that of the vertex's first one.
     """
     normals, _, _ = fan_normals(mesh.vertices_mm, mesh.triangles, *find_corners(mesh.triangles, len(mesh.vertices_mm)))
     vertex: np.ndarray = normals[: len(mesh.vertices_mm)]
@@ -65,7 +65,7 @@ def fan_normals(
     Returns:
         normals: f32 (K, 3), unit length or 0; the first N are those of the vertices' largest fans, K − N of further ones.
         normal_of: i32 (M, 3): k for normals[k], ~k for −normals[k], to the side that the triangle is wound for. `triangles`
-            itself where that is all there is to say.
+            itself if each corner has its vertex's normal.
         closed: bool (N,): the triangles around a vertex are one circle, all wound alike.
     """
     area_normals = _area_normals(vertices, triangles)
@@ -98,7 +98,7 @@ def fan_normals(
         for i in range(degree):
             corner = np.uintp(corners[at + i])
             c = corner % np.uintp(3)
-            # Unsigned: NumPy's negative indices would have to be looked for.
+            # Unsigned: NumPy's negative indices would need a test.
             a = np.uintp(flat[corner + np.uintp(1) if c < 2 else corner - np.uintp(2)])
             b = np.uintp(flat[corner + np.uintp(2) if c < 1 else corner - np.uintp(1)])
             others[i, 0], others[i, 1] = a, b
@@ -167,7 +167,7 @@ def fan_normals(
         for i in range(degree):
             if twin[i] < 0:
                 count[others[i, 0]] = count[others[i, 1]] = 0
-        # The fans' sums; the largest one's normal is the vertex's, and those that clearly lie with it are added.
+        # The fans' sums; the largest one's normal is the vertex's, and the sums of nearby ones are added.
         largest = 0
         if num_fans != 1:
             sums[:num_fans] = 0.0

@@ -104,7 +104,7 @@ def rasterise_triangles(
     triangle[:] = -1
     nearest[:] = -np.inf
     for t in range(len(triangles)):
-        # Unsigned: NumPy's negative indices would have to be looked for.
+        # Unsigned: NumPy's negative indices would need a test.
         a, b, c = np.uintp(triangles[t, 0]), np.uintp(triangles[t, 1]), np.uintp(triangles[t, 2])
         xa, xb, xc = np.int64(column[a]), np.int64(column[b]), np.int64(column[c])
         first_column = max((min(xa, xb, xc) - _HALF + _ONE - 1) >> _BITS, np.int64(0))

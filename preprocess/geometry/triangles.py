@@ -38,15 +38,15 @@ def weld(vertices: np.ndarray, colors: np.ndarray | None = None) -> tuple[np.nda
     Args:
         vertices: f32 (N, 3). colors: u8 (N, 3) or None.
     Returns:
-        kept: int (K,), the first of each kind, in the order of the file.
-        index: int (N,), vertex → its index in `kept`.
+        unique: int (K,), the first of each kind, in the order of the file.
+        index: int (N,), vertex → its index in `unique`.
     """
     with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs
         parts = [np.ascontiguousarray(vertices + np.float32(0), np.float32).view(np.uint32)]  # + 0: -0.0 equals 0.0
     if colors is not None:
         parts.append(colors.astype(np.uint32))
-    kept, index = weld_equal(np.ascontiguousarray(np.concatenate(parts, axis=1)))
-    return kept, index
+    unique, index = weld_equal(np.ascontiguousarray(np.concatenate(parts, axis=1)))
+    return unique, index
 
 
 def find_inside(vertices: np.ndarray, triangles: np.ndarray, radius: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A file as bytes or text, whatever program wrote it; and what a file is that is not what its name says."""
+"""A file as bytes or text, written by any program; and the format of a file whose name is wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_SCAN_BYTES = 1 << 27
 _CONTENT = re.compile(rb"[^\0 \t\r\n]")
 _MARKS = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _SAMPLE_BYTES = 400
-# First bytes of files that are never read here, whatever their names say.
+# First bytes of files that are never read here, under any name.
 _PACKED = {
     b"\x1f\x8b": "compressed with gzip; unpack it (gunzip)",
     b"PK\x03\x04": "a ZIP archive; unpack it (unzip)",

@@ -79,7 +79,7 @@ def _check_extensions(file: GltfFile) -> None:
 def _build_mesh(file: GltfFile, parts: list[Part], picture: np.ndarray | None) -> Mesh:
     if picture is None:
         picture = _choose_texture(file, parts)
-    else:  # in place of the file's images; on all its parts where none of them names one
+    else:  # replaces the file's images; on all its parts if none of them names one
         named = any(part.material.has_texture for part in parts)
         for part in parts:
             part.has_texture = part.uv is not None and (part.material.has_texture or not named)
@@ -90,11 +90,11 @@ def _build_mesh(file: GltfFile, parts: list[Part], picture: np.ndarray | None) -
     if any(part.uv is not None for part in parts):
         uv = np.concatenate([_corner_uv(file, part, is_drawn=picture is not None) for part in parts])
     colors = _choose_colors(file, parts)
-    kept, index = weld(vertices, colors)
-    colors = None if colors is None else colors[kept]
+    unique, index = weld(vertices, colors)
+    colors = None if colors is None else colors[unique]
     notes = tuple(dict.fromkeys(file.notes))[:_MAX_NOTES]
     texture = picture if uv is not None else None
-    return Mesh(vertices[kept], index[triangles].astype(np.int32), uv, texture, colors=colors, notes=notes)
+    return Mesh(vertices[unique], index[triangles].astype(np.int32), uv, texture, colors=colors, notes=notes)
 
 
 def _choose_texture(file: GltfFile, parts: list[Part]) -> np.ndarray | None:
@@ -134,7 +134,7 @@ def _choose_colors(file: GltfFile, parts: list[Part]) -> np.ndarray | None:
     for part in parts:
         if part.material.has_texture and part.uv is None:
             file.notes.append("a part names a texture and has no texture coordinates for it: drawn in its own colour")
-        if not part.has_texture:  # where it has one, the list of scans may name another image than the file
+        if not part.has_texture:  # otherwise the manifest may have replaced its image
             file.notes.extend(part.material.texture_notes)
         file.notes.extend(part.material.notes)
         alpha = part.material.color[3] * (
@@ -147,13 +147,13 @@ def _choose_colors(file: GltfFile, parts: list[Part]) -> np.ndarray | None:
     if not plain:
         return None
     only_materials = len(plain) == len(parts) and all(part.colors is None for part in parts)
-    if only_materials and (len(shades) == 1 or any(part.material.has_texture for part in parts)):  # images not drawn
+    if only_materials and (
+        len(shades) == 1 or any(part.material.has_texture for part in parts)
+    ):  # their images are not drawn
         return None
-    colors = []
-    for part in parts:
-        color = encode_srgb(part.material.color[:3] * (1 if part.colors is None else part.colors[:, :3]))
-        colors.append(np.broadcast_to(color, (len(part.vertices), 3)))
-    return np.concatenate(colors)
+    colors = [part.material.color[:3] * (1 if part.colors is None else part.colors[:, :3]) for part in parts]
+    sizes = [(len(part.vertices), 3) for part in parts]
+    return np.concatenate([np.broadcast_to(encode_srgb(c), size) for c, size in zip(colors, sizes, strict=True)])
 
 
 def _corner_uv(file: GltfFile, part: Part, *, is_drawn: bool) -> np.ndarray:

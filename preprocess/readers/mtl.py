@@ -225,8 +225,8 @@ def _read_map(text: bytes, material: Material) -> None:
 
 def _split_map(text: bytes) -> tuple[tuple[bytes, ...], list[re.Match[bytes]]]:
     """Return the names that a map may mean, and its options, before and behind the name."""
-    options, place = _read_options(text, 0)
-    whole = text[place:].rstrip()
+    options, position = _read_options(text, 0)
+    whole = text[position:].rstrip()
     names = [whole]
     for word in re.finditer(rb"(?<=\s)-(?=\w)", whole):  # the first option from which on there is nothing else
         trailing, end = _read_options(whole, word.start())
@@ -238,13 +238,13 @@ def _split_map(text: bytes) -> tuple[tuple[bytes, ...], list[re.Match[bytes]]]:
     return tuple(dict.fromkeys(name for name in found if name)), options
 
 
-def _read_options(text: bytes, place: int) -> tuple[list[re.Match[bytes]], int]:
-    """Return the consecutive options from `place` on, and where they end."""
+def _read_options(text: bytes, position: int) -> tuple[list[re.Match[bytes]], int]:
+    """Return the consecutive options from `position` on, and where they end."""
     options = []
-    while (option := _OPTION.match(text, place)) is not None and option.end() > place:
+    while (option := _OPTION.match(text, position)) is not None and option.end() > position:
         options.append(option)
-        place = option.end()
-    return options, place
+        position = option.end()
+    return options, position
 
 
 def _read_color(text: bytes) -> np.ndarray | None:

@@ -34,7 +34,7 @@ def read_obj(path: Path, *, texture: Path | None = None) -> Mesh:
     """Read an OBJ file with the texture its MTL names, or with another one.
 
     Faces of any size, with corners `a`, `a/b`, `a//c` or `a/b/c`, indices from the start or (negative) from the end;
-    `a` alone with one `vt` a vertex takes the vertex's. Vertex colours `v x y z r g b` are kept. A texture is only searched
+    `a` alone with one `vt` a vertex takes the vertex's. Vertex colours `v x y z r g b` are read. A texture is only searched
     in the file's own folder and below. Triangles whose material names no image, or that lack texture coordinates, get the
     colour of their material (Kd), and NaN for uv, beside others that have a texture. What is named and not drawn is in the
     mesh's notes.
@@ -84,10 +84,10 @@ def _find_statements(data: bytes) -> tuple[list[bytes], _Uses]:
     files: list[bytes] = []
     uses: _Uses = []
     line_end = 0
-    place = data.find(b"m")
-    while place >= 0:
-        start = max(data.rfind(b"\n", line_end, place), data.rfind(b"\r", line_end, place), line_end - 1) + 1
-        ending = _LINE_END.search(data, place)
+    position = data.find(b"m")
+    while position >= 0:
+        start = max(data.rfind(b"\n", line_end, position), data.rfind(b"\r", line_end, position), line_end - 1) + 1
+        ending = _LINE_END.search(data, position)
         line_end = ending.start() if ending else len(data)
         words = data[start:line_end].split(None, 1)
         if len(words) == 2 and words[0] == b"mtllib":
@@ -96,7 +96,7 @@ def _find_statements(data: bytes) -> tuple[list[bytes], _Uses]:
             name = plain_name(words[1])
             if not uses or uses[-1][1] != name:
                 uses.append((start, name))
-        place = data.find(b"m", line_end)
+        position = data.find(b"m", line_end)
     if len(uses) > _MAX_CHANGES:
         raise ScanError(
             f"changes its material {len(uses)} times, expected at most {_MAX_CHANGES}; bake its textures into one"
@@ -136,7 +136,7 @@ def _parse(data: bytes) -> tuple[Mesh, np.ndarray]:
         corners.T, num_lines, (0, -1), ("vertex", "texture coordinate"), strict=True
     ):
         if len(indices) and indices.min() < least:
-            raise ScanError(f"a face names a {name} before the first: 0, or a negative index too far back; {_CUT}")
+            raise ScanError(f"a face names a {name} before the first (the first is 1, the last -1); {_CUT}")
         if len(indices) and indices.max() >= count:
             raise ScanError(f"a face names {name} {indices.max() + 1}, there are {count}; {_CUT}")
     triangles = cut_polygons(corners, faces[:, 1])  # (M, 3, 2)
@@ -177,12 +177,14 @@ def _read_colors(data: bytes, vertices: np.ndarray) -> tuple[np.ndarray | None, 
         colors, notes = read_colors(vertices[:, 3:6] if has_alpha else vertices[:, -3:])
         if colors is not None:
             return colors, notes
-    place = data.find(b"#")
+    position = data.find(b"#")
     for _ in range(_MAX_COMMENTS):
-        if place < 0 or data.startswith(b"#MRGB ", place):
+        if position < 0 or data.startswith(b"#MRGB ", position):
             break
-        place = data.find(b"#", place + 1)
-    text = b"".join(_POLYPAINT.findall(data, place)) if data.startswith(b"#MRGB ", place) and place >= 0 else b""
+        position = data.find(b"#", position + 1)
+    text = (
+        b"".join(_POLYPAINT.findall(data, position)) if data.startswith(b"#MRGB ", position) and position >= 0 else b""
+    )
     polypaint = np.frombuffer(bytes.fromhex(text.decode()), np.uint8).reshape(-1, 4)[:, 1:]
     if len(polypaint) == len(vertices):
         return polypaint, notes

@@ -133,7 +133,7 @@ def _read_elements(body: bytes, header: _Header) -> dict[str, _Columns]:
     if not order:  # an ASCII file is read as a binary one, all of whose numbers are float64
         body = parse_numbers(body, np.float64).tobytes()
     result: dict[str, _Columns] = {}
-    place = 0
+    position = 0
     for element in header.elements:
         properties = [
             _Property(p.name, order + p.dtype, p.count_dtype and order + p.count_dtype)
@@ -142,34 +142,34 @@ def _read_elements(body: bytes, header: _Header) -> dict[str, _Columns]:
             for p in element.properties
         ]
         smallest = sum(np.dtype(p.count_dtype or p.dtype).itemsize for p in properties)
-        if element.count * max(smallest, 1) > len(body) - place:
+        if element.count * max(smallest, 1) > len(body) - position:
             raise ScanError(f"the header promises {element.count} × {element.name}, more than the file holds; {_CUT}")
-        result[element.name], place = _read_rows(body, place, properties, element.count)
+        result[element.name], position = _read_rows(body, position, properties, element.count)
         if element.name == "face":
             break
     return result
 
 
-def _read_rows(body: bytes, place: int, properties: list[_Property], count: int) -> tuple[_Columns, int]:
+def _read_rows(body: bytes, position: int, properties: list[_Property], count: int) -> tuple[_Columns, int]:
     """Read rows that are all laid out as the first, such as those of triangles, at once; else one after another."""
-    first, _ = _walk_rows(body, place, properties, min(count, 1))
+    first, _ = _walk_rows(body, position, properties, min(count, 1))
     fields: list[tuple[str, str, tuple[int, ...]]] = []
     for p in properties:
         if p.count_dtype:
             fields.append((f"{p.name} sizes", p.count_dtype, ()))
         fields.append((p.name, p.dtype, (len(first[p.name]),)))
     row = np.dtype([(str(i), dtype, shape) for i, (_, dtype, shape) in enumerate(fields)])
-    end = place + row.itemsize * count
+    end = position + row.itemsize * count
     if count > 1 and end <= len(body):
-        table = np.frombuffer(body, row, count, place)
+        table = np.frombuffer(body, row, count, position)
         columns = {name: table[str(i)].reshape(-1) for i, (name, _, _) in enumerate(fields)}
         listed = [p.name for p in properties if p.count_dtype]
         if all((columns[f"{name} sizes"] == len(first[name])).all() for name in listed):
             return columns | {f"{name} sizes": columns[f"{name} sizes"].astype(np.int64) for name in listed}, end
-    return _walk_rows(body, place, properties, count)
+    return _walk_rows(body, position, properties, count)
 
 
-def _walk_rows(body: bytes, place: int, properties: list[_Property], count: int) -> tuple[_Columns, int]:
+def _walk_rows(body: bytes, position: int, properties: list[_Property], count: int) -> tuple[_Columns, int]:
     if count > _MAX_UNEVEN_ROWS:
         raise ScanError(f"{count} rows of different lengths, at most {_MAX_UNEVEN_ROWS}; export triangles alone")
     values: dict[str, list[np.ndarray]] = {p.name: [] for p in properties}
@@ -178,19 +178,19 @@ def _walk_rows(body: bytes, place: int, properties: list[_Property], count: int)
             for p in properties:
                 size = 1
                 if p.count_dtype:
-                    size = int(np.frombuffer(body, p.count_dtype, 1, place)[0])
-                    place += np.dtype(p.count_dtype).itemsize
+                    size = int(np.frombuffer(body, p.count_dtype, 1, position)[0])
+                    position += np.dtype(p.count_dtype).itemsize
                     if not 0 <= size <= _MAX_CORNERS:
                         raise ScanError(f"a face with {size} entries, expected at most {_MAX_CORNERS}; {_CUT}")
-                values[p.name].append(np.frombuffer(body, p.dtype, size, place))
-                place += size * np.dtype(p.dtype).itemsize
+                values[p.name].append(np.frombuffer(body, p.dtype, size, position))
+                position += size * np.dtype(p.dtype).itemsize
     except (ValueError, OverflowError):  # beyond the end, or a count that is NaN
         raise ScanError(f"ends within its rows; {_CUT}") from None
     columns = {p.name: np.concatenate(values[p.name] or [np.empty(0, p.dtype)]) for p in properties}
     for p in properties:
         if p.count_dtype:
             columns[f"{p.name} sizes"] = np.array([len(v) for v in values[p.name]], np.int64)
-    return columns, place
+    return columns, position
 
 
 def _build_mesh(elements: dict[str, _Columns], header: _Header) -> Mesh:

@@ -47,10 +47,10 @@ def read_stl(path: Path, *, texture: Path | None = None) -> Mesh:
         else:
             raise ScanError(_describe(data, num_facets))
         vertices = to_float32(corners)
-        kept, index = weld(vertices)
+        unique, index = weld(vertices)
         triangles = index.reshape(-1, 3)
-        colors = None if facet_colors is None else _mean_colors(facet_colors, triangles, len(kept))
-        return Mesh(vertices[kept], triangles.astype(np.int32), colors=colors, notes=notes)
+        colors = None if facet_colors is None else _mean_colors(facet_colors, triangles, len(unique))
+        return Mesh(vertices[unique], triangles.astype(np.int32), colors=colors, notes=notes)
     except (ScanError, ValueError) as error:
         raise ScanError(f"{path}: {error}") from error
 

@@ -137,36 +137,36 @@ def _scan_digits(word):  # type: ignore[no-untyped-def]
 
 
 @compile_kernel
-def _scan_integer(place, stop):  # type: ignore[no-untyped-def]
+def _scan_integer(address, stop):  # type: ignore[no-untyped-def]
     """An integer at an address: (whether it is exact, its value, the address behind it)."""
-    first_byte = byte_at(place)
+    first_byte = byte_at(address)
     negative = first_byte == _MINUS
     if negative or first_byte == _PLUS:
-        place += 1
-    if place + 8 <= stop:
-        length, value = _scan_digits(eight_bytes_at(place))
+        address += 1
+    if address + 8 <= stop:
+        length, value = _scan_digits(eight_bytes_at(address))
         if length < 8:
-            return length > 0, -value if negative else value, place + length
-    first, value = place, 0
-    while place < stop:
-        digit = byte_at(place) - _ZERO
+            return length > 0, -value if negative else value, address + length
+    first, value = address, 0
+    while address < stop:
+        digit = byte_at(address) - _ZERO
         if digit < 0 or digit > 9:
             break
         value = value * 10 + digit  # may overflow: then it is not exact
-        place += 1
-    return 0 < place - first <= _MAX_DIGITS, -value if negative else value, place
+        address += 1
+    return 0 < address - first <= _MAX_DIGITS, -value if negative else value, address
 
 
 @compile_kernel
-def _scan_float(place, stop):  # type: ignore[no-untyped-def]
+def _scan_float(address, stop):  # type: ignore[no-untyped-def]
     """A number at an address: (whether it is exact, its value, the address behind it)."""
-    first_byte = byte_at(place)
+    first_byte = byte_at(address)
     negative = first_byte == _MINUS
     if negative or first_byte == _PLUS:
-        place += 1
-    if place + 17 <= stop:  # up to seven digits on both sides of a point, as scanners write them
-        length, mantissa = _scan_digits(eight_bytes_at(place))
-        end, decimals = place + length, 0
+        address += 1
+    if address + 17 <= stop:  # up to seven digits on both sides of a point, as scanners write them
+        length, mantissa = _scan_digits(eight_bytes_at(address))
+        end, decimals = address + length, 0
         if byte_at(end) == _POINT:
             decimals, part = _scan_digits(eight_bytes_at(end + 1))
             mantissa = mantissa * _INTEGER_POWERS[decimals] + part
@@ -174,7 +174,7 @@ def _scan_float(place, stop):  # type: ignore[no-untyped-def]
         if length < 8 and decimals < 8 and length + decimals > 0 and byte_at(end) | 32 != _E:
             value = mantissa / _POWERS[decimals]
             return True, -value if negative else value, end
-    return _scan_long_float(place, stop, negative)
+    return _scan_long_float(address, stop, negative)
 
 
 @compile_kernel
@@ -182,7 +182,7 @@ def _divide(mantissa, power):  # type: ignore[no-untyped-def]
     """mantissa / power, and whether that is surely the nearest float64; a mantissa has up to 18 digits, a power is exact.
 
     Beyond 2⁵³ a mantissa is a sum of two numbers. The quotient of the larger and its remainder, which is exact (Dekker 1971,
-    "A floating-point technique for extending the available precision"), say how far the quotient is off.
+    "A floating-point technique for extending the available precision"), give the error of the quotient.
     """
     upper = np.float64(mantissa)
     quotient = upper / power
@@ -208,12 +208,12 @@ def _split(number):  # type: ignore[no-untyped-def]
 
 
 @compile_kernel
-def _scan_long_float(place, stop, negative):  # type: ignore[no-untyped-def]
+def _scan_long_float(address, stop, negative):  # type: ignore[no-untyped-def]
     """As `_scan_float`, behind the sign; any number of digits, with an exponent or without."""
-    first = place
+    first = address
     mantissa, digits, exponent, points = 0, 0, 0, 0
-    while place < stop:
-        digit = byte_at(place) - _ZERO
+    while address < stop:
+        digit = byte_at(address) - _ZERO
         if digit < 0 or digit > 9:
             if digit + _ZERO != _POINT or points > 0:
                 break
@@ -224,21 +224,21 @@ def _scan_long_float(place, stop, negative):  # type: ignore[no-untyped-def]
             exponent -= points
         else:
             digits = _MAX_DIGITS + 1
-        place += 1
-    exact = place > first + points and digits <= _MAX_DIGITS
-    if place < stop and byte_at(place) | 32 == _E:
-        place += 1
-        below = place < stop and byte_at(place) == _MINUS
-        if below or (place < stop and byte_at(place) == _PLUS):
-            place += 1
-        first, power = place, 0
-        while place < stop:
-            digit = byte_at(place) - _ZERO
+        address += 1
+    exact = address > first + points and digits <= _MAX_DIGITS
+    if address < stop and byte_at(address) | 32 == _E:
+        address += 1
+        below = address < stop and byte_at(address) == _MINUS
+        if below or (address < stop and byte_at(address) == _PLUS):
+            address += 1
+        first, power = address, 0
+        while address < stop:
+            digit = byte_at(address) - _ZERO
             if digit < 0 or digit > 9:
                 break
             power = min(power * 10 + digit, _MAX_EXPONENT)
-            place += 1
-        exact = exact and place > first
+            address += 1
+        exact = exact and address > first
         exponent += -power if below else power
     value = np.float64(mantissa)
     if mantissa == 0:
@@ -250,36 +250,36 @@ def _scan_long_float(place, stop, negative):  # type: ignore[no-untyped-def]
         value *= _POWERS[exponent]
     else:
         exact = False
-    return exact, -value if negative else value, place
+    return exact, -value if negative else value, address
 
 
 @compile_kernel
-def _next_word(place, stop, classes):  # type: ignore[no-untyped-def]
+def _next_word(address, stop, classes):  # type: ignore[no-untyped-def]
     """Return the next word's address, or the text's end; a comment goes to the end of its line."""
-    while place < stop:
-        kind = byte_at(classes + byte_at(place))
+    while address < stop:
+        kind = byte_at(classes + byte_at(address))
         if kind == WORD:
             break
-        place += 1
+        address += 1
         if kind == END:
-            while place < stop and byte_at(place) != _NEWLINE and byte_at(place) != _RETURN:
-                place += 1
-    return place
+            while address < stop and byte_at(address) != _NEWLINE and byte_at(address) != _RETURN:
+                address += 1
+    return address
 
 
 @compile_kernel
-def _next_in_row(place, stop, classes):  # type: ignore[no-untyped-def]
+def _next_in_row(address, stop, classes):  # type: ignore[no-untyped-def]
     """Return the next word's address, or the row's end."""
-    while place < stop and byte_at(classes + byte_at(place)) == SEPARATOR:
-        place += 1
-    return place
+    while address < stop and byte_at(classes + byte_at(address)) == SEPARATOR:
+        address += 1
+    return address
 
 
 @compile_kernel
-def _end_of_word(place, stop, classes):  # type: ignore[no-untyped-def]
-    while place < stop and byte_at(classes + byte_at(place)) == WORD:
-        place += 1
-    return place
+def _end_of_word(address, stop, classes):  # type: ignore[no-untyped-def]
+    while address < stop and byte_at(classes + byte_at(address)) == WORD:
+        address += 1
+    return address
 
 
 @compile_kernel

@@ -110,12 +110,12 @@ def _walk(data: bytes) -> _Scene:
         tuple[dict[bytes, list[float]], bool]
     ] = []  # of each one in _MOVING: its numbers; a surface came before
     last = name = b""  # the last word; the last that is no number
-    place = 0
-    while place < len(data):
-        match = _TOKEN.match(data, place)
+    position = 0
+    while position < len(data):
+        match = _TOKEN.match(data, position)
         if match is None:
-            raise ScanError(f"a text without its closing quote at byte {place}; {_CUT}")
-        place, token = match.end(), match.group()
+            raise ScanError(f"a text without its closing quote at byte {position}; {_CUT}")
+        position, token = match.end(), match.group()
         if token == b"{":
             nodes.append(last)
             if last in _MOVING:
@@ -135,7 +135,7 @@ def _walk(data: bytes) -> _Scene:
                     scene.notes[note] = None
             last = b""
         elif token == b"[" and last in _NUMBER_FIELDS:
-            end = _find_list_end(data, place)
+            end = _find_list_end(data, position)
             if end == len(data):
                 raise ScanError(f"the list {last.decode()} [ has no end; {_CUT}")
             list_name = f"{nodes[-1].decode('latin-1')}.{last.decode()}"
@@ -143,8 +143,8 @@ def _walk(data: bytes) -> _Scene:
                 raise ScanError(
                     f"holds more than one surface ({list_name[:40]!r} stands twice); expected one: join them"
                 )
-            scene.blocks[list_name] = memoryview(data)[place:end]
-            place, last = end + 1, b""
+            scene.blocks[list_name] = memoryview(data)[position:end]
+            position, last = end + 1, b""
         elif token[:1] == b'"':
             if name == b"url" and nodes[-1] == b"ImageTexture":
                 scene.textures[-1].append(token[1:-1])
@@ -178,12 +178,12 @@ def _describe_move(numbers: dict[bytes, list[float]]) -> str:
     return ", ".join(moving)
 
 
-def _find_list_end(data: bytes, place: int) -> int:
-    """Return the position of the `]` of the list that begins at `place`, not one in a comment; the file's length if none."""
-    end = data.find(b"]", place)
-    if end >= 0 and data.find(b"#", place, end) < 0:
+def _find_list_end(data: bytes, position: int) -> int:
+    """Return the position of the `]` of the list that begins at `position`, not one in a comment; the file's length if none."""
+    end = data.find(b"]", position)
+    if end >= 0 and data.find(b"#", position, end) < 0:
         return end
-    body = _BLOCK_BODY.match(data, place)
+    body = _BLOCK_BODY.match(data, position)
     assert body is not None  # matches the empty text, too
     return body.end()
 
