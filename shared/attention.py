@@ -1,7 +1,6 @@
-"""What a run looked at: attention.safetensors beside its predictions, written by the trainer and drawn by the viewer.
+"""Attention weights of a test: attention.safetensors beside its predictions, written by the trainer, drawn by the viewer.
 
-Safetensors: no code is run to read it, and no array can be larger than the file. Weights are float16: they are drawn, not
-computed with.
+Reading safetensors runs no code, and no array can be larger than the file. Weights are float16: they are only drawn.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ ATTENTION_FILE = "attention.safetensors"
 FORMAT = "facet attention 1"
 _MAX_VALUES = 1 << 28  # of all arrays but the maps: 512 MB. A file may have holes, and be of any size
 _ADVICE = "`python -m train evaluate RUN` writes it anew"
-# Optional arrays: what a run without the part, or without its tower, does not have. For n items, T frames, N = M·V pictures a
-# frame (modality by modality), C classes, K prompts, d dimensions, p items with maps of G × G or H × H patches.
+# Dimensions of each array, as in `Attention`.
 _DIMS = {
     "rows": "nT",
     "faces": "nd",
@@ -43,35 +41,33 @@ _OPTIONAL = ("view_attention", "class_attention", "class_share", "prompt_cosines
 
 @dataclass(frozen=True)
 class Attention:
-    """What was weighed in the very forward pass that gave a test's predictions.
+    """Attention weights of the forward pass that gave a test's predictions, for n items.
 
-    rows i32 (n, T): the rows of the cache that an item was seen by. faces (n, d): the fused face z, unit length. frame_weights
-    (n, T): each frame's part in z; view_weights (n, T, N): each picture's part in its frame, CVSA's α. view_attention
-    (n, T, N): how much of CVSA's attention between pictures went to each, weighted by α. class_attention (n, C, T, N): how much
-    each class's words looked at each picture, or at its patches, MTGF's attention. class_share (n, C), 0…1: the part of what a
-    class is judged by that came by this look, the rest is z. prompt_cosines (n, C, K): cosine of that with each prompt, NaN
-    where there is none; a class's score follows from their mean. patches (p, T, N, G, G): how much of the image tower's last
-    attention went to each patch, row 0 on top, the first p items by patch_place i32 (n,), −1 where none is kept; class_patches
-    (p, C, N, H, H): what of class_attention went to each patch, over all frames. `read_patches` and `read_class_patches` read
-    these two, not `read_attention`.
-    Weights add up to 1 over frames, over a frame's pictures, over all pictures, and (with the class token's) over patches.
+    T frames, N = M·V images a frame (modality by modality), C classes, K prompts, p items with maps. Weights add up to 1 over
+    frames, over a frame's images, over all images, and (with the class token's) over patches.
     """
 
     names: tuple[str, ...]  # as in predictions.csv
     class_names: tuple[str, ...]
     modalities: tuple[str, ...]
     views: tuple[str, ...]  # the cameras of each modality, as `schema.View` writes them
-    rows: np.ndarray
-    faces: np.ndarray
-    frame_weights: np.ndarray
-    view_weights: np.ndarray
-    view_attention: np.ndarray | None = None
-    class_attention: np.ndarray | None = None
-    class_share: np.ndarray | None = None
-    prompt_cosines: np.ndarray | None = None
-    patches: np.ndarray | None = None
-    class_patches: np.ndarray | None = None
-    patch_place: np.ndarray | None = None
+    rows: np.ndarray  # i32 (n, T): rows of the cache
+    faces: np.ndarray  # (n, d): face vector z, unit length
+    frame_weights: np.ndarray  # (n, T): each frame's part in z
+    view_weights: np.ndarray  # (n, T, N): each image's part in its frame, CVSA's α
+    view_attention: np.ndarray | None = None  # (n, T, N): CVSA's attention to each image, weighted by α
+    class_attention: np.ndarray | None = (
+        None  # (n, C, T, N): MTGF's attention of a class's text to each image or its patches
+    )
+    class_share: np.ndarray | None = None  # (n, C), 0…1: part of the class feature that comes from MTGF; the rest is z
+    prompt_cosines: np.ndarray | None = (
+        None  # (n, C, K): cosine with each prompt, NaN for none; the score is their mean
+    )
+    patches: np.ndarray | None = (
+        None  # (p, T, N, G, G): last attention of the image tower, row 0 on top; see read_patches
+    )
+    class_patches: np.ndarray | None = None  # (p, C, N, H, H): class_attention over patches; see read_class_patches
+    patch_place: np.ndarray | None = None  # i32 (n,): an item's index in the maps, -1 for none
     prompts: tuple[tuple[str, ...], ...] = ()  # of each class
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -79,7 +75,7 @@ class Attention:
 
 
 def write_attention(path: Path, attention: Attention) -> None:
-    """Writes the whole file or nothing."""
+    """Write the whole file or nothing."""
     import safetensors.numpy
 
     about = {
@@ -97,7 +93,7 @@ def write_attention(path: Path, attention: Attention) -> None:
 
 
 def read_attention(path: Path) -> Attention:
-    """Reads what `write_attention` wrote but for the maps, nothing of it taken on trust.
+    """Read and check everything but the maps.
 
     Raises:
         FacetError: no such file, damaged, or of another version.
@@ -125,19 +121,19 @@ def read_attention(path: Path) -> Attention:
 
 
 def read_patches(path: Path, attention: Attention, item: int) -> np.ndarray | None:
-    """Maps (T, N, G, G) of one item; None where none was kept.
+    """Read the maps (T, N, G, G) of one item; None without maps.
 
     Raises:
-        FacetError: the file is not any more what `attention` was read from.
+        FacetError: the file has changed since `attention` was read.
     """
     return _read_maps(path, attention, item, "patches", attention.view_weights.shape[1:])
 
 
 def read_class_patches(path: Path, attention: Attention, item: int) -> np.ndarray | None:
-    """Maps (C, N, H, H) of one item; None where none was kept.
+    """Read the maps (C, N, H, H) of one item; None without maps.
 
     Raises:
-        FacetError: the file is not any more what `attention` was read from.
+        FacetError: the file has changed since `attention` was read.
     """
     expected = len(attention.class_names), attention.view_weights.shape[2]
     return _read_maps(path, attention, item, "class_patches", expected)

@@ -1,4 +1,4 @@
-"""What a model looks at, recorded in the forward pass that scores: nothing of it is computed, or slowed down, in training."""
+"""Record attention weights in the forward pass of a test; training computes none of it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from train.model.facet import Batch, Facet, Output
 from train.model.patch_tokens import weigh_frames
 from train.model.tower_attention import find_patch_attention, fold_maps
 
-MAX_PATCH_BYTES = 64 << 20  # of maps in a file: where there are more, those of items evenly spread are kept
+MAX_PATCH_BYTES = 64 << 20  # of maps in a file; of more items, evenly spread ones are recorded
 
 
 class Recording:
-    """What hooks have seen of the last batch."""
+    """Tensors that hooks recorded of the last batch."""
 
     def __init__(self) -> None:
         self._seen: dict[str, Tensor] = {}
@@ -37,7 +37,7 @@ class Recording:
         return self._seen.pop(name)
 
     def take(self, batch: Batch, output: Output, prompts: Tensor | None) -> dict[str, Tensor]:
-        """The arrays of `Attention` for a batch, (B, …), by name; forgets the batch.
+        """Return the arrays of `Attention` for a batch, (B, …), by name, and forget the batch.
 
         Args:
             prompts: f32 (C, K, d), unit length.
@@ -63,7 +63,7 @@ class Recording:
         return found
 
     def _place_patches(self, maps: Tensor, batch: Batch) -> Tensor:
-        """(B, T, N, G, G): zeros for pictures that are not there; the tower has not seen those."""
+        """Return (B, T, N, G, G), zeros for absent images, which the tower did not encode."""
         num, frames, modalities, views = batch.dims
         if not batch.complete:
             mask = batch.present[..., None].expand(num, frames, modalities, views).flatten()
@@ -74,8 +74,10 @@ class Recording:
 
 
 def _part_classes(seen: dict[str, Tensor], num_frames: int, num_tokens: int) -> dict[str, Tensor]:
-    """class_attention (B, C, T, N), and class_patches (B, C, N, G, G) where text looked at patches, too: a look at one is one
-    at its picture, in each frame by as much as that counts."""
+    """Return class_attention (B, C, T, N), and class_patches (B, C, N, G, G) if text attends to patches, too.
+
+    Attention to a patch is added to that of its image, split over frames by frame weight.
+    """
     views, places = seen["classes"].tensor_split([num_frames * num_tokens], dim=-1)
     looked = views.unflatten(-1, (num_frames, num_tokens))
     if "patch_frames" not in seen:
@@ -90,10 +92,9 @@ def _part_classes(seen: dict[str, Tensor], num_frames: int, num_tokens: int) -> 
 
 @contextmanager
 def record_attention(model: Facet) -> Iterator[Recording]:
-    """While this is open, every forward pass leaves behind what it weighed. The pass itself stays as it is.
+    """Record the attention weights of every forward pass inside; the pass itself does not change.
 
-    Only parts that attend have weights to leave; of views that are scored one by one, α alone is kept.
-    Compiled towers are run uncompiled meanwhile: they would not call the hooks.
+    Fusions that score each view alone have only α. Compiled towers run uncompiled, as they would not call the hooks.
     """
     recording = Recording()
     handles = []
@@ -146,10 +147,7 @@ def record_attention(model: Facet) -> Iterator[Recording]:
 
 @dataclass
 class AttentionTable:
-    """Gathers what was looked at, batch after batch, in float16 and no more than is kept.
-
-    prompts: of the classes, where they are known.
-    """
+    """Collects recorded batches in float16; text: the classes' prompts, if known."""
 
     items: Sequence[Item]
     num_frames: int
@@ -162,7 +160,7 @@ class AttentionTable:
         return None if self.text is None else torch.from_numpy(self.text.embeddings).to(device)
 
     def add(self, found: dict[str, Tensor]) -> None:
-        """The next items' arrays, as `Recording.take` gives them."""
+        """Add the next items' arrays of `Recording.take`."""
         num = len(found["faces"])
         where = slice(self._filled, self._filled + num)
         for name, tensor in found.items():

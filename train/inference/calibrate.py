@@ -1,4 +1,4 @@
-"""What several classes at once need around training: where their scores start, and from which probability on to say yes."""
+"""Start biases and decision thresholds of tasks with several labels at once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NUM_THRESHOLD_ITEMS = 4096
 def start_class_bias(
     model: Facet, cache: Cache, items: Sequence[Item], labels: np.ndarray, transform: BatchTransform, recipe: Recipe
 ) -> None:
-    """Sets each class's bias so that the untrained model says yes as often as the training labels do.
+    """Set each class's bias so that the untrained model predicts the rates of the training labels.
 
     Cosines of CLIP lie far from 0 for every class (about 0.2, times a scale of 100); without this, thousands of steps would
     go by before a probability means anything. (cf. Lin et al. 2017, "Focal loss for dense object detection", section 4.1)
@@ -56,7 +56,7 @@ def start_class_bias(
 def fit_thresholds(
     model: Facet, cache: Cache, train_items: Sequence[Item], transform: BatchTransform, config: RunConfig
 ) -> np.ndarray:
-    """f32 (C,): the thresholds with the best F1 of each class on training subjects; test subjects have no say."""
+    """Return the task's thresholds f32 (C,) on training subjects."""
     items = spread(train_items, NUM_THRESHOLD_ITEMS)
     scores = score_items(model, cache, items, transform, config)
     task, classes = find_task(config.recipe.task), config.recipe.classes
@@ -64,7 +64,7 @@ def fit_thresholds(
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:
-    """At most so many items, evenly spread over all."""
+    """Return at most `most` items, evenly spread."""
     places = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
     return [items[place] for place in places]
 
@@ -74,7 +74,7 @@ def write_thresholds(run: Path, thresholds: np.ndarray) -> None:
 
 
 def read_thresholds(run: Path, num_classes: int) -> np.ndarray:
-    """f32 (C,) of a finished run.
+    """Read the thresholds f32 (C,) of a finished run.
 
     Raises:
         FacetError: missing or damaged.

@@ -1,4 +1,4 @@
-"""A trained model as one program that PyTorch alone runs: from pictures as a cache holds them to a probability per class."""
+"""Export a trained model as one program for PyTorch alone: from a cache's images to class probabilities."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Program(nn.Module):
 
 
 def example_images(config: RunConfig, num: int) -> dict[str, Tensor]:
-    """Black pictures in the shapes that the program takes."""
+    """Return black images in the shapes that the program takes."""
     size, num_frames = config.render.size_px, config.recipe.frames + (config.recipe.reference != "none")
     shape = (num, num_frames, len(config.render.views), size, size)
     return {
@@ -67,7 +67,7 @@ def example_images(config: RunConfig, num: int) -> dict[str, Tensor]:
 
 
 def write_program(path: Path, config: RunConfig, model: Facet) -> None:
-    """Traces the model and writes it, whole or not at all.
+    """Trace the model and write it, whole or not at all.
 
     Raises:
         FacetError: the image tower does what cannot be traced.

@@ -45,10 +45,10 @@ def score_items(
     config: RunConfig,
     table: AttentionTable | None = None,
 ) -> Scores:
-    """Scores every item, without augmentation, in the given order.
+    """Score every item, without augmentation, in the given order.
 
     Args:
-        table: takes what the model looked at in these very passes.
+        table: takes the attention weights of these passes.
     """
     model.eval()
     recipe, task = config.recipe, find_task(config.recipe.task)
@@ -96,7 +96,7 @@ def score_and_write_attention(
     config: RunConfig,
     text: TextEmbeddings | None,
 ) -> Scores:
-    """Scores items, and writes what the model looked at meanwhile."""
+    """Score items, and write the attention weights of the same passes."""
     table = AttentionTable(items, config.recipe.frames, text if model.has_text_scores else None)
     scores = score_items(model, cache, items, transform, config, table)
     write_attention(path, table.finish(config.recipe.classes, transform.modalities, cache.info.settings.views))

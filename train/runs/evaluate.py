@@ -109,7 +109,7 @@ def print_next_predict(run: Path, cache_path: Path | str) -> None:
 
 
 def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
-    """Tests a run again on its own test subjects, or on another cache: there on every sample with one of its classes.
+    """Test a run again on its own test subjects, or on every sample of another cache that has one of its classes.
 
     Raises:
         FacetError, CacheError: no finished run; a cache with other view settings; nothing to test on.
@@ -134,8 +134,7 @@ def _thresholds(run: Path, recipe: Recipe) -> np.ndarray | None:
 
 
 def _find_prompts(cache: Cache, config: RunConfig, model: Facet) -> TextEmbeddings | None:
-    """The prompts of a finished run, from the cache at hand or where it was trained; None where they are in neither, or play
-    no part in its scores."""
+    """Return the prompts of a run, from this cache or its own; None if they are in neither, or not used by its head."""
     if not model.has_text_scores:
         return None
     mean, recipe = model.text_mean.cpu().numpy(), config.recipe
@@ -168,7 +167,7 @@ def _open_tested(run: Path, config: RunConfig, cache_path: Path | None) -> Cache
 
 
 def describe_lacking(cache: Cache, recipe: Recipe) -> list[str]:
-    """Notes, as before a training: how many of a cache's scans are seen without some modality, or not at all."""
+    """Return notes on scans that lack some modality, or are not usable."""
     valid = [row for row, sample in enumerate(cache.samples) if sample.valid]
     _, notes = choose_modalities(cache, recipe.modalities, valid)
     num_invalid = len(cache.samples) - len(valid)
@@ -178,17 +177,17 @@ def describe_lacking(cache: Cache, recipe: Recipe) -> list[str]:
 
 
 def find_lacking(cache: Cache, items: Sequence[Item], modalities: Sequence[str]) -> list[str]:
-    """The modalities that some picture of each item lacks, joined by +; empty where it has them all."""
+    """Return the modalities that some image of each item lacks, joined by +."""
     return [
         "+".join(m for m in modalities if not all(cache.samples[row].has(m) for row in item.rows)) for item in items
     ]
 
 
 def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> int:
-    """Writes a probability per class for every usable scan or sequence of a cache, labelled or not, and says what these lack.
+    """Write a probability per class for every usable scan or sequence of a cache, labelled or not.
 
     Raises:
-        FacetError, CacheError: no finished run; a cache with other view settings; nothing to look at.
+        FacetError, CacheError: no finished run; a cache with other view settings; no usable sample.
     """
     if out is not None and out.is_dir():
         raise FacetError(f"--out {out}: is a folder; give the name of a CSV file")

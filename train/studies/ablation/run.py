@@ -116,7 +116,7 @@ def _use_folds(options: Options, run: RunOptions, folds: Path) -> Options:
 
 
 def _describe_lost(full: Experiment, variant: Experiment) -> str:
-    """Said where not the same samples count."""
+    """Return how the variant's samples differ from the full model's; empty if they do not."""
     told = []
     for number, what in enumerate(("trained on", "tested")):
         ours, fulls = (sum(len(one.items_of(f)[number]) for f in full.folds.folds) for one in (variant, full))
@@ -140,7 +140,7 @@ def _with_seed(experiment: Experiment, seed: int) -> Experiment:
 
 
 def _train(out: Path, planned: Sequence[_Planned], seeds: Sequence[int], only: int | None) -> int:
-    """All variants with the first seed, then with the next: what can be compared is there early."""
+    """Train all variants with the first seed, then with the next, so that a comparison is possible early."""
     runs = [(one, seed) for seed in seeds for one in planned]
     failed = 0
     for number, (one, seed) in enumerate(runs, 1):
@@ -159,7 +159,7 @@ def _train(out: Path, planned: Sequence[_Planned], seeds: Sequence[int], only: i
 
 
 def _is_finished(run: Path, folds: FoldList) -> bool:
-    """Whether every fold is tested and the report is of all of them."""
+    """Return whether every fold is tested and in the report."""
     try:
         reported = json.loads((run / REPORT_JSON).read_bytes())["summary"]["num_folds"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -173,7 +173,7 @@ def _read_results(run: Path, folds: FoldList) -> list[FoldResult]:
 
 
 def _report(out: Path, experiment: Experiment, planned: Sequence[_Planned], seeds: Sequence[int]) -> None:
-    """Writes and prints the table of what is finished."""
+    """Write and print the table of the finished runs."""
     results = {
         (one.variant.name, seed): _read_results(out / run_name(one.variant.name, seed, seeds[0]), one.prepared.folds)
         for seed in seeds
@@ -198,7 +198,7 @@ def _report(out: Path, experiment: Experiment, planned: Sequence[_Planned], seed
 def _find_paired(
     results: Mapping[tuple[str, int], list[FoldResult]], planned: Sequence[_Planned], num_folds: int
 ) -> list[tuple[str, int]]:
-    """The runs that are finished and were tested on the full model's samples, variant by variant."""
+    """Return the finished runs that were tested on the full model's samples, variant by variant."""
     names = [one.variant.name for one in planned]
     full = {seed: _tested(folds) for (name, seed), folds in results.items() if name == FULL}
     return [
@@ -209,7 +209,7 @@ def _find_paired(
 
 
 def _compare(folders: Sequence[Path], paired: Sequence[tuple[str, int]]) -> Comparison | None:
-    """The paired test against the full model; None where a run's files are not those of its test any more."""
+    """Return the paired test against the full model; None if a run's files are no longer those of its test."""
     names = {variant: folder for (variant, _), folder in reversed(list(zip(paired, folders, strict=True)))}
     try:
         return compare_methods(read_methods(folders, list(names.items())))

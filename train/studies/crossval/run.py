@@ -57,7 +57,7 @@ def crossval(out: Path, options: Options, run: RunOptions, *, brief: bool = Fals
     experiment = prepare_experiment(options, run, out)
     folds = experiment.folds.folds
     if only is not None:
-        experiment.fold(only)  # a number that cannot be is said before anything is written
+        experiment.fold(only)  # refuses a wrong index before anything is written
     if not check_same_crossval(out, experiment):
         make_folder(out, like=experiment.train.path)
         write_folds(out / FOLDS_JSON, experiment.folds)
@@ -94,10 +94,10 @@ def crossval(out: Path, options: Options, run: RunOptions, *, brief: bool = Fals
 
 
 def check_same_crossval(out: Path, experiment: Experiment, name: str = CROSSVAL_JSON) -> bool:
-    """Whether a folder holds folds of this experiment already; False where nothing has been begun there.
+    """Return whether a folder holds folds of this experiment; False for a new folder.
 
     Args:
-        name: the file that tells what was begun.
+        name: the file with the settings.
     Raises:
         FacetError: it holds something else.
     """
@@ -124,7 +124,7 @@ def check_same_crossval(out: Path, experiment: Experiment, name: str = CROSSVAL_
 
 
 def announce_folds(experiment: Experiment) -> None:
-    """Prints the protocol, who is tested, and what a user should know of it."""
+    """Print the protocol, the test data and the notes on it."""
     recipe, folds = experiment.recipe, experiment.folds
     protocol = PROTOCOLS.get(recipe.protocol)
     print(f"{recipe.protocol}: {_title(experiment) if protocol else 'folds from a file'}")
@@ -150,7 +150,7 @@ def _describe_result(result: FoldResult) -> str:
 
 
 def _report(out: Path, experiment: Experiment, failures: dict[str, str], *, brief: bool) -> int:
-    """Writes and prints the report of what is finished. Array jobs that end together take turns."""
+    """Write and print the report of the finished folds. Array jobs that end together take turns."""
     with hold_lock(out / ".lock"):
         found = {fold.name: _read_result(out, fold) for fold in experiment.folds.folds}
         results = [result for result in found.values() if result is not None]
@@ -181,7 +181,7 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str], *, brie
 
 
 def describe_crossval(experiment: Experiment, missing: list[str], failures: dict[str, str]) -> CrossvalAbout:
-    """What a report says beside the scores. missing, failures: folds without a result, and why some have none."""
+    """Return what a report says besides the scores; missing: folds without a result; failures: why, by fold."""
     recipe, folds = experiment.recipe, experiment.folds
     protocol = PROTOCOLS.get(recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL])
     config = describe_run(experiment, None)
@@ -219,7 +219,7 @@ def _datasets(experiment: Experiment) -> list[str]:
 
 
 def _title(experiment: Experiment) -> str:
-    """The protocol's, with the data set's name and the folds that there are."""
+    """Return the protocol's title with the data sets and the number of folds."""
     protocol = PROTOCOLS.get(experiment.recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL])
     folds = experiment.folds.folds
     num_rounds = len({fold.round for fold in folds})

@@ -1,4 +1,4 @@
-"""Folds side by side: a few processes, each training one fold after another."""
+"""Train folds side by side in worker processes, each one fold after another."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Job:
 
 
 def choose_num_jobs(num_folds: int, device: str) -> int:
-    """One fold a GPU; on CPUs as many as there are cores and memory for."""
+    """Return one fold per GPU; on CPUs as many as cores and memory allow."""
     if device.startswith("cuda:"):
         return 1
     if device != "cpu" and torch.cuda.is_available():
@@ -57,9 +57,9 @@ def choose_num_jobs(num_folds: int, device: str) -> int:
 
 
 def run_jobs(job: Job, experiment: Experiment, numbers: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
-    """Trains the folds of the given numbers; each is given back as it ends. A fold that fails does not stop the others.
+    """Train folds, and yield each index with its outcome as it ends. A fold that fails does not stop the others.
 
-    After SIGINT or SIGTERM the last thing given back is the exit code, once every fold in training has its checkpoint.
+    After SIGINT or SIGTERM the last outcome has the exit code; every fold in training has its checkpoint by then.
     """
     run = job.run
     num_jobs = min(run.jobs or choose_num_jobs(len(numbers), run.device), max(len(numbers), 1))
@@ -161,7 +161,7 @@ def _hand_out(worker: _Worker, waiting: deque[int]) -> None:
 
 
 def _work(connection: Connection, job: Job, place: int, num_jobs: int) -> None:
-    """What a worker process does: folds, as their numbers come in, until the connection is closed."""
+    """Train the folds whose indices arrive, until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it asks with SIGTERM
     os.environ["TQDM_DISABLE"] = "1"  # the parent shows how many folds are done
     device = job.run.device
