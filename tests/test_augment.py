@@ -19,7 +19,7 @@ from train.data.augment import (
     shift_and_scale,
 )
 
-STILL = {"flip": (0,), "scale": (1,), "shift": (0, 0), "gain": (1, 1, 1), "gamma": (1,), "noise": (0,), "noise_place": (0,),
+STILL = {"flip": (0,), "scale": (1,), "shift": (0, 0), "gain": (1, 1, 1), "gamma": (1,), "noise": (0,), "noise_offset": (0,),
          "erase": (0, 0, 0, 0)}  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def test_draws_stay_in_their_ranges_and_use_them() -> None:
         assert (far - near).min() + 1e-6 >= 0.1
         assert (far - near).max() <= 0.3 + 1e-6
     assert 0.63 <= changes.gain.min() < 0.75 < 1.3 < changes.gain.max() <= 1.43
-    assert 0 <= changes.noise_place.min() < 0.01 < 0.99 < changes.noise_place.max() < 1
+    assert 0 <= changes.noise_offset.min() < 0.01 < 0.99 < changes.noise_offset.max() < 1
 
 
 def test_draws_are_independent_of_each_other() -> None:
@@ -159,7 +159,7 @@ def test_draws_are_independent_of_each_other() -> None:
 
 def test_noise_is_as_strong_as_it_says() -> None:
     images = torch.full((1, 1, 1, 1, 3, 64, 64), 0.5)
-    found = augment(images.clone(), make_changes({"noise": (0.02,), "noise_place": (0.3,)}))
+    found = augment(images.clone(), make_changes({"noise": (0.02,), "noise_offset": (0.3,)}))
     assert found.std().item() == pytest.approx(0.02, rel=0.05)
 
 
@@ -167,7 +167,7 @@ def test_noise_is_the_same_in_every_frame() -> None:
     """A micro-expression changes a pixel by less than the noise does: it must stay what differs between frames."""
     images = make_images(1).expand(-1, 3, -1, -1, -1, -1, -1).clone()
     images[:, 1] += 0.01
-    found = augment(images.clone(), make_changes({"noise": (0.03,), "noise_place": (0.5,)}))
+    found = augment(images.clone(), make_changes({"noise": (0.03,), "noise_offset": (0.5,)}))
     assert (found - images).std().item() == pytest.approx(0.03, rel=0.1)
     torch.testing.assert_close(found - found[:, :1], images - images[:, :1], atol=1e-6, rtol=0)
     assert (found[0, 0, 0, 0] - found[0, 0, 0, 1]).std() > 0.03  # other noise in every view
@@ -176,7 +176,7 @@ def test_noise_is_the_same_in_every_frame() -> None:
 def test_noise_of_one_sample_says_nothing_of_another() -> None:
     """Neither do its own views and modalities of each other; the table ends after the last place there is."""
     places = (0.0, 0.37, 0.61, 1 - 2**-24)
-    changes = make_changes(*({"noise": (1.0,), "noise_place": (place,)} for place in places))
+    changes = make_changes(*({"noise": (1.0,), "noise_offset": (place,)} for place in places))
     noise = add_noise(torch.zeros(4, 1, 2, 3, 3, 40, 40), changes)
     correlation = torch.corrcoef(noise.flatten(4).flatten(0, 3)) - torch.eye(24)
     assert correlation.abs().max() < 0.07  # of 4800 numbers each

@@ -48,8 +48,8 @@ def test_every_image_and_its_mirror_image(tiny_cache: MakeCache, tiny_model: str
                     wanted = tower(normalise(to_unit(pixels, modality), config.mean, config.std))
                 found = table.gather(np.array([[row]]), torch.tensor([copy]))[0, 0, column]
                 torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
-    assert not table.features[:, table.place[1], 0].any()  # absent
-    assert table.place[5] == -1
+    assert not table.features[:, table.index[1], 0].any()  # absent
+    assert table.index[5] == -1
     assert not torch.equal(table.features[0], table.features[1])
 
 

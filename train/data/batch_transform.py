@@ -1,4 +1,4 @@
-"""From a batch as it lies in the cache to what the model takes, on the device."""
+"""Turn a batch of the cache into the model's input, on the device."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from train.model.facet import Batch
 
 @dataclass(frozen=True)
 class BatchTransform:
-    """How images of one cache become input of one tower."""
+    """Turn images of one cache into input of one tower."""
 
     modalities: tuple[str, ...]
     views: tuple[View, ...]
     tower: TowerConfig
     device: torch.device
-    dynamic: bool = False  # the cache holds dynamic images: its depth is a change
-    only_flip: bool = False  # of augmentation, mirroring alone is applied
-    embeddings: Embeddings | None = None  # what a frozen tower made of the images: they are not read then
-    source: ImageSource | None = None  # of the images, for all streams; None: the cache's files, memory for each stream
+    dynamic: bool = False  # the cache holds dynamic images, whose depth is a change
+    only_flip: bool = False  # mirroring is the only augmentation
+    embeddings: Embeddings | None = None  # of a frozen tower; then no images are read
+    source: ImageSource | None = None  # of images, for all streams; None: the cache's files
 
     def stream(
         self,
@@ -43,10 +43,10 @@ class BatchTransform:
         jitter: tuple[int, int] | None = None,
         references: bool = False,
     ) -> Iterator[RawBatch | RowBatch]:
-        """What `prepare` takes, batch after batch: images of the cache, or the rows whose embeddings are in memory.
+        """Yield the inputs of `prepare`: images of the cache, or rows whose embeddings are in memory.
 
         Args:
-            jitter, references: as `stream_batches`.
+            jitter, references: as in `stream_batches`.
         """
         if self.embeddings is None:
             source = self.source or StoredImages(cache, allocate=allocator(self.device))
@@ -57,17 +57,17 @@ class BatchTransform:
                 yield self.embeddings.choose(items, num_frames, jitter, references)
 
     @torch.no_grad()
-    def prepare(self, raw: RawBatch | RowBatch, changes: AugmentParameters | None = None) -> Batch:
-        """Integers → normalised images, or rows → their features, with the cameras they were taken by.
+    def prepare(self, raw: RawBatch | RowBatch, parameters: AugmentParameters | None = None) -> Batch:
+        """Return normalised images, or the features of rows, with their cameras.
 
         Args:
-            changes: what augmentation does to each sample, the same in all its views; None: nothing.
+            parameters: augmentation of each sample, the same in all its views; None: no augmentation.
         """
         cameras = cameras_rad(self.views, len(raw.items), self.device)
         flipped = None
-        if changes is not None:
-            changes = changes.to(self.device)
-            flipped = changes.flip
+        if parameters is not None:
+            parameters = parameters.to(self.device)
+            flipped = parameters.flip
             cameras[..., 0] *= 1 - 2 * flipped[:, None].float()
         images = features = None
         if isinstance(raw, RowBatch):
@@ -75,9 +75,9 @@ class BatchTransform:
             features = self.embeddings.gather(raw.rows, flipped)
         else:
             images = self._to_unit(raw, flipped)
-            if changes is not None and not self.only_flip:
+            if parameters is not None and not self.only_flip:
                 colour = [i for i, name in enumerate(self.modalities) if MODALITIES[name].is_colour]
-                images = augment(images, changes, colour)
+                images = augment(images, parameters, colour)
             images = normalise(images, self.tower.mean, self.tower.std)
         return Batch(
             images=images,
@@ -89,7 +89,7 @@ class BatchTransform:
         )
 
     def prepare_images(self, raw: RawBatch, flipped: torch.Tensor) -> torch.Tensor:
-        """f32 (B, T, M, V, 3, S, S), normalised, mirrored where flipped bool (B,) says so: what the image tower takes."""
+        """Return normalised images f32 (B, T, M, V, 3, S, S), mirrored where flipped bool (B,) is True."""
         return normalise(self._to_unit(raw, flipped), self.tower.mean, self.tower.std)
 
     def _to_unit(self, raw: RawBatch, flipped: torch.Tensor | None) -> torch.Tensor:
@@ -104,7 +104,7 @@ class BatchTransform:
 
 
 def cameras_rad(views: Sequence[View], num: int, device: torch.device) -> torch.Tensor:
-    """(num, V, 2): yaw and pitch of every view, a copy for each sample."""
+    """Return yaw and pitch of every view for num samples, f32 (num, V, 2)."""
     return _angles_rad(tuple(views), device).repeat(num, 1, 1)
 
 

@@ -1,7 +1,7 @@
-"""Embeddings: what a frozen image tower made of a cache's images, as files and in memory.
+"""Embeddings: features that a frozen image tower computed from a cache's images, as files and in memory.
 
-`embeddings/<key>/` holds one modality: embeddings.json says what the key stands for, NNNNN.safetensors the features of
-64 rows, NNNNN-mirrored.safetensors those of the mirrored images. Written by `train.training.build_embeddings`.
+`embeddings/<key>/` holds one modality: embeddings.json describes the key, NNNNN.safetensors holds the features of 64 rows,
+NNNNN-mirrored.safetensors those of the mirrored images. Written by `train.training.build_embeddings`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from train.data.stream import choose_rows
 
 EMBEDDINGS_JSON = "embeddings.json"
 FORMAT = "facet embeddings 1"
-# Half precision would halve the files, but its steps, 5e-4 of a value, are as large as what a micro-expression changes.
+# The rounding of half precision, 5e-4 of a value, is as large as the change by a micro-expression.
 PRECISION = "float32"
-KEY_DIGITS = 32  # 128 bits of sha256: a folder's name that is still short enough to read
+KEY_DIGITS = 32  # 128 bits of sha256
 _HEADER_BYTES = 4096  # more than safetensors' own header of two tensors
 
 
@@ -40,7 +40,7 @@ class EmbeddingSet:
     """The embeddings of one modality of a cache by one tower, as files in a folder."""
 
     folder: Path
-    description: dict[str, Any]  # everything that decides their values; the folder is named after it
+    description: dict[str, Any]  # everything that determines the values; its hash names the folder
     shape: tuple[int, int, int]  # rows of the cache, V, d
 
     @property
@@ -54,7 +54,7 @@ class EmbeddingSet:
         return min(SHARD_ROWS, self.shape[0] - shard * SHARD_ROWS)
 
     def write(self, shard: int, mirrored: bool, features: np.ndarray) -> None:
-        """Writes the features f32 (R, V, d) of a shard's rows, zero where a row has no such image.
+        """Write the features f32 (R, V, d) of a shard's rows, zero where a row has no such image.
 
         Raises:
             FacetError: a feature is not finite; nothing is written.
@@ -69,7 +69,7 @@ class EmbeddingSet:
         write_file(self.path(shard, mirrored), data)
 
     def read(self, shard: int, mirrored: bool) -> np.ndarray | None:
-        """The features f32 (R, V, d) of a shard's rows; None where they were not computed yet.
+        """Read the features f32 (R, V, d) of a shard's rows; None if they are not computed yet.
 
         Raises:
             FacetError: the file is damaged.
@@ -91,10 +91,10 @@ class EmbeddingSet:
 
 
 def check_features(path: Path, description: dict[str, Any], stored: dict[str, np.ndarray]) -> np.ndarray:
-    """The features in one file of embeddings, compared with the checksum in it.
+    """Return the features of one file after a check of its checksum.
 
     Raises:
-        ValueError: they are not what was written, of another file, or not finite. KeyError: a part is missing.
+        ValueError: the file is damaged, is another file, or is not finite. KeyError: a part is missing.
     """
     number, _, copy = path.stem.partition("-")
     features = stored["features"]
@@ -108,14 +108,14 @@ def check_features(path: Path, description: dict[str, Any], stored: dict[str, np
 
 
 def _digest(description: dict[str, Any], shard: int, mirrored: bool, features: np.ndarray) -> np.ndarray:
-    """u8 (32,): sha256 of what a file is, and of what it holds."""
+    """Return the sha256 of a file's identity and content, u8 (32,)."""
     digest = hashlib.sha256(canonical_json([description, shard, mirrored, list(features.shape)]).encode())
     digest.update(np.ascontiguousarray(features, "<f4").data)
     return np.frombuffer(digest.digest(), np.uint8)
 
 
 def find_embeddings(root: Path, cache: Cache, tower: TowerConfig, modality: str) -> EmbeddingSet:
-    """Where the embeddings of a cache's modality by a tower are, or would be: of all its stored views."""
+    """Return the embeddings of a modality by a tower, for all stored views; they may not be computed yet."""
     settings = cache.with_all_views().info.settings
     description = {
         "format": FORMAT,
@@ -138,40 +138,36 @@ def find_embeddings(root: Path, cache: Cache, tower: TowerConfig, modality: str)
 
 @dataclass(frozen=True)
 class RowBatch:
-    """B items by the rows of their frames: rows i64 (B, T); present bool (B, T, M); has_reference as in `RawBatch`."""
+    """B items by the rows of their frames."""
 
     items: list[Item]
-    rows: np.ndarray
-    present: np.ndarray
-    has_reference: np.ndarray | None = None
+    rows: np.ndarray  # i64 (B, T)
+    present: np.ndarray  # bool (B, T, M)
+    has_reference: np.ndarray | None = None  # as in `RawBatch`
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Features of a cache's images in memory.
+    """Features of the n used rows of a cache, in memory."""
 
-    features: f32 (F, n, M, V, d) on the device, F = 1, or 2 where the mirrored images' follow; n rows that are in use.
-    place: i64 (rows,), a row of the cache → its place among the n, −1 where it is not in use. present: bool (rows, M).
-    """
-
-    features: Tensor
-    place: np.ndarray
-    present: np.ndarray
+    features: Tensor  # f32 (F, n, M, V, d) on the device; F = 2 with mirrored images, else 1
+    index: np.ndarray  # i64 (rows of the cache,): index among the n, −1 if not used
+    present: np.ndarray  # bool (rows of the cache, M)
 
     def choose(
         self, items: Sequence[Item], num_frames: int, jitter: tuple[int, int] | None, references: bool
     ) -> RowBatch:
-        """The rows that items are seen by. jitter, references: as `stream_batches`."""
+        """Return the rows of the items' frames. jitter, references: as in `stream_batches`."""
         rows = np.array([choose_rows(item, num_frames, jitter, references) for item in items])
         has_reference = np.array([item.reference is not None for item in items]) if references else None
         return RowBatch(list(items), rows, self.present[rows], has_reference)
 
     def gather(self, rows: np.ndarray, flipped: Tensor | None) -> Tensor:
-        """Features f32 (*B, T, M, V, d) of rows i64 (*B, T); of the mirrored images where flipped bool (*B,) says so."""
-        place = torch.from_numpy(self.place[rows]).to(self.features.device)
+        """Return features f32 (B, T, M, V, d) of rows i64 (B, T), mirrored where flipped bool (B,) is True."""
+        index = torch.from_numpy(self.index[rows]).to(self.features.device)
         if flipped is None:
-            return self.features[0][place]
-        return self.features[flipped.long()[..., None], place]
+            return self.features[0][index]
+        return self.features[flipped.long()[..., None], index]
 
 
 def read_embeddings(
@@ -184,14 +180,14 @@ def read_embeddings(
     *,
     mirrored: bool,
 ) -> Embeddings:
-    """Loads the features of all rows that items may be seen by, of the cache's chosen views, each file's checksum verified.
+    """Load the features of all rows that items use, of the cache's chosen views; verify each file's checksum.
 
     Raises:
         FacetError: a file is missing or damaged.
     """
     rows = np.array(find_rows_in_use(items), np.int64)
-    place = np.full(cache.info.num_samples, -1, np.int64)
-    place[rows] = np.arange(len(rows))
+    index = np.full(cache.info.num_samples, -1, np.int64)
+    index[rows] = np.arange(len(rows))
     sets = [find_embeddings(root, cache, tower, modality) for modality in modalities]
     views = cache.info.settings.views
     chosen = choose_views(cache.with_all_views().info.settings.views, views)
@@ -204,6 +200,6 @@ def read_embeddings(
                 features = one.read(shard, bool(copy))
                 if features is None:
                     raise FacetError(f"{one.path(shard, bool(copy))}: missing; `python -m train embed` computes it")
-                found[copy, place[here], column] = features[here - shard * SHARD_ROWS][:, places]
+                found[copy, index[here], column] = features[here - shard * SHARD_ROWS][:, places]
     present = np.array([[sample.has(m) for m in modalities] for sample in cache.samples])
-    return Embeddings(torch.from_numpy(found).to(device), place, present)
+    return Embeddings(torch.from_numpy(found).to(device), index, present)

@@ -1,4 +1,4 @@
-"""How much RAM can be had, in a container or a cluster's job as outside."""
+"""Free RAM, also in a container or a cluster's job."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def free_ram_bytes(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """What can be had without swapping or being killed: the machine's, or what the limits of this process's control groups
-    leave (containers, a cluster's jobs), whichever is less.
+    """Return the RAM that is free on the machine and within the limits of this process's control groups.
 
     Args:
-        cgroups, membership: where the kernel shows control groups, of version 1 or 2.
+        cgroups, membership: paths of the kernel's control groups, version 1 or 2.
     """
     free = int(psutil.virtual_memory().available)
     for folder, limit, usage, cached in _find_groups(cgroups, membership):
@@ -28,10 +27,10 @@ def free_ram_bytes(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> in
 
 
 def _find_groups(cgroups: Path, membership: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """The memory groups that this process is in, each within the next: (folder, names of limit, usage and cached pages)."""
+    """Yield the memory groups of this process, innermost first: folder, file names of limit and usage, key of cached pages."""
     with contextlib.suppress(OSError):
         for line in membership.read_text().splitlines():
-            _, controllers, place = [*line.split(":", 2), "", ""][:3]
+            _, controllers, path = [*line.split(":", 2), "", ""][:3]
             if controllers == "":
                 root, names = cgroups, ("memory.max", "memory.current", "inactive_file")
             elif "memory" in controllers.split(","):
@@ -41,8 +40,8 @@ def _find_groups(cgroups: Path, membership: Path) -> Iterator[tuple[Path, str, s
                 )
             else:
                 continue
-            folder = root / place.lstrip("/")
-            # within a container the group may go by the name it has outside, where nothing is: its own is the root then
+            folder = root / path.lstrip("/")
+            # a container may see the outer name of its group, which does not exist there; then the root is its own
             for group in (folder, *folder.parents):
                 yield group, *names
                 if group == root:
@@ -50,7 +49,7 @@ def _find_groups(cgroups: Path, membership: Path) -> Iterator[tuple[Path, str, s
 
 
 def _read_cached(folder: Path, name: str) -> int:
-    """Bytes of pages of files that count as used and that the kernel drops when it needs room."""
+    """Return the bytes of cached file pages, which count as used but are freed when memory is needed."""
     for line in (folder / "memory.stat").read_text().splitlines():
         key, _, value = line.partition(" ")
         if key == name:

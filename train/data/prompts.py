@@ -1,4 +1,4 @@
-"""The prompts that a run's classes are told by."""
+"""The prompt embeddings of a run's classes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from shared.text import TextEmbeddings, read_text_embeddings
 
 
 def mean_prompts(text: TextEmbeddings) -> np.ndarray:
-    """f32 (C, d): the mean over the prompts each class has. Its dot product with a unit vector is the mean cosine."""
+    """Return the mean over the prompts of each class, f32 (C, d). Its dot product with a unit vector is the mean cosine."""
     mask = text.mask[..., None]
     mean: np.ndarray = (text.embeddings * mask).sum(1) / mask.sum(1)
     return mean.astype(np.float32)
 
 
 def read_prompts(file: Path, model: str, class_names: Sequence[str]) -> TextEmbeddings:
-    """The prompts of some classes in a file that `preprocess prompts --out` wrote. model: of them, where one is asked for.
+    """Read the prompts of some classes from a file that `preprocess prompts --out` wrote. model: the required model, or "".
 
     Raises:
         FacetError, CacheError: no such file, damaged, of another model, or without prompts for a class.
@@ -36,7 +36,7 @@ def read_prompts(file: Path, model: str, class_names: Sequence[str]) -> TextEmbe
 
 
 def find_prompts(cache: Cache, model: str, class_names: Sequence[str], text_mean: np.ndarray) -> TextEmbeddings | None:
-    """The prompts in a cache that a trained model's text_mean f32 (C, d) was made of; None where the cache has others."""
+    """Return the prompts in a cache that a trained model's text_mean f32 (C, d) was computed from; None if it has others."""
     try:
         text = cache.read_text(model).select(class_names)
     except CacheError:
@@ -45,6 +45,6 @@ def find_prompts(cache: Cache, model: str, class_names: Sequence[str], text_mean
 
 
 def match_prompts(text: TextEmbeddings, text_mean: np.ndarray) -> TextEmbeddings | None:
-    """Prompts, if a trained model's text_mean f32 (C, d) was made of them."""
+    """Return the prompts if a trained model's text_mean f32 (C, d) was computed from them, else None."""
     mean = mean_prompts(text)
     return text if mean.shape == text_mean.shape and np.allclose(mean, text_mean, atol=1e-5) else None

@@ -1,4 +1,4 @@
-"""Batches of a cache's items, read ahead of the training step into memory that is used again and again."""
+"""Batches of a cache's items, read ahead of the training step into reused buffers."""
 
 from __future__ import annotations
 
@@ -23,18 +23,13 @@ Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
 @dataclass(frozen=True)
 class RawBatch:
-    """B items as they are in the cache.
-
-    images: modality → u8 (B, T, V, H, W, 3) or u16 (B, T, V, H, W), 0 where absent: an array, or a tensor on the device (u16 as
-    i16 of the same bytes). Arrays are lent until the next batch is asked for: a later one is then read into them.
-    present bool (B, T, M), in the order of the modalities asked for. has_reference bool (B,): None: there are no references;
-    otherwise frame 0 is the face to compare with (where there is none, the item's own, to be ignored), and the T − 1 others
-    follow.
-    """
+    """B items as stored in the cache. The images are valid until the next batch is requested, which reuses their memory."""
 
     items: list[Item]
+    # modality → u8 (B, T, V, H, W, 3) or u16 (B, T, V, H, W), 0 if absent: an array, or a tensor with i16 for u16
     images: dict[str, Any]
-    present: np.ndarray
+    present: np.ndarray  # bool (B, T, M)
+    # bool (B,): whether frame 0 is the item's reference, else to be ignored; None: there are no references
     has_reference: np.ndarray | None = None
 
 
@@ -43,19 +38,21 @@ class PendingImages(Protocol):
 
 
 class ImageSource(Protocol):
-    """Where images come from. One stream at a time."""
+    """A source of images, for one stream at a time."""
 
     def start(self, modality: str, rows: np.ndarray, slot: int) -> PendingImages:
-        """Starts to fetch images (len(rows), V, H, W, …) of rows of the cache, zeros where a row is ABSENT. They may lie in
-        memory of the slot, 0 … READ_AHEAD, which the next call for it writes over."""
+        """Start to read images (len(rows), V, H, W, …) of rows of the cache, zeros where a row is ABSENT.
+
+        The result may use the buffer of the slot, 0 … READ_AHEAD, until the next call for this slot.
+        """
         ...
 
 
 class BufferPool:
-    """Memory for READ_AHEAD + 1 batches of each modality. Fresh memory would cost more than the reading: page faults."""
+    """Buffers for READ_AHEAD + 1 batches of each modality. Page faults of fresh memory would cost more than reading."""
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], allocate: Allocate = np.empty) -> None:
-        """shapes: of each array of the cache, axis 0 the sample. allocate: (shape, dtype) → array, page-locked for a GPU."""
+        """shapes: array of the cache → its shape. allocate: (shape, dtype) → array, page-locked for a GPU."""
         self._shapes, self._allocate = shapes, allocate
         self._memory: dict[tuple[str, int], np.ndarray] = {}
 
@@ -68,10 +65,10 @@ class BufferPool:
 
 
 class StoredImages:
-    """Images as they are asked for, from the cache's own files."""
+    """Images read from the cache's files."""
 
     def __init__(self, cache: Cache, *, arrays: ArrayReader | None = None, allocate: Allocate = np.empty) -> None:
-        """arrays: another reader of the same cache than its own."""
+        """arrays: a reader to use instead of the cache's own."""
         self._arrays = arrays or cache.arrays
         self._slots = BufferPool(cache.info.arrays(), allocate)
 
@@ -80,13 +77,14 @@ class StoredImages:
 
 
 def sample_rows(rows: Sequence[int], num_frames: int, jitter: Sequence[float] | None = None) -> list[int]:
-    """One row from each of num_frames equal segments: its middle, or the point that jitter (0…1 each) says.
+    """Return one row from each of num_frames equal segments (Wang et al. 2016, "Temporal segment networks").
 
-    Segment sampling as in Wang et al. 2016, "Temporal segment networks". Short sequences repeat rows.
+    Args:
+        jitter: position within each segment, 0…1; None: the middle. Short sequences repeat rows.
     """
     within = np.full(num_frames, 0.5) if jitter is None else np.asarray(jitter)
-    places = (np.arange(num_frames) + within) * len(rows) / num_frames
-    return [rows[min(int(p), len(rows) - 1)] for p in places]
+    positions = (np.arange(num_frames) + within) * len(rows) / num_frames
+    return [rows[min(int(position), len(rows) - 1)] for position in positions]
 
 
 def stream_batches(
@@ -99,12 +97,12 @@ def stream_batches(
     *,
     source: ImageSource | None = None,
 ) -> Iterator[RawBatch]:
-    """Reads batches in the given order, a few ahead. A batch's images are valid until the next batch is asked for.
+    """Read batches in the given order, READ_AHEAD ahead. A batch's images are valid until the next batch is requested.
 
     Args:
-        jitter: (seed, epoch): draw frames at random within their segments instead of the middle ones (training).
+        jitter: (seed, epoch): sample frames at random within their segments (training); None: the middle frames.
         references: put each item's reference before its frames.
-        source: of the images, with the memory they are read into; None: the cache's files, memory for this stream alone.
+        source: source of the images; None: the cache's files, with buffers of this stream alone.
     Raises:
         CacheError: stored images are missing or damaged.
     """
@@ -114,7 +112,7 @@ def stream_batches(
     held: dict[str, list[bool]] = {}
 
     def presence(text: str) -> list[bool]:
-        """Which modalities a row has. Such texts are few, and readers wait for Python's lock while a batch is put together."""
+        """Return which modalities a row has. Cached: reader threads wait for the GIL while a batch is assembled."""
         if text not in held:
             held[text] = [m in text.split("+") for m in modalities]
         return held[text]
@@ -142,7 +140,7 @@ def stream_batches(
             waiting.popleft()
             has_reference = np.array([item.reference is not None for item in items]) if references else None
             yield RawBatch(items, images, present, has_reference)
-    finally:  # nobody writes into the source's memory any more when its next stream begins
+    finally:  # no read may write into the source's buffers when its next stream begins
         for _, _, reads in waiting:
             for read in reads.values():
                 with contextlib.suppress(FacetError):
@@ -150,7 +148,7 @@ def stream_batches(
 
 
 def choose_rows(item: Item, num_frames: int, jitter: tuple[int, int] | None, references: bool) -> list[int]:
-    """The rows of an item's frames, its reference's before them where asked for. jitter: as `stream_batches`."""
+    """Return the rows of an item's frames, preceded by its reference if requested. jitter: as in `stream_batches`."""
     draws = None
     if jitter is not None and len(item.rows) > 1:
         draws = np.random.default_rng([*jitter, item.place, 1 + item.repeat]).random(num_frames).tolist()

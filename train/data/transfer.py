@@ -1,4 +1,4 @@
-"""Batches on their way to a GPU: page-locked memory, copied while the batch before is being computed."""
+"""Copy batches to a GPU from page-locked memory while the previous batch is computed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from train.data.stream import Allocate, RawBatch
 
 
 def allocator(device: torch.device) -> Allocate:
-    """Memory that batches for a device are read into: page-locked for a GPU, which copies from it without the processor."""
+    """Return the allocator of batch buffers: page-locked for a GPU, which then copies asynchronously."""
     return _allocate_pinned if device.type == "cuda" else np.empty
 
 
@@ -24,16 +24,13 @@ def _allocate_pinned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def copy_small(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """An array on the device; the host does not wait for the copy."""
+    """Copy an array to the device without waiting."""
     found = torch.from_numpy(array)
     return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found
 
 
 def copy_ahead(batches: Iterable[RawBatch], device: torch.device) -> Iterator[RawBatch]:
-    """The same batches with their images on the GPU, each copied by a stream of its own while the one before is computed.
-
-    On a CPU nothing happens: batches are passed on as they are.
-    """
+    """Yield the batches with their images on the GPU, copied in a CUDA stream of its own. Unchanged on a CPU."""
     if device.type != "cuda":
         yield from batches
         return
@@ -43,7 +40,7 @@ def copy_ahead(batches: Iterable[RawBatch], device: torch.device) -> Iterator[Ra
         copied = _start_copy(raw, device, copying)
         if before is not None:
             yield _hand_over(*before, device)
-        copied[1].synchronize()  # the memory it was copied from is written again once the next batch is asked for
+        copied[1].synchronize()  # its source buffer is reused when the next batch is requested
         before = copied
     if before is not None:
         yield _hand_over(*before, device)
@@ -64,5 +61,5 @@ def _hand_over(raw: RawBatch, event: torch.cuda.Event, device: torch.device) -> 
     current = torch.cuda.current_stream(device)
     current.wait_event(event)
     for images in raw.images.values():
-        images.record_stream(current)  # its memory is not given away before the computation has used it
+        images.record_stream(current)  # keep the memory until the computation has used it
     return raw

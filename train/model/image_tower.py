@@ -1,4 +1,4 @@
-"""The image tower: open_clip's own architecture and weights, without ever building the text tower."""
+"""The image tower: architecture and weights of open_clip, without the text tower."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load_tower(model: str, pretrained: str, *, seed: int) -> tuple[nn.Module, To
     Args:
         model, pretrained: as `ModelLoader.find`; random weights are drawn from `seed`.
     Returns:
-        The tower: images f32 (B, 3, S, S), normalised → features (B, d); and its description.
+        The tower: normalised images f32 (B, 3, S, S) → features (B, d); and its description.
     Raises:
         FacetError: no such model, tag or file, no network, or weights that do not fit the model.
     """
@@ -59,27 +59,27 @@ def load_tower(model: str, pretrained: str, *, seed: int) -> tuple[nn.Module, To
 
 
 def _count_bytes(config: Mapping[str, Any], vision: dict[str, Any]) -> int:
-    """What a tower's weights take, found without taking it; a bound from its sizes where torch cannot tell."""
+    """Return the bytes of a tower's weights without allocating them, or a bound if it cannot be built without."""
     from open_clip.model import _build_vision_tower
 
     try:
         with torch.device("meta"):
             tower = _build_vision_tower(config["embed_dim"], dict(vision), config.get("quick_gelu", False))
         return sum(value.numel() * value.element_size() for value in tower.state_dict().values())
-    except Exception:  # some towers compute with their first values, which are nowhere then
+    except Exception:  # some towers compute with their initial values
         numbers = [value for value in vision.values() if isinstance(value, int)]
         return 4 * 12 * max(numbers, default=0) ** 2
 
 
 def build_tower(config: Mapping[str, Any], *, most_bytes: int | None = None) -> nn.Module:
-    """The image tower of an open_clip model config, with fresh random weights.
+    """Build the image tower of an open_clip model config, with random weights.
 
     Args:
-        most_bytes: what its weights may take, where the config comes with a file of them.
+        most_bytes: limit of its weights, for a config that comes with a file of weights.
     Raises:
-        FacetError: open_clip cannot build it, it asks for more than that, or `check_model_config` refuses it.
+        FacetError: open_clip cannot build it, it is larger than that, or `check_model_config` refuses it.
     """
-    from open_clip.model import _build_vision_tower  # what CLIP's own constructor calls; there is no public name
+    from open_clip.model import _build_vision_tower  # called by CLIP's constructor; there is no public name
 
     check_model_config(config, "the image tower's config", from_hub=True)
     if not isinstance(config.get("vision_cfg"), dict) or not isinstance(config.get("embed_dim"), int):
@@ -91,7 +91,7 @@ def build_tower(config: Mapping[str, Any], *, most_bytes: int | None = None) -> 
         )
     try:
         tower: nn.Module = _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
-    except Exception as error:  # open_clip and timm raise many kinds on a config that is not one of theirs
+    except Exception as error:  # open_clip and timm raise many kinds
         raise FacetError(f"the image tower cannot be built from its config ({first_line(error)})") from error
     return tower
 

@@ -1,4 +1,4 @@
-"""A linear classifier on the fused face: the head of the obvious network."""
+"""A linear classifier on the fused face."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from train.model.fusion import Sizes
 from train.model.mtgf import CosineHead
 
-START_STD = 0.01  # small: all classes score alike at first
+START_STD = 0.01  # small: all classes have similar scores at first
 
 
 class LinearHead(CosineHead):
-    """logits = s W z + b: no text. W starts at small random values and b at zero. s, learned as the text heads' is, brings the
-    unit-length z to the length of common features (cf. Wang et al. 2017, "NormFace")."""
+    """logits = s W z + b, without text. W starts at small random values and b at zero. The learned s scales the unit-length z
+    (cf. Wang et al. 2017, "NormFace")."""
 
     has_bias = True
     has_own_vectors = True

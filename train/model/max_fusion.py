@@ -1,4 +1,4 @@
-"""View pooling by the largest value: the fusion of MVCNN."""
+"""View pooling by the maximum, as in MVCNN."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from train.model.fusion import Fusion
 
 
 class MaxFusion(Fusion):
-    """The largest value of each dimension over the views, as MVCNN pools them (Su et al. 2015, "Multi-view convolutional
-    neural networks for 3D shape recognition"); there of feature maps, here of the views' vectors. Has no parameters."""
+    """The maximum of each feature over the views (Su et al. 2015, "Multi-view convolutional neural networks for 3D shape
+    recognition"); MVCNN pools feature maps, this pools the views' vectors. Has no parameters."""
 
     def forward(
         self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `Fusion.forward`; α is the part of the dimensions in which a view is the largest."""
+        """As `Fusion.forward`; α is the fraction of features in which a view is the maximum."""
         seen = tokens.masked_fill(~mask[..., None], -torch.inf)
         largest = seen.amax(1)
         wins = (seen == largest[:, None]).to(tokens.dtype)

@@ -1,4 +1,4 @@
-"""The patches of every picture as tokens that a class's words may look at (MTGF), beside one token a picture."""
+"""Patches of every image as tokens that MTGF attends to, beside one token per image."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from train.model.image_tower import build_tower
 
 
 class PatchEncoder(nn.Module):
-    """An image tower's features as it always gives them, and a unit-length token of each patch of its last feature map.
+    """An image tower's features, and a unit-length token for each patch of its last feature map.
 
-    The map is taken where the tower's own pooling takes it, so that it costs no second pass; its norm and projection into
-    R^d are new, since towers differ in what follows there, and some have nothing.
+    The map is the input of the tower's pooling, so it costs no second pass. Norm and projection into R^d are new, because
+    towers differ in the layers that follow.
     """
 
     def __init__(self, channels: int, dim: int) -> None:
@@ -28,12 +28,12 @@ class PatchEncoder(nn.Module):
         nn.init.orthogonal_(self.projection.weight)
 
     def forward(self, tower: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (n, 3, S, S) → features (n, tower_dim), patches (n, H, W, d), not yet of unit length."""
+        """Return features (n, tower_dim) and patches (n, H, W, d), not normalised, of images (n, 3, S, S)."""
         features, last_map = _run_tower(tower, images)
         return features, self.projection(self.norm(last_map.permute(0, 2, 3, 1)))
 
     def run(self, tower: nn.Module, images: Tensor, *, autocast: bool) -> tuple[Tensor, Tensor]:
-        """As `facet.run_tower`: features f32 (n, tower_dim), and patches f32 (n, H, W, d), unit length."""
+        """Return features f32 (n, tower_dim) as `facet.run_tower`, and patches f32 (n, H, W, d), unit length."""
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
             features, patches = self(tower, images)
@@ -41,12 +41,12 @@ class PatchEncoder(nn.Module):
 
 
 class PatchTokens(nn.Module):
-    """Patches of all frames → one token for each place in each picture, that knows where it is.
+    """One token for each patch position of each image, averaged over frames, with position embeddings.
 
-    Frames are weighted as they are for z: what MTGF looks at does not grow with their number, and faces are aligned, so that
-    a place shows the same part of the face in all of them. When something happened is told by the tokens of the views.
-    A place is x and y, in half a turn each, so that opposite edges differ and any grid has its places: maps of convolutions
-    know none, and in a transformer's last one what was added first has faded. All embeddings start at zero.
+    Frames are weighted as for z: the number of tokens does not grow with the frames, and faces are aligned, so a position
+    shows the same part of the face in all of them. Time is encoded by the tokens of the views. A position is x and y, half a
+    turn each, so that opposite edges differ and any grid size works: feature maps of convolutions contain no position, and
+    in the last layer of a transformer its position embedding has faded. All embeddings start at zero.
     """
 
     def __init__(self, dim: int, num_modalities: int) -> None:
@@ -64,13 +64,17 @@ class PatchTokens(nn.Module):
         modalities: Tensor,
         has_reference: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """
+        """Average the patches over frames and add embeddings.
+
         Args:
-            patches: (B, T, N, H, W, d), unit length, of N = M·V pictures a frame; mask: bool (B, T, N), True = there.
-            frame_weights: (B, T), sum to 1, without the reference. cameras: (B, N, 2) yaw, pitch, radians. modalities: i64
-            (N,). has_reference: bool (B,): what changed since frame 0, the reference, where True; frame 0 is nothing else.
+            patches: (B, T, N, H, W, d), unit length, of N = M·V images per frame.
+            mask: bool (B, T, N), True = present.
+            frame_weights: (B, T), sum to 1, without the reference.
+            cameras: (B, N, 2), yaw and pitch in radians.
+            modalities: i64 (N,).
+            has_reference: bool (B,): subtract frame 0, the reference, where True; None: there are no references.
         Returns:
-            tokens (B, N·H·W, d); mask bool (B, N·H·W): of pictures that are there in a frame, and in the reference.
+            tokens (B, N·H·W, d); mask bool (B, N·H·W), True for images present in a frame, and in the reference.
         """
         reference, seen = patches[:, 0], mask[:, 0]
         if has_reference is not None:
@@ -85,26 +89,29 @@ class PatchTokens(nn.Module):
             there = there & (seen | ~compared)
         height, width = tokens.shape[2:4]
         about = self.camera(cameras) + self.modality[modalities]
-        tokens = tokens + about[:, :, None, None] + self.position(_places(height, width, tokens))
+        tokens = tokens + about[:, :, None, None] + self.position(_positions(height, width, tokens))
         return tokens.flatten(1, 3), there.repeat_interleave(height * width, dim=1)
 
 
 def _run_tower(tower: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (n, tower_dim), and the last feature map before they are pooled (n, c, H, W): open_clip's own way to both."""
+    """Return features (n, tower_dim) and the last feature map before pooling (n, c, H, W)."""
     found = tower.forward_intermediates(images, indices=1, output_fmt="NCHW")  # type: ignore[operator]
     return found["image_features"], found["image_intermediates"][-1]
 
 
 def weigh_frames(mask: Tensor, frame_weights: Tensor) -> Tensor:
-    """(B, T, N): what each frame counts in a picture's patches, 0 where it lacks the picture; sums to 1 over frames, or is 0.
+    """Return each frame's weight in an image's patches, (B, T, N); 0 if missing; sums to 1 over frames, or is 0.
 
-    mask: bool (B, T, N); frame_weights: (B, T)."""
+    Args:
+        mask: bool (B, T, N), True = present.
+        frame_weights: (B, T).
+    """
     weights = frame_weights[..., None] * mask
     return weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
 
 
-def _places(height: int, width: int, like: Tensor) -> Tensor:
-    """(H, W, 2): x and y of the patches' centres, from −π/2 at an edge of the picture to π/2 at the other."""
+def _positions(height: int, width: int, like: Tensor) -> Tensor:
+    """Return x and y of the patch centres, (H, W, 2), from −π/2 at one edge of the image to π/2 at the other."""
     x, y = (
         (torch.arange(num, device=like.device, dtype=like.dtype) + 0.5) * (math.pi / num) - math.pi / 2
         for num in (width, height)
@@ -113,10 +120,10 @@ def _places(height: int, width: int, like: Tensor) -> Tensor:
 
 
 def count_channels(config: Mapping[str, Any]) -> int:
-    """Channels of the last feature map that an image tower of an open_clip model config has, found without its weights.
+    """Return the channels of the last feature map of an image tower, from its open_clip model config alone.
 
     Raises:
-        FacetError: it has none, or not all of it while it trains.
+        FacetError: it has none, or drops patches in training.
     """
     refusal = (
         "--mtgf-tokens patches: this image tower gives no patch tokens; use --mtgf-tokens views, or another --model"
@@ -131,6 +138,6 @@ def count_channels(config: Mapping[str, Any]) -> int:
             }
         except (AttributeError, AssertionError, NotImplementedError, TypeError, RuntimeError, LookupError) as error:
             raise FacetError(f"{refusal} ({first_line(error)})") from error
-    if len(shapes) > 1:  # it drops patches in training, and what is left has no place any more
+    if len(shapes) > 1:  # it drops patches in training
         raise FacetError(refusal)
     return int(shapes.pop()[1])

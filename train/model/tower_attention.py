@@ -1,6 +1,6 @@
-"""Where an image tower looks: the last attention of its forward pass, patch by patch, for the towers that have one.
+"""Attention maps of an image tower: the weights of its last attention over patches.
 
-The weights are computed again from what that attention was given, row by row of interest: the fused kernels give none.
+The weights are computed again from the inputs of that attention, because fused kernels do not return them.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MAX_GRID = 16  # maps with more patches a side are drawn no better
-# (module, its inputs) → weights of all patches f32 (n, P), in row-major order; what went to a class token is left out.
+MAX_GRID = 16  # larger maps are averaged
+# (module, its inputs) → weights of all patches f32 (n, P), row-major, without class tokens.
 Weigh = Callable[[Any, tuple[Any, ...]], Tensor]
 
 
 def find_patch_attention(tower: nn.Module) -> tuple[nn.Module, Weigh] | None:
-    """The module whose inputs tell what the pooled features of a tower were gathered from; None for other towers.
+    """Return the last attention of a tower and a function of its inputs that gives the weights; None for other towers.
 
-    open_clip's vision transformers and CLIP's residual networks, and timm's vision transformers: the attention from the class
-    token where features are read from it, from all patches on average where they are pooled, from the pooling's own query.
+    Known are vision transformers of open_clip and timm, and CLIP's residual networks. The weights are those from the class
+    token, or the mean from all patches, or from the query of the pooling: whichever the tower's features are computed by.
     """
     from open_clip.modified_resnet import AttentionPool2d
     from open_clip.timm_model import TimmModel
@@ -61,7 +61,7 @@ def _find_in_timm(trunk: nn.Module) -> tuple[nn.Module, Weigh] | None:
 
 
 def fold_maps(weights: Tensor) -> Tensor | None:
-    """Weights (n, P) → maps (n, G, G), G at most MAX_GRID, with the same sums; None where patches are no square."""
+    """Return weights (n, P) as maps (n, G, G) with the same sums, G ≤ MAX_GRID; None if P is no square."""
     side = math.isqrt(weights.shape[1])
     if side * side != weights.shape[1]:
         return None
@@ -81,7 +81,7 @@ def _from_patches(module: Any, inputs: tuple[Any, ...]) -> Tensor:
 
 
 def _multihead(module: Any, tokens: Tensor, rows: slice) -> Tensor:
-    """torch's self-attention: tokens (n, 1 + P, d), or (1 + P, n, d); the class token first."""
+    """Compute the weights of torch's self-attention on tokens (n, 1 + P, d), or (1 + P, n, d), class token first."""
     if not module.batch_first:
         tokens = tokens.transpose(0, 1)
     to_q, to_k, _ = module.in_proj_weight.chunk(3)
@@ -93,7 +93,7 @@ def _multihead(module: Any, tokens: Tensor, rows: slice) -> Tensor:
 
 
 def _from_mean(module: Any, inputs: tuple[Any, ...]) -> Tensor:
-    """CLIP's attention pooling: features (n, d, h, w), their mean is the query and the first key."""
+    """Compute the weights of CLIP's attention pooling of (n, d, h, w); the mean is the query and the first key."""
     x = inputs[0].flatten(2).mT
     x = torch.cat([x.mean(1, keepdim=True), x], dim=1) + module.positional_embedding.to(x.dtype)
     q, k = (
@@ -103,7 +103,7 @@ def _from_mean(module: Any, inputs: tuple[Any, ...]) -> Tensor:
 
 
 def _from_latent(module: Any, x: Tensor) -> Tensor:
-    """timm's pooling by learned queries: tokens (n, P, d)."""
+    """Compute the weights of timm's pooling of tokens (n, P, d) by learned queries."""
     if module.pos_embed is not None:
         x = x + module.pos_embed.unsqueeze(0).to(x.dtype)
     q = module.q(module.latent.expand(len(x), -1, -1)).unflatten(-1, (module.num_heads, -1)).transpose(1, 2)
@@ -112,5 +112,5 @@ def _from_latent(module: Any, x: Tensor) -> Tensor:
 
 
 def _softmax(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """q (n, heads, Q, e), k (n, heads, L, e) → softmax(q kᵀ · scale), the mean over heads and queries, f32 (n, L)."""
+    """Return softmax(q kᵀ · scale), the mean over heads and queries, f32 (n, L), of q (n, heads, Q, e), k (n, heads, L, e)."""
     return ((q @ k.mT).float() * scale).softmax(-1).mean((1, 2))

@@ -1,4 +1,4 @@
-"""Which weights of the image tower are trained: all, none, its last blocks, or low-rank changes; and in how much memory."""
+"""Choose which weights of the image tower are trained: all, none, its last blocks, or low-rank updates (LoRA)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NUMBERED = re.compile(r"\.\d+\.")  # a parameter of one of several blocks or st
 
 
 class LowRank(nn.Module):
-    """W → W + B A, with W frozen: LoRA (Hu et al. 2022), α = r. B starts at zero, so that nothing changes at first.
+    """W → W + B A, with W frozen: LoRA (Hu et al. 2022), α = r. B starts at zero.
 
-    A parametrisation of the weight instead of a wrapped layer: the attention of open_clip's towers multiplies by one
-    matrix for queries, keys and values, which is no layer of its own.
+    A parametrisation of the weight instead of a wrapped layer: in the attention of open_clip's towers, queries, keys and
+    values share one matrix, which is not a layer.
     """
 
     def __init__(self, weight: Tensor, rank: int) -> None:
@@ -30,15 +30,15 @@ class LowRank(nn.Module):
         self.b = nn.Parameter(weight.new_zeros(num_out, rank))
 
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):  # small changes to f32 weights would be lost in bf16
+        with torch.autocast(weight.device.type, enabled=False):  # bf16 would lose small updates of f32 weights
             return torch.addmm(weight, self.b, self.a)
 
 
 def tune_tower(model: Facet, tune: str) -> None:
-    """Marks what is to be trained of the tower: `full`, `frozen`, `last-K` or `lora[-R]`. To be called before training.
+    """Mark the trained weights of the tower before training: `full`, `frozen`, `last-K` or `lora[-R]`.
 
     Raises:
-        FacetError: the tower's layers have no known order, or it has nothing that LoRA could change.
+        FacetError: the order of the tower's layers is not known, or it has no layers for LoRA.
     """
     if tune == "frozen":
         model.tower.requires_grad_(False)
@@ -53,7 +53,7 @@ def tune_tower(model: Facet, tune: str) -> None:
 
 
 def merge_low_rank(model: Facet) -> None:
-    """W + B A becomes W: the tower is a plain one again, that whoever knows its architecture can load."""
+    """Replace W by W + B A: the tower has its plain architecture again."""
     for module in list(model.tower.modules()):
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]
@@ -79,11 +79,10 @@ def _add_low_rank(tower: nn.Module, rank: int) -> None:
 
 
 def layer_depths(tower: nn.Module) -> dict[str, int]:
-    """How deep each parameter lies: 0 = patch or pixel embedding, 1, 2, … = the blocks, the largest = norm and projection
-    after them.
+    """Return the depth of each parameter: 0 = patch embedding, 1, 2, … = blocks, the largest = norm and projection.
 
     Raises:
-        FacetError: a tower of another architecture than open_clip's own and timm's.
+        FacetError: a tower that is neither open_clip's nor timm's.
     """
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.timm_model import TimmModel
@@ -100,7 +99,7 @@ def layer_depths(tower: nn.Module) -> dict[str, int]:
         groups = group_parameters(tower.trunk, tower.trunk.group_matcher(coarse=False))
         depths = {f"trunk.{name}": int(depth) for depth, group in groups.items() for name in group}
         blocks = {name: depth for name, depth in depths.items() if depth == 0 or _NUMBERED.search(name)}
-        after = max(blocks.values()) + 1  # timm counts a norm that follows the last block to that block
+        after = max(blocks.values()) + 1  # timm counts a norm after the last block to that block
         return {name: blocks.get(name, after) for name in names}
     raise FacetError("--tune and --layer-decay: the order of this image tower's layers is not known; use --tune full")
 
@@ -114,7 +113,7 @@ def _depths_by_prefix(names: list[str], prefix: str, after: tuple[str, ...], fir
 
 
 def checkpoint_activations(tower: nn.Module) -> None:
-    """Computes each block's activations anew in the backward pass instead of keeping them (Chen et al. 2016).
+    """Recompute each block's activations in the backward pass instead of keeping them (Chen et al. 2016).
 
     Raises:
         FacetError: the tower cannot.
@@ -124,7 +123,7 @@ def checkpoint_activations(tower: nn.Module) -> None:
     trunk = getattr(tower, "trunk", tower)
     try:
         if not isinstance(tower, VisionTransformer) and trunk is tower:
-            raise AttributeError  # open_clip's other towers accept the call and do nothing
+            raise AttributeError  # open_clip's other towers accept the call without effect
         trunk.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AttributeError, AssertionError, NotImplementedError) as error:
         raise FacetError(

@@ -1,4 +1,4 @@
-"""An image tower for each view."""
+"""A separate image tower for each view."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from torch import Tensor, nn
 
 
 class ViewTowers(nn.Module):
-    """One image tower for each view, which share no weights, as MiT has them (IEEE Signal Processing Letters 2021, the author's
-    public code). All start with the same weights."""
+    """One image tower per view without shared weights, as in MiT (IEEE Signal Processing Letters 2021, the author's public
+    code). All start with the same weights."""
 
     def __init__(self, tower: nn.Module, num_views: int) -> None:
         super().__init__()
         self.towers = nn.ModuleList([tower, *(copy.deepcopy(tower) for _ in range(num_views - 1))])
 
     def forward(self, images: Tensor, views: Tensor | None = None) -> Tensor:
-        """Images (n, 3, S, S) → features (n, d).
+        """Return features (n, d) of images (n, 3, S, S).
 
         Args:
-            views: i64 (n,), which view each image shows; None: 0, 1, … in turn, over and over.
+            views: i64 (n,), the view of each image; None: 0, 1, …, repeated.
         """
         if views is None:
             by_view = images.unflatten(0, (-1, len(self.towers)))
             return torch.stack([_run(t, by_view[:, i]) for i, t in enumerate(self.towers)], dim=1).flatten(0, 1)
-        places = [torch.nonzero(views == view).flatten() for view in range(len(self.towers))]
-        found = [_run(t, images[place]) for t, place in zip(self.towers, places, strict=True) if len(place)]
-        return torch.cat(found)[torch.cat(places).argsort()]
+        indices = [torch.nonzero(views == view).flatten() for view in range(len(self.towers))]
+        found = [_run(t, images[index]) for t, index in zip(self.towers, indices, strict=True) if len(index)]
+        return torch.cat(found)[torch.cat(indices).argsort()]
 
 
 def _run(tower: nn.Module, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`python -m train embed`: runs a frozen image tower over a whole cache once, so that heads can be trained without it."""
+"""`python -m train embed`: run a frozen image tower over a cache once, so that heads can be trained without it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from train.model.image_tower import load_tower
 from train.training.checkpoint import sweep_partials
 from train.training.progress import ProgressLines
 
-ROWS_A_BATCH = 32  # the tower sees one view of them at a time: enough to keep a processor busy, and little memory
+ROWS_A_BATCH = 32  # the tower gets one view of them at a time
 
 
 def embed(
@@ -43,14 +43,15 @@ def embed(
     device: str,
     mirrored: bool,
 ) -> int:
-    """Computes what is missing of a cache's embeddings, in `out`.
+    """Compute the missing embeddings of a cache, in `out`.
 
     Args:
-        model, pretrained: empty: those of the cache's prompts. seed: of a tower with random weights.
+        model, pretrained: empty for those of the cache's prompts.
+        seed: of a tower with random weights.
     Returns:
         0.
     Raises:
-        FacetError, CacheError: anything the user can mend.
+        FacetError, CacheError: for the user to correct.
     """
     where = choose_device(device)
     cache = open_cache(cache_path)
@@ -72,12 +73,12 @@ def embed(
 def open_embeddings(
     root: Path, experiment: Experiment, config: RunConfig, tower: nn.Module | None, device: torch.device
 ) -> tuple[Embeddings, Embeddings]:
-    """The embeddings of everything an experiment trains on and tests on, in memory; the same where both are one cache.
+    """Load the embeddings for training and for test; the same object if both use one cache.
 
     Args:
-        tower: computes those that are missing; None: nothing may be missing.
+        tower: computes missing embeddings; None: none may be missing.
     Raises:
-        FacetError: a file is missing or damaged, and there is no tower to compute it.
+        FacetError: a file is missing or damaged, and no tower is given.
     """
     mirrored = config.recipe.augment != "none"
     one_cache = experiment.test is experiment.train
@@ -103,19 +104,20 @@ def build_embeddings(
     *,
     mirrored: bool = True,
 ) -> int:
-    """Embeds every valid image that is not embedded yet, and those whose file is damaged; a shard is written when it is done.
+    """Embed every valid image that has no embedding yet, or whose file is damaged. Write each finished shard.
 
-    All views are embedded, whichever were chosen: trainings on some of them take theirs from there.
+    All views of the cache are embedded, whichever were chosen.
 
     Args:
-        tower: left in evaluation mode on the device. mirrored: also embed the mirrored images, which a flip asks for.
+        tower: left in evaluation mode on the device.
+        mirrored: also embed the mirrored images, for the flip.
     Returns:
-        The number of images that the tower saw.
+        The number of embedded images.
     """
     cache = cache.with_all_views()
     tower.eval().to(device)
     make_folder(root, like=cache.path)
-    with hold_lock(root / ".lock"):  # another process may be computing the same ones: they are there when it is done
+    with hold_lock(root / ".lock"):  # another process may be computing the same ones
         for modality in modalities:
             sweep_partials(find_embeddings(root, cache, config, modality).folder)
         todo = {m: _find_missing(find_embeddings(root, cache, config, m), mirrored) for m in modalities}
@@ -142,7 +144,7 @@ def build_embeddings(
 
 
 def _find_missing(one: EmbeddingSet, mirrored: bool) -> dict[int, list[bool]]:
-    """Shard → the copies (mirrored or not) that are to be computed."""
+    """Return shard → the missing copies (mirrored or not)."""
     missing: dict[int, list[bool]] = {}
     for shard in range(one.num_shards):
         for copy in (False, True) if mirrored else (False,):
@@ -173,7 +175,7 @@ def _embed_modality(
     settings = cache.info.settings
     transform = BatchTransform((modality,), settings.views, config, device, dynamic=bool(settings.dynamic))
     batches = []
-    for shard in shards:  # no batch reaches into another shard
+    for shard in shards:  # no batch spans two shards
         rows = [row for row in _rows(cache, shard) if cache.samples[row].valid and cache.samples[row].has(modality)]
         batches += [
             [_item(cache, row) for row in rows[i : i + ROWS_A_BATCH]] for i in range(0, len(rows), ROWS_A_BATCH)
@@ -190,7 +192,7 @@ def _embed_modality(
             for copy in copies:
                 flipped = torch.full((len(raw.items),), copy, device=device)
                 images = transform.prepare_images(raw, flipped)[:, 0, 0]
-                for view in range(shape[1]):  # one by one: the last digits do not depend on which others there are
+                for view in range(shape[1]):  # one by one: rounding does not depend on the other views
                     features[copy][places, view] = run_tower(tower, images[:, view]).cpu().numpy()
                 advance(images.shape[0] * images.shape[1])
             num_left -= len(places)

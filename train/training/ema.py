@@ -1,4 +1,4 @@
-"""A moving average of the weights: often better than the last ones, and less dependent on the step training ends at."""
+"""Exponential moving average of the weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """w̄ ← w̄ + (1 − d) (w − w̄) after every step, over the trained weights; running batch statistics, which are averages
-    already, and frozen weights are the model's own.
+    """w̄ ← w̄ + (1 − d) (w − w̄) after every step, for the trained weights only.
 
-    d = min(decay, (1 + t) / (10 + t)) in step t, as TensorFlow's ExponentialMovingAverage: the initial weights would
-    otherwise weigh on a short training to its end.
+    d = min(decay, (1 + t) / (10 + t)) in step t, as in TensorFlow's ExponentialMovingAverage, so that the initial weights do
+    not dominate a short training. (torch.optim.swa_utils would also copy the frozen tower.)
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -22,23 +21,23 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Takes in the weights after step 0, 1, …"""
+        """Update the average after step 0, 1, …"""
         decay = min(self.decay, (1 + step) / (10 + step))
         current = _trained(model)
         torch._foreach_lerp_(list(self.weights.values()), [current[name] for name in self.weights], 1 - decay)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Goes on from a checkpoint's average.
+        """Restore the average of a checkpoint.
 
         Raises:
-            KeyError, RuntimeError: it is of another model.
+            KeyError, RuntimeError: the checkpoint is of another model.
         """
         for name, mean in self.weights.items():
             mean.copy_(weights[name])
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """The model's trained weights become the average."""
+        """Set the model's trained weights to the average."""
         for name, parameter in _trained(model).items():
             parameter.copy_(self.weights[name])
 

@@ -1,7 +1,7 @@
-"""How much arithmetic a training step is, and how much of it a device could do: their ratio is the MFU.
+"""Floating point operations of a training step, and the peak of a device: their ratio gives the MFU.
 
-Model FLOPs utilisation as Chowdhery et al. 2022 ("PaLM", appendix B): what the model needs, without what activation
-checkpointing computes twice, over the dense bf16 peak of the device's data sheet.
+Model FLOPs utilisation (Chowdhery et al. 2022, "PaLM", appendix B): operations of the model, without the recomputation of
+activation checkpointing, over the dense bf16 peak of the device's data sheet.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 
 from train.model.facet import Batch, Facet
 
-# Dense bf16 tensor operations a second, by NVIDIA's data sheets (which print twice as many, for sparse matrices). The first
-# name that is part of the device's name counts.
+# Dense bf16 tensor operations per second of NVIDIA's data sheets (which print twice as many, for sparse matrices). The first
+# name that is part of the device's name is used.
 PEAK_BF16_FLOPS = {
     "B200": 2.25e15,
     "GH200": 989e12,
@@ -33,7 +33,7 @@ PEAK_BF16_FLOPS = {
 
 
 def find_peak_flops(device: torch.device) -> float | None:
-    """Dense bf16 operations a second at most; None where they are not known."""
+    """Return the device's peak of dense bf16 operations per second; None if not known."""
     if device.type != "cuda":
         return None
     words = f" {torch.cuda.get_device_name(device).replace('-', ' ')} "
@@ -41,11 +41,11 @@ def find_peak_flops(device: torch.device) -> float | None:
 
 
 def count_flops_per_sample(model: Facet, batch: Batch) -> float:
-    """Floating point operations of a training step (forward and backward, of what is trained) for one sample.
+    """Count the floating point operations of a training step for one sample: forward, and backward of trained weights.
 
-    Counted on tensors without storage, from the shapes of a real batch: neither time nor memory of the device is taken.
+    Counted on fake tensors with the shapes of a batch, without time or memory of the device.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode  # these take a tenth of a second to import
+    from torch._subclasses.fake_tensor import FakeTensorMode  # slow imports
     from torch.func import functional_call
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode

@@ -1,4 +1,4 @@
-"""AdamW and its learning rates: which weights decay, how fast each layer learns, how the rate moves over a training."""
+"""AdamW: weight decay, learning rates per layer, and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ADAM_BETAS = (0.9, 0.98)  # as CLIP's own training (Radford et al. 2021, table 1
 
 
 def describe_rates(recipe: Recipe) -> str:
-    """What of a model is trained, how fast at most, and why so: a line for a user."""
+    """Describe the trained weights and their peak learning rates, with the reason, in one line."""
     if recipe.tune == "frozen":
         return f"image tower frozen (--tune), all else trained at {recipe.lr:g} (--lr)"
     if recipe.tune.startswith("lora"):
@@ -39,14 +39,13 @@ def describe_rates(recipe: Recipe) -> str:
 
 
 def build_optimizer(model: Facet, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW in groups: the tower has its own rate, falling from its last layer to its first; biases, norms, scales and
-    embeddings do not decay. What LoRA adds to the tower is new and learns as new layers do.
+    """Build AdamW with parameter groups. Biases, norms, scales and embeddings have no weight decay.
 
-    The rate of a layer that lies k blocks before the tower's end is --tower-lr · --layer-decay^k (Clark et al. 2020,
-    "ELECTRA"; Bao et al. 2022, "BEiT").
+    A layer of the tower that is k blocks before its end has the rate --tower-lr · --layer-decay^k (Clark et al. 2020,
+    "ELECTRA"; Bao et al. 2022, "BEiT"). LoRA weights have the rate of new layers.
 
     Raises:
-        FacetError: the order of the tower's layers is not known, and --layer-decay needs it.
+        FacetError: --layer-decay needs the order of the tower's layers, which is not known.
     """
     depths = layer_depths(model.tower) if recipe.layer_decay < 1 else {}
     last = max(depths.values(), default=0)
@@ -69,13 +68,13 @@ def build_optimizer(model: Facet, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Every group learns at this part of its own peak rate."""
+    """Set the learning rate of every group to this fraction of its peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * rate
 
 
 def rate_at(step: int, num_steps: int, warmup: float) -> float:
-    """Part of the peak learning rate in step 0, 1, …: linear warm-up, then half a cosine down to 0 (SGDR, Loshchilov 2017)."""
+    """Return the fraction of the peak learning rate in step 0, 1, …: linear warm-up, then a cosine (SGDR, Loshchilov 2017)."""
     num_warmup = warmup * num_steps
     if step < num_warmup:
         return (step + 1) / (num_warmup + 1)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a training under way ends with a checkpoint, everything else at once."""
+"""SIGINT and SIGTERM: a training ends with a checkpoint, everything else immediately."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from types import FrameType
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came where there is nothing to be saved. Like Ctrl-C it passes by what catches errors."""
+    """SIGTERM outside of a training. Like Ctrl-C, it is no Exception, so error handlers do not catch it."""
 
 
 @contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """While inside, SIGTERM raises Terminated wherever the program is, but for `catch_signals`."""
+    """Inside, SIGTERM raises Terminated, except within `catch_signals`."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise Terminated
@@ -28,10 +28,9 @@ def raise_on_sigterm() -> Iterator[None]:
 
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """While inside, the first SIGINT or SIGTERM is only noted in the list; a SIGINT after it stops at once.
+    """Inside, append the number of the first SIGINT or SIGTERM to the list. A SIGINT after it interrupts immediately.
 
-    A SIGTERM after it changes nothing: whoever ends a whole group of processes reaches a worker twice, the second time by way
-    of its parent.
+    A SIGTERM after it is ignored: when a process group is ended, a worker gets it twice, the second time from its parent.
     """
     caught: list[int] = []
 

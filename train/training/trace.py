@@ -1,4 +1,4 @@
-"""`--profile N`: where the time of a training step goes, as a trace of torch's profiler."""
+"""`--profile N`: a trace of training steps by torch's profiler."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ WARM_UP_STEPS = 3  # the first steps compile and allocate
 
 @contextmanager
 def trace_steps(run: Path, num_steps: int, *, first: int = 0) -> Iterator[Callable[[], None]]:
-    """Records num_steps steps after a warm-up of WARM_UP_STEPS; 0 records nothing.
+    """Record num_steps steps after a warm-up of WARM_UP_STEPS; 0 records nothing.
 
     Args:
-        first: steps done before, where training goes on.
+        first: number of steps before, for a resumed training.
     Yields:
-        A function to be called after every step. Once the steps are recorded (or training ends before) it writes
-        RUN/profile/steps-A-B.json and prints where that is.
+        A function to call after every step. When the steps are recorded, or training ends, RUN/profile/steps-A-B.json is
+        written and its path printed.
     """
     if num_steps == 0:
         yield lambda: None
