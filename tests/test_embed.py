@@ -21,7 +21,7 @@ from shared.errors import FacetError
 from train.config import TowerConfig, read_config
 from train.data.embeddings import find_embeddings, read_embeddings
 from train.data.items import find_items
-from train.data.pixels import mirror, normalise, to_unit
+from train.data.pixels import mirror, normalise, to_device, to_unit
 from train.model.image_tower import load_tower
 from train.training.build_embeddings import build_embeddings
 
@@ -41,7 +41,7 @@ def test_every_image_and_its_mirror_image(tiny_cache: MakeCache, tiny_model: str
     assert table.features.shape == (2, 71, 3, 3, 32)
     for row in (0, 4, 70):
         for column, modality in enumerate(MODALITIES):
-            stored = torch.from_numpy(cache.arrays.read(modality, [row])[0].astype(np.int32))
+            stored = to_device(cache.arrays.read(modality, [row])[0], CPU)
             for copy in (False, True):
                 pixels = mirror(stored, modality) if copy else stored
                 with torch.no_grad():
