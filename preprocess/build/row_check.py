@@ -1,6 +1,6 @@
-"""Looks at the images of a row before they become part of a cache: does this look like a face, whole enough to learn from?
+"""Check that the images of a row show a face before they become part of a cache.
 
-Only what no face scan shows is refused; half faces, holes, hands before the mouth, dark skin and bad light are not.
+Rows are refused only for defects that no face scan has; half faces, holes, hands before the mouth, dark skin and bad light pass.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, FIELD_OF_VIEW_MM, RenderSet
 # Thresholds lie between the worst good row and the best broken one, measured by tests/benchmarks/row_check.py.
 MIN_AREA_MM2 = 2400.0  # that the view with most surface shows
 MIN_RELIEF_MM = 2.0  # RMS distance of the surface from its best plane
-# Of the crop sphere's rim to the left and right of a face seen from the front. Cheeks and ears that lie so far to the side
-# lie so far back that the sphere has cut them off: faces, heads and busts cover none of it.
+# Covered part of the crop sphere's rim to the left and right of a frontal face. Cheeks and ears so far to the side are so far
+# back that the sphere has cut them off: faces, heads and busts cover none of it.
 MAX_RIM_SHARE = 0.35
 MAX_CENTRE_MM = 30.0  # from the origin, where the tip of the nose should be, to the nearest surface
 MIN_TEXTURE_SPREAD = 1.5  # levels of 255: between the 2nd and 98th percentile of the channel that differs most
 # Views that show the face from the front, within which the sides of the rim are beside the cheeks.
 _FRONTAL_YAW_DEG, _FRONTAL_PITCH_DEG = 25.0, 20.0
 _RIM = (0.88, 0.99)  # of the crop radius, as seen in the image
-_STEP = 3  # every so-manyth pixel of a row and a column is looked at
+_STEP = 3  # every third pixel of a row and a column is measured
 
 
 @dataclass(frozen=True)
 class RowMeasures:
-    """What is seen in the images of one row. Areas and lengths on the surface, mm; NaN where there is no view to tell."""
+    """Measurements on the images of one row. Areas and lengths on the surface, mm; NaN where no view shows any."""
 
     area_mm2: float
     relief_mm: float
@@ -40,11 +40,11 @@ class RowMeasures:
 
 
 def check_row(views: Views, settings: RenderSettings) -> None:
-    """Refuses a row whose images show no face.
+    """Refuse a row whose images show no face.
 
     Raises:
         ScanError: hardly any surface, a flat one, one that runs out of the image or lies beside its middle, or a texture of one
-            colour; says what was seen.
+            colour; names the measured value.
     """
     seen = measure_row(views, settings)
     if not seen.area_mm2 >= MIN_AREA_MM2:
@@ -72,7 +72,7 @@ def check_row(views: Views, settings: RenderSettings) -> None:
 
 
 def measure_row(views: Views, settings: RenderSettings) -> RowMeasures:
-    """The figures that `check_row` compares, over all views."""
+    """Return the values that `check_row` compares, over all views."""
     cell = slice(_STEP // 2, None, _STEP)
     depth = views.depth[:, cell, cell]
     mask = depth > 0
@@ -108,7 +108,7 @@ def _is_frontal(view: View) -> bool:
 
 
 def _distance_from_plane(x_mm: np.ndarray, y_mm: np.ndarray, z_mm: np.ndarray) -> float:
-    """RMS distance of points from the plane that fits them best, whichever way it stands (the least principal axis)."""
+    """Return the RMS distance of points from the plane that fits them best (along the least principal axis)."""
     points = np.stack([x_mm, y_mm, z_mm]).astype(np.float64)
     points -= points.mean(axis=1, keepdims=True)
     return float(np.sqrt(max(np.linalg.eigvalsh(points @ points.T / points.shape[1])[0], 0.0)))

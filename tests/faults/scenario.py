@@ -1,4 +1,4 @@
-"""What the fault scripts share: scans, an undisturbed cache to compare with, builds through the command line, a verdict."""
+"""Shared by the fault scripts: scans, an undisturbed cache to compare with, builds through the command line, a verdict."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Fault(Exception):
 
 
 def run_scenario(scenario: Callable[[Path], str]) -> None:
-    """Runs a scenario in an empty folder; prints what it says, and exits with 0, or with 1 after a Fault."""
+    """Run a scenario in an empty folder and print its outcome; exit with 1 after a Fault."""
     name = Path(sys.argv[0]).stem
     with tempfile.TemporaryDirectory(prefix=f"facet-{name}-") as folder:
         started = time.monotonic()
         try:
-            told = scenario(Path(folder))
+            outcome = scenario(Path(folder))
         except Fault as fault:
             print(f"{name}: FAILED: {fault}")
             sys.exit(1)
-        print(f"{name}: survived: {told} ({time.monotonic() - started:.0f} s)")
+        print(f"{name}: survived: {outcome} ({time.monotonic() - started:.0f} s)")
 
 
 def prepare(folder: Path, num_scans: int = NUM_SCANS) -> tuple[Path, dict[str, bytes], float]:
