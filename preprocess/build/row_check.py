@@ -1,6 +1,7 @@
 """Check that the images of a row show a face before they become part of a cache.
 
-Rows are refused only for defects that no face scan has; half faces, holes, hands before the mouth, dark skin and bad light pass.
+Rows are refused only for defects that no face scan has. Half faces, holes, hands before the mouth, dark skin and bad light
+pass.
 """
 
 from __future__ import annotations
