@@ -1,4 +1,4 @@
-"""`python -m train export`: a finished run as a folder that needs nothing else: weights, configuration, how to load them."""
+"""`python -m train export`: copy a finished run to a folder that needs nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FILES = (WEIGHTS, SPLIT_JSON, THRESHOLDS_JSON, PROGRAM, README_MD, CONFIG_JSON,
 
 
 def export(run: Path, out: Path, *, program: bool = False) -> int:
-    """Writes model.safetensors, config.json, split.json, README.md and, for several classes at once, thresholds.json into a
+    """Write model.safetensors, config.json, split.json, README.md and, for several classes at once, thresholds.json into a
     folder that `predict` and `evaluate` take for a run. config.json is the last: a folder without it is not finished.
 
     What names this machine's folders is left out. The subjects are named: `evaluate` must not test on those that trained.
@@ -70,7 +70,7 @@ def export(run: Path, out: Path, *, program: bool = False) -> int:
 
 
 def without_folders(config: RunConfig) -> RunConfig:
-    """A configuration that names no folder of this machine."""
+    """Return a configuration without folders of this machine."""
 
     def shorten(text: str) -> str:
         if text.startswith(LOCAL_DIR):

@@ -1,4 +1,4 @@
-"""`python -m train verify`: whether the files of a run, and the embeddings below it, are what was written."""
+"""`python -m train verify`: compare the files of a run, and the embeddings below it, with their hashes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FINISHED = (CONFIG_JSON, SPLIT_JSON, PREDICTIONS_CSV)  # are recorded where met
 
 
 def verify_run(run: Path) -> tuple[list[str], int]:
-    """Compares all recorded files of a run, or of all runs in a folder, with their hashes.
+    """Compare all recorded files of a run, or of all runs in a folder, with their hashes.
 
     Returns:
         What is wrong, a line each; how many files were compared.

@@ -1,4 +1,4 @@
-"""Which variants of a model an ablation compares, as the options that make them. Imports nothing heavy: --help tells them."""
+"""The variants of a model that an ablation compares, as options. Imports nothing heavy, for --help."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from train.config import OPTIONS, Options, option_name
 from train.option_parser import add_option
 
 FULL = "full"
-# Name → the options that make it of the full model, and what that leaves.
+# Name → options that change the full model, and what is left.
 PARTS = {
     "no-cvsa": ("--fusion mean", "views are averaged; none attends to another"),
     "no-mtgf": ("--head cosine --mtgf-tokens views", "the fused face is compared with the prompts as it is"),
-    "no-consistency": ("--lambda-con 0", "nothing asks each view alone to say what the fused face says"),
+    "no-consistency": ("--lambda-con 0", "no loss between single views and the fused face"),
     "no-view-text": ("--lambda-vt 0", "views are not compared with the prompts one by one"),
     "plain-clip": (
         "--fusion mean --head cosine --mtgf-tokens views --lambda-con 0 --lambda-vt 0",
         "none of the four: CLIP's own score of averaged views, trained",
     ),
 }
-# As PARTS, but what is added; told apart since they are trained only where they are asked for by name.
+# As PARTS, for what is added; trained only if named.
 ADDITIONS = {
-    "with-patches": ("--mtgf-tokens patches", "MTGF's text also looks at the image tower's patch tokens"),
+    "with-patches": ("--mtgf-tokens patches", "MTGF's text also attends to the patch tokens of the image tower"),
 }
 # Neither MTGF's patches nor a loss beside that of the scores.
 _PLAIN = "--mtgf-tokens views --lambda-con 0 --lambda-vt 0"
-# As ADDITIONS: what else anybody would try first. `--variants obvious` names them all.
+# As ADDITIONS: simple baselines. `--variants obvious` names them all.
 OBVIOUS = {
     "zero-shot": (f"--epochs 0 --fusion mean --head cosine {_PLAIN}", "CLIP as it is, nothing trained"),
     "linear": (f"--fusion mean --head linear {_PLAIN}", "a linear classifier on averaged views, no text"),
@@ -42,10 +42,10 @@ OBVIOUS = {
     "concat": (f"--fusion concat --head linear {_PLAIN}", "on all views side by side"),
     "late": (f"--fusion late --head linear {_PLAIN}", "on each view; the views' probabilities are averaged"),
     "mit": (f"--towers view --fusion late --head linear {_PLAIN}", "and each view has a tower of its own (MiT)"),
-    "learned-vectors": ("--class-vectors learned", "learned vectors in the place of the prompts, all else as it is"),
-    "margin": ("--lambda-con 0 --extra-losses margin=0.1", "AffectVLM's loss over pairs in the place of consistency"),
+    "learned-vectors": ("--class-vectors learned", "learned class vectors instead of prompts"),
+    "margin": ("--lambda-con 0 --extra-losses margin=0.1", "AffectVLM's pair loss instead of consistency"),
     "cross-correlation": (
-        "--lambda-con 0 --extra-losses cross-correlation=0.1", "SMILE-VLM's loss in the place of consistency"
+        "--lambda-con 0 --extra-losses cross-correlation=0.1", "SMILE-VLM's loss instead of consistency"
     ),
 }  # fmt: skip
 GROUPS = {"obvious": (*OBVIOUS, "plain-clip")}
@@ -60,7 +60,7 @@ def _list(variants: dict[str, tuple[str, str]]) -> str:
 
 
 ABLATE_EXAMPLES = f"""Trains and tests every fold of a protocol for the full model (the options as given), and for variants
-with one part switched off, all else equal: the same folds, dealt once, for all variants and seeds. Each is a run of
+with one part switched off, all else equal: the same folds for all variants and seeds. Each is a run of
 crossval, in RUN/VARIANT (further seeds in RUN/VARIANT-seedN). Interrupted? The same command goes on; more seeds and
 variants may be added later. RUN/ablation.csv and ablation.tex: a row a variant, scores pooled over folds, mean ± std over
 seeds, the difference to the full model with the p of `compare`'s paired test, Holm-corrected over variants where all folds
@@ -70,7 +70,7 @@ variants:
   {FULL:<{_WIDTH}}the options as given
 {_list(PARTS)}
   {ONLY + "MODALITY":<{_WIDTH}}--modalities MODALITY
-  {"":<{_WIDTH}}one for each, where the full model looks at several
+  {"":<{_WIDTH}}one for each, if the full model uses several
 only where --variants names it:
 {_list(ADDITIONS)}
 and the obvious networks; --variants obvious names all of these and plain-clip:
@@ -84,7 +84,7 @@ examples:
   python -m train ablate --cache data_cache/bu3dfe --variants obvious --seeds 3 --jobs 1 --out runs/obvious
   python -m train ablate --cache data_cache/bu3dfe --variants full --variant frontal='--views 0' --out runs/frontal
 """
-# What all variants have in common, so that they can be compared.
+# Options that all variants share, so that they can be compared.
 COMMON = ("protocol", "folds", "rounds", "fold", "test_subjects", "task", "classes", "seed", "fold_seed")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,59}")
 _SEED = re.compile(r"-seed\d+$", re.IGNORECASE)
@@ -92,7 +92,7 @@ _SEED = re.compile(r"-seed\d+$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the table: options that are added to those of the full model, as they would be typed."""
+    """One row of the table: options added to those of the full model, as they are typed."""
 
     name: str
     options: str = ""
@@ -100,7 +100,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a user asks for. names: None: all there are. own: of the user's making, beside those."""
+    """The variants that a user names; None: all. own: variants of `--variant`."""
 
     names: tuple[str, ...] | None = None
     own: tuple[Variant, ...] = ()
@@ -132,10 +132,10 @@ def read_chosen(names: str | None, own: Sequence[str]) -> Chosen:
 
 
 def list_variants(chosen: Chosen, modalities: Sequence[str]) -> list[Variant]:
-    """The full model first, then what is compared with it.
+    """Return the full model, then the variants to compare with it.
 
     Args:
-        modalities: that the full model looks at.
+        modalities: of the full model.
     Raises:
         FacetError: an unknown name.
     """
