@@ -80,20 +80,20 @@ def _measure(path: Path, num_rows: int) -> tuple[list[float], int]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
         try:
             assert server.stdout
-            found = re.search(r"http://\S+(?=/ )", server.stdout.readline())
+            found = re.search(r"(http://\S+)/\?token=\S+", server.stdout.readline())
             assert found, "the server did not start"
             up = time.perf_counter() - began
             with browsed(find_chromium()) as watched:
-                seconds = _visit(watched, found[0], num_rows)
+                seconds = _visit(watched, found[0], found[1], num_rows)
             peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text())
             return [up, *seconds], int(peak[1]) // 1024 if peak else 0
         finally:
             server.send_signal(signal.SIGINT)
 
 
-def _visit(watched: Watched, address: str, num_rows: int) -> list[float]:
+def _visit(watched: Watched, first_address: str, address: str, num_rows: int) -> list[float]:
     began = time.perf_counter()
-    watched.page.goto(address, wait_until="commit")
+    watched.page.goto(first_address, wait_until="commit")
     watched.until(f"{SHOWN} > 0")
     first = time.perf_counter() - began
     watched.until(f"{SHOWN} === 60")
