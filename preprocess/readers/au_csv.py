@@ -41,7 +41,7 @@ def read_au_occurrence(path: Path, units: tuple[int, ...]) -> dict[int, np.ndarr
     Raises:
         ScanError: missing, another header, a line of another length, another value, or a frame twice.
     """
-    rows = read_rows(path, max_bytes=_MAX_BYTES)
+    rows = _read_rows(path)
     header = _split_header(rows)
     columns = _number_columns(header)
     if columns is None or _FRAME_HEADER.fullmatch(header[0]) is None:
@@ -65,7 +65,7 @@ def find_uncoded_units(path: Path, units: tuple[int, ...]) -> tuple[int, ...]:
     Raises:
         ScanError: it cannot be read.
     """
-    columns = _number_columns(_split_header(read_rows(path, max_bytes=_MAX_BYTES)))
+    columns = _number_columns(_split_header(_read_rows(path)))
     return () if columns is None else tuple(unit for unit in units if unit not in columns)
 
 
@@ -77,9 +77,13 @@ def read_au_intensity(path: Path) -> dict[int, int]:
     Raises:
         ScanError: as read_au_occurrence.
     """
-    table = _parse_table(path, read_rows(path, max_bytes=_MAX_BYTES), 2)
+    table = _parse_table(path, _read_rows(path), 2)
     values = _by_model_frame(path, table[:, 0], table[:, 1:], largest=5)
     return {frame: int(value[0]) for frame, value in values.items()}
+
+
+def _read_rows(path: Path) -> list[bytes]:
+    return read_rows(path, max_bytes=_MAX_BYTES, separators=b',;"')
 
 
 def _split_header(rows: Sequence[bytes]) -> list[str]:

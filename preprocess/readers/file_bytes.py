@@ -81,13 +81,13 @@ def read_lines(path: Path, *, max_bytes: int = 1 << 20) -> list[str]:
     return [line.strip() for line in re.split(r"\r\n|\n|\r", text)]
 
 
-def read_rows(path: Path, *, max_bytes: int = 1 << 20) -> list[bytes]:
-    """Read the lines of a text file that are not blank; commas, semicolons and quotes become blanks.
+def read_rows(path: Path, *, max_bytes: int = 1 << 20, separators: bytes = b",;") -> list[bytes]:
+    """Read the lines of a text file that are not blank; the separators become blanks.
 
     Raises:
         ScanError: as `read_bytes`.
     """
-    text = to_utf8(read_bytes(path, max_bytes=max_bytes)).translate(bytes.maketrans(b',;"', b"   "))
+    text = to_utf8(read_bytes(path, max_bytes=max_bytes)).translate(bytes.maketrans(separators, b" " * len(separators)))
     return [row for row in text.splitlines() if row.strip()]
 
 
