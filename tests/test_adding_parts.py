@@ -22,7 +22,7 @@ LABELS = torch.tensor([0, 2, 1, 2])
 
 
 def test_the_examples_train_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    section = README.read_text(encoding="utf-8").partition("## Adding a loss or a fusion")[2]
+    section = README.read_text(encoding="utf-8").partition("## Adding a loss or a fusion")[2].partition("\n## ")[0]
     blocks = re.findall(r"```python\n# (\S+)(?: in \S+)?\n(.*?)```", section, re.DOTALL)
     assert [name for name, _ in blocks] == [
         "train/losses/uniformity.py", "LOSSES", "train/model/nearest_fusion.py", "FUSIONS",
