@@ -220,7 +220,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _dynamic(arguments: argparse.Namespace) -> int:
-    from preprocess.sequences.dynamic import build_dynamic_cache
+    from preprocess.build.dynamic import build_dynamic_cache
     from shared.cache import FAILURES_CSV, find_text_files
 
     report = build_dynamic_cache(arguments.cache, arguments.out)

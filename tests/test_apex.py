@@ -15,10 +15,9 @@ from scipy.spatial.transform import Rotation
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM
 from preprocess.build.build import build_cache
 from preprocess.build.engine import read_records
-from preprocess.build.plan import describe_marks
 from preprocess.build.verify import verify_cache
 from preprocess.datasets import DATASETS
-from preprocess.sequences.apex import NOTES, estimate_apexes, find_peak, remove_motion, rigid_motions
+from preprocess.sequences.apex import NOTES, describe_marks, estimate_apexes, find_peak, remove_motion, rigid_motions
 from shared.cache import open_cache, read_record
 from shared.schema import RenderSettings
 from shared.schema import Sequence as SequenceRow

@@ -17,9 +17,9 @@ from scan_folders import cache_bytes
 
 from preprocess.build.build import build_cache
 from preprocess.build.cache_folder import settings_fingerprint
+from preprocess.build.dynamic import build_dynamic_cache, pool_frames
 from preprocess.build.verify import verify_cache
 from preprocess.datasets import DATASETS
-from preprocess.sequences.dynamic import build_dynamic_cache, pool_frames
 from shared.cache import (
     SAMPLES_CSV,
     Cache,

@@ -234,7 +234,7 @@ def test_what_the_data_sets_names_say_of_people(name: str, groups: set[str], tmp
 
 
 def test_dynamic_images_keep_the_groups_of_their_sequences(tiny_cache: MakeCache, tmp_path: Path) -> None:
-    from preprocess.sequences.dynamic import build_dynamic_cache
+    from preprocess.build.dynamic import build_dynamic_cache
 
     path = tiny_cache(num_subjects=2, num_frames=3)
     samples = open_cache(path).samples

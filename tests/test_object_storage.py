@@ -22,9 +22,9 @@ from scan_folders import cache_bytes, write_scan_folder
 
 from preprocess.__main__ import main as preprocess_main
 from preprocess.build.build import build_cache
+from preprocess.build.dynamic import build_dynamic_cache
 from preprocess.build.verify import verify_cache
 from preprocess.datasets import DATASETS
-from preprocess.sequences.dynamic import build_dynamic_cache
 from shared.cache import open_cache, read_info
 from shared.errors import CacheError, StorageError, run_command_line
 from shared.schema import SHARD_ROWS, RenderSettings

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import MakeCache
 
-from preprocess.sequences.dynamic import pool_frames
+from preprocess.build.dynamic import pool_frames
 from shared.cache import open_cache
 from shared.errors import FacetError
 from shared.modalities import DEPTH_SEEN_MM, MODALITIES, Depth

@@ -10,7 +10,7 @@ from conftest import MakeCache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.sequences.dynamic import pool_frames, rank_pooling_weights
+from preprocess.build.dynamic import pool_frames, rank_pooling_weights
 from shared.cache import Cache, open_cache
 from shared.schema import (
     ARRAYS,

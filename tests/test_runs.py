@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from test_train_cli import QUICK, call, fails
 from tiny_training import run as train_tiny
 
-from preprocess.sequences.dynamic import build_dynamic_cache
+from preprocess.build.dynamic import build_dynamic_cache
 from shared.cache import open_cache
 from shared.errors import CacheError
 from shared.runs import HASHES_JSON, record_hashes

@@ -14,6 +14,7 @@ from preprocess.build.isolate import DRAWING, READING
 from preprocess.build.ledger import ShardNote, read_note, write_note
 from preprocess.build.shard import ShardTask, hash_source, hash_times, stat_sources
 from preprocess.datasets.scan import DatasetReader, ScanRecord
+from preprocess.sequences.apex import describe_marks
 from shared.cache import SAMPLES_CSV, find_records, read_record, record_path, write_record
 from shared.csv_tables import read_table
 from shared.errors import CacheError, FacetError, ScanError
@@ -22,7 +23,6 @@ from shared.sequences import group_frames
 from shared.store.paths import is_file, list_files, remove_file
 
 _LABEL_COLUMNS = ("subject", "sequence", "frame", "label", "intensity", "task")
-MOMENTS = ("onset", "apex", "offset")
 
 
 @dataclass(frozen=True)
@@ -205,18 +205,3 @@ def gather_sequences(
             )
         )
     return sequences
-
-
-def describe_marks(moments: tuple[int | None, int | None, int | None], *, estimated: AbstractSequence[str]) -> str:
-    """Return Sequence.marks: the origin of onset, apex and offset.
-
-    Args:
-        moments: onset, apex and offset, None where unknown. estimated: names of the estimated ones.
-    """
-    known = [name for name, moment in zip(MOMENTS, moments, strict=True) if moment is not None]
-    origins = {name: "estimated" if name in estimated else "given" for name in known}
-    if len(set(origins.values())) <= 1:
-        return next(iter(origins.values()), "")
-    return "; ".join(
-        f"{','.join(name for name in known if origins[name] == origin)} {origin}" for origin in ("given", "estimated")
-    )

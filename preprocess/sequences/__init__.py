@@ -1,1 +1,1 @@
-"""Whole sequences: apex estimates and dynamic images."""
+"""Whole sequences: reading their frames, estimating their apex."""

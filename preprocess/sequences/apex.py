@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from preprocess.build.plan import describe_marks
 from preprocess.sequences.frames import stream_frames
 from shared.cache import read_signed_json, write_signed_json
 from shared.errors import CacheError
@@ -35,6 +34,7 @@ MIN_COMMON = 0.2  # of the reference's pixels: a frame that shows fewer of them 
 WORKING_SIZE_PX = 112  # larger images are subsampled to at least this: moving parts are far larger than a pixel
 SEQUENCES_PER_NOTE = 64  # estimates that a killed build may lose
 NOTES = ".build/apexes.json"
+MOMENTS = ("onset", "apex", "offset")
 
 
 def estimate_apexes(
@@ -194,3 +194,18 @@ def _read_notes(cache: Path) -> dict[str, tuple[str, int | None]]:
 def _with_apex(sequence: SequenceRow, apex: int | None) -> SequenceRow:
     marks = describe_marks((sequence.onset, apex, sequence.offset), estimated=("apex",))
     return dataclasses.replace(sequence, apex=apex, marks=marks)
+
+
+def describe_marks(moments: tuple[int | None, int | None, int | None], *, estimated: Sequence[str]) -> str:
+    """Return Sequence.marks: the origin of onset, apex and offset.
+
+    Args:
+        moments: onset, apex and offset, None where unknown. estimated: names of the estimated ones.
+    """
+    known = [name for name, moment in zip(MOMENTS, moments, strict=True) if moment is not None]
+    origins = {name: "estimated" if name in estimated else "given" for name in known}
+    if len(set(origins.values())) <= 1:
+        return next(iter(origins.values()), "")
+    return "; ".join(
+        f"{','.join(name for name in known if origins[name] == origin)} {origin}" for origin in ("given", "estimated")
+    )
