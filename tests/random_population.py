@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 
 from shared.labels import BP4D_TASKS, CLASS_NAMES
-from train.data.items import Item
+from train.tasks.item import Item
 
 INTENSITIES = ("01", "02", "03", "04")
 

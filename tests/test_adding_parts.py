@@ -13,7 +13,7 @@ from recipes import make_recipe
 from test_facet import make_batch, make_model
 
 from train import parts
-from train.losses.criterion import CrossEntropy
+from train.tasks.criterion import CrossEntropy
 from train.training.optimizer import build_optimizer
 from train.training.step import train_step
 

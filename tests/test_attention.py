@@ -24,13 +24,14 @@ from torch.nn import functional as F
 import train.inference.attention
 from shared.attention import ATTENTION_FILE, read_attention, read_patches
 from shared.cache import open_cache
-from train.data.items import Item, find_items
+from train.data.items import find_items
 from train.data.stream import sample_rows
 from train.inference.attention import AttentionTable, record_attention
 from train.model.attention import TokenAttention
 from train.model.image_tower import build_tower
 from train.model.mtgf import TextGuidedFusion
 from train.model.tower_attention import MAX_GRID, find_patch_attention, fold_maps
+from train.tasks.item import Item
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from test_train_cli import ROOT, call
 
 import train.training.fit
 import train.training.loop
+from train.inference.evaluate import evaluate_items
 from train.protocols.folds import read_folds
-from train.runs.evaluate import evaluate_items
 from train.training.step import StepResult, train_step
 
 

@@ -29,15 +29,16 @@ from shared.runs import LOG_JSONL
 from train.config import Recipe
 from train.data.augment import AugmentParameters, _noise_table, augment, draw_parameters
 from train.data.batch_transform import BatchTransform
-from train.data.items import Item, add_references, find_items
+from train.data.items import add_references, find_items
 from train.data.order import epoch_order, split_batches
 from train.data.pixels import to_device
 from train.data.preload import preload_images
 from train.data.stream import RawBatch
 from train.data.transfer import copy_small
-from train.losses.batch_slice import WHOLE_BATCH
-from train.losses.criterion import BinaryCrossEntropy, CrossEntropy
 from train.model.facet import Batch
+from train.tasks.batch_slice import WHOLE_BATCH
+from train.tasks.criterion import BinaryCrossEntropy, CrossEntropy
+from train.tasks.item import Item
 from train.training.checkpoint import read_checkpoint
 from train.training.ema import Ema
 from train.training.loop import Stopped, train
@@ -108,7 +109,7 @@ def test_a_signal_that_ends_the_compiler_too_costs_no_step(
 def prepare_all(cache: Cache, batches: list[list[Item]], device: torch.device, **options: Any) -> Iterator[Batch]:
     transform = BatchTransform(MODALITIES, VIEWS, TOWER, device, **options)
     for raw in transform.stream(cache, batches, 3, jitter=(0, 0), references=True):
-        yield transform.prepare(raw, draw_parameters(0, 0, [item.place for item in raw.items]))
+        yield transform.prepare(raw, draw_parameters(0, 0, [item.index for item in raw.items]))
 
 
 def make_batches(tiny_cache: MakeCache, num_subjects: int = 4) -> tuple[Cache, list[list[Item]]]:

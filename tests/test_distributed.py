@@ -24,7 +24,7 @@ from train_process import launch
 import train.training.loop
 from shared.errors import FacetError
 from train.data.order import split_batches
-from train.losses.batch_slice import WHOLE_BATCH
+from train.tasks.batch_slice import WHOLE_BATCH
 from train.training.distributed import Ranks
 
 FIT = ["--test-subjects", "S0,S1", "--batch-size", 5, "--epochs", 15, "--device", "cpu", "--class-weights", "balanced"]

@@ -22,7 +22,7 @@ from shared.errors import CacheError, FacetError
 from shared.groups import GROUPS_CSV, encode_groups, gather_groups, read_groups
 from shared.schema import RenderSettings
 from shared.store.storage import hash_file, write_file
-from train.reporting.groups import report_columns
+from train.protocols.where import report_columns
 from train.runs.results import read_fold_result
 
 SMALL = RenderSettings(size_px=32, modalities=("normal",))

@@ -12,7 +12,6 @@ from shared.cache import Cache
 from shared.errors import FacetError
 from shared.schema import CacheInfo, RenderSettings, Sample
 from shared.schema import Sequence as SequenceRow
-from train.data.items import Item
 from train.protocols.folds import Fold, FoldList
 from train.protocols.leakage import (
     SharedScan,
@@ -23,6 +22,7 @@ from train.protocols.leakage import (
     check_subject_names,
     find_shared_scans,
 )
+from train.tasks.item import Item
 
 CLASSES = ("anger", "fear")
 

@@ -18,6 +18,17 @@ FORBIDDEN = {
     "preprocess": {"train"},
 }
 
+# Rooms from the ground up: a module imports its own room and those before it, at most.
+ROOMS = {
+    "shared": "errors processors labels sequences typed_json modalities weights schema views store csv_tables groups text "
+    "attention runs cache likeness command_line",
+    "preprocess": "compiled text_tower prompts geometry readers render datasets alignment sequences build synth inspection "
+    "viewer arguments",
+    "train": "parts tasks config option_parser model losses data protocols resolve runs reporting inference experiment "
+    "training studies arguments",
+}
+MAX_DEPTH = 2  # of folders below a package
+
 
 def imported_names(path: Path) -> set[str]:
     """Top-level packages that a file imports anywhere, also by import_module("…") or __import__("…")."""
@@ -41,6 +52,29 @@ def test_packages_keep_to_their_side(package: str) -> None:
     assert files
     for path in files:
         assert not imported_names(path) & FORBIDDEN[package], path
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Modules of this product that a file imports anywhere, by their dotted names."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+    return {name for name in modules if (ROOT / name.replace(".", "/")).with_suffix(".py").is_file()}
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_imports_lead_down_the_rooms(package: str) -> None:
+    rooms = ["__init__", *ROOMS[package].split(), "__main__"]
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT / package).with_suffix("").parts
+        assert len(parts) <= MAX_DEPTH + 1, f"{path}: deeper than {MAX_DEPTH} folders"
+        for name in imported_modules(path):
+            top, *below = name.split(".")
+            if top == package:
+                assert rooms.index(below[0]) <= rooms.index(parts[0]), f"{path} imports {name}, a room above its own"
 
 
 def test_the_reader_of_imports_sees_lazy_ones(tmp_path: Path) -> None:
@@ -70,7 +104,7 @@ def test_help_needs_no_torch() -> None:
 def test_direct_imports_stand_in_the_requirements() -> None:
     """The product's in requirements.txt, the tests' in requirements-dev.txt, packages by the names they are installed by."""
     required = {name: read_requirements(ROOT / name) for name in ("requirements.txt", "requirements-dev.txt")}
-    optional = {"upath"}  # for caches in object storage only
+    optional = {"upath", "s3fs"}  # for caches in object storage only
     product = {
         name for package in FORBIDDEN for path in (ROOT / package).rglob("*.py") for name in imported_names(path)
     }

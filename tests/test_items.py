@@ -56,7 +56,7 @@ def test_frames_come_in_time_order_whatever_their_rows(tiny_cache: MakeCache) ->
     items = find_items(cache, ("texture",))
     assert [item.rows for item in items] == [(3, 0, 2), *((r + 1, r + 3, r, r + 2) for r in (8, 12, 16, 20))]
     assert [item.name for item in items] == ["S0/anger0", *(s.sequence for s in cache.sequences[2:])]
-    assert [item.place for item in items] == list(range(5))
+    assert [item.index for item in items] == list(range(5))
     assert find_rows_in_use([replace(items[0], reference=1), *items]) == [0, 1, 2, 3, *range(8, 24)]
 
 

@@ -12,9 +12,9 @@ from test_facet import make_batch, make_model
 from torch.nn import functional as F
 
 from train.losses.consistency import ETA, consistency_loss
-from train.losses.criterion import BinaryCrossEntropy, CrossEntropy, mean_cosine_between_faces
 from train.losses.terms import compute_losses
 from train.losses.view_text import view_text_loss
+from train.tasks.criterion import BinaryCrossEntropy, CrossEntropy, mean_cosine_between_faces
 from train.tasks.multi_label import ActionUnits
 from train.tasks.single_label import SingleLabel
 

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from shared.errors import FacetError
 from train.config import Options
-from train.losses.criterion import BinaryCrossEntropy, CrossEntropy
 from train.losses.cross_correlation import MIN_VARIANCE, OFF_DIAGONAL, cross_correlation_loss
 from train.losses.margin import margin_loss
 from train.losses.terms import LossTerm
@@ -26,6 +25,7 @@ from train.model.head import Head
 from train.model.view_towers import ViewTowers
 from train.parts import FUSIONS, HEADS, LOSSES, find_part, list_extra_losses
 from train.resolve import check_options
+from train.tasks.criterion import BinaryCrossEntropy, CrossEntropy
 from train.training.step import accumulate_gradients
 
 SIZES = Sizes(dim=64, num_classes=3, num_modalities=3, num_views=2)

@@ -24,11 +24,11 @@ from shared.cache import open_cache
 from shared.errors import FacetError
 from train.config import Recipe
 from train.inference.attention import record_attention
-from train.losses.criterion import CrossEntropy
 from train.model.facet import Batch, Facet
 from train.model.image_tower import build_tower
 from train.model.patch_tokens import PatchEncoder, PatchTokens, count_channels
 from train.model.tuning import checkpoint_activations, tune_tower
+from train.tasks.criterion import CrossEntropy
 from train.training.step import accumulate_gradients
 
 TIMM_VIT = {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "linear", "image_size": 160}

@@ -15,11 +15,12 @@ from shared.cache import Cache, open_cache
 from shared.errors import FacetError, run_command_line
 from shared.runs import WEIGHTS
 from train.__main__ import main
-from train.data.items import Item, add_references, find_items
+from train.data.items import add_references, find_items
 from train.data.order import epoch_order, split_batches
 from train.data.pixels import to_device
 from train.data.preload import preload_images
 from train.data.stream import ImageSource, stream_batches
+from train.tasks.item import Item
 
 MODALITIES = ("texture", "normal", "depth")
 CPU = torch.device("cpu")

@@ -62,7 +62,7 @@ def test_a_sample_drawn_again_is_seen_otherwise(tiny_cache: MakeCache, tmp_path:
         def prepare(self, raw: Any, changes: Any = None) -> Any:
             pixels = raw.images["normal"]
             for i, item in enumerate(raw.items):
-                seen[-1].append((item.place, item.repeat, pixels[i].tobytes(), changes.table[i].numpy().tobytes()))
+                seen[-1].append((item.index, item.repeat, pixels[i].tobytes(), changes.table[i].numpy().tobytes()))
             return super().prepare(raw, changes)
 
     transform = Seen(PREPARER.modalities, VIEWS, TOWER, CPU)

@@ -12,7 +12,6 @@ from random_population import make_items
 
 from shared.errors import FacetError
 from shared.labels import BASIC_EXPRESSIONS, CLASS_NAMES
-from train.data.items import Item
 from train.protocols.folds import Fold, FoldList, read_folds, write_folds
 from train.protocols.named import CROSS, LOSO, PROTOCOLS, Protocol
 from train.protocols.selection import (
@@ -20,6 +19,7 @@ from train.protocols.selection import (
     describe_gaps,
     select_items,
 )
+from train.tasks.item import Item
 
 WITHIN = [protocol for protocol in PROTOCOLS.values() if protocol.scheme != CROSS]
 GOLDEN = (
@@ -149,7 +149,7 @@ def test_selection_by_class_intensity_and_completeness() -> None:
     assert len(selected) == 4 * 6 * 2
     assert {item.intensity for item in selected} == {"03", "04"}
     assert {item.class_name for item in selected} == set(BASIC_EXPRESSIONS)
-    assert selected == sorted(selected, key=lambda item: item.place)  # in the cache's order
+    assert selected == sorted(selected, key=lambda item: item.index)  # in the cache's order
     assert len(select_items(PROTOCOLS["bu3dfe-subset2"], items, BASIC_EXPRESSIONS)) == 4 * 6 * 4
     # One scan less: the classic rule loses the subject, Subset I the scan.
     less = [item for item in items if item.name != "S002_fear_03"]

@@ -10,8 +10,8 @@ import torch
 from recipes import make_recipe
 from test_facet import make_batch, make_model
 
-from train.losses.criterion import BinaryCrossEntropy, CrossEntropy
 from train.model.facet import Facet
+from train.tasks.criterion import BinaryCrossEntropy, CrossEntropy
 from train.training.optimizer import build_optimizer
 from train.training.step import MAX_GRAD_NORM, accumulate_gradients, train_step
 

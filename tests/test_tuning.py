@@ -13,10 +13,10 @@ from test_facet import make_batch, make_model
 from torch import nn
 
 from shared.errors import FacetError
-from train.losses.criterion import CrossEntropy
 from train.model.facet import Facet
 from train.model.image_tower import build_tower
 from train.model.tuning import checkpoint_activations, layer_depths, merge_low_rank, tune_tower
+from train.tasks.criterion import CrossEntropy
 from train.training.optimizer import build_optimizer
 from train.training.step import accumulate_gradients, train_step
 

@@ -56,15 +56,15 @@ def _run(chosen: argparse.Namespace) -> int:
 
             return embed(**values)
         case "evaluate":
-            from train.runs.evaluate import evaluate
+            from train.inference.evaluate import evaluate
 
             return evaluate(**values)
         case "predict":
-            from train.runs.evaluate import predict
+            from train.inference.evaluate import predict
 
             return predict(**values)
         case "export":
-            from train.runs.export import export
+            from train.inference.export import export
 
             return export(**values)
         case "report":
@@ -82,7 +82,7 @@ def _run(chosen: argparse.Namespace) -> int:
 def _fit(chosen: argparse.Namespace) -> int:
     options, run = read_options(chosen)
     from train.experiment import prepare_experiment
-    from train.runs.evaluate import print_next_predict
+    from train.inference.evaluate import print_next_predict
     from train.training.distributed import open_ranks
     from train.training.fit import fit
 

@@ -18,6 +18,7 @@ from shared.runs import ABLATION_JSON, CONFIG_JSON, CROSSVAL_JSON, check_file
 from shared.schema import MODALITIES, RenderSettings, canonical_json
 from shared.store.storage import write_file
 from shared.typed_json import make
+from shared.weights.models import LOCAL_DIR
 from train.parts import FUSIONS, HEADS, TASKS, collect_weights, list_extra_losses, list_parts
 from train.tasks.task import find_task
 
@@ -471,3 +472,23 @@ def _describe_missing(run: Path, name: str) -> FacetError:
             folds = sorted(path.parent for path in run.glob("*/**/" + CONFIG_JSON))
             return FacetError(f"{run}: is {kind}" + (f", such as {folds[0]}" if folds else "; none is trained yet"))
     return FacetError(f"{run}: no run here (no {name}); make one with `python -m train fit --out {run}`")
+
+
+def without_folders(config: RunConfig) -> RunConfig:
+    """Return a configuration without folders of this machine."""
+
+    def shorten(text: str) -> str:
+        if text.startswith(LOCAL_DIR):
+            return LOCAL_DIR + Path(text.removeprefix(LOCAL_DIR)).name
+        return Path(text).name if Path(text).is_absolute() else text
+
+    recipe = dataclasses.replace(
+        config.recipe,
+        model=shorten(config.recipe.model),
+        pretrained=shorten(config.recipe.pretrained),
+        protocol=shorten(config.recipe.protocol),
+    )
+    tower = dataclasses.replace(
+        config.tower, name=shorten(config.tower.name), pretrained=shorten(config.tower.pretrained)
+    )
+    return dataclasses.replace(config, recipe=recipe, tower=tower, cache="", test_cache="", prompts="")

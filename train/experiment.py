@@ -14,7 +14,6 @@ from shared.store.storage import write_file
 from shared.text import TextEmbeddings
 from train.config import Options, Recipe, RunOptions
 from train.data.items import (
-    Item,
     choose_classes,
     choose_frames,
     choose_modalities,
@@ -45,7 +44,7 @@ from train.protocols.selection import (
     select_items,
     select_test_items,
 )
-from train.reporting.groups import keep_where, report_columns
+from train.protocols.where import keep_where, report_columns
 from train.resolve import (
     check_options,
     check_reference,
@@ -57,6 +56,7 @@ from train.resolve import (
     resolve_views,
     take_views,
 )
+from train.tasks.item import Item
 from train.tasks.task import find_task
 
 

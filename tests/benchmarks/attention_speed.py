@@ -33,12 +33,13 @@ from shared.cache import open_cache  # noqa: E402
 from train.config import RunConfig, TowerConfig  # noqa: E402
 from train.data.batch_transform import BatchTransform  # noqa: E402
 from train.data.embeddings import Embeddings  # noqa: E402
-from train.data.items import Item, find_items  # noqa: E402
+from train.data.items import find_items  # noqa: E402
 from train.data.prompts import mean_prompts  # noqa: E402
 from train.inference.attention import AttentionTable  # noqa: E402
 from train.inference.score import score_items  # noqa: E402
 from train.model.facet import Facet, FacetConfig  # noqa: E402
 from train.model.image_tower import build_tower, read_model_config  # noqa: E402
+from train.tasks.item import Item  # noqa: E402
 
 MODALITIES = ("texture", "normal")
 TEXT = random_text(CLASSES, 512, "none")

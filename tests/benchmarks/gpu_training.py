@@ -42,15 +42,16 @@ from shared.schema import RenderSettings, View  # noqa: E402
 from train.config import Recipe, TowerConfig  # noqa: E402
 from train.data.augment import draw_parameters  # noqa: E402
 from train.data.batch_transform import BatchTransform  # noqa: E402
-from train.data.items import Item, find_items  # noqa: E402
+from train.data.items import find_items  # noqa: E402
 from train.data.preload import preload_images  # noqa: E402
 from train.data.prompts import mean_prompts  # noqa: E402
 from train.data.stream import RawBatch, StoredImages  # noqa: E402
 from train.data.transfer import allocator, copy_small  # noqa: E402
-from train.losses.criterion import CrossEntropy  # noqa: E402
 from train.model.facet import Batch, Facet  # noqa: E402
 from train.model.factory import build_facet  # noqa: E402
 from train.model.image_tower import build_tower, read_model_config  # noqa: E402
+from train.tasks.criterion import CrossEntropy  # noqa: E402
+from train.tasks.item import Item  # noqa: E402
 from train.tasks.task import find_task  # noqa: E402
 from train.training.flops import count_flops_per_sample  # noqa: E402
 from train.training.loop import TrainingSet, train  # noqa: E402
@@ -91,7 +92,7 @@ class Bench:
     def training(self, batch_size: int) -> TrainingSet:
         """As many full batches as the steps need in one epoch; scans repeat, each time with another place and so change."""
         num = batch_size * self.num_steps
-        items = [dataclasses.replace(self.items[i % len(self.items)], place=i) for i in range(num)]
+        items = [dataclasses.replace(self.items[i % len(self.items)], index=i) for i in range(num)]
         return TrainingSet(items, find_task(self.recipe.task).label_items(items, self.recipe.classes))
 
 
@@ -248,7 +249,7 @@ def time_step(bench: Bench, model: Facet, recipe: Recipe, num_steps: int, batche
 
     def step() -> None:
         raw = next(batches)
-        batch = transform.prepare(raw, draw_parameters(0, 0, [item.place for item in raw.items]))
+        batch = transform.prepare(raw, draw_parameters(0, 0, [item.index for item in raw.items]))
         target = copy_small(find_task(recipe.task).label_items(raw.items, recipe.classes), bench.device)
         train_step(model, optimizer, batch, target, criterion, broken, accumulate=recipe.accumulate)
 

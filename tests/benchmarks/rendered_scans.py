@@ -16,8 +16,8 @@ from preprocess.render.cameras import build_cameras
 from preprocess.render.views import render_views
 from shared.cache import Cache
 from shared.schema import RenderSettings
-from train.data.items import Item
 from train.data.stream import RawBatch
+from train.tasks.item import Item
 
 
 class RenderedScans(Dataset):

@@ -28,10 +28,10 @@ from train.config import Recipe, TowerConfig
 from train.data.augment import draw_parameters
 from train.data.batch_transform import BatchTransform, cameras_rad
 from train.data.embeddings import Embeddings
-from train.data.items import Item
 from train.data.order import epoch_batches
-from train.losses.criterion import CrossEntropy
 from train.model.facet import Batch, Facet, FacetConfig
+from train.tasks.criterion import CrossEntropy
+from train.tasks.item import Item
 from train.training.optimizer import build_optimizer, rate_at, set_rate
 from train.training.step import train_step
 
@@ -89,7 +89,7 @@ class Training:
         for epoch in range(recipe.epochs):
             for batch in epoch_batches(self.labels, recipe.sampler, recipe.batch_size, recipe.seed, epoch):
                 raw = self.table.choose([self.items[i] for i in batch], recipe.frames, (recipe.seed, epoch), False)
-                parameters = draw_parameters(recipe.seed, epoch, [item.place for item in raw.items])
+                parameters = draw_parameters(recipe.seed, epoch, [item.index for item in raw.items])
                 target = torch.from_numpy(self.labels[batch]).to(self.broken.device)
                 set_rate(self.optimizer, rate_at(step, num_steps, recipe.warmup))
                 prepared = self.transform.prepare(raw, parameters)

@@ -14,11 +14,11 @@ from shared.schema import View
 from train.config import TowerConfig
 from train.data.augment import AugmentParameters, augment
 from train.data.embeddings import Embeddings, RowBatch
-from train.data.items import Item
 from train.data.pixels import mirror, normalise, resize, to_device, to_unit
 from train.data.stream import ImageSource, RawBatch, StoredImages, stream_batches
 from train.data.transfer import allocator, copy_ahead, copy_small
 from train.model.facet import Batch
+from train.tasks.item import Item
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from shared.schema import SHARD_ROWS, canonical_json, fingerprint
 from shared.store.storage import write_file
 from shared.views import choose_views
 from train.config import TowerConfig
-from train.data.items import Item, find_rows_in_use
+from train.data.items import find_rows_in_use
 from train.data.stream import choose_rows
+from train.tasks.item import Item
 
 EMBEDDINGS_JSON = "embeddings.json"
 FORMAT = "facet embeddings 1"

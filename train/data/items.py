@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,31 +13,12 @@ from shared.labels import NEUTRAL, find_expression, plain_word
 from shared.schema import Sample
 from shared.schema import Sequence as SequenceRow
 from train.config import Options
+from train.tasks.item import Item
 from train.tasks.task import find_task
 
 DEFAULT_FRAMES = 6
 MAX_LACKING = 0.1  # of the rows in use, for a modality to be looked at unasked
 MAX_FRAMES_WITHOUT_APEX = 2  # no change over time can be seen in fewer than 3
-
-
-@dataclass(frozen=True)
-class Item:
-    """What one prediction is made for: a single scan, a whole sequence, or (action units) one frame."""
-
-    name: str  # sample_id, or the sequence's name
-    subject: str
-    class_name: str  # empty: unlabelled
-    rows: tuple[int, ...]  # valid rows of the cache, in time order; one for a scan
-    place: int  # among the items of the cache: what augmentation is drawn from
-    intensity: str = ""  # the data set's own words, empty where it has none: 01…04
-    task: str = ""  # T1…T8
-    targets: tuple[int, ...] = ()  # multi-label: 1, 0 or -1 = unknown for each name asked for
-    reference: int | None = None  # the row that the face is compared with: the subject's neutral scan, or the onset
-    repeat: int = 0  # times it was drawn before in this epoch: each draw is augmented otherwise
-
-    def again(self, repeat: int) -> Item:
-        """The same, as it is drawn when it was drawn so many times before."""
-        return dataclasses.replace(self, repeat=repeat) if repeat else self
 
 
 def find_items(cache: Cache, modalities: Sequence[str], task: str = "classes", names: Sequence[str] = ()) -> list[Item]:
@@ -61,10 +41,10 @@ def find_items(cache: Cache, modalities: Sequence[str], task: str = "classes", n
         groups += [_single(cache, row) for row in rows if not cache.samples[row].sequence]
     targets = _read_targets(cache, task, names)
     items = []
-    for place, (name, class_name, members) in enumerate(groups):
+    for index, (name, class_name, members) in enumerate(groups):
         first = cache.samples[members[0]]
         values = () if targets is None else tuple(targets[members[0]].tolist())
-        items.append(Item(name, first.subject, class_name, members, place, first.intensity, first.task, values))
+        items.append(Item(name, first.subject, class_name, members, index, first.intensity, first.task, values))
     return items
 
 
@@ -238,7 +218,7 @@ def keep_apex_windows(cache: Cache, items: Sequence[Item], window: int | None) -
 
 
 def _window(cache: Cache, rows: tuple[int, ...], apex: int, window: int | None) -> tuple[int, ...]:
-    nearest = min(range(len(rows)), key=lambda place: abs((cache.samples[rows[place]].frame or 0) - apex))
+    nearest = min(range(len(rows)), key=lambda index: abs((cache.samples[rows[index]].frame or 0) - apex))
     length = min(window or -(-len(rows) // 2), len(rows))
     first = min(max(nearest - length // 2, 0), len(rows) - length)
     return rows[first : first + length]

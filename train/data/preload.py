@@ -14,10 +14,11 @@ from shared.cache import Cache
 from shared.errors import FacetError
 from shared.schema import ARRAYS
 from shared.store.arrays import ABSENT
-from train.data.items import Item, find_rows_in_use
+from train.data.items import find_rows_in_use
 from train.data.memory import free_ram_bytes
 from train.data.pixels import view_as_tensor
 from train.data.stream import Allocate, BufferPool, ImageSource
+from train.tasks.item import Item
 
 ROWS_PER_READ = 64
 GATHER_THREADS = 2  # one core does not saturate the memory bandwidth

@@ -15,7 +15,7 @@ from shared.errors import FacetError
 from shared.schema import ARRAYS
 from shared.store.arrays import ABSENT
 from shared.store.storage import ArrayReader
-from train.data.items import Item
+from train.tasks.item import Item
 
 READ_AHEAD = 3  # batches being read while one is computed
 Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
@@ -151,7 +151,7 @@ def choose_rows(item: Item, num_frames: int, jitter: tuple[int, int] | None, ref
     """Return the rows of an item's frames, preceded by its reference if requested. jitter: as in `stream_batches`."""
     draws = None
     if jitter is not None and len(item.rows) > 1:
-        draws = np.random.default_rng([*jitter, item.place, 1 + item.repeat]).random(num_frames).tolist()
+        draws = np.random.default_rng([*jitter, item.index, 1 + item.repeat]).random(num_frames).tolist()
     rows = sample_rows(item.rows, num_frames, draws) if len(item.rows) > 1 else [item.rows[0]] * num_frames
     if not references:
         return rows

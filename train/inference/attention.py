@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from shared.attention import MAPS, Attention
 from shared.schema import View
 from shared.text import TextEmbeddings
-from train.data.items import Item
 from train.data.stream import choose_rows
 from train.model.attention import TokenAttention
 from train.model.facet import Batch, Facet, Output
 from train.model.patch_tokens import weigh_frames
 from train.model.tower_attention import find_patch_attention, fold_maps
+from train.tasks.item import Item
 
 MAX_PATCH_BYTES = 64 << 20  # of maps in a file; of more items, evenly spread ones are recorded
 

@@ -16,9 +16,9 @@ from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.config import Recipe, RunConfig
 from train.data.batch_transform import BatchTransform
-from train.data.items import Item
 from train.inference.score import score_items
 from train.model.facet import Facet
+from train.tasks.item import Item
 from train.tasks.task import find_task
 
 NUM_START_ITEMS = 256  # to see where the untrained scores lie

@@ -17,10 +17,10 @@ from shared.errors import FacetError
 from shared.text import TextEmbeddings
 from train.config import RunConfig
 from train.data.batch_transform import BatchTransform
-from train.data.items import Item
 from train.inference.attention import AttentionTable, record_attention
-from train.losses.criterion import mean_cosine_between_faces
 from train.model.facet import Facet
+from train.tasks.criterion import mean_cosine_between_faces
+from train.tasks.item import Item
 from train.tasks.task import find_task
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from train.losses.batch_slice import WHOLE_BATCH, BatchSlice
 from train.losses.terms import LossInputs, LossTerm
+from train.tasks.batch_slice import WHOLE_BATCH, BatchSlice
 
 ETA = 1.0  # weight of the structure term
 

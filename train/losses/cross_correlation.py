@@ -7,8 +7,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from train.losses.batch_slice import WHOLE_BATCH, BatchSlice
 from train.losses.terms import LossInputs, LossTerm
+from train.tasks.batch_slice import WHOLE_BATCH, BatchSlice
 
 OFF_DIAGONAL = 0.005  # λ of Barlow Twins
 MIN_VARIANCE = 1e-5

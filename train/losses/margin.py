@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from train.losses.batch_slice import WHOLE_BATCH, BatchSlice
 from train.losses.terms import LossInputs, LossTerm
+from train.tasks.batch_slice import WHOLE_BATCH, BatchSlice
 
 START_MARGIN = 0.5
 

@@ -8,10 +8,10 @@ from typing import Literal, Self
 
 from torch import Tensor, nn
 
-from train.losses.batch_slice import WHOLE_BATCH, BatchSlice
-from train.losses.criterion import Criterion
 from train.model.facet import Facet, Output
 from train.model.fusion import Sizes
+from train.tasks.batch_slice import WHOLE_BATCH, BatchSlice
+from train.tasks.criterion import Criterion
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from train.losses.batch_slice import WHOLE_BATCH, BatchSlice
-from train.losses.criterion import MIN_WEIGHT, Criterion
 from train.losses.terms import LossInputs, LossTerm
+from train.tasks.batch_slice import WHOLE_BATCH, BatchSlice
+from train.tasks.criterion import MIN_WEIGHT, Criterion
 
 
 class ViewTextLoss(LossTerm):

@@ -10,7 +10,7 @@ from shared.cache import Cache
 from shared.errors import CacheError
 from shared.labels import find_expression, map_class_names, plain_word
 from train.config import Recipe, RunConfig
-from train.data.items import Item, gather_items, is_labelled
+from train.data.items import gather_items, is_labelled
 from train.protocols.folds import Fold, list_some
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS
 from train.protocols.selection import (
@@ -19,7 +19,8 @@ from train.protocols.selection import (
     select_items,
     select_test_items,
 )
-from train.reporting.groups import keep_where
+from train.protocols.where import keep_where
+from train.tasks.item import Item
 
 
 def is_own_test(cache: Cache, config: RunConfig) -> bool:
@@ -96,8 +97,8 @@ def _describe_left_out(
 ) -> list[str]:
     """Return why samples of a cache are not tested, and how many."""
     parts = []
-    known, kept = ({item.place for item in items} for items in (labelled, tested))
-    others = [item for item in gathered if item.place not in known]
+    known, kept = ({item.index for item in items} for items in (labelled, tested))
+    others = [item for item in gathered if item.index not in known]
     if recipe.is_multilabel and others:
         parts.append(f"{len(others)} samples of which none of its classes is known")
     if not recipe.is_multilabel:
@@ -107,7 +108,7 @@ def _describe_left_out(
         if counts:
             words = ", ".join(f"{num} labelled {name}" for name, num in sorted(counts.items()))
             parts.append(f"{words} (no class of this run)")
-    if trained := [item for item in labelled if item.place not in kept]:
+    if trained := [item for item in labelled if item.index not in kept]:
         subjects = sorted({item.subject for item in trained})
         parts.append(f"{len(trained)} of {len(subjects)} subjects who trained ({list_some(subjects)})")
     return parts

@@ -9,9 +9,9 @@ from shared.cache import SAMPLES_CSV, SEQUENCES_CSV, Cache
 from shared.errors import FacetError
 from shared.labels import plain_subject
 from shared.likeness import Place, count_compared, find_same_faces
-from train.data.items import Item
 from train.protocols.folds import FoldList, list_some
 from train.protocols.selection import prefix_subject
+from train.tasks.item import Item
 from train.tasks.task import Task, find_task
 
 MOST_NOTES = 5  # on scans under several subjects

@@ -9,9 +9,9 @@ import numpy as np
 
 from shared.errors import FacetError
 from shared.labels import NEUTRAL, map_class_names
-from train.data.items import Item
 from train.protocols.folds import Fold, FoldList, fold_names, leave_out_each, list_some, name_for_folder, subject_folds
 from train.protocols.named import CROSS, KFOLD, LOSO, Protocol
+from train.tasks.item import Item
 
 MOST_ROUNDS = 10_000
 

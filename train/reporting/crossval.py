@@ -10,8 +10,7 @@ from shared.runs import FOLDS_CSV, REPORT_JSON, REPORT_PDF, REPORT_PNG, REPORT_T
 from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.reporting.figures import draw_crossval
-from train.reporting.groups import list_groups
-from train.reporting.scores import FORMATS, format_confusion, score_columns
+from train.reporting.scores import FORMATS, format_confusion, list_groups, score_columns
 from train.reporting.spread import Spread
 from train.reporting.summary import CrossvalAbout, CrossvalSummary, sort_folds
 from train.reporting.table import (

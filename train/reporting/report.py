@@ -23,8 +23,8 @@ from shared.runs import (
 from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.reporting.figures import draw_test
-from train.reporting.groups import list_groups, write_groups
-from train.reporting.scores import format_confusion, list_classes
+from train.reporting.scores import format_confusion, list_classes, list_groups
+from train.runs.groups import write_groups
 from train.runs.results import FoldResult
 from train.tasks.task import Metrics, Task
 

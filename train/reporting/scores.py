@@ -7,6 +7,7 @@ from typing import Any
 
 from train.reporting.spread import Spread
 from train.reporting.table import COUNT, LINE_LENGTH, PERCENT, SPREAD, TEXT, Column, Format, Table, align, decimals
+from train.runs.groups import GroupScore
 from train.tasks.task import Metrics, Score, Task
 
 FORMATS: dict[str, Format] = {"percent": PERCENT, "count": COUNT, "number": decimals(2)}
@@ -60,3 +61,16 @@ def format_confusion(metrics: Metrics, class_names: Sequence[str], corner: str =
         if len(lines[0]) <= LINE_LENGTH:
             break
     return lines
+
+
+def list_groups(groups: Sequence[GroupScore], task: Task) -> Table:
+    """Return the table of groups, a row a value of a column."""
+    columns = [
+        Column(lambda one: f"{one.column} = {one.value}", TEXT, title="group"),
+        Column(lambda one: one.column, TEXT, key="column"),
+        Column(lambda one: one.value, TEXT, key="value"),
+        Column(lambda one: one.metrics.num_samples, COUNT, key="num_samples", title="samples"),
+        Column(lambda one: one.num_subjects, COUNT, key="num_subjects", title="subjects"),
+        *score_columns(task.scores, lambda one: one.metrics),
+    ]
+    return Table(columns, groups)

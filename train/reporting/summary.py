@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import FacetError
-from train.reporting.groups import GroupScore, pool_groups, write_groups
 from train.reporting.scores import list_classes
 from train.reporting.spread import Spread, measure_spread
 from train.reporting.table import Table
+from train.runs.groups import GroupScore, pool_groups, write_groups
 from train.runs.results import FoldResult
 from train.tasks.task import Metrics, Task
 

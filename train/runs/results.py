@@ -27,7 +27,7 @@ from shared.runs import (
 from shared.typed_json import make
 from train.config import RunConfig, read_config
 from train.protocols.folds import list_some, read_folds, read_split
-from train.reporting.groups import GroupScore, read_groups
+from train.runs.groups import GroupScore, read_groups
 from train.tasks.task import Metrics, Task, find_task
 
 LARGEST_BYTES = 16 << 20  # a metrics.json is a few kilobytes

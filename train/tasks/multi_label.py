@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from shared.schema import CacheInfo
-    from train.data.items import Item
-    from train.losses.criterion import Criterion
+    from train.tasks.criterion import Criterion
+    from train.tasks.item import Item
 
 MAX_POSITIVE_WEIGHT = 20.0
 _COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
@@ -61,7 +61,7 @@ class MultiLabel(Task):
     )
 
     def build_criterion(self, class_weight: Tensor | None) -> Criterion:
-        from train.losses.criterion import BinaryCrossEntropy
+        from train.tasks.criterion import BinaryCrossEntropy
 
         return BinaryCrossEntropy(class_weight)
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from shared.schema import CacheInfo
-    from train.data.items import Item
-    from train.losses.criterion import Criterion
+    from train.tasks.criterion import Criterion
+    from train.tasks.item import Item
 
 
 class SingleLabel(Task):
@@ -73,7 +73,7 @@ class SingleLabel(Task):
         return np.array([classes.index(item.class_name) for item in items], np.int64)
 
     def build_criterion(self, class_weight: Tensor | None) -> Criterion:
-        from train.losses.criterion import CrossEntropy
+        from train.tasks.criterion import CrossEntropy
 
         return CrossEntropy(class_weight)
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from shared.schema import CacheInfo
-    from train.data.items import Item
-    from train.losses.criterion import Criterion
+    from train.tasks.criterion import Criterion
+    from train.tasks.item import Item
 
 Counts = Mapping[str, np.ndarray]  # name → what folds are pooled by: the sum of folds' counts is the count of all
 LARGEST_COUNT = 1e12  # of a file that can be read

@@ -20,12 +20,13 @@ from shared.store.storage import make_folder
 from train.config import RunConfig, TowerConfig
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings, EmbeddingSet, find_embeddings, read_embeddings
-from train.data.items import Item, choose_modalities
+from train.data.items import choose_modalities
 from train.data.stream import stream_batches
 from train.experiment import Experiment
 from train.model.facet import run_tower
 from train.model.factory import choose_device
 from train.model.image_tower import load_tower
+from train.tasks.item import Item
 from train.training.checkpoint import sweep_partials
 from train.training.progress import ProgressLines
 

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from shared.errors import FacetError, first_line
 from train.data.order import rank_part
-from train.losses.batch_slice import WHOLE_BATCH, BatchSlice
+from train.tasks.batch_slice import WHOLE_BATCH, BatchSlice
 
 # If another process fails, the connection to it breaks here. Torchrun reports the process that ended first, so wait.
 LINGER_SECONDS = 10.0

@@ -22,21 +22,21 @@ from shared.store.storage import make_folder
 from shared.weights.identity import hash_arrays
 from train.config import RANDOM, Recipe, RunConfig, TowerConfig, read_config, write_config
 from train.data.embeddings import Embeddings
-from train.data.items import Item
 from train.data.preload import preload_images
 from train.data.prompts import mean_prompts
 from train.data.stream import ImageSource, StoredImages
 from train.data.transfer import allocator
 from train.experiment import Experiment, write_options
 from train.inference.calibrate import fit_thresholds, start_class_bias, write_thresholds
+from train.inference.evaluate import build_preparer, evaluate_items
 from train.model.facet import Facet
 from train.model.factory import build_facet, choose_device
 from train.model.image_tower import build_tower, load_tower
 from train.model.weights import load_weights, write_weights
 from train.protocols.folds import Fold, read_split, write_split
 from train.reporting.report import print_result
-from train.runs.evaluate import build_preparer, evaluate_items
 from train.runs.results import FoldResult
+from train.tasks.item import Item
 from train.tasks.task import find_task
 from train.training.build_embeddings import open_embeddings
 from train.training.checkpoint import find_checkpoints, sweep_partials

@@ -14,13 +14,13 @@ from train.config import Recipe
 from train.data.augment import draw_parameters
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import RowBatch
-from train.data.items import Item
 from train.data.order import count_repeats, epoch_batches
 from train.data.stream import RawBatch
 from train.data.transfer import copy_small
-from train.losses.criterion import mean_cosine_between_faces
 from train.model.facet import Facet
 from train.model.tuning import merge_low_rank
+from train.tasks.criterion import mean_cosine_between_faces
+from train.tasks.item import Item
 from train.training.checkpoint import write_checkpoint
 from train.training.distributed import ALONE, Ranks
 from train.training.optimizer import rate_at, set_rate
@@ -110,7 +110,7 @@ def train(
         for epoch, num_samples, labels, raw in progress.waiting_for(stream):
             parameters = None
             if recipe.augment != "none":
-                places, repeats = [item.place for item in raw.items], [item.repeat for item in raw.items]
+                places, repeats = [item.index for item in raw.items], [item.repeat for item in raw.items]
                 parameters = draw_parameters(recipe.seed, epoch, places, repeats)
             batch, target = transform.prepare(raw, parameters), copy_small(labels, device)
             rate, batch_slice = rate_at(state.step, num_steps, recipe.warmup), ranks.slice(num_samples)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from train.losses.batch_slice import WHOLE_BATCH, BatchSlice
-from train.losses.criterion import Criterion
 from train.losses.terms import add_terms, compute_losses
 from train.model.facet import Batch, Facet
+from train.tasks.batch_slice import WHOLE_BATCH, BatchSlice
+from train.tasks.criterion import Criterion
 
 MAX_GRAD_NORM = 1.0
 

@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 
 from shared.cache import Cache
 from shared.runs import OTHER_TEST
-from train.config import Recipe, RunConfig, format_value, option_name
+from train.config import Recipe, RunConfig, format_value, option_name, without_folders
 from train.reporting.crossval import list_folds, list_limits
-from train.reporting.groups import list_groups
 from train.reporting.html.curves import MOST_LOGS, draw_curves
 from train.reporting.html.misclassified import Misclassified, find_misclassified, score_subjects
 from train.reporting.html.pictures import draw_samples
-from train.reporting.scores import list_classes, score_columns
+from train.reporting.scores import list_classes, list_groups, score_columns
 from train.reporting.summary import CrossvalSummary, summarise_folds
 from train.reporting.table import COUNT, PERCENT, SPREAD, TEXT, Column, Table
-from train.runs.export import without_folders
 from train.runs.results import RecordedRun
 
 MOST_ROWS_OPEN = 12  # longer tables are folded

@@ -11,10 +11,9 @@ import numpy as np
 
 from shared.errors import FacetError
 from shared.runs import FOLDS_JSON, Prediction
-from train.config import Recipe, RunConfig, format_value, option_name
+from train.config import Recipe, RunConfig, format_value, option_name, without_folders
 from train.model.image_tower import LOCAL_DIR
 from train.protocols.folds import Fold, list_some, read_folds, read_split
-from train.runs.export import without_folders
 from train.runs.results import RecordedFold, read_recorded_run
 from train.studies.compare.scores import PairWins, SubjectResults
 from train.tasks.task import Task

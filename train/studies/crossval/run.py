@@ -22,8 +22,9 @@ from shared.runs import (
 from shared.store.lock import hold_lock
 from shared.store.paths import is_litter
 from shared.store.storage import make_folder
-from train.config import Options, RunOptions, describe_options, read_config, write_config
+from train.config import Options, RunOptions, describe_options, read_config, without_folders, write_config
 from train.experiment import Experiment, prepare_experiment, write_options
+from train.inference.evaluate import print_next_predict
 from train.model.image_tower import LOCAL_DIR
 from train.protocols.folds import Fold, read_folds, write_folds
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS, describe_title
@@ -31,8 +32,6 @@ from train.reporting.crossval import format_crossval_report, write_crossval_repo
 from train.reporting.summary import CrossvalAbout, summarise_folds
 from train.reporting.table import format_percent
 from train.resolve import split_off_fold
-from train.runs.evaluate import print_next_predict
-from train.runs.export import without_folders
 from train.runs.results import FoldResult, read_fold_result
 from train.studies.crossval.workers import Job, run_jobs
 from train.tasks.task import find_task
@@ -128,7 +127,7 @@ def announce_folds(experiment: Experiment) -> None:
     recipe, folds = experiment.recipe, experiment.folds
     protocol = PROTOCOLS.get(recipe.protocol)
     print(f"{recipe.protocol}: {_title(experiment) if protocol else 'folds from a file'}")
-    items = {item.place for item in experiment.test_items}
+    items = {item.index for item in experiment.test_items}
     print(
         f"{folds.dataset}: {len(folds.folds)} folds, {len(folds.subjects)} subjects, {len(items)} {_unit(experiment)}s tested; "
         f"classes {', '.join(recipe.classes)}"

@@ -20,7 +20,7 @@ from shared.text import TextEmbeddings
 from train.config import Recipe, RunConfig
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings
-from train.data.items import Item, choose_modalities, gather_items
+from train.data.items import choose_modalities, gather_items
 from train.data.prompts import find_prompts, match_prompts, read_prompts
 from train.inference.calibrate import read_thresholds
 from train.inference.score import Scores, score_and_write_attention, score_items
@@ -28,10 +28,11 @@ from train.model.facet import Facet
 from train.model.factory import choose_device, load_run
 from train.protocols.evaluation_items import find_tested, is_own_test
 from train.protocols.folds import read_split
-from train.reporting.groups import score_groups
 from train.reporting.report import print_result, write_report
 from train.resolve import take_views
+from train.runs.groups import score_groups
 from train.runs.results import FoldResult, TestInfo
+from train.tasks.item import Item
 from train.tasks.task import find_task
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from train.losses.batch_slice import WHOLE_BATCH, BatchSlice
+from train.tasks.batch_slice import WHOLE_BATCH, BatchSlice
 
 MIN_WEIGHT = 1e-6  # a batch without known labels has the loss 0 instead of 0 / 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import torch
@@ -13,14 +12,13 @@ from shared.modalities import MODALITIES
 from shared.runs import CONFIG_JSON, HASHES_JSON, SPLIT_JSON, THRESHOLDS_JSON, WEIGHTS, record_hashes
 from shared.store.paths import is_litter
 from shared.store.storage import make_folder, write_file
-from train.config import Recipe, RunConfig, write_config
+from train.config import Recipe, RunConfig, without_folders, write_config
 from train.inference.calibrate import read_thresholds, write_thresholds
+from train.inference.evaluate import print_next_predict
 from train.inference.program import PROGRAM, example_images, write_program
 from train.model.factory import load_run
-from train.model.image_tower import LOCAL_DIR
 from train.model.weights import replace_file
 from train.protocols.folds import read_split, write_split
-from train.runs.evaluate import print_next_predict
 from train.tasks.task import find_task
 
 README_MD = "README.md"
@@ -67,26 +65,6 @@ def export(run: Path, out: Path, *, program: bool = False) -> int:
     if cache:
         print_next_predict(out, cache)
     return 0
-
-
-def without_folders(config: RunConfig) -> RunConfig:
-    """Return a configuration without folders of this machine."""
-
-    def shorten(text: str) -> str:
-        if text.startswith(LOCAL_DIR):
-            return LOCAL_DIR + Path(text.removeprefix(LOCAL_DIR)).name
-        return Path(text).name if Path(text).is_absolute() else text
-
-    recipe = dataclasses.replace(
-        config.recipe,
-        model=shorten(config.recipe.model),
-        pretrained=shorten(config.recipe.pretrained),
-        protocol=shorten(config.recipe.protocol),
-    )
-    tower = dataclasses.replace(
-        config.tower, name=shorten(config.tower.name), pretrained=shorten(config.tower.pretrained)
-    )
-    return dataclasses.replace(config, recipe=recipe, tower=tower, cache="", test_cache="", prompts="")
 
 
 def describe_export(config: RunConfig, num_weights: int, *, program: bool = False) -> str:

@@ -7,18 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.cache import Cache
-from shared.errors import FacetError
-from shared.groups import Groups, part_columns
-from shared.labels import plain_word
 from shared.runs import Prediction
-from train.data.items import Item
-from train.protocols.folds import list_some
-from train.reporting.scores import score_columns
-from train.reporting.table import COUNT, TEXT, Column, Table
+from train.protocols.where import NOT_KNOWN, SEVERAL, report_columns, value_of
+from train.tasks.item import Item
 from train.tasks.task import Metrics, Task, read_count
-
-NOT_KNOWN, SEVERAL = "(not given)", "(several)"  # the second of a sequence whose frames differ
-OWN_COLUMNS = ("subject", "task", "intensity", "label")  # of samples.csv, which --where takes, too
 
 
 @dataclass(frozen=True)
@@ -34,21 +26,6 @@ class GroupScore:
         """Return what metrics.json holds: counts alone."""
         counts = {name: table.tolist() for name, table in self.metrics.counts.items()}
         return {"num_subjects": self.num_subjects, "num_samples": self.metrics.num_samples, **counts}
-
-
-def report_columns(cache: Cache) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Return the columns that scores are reported by, a value a row of the cache; notes on those that are not."""
-    columns = part_columns(cache.groups, [row for row, sample in enumerate(cache.samples) if sample.valid])
-    left_out = [name for name, values in cache.groups.items() if name not in columns and any(values)]
-    return columns, [
-        f"scores are not reported by {name}: it has many values, and they are no numbers" for name in left_out
-    ]
-
-
-def value_of(item: Item, values: Sequence[str]) -> str:
-    """Return an item's value of a column."""
-    found = {values[row] for row in item.rows}
-    return SEVERAL if len(found) > 1 else next(iter(found)) or NOT_KNOWN
 
 
 def score_groups(
@@ -114,54 +91,3 @@ def _sort_key(column: str, value: str) -> tuple[str, bool, float, str]:
     except ValueError:
         number = float("inf")
     return column, value in (NOT_KNOWN, SEVERAL), number, value
-
-
-def list_groups(groups: Sequence[GroupScore], task: Task) -> Table:
-    """Return the table of groups, a row a value of a column."""
-    columns = [
-        Column(lambda one: f"{one.column} = {one.value}", TEXT, title="group"),
-        Column(lambda one: one.column, TEXT, key="column"),
-        Column(lambda one: one.value, TEXT, key="value"),
-        Column(lambda one: one.metrics.num_samples, COUNT, key="num_samples", title="samples"),
-        Column(lambda one: one.num_subjects, COUNT, key="num_subjects", title="subjects"),
-        *score_columns(task.scores, lambda one: one.metrics),
-    ]
-    return Table(columns, groups)
-
-
-# --- choosing items by a group ---
-
-
-def keep_where(cache: Cache, items: Sequence[Item], where: Sequence[str]) -> list[Item]:
-    """Return the items that meet every condition.
-
-    Args:
-        where: conditions such as "sex=F" or "site=A|B" (A or B), on a column of the cache's groups, or on subject, task,
-            intensity or label; in any case.
-    Raises:
-        FacetError: no such condition, column or value.
-    """
-    kept = list(items)
-    for condition in where:
-        name, _, wanted = condition.partition("=")
-        column, values = _find_column(cache, name.strip())
-        choices = {plain_word(value): value for value in values if value}
-        unknown = [value for value in wanted.split("|") if plain_word(value) not in choices]
-        if unknown:
-            there = list_some(sorted(choices.values())) or "none"
-            raise FacetError(
-                f"--where {condition}: no scan of {cache.path} has {column} {unknown[0]!r} (found: {there})"
-            )
-        plain = {plain_word(value) for value in wanted.split("|")}
-        kept = [item for item in kept if all(plain_word(values[row]) in plain for row in item.rows)]
-    if where and not kept:
-        raise FacetError(f"--where {','.join(where)}: no usable sample of {cache.path} is left")
-    return kept
-
-
-def _find_column(cache: Cache, name: str) -> tuple[str, Sequence[str]]:
-    columns: Groups = {**dict.fromkeys(OWN_COLUMNS, ()), **cache.groups}
-    for column in columns:
-        if column.casefold() == name.casefold():
-            return column, cache.groups.get(column) or [getattr(sample, column) for sample in cache.samples]
-    raise FacetError(f"--where {name}=…: {cache.path} has no column {name!r}; it has {', '.join(columns)}")
