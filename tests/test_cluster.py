@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from scan_folders import cache_bytes, write_scan_folder
-from test_attempts import task_of
+from test_isolate import task_of
 from tqdm import tqdm
 
 from preprocess.build import cluster

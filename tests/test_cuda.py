@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CLASSES, VIEWS, MakeCache
-from test_embed import read_probabilities
+from test_build_embeddings import read_probabilities
 from test_facet import make_batch, make_model
 from test_train_cli import call
 from tiny_training import RECIPE, TOWER, make_training

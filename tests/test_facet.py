@@ -12,7 +12,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from test_encoder import TOWERS, save_clip
+from test_image_tower import TOWERS, save_clip
 
 from train.model.facet import Batch, Facet, FacetConfig, subtract_reference
 from train.model.image_tower import build_tower, load_tower

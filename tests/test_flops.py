@@ -11,7 +11,7 @@ from test_facet import make_batch, make_model
 from train.model.tuning import checkpoint_activations, tune_tower
 from train.training.flops import PEAK_BF16_FLOPS, count_flops_per_sample, find_peak_flops
 
-# The "vit" of test_encoder at 32 px: 16 patches of 8 x 8 px and a class token, width 32, 2 blocks, to 24 dimensions
+# The "vit" of test_image_tower at 32 px: 16 patches of 8 x 8 px and a class token, width 32, 2 blocks, to 24 dimensions
 WIDTH, TOKENS, PATCHES, NUM_BLOCKS, NUM_IMAGES = 32, 17, 16, 2, 6
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import MakeCache
 from recipes import make_recipe
-from test_encoder import TOWERS
 from test_facet import images_of, make_batch, make_model, with_reference
+from test_image_tower import TOWERS
 from test_resume import finish
 from test_train_cli import QUICK, call, fails
 from tiny_training import PREPARER, RECIPE, assert_same

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import MakeCache
-from test_embed import read_probabilities
+from test_build_embeddings import read_probabilities
 from test_train_cli import QUICK, call
 
 from shared.cache import open_cache

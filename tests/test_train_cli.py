@@ -17,7 +17,7 @@ import torch
 from conftest import MakeCache, random_text
 from next_commands import next_commands
 from safetensors.torch import load_file
-from test_encoder import TOWERS, save_clip
+from test_image_tower import TOWERS, save_clip
 
 from shared.errors import run_command_line
 from shared.schema import View, text_file_name

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 from recipes import make_recipe
-from test_encoder import TOWERS
 from test_facet import make_batch, make_model
+from test_image_tower import TOWERS
 from torch import nn
 
 from shared.errors import FacetError

@@ -88,7 +88,7 @@ def test_a_worker_killed_from_outside_costs_no_scan(scans: Path, tmp_path: Path)
 def test_a_build_that_died_itself_is_careful_when_run_again(scans: Path, tmp_path: Path) -> None:
     mark(scans / "scan001.obj", "# abort")
     code = (
-        "from pathlib import Path; from test_attempts import build; "  # --workers 1 is this process itself
+        "from pathlib import Path; from test_isolate import build; "  # --workers 1 is this process itself
         f"build(Path({str(scans)!r}), Path({str(tmp_path / 'c')!r}), num_workers=1)"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
