@@ -68,7 +68,7 @@ def test_predict_says_what_scans_lack(
     capsys.readouterr()
     assert call("predict", run, "--cache", other) == 0
     notes = capsys.readouterr().err
-    assert "note: 2 of 5 scans have no texture and are seen without it (S0/happiness0, …)" in notes
+    assert "note: 2 of 5 scans have no texture; their other modalities are used (S0/happiness0, …)" in notes
     assert "1 of 6 scans are not valid and get no prediction" in notes
     with (run / "predictions-other.csv").open(newline="") as file:
         lacks = {row["sample_id"]: row["lacks"] for row in csv.DictReader(file)}

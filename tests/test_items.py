@@ -65,10 +65,10 @@ def test_modalities_are_those_asked_for_or_those_that_nearly_all_have(tiny_cache
     assert choose_modalities(cache, (), (0, 1)) == (("texture", "normal"), ())
     found, (note,) = choose_modalities(cache, ("normal", "texture"), range(6))
     assert found == ("texture", "normal")
-    assert note == "2 of 6 scans have no texture and are seen without it (S0/happiness0, …)"
+    assert note == "2 of 6 scans have no texture; their other modalities are used (S0/happiness0, …)"
     found, (note,) = choose_modalities(cache, (), range(6))
     assert found == ("normal",)
-    assert note == "texture left out: 2 of 6 scans have none (S0/happiness0, …); --modalities texture,normal takes it"
+    assert note == "texture is not used: 2 of 6 scans have none (S0/happiness0, …); --modalities texture,normal uses it"
     found, (note,) = choose_modalities(cache, ("texture",), range(3))
     assert found == ("texture",)
     assert note == "1 of 3 scans have no texture and are left out (S0/happiness0)"

@@ -28,17 +28,17 @@ def test_a_modality_that_rows_in_use_lack(
     assert read_config(tmp_path / "a").recipe.modalities == ("texture", "normal")
     two = tiny_cache(name="two", without_texture=(0, 5, 7), **options)
     assert call("fit", "--cache", two, "--out", tmp_path / "b", *QUICK) == 0
-    told = "texture left out: 2 of 12 scans have none (S1/anger0, …); --modalities texture,normal takes it"
+    told = "texture is not used: 2 of 12 scans have none (S1/anger0, …); --modalities texture,normal uses it"
     assert notes(capsys) == [f"note: {told}"]
     assert read_config(tmp_path / "b").recipe.modalities == ("normal",)
     # as references they are in use
     relative = ["--reference", "neutral", "--out", tmp_path / "c", *QUICK]
     assert call("fit", "--cache", neutral, *relative) == 0
-    assert "texture left out: 2 of 16 scans have none (S0/neutral0, …)" in notes(capsys)[0]
+    assert "texture is not used: 2 of 16 scans have none (S0/neutral0, …)" in notes(capsys)[0]
     assert call("fit", "--cache", two, "--modalities", "texture", "--out", tmp_path / "d", *QUICK) == 0
     assert notes(capsys) == ["note: 2 of 12 scans have no texture and are left out (S1/anger0, …)"]
     assert call("fit", "--cache", two, "--modalities", "texture,normal", "--out", tmp_path / "e", *QUICK) == 0
-    assert notes(capsys) == ["note: 2 of 12 scans have no texture and are seen without it (S1/anger0, …)"]
+    assert notes(capsys) == ["note: 2 of 12 scans have no texture; their other modalities are used (S1/anger0, …)"]
     crossval = ["crossval", "--cache", two, "--out", tmp_path / "f", *QUICK, "--jobs", 1]
     assert call(*crossval) == 0
     assert notes(capsys)[0] == f"note: {told}"
@@ -52,7 +52,7 @@ def test_across_data_sets_both_are_looked_at(
     test = tiny_cache(name="test", scans_per_class=1, dataset="others", without_texture=(11,))
     caches = ["--train-cache", train, "--test-cache", test, "--epochs", 1, "--device", "cpu"]
     assert call("fit", *caches, "--out", tmp_path / "a") == 0
-    assert notes(capsys) == ["note: 1 of 12 scans have no texture and are seen without it (S3/surprise0)"]
+    assert notes(capsys) == ["note: 1 of 12 scans have no texture; their other modalities are used (S3/surprise0)"]
     assert read_config(tmp_path / "a").recipe.modalities == ("texture", "normal")
     assert call("fit", *caches, "--modalities", "texture", "--out", tmp_path / "b") == 0
     assert notes(capsys) == ["note: 1 of 12 scans have no texture and are left out (S3/surprise0)"]

@@ -129,13 +129,13 @@ def test_classes_and_modalities_that_are_chosen(tiny_cache: MakeCache) -> None:
         choose_classes(cache, ("joy", "fear"))
     with pytest.raises(FacetError, match="at least two classes"):
         choose_classes(cache, ("fear",))
-    note = "texture left out: 1 of 8 scans have none (S0/anger0); --modalities texture,normal takes it"
+    note = "texture is not used: 1 of 8 scans have none (S0/anger0); --modalities texture,normal uses it"
     assert choose_modalities(cache, (), range(8)) == (("normal",), (note,))
     assert choose_modalities(cache, (), range(1, 8)) == (("texture", "normal"), ())
     assert choose_modalities(cache, (), range(9)) == (("normal",), (note.replace("8 scans", "9 scans"),))
-    note = "1 of 10 scans have no texture and are seen without it (S0/anger0)"
+    note = "1 of 10 scans have no texture; their other modalities are used (S0/anger0)"
     assert choose_modalities(cache, (), range(10)) == (("texture", "normal"), (note,))
-    note = "1 of 8 scans have no texture and are seen without it (S0/anger0)"
+    note = "1 of 8 scans have no texture; their other modalities are used (S0/anger0)"
     assert choose_modalities(cache, ("normal", "texture"), range(8)) == (("texture", "normal"), (note,))
     note = "1 of 8 scans have no texture and are left out (S0/anger0)"
     assert choose_modalities(cache, ("texture",), range(8)) == (("texture",), (note,))

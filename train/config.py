@@ -342,7 +342,7 @@ def format_value(value: object) -> str:
 
 
 def describe_options(recipe: Recipe) -> str:
-    """The options in which a recipe differs from the defaults, as they would be typed."""
+    """Return the options that differ from the defaults, as text for a command line."""
     texts = []
     for name, option in OPTIONS.items():
         value = getattr(recipe, name)

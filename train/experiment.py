@@ -92,7 +92,7 @@ class Experiment(Split):
 
     @property
     def embeddings(self) -> Path | None:
-        """Folder of the frozen tower's embeddings; None: images are read."""
+        """Return the folder of the frozen tower's embeddings; None if images are read."""
         is_used = self.recipe.tune == "frozen" and self.run.embeddings != "off"
         return Path(self.run.embeddings) if is_used else None
 
@@ -104,7 +104,7 @@ class Experiment(Split):
         return lines
 
     def fold(self, number: int) -> Fold:
-        """
+        """Return a fold by its index.
         Raises:
             FacetError: there is no such fold.
         """
@@ -292,7 +292,7 @@ def _fold_seed(options: Options) -> int:
 def _choose_modalities(
     cache: Cache, options: Options, find_in_use: Callable[[Sequence[Item]], list[Item]]
 ) -> tuple[tuple[str, ...], list[str]]:
-    """As `choose_modalities`, by the rows of the samples that are in use if every modality is used."""
+    """Call `choose_modalities` with the rows in use if every modality were enabled."""
     with_all = dataclasses.replace(options, modalities=cache.info.settings.modalities)
     rows = find_rows_in_use(find_in_use(_gather(cache, with_all)))
     modalities, notes = choose_modalities(cache, options.modalities or (), rows)

@@ -46,7 +46,7 @@ def check_options(options: Options) -> None:
 
 
 def resolve_embeddings(options: Options, run: RunOptions, out: Path) -> tuple[Options, RunOptions, list[str]]:
-    """Decide whether a frozen tower's stored embeddings are used, and where they are.
+    """Decide whether a frozen tower's stored embeddings are used, and in which folder.
 
     Args:
         out: the run's folder, beside which --embeddings auto puts them.
@@ -84,7 +84,7 @@ def split_off_fold(options: Options) -> tuple[Options, int | None]:
 
 
 def resolve_task(protocol: Protocol, options: Options) -> str:
-    """
+    """Return the task of a run, and check the options that depend on it.
     Raises:
         FacetError: the protocol is about another task, or an option is for other tasks.
     """
@@ -102,7 +102,7 @@ def resolve_task(protocol: Protocol, options: Options) -> str:
 
 
 def check_sequences(cache: Cache, options: Options) -> None:
-    """
+    """Check that options for sequences are used only with a cache of sequences.
     Raises:
         FacetError: options of sequences for a cache of single scans.
     """
@@ -111,7 +111,7 @@ def check_sequences(cache: Cache, options: Options) -> None:
 
 
 def check_reference(options: Options, classes: Sequence[str]) -> None:
-    """
+    """Check that neutral is not both a class and the reference.
     Raises:
         FacetError: neutral scans are both a class and what faces are compared with.
     """
@@ -182,7 +182,7 @@ def default_tower_rate(lr: float, pretrained: str) -> float:
 
 
 def resolve_model(options: Options, text: TextEmbeddings) -> Recipe:
-    """Fill in the last defaults, those that depend on the prompts.
+    """Fill in the defaults that depend on the prompts; the recipe is complete.
 
     Args:
         options: with everything that depends on the data filled in.

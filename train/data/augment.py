@@ -40,42 +40,42 @@ class AugmentParameters:
 
     @property
     def flip(self) -> Tensor:
-        """bool (B,): mirrored or not."""
+        """Return bool (B,): whether a sample is mirrored."""
         return self._columns("flip")[:, 0] > 0.5
 
     @property
     def scale(self) -> Tensor:
-        """(B,), above 1: larger."""
+        """Return (B,); above 1 enlarges the image."""
         return self._columns("scale")[:, 0]
 
     @property
     def shift(self) -> Tensor:
-        """(B, 2): to the right and down, as a fraction of the image's side."""
+        """Return (B, 2): shift to the right and down, as a fraction of the image's side."""
         return self._columns("shift")
 
     @property
     def gain(self) -> Tensor:
-        """(B, 3): of red, green and blue."""
+        """Return (B, 3): factors of red, green and blue."""
         return self._columns("gain")
 
     @property
     def gamma(self) -> Tensor:
-        """(B,)"""
+        """Return (B,): exponents of the colours."""
         return self._columns("gamma")[:, 0]
 
     @property
     def noise(self) -> Tensor:
-        """(B,): standard deviation, for values in 0…1."""
+        """Return (B,): standard deviation of the noise, for values in 0…1."""
         return self._columns("noise")[:, 0]
 
     @property
     def noise_offset(self) -> Tensor:
-        """(B,): offset of a sample's noise in the table of random numbers, 0 to below 1."""
+        """Return (B,): offset of a sample's noise in the table of random numbers, 0 to below 1."""
         return self._columns("noise_offset")[:, 0]
 
     @property
     def erase(self) -> Tensor:
-        """(B, 4): left, top, right, bottom, as fractions of the image's side; all 0: nothing is erased."""
+        """Return (B, 4): left, top, right, bottom, as fractions of the image's side; all 0: nothing is erased."""
         return self._columns("erase")
 
     def to(self, device: torch.device) -> AugmentParameters:

@@ -17,12 +17,12 @@ from train.tasks.item import Item
 from train.tasks.task import find_task
 
 DEFAULT_FRAMES = 6
-MAX_LACKING = 0.1  # of the rows in use, for a modality to be looked at unasked
+MAX_LACKING = 0.1  # fraction of rows that may lack a modality that is used by default
 MAX_FRAMES_WITHOUT_APEX = 2  # no change over time can be seen in fewer than 3
 
 
 def find_items(cache: Cache, modalities: Sequence[str], task: str = "classes", names: Sequence[str] = ()) -> list[Item]:
-    """Every scan and sequence of a cache with at least one valid image of the modalities, in the cache's order.
+    """Return every scan and sequence of a cache with at least one valid image of the modalities, in the cache's order.
 
     Args:
         task: "aus" makes an item of every frame instead; "aus" and "targets" fill in the items' targets.
@@ -59,7 +59,7 @@ def _group_frames(cache: Cache, rows: Iterable[int]) -> list[tuple[SequenceRow, 
 
 
 def _read_targets(cache: Cache, task: str, names: Sequence[str]) -> np.ndarray | None:
-    """i8 (rows, names), -1 where unknown; None where the cache knows nothing of some of them."""
+    """Return i8 (rows, names), -1 = unknown; None if the cache has no targets for some of the names."""
     kind = find_task(task)
     known = {"aus": cache.info.au_names, "targets": cache.info.target_names}.get(kind.array, ())
     wanted = [kind.column(name) for name in names]
@@ -88,17 +88,17 @@ def gather_items(cache: Cache, options: Options) -> list[Item]:
 
 
 def find_rows_in_use(items: Iterable[Item]) -> list[int]:
-    """The rows of the cache that items may be seen by, references included, each once, ascending."""
+    """Return the cache rows that items use, references included, each once, ascending."""
     return sorted({row for item in items for row in (*item.rows, item.reference) if row is not None})
 
 
 def is_labelled(item: Item, task: str, classes: Sequence[str]) -> bool:
-    """Whether anything can be learned from, or tested on, an item."""
+    """Return whether an item has a label to train or test on."""
     return find_task(task).is_labelled(item, classes)
 
 
 def describe_unlabelled(cache: Cache, items: Sequence[Item], task: str, classes: Sequence[str]) -> list[str]:
-    """A note on the sequences, or their frames, of which nothing is known; single scans without a label are nothing unusual."""
+    """Return a note on sequences (or their frames) without labels; single scans without a label are common and not reported."""
     members = [item for item in items if cache.samples[item.rows[0]].sequence]
     if task == "classes":
         without, what = [item for item in members if not item.class_name], "sequences without a single label"
@@ -110,12 +110,12 @@ def describe_unlabelled(cache: Cache, items: Sequence[Item], task: str, classes:
     return [f"left out: {len(without):,} of {len(members):,} {what} ({without[0].name}{', …' * (len(without) > 1)})"]
 
 
-# --- what a cache decides where the user did not ---
+# --- defaults that depend on the cache ---
 
 
 def choose_classes(cache: Cache, wanted: Sequence[str], task: str = "classes") -> tuple[str, ...]:
-    """The classes to tell apart: those asked for, else the vocabulary without neutral where two others remain; for
-    several at once all emotions, or all action units whose occurrence was coded.
+    """Return the requested classes, or the defaults: one class of several, all classes except neutral if at least two remain;
+    several at once, all emotions, or all action units that were coded.
 
     Raises:
         FacetError: a class is not in the cache's vocabulary, or there are too few.
@@ -141,16 +141,15 @@ def choose_classes(cache: Cache, wanted: Sequence[str], task: str = "classes") -
 def choose_modalities(
     cache: Cache, wanted: Sequence[str], rows: Iterable[int]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The modalities to look at, in the schema's order: those asked for, else those that nine of ten rows in use have.
+    """Return the requested modalities, or those that at least nine of ten rows have, in the schema's order.
 
-    One lost picture must not cost a training all texture: a row that lacks a modality is seen without it. One that many rows
-    lack is left to the user, for what they have in common may be what is to be learned.
+    A few missing images do not disable a modality: rows without it use the others. If many rows lack it, the user must
+    decide, because the missing images may be related to the label.
 
     Args:
-        rows: valid ones that would be in use if every modality were looked at.
+        rows: the rows in use if every modality were enabled.
     Returns:
-        The modalities; notes: modalities left out for the rows that lack them, rows that are seen without one, and rows left
-            out for they have none.
+        The modalities; notes on modalities left out, rows that lack a modality, and rows that lack all of them.
     Raises:
         FacetError: the cache was not rendered with one of them, or none is in nine of ten rows.
     """
@@ -160,7 +159,7 @@ def choose_modalities(
     samples = [cache.samples[row] for row in rows]
     unit = "frames" if cache.sequences else "scans"
 
-    def tell(lacking: Sequence[Sample]) -> tuple[str, str]:
+    def count(lacking: Sequence[Sample]) -> tuple[str, str]:
         return f"{len(lacking)} of {len(samples)} {unit}", f"({lacking[0].sample_id}{', …' * (len(lacking) > 1)})"
 
     without = {m: [s for s in samples if not s.has(m)] for m in there}
@@ -173,32 +172,32 @@ def choose_modalities(
     blind = [s for s in samples if not any(s.has(m) for m in chosen)]
     for modality, lacking in without.items():
         if modality in chosen and len(lacking) > len(blind):
-            how_many, which = tell(lacking)
-            notes.append(f"{how_many} have no {modality} and are seen without it {which}")
+            how_many, which = count(lacking)
+            notes.append(f"{how_many} have no {modality}; their other modalities are used {which}")
         elif modality not in chosen and not wanted:  # then some rows lack it
-            how_many, which = tell(lacking)
-            takes = ",".join(m for m in there if m in chosen or m == modality)
-            notes.append(f"{modality} left out: {how_many} have none {which}; --modalities {takes} takes it")
+            how_many, which = count(lacking)
+            with_it = ",".join(m for m in there if m in chosen or m == modality)
+            notes.append(f"{modality} is not used: {how_many} have none {which}; --modalities {with_it} uses it")
     if blind:
-        how_many, which = tell(blind)
+        how_many, which = count(blind)
         notes.append(f"{how_many} have no {' or '.join(chosen)} and are left out {which}")
     return chosen, tuple(notes)
 
 
 def choose_frames(items: Sequence[Item], wanted: int) -> int:
-    """Frames to sample from a sequence: as asked, else a few where there are sequences and one where there are scans."""
+    """Return the requested number of frames per sequence, or the default: DEFAULT_FRAMES for sequences, 1 for scans."""
     return wanted or (DEFAULT_FRAMES if any(len(item.rows) > 1 for item in items) else 1)
 
 
-# --- which of a sequence's frames count, and what a face is compared with ---
+# --- apex windows and references ---
 
 
 def keep_apex_windows(cache: Cache, items: Sequence[Item], window: int | None) -> list[Item]:
-    """Sequences cut down to a window of frames about their apex; single scans stay.
+    """Cut sequences down to a window of frames around the apex; single scans are unchanged.
 
     Args:
-        window: frames; None: half of each sequence. A window that would reach beyond an end is moved inside. One or two frames,
-            of which no apex can be estimated, stay.
+        window: number of frames; None: half of each sequence. A window that would reach beyond an end is moved inside.
+            Sequences of one or two frames, which have no estimated apex, are unchanged.
     Raises:
         FacetError: a longer sequence has no apex, neither given nor estimated.
     """
@@ -225,7 +224,7 @@ def _window(cache: Cache, rows: tuple[int, ...], apex: int, window: int | None) 
 
 
 def add_references(cache: Cache, items: Sequence[Item], modalities: Sequence[str], kind: str) -> list[Item]:
-    """Gives every item the row that its face is compared with, None where there is none.
+    """Set the reference row of every item, with which its face is compared; None if it has none.
 
     Args:
         kind: "neutral": the subject's first neutral scan; "onset": the sequence's given onset, else its first frame.

@@ -14,7 +14,7 @@ from shared.modalities import get_modality
 
 
 def to_device(images: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """u8 stays u8; u16 travels as its own bytes and becomes i32 on the device (torch computes little with u16).
+    """Copy images to the device: u8 as u8; u16 as its bytes, converted to i32 there, because torch has few operations on u16.
 
     Args:
         images: u8 or u16; a tensor, which may be on the device already, has i16 of the same bytes for u16.
@@ -26,7 +26,7 @@ def to_device(images: np.ndarray | Tensor, device: torch.device) -> Tensor:
 
 
 def view_as_tensor(array: np.ndarray) -> Tensor:
-    """The same memory; u16 as i16 of the same bytes."""
+    """Return a tensor on the same memory; u16 as i16 with the same bytes."""
     return torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array)
 
 
@@ -59,7 +59,7 @@ def to_unit(pixels: Tensor, modality: str, *, dynamic: bool = False) -> Tensor:
 
 
 def resize(images: Tensor, size_px: int) -> Tensor:
-    """(…, 3, H, W) → (…, 3, size, size), with antialiasing; nothing happens where the size is right."""
+    """Resize (…, 3, H, W) to (…, 3, size, size) with antialiasing; return the input if it has this size."""
     if images.shape[-2:] == (size_px, size_px):
         return images
     flat = images.flatten(0, -4)
@@ -68,11 +68,11 @@ def resize(images: Tensor, size_px: int) -> Tensor:
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(…, 3, H, W) in 0…1 → minus the mean, over the standard deviation the tower was trained with."""
+    """Subtract the tower's mean from (…, 3, H, W) in 0…1 and divide by its standard deviation."""
     return (images - _rgb(tuple(mean), images.device)) / _rgb(tuple(std), images.device)
 
 
 @lru_cache(maxsize=16)
 def _rgb(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Copied once: a copy of a few numbers makes the host wait for all that the GPU has to do."""
+    """Return (3, 1, 1) on the device, copied once: each copy makes the host wait for all work of the GPU."""
     return torch.tensor(values, device=device).view(3, 1, 1)

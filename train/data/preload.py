@@ -38,7 +38,7 @@ class PreloadedImages:
         self._threads = ThreadPoolExecutor(GATHER_THREADS, thread_name_prefix="gather")
 
     def start(self, modality: str, rows: np.ndarray, slot: int) -> Future:
-        """As `ImageSource.start`. Gather from RAM in a thread, from GPU memory in the current CUDA stream."""
+        """Gather rows (see `ImageSource.start`): from RAM in a thread, from GPU memory in the current CUDA stream."""
         images, is_absent = self._tables[modality], rows == ABSENT
         index = torch.from_numpy(np.where(is_absent, -1, self._index[modality][rows]))
         assert ((index >= 0).numpy() | is_absent).all(), "a row outside the items that were loaded"

@@ -52,7 +52,11 @@ class BufferPool:
     """Buffers for READ_AHEAD + 1 batches of each modality. Page faults of fresh memory would cost more than reading."""
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], allocate: Allocate = np.empty) -> None:
-        """shapes: array of the cache → its shape. allocate: (shape, dtype) → array, page-locked for a GPU."""
+        """
+        Args:
+            shapes: array of the cache → its shape.
+            allocate: (shape, dtype) → array, page-locked for a GPU.
+        """
         self._shapes, self._allocate = shapes, allocate
         self._memory: dict[tuple[str, int], np.ndarray] = {}
 
@@ -68,7 +72,10 @@ class StoredImages:
     """Images read from the cache's files."""
 
     def __init__(self, cache: Cache, *, arrays: ArrayReader | None = None, allocate: Allocate = np.empty) -> None:
-        """arrays: a reader to use instead of the cache's own."""
+        """
+        Args:
+            arrays: a reader to use instead of the cache's own.
+        """
         self._arrays = arrays or cache.arrays
         self._slots = BufferPool(cache.info.arrays(), allocate)
 

@@ -92,7 +92,7 @@ def predict_items(scores: Scores, thresholds: np.ndarray | None, recipe: Recipe)
 def build_preparer(
     cache: Cache, config: RunConfig, model: Facet, embeddings: Embeddings | None = None
 ) -> BatchTransform:
-    """How this cache's images, or the embeddings of them, become the model's input, on the model's device."""
+    """Build the transform from this cache's images, or their embeddings, to the model's input on the model's device."""
     return BatchTransform(
         config.recipe.modalities,
         cache.info.settings.views,

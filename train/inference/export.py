@@ -68,7 +68,8 @@ def export(run: Path, out: Path, *, program: bool = False) -> int:
 
 
 def describe_export(config: RunConfig, num_weights: int, *, program: bool = False) -> str:
-    """README.md of an exported model: what it is, and Python that loads its tower, or all of it, without this program."""
+    """Return the README.md of an exported model: a description, and Python that loads its tower, or the whole model, without
+    this program."""
     recipe, tower = config.recipe, config.tower
     weights = "random initial weights" if config.is_random else f"initial weights {tower.pretrained}"
     prefix = "tower.towers.0." if recipe.towers == "view" else "tower."

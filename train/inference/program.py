@@ -23,8 +23,10 @@ EXAMPLES = 3  # samples that the program is traced with; 1 would be taken for al
 
 
 class Program(nn.Module):
-    """Everything between a cache's rows and the probabilities, in float32. What is constant is a buffer: a tensor that is made
-    once and kept elsewhere would be one of the tracer's, for everybody after it."""
+    """Everything between a cache's rows and the probabilities, in float32.
+
+    Constants are buffers: a tensor that is cached elsewhere during tracing belongs to the tracer, and breaks later calls.
+    """
 
     def __init__(self, config: RunConfig, model: Facet) -> None:
         super().__init__()
@@ -39,7 +41,11 @@ class Program(nn.Module):
         self.std: Tensor
 
     def forward(self, images: dict[str, Tensor]) -> Tensor:
-        """Modality → (B, T, V, S, S, 3) u8, or depth (B, T, V, S, S) i32, all of them there → f32 (B, C)."""
+        """Return class probabilities f32 (B, C).
+
+        Args:
+            images: modality → u8 (B, T, V, S, S, 3), or i32 (B, T, V, S, S) for depth; none may be missing.
+        """
         units = [resize(to_unit(images[m], m, dynamic=self.dynamic), self.image_size) for m in self.modalities]
         stacked = (torch.stack(units, dim=2) - self.mean) / self.std
         num, frames, modalities = stacked.shape[:3]
@@ -67,7 +73,7 @@ def example_images(config: RunConfig, num: int) -> dict[str, Tensor]:
 
 
 def write_program(path: Path, config: RunConfig, model: Facet) -> None:
-    """Trace the model and write it, whole or not at all.
+    """Trace the model and write it atomically.
 
     Raises:
         FacetError: the image tower does what cannot be traced.

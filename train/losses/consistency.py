@@ -16,7 +16,7 @@ class ConsistencyLoss(LossTerm):
     """The multiview consistency loss, see `consistency_loss`; h is the model's `view_to_face`."""
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        """As `LossTerm.forward`."""
+        """See `LossTerm.forward`."""
         project, output = inputs.model.view_to_face, inputs.output
         assert project is not None
         return consistency_loss(project(output.views), output.views, output.frames, output.mask, inputs.batch_slice)

@@ -23,7 +23,7 @@ class CrossCorrelationLoss(LossTerm):
     """
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        """As `LossTerm.forward`."""
+        """See `LossTerm.forward`."""
         return cross_correlation_loss(inputs.output.views, inputs.output.mask, inputs.batch_slice)
 
 

@@ -25,7 +25,7 @@ class MarginLoss(LossTerm):
         self.margin = nn.Parameter(torch.tensor(START_MARGIN))
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        """As `LossTerm.forward`."""
+        """See `LossTerm.forward`."""
         views, mask = inputs.output.views, inputs.output.mask
         return margin_loss(views, mask, self.margin, inputs.frames_per_sample, inputs.batch_slice)
 

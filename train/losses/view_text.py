@@ -15,7 +15,7 @@ class ViewTextLoss(LossTerm):
     normaliser = "labels"
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        """As `LossTerm.forward`."""
+        """See `LossTerm.forward`."""
         model, output, criterion = inputs.model, inputs.output, inputs.criterion
         labels = inputs.labels.repeat_interleave(inputs.frames_per_sample, dim=0)
         views, mask, vectors = output.changes, output.mask, model.class_vectors

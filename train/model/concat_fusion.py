@@ -28,7 +28,7 @@ class ConcatFusion(Fusion):
     def forward(
         self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `Fusion.forward`; α is the length of each view's summand of W [e_1; …; e_N], relative to the sum of lengths."""
+        """See `Fusion.forward`; α is the length of each view's summand of W [e_1; …; e_N], relative to the sum of lengths."""
         present = tokens * mask[..., None]
         fused = self.projection(present.flatten(1))
         with torch.no_grad():

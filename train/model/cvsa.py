@@ -32,7 +32,7 @@ class CrossViewAttention(Fusion):
     def forward(
         self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `Fusion.forward`; the returned tokens are ẽ, after attention."""
+        """See `Fusion.forward`; the returned tokens are ẽ, after attention."""
         tokens = tokens + self.camera(cameras) + self.modality[modalities]
         tokens = tokens + self.attention(tokens, tokens, mask)
         return tokens, *self.pool(tokens, mask)

@@ -36,7 +36,7 @@ class Batch:
 
     @property
     def dims(self) -> tuple[int, int, int, int]:
-        """B, T, M, V."""
+        """Return B, T, M, V."""
         return (*self.present.shape, self.cameras.shape[1])  # type: ignore[return-value]
 
     def split(self, num_parts: int) -> list[Batch]:
@@ -132,7 +132,7 @@ class Facet(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """s, as a factor."""
+        """Return s as a factor (it is trained as a logarithm)."""
         return self.log_scale.exp()
 
     @property

@@ -32,7 +32,7 @@ class Fusion(nn.Module):
 
     @property
     def recorded_attention(self) -> TokenAttention | None:
-        """The attention between views that tests record; None: the fusion has none."""
+        """Return the attention between views that tests record; None if the fusion has none."""
         return None
 
     def forward(

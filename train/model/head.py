@@ -31,7 +31,7 @@ class Head(nn.Module):
 
     @property
     def recorded_attention(self) -> TokenAttention | None:
-        """The attention from classes to tokens that tests record; None: the head has none."""
+        """Return the attention from classes to tokens that tests record; None if the head has none."""
         return None
 
     def measure_attended_share(self, text: Tensor, face: Tensor, attended: Tensor) -> Tensor:

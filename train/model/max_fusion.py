@@ -16,7 +16,7 @@ class MaxFusion(Fusion):
     def forward(
         self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `Fusion.forward`; α is the fraction of features in which a view is the maximum."""
+        """See `Fusion.forward`; α is the fraction of features in which a view is the maximum."""
         seen = tokens.masked_fill(~mask[..., None], -torch.inf)
         largest = seen.amax(1)
         wins = (seen == largest[:, None]).to(tokens.dtype)

@@ -14,7 +14,7 @@ class MeanFusion(Fusion):
     def forward(
         self, tokens: Tensor, mask: Tensor, cameras: Tensor, modalities: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `Fusion.forward`."""
+        """See `Fusion.forward`."""
         alpha = mask / mask.sum(1, keepdim=True)
         return tokens, unit((alpha[..., None] * tokens).sum(1)), alpha
 

@@ -38,7 +38,7 @@ class TextGuidedFusion(Head):
         return self.attention
 
     def measure_attended_share(self, text: Tensor, face: Tensor, attended: Tensor) -> Tensor:
-        """As `Head.measure_attended_share`: ‖(1 − g) ⊙ m‖ / (‖g ⊙ z‖ + ‖(1 − g) ⊙ m‖)."""
+        """See `Head.measure_attended_share`: ‖(1 − g) ⊙ m‖ / (‖g ⊙ z‖ + ‖(1 − g) ⊙ m‖)."""
         num, classes = attended.shape[:2]
         parts = (text.expand(num, -1, -1), face[:, None].expand(-1, classes, -1), attended)
         gate = torch.sigmoid(self.gate(torch.cat(parts, dim=-1)))
@@ -46,7 +46,7 @@ class TextGuidedFusion(Head):
         return from_tokens / (from_face + from_tokens).clamp(min=1e-12)
 
     def forward(self, text: Tensor, face: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """As `Head.forward`."""
+        """See `Head.forward`."""
         attended = self.attention(text[None], tokens, mask)
         # W[t; z; m] in three parts: t is the same for all faces and z for all classes, so each is multiplied once
         for_text, for_face, for_attended = self.gate.weight.chunk(3, dim=1)
@@ -61,5 +61,5 @@ class CosineHead(Head):
     """The ablation of MTGF: f_c is the face vector itself. Has no parameters."""
 
     def forward(self, text: Tensor, face: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """As `Head.forward`."""
+        """See `Head.forward`."""
         return face[:, None, :].expand(-1, len(text), -1)

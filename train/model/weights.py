@@ -71,7 +71,7 @@ def _refuse_not_finite(path: Path, tensors: dict[str, torch.Tensor], advice: str
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """As shared.store.storage.write_file, for libraries that write the file themselves."""
+    """Write a file atomically with a library that writes the file itself; see shared.store.storage.write_file."""
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
         partial.touch()

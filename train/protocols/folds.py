@@ -56,7 +56,7 @@ class Fold:
 
     @property
     def round(self) -> str:
-        """round-017 of round-017/fold-03; empty if there is one round."""
+        """Return the round of a fold's name: round-017 of round-017/fold-03; empty if there is one round."""
         return self.name.rpartition("/")[0]
 
 
@@ -93,7 +93,7 @@ class FoldList:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """Everyone who trains or is tested in some fold, sorted."""
+        """Return all subjects who train or are tested in some fold, sorted."""
         return tuple(sorted({s for fold in self.folds for s in (*fold.train_subjects, *fold.test_subjects)}))
 
 
@@ -242,6 +242,6 @@ def read_folds(path: Path) -> FoldList:
 
 
 def _keep_fields(kind: type, value: object) -> object:
-    """Drop the keys of a JSON object that are no fields of a dataclass."""
+    """Drop the keys of a JSON object that are not fields of a dataclass."""
     names = {field.name for field in fields(kind)}
     return {k: v for k, v in value.items() if k in names} if isinstance(value, dict) else value

@@ -95,7 +95,7 @@ def _latex_spread(spread: Spread, sign: str = "") -> str:
 
 
 def _plain(text: Callable[[Any], str], align: str = "r") -> Format:
-    """A format whose LaTeX is its text, escaped."""
+    """Return a column format whose LaTeX is its escaped text."""
     return Format(text, lambda value: escape_latex(text(value)), align=align)
 
 

@@ -72,7 +72,7 @@ class FoldResult:
 
     @property
     def round_name(self) -> str:
-        """ "round-017" of "round-017/fold-03", empty for folds that are not repeated."""
+        """Return the round of a fold's name: "round-017" of "round-017/fold-03"; empty if folds are not repeated."""
         return self.name.rpartition("/")[0]
 
 
@@ -158,7 +158,7 @@ class RecordedRun:
 
     @property
     def licences(self) -> list[str]:
-        """The licence lines of all data sets whose faces the run has seen."""
+        """Return the licence lines of all data sets that the run was trained or tested on."""
         tested = (result.info.licence for result in (*self.results, *self.other_tests))
         return [line for line in dict.fromkeys((self.config.licence, *tested)) if line]
 

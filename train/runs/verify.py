@@ -57,7 +57,7 @@ def verify_run(run: Path) -> tuple[list[str], int]:
 
 
 def _verify_embeddings(folder: Path, files: list[Path]) -> list[str]:
-    """Lists what is wrong with the embeddings of one modality: each file has a checksum over what it is and holds."""
+    """Check the embeddings of one modality; return a line for each damaged file."""
     try:
         description = json.loads((folder / EMBEDDINGS_JSON).read_bytes())
         if fingerprint(description)[:KEY_DIGITS] != folder.name:

@@ -20,7 +20,7 @@ class BatchSlice:
 
     @property
     def num_samples(self) -> int | None:
-        """Samples of the whole batch; None if one process computes it."""
+        """Return the number of samples of the whole batch; None if one process computes it."""
         return sum(self.counts) if self.counts else None
 
     def split(self, num_parts: int) -> list[BatchSlice]:

@@ -163,7 +163,7 @@ def _fit(
 
 
 def label_training(items: Sequence[Item], recipe: Recipe) -> np.ndarray:
-    """As `label_items`; shuffled where the recipe is a control."""
+    """Return the training labels (see `Task.label_items`), shuffled with --shuffle-labels."""
     labels = find_task(recipe.task).label_items(items, recipe.classes)
     if recipe.shuffle_labels is not None:
         labels = np.random.default_rng(recipe.shuffle_labels).permutation(labels)
@@ -178,7 +178,7 @@ def evaluate_fold(
     config: RunConfig,
     tables: tuple[Embeddings | None, Embeddings | None],
 ) -> FoldResult:
-    """Tests a trained model on the fold's test subjects and writes what a test leaves behind.
+    """Test a trained model on the fold's test subjects and write the files of the test.
 
     Args:
         tables: embeddings of the caches that train and that are tested, where images are not to be read.
@@ -196,7 +196,7 @@ def evaluate_fold(
 
 
 def read_earlier(run: Path) -> RunConfig | None:
-    """The configuration of an interrupted or finished run in a folder; None where there is none.
+    """Read the configuration of an interrupted or finished run; None if the folder is empty or missing.
 
     Raises:
         FacetError: something else is in the folder.
@@ -211,7 +211,7 @@ def read_earlier(run: Path) -> RunConfig | None:
 
 
 def check_same(run: Path, old: RunConfig, new: RunConfig, fold: Fold) -> None:
-    """
+    """Check that the run in a folder has the same settings and subjects.
     Raises:
         FacetError: the run in the folder has other settings; names them.
     """
@@ -226,7 +226,11 @@ def check_same(run: Path, old: RunConfig, new: RunConfig, fold: Fold) -> None:
 
 
 def describe_run(experiment: Experiment, tower: TowerConfig | None) -> RunConfig:
-    """config.json of an experiment's recipe; without a tower it says which is asked for, not yet which weights those are."""
+    """Return config.json of an experiment.
+
+    Args:
+        tower: None before the weights are loaded: config.json then names only the requested weights.
+    """
     recipe, text, cache, test = experiment.recipe, experiment.text, experiment.train, experiment.test
     is_cross = experiment.label_map is not None
     return RunConfig(
@@ -249,7 +253,7 @@ def describe_run(experiment: Experiment, tower: TowerConfig | None) -> RunConfig
 
 
 def check_towers_match(experiment: Experiment, tower: TowerConfig) -> None:
-    """
+    """Check that the prompts were encoded by the model that the image tower belongs to.
     Raises:
         FacetError: the prompts were encoded by another model than the image tower belongs to.
     """

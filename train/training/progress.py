@@ -40,7 +40,11 @@ class ProgressLines:
     def __init__(
         self, name: str, first: int, total: int, unit: str, *, silent: bool, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """first, total: number of units at the start and at the end. silent: print nothing, as on a terminal."""
+        """
+        Args:
+            first, total: number of units at the start and at the end.
+            silent: print nothing, as on a terminal.
+        """
         self._name, self._first, self._total, self._unit, self._clock = name, first, total, unit, clock
         self._silent = silent or sys.stderr.isatty()
         self._started = self._printed = clock()

@@ -14,7 +14,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """Inside, SIGTERM raises Terminated, except within `catch_signals`."""
+    """Raise Terminated at SIGTERM within the block, except within `catch_signals`."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise Terminated
@@ -28,7 +28,8 @@ def raise_on_sigterm() -> Iterator[None]:
 
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Inside, append the number of the first SIGINT or SIGTERM to the list. A SIGINT after it interrupts immediately.
+    """Append the number of the first SIGINT or SIGTERM to the list, within the block. A SIGINT after it interrupts
+    immediately.
 
     A SIGTERM after it is ignored: when a process group is ended, a worker gets it twice, the second time from its parent.
     """

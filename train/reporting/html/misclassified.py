@@ -25,7 +25,7 @@ class SubjectScore:
 
     @property
     def accuracy_95(self) -> tuple[float, float]:
-        """The Wilson interval, as if predictions were independent."""
+        """Return the Wilson interval of the accuracy, as if predictions were independent."""
         return wilson_interval(self.num_right, self.num)
 
 

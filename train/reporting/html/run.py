@@ -38,7 +38,7 @@ class Section:
 
     @property
     def is_text(self) -> list[bool]:
-        """Which columns hold only text."""
+        """Return which columns hold only text."""
         return [all(isinstance(row[column], str) for row in self.rows) for column in range(len(self.heads))]
 
 

@@ -126,7 +126,7 @@ def _describe_lost(full: Experiment, variant: Experiment) -> str:
 
 
 def _check_runs(out: Path, planned: Sequence[_Planned], seeds: Sequence[int]) -> None:
-    """
+    """Check that every run's folder is empty or holds the same run.
     Raises:
         FacetError: a run's folder holds something else.
     """

@@ -107,7 +107,7 @@ class Chosen:
 
 
 def read_chosen(names: str | None, own: Sequence[str]) -> Chosen:
-    """`--variants LIST` and each `--variant NAME=OPTIONS`.
+    """Parse `--variants LIST` and each `--variant NAME=OPTIONS`.
 
     Raises:
         FacetError: a name that cannot be a folder's, or one given twice.
@@ -156,7 +156,7 @@ def list_variants(chosen: Chosen, modalities: Sequence[str]) -> list[Variant]:
 
 
 def read_changes(variant: Variant) -> dict[str, Any]:
-    """A variant's options as fields of Options.
+    """Parse a variant's options; return the changed fields of Options.
 
     Raises:
         FacetError: no such option, no such value, or an option that is common to all variants.
@@ -192,7 +192,7 @@ def read_changes(variant: Variant) -> dict[str, Any]:
 
 
 def change_options(options: Options, variant: Variant) -> Options:
-    """
+    """Return the full model's options with a variant's changes.
     Raises:
         FacetError: see read_changes, or values that no recipe may have.
     """
@@ -204,5 +204,5 @@ def change_options(options: Options, variant: Variant) -> Options:
 
 
 def run_name(variant: str, seed: int, first_seed: int) -> str:
-    """The folder of a variant's run: its name; for further seeds the seed, too."""
+    """Return the folder name of a variant's run: the variant's name, followed by the seed unless it is the first."""
     return variant if seed == first_seed else f"{variant}-seed{seed}"

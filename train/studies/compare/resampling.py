@@ -72,7 +72,7 @@ def smallest_p(num_subjects: int) -> float:
 
 
 def correct_holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for several comparisons (Holm 1979, "A simple sequentially rejective multiple test procedure").
+    """Correct p-values for several comparisons (Holm 1979, "A simple sequentially rejective multiple test procedure").
 
     Each adjusted value may be compared with the level that holds for all comparisons together.
     """

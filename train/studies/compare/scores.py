@@ -39,7 +39,7 @@ class SubjectResults:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Numbers of rounds and of subjects."""
+        """Return the numbers of rounds and of subjects."""
         num_rounds, num_subjects = next(iter(self.counts.values())).shape[:2]
         return num_rounds, num_subjects
 
