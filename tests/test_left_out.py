@@ -15,7 +15,11 @@ QUICK = ["--folds", "2", "--epochs", "1", "--batch-size", "8", "--device", "cpu"
 
 
 def notes(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    return [line for line in capsys.readouterr().out.splitlines() if "left out" in line or "not used" in line or "other modalities" in line]
+    return [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if "left out" in line or "not used" in line or "other modalities" in line
+    ]
 
 
 def test_a_modality_that_rows_in_use_lack(
