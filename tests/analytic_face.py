@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from preprocess.alignment.align import find_pose
 from preprocess.geometry.mesh import Mesh
+from shared.schema import FIELD_OF_VIEW_MM
 
 GROUPS = {"left_eye": (0, 1), "right_eye": (2, 3), "nose": (4, 5, 6), "mouth": (7, 8)}
 
@@ -56,3 +60,21 @@ def difference(pose: np.ndarray, moved: np.ndarray, reference: np.ndarray) -> tu
 
 
 FACE = make_face()
+
+
+def find_scan_to_face(
+    mesh: Mesh, *, landmark_groups: Mapping[str, tuple[int, ...]], up: str = "y", facing: str = "z"
+) -> tuple[np.ndarray, str]:
+    """Return the rigid transform of `align`, f64 (4, 4), and how it was found (one of schema.ALIGNMENTS).
+
+    Raises:
+        ScanError: as `align`.
+    """
+    found = find_pose(mesh, landmark_groups=landmark_groups, up=up, facing=facing)
+    return found.scan_to_face, found.method
+
+
+def pixel_centres_mm(size_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return view x of the columns and view y of the rows, f64 (size_px,) each."""
+    offsets = (np.arange(size_px) + 0.5) * (FIELD_OF_VIEW_MM / size_px) - FIELD_OF_VIEW_MM / 2
+    return offsets, -offsets

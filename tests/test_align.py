@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from analytic_face import FACE, GROUPS, difference, make_face, motion
+from analytic_face import FACE, GROUPS, difference, find_scan_to_face, make_face, motion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from preprocess.alignment.align import align, find_pose, find_scan_to_face, move_mesh
+from preprocess.alignment.align import align, find_pose, move_mesh
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, EYE_DISTANCE_MM
 from preprocess.alignment.depth_map import Surface
 from preprocess.alignment.nose import find_nose_tip, remove_spikes

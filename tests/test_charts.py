@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from analytic_face import pixel_centres_mm
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.render.cameras import build_cameras, pixel_centres_mm
+from preprocess.render.cameras import build_cameras
 from preprocess.render.texture import UNTEXTURED_GREY
 from preprocess.render.views import render_views
 from shared.views import parse_views

@@ -273,9 +273,10 @@ def test_a_raw_head_turned_by_40_degrees_is_placed() -> None:
     """The pose is the one by the 83 points of the same head, to a few degrees of pitch: eight points say less."""
     from dataclasses import replace
 
+    from analytic_face import find_scan_to_face
     from scipy.spatial.transform import Rotation
 
-    from preprocess.alignment.align import find_scan_to_face, move_mesh
+    from preprocess.alignment.align import move_mesh
     from preprocess.readers.bu_landmarks import BU_LANDMARK_GROUPS, PSE_LANDMARK_GROUPS
     from preprocess.synth.action_units import Activation
     from preprocess.synth.head import Person

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from analytic_face import find_scan_to_face
 from scipy.spatial.transform import Rotation
 
-from preprocess.alignment.align import find_scan_to_face
 from preprocess.datasets import DATASETS
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.bu_landmarks import BP4D_LANDMARK_GROUPS, BU_LANDMARK_GROUPS

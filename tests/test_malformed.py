@@ -79,10 +79,10 @@ def test_off_faces_of_huge_numbers(tmp_path: Path) -> None:
 
 def test_points_with_another_systems_line_ends(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(corpus.named_points().replace(b"\n", b"\r"))
-    assert np.isfinite(read_face_points(tmp_path / "a.csv")[:4]).all()
+    assert np.isfinite(read_face_points(tmp_path / "a.csv")[0][:4]).all()
     (tmp_path / "a.csv").write_bytes(b'nose,1,2,"' + b"3" * 200_000)
     with pytest.raises(ScanError, match=r"a\.csv: not lines"):
-        read_face_points(tmp_path / "a.csv")
+        read_face_points(tmp_path / "a.csv")[0]
 
 
 def change_glb(change: Callable[[bytes], bytes]) -> bytes:
@@ -177,7 +177,7 @@ def test_long_names_do_not_fill_the_message(tmp_path: Path) -> None:
 def test_landmark_masks_of_no_index(tmp_path: Path) -> None:
     (tmp_path / "a.ljson").write_bytes(corpus.ljson().replace(b'"mask": [0]', b'"mask": [Infinity]'))
     with pytest.raises(ScanError, match=r"a\.ljson: not Menpo's"):
-        read_face_points(tmp_path / "a.ljson")
+        read_face_points(tmp_path / "a.ljson")[0]
 
 
 def test_a_texture_without_pixels_is_refused() -> None:

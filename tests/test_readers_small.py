@@ -18,7 +18,7 @@ from PIL import Image
 from preprocess.geometry.triangles import fan_triangulation, weld
 from preprocess.readers.bu_landmarks import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS, read_bnd
 from preprocess.readers.image import read_image
-from preprocess.readers.landmark_points import FACE_POINTS, read_face_points, read_noted_face_points
+from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
 from shared.errors import ScanError
 
 
@@ -147,12 +147,12 @@ def test_images_that_are_none(tmp_path: Path) -> None:
 def test_face_points_from_every_scheme(tmp_path: Path) -> None:
     points = np.arange(83 * 3, dtype=np.float32).reshape(-1, 3)
     (tmp_path / "a.bnd").write_text(bnd_text(points))
-    np.testing.assert_allclose(read_face_points(tmp_path / "a.bnd")[0], points[:8].mean(axis=0))
+    np.testing.assert_allclose(read_face_points(tmp_path / "a.bnd")[0][0], points[:8].mean(axis=0))
     ibug = {"landmarks": {"points": points[:68].tolist()}, "labels": [], "version": 2}
     (tmp_path / "a.ljson").write_text(json.dumps(ibug))
     centres = [points[part].mean(axis=0) for part in (slice(42, 48), slice(36, 42), slice(27, 36), slice(48, 60))]
     np.testing.assert_allclose(
-        read_face_points(tmp_path / "a.ljson")[:4], centres
+        read_face_points(tmp_path / "a.ljson")[0][:4], centres
     )  # the markup's left eye comes second
     labelled = {
         "groups": {
@@ -164,11 +164,11 @@ def test_face_points_from_every_scheme(tmp_path: Path) -> None:
         "version": 3,
     }
     (tmp_path / "b.ljson").write_text(json.dumps(labelled))
-    read = read_face_points(tmp_path / "b.ljson")
+    read = read_face_points(tmp_path / "b.ljson")[0]
     np.testing.assert_array_equal(read[0], [3, 4, 5])
     assert np.isnan(read[1:]).all()
     (tmp_path / "a.csv").write_text("name,x,y,z\nnose,1,2,3\nright_eye;4;5;6\n")
-    read = read_face_points(tmp_path / "a.csv")
+    read = read_face_points(tmp_path / "a.csv")[0]
     np.testing.assert_array_equal(read[FACE_POINTS.index("nose")], [1, 2, 3])
     np.testing.assert_array_equal(read[FACE_POINTS.index("right_eye")], [4, 5, 6])
 
@@ -193,7 +193,7 @@ def test_face_points_from_every_scheme(tmp_path: Path) -> None:
 def test_face_points_say_what_is_wrong(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(ScanError, match=message) as error:
-        read_face_points(tmp_path / name)
+        read_face_points(tmp_path / name)[0]
     assert name in str(error.value)
 
 
@@ -214,7 +214,7 @@ def test_face_points_say_what_is_wrong(tmp_path: Path, name: str, text: str, mes
 )
 def test_names_and_numbers_of_points_as_people_write_them(tmp_path: Path, line: str, name: str) -> None:
     (tmp_path / "a.csv").write_text(f"name,x,y,z\n{line}\n")
-    points, notes = read_noted_face_points(tmp_path / "a.csv")
+    points, notes = read_face_points(tmp_path / "a.csv")
     np.testing.assert_allclose(points[FACE_POINTS.index(name)], [19.81, -3.5, 40], rtol=1e-6)
     assert np.isnan(points).sum() == 15
     assert notes == ()
@@ -224,7 +224,7 @@ def test_an_eye_is_the_middle_between_its_corners(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(
         "left_eye_inner,16,35,-40\nleft_eye_outer,46,35,-44\nright_eye_inner,-16,35,-40\nchin,0,0,0\n"
     )
-    points, notes = read_noted_face_points(tmp_path / "a.csv")
+    points, notes = read_face_points(tmp_path / "a.csv")
     np.testing.assert_array_equal(points[0], [31, 35, -42])
     assert np.isnan(points[1:]).all()
     assert "right_eye_inner" in notes[0] and "chin" in notes[0]
@@ -234,11 +234,11 @@ def test_an_eye_is_the_middle_between_its_corners(tmp_path: Path) -> None:
 def test_points_that_can_be_read_in_two_ways_are_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.csv").write_text(f"name,x,y,z\n{line}\nnose,1,2,3\n")
     with pytest.raises(ScanError, match=r"a\.csv: left_eye"):
-        read_face_points(tmp_path / "a.csv")
+        read_face_points(tmp_path / "a.csv")[0]
 
 
 @pytest.mark.skipif("FACET_FACES" not in os.environ, reason="FACET_FACES names the folder of real scans")
 def test_real_landmarks() -> None:
-    points = read_face_points(Path(os.environ["FACET_FACES"]) / "james" / "james.ljson")
+    points = read_face_points(Path(os.environ["FACET_FACES"]) / "james" / "james.ljson")[0]
     assert 60 < np.linalg.norm(points[0] - points[1]) < 72  # mm between the eyes
     assert np.isfinite(points[:4]).all()

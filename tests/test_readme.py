@@ -144,7 +144,7 @@ def test_the_examples_of_own_scans_are_read(tmp_path: Path) -> None:
     assert dict(neutral.groups) == {"site": "Bonn"}
     path = tmp_path / Path(first.landmarks).name
     path.write_text(landmarks, encoding="utf-8")
-    left_eye, right_eye, _, mouth = read_face_points(path)[:4]
+    left_eye, right_eye, _, mouth = read_face_points(path)[0][:4]
     assert left_eye[0] > 0 > right_eye[0]  # the subject's left is +x
     assert np.isfinite([left_eye, right_eye, mouth]).all()
 

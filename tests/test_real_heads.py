@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from analytic_face import difference, motion
+from analytic_face import difference, find_scan_to_face, motion
 from scipy.spatial.transform import Rotation
 
-from preprocess.alignment.align import align, find_scan_to_face, move_mesh
+from preprocess.alignment.align import align, move_mesh
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
 from preprocess.readers.surface import read_surface
@@ -49,7 +49,7 @@ def test_real_heads_are_found_from_geometry(name: str) -> None:
 @needs_faces
 def test_geometry_agrees_with_landmarks_on_a_real_face() -> None:
     groups = {name: (i,) for i, name in enumerate(FACE_POINTS)}
-    points = read_face_points(Path(os.environ["FACET_FACES"]) / "james" / "james.ljson")
+    points = read_face_points(Path(os.environ["FACET_FACES"]) / "james" / "james.ljson")[0]
     mesh = replace(read_real("james"), landmarks_mm=points)
     by_landmarks = align(mesh, landmark_groups=groups)
     by_geometry, _ = find_scan_to_face(mesh, landmark_groups={})

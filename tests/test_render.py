@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from analytic_face import pixel_centres_mm
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.render.cameras import build_cameras, pixel_centres_mm, warn_of_views
+from preprocess.render.cameras import build_cameras, warn_of_views
 from preprocess.render.texture import MipChain
 from preprocess.render.views import render_views
 from shared.errors import FacetError, ScanError

@@ -6,11 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from analytic_face import FACE
+from analytic_face import FACE, find_scan_to_face
 from scan_folders import face_grid
 from scipy.spatial.transform import Rotation
 
-from preprocess.alignment.align import find_scan_to_face, move_mesh
+from preprocess.alignment.align import move_mesh
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM
 from preprocess.alignment.crop import crop_mesh
 from preprocess.alignment.scan_aligner import REFERENCE_TRIES, ScanAligner, frames_needed

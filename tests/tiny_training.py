@@ -22,7 +22,6 @@ from train.data.prompts import mean_prompts
 from train.model.facet import Facet, FacetConfig
 from train.model.image_tower import build_tower
 from train.training.loop import TrainingSet, train
-from train.training.progress import TIMING_FIELDS
 
 TOWER = TowerConfig("tiny", "none", TINY_CLIP, 32, (0.5,) * 3, (0.25,) * 3, "", True)
 TINY_RESNET = TINY_CLIP | {"vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16}}
@@ -36,6 +35,9 @@ RECIPE = make_recipe(
     tower_lr=3e-3,
 )
 PREPARER = BatchTransform(("texture", "normal"), VIEWS, TOWER, torch.device("cpu"))
+
+# Fields of a log line that measure time or memory; all others are the same when a training is repeated.
+TIMING_FIELDS = ("samples_per_second", "wait_share", "mfu", "memory_bytes")
 
 
 def make_model(recipe: Recipe = RECIPE) -> Facet:

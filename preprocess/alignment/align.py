@@ -98,18 +98,6 @@ def apply_pose(mesh: Mesh, found: FoundPose, crop_radius_mm: float) -> Alignment
     )
 
 
-def find_scan_to_face(
-    mesh: Mesh, *, landmark_groups: Mapping[str, tuple[int, ...]], up: str = "y", facing: str = "z"
-) -> tuple[np.ndarray, str]:
-    """Return the rigid transform of `align`, f64 (4, 4), and how it was found (one of schema.ALIGNMENTS).
-
-    Raises:
-        ScanError: as `align`.
-    """
-    found = find_pose(mesh, landmark_groups=landmark_groups, up=up, facing=facing)
-    return found.scan_to_face, found.method
-
-
 def find_pose(
     mesh: Mesh,
     *,

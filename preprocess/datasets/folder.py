@@ -15,7 +15,7 @@ from preprocess.datasets.label_spelling import LabelMap, describe_values, read_l
 from preprocess.datasets.manifest import UNITS_MM, ManifestRow, find_manifest, read_manifest
 from preprocess.datasets.scan import DatasetOption, DatasetReader, Listing, ScanRecord
 from preprocess.geometry.mesh import Mesh
-from preprocess.readers.landmark_points import FACE_POINTS, read_noted_face_points
+from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
 from preprocess.readers.references import plain_name
 from preprocess.readers.surface import find_surface_files, read_surface
 from shared.errors import FacetError, ScanError
@@ -179,7 +179,7 @@ def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:
         vertices_mm = mesh.vertices_mm * to_mm
     landmarks_mm, notes = None, mesh.notes
     if record.landmarks:  # in the units of the mesh
-        points, unused = read_noted_face_points(base / record.landmarks)
+        points, unused = read_face_points(base / record.landmarks)
         landmarks_mm, notes = points * to_mm, (*notes, *unused)
     try:
         return replace(mesh, vertices_mm=vertices_mm, uv=uv, landmarks_mm=landmarks_mm, notes=notes)

@@ -52,12 +52,7 @@ _MOST_NAMED = 5
 _BAD_JSON = (ValueError, KeyError, TypeError, AttributeError, IndexError, StopIteration, OverflowError, RecursionError)
 
 
-def read_face_points(path: Path) -> np.ndarray:
-    """Read landmarks and reduce them to FACE_POINTS, without the notes of `read_noted_face_points`."""
-    return read_noted_face_points(path)[0]
-
-
-def read_noted_face_points(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+def read_face_points(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Read landmarks and reduce them to FACE_POINTS.
 
     `.bnd`: the 83 points of BU-3DFE. `.ljson`: Menpo's, versions 1 to 3; points grouped by labels (left_eye or leye, …), or 68

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.schema import FIELD_OF_VIEW_MM, View
+from shared.schema import View
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,3 @@ def warn_of_views(views: tuple[View, ...]) -> str:
     return (
         f"warning: {which} at the face from behind (yaw beyond ±90°): pictures of the inside of a scan, not of a face"
     )
-
-
-def pixel_centres_mm(size_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return view x of the columns and view y of the rows, f64 (size_px,) each."""
-    offsets = (np.arange(size_px) + 0.5) * (FIELD_OF_VIEW_MM / size_px) - FIELD_OF_VIEW_MM / 2
-    return offsets, -offsets

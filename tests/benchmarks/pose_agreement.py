@@ -50,7 +50,7 @@ def real_scans(folder: Path) -> Iterator[tuple[Mesh, Groups]]:
         ("james/james.obj", 1.0), ("leeperrysmith/LeePerrySmith.glb", 54.0), ("meshmonk/DemoFace_10K.obj", 1.0),
     ):  # fmt: skip
         mesh = read_surface(folder / file)
-        points = read_face_points(folder / "james/james.ljson") if "james" in file else None
+        points = read_face_points(folder / "james/james.ljson")[0] if "james" in file else None
         yield replace(mesh, vertices_mm=mesh.vertices_mm * np.float32(scale), landmarks_mm=points), groups
 
 

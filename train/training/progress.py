@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 10  # steps
 TENSORBOARD = "tensorboard"
-# Fields of a log line that measure time or memory; all others are the same when a training is repeated.
-TIMING_FIELDS = ("samples_per_second", "wait_share", "mfu", "memory_bytes")
 LEAST_SECONDS = 30.0  # between lines
 MOST_SECONDS = 300.0  # between lines, where epochs are longer
 Waited = TypeVar("Waited")
