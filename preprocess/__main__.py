@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from preprocess.arguments import DEFAULT_MODEL, DEFAULT_PRETRAINED, build_parser
 from shared.command_line import join_angles, print_next
 from shared.errors import FacetError, run_command_line
+from shared.modalities import MODALITIES
 from shared.processors import num_cores
-from shared.schema import MODALITIES, RenderSettings
+from shared.schema import RenderSettings
 
 PROMPTS_OFFLINE = "without a network, for a first try: --model facet-tiny --pretrained none"
 
@@ -48,7 +49,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from preprocess.inspection.summary import count_failed, describe_reasons
     from preprocess.render.cameras import warn_of_views
     from shared.cache import FAILURES_CSV
-    from shared.views import parse_views
+    from shared.schema import parse_views
 
     dataset = DATASETS[arguments.name]
     for name, other in DATASETS.items():

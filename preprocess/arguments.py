@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.command_line import add_command, name_of, positive_number, start_parser, whole_number
-from shared.schema import COMPRESSIONS, MODALITIES, RenderSettings
+from shared.modalities import MODALITIES
+from shared.schema import COMPRESSIONS, RenderSettings
 from shared.store.paths import open_path
 from shared.store.storage import STORES
 

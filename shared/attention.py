@@ -1,4 +1,4 @@
-"""Attention weights of a test: attention.safetensors beside its predictions, written by the trainer, drawn by the viewer.
+"""Write and read the attention weights of a test: attention.safetensors beside its predictions.
 
 Reading safetensors runs no code, and no array can be larger than the file. Weights are float16: they are only drawn.
 """
@@ -140,7 +140,7 @@ def read_class_patches(path: Path, attention: Attention, item: int) -> np.ndarra
 
 
 def _read_maps(path: Path, attention: Attention, item: int, name: str, expected: tuple[int, ...]) -> np.ndarray | None:
-    if attention.patch_place is None or (place := int(attention.patch_place[item])) < 0:
+    if attention.patch_place is None or (index := int(attention.patch_place[item])) < 0:
         return None
     from safetensors import SafetensorError, safe_open
 
@@ -148,7 +148,7 @@ def _read_maps(path: Path, attention: Attention, item: int, name: str, expected:
         with safe_open(path, framework="numpy") as file:
             if name not in file.keys():  # noqa: SIM118  # no mapping
                 return None
-            found: np.ndarray = file.get_slice(name)[place : place + 1]
+            found: np.ndarray = file.get_slice(name)[index : index + 1]
         if (
             found.dtype != np.float16
             or found.shape[:3] != (1, *expected)

@@ -24,15 +24,16 @@ from shared.schema import (
     ShardRecord,
     View,
     canonical_json,
+    choose_views,
     fingerprint,
     text_file_name,
 )
 from shared.sequences import group_frames
+from shared.store.arrays import ArrayReader
 from shared.store.paths import is_file, is_remote, list_files, open_path, read_bytes
-from shared.store.storage import STORES, ArrayReader, hash_file, open_arrays, write_file
+from shared.store.storage import STORES, hash_file, open_arrays, write_file
 from shared.text import TextEmbeddings, read_text_embeddings
 from shared.typed_json import make
-from shared.views import choose_views
 
 # Data sets whose caches from before a revision of the renderer are wrong in a way that nothing in them shows: that
 # revision, and what is wrong.
@@ -324,7 +325,7 @@ class Cache:
 
 
 _REBUILT = (
-    "was built anew while it was read; nothing made from it since is kept: run the command again when the build is done"
+    "was built anew while it was read; results since then are discarded: run the command again when the build is done"
 )
 
 
@@ -369,7 +370,7 @@ def open_cache(path: Path | str) -> Cache:
     samples = read_table(path / SAMPLES_CSV, Sample)
     if len(samples) != info.num_samples:
         raise CacheError(
-            f"{path / SAMPLES_CSV}: {len(samples)} rows, {CACHE_JSON} says {info.num_samples}; run build again"
+            f"{path / SAMPLES_CSV}: {len(samples)} rows, {CACHE_JSON} records {info.num_samples}; run build again"
         )
     for shard in sorted(set(range(info.num_shards)) - find_records(path)):
         raise CacheError(f"{record_path(path, shard)}: missing, so its samples do not count; run build again")

@@ -1,4 +1,4 @@
-"""What the command lines of both stages share: commands, kinds of values, and the line that names the next command."""
+"""Build the command lines of both stages: commands, types of values, and the line that names the next command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def start_parser(prog: str, description: str, examples: str) -> tuple[argparse.A
 def add_command(
     commands: Any, name: str, summary: str, about: str = "", *, examples: str = ""
 ) -> argparse.ArgumentParser:
-    """Add a command. Its help begins with `about` (default: the summary as a sentence) and ends with examples."""
+    """Add a command with a summary, a description and examples. `about` is the description; default: the summary as a
+    sentence."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,

@@ -1,4 +1,4 @@
-"""Tables as CSV files of a cache: dataclass rows (samples.csv, sequences.csv, failures.csv) and plain ones (groups.csv)."""
+"""Write and read the CSV tables of a cache: dataclass rows (samples.csv, sequences.csv, failures.csv) and plain ones (groups.csv)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors that a user can correct, and the one place that turns them into one line and exit code 2."""
+"""Define errors that a user can correct, and report them as one line with exit code 2."""
 
 from __future__ import annotations
 

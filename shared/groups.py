@@ -1,4 +1,4 @@
-"""groups.csv: further columns of each row, such as sex and race, or the user's own.
+"""Write and read groups.csv: further columns of each row, such as sex and race, or the user's own.
 
 Layout: UTF-8, a header `sample_id,<column>,…` and a line a row of samples.csv, in its order; an empty field is unknown.
 The file exists only where there is a column; its hash is in cache.json's file_hashes.
@@ -46,7 +46,7 @@ def read_groups(path: Path, sample_ids: Sequence[str]) -> dict[str, tuple[str, .
 
 
 def part_columns(groups: Groups, rows: Sequence[int]) -> dict[str, tuple[str, ...]]:
-    """Return the columns of few values that some of these rows have, a value a row of the cache.
+    """Return the columns in which some of these rows have few values, one value per row of the cache.
 
     Numbers of more than MOST_VALUES values are divided into ranges of about as many of these rows each; longer columns of
     words, and empty ones, are left out.

@@ -1,4 +1,4 @@
-"""Expression vocabularies, in the field's own words, the maps between data sets, and when two names are one subject's."""
+"""Define the expression classes of each data set and the maps between them; normalise class and subject names."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ _CLASSES = tuple(dict.fromkeys(name for names in CLASS_NAMES.values() for name i
 
 @functools.lru_cache(maxsize=1 << 14)
 def clean_word(word: str) -> str:
-    """A name as it is shown: composed (NFC), single blanks between words, without characters that show nothing."""
+    """Return a name as it is displayed: composed (NFC), single blanks between words, without invisible characters."""
     if not word.isascii():
         word = "".join(c for c in unicodedata.normalize("NFC", word) if unicodedata.category(c) != "Cf")
     return " ".join(word.split())
@@ -108,7 +108,7 @@ def clean_word(word: str) -> str:
 
 @functools.lru_cache(maxsize=1 << 14)
 def plain_word(word: str) -> str:
-    """A class's word without what a reader would not see as another word: case, composition (NFC, NFD), blanks, _ and -.
+    """Return a class's word without differences of case, composition (NFC, NFD), blanks, _ and -.
 
     Characters that show nothing, such as a zero-width space, are dropped; "Very_Happy" is "very happy".
     """
@@ -126,17 +126,17 @@ EXPRESSION_WORDS = {
 
 
 def find_class(word: str) -> str | None:
-    """The built-in class of this very name, in whatever case or composition; None where there is none."""
+    """Return the built-in class of this name, in any case or composition; None where there is none."""
     return _PLAIN_CLASSES.get(plain_word(word))
 
 
 def find_expression(word: str) -> str | None:
-    """The built-in class that a word means: "Happy", "joy" and "HA" are happiness; None where it is none of them."""
+    """Return the built-in class that a word means: "Happy", "joy" and "HA" are happiness; None where it means none."""
     return EXPRESSION_WORDS.get(plain_word(word))
 
 
 def map_class_names(source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
-    """What each class of one data set is called in another, for training on one and testing on the other.
+    """Map the classes of one data set to those of another, for training on one and testing on the other.
 
     Args:
         source, target: class names, such as CLASS_NAMES["bu4dfe"] and CLASS_NAMES["bp4d"].
@@ -154,5 +154,5 @@ def map_class_names(source: Sequence[str], target: Sequence[str]) -> dict[str, s
 
 
 def plain_subject(name: str) -> str:
-    """f1 of `F001 `: names that differ in case, white space, composition or leading zeros alone have the same."""
+    """Return f1 for `F001 `: names that differ only in case, white space, composition or leading zeros are one subject."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(clean_word(name).split()).casefold())

@@ -1,4 +1,4 @@
-"""Find one scan under two subjects' names, however it was saved, by its cached images; the same in both stages."""
+"""Find scans that appear under two subjects' names, by hashes of their cached images."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ ALIKE_BITS = 24
 # Different scans of one subject come as near as that: an expression of neighbouring intensity differs in 5 to 72 (normals 4 to
 # 51), beginnings of two recordings in 0 and more. So only copies that hardly changed are reported.
 ALIKE_BITS_OF_ONE_SUBJECT = 4
-# An image of nearly one brightness (black, or empty) is like all others of its kind and says nothing.
-MIN_SHARE_SET = 1 / 32
+# An image of nearly one brightness (black, or empty) resembles all others of its kind, so it is not compared.
+MIN_FRACTION_SET = 1 / 32
 # Images compared before a training, evenly over larger caches. All of BU-3DFE or Bosphorus; an object store charges by the
 # byte. Of each sequence only three frames are compared.
 MOST_COMPARED, MOST_COMPARED_REMOTELY = 5000, 2500
 _BATCH, _BLOCK, _CACHED = 64, 512, 8
 
-# Modalities by use: every valid row has those without colour, and normals tell people apart best.
+# Modalities by use: every valid row has those without colour, and normals distinguish people best.
 BY_SHAPE = sorted(MODALITIES, key=lambda name: MODALITIES[name].is_colour)
 
 Hashes = Mapping[str, np.ndarray]  # of a row's front image: modality → bits
-Place = tuple[int, int]  # index of a cache, row
+CacheRow = tuple[int, int]  # index of a cache, row
 
 
 def hash_image(modality: str, pixels: np.ndarray) -> np.ndarray:
@@ -121,7 +121,7 @@ def _tabulate(hashes: Sequence[Hashes], modality: str) -> tuple[np.ndarray, np.n
     for index, one in enumerate(found):
         if one is not None:
             bits[index] = one
-    return bits.mean(1) >= MIN_SHARE_SET, bits
+    return bits.mean(1) >= MIN_FRACTION_SET, bits
 
 
 # --- all of a cache, before a training ---
@@ -207,7 +207,7 @@ def _hash_rows(cache: Cache, modality: str, rows: Sequence[int]) -> dict[int, np
     return found
 
 
-def find_same_faces(caches: Sequence[Cache], subjects: Sequence[Sequence[str]]) -> list[tuple[Place, Place]]:
+def find_same_faces(caches: Sequence[Cache], subjects: Sequence[Sequence[str]]) -> list[tuple[CacheRow, CacheRow]]:
     """Return pairs of rows, of one cache or two, that are nearly the same (`find_alike`) and have different subjects.
 
     One modality of all rows is compared first, then the others of rows that are alike in it.
@@ -221,19 +221,19 @@ def find_same_faces(caches: Sequence[Cache], subjects: Sequence[Sequence[str]]) 
     common = [m for m in BY_SHAPE if all(m in cache.info.settings.modalities for cache in caches)]
     if not common:
         return []
-    places: list[Place] = []
+    cache_rows: list[CacheRow] = []
     hashes: list[Hashes] = []
     for number, cache in enumerate(caches):
         found = hash_faces(cache, common[0])
-        places += [(number, row) for row in found.rows]
+        cache_rows += [(number, row) for row in found.rows]
         hashes += found.hashes
-    samples = [dataclasses.replace(caches[n].samples[row], subject=subjects[n][row]) for n, row in places]
+    samples = [dataclasses.replace(caches[n].samples[row], subject=subjects[n][row]) for n, row in cache_rows]
 
     def differ(pairs: Iterable[tuple[int, int, int]]) -> list[tuple[int, int]]:
         return [(a, b) for a, b, _ in pairs if samples[a].subject != samples[b].subject]
 
-    candidates = sorted({i for pair in differ(find_alike(samples, range(len(places)), hashes)) for i in pair})
-    whole = {places[i]: dict(hashes[i]) for i in candidates}
+    candidates = sorted({i for pair in differ(find_alike(samples, range(len(cache_rows)), hashes)) for i in pair})
+    whole = {cache_rows[i]: dict(hashes[i]) for i in candidates}
     for number, cache in enumerate(caches):
         for modality in cache.info.settings.modalities:
             rows = [
@@ -241,4 +241,4 @@ def find_same_faces(caches: Sequence[Cache], subjects: Sequence[Sequence[str]]) 
             ]
             for row, bits in _hash_rows(cache, modality, rows).items():
                 whole[number, row][modality] = bits
-    return [(places[a], places[b]) for a, b in differ(find_alike(samples, candidates, list(whole.values())))]
+    return [(cache_rows[a], cache_rows[b]) for a, b in differ(find_alike(samples, candidates, list(whole.values())))]

@@ -1,4 +1,4 @@
-"""The kinds of images that a cache holds. A new one is one class and one line of MODALITIES here, and its renderer.
+"""Define the kinds of images of a cache. A new one is one class and one line of MODALITIES here, and its renderer.
 
 Values are the stored integers, 0 in every channel where there is no surface. Arithmetic is on NumPy arrays and torch tensors
 alike; axes count from the end.
@@ -47,7 +47,7 @@ class Modality:
 
     @property
     def column_axis(self) -> int:
-        """The axis of an image's columns."""
+        """Return the axis of an image's columns."""
         return -1 - len(self.channels)
 
     def find_surface(self, pixels: Any) -> Any:
@@ -55,7 +55,7 @@ class Modality:
         return (pixels[..., 0] | pixels[..., 1] | pixels[..., 2]) > 0
 
     def negate_x(self, pixels: Any) -> Any:
-        """Return values whose x axis, to the right of the image, points the other way; may change `pixels` in place."""
+        """Return values whose x axis, to the right of the image, is reversed; may modify `pixels`."""
         return pixels
 
     def to_unit(self, values: Any, *, dynamic: bool = False) -> Any:
@@ -71,7 +71,7 @@ class Modality:
         return np.clip(np.round(128 + 2 * change), 1, 255)
 
     def measure_slopes(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the values whose differences of `slope_order` tell pictures apart, integers or f32."""
+        """Return the values whose differences of `slope_order` distinguish images, integers or f32."""
         return pixels
 
     def title(self, *, dynamic: bool) -> str:

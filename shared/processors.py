@@ -1,4 +1,4 @@
-"""How many processor cores this process may use."""
+"""Count the processor cores that this process may use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def num_cores() -> int:
-    """Those that a cluster's job or `taskset` leaves to this process; where the system does not say (macOS), the machine's."""
+    """Return the number of cores that this process may use; where the system does not report it (macOS), the machine's."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What a run folder holds: its files, their columns and fields, and one reader for each. For a cache, `schema` says the same.
+"""Define the files of a run folder, their columns and fields, and one reader for each. (For a cache: `schema`.)
 
 A run of `fit`, and each fold of `crossval` (in FOLD/ or ROUND/FOLD/):
 
@@ -241,7 +241,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def record_hashes(folder: Path, names: Iterable[str]) -> None:
-    """Records some files of a folder as they are now; a name without a file is taken off the record."""
+    """Record the hashes of files in a folder; a missing file is removed from the record."""
     hashes = read_hashes(folder)
     for name in names:
         if (folder / name).is_file():
@@ -253,7 +253,7 @@ def record_hashes(folder: Path, names: Iterable[str]) -> None:
 
 
 def read_hashes(folder: Path) -> dict[str, str]:
-    """Reads the recorded hashes: file name → sha256; {} where nothing is recorded yet.
+    """Read the recorded hashes: file name → sha256; {} where nothing is recorded.
 
     Raises:
         FacetError: the record itself is damaged.
@@ -277,7 +277,7 @@ def read_hashes(folder: Path) -> dict[str, str]:
 
 
 def check_file(folder: Path, name: str, data: bytes, *, required: bool = False) -> None:
-    """Compares the bytes of a file with its recorded hash.
+    """Compare the bytes of a file with its recorded hash.
 
     Args:
         required: a file that is not recorded is refused, too.
@@ -295,13 +295,13 @@ def check_file(folder: Path, name: str, data: bytes, *, required: bool = False) 
 
 
 def find_recorded(folder: Path) -> list[Path]:
-    """Lists a folder and the folders below it (folds, tests of other caches) that record hashes. Links are not followed."""
+    """List a folder and the folders below it (folds, tests on other caches) that record hashes. Links are not followed."""
     found = [path.parent for path in folder.rglob(HASHES_JSON) if path.is_file()]
     return sorted(found)
 
 
 def find_changed(folder: Path) -> list[str]:
-    """Lists what is wrong with the recorded files of one folder, a line each.
+    """List the problems of the recorded files of one folder, one line each.
 
     Raises:
         FacetError: the record itself is damaged.

@@ -1,4 +1,4 @@
-"""The on-disk contract, format version 1: what a cache folder holds, on one page. Writer and readers both import this.
+"""Define the files and arrays of a cache folder, format version 1. Writers and readers both import this module.
 
     cache.json          CacheInfo: what was rendered and how, counts, `complete`
     samples.csv         one Sample a row; row k of every array belongs to row k here, for ever
@@ -20,13 +20,12 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections import abc
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.errors import CacheError
-from shared.modalities import DEPTH_STEP_MM as DEPTH_STEP_MM
-from shared.modalities import DEPTH_ZERO as DEPTH_ZERO
-from shared.modalities import MODALITIES as MODALITIES
+from shared.errors import CacheError, FacetError
+from shared.modalities import MODALITIES
 
 FORMAT_VERSION = 1
 SHARD_ROWS = 64
@@ -47,7 +46,7 @@ class ArraySpec:
     name: str
     dtype: str
     dims: tuple[str, ...]
-    fill: float  # what an absent row reads as; presence is told by samples.csv, not by this value
+    fill: float  # what an absent row reads as; samples.csv, not this value, records presence
     unit: str
     chunk_rows: int  # images: one sample an inner chunk; small arrays: a whole shard
 
@@ -85,6 +84,37 @@ class View:
         return f"{self.yaw_deg:g}" if self.pitch_deg == 0 else f"{self.yaw_deg:g}:{self.pitch_deg:g}"
 
 
+def parse_views(text: str) -> tuple[View, ...]:
+    """Parse views of the command line: "0,20,-20" are yaws; "0:15" is yaw 0 and pitch +15.
+
+    Raises:
+        FacetError: not numbers.
+    """
+    views = []
+    for item in text.split(","):
+        try:
+            yaw, _, pitch = item.strip().partition(":")
+            views.append(View(float(yaw), float(pitch or 0)))
+        except ValueError as error:
+            raise FacetError(
+                f"--views {text!r}: expected yaw angles such as 0,20,-20 or yaw:pitch such as 0:15, found {item.strip()!r}"
+            ) from error
+    return tuple(views)
+
+
+def choose_views(stored: abc.Sequence[View], wanted: abc.Sequence[View]) -> tuple[int, ...] | None:
+    """Return the index of each wanted view among those stored; None where they are just those.
+
+    Raises:
+        ValueError: some are not among them; names these.
+    """
+    if lacking := [str(view) for view in wanted if view not in stored]:
+        raise ValueError(",".join(lacking))
+    if tuple(wanted) == tuple(stored):
+        return None
+    return tuple(list(stored).index(view) for view in wanted)
+
+
 @dataclass(frozen=True)
 class RenderSettings:
     """Everything that decides the pixels of a cache, given its scans."""
@@ -96,7 +126,7 @@ class RenderSettings:
     supersampling: int = 3  # samples a pixel, squared
     stabilised: bool = False  # 4D: aligned frame by frame on forehead and nose bridge, smoothed in time
     revision: int = 4  # raised whenever the same input would give other bytes
-    # Empty: images of single scans and frames. Else a row is a whole sequence, its images pooled and scaled as this says.
+    # Empty: images of single scans and frames. Else a row is a whole sequence, its images pooled and scaled in this way.
     dynamic: str = ""
 
     def __post_init__(self) -> None:
@@ -145,7 +175,7 @@ class Sample:
     valid: bool = False
     reason: str = ""  # one line: why a row is not valid; of a valid row, what its files ask for and its images lack
     modalities: str = ""  # what this row holds, joined by +: "texture+normal+depth", "normal+depth"
-    alignment: str = ""  # one of ALIGNMENTS: where the pose was first looked for; the surface then decided
+    alignment: str = ""  # one of ALIGNMENTS: where the first pose came from; the surface then confirmed it
     # Of a row's face, or its sequence's first; None where not known, as in caches that have no such columns.
     misfit_mm: float | None = None  # mean distance of the surface from a fitted average face
     eye_distance_mm: float | None = None  # between the middles of the eyes: by landmarks, else estimated from the shape
@@ -209,7 +239,7 @@ class CacheInfo:
     complete: bool = False
 
     def arrays(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of every array this cache holds."""
+        """Return the shape of every array of this cache, by name."""
         n, v, s = self.num_samples, len(self.settings.views), self.settings.size_px
         shapes: dict[str, tuple[int, ...]] = {}
         for modality in self.settings.modalities:
@@ -238,17 +268,17 @@ _MODEL_FILE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def text_file_name(model: str) -> str:
-    """The name under text/ for a model's prompt embeddings: its name without what file systems dislike."""
+    """Return the file name under text/ for a model's prompt embeddings, without characters that file systems reject."""
     return _MODEL_FILE.sub("-", model.rstrip("/").rsplit("/", 1)[-1]).strip("-.") + ".h5"
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and fixed layout, so that equal values are equal bytes. Ends with a line feed."""
+    """Encode JSON with sorted keys and fixed layout, so that equal values are equal bytes; ends with a line feed."""
     return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def fingerprint(value: Any) -> str:
-    """sha256 of a value's canonical JSON; dataclasses count as their fields."""
+    """Return the sha256 of a value's canonical JSON; dataclasses count as their fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()

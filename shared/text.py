@@ -1,4 +1,4 @@
-"""Prompt embeddings: what a text tower says of each class, as stored in text/<model>.h5."""
+"""Write and read the prompt embeddings of each class, stored in text/<model>.h5."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TextEmbeddings:
     model: str
     pretrained: str  # the tag or file the weights came from; "none" = random weights
     weights_hash: str  # sha256 of the whole model's weights
-    image_tower_hash: str  # sha256 of the image tower's weights: tells a trainer that the two towers belong together
+    image_tower_hash: str  # sha256 of the image tower's weights: shows a trainer that the two towers belong together
     logit_scale: float  # CLIP's learned scale s, as a factor (not its logarithm)
     random_weights: bool
 
@@ -60,7 +60,7 @@ class TextEmbeddings:
             raise CacheError("embeddings are not of unit length; run `python -m preprocess prompts` again")
 
     def select(self, class_names: Sequence[str]) -> TextEmbeddings:
-        """The same embeddings for some classes, in the given order."""
+        """Return the embeddings of some classes, in the given order."""
         missing = [name for name in class_names if name not in self.class_names]
         if missing:
             raise CacheError(
@@ -69,7 +69,9 @@ class TextEmbeddings:
             )
         index = [self.class_names.index(name) for name in class_names]
         prompts = tuple(self.prompts[i] for i in index)
-        k = max((len(p) for p in prompts), default=0)  # those that have the most may not be among them
+        k = max(
+            (len(p) for p in prompts), default=0
+        )  # fewer than before where the class with the most prompts is left out
         return dataclasses.replace(
             self,
             class_names=tuple(class_names),
@@ -80,7 +82,7 @@ class TextEmbeddings:
 
 
 def write_text_embeddings(path: Path, text: TextEmbeddings) -> None:
-    """Writes text/<model>.h5 and the sha256 beside it, in the layout of `sha256sum`."""
+    """Write text/<model>.h5 and its sha256 beside it, in the layout of `sha256sum`."""
     k = text.mask.shape[1]
     tables = {
         "embeddings": text.embeddings,
@@ -94,7 +96,7 @@ def write_text_embeddings(path: Path, text: TextEmbeddings) -> None:
 
 
 def read_text_embeddings(path: Path) -> TextEmbeddings:
-    """Reads an HDF5 file that `python -m preprocess prompts` wrote.
+    """Read an HDF5 file that `python -m preprocess prompts` wrote.
 
     Raises:
         CacheError: missing, damaged, of another version, or not such a file.

@@ -1,4 +1,4 @@
-"""Dataclasses out of parsed JSON that may come from a stranger: every field of its annotated type, nothing else."""
+"""Build dataclasses from untrusted JSON: every field must have its annotated type."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LARGEST = 1e300
 
 
 def make(kind: type[Made], value: object) -> Made:
-    """Makes a dataclass from a JSON object; lists become tuples, objects become nested dataclasses.
+    """Build a dataclass from a JSON object; lists become tuples, objects become nested dataclasses.
 
     Args:
         kind: its fields are annotated with str, int, float, bool, None, Any, tuple[X, …], dict[str, X], unions of these, or
@@ -33,7 +33,7 @@ def make(kind: type[Made], value: object) -> Made:
 
 @functools.cache
 def _fields(kind: type) -> dict[str, tuple[Any, bool]]:
-    """Field → its type, and whether it must be there."""
+    """Return each field's type, and whether it is required, by name."""
     hints = typing.get_type_hints(kind)
     return {
         f.name: (hints[f.name], f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING)

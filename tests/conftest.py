@@ -34,17 +34,8 @@ from shared.cache import (
     write_record,
 )
 from shared.csv_tables import encode_table
-from shared.schema import (
-    DEPTH_ZERO,
-    SHARD_ROWS,
-    CacheInfo,
-    RenderSettings,
-    Sample,
-    ShardRecord,
-    View,
-    fingerprint,
-    text_file_name,
-)
+from shared.modalities import DEPTH_ZERO
+from shared.schema import SHARD_ROWS, CacheInfo, RenderSettings, Sample, ShardRecord, View, fingerprint, text_file_name
 from shared.schema import Sequence as SequenceRow
 from shared.store.storage import encode_metadata, encode_shard, hash_file, write_file
 from shared.text import TextEmbeddings, write_text_embeddings

@@ -22,8 +22,12 @@ sys.path.insert(0, str(ROOT))
 
 from preprocess.render.cameras import build_cameras  # noqa: E402
 from shared.cache import Cache, open_cache  # noqa: E402
-from shared.modalities import MODALITIES  # noqa: E402
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, FIELD_OF_VIEW_MM  # noqa: E402
+from shared.modalities import (  # noqa: E402
+    DEPTH_STEP_MM,
+    DEPTH_ZERO,
+    MODALITIES,
+)
+from shared.schema import FIELD_OF_VIEW_MM  # noqa: E402
 
 OUT = ROOT / ".github"
 MOST_BYTES = {"faces.png": 200_000, "coordinate-frames.png": 60_000}

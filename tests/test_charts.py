@@ -13,7 +13,7 @@ from preprocess.geometry.mesh import Mesh
 from preprocess.render.cameras import build_cameras
 from preprocess.render.texture import UNTEXTURED_GREY
 from preprocess.render.views import render_views
-from shared.views import parse_views
+from shared.schema import parse_views
 
 CAMERAS = build_cameras(parse_views("0,35"))
 RED, BLUE = (230, 40, 30), (20, 60, 220)

@@ -32,16 +32,8 @@ from shared.cache import (
 )
 from shared.csv_tables import encode_table
 from shared.errors import CacheError, FacetError
-from shared.schema import (
-    ARRAYS,
-    COMPRESSIONS,
-    FORMAT_VERSION,
-    MODALITIES,
-    SHARD_ROWS,
-    RenderSettings,
-    Sample,
-    fingerprint,
-)
+from shared.modalities import MODALITIES
+from shared.schema import ARRAYS, COMPRESSIONS, FORMAT_VERSION, SHARD_ROWS, RenderSettings, Sample, fingerprint
 from shared.store.storage import STORES, encode_metadata, encode_shard, write_file
 
 

@@ -22,7 +22,8 @@ from shared.likeness import (
     hash_faces,
     hash_image,
 )
-from shared.schema import DEPTH_ZERO, Sample
+from shared.modalities import DEPTH_ZERO
+from shared.schema import Sample
 from train.config import Options
 from train.experiment import split_folds
 from train.protocols.folds import Fold, FoldList

@@ -12,11 +12,8 @@ from hypothesis import strategies as st
 
 from preprocess.build.dynamic import pool_frames, rank_pooling_weights
 from shared.cache import Cache, open_cache
-from shared.schema import (
-    ARRAYS,
-    MODALITIES,
-    SHARD_ROWS,
-)
+from shared.modalities import MODALITIES
+from shared.schema import ARRAYS, SHARD_ROWS
 from shared.store.storage import STORES, encode_shard, write_file
 
 

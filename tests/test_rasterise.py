@@ -16,8 +16,8 @@ from preprocess.render.views import render_views
 from preprocess.synth.action_units import draw_activation
 from preprocess.synth.head import Person
 from preprocess.synth.population import draw_person
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
-from shared.views import parse_views
+from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
+from shared.schema import parse_views
 
 CAMERAS = build_cameras(parse_views("0,20,-20,45,0:20"))
 

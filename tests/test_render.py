@@ -13,8 +13,8 @@ from preprocess.render.cameras import build_cameras, warn_of_views
 from preprocess.render.texture import MipChain
 from preprocess.render.views import render_views
 from shared.errors import FacetError, ScanError
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, FIELD_OF_VIEW_MM, RenderSettings, View
-from shared.views import parse_views
+from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
+from shared.schema import FIELD_OF_VIEW_MM, RenderSettings, View, parse_views
 
 FRONT = build_cameras((View(0),))
 

@@ -16,7 +16,8 @@ from preprocess.geometry.mesh import Mesh
 from preprocess.render.cameras import build_cameras
 from preprocess.render.views import Views, render_views
 from shared.errors import ScanError
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, RenderSettings, View
+from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
+from shared.schema import RenderSettings, View
 
 FRONT = RenderSettings(views=(View(0),), supersampling=1)
 THREE = RenderSettings(size_px=112, supersampling=1)

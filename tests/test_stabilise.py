@@ -20,7 +20,8 @@ from preprocess.geometry.mesh import Mesh
 from preprocess.render.cameras import build_cameras
 from preprocess.render.views import render_views
 from shared.errors import ScanError
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, RenderSettings, View
+from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
+from shared.schema import RenderSettings, View
 
 NUM_FRAMES = 16
 GROUPS = {name: (i,) for i, name in enumerate(CANONICAL_POINTS_MM)}

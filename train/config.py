@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import FacetError, first_line
+from shared.modalities import MODALITIES
 from shared.runs import ABLATION_JSON, CONFIG_JSON, CROSSVAL_JSON, check_file
-from shared.schema import MODALITIES, RenderSettings, canonical_json
+from shared.schema import RenderSettings, canonical_json
 from shared.store.storage import write_file
 from shared.typed_json import make
 from shared.weights.models import LOCAL_DIR

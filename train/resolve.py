@@ -9,9 +9,8 @@ from pathlib import Path
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError
 from shared.labels import NEUTRAL
-from shared.schema import RenderSettings
+from shared.schema import RenderSettings, parse_views
 from shared.text import TextEmbeddings
-from shared.views import parse_views
 from train.config import RANDOM, Options, Recipe, RunOptions
 from train.data.prompts import read_prompts
 from train.parts import read_losses

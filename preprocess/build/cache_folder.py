@@ -28,10 +28,12 @@ from shared.errors import CacheError
 from shared.groups import GROUPS_CSV, Groups, encode_groups
 from shared.schema import FORMAT_VERSION, SHARD_ROWS, CacheInfo, Sample, fingerprint
 from shared.schema import Sequence as SequenceRow
+from shared.store.hdf5_store import VIEWS_HDF5
 from shared.store.lock import hold_lock
 from shared.store.paths import is_file, is_litter, is_remote, list_files, read_bytes, remove_file, remove_folder
 from shared.store.remote_lock import hold_remote_lock
-from shared.store.storage import PARTIAL_SUFFIX, VIEWS_HDF5, VIEWS_ZARR, encode_metadata, hash_file, write_file
+from shared.store.storage import PARTIAL_SUFFIX, encode_metadata, hash_file, write_file
+from shared.store.zarr_store import VIEWS_ZARR
 
 # Names that a folder may hold before its first build: another build may have begun, or was killed.
 CACHE_PARTS = {

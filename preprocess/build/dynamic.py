@@ -28,7 +28,7 @@ from shared.errors import CacheError, FacetError
 from shared.modalities import get_modality
 from shared.schema import SHARD_ROWS, CacheInfo, Sample, fingerprint
 from shared.schema import Sequence as SequenceRow
-from shared.store.paths import is_file, is_same_place, list_files, read_bytes
+from shared.store.paths import is_file, is_same_folder, list_files, read_bytes
 from shared.store.storage import write_file
 
 POOLING = "approximate rank pooling over the sum of its positive weights; texture, normal = 128 + 2 d; depth d in its own unit"
@@ -80,7 +80,7 @@ def build_dynamic_cache(source: Path, out: Path) -> DynamicReport:
     cache = open_cache(source)
     if not cache.sequences:
         raise CacheError(f"{source}: holds no sequences; dynamic images are for 4D data sets")
-    if is_same_place(out, source):
+    if is_same_folder(out, source):
         raise CacheError(f"--out {out}: is the cache that is read; choose another folder")
     rows = [_plan_row(cache, sequence) for sequence in cache.sequences]
     settings = dataclasses.replace(cache.info.settings, dynamic=POOLING)

@@ -12,7 +12,8 @@ import numpy as np
 
 from preprocess.render.views import Views
 from shared.errors import ScanError
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, FIELD_OF_VIEW_MM, RenderSettings, View
+from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
+from shared.schema import FIELD_OF_VIEW_MM, RenderSettings, View
 
 # Thresholds lie between the worst good row and the best broken one, measured by tests/benchmarks/row_check.py.
 MIN_AREA_MM2 = 2400.0  # that the view with most surface shows

@@ -23,18 +23,12 @@ from shared.cache import (
 )
 from shared.csv_tables import read_table
 from shared.errors import CacheError
-from shared.schema import MODALITIES, CacheInfo, Sample, ShardRecord
+from shared.modalities import MODALITIES
+from shared.schema import CacheInfo, Sample, ShardRecord
+from shared.store.hdf5_store import VIEWS_HDF5
 from shared.store.paths import is_remote, list_files, read_bytes
-from shared.store.storage import (
-    PARTIAL_SUFFIX,
-    VIEWS_HDF5,
-    VIEWS_ZARR,
-    check_shard_file,
-    encode_metadata,
-    hash_bytes,
-    hash_file,
-    shard_files,
-)
+from shared.store.storage import PARTIAL_SUFFIX, check_shard_file, encode_metadata, hash_bytes, hash_file, shard_files
+from shared.store.zarr_store import VIEWS_ZARR
 from shared.text import read_text_embeddings
 
 _MIN_ROW_BYTES = 13  # of samples.csv: twelve commas and the line's end

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from preprocess.compiled import compile_kernel
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO
+from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
 
 NOTHING = -1
 _IDENTITY = np.eye(3)

@@ -18,10 +18,14 @@ from tqdm import tqdm
 from preprocess.sequences.frames import stream_frames
 from shared.cache import read_signed_json, write_signed_json
 from shared.errors import CacheError
-from shared.schema import DEPTH_STEP_MM, DEPTH_ZERO, SHARD_ROWS, CacheInfo, Sample, ShardRecord, fingerprint
+from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
+from shared.schema import SHARD_ROWS, CacheInfo, Sample, ShardRecord, fingerprint
 from shared.schema import Sequence as SequenceRow
 from shared.sequences import group_frames
-from shared.store.storage import VIEWS_HDF5, VIEWS_ZARR, ArrayReader, open_arrays
+from shared.store.arrays import ArrayReader
+from shared.store.hdf5_store import VIEWS_HDF5
+from shared.store.storage import open_arrays
+from shared.store.zarr_store import VIEWS_ZARR
 
 REVISION = 1  # raised whenever the same depth would give another apex
 CLIP_MM = 5.0

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from shared.store.storage import ArrayReader
+from shared.store.arrays import ArrayReader
 
 BATCH_FRAMES = 16
 

@@ -1,19 +1,20 @@
-"""What both stores have in common: how rows of a cache's arrays are asked for, delivered and checked."""
+"""Define the reader that both stores implement: rows of a cache's arrays, read in the background and checked."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from shared.errors import CacheError
-from shared.schema import ARRAYS, MODALITIES, CacheInfo
+from shared.modalities import MODALITIES
+from shared.schema import ARRAYS, CacheInfo
 
-ABSENT = -1  # asked for as a row: zeros
+ABSENT = -1  # a row index that reads as zeros
 
 
 @dataclass(frozen=True)
@@ -27,22 +28,19 @@ class StoredRows:
     intact: np.ndarray
 
 
-class Pending(Protocol):
-    """A read that was started."""
-
-    def result(self) -> np.ndarray:
-        """Wait for it and return the rows. Raises CacheError where stored bytes are missing or damaged."""
-        ...
-
-
 @dataclass(frozen=True)
-class FinishedRead:
-    """The result of a store that reads at once."""
+class PendingRead:
+    """A read that background tasks are writing into `out`; without tasks it is finished."""
 
-    array: np.ndarray
+    out: np.ndarray
+    tasks: tuple[Future[None], ...] = ()
 
     def result(self) -> np.ndarray:
-        return self.array
+        """Wait for all tasks and return the rows. Raises CacheError where stored bytes are missing or damaged."""
+        wait(self.tasks)  # all of them, so that nobody writes into `out` after an error
+        for task in self.tasks:
+            task.result()
+        return self.out
 
 
 class ArrayReader(ABC):
@@ -52,13 +50,17 @@ class ArrayReader(ABC):
     """
 
     def __init__(self, path: Path, info: CacheInfo, views: Sequence[int] | None = None) -> None:
-        """views: the indices of the stored views that are delivered, in this order; None: all."""
+        """Prepare to read; no file is opened yet.
+
+        Args:
+            views: indices of the stored views that are delivered, in this order; None: all.
+        """
         self._path, self._info, self._views = path, info, views
         self._shapes = info.arrays()
 
     @abstractmethod
-    def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> Pending:
-        """Start to read rows into the caller's memory, in the background where the store can.
+    def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> PendingRead:
+        """Start to read rows into the caller's memory, in background threads.
 
         Args:
             rows: ABSENT gives zeros.
@@ -67,7 +69,7 @@ class ArrayReader(ABC):
             CacheError: the cache has no such array, or a shard's file is missing or damaged.
         """
 
-    def start(self, name: str, rows: Sequence[int] | np.ndarray) -> Pending:
+    def start(self, name: str, rows: Sequence[int] | np.ndarray) -> PendingRead:
         """Start to read rows into new memory; `.result()` gives what `read` gives."""
         self._check_name(name)
         shape = self._shapes[name][1:]

@@ -1,22 +1,26 @@
-"""The HDF5 store: views/shard-00000.h5 …, one file a shard, the same arrays under the same names, chunks with fletcher32.
+"""Write, check and read the HDF5 store: views/shard-00000.h5 …, one file per shard, chunks with fletcher32.
 
-The library checks a chunk's checksum on reading. What it would believe of a stranger's file is checked here: where a data set
+The library checks a chunk's checksum on reading. What it would accept from a hostile file is checked here: where a data set
 lies, how it is stored, and what its chunks unpack to.
 """
 
 from __future__ import annotations
 
+import functools
 import io
+import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shared.errors import CacheError, first_line
-from shared.schema import ARRAYS, FORMAT_VERSION, MODALITIES, SHARD_ROWS, CacheInfo
-from shared.store.arrays import ABSENT, ArrayReader, FinishedRead, Pending, StoredRows
+from shared.modalities import MODALITIES
+from shared.schema import ARRAYS, FORMAT_VERSION, SHARD_ROWS, CacheInfo
+from shared.store.arrays import ABSENT, ArrayReader, PendingRead, StoredRows
 from shared.store.paths import file_system, is_remote, report_storage_errors
 
 VIEWS_HDF5 = "views"
@@ -68,7 +72,7 @@ def encode_hdf5_shard(
 
 
 def check_hdf5_file(path: Path, info: CacheInfo, shard: int, name: str, data: bytes | None) -> dict[str, StoredRows]:
-    """Return what a shard's file holds, by array name; see `storage.check_shard_file`."""
+    """Check a shard's file; see `storage.check_shard_file`."""
     import h5py
 
     found = {}
@@ -98,7 +102,7 @@ def _check_array(dataset: Any, *, verify: bool) -> StoredRows:
 
 
 def _find_array(path: Path, file: Any, info: CacheInfo, shard: int, name: str) -> Any:
-    """Return an array's data set in an open shard file, which is exactly what `encode_hdf5_shard` writes.
+    """Return an array's data set in an open shard file, stored exactly as `encode_hdf5_shard` writes it.
 
     Raises:
         CacheError: a link, another shape, type or layout. KeyError: there is none.
@@ -126,7 +130,7 @@ def _find_array(path: Path, file: Any, info: CacheInfo, shard: int, name: str) -
 
 
 def _check_chunk(dataset: Any, row: int) -> None:
-    """Compare the size that a row's chunk claims to unpack to, which the Blosc filter believes, with a chunk's.
+    """Check that a row's chunk unpacks to the size of a chunk; the Blosc filter trusts the size in its header.
 
     Raises:
         ValueError: it is another, the chunk is larger than its content, or an image is not stored.
@@ -159,16 +163,19 @@ def _open_file(path: Path) -> Any:
 
 
 class Hdf5Reader(ArrayReader):
-    """Reads the arrays of one cache with h5py, a few files open at a time."""
+    """Reads the arrays of one cache with h5py in a background thread, a few files open at a time."""
 
     def __init__(self, path: Path, info: CacheInfo, views: Sequence[int] | None = None) -> None:
         super().__init__(path, info, views)
         self._files: OrderedDict[int, Any] = OrderedDict()
         self._checked: set[tuple[int, str, int]] = set()  # chunks that unpack to their size
 
-    def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> Pending:
+    def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> PendingRead:
         self._check_name(name)
-        rows = np.asarray(rows, np.int64)
+        return PendingRead(out, (_thread().submit(self._read_rows, name, np.asarray(rows, np.int64), out),))
+
+    def _read_rows(self, name: str, rows: np.ndarray, out: np.ndarray) -> None:
+        """Fill `out` with rows, in the background thread."""
         out[rows == ABSENT] = 0
         for i in np.argsort(rows, kind="stable").tolist():  # shard by shard, each file opened once
             if rows[i] == ABSENT:
@@ -177,7 +184,6 @@ class Hdf5Reader(ArrayReader):
                 self._read_row(name, int(rows[i]), out, i)
             except _ERRORS as error:
                 raise self._damaged(name, int(rows[i]), first_line(error)) from error
-        return FinishedRead(out)
 
     def _read_row(self, name: str, row: int, out: np.ndarray, i: int) -> None:
         shard, row = divmod(row, SHARD_ROWS)
@@ -199,3 +205,13 @@ class Hdf5Reader(ArrayReader):
             if len(self._files) > MAX_OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
         return self._files[shard]
+
+
+@functools.cache
+def _thread() -> ThreadPoolExecutor:
+    """Return one background thread for all readers of a process: HDF5 has one lock, so more would only wait for it."""
+    return ThreadPoolExecutor(1, thread_name_prefix="hdf5-reads")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_thread.cache_clear)  # threads do not survive a fork

@@ -1,4 +1,4 @@
-"""Small tables in HDF5 files that may come from a stranger: the prompt embeddings of text/.
+"""Write and read small tables in untrusted HDF5 files: the prompt embeddings of text/.
 
 An HDF5 file can name other files (external storage and links, virtual data sets), claim more than it holds, or unpack to any
 size. Read is only what lies in the file itself, as this product writes it.
@@ -26,7 +26,7 @@ _ATTRIBUTE, _ATTRIBUTES_ELSEWHERE = 0x0C, 0x15  # types of messages there (IV.A.
 
 
 def encode_hdf5_tables(tables: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> bytes:
-    """Encodes a small HDF5 file in memory; arrays of str become UTF-8 strings."""
+    """Encode a small HDF5 file in memory; arrays of str become UTF-8 strings."""
     import h5py
 
     buffer = io.BytesIO()
@@ -44,7 +44,7 @@ def encode_hdf5_tables(tables: Mapping[str, np.ndarray], attributes: Mapping[str
 def read_hdf5_tables(
     data: bytes, path: Path, *, tables: Collection[str], attributes: Collection[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Reads the inverse of `encode_hdf5_tables`, and nothing but the named tables and attributes.
+    """Read the named tables and attributes of a file that `encode_hdf5_tables` wrote, and nothing else.
 
     With pyfive, which is Python alone: damaged texts make HDF5's own library crash, or walk on for ever.
 
@@ -107,7 +107,7 @@ def _read_table(file: Any, name: str, data: bytes) -> np.ndarray:
 
 
 def _read_attributes(file: Any, names: Collection[str]) -> dict[str, Any]:
-    """The file's own attributes, numbers and short texts, once it is clear that there is nothing else among them."""
+    """Read the file's own attributes, which must be numbers and short texts."""
     messages = file._dataobjects.msgs
     sizes = [message["size"] for message in messages if message["type"] == _ATTRIBUTE]
     if any(message["type"] == _ATTRIBUTES_ELSEWHERE for message in messages) or len(sizes) > _MAX_ATTRIBUTES:

@@ -1,4 +1,4 @@
-"""One writer at a time: a file that a process holds for as long as it lives."""
+"""Lock a file, so that only one process writes at a time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import IO
 
 from shared.errors import FacetError
 
-# NFS without lockd, Lustre without -o flock, FUSE file systems and shares of other systems
+# NFS without lockd, Lustre without -o flock, FUSE and network file systems
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY, errno.EPERM}
 
 
 def _open(path: Path) -> IO[bytes]:
-    """Opens the lock file without a change to it: in a received folder it may be a link to any file of its reader's.
+    """Open the lock file without changing it: in a received folder it may be a link to any file of the user's.
 
     Raises:
         FacetError: it is no plain file.
@@ -37,7 +37,7 @@ def _open(path: Path) -> IO[bytes]:
 
 @contextmanager
 def hold_lock(path: Path, refusal: FacetError | None = None) -> Iterator[None]:
-    """Holds the lock file, made with its folder where it is missing; the kernel lets go of it when the process ends, however.
+    """Hold the lock file, created where it is missing; the kernel releases it when the process ends.
 
     Raises:
         FacetError: `refusal` itself, when another process holds it (without one, it is waited for); or the file system cannot

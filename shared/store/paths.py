@@ -1,8 +1,8 @@
-"""Where a cache lies: a folder of this machine, or a prefix of an object store (s3://bucket/prefix).
+"""Read, list and remove files of a local folder or an object store (s3://bucket/prefix).
 
 A path in an object store behaves like a pathlib.Path for `/`, `.name`, `str()` and pickling; files are read, listed and
-removed through the functions here, which tell "not there" from "cannot be reached": an object store that does not answer must
-never look like an empty one. Credentials, region and AWS_ENDPOINT_URL come from the environment alone.
+removed through the functions here, which distinguish "not there" from "cannot be reached": an unreachable object store must
+never appear empty. Credentials, region and AWS_ENDPOINT_URL come from the environment alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LITTER = re.compile(
 
 
 def open_path(text: str | Path) -> Path:
-    """A folder as a user names it, without looking whether it exists.
+    """Return the path of a folder or address, which need not exist.
 
     Raises:
         CacheError: an address of another kind, one that carries credentials, or the package for it is not installed.
@@ -52,7 +52,7 @@ def open_path(text: str | Path) -> Path:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text names another machine: s3://…, //server/share.
+    """Return whether a text names another machine: s3://…, //server/folder.
 
     What a file names is only followed on this machine: an address in a received run would get signed requests.
     """
@@ -64,14 +64,14 @@ def is_remote(path: Path) -> bool:
 
 
 def file_system(path: Path) -> tuple[Any, str]:
-    """The fsspec file system of a remote path, and the path's name in it: bucket/key."""
+    """Return the fsspec file system of a remote path, and the path's name in it: bucket/key."""
     remote = cast(Any, path)
     return remote.fs, str(remote.path)
 
 
 @contextmanager
 def report_storage_errors(path: Path) -> Iterator[None]:
-    """Turns what an object store's libraries raise into one line. FileNotFoundError and FileExistsError stay as they are.
+    """Turn errors of an object store's libraries into StorageError. FileNotFoundError and FileExistsError pass.
 
     Raises:
         StorageError: no credentials, no bucket, no permission, no network, or any other refusal.
@@ -101,17 +101,17 @@ _LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec", "asyncio")
 
 
 def is_missing_bucket(error: Exception) -> bool:
-    """Whether the bucket is missing, and not only a file in it."""
+    """Return whether the bucket is missing, not only a file in it."""
     return isinstance(error, FileNotFoundError) and "bucket" in str(error).lower()
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there. Unlike pathlib's, it raises StorageError where that cannot be known."""
+    """Return whether a file exists. Unlike pathlib's, it raises StorageError where that cannot be known."""
     return file_size(path) is not None
 
 
 def file_size(path: Path) -> int | None:
-    """Bytes of a file; None where there is none."""
+    """Return the bytes of a file; None where there is none."""
     if not is_remote(path):
         return path.stat().st_size if path.is_file() else None
     fs, key = file_system(path)
@@ -126,7 +126,7 @@ def file_size(path: Path) -> int | None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A whole file. Raises FileNotFoundError where there is none."""
+    """Read a whole file. Raises FileNotFoundError where there is none."""
     if not is_remote(path):
         return path.read_bytes()
     fs, key = file_system(path)
@@ -136,7 +136,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_range(path: Path, start: int, end: int) -> bytes:
-    """Bytes start…end of a file, end exclusive."""
+    """Read the bytes start…end of a file, end exclusive."""
     if not is_remote(path):
         with path.open("rb") as file:
             file.seek(start)
@@ -148,7 +148,7 @@ def read_range(path: Path, start: int, end: int) -> bytes:
 
 
 def read_ranges(ranges: Sequence[tuple[Path, int, int]]) -> list[bytes]:
-    """Return bytes start…end of files in one object store, asked for at once."""
+    """Read the bytes start…end of files in one object store with concurrent requests."""
     if not ranges:
         return []
     fs, _ = file_system(ranges[0][0])
@@ -159,7 +159,7 @@ def read_ranges(ranges: Sequence[tuple[Path, int, int]]) -> list[bytes]:
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file, or a folder it is in, is one that systems leave in folders: `._a.h5`, `.DS_Store`, `Thumbs.db`, `.nfs…`.
+    """Return whether a file or one of its folders is litter of an operating system: `._a.h5`, `.DS_Store`, `.nfs…`.
 
     Args:
         name: relative, with forward slashes.
@@ -168,7 +168,8 @@ def is_litter(name: str) -> bool:
 
 
 def list_files(folder: Path) -> dict[str, int]:
-    """Every file below a folder: name relative to it, with forward slashes, sorted -> bytes. {} where there is no folder.
+    """List every file below a folder: name relative to it, with forward slashes, sorted -> bytes. {} where there is no
+    folder.
 
     What systems leave in folders is not among them: it is no part of a cache.
     """
@@ -191,18 +192,18 @@ def _list_every_file(folder: Path) -> dict[str, int]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, links to folders not followed. Raises OSError where one may not be read."""
+    """Yield every file below a folder; links to folders are not followed. Raises OSError where one may not be read."""
 
     def fail(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):  # it may vanish meanwhile, or never have been
             raise error
 
-    for place, _, names in os.walk(folder, onerror=fail):
-        yield from (Path(place, name) for name in names)
+    for parent, _, names in os.walk(folder, onerror=fail):
+        yield from (Path(parent, name) for name in names)
 
 
 def remove_file(path: Path) -> None:
-    """Removes a file, or does nothing where there is none."""
+    """Remove a file, if it exists."""
     if not is_remote(path):
         path.unlink(missing_ok=True)
         return
@@ -216,7 +217,7 @@ def remove_file(path: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder and all in it, or does nothing where there is none."""
+    """Remove a folder and everything in it, if it exists."""
     if not is_remote(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
@@ -224,8 +225,8 @@ def remove_folder(folder: Path) -> None:
         remove_file(folder / name)
 
 
-def is_same_place(a: Path, b: Path) -> bool:
-    """Whether two paths are one folder."""
+def is_same_folder(a: Path, b: Path) -> bool:
+    """Return whether two paths are one folder."""
     if is_remote(a) or is_remote(b):
         return str(a) == str(b)
     return a.exists() and b.exists() and a.samefile(b)

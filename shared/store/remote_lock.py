@@ -1,4 +1,4 @@
-"""One writer at a time in an object store: an object that its holder renews, made by a conditional put (If-None-Match).
+"""Lock an object store for one writer: an object that its holder renews, made by a conditional put (If-None-Match).
 
 Ages are measured by the store's own clock (its Date against its Last-Modified). A holder that dies leaves the object behind; it
 is taken over (by If-Match, so that only one can) once it was not renewed for EXPIRY_SECONDS, or at once where its process is
@@ -28,7 +28,7 @@ EXPIRY_SECONDS = 75.0
 
 @contextmanager
 def hold_remote_lock(path: Path, *, what: str) -> Iterator[None]:
-    """Hold the lock object; it is renewed in the background until the block ends, then removed.
+    """Hold the lock object: renew it in the background until the block ends, then remove it.
 
     Args:
         what: begins the refusal: what somebody else is writing.
@@ -160,7 +160,7 @@ def _identify() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """This boot of this machine, as processes that see each other's numbers see it; "" where that cannot be told."""
+    """Return an identifier of this boot and process namespace; "" where the system has none."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -169,7 +169,7 @@ def _machine() -> str:
 
 
 def _start_time(pid: int) -> str:
-    """When a process started, in the kernel's ticks; "" where there is none."""
+    """Return the start time of a process, in the kernel's ticks; "" where there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""Files of a cache, written whole or not at all, and its arrays in either store, Zarr v3 or HDF5.
+"""Write files of a cache whole or not at all, and its arrays to either store, Zarr v3 or HDF5.
 
 Shards are encoded in memory. On a disk they are written under a temporary name, then renamed; in an object store a put is
 whole or nothing. So a file under its final name is complete, whatever was killed. Equal arrays give equal bytes.
@@ -16,20 +16,17 @@ import numpy as np
 
 from shared.errors import CacheError
 from shared.schema import ARRAYS, SHARD_ROWS, CacheInfo
-from shared.store.arrays import ArrayReader as ArrayReader
-from shared.store.arrays import StoredRows
-from shared.store.hdf5_store import VIEWS_HDF5 as VIEWS_HDF5
+from shared.store.arrays import ArrayReader, StoredRows
 from shared.store.hdf5_store import Hdf5Reader, check_hdf5_file, encode_hdf5_shard, hdf5_shard_file
 from shared.store.paths import file_system, is_remote, read_bytes, report_storage_errors
 from shared.store.zarr_reader import ZarrReader
-from shared.store.zarr_store import VIEWS_ZARR as VIEWS_ZARR
 from shared.store.zarr_store import check_zarr_file, encode_zarr_metadata, encode_zarr_shard, zarr_shard_files
 
 PARTIAL_SUFFIX = ".partial"
 
 
 def write_file(path: Path, data: bytes, *, like: Path | None = None) -> str:
-    """Writes a whole file or nothing: temporary name, flush to the disk, rename. Returns the sha256 of `data`.
+    """Write a whole file or nothing: temporary name, flush to the disk, rename. Returns the sha256 of `data`.
 
     Args:
         like: a folder, such as the cache that was drawn from: nobody may read the file who may not read that.
@@ -57,13 +54,13 @@ def write_file(path: Path, data: bytes, *, like: Path | None = None) -> str:
 
 
 def make_folder(folder: Path, *, like: Path) -> None:
-    """Makes a folder that only those may enter who may enter another one; one that is there is left as it is."""
+    """Create a folder with the access rights of another; an existing one is left as it is."""
     if not is_remote(folder):
         folder.mkdir(mode=_mode(like), parents=True, exist_ok=True)
 
 
 def _mode(folder: Path) -> int:
-    """Who may use a folder; of an object store, or one that has gone: its owner alone."""
+    """Return a folder's access rights; only the owner's for an object store or a missing folder."""
     try:
         return 0o700 if is_remote(folder) else folder.stat().st_mode & 0o777
     except OSError:
@@ -71,7 +68,7 @@ def _mode(folder: Path) -> int:
 
 
 def check_writable(path: Path) -> None:
-    """Finds out before hours of work whether a file can be written: makes and removes one beside it.
+    """Check before hours of work that a file can be written: create and remove one beside it.
 
     Raises:
         OSError: it cannot; names the file.
@@ -89,12 +86,12 @@ def check_writable(path: Path) -> None:
 
 
 def hash_bytes(data: bytes) -> str:
-    """sha256, as records and tables name it."""
+    """Return the sha256 of bytes, in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def hash_file(path: Path) -> str:
-    """sha256 of a file's bytes, read in pieces."""
+    """Return the sha256 of a file's bytes, read in pieces."""
     if is_remote(path):
         return hash_bytes(read_bytes(path))
     with path.open("rb") as file:
@@ -103,7 +100,7 @@ def hash_file(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """How one kind of store lays out a cache's arrays; the functions below say what each of these is."""
+    """The layout of one kind of store; the functions below describe each field."""
 
     encode_metadata: Callable[[CacheInfo], dict[str, bytes]]
     encode_shard: Callable[[CacheInfo, int, Mapping[str, tuple[np.ndarray, np.ndarray]]], dict[str, bytes]]
@@ -127,14 +124,14 @@ STORES = {
 
 
 def encode_metadata(info: CacheInfo) -> dict[str, bytes]:
-    """The files beside the shards that tell a reader what the arrays are: relative path -> bytes."""
+    """Encode the files that describe the arrays to readers: relative path -> bytes."""
     return STORES[info.store].encode_metadata(info)
 
 
 def encode_shard(
     info: CacheInfo, shard: int, arrays: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray]
 ) -> dict[str, bytes]:
-    """One shard's files: relative path -> bytes.
+    """Encode one shard: relative path -> bytes.
 
     Args:
         arrays: name -> (R, …) in the schema's dtype, R = this shard's rows.
@@ -165,12 +162,12 @@ def encode_shard(
 
 
 def shard_files(info: CacheInfo, shard: int) -> list[str]:
-    """Every file a shard can have, relative to the cache; those that would hold nothing are not written."""
+    """List every file that a shard can have, relative to the cache; files without content are not written."""
     return STORES[info.store].shard_files(info, shard)
 
 
 def check_shard_file(path: Path, info: CacheInfo, shard: int, name: str, data: bytes | None) -> dict[str, StoredRows]:
-    """Return what one file of a shard holds, by array name.
+    """Check one file of a shard; return its stored and intact rows by array name.
 
     Args:
         path: the cache. name: the file, relative to it.

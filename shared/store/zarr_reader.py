@@ -1,4 +1,4 @@
-"""Reads the Zarr store: chunks straight from shard files, checked and decoded by a few threads in the caller's memory.
+"""Read chunks of the Zarr store from shard files; threads check and decode them into the caller's memory.
 
 This takes a quarter of the processor time of the libraries for Zarr, which decode into new memory for every batch: mapping
 that in costs more than decoding.
@@ -14,8 +14,7 @@ import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ import numpy as np
 from shared.errors import CacheError, describe_os_error, first_line
 from shared.processors import num_cores
 from shared.schema import ARRAYS, SHARD_ROWS, CacheInfo
-from shared.store.arrays import ABSENT, ArrayReader, FinishedRead, Pending
+from shared.store.arrays import ABSENT, ArrayReader, PendingRead
 from shared.store.paths import file_size, is_file, is_remote, read_range, read_ranges
 from shared.store.zarr_store import (
     ABSENT_CHUNK,
@@ -41,10 +40,11 @@ _BLOSC_HEADER_BYTES = 16  # c-blosc README_CHUNK_FORMAT.rst: …, nbytes, blocks
 
 
 class _Shard:
-    """A shard file of one array, and the index at its end. A local file is open as long as somebody reads from it."""
+    """A shard file of one array and its index. A local file stays open until this object is deleted."""
 
     def __init__(self, path: Path, chunk_rows: int) -> None:
-        """
+        """Open the file and read its index.
+
         Raises:
             OSError: there is no such file. CacheError: its index is damaged.
         """
@@ -95,20 +95,21 @@ class ZarrReader(ArrayReader):
         }
         self._is_raw, self._is_remote = info.compression == "none", is_remote(path)
 
-    def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> Pending:
+    def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> PendingRead:
         self._check_name(name)
         rows = np.asarray(rows, np.int64)
         assert out.flags.c_contiguous and len(out) == len(rows)
         if ARRAYS[name].chunk_rows > 1:
-            return FinishedRead(self._read_small(name, rows, out))
+            return PendingRead(self._read_small(name, rows, out))
         shards = [None if row == ABSENT else self._find_shard(name, row) for row in rows.tolist()]
         step = len(rows) if self._is_remote else ROWS_A_TASK  # an object store is asked for all at once
         parts = [slice(first, first + step) for first in range(0, len(rows), step or 1)]
-        tasks = [_threads().submit(self._read_images, name, rows[part], shards[part], out[part]) for part in parts]
-        return _PendingChunks(tasks, out)
+        pool = _threads()
+        tasks = (pool.submit(self._read_images, name, rows[part], shards[part], out[part]) for part in parts)
+        return PendingRead(out, tuple(tasks))
 
     def _read_small(self, name: str, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Fill `out` with rows of an array whose shards are one chunk each; what is not stored has the fill value."""
+        """Fill `out` with rows of an array whose shards are one chunk each; rows that are not stored have the fill value."""
         spec = ARRAYS[name]
         out[rows == ABSENT] = 0
         for number in np.unique(rows[rows != ABSENT] // SHARD_ROWS).tolist():
@@ -142,7 +143,7 @@ class ZarrReader(ArrayReader):
         return shard
 
     def _read_images(self, name: str, rows: np.ndarray, shards: Sequence[_Shard | None], out: np.ndarray) -> None:
-        """Fill `out` with rows; the task of a thread."""
+        """Fill `out` with rows, in a background thread."""
         shape = self._shapes[name][1:]
         fetched = self._fetch(name, rows.tolist(), shards)
         for row, shard, image, stored in zip(rows.tolist(), shards, out, fetched, strict=True):
@@ -204,18 +205,6 @@ class ZarrReader(ArrayReader):
     @staticmethod
     def _chunk(name: str, row: int) -> int:
         return row % SHARD_ROWS // ARRAYS[name].chunk_rows
-
-
-@dataclass(frozen=True)
-class _PendingChunks:
-    tasks: list[Future[None]]
-    out: np.ndarray
-
-    def result(self) -> np.ndarray:
-        wait(self.tasks)  # all of them, so that nobody writes into `out` after an error
-        for task in self.tasks:
-            task.result()
-        return self.out
 
 
 def _decode(body: np.ndarray, target: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""The Zarr v3 store: views.zarr/, one array a modality, 64 samples a shard file, one sample an inner chunk.
+"""Write and check the Zarr v3 store: views.zarr/, one array a modality, 64 samples a shard file, one sample an inner chunk.
 
 A shard file (Zarr v3 core, codec `sharding_indexed`): the inner chunks one after another, each its Blosc bytes (without
 compression: its values, little-endian) and their crc32c; then the index, u64 offset and length of each inner chunk (2⁶⁴ − 1
@@ -24,7 +24,7 @@ CHECKSUM_BYTES = 4
 
 
 def encode_zarr_metadata(info: CacheInfo) -> dict[str, bytes]:
-    """zarr.json of the group and of each array: relative path -> bytes."""
+    """Encode zarr.json of the group and of each array: relative path -> bytes."""
     import zarr
 
     store = zarr.storage.MemoryStore()
@@ -35,7 +35,7 @@ def encode_zarr_metadata(info: CacheInfo) -> dict[str, bytes]:
 
 
 def zarr_shard_files(info: CacheInfo, shard: int) -> dict[str, str]:
-    """Array name -> its shard's file, relative to the cache."""
+    """Return the shard's file of each array, relative to the cache, by array name."""
     return {name: f"{VIEWS_ZARR}/{name}/c/{shard}" + "/0" * (len(shape) - 1) for name, shape in info.arrays().items()}
 
 
@@ -62,7 +62,7 @@ def _create_zarr_array(group: Any, spec: ArraySpec, shape: tuple[int, ...], comp
 def encode_zarr_shard(
     info: CacheInfo, shard: int, arrays: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, bytes]:
-    """A shard's files in the bytes that zarr-python writes (tested), at a quarter of its time: relative path -> bytes."""
+    """Encode a shard as zarr-python would (tested), in a quarter of its time: relative path -> bytes."""
     files = {}
     for name, path in sorted(zarr_shard_files(info, shard).items()):
         data = _encode_array(ARRAYS[name], *arrays[name], info.compression)
@@ -72,7 +72,7 @@ def encode_zarr_shard(
 
 
 def _encode_array(spec: ArraySpec, array: np.ndarray, mask: np.ndarray, compression: str) -> bytes:
-    """One shard file; b"" where all rows hold the fill value, as absent ones do. Chunks of it alone are not stored."""
+    """Encode one shard file; b"" where all rows hold the fill value. Chunks of fill values are not stored."""
     from crc32c import crc32c
     from numcodecs import Blosc
 
@@ -83,7 +83,7 @@ def _encode_array(spec: ArraySpec, array: np.ndarray, mask: np.ndarray, compress
     fill = np.asarray(spec.fill, dtype)
     codec = Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE if dtype.itemsize > 1 else Blosc.NOSHUFFLE)
     num_chunks = SHARD_ROWS // spec.chunk_rows
-    places = np.full((num_chunks, 2), ABSENT_CHUNK, "<u8")
+    offsets = np.full((num_chunks, 2), ABSENT_CHUNK, "<u8")
     pieces: list[bytes] = []
     end = 0
     for chunk in range(-(-len(array) // spec.chunk_rows)):
@@ -93,13 +93,13 @@ def _encode_array(spec: ArraySpec, array: np.ndarray, mask: np.ndarray, compress
         if (np.isnan(values) if np.isnan(spec.fill) else values == fill).all():
             continue
         pieces.append(checked(values.tobytes() if compression == "none" else bytes(codec.encode(values))))
-        places[chunk] = end, len(pieces[-1])
+        offsets[chunk] = end, len(pieces[-1])
         end += len(pieces[-1])
-    return b"".join([*pieces, checked(places.tobytes())]) if pieces else b""
+    return b"".join([*pieces, checked(offsets.tobytes())]) if pieces else b""
 
 
 def is_crc32c(body: bytes | np.ndarray, checksum: bytes | bytearray) -> bool:
-    """Whether 4 little-endian bytes are the CRC-32C of others (RFC 3720, appendix B.4).
+    """Return whether 4 little-endian bytes are the CRC-32C of `body` (RFC 3720, appendix B.4).
 
     By a library that lets go of Python's lock, so that every core checks what it reads: google-crc32c does not.
     """
@@ -110,12 +110,12 @@ def is_crc32c(body: bytes | np.ndarray, checksum: bytes | bytearray) -> bool:
 
 
 def zarr_index_bytes(chunk_rows: int) -> int:
-    """How long the index at a shard file's end is."""
+    """Return the length of the index at a shard file's end."""
     return 16 * (SHARD_ROWS // chunk_rows) + CHECKSUM_BYTES
 
 
 def decode_zarr_index(path: Path, tail: bytes) -> np.ndarray:
-    """u64 (chunks, 2): offset and length of each inner chunk, both ABSENT_CHUNK where it is not stored.
+    """Decode an index, u64 (chunks, 2): offset and length of each inner chunk, both ABSENT_CHUNK where it is not stored.
 
     Raises:
         CacheError: the index is damaged.
@@ -126,7 +126,7 @@ def decode_zarr_index(path: Path, tail: bytes) -> np.ndarray:
 
 
 def check_zarr_file(path: Path, info: CacheInfo, shard: int, name: str, data: bytes | None) -> dict[str, StoredRows]:
-    """Return what one file of a shard holds, by array name; see `storage.check_shard_file`."""
+    """Check one file of a shard; see `storage.check_shard_file`."""
     num_rows = min(SHARD_ROWS, info.num_samples - shard * SHARD_ROWS)
     arrays = [array for array, file in zarr_shard_files(info, shard).items() if file == name]
     return {array: _check_array(path / name, ARRAYS[array].chunk_rows, num_rows, data) for array in arrays}

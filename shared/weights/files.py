@@ -1,4 +1,4 @@
-"""Reads the weights of a CLIP model from a file, whoever wrote it, or says in one line what the file is instead."""
+"""Read the weights of a CLIP model from files of several formats without running code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shared.errors import FacetError, first_line
 from shared.weights.layout import find_state, is_tensor, name_weights
 from shared.weights.torchscript import check_values, read_torchscript
 
-INDEX_SUFFIX = ".index.json"  # of weights in several files: `weight_map` says which tensor is in which
+INDEX_SUFFIX = ".index.json"  # of weights in several files: `weight_map` maps tensors to files
 _PART = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.")
 MAX_INDEX_BYTES = 64 << 20
 MAX_SHARING = 8  # elements a byte of the file; more is a tensor of no content that would fill the memory
@@ -52,7 +52,7 @@ _KNOWN = "expected a torch checkpoint (.pt, .pth, .bin), safetensors, or a Torch
 
 @dataclass(frozen=True)
 class Weights:
-    """arrays: by open_clip's names; floating point ones f32. quick_gelu: the activation, None where the file does not say."""
+    """arrays: by open_clip's names; floating point ones f32. quick_gelu: the activation, None where the file lacks it."""
 
     arrays: dict[str, np.ndarray]
     quick_gelu: bool | None = None
@@ -60,7 +60,7 @@ class Weights:
 
 
 def read_weights(path: Path, load: Callable[[Path], object]) -> Weights:
-    """Reads a checkpoint of open_clip, transformers' CLIPModel or OpenAI (TorchScript); runs nothing that it holds.
+    """Read a checkpoint of open_clip, transformers' CLIPModel or OpenAI (TorchScript) without running code.
 
     Args:
         path: a file, or the index of several (model.safetensors.index.json).
@@ -99,7 +99,7 @@ def _read(path: Path, load: Callable[[Path], object]) -> Weights:
         quick_gelu = _read_activation(path)
     if quick_gelu is None and (of_transformers or is_archive):  # open_clip's own have long been --model NAME's
         beside = " (no config.json of CLIP beside it)" if of_transformers else ""
-        notes.append(f"does not say its activation{beside}; for weights of OpenAI's take --model NAME-quickgelu")
+        notes.append(f"does not name its activation{beside}; for weights of OpenAI's take --model NAME-quickgelu")
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not name.endswith("attn_mask") and not np.isfinite(array).all():
             raise FacetError(
@@ -256,7 +256,7 @@ def _to_array(tensor: Any) -> np.ndarray:
 
 
 def _read_activation(path: Path) -> bool | None:
-    """Whether the config.json that transformers keeps beside its weights says QuickGELU, its CLIP's default."""
+    """Return whether the config.json beside transformers' weights sets QuickGELU, its CLIP's default."""
     config = path.with_name("config.json")
     try:
         if not config.is_file() or config.stat().st_size > MAX_INDEX_BYTES:

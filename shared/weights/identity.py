@@ -1,4 +1,4 @@
-"""One name for a set of weights, so that a text tower and an image tower prove that they belong together."""
+"""Hash a set of weights, to check that a text tower and an image tower belong together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
-    """sha256 over weights: for each key in sorted order its name, its shape and its values as little-endian float32.
+    """Return the sha256 of weights: for each key in sorted order its name, shape and values as little-endian float32.
 
     Everything is cast to float32 first, so that weights stored as float16, bfloat16 or float32 with the same values
     hash alike (both half precisions fit into float32 without loss).

@@ -1,4 +1,4 @@
-"""How the weights of a CLIP model are named and nested in files of several makers, as open_clip names them."""
+"""Find and rename the weights of CLIP models from several libraries to open_clip's names."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ _OTHERS = (
 
 
 def find_state(value: object) -> tuple[dict[str, Any], str]:
-    """The tensors of a model in whatever nest of dictionaries a training program saved.
+    """Find the tensors of a model in nested dictionaries.
 
     Returns:
         Tensors by name, {} where there are none; a note where several models are nested and one had to be chosen.
     """
-    found = [(place, tensors) for place, tensors in _walk(value, ()) if tensors]
+    found = [(path, tensors) for path, tensors in _walk(value, ()) if tensors]
     if not found:
         return {}, ""
     models = [one for one in found if any(_TOWER.match(name) for name in one[1])]
-    place, tensors = min(models or found, key=lambda one: (-len(one[1]), *map(_rank, one[0])))
-    others = [".".join(other) for other, _ in models if other != place]
-    note = f"holds {len(models)} models; {'.'.join(place)} is read, not {', '.join(others[:3])}" if others else ""
+    path, tensors = min(models or found, key=lambda one: (-len(one[1]), *map(_rank, one[0])))
+    others = [".".join(other) for other, _ in models if other != path]
+    note = f"holds {len(models)} models; {'.'.join(path)} is read, not {', '.join(others[:3])}" if others else ""
     return tensors, note
 
 
@@ -84,26 +84,26 @@ def _rank(name: str) -> int:
     return _STATES.index(name) if name in _STATES else len(_STATES)
 
 
-def _walk(value: object, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    if not isinstance(value, Mapping) or len(place) > _MAX_DEPTH:
+def _walk(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    if not isinstance(value, Mapping) or len(path) > _MAX_DEPTH:
         return
-    yield place, {name: one for name, one in value.items() if isinstance(name, str) and is_tensor(one)}
+    yield path, {name: one for name, one in value.items() if isinstance(name, str) and is_tensor(one)}
     for name, inner in value.items():
-        yield from _walk(inner, (*place, str(name)[:40]))
+        yield from _walk(inner, (*path, str(name)[:40]))
 
 
 def is_tensor(value: object) -> bool:
-    """A torch tensor, told without torch."""
+    """Return whether a value is a torch tensor, without importing torch."""
     return hasattr(value, "detach") and hasattr(value, "dtype")
 
 
 def name_weights(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], bool]:
-    """Weights under open_clip's names, from its own or transformers' CLIPModel; whether they were transformers'.
+    """Rename weights of open_clip or transformers' CLIPModel to open_clip's names.
 
     What wraps a model in training (`module.`, `_orig_mod.`, `model.`) is taken off the names.
 
     Raises:
-        FacetError: they are of something else; says what.
+        FacetError: they are of another kind of model, which the message names.
     """
     for pattern, what in _OTHERS:
         if any(re.search(pattern, name) for name in arrays):
@@ -135,20 +135,20 @@ def _from_transformers(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
         part = name.removeprefix(prefix)
         block = _BLOCK.match(part)
         if block and block[2] in _BLOCK_PARTS:
-            place = f"{ours}transformer.resblocks.{block[1]}.{_BLOCK_PARTS[block[2]]}{block[3]}"
-            if place.rpartition("_")[0].endswith("in_proj"):
-                joined.setdefault(place, {})[block[2]] = array
+            target = f"{ours}transformer.resblocks.{block[1]}.{_BLOCK_PARTS[block[2]]}{block[3]}"
+            if target.rpartition("_")[0].endswith("in_proj"):
+                joined.setdefault(target, {})[block[2]] = array
             else:
-                found[place] = array
-        else:  # logit_scale is called alike; a name of neither is told by `describe_misfit`
+                found[target] = array
+        else:  # logit_scale has one name in both; `describe_misfit` reports unknown names
             found[ours + _PARTS.get(part, part)] = array
-    for place, parts in joined.items():
-        found[place] = np.concatenate([parts[f"self_attn.{which}_proj"] for which in "qkv"])
+    for target, parts in joined.items():
+        found[target] = np.concatenate([parts[f"self_attn.{which}_proj"] for which in "qkv"])
     return found
 
 
 def describe_misfit(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], model: str) -> str:
-    """Why weights of these shapes are not those of a model, with the first example; "" where they fit."""
+    """Describe how weights of these shapes differ from a model's, with the first example; "" where they fit."""
     differ = [name for name in wanted if name in found and tuple(found[name]) != tuple(wanted[name])]
     if differ:
         name = differ[0]

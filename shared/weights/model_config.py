@@ -1,4 +1,4 @@
-"""An open_clip model config from a file that somebody sent: what it may ask for, and what would run code or ask the network."""
+"""Read an open_clip model config from an untrusted file; refuse one that would run code or use the network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.errors import FacetError, first_line
 
 MODEL_CONFIG = "open_clip_config.json"
 MAX_CONFIG_BYTES = 1 << 24
-# Keywords of transformers' tokenizers that only say how text is cut; others may run code (trust_remote_code) or name files.
+# Keywords of transformers' tokenizers that only set how text is split; others may run code (trust_remote_code) or name files.
 _TOKENIZER_KEYS = {
     "additional_special_tokens", "clean", "context_length", "language", "model_max_length", "padding_side", "reduction_mask",
     "strip_sep_token", "truncation_side", "use_fast",
@@ -51,7 +51,7 @@ def read_model_config(path: Path, *, from_hub: bool) -> dict[str, Any]:
 
 
 def check_model_config(config: Mapping[str, Any], where: str, *, from_hub: bool) -> None:
-    """Refuses what could run code, ask the network for what the user did not type, or take any amount of memory.
+    """Refuse a config that could run code, contact an address that the user did not type, or exhaust memory.
 
     Args:
         config: open_clip's model_cfg. where: the file or model it is of, for the message. from_hub: the user asked for a

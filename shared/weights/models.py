@@ -1,4 +1,4 @@
-"""What a user names as a model and its weights: open_clip's configuration, and a file that is read without running code.
+"""Find and load models by name: open_clip's configuration, and weights that are read without running code.
 
 Both stages build with open_clip; this package imports neither it nor torch, so they hand both over.
 """
@@ -43,10 +43,14 @@ class ModelSource:
 
 
 class ModelLoader:
-    """Finds and loads models by the names that open_clip gives them."""
+    """Find and load models by open_clip's names."""
 
     def __init__(self, open_clip: Any, torch: Any) -> None:
-        """open_clip, torch: the modules; `skip_unreachable_hub` is to be called before they are imported."""
+        """Register the configurations in shared/towers.
+
+        Args:
+            open_clip, torch: the modules; call `skip_unreachable_hub` before importing them.
+        """
         self._open_clip, self._torch = open_clip, torch
         open_clip.add_model_config(TOWERS)
 
@@ -186,7 +190,7 @@ def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def skip_unreachable_hub() -> None:
-    """Make huggingface_hub look for local files only where there is no network, instead of trying for a minute.
+    """Make huggingface_hub use local files only where there is no network, instead of waiting for a minute.
 
     It reads the variable when it is imported, so call this before open_clip is, which imports it.
     """

@@ -1,4 +1,4 @@
-"""The tensors of a TorchScript archive, read without running anything that it holds.
+"""Read the tensors of a TorchScript archive without running its code.
 
 `torch.jit.load` runs the archive's own program (the `__setstate__` of its modules), with operators on files. Weights come
 from strangers, so only the values are read here. The archive is a zip file: `data.pkl` is the module tree, `data/N`,
@@ -35,7 +35,7 @@ _DTYPES = {
 
 
 def read_torchscript(path: Path) -> tuple[dict[str, np.ndarray], bool]:
-    """The parameters and buffers of an archive by name; whether one of its modules is OpenAI's `QuickGELU`.
+    """Read the parameters and buffers of an archive by name, and whether it has OpenAI's `QuickGELU`.
 
     bfloat16 comes as float32.
 
@@ -50,7 +50,7 @@ def read_torchscript(path: Path) -> tuple[dict[str, np.ndarray], bool]:
 
 
 def check_values(archive: zipfile.ZipFile, num_bytes: int) -> None:
-    """Raises ValueError where a torch archive of so many bytes unpacks to more: its values are stored as they are."""
+    """Check that the values of a torch archive are stored uncompressed and fit into it."""
     values = [member for member in archive.infolist() if "data/" in member.filename]
     if any(member.compress_type != zipfile.ZIP_STORED for member in values):
         raise ValueError("its values are compressed, which torch never does")
@@ -74,7 +74,7 @@ class _Inert:
 
 
 class _ArchiveUnpickler(pickle.Unpickler):
-    """Makes tensors into arrays and everything else inert: no name in the file leads to a function that runs."""
+    """Rebuilds tensors as arrays and replaces every other object by an inert one: no name in the file runs a function."""
 
     def __init__(self, archive: zipfile.ZipFile, num_bytes: int) -> None:
         pickled = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -83,7 +83,7 @@ class _ArchiveUnpickler(pickle.Unpickler):
         data = archive.read(pickled[0])
         for operation, number, _ in pickletools.genops(
             data
-        ):  # a place in the memo is made room for, whatever its number
+        ):  # the unpickler allocates its memo up to the highest index
             if operation.name.endswith("PUT") and int(number or 0) > len(data):
                 raise ValueError("its data.pkl is damaged")
         super().__init__(BytesIO(data))

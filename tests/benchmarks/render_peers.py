@@ -28,7 +28,7 @@ from benchmarks.peers.quality import cast_reference, measure_quality  # noqa: E4
 
 from preprocess.render.cameras import build_cameras  # noqa: E402
 from shared.errors import FacetError, run_command_line  # noqa: E402
-from shared.views import parse_views  # noqa: E402
+from shared.schema import parse_views  # noqa: E402
 
 VIEWS = "0,20,-20,40,-40"
 TARGETS = {"pyvista": 3.0, "pyrender": 12.0, "open3d": 80.0}

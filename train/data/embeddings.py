@@ -20,9 +20,8 @@ from torch import Tensor
 
 from shared.cache import Cache, num_shards
 from shared.errors import FacetError
-from shared.schema import SHARD_ROWS, canonical_json, fingerprint
+from shared.schema import SHARD_ROWS, canonical_json, choose_views, fingerprint
 from shared.store.storage import write_file
-from shared.views import choose_views
 from train.config import TowerConfig
 from train.data.items import find_rows_in_use
 from train.data.stream import choose_rows

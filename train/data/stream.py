@@ -13,8 +13,7 @@ import numpy as np
 from shared.cache import Cache
 from shared.errors import FacetError
 from shared.schema import ARRAYS
-from shared.store.arrays import ABSENT
-from shared.store.storage import ArrayReader
+from shared.store.arrays import ABSENT, ArrayReader
 from train.tasks.item import Item
 
 READ_AHEAD = 3  # batches being read while one is computed
