@@ -1,4 +1,4 @@
-"""Write and read the CSV tables of a cache: dataclass rows (samples.csv, sequences.csv, failures.csv) and plain ones (groups.csv)."""
+"""Write and read the CSV tables of a cache: rows of dataclasses (samples.csv, …) and of plain values (groups.csv)."""
 
 from __future__ import annotations
 

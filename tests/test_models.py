@@ -209,7 +209,7 @@ def test_the_activation_is_the_one_that_the_file_or_its_config_names(
     path, config = tmp_path / "pytorch_model.bin", tmp_path / "config.json"
     torch.save(as_transformers(state), path)
     assert read_both(path)[2].config["quick_gelu"] is False
-    assert capsys.readouterr().out.count("does not say its activation") == 2
+    assert capsys.readouterr().out.count("does not name its activation") == 2
     config.write_text(json.dumps({"model_type": "clip"}))
     assert read_both(path)[2].config["quick_gelu"] is True
     quick = encode_prompts(PROMPTS, model=MODEL, pretrained=str(path)).embeddings

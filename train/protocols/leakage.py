@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from shared.cache import SAMPLES_CSV, SEQUENCES_CSV, Cache
 from shared.errors import FacetError
 from shared.labels import plain_subject
-from shared.likeness import Place, count_compared, find_same_faces
+from shared.likeness import CacheRow, count_compared, find_same_faces
 from train.protocols.folds import FoldList, list_some
 from train.protocols.selection import prefix_subject
 from train.tasks.item import Item
@@ -113,9 +113,9 @@ def _make_shared(samples: dict[str, str], *, same_bytes: bool) -> SharedScan:
     return SharedScan(tuple(sorted(samples)), tuple(samples[subject] for subject in sorted(samples)), same_bytes)
 
 
-def _join_pairs(pairs: Sequence[tuple[Place, Place]]) -> list[list[Place]]:
+def _join_pairs(pairs: Sequence[tuple[CacheRow, CacheRow]]) -> list[list[CacheRow]]:
     """Return the connected groups of rows, each sorted."""
-    group_of: dict[Place, list[Place]] = {}
+    group_of: dict[CacheRow, list[CacheRow]] = {}
     for a, b in pairs:
         one, other = group_of.setdefault(a, [a]), group_of.setdefault(b, [b])
         if one is not other:
