@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +33,13 @@ class PendingRead:
     """A read that background tasks are writing into `out`; without tasks it is finished."""
 
     out: np.ndarray
-    tasks: tuple[Future[None], ...] = ()
+    tasks: list[Future[None]] = field(default_factory=list)
 
     def result(self) -> np.ndarray:
         """Wait for all tasks and return the rows. Raises CacheError where stored bytes are missing or damaged."""
         wait(self.tasks)  # all of them, so that nobody writes into `out` after an error
-        for task in self.tasks:
-            task.result()
+        while self.tasks:  # removed, as a cycle of error and task would keep the reader's files open
+            self.tasks.pop(0).result()
         return self.out
 
 

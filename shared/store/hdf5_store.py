@@ -172,7 +172,7 @@ class Hdf5Reader(ArrayReader):
 
     def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> PendingRead:
         self._check_name(name)
-        return PendingRead(out, (_thread().submit(self._read_rows, name, np.asarray(rows, np.int64), out),))
+        return PendingRead(out, [_thread().submit(self._read_rows, name, np.asarray(rows, np.int64), out)])
 
     def _read_rows(self, name: str, rows: np.ndarray, out: np.ndarray) -> None:
         """Fill `out` with rows, in the background thread."""

@@ -105,8 +105,8 @@ class ZarrReader(ArrayReader):
         step = len(rows) if self._is_remote else ROWS_A_TASK  # an object store is asked for all at once
         parts = [slice(first, first + step) for first in range(0, len(rows), step or 1)]
         pool = _threads()
-        tasks = (pool.submit(self._read_images, name, rows[part], shards[part], out[part]) for part in parts)
-        return PendingRead(out, tuple(tasks))
+        tasks = [pool.submit(self._read_images, name, rows[part], shards[part], out[part]) for part in parts]
+        return PendingRead(out, tasks)
 
     def _read_small(self, name: str, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
         """Fill `out` with rows of an array whose shards are one chunk each; rows that are not stored have the fill value."""
