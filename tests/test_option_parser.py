@@ -58,6 +58,21 @@ def test_a_fold_is_repeated_alone(tiny_cache: MakeCache, tmp_path: Path, options
     assert call("crossval", "--config", out / CONFIG_TOML, "--out", out) == 0  # the same cross-validation
 
 
+def test_a_cross_validation_with_the_options_of_one_run_trains_all_folds(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[protocol]\nfold = 1\n[optim]\nepochs = 3\n")
+    chosen = build_parser().parse_args(["crossval", "--config", str(path), "--out", "x"])
+    assert read_options(chosen, all_folds=True)[0] == Options(epochs=3)
+    chosen = build_parser().parse_args(["crossval", "--config", str(path), "--out", "x", "--fold", "0"])
+    assert read_options(chosen, all_folds=True)[0] == Options(epochs=3, fold=0)
+
+
+def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes(b"\xef\xbb\xbf[optim]\r\nepochs = 3\r\n")  # a byte-order mark
+    assert read_toml(path) == {"epochs": 3}
+
+
 def test_every_option_survives_a_file(tmp_path: Path) -> None:
     path = tmp_path / "all.toml"
     options = Options(

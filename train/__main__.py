@@ -97,14 +97,14 @@ def _fit(chosen: argparse.Namespace) -> int:
 
 
 def _crossval(chosen: argparse.Namespace) -> int:
-    options, run = read_options(chosen)
+    options, run = read_options(chosen, all_folds=True)
     from train.studies.crossval.run import crossval
 
     return crossval(chosen.out, options, run)
 
 
 def _ablate(chosen: argparse.Namespace) -> int:
-    options, run = read_options(chosen)
+    options, run = read_options(chosen, all_folds=True)
     from train.studies.ablation.variants import read_chosen
 
     variants = read_chosen(chosen.variants, chosen.variant)

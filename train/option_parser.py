@@ -56,13 +56,17 @@ def split_names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
 
 
-def read_options(chosen: argparse.Namespace) -> tuple[Options, RunOptions]:
+def read_options(chosen: argparse.Namespace, *, all_folds: bool = False) -> tuple[Options, RunOptions]:
     """Read the options of a command line; what it does not name is taken from --config FILE.toml, then from the defaults.
 
+    Args:
+        all_folds: ignore the fold in the file, which is that of one run; a cross-validation takes only a typed --fold.
     Raises:
         FacetError: the file is unreadable or has an unknown key, or a value is out of its range.
     """
     values = read_toml(chosen.config) if chosen.config else {}
+    if all_folds:
+        values.pop("fold", None)
     values |= vars(chosen)
     options, run = (
         {option.name: values[option.name] for option in dataclasses.fields(kind) if option.name in values}
@@ -80,7 +84,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_TOML_BYTES:
             raise FacetError(f"{path}: {path.stat().st_size / 1e6:.0f} MB, expected a file of settings")
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise FacetError(f"{path}: not a TOML file ({first_line(error)})") from error
     values: dict[str, Any] = {}
