@@ -451,7 +451,9 @@ def read_config(run: Path, name: str = CONFIG_JSON) -> RunConfig:
         raise _describe_damage(path, error) from error
     version = value.get("version") if isinstance(value, dict) else None
     if type(version) is int and version != RUN_VERSION:
-        raise FacetError(f"{path}: run version {version}, this program reads {RUN_VERSION}; fit again, with a new --out")
+        raise FacetError(
+            f"{path}: run version {version}, this program reads {RUN_VERSION}; fit again, with a new --out"
+        )
     check_file(run, name, data)
     try:
         return make(RunConfig, value)
