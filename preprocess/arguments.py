@@ -66,7 +66,9 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     cache_help = "cache to write, such as data_cache/bu3dfe or s3://bucket/prefix (credentials from the environment)"
     add("--cache", type=open_path, required=True, metavar="DIR", help=cache_help)
     add("--store", choices=STORES, default="zarr", help="file format of the images (default zarr)")
-    compression_help = "of the images (default lz4); none: two to three times the disk space, fastest from memory"
+    compression_help = (
+        "of the images (default lz4); none: two to three times the disk space, fastest if it fits into memory"
+    )
     add("--compression", choices=COMPRESSIONS, default="lz4", help=compression_help)
 
     add = parser.add_argument_group("images; to change them for an existing cache, add --overwrite").add_argument
@@ -89,7 +91,9 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     workers = parser.add_argument_group("workers")
     add = workers.add_argument
     add("--workers", type=positive_number, metavar="N", help="processes on this machine (default: one per core)")
-    memory_help = "limit per worker, such as 2GB; a scan that needs more is left out (default: a share of the machine)"
+    memory_help = (
+        "limit per worker, such as 2GB; a scan that needs more is left out (default: an equal share of all memory)"
+    )
     add("--worker-memory", type=_num_bytes, metavar="SIZE", help=memory_help)
     add = workers.add_mutually_exclusive_group().add_argument
     add("--scheduler", metavar="ADDRESS", help="workers of a dask scheduler, such as tcp://node7:8786")

@@ -235,7 +235,7 @@ class Cache:
 
     @property
     def name(self) -> str:
-        """Return the folder's name, which files about it in a run folder are named by."""
+        """Return the folder's name. In a run folder, files about this cache have it in their names."""
         return self.path.resolve().name
 
     @cached_property

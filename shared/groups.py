@@ -1,6 +1,6 @@
-"""Write and read groups.csv: further columns of each row, such as sex and race, or the user's own.
+"""groups.csv: columns beside samples.csv, such as sex, race or the user's own; for filters and for scores by group.
 
-Layout: UTF-8, a header `sample_id,<column>,…` and a line a row of samples.csv, in its order; an empty field is unknown.
+Layout: UTF-8, a header `sample_id,<column>,…` and a line per row of samples.csv, in its order; an empty field is unknown.
 The file exists only where there is a column; its hash is in cache.json's file_hashes.
 """
 
@@ -39,7 +39,7 @@ def read_groups(path: Path, sample_ids: Sequence[str]) -> dict[str, tuple[str, .
     """
     header, *rows = read_csv(path) or [[]]
     if header[:1] != ["sample_id"] or len(set(header)) != len(header) or any(len(row) != len(header) for row in rows):
-        raise CacheError(f"{path}: expected sample_id and a column a group, each once; run build again")
+        raise CacheError(f"{path}: expected sample_id and a column per group, each once; run build again")
     if [row[0] for row in rows] != list(sample_ids):
         raise CacheError(f"{path}: its rows are not those of samples.csv; run build again")
     return {name: tuple(row[column] for row in rows) for column, name in enumerate(header) if column}

@@ -129,7 +129,7 @@ def _tabulate(hashes: Sequence[Hashes], modality: str) -> tuple[np.ndarray, np.n
 
 @dataclass(frozen=True)
 class Compared:
-    """The rows of a cache that are compared, and the hashes of their images."""
+    """The rows of a cache that are compared, ascending, and for each one the hash of its front image in one modality."""
 
     rows: tuple[int, ...]
     hashes: tuple[Hashes, ...]

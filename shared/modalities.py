@@ -107,7 +107,7 @@ class Normal(Modality):
 
 @dataclass(frozen=True)
 class Depth(Modality):
-    """Distance toward the viewer, one value a pixel; shown as brightness, near is bright."""
+    """Distance toward the viewer, one value per pixel; shown as brightness, near is bright."""
 
     def find_surface(self, pixels: Any) -> Any:
         return pixels > 0

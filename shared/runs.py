@@ -4,16 +4,16 @@ A run of `fit`, and each fold of `crossval` (in FOLD/ or ROUND/FOLD/):
 
 | file | content |
 | --- | --- |
-| config.json, config.toml | settings; the same as options |
+| config.json | settings of the run, resolved |
 | split.json | subjects in training and test |
 | config.toml | options of the run, for `--config` |
-| log.jsonl | one JSON object a logged step: `step`, `epoch`, `loss` and its terms, `accuracy`, `lr`, speed, memory |
+| log.jsonl | one JSON object per logged step: `step`, `epoch`, `loss` and its terms, `accuracy`, `lr`, speed, memory |
 | checkpoint.pt, model.safetensors | training state; trained weights |
 | thresholds.json | decision threshold of each class, for several labels at once |
 | metrics.json | scores of the test and the counts that folds are pooled by; written last: the run is finished |
-| predictions.csv | one row a tested item, see `Prediction` |
-| attention.safetensors | attention weights of the test, see `shared.attention` |
-| confusion.png, .pdf | confusion matrix, for one label an item |
+| predictions.csv | one row per tested item, see `Prediction` |
+| attention.safetensors | attention weights of the test, see `shared.attention_file` |
+| confusion.png, .pdf | confusion matrix, for one label per item |
 | timing.json | time spent, versions and machine, see `Timing` |
 | hashes.json | sha256 of each finished file |
 | on-CACHE/ | a test on another cache, with the files of a test |
@@ -86,7 +86,7 @@ class Prediction:
     subject: str
     labels: tuple[str, ...]  # empty: not labelled
     predicted: tuple[str, ...]
-    probabilities: tuple[float, ...]  # 0…1, one a class
+    probabilities: tuple[float, ...]  # 0…1, one per class
     unknown: tuple[str, ...] = ()  # classes of which the truth is not known
 
 
@@ -107,7 +107,7 @@ def write_predictions(
     Several labels are joined by +, and the column `unknown` follows.
 
     Args:
-        extra: further columns, a value a row.
+        extra: further columns, a value per row.
         like: file or folder whose access rights the table gets.
     """
     extra = extra or {}

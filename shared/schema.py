@@ -4,7 +4,7 @@
     samples.csv         one Sample a row; row k of every array belongs to row k here, for ever
     sequences.csv       one Sequence a row (4D data sets)
     groups.csv          what else is known of each row, in columns of the user's own; optional (shared/groups.py)
-    views.zarr/         the arrays of ARRAYS, Zarr v3; or views/shard-00000.h5 …, the same arrays, one file a shard
+    views.zarr/         the arrays of ARRAYS, Zarr v3; or views/shard-00000.h5 …, the same arrays, one file per shard
     records/            00000.json …, one ShardRecord each: a shard counts only with its record
     text/<model>.h5     prompt embeddings (TEXT_DATASETS), beside <model>.h5.sha256
     failures.csv        what could not be read or rendered, and why
@@ -36,7 +36,7 @@ COMPRESSIONS = ("lz4", "none")
 # How a scan came into the face frame.
 ALIGNMENTS = ("landmarks", "geometry")
 
-FIELD_OF_VIEW_MM = 201.6  # 0.9 mm a pixel at 224 pixels, the same for every face: a big face stays big
+FIELD_OF_VIEW_MM = 201.6  # 0.9 mm per pixel at 224 pixels, the same for every face: a big face stays big
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ArraySpec:
     dims: tuple[str, ...]
     fill: float  # what an absent row reads as; samples.csv, not this value, records presence
     unit: str
-    chunk_rows: int  # images: one sample an inner chunk; small arrays: a whole shard
+    chunk_rows: int  # images: one sample per inner chunk; small arrays: a whole shard
 
 
 ARRAYS = {
@@ -123,7 +123,7 @@ class RenderSettings:
     size_px: int = 224
     modalities: tuple[str, ...] = tuple(MODALITIES)
     crop_radius_mm: float = 100.0
-    supersampling: int = 3  # samples a pixel, squared
+    supersampling: int = 3  # samples per pixel, squared
     stabilised: bool = False  # 4D: aligned frame by frame on forehead and nose bridge, smoothed in time
     revision: int = 4  # raised whenever the same input would give other bytes
     # Empty: images of single scans and frames. Else a row is a whole sequence, its images pooled and scaled in this way.
@@ -134,7 +134,7 @@ class RenderSettings:
             raise CacheError(f"views must be different from each other and at least one, found {self.views_text()!r}")
         if len(self.views) > MAX_VIEWS or not (0 < self.crop_radius_mm <= 1e4 and 1 <= self.supersampling <= 16):
             raise CacheError(
-                f"{len(self.views)} views, crop radius {self.crop_radius_mm} mm, {self.supersampling}² samples a pixel"
+                f"{len(self.views)} views, crop radius {self.crop_radius_mm} mm, {self.supersampling}² samples per pixel"
             )
         for view in self.views:
             if not (-180 <= view.yaw_deg <= 180 and -90 <= view.pitch_deg <= 90):

@@ -1,4 +1,4 @@
-"""Write and read the prompt embeddings of each class, stored in text/<model>.h5."""
+"""Embeddings of the text prompts of each class: write and read text/<model>.h5."""
 
 from __future__ import annotations
 

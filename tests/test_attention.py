@@ -21,12 +21,12 @@ from test_facet import make_batch, make_model
 from test_train_cli import QUICK, call
 from torch.nn import functional as F
 
-import train.inference.attention
-from shared.attention import ATTENTION_FILE, read_attention, read_patches
+import train.inference.attention_records
+from shared.attention_file import ATTENTION_FILE, read_attention, read_patches
 from shared.cache import open_cache
 from train.data.items import find_items
 from train.data.stream import sample_rows
-from train.inference.attention import AttentionTable, record_attention
+from train.inference.attention_records import AttentionTable, record_attention
 from train.model.attention import TokenAttention
 from train.model.image_tower import build_tower
 from train.model.mtgf import TextGuidedFusion
@@ -199,7 +199,7 @@ def test_large_maps_are_made_smaller_with_their_sums() -> None:
 
 
 def test_what_is_kept_of_many_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train.inference.attention, "MAX_PATCH_BYTES", 3 * 2 * 6 * 16 + 5)
+    monkeypatch.setattr(train.inference.attention_records, "MAX_PATCH_BYTES", 3 * 2 * 6 * 16 + 5)
     items = [Item(str(i), "S0", "", (i,), i) for i in range(10)]
     table = AttentionTable(items, 1, None)
     maps = torch.rand(10, 1, 6, 4, 4)

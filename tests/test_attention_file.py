@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import CLASSES
 
-from shared.attention import (
+from shared.attention_file import (
     ATTENTION_FILE,
     Attention,
     read_attention,

@@ -57,7 +57,7 @@ def test_whole_numbers_with_a_point(tmp_path: Path) -> None:
     with pytest.raises(ScanError, match=r"expected whole numbers, found 2\.5"):
         read_au_intensity(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("7,\n8,5\n")
-    with pytest.raises(ScanError, match=r"expected 2 numbers a line, found 1: '7'"):
+    with pytest.raises(ScanError, match=r"expected 2 numbers per line, found 1: '7'"):
         read_au_intensity(tmp_path / "a.csv")
 
 

@@ -252,7 +252,7 @@ def test_one_kind_of_action_units_may_be_missing_or_damaged(tmp_path: Path) -> N
     occurrence.write_text(sound.replace("\n1,", "\n1,0,"))
     records = READER.find(tmp_path).records
     assert values_of(records[0]) == {"AU12_intensity": 3}
-    assert any("F001_T1.csv: expected 100 numbers a line" in line for line in READER.find(tmp_path).notes)
+    assert any("F001_T1.csv: expected 100 numbers per line" in line for line in READER.find(tmp_path).notes)
     occurrence.unlink()
     records = READER.find(tmp_path).records
     assert values_of(records[0]) == {"AU12_intensity": 3}

@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from train_process import launch
 
-from shared.attention import ATTENTION_FILE, read_attention
+from shared.attention_file import ATTENTION_FILE, read_attention
 from shared.cache import Cache, open_cache
 from shared.runs import LOG_JSONL
 from train.config import Recipe

@@ -16,7 +16,7 @@ from conftest import MakeCache
 from test_build_embeddings import read_probabilities
 from test_train_cli import QUICK, call
 
-from shared.attention import read_attention
+from shared.attention_file import read_attention
 from shared.cache import open_cache
 from train.model.factory import load_run
 from train.parts import FUSIONS, HEADS

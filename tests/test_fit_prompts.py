@@ -11,7 +11,7 @@ from recipes import make_recipe
 from report_page import read_page
 from test_train_cli import call, fails
 
-from shared.attention import ATTENTION_FILE
+from shared.attention_file import ATTENTION_FILE
 from shared.text import write_text_embeddings
 from train.config import read_config
 from train.training.optimizer import describe_rates

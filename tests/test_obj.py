@@ -74,7 +74,7 @@ def test_vertex_colours(tmp_path: Path) -> None:
         (HEAD + b"v 1 2\nf 1 2 3\n", "different numbers"),
         (HEAD.replace(b"10 0 0", b"inf 0 0") + b"f 1 2 3\n", "different numbers|not finite"),
         (HEAD.replace(b"10 0 0", b"1e40 0 0") + b"f 1 2 3\n", "not finite"),
-        (b"v 1 2\nv 1 2\nv 1 2\nf 1 2 3\n", "2 numbers a vertex"),
+        (b"v 1 2\nv 1 2\nv 1 2\nf 1 2 3\n", "2 numbers per vertex"),
         (b"\0" * 100, "empty"),
     ],
 )

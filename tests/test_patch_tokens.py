@@ -19,11 +19,11 @@ from test_train_cli import QUICK, call, fails
 from tiny_training import PREPARER, RECIPE, assert_same
 from torch import nn
 
-from shared.attention import ATTENTION_FILE, read_attention, read_class_patches
+from shared.attention_file import ATTENTION_FILE, read_attention, read_class_patches
 from shared.cache import open_cache
 from shared.errors import FacetError
 from train.config import Recipe
-from train.inference.attention import record_attention
+from train.inference.attention_records import record_attention
 from train.model.facet import Batch, Facet
 from train.model.image_tower import build_tower
 from train.model.patch_tokens import PatchEncoder, PatchTokens, count_channels

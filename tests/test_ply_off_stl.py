@@ -127,7 +127,7 @@ def test_ascii_stl(tmp_path: Path) -> None:
         ("a.ply", ply_bytes("ascii").replace(b"10 10 0", b"nan 10 0"), "not finite"),
         ("a.off", b"OFF\n1000000000 1 0\n0 0 0\n", "promises 1000000000"),
         ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n", "vertex 7, there are 3"),
-        ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0\n0 1 0\n3 0 1 2\n", "expected 3 numbers a line, found 2"),
+        ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0\n0 1 0\n3 0 1 2\n", "expected 3 numbers per line, found 2"),
         ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n9 0 1 2\n", "9 corners"),
         ("a.stl", b"\0" * 80 + struct.pack("<I", 10**9) + b"\0" * 50 + b"x", "promises 1000000000 triangles"),
         ("a.stl", b"solid nothing\nendsolid\n", "0 facets"),

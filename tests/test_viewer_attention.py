@@ -23,7 +23,7 @@ from preprocess.viewer.live import LiveSite
 from preprocess.viewer.map import STEPS, describe_points, project
 from preprocess.viewer.run_records import Fold, read_run
 from preprocess.viewer.site import Site, open_site
-from shared.attention import ATTENTION_FILE, Attention, read_attention, read_class_patches, read_patches
+from shared.attention_file import ATTENTION_FILE, Attention, read_attention, read_class_patches, read_patches
 from shared.cache import open_cache
 from shared.errors import FacetError
 from shared.schema import View

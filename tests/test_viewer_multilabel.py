@@ -15,7 +15,7 @@ from preprocess.viewer.confusion import count_decisions
 from preprocess.viewer.live import LiveSite
 from preprocess.viewer.run_records import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE, TRUE_POSITIVE
 from preprocess.viewer.site import open_site
-from shared.attention import ATTENTION_FILE
+from shared.attention_file import ATTENTION_FILE
 
 
 @pytest.mark.parametrize("units", ["aus", "targets"])

@@ -17,7 +17,7 @@ from viewer_pages import page_text
 
 from preprocess.viewer.run_records import read_run
 from preprocess.viewer.site import open_site
-from shared.attention import ATTENTION_FILE, read_attention
+from shared.attention_file import ATTENTION_FILE, read_attention
 from shared.cache import open_cache
 from shared.errors import CacheError
 from shared.runs import WEIGHTS

@@ -90,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     summary = "train and test every fold of a protocol, and report"
     crossval = add_command(commands, "crossval", summary, examples=CROSSVAL_EXAMPLES)
     crossval.usage = "python -m train crossval --cache DIR --out RUN [options]"
-    summary = "cross-validate the model without one part or another, and compare"
+    summary = "cross-validate the full model and variants that lack one part, and compare"
     ablate = add_command(commands, "ablate", summary, examples=ABLATE_EXAMPLES)
     ablate.usage = "python -m train ablate --cache DIR --out RUN [options]"
     for command in (fit, crossval, ablate):
@@ -117,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--export", type=Path, metavar="FILE.json", help="with --cache: write the folds to a file")
     add("--seed", type=natural_number, default=0, metavar="N", help="seed of the split (default 0)")
 
-    summary = "run a frozen image tower over a cache once, for repeated training"
+    summary = "compute the image tower's embeddings of a cache once, for many trainings with --tune frozen"
     embed = add_command(commands, "embed", summary, examples=EMBED_EXAMPLES)
     add = embed.add_argument
     add("--cache", type=open_path, required=True, dest="cache_path", metavar="DIR", help="a finished cache")

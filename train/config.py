@@ -44,9 +44,9 @@ class RunOptions:
     """where the data is and how the run is executed"""
 
     cache: Path | None = _option(
-        None, "a finished cache; with --test-cache, the one that trains", metavar="DIR", aliases=("--train-cache",)
+        None, "a finished cache; with --test-cache, the cache to train on", metavar="DIR", aliases=("--train-cache",)
     )
-    test_cache: Path | None = _option(None, "test on all of this cache, of another data set", metavar="DIR")
+    test_cache: Path | None = _option(None, "test on this whole cache of another data set", metavar="DIR")
     prompts: Path | None = _option(
         None, "prompt embeddings from `preprocess prompts --out FILE` (default: those in the cache)", metavar="FILE"
     )
@@ -87,15 +87,26 @@ class ProtocolOptions:
         metavar="NAME|FILE.json",
     )
     folds: int | None = _option(None, "number of folds (default: the protocol's; kfold has 10)", 1, 10_000)
-    rounds: int | None = _option(None, "repetitions with other folds (default: the protocol's)", 1, 10_000)
+    rounds: int | None = _option(
+        None,
+        "how often the whole cross-validation is repeated, each time with other folds (default: the protocol's)",
+        1,
+        10_000,
+    )
     fold: int | None = _option(
-        None, "index of the fold to test on; the others train (default: fit 0; crossval and ablate all)", 0, 999_999
+        None,
+        "index of the fold to test on; train on all other folds (default: fit 0; crossval and ablate all)",
+        0,
+        999_999,
     )
     test_subjects: tuple[str, ...] = _option(
-        (), "test on these subjects instead of a fold: A,B,C or a file with one a line", metavar="LIST|FILE"
+        (), "test on these subjects instead of a fold: A,B,C or a file with one subject per line", metavar="LIST|FILE"
     )
     fold_seed: int | None = _option(
-        None, "seed of the split alone; give runs of several --seed the same one (default: --seed)", 0, _MAX_SEED
+        None,
+        "seed of the split into folds; give it to compare several --seed on the same split (default: --seed)",
+        0,
+        _MAX_SEED,
     )
     task: str | None = _option(
         None,
@@ -119,7 +130,9 @@ class DataOptions:
         metavar="COLUMN=VALUE",
     )
     modalities: tuple[str, ...] | None = _option(
-        None, f"of {', '.join(MODALITIES)} (default: those present in nine of ten scans)", choices=tuple(MODALITIES)
+        None,
+        f"of {', '.join(MODALITIES)} (default: those that at least nine of ten scans have)",
+        choices=tuple(MODALITIES),
     )
     views: tuple[str, ...] | None = _option(
         None, "yaw or yaw:pitch of the views, in degrees: 0,20 or 0:15 (default: all views of the cache)"
@@ -141,7 +154,7 @@ class DataOptions:
     )
     sampler: str = _option(
         "each",
-        "each: every training sample once an epoch; balanced: as many samples, drawn with all classes equally likely",
+        "each: every training sample once an epoch; balanced: as many samples, all classes equally likely",
         choices=("each", "balanced"),
     )
     augment: str = _option(
@@ -217,7 +230,9 @@ class OptimOptions:
     )
     weight_decay: float = _option(0.05, "weight decay (AdamW) of the weight matrices", 0, 100)
     warmup: float = _option(0.1, "fraction of all steps in which the learning rate rises", 0, 1)
-    layer_decay: float = _option(1.0, "factor of the learning rate from each tower block to the one before", 0.01, 1)
+    layer_decay: float = _option(
+        1.0, "the learning rate of a tower block is this factor times that of the block after it", 0.01, 1
+    )
     accumulate: int = _option(1, "compute each batch in N parts: less memory, the same gradient", 1, 65_536)
     checkpoint_activations: bool = _option(False, "recompute the tower's activations: less memory, a third more time")
     ema: float = _option(0.0, "use the moving average of the weights with this decay, e.g. 0.999", 0, 0.999999)

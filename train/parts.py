@@ -50,7 +50,7 @@ TASKS = {
 LOSSES = {
     "con": Part("train.losses.consistency", "ConsistencyLoss", "consistency between views", "lambda_con"),
     "vt": Part("train.losses.view_text", "ViewTextLoss", "text loss of each view", "lambda_vt"),
-    "margin": Part("train.losses.margin", "MarginLoss", "views of a face alike, other faces apart by a learned margin "
+    "margin": Part("train.losses.margin", "MarginLoss", "views of one face alike, different faces apart by a learned margin "
                    "(AffectVLM)"),
     "cross-correlation": Part("train.losses.cross_correlation", "CrossCorrelationLoss", "equal features of views agree, "
                               "different ones are uncorrelated (SMILE-VLM, Barlow Twins)"),

@@ -23,7 +23,7 @@ class DepthMap:
         return _bilinear(self.z_mm, (x_mm - self.x0_mm) / self.step_mm, (y_mm - self.y0_mm) / self.step_mm)
 
     def grid(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return x and y of every cell, each (h, w)."""
+        """Return x and y of the centre of every cell in mm, each f64 (h, w)."""
         rows, columns = np.indices(self.z_mm.shape)
         return np.add(self.x0_mm, columns * self.step_mm), np.add(self.y0_mm, rows * self.step_mm)
 

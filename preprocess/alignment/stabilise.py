@@ -138,7 +138,10 @@ def _solve(points: np.ndarray, normals: np.ndarray, offset: np.ndarray) -> tuple
 
 
 def smooth_pose(poses: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the middle one of 1, 3 or 5 consecutive poses (4, 4), smoothed over time; its rotation is made exact again."""
+    """Return the middle one of 1, 3 or 5 consecutive poses (4, 4), with an exact rotation.
+
+    Five poses are smoothed over time. Of one or three, the middle pose itself is taken (see SMOOTHING).
+    """
     weights = SMOOTHING[len(poses) // 2]
     mean = np.tensordot(weights, np.stack(poses), axes=1)
     u, _, vt = np.linalg.svd(mean[:3, :3])

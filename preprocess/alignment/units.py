@@ -46,6 +46,11 @@ def is_unit(scale: float) -> bool:
 
 
 def suggest_scale(scale: float, range_: tuple[float, float]) -> str:
-    """Return advice: the unit that fits, else a factor. scale: the factor to the average face."""
+    """Return the end of an error message: the units that the file may have, else the scale that would fit.
+
+    Args:
+        scale: factor that brings the scan, read as mm, to the size of the average face.
+        range_: smallest and largest size of a face, as a fraction of the average face's.
+    """
     units = " or ".join(name for name, factor in UNITS_MM.items() if range_[0] <= factor / scale <= range_[1])
     return f"its units may be {units}" if units else f"a scale of about {scale:.3g} would make an average face"

@@ -196,9 +196,13 @@ def _clear(cache: Path) -> None:
 
 
 def open_for_writing(cache: Path, info: CacheInfo, samples: Sequence[Sample], *, unfinished: bool) -> None:
-    """Write cache.json without `complete`, the rows, and the arrays' metadata, before any shard is written.
+    """Write cache.json, samples.csv and the arrays' metadata, before any shard is written.
 
-    Writes nothing if all shards are finished and the cache already matches `info`.
+    Writes nothing if no shard is left to do and the cache is complete and already matches `info`.
+
+    Args:
+        info: as it shall be in cache.json until `finish_cache`: without `complete`.
+        unfinished: whether some shards are still to be written.
     """
     if not unfinished and _is_finished(cache, info):
         return

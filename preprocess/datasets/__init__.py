@@ -1,4 +1,4 @@
-"""One file a data set: where its scans are and what they are labelled. Listing opens no scan, or only a few."""
+"""One file per data set: where its scans are and what they are labelled. Listing opens no scan, or only a few."""
 
 from preprocess.datasets.bosphorus import BOSPHORUS
 from preprocess.datasets.bp4d import BP4D

@@ -1,4 +1,4 @@
-"""BP4D-Spontaneous: 41 subjects, eight tasks each, 328 sequences of 368,036 frames at 25 frames a second.
+"""BP4D-Spontaneous: 41 subjects, eight tasks each, 328 sequences of 368,036 frames at 25 frames per second.
 
 Zhang et al. 2014, "BP4D-Spontaneous: a high-resolution spontaneous 3D dynamic facial expression database"; layout after the
 data set's user guide.

@@ -1,4 +1,4 @@
-"""BU-4DFE: 101 subjects, six sequences each at 25 frames a second.
+"""BU-4DFE: 101 subjects, six sequences each at 25 frames per second.
 
 Yin et al. 2008, "A high-resolution 3D dynamic facial expression database".
 """

@@ -1,4 +1,4 @@
-"""Rows of the CSV files that users write, whatever their spreadsheet made of them."""
+"""Read CSV files that users write, as spreadsheets save them: UTF-8 or UTF-16; comma, semicolon or tab."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""4DME: micro-expressions as 3D sequences, with several labels a clip.
+"""4DME: micro-expressions as 3D sequences, with several labels per clip.
 
 Li et al. 2022, "4DME: a spontaneous 4D micro-expression dataset with multimodalities".
 """

@@ -19,10 +19,10 @@ class Mesh:
 
     vertices_mm: f32 (N, 3).
     triangles: i32 (M, 3), indices into the vertices; usually counter-clockwise seen from outside, which nothing relies on.
-    uv: f32 (M, 3, 2), one pair a triangle corner, u to the right and v **up**: (0, 0) is the lower left corner of the texture
+    uv: f32 (M, 3, 2), one pair per triangle corner, u to the right and v **up**: (0, 0) is the lower left corner of the texture
         image (the convention of VRML and OBJ); six NaN for a triangle without texture.
     texture: u8 (h, w, 3), sRGB, row 0 on top.
-    colors: u8 (N, 3), sRGB, one a vertex, for triangles without texture.
+    colors: u8 (N, 3), sRGB, one per vertex, for triangles without texture.
     landmarks_mm: f32 (L, 3), NaN if a landmark is not known.
     notes: what the scan's files ask for and this mesh does not show, a line each.
 

@@ -1,4 +1,4 @@
-"""Rigid transforms: fitting one to pairs of points."""
+"""Rigid transforms: fit one to pairs of points (Kabsch)."""
 
 from __future__ import annotations
 

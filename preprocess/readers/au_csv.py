@@ -29,7 +29,7 @@ _UNIT_HEADER = re.compile(r"(?:AU)?0*([0-9]{1,2})(?:\.0)?", re.IGNORECASE)
 
 
 def read_au_occurrence(path: Path, units: tuple[int, ...]) -> dict[int, np.ndarray]:
-    """Read AU_OCC/F001_T1.csv: a header, then a line a frame: the frame, then 0, 1 or 9 for each coded unit.
+    """Read AU_OCC/F001_T1.csv: a header, then a line per frame: the frame, then 0, 1 or 9 for each coded unit.
 
     The header numbers the units of the columns: 0,1,…,99, or 1,1,2,4,5,6,7,9,… in the data set's second form, where the first
     column is the frame all the same. A unit that has no column is unknown.
@@ -70,7 +70,7 @@ def find_uncoded_units(path: Path, units: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def read_au_intensity(path: Path) -> dict[int, int]:
-    """Read AU_INT/F001_T1_AU12.csv: without a header, a line a frame; the frame and 0 to 5 (A to E are 1 to 5) or 9.
+    """Read AU_INT/F001_T1_AU12.csv: without a header, a line per frame; the frame and 0 to 5 (A to E are 1 to 5) or 9.
 
     Returns:
         Model frame → 0 to 5, or -1 = unknown.

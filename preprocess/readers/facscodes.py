@@ -1,4 +1,4 @@
-"""Bosphorus' list of action units, `facscodes.lst`: a line a scan, `bs000_E_HAPPY_0  ->  6C+L7B+12D`."""
+"""Bosphorus' list of action units, `facscodes.lst`: a line per scan, `bs000_E_HAPPY_0  ->  6C+L7B+12D`."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _SAVE = "open it in a spreadsheet program and save it as .xlsx again"
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One row: its number in the sheet, counted from 1, and its fields as text, blanks trimmed, one a column asked for."""
+    """One row: its number in the sheet, counted from 1, and its fields as text, blanks trimmed, one per column asked for."""
 
     line: int
     fields: dict[str, str]

@@ -131,7 +131,7 @@ def _parse(data: bytes) -> tuple[Mesh, np.ndarray]:
         numbers.append(values[:count].reshape(lines, -1) if count else np.empty((lines, 0)))
     vertices, uv_points = numbers
     if len(vertices) and vertices.shape[1] not in (3, 4, 6, 7):
-        raise ScanError(f"{vertices.shape[1]} numbers a vertex, expected 3 (x y z) or 6 (with r g b); {_CUT}")
+        raise ScanError(f"{vertices.shape[1]} numbers per vertex, expected 3 (x y z) or 6 (with r g b); {_CUT}")
     for indices, count, least, name in zip(
         corners.T, num_lines, (0, -1), ("vertex", "texture coordinate"), strict=True
     ):

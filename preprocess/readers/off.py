@@ -26,7 +26,7 @@ _COUNTS = re.compile(rb"(\d+)\s+(\d+)(\s.*)?")
 
 
 def read_off(path: Path, *, texture: Path | None = None) -> Mesh:
-    """Read an OFF file: `OFF`, the counts, a line a vertex, a line a face (`n i j …`).
+    """Read an OFF file: `OFF`, the counts, a line per vertex, a line per face (`n i j …`).
 
     A vertex is `x y z`, in NOFF with `nx ny nz`, in COFF with `r g b [a]`, in STOFF with `s t`, in this order. The keyword may
     be missing. The format names no image; STOFF has texture coordinates for a given one.

@@ -64,7 +64,7 @@ def find_below(folder: Path, name: str) -> Path | None:
 
 
 def plain_name(name: str) -> str:
-    """Return a name without upper and lower case, its letters composed in one way."""
+    """Return a name for comparison: names that differ only in case or in Unicode composition become equal."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

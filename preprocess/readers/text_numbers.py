@@ -83,7 +83,7 @@ def parse_table(rows: Sequence[bytes], columns: int | None = None) -> np.ndarray
     if len(numbers) != (columns + 1) * len(rows) or not np.isposinf(numbers[columns :: columns + 1]).all():
         wrong = next((row for row in rows if len(row.split()) != columns), b"").strip()
         shown = wrong[:20].decode("latin-1")
-        raise ValueError(f"expected {columns} numbers a line, found {len(wrong.split())}: {shown!r}")
+        raise ValueError(f"expected {columns} numbers per line, found {len(wrong.split())}: {shown!r}")
     return numbers.reshape(len(rows), columns + 1)[:, :columns]
 
 

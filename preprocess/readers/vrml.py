@@ -216,7 +216,7 @@ def _corner_uv(scene: _Scene, coord_index: np.ndarray, sizes: np.ndarray) -> np.
         np.frombuffer(scene.blocks.get(f"IndexedFaceSet.{name}", b""), np.uint8)
         for name in ("coordIndex", "texCoordIndex")
     )
-    same = np.array_equal(first, second)  # scanners with one texture coordinate a vertex write the longest list twice
+    same = np.array_equal(first, second)  # scanners with one texture coordinate per vertex write the longest list twice
     index = coord_index[:0] if same else scene.indices("texCoordIndex")
     if len(index):
         corners, uv_sizes = _split_polygons(index, len(points), "texCoordIndex")

@@ -2,7 +2,7 @@
 
 A face scan has about five texels to a pixel at 224 px: read at one point they alias. Hence a pyramid of half-sized textures
 (Williams 1983, "Pyramidal parametrics"), of which each triangle in each view reads one level, the last that is still as fine as
-its samples. With several samples a pixel, blending two levels would only blur (tests/benchmarks/RESULTS.md). Where a level's
+its samples. With several samples per pixel, blending two levels would only blur (tests/benchmarks/RESULTS.md). Where a level's
 texels hold more than the triangle's own chart, the footprint is instead averaged texel by texel (charts.py).
 """
 
@@ -27,7 +27,7 @@ class MipChain:
     """A texture u8 (h, w, 3) and its half-sized means down to 1 × 1, each rounded to 8 bits.
 
     texture: the full size itself, not a copy. coarser u32 (n,), red + 256 green + 65536 blue: all other levels one behind the
-    other, row by row. starts, heights, widths i64, one a level: starts say where it begins in `coarser` (0 for the full size).
+    other, row by row. starts, heights, widths i64, one per level: starts: its begin in `coarser` (0 for the full size).
     """
 
     def __init__(self, texture: np.ndarray) -> None:
@@ -54,7 +54,7 @@ class MipChain:
         return self.coarser[self.starts[k] : self.starts[k] + height * width].reshape(height, width)
 
     def level(self, k: int) -> np.ndarray:
-        """Return level `number` of the mip chain, u8 (h, w, 3)."""
+        """Return level k, u8 (h, w, 3): 0 is the texture itself, not a copy; each further level is half as large."""
         if k == 0:
             return self.texture
         packed = self._packed(k)
@@ -87,7 +87,7 @@ class SurfaceColours:
         """Write the mean colour of each pixel's samples into u8 (H, W, 3); pixels without samples are left unchanged.
 
         Args:
-            visible: of samples_per_px² samples a pixel, at most 15²; those that meet no surface do not count.
+            visible: of samples_per_px² samples per pixel, at most 15²; those that meet no surface do not count.
             covered: bool (H, W), the pixels to draw: those whose centre meets the surface.
         """
         mesh = self._mesh

@@ -42,7 +42,7 @@ def render_views(
     Args:
         mesh: in the face frame; vertices_mm (N, 3).
         size_px: side of the square images; they show 201.6 mm whatever their size.
-        supersampling: rays a pixel along each side, odd, so that one of them is the centre.
+        supersampling: rays per pixel along each side, odd, so that one of them is the centre.
         with_texture: False: the surface's colour is not wanted; it takes most of the time.
     Raises:
         ScanError: a view shows almost no surface; names the view.

@@ -1,4 +1,4 @@
-"""A synthetic data set in the layout of BU-3DFE (Yin et al. 2006): 25 scans a subject, WRL, BMP and `.bnd`."""
+"""A synthetic data set in the layout of BU-3DFE (Yin et al. 2006): 25 scans per subject, WRL, BMP and `.bnd`."""
 
 from __future__ import annotations
 

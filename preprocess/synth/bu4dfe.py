@@ -1,4 +1,4 @@
-"""A synthetic data set in the layout of BU-4DFE (Yin et al. 2008): six sequences a subject, neutral → apex → neutral."""
+"""A synthetic data set in the layout of BU-4DFE (Yin et al. 2008): six sequences per subject, neutral → apex → neutral."""
 
 from __future__ import annotations
 

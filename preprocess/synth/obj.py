@@ -16,7 +16,7 @@ def write_textured_obj(folder: Path, stem: str, mesh: Mesh, uv: np.ndarray, *, s
     """Write `stem.obj`, `stem.mtl` and `stem.jpg` without waiting for the disk.
 
     Args:
-        uv: f32 (N, 2), one pair a vertex, v up. slashes: faces as `f a/a b/b c/c`, else `f a b c`.
+        uv: f32 (N, 2), one pair per vertex, v up. slashes: faces as `f a/a b/b c/c`, else `f a b c`.
     """
     assert mesh.texture is not None
     (folder / f"{stem}.obj").write_bytes(encode_obj(mesh, uv, f"{stem}.mtl", slashes=slashes))

@@ -53,7 +53,7 @@ def scan_from_front(mesh: Mesh, occluder: Mesh | None = None) -> RangeScan:
     """Scan a textured mesh along −z, orthographically.
 
     Args:
-        occluder: something with colours a vertex that stands in front of the face.
+        occluder: something with colours per vertex that stands in front of the face.
     """
     assert mesh.landmarks_mm is not None
     cast = _Caster(mesh, occluder)

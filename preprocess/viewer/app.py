@@ -1,4 +1,4 @@
-"""The web application of the viewer: its frame around all pages, its pictures, and who may see them.
+"""The web application of the viewer: the layout around every page, the addresses of pictures, and access by a token.
 
 Other users of a machine can reach its ports, and a cache is private, so the first request must show the token of the printed
 address.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.attention import ATTENTION_FILE, Attention, read_attention, read_class_patches, read_patches
+from shared.attention_file import ATTENTION_FILE, Attention, read_attention, read_class_patches, read_patches
 from shared.cache import Cache
 from shared.errors import FacetError
 from shared.runs import PREDICTIONS_CSV, Prediction, find_predictions, read_predictions
@@ -32,7 +32,7 @@ class Fold:
     views: tuple[int, ...]  # index into the cache's views, for each view of `attention`
 
     def row_of(self, item: int) -> int:
-        """Return the row of an item's frame with the largest weight."""
+        """Return the cache row of the frame that weighs most in an item's face vector. item: index into `attention.names`."""
         return int(self.attention.rows[item, int(self.attention.frame_weights[item].argmax())])
 
 
@@ -110,7 +110,13 @@ class RunRecords:
         return {fold.attention.names[item]: (fold, item) for fold in self.folds for item in fold.items}
 
     def find_attention(self, row: int, sample: Sample) -> AttentionRecord | None:
-        """Return the attention of a sample or its sequence; of several rounds, the last."""
+        """Return the attention recorded for a sample's sequence, else for the sample itself; None if there is none.
+
+        If several rounds tested it, the last round counts.
+
+        Args:
+            row: the sample's row in the cache.
+        """
         found = self._items.get(sample.sequence or sample.sample_id) or self._items.get(sample.sample_id)
         if found is None:
             return None

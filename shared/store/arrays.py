@@ -70,7 +70,13 @@ class ArrayReader(ABC):
         """
 
     def start(self, name: str, rows: Sequence[int] | np.ndarray) -> PendingRead:
-        """Start to read rows into new memory; `.result()` gives what `read` gives."""
+        """Start to read rows into new memory, in the background where the store can.
+
+        Returns:
+            The read; its `.result()` waits and returns the rows, (len(rows), …), or raises CacheError as `read` does.
+        Raises:
+            CacheError: the cache has no such array, or a shard's file is missing or damaged.
+        """
         self._check_name(name)
         shape = self._shapes[name][1:]
         if self._views is not None and name in MODALITIES:

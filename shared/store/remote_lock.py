@@ -1,4 +1,4 @@
-"""Lock an object store for one writer: an object that its holder renews, made by a conditional put (If-None-Match).
+"""The lock of a cache in an object store: an object that only one process can create (If-None-Match), and that it renews.
 
 Ages are measured by the store's own clock (its Date against its Last-Modified). A holder that dies leaves the object behind; it
 is taken over (by If-Match, so that only one can) once it was not renewed for EXPIRY_SECONDS, or at once where its process is

@@ -26,10 +26,16 @@ PARTIAL_SUFFIX = ".partial"
 
 
 def write_file(path: Path, data: bytes, *, like: Path | None = None) -> str:
-    """Write a whole file or nothing: temporary name, flush to the disk, rename. Returns the sha256 of `data`.
+    """Write a whole file or nothing: temporary name, flush to the disk, rename. Missing folders are made.
 
     Args:
-        like: a folder, such as the cache that was drawn from: nobody may read the file who may not read that.
+        like: a folder, such as the cache that was drawn from. The file gets no permission that this folder lacks.
+            Without effect in an object store.
+    Returns:
+        sha256 of `data`, hexadecimal.
+    Raises:
+        OSError: it cannot be written; names `path`.
+        StorageError: an object store refuses it.
     """
     if is_remote(path):
         fs, key = file_system(path)
@@ -54,7 +60,13 @@ def write_file(path: Path, data: bytes, *, like: Path | None = None) -> str:
 
 
 def make_folder(folder: Path, *, like: Path) -> None:
-    """Create a folder with the access rights of another; an existing one is left as it is."""
+    """Make a folder with no more permissions than another folder has. Missing folders above it get the usual ones.
+
+    Does nothing if the folder exists or lies in an object store.
+
+    Args:
+        like: the other folder; if it is gone or lies in an object store, only the owner may enter the new one.
+    """
     if not is_remote(folder):
         folder.mkdir(mode=_mode(like), parents=True, exist_ok=True)
 

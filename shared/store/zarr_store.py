@@ -1,4 +1,4 @@
-"""Write and check the Zarr v3 store: views.zarr/, one array a modality, 64 samples a shard file, one sample an inner chunk.
+"""Write and check the Zarr v3 store: views.zarr/, one array per modality, 64 samples per shard file, one per inner chunk.
 
 A shard file (Zarr v3 core, codec `sharding_indexed`): the inner chunks one after another, each its Blosc bytes (without
 compression: its values, little-endian) and their crc32c; then the index, u64 offset and length of each inner chunk (2⁶⁴ − 1

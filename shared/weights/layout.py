@@ -65,10 +65,11 @@ _OTHERS = (
 
 
 def find_state(value: object) -> tuple[dict[str, Any], str]:
-    """Find the tensors of a model in nested dictionaries.
+    """Find the tensors of a model in the nested dictionaries of a loaded checkpoint.
 
     Returns:
-        Tensors by name, {} where there are none; a note where several models are nested and one had to be chosen.
+        Tensors by name, {} if there are none; a note if several models are nested, else "". A model with an image tower goes
+        first, then the one with the most tensors, then the one whose name comes first in `_STATES`.
     """
     found = [(path, tensors) for path, tensors in _walk(value, ()) if tensors]
     if not found:

@@ -35,7 +35,7 @@ from train.data.batch_transform import BatchTransform  # noqa: E402
 from train.data.embeddings import Embeddings  # noqa: E402
 from train.data.items import find_items  # noqa: E402
 from train.data.prompts import mean_prompts  # noqa: E402
-from train.inference.attention import AttentionTable  # noqa: E402
+from train.inference.attention_records import AttentionTable  # noqa: E402
 from train.inference.score import score_items  # noqa: E402
 from train.model.facet import Facet, FacetConfig  # noqa: E402
 from train.model.image_tower import build_tower, read_model_config  # noqa: E402

@@ -19,7 +19,7 @@ from fuzz import containers, mutations
 from fuzz.targets import Target
 from tiny_training import RECIPE, TOWER, make_model
 
-from shared.attention import read_attention
+from shared.attention_file import read_attention
 from shared.cache import open_cache, read_record
 from shared.runs import CONFIG_JSON, WEIGHTS, record_hashes
 from shared.schema import RenderSettings, canonical_json, fingerprint
@@ -60,7 +60,7 @@ def received_targets() -> list[Target]:
 
 
 def _write_run(run: Path) -> None:
-    from shared.attention import Attention, write_attention
+    from shared.attention_file import Attention, write_attention
 
     run.mkdir()
     text = random_text(RECIPE.classes, 32, "tiny")

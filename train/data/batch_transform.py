@@ -43,10 +43,15 @@ class BatchTransform:
         jitter: tuple[int, int] | None = None,
         references: bool = False,
     ) -> Iterator[RawBatch | RowBatch]:
-        """Yield the inputs of `prepare`: images of the cache, or rows whose embeddings are in memory.
+        """Yield one input of `prepare` for each batch: images, or with `embeddings` only rows.
+
+        The images of a batch are valid until the next one is requested.
 
         Args:
+            num_frames: frames of each item; 1 for single scans.
             jitter, references: as in `stream_batches`.
+        Raises:
+            CacheError: stored images are missing or damaged.
         """
         if self.embeddings is None:
             source = self.source or StoredImages(cache, allocate=allocator(self.device))

@@ -14,7 +14,7 @@ from train.data.stream import Allocate, RawBatch
 
 
 def allocator(device: torch.device) -> Allocate:
-    """Return the allocator of batch buffers: page-locked for a GPU, which then copies asynchronously."""
+    """Return a function (shape, dtype) → uninitialised array for batches; in page-locked memory if the device is a GPU."""
     return _allocate_pinned if device.type == "cuda" else np.empty
 
 

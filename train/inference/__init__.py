@@ -1,1 +1,1 @@
-"""A trained model applied to items: scores, decision thresholds, attention records."""
+"""A trained model applied to items: evaluate, predict, export; scores, decision thresholds, attention records."""

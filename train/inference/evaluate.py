@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.attention import ATTENTION_FILE
+from shared.attention_file import ATTENTION_FILE
 from shared.cache import CACHE_JSON, FAILURES_CSV, Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
@@ -22,8 +22,8 @@ from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings
 from train.data.items import choose_modalities, gather_items
 from train.data.prompts import find_prompts, match_prompts, read_prompts
-from train.inference.calibrate import read_thresholds
 from train.inference.score import Scores, score_and_write_attention, score_items
+from train.inference.thresholds import read_thresholds
 from train.model.facet import Facet
 from train.model.factory import choose_device, load_run
 from train.protocols.evaluation_items import find_tested, is_own_test

@@ -13,9 +13,9 @@ from shared.runs import CONFIG_JSON, HASHES_JSON, SPLIT_JSON, THRESHOLDS_JSON, W
 from shared.store.paths import is_litter
 from shared.store.storage import make_folder, write_file
 from train.config import Recipe, RunConfig, without_folders, write_config
-from train.inference.calibrate import read_thresholds, write_thresholds
 from train.inference.evaluate import print_next_predict
 from train.inference.program import PROGRAM, example_images, write_program
+from train.inference.thresholds import read_thresholds, write_thresholds
 from train.model.factory import load_run
 from train.model.weights import replace_file
 from train.protocols.folds import read_split, write_split
@@ -127,7 +127,7 @@ def _describe_vectors(recipe: Recipe) -> str:
 
 
 def _describe_units(config: RunConfig) -> str:
-    """Return a line a modality: stored values as the tower sees them."""
+    """Return a line per modality: stored values as the tower sees them."""
     dynamic = bool(config.render.dynamic)
     return "\n".join(f"- {name} = {m.describe_unit(dynamic=dynamic)}" for name, m in MODALITIES.items())
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from shared.attention import write_attention
+from shared.attention_file import write_attention
 from shared.cache import Cache
 from shared.errors import FacetError
 from shared.text import TextEmbeddings
 from train.config import RunConfig
 from train.data.batch_transform import BatchTransform
-from train.inference.attention import AttentionTable, record_attention
+from train.inference.attention_records import AttentionTable, record_attention
 from train.model.facet import Facet
 from train.tasks.criterion import mean_cosine_between_faces
 from train.tasks.item import Item
@@ -26,7 +26,7 @@ from train.tasks.task import find_task
 
 @dataclass(frozen=True)
 class Scores:
-    """probabilities f32 (n, C), one row an item (they add up to 1, or are each a yes, for several classes at once);
+    """probabilities f32 (n, C), one row per item (they add up to 1, or are each a yes, for several classes at once);
     view_weights: "modality yaw" → mean weight α of that view in the face; face_cosine: mean cosine between different items'
     face vectors (near 1 = collapsed)."""
 

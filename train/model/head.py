@@ -22,7 +22,7 @@ class Head(nn.Module):
         return cls()
 
     def class_vectors(self, text_mean: Tensor) -> Tensor:
-        """Return t_c (C, d), any length, which faces are compared with.
+        """Return the class vectors t_c (C, d), not normalised, which faces are compared with.
 
         Args:
             text_mean: (C, d), the mean over each class's prompt embeddings, or learned vectors.

@@ -150,18 +150,18 @@ def split_by_subjects(subjects: Iterable[str], test_subjects: Sequence[str]) -> 
 
 
 def read_subject_list(text: str) -> tuple[str, ...]:
-    """Read `A,B,C`, or a file with one subject a line (# begins a comment), if there is one of that name."""
+    """Read `A,B,C`, or a file with one subject per line (# begins a comment), if there is one of that name."""
     path = Path(text)
     if path.is_file():
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError as error:
-            raise FacetError(f"{path}: not a text file; give one subject a line") from error
+            raise FacetError(f"{path}: not a text file; give one subject per line") from error
         names = [line.partition("#")[0].strip() for line in lines]
     else:
         names = [name.strip() for name in text.split(",")]
     if not any(names):
-        raise FacetError(f"--test-subjects {text}: names no subject; give A,B,C or a file with one a line")
+        raise FacetError(f"--test-subjects {text}: names no subject; give A,B,C or a file with one per line")
     return tuple(dict.fromkeys(filter(None, names)))
 
 

@@ -167,11 +167,11 @@ def check_classes(
     *,
     task: str = "classes",
 ) -> list[str]:
-    """Check that every fold trains on every class. Test subjects may lack one, as with leave one subject out.
+    """Check that every fold trains on every class. Test subjects may lack a class, as in leave-one-subject-out.
 
     Args:
-        items: selected ones; with another task than "classes", their targets are those of `classes`, in this order.
-        test_items: of the other data set, if one is tested.
+        items: the selected items. If the task is not "classes", the targets of each item are in the order of `classes`.
+        test_items: items of the other data set, if the test is on another one.
     Returns:
         Notes: classes without test samples, with the number of folds; classes that only one subject shows.
     Raises:

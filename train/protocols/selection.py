@@ -131,7 +131,7 @@ def build_folds(
         if len(subjects) < num_folds:  # not the error of subject_folds, which names an option that nobody gave
             raise FacetError(
                 f"{protocol.name} makes {num_folds} folds, and only {len(subjects)} subjects can be used; give --folds "
-                f"{len(subjects)} or less, or --protocol loso for a fold a subject"
+                f"{len(subjects)} or less, or --protocol loso for a fold per subject"
             )
     names = fold_names(num_folds)
     if not protocol.is_repeated:

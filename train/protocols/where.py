@@ -16,7 +16,7 @@ OWN_COLUMNS = ("subject", "task", "intensity", "label")  # of samples.csv, which
 
 
 def report_columns(cache: Cache) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Return the columns that scores are reported by, a value a row of the cache; notes on those that are not."""
+    """Return the columns that scores are reported by, a value per row of the cache; notes on those that are not."""
     columns = part_columns(cache.groups, [row for row, sample in enumerate(cache.samples) if sample.valid])
     left_out = [name for name, values in cache.groups.items() if name not in columns and any(values)]
     return columns, [

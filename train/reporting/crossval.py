@@ -34,7 +34,7 @@ from train.tasks.task import Score
 GROUPS_CSV = "groups.csv"
 MOST_FOLDS_LISTED = 50  # on a console; all of them are in folds.csv
 MOST_CLASSES_IN_MATRIX = 12
-MOST_COLUMNS = 8  # more classes than this make a tall LaTeX table, a row a class
+MOST_COLUMNS = 8  # more classes than this make a tall LaTeX table, a row per class
 SECONDS = decimals(1)
 _ESCAPED = Format(str, str, align="l")  # LaTeX already
 _CELL = Format(str, lambda value: (SPREAD if isinstance(value, Spread) else PERCENT).latex(value), align="c")

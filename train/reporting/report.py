@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shared.attention import ATTENTION_FILE
+from shared.attention_file import ATTENTION_FILE
 from shared.runs import (
     CONFIG_JSON,
     CONFUSION_PDF,

@@ -64,7 +64,7 @@ def format_confusion(metrics: Metrics, class_names: Sequence[str], corner: str =
 
 
 def list_groups(groups: Sequence[GroupScore], task: Task) -> Table:
-    """Return the table of groups, a row a value of a column."""
+    """Return a table with one row for each value of each group column: samples, subjects and scores."""
     columns = [
         Column(lambda one: f"{one.column} = {one.value}", TEXT, title="group"),
         Column(lambda one: one.column, TEXT, key="column"),

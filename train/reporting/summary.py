@@ -50,7 +50,7 @@ class CrossvalAbout:
 
 @dataclass(frozen=True)
 class CrossvalSummary:
-    """All folds of a protocol, or the finished ones."""
+    """The scores of a cross-validation, pooled and by fold, over all folds or those finished so far."""
 
     task: Task = field(compare=False)
     class_names: tuple[str, ...]

@@ -149,7 +149,7 @@ class Table:
     rows: Sequence[Any]
 
     def format_text(self) -> list[str]:
-        """Return one line for the headings and one a row, the first column flush left, the others flush right."""
+        """Return one line for the headings and one per row, the first column flush left, the others flush right."""
         columns = [column for column in self.columns if column.title]
         return align([[c.title for c in columns], *([c.text(row) for c in columns] for row in self.rows)])
 
@@ -178,7 +178,7 @@ class Table:
 
 
 def align(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Return a line a row, the first column flush left, the others flush right."""
+    """Return a line per row, the first column flush left, the others flush right."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join([f"{row[0]:<{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()

@@ -1,1 +1,1 @@
-"""Run folders: evaluate, export and verify a run; read what it recorded."""
+"""Files of a run folder: its results, the scores of groups, and the check of all files against their hashes."""

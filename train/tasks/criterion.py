@@ -1,4 +1,4 @@
-"""The loss of class scores, one class a kind of labels; see train/tasks."""
+"""The loss of class scores, one class per kind of labels; see train/tasks."""
 
 from __future__ import annotations
 

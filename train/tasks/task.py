@@ -101,7 +101,7 @@ class Task(ABC):
     references: ClassVar[tuple[Score, ...]] = ()  # what a guess would have in the first score
     class_scores: ClassVar[tuple[Score, ...]]  # columns of the table of classes
     class_score: ClassVar[Score]  # the one that a paper's table shows
-    count_dims: ClassVar[dict[str, int]]  # name of each count → its dimensions, each of one entry a class
+    count_dims: ClassVar[dict[str, int]]  # name of each count → its dimensions, each of one entry per class
     conventions: ClassVar[tuple[str, ...]] = ()  # how scores are defined, a sentence each
 
     @property

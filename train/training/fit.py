@@ -27,8 +27,8 @@ from train.data.prompts import mean_prompts
 from train.data.stream import ImageSource, StoredImages
 from train.data.transfer import allocator
 from train.experiment import Experiment, write_options
-from train.inference.calibrate import fit_thresholds, start_class_bias, write_thresholds
 from train.inference.evaluate import build_preparer, evaluate_items
+from train.inference.thresholds import fit_thresholds, start_class_bias, write_thresholds
 from train.model.facet import Facet
 from train.model.factory import build_facet, choose_device
 from train.model.image_tower import build_tower, load_tower

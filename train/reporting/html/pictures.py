@@ -23,10 +23,13 @@ TILE_PX = 112  # larger images are scaled down to about this size, by an integer
 
 
 def open_moved_caches(paths: Sequence[Path], configs: Sequence[RunConfig]) -> dict[str, Cache]:
-    """Open the caches that a user names, by the hash of their content.
+    """Open the caches that a user gives with --cache because they were moved since the runs.
 
+    Returns:
+        Content hash → cache.
     Raises:
-        FacetError, CacheError: no cache, or none of the runs was tested on it.
+        CacheError: a path is no readable cache.
+        FacetError: none of the runs was tested on a cache's content.
     """
     tested = {_tested_content(config) for config in configs}
     caches = {}

@@ -1,4 +1,4 @@
-"""The table of an ablation: a row a variant, mean ± std over seeds, and the difference to the full model."""
+"""The table of an ablation: a row per variant, mean ± std over seeds, and the difference to the full model."""
 
 from __future__ import annotations
 

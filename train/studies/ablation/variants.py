@@ -62,7 +62,7 @@ def _list(variants: dict[str, tuple[str, str]]) -> str:
 ABLATE_EXAMPLES = f"""Trains and tests every fold of a protocol for the full model (the options as given), and for variants
 with one part switched off, all else equal: the same folds for all variants and seeds. Each is a run of
 crossval, in RUN/VARIANT (further seeds in RUN/VARIANT-seedN). Interrupted? The same command goes on; more seeds and
-variants may be added later. RUN/ablation.csv and ablation.tex: a row a variant, scores pooled over folds, mean ± std over
+variants may be added later. RUN/ablation.csv and ablation.tex: a row per variant, scores pooled over folds, mean ± std over
 seeds, the difference to the full model with the p of `compare`'s paired test, Holm-corrected over variants where all folds
 are finished, and parameters, time and memory.
 

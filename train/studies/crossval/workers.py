@@ -1,4 +1,4 @@
-"""Train folds side by side in worker processes, each one fold after another."""
+"""Train folds in parallel worker processes; each worker trains one fold after another."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ _OPTIONAL = ("view_attention", "class_attention", "class_share", "prompt_cosines
 class Attention:
     """Attention weights of the forward pass that gave a test's predictions, for n items.
 
-    T frames, N = M·V images a frame (modality by modality), C classes, K prompts, p items with maps. Weights add up to 1 over
+    T frames, N = M·V images per frame (modality by modality), C classes, K prompts, p items with maps. Weights add up to 1 over
     frames, over a frame's images, over all images, and (with the class token's) over patches.
     """
 

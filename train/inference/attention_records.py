@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shared.attention import MAPS, Attention
+from shared.attention_file import MAPS, Attention
 from shared.schema import View
 from shared.text import TextEmbeddings
 from train.data.stream import choose_rows

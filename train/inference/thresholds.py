@@ -1,4 +1,4 @@
-"""Start biases and decision thresholds of tasks with several labels at once."""
+"""For tasks with several labels at once: class biases to start from, and decision thresholds after training."""
 
 from __future__ import annotations
 
