@@ -22,7 +22,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -39,7 +38,7 @@ from preprocess.synth.layouts import write_layout  # noqa: E402
 from shared.cache import Cache, open_cache  # noqa: E402
 from shared.runs import LOG_JSONL  # noqa: E402
 from shared.schema import RenderSettings, View  # noqa: E402
-from train.config import Recipe, TowerConfig  # noqa: E402
+from train.config import Recipe, RunConfig, TowerConfig  # noqa: E402
 from train.data.augment import draw_parameters  # noqa: E402
 from train.data.batch_transform import BatchTransform  # noqa: E402
 from train.data.items import find_items  # noqa: E402
@@ -84,8 +83,9 @@ class Bench:
 
     def build(self, batch_size: int) -> tuple[Facet, Recipe]:
         recipe = dataclasses.replace(self.recipe, batch_size=batch_size)
-        text = random_text(recipe.classes, self.tower.config["embed_dim"], self.tower.name)
-        config: Any = argparse.Namespace(recipe=recipe, tower=self.tower)
+        dim = self.tower.config["embed_dim"]
+        text = random_text(recipe.classes, dim, self.tower.name)
+        config = RunConfig(recipe, self.tower, DATASET.name, "", "", self.cache.info.settings, "", dim, True, "")
         tower = build_tower(self.tower.config)
         return build_facet(config, self.device, tower, mean_prompts(text), text.logit_scale), recipe
 
