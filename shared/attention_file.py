@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from shared.errors import FacetError, first_line
 from shared.schema import canonical_json
 from shared.store.storage import write_file
+from shared.typed_json import make
 
 ATTENTION_FILE = "attention.safetensors"
 FORMAT = "facet attention 1"
@@ -74,22 +75,28 @@ class Attention:
         return {name: value for name in _DIMS if (value := getattr(self, name)) is not None}
 
 
+@dataclass(frozen=True)
+class _Header:
+    """The JSON text in the file's metadata; fields as in `Attention`."""
+
+    format: str
+    names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    modalities: tuple[str, ...]
+    views: tuple[str, ...]
+    prompts: tuple[tuple[str, ...], ...]
+
+
 def write_attention(path: Path, attention: Attention) -> None:
     """Write the whole file or nothing."""
     import safetensors.numpy
 
-    about = {
-        "format": FORMAT,
-        "names": attention.names,
-        "class_names": attention.class_names,
-        "modalities": attention.modalities,
-        "views": attention.views,
-        "prompts": attention.prompts,
-    }
+    header = _Header(
+        FORMAT, attention.names, attention.class_names, attention.modalities, attention.views, attention.prompts
+    )
     arrays = {name: np.ascontiguousarray(value) for name, value in attention.arrays().items()}
-    # one entry alone: their order in the file is by chance, and equal tests should give equal bytes
-    data = safetensors.numpy.save(arrays, {"about": canonical_json(about)})
-    write_file(path, data)
+    # one entry alone: their order in the file is random, and equal tests should give equal bytes
+    write_file(path, safetensors.numpy.save(arrays, {"about": canonical_json(asdict(header))}))
 
 
 def read_attention(path: Path) -> Attention:
@@ -102,9 +109,9 @@ def read_attention(path: Path) -> Attention:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            about = json.loads((file.metadata() or {})["about"])
-            if about["format"] != FORMAT:
-                raise ValueError(f"format {about['format']!r}, expected {FORMAT!r}")
+            header = make(_Header, json.loads((file.metadata() or {})["about"]))
+            if header.format != FORMAT:
+                raise ValueError(f"format {header.format!r}, expected {FORMAT!r}")
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             for name, some in slices.items():
                 if some.get_dtype() != ("I32" if name in _INTEGERS else "F16"):
@@ -113,10 +120,10 @@ def read_attention(path: Path) -> Attention:
             if (size := sum(math.prod(shape) for name, shape in shapes.items() if name not in MAPS)) > _MAX_VALUES:
                 raise ValueError(f"{size} values, expected at most {_MAX_VALUES}")
             arrays = {name: file.get_tensor(name) for name in shapes if name not in MAPS}
-        return _check(about, arrays, {name: shape for name, shape in shapes.items() if name in MAPS})
+        return _check(header, arrays, {name: shape for name, shape in shapes.items() if name in MAPS})
     except FileNotFoundError as error:
         raise FacetError(f"{path}: missing; {_ADVICE}") from error
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise FacetError(f"{path}: cannot be read ({first_line(error)}); {_ADVICE}") from error
 
 
@@ -161,13 +168,9 @@ def _read_maps(path: Path, attention: Attention, item: int, name: str, expected:
     return found[0]
 
 
-def _check(about: dict[str, object], arrays: dict[str, np.ndarray], maps: dict[str, tuple[int, ...]]) -> Attention:
-    keys = "names", "class_names", "modalities", "views"
-    names, class_names, modalities, views = (_words(about[key]) for key in keys)
-    if not isinstance(about["prompts"], list):
-        raise ValueError("prompts are not a list")
-    prompts = tuple(_words(some) for some in about["prompts"])
-    sizes = {"n": len(names), "C": len(class_names), "N": len(modalities) * len(views)}
+def _check(header: _Header, arrays: dict[str, np.ndarray], maps: dict[str, tuple[int, ...]]) -> Attention:
+    prompts = header.prompts
+    sizes = {"n": len(header.names), "C": len(header.class_names), "N": len(header.modalities) * len(header.views)}
     shapes = {name: array.shape for name, array in arrays.items()} | maps
     for name, dims in _DIMS.items():
         if name not in shapes:
@@ -182,26 +185,15 @@ def _check(about: dict[str, object], arrays: dict[str, np.ndarray], maps: dict[s
     for name, array in arrays.items():
         if name not in _DIMS:
             raise ValueError(f"unknown array {name}")
-        if array.dtype != (np.int32 if name in _INTEGERS else np.float16):
-            raise ValueError(f"{name} is {array.dtype}")
         if name != "prompt_cosines" and not np.isfinite(array).all():
             raise ValueError(f"{name} holds numbers that are not finite")
     if empty := [dim for dim in "TNdCGH" if not sizes.get(dim, 1)]:
         raise ValueError(f"holds no {', '.join(empty)}")
     if bool(maps) != ("patch_place" in arrays):
         raise ValueError("patches and patch_place go together")
-    if "patch_place" in arrays and not (arrays["patch_place"] >= -1).all():
-        raise ValueError("patch_place holds numbers below -1")
-    if "patch_place" in arrays and not (arrays["patch_place"] < sizes["p"]).all():
-        raise ValueError("patch_place points past the patches")
-    if bool(prompts) != ("prompt_cosines" in arrays):
+    if maps and not ((arrays["patch_place"] >= -1) & (arrays["patch_place"] < sizes["p"])).all():
+        raise ValueError(f"patch_place holds numbers outside -1…{sizes['p'] - 1}")
+    lengths_fit = not prompts or [0 < len(p) <= sizes.get("K", 0) for p in prompts] == [True] * sizes["C"]
+    if bool(prompts) != ("prompt_cosines" in arrays) or not lengths_fit:
         raise ValueError("prompts and their cosines do not go together")
-    if prompts and [0 < len(p) <= sizes["K"] for p in prompts] != [True] * sizes["C"]:
-        raise ValueError("prompts and their cosines do not go together")
-    return Attention(names, class_names, modalities, views, prompts=prompts, **arrays)
-
-
-def _words(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise ValueError("names are not a list of words")
-    return tuple(value)
+    return Attention(header.names, header.class_names, header.modalities, header.views, prompts=prompts, **arrays)

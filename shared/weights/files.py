@@ -24,28 +24,6 @@ _PART = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.")
 MAX_INDEX_BYTES = 64 << 20
 MAX_SHARING = 8  # elements a byte of the file; more is a tensor of no content that would fill the memory
 _HEAD_BYTES = 4096
-_WEB_PAGE = (
-    "a web page or an XML answer, not the file behind it: mend the link (…/resolve/… on the hub) and download again"
-)
-
-_ARCHIVES = (
-    (b"\x1f\x8b", "gzip"),
-    (b"7z\xbc\xaf", "7z"),
-    (b"Rar!", "RAR"),
-    (b"\xfd7zXZ", "xz"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-)
-# What other files begin with.
-_OTHERS: tuple[tuple[bytes, str], ...] = (
-    (
-        b"version https://git-lfs",
-        "a Git LFS pointer: the weights themselves were not fetched; run `git lfs pull` there",
-    ),
-    (b"GGUF", "a GGUF file (llama.cpp); take the model's torch or safetensors file"),
-    (b"\x89HDF", "an HDF5 file (Keras); take the model's torch or safetensors file"),
-    (b"\x93NUMPY", "a NumPy array; take the model's torch or safetensors file"),
-    *((magic, f"a {kind} archive; unpack it and give the file in it") for magic, kind in _ARCHIVES),
-)
 _DAMAGED = "cut short or damaged; download it again and compare its size"
 _KNOWN = "expected a torch checkpoint (.pt, .pth, .bin), safetensors, or a TorchScript archive of OpenAI's"
 
@@ -121,11 +99,11 @@ def _read_tensors(path: Path, load: Callable[[Path], object]) -> object:
         head = file.read(_HEAD_BYTES)
     if head[5:9] == b"\0\0\0{":  # eight bytes of the header's length, then the header, which is JSON
         return _read_safetensors(path)
-    _refuse_others(path, head)
+    _refuse_others(head)
     if head[:2] == b"PK":
         _check_zip(path)
     elif head[:1] != b"\x80":
-        raise FacetError(f"begins with {head[:12]!r}, which no kind of weights does; {_KNOWN}")
+        raise FacetError(f"begins with {head[:12]!r}, which is no format of weights; {_KNOWN}")
     try:
         with warnings.catch_warnings(action="ignore"):  # of pickles that are then refused in our words
             return load(path)
@@ -144,18 +122,14 @@ def _read_tensors(path: Path, load: Callable[[Path], object]) -> object:
         raise FacetError(f"not a checkpoint that torch can read: {_DAMAGED} ({first_line(error)})") from error
 
 
-def _refuse_others(path: Path, head: bytes) -> None:
+def _refuse_others(head: bytes) -> None:
+    """Raise FacetError for what a failed download leaves: nothing, zeros, a web page, JSON or a Git LFS pointer."""
     if not head:
         raise FacetError("is empty (0 bytes); download it again")
-    for begin, what in _OTHERS:
-        if head.startswith(begin):
-            raise FacetError(f"is {what}")
+    if head.startswith(b"version https://git-lfs"):
+        raise FacetError("is a Git LFS pointer, not the weights; run `git lfs pull` there")
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise FacetError(f"is {_WEB_PAGE}")
-    if path.suffix.lower() == ".onnx" or (head[:1] == b"\x08" and (b"pytorch" in head[:64] or b"onnx" in head[:64])):
-        raise FacetError("is an ONNX model; take the model's torch or safetensors file")
-    if head[257:262] == b"ustar":
-        raise FacetError("is a tar archive; unpack it and give the file in it")
+        raise FacetError("is a web page or an XML answer; correct the link (…/resolve/… on the hub) and download again")
     if not head.strip(b"\0"):
         raise FacetError(f"begins with {len(head)} zero bytes: {_DAMAGED}")
     if head[:1] in (b"{", b"["):
@@ -171,13 +145,10 @@ def _check_zip(path: Path) -> None:
         raise FacetError(
             f"not a checkpoint: a zip archive, as torch writes, {_DAMAGED} ({first_line(error)})"
         ) from error
-    if any(name.endswith("data.pkl") for name in names):
-        return
-    if any(name.endswith(".npy") for name in names):
-        raise FacetError("is a NumPy archive (.npz); take the model's torch or safetensors file")
-    raise FacetError(
-        f"is a zip archive of other things ({', '.join(names[:2])[:80]}); unpack it and give the file in it"
-    )
+    if not any(name.endswith("data.pkl") for name in names):
+        raise FacetError(
+            f"is a zip archive of other files ({', '.join(names[:2])[:80]}); unpack it and give the weights"
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
