@@ -80,7 +80,7 @@ def test_only_what_is_missing_or_damaged_is_computed(
         read_embeddings(tmp_path, cache, config, ("texture",), items[64:], CPU, mirrored=True)
     capsys.readouterr()
     assert build_embeddings(tmp_path, cache, tower, config, ("texture",), CPU) == (64 + 8) * 3
-    assert "00000.safetensors: damaged: it is computed again" in capsys.readouterr().err
+    assert "00000.safetensors: damaged; computing it again" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in before} == before
 
 

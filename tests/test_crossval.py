@@ -113,7 +113,7 @@ def test_folds_side_by_side_and_one_that_breaks(
     assert call(*command) == 1  # the others are finished all the same
     captured = capsys.readouterr()
     assert "failed: subject-S1" in captured.err
-    assert "not empty, and no run" in captured.err
+    assert "is not empty and holds no run" in captured.err
     assert read_report(run)["about"]["missing_folds"] == ["subject-S1"]  # type: ignore[index]
     (run / "subject-S1" / "thesis.txt").unlink()
     assert call(*command) == 0

@@ -79,8 +79,8 @@ def test_what_is_trained_and_how_fast_is_told(
     assert json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]["tower_lr"] == 1e-3
     told = describe_rates(make_recipe(pretrained="openai", tower_lr=1e-5))
     assert told == (
-        "image tower trained at 1e-05 (--lr / 100, taking openai for pretrained weights; if they are not, --tower-lr 0.001), "
-        "all else at 0.001 (--lr)"
+        "image tower trained at 1e-05 (--lr / 100 for pretrained weights, openai; if these are not pretrained, use "
+        "--tower-lr 0.001), all else at 0.001 (--lr)"
     )
     assert "at 3e-05 (--tower-lr)" in describe_rates(make_recipe(pretrained="openai", tower_lr=3e-5))
     assert describe_rates(make_recipe(tune="last-2", tower_lr=1e-3)).startswith("2 last blocks of the image tower")

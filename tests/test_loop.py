@@ -153,6 +153,6 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_cause(tiny_cache: MakeCac
     cache = open_cache(tiny_cache(num_subjects=2))
     model = make_model()
     model.projection.weight.data[0, 0] = math.nan
-    with pytest.raises(FacetError, match=r"broke at step 0 \(ce is nan.*lower --lr"):
+    with pytest.raises(FacetError, match=r"failed at step 0 \(ce is nan.*lower --lr"):
         train(tmp_path, model, cache, make_training(cache), PREPARER, RECIPE, checkpoint_every=1)
     assert read_checkpoint(tmp_path) is None  # broken weights are never written

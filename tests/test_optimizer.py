@@ -43,7 +43,7 @@ def test_a_pretrained_tower_is_moved_a_hundred_times_more_slowly() -> None:
     assert default_tower_rate(0.02, "/a/file.pt") == pytest.approx(0.0002)
     assert default_tower_rate(0.02, "none") == 0.02
     told = {
-        "--lr / 100, taking openai for pretrained": replace(RECIPE, lr=0.02, tower_lr=0.0002, pretrained="openai"),
+        "--lr / 100 for pretrained weights, openai": replace(RECIPE, lr=0.02, tower_lr=0.0002, pretrained="openai"),
         "as --lr: its weights are random": replace(RECIPE, lr=0.02, tower_lr=0.02, pretrained="none"),
         "trained at 0.3 (--tower-lr), all else at 0.02": replace(RECIPE, lr=0.02, tower_lr=0.3, pretrained="openai"),
     }

@@ -192,7 +192,7 @@ def test_pretrained_towers_must_belong_to_their_prompts(
     state["visual.conv1.weight"][0, 0, 0, 0] += 0.5
     save_file(state, weights)
     message = fails(capsys, "fit", "--cache", cache, "--out", tmp_path / "other", *QUICK)
-    assert "do not belong to the image tower" in message
+    assert "the image tower is another model" in message
     assert "python -m preprocess prompts" in message
     weights.unlink()
     assert "--pretrained none (random weights)" in fails(
@@ -223,7 +223,7 @@ def test_what_a_user_gets_wrong_is_one_line(
     assert not out.exists()  # nothing was begun
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    assert "not empty, and no run" in fails(capsys, *fit)
+    assert "is not empty and holds no run" in fails(capsys, *fit)
     assert "no run here" in fails(capsys, "evaluate", out)
     empty = tiny_cache(name="no-text", with_text=False)
     assert "python -m preprocess prompts" in fails(capsys, "fit", "--cache", empty, "--out", tmp_path / "x", *QUICK)
@@ -266,7 +266,7 @@ def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == (0 if number == signal.SIGTERM else 128 + number)
-    assert "a checkpoint is written; run the same command again to go on" in errors
+    assert "a checkpoint is written; run the same command again to continue" in errors
     assert "Traceback" not in errors
     assert 10 <= torch.load(run / "checkpoint.pt", weights_only=True)["step"] < 180
     if number == signal.SIGINT:

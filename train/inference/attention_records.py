@@ -1,4 +1,4 @@
-"""Record attention weights in the forward pass of a test; training computes none of it."""
+"""Record attention weights in the forward passes of a test. Training does not use this."""
 
 from __future__ import annotations
 
@@ -21,120 +21,120 @@ from train.model.patch_tokens import weigh_frames
 from train.model.tower_attention import find_patch_attention, fold_maps
 from train.tasks.item import Item
 
-MAX_PATCH_BYTES = 64 << 20  # of maps in a file; of more items, evenly spread ones are recorded
+MAX_PATCH_BYTES = 64 << 20  # of patch maps in a file; above it, only evenly spread items are recorded
 
 
 class Recording:
     """Tensors that hooks recorded of the last batch."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, Tensor] = {}
+        self._tensors: dict[str, Tensor] = {}
 
-    def keep(self, name: str, value: Tensor) -> None:
-        self._seen[name] = value
+    def store(self, name: str, value: Tensor) -> None:
+        self._tensors[name] = value
 
-    def drop(self, name: str) -> Tensor:
-        return self._seen.pop(name)
+    def pop(self, name: str) -> Tensor:
+        return self._tensors.pop(name)
 
     def take(self, batch: Batch, output: Output, prompts: Tensor | None) -> dict[str, Tensor]:
-        """Return the arrays of `Attention` for a batch, (B, …), by name, and forget the batch.
+        """Return the arrays of `Attention` for a batch, (B, …), by name, and clear the recording.
 
         Args:
             prompts: f32 (C, K, d), unit length.
         """
-        seen, self._seen = self._seen, {}
+        tensors, self._tensors = self._tensors, {}
         num, frames, modalities, views = batch.dims
         compared = int(batch.has_reference is not None)  # the reference is no frame of the item
         num_frames, num_tokens = frames - compared, modalities * views
         alpha = output.alpha.view(num, num_frames, num_tokens)
         found = {"faces": output.face, "view_weights": alpha}
         even = alpha.new_full((num, num_frames), 1 / num_frames)
-        found["frame_weights"] = seen.get("frames", even)
-        if "views" in seen:
-            between = seen["views"].view(num, frames, num_tokens, num_tokens)[:, compared:]
+        found["frame_weights"] = tensors.get("frames", even)
+        if "views" in tensors:
+            between = tensors["views"].view(num, frames, num_tokens, num_tokens)[:, compared:]
             found["view_attention"] = (alpha[..., None, :] @ between)[..., 0, :]
-        if "classes" in seen:
-            found |= _part_classes(seen, num_frames, num_tokens)
-            found["class_share"] = seen["share"]
+        if "classes" in tensors:
+            found |= _split_class_attention(tensors, num_frames, num_tokens)
+            found["class_share"] = tensors["class_fraction"]
         if prompts is not None:
-            found["prompt_cosines"] = torch.einsum("bcd,ckd->bck", seen["judged"], prompts)
-        if "patches" in seen:
-            found["patches"] = self._place_patches(seen["patches"], batch)[:, compared:]
+            found["prompt_cosines"] = torch.einsum("bcd,ckd->bck", tensors["class_features"], prompts)
+        if "patches" in tensors:
+            found["patches"] = self._scatter_patches(tensors["patches"], batch)[:, compared:]
         return found
 
-    def _place_patches(self, maps: Tensor, batch: Batch) -> Tensor:
+    def _scatter_patches(self, maps: Tensor, batch: Batch) -> Tensor:
         """Return (B, T, N, G, G), zeros for absent images, which the tower did not encode."""
         num, frames, modalities, views = batch.dims
         if not batch.complete:
             mask = batch.present[..., None].expand(num, frames, modalities, views).flatten()
-            placed = maps.new_zeros(len(mask), *maps.shape[1:])
-            placed[mask] = maps
-            maps = placed
+            scattered = maps.new_zeros(len(mask), *maps.shape[1:])
+            scattered[mask] = maps
+            maps = scattered
         return maps.view(num, frames, modalities * views, *maps.shape[1:])
 
 
-def _part_classes(seen: dict[str, Tensor], num_frames: int, num_tokens: int) -> dict[str, Tensor]:
+def _split_class_attention(tensors: dict[str, Tensor], num_frames: int, num_tokens: int) -> dict[str, Tensor]:
     """Return class_attention (B, C, T, N), and class_patches (B, C, N, G, G) if text attends to patches, too.
 
     Attention to a patch is added to that of its image, split over frames by frame weight.
     """
-    views, places = seen["classes"].tensor_split([num_frames * num_tokens], dim=-1)
-    looked = views.unflatten(-1, (num_frames, num_tokens))
-    if "patch_frames" not in seen:
-        return {"class_attention": looked}
-    places = places.unflatten(-1, (num_tokens, -1))
-    looked = looked + seen["patch_frames"][:, None] * places.sum(-1)[:, :, None]
-    found = {"class_attention": looked}
-    if (maps := fold_maps(places.flatten(0, 2))) is not None:
-        found["class_patches"] = maps.unflatten(0, places.shape[:3])
+    views, patches = tensors["classes"].tensor_split([num_frames * num_tokens], dim=-1)
+    attended = views.unflatten(-1, (num_frames, num_tokens))
+    if "patch_frames" not in tensors:
+        return {"class_attention": attended}
+    patches = patches.unflatten(-1, (num_tokens, -1))
+    attended = attended + tensors["patch_frames"][:, None] * patches.sum(-1)[:, :, None]
+    found = {"class_attention": attended}
+    if (maps := fold_maps(patches.flatten(0, 2))) is not None:
+        found["class_patches"] = maps.unflatten(0, patches.shape[:3])
     return found
 
 
 @contextmanager
 def record_attention(model: Facet) -> Iterator[Recording]:
-    """Record the attention weights of every forward pass inside; the pass itself does not change.
+    """Record the attention weights of every forward pass within the block; the outputs do not change.
 
-    Fusions that score each view alone have only α. Compiled towers run uncompiled, as they would not call the hooks.
+    Fusions that score each view alone record only α. Compiled towers run uncompiled, because they would not call the hooks.
     """
     recording = Recording()
     handles = []
 
     def watch(name: str, module: TokenAttention) -> None:
         def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            recording.keep(name, module.weights(*inputs))  # type: ignore[operator]
+            recording.store(name, module.weights(*inputs))  # type: ignore[operator]
 
         handles.append(module.register_forward_pre_hook(before))
 
-    def after_head(module: nn.Module, inputs: tuple[Any, ...], judged: Tensor) -> None:
-        recording.keep("judged", judged)
+    def after_head(module: nn.Module, inputs: tuple[Any, ...], class_features: Tensor) -> None:
+        recording.store("class_features", class_features)
         if model.head.recorded_attention is not None:
-            share = model.head.measure_attended_share(inputs[0], inputs[1], recording.drop("looked"))
-            recording.keep("share", share)
+            fraction = model.head.measure_attended_fraction(inputs[0], inputs[1], recording.pop("attended"))
+            recording.store("class_fraction", fraction)
 
     if (attention := model.fusion.recorded_attention) is not None:
         watch("views", attention)
-    together = not model.fusion.scores_each_view  # else each view has a pass of its own through what follows
+    together = not model.fusion.scores_each_view  # else each view passes through the head alone
     if together and (attention := model.head.recorded_attention) is not None:
         watch("classes", attention)
-        handles.append(attention.register_forward_hook(lambda _, __, out: recording.keep("looked", out)))
+        handles.append(attention.register_forward_hook(lambda _, __, out: recording.store("attended", out)))
     if together:
         handles.append(model.head.register_forward_hook(after_head))
     if model.patch_tokens is not None:
 
-        def before_places(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        def before_patch_tokens(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             _, mask, frame_weights, _, _, has_reference = inputs
             mask = mask if has_reference is None else mask[:, 1:]
-            recording.keep("patch_frames", weigh_frames(mask, frame_weights))
+            recording.store("patch_frames", weigh_frames(mask, frame_weights))
 
-        handles.append(model.patch_tokens.register_forward_pre_hook(before_places))
+        handles.append(model.patch_tokens.register_forward_pre_hook(before_patch_tokens))
     if together and model.temporal is not None:
-        handles.append(model.temporal.pool.register_forward_hook(lambda _, __, out: recording.keep("frames", out[1])))
+        handles.append(model.temporal.pool.register_forward_hook(lambda _, __, out: recording.store("frames", out[1])))
     if (found := find_patch_attention(model.tower)) is not None:
         module, weigh = found
 
         def before_patches(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             if (maps := fold_maps(weigh(module, inputs))) is not None:
-                recording.keep("patches", maps)
+                recording.store("patches", maps)
 
         handles.append(module.register_forward_pre_hook(before_patches))
     try:
@@ -147,13 +147,13 @@ def record_attention(model: Facet) -> Iterator[Recording]:
 
 @dataclass
 class AttentionTable:
-    """Collects recorded batches in float16; text: the classes' prompts, if known."""
+    """Recorded batches of all items, in float16. text: the classes' prompts, if known."""
 
     items: Sequence[Item]
     num_frames: int
     text: TextEmbeddings | None
     _arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    _place: np.ndarray | None = None
+    _map_index: np.ndarray | None = None  # i32 (items,): index of an item's patch maps, -1 if not recorded
     _filled: int = 0
 
     def prompt_tensor(self, device: torch.device) -> Tensor | None:
@@ -175,23 +175,23 @@ class AttentionTable:
         self._filled += num
 
     def _add_maps(self, maps: dict[str, Tensor], where: slice) -> None:
-        if self._place is None:
+        if self._map_index is None:
             num = len(self.items)
             most = min(num, MAX_PATCH_BYTES // (2 * sum(int(np.prod(values.shape[1:])) for values in maps.values())))
-            self._place = np.full(num, -1, np.int32)
-            self._place[np.arange(most) * num // max(most, 1)] = np.arange(most)
+            self._map_index = np.full(num, -1, np.int32)
+            self._map_index[np.arange(most) * num // max(most, 1)] = np.arange(most)
             self._arrays |= {name: np.zeros((most, *values.shape[1:]), np.float16) for name, values in maps.items()}
-        place = self._place[where]
+        index = self._map_index[where]
         for name, values in maps.items():
-            kept = values.detach()[torch.from_numpy(place >= 0).to(values.device)]
-            self._arrays[name][place[place >= 0]] = kept.float().cpu().numpy().astype(np.float16)
+            recorded = values.detach()[torch.from_numpy(index >= 0).to(values.device)]
+            self._arrays[name][index[index >= 0]] = recorded.float().cpu().numpy().astype(np.float16)
 
     def finish(self, class_names: Sequence[str], modalities: Sequence[str], views: Sequence[View]) -> Attention:
         assert self._filled == len(self.items)
         rows = np.array([choose_rows(item, self.num_frames, None, False) for item in self.items], np.int32)
         arrays = dict(self._arrays)
-        if self._place is not None:
-            arrays["patch_place"] = self._place
+        if self._map_index is not None:
+            arrays["patch_place"] = self._map_index
         prompts: tuple[tuple[str, ...], ...] = ()
         if self.text is not None:
             arrays["prompt_cosines"] = np.where(self.text.mask, arrays["prompt_cosines"], np.float16(np.nan))

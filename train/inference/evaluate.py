@@ -1,4 +1,4 @@
-"""`python -m train evaluate` and `predict`: use a trained run."""
+"""`python -m train evaluate` and `predict`: apply a trained run to a cache."""
 
 from __future__ import annotations
 
@@ -141,39 +141,40 @@ def _find_prompts(cache: Cache, config: RunConfig, model: Facet) -> TextEmbeddin
     mean, recipe = model.text_mean.cpu().numpy(), config.recipe
     found = find_prompts(cache, recipe.model, recipe.classes, mean)
     if found is None and config.prompts and not is_address(config.prompts):
-        with suppress(FacetError):  # what it was trained with may be gone
+        with suppress(FacetError):  # the prompts of the training may be gone
             found = match_prompts(read_prompts(open_path(config.prompts), recipe.model, recipe.classes), mean)
-    for place in (config.test_cache, config.cache):
-        if found is None and place and not is_address(place):
+    for path in (config.test_cache, config.cache):
+        if found is None and path and not is_address(path):
             with suppress(FacetError):
-                found = find_prompts(open_cache(place), recipe.model, recipe.classes, mean)
+                found = find_prompts(open_cache(path), recipe.model, recipe.classes, mean)
     return found
 
 
 def _open_tested(run: Path, config: RunConfig, cache_path: Path | None) -> Cache:
-    place = config.test_cache or config.cache
+    recorded = config.test_cache or config.cache
     if cache_path is None:
-        if not place:
-            raise FacetError(f"{run}: an exported model does not know where its cache is; give --cache DIR")
-        if is_address(place):
+        if not recorded:
+            raise FacetError(f"{run}: an exported model does not record its cache; give --cache DIR")
+        if is_address(recorded):
             raise FacetError(
-                f"{run}: names the cache {place}, which is only asked when you name it: give --cache {place}"
+                f"{run}: was tested on the cache {recorded}; a cache at an address is read only if you name it: give "
+                f"--cache {recorded}"
             )
-        if not is_file(open_path(place) / CACHE_JSON):
+        if not is_file(open_path(recorded) / CACHE_JSON):
             raise CacheError(
-                f"{place}: no cache here any more, where {run} was tested; if it was moved, give --cache DIR, else make one "
-                "with `python -m preprocess build`"
+                f"{recorded}: {run} was tested on this cache, which is not there any more; give --cache DIR if it was moved, "
+                "or build it again with `python -m preprocess build`"
             )
-    return open_cache(cache_path or place)
+    return open_cache(cache_path or recorded)
 
 
 def describe_lacking(cache: Cache, recipe: Recipe) -> list[str]:
-    """Return notes on scans that lack some modality, or are not usable."""
+    """Return notes on scans that lack a modality or are not valid."""
     valid = [row for row, sample in enumerate(cache.samples) if sample.valid]
     _, notes = choose_modalities(cache, recipe.modalities, valid)
     num_invalid = len(cache.samples) - len(valid)
     unit = "frames" if cache.sequences else "scans"
-    more = f"{num_invalid} of {len(cache.samples)} {unit} are not valid and get no prediction; {FAILURES_CSV} says why"
+    more = f"{num_invalid} of {len(cache.samples)} {unit} are not valid and get no prediction; see {FAILURES_CSV}"
     return [*notes, *[more] * bool(num_invalid)]
 
 

@@ -1,4 +1,4 @@
-"""`python -m train export`: copy a finished run to a folder that needs nothing else."""
+"""`python -m train export`: copy a finished run to a self-contained folder."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _FILES = (WEIGHTS, SPLIT_JSON, THRESHOLDS_JSON, PROGRAM, README_MD, CONFIG_JSON,
 
 
 def export(run: Path, out: Path, *, program: bool = False) -> int:
-    """Write model.safetensors, config.json, split.json, README.md and, for several classes at once, thresholds.json into a
-    folder that `predict` and `evaluate` take for a run. config.json is the last: a folder without it is not finished.
+    """Write a folder that `predict` and `evaluate` accept as a run: model.safetensors, split.json, README.md, thresholds.json
+    of multi-label tasks, and at last config.json: a folder without it is not finished.
 
-    What names this machine's folders is left out. The subjects are named: `evaluate` must not test on those that trained.
+    Paths of this machine are left out. Subject names stay, because `evaluate` must not test on training subjects.
 
     Args:
-        program: also write model.pt2, which PyTorch alone runs.
+        program: also write model.pt2, which needs only PyTorch.
     Raises:
-        FacetError: no finished run; something else is in the folder.
+        FacetError: the run is not finished, or the folder is not empty.
     """
     config, model = load_run(run, torch.device("cpu"))
     split = read_split(run)
@@ -42,7 +42,7 @@ def export(run: Path, out: Path, *, program: bool = False) -> int:
         read_thresholds(run, len(config.recipe.classes)) if find_task(config.recipe.task).has_thresholds else None
     )
     if out.exists() and not out.is_dir():
-        raise FacetError(f"--out {out}: is a file; give a folder")
+        raise FacetError(f"--out {out}: is a file; give a new folder")
     if (out / CONFIG_JSON).exists() or (
         out.is_dir() and any(p.name not in _FILES and not is_litter(p.name) for p in out.iterdir())
     ):
@@ -137,11 +137,11 @@ def _describe_program(config: RunConfig) -> str:
         f"#   {name}: {str(image.dtype).removeprefix('torch.')} (B, {', '.join(map(str, image.shape[1:]))})"
         for name, image in example_images(config, 1).items()
     )
-    kind = "each a yes or no of its own" if find_task(config.recipe.task).several else "which add up to 1"
-    first = ", the face it is compared with first" if config.recipe.reference != "none" else ""
+    kind = "independent of each other" if find_task(config.recipe.task).several else "which add up to 1"
+    first = ", after the reference" if config.recipe.reference != "none" else ""
     return f"""
-The whole model with PyTorch alone, on rows as a cache holds them, none of their pictures missing. Opening a `{PROGRAM}` can run
-code: open one that you made, or of somebody whom you trust. `model.safetensors` holds numbers alone; opening it runs nothing.
+The whole model with PyTorch alone, on rows as a cache holds them, without missing images. Opening a `{PROGRAM}` can run code:
+open only one that you made, or that you trust. `model.safetensors` holds only numbers; opening it runs no code.
 
 ```python
 import torch

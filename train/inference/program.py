@@ -1,4 +1,4 @@
-"""Export a trained model as one program for PyTorch alone: from a cache's images to class probabilities."""
+"""Export a trained model as a program that needs only PyTorch: from a cache's images to class probabilities."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from train.model.facet import Batch, Facet
 from train.tasks.task import find_task
 
 PROGRAM = "model.pt2"
-EXAMPLES = 3  # samples that the program is traced with; 1 would be taken for all there ever are
+EXAMPLES = 3  # samples that the program is traced with; a batch of 1 would be traced as a constant
 
 
 class Program(nn.Module):
@@ -76,7 +76,7 @@ def write_program(path: Path, config: RunConfig, model: Facet) -> None:
     """Trace the model and write it atomically.
 
     Raises:
-        FacetError: the image tower does what cannot be traced.
+        FacetError: the image tower cannot be traced.
     """
     program, images = Program(config, model).eval(), example_images(config, EXAMPLES)
     batch = torch.export.Dim("batch")
@@ -84,7 +84,7 @@ def write_program(path: Path, config: RunConfig, model: Facet) -> None:
     try:
         with torch.no_grad():
             traced = torch.export.export(program, (images,), dynamic_shapes=shapes)
-    except RuntimeError as error:  # towers of other libraries may do what cannot be traced
+    except RuntimeError as error:  # towers of other libraries may not be traceable
         raise FacetError(
             f"--program: {config.tower.name} cannot be traced ({first_line(error)}); leave it out"
         ) from error

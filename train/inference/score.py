@@ -1,4 +1,4 @@
-"""Scores of a trained model for the items of a cache."""
+"""Compute the scores of a trained model for the items of a cache."""
 
 from __future__ import annotations
 

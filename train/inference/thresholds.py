@@ -21,7 +21,7 @@ from train.model.facet import Facet
 from train.tasks.item import Item
 from train.tasks.task import find_task
 
-NUM_START_ITEMS = 256  # to see where the untrained scores lie
+NUM_START_ITEMS = 256  # to estimate the mean of the untrained scores
 NUM_THRESHOLD_ITEMS = 4096
 
 
@@ -31,8 +31,8 @@ def start_class_bias(
 ) -> None:
     """Set each class's bias so that the untrained model predicts the rates of the training labels.
 
-    Cosines of CLIP lie far from 0 for every class (about 0.2, times a scale of 100); without this, thousands of steps would
-    go by before a probability means anything. (cf. Lin et al. 2017, "Focal loss for dense object detection", section 4.1)
+    CLIP's cosines are about 0.2 for every class, times a scale of 100: without this bias, probabilities would mean nothing
+    for thousands of steps (cf. Lin et al. 2017, "Focal loss for dense object detection", section 4.1).
 
     Args:
         labels: i8 (n, C) of the items; -1 = unknown.
@@ -41,7 +41,7 @@ def start_class_bias(
     rate = find_task(recipe.task).start_rates(labels)
     chosen = spread(items, NUM_START_ITEMS)
     batches = [chosen[i : i + recipe.batch_size] for i in range(0, len(chosen), recipe.batch_size)]
-    model.train()  # batch statistics as the first steps will have them; running ones are no use yet in random towers
+    model.train()  # batch statistics as in the first steps; the running ones of a random tower mean nothing yet
     state = {key: value.clone() for key, value in model.state_dict().items()}
     references = recipe.reference != "none"
     logits = [
@@ -65,8 +65,8 @@ def fit_thresholds(
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:
     """Return at most `most` items, evenly spread."""
-    places = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
-    return [items[place] for place in places]
+    indices = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
+    return [items[index] for index in indices]
 
 
 def write_thresholds(run: Path, thresholds: np.ndarray) -> None:
@@ -87,7 +87,7 @@ def read_thresholds(run: Path, num_classes: int) -> np.ndarray:
         if values.shape != (num_classes,) or not np.isfinite(values).all():
             raise ValueError(f"expected {num_classes} numbers")
     except FileNotFoundError as error:
-        raise FacetError(f"{path}: missing, so the training is not finished; fit again") from error
+        raise FacetError(f"{path}: missing, the training is not finished; run fit again") from error
     except (ValueError, KeyError, TypeError) as error:
         raise FacetError(f"{path}: damaged ({first_line(error)}); fit again") from error
     return values

@@ -1,4 +1,4 @@
-"""What a fusion of views is. `train/parts.py` lists the fusions."""
+"""The interface of a fusion of views. `train/parts.py` lists the fusions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a head is: from face and class vectors to a score per class. `train/parts.py` lists the heads."""
+"""The interface of a head: from face and class vectors to a score per class. `train/parts.py` lists the heads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Head(nn.Module):
         """Return the attention from classes to tokens that tests record; None if the head has none."""
         return None
 
-    def measure_attended_share(self, text: Tensor, face: Tensor, attended: Tensor) -> Tensor:
+    def measure_attended_fraction(self, text: Tensor, face: Tensor, attended: Tensor) -> Tensor:
         """Return the fraction (B, C), 0…1, of f_c that comes from `recorded_attention`.
 
         Args:

@@ -43,7 +43,7 @@ def load_tower(model: str, pretrained: str, *, seed: int) -> tuple[nn.Module, To
     size = getattr(tower, "image_size", None) or config["vision_cfg"].get("image_size", 224)
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     if height != width:
-        raise FacetError(f"--model {model}: takes {height} x {width} images; a tower for square images is needed")
+        raise FacetError(f"--model {model}: needs {height} x {width} images; choose a model for square images")
     import open_clip
 
     return tower, TowerConfig(
@@ -87,7 +87,7 @@ def build_tower(config: Mapping[str, Any], *, most_bytes: int | None = None) -> 
     vision = {**config["vision_cfg"], "timm_model_pretrained": False}
     if most_bytes is not None and (num_bytes := _count_bytes(config, vision)) > most_bytes:
         raise FacetError(
-            f"its image tower would take {num_bytes / 1e6:,.0f} MB, and the weights have {most_bytes / 1e6:,.0f}"
+            f"its image tower needs {num_bytes / 1e6:,.0f} MB, but the file of weights has {most_bytes / 1e6:,.0f} MB"
         )
     try:
         tower: nn.Module = _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
@@ -113,7 +113,7 @@ def _open_loader() -> ModelLoader:
 
 
 def _select_vision(model: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a model_cfg describes the image tower."""
+    """Return the fields of a model_cfg that describe the image tower."""
     try:
         chosen = {"embed_dim": int(config["embed_dim"]), "vision_cfg": dict(config["vision_cfg"])}
         return chosen | {"quick_gelu": bool(config.get("quick_gelu", False))}

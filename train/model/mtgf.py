@@ -13,7 +13,7 @@ from train.model.fusion import Sizes
 from train.model.head import Head
 
 # σ(2) = 0.88: the gate starts near the face vector z, yet open enough for m_c to receive gradients. m_c = 0 at the start and
-# f_c has unit length, so step 0 stays CLIP zero-shot whatever the gate.
+# f_c has unit length, so step 0 is CLIP zero-shot for any value of the gate.
 GATE_BIAS = 2.0
 
 
@@ -37,8 +37,8 @@ class TextGuidedFusion(Head):
     def recorded_attention(self) -> TokenAttention:
         return self.attention
 
-    def measure_attended_share(self, text: Tensor, face: Tensor, attended: Tensor) -> Tensor:
-        """See `Head.measure_attended_share`: ‖(1 − g) ⊙ m‖ / (‖g ⊙ z‖ + ‖(1 − g) ⊙ m‖)."""
+    def measure_attended_fraction(self, text: Tensor, face: Tensor, attended: Tensor) -> Tensor:
+        """See `Head.measure_attended_fraction`: ‖(1 − g) ⊙ m‖ / (‖g ⊙ z‖ + ‖(1 − g) ⊙ m‖)."""
         num, classes = attended.shape[:2]
         parts = (text.expand(num, -1, -1), face[:, None].expand(-1, classes, -1), attended)
         gate = torch.sigmoid(self.gate(torch.cat(parts, dim=-1)))

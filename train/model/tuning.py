@@ -72,7 +72,7 @@ def _add_low_rank(tower: nn.Module, rank: int) -> None:
         and 0 < depths[f"{prefix}.{name}"] < last
     ]
     if not chosen:
-        raise FacetError("--tune lora: is for transformers, and this image tower is none; use --tune last-K")
+        raise FacetError("--tune lora: this image tower is not a transformer; use --tune last-K")
     tower.requires_grad_(False)
     for module, name in chosen:
         parametrize.register_parametrization(module, name, LowRank(getattr(module, name), rank))
@@ -113,10 +113,10 @@ def _depths_by_prefix(names: list[str], prefix: str, after: tuple[str, ...], fir
 
 
 def checkpoint_activations(tower: nn.Module) -> None:
-    """Recompute each block's activations in the backward pass instead of keeping them (Chen et al. 2016).
+    """Recompute each block's activations in the backward pass instead of storing them (Chen et al. 2016).
 
     Raises:
-        FacetError: the tower cannot.
+        FacetError: the tower does not support it.
     """
     from open_clip.transformer import VisionTransformer
 
@@ -127,5 +127,5 @@ def checkpoint_activations(tower: nn.Module) -> None:
         trunk.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AttributeError, AssertionError, NotImplementedError) as error:
         raise FacetError(
-            "--checkpoint-activations: this image tower has no such blocks; leave it out, or use --accumulate"
+            "--checkpoint-activations: this image tower does not support it; leave it out, or use --accumulate"
         ) from error

@@ -1,4 +1,4 @@
-"""Trained weights: model.safetensors of a run, written whole or not at all, read without running code."""
+"""Write and read model.safetensors of a run: atomically, and without running code from the file."""
 
 from __future__ import annotations
 

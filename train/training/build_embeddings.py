@@ -1,4 +1,4 @@
-"""`python -m train embed`: run a frozen image tower over a cache once, so that heads can be trained without it."""
+"""`python -m train embed`: compute the features of a frozen image tower for a whole cache, once for all trainings."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def embed(
     """Compute the missing embeddings of a cache, in `out`.
 
     Args:
-        model, pretrained: empty for those of the cache's prompts.
-        seed: of a tower with random weights.
+        model, pretrained: image tower; empty: the model that encoded the cache's prompts.
+        seed: seed of random weights.
     Returns:
         0.
     Raises:
-        FacetError, CacheError: for the user to correct.
+        FacetError, CacheError: an option, the cache or the weights cannot be used.
     """
     where = choose_device(device)
     cache = open_cache(cache_path)
@@ -63,7 +63,7 @@ def embed(
     tower, config = load_tower(model, pretrained, seed=seed)
     num = build_embeddings(out, cache, tower, config, chosen, where, mirrored=mirrored)
     sets = [find_embeddings(out, cache, config, modality) for modality in chosen]
-    print(f"{num} images embedded now, {config.name}" + (" (random weights)" if config.random_weights else ""))
+    print(f"{num} new images embedded with {config.name}" + (" (random weights)" if config.random_weights else ""))
     for modality, one in zip(chosen, sets, strict=True):
         print(f"{modality:<9} {one.folder}: {one.shape[0]} rows, {one.shape[1]} views, {one.shape[2]} features each")
     run = out.parent / "frozen"
@@ -153,7 +153,7 @@ def _find_missing(one: EmbeddingSet, mirrored: bool) -> dict[int, list[bool]]:
                 if one.read(shard, copy) is not None:
                     continue
             except FacetError as error:
-                print(f"{str(error).partition(';')[0]}: it is computed again", file=sys.stderr)
+                print(f"{str(error).partition(';')[0]}; computing it again", file=sys.stderr)
             missing.setdefault(shard, []).append(copy)
     return missing
 
@@ -189,14 +189,14 @@ def _embed_modality(
         num_left = sum(cache.samples[row].valid and cache.samples[row].has(modality) for row in _rows(cache, shard))
         while num_left:
             raw = next(stream)
-            places = [item.rows[0] - first for item in raw.items]
+            rows = [item.rows[0] - first for item in raw.items]
             for copy in copies:
                 flipped = torch.full((len(raw.items),), copy, device=device)
                 images = transform.prepare_images(raw, flipped)[:, 0, 0]
                 for view in range(shape[1]):  # one by one: rounding does not depend on the other views
-                    features[copy][places, view] = run_tower(tower, images[:, view]).cpu().numpy()
+                    features[copy][rows, view] = run_tower(tower, images[:, view]).cpu().numpy()
                 advance(images.shape[0] * images.shape[1])
-            num_left -= len(places)
+            num_left -= len(rows)
         cache.check_unchanged()
         for copy in copies:
             one.write(shard, copy, features[copy])

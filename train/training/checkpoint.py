@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written whole or not at all, read without running code."""
+"""Write and read checkpoints of a training: atomically, and without running code from the file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_checkpoint(
     *,
     num_kept: int = 1,
 ) -> None:
-    """Write checkpoint.pt. The one before is replaced when the new one is on the disk, or kept as checkpoint-STEP.pt.
+    """Write checkpoint.pt. The previous one is replaced after the new one is complete, or renamed to checkpoint-STEP.pt.
 
     Args:
         num_kept: maximum number of checkpoints, including the new one.
@@ -90,16 +90,16 @@ def _keep_last(run: Path) -> None:
         step = int(torch.load(last, map_location="cpu", weights_only=True, mmap=True)["step"])  # reads little else
     except _DAMAGE:  # or there is none yet
         return
-    kept = run / f"checkpoint-{step}.pt"
-    kept.unlink(missing_ok=True)
+    earlier = run / f"checkpoint-{step}.pt"
+    earlier.unlink(missing_ok=True)
     try:
-        kept.hardlink_to(last)
+        earlier.hardlink_to(last)
     except OSError:  # a file system without hard links
 
         def copy(partial: Path) -> None:
             shutil.copyfile(last, partial)
 
-        replace_file(kept, copy)
+        replace_file(earlier, copy)
 
 
 def read_checkpoint(run: Path) -> Checkpoint | None:
@@ -115,7 +115,7 @@ def read_checkpoint(run: Path) -> Checkpoint | None:
         except _DAMAGE as error:
             damaged.append(f"{path}: damaged ({first_line(error)})")
     if damaged:
-        raise FacetError(f"{damaged[0]}; remove it to train again from the start")
+        raise FacetError(f"{damaged[0]}; delete it to train from the start")
     return None
 
 
@@ -129,10 +129,10 @@ def _load(path: Path) -> Checkpoint:
     """Read a checkpoint; raise one of _DAMAGE."""
     with zipfile.ZipFile(path) as file:  # torch.load compares no checksums
         if (name := file.testzip()) is not None:
-            raise ValueError(f"{name} has another checksum than it was written with")
+            raise ValueError(f"the checksum of {name} differs")
     found = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
     if type(found.step) is not int or found.step < 0:
-        raise ValueError("its step is no count")
+        raise ValueError("step is not a number of steps")
     return found
 
 

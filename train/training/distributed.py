@@ -38,7 +38,7 @@ class Ranks:
     num: int = 1
     local_rank: int = 0  # on this machine
     local_num: int = 1
-    control: dist.ProcessGroup | None = None  # on CPUs: asking a GPU would stop it
+    control: dist.ProcessGroup | None = None  # on CPUs, so that messages between processes do not wait for the GPU
 
     @property
     def is_first(self) -> bool:
@@ -81,10 +81,11 @@ class Ranks:
         if self.num == 1 or name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
             return name
         if name not in ("auto", "cuda"):
-            raise FacetError(f"--device {name}: each process of torchrun takes a GPU of its own; leave --device out")
+            raise FacetError(f"--device {name}: with torchrun each process uses its own GPU; leave --device out")
         if self.local_num > torch.cuda.device_count():
             raise FacetError(
-                f"--nproc-per-node {self.local_num}: there are {torch.cuda.device_count()} GPUs here; give as many or fewer"
+                f"--nproc-per-node {self.local_num}: this machine has {torch.cuda.device_count()} GPUs; start at most one "
+                "process per GPU"
             )
         return f"cuda:{self.local_rank}"
 
@@ -145,8 +146,8 @@ def open_ranks(device: str) -> Iterator[Ranks]:
                 raise
             time.sleep(LINGER_SECONDS)
             raise FacetError(
-                f"rank {rank}: lost the connection to another process, which ended before ({first_line(error)}); mend what "
-                "it says and run the same command again to go on from the last checkpoint"
+                f"rank {rank}: lost the connection to another process, which ended ({first_line(error)}); correct the error "
+                "that it reports and run the same command again to continue from the last checkpoint"
             ) from error
 
 
@@ -162,7 +163,7 @@ def synchronise_batch_norm(model: nn.Module, ranks: Ranks, device: torch.device)
         return model
     if device.type != "cuda":
         print(
-            "note: batch statistics are those of each process's part of a batch: on CPUs they cannot be taken over all"
+            "note: on CPUs, batch normalisation uses the statistics of each process's batch slice, not of the whole batch"
         )
         return model
     from timm.layers.norm_act import convert_sync_batchnorm

@@ -67,7 +67,7 @@ def fit(
     Returns:
         0; 128 + the signal's number after SIGINT or SIGTERM (a checkpoint is written).
     Raises:
-        FacetError, CacheError: anything the user can mend.
+        FacetError, CacheError: anything the user can correct.
     """
     where = choose_device(ranks.choose_device(device))
     recipe = dataclasses.replace(experiment.recipe, fold=number)
@@ -79,9 +79,9 @@ def fit(
         check_same(run, old, config, fold)
     if (run / METRICS_JSON).is_file():
         if not quiet:
-            print(f"{run}: this run is finished; `python -m train evaluate {run}` tests it again")
+            print(f"{run}: this run is finished already; `python -m train evaluate {run}` tests it again")
         return 0
-    ranks.largest(0)  # all have looked at the folder before the first process writes there
+    ranks.largest(0)  # wait until all processes have read the folder, before the first one writes there
     loaded = None
     if not (old and find_checkpoints(run)):  # a checkpoint holds the tower's weights
         with ranks.first():  # it may download them
@@ -136,7 +136,7 @@ def _fit(
     if not quiet:
         _announce(experiment, config, fold, len(train_items), len(test_items), model, device)
     labels = label_training(train_items, recipe)
-    source = source or StoredImages(cache, allocate=allocator(device))  # its memory serves every epoch
+    source = source or StoredImages(cache, allocate=allocator(device))  # its buffers are reused in every epoch
     transform = dataclasses.replace(build_preparer(cache, config, model, tables[0]), source=source)
     if find_task(recipe.task).several and not find_checkpoints(run):
         start_class_bias(model, cache, train_items, labels, transform, recipe)
@@ -147,7 +147,8 @@ def _fit(
         if ranks.is_first:
             name = signal.Signals(stopped.number).name
             print(
-                f"\nstopped by {name} after step {stopped.step}: a checkpoint is written; run the same command again to go on",
+                f"\nstopped by {name} after step {stopped.step}: a checkpoint is written; run the same command again to "
+                "continue",
                 file=sys.stderr,
             )
         return 128 + stopped.number
@@ -155,7 +156,7 @@ def _fit(
     if not ranks.is_first:
         return 0
     write_weights(run, model)
-    load_weights(run, model)  # what is tested is what was written
+    load_weights(run, model)  # test the weights as they were written
     result = evaluate_fold(run, model, experiment, fold, config, tables)
     if not quiet:
         print_result(run, result)
@@ -181,7 +182,7 @@ def evaluate_fold(
     """Test a trained model on the fold's test subjects and write the files of the test.
 
     Args:
-        tables: embeddings of the caches that train and that are tested, where images are not to be read.
+        tables: embeddings of the training and the test cache; None: read images.
     """
     train_items, test_items = experiment.items_of(fold)
     thresholds = None
@@ -199,14 +200,14 @@ def read_earlier(run: Path) -> RunConfig | None:
     """Read the configuration of an interrupted or finished run; None if the folder is empty or missing.
 
     Raises:
-        FacetError: something else is in the folder.
+        FacetError: the folder is not empty, and is no run.
     """
     if (run / CONFIG_JSON).is_file():
         return read_config(run)
     if run.is_dir() and any(
         p.name not in (SPLIT_JSON, CONFIG_TOML) and p.name[:1] != "." and not is_litter(p.name) for p in run.iterdir()
     ):
-        raise FacetError(f"{run}: not empty, and no run (no {CONFIG_JSON}); choose another --out")
+        raise FacetError(f"{run}: is not empty and holds no run (no {CONFIG_JSON}); choose another --out")
     return None
 
 
@@ -220,8 +221,8 @@ def check_same(run: Path, old: RunConfig, new: RunConfig, fold: Fold) -> None:
         names = ["the subjects of the fold"]
     if names:
         raise FacetError(
-            f"{run}: a run with other settings is here (different: {', '.join(names)}); choose another --out, "
-            "or give the same settings to go on with it"
+            f"{run}: holds a run with other settings (different: {', '.join(names)}); choose another --out, "
+            "or give the same settings to continue it"
         )
 
 
@@ -261,10 +262,10 @@ def check_towers_match(experiment: Experiment, tower: TowerConfig) -> None:
     if tower.random_weights or tower.weights_hash == text.image_tower_hash:
         return
     loaded = f"--model {tower.name} --pretrained {tower.pretrained}"
-    place = f"--out {file}" if file else f"--cache {cache}"
+    target = f"--out {file}" if file else f"--cache {cache}"
     raise FacetError(
-        f"{file or cache}: its prompts were encoded by {text.model} with weights {text.pretrained!r}, which do not belong to "
-        f"the image tower that was loaded ({loaded}); run `python -m preprocess prompts {place} {loaded}`"
+        f"{file or cache}: its prompts were encoded by {text.model} with weights {text.pretrained!r}, but the image tower is "
+        f"another model ({loaded}); run `python -m preprocess prompts {target} {loaded}`"
     )
 
 
@@ -279,10 +280,10 @@ def _announce(
 ) -> None:
     recipe = config.recipe
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    people = f"{num_train} training samples of {len(fold.train_subjects)} subjects"
-    others = f"{num_test} test samples of {len(fold.test_subjects)} others"
-    print(f"{experiment.folds.dataset}, {fold.name}: {people}, {others}; classes {', '.join(recipe.classes)}")
-    looks = f"{', '.join(recipe.modalities)} at views {config.render.views_text()}"
+    train = f"{num_train} training samples of {len(fold.train_subjects)} subjects"
+    test = f"{num_test} test samples of {len(fold.test_subjects)} others"
+    print(f"{experiment.folds.dataset}, {fold.name}: {train}, {test}; classes {', '.join(recipe.classes)}")
+    images = f"{', '.join(recipe.modalities)} at views {config.render.views_text()}"
     mark = ", random weights" if config.is_random else ""
-    print(f"{config.tower.name}, {looks}, {millions:.1f} M parameters, on {device}{mark}")
+    print(f"{config.tower.name}, {images}, {millions:.1f} M parameters, on {device}{mark}")
     print(describe_rates(recipe))

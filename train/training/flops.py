@@ -55,9 +55,9 @@ def count_flops_per_sample(model: Facet, batch: Batch) -> float:
     for module in checkpointing:
         module.grad_checkpointing = False  # type: ignore[assignment]
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not know what frozen attention runs in
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter cannot count its fused operation
     try:
-        # plain attention: not every fused one is known to the counter, and none needs what it computes twice
+        # plain attention: the counter cannot count every fused kernel, and some recompute operations
         plain = sdpa_kernel(SDPBackend.MATH)
         with FakeTensorMode() as mode, FlopCounterMode(display=False) as counter, plain:
             state = (*model.named_parameters(), *model.named_buffers())

@@ -1,4 +1,4 @@
-"""The training loop. `train.training.setup` prepares its state; `train.training.step` is one step."""
+"""The training loop. `train.training.setup` builds its state; `train.training.step` is one step."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Monitoring:
-    """What to record of a training besides its log; changes no result."""
+    """What is recorded of a training besides its log; it changes no result."""
 
     tensorboard: bool = False
     profile_steps: int = 0  # to record with torch's profiler
@@ -77,7 +77,7 @@ def train(
     Args:
         ranks: processes that train the model together, each on a slice of every batch; the first one writes.
     Raises:
-        FacetError: the loss is not finite any more; names the step and the term. A batch has fewer samples than processes.
+        FacetError: the loss is not finite (names the step and the term), or a batch has fewer samples than processes.
         Stopped: SIGINT or SIGTERM; a checkpoint was written first.
     """
     watch, device, silent = watch or Monitoring(), transform.device, not ranks.is_first
@@ -86,7 +86,7 @@ def train(
     steps_per_epoch = training.steps_per_epoch(recipe.batch_size)
     if (least := len(training.items) // steps_per_epoch) < ranks.num:
         raise FacetError(
-            f"{ranks.num} processes: a batch of this training has {least} samples; start fewer, or raise --batch-size"
+            f"{ranks.num} processes: the smallest batch has {least} samples; start fewer processes, or raise --batch-size"
         )
     num_steps = recipe.epochs * steps_per_epoch
     flops_per_sample, peak_flops = measure_flops(model, transform, recipe)
@@ -110,8 +110,8 @@ def train(
         for epoch, num_samples, labels, raw in progress.waiting_for(stream):
             parameters = None
             if recipe.augment != "none":
-                places, repeats = [item.index for item in raw.items], [item.repeat for item in raw.items]
-                parameters = draw_parameters(recipe.seed, epoch, places, repeats)
+                indices, repeats = [item.index for item in raw.items], [item.repeat for item in raw.items]
+                parameters = draw_parameters(recipe.seed, epoch, indices, repeats)
             batch, target = transform.prepare(raw, parameters), copy_small(labels, device)
             rate, batch_slice = rate_at(state.step, num_steps, recipe.warmup), ranks.slice(num_samples)
             set_rate(state.optimizer, rate)

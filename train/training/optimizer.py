@@ -32,8 +32,8 @@ def describe_rates(recipe: Recipe) -> str:
         why = "as --lr: its weights are random"
     else:
         why = (
-            f"--lr / {1 / PRETRAINED_TOWER_RATE:g}, taking {recipe.pretrained} for pretrained weights; "
-            f"if they are not, --tower-lr {recipe.lr:g}"
+            f"--lr / {1 / PRETRAINED_TOWER_RATE:g} for pretrained weights, {recipe.pretrained}; if these are not pretrained, "
+            f"use --tower-lr {recipe.lr:g}"
         )
     return f"{what} trained at {recipe.tower_lr:g} ({why}), all else at {recipe.lr:g} (--lr)"
 
@@ -45,7 +45,7 @@ def build_optimizer(model: Facet, recipe: Recipe) -> torch.optim.Optimizer:
     "ELECTRA"; Bao et al. 2022, "BEiT"). LoRA weights have the rate of new layers.
 
     Raises:
-        FacetError: --layer-decay needs the order of the tower's layers, which is not known.
+        FacetError: --layer-decay is used with a tower whose order of layers is unknown.
     """
     depths = layer_depths(model.tower) if recipe.layer_decay < 1 else {}
     last = max(depths.values(), default=0)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 10  # steps
 TENSORBOARD = "tensorboard"
-LEAST_SECONDS = 30.0  # between lines
-MOST_SECONDS = 300.0  # between lines, where epochs are longer
+LEAST_SECONDS = 30.0  # between progress lines
+MOST_SECONDS = 300.0  # between progress lines of one epoch
 Waited = TypeVar("Waited")
 
 
@@ -67,7 +67,7 @@ class ProgressLines:
 
 @dataclass
 class Progress:
-    """Steps since the last line of the log. Values stay on the device until a line is due: reading them waits for it."""
+    """Steps since the last log line. Values are read from the device only for a log line, because reading waits for it."""
 
     device: torch.device
     log: TextIO
@@ -120,7 +120,7 @@ class Progress:
         """Return the terms of the last step; check those of every step since the last call.
 
         Args:
-            rates: the options to lower if training broke.
+            rates: the options to lower after a failure, for the message.
         Raises:
             FacetError: a term was not finite; names the first such step, and the terms.
         """
@@ -130,8 +130,8 @@ class Progress:
             values = dict(zip(terms, row, strict=True))
             if broken := [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]:
                 raise FacetError(
-                    f"{run}: training broke at step {step} ({', '.join(broken)}); the weights before it are kept where a "
-                    f"checkpoint was written; train anew with a lower {rates}"
+                    f"{run}: training failed at step {step} ({', '.join(broken)}); train again in a new folder with a lower "
+                    f"{rates}"
                 )
         self.unread = self.unread[-1:]
         return values
@@ -245,11 +245,11 @@ def truncate_log(run: Path, step: int) -> None:
     path = run / LOG_JSONL
     if not path.is_file():
         return
-    kept = []
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
+                lines.append(line + "\n")
         except (ValueError, KeyError, TypeError):
-            continue  # half a line of a killed process
-    write_file(path, "".join(kept).encode())
+            continue  # an incomplete line of a killed process
+    write_file(path, "".join(lines).encode())

@@ -1,4 +1,4 @@
-"""What the training loop starts from: model, optimiser and moving average, restored from the run's checkpoint."""
+"""Build the state of a training: model, optimiser and moving average, restored from the run's checkpoint."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from train.training.optimizer import build_optimizer
 
 @dataclass
 class TrainingState:
-    """What a step changes. step: number of finished steps."""
+    """The state that a step changes. step: number of finished steps."""
 
     model: Facet
     optimizer: torch.optim.Optimizer
@@ -41,7 +41,7 @@ def set_up(run: Path, model: Facet, recipe: Recipe, ranks: Ranks, device: torch.
     """Prepare the model for training, and restore the run's last checkpoint if there is one.
 
     Raises:
-        FacetError: the checkpoint is damaged or of another model, or not all processes find the same one.
+        FacetError: the checkpoint is damaged or of another model, or the processes find different ones.
     """
     tune_tower(model, recipe.tune)
     if recipe.checkpoint_activations:
@@ -52,7 +52,7 @@ def set_up(run: Path, model: Facet, recipe: Recipe, ranks: Ranks, device: torch.
     _restore(run, state)
     if ranks.largest(state.step) != -ranks.largest(-state.step):
         raise FacetError(
-            f"{run}: not all processes find the same checkpoint there; --out must be a folder that all share"
+            f"{run}: the processes find different checkpoints; --out must be a folder that all of them can read"
         )
     model.train()
     return state
@@ -63,14 +63,14 @@ def _restore(run: Path, state: TrainingState) -> None:
     if checkpoint is None:
         return
     for text in checkpoint.damaged:
-        print(f"{text}; going on from an earlier one, of step {checkpoint.step}", file=sys.stderr)
+        print(f"{text}; continuing from the earlier checkpoint of step {checkpoint.step}", file=sys.stderr)
     try:
         state.model.load_state_dict(checkpoint.model)
         state.optimizer.load_state_dict(checkpoint.optimizer)
         if state.ema is not None:
             state.ema.load(checkpoint.ema or {})
     except (RuntimeError, ValueError, KeyError) as error:
-        raise FacetError(f"{run}: its checkpoint is of another model; choose another --out") from error
+        raise FacetError(f"{run}: its checkpoint belongs to another model; choose another --out") from error
     torch.set_rng_state(checkpoint.random_state)
     if checkpoint.random_state_cuda is not None and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(checkpoint.random_state_cuda)

@@ -61,8 +61,8 @@ def train_step(
     """Update the weights, unless something is not finite.
 
     Args:
-        broken: f32 (), 0 while every loss and gradient was finite. Set to 1 at the first that is not; from then on no step
-            changes the weights, so that the host may read the values later, without stopping the device.
+        broken: f32 (), 0 while every loss and gradient was finite. The first one that is not sets it to 1; then no step
+            changes the weights, so the host can check the values later without waiting for the device in each step.
         labels, accumulate, batch_slice, replica: as in `accumulate_gradients`.
     """
     optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""Time and machine of a run: timing.json, kept apart from the files that are the same in every repetition."""
+"""Record time and machine of a run in timing.json. The other files are equal if the run is repeated."""
 
 from __future__ import annotations
 

@@ -33,9 +33,8 @@ def trace_steps(run: Path, num_steps: int, *, first: int = 0) -> Iterator[Callab
         path = run / PROFILE / f"steps-{first + WARM_UP_STEPS + 1}-{first + last}.json"
         path.parent.mkdir(exist_ok=True)
         profiler.export_chrome_trace(str(path))
-        print(
-            f"profile of {last - WARM_UP_STEPS} steps: {path}; open it at https://ui.perfetto.dev or chrome://tracing"
-        )
+        num = last - WARM_UP_STEPS
+        print(f"profile of {num} steps: {path}; open it at https://ui.perfetto.dev or chrome://tracing")
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     with profile(
@@ -51,4 +50,4 @@ def trace_steps(run: Path, num_steps: int, *, first: int = 0) -> Iterator[Callab
 
         yield note
     if num_done <= WARM_UP_STEPS:
-        print(f"no profile: training ended within the {WARM_UP_STEPS} steps of its warm-up")
+        print(f"no profile: training ended within the {WARM_UP_STEPS} warm-up steps")
