@@ -157,7 +157,7 @@ def test_low_rank_changes_learn_as_new_layers_do() -> None:
 
 
 def test_a_tower_without_linear_blocks_has_no_low_rank_changes() -> None:
-    with pytest.raises(FacetError, match="--tune lora: is for transformers"):
+    with pytest.raises(FacetError, match="--tune lora: this image tower is not a transformer"):
         tune_tower(make_model("resnet"), "lora")
 
 
@@ -187,5 +187,5 @@ def test_activations_computed_again_give_the_same_gradient(tower: str) -> None:
 
 
 def test_a_tower_that_cannot_compute_activations_again_says_so() -> None:
-    with pytest.raises(FacetError, match="--checkpoint-activations: this image tower has no such blocks"):
+    with pytest.raises(FacetError, match="--checkpoint-activations: this image tower does not support it"):
         checkpoint_activations(make_model("resnet").tower)
