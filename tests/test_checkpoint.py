@@ -107,7 +107,7 @@ def test_the_last_ones_are_kept_and_an_earlier_one_used_where_the_last_is_damage
     (tmp_path / CHECKPOINT).unlink()
     assert read() == (10, [])
     damage(tmp_path / "checkpoint-10.pt")
-    with pytest.raises(FacetError, match=r"checkpoint-10\.pt: damaged \(.* checksum.*remove it"):
+    with pytest.raises(FacetError, match=r"checkpoint-10\.pt: damaged \(.* checksum.*delete it"):
         read()
     assert write(15, 1) == [CHECKPOINT]
     (tmp_path / "checkpoint-mine.pt").write_bytes(b"")
