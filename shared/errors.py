@@ -36,6 +36,11 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # torch writes it for terminals
 _LONG_NUMBER = re.compile(r"[0-9]{40,}")  # from a garbled file
 
 
+def escape_controls(text: str) -> str:
+    """Return a text with its control characters, line breaks too, written as escapes."""
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
 class FacetError(Exception):
     """An error that the user can correct. The message is one line: what is wrong, in which file, what to do.
 
@@ -44,7 +49,7 @@ class FacetError(Exception):
 
     def __init__(self, message: str = "") -> None:
         message = _LONG_NUMBER.sub(lambda match: f"{match[0][:12]}…", message)
-        super().__init__(_CONTROL.sub(lambda match: ascii(match[0])[1:-1], message))
+        super().__init__(escape_controls(message))
 
 
 class ScanError(FacetError):

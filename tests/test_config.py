@@ -55,7 +55,9 @@ def test_damaged_and_missing_configurations(tmp_path: Path) -> None:
     write_config(tmp_path, CONFIG)
     path = tmp_path / "config.json"
     whole = path.read_text()
-    for text in (whole[:200], "[]", "{}", whole.replace('"lr"', '"learning"'), "\x00"):
+    settings = json.loads(whole)
+    unknown_loss = json.dumps({**settings, "recipe": {**settings["recipe"], "extra_losses": ["mar\0gin=0.1"]}})
+    for text in (whole[:200], "[]", "{}", whole.replace('"lr"', '"learning"'), unknown_loss, "\x00"):
         path.write_text(text)
         with pytest.raises(FacetError, match=r"config\.json: damaged"):
             read_config(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from preprocess.datasets.scan import Listing
 from preprocess.geometry.mesh import Mesh
 from shared.errors import ScanError
 
@@ -31,3 +32,10 @@ def test_triangles_with_some_of_them_are_refused(number: float, corner: tuple[in
             Mesh(VERTICES, TRIANGLES, uv)
     with pytest.raises(ScanError, match="a texture coordinate"):
         Mesh(VERTICES, TRIANGLES, np.full_like(UV, np.inf))
+
+
+def test_notes_are_single_lines() -> None:
+    """Names in a file, and of folders, may hold any character."""
+    vertices, triangles = np.eye(3, dtype=np.float32), np.array([[0, 1, 2]], np.int32)
+    assert Mesh(vertices, triangles, notes=("uses a\x7f\nb",)).notes == ("uses a\\x7f\\nb",)
+    assert Listing([], ["clips of s\n1"]).notes == ["clips of s\\n1"]

@@ -20,7 +20,7 @@ from shared.schema import RenderSettings, canonical_json
 from shared.store.storage import write_file
 from shared.typed_json import make
 from shared.weights.models import LOCAL_DIR
-from train.parts import FUSIONS, HEADS, TASKS, collect_weights, list_extra_losses, list_parts
+from train.parts import FUSIONS, HEADS, TASKS, collect_weights, list_extra_losses, list_parts, read_losses
 from train.tasks.task import find_task
 
 RUN_VERSION = 4  # 4: every default is resolved; draw, relative and every are now sampler, reference and frame_stride
@@ -471,7 +471,9 @@ def read_config(run: Path, name: str = CONFIG_JSON) -> RunConfig:
         )
     check_file(run, name, data)
     try:
-        return make(RunConfig, value)
+        config = make(RunConfig, value)
+        read_losses(config.recipe.extra_losses)
+        return config
     except (ValueError, FacetError) as error:
         raise _describe_damage(path, error) from error
 

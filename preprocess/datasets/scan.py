@@ -9,6 +9,7 @@ from typing import Any
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.surface import find_surface_files
+from shared.errors import escape_controls
 
 # A file with this name in a data set's root says that its faces are synthetic.
 SYNTHETIC_MARKER = "SYNTHETIC.txt"
@@ -51,6 +52,9 @@ class Listing:
 
     records: Sequence[ScanRecord]
     notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", [escape_controls(note) for note in self.notes])
 
 
 def find_scan_files(root: Path, record: ScanRecord) -> list[Path]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.errors import ScanError
+from shared.errors import ScanError, escape_controls
 
 # Beyond these, sums of squares overflow float32 and texels have no fraction left: garbled numbers, not a scanner's noise.
 MAX_COORDINATE_MM = 1e9
@@ -39,6 +39,7 @@ class Mesh:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(map(escape_controls, self.notes)))
         n, m = len(self.vertices_mm), len(self.triangles)
         _check("vertices", self.vertices_mm, np.float32, (n, 3))
         _check("triangles", self.triangles, np.int32, (m, 3))
