@@ -131,7 +131,7 @@ def test_every_sample_is_in_one_process_and_part(num: int, batch_size: int, num_
 
 def test_more_processes_than_gpus_are_refused() -> None:
     ranks = Ranks(1, 4, local_rank=1, local_num=torch.cuda.device_count() + 1)
-    with pytest.raises(FacetError, match="GPUs here; give as many or fewer"):
+    with pytest.raises(FacetError, match="GPUs; start at most one process per GPU"):
         ranks.choose_device("cuda")
     with pytest.raises(FacetError, match="leave --device out"):
         ranks.choose_device("cuda:1")
