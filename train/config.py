@@ -255,11 +255,12 @@ class Options(OptimOptions, LossOptions, ModelOptions, DataOptions, ProtocolOpti
     """What a user chose of everything that changes the numbers of a run; None: not chosen.
 
     Raises:
-        FacetError: a value is out of its range.
+        FacetError: a value is out of its range, or --extra-losses names no term.
     """
 
     def __post_init__(self) -> None:
         check_values(self)
+        read_losses(self.extra_losses)
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -471,9 +472,7 @@ def read_config(run: Path, name: str = CONFIG_JSON) -> RunConfig:
         )
     check_file(run, name, data)
     try:
-        config = make(RunConfig, value)
-        read_losses(config.recipe.extra_losses)
-        return config
+        return make(RunConfig, value)
     except (ValueError, FacetError) as error:
         raise _describe_damage(path, error) from error
 

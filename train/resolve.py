@@ -13,7 +13,6 @@ from shared.schema import RenderSettings, parse_views
 from shared.text import TextEmbeddings
 from train.config import RANDOM, Options, Recipe, RunOptions
 from train.data.prompts import read_prompts
-from train.parts import read_losses
 from train.protocols.named import DEFAULT_PROTOCOL, Protocol
 from train.tasks.task import find_task
 
@@ -37,7 +36,6 @@ def check_options(options: Options) -> None:
         raise FacetError("--class-vectors learned: --head linear has vectors of its own; leave one of them out")
     if options.towers == "view" and options.tune not in ("full", "frozen"):
         raise FacetError(f"--towers view: expected --tune full, found {options.tune}")
-    read_losses(options.extra_losses)
     if options.sampler == "balanced" and find_task(options.task).several:
         raise FacetError(
             f"--sampler balanced: a sample of --task {options.task} has several classes; use --class-weights balanced"
@@ -84,6 +82,7 @@ def split_off_fold(options: Options) -> tuple[Options, int | None]:
 
 def resolve_task(protocol: Protocol, options: Options) -> str:
     """Return the task of a run, and check the options that depend on it.
+
     Raises:
         FacetError: the protocol is about another task, or an option is for other tasks.
     """
@@ -102,6 +101,7 @@ def resolve_task(protocol: Protocol, options: Options) -> str:
 
 def check_sequences(cache: Cache, options: Options) -> None:
     """Check that options for sequences are used only with a cache of sequences.
+
     Raises:
         FacetError: options of sequences for a cache of single scans.
     """
@@ -111,6 +111,7 @@ def check_sequences(cache: Cache, options: Options) -> None:
 
 def check_reference(options: Options, classes: Sequence[str]) -> None:
     """Check that neutral is not both a class and the reference.
+
     Raises:
         FacetError: neutral scans are both a class and what faces are compared with.
     """
