@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -225,6 +226,7 @@ class Task(ABC):
         return metrics
 
 
+@functools.cache  # a task has no state, and is asked for once per item
 def find_task(name: str | None) -> Task:
     """Return the task of `--task NAME`; empty or None: one of several classes.
 
