@@ -167,7 +167,8 @@ class Hdf5Reader(ArrayReader):
 
     def __init__(self, path: Path, info: CacheInfo, views: Sequence[int] | None = None) -> None:
         super().__init__(path, info, views)
-        self._files: OrderedDict[int, Any] = OrderedDict()
+        # shard → its open file, and the arrays of it that were checked
+        self._files: OrderedDict[int, tuple[Any, dict[str, Any]]] = OrderedDict()
         self._checked: set[tuple[int, str, int]] = set()  # chunks that unpack to their size
 
     def start_into(self, name: str, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> PendingRead:
@@ -187,7 +188,10 @@ class Hdf5Reader(ArrayReader):
 
     def _read_row(self, name: str, row: int, out: np.ndarray, i: int) -> None:
         shard, row = divmod(row, SHARD_ROWS)
-        dataset = _find_array(self._path, self._open(shard), self._info, shard, name)
+        file, arrays = self._open(shard)
+        if name not in arrays:
+            arrays[name] = _find_array(self._path, file, self._info, shard, name)
+        dataset = arrays[name]
         chunk = shard, name, row // dataset.chunks[0]
         if chunk not in self._checked:
             _check_chunk(dataset, row)
@@ -197,13 +201,13 @@ class Hdf5Reader(ArrayReader):
         else:
             dataset.read_direct(out, np.s_[row], np.s_[i])
 
-    def _open(self, shard: int) -> Any:
+    def _open(self, shard: int) -> tuple[Any, dict[str, Any]]:
         if shard in self._files:
             self._files.move_to_end(shard)
         else:
-            self._files[shard] = _open_file(self._path / hdf5_shard_file(shard))
+            self._files[shard] = _open_file(self._path / hdf5_shard_file(shard)), {}
             if len(self._files) > MAX_OPEN_FILES:
-                self._files.popitem(last=False)[1].close()
+                self._files.popitem(last=False)[1][0].close()
         return self._files[shard]
 
 
