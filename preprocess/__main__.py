@@ -27,10 +27,11 @@ def main() -> int:
 
 
 def _synth(arguments: argparse.Namespace) -> int:
-    from preprocess.synth.layouts import write_layout
+    from preprocess.synth.layouts import LAYOUTS
+    from preprocess.synth.population import write_population
 
-    num_scans = write_layout(
-        arguments.name,
+    num_scans = write_population(
+        LAYOUTS[arguments.name],
         arguments.out,
         num_subjects=arguments.subjects,
         num_frames=arguments.frames,

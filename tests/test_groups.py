@@ -223,9 +223,10 @@ def test_the_wall_filters_by_group(tiny_cache: MakeCache) -> None:
 
 @pytest.mark.parametrize(("name", "groups"), [("bu3dfe", {"sex", "race"}), ("bu4dfe", {"sex"}), ("bp4d", {"sex"})])
 def test_what_the_data_sets_names_say_of_people(name: str, groups: set[str], tmp_path: Path) -> None:
-    from preprocess.synth.layouts import write_layout
+    from preprocess.synth.layouts import LAYOUTS
+    from preprocess.synth.population import write_population
 
-    write_layout(name, tmp_path / name, num_subjects=2, num_frames=None if name == "bu3dfe" else 3, seed=0)
+    write_population(LAYOUTS[name], tmp_path / name, num_subjects=2, num_frames=None if name == "bu3dfe" else 3, seed=0)
     for record in DATASETS[name].find(tmp_path / name).records:
         found = dict(record.groups)
         assert set(found) == groups

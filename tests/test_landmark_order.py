@@ -15,8 +15,8 @@ from preprocess.geometry.mesh import Mesh
 from preprocess.readers.bu_landmarks import BP4D_LANDMARK_GROUPS, BU_LANDMARK_GROUPS
 from preprocess.synth.action_units import Activation
 from preprocess.synth.head import Person
-from preprocess.synth.layouts import write_layout
-from preprocess.synth.population import draw_person
+from preprocess.synth.layouts import LAYOUTS
+from preprocess.synth.population import draw_person, write_population
 
 READER = DATASETS["bp4d"]
 # The guide's figure: brows, eyes, nose, outer and inner lips, contour.
@@ -27,7 +27,7 @@ BROWS_FIRST = [*range(16, 26), *range(26, 36), *range(0, 8), *range(8, 16), *ran
 def scans(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Mesh, Mesh]]:
     """The first frame of a task, still neutral, of two people: as it is read, and the same face in the generator's frame."""
     root = tmp_path_factory.mktemp("bp4d") / "data"
-    write_layout("bp4d", root, num_subjects=2, num_frames=3, progress=False, num_workers=1)
+    write_population(LAYOUTS["bp4d"], root, num_subjects=2, num_frames=3, progress=False, num_workers=1)
     records = [record for record in READER.find(root).records if record.frame == 0 and record.task == "T3"]
     assert [record.subject for record in records] == ["F001", "M001"]
     numbers = {"F001": 0, "M001": 1}

@@ -13,8 +13,8 @@ from written_layouts import LEFT_EYE, digests
 
 from preprocess.synth.bu3dfe import MAX_MEN, MAX_WOMEN
 from preprocess.synth.bu4dfe import expression_course
-from preprocess.synth.layouts import write_layout
-from preprocess.synth.population import name_subjects
+from preprocess.synth.layouts import LAYOUTS
+from preprocess.synth.population import name_subjects, write_population
 from preprocess.synth.sheet import grid_triangles
 from shared.errors import FacetError
 
@@ -24,14 +24,16 @@ NUM_FRAMES = 7
 @pytest.fixture(scope="module")
 def bu3dfe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bu3dfe") / "data"
-    assert write_layout("bu3dfe", root, num_subjects=2, seed=5, progress=False, num_workers=1) == 50
+    assert write_population(LAYOUTS["bu3dfe"], root, num_subjects=2, seed=5, progress=False, num_workers=1) == 50
     return root
 
 
 @pytest.fixture(scope="module")
 def bu4dfe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bu4dfe") / "data"
-    num_scans = write_layout("bu4dfe", root, num_subjects=1, num_frames=NUM_FRAMES, progress=False, num_workers=1)
+    num_scans = write_population(
+        LAYOUTS["bu4dfe"], root, num_subjects=1, num_frames=NUM_FRAMES, progress=False, num_workers=1
+    )
     assert num_scans == 6 * NUM_FRAMES
     return root
 
@@ -121,7 +123,7 @@ def test_the_textures_are_pictures_of_the_faces_own_colours(bu3dfe: Path) -> Non
 
 
 def test_equal_seeds_give_equal_bytes_for_any_number_of_processes_and_subjects(bu3dfe: Path, tmp_path: Path) -> None:
-    write_layout("bu3dfe", tmp_path / "more", num_subjects=3, seed=5, progress=False, num_workers=2)
+    write_population(LAYOUTS["bu3dfe"], tmp_path / "more", num_subjects=3, seed=5, progress=False, num_workers=2)
     one, more = digests(bu3dfe), digests(tmp_path / "more")
     assert one.items() <= more.items()
     assert any(name.startswith("F0002") for name in more)
@@ -129,19 +131,19 @@ def test_equal_seeds_give_equal_bytes_for_any_number_of_processes_and_subjects(b
 
 def test_a_finished_data_set_is_left_as_it_is(bu3dfe: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in bu3dfe.rglob("*")}
-    assert write_layout("bu3dfe", bu3dfe, num_subjects=2, seed=5, progress=False, num_workers=1) == 50
+    assert write_population(LAYOUTS["bu3dfe"], bu3dfe, num_subjects=2, seed=5, progress=False, num_workers=1) == 50
     assert {path: path.stat().st_mtime_ns for path in bu3dfe.rglob("*")} == before
 
 
 def test_a_folder_with_anything_else_is_refused_and_untouched(bu3dfe: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(FacetError, match="not empty"):
-        write_layout("bu3dfe", tmp_path, num_subjects=1, progress=False)
+        write_population(LAYOUTS["bu3dfe"], tmp_path, num_subjects=1, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(FacetError, match="another synthetic data set"):
-        write_layout("bu3dfe", bu3dfe, num_subjects=2, seed=6, progress=False)
+        write_population(LAYOUTS["bu3dfe"], bu3dfe, num_subjects=2, seed=6, progress=False)
     with pytest.raises(FacetError, match="another synthetic data set"):
-        write_layout("bu4dfe", bu3dfe, num_subjects=2, seed=5, progress=False)
+        write_population(LAYOUTS["bu4dfe"], bu3dfe, num_subjects=2, seed=5, progress=False)
 
 
 def test_more_subjects_than_names_are_refused(tmp_path: Path) -> None:
@@ -149,11 +151,11 @@ def test_more_subjects_than_names_are_refused(tmp_path: Path) -> None:
     assert len(set(names)) == 100
     assert {"F0056", "M0044"} <= set(names)
     with pytest.raises(FacetError, match="100"):
-        write_layout("bu3dfe", tmp_path, num_subjects=101, progress=False)
+        write_population(LAYOUTS["bu3dfe"], tmp_path, num_subjects=101, progress=False)
     with pytest.raises(FacetError, match="101"):
-        write_layout("bu4dfe", tmp_path, num_subjects=102, progress=False)
+        write_population(LAYOUTS["bu4dfe"], tmp_path, num_subjects=102, progress=False)
     with pytest.raises(FacetError, match="frames"):
-        write_layout("bu4dfe", tmp_path, num_subjects=1, num_frames=2, progress=False)
+        write_population(LAYOUTS["bu4dfe"], tmp_path, num_subjects=1, num_frames=2, progress=False)
 
 
 @pytest.mark.parametrize("num_frames", [3, 8, 24, 100])

@@ -15,7 +15,8 @@ from written_layouts import check_build, copy_part, digests, photo_at
 
 from preprocess.datasets import DATASETS
 from preprocess.geometry.mesh import Mesh
-from preprocess.synth.layouts import write_layout
+from preprocess.synth.layouts import LAYOUTS
+from preprocess.synth.population import write_population
 from preprocess.synth.range_scan import scan_from_front
 
 LABELS = [
@@ -47,7 +48,7 @@ LABELS = [
 @pytest.fixture(scope="module")
 def bosphorus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bosphorus") / "data"
-    num_scans = write_layout("bosphorus", root, num_subjects=3, progress=False, num_workers=1)
+    num_scans = write_population(LAYOUTS["bosphorus"], root, num_subjects=3, progress=False, num_workers=1)
     assert num_scans == len(list(root.rglob("*.bnt")))
     assert 3 * 14 - 2 <= num_scans <= 3 * 14 - 1  # the third subject lacks one or two
     return root
@@ -232,7 +233,7 @@ def test_the_list_of_units_says_what_the_faces_show(bosphorus: Path) -> None:
 
 
 def test_bosphorus_files_do_not_depend_on_the_number_of_people(bosphorus: Path, tmp_path: Path) -> None:
-    write_layout("bosphorus", tmp_path / "bosphorus", num_subjects=1, progress=False, num_workers=1)
+    write_population(LAYOUTS["bosphorus"], tmp_path / "bosphorus", num_subjects=1, progress=False, num_workers=1)
     one, three = digests(tmp_path / "bosphorus"), digests(bosphorus)
     (tables,) = (name for name in one if name.endswith(".lst"))
     assert (bosphorus / tables).read_bytes().startswith((tmp_path / "bosphorus" / tables).read_bytes())

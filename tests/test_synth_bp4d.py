@@ -14,7 +14,8 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from written_layouts import check_build, copy_part, digests, obj_colours, parse_obj
 
-from preprocess.synth.layouts import write_layout
+from preprocess.synth.layouts import LAYOUTS
+from preprocess.synth.population import write_population
 from preprocess.synth.sheet import grid_shape
 
 BP4D_FRAMES = 5
@@ -23,7 +24,9 @@ BP4D_FRAMES = 5
 @pytest.fixture(scope="module")
 def bp4d(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bp4d") / "data"
-    num_scans = write_layout("bp4d", root, num_subjects=3, num_frames=BP4D_FRAMES, progress=False, num_workers=1)
+    num_scans = write_population(
+        LAYOUTS["bp4d"], root, num_subjects=3, num_frames=BP4D_FRAMES, progress=False, num_workers=1
+    )
     assert num_scans == 3 * 8 * BP4D_FRAMES == len(list(root.rglob("*.obj")))
     return root
 
@@ -131,7 +134,9 @@ def test_bp4d_files_do_not_depend_on_an_interruption(bp4d: Path) -> None:
     (bp4d / "Sequences(2D+3D)" / "M001" / ".complete").unlink()
     shutil.rmtree(bp4d / "Sequences(2D+3D)" / "M001" / "T5")
     (bp4d / "3DFeatures" / "M001" / "T2" / "0000.tbnd").unlink(missing_ok=True)
-    num_scans = write_layout("bp4d", bp4d, num_subjects=3, num_frames=BP4D_FRAMES, progress=False, num_workers=1)
+    num_scans = write_population(
+        LAYOUTS["bp4d"], bp4d, num_subjects=3, num_frames=BP4D_FRAMES, progress=False, num_workers=1
+    )
     assert num_scans == 3 * 8 * BP4D_FRAMES and digests(bp4d) == before
 
 

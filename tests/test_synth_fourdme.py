@@ -14,7 +14,8 @@ from written_layouts import check_build, copy_part, digests, obj_colours, parse_
 
 from preprocess.synth.fourdme import draw_clips
 from preprocess.synth.label_sheet import encode_sheet
-from preprocess.synth.layouts import write_layout
+from preprocess.synth.layouts import LAYOUTS
+from preprocess.synth.population import write_population
 from preprocess.synth.sheet import grid_shape
 
 ME_FRAMES = 12
@@ -23,7 +24,9 @@ ME_FRAMES = 12
 @pytest.fixture(scope="module")
 def fourdme(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("4dme") / "data"
-    num_scans = write_layout("4dme", root, num_subjects=2, num_frames=ME_FRAMES, progress=False, num_workers=1)
+    num_scans = write_population(
+        LAYOUTS["4dme"], root, num_subjects=2, num_frames=ME_FRAMES, progress=False, num_workers=1
+    )
     assert num_scans == 2 * 6 * ME_FRAMES
     return root
 
@@ -82,7 +85,9 @@ def test_a_micro_expression_is_small_and_lies_between_onset_and_offset(fourdme: 
 
 
 def test_4dme_files_do_not_depend_on_the_number_of_processes(fourdme: Path, tmp_path: Path) -> None:
-    write_layout("4dme", tmp_path / "4dme", num_subjects=2, num_frames=ME_FRAMES, progress=False, num_workers=2)
+    write_population(
+        LAYOUTS["4dme"], tmp_path / "4dme", num_subjects=2, num_frames=ME_FRAMES, progress=False, num_workers=2
+    )
     assert digests(tmp_path / "4dme") == digests(fourdme)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.synth.layouts import write_layout
+from preprocess.synth.layouts import LAYOUTS
+from preprocess.synth.population import write_population
 from shared.errors import FacetError
 
 
@@ -27,6 +28,6 @@ def test_what_a_layout_cannot_hold_is_refused(
     tmp_path: Path, name: str, subjects: int, frames: int | None, words: list[str]
 ) -> None:
     with pytest.raises(FacetError) as error:
-        write_layout(name, tmp_path / "data", num_subjects=subjects, num_frames=frames)
+        write_population(LAYOUTS[name], tmp_path / "data", num_subjects=subjects, num_frames=frames)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
     assert not (tmp_path / "data").exists()

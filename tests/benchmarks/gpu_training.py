@@ -34,7 +34,8 @@ from recipes import make_recipe  # noqa: E402
 
 from preprocess.build.build import build_cache  # noqa: E402
 from preprocess.datasets import DATASETS  # noqa: E402
-from preprocess.synth.layouts import write_layout  # noqa: E402
+from preprocess.synth.layouts import LAYOUTS  # noqa: E402
+from preprocess.synth.population import write_population  # noqa: E402
 from shared.cache import Cache, open_cache  # noqa: E402
 from shared.runs import LOG_JSONL  # noqa: E402
 from shared.schema import RenderSettings, View  # noqa: E402
@@ -159,7 +160,7 @@ def prepare(chosen: argparse.Namespace, out: Path) -> Bench:
         tower = TowerConfig(chosen.model, "none", config, size, (0.5,) * 3, (0.25,) * 3, "", True)
     scans, cache_path = out / "scans", out / "cache"
     if not scans.exists():
-        write_layout("bu3dfe", scans, num_subjects=chosen.subjects)
+        write_population(LAYOUTS["bu3dfe"], scans, num_subjects=chosen.subjects)
     settings = RenderSettings(views=VIEWS, size_px=tower.image_size, modalities=("texture",))
     build_cache(DATASET, scans, cache_path, settings)
     cache = open_cache(cache_path)
