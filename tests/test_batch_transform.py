@@ -18,7 +18,7 @@ from train.model.facet import Batch
 
 MODALITIES = ("texture", "normal", "depth")
 TOWER = TowerConfig("x", "none", {}, 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "", True)
-PREPARER = BatchTransform(MODALITIES, VIEWS, TOWER, torch.device("cpu"))
+TRANSFORM = BatchTransform(MODALITIES, VIEWS, TOWER, torch.device("cpu"))
 
 
 def images_of(batch: Batch) -> torch.Tensor:
@@ -34,7 +34,7 @@ def read_batch(cache: Cache) -> RawBatch:
 def test_pixels_and_cameras(tiny_cache: MakeCache) -> None:
     cache = open_cache(tiny_cache(modalities=MODALITIES, without_texture=(1,)))
     raw = read_batch(cache)
-    batch = PREPARER.prepare(raw)
+    batch = TRANSFORM.prepare(raw)
     assert images_of(batch).shape == (3, 1, 3, 3, 3, 32, 32)
     assert images_of(batch).dtype == torch.float32
     assert batch.present[:, 0].tolist() == [[True] * 3, [False, True, True], [True] * 3]
@@ -47,9 +47,9 @@ def test_pixels_and_cameras(tiny_cache: MakeCache) -> None:
 
 def test_another_tower_size_resizes(tiny_cache: MakeCache) -> None:
     raw = read_batch(open_cache(tiny_cache(modalities=MODALITIES)))
-    small = replace(PREPARER, tower=replace(TOWER, image_size=16)).prepare(raw)
+    small = replace(TRANSFORM, tower=replace(TOWER, image_size=16)).prepare(raw)
     assert images_of(small).shape == (3, 1, 3, 3, 3, 16, 16)
-    same = PREPARER.prepare(raw)
+    same = TRANSFORM.prepare(raw)
     torch.testing.assert_close(images_of(small).mean((-1, -2)), images_of(same).mean((-1, -2)), atol=0.02, rtol=0)
 
 
@@ -57,7 +57,7 @@ def test_a_flip_is_the_mirrored_face_from_mirrored_cameras(tiny_cache: MakeCache
     """The patterns of the cache are symmetric but for the spot that moves with the yaw, so that the mirrored view +20 looks
     as view −20 does; the camera says −20."""
     raw = read_batch(open_cache(tiny_cache(modalities=("normal", "depth"))))
-    transform = replace(PREPARER, modalities=("normal", "depth"))
+    transform = replace(TRANSFORM, modalities=("normal", "depth"))
     plain = transform.prepare(raw)
     flipped = transform.prepare(raw, make_changes({"flip": (1,)}, {}, {}))
     order = [0, 2, 1]

@@ -122,7 +122,7 @@ def test_what_systems_leave_behind_is_no_data(tmp_path: Path, name: str) -> None
     if name == "bu4dfe":
         write_bnd(root / "BU4DFE_BND_V1.1" / "F001" / "Angry" / "000.bnd")
     reader = DATASETS[name]
-    records, told = reader.find(root).records, summarise(name, root)
+    records, notes = reader.find(root).records, summarise(name, root)
     for path in [path for path in sorted(root.rglob("*")) if path.is_file()]:
         zipped = root / "__MACOSX" / path.relative_to(root).parent
         zipped.mkdir(parents=True, exist_ok=True)
@@ -131,4 +131,4 @@ def test_what_systems_leave_behind_is_no_data(tmp_path: Path, name: str) -> None
             (folder / ".DS_Store").touch()
             (folder / "Thumbs.db").touch()
     assert reader.find(root).records == records
-    assert summarise(name, root) == told
+    assert summarise(name, root) == notes

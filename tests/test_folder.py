@@ -221,8 +221,8 @@ def test_the_axis_that_is_not_given(root: Path, columns: str, values: str, optio
     write(root, f"path,subject,label,{columns}\na.obj,1,x,{values}\n")
     (record,) = FOLDER.find(root).records
     assert dict(record.options) == options
-    said = any("up" in line and "facing" in line for line in FOLDER.find(root).notes)
-    assert said == (len(options) > len(columns.split(",")))
+    is_noted = any("up" in line and "facing" in line for line in FOLDER.find(root).notes)
+    assert is_noted == (len(options) > len(columns.split(",")))
 
 
 def test_other_encodings_and_missing_manifests(root: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import MakeCache
-from tiny_training import PREPARER, RECIPE, StopAt, assert_same, make_model, make_training, read_log, run
+from tiny_training import RECIPE, TRANSFORM, StopAt, assert_same, make_model, make_training, read_log, run
 
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError
@@ -137,7 +137,7 @@ def run_and_stop(folder: Path, cache: Cache, step: int, recipe: Recipe) -> None:
     assert isinstance(model, StopAt)
     found = read_checkpoint(folder)
     model.stop_at((step - (found.step if found else 0)) * recipe.accumulate)
-    train(folder, model, cache, make_training(cache), PREPARER, recipe, checkpoint_every=1000)
+    train(folder, model, cache, make_training(cache), TRANSFORM, recipe, checkpoint_every=1000)
 
 
 def test_other_seeds_train_otherwise(tiny_cache: MakeCache, tmp_path: Path) -> None:
@@ -154,5 +154,5 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_cause(tiny_cache: MakeCac
     model = make_model()
     model.projection.weight.data[0, 0] = math.nan
     with pytest.raises(FacetError, match=r"failed at step 0 \(ce is nan.*lower --lr"):
-        train(tmp_path, model, cache, make_training(cache), PREPARER, RECIPE, checkpoint_every=1)
+        train(tmp_path, model, cache, make_training(cache), TRANSFORM, RECIPE, checkpoint_every=1)
     assert read_checkpoint(tmp_path) is None  # broken weights are never written

@@ -16,7 +16,7 @@ from test_facet import images_of, make_batch, make_model, with_reference
 from test_image_tower import TOWERS
 from test_resume import finish
 from test_train_cli import QUICK, call, fails
-from tiny_training import PREPARER, RECIPE, assert_same
+from tiny_training import RECIPE, TRANSFORM, assert_same
 from torch import nn
 
 from shared.attention_file import ATTENTION_FILE, read_attention, read_class_patches
@@ -241,8 +241,8 @@ def test_what_each_class_looked_at_is_recorded() -> None:
 def test_stopped_and_begun_again(tiny_cache: MakeCache, tmp_path: Path) -> None:
     cache = open_cache(tiny_cache(num_subjects=2, num_frames=4, without_texture=(1,)))
     recipe = replace(RECIPE, frames=2, mtgf_tokens="patches", tune="lora-2")
-    whole = finish(tmp_path / "whole", cache, recipe, PREPARER)
-    parts = finish(tmp_path / "parts", cache, recipe, PREPARER, stops=(4,))
+    whole = finish(tmp_path / "whole", cache, recipe, TRANSFORM)
+    parts = finish(tmp_path / "parts", cache, recipe, TRANSFORM, stops=(4,))
     assert_same(whole.state_dict(), parts.state_dict())
 
 

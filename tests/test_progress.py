@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import MakeCache
-from tiny_training import PREPARER, RECIPE, read_log, run
+from tiny_training import RECIPE, TRANSFORM, read_log, run
 
 from shared.cache import open_cache
 from shared.errors import FacetError
@@ -21,7 +21,7 @@ from train.training.loop import Monitoring
 from train.training.progress import open_progress
 from train.training.step import StepResult
 
-CPU = PREPARER.device
+CPU = TRANSFORM.device
 
 
 def test_every_line_of_the_log_says_how_fast_it_went(tiny_cache: MakeCache, tmp_path: Path) -> None:
@@ -76,9 +76,9 @@ def test_tensorboard_shows_what_the_log_says(tiny_cache: MakeCache, tmp_path: Pa
     """Read back with TensorBoard's own reader; after an interruption each step is there once."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     cache, folder = open_cache(tiny_cache(num_subjects=3)), tmp_path / "run"
-    watch = Monitoring(tensorboard=True)
-    run(folder, cache, replace(RECIPE, epochs=2), watch=watch)
-    run(folder, cache, replace(RECIPE, epochs=4), watch=watch)  # goes on
+    monitoring = Monitoring(tensorboard=True)
+    run(folder, cache, replace(RECIPE, epochs=2), monitoring=monitoring)
+    run(folder, cache, replace(RECIPE, epochs=4), monitoring=monitoring)  # goes on
     events = accumulator.EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     lines = read_log(folder)
@@ -93,7 +93,7 @@ def test_without_tensorboard_one_line_says_what_to_install(tiny_cache: MakeCache
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "torch.utils.tensorboard", None)
         with pytest.raises(FacetError, match="pip install tensorboard"):
-            run(tmp_path / "run", open_cache(tiny_cache()), watch=Monitoring(tensorboard=True))
+            run(tmp_path / "run", open_cache(tiny_cache()), monitoring=Monitoring(tensorboard=True))
 
 
 @pytest.mark.parametrize(("num_steps", "last"), [(2, 5), (50, 6)])
@@ -101,7 +101,7 @@ def test_profile_records_the_steps_asked_for(
     tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str], num_steps: int, last: int
 ) -> None:
     cache = open_cache(tiny_cache(num_subjects=2))
-    run(tmp_path / "run", cache, replace(RECIPE, epochs=2), watch=Monitoring(profile_steps=num_steps))  # 6 steps
+    run(tmp_path / "run", cache, replace(RECIPE, epochs=2), monitoring=Monitoring(profile_steps=num_steps))  # 6 steps
     path = tmp_path / "run" / "profile" / f"steps-4-{last}.json"
     assert f"{path}; open it at https://ui.perfetto.dev" in capsys.readouterr().out
     names = [event["name"] for event in json.loads(path.read_text())["traceEvents"] if event.get("ph") == "X"]

@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import VIEWS, MakeCache
 from test_train_cli import call
-from tiny_training import PREPARER, RECIPE, TOWER, StopAt, assert_same, make_model, make_training, read_log
+from tiny_training import RECIPE, TOWER, TRANSFORM, StopAt, assert_same, make_model, make_training, read_log
 from train_process import start
 
 from shared.cache import Cache, open_cache
@@ -65,7 +65,7 @@ def test_a_sample_drawn_again_is_seen_otherwise(tiny_cache: MakeCache, tmp_path:
                 seen[-1].append((item.index, item.repeat, pixels[i].tobytes(), changes.table[i].numpy().tobytes()))
             return super().prepare(raw, changes)
 
-    transform = Seen(PREPARER.modalities, VIEWS, TOWER, CPU)
+    transform = Seen(TRANSFORM.modalities, VIEWS, TOWER, CPU)
     for folder, stop_at in (("whole", 0), ("parts", 3), ("parts", 0)):
         (tmp_path / folder).mkdir(exist_ok=True)
         model = make_model(recipe)
@@ -89,19 +89,19 @@ def test_a_sample_drawn_again_is_seen_otherwise(tiny_cache: MakeCache, tmp_path:
 @pytest.mark.parametrize("kind", ["sequences", "preload", "embeddings"])
 def test_stopped_and_begun_again(kind: str, tiny_cache: MakeCache, tiny_model: str, tmp_path: Path) -> None:
     cache = open_cache(tiny_cache(num_subjects=3, num_frames=4 if kind == "sequences" else 0, without_texture=(1,)))
-    recipe, transform = replace(RECIPE, ema=0.5), PREPARER
+    recipe, transform = replace(RECIPE, ema=0.5), TRANSFORM
     if kind == "sequences":
         recipe = replace(recipe, frames=2)
     elif kind == "preload":
-        source = preload_images(cache, make_training(cache).items, PREPARER.modalities, "ram", CPU)
-        transform = replace(PREPARER, source=source)
+        source = preload_images(cache, make_training(cache).items, TRANSFORM.modalities, "ram", CPU)
+        transform = replace(TRANSFORM, source=source)
     else:
         recipe = replace(recipe, tune="frozen", augment="flip")
         tower, config = load_tower(tiny_model, "none", seed=0)
-        build_embeddings(tmp_path / "embeddings", cache, tower, config, PREPARER.modalities, CPU)
+        build_embeddings(tmp_path / "embeddings", cache, tower, config, TRANSFORM.modalities, CPU)
         items = make_training(cache).items
-        table = read_embeddings(tmp_path / "embeddings", cache, config, PREPARER.modalities, items, CPU, mirrored=True)
-        transform = replace(PREPARER, embeddings=table, only_flip=True)
+        table = read_embeddings(tmp_path / "embeddings", cache, config, TRANSFORM.modalities, items, CPU, mirrored=True)
+        transform = replace(TRANSFORM, embeddings=table, only_flip=True)
     whole = finish(tmp_path / "whole", cache, recipe, transform)
     parts = finish(tmp_path / "parts", cache, recipe, transform, stops=(3, 10))
     assert_same(whole.state_dict(), parts.state_dict())

@@ -101,8 +101,8 @@ def test_where_each_classs_words_looked(tmp_path: Path, tiny_model: str) -> None
     client = build_app(LiveSite(lambda: opened)).server.test_client()
     drawn = np.asarray(Image.open(io.BytesIO(client.get("/attention/0/2/4.png").data)))[..., 3].astype(int)
     centres = drawn[HEAT_PX // 8 :: HEAT_PX // 4, HEAT_PX // 8 :: HEAT_PX // 4]
-    told = maps[2, 4].astype(float)
-    assert centres.max() > 0 and np.corrcoef(centres.flat, told.flat)[0, 1] > 0.95
+    drawn = maps[2, 4].astype(float)
+    assert centres.max() > 0 and np.corrcoef(centres.flat, drawn.flat)[0, 1] > 0.95
     assert [client.get(f"/attention/0/{end}.png").status_code for end in ("3/0", "0/6")] == [404, 404]
     hidden = page_text(dataclasses.replace(opened, faces=False), "/sample/0")
     assert "/attention/" not in hidden and "Attention of each class to each image" in hidden
@@ -170,11 +170,11 @@ def test_folds_each_have_a_map(tiny_cache: MakeCache, tmp_path: Path) -> None:
     assert call("crossval", "--cache", cache, "--out", out, *QUICK, "--tune", "frozen", "--jobs", 1) == 0
     site = open_site(cache, out)
     client = build_app(LiveSite(lambda: site)).server.test_client()
-    told = [client.get(f"/points/{fold}.json").json for fold in range(3)]
-    assert sorted(row for one in told for row in one["rows"]) == list(range(24))
+    points = [client.get(f"/points/{fold}.json").json for fold in range(3)]
+    assert sorted(row for one in points for row in one["rows"]) == list(range(24))
     page = page_text(site, "/map", "?fold=1&colour=subject")
     assert "fold-01 (2 of 3)" in page and '"/map?colour=subject&fold=2"' in page and '\\"/points/1.json\\"' in page
-    sample = page_text(site, f"/sample/{told[1]['rows'][0]}")
+    sample = page_text(site, f"/sample/{points[1]['rows'][0]}")
     assert "No heat map" in sample and "“surprise 1”" in sample and "/attention/" not in sample
 
 
@@ -192,14 +192,14 @@ def test_principal_components_are_those_of_the_singular_values() -> None:
 
 
 def test_points_are_told_by_the_tables(site: Site, folder: Path) -> None:
-    told: Any = json.loads(build_app(LiveSite(lambda: site)).server.test_client().get("/points/0.json").data)
-    assert len(told["rows"]) == 12 and max(max(told["x"]), max(told["y"])) == STEPS
+    points: Any = json.loads(build_app(LiveSite(lambda: site)).server.test_client().get("/points/0.json").data)
+    assert len(points["rows"]) == 12 and max(max(points["x"]), max(points["y"])) == STEPS
     for name, of in (("subject", "subject"), ("label", "label")):
-        said = [told["words"][name][code] for code in told["codes"][name]]
-        assert said == [getattr(site.cache.samples[row], of) for row in told["rows"]]
-    errors = [told["words"]["error"][code] for code in told["codes"]["error"]]
-    predictions = [site.run.predictions[row] for row in told["rows"]]
-    wrong = [p.predicted != (site.cache.samples[r].label,) for p, r in zip(predictions, told["rows"], strict=True)]
+        said = [points["words"][name][code] for code in points["codes"][name]]
+        assert said == [getattr(site.cache.samples[row], of) for row in points["rows"]]
+    errors = [points["words"]["error"][code] for code in points["codes"]["error"]]
+    predictions = [site.run.predictions[row] for row in points["rows"]]
+    wrong = [p.predicted != (site.cache.samples[r].label,) for p, r in zip(predictions, points["rows"], strict=True)]
     assert errors == ["wrong" if one else "right" for one in wrong]
 
 
@@ -217,8 +217,8 @@ def big_fold(num_rows: int, num: int) -> Fold:
 def test_large_maps_show_some_and_say_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preprocess.viewer.map.MAX_POINTS", 100)
     fold = big_fold(30, 250)
-    told: Any = describe_points(site, fold)
-    assert told["num"] == 250 and len(told["rows"]) == 100
+    points: Any = describe_points(site, fold)
+    assert points["num"] == 250 and len(points["rows"]) == 100
     large = dataclasses.replace(site, run=dataclasses.replace(site.run, folds=(fold,)))
     assert "100 of them are shown" in page_text(large, "/map")
 
@@ -248,8 +248,8 @@ def test_a_point_opens_its_sample(visit: Watched, address: str, site: Site) -> N
     visit.page.locator("#map-canvas").hover(position={"x": place[0], "y": place[1]})
     visit.until(f"document.querySelector('#map-card').textContent.includes('row {row}')")
     sample = site.cache.samples[row]
-    told = visit.page.locator("#map-card").inner_text()
-    assert f"{sample.subject} · {sample.label} → {site.run.predictions[row].predicted[0]}" in told
+    points = visit.page.locator("#map-card").inner_text()
+    assert f"{sample.subject} · {sample.label} → {site.run.predictions[row].predicted[0]}" in points
     visit.page.locator("#map-canvas").click(position={"x": place[0], "y": place[1]})
     visit.until(f"location.pathname === '/sample/{row}' && document.querySelector('.attended-views')")
     visit.page.go_back()

@@ -23,18 +23,18 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
     cache, run = tiny_cache(units=units, num_subjects=4), tmp_path / "run"
     assert call("fit", "--cache", cache, "--out", run, *QUICK, "--task", units) == 0
     site = open_site(cache, run)
-    run_records, said = site.run, site.run.predictions
+    run_records, predictions = site.run, site.run.predictions
     names = {(1, True): TRUE_POSITIVE, (1, False): FALSE_NEGATIVE, (0, True): FALSE_POSITIVE, (0, False): TRUE_NEGATIVE}
-    for row, one in said.items():
+    for row, one in predictions.items():
         shown = show_units(CLASSES.index(site.cache.samples[row].label))
         decided = {n: names[v, n in one.predicted] for n, v in zip(UNITS, shown, strict=False)}
         assert row == 0 or run_records.decide(one) == decided
     counts = count_decisions(site.run)
-    assert sum(counts.values()) == 3 * (len(said) - (0 in said))
+    assert sum(counts.values()) == 3 * (len(predictions) - (0 in predictions))
     page = page_text(site, "/confusion")
     for name in UNITS:
         for decision in (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE):
-            rows = [row for row, one in said.items() if run_records.decide(one).get(name) == decision]
+            rows = [row for row, one in predictions.items() if run_records.decide(one).get(name) == decision]
             assert tiles(site, f"?predicted={name} {decision}") == sorted(rows)
             assert (f"predicted={name}+{decision.replace(' ', '+')}" in page) == bool(rows)
     column = site.catalogue.columns["predicted"]
@@ -44,16 +44,18 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
     assert list(column.members) == [
         v for n in UNITS for d in (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE) if (v := f"{n} {d}") in column.members
     ]
-    row = max(said)
-    wrong = [d for d in run_records.decide(said[row]).values() if d in (FALSE_NEGATIVE, FALSE_POSITIVE)]
-    assert run_records.count_errors(said[row]) == len(wrong) and f"→ {run_records.summarise(said[row])}" in page_text(
+    row = max(predictions)
+    wrong = [d for d in run_records.decide(predictions[row]).values() if d in (FALSE_NEGATIVE, FALSE_POSITIVE)]
+    assert run_records.count_errors(predictions[row]) == len(
+        wrong
+    ) and f"→ {run_records.summarise(predictions[row])}" in page_text(
         site, "/", "?subject=" + site.cache.samples[row].subject
     )
-    assert [str(wrong.count(d)) in run_records.summarise(said[row]) for d in {*wrong}] == [True] * len({*wrong})
+    assert [str(wrong.count(d)) in run_records.summarise(predictions[row]) for d in {*wrong}] == [True] * len({*wrong})
     sample = page_text(site, f"/sample/{row}")
     assert "compared with the truth" in sample and "Attention of each class to each image" in sample
     points = build_app(LiveSite(lambda: site)).server.test_client().get("/points/0.json").json
-    assert len(points["rows"]) == len(said) and all(
+    assert len(points["rows"]) == len(predictions) and all(
         "wrong" in word or word == "not known" for word in points["words"]["error"]
     )
     if units == "targets":

@@ -34,7 +34,7 @@ RECIPE = make_recipe(
     lr=3e-3,
     tower_lr=3e-3,
 )
-PREPARER = BatchTransform(("texture", "normal"), VIEWS, TOWER, torch.device("cpu"))
+TRANSFORM = BatchTransform(("texture", "normal"), VIEWS, TOWER, torch.device("cpu"))
 
 # Fields of a log line that measure time or memory; all others are the same when a training is repeated.
 TIMING_FIELDS = ("samples_per_second", "wait_share", "mfu", "memory_bytes")
@@ -60,14 +60,14 @@ def make_model(recipe: Recipe = RECIPE) -> Facet:
 
 
 def make_training(cache: Cache, num: int | None = None) -> TrainingSet:
-    items = find_items(cache, PREPARER.modalities)[:num]
+    items = find_items(cache, TRANSFORM.modalities)[:num]
     return TrainingSet(items, np.array([RECIPE.classes.index(item.class_name) for item in items]))
 
 
 def run(folder: Path, cache: Cache, recipe: Recipe = RECIPE, num: int | None = None, **options: Any) -> Facet:
     folder.mkdir(exist_ok=True)
     model = make_model(recipe)
-    train(folder, model, cache, make_training(cache, num), PREPARER, recipe, **{"checkpoint_every": 2, **options})
+    train(folder, model, cache, make_training(cache, num), TRANSFORM, recipe, **{"checkpoint_every": 2, **options})
     return model
 
 

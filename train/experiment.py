@@ -105,6 +105,7 @@ class Experiment(Split):
 
     def fold(self, number: int) -> Fold:
         """Return a fold by its index.
+
         Raises:
             FacetError: there is no such fold.
         """

@@ -56,14 +56,14 @@ class Surface:
         moved = self._vertices @ pose[:3, :3].T + pose[:3, 3]
         farthest = float(pose[2, :3] @ self._center + pose[2, 3]) + self._reach
         moved[moved[:, 2] > farthest, 2] = np.nan
-        visible = rasterise(
+        fragments = rasterise(
             *(moved, self._triangles),
             left=x_mm[0] - step_mm / 2,
             top=y_mm[0] + (rows - 0.5) * step_mm,
             step=step_mm,
             shape=(rows, columns),
         )
-        z = np.where(visible.triangle >= 0, visible.z.astype(np.float64), np.nan)[::-1]  # y grows with the row here
+        z = np.where(fragments.triangle >= 0, fragments.z.astype(np.float64), np.nan)[::-1]  # y grows with the row here
         return DepthMap(z, x_mm[0], y_mm[0], step_mm)
 
 

@@ -117,9 +117,8 @@ def build_shard(task: ShardTask, on_row: Callable[[int], None] | None = None) ->
         OSError: the cache cannot be written (full disk, permissions).
     """
     result = ShardResult(task.shard, len(task.samples))
-    times = stat_sources(
-        task.dataset, task.root, task.sources
-    )  # before reading: a file that changes meanwhile is read again by the next build
+    # Before reading: a file that changes meanwhile is read again by the next build.
+    times = stat_sources(task.dataset, task.root, task.sources)
     arrays = ShardArrays(task.info, task.shard)
     aligner = ScanAligner(task.dataset, task.root, task.info.settings, task.sources, skip=task.skip)
     samples: list[Sample] = []

@@ -29,7 +29,7 @@ _OPTIONS = ("units", "scale", "up", "facing", "texture_origin")
 def find_folder(root: Path, *, label_map: LabelMap | None = None) -> Listing:
     """List the rows of the manifest in its order; frames of one sequence together, by their number.
 
-    The notes say what of the manifest was taken as what, which files are missing, and what is unlabelled.
+    The notes name merged spellings, missing files and unlabelled scans.
 
     Args:
         root: a folder with manifest.csv, or the manifest itself.

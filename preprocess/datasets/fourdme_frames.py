@@ -39,6 +39,7 @@ class FrameFile:
 
 def parse_pattern(text: str) -> FramePattern:
     """Parse a path pattern.
+
     Raises:
         FacetError: a placeholder is missing or unknown, {frame} is not in the last name, or the path leaves the root.
     """

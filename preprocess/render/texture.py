@@ -73,32 +73,32 @@ class SurfaceColours:
 
     def __init__(self, mesh: Mesh, incident: tuple[np.ndarray, np.ndarray], closed: np.ndarray) -> None:
         self._mesh = mesh
-        self._pyramid = MipChain(mesh.texture) if mesh.texture is not None else None
-        if self._pyramid is not None:
+        self._mips = MipChain(mesh.texture) if mesh.texture is not None else None
+        if self._mips is not None:
             assert mesh.uv is not None
-            charts = find_charts(mesh, incident, closed, self._pyramid.heights, self._pyramid.widths)
+            charts = find_charts(mesh, incident, closed, self._mips.heights, self._mips.widths)
             self._charts = (charts.marks, charts.starts, charts.clear)
             self._colors = np.empty((0, 3), np.uint8) if mesh.colors is None else np.ascontiguousarray(mesh.colors)
         # What a view works out for each triangle it shows; for all views the same memory.
-        num = len(mesh.triangles) if self._pyramid is not None else 0
+        num = len(mesh.triangles) if self._mips is not None else 0
         self._levels, self._maps = np.empty(num, np.int8), np.empty((num, 6))
 
-    def draw(self, visible: Fragments, samples_per_px: int, covered: np.ndarray, image: np.ndarray) -> None:
+    def draw(self, fragments: Fragments, samples_per_px: int, covered: np.ndarray, image: np.ndarray) -> None:
         """Write the mean colour of each pixel's samples into u8 (H, W, 3); pixels without samples are left unchanged.
 
         Args:
-            visible: of samples_per_px² samples per pixel, at most 15²; those that meet no surface do not count.
+            fragments: of samples_per_px² samples per pixel, at most 15²; those that meet no surface do not count.
             covered: bool (H, W), the pixels to draw: those whose centre meets the surface.
         """
         mesh = self._mesh
-        seen = (visible.triangle, visible.column, visible.row, mesh.triangles)
-        if self._pyramid is None:
+        seen = (fragments.triangle, fragments.column, fragments.row, mesh.triangles)
+        if self._mips is None:
             assert mesh.colors is not None
             draw_vertex_colors(*seen, mesh.colors, samples_per_px, covered, image)
             return
         assert mesh.uv is not None
-        pyramid = self._pyramid
-        picture = (pyramid.texture, pyramid.coarser, pyramid.starts, pyramid.heights, pyramid.widths)
+        mips = self._mips
+        picture = (mips.texture, mips.coarser, mips.starts, mips.heights, mips.widths)
         plain = (self._colors, self._levels, self._maps)
         _draw_texture(*seen, mesh.uv, *picture, *self._charts, *plain, samples_per_px, covered, image)
 

@@ -58,20 +58,20 @@ def render_views(
     texture = np.zeros((num_views, size_px, size_px, 3), np.uint8) if with_texture else None
     colours = SurfaceColours(mesh, incident, closed) if with_texture else None
     samples = 1 if texture is None else supersampling
-    visible = None
+    fragments = None
     for k, (view, rotation) in enumerate(zip(cameras.views, cameras.world_to_view, strict=True)):
-        visible = rasterise(
+        fragments = rasterise(
             *(mesh.vertices_mm, mesh.triangles),
             left=-FIELD_OF_VIEW_MM / 2,
             top=FIELD_OF_VIEW_MM / 2,
             step=FIELD_OF_VIEW_MM / size_px / samples,
             shape=(size_px * samples, size_px * samples),
             rotation=rotation,
-            reuse=visible,
+            reuse=fragments,
         )
         draw_geometry(
-            *(visible.triangle, visible.column, visible.row, mesh.triangles),
-            *(visible.height, normals, normal_of, rotation, samples, normal[k], depth[k]),
+            *(fragments.triangle, fragments.column, fragments.row, mesh.triangles),
+            *(fragments.height, normals, normal_of, rotation, samples, normal[k], depth[k]),
         )
         covered = depth[k] > 0
         if (coverage := covered.mean()) < MIN_COVERAGE:
@@ -80,6 +80,6 @@ def render_views(
                 "is the scan upright, in mm, and its face complete?"
             )
         if texture is not None and colours is not None:
-            colours.draw(visible, samples, covered, texture[k])
+            colours.draw(fragments, samples, covered, texture[k])
             texture[k][covered & (texture[k].max(axis=-1) == 0)] = 1  # 0,0,0 is the mark of no surface
     return Views(texture, normal, depth)

@@ -54,7 +54,7 @@ def evaluate_items(
     """
     recipe, task = config.recipe, find_task(config.recipe.task)
     scores = score_and_write_attention(
-        folder / ATTENTION_FILE, model, cache, items, build_preparer(cache, config, model, embeddings), config, text
+        folder / ATTENTION_FILE, model, cache, items, build_transform(cache, config, model, embeddings), config, text
     )
     predictions = predict_items(scores, thresholds, recipe)
     info = TestInfo(
@@ -89,7 +89,7 @@ def predict_items(scores: Scores, thresholds: np.ndarray | None, recipe: Recipe)
     return Predictions(classes, task.several, rows)
 
 
-def build_preparer(
+def build_transform(
     cache: Cache, config: RunConfig, model: Facet, embeddings: Embeddings | None = None
 ) -> BatchTransform:
     """Build the transform from this cache's images, or their embeddings, to the model's input on the model's device."""
@@ -203,7 +203,7 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
         raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
     for note in describe_lacking(cache, recipe):
         print(f"note: {note}", file=sys.stderr)
-    name, transform, thresholds = cache.name, build_preparer(cache, config, model), _thresholds(run, recipe)
+    name, transform, thresholds = cache.name, build_transform(cache, config, model), _thresholds(run, recipe)
     path, beside = out or run / f"predictions-{name}.csv", run / f"attention-{name}.safetensors"
     check_writable(path)
     if out is None:

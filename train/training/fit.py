@@ -27,7 +27,7 @@ from train.data.prompts import mean_prompts
 from train.data.stream import ImageSource, StoredImages
 from train.data.transfer import allocator
 from train.experiment import Experiment, write_options
-from train.inference.evaluate import build_preparer, evaluate_items
+from train.inference.evaluate import build_transform, evaluate_items
 from train.inference.thresholds import fit_thresholds, start_class_bias, write_thresholds
 from train.model.facet import Facet
 from train.model.factory import build_facet, choose_device
@@ -111,7 +111,7 @@ def fit(
         return _fit(
             run, experiment, fold, config, tower, where, quiet, tables, source,
             checkpoint_every=how.checkpoint_every, keep_checkpoints=how.keep_checkpoints, ranks=ranks,
-            watch=Monitoring(how.tensorboard, how.profile),
+            monitoring=Monitoring(how.tensorboard, how.profile),
         )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def _fit(
         _announce(experiment, config, fold, len(train_items), len(test_items), model, device)
     labels = label_training(train_items, recipe)
     source = source or StoredImages(cache, allocate=allocator(device))  # its buffers are reused in every epoch
-    transform = dataclasses.replace(build_preparer(cache, config, model, tables[0]), source=source)
+    transform = dataclasses.replace(build_transform(cache, config, model, tables[0]), source=source)
     if find_task(recipe.task).several and not find_checkpoints(run):
         start_class_bias(model, cache, train_items, labels, transform, recipe)
     training = TrainingSet(train_items, labels)
@@ -187,7 +187,7 @@ def evaluate_fold(
     train_items, test_items = experiment.items_of(fold)
     thresholds = None
     if find_task(config.recipe.task).has_thresholds:
-        transform = build_preparer(experiment.train, config, model, tables[0])
+        transform = build_transform(experiment.train, config, model, tables[0])
         thresholds = fit_thresholds(model, experiment.train, train_items, transform, config)
         write_thresholds(run, thresholds)
     num_train = len(fold.train_subjects)
@@ -213,6 +213,7 @@ def read_earlier(run: Path) -> RunConfig | None:
 
 def check_same(run: Path, old: RunConfig, new: RunConfig, fold: Fold) -> None:
     """Check that the run in a folder has the same settings and subjects.
+
     Raises:
         FacetError: the run in the folder has other settings; names them.
     """
@@ -255,6 +256,7 @@ def describe_run(experiment: Experiment, tower: TowerConfig | None) -> RunConfig
 
 def check_towers_match(experiment: Experiment, tower: TowerConfig) -> None:
     """Check that the prompts were encoded by the model that the image tower belongs to.
+
     Raises:
         FacetError: the prompts were encoded by another model than the image tower belongs to.
     """

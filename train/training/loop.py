@@ -68,7 +68,7 @@ def train(
     checkpoint_every: int,
     keep_checkpoints: int = 1,
     ranks: Ranks = ALONE,
-    watch: Monitoring | None = None,
+    monitoring: Monitoring | None = None,
 ) -> None:
     """Train from the run's checkpoint, or from step 0, to the last step. Write log.jsonl and checkpoints.
 
@@ -80,7 +80,7 @@ def train(
         FacetError: the loss is not finite (names the step and the term), or a batch has fewer samples than processes.
         Stopped: SIGINT or SIGTERM; a checkpoint was written first.
     """
-    watch, device, silent = watch or Monitoring(), transform.device, not ranks.is_first
+    monitoring, device, silent = monitoring or Monitoring(), transform.device, not ranks.is_first
     criterion = build_criterion(recipe, training.labels, device)
     state = set_up(run, model, recipe, ranks, device)
     steps_per_epoch = training.steps_per_epoch(recipe.batch_size)
@@ -102,8 +102,10 @@ def train(
 
     with (
         catch_signals() as caught,
-        open_progress(run, state.step, num_steps, device, tensorboard=watch.tensorboard, silent=silent) as progress,
-        trace_steps(run, 0 if silent else watch.profile_steps, first=state.step) as trace,
+        open_progress(
+            run, state.step, num_steps, device, tensorboard=monitoring.tensorboard, silent=silent
+        ) as progress,
+        trace_steps(run, 0 if silent else monitoring.profile_steps, first=state.step) as trace,
     ):
         progress.flops_per_sample, progress.peak_flops = flops_per_sample, peak_flops and peak_flops * ranks.num
         stream = _stream_epochs(cache, training, transform, recipe, ranks, state.step)

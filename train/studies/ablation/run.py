@@ -117,16 +117,17 @@ def _use_folds(options: Options, run: RunOptions, folds: Path) -> Options:
 
 def _describe_lost(full: Experiment, variant: Experiment) -> str:
     """Return how the variant's samples differ from the full model's; empty if they do not."""
-    told = []
+    lost = []
     for number, what in enumerate(("trained on", "tested")):
         ours, fulls = (sum(len(one.items_of(f)[number]) for f in full.folds.folds) for one in (variant, full))
         if ours != fulls:
-            told.append(f"{ours:,} samples are {what} over all folds, with the full model {fulls:,}")
-    return "; ".join(told)
+            lost.append(f"{ours:,} samples are {what} over all folds, with the full model {fulls:,}")
+    return "; ".join(lost)
 
 
 def _check_runs(out: Path, planned: Sequence[_Planned], seeds: Sequence[int]) -> None:
     """Check that every run's folder is empty or holds the same run.
+
     Raises:
         FacetError: a run's folder holds something else.
     """

@@ -193,6 +193,7 @@ def read_changes(variant: Variant) -> dict[str, Any]:
 
 def change_options(options: Options, variant: Variant) -> Options:
     """Return the full model's options with a variant's changes.
+
     Raises:
         FacetError: see read_changes, or values that no recipe may have.
     """
