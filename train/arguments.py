@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from shared.command_line import add_command, natural_number, positive_number, start_parser
 from shared.store.paths import open_path
-from train.option_parser import add_sections, split_names
+from train.config import Options, RunOptions
+from train.option_parser import add_option, add_sections, split_names
 from train.studies.ablation.variants import ABLATE_EXAMPLES, FULL
 
 DESCRIPTION = "Trains FACET-VLM on a cache of multiview face images and tests it on people it has never seen."
@@ -78,6 +80,17 @@ PROTOCOLS_EXAMPLES = """examples:
 """
 VERIFY_TEXT = """Compares weights, settings, predictions and scores of a run, a cross-validation or an ablation with
 hashes.json, and embeddings with their own checksums. Exit code 0: all equal; 1: problems, listed."""
+PREDICT_EXAMPLES = """With --zero-shot, any class can be predicted: its prompts describe it, and nobody has trained it.
+
+examples:
+  python -m train predict runs/first --cache data_cache/my_scans
+  python -m train predict --zero-shot --cache data_cache/bu3dfe --out runs/zero-shot
+  python -m preprocess prompts --out contempt.h5 --prompts my_prompts.txt --model ViT-B-16 --pretrained openai
+  python -m train predict --zero-shot --cache data_cache/my_scans --prompts contempt.h5 --out runs/contempt
+"""
+# Fields of Options and RunOptions that describe an untrained model.
+_ZERO_SHOT = ("prompts", "model", "pretrained", "modalities", "views", "classes")
+ZERO_SHOT_OPTIONS = tuple(o for kind in (RunOptions, Options) for o in dataclasses.fields(kind) if o.name in _ZERO_SHOT)
 FIT_ONLY = ("profile", "keep_checkpoints")
 CROSSVAL_ONLY = ("jobs", "discard_weights")
 
@@ -163,12 +176,19 @@ def build_parser() -> argparse.ArgumentParser:
     text = "the cache to test on (default: where the run was tested; needed if that was moved)"
     evaluate.add_argument("--cache", type=open_path, dest="cache_path", metavar="DIR", help=text)
 
-    predict = add_command(commands, "predict", "write a probability per class for every scan, labelled or not")
-    predict.add_argument("run", type=Path, metavar="RUN", help="a run folder")
-    text = "a cache with the views and view settings of the training"
+    summary = "write a probability per class for every scan, labelled or not"
+    predict = add_command(commands, "predict", summary, examples=PREDICT_EXAMPLES)
+    predict.add_argument("run", type=Path, nargs="?", metavar="RUN", help="a run folder")
+    text = "a cache; with RUN, one with the views and view settings of the training"
     predict.add_argument("--cache", type=open_path, required=True, dest="cache_path", metavar="DIR", help=text)
-    text = "the file to write (default: RUN/predictions-CACHE.csv)"
-    predict.add_argument("--out", type=Path, metavar="FILE.csv", help=text)
+    text = "the file to write (default: RUN/predictions-CACHE.csv); with --zero-shot a folder"
+    predict.add_argument("--out", type=Path, metavar="FILE.csv|DIR", help=text)
+    text = "no RUN: predict with a CLIP model and the prompts of the classes, before any training"
+    predict.add_argument("--zero-shot", action="store_true", help=text)
+    text = "--classes: by default all that have prompts, without neutral and action units"
+    group = predict.add_argument_group("only with --zero-shot", text)
+    for option in ZERO_SHOT_OPTIONS:
+        add_option(group, option)
     for command in (embed, evaluate, predict):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")
 

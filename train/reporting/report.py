@@ -74,17 +74,12 @@ def describe_absent(metrics: Metrics, class_names: Sequence[str]) -> str:
     return f"no test sample shows {', '.join(absent)}: macro-F1 counts {each} as 0, UAR leaves {them} out"
 
 
-def print_result(folder: Path, result: FoldResult) -> None:
-    """Print the last lines of a run: its scores beside those of guesses, and the path of each file.
-
-    The confusion matrix is also written as PDF.
-    """
+def print_scores(result: FoldResult) -> None:
+    """Print the scores of a test beside those of guesses, and what qualifies them."""
     task, metrics, classes = result.task, result.metrics, result.class_names
     print("in %", *list_classes(task, classes, metrics).format_text(), sep="\n")
-    has_confusion = "confusion" in metrics.counts
-    if has_confusion:
+    if "confusion" in metrics.counts:
         print("", *format_confusion(metrics, classes), sep="\n")
-        write_file(folder / CONFUSION_PDF, draw_test(result, _title(result), "pdf"))
     first, *others = (
         f"{score.short_title}{{}} {'-' if metrics[score.name] is None else f'{metrics[score.name]:.3f}'}"
         for score in task.scores
@@ -104,7 +99,16 @@ def print_result(folder: Path, result: FoldResult) -> None:
         )
     if result.info.shuffled_labels:
         print("control: training labels were shuffled, so accuracy should be near chance")
-    if has_confusion:
+
+
+def print_result(folder: Path, result: FoldResult) -> None:
+    """Print the last lines of a run: its scores, and the path of each file.
+
+    The confusion matrix is also written as PDF.
+    """
+    print_scores(result)
+    if "confusion" in result.metrics.counts:
+        write_file(folder / CONFUSION_PDF, draw_test(result, _title(result), "pdf"))
         print(f"confusion matrix  {folder / CONFUSION_PNG}, .pdf")
     print(f"attention         {folder / ATTENTION_FILE}")
     print(f"every prediction  {folder / PREDICTIONS_CSV}")
