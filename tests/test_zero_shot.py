@@ -33,7 +33,11 @@ def test_it_is_the_model_before_its_first_step(
     tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Against the test of `fit --epochs 0`, and against the tower's own features in a few lines of NumPy."""
-    cache, out, run = tiny_cache(unlabelled=(3,), invalid=(5,), without_texture=(7,)), tmp_path / "out", tmp_path / "run"
+    cache, out, run = (
+        tiny_cache(unlabelled=(3,), invalid=(5,), without_texture=(7,)),
+        tmp_path / "out",
+        tmp_path / "run",
+    )
     command = ["predict", "--zero-shot", "--cache", cache, "--out", out, "--device", "cpu"]
     assert call(*command) == 0
     shown = capsys.readouterr()
