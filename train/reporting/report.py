@@ -17,11 +17,13 @@ from shared.runs import (
     SPLIT_JSON,
     THRESHOLDS_JSON,
     Predictions,
+    read_predictions,
     record_hashes,
     write_predictions,
 )
 from shared.schema import canonical_json
 from shared.store.storage import write_file
+from train.reporting.calibration import measure_test
 from train.reporting.figures import draw_test
 from train.reporting.scores import format_confusion, list_classes, list_groups
 from train.runs.groups import write_groups
@@ -43,6 +45,8 @@ def write_report(folder: Path, result: FoldResult, predictions: Predictions, mor
     value = {**more, **dataclasses.asdict(result.info), **result.metrics.to_json(result.task)}
     if result.groups:
         value["groups"] = write_groups(result.groups)
+    if (calibration := measure_test(result.task, predictions.rows, result.class_names)) is not None:
+        value["calibration"] = calibration.to_json()
     record_hashes(folder, (*(name for name in _SETTINGS if (folder / name).is_file()), PREDICTIONS_CSV, ATTENTION_FILE))
     write_file(folder / METRICS_JSON, canonical_json(value).encode())
     record_hashes(folder, (METRICS_JSON,))
@@ -89,6 +93,9 @@ def print_scores(result: FoldResult) -> None:
     print(
         f"{first} ({_describe_references(task, metrics)}{interval}), {', '.join(other.format('') for other in others)}"
     )
+    rows = read_predictions(folder / PREDICTIONS_CSV).rows
+    if (calibration := measure_test(task, rows, classes)) is not None:
+        print(f"expected calibration error {calibration.ece:.3f}, negative log likelihood {calibration.nll:.3f}")
     if note := describe_absent(metrics, classes):
         print(f"note: {note}")
     if result.groups:
