@@ -95,10 +95,11 @@ class FoldCalibration:
 
 
 def measure_test(task: Task, predictions: Sequence[Prediction], class_names: Sequence[str]) -> Calibration | None:
-    """Return the calibration of one test; None without predictions, or for several labels at once."""
-    if task.several or not predictions:
+    """Return the calibration of the predictions with a label among the classes; None without any, or if labels are several."""
+    labelled = [one for one in predictions if one.labels and one.labels[0] in class_names]
+    if task.several or not labelled:
         return None
-    return Calibration.measure(*_to_arrays(predictions, class_names))
+    return Calibration.measure(*_to_arrays(labelled, class_names))
 
 
 def calibrate_folds(

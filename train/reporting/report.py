@@ -78,7 +78,7 @@ def describe_absent(metrics: Metrics, class_names: Sequence[str]) -> str:
     return f"no test sample shows {', '.join(absent)}: macro-F1 counts {each} as 0, UAR leaves {them} out"
 
 
-def print_scores(result: FoldResult) -> None:
+def print_scores(result: FoldResult, predictions: Predictions) -> None:
     """Print the scores of a test beside those of guesses, and what qualifies them."""
     task, metrics, classes = result.task, result.metrics, result.class_names
     print("in %", *list_classes(task, classes, metrics).format_text(), sep="\n")
@@ -93,8 +93,7 @@ def print_scores(result: FoldResult) -> None:
     print(
         f"{first} ({_describe_references(task, metrics)}{interval}), {', '.join(other.format('') for other in others)}"
     )
-    rows = read_predictions(folder / PREDICTIONS_CSV).rows
-    if (calibration := measure_test(task, rows, classes)) is not None:
+    if (calibration := measure_test(task, predictions.rows, classes)) is not None:
         print(f"expected calibration error {calibration.ece:.3f}, negative log likelihood {calibration.nll:.3f}")
     if note := describe_absent(metrics, classes):
         print(f"note: {note}")
@@ -113,7 +112,7 @@ def print_result(folder: Path, result: FoldResult) -> None:
 
     The confusion matrix is also written as PDF.
     """
-    print_scores(result)
+    print_scores(result, read_predictions(folder / PREDICTIONS_CSV))
     if "confusion" in result.metrics.counts:
         write_file(folder / CONFUSION_PDF, draw_test(result, _title(result), "pdf"))
         print(f"confusion matrix  {folder / CONFUSION_PNG}, .pdf")

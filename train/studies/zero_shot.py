@@ -25,6 +25,7 @@ from train.model.factory import build_facet, choose_device
 from train.model.image_tower import load_tower
 from train.protocols.evaluation_items import map_classes
 from train.protocols.named import DEFAULT_PROTOCOL
+from train.reporting.calibration import measure_test
 from train.reporting.report import print_scores
 from train.resolve import find_text, resolve_model, resolve_views
 from train.runs.results import FoldResult, TestInfo
@@ -88,8 +89,10 @@ def predict_zero_shot(options: Options, run: RunOptions, out: Path) -> int:
     if tested:
         result = _test(out.name, predictions, describe_test(cache, config, model, tested, 0))
         value = {**dataclasses.asdict(result.info), **result.metrics.to_json(result.task)}
+        if (calibration := measure_test(result.task, predictions.rows, recipe.classes)) is not None:
+            value["calibration"] = calibration.to_json()
         write_file(out / METRICS_JSON, canonical_json(value).encode(), like=cache.path)
-        print_scores(result)
+        print_scores(result, predictions)
         print("zero-shot: nothing was trained; the interval is over subjects (bootstrap)")
         print(f"all scores        {out / METRICS_JSON}")
     print(f"every prediction  {out / PREDICTIONS_CSV}: {len(items)} among {', '.join(recipe.classes)}")
