@@ -9,7 +9,7 @@ from pathlib import Path
 from shared.command_line import add_command, natural_number, positive_number, start_parser
 from shared.store.paths import open_path
 from train.config import Options, RunOptions
-from train.option_parser import add_option, add_sections, split_names
+from train.option_parser import RECIPES, add_option, add_sections, split_names
 from train.studies.ablation.variants import ABLATE_EXAMPLES, FULL
 
 DESCRIPTION = "Trains FACET-VLM on a cache of multiview face images and tests it on people it has never seen."
@@ -29,6 +29,7 @@ examples:
   python -m train fit --cache data_cache/bu3dfe --out runs/texture --modalities texture --tune frozen
   python -m train fit --cache data_cache/bu3dfe --out runs/plain --fusion mean --head cosine --lambda-con 0 --lambda-vt 0
   python -m train fit --cache data_cache/bp4d --out runs/aus --protocol bp4d-au --frame-stride 10
+  python -m train fit --config bu3dfe --cache data_cache/bu3dfe --out runs/bu3dfe
   python -m train fit --config runs/first/config.toml --out runs/longer --epochs 40
   torchrun --nproc-per-node 8 -m train fit --cache data_cache/bp4d --out runs/bp4d --batch-size 512
 
@@ -109,8 +110,11 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (fit, crossval, ablate):
         text = "folder of the results: a new one, or one to continue"
         command.add_argument("--out", type=Path, required=True, metavar="RUN", help=text)
-        text = "read options from a file, such as config.toml of a run folder; options on the command line override it"
-        command.add_argument("--config", type=Path, metavar="FILE.toml", help=text)
+        text = (
+            "read options from a file, such as config.toml of a run folder, or from a recipe of train/recipes: "
+            f"{', '.join(RECIPES)}; options on the command line override it"
+        )
+        command.add_argument("--config", type=Path, metavar="NAME|FILE.toml", help=text)
         add_sections(command, leave_out=CROSSVAL_ONLY if command is fit else FIT_ONLY)
     add = ablate.add_argument_group("ablation: which variants are compared").add_argument
     text = (
