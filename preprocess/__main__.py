@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from preprocess.arguments import DEFAULT_MODEL, DEFAULT_PRETRAINED, build_parser
+from preprocess.arguments import DEFAULT_MODEL, DEFAULT_PRETRAINED, DEFAULT_WORDINGS, build_parser
 from shared.command_line import join_angles, print_next
 from shared.errors import FacetError, run_command_line
 from shared.modalities import MODALITIES
@@ -129,6 +129,10 @@ def _prompts(arguments: argparse.Namespace) -> int:
     from shared.schema import text_file_name
     from shared.text import write_text_embeddings
 
+    if arguments.cache is None and arguments.captions:
+        raise FacetError("--captions: describe the rows of a cache; give --cache DIR")
+    if arguments.wordings and not arguments.captions:
+        raise FacetError("--wordings: is the number of captions of a row; add --captions")
     source = arguments.prompts or DEFAULT_PROMPTS
     prompts = read_prompts(source)
     if arguments.cache is not None:
@@ -155,9 +159,29 @@ def _prompts(arguments: argparse.Namespace) -> int:
     write_text_embeddings(path, text)
     mark = " (RANDOM WEIGHTS: to try the program, not for results)" if text.random_weights else ""
     print(f"{int(text.mask.sum())} prompts for {count_names(text.class_names)} by {arguments.model}{mark}: {path}")
-    if arguments.cache is not None:
+    if arguments.captions:
+        _caption(arguments, prompts, pretrained)
+    elif arguments.cache is not None:
         print_next("train", "fit", "--cache", arguments.cache, "--out", "runs/first")
     return 0
+
+
+def _caption(arguments: argparse.Namespace, prompts: dict[str, list[str]], pretrained: str) -> None:
+    from preprocess.captions import encode_captions
+    from shared.cache import open_cache
+    from shared.captions import write_captions
+    from shared.schema import captions_file_name
+
+    cache, model = open_cache(arguments.cache), arguments.model
+    num_wordings = arguments.wordings or DEFAULT_WORDINGS
+    captions = encode_captions(cache, prompts, model=model, pretrained=pretrained, num_wordings=num_wordings)
+    path = cache.path / "text" / captions_file_name(model)
+    write_captions(path, captions)
+    num_rows = int((captions.index[:, 0] >= 0).sum())
+    print(
+        f"{len(captions.texts)} captions of {num_rows} of {len(cache.samples)} rows, such as {captions.texts[0]!r}: {path}"
+    )
+    print_next("train", "pretrain", "--cache", cache.path, "--out", "runs/pretrained", "--model", model)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:

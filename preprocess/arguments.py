@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from preprocess.caption_words import NUM_VARIANTS
 from shared.command_line import add_command, name_of, positive_number, start_parser, whole_number
 from shared.modalities import MODALITIES
 from shared.schema import COMPRESSIONS, RenderSettings
@@ -14,6 +15,7 @@ from shared.store.paths import open_path
 from shared.store.storage import STORES
 
 DEFAULT_MODEL, DEFAULT_PRETRAINED = "ViT-B-16", "laion2b_s34b_b88k"
+DEFAULT_WORDINGS = 4  # captions of a row
 
 DESCRIPTION = "Turns licensed 3D face scans and 4D sequences into a cache of multiview images, once per data set."
 EXAMPLES = """from scans to a first training:
@@ -121,6 +123,10 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     add("--pretrained", metavar="TAG|FILE|none", help=weights_help)
     prompts_help = "your own prompts, lines `class name: prompt` (default: built in)"
     add("--prompts", type=Path, metavar="FILE", help=prompts_help)
+    captions_help = "also caption every labelled row of the cache, for `train pretrain`"
+    add("--captions", action="store_true", help=captions_help)
+    wordings_help = f"with --captions: captions of each row (default {DEFAULT_WORDINGS})"
+    add("--wordings", type=_number(1, NUM_VARIANTS), metavar="K", help=wordings_help)
 
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:

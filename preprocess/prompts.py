@@ -12,7 +12,6 @@ from preprocess.text_tower import open_text_model
 from shared.errors import FacetError
 from shared.labels import EXPRESSION_WORDS, find_expression, plain_word
 from shared.text import TextEmbeddings
-from shared.weights.identity import hash_arrays
 
 DEFAULT_PROMPTS = Path(__file__).with_name("prompts_default.txt")
 MAX_FILE_BYTES = 1 << 20
@@ -133,16 +132,8 @@ def encode_prompts(prompts: dict[str, list[str]], *, model: str, pretrained: str
     Raises:
         FacetError: no such model or weights.
     """
-    clip, tokenizer = open_text_model(model, pretrained)  # imports open_clip, and torch with it
-    import torch
-
-    texts = [text for class_prompts in prompts.values() for text in class_prompts]
-    embedded = []
-    with torch.inference_mode():
-        for start in range(0, len(texts), 64):
-            embedded.append(clip.encode_text(tokenizer(texts[start : start + 64])).float())
-    vectors = torch.cat(embedded).numpy()
-    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    text_model = open_text_model(model, pretrained)  # imports open_clip, and torch with it
+    vectors = text_model.encode([text for class_prompts in prompts.values() for text in class_prompts])[1]
     num_prompts = max(len(class_prompts) for class_prompts in prompts.values())
     embeddings = np.zeros((len(prompts), num_prompts, vectors.shape[1]), np.float32)
     mask = np.zeros(embeddings.shape[:2], bool)
@@ -151,8 +142,7 @@ def encode_prompts(prompts: dict[str, list[str]], *, model: str, pretrained: str
         embeddings[label, : len(class_prompts)] = vectors[place : place + len(class_prompts)]
         mask[label, : len(class_prompts)] = True
         place += len(class_prompts)
-    state = {key: tensor.float().numpy() for key, tensor in clip.state_dict().items()}
-    image_tower = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
+    weights_hash, image_tower_hash = text_model.hash_weights()
     return TextEmbeddings(
         class_names=tuple(prompts),
         prompts=tuple(tuple(class_prompts) for class_prompts in prompts.values()),
@@ -160,8 +150,8 @@ def encode_prompts(prompts: dict[str, list[str]], *, model: str, pretrained: str
         mask=mask,
         model=model,
         pretrained=pretrained,
-        weights_hash=hash_arrays(state),
-        image_tower_hash=hash_arrays(image_tower),
-        logit_scale=float(clip.logit_scale.detach().exp()),
+        weights_hash=weights_hash,
+        image_tower_hash=image_tower_hash,
+        logit_scale=float(text_model.clip.logit_scale.detach().exp()),
         random_weights=pretrained == "none",
     )

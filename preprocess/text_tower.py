@@ -3,14 +3,67 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from tqdm import tqdm
+
 from shared.errors import FacetError, first_line
+from shared.weights.identity import hash_arrays
 from shared.weights.models import ADVICE, ModelLoader, skip_unreachable_hub
 
+TEXTS_PER_BATCH = 64
 
-def open_text_model(model: str, pretrained: str) -> tuple[Any, Any]:
-    """Return an open_clip model in evaluation mode, and its tokenizer.
+
+@dataclass(frozen=True)
+class TextModel:
+    """An open_clip model in evaluation mode, and its tokenizer."""
+
+    clip: Any
+    tokenizer: Any
+    kept_tokens: np.ndarray | None = None  # tokens that its table holds; None: all
+
+    def tokenize(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the tokens of texts, i64 (n, context length).
+
+        Raises:
+            FacetError: the weights hold no embedding of a word; names it.
+        """
+        tokens = self.tokenizer(list(texts)).numpy()
+        if self.kept_tokens is not None and not np.isin(tokens, self.kept_tokens).all():
+            words = sorted({word for text in texts for word in text.split()})
+            lacking = [w for w in words if not np.isin(self.tokenizer([w]).numpy(), self.kept_tokens).all()] or words
+            raise FacetError(
+                f"these weights know no {', '.join(lacking[:8])}{', …' * (len(lacking) > 8)}: they hold only the words that "
+                "they were trained with; use other words, or another model"
+            )
+        return np.asarray(tokens)
+
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens of texts, i64 (n, context length), and their embeddings, f32 (n, d), unit length."""
+        import torch
+
+        tokens = self.tokenize(texts)
+        embedded = []
+        with torch.inference_mode():
+            for start in tqdm(range(0, len(tokens), TEXTS_PER_BATCH), "embed texts", unit="batch", delay=2, leave=None):
+                embedded.append(
+                    self.clip.encode_text(torch.from_numpy(tokens[start : start + TEXTS_PER_BATCH])).float()
+                )
+        vectors = torch.cat(embedded).numpy()
+        return tokens, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def hash_weights(self) -> tuple[str, str]:
+        """Return `hash_arrays` of all weights, and of those of the image tower."""
+        state = {key: tensor.float().numpy() for key, tensor in self.clip.state_dict().items()}
+        image_tower = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
+        return hash_arrays(state), hash_arrays(image_tower)
+
+
+def open_text_model(model: str, pretrained: str) -> TextModel:
+    """Return an open_clip model with its tokenizer.
 
     Args:
         model, pretrained: as `ModelLoader.find`; random weights have seed 0.
@@ -23,21 +76,12 @@ def open_text_model(model: str, pretrained: str) -> tuple[Any, Any]:
 
     loader = ModelLoader(open_clip, torch)
     source = loader.find(model, pretrained)
-    quick_gelu = source.config.get("quick_gelu")
-    torch.manual_seed(0)
-    logging.disable(logging.ERROR)  # open_clip's running commentary; what matters reaches the user as one line below
+    clip = loader.build(source)
+    logging.disable(logging.ERROR)  # as in `ModelLoader.build`
     try:
-        clip = open_clip.create_model(
-            model,
-            load_weights=False,
-            pretrained_text=source.weights is None,  # else all weights are in the file
-            **({} if quick_gelu is None else {"quick_gelu": quick_gelu}),
-        )
         tokenizer = open_clip.get_tokenizer(model)
-    except Exception as error:  # open_clip, timm and transformers raise many kinds
-        raise FacetError(f"the model {model} cannot be built ({first_line(error)}); {ADVICE}") from error
+    except Exception as error:  # open_clip and transformers raise many kinds
+        raise FacetError(f"the model {model} has no tokenizer here ({first_line(error)}); {ADVICE}") from error
     finally:
         logging.disable(logging.NOTSET)
-    if source.weights is not None:
-        loader.load(clip, source)
-    return clip.eval(), tokenizer
+    return TextModel(clip.eval(), tokenizer, source.kept_tokens)

@@ -15,6 +15,7 @@ from shared.csv_tables import read_table
 from shared.errors import CacheError, describe_os_error, first_line
 from shared.groups import GROUPS_CSV, Groups, read_groups
 from shared.schema import (
+    CAPTIONS_SUFFIX,
     COMPRESSIONS,
     FORMAT_VERSION,
     SHARD_ROWS,
@@ -211,7 +212,15 @@ def read_record(cache: Path, shard: int) -> ShardRecord | None:
 
 def find_text_files(cache: Path) -> list[Path]:
     """Return the files of prompt embeddings in a cache, by name."""
-    folder = cache / "text"
+    return [path for path in _find_hdf5(cache / "text") if not path.name.endswith(CAPTIONS_SUFFIX)]
+
+
+def find_caption_files(cache: Path) -> list[Path]:
+    """Return the files of captions in a cache, by name."""
+    return [path for path in _find_hdf5(cache / "text") if path.name.endswith(CAPTIONS_SUFFIX)]
+
+
+def _find_hdf5(folder: Path) -> list[Path]:
     return [folder / name for name in list_files(folder) if name.endswith(".h5") and "/" not in name]
 
 

@@ -7,6 +7,7 @@
     views.zarr/         the arrays of ARRAYS, Zarr v3; or views/shard-00000.h5 …, the same arrays, one file per shard
     records/            00000.json …, one ShardRecord each: a shard counts only with its record
     text/<model>.h5     prompt embeddings (TEXT_DATASETS), beside <model>.h5.sha256
+    text/<model>.captions.h5   captions of the rows (CAPTION_DATASETS), beside its .sha256; optional
     failures.csv        what could not be read or rendered, and why
     .build/             the builder's own notes (lock, file times); no part of the contract
 
@@ -264,12 +265,27 @@ TEXT_DATASETS = {
     "view": ("int16", ("class", "prompt")),  # optional: the view a prompt speaks of, -1 = any
 }
 
+# text/<model>.captions.h5. Attributes: model, pretrained, weights_hash, random_weights, content_hash (of the cache),
+# format_version.
+CAPTION_DATASETS = {
+    "captions": ("str", ("caption",)),  # each once
+    "index": ("int32", ("sample", "wording")),  # row -> caption; -1 = none
+    "tokens": ("int32", ("caption", "position")),  # of the model's own tokenizer
+    "embeddings": ("float32", ("caption", "dim")),  # unit length
+}
+CAPTIONS_SUFFIX = ".captions.h5"
+
 _MODEL_FILE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def text_file_name(model: str) -> str:
     """Return the file name under text/ for a model's prompt embeddings, without characters that file systems reject."""
     return _MODEL_FILE.sub("-", model.rstrip("/").rsplit("/", 1)[-1]).strip("-.") + ".h5"
+
+
+def captions_file_name(model: str) -> str:
+    """Return the file name under text/ of the captions of a model; see `text_file_name`."""
+    return text_file_name(model).removesuffix(".h5") + CAPTIONS_SUFFIX
 
 
 def canonical_json(value: Any) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,10 +60,8 @@ class TextEmbeddings:
         if not np.allclose(norms[self.mask], 1, atol=1e-3):  # also refuses NaN
             raise CacheError("embeddings are not of unit length; run `python -m preprocess prompts` again")
 
-    def select(self, class_names: Sequence[str] | None) -> TextEmbeddings:
-        """Return the embeddings of some classes, in the given order; None: all."""
-        if class_names is None:
-            return self
+    def select(self, class_names: Sequence[str]) -> TextEmbeddings:
+        """Return the embeddings of some classes, in the given order."""
         missing = [name for name in class_names if name not in self.class_names]
         if missing:
             raise CacheError(
@@ -84,7 +83,7 @@ class TextEmbeddings:
 
 
 def write_text_embeddings(path: Path, text: TextEmbeddings) -> None:
-    """Write text/<model>.h5 and its sha256 beside it, in the layout of `sha256sum`."""
+    """Write text/<model>.h5, as `write_hashed_tables` does."""
     k = text.mask.shape[1]
     tables = {
         "embeddings": text.embeddings,
@@ -92,7 +91,11 @@ def write_text_embeddings(path: Path, text: TextEmbeddings) -> None:
         "prompts": np.array([[*p, *[""] * (k - len(p))] for p in text.prompts]),
         "class_names": np.array(text.class_names),
     }
-    attributes = {name: getattr(text, name) for name in _ATTRIBUTES}
+    write_hashed_tables(path, tables, {name: getattr(text, name) for name in _ATTRIBUTES})
+
+
+def write_hashed_tables(path: Path, tables: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
+    """Write a file of text/ with the format version, and its sha256 beside it, in the layout of `sha256sum`."""
     digest = write_file(path, encode_hdf5_tables(tables, {**attributes, "format_version": FORMAT_VERSION}))
     write_file(path.with_name(path.name + ".sha256"), f"{digest}  {path.name}\n".encode())
 
@@ -103,21 +106,7 @@ def read_text_embeddings(path: Path) -> TextEmbeddings:
     Raises:
         CacheError: missing, damaged, of another version, or not such a file.
     """
-    if not is_file(path):
-        raise CacheError(f"{path}: no prompt embeddings here; make them with `python -m preprocess prompts`")
-    side = path.with_name(path.name + ".sha256")
-    for file, most in ((path, MAX_TABLE_BYTES), (side, _MAX_SIDE_BYTES)):
-        if (size := file_size(file)) is not None and size > most:
-            raise CacheError(
-                f"{file}: {size / 1e6:.0f} MB, prompt embeddings take at most {most / 1e6:g}; run prompts again"
-            )
-    data = read_bytes(path)
-    if is_file(side) and read_bytes(side) != f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode():
-        raise CacheError(f"{path}: does not match {side.name}; run `python -m preprocess prompts` again")
-    tables, attributes = read_hdf5_tables(data, path, tables=TEXT_DATASETS, attributes=(*_ATTRIBUTES, "format_version"))
-    version = attributes.get("format_version")
-    if version != FORMAT_VERSION:
-        raise CacheError(f"{path}: prompt embeddings of format {version}, expected {FORMAT_VERSION}; run prompts again")
+    tables, attributes = read_hashed_tables(path, "prompt embeddings", tables=TEXT_DATASETS, attributes=_ATTRIBUTES)
     try:
         return TextEmbeddings(
             class_names=tuple(str(name) for name in tables["class_names"]),
@@ -139,3 +128,30 @@ def read_text_embeddings(path: Path) -> TextEmbeddings:
         raise CacheError(f"{path}: lacks {error} (expected {', '.join(TEXT_DATASETS)}); run prompts again") from error
     except CacheError as error:
         raise CacheError(f"{path}: {error}") from error
+
+
+def read_hashed_tables(
+    path: Path, what: str, *, tables: Collection[str], attributes: Collection[str], most_bytes: int = MAX_TABLE_BYTES
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read a file that `write_hashed_tables` wrote.
+
+    Args:
+        what: what it holds, in the plural, for messages.
+        tables, attributes: names to read where they exist.
+        most_bytes: a larger file is refused.
+    Raises:
+        CacheError: missing, damaged, too large, of another version, or not such a file.
+    """
+    if not is_file(path):
+        raise CacheError(f"{path}: no {what} here; make them with `python -m preprocess prompts`")
+    side = path.with_name(path.name + ".sha256")
+    for file, most in ((path, most_bytes), (side, _MAX_SIDE_BYTES)):
+        if (size := file_size(file)) is not None and size > most:
+            raise CacheError(f"{file}: {size / 1e6:.0f} MB, {what} take at most {most / 1e6:g}; run prompts again")
+    data = read_bytes(path)
+    if is_file(side) and read_bytes(side) != f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode():
+        raise CacheError(f"{path}: does not match {side.name}; run `python -m preprocess prompts` again")
+    found, values = read_hdf5_tables(data, path, tables=tables, attributes=(*attributes, "format_version"))
+    if (version := values.get("format_version")) != FORMAT_VERSION:
+        raise CacheError(f"{path}: {what} of format {version}, expected {FORMAT_VERSION}; run prompts again")
+    return found, values

@@ -21,11 +21,11 @@ FORBIDDEN = {
 # Rooms from the ground up: a module imports its own room and those before it, at most.
 ROOMS = {
     "shared": "errors processors labels sequences typed_json modalities weights schema views store csv_tables groups text "
-    "attention_file runs cache likeness command_line",
-    "preprocess": "compiled text_tower prompts geometry readers render datasets alignment sequences build synth inspection "
-    "viewer arguments",
+    "attention_file runs cache captions likeness command_line",
+    "preprocess": "compiled text_tower prompts caption_words captions geometry readers render datasets alignment sequences "
+    "build synth inspection viewer arguments",
     "train": "parts tasks config option_parser model losses data protocols resolve runs reporting inference experiment "
-    "training studies arguments",
+    "training pretraining studies arguments",
 }
 MAX_DEPTH = 2  # of folders below a package
 

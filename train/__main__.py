@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import signal
 import sys
@@ -10,12 +11,12 @@ from pathlib import Path
 
 from shared.command_line import join_angles, print_next
 from shared.errors import FacetError, run_command_line
-from train.arguments import ZERO_SHOT_OPTIONS, build_parser
-from train.config import Options, RunOptions, option_name
+from train.arguments import build_parser
+from train.config import Options, PretrainOptions
 from train.option_parser import read_options
 from train.training.signals import Terminated, raise_on_sigterm
 
-RESUMABLE = ("fit", "crossval", "ablate", "embed")  # stop after SIGTERM and continue later
+RESUMABLE = ("fit", "crossval", "ablate", "embed", "pretrain")  # stop after SIGTERM and continue later
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,12 +56,16 @@ def _run(chosen: argparse.Namespace) -> int:
             from train.training.build_embeddings import embed
 
             return embed(**values)
+        case "pretrain":
+            return _pretrain(chosen)
         case "evaluate":
             from train.inference.evaluate import evaluate
 
             return evaluate(**values)
         case "predict":
-            return _predict(chosen)
+            from train.inference.evaluate import predict
+
+            return predict(**values)
         case "export":
             from train.inference.export import export
 
@@ -111,24 +116,13 @@ def _ablate(chosen: argparse.Namespace) -> int:
     return ablate(chosen.out, options, run, variants, chosen.seeds)
 
 
-def _predict(chosen: argparse.Namespace) -> int:
+def _pretrain(chosen: argparse.Namespace) -> int:
+    names = {option.name for option in dataclasses.fields(PretrainOptions)}
     values = vars(chosen)
-    zero_shot = values.pop("zero_shot")
-    if zero_shot == (chosen.run is not None):
-        raise FacetError("predict: give a RUN, or --zero-shot without one")
-    given = {option.name: values.pop(option.name) for option in ZERO_SHOT_OPTIONS if option.name in values}
-    if not zero_shot:
-        if given:
-            raise FacetError(f"{option_name(next(iter(given)))}: is for --zero-shot; a RUN has its own")
-        from train.inference.evaluate import predict
+    options = PretrainOptions(**{name: values.pop(name) for name in names & values.keys()})
+    from train.pretraining.pretrain import pretrain
 
-        return predict(**values)
-    if chosen.out is None:
-        raise FacetError("--out: give the folder that the predictions are written to")
-    run = RunOptions(cache=chosen.cache_path, prompts=given.pop("prompts", None), device=chosen.device)
-    from train.studies.zero_shot import predict_zero_shot
-
-    return predict_zero_shot(Options(**given), run, chosen.out)
+    return pretrain(options=options, **values)
 
 
 def _protocols(name: str | None, cache: Path | None, export: Path | None, seed: int) -> int:

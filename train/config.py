@@ -226,7 +226,11 @@ class OptimOptions:
     batch_size: int = _option(16, "samples per step", 1, 65_536)
     lr: float = _option(1e-3, "peak learning rate of the new layers", 1e-9, 10)
     tower_lr: float | None = _option(
-        None, "peak learning rate of the image tower (default: --lr / 100; --lr with --pretrained none)", 0, 10
+        None,
+        "peak learning rate of the image tower (default: --lr with --pretrained none, --lr / 100 with other weights, or what "
+        "suits weights that ship)",
+        0,
+        10,
     )
     weight_decay: float = _option(0.05, "weight decay (AdamW) of the weight matrices", 0, 100)
     warmup: float = _option(0.1, "fraction of all steps in which the learning rate rises", 0, 1)
@@ -292,6 +296,40 @@ class Recipe(Options):
         return find_task(self.task).several
 
 
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions:
+    """what `train pretrain` does; None: not chosen"""
+
+    model: str | None = _option(
+        None, "open_clip model (default: the model of the captions)", metavar="NAME|local-dir:DIR"
+    )
+    pretrained: str | None = _option(
+        None,
+        "initial weights of both towers: an open_clip tag, a file, or none (default: those of the captions)",
+        metavar="TAG|FILE|none",
+    )
+    modalities: tuple[str, ...] | None = _option(
+        None, f"of {', '.join(MODALITIES)} (default: all of each cache)", choices=tuple(MODALITIES)
+    )
+    images_per_row: int = _option(2, "images of a row in each step, of random views and modalities", 1, 64)
+    tune_text: str = _option(
+        "full",
+        "full: train the text tower, too; frozen: use the embeddings that `preprocess prompts --captions` computed",
+        choices=("full", "frozen"),
+    )
+    validate: float = _option(0.1, "fraction of subjects held out for validation", 0, 0.9)
+    augment: str = _option("standard", "augmentation, as in fit", choices=("standard", "flip", "none"))
+    epochs: int = _option(20, "passes over the rows", 1, 100_000)
+    batch_size: int = _option(128, "rows per step", 2, 65_536)
+    lr: float = _option(1e-3, "peak learning rate", 1e-9, 10)
+    weight_decay: float = _option(0.05, "weight decay (AdamW) of the weight matrices", 0, 100)
+    warmup: float = _option(0.05, "fraction of all steps in which the learning rate rises", 0, 1)
+    seed: int = _option(0, "seed of initial weights, validation subjects, order, images and augmentation", 0, _MAX_SEED)
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
 OPTIONS = {option.name: option for option in dataclasses.fields(Options)}  # in the order of the sections
 
 
@@ -299,14 +337,14 @@ def option_name(field_name: str) -> str:
     return "--" + field_name.replace("_", "-")
 
 
-def check_values(settings: Options | RunOptions) -> None:
+def check_values(settings: Options | RunOptions | PretrainOptions) -> None:
     """Check each value by itself.
 
     Raises:
         FacetError: a value is missing, of another type, or out of its range; names the option.
     """
     for option in dataclasses.fields(settings):
-        declared = OPTIONS.get(option.name, option)  # a Recipe declares types alone
+        declared = option if option.metadata else OPTIONS[option.name]  # a Recipe declares types alone
         if problem := find_problem(declared, getattr(settings, option.name), str(option.type)):
             raise FacetError(f"{option_name(option.name)}: {problem}")
 

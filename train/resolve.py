@@ -16,7 +16,10 @@ from train.data.prompts import read_prompts
 from train.protocols.named import DEFAULT_PROTOCOL, Protocol
 from train.tasks.task import find_task
 
-PRETRAINED_TOWER_RATE = 0.01  # of --lr: pretrained features are to be adapted, not overwritten
+# The tower's learning rate as a fraction of --lr: pretrained features are to be adapted, not overwritten. Weights that ship
+# are of small towers, which learn at higher rates: tag → fraction.
+PRETRAINED_TOWER_RATE = 0.01
+SHIPPED_TOWER_RATES = {"synthetic-1": 0.1}
 
 
 def check_options(options: Options) -> None:
@@ -158,12 +161,10 @@ def take_views(cache: Cache, wanted: RenderSettings, modalities: Sequence[str], 
 
 
 def find_text(
-    options: Options, classes: Sequence[str] | None, caches: Sequence[Cache], prompts: Path | None
+    options: Options, classes: Sequence[str], caches: Sequence[Cache], prompts: Path | None
 ) -> TextEmbeddings:
     """Read the prompt embeddings of the classes from a file, or from the first cache that has them all.
 
-    Args:
-        classes: None: all that the file, or the first cache with prompts, has.
     Raises:
         FacetError, CacheError: there are none, or they are of another model than --model.
     """
@@ -180,7 +181,7 @@ def find_text(
 
 def default_tower_rate(lr: float, pretrained: str) -> float:
     """Return the tower's peak learning rate if --tower-lr is not given."""
-    return lr * (1.0 if pretrained == RANDOM else PRETRAINED_TOWER_RATE)
+    return lr * (1.0 if pretrained == RANDOM else SHIPPED_TOWER_RATES.get(pretrained, PRETRAINED_TOWER_RATE))
 
 
 def resolve_model(options: Options, text: TextEmbeddings) -> Recipe:

@@ -15,12 +15,14 @@ from tqdm import tqdm
 from preprocess.build.engine import PARALLEL_REQUESTS, shard_rows
 from shared.cache import (
     SAMPLES_CSV,
+    find_caption_files,
     find_text_files,
     hash_content,
     read_info,
     read_record,
     record_path,
 )
+from shared.captions import read_captions
 from shared.csv_tables import read_table
 from shared.errors import CacheError
 from shared.modalities import MODALITIES
@@ -74,9 +76,10 @@ def verify_cache(cache: Path, *, quick: bool = False) -> list[str]:
     digests = [checked.record_digest for checked in checks]
     if info.complete and not problems and info.content_hash != hash_content(info.file_hashes, digests):
         problems.append("cache.json: its content hash is not that of its tables and records")
-    for path in find_text_files(cache):
+    readers = [(path, read_text_embeddings) for path in find_text_files(cache)]
+    for path, read in (*readers, *((path, read_captions) for path in find_caption_files(cache))):
         try:
-            read_text_embeddings(path)
+            read(path)
             if f"text/{path.name}.sha256" not in stored:
                 problems.append(f"text/{path.name}.sha256: missing; run `python -m preprocess prompts` again")
         except CacheError as error:

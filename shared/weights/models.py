@@ -5,6 +5,7 @@ Both stages build with open_clip; this package imports neither it nor torch, so 
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from shared.weights.model_config import MODEL_CONFIG, read_model_config
 # open_clip model configurations that ship with the product, beside open_clip's own.
 TOWERS = Path(__file__).parents[1] / "towers"
 LOCAL_DIR, HUB, RANDOM = "local-dir:", "hf-hub:", "none"
+# Weights that ship beside their configuration have a tag: MODEL.TAG.safetensors. Of the token table they hold some rows.
+TOKEN_ROWS, TOKEN_ROWS_WEIGHT = "token_rows", "token_rows_weight"
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".json")
 ADVICE = (
     "without a network give --pretrained FILE (downloaded weights of open_clip, transformers or OpenAI), --model local-dir:DIR "
@@ -40,6 +43,12 @@ class ModelSource:
     preprocess: dict[str, Any]  # mean and std of its images, where they are known
     path: Path | None = None
     weights: Weights | None = None
+
+    @property
+    def kept_tokens(self) -> np.ndarray | None:
+        """Return the tokens whose embeddings the weights hold, i64 (R,); None: all (see `write_shipped`)."""
+        rows = None if self.weights is None else self.weights.arrays.get(TOKEN_ROWS)
+        return None if rows is None else np.asarray(rows, np.int64).ravel()
 
 
 class ModelLoader:
@@ -59,8 +68,8 @@ class ModelLoader:
 
         Args:
             model: an open_clip model name, a config in shared/towers, `local-dir:DIR` or `hf-hub:ORG/NAME`.
-            pretrained: an open_clip tag or a checkpoint file of the whole model; `none` = random weights. For local-dir: and
-                hf-hub: anything but `none` means the weights beside the config.
+            pretrained: an open_clip tag, a tag of weights that ship, or a checkpoint file of the whole model; `none` = random
+                weights. For local-dir: and hf-hub: anything but `none` means the weights beside the config.
         Raises:
             FacetError: no such model, tag or file; no network; a file that holds no weights of CLIP.
         """
@@ -118,12 +127,16 @@ class ModelLoader:
                 raise FacetError(
                     f"the weights {pretrained} of {model} cannot be downloaded ({first_line(error)}); {ADVICE}"
                 ) from error
+        shipped = find_shipped(model)
+        if pretrained in shipped:
+            return shipped[pretrained]
         path = Path(pretrained)
         if pretrained and path.exists():
             return path
         if "/" in pretrained or path.suffix in _WEIGHT_SUFFIXES:
             raise FacetError(f"--pretrained {pretrained}: no such file; check the path (from {Path.cwd()})")
-        tags = ", ".join(self._open_clip.list_pretrained_tags_by_model(model.replace("/", "-"))) or "none"
+        known = self._open_clip.list_pretrained_tags_by_model(model.replace("/", "-"))
+        tags = ", ".join([*known, *shipped]) or "none"
         raise FacetError(f"--pretrained {pretrained}: neither a file nor a tag of {model} (its tags: {tags}); {ADVICE}")
 
     def _download_from_hub(self, model: str, name: str | None) -> Path:
@@ -132,6 +145,32 @@ class ModelLoader:
             return Path(self._open_clip.pretrained.download_pretrained_from_hf(model.removeprefix(HUB), filename=name))
         except Exception as error:  # the hub raises many kinds
             raise FacetError(f"--model {model}: cannot be downloaded ({first_line(error)}); {ADVICE}") from error
+
+    def build(self, source: ModelSource, *, seed: int = 0) -> Any:
+        """Build a whole model with its text tower, and load its weights; random ones are drawn from the seed.
+
+        Raises:
+            FacetError: the model cannot be built, or the weights are of another one.
+        """
+        quick_gelu = source.config.get("quick_gelu")
+        self._torch.manual_seed(seed)
+        logging.disable(
+            logging.ERROR
+        )  # open_clip's running commentary; what matters reaches the user as one line below
+        try:
+            clip = self._open_clip.create_model(
+                source.name,
+                load_weights=False,
+                pretrained_text=source.weights is None,  # else all weights are in the file
+                **({} if quick_gelu is None else {"quick_gelu": quick_gelu}),
+            )
+        except Exception as error:  # open_clip, timm and transformers raise many kinds
+            raise FacetError(f"the model {source.name} cannot be built ({first_line(error)}); {ADVICE}") from error
+        finally:
+            logging.disable(logging.NOTSET)
+        if source.weights is not None:
+            self.load(clip, source)
+        return clip
 
     def load(self, module: Any, source: ModelSource) -> None:
         """Load weights into a built model, or into a module that holds an image tower as `.visual`.
@@ -174,7 +213,9 @@ class ModelLoader:
         module.load_state_dict(state)
 
     def _fit_text(self, clip: Any, state: dict[str, Any], wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """Name a state's text tower, and shape its scalars, as a model has them."""
+        """Name a state's text tower, and shape its token table and scalars, as a model has them."""
+        if TOKEN_ROWS in state:
+            state = self._expand_tokens(state, wanted)
         if "positional_embedding" in state and not hasattr(clip, "positional_embedding"):
             state = self._open_clip.model.convert_to_custom_text_state_dict(state)
         for key in ("logit_scale", "logit_bias"):  # a number or a list of one
@@ -183,6 +224,23 @@ class ModelLoader:
         if "logit_bias" in wanted and "logit_bias" not in state:
             state["logit_bias"] = self._torch.zeros(wanted["logit_bias"])
         return state
+
+    def _expand_tokens(self, state: dict[str, Any], wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """Replace the rows of a token table by the whole table, 0 where a row is not held."""
+        state = dict(state)
+        rows, weight = state.pop(TOKEN_ROWS).long(), state.pop(TOKEN_ROWS_WEIGHT)
+        shape = next(shape for key, shape in wanted.items() if key.endswith("token_embedding.weight"))
+        if rows.ndim != 1 or weight.shape != (len(rows), shape[1]) or rows.min() < 0 or rows.max() >= shape[0]:
+            raise ValueError(f"{TOKEN_ROWS} are not rows of its token table")
+        state["token_embedding.weight"] = self._torch.zeros(shape)
+        state["token_embedding.weight"][rows] = weight
+        return state
+
+
+def find_shipped(model: str) -> dict[str, Path]:
+    """Return the weights of a model that ship with the product: tag → file."""
+    names = sorted(path.name for path in TOWERS.glob("*.safetensors") if path.name.startswith(f"{model}."))
+    return {name.removeprefix(f"{model}.").removesuffix(".safetensors"): TOWERS / name for name in names}
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

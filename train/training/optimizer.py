@@ -10,7 +10,7 @@ from torch import nn
 from train.config import RANDOM, Recipe
 from train.model.facet import Facet
 from train.model.tuning import LowRank, layer_depths
-from train.resolve import PRETRAINED_TOWER_RATE, default_tower_rate
+from train.resolve import default_tower_rate
 
 ADAM_BETAS = (0.9, 0.98)  # as CLIP's own training (Radford et al. 2021, table 19)
 
@@ -32,7 +32,7 @@ def describe_rates(recipe: Recipe) -> str:
         why = "as --lr: its weights are random"
     else:
         why = (
-            f"--lr / {1 / PRETRAINED_TOWER_RATE:g} for pretrained weights, {recipe.pretrained}; if these are not pretrained, "
+            f"--lr / {recipe.lr / recipe.tower_lr:g} for pretrained weights, {recipe.pretrained}; if these are not pretrained, "
             f"use --tower-lr {recipe.lr:g}"
         )
     return f"{what} trained at {recipe.tower_lr:g} ({why}), all else at {recipe.lr:g} (--lr)"

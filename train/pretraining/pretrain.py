@@ -1,0 +1,460 @@
+"""`python -m train pretrain`: train an image tower and its text tower on captioned caches."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from shared.command_line import print_next
+from shared.errors import CacheError, FacetError, first_line
+from shared.labels import NEUTRAL
+from shared.runs import record_hashes
+from shared.schema import canonical_json
+from shared.store.lock import hold_lock
+from shared.store.storage import make_folder, write_file
+from shared.weights.model_config import MODEL_CONFIG
+from shared.weights.models import LOCAL_DIR
+from train.config import PretrainOptions, TowerConfig, option_name
+from train.data.preload import preload_images
+from train.data.stream import ImageSource, RawBatch, StoredImages
+from train.model.factory import choose_device
+from train.pretraining.clip import (
+    MODEL_WEIGHTS,
+    encode_text,
+    open_clip_model,
+    ship_weights,
+    tokenize,
+    write_model_folder,
+)
+from train.pretraining.loss import SharedCaptionLoss
+from train.pretraining.rows import (
+    CaptionedRows,
+    CaptionTable,
+    choose_front_images,
+    draw_captions,
+    draw_images,
+    order_rows,
+    prepare_images,
+    read_captioned,
+    split_subjects,
+    stream_steps,
+)
+from train.training.checkpoint import read_checkpoint, sweep_partials, write_checkpoint
+from train.training.optimizer import ADAM_BETAS, rate_at, set_rate
+from train.training.progress import LOG_EVERY, open_progress
+from train.training.step import MAX_GRAD_NORM, StepResult
+from train.training.timing import describe_environment
+
+PRETRAIN_JSON = "pretrain.json"
+MAX_LOG_SCALE = math.log(100)  # as CLIP's own training (Radford et al. 2021)
+_MAX_JSON_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class ClassPrompts:
+    """The prompts in a cache: tokens i64 (n, L), embeddings f32 (n, d).
+
+    labels: of each prompt, its class in class_names, which lack neutral; −1 = neutral or an action unit.
+    """
+
+    labels: list[int]
+    class_names: list[str]
+    tokens: Tensor
+    embeddings: Tensor
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What a pretraining works on.
+
+    images: of each source, where its images come from. prompts: of each source, for zero-shot accuracy; None without any.
+    """
+
+    options: PretrainOptions
+    sources: list[CaptionedRows]
+    table: CaptionTable
+    images: list[ImageSource]
+    prompts: list[ClassPrompts | None]
+    clip: Any
+    tower: TowerConfig
+    device: torch.device
+
+    def embed_texts(self, tokens: Tensor) -> Tensor:
+        return encode_text(self.clip, tokens.to(self.device))
+
+    def embed_captions(self, numbers: Tensor) -> Tensor:
+        """Return the unit-length embeddings of captions, f32 (n, d). numbers: i64 (n,), in the table."""
+        if self.options.tune_text == "frozen":
+            return self.table.embeddings[numbers].to(self.device)
+        return self.embed_texts(self.table.tokens[numbers])
+
+    def embed_classes(self, prompts: ClassPrompts) -> Tensor:
+        """Return the mean embedding of the prompts of each class, f32 (C, d)."""
+        frozen = self.options.tune_text == "frozen"
+        embeddings = prompts.embeddings.to(self.device) if frozen else self.embed_texts(prompts.tokens)
+        labels = torch.tensor(prompts.labels)
+        return torch.stack([embeddings[labels == number].mean(0) for number in range(len(prompts.class_names))])
+
+    def embed_step(
+        self,
+        step: Sequence[tuple[CaptionedRows, RawBatch]],
+        chosen: Sequence[np.ndarray],
+        epoch: int,
+        augmentation: str,
+    ) -> tuple[Tensor, list[np.ndarray], list[np.ndarray]]:
+        """Return unit-length features f32 (P, d) of a step's images, the sources' one after the other.
+
+        Returns also, of each source: each image's row in its cache, and the modality's place in `modalities`.
+        """
+        prepared = [
+            prepare_images(
+                source, raw, chosen[source.number], self.tower, self.device,
+                augmentation=augmentation, seed=self.options.seed, epoch=epoch,
+            )
+            for source, raw in step
+        ]  # fmt: skip
+        images = torch.cat([images for images, _, _ in prepared]).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            features = self.clip.encode_image(images, normalize=True)
+        rows = [
+            np.array([raw.items[place].rows[0] for place in owner])
+            for (_, raw), (_, owner, _) in zip(step, prepared, strict=True)
+        ]
+        return features.float(), rows, [modality for _, _, modality in prepared]
+
+
+def pretrain(
+    caches: Sequence[Path],
+    out: Path,
+    options: PretrainOptions,
+    *,
+    device: str = "auto",
+    preload: str = "none",
+    ship: Path | None = None,
+) -> int:
+    """Train the towers of a CLIP model on captioned caches, and write them to a folder; continue an interrupted run.
+
+    Args:
+        caches: with captions of one model.
+        preload: none, ram or gpu.
+        ship: also write the weights to this file, small enough to ship.
+    Returns:
+        0.
+    Raises:
+        FacetError, CacheError: anything the user can correct.
+    """
+    where = choose_device(device)
+    sources, table = read_captioned(caches, options.model, options.modalities)
+    train_rows, held_rows, held_out = split_subjects(sources, options.validate, options.seed)
+    options = dataclasses.replace(
+        options, model=options.model or table.model, pretrained=options.pretrained or table.pretrained
+    )
+    prompts = [_read_prompts(source, table.model) for source in sources]
+    record = _describe(options, sources, held_out)
+    earlier = _read_record(out, record)
+    if not (earlier or {}).get("complete"):
+        make_folder(out, like=caches[0])
+        with hold_lock(out / ".lock", FacetError(f"{out}: another process is training here; wait until it has ended")):
+            sweep_partials(out)
+            clip, tower = _build(options, table, where)
+            images = [_open_images(source, preload, where) for source in sources]
+            run = Pretraining(options, sources, table, images, prompts, clip, tower, where)
+            _announce(run, train_rows, held_rows)
+            record["epochs"] = (earlier or record)["epochs"]
+            _train(out, run, train_rows, held_rows, record)
+            write_model_folder(out, clip, tower)
+            _write_record(out, record | {"complete": True})
+            record_hashes(out, (MODEL_CONFIG, MODEL_WEIGHTS, PRETRAIN_JSON))
+    print(f"both towers, as --model {LOCAL_DIR}{out}: {out / MODEL_WEIGHTS}")
+    if ship is not None:
+        tokens = [table.tokens.flatten(), *(found.tokens.flatten() for found in prompts if found is not None)]
+        num_rows = ship_weights(out, ship, torch.cat(tokens))
+        print(f"weights to ship, {ship.stat().st_size / 1e6:.1f} MB, {num_rows} tokens: {ship}")
+    print_next("preprocess", "prompts", "--cache", caches[0], "--model", f"{LOCAL_DIR}{out}")
+    return 0
+
+
+def _build(options: PretrainOptions, table: CaptionTable, device: torch.device) -> tuple[Any, TowerConfig]:
+    assert options.model is not None and options.pretrained is not None
+    clip, tower = open_clip_model(options.model, options.pretrained, seed=options.seed)
+    if options.tune_text == "frozen":
+        if tower.weights_hash != table.weights_hash:
+            raise FacetError(
+                f"--tune-text frozen: the captions were embedded by {table.model} with weights {table.pretrained!r}, not by "
+                f"those of --pretrained {options.pretrained} (random weights: --seed 0); embed them again with "
+                "`python -m preprocess prompts --captions`"
+            )
+        for name, parameter in clip.named_parameters():
+            parameter.requires_grad_(name.startswith("visual.") or name == "logit_scale")
+    clip.visual.to(memory_format=torch.channels_last)
+    return clip.to(device), tower
+
+
+def _open_images(source: CaptionedRows, preload: str, device: torch.device) -> ImageSource:
+    items = [source.items[row] for row in source.rows]
+    return preload_images(source.cache, items, source.modalities, preload, device) or StoredImages(source.cache)
+
+
+def _read_prompts(source: CaptionedRows, model: str) -> ClassPrompts | None:
+    """Read the prompts in a cache; None where it has none for two classes."""
+    try:
+        text = source.cache.read_text(model)
+    except CacheError:
+        return None
+    names = [name for name in source.cache.info.class_names if name != NEUTRAL and name in text.class_names]
+    if len(names) < 2:
+        return None
+    labels = [label for label, prompts in enumerate(text.prompts) for _ in prompts]
+    return ClassPrompts(
+        [names.index(text.class_names[label]) if text.class_names[label] in names else -1 for label in labels],
+        names,
+        tokenize(model, [prompt for of_class in text.prompts for prompt in of_class]),
+        torch.from_numpy(text.embeddings[text.mask]),
+    )
+
+
+def _announce(run: Pretraining, train_rows: Sequence[np.ndarray], held_rows: Sequence[np.ndarray]) -> None:
+    for source, train, held in zip(run.sources, train_rows, held_rows, strict=True):
+        modalities = f"{', '.join(source.modalities)} at views {source.cache.info.settings.views_text()}"
+        print(
+            f"{source.cache.path}: {len(train)} rows to train on, {len(held)} of other subjects to validate; {modalities}"
+        )
+    millions = sum(p.numel() for p in run.clip.parameters() if p.requires_grad) / 1e6
+    text = "its text tower" if run.options.tune_text == "full" else "the text tower frozen"
+    print(
+        f"{run.tower.name}, weights {run.tower.pretrained}, {text}: {millions:.1f} M trained parameters, "
+        f"{len(run.table.tokens)} captions, on {run.device}"
+    )
+
+
+# --- training ---
+
+
+def build_optimizer(clip: nn.Module, options: PretrainOptions) -> torch.optim.Optimizer:
+    """Build AdamW. Biases, norms, scales and embeddings have no weight decay."""
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in clip.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim >= 2 and "embedding" not in name
+            (decayed if decays else others).append(parameter)
+    groups = [(decayed, options.weight_decay), (others, 0.0)]
+    return torch.optim.AdamW(
+        [{"params": p, "lr": options.lr, "weight_decay": decay, "peak_lr": options.lr} for p, decay in groups],
+        betas=ADAM_BETAS,
+        fused=True,
+    )
+
+
+def _train(
+    out: Path,
+    run: Pretraining,
+    train_rows: Sequence[np.ndarray],
+    held_rows: Sequence[np.ndarray],
+    record: dict[str, Any],
+) -> None:
+    """Train from the last checkpoint, or from the start, to the last epoch. Write log.jsonl, and a checkpoint an epoch."""
+    options, clip = run.options, run.clip
+    optimizer, loss = build_optimizer(clip, options), SharedCaptionLoss()
+    steps_per_epoch = -(-sum(map(len, train_rows)) // options.batch_size)
+    num_steps, step = options.epochs * steps_per_epoch, 0
+    if (checkpoint := read_checkpoint(out)) is not None:
+        clip.load_state_dict(checkpoint.model)
+        optimizer.load_state_dict(checkpoint.optimizer)
+        step = checkpoint.step
+    record["epochs"] = record["epochs"][: step // steps_per_epoch]
+    with open_progress(out, step, num_steps, run.device) as progress:
+        for epoch in range(step // steps_per_epoch, options.epochs):
+            started, losses = time.monotonic(), []
+            clip.train()
+            for source_steps, chosen, captions in progress.waiting_for(
+                _stream_epoch(run, train_rows, steps_per_epoch, epoch)
+            ):
+                rate = rate_at(step, num_steps, options.warmup)
+                set_rate(optimizer, rate)
+                features, rows, _ = run.embed_step(source_steps, chosen, epoch, options.augment)
+                numbers = _captions_of(source_steps, rows, captions)
+                unique, inverse = numbers.unique(return_inverse=True)
+                texts = run.embed_captions(unique)[inverse]
+                value = loss.loss(features, texts, clip.logit_scale.exp(), numbers.to(run.device))
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                norm = nn.utils.clip_grad_norm_(clip.parameters(), MAX_GRAD_NORM)
+                optimizer.step()
+                with torch.no_grad():
+                    clip.logit_scale.clamp_(0, MAX_LOG_SCALE)
+                step += 1
+                features, texts = features.detach(), texts.detach()
+                result = StepResult({"loss": value.detach(), "grad_norm": norm.detach()}, features @ texts.T, features)
+                progress.add(step - 1, result, sum(len(raw.items) for _, raw in source_steps))
+                losses.append(value.detach())
+                if step % LOG_EVERY == 0 or step % steps_per_epoch == 0:
+                    values = progress.read(out, f"--lr (now {options.lr:g})")
+                    best = numbers[result.logits.argmax(1).cpu()]
+                    progress.write(
+                        {"step": step, "epoch": epoch, **values, "accuracy": (best == numbers).float().mean().item(),
+                         "scale": clip.logit_scale.exp().item(), "lr": options.lr * rate}
+                    )  # fmt: skip
+            line = {"epoch": epoch + 1, "loss": torch.stack(losses).mean().item(), **validate(run, held_rows)}
+            line["seconds"] = round(time.monotonic() - started, 1)
+            for source in run.sources:
+                source.cache.check_unchanged()
+            record["epochs"].append(line)
+            _write_record(out, record)
+            write_checkpoint(out, step, clip, optimizer)
+            tqdm.write(_describe_epoch(line, options.epochs))
+
+
+def _stream_epoch(
+    run: Pretraining, rows: Sequence[np.ndarray], num_steps: int, epoch: int
+) -> Iterator[tuple[list[tuple[CaptionedRows, RawBatch]], list[np.ndarray], list[np.ndarray]]]:
+    """Yield the stored images of each step of an epoch, with the epoch's choice of images and of captions."""
+    seed = run.options.seed
+    chosen = [draw_images(source, run.options.images_per_row, seed, epoch) for source in run.sources]
+    captions = [draw_captions(source, seed, epoch) for source in run.sources]
+    steps = order_rows(rows, num_steps, seed, epoch)
+    for step in stream_steps(run.sources, run.images, steps, chosen):
+        yield step, chosen, captions
+
+
+def _captions_of(
+    step: Sequence[tuple[CaptionedRows, RawBatch]], rows: Sequence[np.ndarray], captions: Sequence[np.ndarray]
+) -> Tensor:
+    """Return the caption of each image, i64 (P,)."""
+    found = [captions[source.number][of_source] for (source, _), of_source in zip(step, rows, strict=True)]
+    return torch.from_numpy(np.concatenate(found))
+
+
+# --- validation ---
+
+
+@torch.no_grad()
+def validate(run: Pretraining, rows: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Measure the loss on held-out subjects, and zero-shot accuracy by the prompts of their classes except neutral.
+
+    Each row counts with its image nearest to the front in every modality, and with its first caption. Zero-shot accuracy is
+    that of single images, of single scans with a label.
+
+    Returns:
+        `validation_loss`; `zero_shot`, modality → accuracy; both only where there is something to measure.
+    """
+    num = sum(map(len, rows))
+    if not num:
+        return {}
+    run.clip.eval()
+    vectors = [None if prompts is None else run.embed_classes(prompts) for prompts in run.prompts]
+    chosen = [choose_front_images(source) for source in run.sources]
+    captions = [source.captions[:, 0] for source in run.sources]
+    steps = order_rows(rows, -(-num // run.options.batch_size), run.options.seed, 0)
+    loss, total, num_images = SharedCaptionLoss(), 0.0, 0
+    right: dict[str, list[bool]] = {}
+    for step in stream_steps(run.sources, run.images, steps, chosen):
+        features, of_rows, modalities = run.embed_step(step, chosen, 0, "none")
+        numbers = _captions_of(step, of_rows, captions)
+        unique, inverse = numbers.unique(return_inverse=True)
+        texts = run.embed_captions(unique)[inverse]
+        total += len(numbers) * loss.loss(features, texts, run.clip.logit_scale.exp(), numbers.to(run.device)).item()
+        num_images += len(numbers)
+        split = features.split([len(of_source) for of_source in of_rows])
+        for (source, _), part, of_source, modality in zip(step, split, of_rows, modalities, strict=True):
+            by_class, prompts = vectors[source.number], run.prompts[source.number]
+            if by_class is None or prompts is None:
+                continue
+            predicted = (part @ by_class.T).argmax(1).tolist()
+            for row, place, number in zip(of_source, modality, predicted, strict=True):
+                sample = source.cache.samples[row]
+                if sample.label in prompts.class_names and not sample.sequence:
+                    is_right = prompts.class_names[number] == sample.label
+                    right.setdefault(source.modalities[place], []).append(is_right)
+    measured: dict[str, Any] = {"validation_loss": total / num_images}
+    if right:
+        measured["zero_shot"] = {name: sum(found) / len(found) for name, found in right.items()}
+    return measured
+
+
+def _describe_epoch(line: dict[str, Any], num_epochs: int) -> str:
+    parts = [f"loss {line['loss']:.3f}"]
+    if "validation_loss" in line:
+        parts.append(f"on held-out subjects {line['validation_loss']:.3f}")
+    if "zero_shot" in line:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in line["zero_shot"].items())
+        parts.append(f"zero-shot accuracy of single images there: {shares}")
+    return f"epoch {line['epoch']} of {num_epochs}: {', '.join(parts)}"
+
+
+# --- pretrain.json ---
+
+
+def _describe(options: PretrainOptions, sources: Sequence[CaptionedRows], held_out: Sequence[str]) -> dict[str, Any]:
+    """Return pretrain.json of a run that has not begun."""
+    caches = [
+        {
+            "name": source.cache.name,
+            "dataset": source.cache.info.dataset,
+            "licence": source.cache.info.licence,
+            "content_hash": source.cache.info.content_hash,
+            "modalities": list(source.modalities),
+            "rows": len(source.rows),
+            "captions": len(np.unique(source.captions[source.captions >= 0])),
+        }
+        for source in sources
+    ]
+    settings = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(options).items()
+    }
+    return {
+        "complete": False,
+        "settings": settings,
+        "caches": caches,
+        "validation_subjects": list(held_out),
+        "epochs": [],
+    }
+
+
+def _write_record(out: Path, record: dict[str, Any]) -> None:
+    hours = sum(line["seconds"] for line in record["epochs"]) / 3600
+    value = {**record, "hours": round(hours, 3), "environment": describe_environment()}
+    write_file(out / PRETRAIN_JSON, canonical_json(value).encode())
+
+
+def _read_record(out: Path, record: dict[str, Any]) -> dict[str, Any] | None:
+    """Read pretrain.json of an interrupted or finished run with the same settings; None in a new folder.
+
+    Raises:
+        FacetError: it is damaged, has other settings, or the folder holds something else.
+    """
+    path = out / PRETRAIN_JSON
+    if not path.is_file():
+        if out.is_dir() and any(
+            not entry.name.startswith(".") and entry.name != "log.jsonl" for entry in out.iterdir()
+        ):
+            raise FacetError(f"{out}: is not empty and holds no pretraining (no {PRETRAIN_JSON}); choose another --out")
+        return None
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ValueError("too large")
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        settings = {**found["settings"]}
+        names = [option_name(n) for n, value in record["settings"].items() if settings.get(n) != value]
+        if [cache["content_hash"] for cache in found["caches"]] != [c["content_hash"] for c in record["caches"]]:
+            names.append("the caches or their content")
+        epochs = [{**line, "seconds": float(line["seconds"])} for line in found["epochs"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FacetError(f"{path}: damaged ({first_line(error)}); choose another --out") from error
+    if names:
+        raise FacetError(
+            f"{out}: holds a pretraining with other settings (different: {', '.join(names)}); choose another --out, or give "
+            "the same settings to continue it"
+        )
+    return {**found, "epochs": epochs}
