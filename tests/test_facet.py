@@ -268,6 +268,43 @@ def test_what_is_taken_away_from_views_tokens_and_faces() -> None:
         np.testing.assert_allclose(one.numpy(), np.stack(other), atol=1e-5)
 
 
+def fit_direction(num_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Trains on four sequences (class 0) and the same ones in reverse (class 1), which differ in nothing but the order.
+
+    Args:
+        num_frames: of the model; 1: it has no attention over time.
+    Returns:
+        Logits (8, 3) before and after 30 steps.
+    """
+    forward = torch.randn(4, 3, 1, 2, 24, generator=torch.Generator().manual_seed(0))
+    batch = Batch(
+        images=None,
+        present=torch.ones(8, 3, 1, dtype=torch.bool),
+        cameras=torch.zeros(8, 2, 2),
+        complete=True,
+        features=torch.cat([forward, forward.flip(1)]),
+    )
+    labels = torch.tensor([0, 1]).repeat_interleave(4)
+    model = make_model(trained=False, num_modalities=1, num_frames=num_frames, losses={})
+    before = model(batch).logits.detach()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(30):
+        loss = torch.nn.functional.cross_entropy(model(batch).logits, labels)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return before, model(batch).logits.detach()
+
+
+def test_a_sequence_and_its_reverse_are_told_apart() -> None:
+    before, after = fit_direction(num_frames=3)
+    torch.testing.assert_close(before[:4], before[4:], atol=1e-5, rtol=1e-5)  # untrained: the mean over frames
+    assert after.argmax(1).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert (after[:4] - after[4:]).abs().max() > 3
+    _, without = fit_direction(num_frames=1)  # no attention over time, no order
+    torch.testing.assert_close(without[:4], without[4:], atol=1e-5, rtol=1e-5)
+
+
 def test_where_nobody_has_a_reference_it_plays_no_part() -> None:
     model, batch = make_model(num_frames=2), make_batch(t=3)
     other = replace(batch, images=images_of(batch).clone())

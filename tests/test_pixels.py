@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from analytic_face import make_face
 from conftest import MakeCache
 
 from preprocess.build.dynamic import pool_frames
+from preprocess.geometry.mesh import Mesh
+from preprocess.render.cameras import build_cameras
+from preprocess.render.views import render_views
 from shared.cache import open_cache
 from shared.errors import FacetError
 from shared.modalities import DEPTH_SEEN_MM, MODALITIES, Depth
-from shared.schema import ARRAYS, CacheInfo, RenderSettings
+from shared.schema import ARRAYS, CacheInfo, RenderSettings, View
 from shared.store.storage import encode_shard, write_file
 from train.data.pixels import mirror, normalise, resize, to_device, to_unit
 
@@ -130,3 +134,30 @@ def test_a_modality_is_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MODALITIES["curvature"].draw(image, dynamic=False).shape == (33, 33, 3)
     settings = RenderSettings(size_px=16, modalities=("depth", "curvature"))
     assert CacheInfo("folder", "", (), settings, num_samples=5).arrays()["curvature"] == (5, 3, 16, 16)
+
+
+def make_lopsided_face() -> Mesh:
+    """A textured face that no mirror maps onto itself: rough, with a swelling on one cheek."""
+    face, rng = make_face(), np.random.default_rng(0)
+    vertices = face.vertices_mm + rng.normal(0, 0.3, face.vertices_mm.shape)
+    vertices[:, 2] += 8 * np.exp(-((vertices[:, 0] - 30) ** 2 + (vertices[:, 1] - 5) ** 2) / 200)
+    uv = (vertices[face.triangles][..., :2] + (80, 105)) / (160, 210)
+    texture = rng.integers(0, 256, (150, 150, 3), np.uint8)
+    return Mesh(vertices.astype(np.float32), face.triangles, uv.astype(np.float32), texture)
+
+
+def test_a_flip_is_the_rendering_of_the_mirrored_mesh_from_negated_yaws() -> None:
+    """By the renderer itself, whose triangles turn over with the mesh: within a grey level, or a step of depth."""
+    mesh = make_lopsided_face()
+    assert mesh.uv is not None
+    triangles, uv = np.ascontiguousarray(mesh.triangles[:, ::-1]), np.ascontiguousarray(mesh.uv[:, ::-1])
+    mirrored = Mesh(mesh.vertices_mm * np.array([-1, 1, 1], np.float32), triangles, uv, mesh.texture)
+    views = (View(0), View(20), View(-35, 15))
+    negated = build_cameras(tuple(View(-view.yaw_deg, view.pitch_deg) for view in views))
+    images = render_views(mesh, build_cameras(views), size_px=64)
+    wanted = render_views(mirrored, negated, size_px=64)
+    for modality in MODALITIES:
+        pixels = to_device(getattr(images, modality), CPU)
+        difference = (mirror(pixels, modality) - to_device(getattr(wanted, modality), CPU).int()).abs()
+        assert difference.max() <= 1
+        assert (pixels.int() - to_device(getattr(wanted, modality), CPU).int()).abs().max() > 50  # a flip is needed

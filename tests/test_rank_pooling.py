@@ -92,3 +92,16 @@ def test_pixels_are_the_definitions(store: str, num_frames: int, tiny_cache: Mak
         assert (found[~shown] == 0).all()
         assert np.abs(found[shown] - exact[shown]).max() <= 0.5 + 1e-6
         assert found[shown].min() >= 1
+
+
+def test_frames_in_reverse_give_another_image(tiny_cache: MakeCache) -> None:
+    """What gets brighter is above the middle, and below it when time runs backward."""
+    cache = open_cache(make_sequences(tiny_cache, num_subjects=1, scans_per_class=1, modalities=("texture",)))
+    brighter = np.full(cache.info.arrays()["texture"], 100, np.uint8)
+    brighter[:5, :, :8] += np.uint8(10) * np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1, 1)
+    arrays: dict[str, np.ndarray] = {"texture": brighter, "scan_to_face": np.zeros((len(brighter), 4, 4), np.float32)}
+    for name, data in encode_shard(cache.info, 0, arrays, {}).items():
+        write_file(cache.path / name, data)
+    forward, backward = (pool_frames(cache, "texture", rows) for rows in (range(5), range(5)[::-1]))
+    assert (forward[:, :8] > 128 + 20).all() and (backward[:, :8] < 128 - 20).all()
+    assert (forward[:, 8:] == 128).all() and (backward[:, 8:] == 128).all()
