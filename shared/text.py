@@ -60,8 +60,10 @@ class TextEmbeddings:
         if not np.allclose(norms[self.mask], 1, atol=1e-3):  # also refuses NaN
             raise CacheError("embeddings are not of unit length; run `python -m preprocess prompts` again")
 
-    def select(self, class_names: Sequence[str]) -> TextEmbeddings:
-        """Return the embeddings of some classes, in the given order."""
+    def select(self, class_names: Sequence[str] | None) -> TextEmbeddings:
+        """Return the embeddings of some classes, in the given order; None: all."""
+        if class_names is None:
+            return self
         missing = [name for name in class_names if name not in self.class_names]
         if missing:
             raise CacheError(

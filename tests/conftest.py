@@ -133,6 +133,7 @@ def write_tiny_cache(
     unlabelled: Sequence[int] = (),
     same_scan: Sequence[int] = (),
     apex: int | None = None,
+    intensities: Sequence[str] = ("01",),
     units: str = "",
     with_text: bool = True,
     text_dim: int = 32,
@@ -144,8 +145,8 @@ def write_tiny_cache(
     Each subject S0, S1 … shows each class scans_per_class times; a bright spot's place tells the class, skin tone and noise
     tell the subject; no two surfaces are alike. With num_frames, each scan is a sequence of so many rows, whose spot grows and
     fades. Row numbers in without_texture, invalid and unlabelled are treated so; those in same_scan have one hash. apex: of
-    every sequence. units: "aus" or "targets": what each row shows of UNITS, three yes or no that follow from its class; row 0
-    is unknown. Prompt embeddings are random unit vectors, marked random.
+    every sequence. intensities: of a class's scans in turn. units: "aus" or "targets": what each row shows of UNITS, three yes
+    or no that follow from its class; row 0 is unknown. Prompt embeddings are random unit vectors, marked random.
     """
     rng = np.random.default_rng(seed)
     settings = RenderSettings(views=tuple(views), size_px=size_px, modalities=tuple(modalities))
@@ -167,7 +168,7 @@ def write_tiny_cache(
                             sequence=name if num_frames else "",
                             frame=frame if num_frames else None,
                             label="" if row in unlabelled else class_name,
-                            intensity="01",
+                            intensity=intensities[scan % len(intensities)],
                             task="",
                             source=f"{name}.obj",
                             source_hash=fingerprint("same" if row in same_scan else [dataset, seed, name, frame]),

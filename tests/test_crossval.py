@@ -41,7 +41,19 @@ def test_all_folds_and_their_report(tiny_cache: MakeCache, tmp_path: Path, capsy
     report = read_report(run)
     assert report["summary"]["pooled"]["num_samples"] == 30  # type: ignore[index]
     assert report["about"]["missing_folds"] == []  # type: ignore[index]
-    for name in ("report.txt", "report.png", "report.pdf", "folds.csv", "table.csv", "table.tex"):
+    for fold in report["summary"]["calibration"]:  # type: ignore[index]
+        metrics = json.loads((run / fold["name"] / "metrics.json").read_bytes())
+        assert fold["plain"] == metrics["calibration"] and fold["temperature"] > 0
+    for name in (
+        "report.txt",
+        "report.png",
+        "report.pdf",
+        "reliability.png",
+        "reliability.pdf",
+        "folds.csv",
+        "table.csv",
+        "table.tex",
+    ):
         assert (run / name).stat().st_size > 200
         assert str(tmp_path.parent).encode() not in (run / name).read_bytes()  # no folder of this machine: the model's
     assert "local-dir" not in (run / "table.tex").read_text().split("\\begin{tabular}")[1]

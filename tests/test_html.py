@@ -68,6 +68,8 @@ def test_numbers_are_those_of_metrics_json(runs: Runs, tmp_path: Path) -> None:
     assert scores["accuracy"][1] == metrics["accuracy_95"]
     found = page.numbers("confusion")
     assert [[cell[0] for cell in found[name]] for name in CLASSES] == metrics["confusion"]
+    assert page.numbers("calibration")["as trained"][0] == [metrics["calibration"]["ece"]]
+    assert "reliability diagram" in page.text
     classes = page.numbers("classes")
     assert [classes[name][1][0] for name in CLASSES] == metrics["per_class_recall"]
     assert [classes[name][3][0] for name in CLASSES] == metrics["per_class_f1"]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from shared.command_line import join_angles, print_next
 from shared.errors import FacetError, run_command_line
-from train.arguments import build_parser
-from train.config import Options, PretrainOptions
+from train.arguments import ZERO_SHOT_OPTIONS, build_parser
+from train.config import Options, PretrainOptions, RunOptions, option_name
 from train.option_parser import read_options
 from train.training.signals import Terminated, raise_on_sigterm
 
@@ -63,9 +63,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
             return evaluate(**values)
         case "predict":
-            from train.inference.evaluate import predict
-
-            return predict(**values)
+            return _predict(chosen)
         case "export":
             from train.inference.export import export
 
@@ -114,6 +112,26 @@ def _ablate(chosen: argparse.Namespace) -> int:
     from train.studies.ablation.run import ablate
 
     return ablate(chosen.out, options, run, variants, chosen.seeds)
+
+
+def _predict(chosen: argparse.Namespace) -> int:
+    values = vars(chosen)
+    zero_shot = values.pop("zero_shot")
+    if zero_shot == (chosen.run is not None):
+        raise FacetError("predict: give a RUN, or --zero-shot without one")
+    given = {option.name: values.pop(option.name) for option in ZERO_SHOT_OPTIONS if option.name in values}
+    if not zero_shot:
+        if given:
+            raise FacetError(f"{option_name(next(iter(given)))}: is for --zero-shot; a RUN has its own")
+        from train.inference.evaluate import predict
+
+        return predict(**values)
+    if chosen.out is None:
+        raise FacetError("--out: give the folder that the predictions are written to")
+    run = RunOptions(cache=chosen.cache_path, prompts=given.pop("prompts", None), device=chosen.device)
+    from train.studies.zero_shot import predict_zero_shot
+
+    return predict_zero_shot(Options(**given), run, chosen.out)
 
 
 def _pretrain(chosen: argparse.Namespace) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from shared.command_line import add_command, natural_number, positive_number, start_parser
 from shared.store.paths import open_path
-from train.config import PretrainOptions
-from train.option_parser import add_option, add_sections, split_names
+from train.config import Options, PretrainOptions, RunOptions
+from train.option_parser import RECIPES, add_option, add_sections, split_names
 from train.studies.ablation.variants import ABLATE_EXAMPLES, FULL
 
 DESCRIPTION = "Trains FACET-VLM on a cache of multiview face images and tests it on people it has never seen."
@@ -29,6 +29,7 @@ examples:
   python -m train fit --cache data_cache/bu3dfe --out runs/texture --modalities texture --tune frozen
   python -m train fit --cache data_cache/bu3dfe --out runs/plain --fusion mean --head cosine --lambda-con 0 --lambda-vt 0
   python -m train fit --cache data_cache/bp4d --out runs/aus --protocol bp4d-au --frame-stride 10
+  python -m train fit --config bu3dfe --cache data_cache/bu3dfe --out runs/bu3dfe
   python -m train fit --config runs/first/config.toml --out runs/longer --epochs 40
   torchrun --nproc-per-node 8 -m train fit --cache data_cache/bp4d --out runs/bp4d --batch-size 512
 
@@ -88,6 +89,17 @@ PROTOCOLS_EXAMPLES = """examples:
 """
 VERIFY_TEXT = """Compares weights, settings, predictions and scores of a run, a cross-validation or an ablation with
 hashes.json, and embeddings with their own checksums. Exit code 0: all equal; 1: problems, listed."""
+PREDICT_EXAMPLES = """With --zero-shot, any class can be predicted: its prompts describe it, and nobody has trained it.
+
+examples:
+  python -m train predict runs/first --cache data_cache/my_scans
+  python -m train predict --zero-shot --cache data_cache/bu3dfe --out runs/zero-shot
+  python -m preprocess prompts --out contempt.h5 --prompts my_prompts.txt --model ViT-B-16 --pretrained openai
+  python -m train predict --zero-shot --cache data_cache/my_scans --prompts contempt.h5 --out runs/contempt
+"""
+# Fields of Options and RunOptions that describe an untrained model.
+_ZERO_SHOT = ("prompts", "model", "pretrained", "modalities", "views", "classes")
+ZERO_SHOT_OPTIONS = tuple(o for kind in (RunOptions, Options) for o in dataclasses.fields(kind) if o.name in _ZERO_SHOT)
 FIT_ONLY = ("profile", "keep_checkpoints")
 CROSSVAL_ONLY = ("jobs", "discard_weights")
 
@@ -106,8 +118,11 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (fit, crossval, ablate):
         text = "folder of the results: a new one, or one to continue"
         command.add_argument("--out", type=Path, required=True, metavar="RUN", help=text)
-        text = "read options from a file, such as config.toml of a run folder; options on the command line override it"
-        command.add_argument("--config", type=Path, metavar="FILE.toml", help=text)
+        text = (
+            "read options from a file, such as config.toml of a run folder, or from a recipe of train/recipes: "
+            f"{', '.join(RECIPES)}; options on the command line override it"
+        )
+        command.add_argument("--config", type=Path, metavar="NAME|FILE.toml", help=text)
         add_sections(command, leave_out=CROSSVAL_ONLY if command is fit else FIT_ONLY)
     add = ablate.add_argument_group("ablation: which variants are compared").add_argument
     text = (
@@ -188,12 +203,19 @@ def build_parser() -> argparse.ArgumentParser:
     text = "the cache to test on (default: where the run was tested; needed if that was moved)"
     evaluate.add_argument("--cache", type=open_path, dest="cache_path", metavar="DIR", help=text)
 
-    predict = add_command(commands, "predict", "write a probability per class for every scan, labelled or not")
-    predict.add_argument("run", type=Path, metavar="RUN", help="a run folder")
-    text = "a cache with the views and view settings of the training"
+    summary = "write a probability per class for every scan, labelled or not"
+    predict = add_command(commands, "predict", summary, examples=PREDICT_EXAMPLES)
+    predict.add_argument("run", type=Path, nargs="?", metavar="RUN", help="a run folder")
+    text = "a cache; with RUN, one with the views and view settings of the training"
     predict.add_argument("--cache", type=open_path, required=True, dest="cache_path", metavar="DIR", help=text)
-    text = "the file to write (default: RUN/predictions-CACHE.csv)"
-    predict.add_argument("--out", type=Path, metavar="FILE.csv", help=text)
+    text = "the file to write (default: RUN/predictions-CACHE.csv); with --zero-shot a folder"
+    predict.add_argument("--out", type=Path, metavar="FILE.csv|DIR", help=text)
+    text = "no RUN: predict with a CLIP model and the prompts of the classes, before any training"
+    predict.add_argument("--zero-shot", action="store_true", help=text)
+    text = "--classes: by default all that have prompts, without neutral and action units"
+    group = predict.add_argument_group("only with --zero-shot", text)
+    for option in ZERO_SHOT_OPTIONS:
+        add_option(group, option)
     for command in (embed, evaluate, predict):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")
 

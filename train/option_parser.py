@@ -15,6 +15,7 @@ from shared.errors import FacetError, first_line
 from shared.store.paths import open_path
 from train.config import SECTIONS, Options, RunOptions, find_problem, option_name
 
+RECIPES = {path.stem: path for path in sorted(Path(__file__).with_name("recipes").glob("*.toml"))}
 _MAX_TOML_BYTES = 1 << 24
 _READERS: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "float": float, "Path": open_path}
 
@@ -57,14 +58,14 @@ def split_names(text: str) -> tuple[str, ...]:
 
 
 def read_options(chosen: argparse.Namespace, *, all_folds: bool = False) -> tuple[Options, RunOptions]:
-    """Read the options of a command line; what it does not name is taken from --config FILE.toml, then from the defaults.
+    """Read the options of a command line; what it does not name is taken from --config, then from the defaults.
 
     Args:
         all_folds: ignore the fold in the file, which is that of one run; a cross-validation takes only a typed --fold.
     Raises:
         FacetError: the file is unreadable or has an unknown key, or a value is out of its range.
     """
-    values = read_toml(chosen.config) if chosen.config else {}
+    values = read_toml(find_config(chosen.config)) if chosen.config else {}
     if all_folds:
         values.pop("fold", None)
     values |= vars(chosen)
@@ -73,6 +74,21 @@ def read_options(chosen: argparse.Namespace, *, all_folds: bool = False) -> tupl
         for kind in (Options, RunOptions)
     )
     return Options(**options), RunOptions(**run)
+
+
+def find_config(path: Path) -> Path:
+    """Return the file of `--config`: a file of this path, or the recipe of this name.
+
+    Raises:
+        FacetError: there is neither; lists the recipes.
+    """
+    if path.is_file():
+        return path
+    if str(path) in RECIPES:
+        return RECIPES[str(path)]
+    close = difflib.get_close_matches(str(path), RECIPES, 1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise FacetError(f"--config {path}: no such file, and no recipe{hint} (recipes: {', '.join(RECIPES)})")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

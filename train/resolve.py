@@ -161,10 +161,12 @@ def take_views(cache: Cache, wanted: RenderSettings, modalities: Sequence[str], 
 
 
 def find_text(
-    options: Options, classes: Sequence[str], caches: Sequence[Cache], prompts: Path | None
+    options: Options, classes: Sequence[str] | None, caches: Sequence[Cache], prompts: Path | None
 ) -> TextEmbeddings:
     """Read the prompt embeddings of the classes from a file, or from the first cache that has them all.
 
+    Args:
+        classes: None: all that the file, or the first cache with prompts, has.
     Raises:
         FacetError, CacheError: there are none, or they are of another model than --model.
     """

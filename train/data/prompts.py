@@ -20,9 +20,11 @@ def mean_prompts(text: TextEmbeddings) -> np.ndarray:
     return mean.astype(np.float32)
 
 
-def read_prompts(file: Path, model: str, class_names: Sequence[str]) -> TextEmbeddings:
-    """Read the prompts of some classes from a file that `preprocess prompts --out` wrote. model: the required model, or "".
+def read_prompts(file: Path, model: str, class_names: Sequence[str] | None) -> TextEmbeddings:
+    """Read the prompts of some classes from a file that `preprocess prompts --out` wrote.
 
+    Args:
+        model: the required model, or "". class_names: None: all classes of the file.
     Raises:
         FacetError, CacheError: no such file, damaged, of another model, or without prompts for a class.
     """

@@ -57,8 +57,23 @@ def evaluate_items(
         folder / ATTENTION_FILE, model, cache, items, build_transform(cache, config, model, embeddings), config, text
     )
     predictions = predict_items(scores, thresholds, recipe)
-    info = TestInfo(
-        task=task.name,
+    info = describe_test(cache, config, model, items, num_train)
+    groups = score_groups(cache, items, predictions.rows, task, recipe.classes)
+    result = FoldResult(folder.name, info, task.test(predictions.rows, recipe.classes), tuple(groups))
+    more = {
+        "thresholds": None if thresholds is None else thresholds.tolist(),
+        "view_weights": scores.view_weights,
+        "face_cosine": scores.face_cosine,
+    }
+    write_report(folder, result, predictions, more)
+    return result
+
+
+def describe_test(cache: Cache, config: RunConfig, model: Facet, items: Sequence[Item], num_train: int) -> TestInfo:
+    """Return what metrics.json says of a test; num_train: number of training subjects."""
+    recipe = config.recipe
+    return TestInfo(
+        task=find_task(recipe.task).name,
         class_names=recipe.classes,
         dataset=cache.info.dataset,
         licence=cache.info.licence,
@@ -70,15 +85,6 @@ def evaluate_items(
         num_test_subjects=len({item.subject for item in items}),
         num_parameters=sum(p.numel() for p in model.parameters()),
     )
-    groups = score_groups(cache, items, predictions.rows, task, recipe.classes)
-    result = FoldResult(folder.name, info, task.test(predictions.rows, recipe.classes), tuple(groups))
-    more = {
-        "thresholds": None if thresholds is None else thresholds.tolist(),
-        "view_weights": scores.view_weights,
-        "face_cosine": scores.face_cosine,
-    }
-    write_report(folder, result, predictions, more)
-    return result
 
 
 def predict_items(scores: Scores, thresholds: np.ndarray | None, recipe: Recipe) -> Predictions:
@@ -168,14 +174,14 @@ def _open_tested(run: Path, config: RunConfig, cache_path: Path | None) -> Cache
     return open_cache(cache_path or recorded)
 
 
-def describe_lacking(cache: Cache, recipe: Recipe) -> list[str]:
-    """Return notes on scans that lack a modality or are not valid."""
+def choose_usable(cache: Cache, wanted: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Call `choose_modalities` with all valid rows; the notes also count those that are not valid."""
     valid = [row for row, sample in enumerate(cache.samples) if sample.valid]
-    _, notes = choose_modalities(cache, recipe.modalities, valid)
+    modalities, notes = choose_modalities(cache, wanted, valid)
     num_invalid = len(cache.samples) - len(valid)
     unit = "frames" if cache.sequences else "scans"
     more = f"{num_invalid} of {len(cache.samples)} {unit} are not valid and get no prediction; see {FAILURES_CSV}"
-    return [*notes, *[more] * bool(num_invalid)]
+    return modalities, [*notes, *[more] * bool(num_invalid)]
 
 
 def find_lacking(cache: Cache, items: Sequence[Item], modalities: Sequence[str]) -> list[str]:
@@ -201,7 +207,7 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
     items = gather_items(cache, recipe)
     if not items:
         raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
-    for note in describe_lacking(cache, recipe):
+    for note in choose_usable(cache, recipe.modalities)[1]:
         print(f"note: {note}", file=sys.stderr)
     name, transform, thresholds = cache.name, build_transform(cache, config, model), _thresholds(run, recipe)
     path, beside = out or run / f"predictions-{name}.csv", run / f"attention-{name}.safetensors"

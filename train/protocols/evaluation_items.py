@@ -39,7 +39,7 @@ def find_tested(cache: Cache, config: RunConfig, fold: Fold) -> list[Item]:
     recipe = config.recipe
     gathered = gather_items(cache, recipe)
     if not recipe.is_multilabel:
-        gathered = _map_classes(gathered, cache, config)
+        gathered = map_classes(gathered, cache, config)
     labelled = [item for item in gathered if is_labelled(item, recipe.task, recipe.classes)]
     if is_own_test(cache, config):
         items = _select_own(keep_where(cache, labelled, recipe.where), config, fold)
@@ -56,7 +56,7 @@ def find_tested(cache: Cache, config: RunConfig, fold: Fold) -> list[Item]:
     return items
 
 
-def _map_classes(items: Sequence[Item], cache: Cache, config: RunConfig) -> list[Item]:
+def map_classes(items: Sequence[Item], cache: Cache, config: RunConfig) -> list[Item]:
     """Return the items with the run's names of their classes; prints the map.
 
     Names that differ only in spelling are mapped (earlier caches have Happy), and classes of another data set to coarser ones

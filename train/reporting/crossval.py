@@ -6,10 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.runs import FOLDS_CSV, REPORT_JSON, REPORT_PDF, REPORT_PNG, REPORT_TXT, TABLE_CSV, TABLE_TEX
+from shared.runs import (
+    FOLDS_CSV,
+    RELIABILITY_PDF,
+    RELIABILITY_PNG,
+    REPORT_JSON,
+    REPORT_PDF,
+    REPORT_PNG,
+    REPORT_TXT,
+    TABLE_CSV,
+    TABLE_TEX,
+)
 from shared.schema import canonical_json
 from shared.store.storage import write_file
-from train.reporting.figures import draw_crossval
+from train.reporting.calibration import calibration_columns, describe_calibration, list_calibration
+from train.reporting.figures import draw_crossval, draw_reliability
 from train.reporting.scores import FORMATS, format_confusion, list_groups, score_columns
 from train.reporting.spread import Spread
 from train.reporting.summary import CrossvalAbout, CrossvalSummary, sort_folds
@@ -58,8 +69,8 @@ def write_crossval_report(
         "summary": summary.to_json(),
         "folds": folds,
     }
-    (folder / REPORT_JSON).unlink(missing_ok=True)
-    (folder / GROUPS_CSV).unlink(missing_ok=True)
+    for name in (REPORT_JSON, GROUPS_CSV, RELIABILITY_PNG, RELIABILITY_PDF):
+        (folder / name).unlink(missing_ok=True)
     files = {
         REPORT_TXT: format_crossval_report(summary, results, about) + "\n",
         FOLDS_CSV: list_folds(summary, results).format_csv(),
@@ -72,6 +83,9 @@ def write_crossval_report(
         write_file(folder / name, text.encode())
     for name, form in ((REPORT_PNG, "png"), (REPORT_PDF, "pdf")):
         write_file(folder / name, draw_crossval(summary, results, about, warnings, form))
+    if summary.calibration:
+        for name, form in ((RELIABILITY_PNG, "png"), (RELIABILITY_PDF, "pdf")):
+            write_file(folder / name, draw_reliability(summary.calibration, form))
     write_file(folder / REPORT_JSON, canonical_json(value).encode())
 
 
@@ -106,6 +120,7 @@ def list_folds(summary: CrossvalSummary, results: Sequence[FoldResult]) -> Table
             Column(lambda fold: fold.info.num_train_subjects, COUNT, "num_train_subjects"),
             Column(lambda fold: fold.info.num_test_subjects, COUNT, "num_test_subjects"),
             *score_columns(summary.task.scores, lambda fold: fold.metrics),
+            *calibration_columns(summary.calibration),
             Column(lambda fold: fold.seconds, SECONDS, "seconds"),
             *(_class_column(main, index, name) for index, name in enumerate(summary.class_names)),
         ],
@@ -176,6 +191,8 @@ def format_crossval_report(summary: CrossvalSummary, results: Sequence[FoldResul
         labelled.append(("labels", ", ".join(f"{one} → {other}" for one, other in about.label_map.items())))
     lines += [wrap(text, f"{label:<11}", " " * 11) for label, text in labelled]
     lines += ["", *list_scores(summary).format_text(), *_describe_test(summary, about)]
+    if summary.calibration:
+        lines += ["", *list_calibration(summary.calibration).format_text()]
     lines += ["", *summary.list_classes().format_text()]
     if "confusion" in summary.pooled.counts and len(summary.class_names) <= MOST_CLASSES_IN_MATRIX:
         lines += ["", *format_confusion(summary.pooled, summary.class_names, "true / predicted, pooled")]
@@ -256,7 +273,7 @@ def list_conventions(summary: CrossvalSummary, about: CrossvalAbout) -> list[str
         lines.append(
             "mean ± std is over folds, with the sample standard deviation (n - 1); for a class, over the folds where it occurs."
         )
-    lines += summary.task.conventions
+    lines += [*summary.task.conventions, *describe_calibration(summary.calibration)]
     if summary.num_folds_lacking_a_class:
         lines.append(
             f"{summary.num_folds_lacking_a_class:,} of {summary.num_folds:,} folds lack a class: their own UAR leaves it out "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from train.reporting.calibration import NUM_BINS, FoldCalibration, pool_calibration
 from train.reporting.table import format_percent, format_spread
 from train.tasks.task import Metrics
 
@@ -181,3 +182,40 @@ def _draw_folds(axes: Axes, summary: CrossvalSummary, results: Sequence[FoldResu
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.09), ncols=3, frameon=False)
+
+
+def draw_reliability(folds: Sequence[FoldCalibration], form: str) -> bytes:
+    """Draw accuracy over confidence, all folds together, as trained and temperature scaled; below, predictions of each bin."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    tests = {"as trained": [one.plain for one in folds]}
+    if scaled := [one.scaled for one in folds if one.scaled is not None]:
+        tests["temperature scaled"] = scaled
+    edges = np.linspace(0, 1, NUM_BINS + 1)
+    width = 0.8 / NUM_BINS / len(tests)
+    with matplotlib.rc_context({"font.size": 9.5}):
+        figure = Figure(figsize=(5.6, 6.4), dpi=130, layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.4])
+        above.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
+        for place, ((name, parts), colour) in enumerate(zip(tests.items(), (BLUE, RED), strict=False)):
+            pooled = pool_calibration(parts)
+            filled = pooled.num > 0
+            num = pooled.num[filled]
+            label = f"{name}: ECE {format_percent(pooled.ece)} %, NLL {pooled.nll:.3f}"
+            accuracy = pooled.num_right[filled] / num
+            above.plot(pooled.confidence[filled] / num, accuracy, "o-", color=colour, markersize=4, label=label)
+            left = edges[:-1][filled] + 0.1 / NUM_BINS + place * width
+            bars = below.bar(left, num, width, align="edge", color=colour)
+            below.bar_label(bars, [f"{count:,}" for count in num], rotation=90, fontsize=6.5, padding=2)
+        above.set_ylabel("accuracy")
+        above.set_ylim(-0.02, 1.02)
+        above.set_xticks(edges[::3])
+        above.legend(fontsize=8, loc="upper left", frameon=False)
+        above.set_title(f"reliability of {int(pool_calibration(tests['as trained']).num.sum()):,} predictions")
+        below.set_ylabel("predictions")
+        below.set_xlabel(f"confidence: probability of the predicted class, {NUM_BINS} bins")
+        below.margins(y=0.35)
+        for axes in (above, below):
+            axes.spines[["top", "right"]].set_visible(False)
+        return encode_figure(figure, form)

@@ -17,11 +17,13 @@ from shared.runs import (
     SPLIT_JSON,
     THRESHOLDS_JSON,
     Predictions,
+    read_predictions,
     record_hashes,
     write_predictions,
 )
 from shared.schema import canonical_json
 from shared.store.storage import write_file
+from train.reporting.calibration import measure_test
 from train.reporting.figures import draw_test
 from train.reporting.scores import format_confusion, list_classes, list_groups
 from train.runs.groups import write_groups
@@ -43,6 +45,8 @@ def write_report(folder: Path, result: FoldResult, predictions: Predictions, mor
     value = {**more, **dataclasses.asdict(result.info), **result.metrics.to_json(result.task)}
     if result.groups:
         value["groups"] = write_groups(result.groups)
+    if (calibration := measure_test(result.task, predictions.rows, result.class_names)) is not None:
+        value["calibration"] = calibration.to_json()
     record_hashes(folder, (*(name for name in _SETTINGS if (folder / name).is_file()), PREDICTIONS_CSV, ATTENTION_FILE))
     write_file(folder / METRICS_JSON, canonical_json(value).encode())
     record_hashes(folder, (METRICS_JSON,))
@@ -74,17 +78,12 @@ def describe_absent(metrics: Metrics, class_names: Sequence[str]) -> str:
     return f"no test sample shows {', '.join(absent)}: macro-F1 counts {each} as 0, UAR leaves {them} out"
 
 
-def print_result(folder: Path, result: FoldResult) -> None:
-    """Print the last lines of a run: its scores beside those of guesses, and the path of each file.
-
-    The confusion matrix is also written as PDF.
-    """
+def print_scores(result: FoldResult, predictions: Predictions) -> None:
+    """Print the scores of a test beside those of guesses, and what qualifies them."""
     task, metrics, classes = result.task, result.metrics, result.class_names
     print("in %", *list_classes(task, classes, metrics).format_text(), sep="\n")
-    has_confusion = "confusion" in metrics.counts
-    if has_confusion:
+    if "confusion" in metrics.counts:
         print("", *format_confusion(metrics, classes), sep="\n")
-        write_file(folder / CONFUSION_PDF, draw_test(result, _title(result), "pdf"))
     first, *others = (
         f"{score.short_title}{{}} {'-' if metrics[score.name] is None else f'{metrics[score.name]:.3f}'}"
         for score in task.scores
@@ -94,6 +93,8 @@ def print_result(folder: Path, result: FoldResult) -> None:
     print(
         f"{first} ({_describe_references(task, metrics)}{interval}), {', '.join(other.format('') for other in others)}"
     )
+    if (calibration := measure_test(task, predictions.rows, classes)) is not None:
+        print(f"expected calibration error {calibration.ece:.3f}, negative log likelihood {calibration.nll:.3f}")
     if note := describe_absent(metrics, classes):
         print(f"note: {note}")
     if result.groups:
@@ -104,7 +105,16 @@ def print_result(folder: Path, result: FoldResult) -> None:
         )
     if result.info.shuffled_labels:
         print("control: training labels were shuffled, so accuracy should be near chance")
-    if has_confusion:
+
+
+def print_result(folder: Path, result: FoldResult) -> None:
+    """Print the last lines of a run: its scores, and the path of each file.
+
+    The confusion matrix is also written as PDF.
+    """
+    print_scores(result, read_predictions(folder / PREDICTIONS_CSV))
+    if "confusion" in result.metrics.counts:
+        write_file(folder / CONFUSION_PDF, draw_test(result, _title(result), "pdf"))
         print(f"confusion matrix  {folder / CONFUSION_PNG}, .pdf")
     print(f"attention         {folder / ATTENTION_FILE}")
     print(f"every prediction  {folder / PREDICTIONS_CSV}")

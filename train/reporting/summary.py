@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import FacetError
+from train.reporting.calibration import FoldCalibration
 from train.reporting.scores import list_classes
 from train.reporting.spread import Spread, measure_spread
 from train.reporting.table import Table
@@ -66,6 +67,7 @@ class CrossvalSummary:
     best_fold: tuple[str, float]
     seconds: Spread  # of one fold
     groups: tuple[GroupScore, ...] = ()  # of people or scans, if the cache has some; pooled over folds and rounds
+    calibration: tuple[FoldCalibration, ...] = ()  # of the folds whose predictions are known
 
     def list_classes(self) -> Table:
         return list_classes(self.task, self.class_names, self.pooled, self.classes_over_folds)
@@ -84,12 +86,15 @@ class CrossvalSummary:
             "classes_over_folds": classes,
             "seconds": dataclasses.asdict(self.seconds),
             "groups": write_groups(self.groups),
+            "calibration": [one.to_json() for one in self.calibration],
         }
 
 
-def summarise_folds(results: Sequence[FoldResult]) -> CrossvalSummary:
+def summarise_folds(results: Sequence[FoldResult], calibration: tuple[FoldCalibration, ...] = ()) -> CrossvalSummary:
     """Pool all folds, in any order.
 
+    Args:
+        calibration: of these folds, where it is reported.
     Raises:
         FacetError: no fold, one fold twice, or folds of different classes or tasks.
     """
@@ -128,6 +133,7 @@ def summarise_folds(results: Sequence[FoldResult]) -> CrossvalSummary:
         best_fold=min((name, score) for score, name in ranked if score == best),
         seconds=measure_spread(result.seconds for result in results),
         groups=pool_groups([[g for f in folds for g in f.groups] for folds in rounds.values()], task),
+        calibration=calibration,
     )
 
 

@@ -221,14 +221,23 @@ def read_recorded_run(path: Path, name: str) -> RecordedRun:
 
 def _read_fold(path: Path, name: str, missing: list[str]) -> RecordedFold:
     result = read_fold_result(path, name)
-    predictions: list[Prediction] = []
-    if result is not None and (path / PREDICTIONS_CSV).is_file():
-        table = read_predictions(path / PREDICTIONS_CSV)
-        predictions = list(table.rows)
-        if table.class_names != result.class_names or not _agree(result, predictions):
-            missing.append(f"predictions of {name}: {PREDICTIONS_CSV} is not of the test of {METRICS_JSON}")
-            predictions = []
-    return RecordedFold(name, read_log(path), result, predictions, read_timing(path).environment)
+    predictions = None if result is None else read_tested(path, result)
+    if predictions is None and result is not None:
+        missing.append(f"predictions of {name}: {PREDICTIONS_CSV} is not of the test of {METRICS_JSON}")
+    return RecordedFold(name, read_log(path), result, predictions or [], read_timing(path).environment)
+
+
+def read_tested(run: Path, result: FoldResult) -> list[Prediction] | None:
+    """Read the predictions of a test; [] without predictions.csv, None if they do not add up to its scores.
+
+    Raises:
+        FacetError: predictions.csv is damaged.
+    """
+    if not (run / PREDICTIONS_CSV).is_file():
+        return []
+    table = read_predictions(run / PREDICTIONS_CSV)
+    predictions = list(table.rows)
+    return predictions if table.class_names == result.class_names and _agree(result, predictions) else None
 
 
 def _agree(result: FoldResult, predictions: Sequence[Prediction]) -> bool:

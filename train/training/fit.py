@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from shared.cache import Cache
 from shared.errors import FacetError
 from shared.runs import CONFIG_JSON, CONFIG_TOML, METRICS_JSON, SPLIT_JSON
 from shared.schema import fingerprint
 from shared.store.lock import hold_lock
 from shared.store.paths import is_litter
 from shared.store.storage import make_folder
+from shared.text import TextEmbeddings
 from shared.weights.identity import hash_arrays
 from train.config import RANDOM, Recipe, RunConfig, TowerConfig, read_config, write_config
 from train.data.embeddings import Embeddings
@@ -86,7 +88,7 @@ def fit(
     if not (old and find_checkpoints(run)):  # a checkpoint holds the tower's weights
         with ranks.first():  # it may download them
             loaded, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
-        check_towers_match(experiment, tower_config)
+        check_towers_match(experiment.text, tower_config, experiment.train, how.prompts)
         config = dataclasses.replace(config, tower=tower_config)
     with ExitStack() as stack:
         if ranks.is_first:
@@ -254,20 +256,21 @@ def describe_run(experiment: Experiment, tower: TowerConfig | None) -> RunConfig
     )
 
 
-def check_towers_match(experiment: Experiment, tower: TowerConfig) -> None:
+def check_towers_match(text: TextEmbeddings, tower: TowerConfig, cache: Cache, file: Path | None) -> None:
     """Check that the prompts were encoded by the model that the image tower belongs to.
 
+    Args:
+        file: of the prompts; None: the cache's.
     Raises:
         FacetError: the prompts were encoded by another model than the image tower belongs to.
     """
-    text, cache, file = experiment.text, experiment.train.path, experiment.run.prompts
     if tower.random_weights or tower.weights_hash == text.image_tower_hash:
         return
     loaded = f"--model {tower.name} --pretrained {tower.pretrained}"
-    target = f"--out {file}" if file else f"--cache {cache}"
+    target = f"--out {file}" if file else f"--cache {cache.path}"
     raise FacetError(
-        f"{file or cache}: its prompts were encoded by {text.model} with weights {text.pretrained!r}, but the image tower is "
-        f"another model ({loaded}); run `python -m preprocess prompts {target} {loaded}`"
+        f"{file or cache.path}: its prompts were encoded by {text.model} with weights {text.pretrained!r}, but the image "
+        f"tower is another model ({loaded}); run `python -m preprocess prompts {target} {loaded}`"
     )
 
 

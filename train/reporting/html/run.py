@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shared.cache import Cache
-from shared.runs import OTHER_TEST
+from shared.runs import FOLDS_JSON, OTHER_TEST
 from train.config import Recipe, RunConfig, format_value, option_name, without_folders
+from train.protocols.folds import read_folds
+from train.reporting.calibration import (
+    FoldCalibration,
+    calibrate_folds,
+    describe_calibration,
+    list_calibration,
+    measure_test,
+)
 from train.reporting.crossval import list_folds, list_limits
+from train.reporting.figures import draw_reliability
 from train.reporting.html.curves import MOST_LOGS, draw_curves
 from train.reporting.html.misclassified import Misclassified, find_misclassified, score_subjects
 from train.reporting.html.pictures import draw_samples
@@ -57,6 +67,8 @@ class RunPart:
     class_names: Sequence[str] = ()
     scores: list[Section] = field(default_factory=list)
     confusion: Sequence[Sequence[int]] = ()
+    reliability: str = ""
+    calibration: Section | None = None
     tables: list[Section] = field(default_factory=list)
     misclassified: list[Misclassified] | None = None  # None: there are no predictions
     samples_note: str = ""
@@ -81,6 +93,7 @@ def collect_run(run: RecordedRun, anchor: str, *, num_worst: int, faces: bool, m
         part.scores = [_scores(run, summary)]
         if "confusion" in summary.pooled.counts:
             part.confusion = summary.pooled.counts["confusion"].tolist()
+        _add_calibration(part, run)
         part.tables = [_classes(run, summary), *_folds(run, summary), *_groups(summary), *_subjects(run)]
         _add_samples(part, run, num_worst, faces=faces, moved=moved)
         part.details = _other_tests(run)
@@ -124,6 +137,21 @@ def _scores(run: RecordedRun, summary: CrossvalSummary) -> Section:
         "Nothing was chosen on test data."
     )
     return Section("Scores", "scores", heads[:width], [row[:width] for row in rows], note)
+
+
+def _add_calibration(part: RunPart, run: RecordedRun) -> None:
+    task, class_names = run.results[0].task, run.results[0].class_names
+    tests = {fold.name: fold.predictions for fold in run.folds}
+    found: tuple[FoldCalibration, ...] = ()
+    if run.is_crossval:
+        found = calibrate_folds(task, read_folds(run.path / FOLDS_JSON).folds, tests, class_names)
+    elif plain := measure_test(task, run.folds[0].predictions, class_names):
+        found = (FoldCalibration(run.folds[0].name, plain),)
+    if found:
+        section = convert_table("Calibration", "calibration", list_calibration(found))
+        part.calibration = dataclasses.replace(section, note=" ".join(describe_calibration(found)))
+        picture = base64.b64encode(draw_reliability(found, "svg")).decode()
+        part.reliability = f"data:image/svg+xml;base64,{picture}"
 
 
 def _classes(run: RecordedRun, summary: CrossvalSummary) -> Section:

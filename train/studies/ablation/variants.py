@@ -132,7 +132,7 @@ def read_chosen(names: str | None, own: Sequence[str]) -> Chosen:
 
 
 def list_variants(chosen: Chosen, modalities: Sequence[str]) -> list[Variant]:
-    """Return the full model, then the variants to compare with it.
+    """Return the full model, then the variants to compare with it in the order of their names.
 
     Args:
         modalities: of the full model.
@@ -145,14 +145,14 @@ def list_variants(chosen: Chosen, modalities: Sequence[str]) -> list[Variant]:
     names = [part.name for part in parts] if chosen.names is None else chosen.names
     names = [one for name in names for one in GROUPS.get(name, (name,))]
     parts += [Variant(name, options) for name, (options, _) in (ADDITIONS | OBVIOUS).items()]
-    there = [FULL, *(part.name for part in parts)]
+    there = {part.name: part for part in (Variant(FULL), *parts)}
     if unknown := [name for name in names if name not in there]:
         known = ", ".join((*there, *GROUPS))
         raise FacetError(
             f"--variants: {', '.join(repr(name) for name in unknown)} not among {known}; "
             "--variant NAME='OPTIONS' makes one of your own"
         )
-    return [Variant(FULL), *(part for part in parts if part.name in names), *chosen.own]
+    return [*(there[name] for name in dict.fromkeys((FULL, *names))), *chosen.own]
 
 
 def read_changes(variant: Variant) -> dict[str, Any]:

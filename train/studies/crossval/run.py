@@ -14,6 +14,7 @@ from shared.runs import (
     CONFIG_TOML,
     CROSSVAL_JSON,
     FOLDS_JSON,
+    RELIABILITY_PNG,
     REPORT_PNG,
     TABLE_TEX,
     WEIGHTS,
@@ -28,11 +29,12 @@ from train.inference.evaluate import print_next_predict
 from train.model.image_tower import LOCAL_DIR
 from train.protocols.folds import Fold, read_folds, write_folds
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS, describe_title
+from train.reporting.calibration import calibrate_folds
 from train.reporting.crossval import format_crossval_report, write_crossval_report
 from train.reporting.summary import CrossvalAbout, summarise_folds
 from train.reporting.table import format_percent
 from train.resolve import split_off_fold
-from train.runs.results import FoldResult, read_fold_result
+from train.runs.results import FoldResult, read_fold_result, read_tested
 from train.studies.crossval.workers import Job, run_jobs
 from train.tasks.task import find_task
 from train.training.fit import describe_run
@@ -154,7 +156,9 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str], *, brie
         found = {fold.name: _read_result(out, fold) for fold in experiment.folds.folds}
         results = [result for result in found.values() if result is not None]
         if results:
-            summary = summarise_folds(results)
+            tests = {result.name: read_tested(out / result.name, result) or [] for result in results}
+            task, classes = results[0].task, results[0].class_names
+            summary = summarise_folds(results, calibrate_folds(task, experiment.folds.folds, tests, classes))
             about = describe_crossval(experiment, [name for name, result in found.items() if result is None], failures)
             write_crossval_report(out, summary, results, about)
             if brief:
@@ -164,7 +168,8 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str], *, brie
                 print(f"{len(results)} folds, pooled, in %: {scores}; {out}/report.txt")
             else:
                 print(format_crossval_report(summary, results, about))
-                print(f"report    {out}/report.txt, .json, .pdf; {out / REPORT_PNG}")
+                pictures = [REPORT_PNG, *[RELIABILITY_PNG] * bool(summary.calibration)]
+                print(f"report    {out}/report.txt, .json, .pdf; {', '.join(str(out / name) for name in pictures)}")
                 print(f"tables    {out}/folds.csv, table.csv; for a paper {out / TABLE_TEX}")
     if missing := len(found) - len(results):
         print(f"{missing} of {len(found)} folds are left: the same command, without --fold, trains them")

@@ -1,0 +1,139 @@
+"""`python -m train predict --zero-shot`: the untrained model, which knows its classes by their prompts alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from shared.cache import Cache, open_cache
+from shared.command_line import print_next
+from shared.errors import CacheError, FacetError
+from shared.runs import CONFIG_JSON, METRICS_JSON, PREDICTIONS_CSV, Predictions, write_predictions
+from shared.schema import canonical_json
+from shared.store.storage import make_folder, write_file
+from shared.text import TextEmbeddings
+from train.config import Options, Recipe, RunConfig, RunOptions
+from train.data.items import choose_frames, gather_items, is_labelled
+from train.data.prompts import mean_prompts
+from train.inference.evaluate import build_transform, choose_usable, describe_test, find_lacking, predict_items
+from train.inference.score import score_items
+from train.model.factory import build_facet, choose_device
+from train.model.image_tower import load_tower
+from train.protocols.evaluation_items import map_classes
+from train.protocols.named import DEFAULT_PROTOCOL
+from train.reporting.calibration import measure_test
+from train.reporting.report import print_scores
+from train.resolve import find_text, resolve_model, resolve_views
+from train.runs.results import FoldResult, TestInfo
+from train.studies.ablation.variants import OBVIOUS, Variant, change_options
+from train.studies.compare.resampling import draw_resamples, percentile_interval
+from train.studies.compare.scores import SubjectResults, resample_score
+from train.tasks.task import find_task
+from train.training.fit import check_towers_match
+
+ZERO_SHOT = Variant("zero-shot", OBVIOUS["zero-shot"][0])
+_ACTION_UNIT = re.compile(r"AU\d+")
+
+
+def predict_zero_shot(options: Options, run: RunOptions, out: Path) -> int:
+    """Write a probability per class for every usable scan or sequence of a cache, by CLIP zero-shot over averaged views.
+
+    The model is that of `ablate --variants zero-shot`, untrained. Samples with a label among the classes are also scored.
+
+    Args:
+        options: model, weights, modalities, views and classes; nothing else is used.
+        run: cache, prompts and device.
+        out: folder of predictions.csv and, where labels are known, metrics.json.
+    Raises:
+        FacetError, CacheError: anything the user can correct.
+    """
+    if out.is_file() or (out / CONFIG_JSON).is_file():
+        raise FacetError(f"--out {out}: is a file, or holds a trained run; choose a new folder")
+    assert run.cache is not None
+    where = choose_device(run.device)
+    cache = resolve_views(open_cache(run.cache), options.views)
+    text = find_text(options, options.classes, [cache], run.prompts)
+    recipe, notes = _resolve_recipe(options, cache, text)
+    text = text.select(recipe.classes)
+    tower, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
+    check_towers_match(text, tower_config, cache, run.prompts)
+    config = RunConfig(
+        recipe=recipe,
+        tower=tower_config,
+        dataset=cache.info.dataset,
+        licence=cache.info.licence,
+        content_hash=cache.info.content_hash,
+        render=cache.info.settings,
+        text_hash=text.weights_hash,
+        text_dim=text.embeddings.shape[2],
+        random_text=text.random_weights,
+        cache=str(cache.path),
+    )
+    model = build_facet(config, where, tower, mean_prompts(text), text.logit_scale)
+    items = map_classes(gather_items(cache, recipe), cache, config)
+    if not items:
+        raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
+    tested = [item for item in items if is_labelled(item, recipe.task, recipe.classes)]
+    notes.append(f"{len(tested)} of {len(items)} samples have a label among the classes, and are scored")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    make_folder(out, like=cache.path)
+    scores = score_items(model, cache, items, build_transform(cache, config, model), config)
+    predictions = predict_items(scores, None, recipe)
+    lacks = {"lacks": find_lacking(cache, items, recipe.modalities)}
+    write_predictions(out / PREDICTIONS_CSV, predictions, lacks, like=cache.path)
+    if tested:
+        result = _test(out.name, predictions, describe_test(cache, config, model, tested, 0))
+        value = {**dataclasses.asdict(result.info), **result.metrics.to_json(result.task)}
+        if (calibration := measure_test(result.task, predictions.rows, recipe.classes)) is not None:
+            value["calibration"] = calibration.to_json()
+        write_file(out / METRICS_JSON, canonical_json(value).encode(), like=cache.path)
+        print_scores(result, predictions)
+        print("zero-shot: nothing was trained; the interval is over subjects (bootstrap)")
+        print(f"all scores        {out / METRICS_JSON}")
+    print(f"every prediction  {out / PREDICTIONS_CSV}: {len(items)} among {', '.join(recipe.classes)}")
+    words = ("--cache", cache.path, "--out", "runs/first")
+    print_next("train", "fit", *words, about="train on some people, test on others")
+    return 0
+
+
+def _resolve_recipe(options: Options, cache: Cache, text: TextEmbeddings) -> tuple[Recipe, list[str]]:
+    """Return the recipe of the untrained model, and notes on samples that it cannot use.
+
+    Args:
+        text: prompts of the classes, if they are chosen; else of all that there are.
+    """
+    expressions = tuple(name for name in text.class_names if not _ACTION_UNIT.match(name))
+    classes = options.classes or find_task("classes").default_classes(expressions)
+    if len(classes) < 2:
+        raise FacetError(f"--classes: at least two are needed, found {', '.join(classes) or 'none'}")
+    modalities, notes = choose_usable(cache, options.modalities or ())
+    options = dataclasses.replace(
+        change_options(options, ZERO_SHOT),
+        protocol=DEFAULT_PROTOCOL,  # no subjects are split
+        folds=1,
+        rounds=1,
+        fold=0,
+        fold_seed=0,
+        task="classes",
+        classes=classes,
+        modalities=modalities,
+        views=tuple(map(str, cache.info.settings.views)),
+    )
+    options = dataclasses.replace(options, frames=choose_frames(gather_items(cache, options), 0))
+    return resolve_model(options, text), notes
+
+
+def _test(name: str, predictions: Predictions, info: TestInfo) -> FoldResult:
+    """Score the predictions whose labels are known; the 95 % interval is over subjects."""
+    task, classes = find_task(info.task), info.class_names
+    rows = [row for row in predictions.rows if row.labels and row.labels[0] in classes]
+    subjects = sorted({row.subject for row in rows})
+    counts = [task.count([row for row in rows if row.subject == subject], classes) for subject in subjects]
+    results = SubjectResults(task, {name: np.stack([one[name] for one in counts])[None] for name in task.count_dims})
+    interval = percentile_interval(resample_score([results], task.primary.name, draw_resamples(len(subjects))))
+    return FoldResult(name, info, dataclasses.replace(task.test(rows, classes), interval_95=interval))
