@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "mit": (["--towers", "view", "--fusion", "late", "--head", "linear"], {"units": "targets"}),
     "learned": (["--class-vectors", "learned", "--extra-losses", "margin=0.1,cross-correlation=0.1"], {}),
     "sequences": (
-        ["--fusion", "late", "--reference", "onset", "--frames", "3"],
+        ["--fusion", "late", "--reference", "onset", "--frames", "3", "--class-vectors", "residual"],
         {"num_frames": 5, "scans_per_class": 1},
     ),
     "nothing trained": (["--epochs", "0", "--fusion", "mean", "--head", "cosine"], {}),

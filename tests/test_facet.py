@@ -62,6 +62,7 @@ def make_model(tower: str = "vit", seed: int = 0, trained: bool = True, **option
         {},
         {"fusion": "mean"},
         {"head": "cosine"},
+        {"class_vectors": "residual"},
         {"fusion": "concat", "num_views": 3},
         {"fusion": "concat", "num_views": 3, "head": "cosine"},
         {"losses": {"con": 0.1, "vt": 0.5, "margin": 0.1, "cross-correlation": 0.1}},

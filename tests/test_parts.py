@@ -70,6 +70,7 @@ def test_names_are_told_without_torch() -> None:
         ({"extra_losses": ("margin=1", "margin=2")}, "once each"),
         ({"extra_losses": ("con=1",)}, "use --lambda-con"),
         ({"head": "linear", "class_vectors": "learned"}, "--head linear has vectors of its own"),
+        ({"head": "linear", "class_vectors": "residual"}, "--head linear has vectors of its own"),
         ({"fusion": "late", "mtgf_tokens": "patches"}, "--fusion late scores each view alone"),
         ({"towers": "view", "mtgf_tokens": "patches"}, "needs one tower"),
         ({"towers": "view", "tune": "last-2"}, "expected --tune full"),
@@ -205,6 +206,18 @@ def test_learned_vectors_stand_for_the_text() -> None:
     torch.testing.assert_close(output.logits, model.scale * output.face @ model.text_mean.T)
 
 
+def test_a_residual_is_learned_on_top_of_the_text() -> None:
+    model = make_model(class_vectors="residual", trained=False)
+    residual = dict(model.named_parameters())["text_residual"]
+    assert not residual.any() and not model.text_mean.requires_grad and not model.has_text
+    model(make_batch()).logits[:, 0].sum().backward()
+    assert residual.grad is not None and residual.grad[0].abs().sum() > 0
+    model = make_model(class_vectors="residual", head="cosine")
+    vectors = model.text_mean + model.get_parameter("text_residual")
+    output = model(make_batch())
+    torch.testing.assert_close(output.logits, model.scale * output.face @ vectors.T)
+
+
 def count(**options: Any) -> int:
     return sum(p.numel() for p in make_model(**{"num_views": 3, "losses": {}, **options}).parameters())
 
@@ -215,6 +228,7 @@ def test_each_part_costs_its_own_parameters_alone() -> None:
     assert count(fusion="concat", head="cosine") == plain + 24 * 6 * 24
     assert count(fusion="mean", head="linear") == plain + 3 * 24 + 3
     assert count(fusion="mean", head="cosine", class_vectors="learned") == plain + 3 * 24
+    assert count(fusion="mean", head="cosine", class_vectors="residual") == plain + 3 * 24
     assert count(fusion="mean", head="cosine", losses={"cross-correlation": 0.1}) == plain
     assert count(fusion="mean", head="cosine", losses={"margin": 0.1}) == plain + 1
 

@@ -195,7 +195,10 @@ class ModelOptions:
     fusion: str = _option("cvsa", f"how views become one face ({list_parts(FUSIONS)})", choices=tuple(FUSIONS))
     head: str = _option("mtgf", f"how a face becomes class scores ({list_parts(HEADS)})", choices=tuple(HEADS))
     class_vectors: str = _option(
-        "text", "a class is given by its prompts' embeddings, or by a learned vector", choices=("text", "learned")
+        "text",
+        "a class is given by its prompts' embeddings (text), by these plus a learned residual, zero at first (residual), or by "
+        "a learned vector (learned)",
+        choices=("text", "residual", "learned"),
     )
     mtgf_tokens: str = _option(
         "views",

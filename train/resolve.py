@@ -35,8 +35,10 @@ def check_options(options: Options) -> None:
             raise FacetError("--mtgf-tokens patches: --fusion late scores each view alone; leave one of them out")
         if options.towers == "view":
             raise FacetError("--mtgf-tokens patches: needs one tower; leave out --towers view")
-    if options.class_vectors == "learned" and options.head == "linear":
-        raise FacetError("--class-vectors learned: --head linear has vectors of its own; leave one of them out")
+    if options.class_vectors != "text" and options.head == "linear":
+        raise FacetError(
+            f"--class-vectors {options.class_vectors}: --head linear has vectors of its own; leave one of them out"
+        )
     if options.towers == "view" and options.tune not in ("full", "frozen"):
         raise FacetError(f"--towers view: expected --tune full, found {options.tune}")
     if options.sampler == "balanced" and find_task(options.task).several:

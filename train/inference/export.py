@@ -121,9 +121,10 @@ def _describe_tower(recipe: Recipe) -> str:
 def _describe_vectors(recipe: Recipe) -> str:
     if recipe.head == "linear":
         return "the mean prompt embedding of each class, of which the linear classifier `head.weight` makes no use"
-    return (
-        "the mean prompt embedding of each class" if recipe.class_vectors == "text" else "each class's learned vector"
-    )
+    if recipe.class_vectors == "learned":
+        return "each class's learned vector"
+    residual = recipe.class_vectors == "residual"
+    return "the mean prompt embedding of each class" + ", to which the learned `text_residual` is added" * residual
 
 
 def _describe_units(config: RunConfig) -> str:

@@ -70,7 +70,7 @@ class FacetConfig:
     num_frames: int = 1
     fusion: str = "cvsa"
     head: str = "mtgf"
-    class_vectors: str = "text"  # or "learned": random vectors in place of the text embeddings
+    class_vectors: str = "text"  # or "residual": text plus a learned residual; "learned": random vectors, no text
     losses: Mapping[str, float] = field(default_factory=lambda: {"con": 0.1, "vt": 0.5})  # name → weight; 0: not built
     multilabel: bool = False  # several classes may hold at once; each class's score has a bias
     patch_channels: int = 0  # channels of the tower's last feature map, whose patches MTGF attends to; 0: views only
@@ -112,11 +112,15 @@ class Facet(nn.Module):
         self.class_bias = nn.Parameter(torch.zeros(num_classes)) if has_bias else None
         self.has_text = config.class_vectors == "text" and not self.head.has_own_vectors
         self.text_mean: Tensor
-        if config.class_vectors == "text":
-            self.register_buffer("text_mean", torch.as_tensor(text_mean, dtype=torch.float32))
-        else:
+        if config.class_vectors == "learned":
             learned = nn.Parameter(F.normalize(torch.randn(num_classes, dim), dim=-1))
             self.register_parameter("text_mean", learned)
+        else:
+            self.register_buffer("text_mean", torch.as_tensor(text_mean, dtype=torch.float32))
+        # Zero at first; weight decay draws it back to the text (TaskRes: Yu et al. 2023, "Task residual for tuning
+        # vision-language models").
+        has_residual = config.class_vectors == "residual"
+        self.text_residual = nn.Parameter(torch.zeros(num_classes, dim)) if has_residual else None
         for layer in (self.projection, self.view_to_face):
             if layer is not None:
                 _start_as_identity(layer)
@@ -138,7 +142,8 @@ class Facet(nn.Module):
     @property
     def class_vectors(self) -> Tensor:
         """Return t_c (C, d), which the head compares faces with."""
-        return self.head.class_vectors(self.text_mean)
+        residual = self.text_residual
+        return self.head.class_vectors(self.text_mean if residual is None else self.text_mean + residual)
 
     @property
     def has_text_scores(self) -> bool:

@@ -25,7 +25,7 @@ class Head(nn.Module):
         """Return the class vectors t_c (C, d), not normalised, which faces are compared with.
 
         Args:
-            text_mean: (C, d), the mean over each class's prompt embeddings, or learned vectors.
+            text_mean: (C, d), the mean over each class's prompt embeddings (plus its residual), or learned vectors.
         """
         return text_mean
 

@@ -30,6 +30,7 @@ PARTS = {
 # As PARTS, for what is added; trained only if named.
 ADDITIONS = {
     "with-patches": ("--mtgf-tokens patches", "MTGF's text also attends to the patch tokens of the image tower"),
+    "with-residual": ("--class-vectors residual", "a learned residual is added to the text embedding of each class"),
 }
 # Neither MTGF's patches nor a loss beside that of the scores.
 _PLAIN = "--mtgf-tokens views --lambda-con 0 --lambda-vt 0"
