@@ -1,6 +1,7 @@
 # make help lists the targets. Python 3.11 or later (make setup PYTHON=… chooses one); everything goes into .venv/.
 BIN := .venv/bin
 DEMO := data_cache/demo
+DEMO_FIT := $(BIN)/python -m train fit --cache $(DEMO)/cache --folds 5 --fold 0 --modalities normal --epochs 8 --batch-size 8
 
 .PHONY: help setup demo test lint faults gpu clean-demo
 
@@ -12,12 +13,16 @@ setup: .venv/.ready ## make .venv and install what both stages need (once)
 .venv/.ready: requirements.txt requirements-dev.txt .ci/setup
 	@.ci/setup requirements-dev.txt $(PYTHON)
 
-demo: setup ## synthetic scans -> cache -> trained model, tested on unseen subjects (about 2 minutes)
+demo: setup ## synthetic scans -> cache -> trained model, tested on unseen subjects beside the obvious network (about 3 minutes)
 	$(BIN)/python -m preprocess synth bu3dfe --out $(DEMO)/scans --subjects 30
 	$(BIN)/python -m preprocess build bu3dfe --root $(DEMO)/scans --cache $(DEMO)/cache --size 96
 	$(BIN)/python -m preprocess prompts --cache $(DEMO)/cache --model facet-tiny --pretrained none
 	$(BIN)/python -m preprocess inspect $(DEMO)/cache --sheet $(DEMO)/contact-sheet.png
-	$(BIN)/python -m train fit --cache $(DEMO)/cache --out $(DEMO)/run --folds 5 --fold 0 --modalities normal --epochs 8 --batch-size 8
+	$(DEMO_FIT) --out $(DEMO)/run
+	$(DEMO_FIT) --out $(DEMO)/obvious --fusion mean --head linear --lambda-con 0 --lambda-vt 0 > $(DEMO)/obvious.txt
+	$(BIN)/python -m train compare $(DEMO)/run $(DEMO)/obvious --name "FACET-VLM"=$(DEMO)/run --name "obvious network"=$(DEMO)/obvious > $(DEMO)/compare.txt
+	@grep -A 2 '^method' $(DEMO)/compare.txt
+	@echo "obvious network: a linear classifier on the averaged views, no text; $(DEMO)/compare.txt has the paired test"
 	@echo "contact sheet     $(DEMO)/contact-sheet.png   (what was rendered)"
 	@echo "README.md says how to run this on your own copy of BU-3DFE, with real CLIP weights"
 
