@@ -126,6 +126,8 @@ def _predict(chosen: argparse.Namespace) -> int:
         from train.inference.evaluate import predict
 
         return predict(**values)
+    if chosen.explained is not None:
+        raise FacetError("--explain: is for a RUN, not for --zero-shot")
     if chosen.out is None:
         raise FacetError("--out: give the folder that the predictions are written to")
     run = RunOptions(cache=chosen.cache_path, prompts=given.pop("prompts", None), device=chosen.device)

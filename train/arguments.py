@@ -93,6 +93,7 @@ PREDICT_EXAMPLES = """With --zero-shot, any class can be predicted: its prompts 
 
 examples:
   python -m train predict runs/first --cache data_cache/my_scans
+  python -m train predict runs/first --cache data_cache/my_scans --explain
   python -m train predict --zero-shot --cache data_cache/bu3dfe --out runs/zero-shot
   python -m preprocess prompts --out contempt.h5 --prompts my_prompts.txt --model ViT-B-16 --pretrained openai
   python -m train predict --zero-shot --cache data_cache/my_scans --prompts contempt.h5 --out runs/contempt
@@ -210,6 +211,11 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--cache", type=open_path, required=True, dest="cache_path", metavar="DIR", help=text)
     text = "the file to write (default: RUN/predictions-CACHE.csv); with --zero-shot a folder"
     predict.add_argument("--out", type=Path, metavar="FILE.csv|DIR", help=text)
+    text = (
+        "also explain N samples, wrong ones first (default 12), or those named: attention and occlusion, PNG and HDF5"
+    )
+    metavar = "N|NAME,NAME"
+    predict.add_argument("--explain", nargs="?", const="12", dest="explained", metavar=metavar, help=text)
     text = "no RUN: predict with a CLIP model and the prompts of the classes, before any training"
     predict.add_argument("--zero-shot", action="store_true", help=text)
     text = "--classes: by default all that have prompts, without neutral and action units"

@@ -22,6 +22,7 @@ from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings
 from train.data.items import choose_modalities, gather_items
 from train.data.prompts import find_prompts, match_prompts, read_prompts
+from train.inference.explain import EXPLANATIONS_H5, explain
 from train.inference.score import Scores, score_and_write_attention, score_items
 from train.inference.thresholds import read_thresholds
 from train.model.facet import Facet
@@ -191,9 +192,11 @@ def find_lacking(cache: Cache, items: Sequence[Item], modalities: Sequence[str])
     ]
 
 
-def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> int:
+def predict(run: Path, cache_path: Path, out: Path | None, *, device: str, explained: str | None = None) -> int:
     """Write a probability per class for every usable scan or sequence of a cache, labelled or not.
 
+    Args:
+        explained: samples to explain, as in `choose_samples`; None: none.
     Raises:
         FacetError, CacheError: no finished run; a cache with other view settings; no usable sample.
     """
@@ -212,17 +215,21 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str) -> in
     name, transform, thresholds = cache.name, build_transform(cache, config, model), _thresholds(run, recipe)
     path, beside = out or run / f"predictions-{name}.csv", run / f"attention-{name}.safetensors"
     check_writable(path)
+    text = None if out and not explained else _find_prompts(cache, config, model)
     if out is None:
-        text = _find_prompts(cache, config, model)
         scores = score_and_write_attention(beside, model, cache, items, transform, config, text)
     else:
         scores = score_items(model, cache, items, transform, config)
     lacks = find_lacking(cache, items, recipe.modalities)
-    write_predictions(
-        path, predict_items(scores, thresholds, recipe), {"lacks": lacks}, like=cache.path if out else run
-    )
+    predictions = predict_items(scores, thresholds, recipe)
+    write_predictions(path, predictions, {"lacks": lacks}, like=cache.path if out else run)
     if out is None:
         record_hashes(run, (path.name, beside.name))
     note = " (random initial weights)" if config.is_random else ""
     print(f"{len(items)} predictions among {', '.join(recipe.classes)}{note}: {path}")
+    if explained is not None:
+        folder = run / f"explained-{name}" if out is None else out.with_name(f"{out.stem}-explained")
+        num = explain(folder, model, cache, items, predictions, transform, config, text, explained)
+        print(f"{num} samples explained: {folder}/*.png, {folder / EXPLANATIONS_H5}")
+        print("pictures show faces of a licensed data set: pass them on as its licence allows")
     return 0
