@@ -58,8 +58,10 @@ def open_clip_model(model: str, pretrained: str, *, seed: int) -> tuple[nn.Modul
 
 def tokenize(model: str, texts: Sequence[str]) -> Tensor:
     """Return the tokens of texts by the model's own tokenizer, i64 (n, L)."""
+    skip_unreachable_hub()
     import open_clip
 
+    ModelLoader(open_clip, torch)  # registers the configurations that ship
     tokens: Tensor = open_clip.get_tokenizer(model)(list(texts))
     return tokens
 

@@ -37,7 +37,7 @@ from train.pretraining.clip import (
     tokenize,
     write_model_folder,
 )
-from train.pretraining.loss import SharedCaptionLoss
+from train.pretraining.loss import CaptionLoss
 from train.pretraining.rows import (
     CaptionedRows,
     CaptionTable,
@@ -266,7 +266,7 @@ def _train(
 ) -> None:
     """Train from the last checkpoint, or from the start, to the last epoch. Write log.jsonl, and a checkpoint an epoch."""
     options, clip = run.options, run.clip
-    optimizer, loss = build_optimizer(clip, options), SharedCaptionLoss()
+    optimizer, loss = build_optimizer(clip, options), CaptionLoss()
     steps_per_epoch = -(-sum(map(len, train_rows)) // options.batch_size)
     num_steps, step = options.epochs * steps_per_epoch, 0
     if (checkpoint := read_checkpoint(out)) is not None:
@@ -284,10 +284,12 @@ def _train(
                 rate = rate_at(step, num_steps, options.warmup)
                 set_rate(optimizer, rate)
                 features, rows, _ = run.embed_step(source_steps, chosen, epoch, options.augment)
-                numbers = _captions_of(source_steps, rows, captions)
+                numbers, described_by = gather_captions(source_steps, rows, captions)
                 unique, inverse = numbers.unique(return_inverse=True)
                 texts = run.embed_captions(unique)[inverse]
-                value = loss.loss(features, texts, clip.logit_scale.exp(), numbers.to(run.device))
+                value = loss(
+                    features, texts, clip.logit_scale.exp(), numbers.to(run.device), described_by.to(run.device)
+                )
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()
                 norm = nn.utils.clip_grad_norm_(clip.parameters(), MAX_GRAD_NORM)
@@ -328,12 +330,22 @@ def _stream_epoch(
         yield step, chosen, captions
 
 
-def _captions_of(
-    step: Sequence[tuple[CaptionedRows, RawBatch]], rows: Sequence[np.ndarray], captions: Sequence[np.ndarray]
-) -> Tensor:
-    """Return the caption of each image, i64 (P,)."""
-    found = [captions[source.number][of_source] for (source, _), of_source in zip(step, rows, strict=True)]
-    return torch.from_numpy(np.concatenate(found))
+def gather_captions(
+    step: Sequence[tuple[CaptionedRows, RawBatch]], rows: Sequence[np.ndarray], drawn: Sequence[np.ndarray]
+) -> tuple[Tensor, Tensor]:
+    """Return the caption drawn for each image of a step, i64 (P,), and all captions of its row, i64 (P, K), −1 = none.
+
+    Args:
+        rows: of each source in the step, its images' rows. drawn: of each source, as `draw_captions`.
+    """
+    num_wordings = max(source.captions.shape[1] for source, _ in step)
+    captions, of_rows = [], []
+    for (source, _), of_images in zip(step, rows, strict=True):
+        captions.append(drawn[source.number][of_images])
+        of_row = np.full((len(of_images), num_wordings), -1)
+        of_row[:, : source.captions.shape[1]] = source.captions[of_images]
+        of_rows.append(of_row)
+    return torch.from_numpy(np.concatenate(captions)), torch.from_numpy(np.concatenate(of_rows))
 
 
 # --- validation ---
@@ -357,14 +369,15 @@ def validate(run: Pretraining, rows: Sequence[np.ndarray]) -> dict[str, Any]:
     chosen = [choose_front_images(source) for source in run.sources]
     captions = [source.captions[:, 0] for source in run.sources]
     steps = order_rows(rows, -(-num // run.options.batch_size), run.options.seed, 0)
-    loss, total, num_images = SharedCaptionLoss(), 0.0, 0
+    loss, total, num_images, scale = CaptionLoss(), 0.0, 0, run.clip.logit_scale.exp()
     right: dict[str, list[bool]] = {}
     for step in stream_steps(run.sources, run.images, steps, chosen):
         features, of_rows, modalities = run.embed_step(step, chosen, 0, "none")
-        numbers = _captions_of(step, of_rows, captions)
+        numbers, described_by = gather_captions(step, of_rows, captions)
         unique, inverse = numbers.unique(return_inverse=True)
         texts = run.embed_captions(unique)[inverse]
-        total += len(numbers) * loss.loss(features, texts, run.clip.logit_scale.exp(), numbers.to(run.device)).item()
+        value = loss(features, texts, scale, numbers.to(run.device), described_by.to(run.device))
+        total += len(numbers) * value.item()
         num_images += len(numbers)
         split = features.split([len(of_source) for of_source in of_rows])
         for (source, _), part, of_source, modality in zip(step, split, of_rows, modalities, strict=True):
