@@ -41,6 +41,24 @@ def test_spreadsheets_of_every_kind(root: Path, delimiter: str, encoding: str, n
     assert (second.source, second.label, second.sequence, second.frame) == ("b.obj", "", "", None)
 
 
+def test_columns_of_action_units_become_action_units(root: Path) -> None:
+    write(
+        root,
+        "path,subject,label,au12,AU4_intensity,AU04,age\na.obj,1,x,1,C,0,30\nb.obj,1,,9,,,31\nc.obj,1,,0,5.0,-1,32\n",
+    )
+    listing = FOLDER.find(root)
+    assert listing.au_names == ("AU12", "AU4_intensity", "AU4")
+    assert [record.aus for record in listing.records] == [(1, 3, 0), (), (0, 5, -1)]
+    assert listing.records[0].groups == (("age", "30"),)
+
+
+@pytest.mark.parametrize(("name", "value"), [("AU12", "2"), ("AU12", "B"), ("AU12_intensity", "6"), ("AU4", "yes")])
+def test_odd_values_of_action_units_are_refused(root: Path, name: str, value: str) -> None:
+    write(root, f"path,subject,label,{name}\na.obj,1,x,{value}\n")
+    with pytest.raises(FacetError, match=f"line 2: {name} '{value}'"):
+        FOLDER.find(root)
+
+
 def test_the_manifest_itself_as_root(root: Path) -> None:
     path = write(root, "path,subject,label\na.obj,1,x\n").rename(root / "mine.csv")
     (record,) = FOLDER.find(path).records

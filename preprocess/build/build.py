@@ -87,7 +87,7 @@ def build_cache(
         store=store,
         compression=compression,
         num_landmarks=dataset.num_landmarks,
-        au_names=dataset.au_names,
+        au_names=listing.au_names or dataset.au_names,
         target_names=dataset.target_names,
     )
     with lock_cache(cache):

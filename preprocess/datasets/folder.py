@@ -12,7 +12,7 @@ import numpy as np
 
 from preprocess.datasets.completeness import describe_gaps, describe_lacking, name_some
 from preprocess.datasets.label_spelling import LabelMap, describe_values, read_label_map, unify_labels, unify_values
-from preprocess.datasets.manifest import UNITS_MM, ManifestRow, find_manifest, read_manifest
+from preprocess.datasets.manifest import UNITS_MM, ManifestRow, find_manifest, read_level, read_manifest
 from preprocess.datasets.scan import DatasetOption, DatasetReader, Listing, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
@@ -65,6 +65,7 @@ def find_folder(root: Path, *, label_map: LabelMap | None = None) -> Listing:
             intensity=words["intensity"],
             task=words["task"],
             groups=tuple((name, words[name]) for name in listed.group_names),
+            aus=_read_units(manifest, row, listed.au_names),
         )
         if frames and frames[0].subject != record.subject:
             raise FacetError(
@@ -85,6 +86,7 @@ def find_folder(root: Path, *, label_map: LabelMap | None = None) -> Listing:
     missing = {record.sample_id for record in records if not _is_file(manifest.parent / record.source)}
     lines = [
         *listed.notes,
+        *([f"action units: {name_some(listed.au_names)}"] if listed.au_names else []),
         *([f"columns kept as groups: {name_some(listed.group_names)}"] if listed.group_names else []),
         *(line for name in columns for line in describe_values(name, [row[name] for row in rows])),
         *spelling.notes,
@@ -94,7 +96,13 @@ def find_folder(root: Path, *, label_map: LabelMap | None = None) -> Listing:
         *describe_lacking(records, "labels", lambda record: not record.label),
         *describe_gaps(records),
     ]
-    return Listing(records, lines)
+    return Listing(records, lines, listed.au_names)
+
+
+def _read_units(manifest: Path, row: ManifestRow, names: Sequence[str]) -> tuple[int, ...]:
+    """Return a row's value of each action unit, -1 = not known; () if none is known."""
+    values = tuple(read_level(row[name], name, f"{manifest}, line {row.line}") for name in names)
+    return values if any(value >= 0 for value in values) else ()
 
 
 def _build_record(row: ManifestRow, names: _FileNames, *, frame: int) -> ScanRecord:

@@ -33,6 +33,9 @@ UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "in": 25.4}
 AXES = ("x", "-x", "y", "-y", "z", "-z")
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")  # 1,000 may be one or a thousand
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Columns of action units: occurrence 0 or 1, intensity 0 to 5 or A to E; what else there is stands for not known.
+_UNIT = re.compile(r"AU0*(\d{1,2})(_intensity)?", re.IGNORECASE)
+_LEVELS = {"": -1, "-1": -1, "9": -1, "999": -1} | {str(k): k for k in range(6)} | {"ABCDE"[k]: k + 1 for k in range(5)}
 ORIGINS = ("top", "bottom")  # the edge of the texture image where v = 0
 
 
@@ -53,10 +56,11 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """group_names: the columns that are the user's own. notes: what was taken as what, a line each."""
+    """group_names: the columns that are the user's own. au_names: those of action units. notes: what was taken as what."""
 
     rows: tuple[ManifestRow, ...]
     group_names: tuple[str, ...]
+    au_names: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -92,7 +96,8 @@ def read_manifest(path: Path) -> Manifest:
     while header and not header[-1]:  # a spreadsheet's empty last columns
         header.pop()
     _check_header(path, header)
-    names = tuple(name for name in header if name and name not in KNOWN)
+    units = tuple(name for name in header if _UNIT.fullmatch(name))
+    names = tuple(name for name in header if name and name not in KNOWN and name not in units)
     notes = [f"column {name} is kept as a group of your own; did you mean {close}?"
              for name in names if (close := _guess_column(name))]  # fmt: skip
     folder = path.parent.absolute()
@@ -105,7 +110,7 @@ def read_manifest(path: Path) -> Manifest:
             )
         given = [(name, field.strip()) for name, field in zip(header, row, strict=False)]
         unnamed += [field for name, field in given if field and not name]
-        fields = dict.fromkeys((*KNOWN, *names), "") | {name: field for name, field in given if name}
+        fields = dict.fromkeys((*KNOWN, *names, *units), "") | {name: field for name, field in given if name}
         assumed = _check_fields(folder, f"{path}, line {line}", fields)
         result.append(ManifestRow(line, fields, assumed))
     if not result:
@@ -115,13 +120,15 @@ def read_manifest(path: Path) -> Manifest:
     for assumed in dict.fromkeys(row.assumed for row in result if row.assumed):
         count = sum(row.assumed == assumed for row in result)
         notes.append(f"{count:,} scans with {assumed}; give both columns, up and facing, if that is wrong")
-    return Manifest(tuple(result), names, tuple(notes))
+    return Manifest(tuple(result), names, units, tuple(notes))
 
 
 def _name_column(name: str) -> str:
     """Return a known column's name, ignoring case, blanks and hyphens; other names are kept as written."""
     name = clean_word(name)
     plain = re.sub(r"[ _-]+", "_", name.lower())
+    if unit := _UNIT.fullmatch(plain):
+        return f"AU{unit[1]}{unit[2] or ''}"
     return plain if plain in KNOWN else name
 
 
@@ -182,10 +189,29 @@ def _check_fields(folder: Path, where: str, fields: dict[str, str]) -> str:
                 f"{where}: scale {fields['scale'][:40]!r}, expected a positive number (mm a unit of the file)"
             )
         fields["scale"] = text
+    for name in filter(_UNIT.fullmatch, fields):
+        read_level(fields[name], name, where)
     fields["frame"] = re.sub(r"\.0+$", "", fields["frame"])  # a whole number, as pandas writes a column with gaps
     if fields["frame"] and not (fields["frame"].isascii() and fields["frame"].isdigit() and len(fields["frame"]) < 10):
         raise FacetError(f"{where}: frame {fields['frame'][:40]!r}, expected a whole number")
     return assumed
+
+
+def read_level(text: str, name: str, where: str) -> int:
+    """Return the value of an action unit's column: occurrence 0 or 1, intensity 0 to 5, -1 = not known.
+
+    Raises:
+        FacetError: none of these.
+    """
+    highest = 5 if name.endswith("_intensity") else 1
+    level = _LEVELS.get(re.sub(r"\.0+$", "", text).upper(), highest + 1)
+    if level > highest:
+        raise FacetError(
+            f"{where}: {name} {text[:40]!r}, expected "
+            + ("0 to 5 or A to E" if highest > 1 else "0 or 1")
+            + "; leave it empty where it is not known"
+        )
+    return level
 
 
 def _complete_axes(where: str, fields: dict[str, str]) -> str:

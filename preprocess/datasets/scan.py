@@ -48,10 +48,12 @@ class Listing:
     """The scans of a data set, in a fixed order.
 
     notes: lines for the user: what a partial copy lacks, and how files were understood.
+    au_names: the action units that this copy codes; empty: those of the data set.
     """
 
     records: Sequence[ScanRecord]
     notes: Sequence[str] = ()
+    au_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "notes", [escape_controls(note) for note in self.notes])

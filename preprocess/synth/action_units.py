@@ -33,6 +33,14 @@ UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 16, 17, 20, 23, 24, 25, 26, 27, 43)
 # Intensities 01 to 04 of BU-3DFE, "from subtle to full".
 INTENSITY_STRENGTH = {1: 0.42, 2: 0.62, 3: 0.82, 4: 1.0}
 
+# Activations from which a unit counts as A to E: our own scale.
+STRENGTH_STEPS = (0.15, 0.3, 0.5, 0.7, 0.9)
+
+
+def strength_level(amount: float) -> int:
+    """Return an activation as FACS writes it: 0 (not shown), 1 (A) to 5 (E)."""
+    return sum(amount >= step for step in STRENGTH_STEPS)
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -142,6 +150,11 @@ def _au10(m: _Move) -> None:  # upper lip raiser
     m.add(m.sheet.gauss(24, -2, 8, 13), forward=2.0, up=1.5)
 
 
+def _au11(m: _Move) -> None:  # nasolabial deepener
+    m.add(m.sheet.gauss(22, -8, 7, 12), up=2.4, forward=1.8)
+    m.add(m.lip_up * m.sheet.gauss(14, -24, 8, 8), up=1.0)
+
+
 def _au12(m: _Move) -> None:  # lip corner puller
     m.add(m.sheet.gauss(25, -31.5, 11, 10), out=6.0, up=7.0, forward=-3.6)
     m.add(m.sheet.gauss(36, -6, 13, 13), out=1.0, up=3.2, forward=3.4)
@@ -167,9 +180,21 @@ def _au17(m: _Move) -> None:  # chin raiser
     m.add((m.lip_low + m.lip_up) * m.lip_arch, up=1.7, forward=1.2)
 
 
+def _au18(m: _Move) -> None:  # lip pucker: the corners come together, the lips forward
+    m.add(m.sheet.gauss(24, -32, 12, 10), out=-6.0, forward=1.5)
+    m.add(m.sheet.gauss(0, -32, 15, 9), forward=4.0)
+
+
 def _au20(m: _Move) -> None:  # lip stretcher
     m.add(m.sheet.gauss(26, -33, 13, 12), out=7.5, up=-1.6, forward=-3.4)
     m.add(m.lip_arch * np.exp(-0.5 * ((m.sheet.q + 32) / 8) ** 2), forward=-1.5)
+
+
+def _au22(m: _Move) -> None:  # lip funneler: both lips turn outwards
+    m.add((m.lip_up + m.lip_low) * m.lip_arch, forward=3.6)
+    m.add(m.lip_up * m.lip_arch, up=1.5)
+    m.add(m.lip_low * m.lip_arch, up=-1.5)
+    m.add(m.sheet.gauss(24, -32, 10, 9), out=-2.5)
 
 
 def _au23(m: _Move) -> None:  # lip tightener: the red of the lips gets narrow
@@ -224,6 +249,6 @@ def _au43(m: _Move) -> None:  # eyes droop shut
 
 
 _FIELDS = {
-    1: _au1, 2: _au2, 4: _au4, 5: _au5, 6: _au6, 7: _au7, 9: _au9, 10: _au10, 12: _au12, 14: _au14, 15: _au15, 16: _au16,
-    17: _au17, 20: _au20, 23: _au23, 24: _au24, 25: _au25, 26: _au26, 27: _au27, 43: _au43,
+    1: _au1, 2: _au2, 4: _au4, 5: _au5, 6: _au6, 7: _au7, 9: _au9, 10: _au10, 11: _au11, 12: _au12, 14: _au14, 15: _au15,
+    16: _au16, 17: _au17, 18: _au18, 20: _au20, 22: _au22, 23: _au23, 24: _au24, 25: _au25, 26: _au26, 27: _au27, 43: _au43,
 }  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.synth.action_units import Activation, draw_activation, draw_mixture
+from preprocess.synth.action_units import Activation, draw_activation, draw_mixture, strength_level
 from preprocess.synth.bnt import LANDMARKS, encode_bnt, encode_lm2, encode_lm3, landmark_vertices
 from preprocess.synth.head import Person
 from preprocess.synth.movement import turn_head
@@ -31,8 +31,6 @@ ACTION_UNIT_SCANS: dict[str, dict[int, float]] = {
 }
 ONE_SIDED_SCAN, ONE_SIDED_UNIT = "LFAU_12L", 12
 FACSCODES = "facscodes.lst"
-# Activations from which a unit counts as A to E: our own scale.
-STRENGTH_STEPS = (0.15, 0.3, 0.5, 0.7, 0.9)
 TURN_DEG = -20.0  # YR_R20: to the subject's right
 
 
@@ -65,7 +63,7 @@ def _code_units(activation: Activation) -> list[str]:
     """Return each visible unit as the list writes it: L or R before it if it shows on one side only, its strength behind."""
     codes = []
     for unit in sorted(activation.sides):
-        left, right = (sum(value >= step for step in STRENGTH_STEPS) for value in activation.sides[unit])
+        left, right = map(strength_level, activation.sides[unit])
         if left or right:
             codes.append(f"{'' if left and right else 'L' if left else 'R'}{unit}{'ABCDE'[max(left, right) - 1]}")
     return codes
