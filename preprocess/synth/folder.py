@@ -109,7 +109,7 @@ def _write_subject(task: SubjectTask, person: Person, rng: np.random.Generator) 
 def _vary(identity: Identity, rng: np.random.Generator) -> Identity:
     """Return a person whose shape is farther from the average than other layouts' people are."""
     bumps = identity.bumps.copy()
-    bumps[:, 3] *= rng.uniform(0.5, 2.2)
+    bumps[:, 3] *= rng.uniform(0.5, 3.5)
     return replace(identity, shape={name: 1.25 * value for name, value in identity.shape.items()}, bumps=bumps)
 
 
@@ -118,12 +118,17 @@ def _scan(mesh: Mesh, stretch: np.ndarray, rng: np.random.Generator) -> Mesh:
     grid = mesh.vertices_mm.reshape(*grid_shape(), 3).astype(np.float64) * stretch
     blur = float(rng.uniform(0, 1.3))  # in cells of the grid, of about 1.5 mm
     grid = np.stack([gaussian_filter(grid[..., axis], blur, mode="nearest") for axis in range(3)], -1)
+    sheet = grid_sheet()
+    eyes = np.clip(1.3 - np.maximum(np.abs(sheet.eye_t), np.abs(sheet.eye_s)), 0, 0.3) / 0.3
+    mouth = np.clip(1.1 - np.maximum(np.abs(sheet.mouth_t), sheet.mouth_s), 0, 0.4) / 0.4
+    # Eyeballs lie deeper than lids in some scans, and bulge in others; so does what is between the lips.
+    depth = rng.uniform(-1.0, 3.5) * eyes + rng.uniform(-1.0, 6.0) * mouth
+    grid[..., 2] -= depth.reshape(grid.shape[:2])
     noise = rng.normal(size=grid.shape[:2])
     grain = gaussian_filter(noise, float(rng.uniform(0.4, 1.5)))
     grid[..., 2] += rng.uniform(0, 0.2) * grain / grain.std()
     vertices = grid.reshape(-1, 3).astype(np.float32)
     triangles = mesh.triangles
-    sheet = grid_sheet()
     gone = np.zeros(len(vertices), bool)
     if rng.random() < 0.5:
         gone |= (np.abs(sheet.mouth_t) < 0.7) & (sheet.mouth_s < 0.9)
