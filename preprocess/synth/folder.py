@@ -44,6 +44,7 @@ VARIANTS: dict[str, tuple[tuple[int, ...], ...]] = {
     "surprise": ((1, 2, 5, 26), (1, 2, 5, 27), (1, 2, 5), (1, 2, 26), (1, 2, 27), (5, 26), (5, 27), (1, 2, 5, 18, 25)),
 }  # fmt: skip
 SHOWN_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 43)
+_RESTING = (1, 2, 4, 5, 7, 10, 12, 15, 17, 23, 26)
 _EXPRESSION, _MIXTURE = (
     0.72,
     0.22,
@@ -85,6 +86,7 @@ def _write_subject(task: SubjectTask, person: Person, rng: np.random.Generator) 
     """Write `F0001/00.obj`, `.mtl`, `.jpg`, `.bnd` and so on, and the subject's rows of the manifest."""
     folder = task.out / task.name
     varied = Person(_vary(person.identity, rng))
+    varied.set_at_rest(_draw_rest(rng))
     stretch = rng.normal(1, [0.05, 0.05, 0.07])
     manner, light = _Manner(rng), varied.identity.light
     table = io.StringIO()
@@ -104,6 +106,12 @@ def _write_subject(task: SubjectTask, person: Person, rng: np.random.Generator) 
         rows.writerow([f"{path}.obj", task.name, label, f"{path}.bnd", *(int(level > 0) for level in levels), *levels])
     (folder / ROWS).write_text(table.getvalue())
     return SCANS_PER_SUBJECT
+
+
+def _draw_rest(rng: np.random.Generator) -> Activation:
+    """Draw what a face looks like at rest: brows, lids and corners of the mouth lie higher or lower, as if units were active."""
+    amounts = np.clip(rng.normal(0, 0.25, len(_RESTING)), -0.5, 0.5)
+    return Activation({unit: (float(amount), float(amount)) for unit, amount in zip(_RESTING, amounts, strict=True)})
 
 
 def _vary(identity: Identity, rng: np.random.Generator) -> Identity:

@@ -21,6 +21,10 @@ class Person:
         self._rest_mm, self._eyes_mm = shape_vertices_mm(identity, grid_sheet(), template_vertices_mm())
         self._skin = paint_skin(identity)
 
+    def set_at_rest(self, activation: Activation) -> None:
+        """Let the face at rest look as this activation does; it stays a face at rest to labels and skin."""
+        self._rest_mm = self._rest_mm + displace(grid_sheet(), activation)
+
     def scan(self, activation: Activation, noise_mm: float = 0.0, seed: int = 0) -> Mesh:
         """Return a scan in the face frame, mm. `noise_mm` is the standard deviation of the scanner's depth noise."""
         vertices = self._rest_mm + displace(grid_sheet(), activation)
