@@ -109,7 +109,7 @@ def _write_subject(task: SubjectTask, person: Person, rng: np.random.Generator) 
 
 
 def _draw_rest(rng: np.random.Generator) -> Activation:
-    """Draw what a face looks like at rest: brows, lids and corners of the mouth lie higher or lower, as if units were active."""
+    """Draw what a face looks like at rest: brows, lids and mouth differ as if some units were always a little active."""
     amounts = np.clip(rng.normal(0, 0.25, len(_RESTING)), -0.5, 0.5)
     return Activation({unit: (float(amount), float(amount)) for unit, amount in zip(_RESTING, amounts, strict=True)})
 
