@@ -8,7 +8,8 @@ from train.config import Recipe
 
 RESOLVED: dict[str, Any] = {
     "protocol": "kfold", "folds": 2, "rounds": 1, "fold": 0, "fold_seed": 0, "task": "classes", "classes": ("anger", "fear"),
-    "modalities": ("normal",), "views": ("0",), "frames": 1, "model": "tiny", "pretrained": "none", "tower_lr": 1e-3,
+    "modalities": ("normal",), "views": ("0",), "train_views": 9, "frames": 1, "model": "tiny", "pretrained": "none",
+    "tower_lr": 1e-3,
 }  # fmt: skip
 
 

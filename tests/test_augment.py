@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -15,6 +16,7 @@ from train.data.augment import (
     add_noise,
     augment,
     draw_parameters,
+    draw_views,
     jitter_colour,
     shift_and_scale,
 )
@@ -182,3 +184,21 @@ def test_noise_of_one_sample_says_nothing_of_another() -> None:
     assert correlation.abs().max() < 0.07  # of 4800 numbers each
     assert noise.mean().abs() < 0.02
     assert noise.std().item() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize(("num_views", "num"), [(3, 1), (3, 2), (5, 2), (40, 7)])
+def test_views_are_drawn_for_each_sample_alone_and_come_round(num_views: int, num: int) -> None:
+    samples, repeats = list(range(50)), [0] * 50
+    period = num_views // num
+    drawn = [draw_views(4, epoch, samples, repeats, num_views, num) for epoch in range(2 * period)]
+    for views in drawn:
+        assert views.shape == (50, num) and views.min() >= 0 and views.max() < num_views
+        assert all(len(set(row)) == num for row in views.tolist())  # none twice
+    together = np.concatenate(drawn[:period], axis=1).tolist()  # and in a round of epochs none twice, either
+    assert all(len(set(row)) == period * num for row in together)
+    assert (drawn[0] != drawn[period]).any() and len({tuple(row) for row in drawn[0].tolist()}) > 1
+    some = [31, 7, 12]
+    assert (draw_views(4, 1, some, [0] * 3, num_views, num) == drawn[1][some]).all()
+    shown = [draw_views(4, epoch, samples, repeats, num_views, num) for epoch in range(60)]
+    counts = np.bincount(np.concatenate(shown).ravel())
+    assert counts.min() > 0.7 * counts.mean()  # no view is preferred

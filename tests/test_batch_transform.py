@@ -67,3 +67,13 @@ def test_a_flip_is_the_mirrored_face_from_mirrored_cameras(tiny_cache: MakeCache
     torch.testing.assert_close(images_of(flipped)[0], images_of(plain)[0][:, :, order], atol=1.01 / 255 / 0.2, rtol=0)
     torch.testing.assert_close(images_of(flipped)[1], images_of(plain)[1], atol=1e-5, rtol=0)
     assert not torch.allclose(images_of(flipped)[0], images_of(plain)[0], atol=0.1)
+
+
+def test_chosen_views_are_those_of_the_whole_batch(tiny_cache: MakeCache) -> None:
+    raw = read_batch(open_cache(tiny_cache(modalities=MODALITIES)))
+    changes = make_changes({"flip": (1,)}, {}, {})
+    whole, views = TRANSFORM.prepare(raw, changes), np.array([[2, 0], [1, 2], [0, 1]])
+    some = TRANSFORM.prepare(raw, changes, views)
+    for sample, chosen in enumerate(views):
+        torch.testing.assert_close(images_of(some)[sample], images_of(whole)[sample][:, :, chosen])
+        torch.testing.assert_close(some.cameras[sample], whole.cameras[sample][chosen])

@@ -23,7 +23,7 @@ from shared.weights.models import LOCAL_DIR
 from train.parts import FUSIONS, HEADS, TASKS, collect_weights, list_extra_losses, list_parts, read_losses
 from train.tasks.task import find_task
 
-RUN_VERSION = 4  # 4: every default is resolved; draw, relative and every are now sampler, reference and frame_stride
+RUN_VERSION = 5  # 5: train_views; class vectors are centred
 RANDOM = "none"  # --pretrained none: random initial weights
 _MAX_CONFIG_BYTES = 1 << 24
 _MAX_SEED = 2**32 - 1
@@ -137,6 +137,13 @@ class DataOptions:
     views: tuple[str, ...] | None = _option(
         None, "yaw or yaw:pitch of the views, in degrees: 0,20 or 0:15 (default: all views of the cache)"
     )
+    train_views: int | None = _option(
+        None,
+        "views per sample in each training step, drawn at random; all are tested. Fewer views, cheaper steps: give more "
+        "--epochs (default: 2; all with --fusion concat or --towers view)",
+        1,
+        256,
+    )
     frames: int | None = _option(
         None, "frames per sequence, evenly spaced (default: 6 for sequences, 1 for scans)", 1, 256
     )
@@ -158,10 +165,10 @@ class DataOptions:
         choices=("each", "balanced"),
     )
     augment: str = _option(
-        "standard",
-        "standard: random flips, shifts, scales, colours, noise and erasures; flip: mirroring only. With embeddings of a "
-        "frozen tower, standard means flip",
-        choices=("standard", "flip", "none"),
+        "flip",
+        "flip: random mirroring; standard: also shifts, scales, colours, noise and erasures, which a short training from "
+        "random weights does not learn through. With embeddings of a frozen tower, standard means flip",
+        choices=("flip", "standard", "none"),
     )
     shuffle_labels: int | None = _option(
         None, "control: permute the training labels with this seed; accuracy must fall to chance", 0, _MAX_SEED
@@ -225,8 +232,8 @@ class LossOptions:
 class OptimOptions:
     """optimisation"""
 
-    epochs: int = _option(20, "passes over the training samples; 0 tests the untrained model", 0, 100_000)
-    batch_size: int = _option(16, "samples per step", 1, 65_536)
+    epochs: int = _option(30, "passes over the training samples; 0 tests the untrained model", 0, 100_000)
+    batch_size: int = _option(8, "samples per step", 1, 65_536)
     lr: float = _option(1e-3, "peak learning rate of the new layers", 1e-9, 10)
     tower_lr: float | None = _option(
         None,
@@ -288,6 +295,7 @@ class Recipe(Options):
     classes: tuple[str, ...] = field()
     modalities: tuple[str, ...] = field()
     views: tuple[str, ...] = field()
+    train_views: int = field()
     frames: int = field()
     model: str = field()
     pretrained: str = field()
@@ -321,8 +329,8 @@ class PretrainOptions:
         choices=("full", "frozen"),
     )
     validate: float = _option(0.1, "fraction of subjects held out for validation", 0, 0.9)
-    augment: str = _option("standard", "augmentation, as in fit", choices=("standard", "flip", "none"))
-    epochs: int = _option(20, "passes over the rows", 1, 100_000)
+    augment: str = _option("flip", "augmentation, as in fit", choices=("standard", "flip", "none"))
+    epochs: int = _option(30, "passes over the rows", 1, 100_000)
     batch_size: int = _option(128, "rows per step", 2, 65_536)
     lr: float = _option(1e-3, "peak learning rate", 1e-9, 10)
     weight_decay: float = _option(0.05, "weight decay (AdamW) of the weight matrices", 0, 100)

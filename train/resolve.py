@@ -19,6 +19,7 @@ from train.tasks.task import find_task
 # The tower's learning rate as a fraction of --lr: pretrained features are to be adapted, not overwritten. Weights that ship
 # are of small towers, which learn at higher rates: tag → fraction.
 PRETRAINED_TOWER_RATE = 0.01
+TRAIN_VIEWS = 2  # of each sample, in a training step
 SHIPPED_TOWER_RATES = {"synthetic-1": 0.1}
 
 
@@ -188,6 +189,13 @@ def default_tower_rate(lr: float, pretrained: str) -> float:
     return lr * (1.0 if pretrained == RANDOM else SHIPPED_TOWER_RATES.get(pretrained, PRETRAINED_TOWER_RATE))
 
 
+def _resolve_train_views(options: Options) -> int:
+    assert options.views is not None
+    if options.fusion == "concat" or options.towers == "view":  # these know a view by its place among all
+        return len(options.views)
+    return min(options.train_views or TRAIN_VIEWS, len(options.views))
+
+
 def resolve_model(options: Options, text: TextEmbeddings) -> Recipe:
     """Fill in the defaults that depend on the prompts; the recipe is complete.
 
@@ -203,6 +211,7 @@ def resolve_model(options: Options, text: TextEmbeddings) -> Recipe:
         "pretrained": pretrained,
         "tower_lr": tower_lr,
         "towers": "shared" if options.tune == "frozen" else options.towers,  # equal towers stay equal
+        "train_views": _resolve_train_views(options),
     }
     recipe = Recipe(**values)
     if recipe.mtgf_tokens == "patches":

@@ -25,6 +25,7 @@ MAX_BRIGHTNESS, MAX_TINT, MAX_GAMMA = 0.3, 0.1, 0.25  # of texture only: skin an
 MAX_NOISE = 0.03  # standard deviation, of 0…1
 ERASE_PROBABILITY, ERASE_LEAST, ERASE_MOST = 0.25, 0.1, 0.3  # sides of the erased rectangle, of the image's side
 NOISE_SEED = 0x5EED
+_VIEWS_SEED = 0x71E35  # views are drawn apart from all other parameters
 _COLUMNS = {"flip": 1, "scale": 1, "shift": 2, "gain": 3, "gamma": 1, "noise": 1, "noise_offset": 1, "erase": 4}
 
 
@@ -117,6 +118,28 @@ def draw_parameters(
         *(edge * erases for edge in (left, top, left + width, top + height)),
     ]
     return AugmentParameters(torch.from_numpy(np.stack(columns, axis=1).astype(np.float32)))
+
+
+def draw_views(
+    seed: int, epoch: int, samples: Sequence[int], repeats: Sequence[int], num_views: int, num: int
+) -> np.ndarray:
+    """Draw which of its views each sample shows in an epoch: i64 (B, num). Once in every num_views / num epochs, each view.
+
+    Args:
+        samples, repeats: as in `draw_parameters`. num: at most num_views.
+    """
+    period = num_views // num
+    keys = np.asarray(samples, np.uint64) | np.asarray(repeats, np.uint64) << np.uint64(32)
+    uniform = np.concatenate(
+        [
+            _draw_uniform(seed ^ _VIEWS_SEED, epoch // period, keys + np.uint64(k << 56))
+            for k in range(-(-num_views // 16))
+        ],
+        axis=1,
+    )
+    order = np.argsort(uniform[:, :num_views], axis=1)
+    first = epoch % period * num
+    return order[:, first : first + num]
 
 
 def _draw_uniform(seed: int, epoch: int, keys: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 from shared.cache import Cache
@@ -62,11 +63,14 @@ class BatchTransform:
                 yield self.embeddings.choose(items, num_frames, jitter, references)
 
     @torch.no_grad()
-    def prepare(self, raw: RawBatch | RowBatch, parameters: AugmentParameters | None = None) -> Batch:
+    def prepare(
+        self, raw: RawBatch | RowBatch, parameters: AugmentParameters | None = None, chosen: np.ndarray | None = None
+    ) -> Batch:
         """Return normalised images, or the features of rows, with their cameras.
 
         Args:
             parameters: augmentation of each sample, the same in all its views; None: no augmentation.
+            chosen: i64 (B, v), the views of each sample to take; None: all.
         """
         cameras = cameras_rad(self.views, len(raw.items), self.device)
         flipped = None
@@ -74,12 +78,17 @@ class BatchTransform:
             parameters = parameters.to(self.device)
             flipped = parameters.flip
             cameras[..., 0] *= 1 - 2 * flipped[:, None].float()
+        views = None if chosen is None else copy_small(chosen, self.device)
+        if views is not None:
+            cameras = cameras.gather(1, views[..., None].expand(-1, -1, 2))
         images = features = None
         if isinstance(raw, RowBatch):
             assert self.embeddings is not None
             features = self.embeddings.gather(raw.rows, flipped)
+            if views is not None:
+                features = features.take_along_dim(views[:, None, None, :, None], 3)
         else:
-            images = self._to_unit(raw, flipped)
+            images = self._to_unit(raw, flipped, views)
             if parameters is not None and not self.only_flip:
                 colour = [i for i, name in enumerate(self.modalities) if MODALITIES[name].is_colour]
                 images = augment(images, parameters, colour)
@@ -97,10 +106,13 @@ class BatchTransform:
         """Return normalised images f32 (B, T, M, V, 3, S, S), mirrored where flipped bool (B,) is True."""
         return normalise(self._to_unit(raw, flipped), self.tower.mean, self.tower.std)
 
-    def _to_unit(self, raw: RawBatch, flipped: torch.Tensor | None) -> torch.Tensor:
+    def _to_unit(self, raw: RawBatch, flipped: torch.Tensor | None, views: torch.Tensor | None = None) -> torch.Tensor:
         stacked = []
         for modality in self.modalities:
             pixels = to_device(raw.images[modality], self.device)
+            if views is not None:
+                batch = torch.arange(len(pixels), device=self.device)[:, None]
+                pixels = pixels[batch, :, views].transpose(1, 2)  # (B, T, v, H, W …)
             if flipped is not None:
                 shape = (-1, *[1] * (pixels.ndim - 1))
                 pixels = torch.where(flipped.view(shape), mirror(pixels, modality), pixels)

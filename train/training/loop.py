@@ -11,7 +11,7 @@ import numpy as np
 from shared.cache import Cache
 from shared.errors import FacetError
 from train.config import Recipe
-from train.data.augment import draw_parameters
+from train.data.augment import draw_parameters, draw_views
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import RowBatch
 from train.data.order import count_repeats, epoch_batches
@@ -110,11 +110,13 @@ def train(
         progress.flops_per_sample, progress.peak_flops = flops_per_sample, peak_flops and peak_flops * ranks.num
         stream = _stream_epochs(cache, training, transform, recipe, ranks, state.step)
         for epoch, num_samples, labels, raw in progress.waiting_for(stream):
-            parameters = None
+            parameters = views = None
+            indices, repeats = [item.index for item in raw.items], [item.repeat for item in raw.items]
             if recipe.augment != "none":
-                indices, repeats = [item.index for item in raw.items], [item.repeat for item in raw.items]
                 parameters = draw_parameters(recipe.seed, epoch, indices, repeats)
-            batch, target = transform.prepare(raw, parameters), copy_small(labels, device)
+            if recipe.train_views < (num_views := len(transform.views)):
+                views = draw_views(recipe.seed, epoch, indices, repeats, num_views, recipe.train_views)
+            batch, target = transform.prepare(raw, parameters, views), copy_small(labels, device)
             rate, batch_slice = rate_at(state.step, num_steps, recipe.warmup), ranks.slice(num_samples)
             set_rate(state.optimizer, rate)
             try:

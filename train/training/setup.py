@@ -103,7 +103,7 @@ def measure_flops(model: Facet, transform: BatchTransform, recipe: Recipe) -> tu
         return None, peak
     compares = recipe.reference != "none"
     shape = (1, recipe.frames + compares, len(transform.modalities))
-    side, num_views = transform.tower.image_size, len(transform.views)
+    side, num_views = transform.tower.image_size, recipe.train_views
     example = Batch(
         images=torch.empty(*shape, num_views, 3, side, side, device=device),
         present=torch.empty(*shape, dtype=torch.bool, device=device),
