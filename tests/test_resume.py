@@ -59,11 +59,11 @@ def test_a_sample_drawn_again_is_seen_otherwise(tiny_cache: MakeCache, tmp_path:
     seen: list[list[tuple[int, int, bytes, bytes]]] = []
 
     class Seen(BatchTransform):
-        def prepare(self, raw: Any, changes: Any = None) -> Any:
+        def prepare(self, raw: Any, changes: Any = None, chosen: Any = None) -> Any:
             pixels = raw.images["normal"]
             for i, item in enumerate(raw.items):
                 seen[-1].append((item.index, item.repeat, pixels[i].tobytes(), changes.table[i].numpy().tobytes()))
-            return super().prepare(raw, changes)
+            return super().prepare(raw, changes, chosen)
 
     transform = Seen(TRANSFORM.modalities, VIEWS, TOWER, CPU)
     for folder, stop_at in (("whole", 0), ("parts", 3), ("parts", 0)):
