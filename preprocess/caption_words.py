@@ -89,7 +89,7 @@ UNIT_DEGREES: dict[int, tuple[str, ...]] = {
     1: ("barely ", "slightly "),
     2: ("slightly ", "weakly "),
     3: ("clearly ", "markedly "),
-    4: ("strongly ", "severely "),
+    4: ("strongly ", "very strongly "),
     5: ("extremely ", "strongly "),
 }
 

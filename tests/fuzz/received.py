@@ -21,6 +21,7 @@ from tiny_training import RECIPE, TOWER, make_model
 
 from shared.attention_file import read_attention
 from shared.cache import open_cache, read_record
+from shared.captions import Captions, read_captions, write_captions
 from shared.runs import CONFIG_JSON, WEIGHTS, record_hashes
 from shared.schema import RenderSettings, canonical_json, fingerprint
 from shared.text import read_text_embeddings, write_text_embeddings
@@ -29,7 +30,7 @@ from train.model.factory import load_run
 from train.model.weights import write_weights
 from train.protocols.folds import Fold, write_split
 
-_TEXT, _CACHE, _RUN = "text.h5", "cache", "run"
+_TEXT, _CAPTIONS, _CACHE, _RUN = "text.h5", "tiny.captions.h5", "cache", "run"
 
 
 def received_targets() -> list[Target]:
@@ -40,11 +41,14 @@ def received_targets() -> list[Target]:
     model.mkdir()
     (model / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_CLIP}))
     write_text_embeddings(whole / _TEXT, random_text(RECIPE.classes, 32, "tiny"))
-    (whole / f"{_TEXT}.sha256").unlink()
+    write_captions(whole / _CAPTIONS, _caption())
+    for name in (_TEXT, _CAPTIONS):
+        (whole / f"{name}.sha256").unlink()
     write_tiny_cache(whole / _CACHE, model=f"local-dir:{model}", num_subjects=2, scans_per_class=1, num_frames=2)
     _write_run(whole / _RUN)
     return [
         _target("text HDF5", whole, _TEXT, mutations.mutate_binary, lambda folder: read_text_embeddings(folder / _TEXT)),
+        _target("captions", whole, _CAPTIONS, mutations.mutate_binary, lambda folder: read_captions(folder / _CAPTIONS)),
         _target("cache.json", whole, f"{_CACHE}/cache.json", _mutate_signed, lambda folder: open_cache(folder / _CACHE)),
         _target(
             "shard record", whole, f"{_CACHE}/records/00000.json", _mutate_signed,
@@ -57,6 +61,12 @@ def received_targets() -> list[Target]:
             lambda folder: read_attention(folder / _RUN / "attention.safetensors"),
         ),
     ]  # fmt: skip
+
+
+def _caption() -> Captions:
+    index, tokens = np.array([[0, 1], [1, -1], [-1, -1]], np.int32), np.array([[5, 9, 0], [6, 7, 9]], np.int32)
+    embeddings = np.array([[0.6, 0.8], [1, 0]], np.float32)
+    return Captions(("a sad face", "a face"), index, tokens, embeddings, "tiny", "none", "0" * 64, True, "0" * 64)
 
 
 def _write_run(run: Path) -> None:
