@@ -168,7 +168,7 @@ def test_it_learns_and_the_folder_is_open_clips(
 
 def test_resuming_equals_an_uninterrupted_run(captioned: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     caches = [captioned(num_subjects=3), captioned(name="b", num_subjects=2, modalities=("normal",), dataset="other")]
-    options = PretrainOptions(epochs=2, batch_size=12, seed=4, validate=0.3)
+    options = PretrainOptions(epochs=2, batch_size=12, seed=4, validate=0.3, augment="standard")
     pretrain(caches, tmp_path / "whole", options, device="cpu")
     written = checkpoint.write_checkpoint
 

@@ -331,7 +331,7 @@ class PretrainOptions:
     validate: float = _option(0.1, "fraction of subjects held out for validation", 0, 0.9)
     augment: str = _option("flip", "augmentation, as in fit", choices=("standard", "flip", "none"))
     epochs: int = _option(30, "passes over the rows", 1, 100_000)
-    batch_size: int = _option(128, "rows per step", 2, 65_536)
+    batch_size: int = _option(32, "rows per step", 2, 65_536)
     lr: float = _option(1e-3, "peak learning rate", 1e-9, 10)
     weight_decay: float = _option(0.05, "weight decay (AdamW) of the weight matrices", 0, 100)
     warmup: float = _option(0.05, "fraction of all steps in which the learning rate rises", 0, 1)

@@ -276,7 +276,7 @@ def _train(
     record["epochs"] = record["epochs"][: step // steps_per_epoch]
     with open_progress(out, step, num_steps, run.device) as progress:
         for epoch in range(step // steps_per_epoch, options.epochs):
-            started, losses = time.monotonic(), []
+            started, losses, guesses = time.monotonic(), [], []
             clip.train()
             for source_steps, chosen, captions in progress.waiting_for(
                 _stream_epoch(run, train_rows, steps_per_epoch, epoch)
@@ -301,6 +301,7 @@ def _train(
                 result = StepResult({"loss": value.detach(), "grad_norm": norm.detach()}, features @ texts.T, features)
                 progress.add(step - 1, result, sum(len(raw.items) for _, raw in source_steps))
                 losses.append(value.detach())
+                guesses.append(math.log(len(numbers)))
                 if step % LOG_EVERY == 0 or step % steps_per_epoch == 0:
                     values = progress.read(out, f"--lr (now {options.lr:g})")
                     best = numbers[result.logits.argmax(1).cpu()]
@@ -308,7 +309,8 @@ def _train(
                         {"step": step, "epoch": epoch, **values, "accuracy": (best == numbers).float().mean().item(),
                          "scale": clip.logit_scale.exp().item(), "lr": options.lr * rate}
                     )  # fmt: skip
-            line = {"epoch": epoch + 1, "loss": torch.stack(losses).mean().item(), **validate(run, held_rows)}
+            line = {"epoch": epoch + 1, "loss": torch.stack(losses).mean().item(), "guess": float(np.mean(guesses))}
+            line |= validate(run, held_rows)
             line["seconds"] = round(time.monotonic() - started, 1)
             for source in run.sources:
                 source.cache.check_unchanged()
@@ -359,7 +361,8 @@ def validate(run: Pretraining, rows: Sequence[np.ndarray]) -> dict[str, Any]:
     that of single images, of single scans with a label.
 
     Returns:
-        `validation_loss`; `zero_shot`, modality → accuracy; both only where there is something to measure.
+        `validation_loss`, and `validation_guess`, what it is where all images look alike; `zero_shot`, modality → accuracy.
+        What cannot be measured is absent.
     """
     num = sum(map(len, rows))
     if not num:
@@ -369,7 +372,7 @@ def validate(run: Pretraining, rows: Sequence[np.ndarray]) -> dict[str, Any]:
     chosen = [choose_front_images(source) for source in run.sources]
     captions = [source.captions[:, 0] for source in run.sources]
     steps = order_rows(rows, -(-num // run.options.batch_size), run.options.seed, 0)
-    loss, total, num_images, scale = CaptionLoss(), 0.0, 0, run.clip.logit_scale.exp()
+    loss, total, guesses, num_images, scale = CaptionLoss(), 0.0, 0.0, 0, run.clip.logit_scale.exp()
     right: dict[str, list[bool]] = {}
     for step in stream_steps(run.sources, run.images, steps, chosen):
         features, of_rows, modalities = run.embed_step(step, chosen, 0, "none")
@@ -378,6 +381,7 @@ def validate(run: Pretraining, rows: Sequence[np.ndarray]) -> dict[str, Any]:
         texts = run.embed_captions(unique)[inverse]
         value = loss(features, texts, scale, numbers.to(run.device), described_by.to(run.device))
         total += len(numbers) * value.item()
+        guesses += len(numbers) * math.log(len(numbers))
         num_images += len(numbers)
         split = features.split([len(of_source) for of_source in of_rows])
         for (source, _), part, of_source, modality in zip(step, split, of_rows, modalities, strict=True):
@@ -390,16 +394,16 @@ def validate(run: Pretraining, rows: Sequence[np.ndarray]) -> dict[str, Any]:
                 if sample.label in prompts.class_names and not sample.sequence:
                     is_right = prompts.class_names[number] == sample.label
                     right.setdefault(source.modalities[place], []).append(is_right)
-    measured: dict[str, Any] = {"validation_loss": total / num_images}
+    measured: dict[str, Any] = {"validation_loss": total / num_images, "validation_guess": guesses / num_images}
     if right:
         measured["zero_shot"] = {name: sum(found) / len(found) for name, found in right.items()}
     return measured
 
 
 def _describe_epoch(line: dict[str, Any], num_epochs: int) -> str:
-    parts = [f"loss {line['loss']:.3f}"]
+    parts = [f"loss {line['loss']:.3f} (guessing: {line['guess']:.3f})"]
     if "validation_loss" in line:
-        parts.append(f"on held-out subjects {line['validation_loss']:.3f}")
+        parts.append(f"on held-out subjects {line['validation_loss']:.3f} ({line['validation_guess']:.3f})")
     if "zero_shot" in line:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in line["zero_shot"].items())
         parts.append(f"zero-shot accuracy of single images there: {shares}")
