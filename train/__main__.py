@@ -119,10 +119,11 @@ def _predict(chosen: argparse.Namespace) -> int:
     zero_shot = values.pop("zero_shot")
     if zero_shot == (chosen.run is not None):
         raise FacetError("predict: give a RUN, or --zero-shot without one")
+    adapt = values.pop("adapt")
     given = {option.name: values.pop(option.name) for option in ZERO_SHOT_OPTIONS if option.name in values}
     if not zero_shot:
-        if given:
-            raise FacetError(f"{option_name(next(iter(given)))}: is for --zero-shot; a RUN has its own")
+        if given or not adapt:
+            raise FacetError(f"{option_name(next(iter((*given, 'no_adapt'))))}: is for --zero-shot; a RUN has its own")
         from train.inference.evaluate import predict
 
         return predict(**values)
@@ -133,7 +134,7 @@ def _predict(chosen: argparse.Namespace) -> int:
     run = RunOptions(cache=chosen.cache_path, prompts=given.pop("prompts", None), device=chosen.device)
     from train.studies.zero_shot import predict_zero_shot
 
-    return predict_zero_shot(Options(**given), run, chosen.out)
+    return predict_zero_shot(Options(**given), run, chosen.out, adapt=adapt)
 
 
 def _pretrain(chosen: argparse.Namespace) -> int:

@@ -177,6 +177,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--preload", choices=("none", "ram", "gpu"), default="none", help=text)
     text = "also write the weights in half precision, with only those words that the captions and prompts need"
     add("--ship", type=Path, metavar="FILE.safetensors", help=text)
+    text = "with --ship: a text file, such as a prompts file, whose words are kept as well"
+    add("--ship-words", type=Path, metavar="FILE.txt", help=text)
 
     summary = "write runs and cross-validations as one HTML file"
     add = add_command(commands, "report", summary, examples=REPORT_EXAMPLES).add_argument
@@ -222,6 +224,8 @@ def build_parser() -> argparse.ArgumentParser:
     group = predict.add_argument_group("only with --zero-shot", text)
     for option in ZERO_SHOT_OPTIONS:
         add_option(group, option)
+    text = "keep the tower's batch statistics (default: those of the cache's images, without labels: AdaBN)"
+    group.add_argument("--no-adapt", dest="adapt", action="store_false", help=text)
     for command in (embed, evaluate, predict):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")
 

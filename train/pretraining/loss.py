@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from open_clip.loss import ClipLoss
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+UNITS_WEIGHT = 2.0  # of action units beside classes
 
 
 class CaptionLoss(ClipLoss):
@@ -28,3 +33,48 @@ class CaptionLoss(ClipLoss):
         positive = (described_by[:, None, :] == captions[None, :, None]).any(2).float()
         of_images, of_texts = (F.normalize(matrix, p=1, dim=1) for matrix in (positive, positive.T))
         return (F.cross_entropy(per_image, of_images) + F.cross_entropy(per_text, of_texts)) / 2
+
+
+class PromptLoss(nn.Module):
+    """Loss of prompts that are known to be true or false of an image: softmax over classes, a sigmoid per action unit.
+
+    In a batch of captions most pairs of different captions are no clear negatives, because the same muscles act in many
+    expressions, and a small tower then learns nothing. Here every pair is known. The sigmoid is SigLIP's (Zhai et al. 2023),
+    with a bias per unit, because some units are rare.
+    """
+
+    START_SCALE = 10.0
+
+    def __init__(self, is_unit: Tensor) -> None:
+        """is_unit: bool (G,), True for an action unit, False for a class."""
+        super().__init__()
+        self.register_buffer("is_unit", is_unit)
+        self.bias = nn.Parameter(torch.zeros(len(is_unit)))
+        self.log_scale = nn.Parameter(torch.full((2,), math.log(self.START_SCALE)))  # of classes, of units
+
+    def forward(self, images: Tensor, vectors: Tensor, truth: Tensor) -> Tensor:
+        """Return the sum of the means over labelled images and over coded units, f32 ().
+
+        Args:
+            images: f32 (P, d), unit length. vectors: f32 (G, d), unit length.
+            truth: i8 (P, G), 1 = true of the image, 0 = not, −1 = not known.
+        """
+        classes, units = self.log_scale.exp()
+        is_unit = self.is_unit
+        cosines = images @ vectors.T
+        labelled = (truth[:, ~is_unit] == 1).any(1).float()
+        of_classes = (
+            F.cross_entropy(
+                classes * cosines[:, ~is_unit], truth[:, ~is_unit].argmax(1), label_smoothing=0.05, reduction="none"
+            )
+            if not bool(is_unit.all())
+            else cosines.sum(1) * 0
+        )
+        target = truth[:, is_unit]
+        known = (target >= 0).float()
+        of_units = F.binary_cross_entropy_with_logits(
+            units * cosines[:, is_unit] + self.bias[is_unit], target.clamp(min=0).float(), reduction="none"
+        )
+        return (of_classes * labelled).sum() / labelled.sum().clamp(min=1) + UNITS_WEIGHT * (
+            of_units * known
+        ).sum() / known.sum().clamp(min=1)

@@ -37,7 +37,8 @@ from train.pretraining.clip import (
     tokenize,
     write_model_folder,
 )
-from train.pretraining.loss import CaptionLoss
+from train.pretraining.known_prompts import TEXT_RATE, KnownPrompts, is_text, read_known_prompts, teach_text
+from train.pretraining.loss import CaptionLoss, PromptLoss
 from train.pretraining.rows import (
     CaptionedRows,
     CaptionTable,
@@ -58,7 +59,8 @@ from train.training.timing import describe_environment
 
 PRETRAIN_JSON = "pretrain.json"
 MAX_LOG_SCALE = math.log(100)  # as CLIP's own training (Radford et al. 2021)
-_MAX_JSON_BYTES = 1 << 26
+CAPTIONS_WEIGHT = 0.1  # of the loss of captions beside that of prompts: at 1, a small tower learns much more slowly
+_MAX_JSON_BYTES, _MAX_WORDS_BYTES = 1 << 26, 1 << 24
 
 
 @dataclass(frozen=True)
@@ -86,23 +88,53 @@ class Pretraining:
     table: CaptionTable
     images: list[ImageSource]
     prompts: list[ClassPrompts | None]
+    known: KnownPrompts | None
     clip: Any
     tower: TowerConfig
     device: torch.device
+    text_is_frozen: bool
+
+    @property
+    def teaches_text(self) -> bool:
+        """Whether the text tower is random: it learns alone, before the image tower, and then stays as it is."""
+        return self.tower.random_weights and self.options.tune_text == "full" and self.known is not None
+
+    @torch.no_grad()
+    def with_frozen_text(self) -> Pretraining:
+        """Return the same with the text tower frozen as it is now: all texts are embedded once."""
+
+        def embed(tokens: Tensor) -> Tensor:
+            parts = tqdm(tokens.split(256), desc="embed texts", unit="batch", delay=2)
+            return torch.cat([self.embed_texts(part).cpu() for part in parts])
+
+        for name, parameter in self.clip.named_parameters():
+            parameter.requires_grad_(not is_text(name))
+        return dataclasses.replace(
+            self,
+            table=dataclasses.replace(self.table, embeddings=embed(self.table.tokens)),
+            known=self.known and dataclasses.replace(self.known, embeddings=embed(self.known.tokens)),
+            prompts=[p and dataclasses.replace(p, embeddings=embed(p.tokens)) for p in self.prompts],
+            text_is_frozen=True,
+        )
 
     def embed_texts(self, tokens: Tensor) -> Tensor:
         return encode_text(self.clip, tokens.to(self.device))
 
     def embed_captions(self, numbers: Tensor) -> Tensor:
         """Return the unit-length embeddings of captions, f32 (n, d). numbers: i64 (n,), in the table."""
-        if self.options.tune_text == "frozen":
+        if self.text_is_frozen:
             return self.table.embeddings[numbers].to(self.device)
         return self.embed_texts(self.table.tokens[numbers])
 
+    def embed_prompts(self, known: KnownPrompts, chosen: Tensor) -> Tensor:
+        """Return the unit-length embeddings of some prompts, f32 (n, d). chosen: i64 (n,)."""
+        if self.text_is_frozen:
+            return known.embeddings[chosen].to(self.device)
+        return self.embed_texts(known.tokens[chosen])
+
     def embed_classes(self, prompts: ClassPrompts) -> Tensor:
         """Return the mean embedding of the prompts of each class, f32 (C, d)."""
-        frozen = self.options.tune_text == "frozen"
-        embeddings = prompts.embeddings.to(self.device) if frozen else self.embed_texts(prompts.tokens)
+        embeddings = prompts.embeddings.to(self.device) if self.text_is_frozen else self.embed_texts(prompts.tokens)
         labels = torch.tensor(prompts.labels)
         return torch.stack([embeddings[labels == number].mean(0) for number in range(len(prompts.class_names))])
 
@@ -142,6 +174,7 @@ def pretrain(
     device: str = "auto",
     preload: str = "none",
     ship: Path | None = None,
+    ship_words: Path | None = None,
 ) -> int:
     """Train the towers of a CLIP model on captioned caches, and write them to a folder; continue an interrupted run.
 
@@ -149,6 +182,7 @@ def pretrain(
         caches: with captions of one model.
         preload: none, ram or gpu.
         ship: also write the weights to this file, small enough to ship.
+        ship_words: a text file whose words are kept in it, too, beside those of captions and prompts.
     Returns:
         0.
     Raises:
@@ -169,7 +203,10 @@ def pretrain(
             sweep_partials(out)
             clip, tower = _build(options, table, where)
             images = [_open_images(source, preload, where) for source in sources]
-            run = Pretraining(options, sources, table, images, prompts, clip, tower, where)
+            known = read_known_prompts(sources, table.model)
+            run = Pretraining(
+                options, sources, table, images, prompts, known, clip, tower, where, options.tune_text == "frozen"
+            )
             _announce(run, train_rows, held_rows)
             record["epochs"] = (earlier or record)["epochs"]
             _train(out, run, train_rows, held_rows, record)
@@ -179,10 +216,26 @@ def pretrain(
     print(f"both towers, as --model {LOCAL_DIR}{out}: {out / MODEL_WEIGHTS}")
     if ship is not None:
         tokens = [table.tokens.flatten(), *(found.tokens.flatten() for found in prompts if found is not None)]
+        if ship_words is not None:
+            tokens.append(tokenize(table.model, _read_lines(ship_words)).flatten())
         num_rows = ship_weights(out, ship, torch.cat(tokens))
         print(f"weights to ship, {ship.stat().st_size / 1e6:.1f} MB, {num_rows} tokens: {ship}")
     print_next("preprocess", "prompts", "--cache", caches[0], "--model", f"{LOCAL_DIR}{out}")
     return 0
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file.
+
+    Raises:
+        FacetError: no such file, too large, or not UTF-8.
+    """
+    try:
+        if path.stat().st_size > _MAX_WORDS_BYTES:
+            raise FacetError(f"--ship-words {path}: over {_MAX_WORDS_BYTES / 1e6:.0f} MB; give fewer words")
+        return path.read_text(encoding="utf-8").splitlines() or [""]
+    except (OSError, UnicodeDecodeError) as error:
+        raise FacetError(f"--ship-words {path}: cannot be read as UTF-8 text ({first_line(error)})") from error
 
 
 def _build(options: PretrainOptions, table: CaptionTable, device: torch.device) -> tuple[Any, TowerConfig]:
@@ -241,17 +294,20 @@ def _announce(run: Pretraining, train_rows: Sequence[np.ndarray], held_rows: Seq
 # --- training ---
 
 
-def build_optimizer(clip: nn.Module, options: PretrainOptions) -> torch.optim.Optimizer:
-    """Build AdamW. Biases, norms, scales and embeddings have no weight decay."""
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in clip.named_parameters():
+def build_optimizer(trained: nn.Module, options: PretrainOptions) -> torch.optim.Optimizer:
+    """Build AdamW. Biases, norms, scales and embeddings have no weight decay; the text tower has a lower learning rate.
+
+    At the image tower's rate, a small text tower soon gives one vector for all texts, and training stops.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in trained.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim >= 2 and "embedding" not in name
-            (decayed if decays else others).append(parameter)
-    groups = [(decayed, options.weight_decay), (others, 0.0)]
+            of_text = name.startswith("clip.") and is_text(name.removeprefix("clip."))
+            rate = TEXT_RATE if of_text else options.lr
+            groups.setdefault((rate, options.weight_decay if decays else 0.0), []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": p, "lr": options.lr, "weight_decay": decay, "peak_lr": options.lr} for p, decay in groups],
+        [{"params": p, "lr": rate, "weight_decay": decay, "peak_lr": rate} for (rate, decay), p in groups.items()],
         betas=ADAM_BETAS,
         fused=True,
     )
@@ -265,18 +321,27 @@ def _train(
     record: dict[str, Any],
 ) -> None:
     """Train from the last checkpoint, or from the start, to the last epoch. Write log.jsonl, and a checkpoint an epoch."""
-    options, clip = run.options, run.clip
-    optimizer, loss = build_optimizer(clip, options), CaptionLoss()
+    options, clip, known = run.options, run.clip, run.known
+    loss = CaptionLoss()
+    prompt_loss = None if known is None else PromptLoss(known.is_unit).to(run.device)
+    trained: nn.Module = nn.ModuleDict({"clip": clip} | ({} if prompt_loss is None else {"prompts": prompt_loss}))
+    optimizer = build_optimizer(trained, options)
     steps_per_epoch = -(-sum(map(len, train_rows)) // options.batch_size)
     num_steps, step = options.epochs * steps_per_epoch, 0
     if (checkpoint := read_checkpoint(out)) is not None:
-        clip.load_state_dict(checkpoint.model)
+        trained.load_state_dict(checkpoint.model)
         optimizer.load_state_dict(checkpoint.optimizer)
         step = checkpoint.step
+    elif run.teaches_text:
+        assert known is not None
+        teach_text(clip, known, options.seed)
+    if run.teaches_text:
+        run = run.with_frozen_text()
+        known = run.known
     record["epochs"] = record["epochs"][: step // steps_per_epoch]
     with open_progress(out, step, num_steps, run.device) as progress:
         for epoch in range(step // steps_per_epoch, options.epochs):
-            started, losses, guesses = time.monotonic(), [], []
+            started, losses = time.monotonic(), []
             clip.train()
             for source_steps, chosen, captions in progress.waiting_for(
                 _stream_epoch(run, train_rows, steps_per_epoch, epoch)
@@ -290,9 +355,14 @@ def _train(
                 value = loss(
                     features, texts, clip.logit_scale.exp(), numbers.to(run.device), described_by.to(run.device)
                 )
+                if known is not None and prompt_loss is not None:
+                    places = [(s.number, of) for (s, _), of in zip(source_steps, rows, strict=True)]
+                    truth = torch.cat([known.truth[number][of_source] for number, of_source in places])
+                    vectors = run.embed_prompts(known, known.draw(options.seed, step))
+                    value = CAPTIONS_WEIGHT * value + prompt_loss(features, vectors, truth.to(run.device))
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()
-                norm = nn.utils.clip_grad_norm_(clip.parameters(), MAX_GRAD_NORM)
+                norm = nn.utils.clip_grad_norm_(trained.parameters(), MAX_GRAD_NORM)
                 optimizer.step()
                 with torch.no_grad():
                     clip.logit_scale.clamp_(0, MAX_LOG_SCALE)
@@ -301,7 +371,6 @@ def _train(
                 result = StepResult({"loss": value.detach(), "grad_norm": norm.detach()}, features @ texts.T, features)
                 progress.add(step - 1, result, sum(len(raw.items) for _, raw in source_steps))
                 losses.append(value.detach())
-                guesses.append(math.log(len(numbers)))
                 if step % LOG_EVERY == 0 or step % steps_per_epoch == 0:
                     values = progress.read(out, f"--lr (now {options.lr:g})")
                     best = numbers[result.logits.argmax(1).cpu()]
@@ -309,14 +378,13 @@ def _train(
                         {"step": step, "epoch": epoch, **values, "accuracy": (best == numbers).float().mean().item(),
                          "scale": clip.logit_scale.exp().item(), "lr": options.lr * rate}
                     )  # fmt: skip
-            line = {"epoch": epoch + 1, "loss": torch.stack(losses).mean().item(), "guess": float(np.mean(guesses))}
-            line |= validate(run, held_rows)
+            line = {"epoch": epoch + 1, "loss": torch.stack(losses).mean().item(), **validate(run, held_rows)}
             line["seconds"] = round(time.monotonic() - started, 1)
             for source in run.sources:
                 source.cache.check_unchanged()
             record["epochs"].append(line)
             _write_record(out, record)
-            write_checkpoint(out, step, clip, optimizer)
+            write_checkpoint(out, step, trained, optimizer)
             tqdm.write(_describe_epoch(line, options.epochs))
 
 
@@ -401,9 +469,11 @@ def validate(run: Pretraining, rows: Sequence[np.ndarray]) -> dict[str, Any]:
 
 
 def _describe_epoch(line: dict[str, Any], num_epochs: int) -> str:
-    parts = [f"loss {line['loss']:.3f} (guessing: {line['guess']:.3f})"]
+    parts = [f"loss {line['loss']:.3f}"]
     if "validation_loss" in line:
-        parts.append(f"on held-out subjects {line['validation_loss']:.3f} ({line['validation_guess']:.3f})")
+        parts.append(
+            f"of captions of held-out subjects {line['validation_loss']:.3f} (guessing: {line['validation_guess']:.3f})"
+        )
     if "zero_shot" in line:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in line["zero_shot"].items())
         parts.append(f"zero-shot accuracy of single images there: {shares}")

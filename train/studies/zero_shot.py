@@ -19,6 +19,7 @@ from shared.text import TextEmbeddings
 from train.config import Options, Recipe, RunConfig, RunOptions
 from train.data.items import choose_frames, gather_items, is_labelled
 from train.data.prompts import mean_prompts
+from train.inference.adapt import adapt_batch_norm
 from train.inference.evaluate import build_transform, choose_usable, describe_test, find_lacking, predict_items
 from train.inference.score import score_items
 from train.model.factory import build_facet, choose_device
@@ -39,7 +40,7 @@ ZERO_SHOT = Variant("zero-shot", OBVIOUS["zero-shot"][0])
 _ACTION_UNIT = re.compile(r"AU\d+")
 
 
-def predict_zero_shot(options: Options, run: RunOptions, out: Path) -> int:
+def predict_zero_shot(options: Options, run: RunOptions, out: Path, *, adapt: bool = True) -> int:
     """Write a probability per class for every usable scan or sequence of a cache, by CLIP zero-shot over averaged views.
 
     The model is that of `ablate --variants zero-shot`, untrained. Samples with a label among the classes are also scored.
@@ -48,6 +49,7 @@ def predict_zero_shot(options: Options, run: RunOptions, out: Path) -> int:
         options: model, weights, modalities, views and classes; nothing else is used.
         run: cache, prompts and device.
         out: folder of predictions.csv and, where labels are known, metrics.json.
+        adapt: estimate the batch statistics of the image tower on this cache's images first, see `adapt_batch_norm`.
     Raises:
         FacetError, CacheError: anything the user can correct.
     """
@@ -82,7 +84,12 @@ def predict_zero_shot(options: Options, run: RunOptions, out: Path) -> int:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     make_folder(out, like=cache.path)
-    scores = score_items(model, cache, items, build_transform(cache, config, model), config)
+    transform = build_transform(cache, config, model)
+    if adapt and adapt_batch_norm(model, cache, items, transform, recipe.frames, recipe.batch_size):
+        print(
+            "batch statistics of the image tower: those of this cache's images, without labels (--no-adapt: as trained)"
+        )
+    scores = score_items(model, cache, items, transform, config)
     predictions = predict_items(scores, None, recipe)
     lacks = {"lacks": find_lacking(cache, items, recipe.modalities)}
     write_predictions(out / PREDICTIONS_CSV, predictions, lacks, like=cache.path)
