@@ -13,7 +13,7 @@ from shared.modalities import MODALITIES
 from shared.processors import num_cores
 from shared.schema import RenderSettings
 
-PROMPTS_OFFLINE = "without a network, for a first try: --model facet-tiny --pretrained none"
+PROMPTS_OFFLINE = "without a network, for a first try: --model facet-tiny --pretrained synthetic-1"
 
 if TYPE_CHECKING:
     from preprocess.build.executors import Workers

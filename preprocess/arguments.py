@@ -28,7 +28,7 @@ without licensed scans, on synthetic faces:
   python -m preprocess synth bu3dfe --out /tmp/synth --subjects 10
 
 without a network, with random weights of a small tower (to try the program, not for results):
-  python -m preprocess prompts --cache data_cache/bu3dfe-synth --model facet-tiny --pretrained none
+  python -m preprocess prompts --cache data_cache/bu3dfe-synth --model facet-tiny --pretrained synthetic-1
 """
 
 
@@ -179,8 +179,8 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     "prompts": (
         "embed the text prompts of each class with a CLIP text tower",
         "Trainings read the embeddings from the cache and never load a text tower. The weights are downloaded once.\n"
-        "Without a network, random weights of a small tower serve for a first try, not for results:\n"
-        "--model facet-tiny --pretrained none. For results there, download the weights elsewhere and give the file:\n"
+        "Without a network, a small model that ships serves for a first try; it saw synthetic faces only:\n"
+        "--model facet-tiny --pretrained synthetic-1. For a larger one there, download the weights elsewhere and give the file:\n"
         "open_clip's, transformers' (pytorch_model.bin, model.safetensors) or OpenAI's.",
         _add_prompts,
     ),

@@ -32,6 +32,7 @@ def test_the_statistics_are_those_of_all_images(tiny_cache: MakeCache) -> None:
     assert adapt_batch_norm(make_model(norm), cache, items, TRANSFORM, 1, len(items))
     stored = cache.arrays.read("normal", [item.rows[0] for item in items]).reshape(-1, 3)
     pixels = (stored / 255 - np.array(MEAN)) / np.array(STD)
+    assert norm.running_mean is not None and norm.running_var is not None
     np.testing.assert_allclose(norm.running_mean.numpy(), pixels.mean(0), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(norm.running_var.numpy(), pixels.var(0), rtol=1e-2)
     assert not norm.training

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 UNITS_WEIGHT = 2.0  # of action units beside classes
+START_SCALE, SMOOTHING = 10.0, 0.05  # of the cosines of known prompts; of their class labels
 
 
 class CaptionLoss(ClipLoss):
@@ -43,14 +44,14 @@ class PromptLoss(nn.Module):
     with a bias per unit, because some units are rare.
     """
 
-    START_SCALE = 10.0
+    is_unit: Tensor
 
     def __init__(self, is_unit: Tensor) -> None:
         """is_unit: bool (G,), True for an action unit, False for a class."""
         super().__init__()
         self.register_buffer("is_unit", is_unit)
         self.bias = nn.Parameter(torch.zeros(len(is_unit)))
-        self.log_scale = nn.Parameter(torch.full((2,), math.log(self.START_SCALE)))  # of classes, of units
+        self.log_scale = nn.Parameter(torch.full((2,), math.log(START_SCALE)))  # of classes, of units
 
     def forward(self, images: Tensor, vectors: Tensor, truth: Tensor) -> Tensor:
         """Return the sum of the means over labelled images and over coded units, f32 ().
@@ -59,22 +60,15 @@ class PromptLoss(nn.Module):
             images: f32 (P, d), unit length. vectors: f32 (G, d), unit length.
             truth: i8 (P, G), 1 = true of the image, 0 = not, −1 = not known.
         """
-        classes, units = self.log_scale.exp()
-        is_unit = self.is_unit
-        cosines = images @ vectors.T
-        labelled = (truth[:, ~is_unit] == 1).any(1).float()
-        of_classes = (
-            F.cross_entropy(
-                classes * cosines[:, ~is_unit], truth[:, ~is_unit].argmax(1), label_smoothing=0.05, reduction="none"
-            )
-            if not bool(is_unit.all())
-            else cosines.sum(1) * 0
-        )
-        target = truth[:, is_unit]
-        known = (target >= 0).float()
-        of_units = F.binary_cross_entropy_with_logits(
-            units * cosines[:, is_unit] + self.bias[is_unit], target.clamp(min=0).float(), reduction="none"
-        )
-        return (of_classes * labelled).sum() / labelled.sum().clamp(min=1) + UNITS_WEIGHT * (
-            of_units * known
-        ).sum() / known.sum().clamp(min=1)
+        cosines, (of_classes, of_units) = images @ vectors.T, self.log_scale.exp()
+        is_class = ~self.is_unit
+        loss = cosines.sum() * 0
+        labelled = (truth[:, is_class] == 1).any(1)
+        if labelled.any():
+            scores, label = of_classes * cosines[labelled][:, is_class], truth[labelled][:, is_class].argmax(1)
+            loss = loss + F.cross_entropy(scores, label, label_smoothing=SMOOTHING)
+        coded = (truth >= 0) & self.is_unit
+        if coded.any():
+            scores, shown = (of_units * cosines + self.bias)[coded], truth[coded].to(cosines.dtype)
+            loss = loss + UNITS_WEIGHT * F.binary_cross_entropy_with_logits(scores, shown)
+        return loss
