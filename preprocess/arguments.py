@@ -180,7 +180,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
         "embed the text prompts of each class with a CLIP text tower",
         "Trainings read the embeddings from the cache and never load a text tower. The weights are downloaded once.\n"
         "Without a network, a small model that ships serves for a first try; it saw synthetic faces only:\n"
-        "--model facet-tiny --pretrained synthetic-1. For a larger one there, download the weights elsewhere and give the file:\n"
+        "--model facet-tiny --pretrained synthetic-1. To use a larger one there, give its file:\n"
         "open_clip's, transformers' (pytorch_model.bin, model.safetensors) or OpenAI's.",
         _add_prompts,
     ),
