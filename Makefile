@@ -1,7 +1,7 @@
 # make help lists the targets. Python 3.11 or later (make setup PYTHON=… chooses one); everything goes into .venv/.
 BIN := .venv/bin
 DEMO := data_cache/demo
-DEMO_FIT := $(BIN)/python -m train fit --cache $(DEMO)/cache --folds 5 --fold 0 --modalities normal --epochs 8 --batch-size 8
+DEMO_FIT := $(BIN)/python -m train fit --cache $(DEMO)/cache --folds 5 --fold 0 --modalities normal --epochs 4
 
 .PHONY: help setup demo test lint faults gpu clean-demo
 
@@ -16,7 +16,7 @@ setup: .venv/.ready ## make .venv and install what both stages need (once)
 demo: setup ## synthetic scans -> cache -> trained model, tested on unseen subjects beside the obvious network (about 3 minutes)
 	$(BIN)/python -m preprocess synth bu3dfe --out $(DEMO)/scans --subjects 30
 	$(BIN)/python -m preprocess build bu3dfe --root $(DEMO)/scans --cache $(DEMO)/cache --size 96
-	$(BIN)/python -m preprocess prompts --cache $(DEMO)/cache --model facet-tiny --pretrained none
+	$(BIN)/python -m preprocess prompts --cache $(DEMO)/cache --model facet-tiny --pretrained synthetic-1
 	$(BIN)/python -m preprocess inspect $(DEMO)/cache --sheet $(DEMO)/contact-sheet.png
 	$(DEMO_FIT) --out $(DEMO)/run
 	$(DEMO_FIT) --out $(DEMO)/obvious --fusion mean --head linear --lambda-con 0 --lambda-vt 0 > $(DEMO)/obvious.txt

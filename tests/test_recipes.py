@@ -74,8 +74,8 @@ def test_it_trains_with_options_that_override_it(
     command = ["fit", "--config", "laptop", "--cache", cache, "--model", "facet-tiny", "--pretrained", "none"]
     assert call(*command, *QUICK, "--epochs", 1, "--modalities", "normal", "--out", run) == 0
     recipe = json.loads((run / "config.json").read_text())["recipe"]
-    found = {name: recipe[name] for name in ("tune", "epochs", "modalities", "lambda_vt")}
-    assert found == {"tune": "frozen", "epochs": 1, "modalities": ["normal"], "lambda_vt": 0.5}
+    found = {name: recipe[name] for name in ("views", "epochs", "modalities", "lambda_vt")}
+    assert found == {"views": ["0", "20", "-20"], "epochs": 1, "modalities": ["normal"], "lambda_vt": 0.5}
     assert "no such file, and no recipe; did you mean laptop? (recipes: 4dme, bosphorus, " in fails(
         capsys, *command[:2], "labtop", *command[3:], "--out", run
     )

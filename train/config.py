@@ -322,7 +322,7 @@ class PretrainOptions:
     modalities: tuple[str, ...] | None = _option(
         None, f"of {', '.join(MODALITIES)} (default: all of each cache)", choices=tuple(MODALITIES)
     )
-    images_per_row: int = _option(2, "images of a row in each step, of random views and modalities", 1, 64)
+    images_per_row: int = _option(1, "images of a row in each step, of random views and modalities", 1, 64)
     tune_text: str = _option(
         "full",
         "full: train the text tower, too; frozen: use the embeddings that `preprocess prompts --captions` computed",
@@ -332,7 +332,7 @@ class PretrainOptions:
     augment: str = _option("flip", "augmentation, as in fit", choices=("standard", "flip", "none"))
     epochs: int = _option(30, "passes over the rows", 1, 100_000)
     batch_size: int = _option(32, "rows per step", 2, 65_536)
-    lr: float = _option(1e-3, "peak learning rate", 1e-9, 10)
+    lr: float = _option(2e-3, "peak learning rate of the image tower", 1e-9, 10)
     weight_decay: float = _option(0.05, "weight decay (AdamW) of the weight matrices", 0, 100)
     warmup: float = _option(0.05, "fraction of all steps in which the learning rate rises", 0, 1)
     seed: int = _option(0, "seed of initial weights, validation subjects, order, images and augmentation", 0, _MAX_SEED)
