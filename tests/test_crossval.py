@@ -215,6 +215,8 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
             "balanced",
             "--augment",
             "none",
+            "--train-views",
+            3,
         )
         == 0
     )

@@ -90,7 +90,7 @@ def assert_above_chance(run: Path) -> None:
 def test_a_fold_is_learned_above_chance(name: str, tmp_path: Path, model: str) -> None:
     synth, options = STUDIES[name]
     cache, run = make_cache(tmp_path, name, synth, model), tmp_path / "run"
-    common = ["--cache", cache, "--fold", 0, "--modalities", "normal", "--batch-size", 4]
+    common = ["--cache", cache, "--fold", 0, "--modalities", "normal", "--batch-size", 4, "--train-views", 9]
     assert call("crossval", *common, "--out", run, *options) == 0
     assert_above_chance(run)
     if name == "bp4d":  # the same frames, for their action units

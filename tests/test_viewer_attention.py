@@ -74,7 +74,8 @@ def test_heat_is_where_the_file_says(site: Site, folder: Path) -> None:
     shown = np.asarray(Image.open(io.BytesIO(draw_heat(corner, 1.0))))[..., 3]
     assert shown[:40, -40:].mean() > 10 * shown[-40:, :40].mean()
     even = maps.astype(float).sum((1, 2, 3), keepdims=True) / maps[0].size
-    assert drawn.max() < 255 * 0.5 if maps.max() < even.max() * 2 else drawn.max() > 100
+    most = float(maps[1, 2].max() / maps.max())  # of this picture, relative to all pictures of the sample
+    assert drawn.max() < 255 * 0.5 if maps.max() < even.max() * 2 else drawn.max() > 100 * most
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_a_run_keeps_its_views(tiny_cache: MakeCache, tmp_path: Path, capsys: py
     assert f"{lacking}: views 0,20, but {run} has views 20,-20" in fails(capsys, "predict", run, "--cache", lacking)
 
     assert "different: --views)" in fails(capsys, *fit)
-    assert "different: --views)" in fails(capsys, *fit, "--views", "20")
+    assert "different: --views, --train-views)" in fails(capsys, *fit, "--views", "20")
     assert call(*fit, "--views=-20,20") == 0
     out = ["--out", tmp_path / "wrong"]
     assert "holds no view 45; it holds 0,20,-20" in fails(capsys, *fit[:-2], *out, "--views", "0,45")

@@ -191,7 +191,8 @@ def default_tower_rate(lr: float, pretrained: str) -> float:
 
 def _resolve_train_views(options: Options) -> int:
     assert options.views is not None
-    if options.fusion == "concat" or options.towers == "view":  # these know a view by its place among all
+    has_towers = options.towers == "view" and options.tune != "frozen"
+    if options.fusion == "concat" or has_towers:  # these know a view by its place among all
         return len(options.views)
     return min(options.train_views or TRAIN_VIEWS, len(options.views))
 
