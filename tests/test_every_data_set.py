@@ -35,7 +35,10 @@ STUDIES = {
         ["--subjects", "6", "--frames", "5"],
         ["--protocol", "bu4dfe", "--folds", "3", "--epochs", "20", *AT_REST],
     ),
-    "bp4d": (["--subjects", "6", "--frames", "5"], ["--protocol", "bp4d", "--folds", "3", "--epochs", "30", *AT_REST]),
+    "bp4d": (
+        ["--subjects", "6", "--frames", "5"],
+        ["--protocol", "bp4d", "--folds", "3", "--epochs", "30", "--augment", "standard", *AT_REST],
+    ),
 }
 
 
