@@ -13,7 +13,7 @@ setup: .venv/.ready ## make .venv and install what both stages need (once)
 .venv/.ready: requirements.txt requirements-dev.txt .ci/setup
 	@.ci/setup requirements-dev.txt $(PYTHON)
 
-demo: setup ## synthetic scans -> cache -> trained model, tested on unseen subjects beside the obvious network (about 3 minutes)
+demo: setup ## synthetic scans -> cache -> trained model, tested on unseen subjects beside the obvious network (about 2 minutes)
 	$(BIN)/python -m preprocess synth bu3dfe --out $(DEMO)/scans --subjects 30
 	$(BIN)/python -m preprocess build bu3dfe --root $(DEMO)/scans --cache $(DEMO)/cache --size 96
 	$(BIN)/python -m preprocess prompts --cache $(DEMO)/cache --model facet-tiny --pretrained synthetic-1
