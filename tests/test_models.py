@@ -33,7 +33,7 @@ PROMPTS = {"fear": ["a fearful face"]}
 State = dict[str, Tensor]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def clip(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     """A small random CLIP of open_clip's own ViT layout."""
     path = tmp_path_factory.mktemp("config") / f"{MODEL}.json"
