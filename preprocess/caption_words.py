@@ -1,6 +1,6 @@
 """Words of captions: facial action units, expressions and intensities.
 
-What a unit does is said after the FACS manual (Ekman, Friesen & Hager 2002), expressions as in `prompts_default.txt`.
+Action units are worded after the FACS manual (Ekman, Friesen & Hager 2002), expressions as in `prompts_default.txt`.
 """
 
 from __future__ import annotations

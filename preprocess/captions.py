@@ -28,7 +28,7 @@ from shared.errors import FacetError
 from shared.labels import NEUTRAL
 
 MAX_UNITS = 4  # named in one caption
-LABEL_SHARE = 0.5  # of a sequence's frames, those around its apex, of which its label is said
+LABEL_SHARE = 0.5  # of a sequence's frames, those around its apex, that are captioned by its label
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Shown:
 def read_shown(cache: Cache) -> list[Shown]:
     """Return what the labels of each row say; nothing for a row that is not valid or has no labels.
 
-    What a sequence has as a whole (its label, emotions, and units that are the same in all frames) is said only of the
-    frames around its apex, or its middle. Where units were coded frame by frame, they are said and the sequence's label
+    What a sequence has as a whole (its label, emotions, and units that are the same in all frames) is used only for
+    the frames around its apex, or its middle. Where units were coded frame by frame, they are used and the sequence's label
     is not: in BP4D that is what a task was to evoke.
     """
     units = [_decode_units(cache.info.au_names, values) for values in _read_array(cache, "aus")]

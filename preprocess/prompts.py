@@ -10,7 +10,7 @@ import numpy as np
 
 from preprocess.text_tower import open_text_model
 from shared.errors import FacetError
-from shared.labels import EXPRESSION_WORDS, find_expression, plain_word
+from shared.labels import EXPRESSION_WORDS, find_expression, is_action_unit, plain_word
 from shared.text import TextEmbeddings
 
 DEFAULT_PROMPTS = Path(__file__).with_name("prompts_default.txt")
@@ -64,7 +64,7 @@ def occurrence_names(au_names: Sequence[str]) -> list[str]:
 
 def count_names(names: Sequence[str]) -> str:
     """ "7 classes and 27 action units", for people to read; AU and a number is an action unit."""
-    num_units = sum(name.removeprefix("AU").isdecimal() for name in names if name.startswith("AU"))
+    num_units = sum(map(is_action_unit, names))
     num_classes = len(names) - num_units
     return f"{num_classes} classes" + (f" and {num_units} action units" if num_units else "")
 

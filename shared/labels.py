@@ -156,3 +156,8 @@ def map_class_names(source: Sequence[str], target: Sequence[str]) -> dict[str, s
 def plain_subject(name: str) -> str:
     """Return f1 for `F001 `: names that differ only in case, white space, composition or leading zeros are one subject."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(clean_word(name).split()).casefold())
+
+
+def is_action_unit(name: str) -> bool:
+    """Return whether the name of a class or column is that of an action unit's occurrence: AU12, but not AU12_intensity."""
+    return name.startswith("AU") and name[2:].isdecimal()

@@ -84,8 +84,8 @@ def test_labels_of_a_cache(tiny_cache: MakeCache) -> None:
     assert shown[5] == Shown(("surprise",), 1, ((4, 0), (12, 3)), True)
 
     frames = open_cache(tiny_cache(name="frames", num_frames=8, apex=1))
-    said = [bool(one.classes) for one in read_shown(frames)[:8]]
-    assert said == [True] * 4 + [False] * 4  # half of the frames, those around the apex
+    labelled = [bool(one.classes) for one in read_shown(frames)[:8]]
+    assert labelled == [True] * 4 + [False] * 4  # half of the frames, those around the apex
     coded = read_shown(open_cache(tiny_cache(name="coded", num_frames=8, units="aus", num_subjects=1)))
     assert {one.classes for one in coded[:8]} == {()}  # row 0 is unknown, so units differ from frame to frame
     assert coded[8:12] == [Shown()] * 2 + [Shown(("anger",), 1, ((1, 0),), True)] * 2

@@ -20,7 +20,7 @@ from shared.runs import Prediction, Predictions
 from train.inference.explain import GRID, choose_samples, occlude, place_squares, spread_drops
 from train.model.facet import Batch
 
-REGION = (slice(3, 6), slice(20, 22))  # rows and columns of view 1 that the model below looks at
+REGION = (slice(3, 6), slice(20, 22))  # rows and columns of view 1 that the model below depends on
 
 
 def look_at_region(batch: Batch) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from shared.errors import FacetError, first_line
 from shared.weights.identity import hash_arrays
 from shared.weights.model_config import check_model_config
 from shared.weights.models import LOCAL_DIR as LOCAL_DIR
-from shared.weights.models import RANDOM, ModelLoader, skip_unreachable_hub
+from shared.weights.models import RANDOM, ModelLoader, ModelSource, skip_unreachable_hub
 from train.config import TowerConfig
 
 
@@ -41,19 +41,33 @@ def load_tower(model: str, pretrained: str, *, seed: int) -> tuple[nn.Module, To
         holder.visual = tower
         loader.load(holder, source)
     size = getattr(tower, "image_size", None) or config["vision_cfg"].get("image_size", 224)
-    height, width = size if isinstance(size, (tuple, list)) else (size, size)
-    if height != width:
-        raise FacetError(f"--model {model}: needs {height} x {width} images; choose a model for square images")
+    return tower, describe_tower(source, pretrained, tower, size, config)
+
+
+def describe_tower(
+    source: ModelSource, pretrained: str, built: nn.Module, size_px: int | Sequence[int], config: dict[str, Any]
+) -> TowerConfig:
+    """Return the description of a model as it was built: an image tower, or both towers.
+
+    Args:
+        source: where it was found. size_px: of its images, one number or height and width.
+        config: open_clip's, of what was built.
+    Raises:
+        FacetError: its images are not square.
+    """
     import open_clip
 
-    return tower, TowerConfig(
-        name=model,
+    height, width = size_px if isinstance(size_px, Sequence) else (size_px, size_px)
+    if height != width:
+        raise FacetError(f"--model {source.name}: needs {height} x {width} images; choose a model for square images")
+    return TowerConfig(
+        name=source.name,
         pretrained=pretrained,
         config=config,
         image_size=int(height),
         mean=tuple(source.preprocess.get("mean") or open_clip.OPENAI_DATASET_MEAN),
         std=tuple(source.preprocess.get("std") or open_clip.OPENAI_DATASET_STD),
-        weights_hash=hash_state(tower.state_dict()),
+        weights_hash=hash_state(built.state_dict()),
         random_weights=pretrained == RANDOM,
     )
 

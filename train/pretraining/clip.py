@@ -15,9 +15,9 @@ from shared.errors import FacetError
 from shared.schema import canonical_json
 from shared.store.storage import write_file
 from shared.weights.model_config import MODEL_CONFIG
-from shared.weights.models import RANDOM, TOKEN_ROWS, TOKEN_ROWS_WEIGHT, ModelLoader, skip_unreachable_hub
+from shared.weights.models import TOKEN_ROWS, TOKEN_ROWS_WEIGHT, ModelLoader, skip_unreachable_hub
 from train.config import TowerConfig
-from train.model.image_tower import hash_state
+from train.model.image_tower import describe_tower
 from train.model.weights import replace_file
 
 MODEL_WEIGHTS = "open_clip_model.safetensors"
@@ -41,19 +41,7 @@ def open_clip_model(model: str, pretrained: str, *, seed: int) -> tuple[nn.Modul
     source = loader.find(model, pretrained)
     clip: Any = loader.build(source, seed=seed)
     size = getattr(clip.visual, "image_size", 224)
-    height, width = size if isinstance(size, (tuple, list)) else (size, size)
-    if height != width:
-        raise FacetError(f"--model {model}: needs {height} x {width} images; choose a model for square images")
-    return clip, TowerConfig(
-        name=model,
-        pretrained=pretrained,
-        config=source.config,
-        image_size=int(height),
-        mean=tuple(source.preprocess.get("mean") or open_clip.OPENAI_DATASET_MEAN),
-        std=tuple(source.preprocess.get("std") or open_clip.OPENAI_DATASET_STD),
-        weights_hash=hash_state(clip.state_dict()),
-        random_weights=pretrained == RANDOM,
-    )
+    return clip, describe_tower(source, pretrained, clip, size, source.config)
 
 
 def tokenize(model: str, texts: Sequence[str]) -> Tensor:

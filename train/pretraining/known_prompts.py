@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from shared.errors import CacheError
+from shared.labels import is_action_unit
 from train.pretraining.clip import encode_text, tokenize
 from train.pretraining.rows import CaptionedRows
 from train.training.optimizer import ADAM_BETAS, rate_at
@@ -64,13 +65,9 @@ def read_known_prompts(sources: Sequence[CaptionedRows], model: str) -> KnownPro
         torch.tensor([index for index, name in enumerate(names) for _ in prompts[name]]),
         tokenize(model, [prompt for name in names for prompt in prompts[name]]),
         torch.from_numpy(np.concatenate([embeddings[name] for name in names])),
-        torch.tensor([_is_unit(name) for name in names]),
+        torch.tensor([is_action_unit(name) for name in names]),
         truth,
     )
-
-
-def _is_unit(name: str) -> bool:
-    return name.startswith("AU") and name[2:].isdecimal()
 
 
 def find_truth(source: CaptionedRows, names: Sequence[str]) -> Tensor:
@@ -82,7 +79,7 @@ def find_truth(source: CaptionedRows, names: Sequence[str]) -> Tensor:
     for index, name in enumerate(names):
         if name in cache.info.au_names:
             truth[:, index] = units[:, cache.info.au_names.index(name)]
-        elif not _is_unit(name):
+        elif not is_action_unit(name):
             truth[labels != "", index] = labels[labels != ""] == name
     return torch.from_numpy(truth)
 

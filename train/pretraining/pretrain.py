@@ -249,7 +249,7 @@ def _build(options: PretrainOptions, table: CaptionTable, device: torch.device) 
                 "`python -m preprocess prompts --captions`"
             )
         for name, parameter in clip.named_parameters():
-            parameter.requires_grad_(name.startswith("visual.") or name == "logit_scale")
+            parameter.requires_grad_(not is_text(name))
     clip.visual.to(memory_format=torch.channels_last)
     return clip.to(device), tower
 
@@ -356,8 +356,8 @@ def _train(
                     features, texts, clip.logit_scale.exp(), numbers.to(run.device), described_by.to(run.device)
                 )
                 if known is not None and prompt_loss is not None:
-                    places = [(s.number, of) for (s, _), of in zip(source_steps, rows, strict=True)]
-                    truth = torch.cat([known.truth[number][of_source] for number, of_source in places])
+                    numbered = zip(source_steps, rows, strict=True)
+                    truth = torch.cat([known.truth[source.number][of_source] for (source, _), of_source in numbered])
                     vectors = run.embed_prompts(known, known.draw(options.seed, step))
                     value = CAPTIONS_WEIGHT * value + prompt_loss(features, vectors, truth.to(run.device))
                 optimizer.zero_grad(set_to_none=True)
