@@ -10,7 +10,7 @@ help: ## list the targets
 
 setup: .venv/.ready ## make .venv and install what both stages need (once)
 
-.venv/.ready: requirements.txt requirements-dev.txt .ci/setup
+.venv/.ready: requirements.txt requirements-dev.txt setup.py .ci/setup
 	@.ci/setup requirements-dev.txt $(PYTHON)
 
 demo: setup ## synthetic scans -> cache -> trained model, tested on unseen subjects beside the obvious network (about 2 minutes)

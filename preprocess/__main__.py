@@ -274,5 +274,11 @@ RUN = {
     "dynamic": _dynamic,
 }
 
+
+def run() -> int:
+    """Run the command line: `python -m preprocess`, or `facet-preprocess` where it is installed."""
+    return run_command_line(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_command_line(main))
+    sys.exit(run())

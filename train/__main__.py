@@ -191,5 +191,10 @@ def _verify(run: Path) -> int:
     return 0
 
 
+def run() -> int:
+    """Run the command line: `python -m train`, or `facet-train` where it is installed."""
+    return run_command_line(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_command_line(main))
+    sys.exit(run())

@@ -49,7 +49,7 @@ CACHE_PARTS = {
     FAILURES_CSV,
     "README.md",
 }
-SOFTWARE = ("open3d", "numpy", "zarr", "h5py", "numcodecs", "pillow")
+SOFTWARE = ("numpy", "zarr", "h5py", "numcodecs", "pillow")
 
 
 def describe_build(info: CacheInfo) -> CacheInfo:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 from preprocess.geometry.mesh import Mesh
+from shared.errors import FacetError, first_line
 
 POINT_SPACING_MM = 0.8
 PHOTO_PX_PER_MM = 2.2
@@ -87,7 +88,10 @@ class _Caster:
     """Rays from the viewer straight back onto a mesh and what stands before it."""
 
     def __init__(self, mesh: Mesh, occluder: Mesh | None) -> None:
-        import open3d
+        try:
+            import open3d
+        except ImportError as error:
+            raise FacetError(f"synth bosphorus: needs open3d ({first_line(error)}); pip install open3d") from error
 
         self._tensor = open3d.core.Tensor.from_numpy
         self._scene = open3d.t.geometry.RaycastingScene(nthreads=1)
