@@ -17,7 +17,7 @@ demo: setup ## synthetic scans -> cache -> trained model, tested on unseen subje
 	$(BIN)/python -m preprocess synth bu3dfe --out $(DEMO)/scans --subjects 30
 	$(BIN)/python -m preprocess build bu3dfe --root $(DEMO)/scans --cache $(DEMO)/cache --size 96
 	$(BIN)/python -m preprocess prompts --cache $(DEMO)/cache --model facet-tiny --pretrained synthetic-1
-	$(BIN)/python -m preprocess inspect $(DEMO)/cache --sheet $(DEMO)/contact-sheet.png
+	$(BIN)/python -m preprocess inspect --cache $(DEMO)/cache --sheet $(DEMO)/contact-sheet.png
 	$(DEMO_FIT) --out $(DEMO)/run
 	$(DEMO_FIT) --out $(DEMO)/obvious --fusion mean --head linear --lambda-con 0 --lambda-vt 0 > $(DEMO)/obvious.txt
 	$(BIN)/python -m train compare $(DEMO)/run $(DEMO)/obvious --name "FACET-VLM"=$(DEMO)/run --name "obvious network"=$(DEMO)/obvious > $(DEMO)/compare.txt

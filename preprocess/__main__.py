@@ -90,7 +90,7 @@ def _build(arguments: argparse.Namespace) -> int:
         print(f"warning: {line.strip()}")
     if report.failures:
         print(f"failures and their reasons: {cache / FAILURES_CSV}")
-    print_next("preprocess", "inspect", cache, about="pages in the browser")
+    print_next("preprocess", "inspect", "--cache", cache, about="pages in the browser")
     print_next("preprocess", "prompts", "--cache", cache, about=PROMPTS_OFFLINE)
     counted = count_failed(failure.reason for failure in failed)
     lacking = f", {len(warnings)} with a warning" if warnings else ""
@@ -232,7 +232,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     info = read_info(arguments.cache)
     if problems:
         repair = (
-            f"`python -m preprocess dynamic CACHE --out {arguments.cache}` pools damaged shards again"
+            f"`python -m preprocess dynamic --cache CACHE --out {arguments.cache}` pools damaged shards again"
             if info.settings.dynamic
             else "`build … --repair` with the same settings renders the damaged shards again"
         )

@@ -21,7 +21,7 @@ DESCRIPTION = "Turns licensed 3D face scans and 4D sequences into a cache of mul
 EXAMPLES = """from scans to a first training:
   python -m preprocess build bu3dfe --root /data/BU_3DFE --cache data_cache/bu3dfe
   python -m preprocess prompts --cache data_cache/bu3dfe --model ViT-B-16 --pretrained laion2b_s34b_b88k
-  python -m preprocess inspect data_cache/bu3dfe --sheet sheet.png
+  python -m preprocess inspect --cache data_cache/bu3dfe --sheet sheet.png
   python -m train fit --cache data_cache/bu3dfe --out runs/first
 
 without licensed scans, on synthetic faces:
@@ -129,8 +129,12 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     add("--wordings", type=_number(1, NUM_VARIANTS), metavar="K", help=wordings_help)
 
 
+def _add_cache(parser: argparse.ArgumentParser, about: str = "a finished cache") -> None:
+    parser.add_argument("--cache", type=open_path, required=True, metavar="DIR", help=about)
+
+
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cache", type=open_path, metavar="CACHE")
+    _add_cache(parser)
     add = parser.add_argument_group("text and picture files, instead of pages").add_argument
     add("--summary", action="store_true", help="print what the cache holds")
     add("--sheet", type=Path, metavar="FILE.png", help="write a contact sheet")
@@ -148,14 +152,14 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cache", type=open_path, metavar="CACHE")
+    _add_cache(parser)
     quick_help = "check files, sizes, tables, records and indices, but not every image byte"
     parser.add_argument("--quick", action="store_true", help=quick_help)
 
 
 def _add_dynamic(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cache", type=open_path, metavar="CACHE", help="a finished cache of a 4D data set")
-    parser.add_argument("--out", type=open_path, required=True, metavar="CACHE2", help="the cache to write")
+    _add_cache(parser, "a finished cache of a 4D data set")
+    parser.add_argument("--out", type=open_path, required=True, metavar="DIR", help="the cache to write")
 
 
 # Command → (summary, description in its own help, function that adds its options).

@@ -17,7 +17,8 @@ class _Parser(argparse.ArgumentParser):
     """Reports an error in one line, as all other errors are reported."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} ({self.prog} --help lists the options)\n")
+        help_option = "--help-all" if "--help-all" in self._option_string_actions else "--help"
+        self.exit(2, f"error: {message} ({self.prog} {help_option} lists the options)\n")
 
 
 def start_parser(prog: str, description: str, examples: str) -> tuple[argparse.ArgumentParser, Any]:

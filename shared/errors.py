@@ -11,7 +11,9 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
-OUT_OF_MEMORY = "out of memory: use a smaller --batch-size (--accumulate keeps the gradient) or fewer --workers"
+OUT_OF_MEMORY = (
+    "out of memory: use a smaller --batch-size (--gradient-accumulation keeps the gradient) or fewer --workers"
+)
 _WINDOWS = (
     "FACET-VLM runs on Linux and macOS: on Windows run `wsl --install` as administrator, then the same command in it"
 )

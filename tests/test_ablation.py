@@ -84,9 +84,9 @@ def test_every_name_is_what_its_part_is() -> None:
         "plain-clip": off,
         "only-texture": {"modalities": ("texture",)},
         "only-depth": {"modalities": ("depth",)},
-        "mine": {"tune": "last-2", "checkpoint_activations": True},
+        "mine": {"tune": "last-2", "gradient_checkpointing": True},
     }
-    chosen = read_chosen(None, ["mine=--tune last-2 --checkpoint-activations"])
+    chosen = read_chosen(None, ["mine=--tune last-2 --gradient-checkpointing"])
     found = {variant.name: variant for variant in list_variants(chosen, ("texture", "depth"))}
     assert list(found) == list(changes)
     for name, variant in found.items():

@@ -16,11 +16,11 @@ from shared.store.paths import open_path
 @pytest.mark.parametrize("cache", ["data_cache/a", "a folder/it's (new)", "s3://bucket/prefix", "$HOME; x"])
 def test_next_can_be_pasted_into_a_shell(cache: str, capsys: pytest.CaptureFixture[str]) -> None:
     print_next("train", "fit", "--cache", Path(cache) if ":" not in cache else cache, "--out", "runs/first")
-    print_next("preprocess", "inspect", cache, about="pages (in the browser)")
+    print_next("preprocess", "inspect", "--cache", cache, about="pages (in the browser)")
     fit, inspect = capsys.readouterr().out.splitlines()
     words = ["next:", "python", "-m", "train", "fit", "--cache", cache, "--out", "runs/first"]
     assert shlex.split(fit) == words
-    assert shlex.split(inspect, comments=True) == ["next:", "python", "-m", "preprocess", "inspect", cache]
+    assert shlex.split(inspect, comments=True) == ["next:", "python", "-m", "preprocess", "inspect", "--cache", cache]
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "1.5", "many", ""])

@@ -42,6 +42,17 @@ def test_a_configuration_survives_the_disk(tmp_path: Path) -> None:
     assert read_config(tmp_path).differences(CONFIG) == []
 
 
+def test_a_run_of_earlier_names_is_read(tmp_path: Path) -> None:
+    write_config(tmp_path, CONFIG)
+    path = tmp_path / "config.json"
+    settings = json.loads(path.read_text())
+    recipe = settings["recipe"]
+    recipe["accumulate"], recipe["window"] = recipe.pop("gradient_accumulation"), recipe.pop("frame_window")
+    recipe["shuffle_labels"] = None
+    path.write_text(json.dumps(settings))
+    assert read_config(tmp_path) == CONFIG
+
+
 def test_differences_are_named() -> None:
     other = replace(
         CONFIG, recipe=replace(CONFIG.recipe, lr=1.0, batch_size=3), content_hash="e" * 64, cache="/moved", dataset="x"
@@ -80,7 +91,7 @@ def test_damaged_and_missing_configurations(tmp_path: Path) -> None:
         ({"tune": "lora-0"}, "--tune"),
         ({"tune": "last-2 "}, "--tune"),
         ({"layer_decay": 0.0}, "--layer-decay: expected 0.01 to 1"),
-        ({"accumulate": 0}, "--accumulate: expected 1 to"),
+        ({"gradient_accumulation": 0}, "--gradient-accumulation: expected 1 to"),
         ({"ema": 1.0}, "--ema: expected 0 to"),
     ],
 )
@@ -90,14 +101,14 @@ def test_choices_that_cannot_be_meant(choice: dict[str, object], message: str) -
 
 
 def test_options_are_described_as_they_are_typed() -> None:
-    changes = {"tune": "lora-4", "checkpoint_activations": True, "ema": 0.999, "shuffle_labels": 3}
+    changes = {"tune": "lora-4", "gradient_checkpointing": True, "ema": 0.999, "shuffle_labels": True}
     plain, changed = (describe_options(make_recipe(**options)) for options in ({}, changes))
     assert plain.startswith(
         "--protocol kfold --folds 2 --rounds 1 --fold 0 --fold-seed 0 --task classes --classes anger,fear"
     )
     words = changed.split(" ")
     assert " ".join(word for word in words if word not in plain.split(" ")) == (
-        "--shuffle-labels 3 --tune lora-4 --checkpoint-activations --ema 0.999"
+        "--shuffle-labels --tune lora-4 --gradient-checkpointing --ema 0.999"
     )
 
 

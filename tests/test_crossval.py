@@ -244,7 +244,7 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
 
 
 @pytest.mark.parametrize(
-    "options", [["--reference", "onset", "--sampling", "apex", "--window", "4"], ["--reference", "neutral"]]
+    "options", [["--reference", "onset", "--frame-sampling", "apex", "--frame-window", "4"], ["--reference", "neutral"]]
 )
 def test_faces_compared_with_the_face_at_rest(
     tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]

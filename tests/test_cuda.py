@@ -160,7 +160,7 @@ def test_a_slow_device_gets_every_byte(tiny_cache: MakeCache, kind: str) -> None
 @on_gpu
 def test_the_host_never_waits_for_a_step(tiny_cache: MakeCache) -> None:
     cache = open_cache(tiny_cache(num_subjects=2))
-    recipe = replace(RECIPE, accumulate=2)
+    recipe = replace(RECIPE, gradient_accumulation=2)
     model, transform = make_facet().to(GPU).train(), BatchTransform(RECIPE.modalities, VIEWS, TOWER, GPU)
     optimizer, ema, broken = build_optimizer(model, recipe), Ema(model, 0.9), torch.zeros((), device=GPU)
     items = find_items(cache, RECIPE.modalities)[:6]
@@ -171,7 +171,13 @@ def test_the_host_never_waits_for_a_step(tiny_cache: MakeCache) -> None:
         try:
             batch = transform.prepare(raw, draw_parameters(0, step, range(6)))
             train_step(
-                model, optimizer, batch, copy_small(labels, GPU), CrossEntropy(), broken, accumulate=recipe.accumulate
+                model,
+                optimizer,
+                batch,
+                copy_small(labels, GPU),
+                CrossEntropy(),
+                broken,
+                accumulate=recipe.gradient_accumulation,
             )
             ema.update(model, step)
         finally:
@@ -189,7 +195,7 @@ def run(folder: Path, cache: Cache, device: torch.device, recipe: Recipe = RECIP
 
 @on_gpu
 @pytest.mark.parametrize(
-    "options", [{}, {"accumulate": 2, "checkpoint_activations": True}, {"tune": "lora-2", "ema": 0.9}]
+    "options", [{}, {"gradient_accumulation": 2, "gradient_checkpointing": True}, {"tune": "lora-2", "ema": 0.9}]
 )
 def test_a_training_goes_as_on_a_cpu(
     tiny_cache: MakeCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]

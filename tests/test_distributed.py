@@ -90,7 +90,7 @@ def test_parts_of_batches_and_unknown_targets(
 ) -> None:
     """What is known of targets differs between slices and parts; each counts as in the whole batch."""
     cache, alone, together = tiny_cache(num_subjects=5, units="targets"), tmp_path / "1", tmp_path / "2"
-    options = [*FIT, "--epochs", 5, "--task", "targets", "--accumulate", 2, "--lambda-con", 0, "--ema", 0.9]
+    options = [*FIT, "--epochs", 5, "--task", "targets", "--gradient-accumulation", 2, "--lambda-con", 0, "--ema", 0.9]
     options += ["--test-subjects", "S3,S4"]  # row 0, of which nothing is known, trains
     with monkeypatch.context() as patch:
         patch.setattr(train.training.loop, "LOG_EVERY", 1)

@@ -130,7 +130,7 @@ def test_killed_and_resumed_it_ends_byte_identical(tiny_cache: MakeCache, tmp_pa
     assert read_info(tmp_path / "whole").num_shards == 2
     out = tmp_path / "killed"
     process = subprocess.Popen(
-        [sys.executable, "-m", "preprocess", "dynamic", str(source), "--out", str(out)],
+        [sys.executable, "-m", "preprocess", "dynamic", "--cache", str(source), "--out", str(out)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -161,9 +161,9 @@ def test_damage_is_found_and_pooled_again(store: str, tiny_cache: MakeCache, tmp
     damaged = bytearray(whole[name])
     damaged[len(damaged) // 2] ^= 0xFF
     (out / name).write_bytes(damaged)
-    verified = run("preprocess", "verify", out)
+    verified = run("preprocess", "verify", "--cache", out)
     assert verified.returncode == 1
-    assert "python -m preprocess dynamic CACHE --out" in verified.stdout.splitlines()[-1]
+    assert "python -m preprocess dynamic --cache CACHE --out" in verified.stdout.splitlines()[-1]
     assert build_dynamic_cache(source, out).num_pooled == 72 - SHARD_ROWS
     assert cache_bytes(out) == whole
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_pooled_is_refused(tiny_cache: MakeCache, tmp_path: Path)
     with pytest.raises(FacetError, match="none of 12 sequences has 2 valid frames"):
         build_dynamic_cache(still, tmp_path / "none")
     write_info(source, dataclasses.replace(read_info(source), complete=False))
-    result = run("preprocess", "dynamic", source, "--out", tmp_path / "new")
+    result = run("preprocess", "dynamic", "--cache", source, "--out", tmp_path / "new")
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")
     assert "not finished" in result.stderr
@@ -250,13 +250,13 @@ def test_from_a_data_set_to_a_result(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stderr
     embedded = run("preprocess", "prompts", "--cache", source, "--model", "facet-tiny", "--pretrained", "none")
     assert embedded.returncode == 0, embedded.stderr
-    made = run("preprocess", "dynamic", source, "--out", out)
+    made = run("preprocess", "dynamic", "--cache", source, "--out", out)
     assert made.returncode == 0, made.stderr
     lines = made.stdout.splitlines()
     assert lines[-1].endswith("dynamic images of 12 sequences of 2 subjects; none failed")
     assert next_commands(made.stdout) == ["train fit"]  # it has the prompts of the cache that it was made from
     assert verify_cache(out) == []
-    shown = run("preprocess", "inspect", out, "--summary", "--sheet", tmp_path / "sheet.png")
+    shown = run("preprocess", "inspect", "--cache", out, "--summary", "--sheet", tmp_path / "sheet.png")
     assert shown.returncode == 0, shown.stderr
     assert "rank pooling" in shown.stdout
     assert (tmp_path / "sheet.png").stat().st_size > 10_000

@@ -27,7 +27,7 @@ CONFIG = {
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 1, "layers": 1},
     }
 }
-AT_REST = ["--reference", "onset", "--sampling", "apex", "--window", "1", "--frames", "1"]
+AT_REST = ["--reference", "onset", "--frame-sampling", "apex", "--frame-window", "1", "--frames", "1"]
 STUDIES = {
     "bu3dfe": (["--subjects", "4"], ["--protocol", "kfold", "--folds", "2", "--epochs", "8", "--reference", "neutral"]),
     "bosphorus": (["--subjects", "8"], ["--protocol", "bosphorus", "--folds", "3", "--epochs", "30"]),
@@ -109,7 +109,7 @@ def test_micro_expressions_are_learned_above_chance_from_their_dynamic_images(tm
     """Movements of less than a millimetre, on people not trained on: only what a whole clip says together shows them."""
     cache = make_cache(tmp_path, "4dme", ["--subjects", "9", "--frames", "7"], "facet-tiny", views="0,30")
     dynamic = tmp_path / "dynamic"
-    preprocess("dynamic", cache, "--out", dynamic)
+    preprocess("dynamic", "--cache", cache, "--out", dynamic)
     common = ["--cache", dynamic, "--modalities", "normal", "--folds", 3, "--batch-size", 4, "--augment", "none"]
     for fold in (0, 1):  # as a cluster's jobs would, one after the other into the same folder
         one = ["--out", tmp_path / "one", "--task", "classes", "--epochs", 45, "--fold", fold]

@@ -116,13 +116,13 @@ def test_apex_windows_lie_inside_the_sequence(tiny_cache: MakeCache, apex: int, 
 def test_no_apex_is_an_error(tiny_cache: MakeCache) -> None:
     cache = open_cache(tiny_cache(num_frames=4))
     with pytest.raises(FacetError, match="S0/anger0 has no apex, given or estimated"):
-        gather_items(cache, Options(modalities=("normal",), sampling="apex"))
+        gather_items(cache, Options(modalities=("normal",), frame_sampling="apex"))
 
 
 def test_too_few_frames_for_an_apex_are_all_kept(tiny_cache: MakeCache) -> None:
     """Estimates take three frames: a sequence of which two are left must not end every training."""
     cache = open_cache(tiny_cache(num_frames=2))
-    recipe = Options(modalities=("normal",), sampling="apex")
+    recipe = Options(modalities=("normal",), frame_sampling="apex")
     assert [len(item.rows) for item in gather_items(cache, recipe)] == [2] * len(cache.sequences)
 
 
@@ -162,7 +162,9 @@ def test_neutral_references_are_the_subjects_own(tiny_cache: MakeCache) -> None:
 def test_onset_references_are_the_first_or_the_given_frame(tiny_cache: MakeCache, task: str) -> None:
     cache = open_cache(tiny_cache(num_frames=5, num_subjects=1, units="aus", invalid=(0,), apex=3))
     cache = replace(cache, sequences=[replace(s, onset=2 if "1" in s.sequence else None) for s in cache.sequences])
-    recipe = Options(modalities=("normal",), task=task, classes=UNITS, reference="onset", sampling="apex", window=2)
+    recipe = Options(
+        modalities=("normal",), task=task, classes=UNITS, reference="onset", frame_sampling="apex", frame_window=2
+    )
     for item in gather_items(cache, recipe):
         assert item.reference is not None
         at_rest, first = cache.samples[item.reference], cache.samples[item.rows[0]]

@@ -46,7 +46,7 @@ def test_it_is_said_every_time_until_it_is_there(
         assert "'scan000.png'" in rows[0]["reason"]
         samples = open_cache(cache).samples
         assert [(sample.valid, sample.has("texture")) for sample in samples] == [(True, False), (True, True)]
-        assert run("inspect", cache, "--summary") == 0
+        assert run("inspect", "--cache", cache, "--summary") == 0
         assert "scan000.png" in capsys.readouterr().out
     (tmp_path / "elsewhere.png").rename(root / "scan000.png")
     assert build(root, cache, "--store", store) == 0

@@ -54,9 +54,9 @@ def test_the_obvious_networks_overfit_eight_samples(tiny_cache: MakeCache, tmp_p
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "averaged, in parts": {"ema": 0.9, "accumulate": 3, "layer_decay": 0.5},
+    "averaged, in parts": {"ema": 0.9, "gradient_accumulation": 3, "layer_decay": 0.5},
     "low rank": {"tune": "lora-2", "ema": 0.5},
-    "last block": {"tune": "last-1", "checkpoint_activations": True},
+    "last block": {"tune": "last-1", "gradient_checkpointing": True},
     "batch statistics": {"model": "resnet", "ema": 0.9},
     "a tower a view": {"model": "resnet", "towers": "view", "fusion": "late", "head": "linear"},
     "extra terms": {
@@ -125,7 +125,7 @@ def test_what_is_kept_is_the_average_and_low_rank_changes_merged(tiny_cache: Mak
 def test_parts_train_as_the_whole_batch_does(tiny_cache: MakeCache, tmp_path: Path) -> None:
     cache = open_cache(tiny_cache(num_subjects=3))
     for name, accumulate in (("whole", 1), ("parts", 2)):
-        run(tmp_path / name, cache, replace(RECIPE, lambda_con=0.0, accumulate=accumulate))
+        run(tmp_path / name, cache, replace(RECIPE, lambda_con=0.0, gradient_accumulation=accumulate))
     for a, b in zip(read_log(tmp_path / "whole"), read_log(tmp_path / "parts"), strict=True):
         assert a == pytest.approx(b, rel=1e-3)
 
@@ -136,7 +136,7 @@ def run_and_stop(folder: Path, cache: Cache, step: int, recipe: Recipe) -> None:
     model.__class__ = StopAt
     assert isinstance(model, StopAt)
     found = read_checkpoint(folder)
-    model.stop_at((step - (found.step if found else 0)) * recipe.accumulate)
+    model.stop_at((step - (found.step if found else 0)) * recipe.gradient_accumulation)
     train(folder, model, cache, make_training(cache), TRANSFORM, recipe, checkpoint_every=1000)
 
 

@@ -61,7 +61,7 @@ def contract_bytes(cache: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line in this process: `run("preprocess", "verify", cache)` → exit code, stdout, stderr."""
+    """Runs a command line in this process: `run("preprocess", "verify", "--cache", cache)` → exit code, stdout, stderr."""
 
     def call(package: str, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [package, *map(str, arguments)])
@@ -158,12 +158,12 @@ def test_training_and_inspecting_read_the_same_from_there(
     code, _, said = run("train", "evaluate", tmp_path / "b", "--device", "cpu")
     assert code == 2 and f"give --cache {remote}" in said  # an address in a file is not followed
     assert run("train", "evaluate", tmp_path / "b", "--cache", remote, "--device", "cpu")[0] == 0
-    code, out, _ = run("preprocess", "inspect", remote, "--summary", "--sheet", tmp_path / "sheet.png")
+    code, out, _ = run("preprocess", "inspect", "--cache", remote, "--summary", "--sheet", tmp_path / "sheet.png")
     assert code == 0
     assert remote in out
     assert "18 scans of 3 subjects" in out
     assert (tmp_path / "sheet.png").stat().st_size > 1000
-    assert "every byte" in run("preprocess", "verify", remote)[1]
+    assert "every byte" in run("preprocess", "verify", "--cache", remote)[1]
     assert run("preprocess", "prompts", "--cache", remote, "--model", "facet-tiny", "--pretrained", "none")[0] == 0
     assert is_file(open_path(remote) / "text" / "facet-tiny.h5.sha256")
 
@@ -222,17 +222,19 @@ def test_what_a_user_gets_wrong_is_one_line(
     write_scan_folder(tmp_path / "few", 2)
     build_it = ("preprocess", "build", "folder", "--root", tmp_path / "few", "--size", 32, "--workers", 1, "--cache")
     assert "there is no such bucket" in refusal(run(*build_it, "s3://nowhere/cache"))
-    assert "there is no such bucket" in refusal(run("preprocess", "verify", "s3://nowhere/cache"))
-    assert "no cache here" in refusal(run("preprocess", "verify", f"{bucket}/nothing/here"))
-    assert "come from the environment" in refusal(run("preprocess", "verify", f"s3://key:{SECRET}@faces/cache"))
+    assert "there is no such bucket" in refusal(run("preprocess", "verify", "--cache", "s3://nowhere/cache"))
+    assert "no cache here" in refusal(run("preprocess", "verify", "--cache", f"{bucket}/nothing/here"))
+    assert "come from the environment" in refusal(
+        run("preprocess", "verify", "--cache", f"s3://key:{SECRET}@faces/cache")
+    )
     fit = ("train", "fit", "--out", tmp_path / "run", "--cache")
     assert "expected s3://bucket/prefix" in refusal(run(*fit, "s3://faces"))
-    assert "expected s3://bucket/prefix" in refusal(run("preprocess", "verify", "ftp://faces/cache"))
+    assert "expected s3://bucket/prefix" in refusal(run("preprocess", "verify", "--cache", "ftp://faces/cache"))
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-        assert "cannot be reached" in refusal(run("preprocess", "inspect", f"{bucket}/tiny/cache"))
+        assert "cannot be reached" in refusal(run("preprocess", "inspect", "--cache", f"{bucket}/tiny/cache"))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))  # no credentials of whoever runs the tests

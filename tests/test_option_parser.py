@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from pathlib import Path
 
@@ -73,15 +74,21 @@ def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
     assert read_toml(path) == {"epochs": 3}
 
 
+def test_a_file_of_an_earlier_run_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[data]\nsampling = 'apex'\nshuffle_labels = 0\n[optim]\naccumulate = 2\n")
+    assert read_toml(path) == {"frame_sampling": "apex", "shuffle_labels": True, "gradient_accumulation": 2}
+
+
 def test_every_option_survives_a_file(tmp_path: Path) -> None:
     path = tmp_path / "all.toml"
     options = Options(
         classes=("anger", 'a "quoted" name\n', "é\x7f"),
-        checkpoint_activations=True,
+        gradient_checkpointing=True,
         lr=1e-5,
         warmup=0.0,
         where=("sex=F",),
-        shuffle_labels=0,
+        shuffle_labels=True,
     )
     run = RunOptions(cache=Path("/a folder/cache"), jobs=3, tensorboard=True)
     path.write_text(format_toml(options, run, make_recipe()), encoding="utf-8")
@@ -89,9 +96,9 @@ def test_every_option_survives_a_file(tmp_path: Path) -> None:
     assert read_options(chosen) == (options, run)
     assert tomllib.loads(path.read_text())["optim"]["lr"] == 1e-5
     chosen = build_parser().parse_args(
-        ["fit", "--config", str(path), "--out", "x", "--no-checkpoint-activations", "--epochs", "3"]
+        ["fit", "--config", str(path), "--out", "x", "--no-gradient-checkpointing", "--epochs", "3"]
     )
-    assert read_options(chosen)[0] == dataclasses.replace(options, checkpoint_activations=False, epochs=3)
+    assert read_options(chosen)[0] == dataclasses.replace(options, gradient_checkpointing=False, epochs=3)
     assert read_options(build_parser().parse_args(["fit", "--out", "x"])) == (Options(), RunOptions())
 
 
@@ -106,7 +113,7 @@ def test_every_option_survives_a_file(tmp_path: Path) -> None:
         ("[optim]\nlr = nan", "[optim] lr: expected 1e-09 to 10, found nan"),
         ("[optim]\nepochs = 1.5", "[optim] epochs: expected a whole number, found 1.5"),
         ("[optim]\nepochs = true", "[optim] epochs: expected a whole number, found True"),
-        ("[optim]\ncheckpoint_activations = 1", "expected true or false"),
+        ("[optim]\ngradient_checkpointing = 1", "expected true or false"),
         ("[data]\nmodalities = ['thermal']", "[data] modalities: expected texture or normal or depth, found 'thermal'"),
         ("[data]\nmodalities = 'texture'", "[data] modalities: expected a list of names"),
         ("[data]\nviews = [0]", "[data] views: expected a list of names"),
@@ -125,11 +132,16 @@ def test_what_a_file_gets_wrong_is_one_line(text: str, message: str, tmp_path: P
     assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
 
 
-def test_help_is_grouped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_ten_options_and_help_all_the_rest_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("fit", "crossval", "ablate"):
         with pytest.raises(SystemExit):
             build_parser().parse_args([command, "--help"])
+        shown = re.findall(r"^  (--[\w-]+)", capsys.readouterr().out, re.MULTILINE)
+        assert shown[:2] == ["--help-all", "--out"] and len(shown) == 11 + 3 * (command == "ablate")
+        with pytest.raises(SystemExit):
+            build_parser().parse_args([command, "--help-all"])
         text = capsys.readouterr().out
+        assert {*shown} <= {*re.findall(r"^  (--[\w-]+)", text, re.MULTILINE)}
         assert [line.split(":")[0] for line in text.splitlines() if line.split(":")[0] in SECTIONS] == list(SECTIONS)
 
 

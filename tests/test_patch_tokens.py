@@ -198,14 +198,16 @@ def test_gradients_in_less_memory_are_the_same(tune: str) -> None:
         tune_tower(model, tune)
         if checkpointed:
             checkpoint_activations(model.tower)
-        accumulate_gradients(model, make_batch(missing=True), labels, CrossEntropy(), accumulate=recipe.accumulate)
+        accumulate_gradients(
+            model, make_batch(missing=True), labels, CrossEntropy(), accumulate=recipe.gradient_accumulation
+        )
         return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
     plain = make_recipe(lambda_con=0.0, lambda_vt=0.0)
     whole = gradients(plain)
     assert whole["patch_encoder.projection.weight"].abs().sum() > 0
     assert any(name.startswith("tower.") for name in whole)
-    for other in (gradients(replace(plain, accumulate=3)), gradients(plain, checkpointed=True)):
+    for other in (gradients(replace(plain, gradient_accumulation=3)), gradients(plain, checkpointed=True)):
         assert set(other) == set(whole)
         for name, gradient in whole.items():
             torch.testing.assert_close(other[name], gradient, atol=1e-5, rtol=1e-3)

@@ -141,7 +141,7 @@ def test_a_file_system_without_locks_is_named(
     for command in (["fit", *words, "--folds", "2"], ["embed", *words]):
         with pytest.raises(FacetError, match=f"{tmp_path / 'run'}: its file system cannot lock"):
             train(command)
-    monkeypatch.setattr("sys.argv", ["preprocess", "verify", str(cache)])  # a reader needs no lock
+    monkeypatch.setattr("sys.argv", ["preprocess", "verify", "--cache", str(cache)])  # a reader needs no lock
     assert main() == 0
 
 

@@ -81,14 +81,17 @@ def test_strict_is_exit_code_two(folder: Path, tmp_path: Path) -> None:
         (["build", "folder", "--root", "{scans}", "--cache", "{tmp}/c", "--size", "3"], ["16 to 2048"]),
         (["build", "folder", "--root", "{scans}", "--cache", "{tmp}/c", "--modalities", "smell"], ["--modalities"]),
         (["build", "folder", "--root", "{scans}", "--cache", "{cache}", "--size", "48"], ["size_px 32, now 48"]),
-        (["inspect", "{tmp}/empty"], ["no cache here"]),
-        (["inspect", "{cache}", "--subject", "S00"], ["--sheet"]),
-        (["inspect", "{cache}", "--sheet", "{tmp}/x.png", "--subject", "S00", "--sample", "a"], ["give one of them"]),
-        (["inspect", "{cache}", "--gif", "{tmp}/x.gif"], ["--sequence"]),
-        (["inspect", "{cache}", "--sheet", "{tmp}/x.png", "--sample", "nobody"], ["nobody"]),
-        (["verify", "{tmp}/empty"], ["no cache here"]),
-        (["dynamic", "{tmp}/empty", "--out", "{tmp}/d"], ["no cache here"]),
-        (["dynamic", "{cache}", "--out", "{tmp}/d"], ["holds no sequences"]),
+        (["inspect", "--cache", "{tmp}/empty"], ["no cache here"]),
+        (["inspect", "--cache", "{cache}", "--subject", "S00"], ["--sheet"]),
+        (
+            ["inspect", "--cache", "{cache}", "--sheet", "{tmp}/x.png", "--subject", "S00", "--sample", "a"],
+            ["give one of them"],
+        ),
+        (["inspect", "--cache", "{cache}", "--gif", "{tmp}/x.gif"], ["--sequence"]),
+        (["inspect", "--cache", "{cache}", "--sheet", "{tmp}/x.png", "--sample", "nobody"], ["nobody"]),
+        (["verify", "--cache", "{tmp}/empty"], ["no cache here"]),
+        (["dynamic", "--cache", "{tmp}/empty", "--out", "{tmp}/d"], ["no cache here"]),
+        (["dynamic", "--cache", "{cache}", "--out", "{tmp}/d"], ["holds no sequences"]),
         (["prompts", "--cache", "{cache}", "--model", "nope", "--pretrained", "none"], ["nope"]),
         (["prompts", "--cache", "{cache}", "--model", "facet-tiny"], ["--pretrained"]),
         (
@@ -127,13 +130,15 @@ def test_numbers_that_cannot_be_meant(arguments: list[str], option: str, capsys:
 
 
 def test_names_that_are_not_utf8_are_one_line(tmp_path: Path) -> None:
-    assert_refused(run("verify", os.fsdecode(bytes(tmp_path) + b"/caf\xe9")), r"caf\xe9: not a name in UTF-8")
+    assert_refused(
+        run("verify", "--cache", os.fsdecode(bytes(tmp_path) + b"/caf\xe9")), r"caf\xe9: not a name in UTF-8"
+    )
 
 
 def test_names_that_a_terminal_cannot_show_are_written_out(folder: Path, tmp_path: Path) -> None:
     link = tmp_path / "ç"
     link.symlink_to(folder / "c")
-    command = [sys.executable, "-m", "preprocess", "verify", str(link)]
+    command = [sys.executable, "-m", "preprocess", "verify", "--cache", str(link)]
     plain = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
     assert (result.returncode, result.stderr) == (0, "")
@@ -145,11 +150,11 @@ def test_prompts_inspect_and_verify(folder: Path, tmp_path: Path) -> None:
     assert prompts.returncode == 0, prompts.stderr
     assert "RANDOM WEIGHTS" in prompts.stdout
     assert next_commands(prompts.stdout) == ["train fit"]
-    inspect = run("inspect", folder / "c", "--summary", "--sheet", tmp_path / "sheet.png")
+    inspect = run("inspect", "--cache", folder / "c", "--summary", "--sheet", tmp_path / "sheet.png")
     assert inspect.returncode == 0, inspect.stderr
     assert "RANDOM WEIGHTS" in inspect.stdout
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
-    verify = run("verify", folder / "c")
+    verify = run("verify", "--cache", folder / "c")
     assert verify.returncode == 0, verify.stdout
     assert "every byte" in verify.stdout
 
@@ -157,7 +162,7 @@ def test_prompts_inspect_and_verify(folder: Path, tmp_path: Path) -> None:
 def test_verify_and_a_cache_of_another_version(folder: Path, tmp_path: Path) -> None:
     info = json.loads((folder / "c" / "cache.json").read_text())
     (tmp_path / "cache.json").write_text(canonical_json({**info, "format_version": 7}))
-    assert_refused(run("inspect", tmp_path), "version 7, this program reads 1")
+    assert_refused(run("inspect", "--cache", tmp_path), "version 7, this program reads 1")
     (tmp_path / "cache.json").write_text("")
     build = ["build", "folder", "--root", folder / "scans", "--cache", tmp_path]
     assert_refused(run(*build), "cache.json: damaged", "render everything again with --overwrite")
@@ -165,7 +170,7 @@ def test_verify_and_a_cache_of_another_version(folder: Path, tmp_path: Path) -> 
     whole = broken.read_bytes()
     broken.write_bytes(whole[:100])
     try:
-        result = run("verify", folder / "c")
+        result = run("verify", "--cache", folder / "c")
         assert result.returncode == 1
         assert "scan000" in result.stdout
         assert "--repair" in result.stdout.splitlines()[-1]

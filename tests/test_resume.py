@@ -117,7 +117,7 @@ def test_killed_at_random_moments(tiny_cache: MakeCache, tmp_path: Path, capsys:
     """Real processes, killed by SIGKILL; at most --checkpoint-every steps are lost each time, and the end is the same."""
     cache, run, whole = tiny_cache(), tmp_path / "run", tmp_path / "whole"
     options = ["--folds", "2", "--epochs", "60", "--batch-size", "4", "--device", "cpu"]
-    options += ["--ema", "0.9", "--accumulate", "2", "--checkpoint-every", "7", "--keep-checkpoints", "2"]
+    options += ["--ema", "0.9", "--gradient-accumulation", "2", "--checkpoint-every", "7", "--keep-checkpoints", "2"]
     moments, num_kills, before = random.Random(), 0, 0
     while num_kills < 3:
         process = start(["fit", "--cache", cache, "--out", run, *options], tmp_path / "output")

@@ -218,7 +218,7 @@ def test_an_error_names_no_option_that_was_not_given(people: int) -> None:
     ) as e:
         build_folds(PROTOCOLS["kfold"], items, **build)
     assert not str(e.value).startswith("--folds")
-    with pytest.raises(FacetError, match="--folds 10: there are only 6" if people == 6 else "wants at least 2"):
+    with pytest.raises(FacetError, match="10 folds: there are only 6" if people == 6 else "wants at least 2"):
         build_folds(PROTOCOLS["kfold"], items, **build, num_folds=10)
 
 

@@ -125,8 +125,18 @@ def test_sequences_are_scored_one_by_one(tiny_cache: MakeCache, tmp_path: Path) 
     [
         ["--fusion", "mean", "--head", "cosine", "--lambda-con", "0", "--lambda-vt", "0"],
         ["--tune", "frozen", "--modalities", "normal,texture"],
-        ["--shuffle-labels", "3", "--test-subjects", "S1,S3"],
-        ["--tune", "lora-2", "--ema", "0.9", "--accumulate", "2", "--layer-decay", "0.7", "--checkpoint-activations"],
+        ["--shuffle-labels", "--test-subjects", "S1,S3"],
+        [
+            "--tune",
+            "lora-2",
+            "--ema",
+            "0.9",
+            "--gradient-accumulation",
+            "2",
+            "--layer-decay",
+            "0.7",
+            "--gradient-checkpointing",
+        ],
         ["--model", "facet-tiny", "--epochs", "1"],
     ],
 )
@@ -213,7 +223,7 @@ def test_what_a_user_gets_wrong_is_one_line(
     assert "no subject to train on" in fails(capsys, *fit, "--test-subjects", "S0,S1,S2,S3")
     message = fails(capsys, *fit, "--classes", "joy,Anger")
     assert "joy not among the classes" in message and "did you mean happiness?" in message
-    assert "holds no sequences" in fails(capsys, *fit, "--sampling", "apex")
+    assert "holds no sequences" in fails(capsys, *fit, "--frame-sampling", "apex")
     assert "holds no sequences" in fails(capsys, *fit, "--frames", 4)
     assert "holds no depth" in fails(capsys, *fit, "--modalities", "depth")
     assert "no prompt embeddings of ViT-B-32" in fails(capsys, *fit, "--model", "ViT-B-32")
@@ -285,7 +295,7 @@ def test_help_names_every_command_and_example() -> None:
     for word in ("fit", "evaluate", "predict", "runs/first"):
         assert word in result.stdout
     detail = subprocess.run(
-        [sys.executable, "-m", "train", "fit", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "train", "fit", "--help-all"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     for line in detail.stdout.splitlines():  # the examples are commands that parse
         if line.startswith("  python -m train fit"):

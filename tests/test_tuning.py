@@ -187,5 +187,5 @@ def test_activations_computed_again_give_the_same_gradient(tower: str) -> None:
 
 
 def test_a_tower_that_cannot_compute_activations_again_says_so() -> None:
-    with pytest.raises(FacetError, match="--checkpoint-activations: this image tower does not support it"):
+    with pytest.raises(FacetError, match="--gradient-checkpointing: this image tower does not support it"):
         checkpoint_activations(make_model("resnet").tower)

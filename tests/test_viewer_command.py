@@ -63,7 +63,7 @@ def _taken(host: str, port: int) -> Iterator[None]:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
 def test_the_command_serves_this_machine_unless_asked(tiny_cache: MakeCache, host: str) -> None:
     asked = [] if host == "127.0.0.1" else ["--host", host]  # Linux answers to all of 127.0.0.0/8
-    command = [sys.executable, "-m", "preprocess", "inspect", str(tiny_cache()), "--no-open", *asked]
+    command = [sys.executable, "-m", "preprocess", "inspect", "--cache", str(tiny_cache()), "--no-open", *asked]
     with (
         _taken(host, 8050),
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
@@ -98,7 +98,7 @@ def test_the_command_serves_this_machine_unless_asked(tiny_cache: MakeCache, hos
 
 def test_options_of_pages_and_files_do_not_mix() -> None:
     for option in (["--port", "8051"], ["--host", "0.0.0.0"], ["--run", "r"], ["--no-open"], ["--no-faces"]):
-        arguments = build_parser().parse_args(["inspect", "nowhere", "--summary", *option])
+        arguments = build_parser().parse_args(["inspect", "--cache", "nowhere", "--summary", *option])
         with pytest.raises(FacetError, match="are for the pages"):
             _inspect(arguments)
 

@@ -146,13 +146,13 @@ def _pretrain(chosen: argparse.Namespace) -> int:
     return pretrain(options=options, **values)
 
 
-def _protocols(name: str | None, cache: Path | None, export: Path | None, seed: int) -> int:
+def _protocols(name: str | None, cache: Path | None, folds: int | None, export: Path | None, seed: int) -> int:
     """List the protocols, describe one, or split the subjects of a cache by it."""
     from train.protocols.named import DEFAULT_PROTOCOL, describe_protocol, describe_protocols, find_protocol
 
-    if (cache and name is None) or (export and cache is None):
+    if (cache and name is None) or ((export or folds) and cache is None):
         raise FacetError(
-            "--export: needs --cache, the cache whose subjects are split; --cache: needs a protocol's name"
+            "--folds, --export: need --cache, the cache whose subjects are split; --cache: needs a protocol's name"
         )
     if name is None:
         print(describe_protocols(), end="")
@@ -165,7 +165,7 @@ def _protocols(name: str | None, cache: Path | None, export: Path | None, seed: 
     from train.experiment import split_folds
     from train.protocols.folds import write_folds
 
-    split = split_folds(open_cache(cache), Options(protocol=name, seed=seed))
+    split = split_folds(open_cache(cache), Options(protocol=name, folds=folds, seed=seed))
     for note in split.notes:
         print(f"note: {note}")
     if export is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from shared.command_line import add_command, natural_number, positive_number, start_parser
 from shared.store.paths import open_path
 from train.config import Options, PretrainOptions, RunOptions
-from train.option_parser import RECIPES, add_option, add_sections, split_names
+from train.option_parser import add_option, add_sections, split_names
 from train.studies.ablation.variants import ABLATE_EXAMPLES, FULL
 
 DESCRIPTION = "Trains FACET-VLM on a cache of multiview face images and tests it on people it has never seen."
@@ -117,13 +117,6 @@ def build_parser() -> argparse.ArgumentParser:
     ablate = add_command(commands, "ablate", summary, examples=ABLATE_EXAMPLES)
     ablate.usage = "python -m train ablate --cache DIR --out RUN [options]"
     for command in (fit, crossval, ablate):
-        text = "folder of the results: a new one, or one to continue"
-        command.add_argument("--out", type=Path, required=True, metavar="RUN", help=text)
-        text = (
-            "read options from a file, such as config.toml of a run folder, or from a recipe of train/recipes: "
-            f"{', '.join(RECIPES)}; options on the command line override it"
-        )
-        command.add_argument("--config", type=Path, metavar="NAME|FILE.toml", help=text)
         add_sections(command, leave_out=CROSSVAL_ONLY if command is fit else FIT_ONLY)
     add = ablate.add_argument_group("ablation: which variants are compared").add_argument
     text = (
@@ -140,6 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = add_command(commands, "protocols", summary, examples=PROTOCOLS_EXAMPLES).add_argument
     add("name", nargs="?", metavar="NAME", help="show one in detail")
     add("--cache", type=open_path, metavar="DIR", help="with NAME: split the subjects of this cache")
+    add("--folds", type=positive_number, metavar="N", help="number of folds (default: the protocol's)")
     add("--export", type=Path, metavar="FILE.json", help="with --cache: write the folds to a file")
     add("--seed", type=natural_number, default=0, metavar="N", help="seed of the split (default 0)")
 

@@ -27,6 +27,13 @@ RUN_VERSION = 5  # 5: train_views; class vectors are centred
 RANDOM = "none"  # --pretrained none: random initial weights
 _MAX_CONFIG_BYTES = 1 << 24
 _MAX_SEED = 2**32 - 1
+# Former name of an option → its name, for files of earlier runs.
+_RENAMED = {
+    "accumulate": "gradient_accumulation",
+    "checkpoint_activations": "gradient_checkpointing",
+    "sampling": "frame_sampling",
+    "window": "frame_window",
+}
 
 
 def _option(default: Any, text: str, low: float | None = None, high: float | None = None, **metadata: Any) -> Any:
@@ -147,10 +154,10 @@ class DataOptions:
     frames: int | None = _option(
         None, "frames per sequence, evenly spaced (default: 6 for sequences, 1 for scans)", 1, 256
     )
-    sampling: str = _option(
+    frame_sampling: str = _option(
         "uniform", "take frames from the whole sequence, or from a window around its apex", choices=("uniform", "apex")
     )
-    window: int | None = _option(
+    frame_window: int | None = _option(
         None, "length of the window around the apex, in frames (default: half of the sequence)", 1, 100_000
     )
     frame_stride: int = _option(1, "with --task aus: train on every N-th frame; all frames are tested", 1, 10_000)
@@ -170,8 +177,8 @@ class DataOptions:
         "random weights does not learn through. With embeddings of a frozen tower, standard means flip",
         choices=("flip", "standard", "none"),
     )
-    shuffle_labels: int | None = _option(
-        None, "control: permute the training labels with this seed; accuracy must fall to chance", 0, _MAX_SEED
+    shuffle_labels: bool = _option(
+        False, "control: permute the training labels (with --seed); accuracy must fall to chance"
     )
 
 
@@ -247,8 +254,8 @@ class OptimOptions:
     layer_decay: float = _option(
         1.0, "the learning rate of a tower block is this factor times that of the block after it", 0.01, 1
     )
-    accumulate: int = _option(1, "compute each batch in N parts: less memory, the same gradient", 1, 65_536)
-    checkpoint_activations: bool = _option(False, "recompute the tower's activations: less memory, a third more time")
+    gradient_accumulation: int = _option(1, "compute each batch in N parts: less memory, the same gradient", 1, 65_536)
+    gradient_checkpointing: bool = _option(False, "recompute the tower's activations: less memory, a third more time")
     ema: float = _option(0.0, "use the moving average of the weights with this decay, e.g. 0.999", 0, 0.999999)
     seed: int = _option(0, "seed of initial weights, split, sample order and augmentation", 0, _MAX_SEED)
 
@@ -348,6 +355,14 @@ def option_name(field_name: str) -> str:
     return "--" + field_name.replace("_", "-")
 
 
+def rename_options(values: dict[str, Any]) -> dict[str, Any]:
+    """Return options as files of earlier runs name them, with their names of today."""
+    values = {_RENAMED.get(name, name): value for name, value in values.items()}
+    if type(shuffled := values.get("shuffle_labels", False)) is not bool:  # once a seed; None: not shuffled
+        values["shuffle_labels"] = shuffled is not None
+    return values
+
+
 def check_values(settings: Options | RunOptions | PretrainOptions) -> None:
     """Check each value by itself.
 
@@ -379,7 +394,7 @@ def find_problem(option: dataclasses.Field[Any], value: Any, kind: str) -> str:
         if type(value) is not int and (kind == "int" or type(value) is not float):
             return f"expected a {'whole ' * (kind == 'int')}number, found {value!r:.60}"
         low, high = option.metadata["low"], option.metadata["high"]
-        limits = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+        limits = f"at least {format_value(low)}" if high is None else f"{format_value(low)} to {format_value(high)}"
         is_in_range = low <= value and (high is None or value <= high)  # not for NaN
         return "" if is_in_range else f"expected {limits}, found {value}"
     if kind == "bool":
@@ -521,6 +536,8 @@ def read_config(run: Path, name: str = CONFIG_JSON) -> RunConfig:
         )
     check_file(run, name, data)
     try:
+        if isinstance(value, dict) and isinstance(value.get("recipe"), dict):
+            value["recipe"] = rename_options(value["recipe"])
         return make(RunConfig, value)
     except (ValueError, FacetError) as error:
         raise _describe_damage(path, error) from error

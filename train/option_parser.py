@@ -7,41 +7,81 @@ import dataclasses
 import difflib
 import json
 import tomllib
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
 from shared.errors import FacetError, first_line
 from shared.store.paths import open_path
-from train.config import SECTIONS, Options, RunOptions, find_problem, option_name
+from train.config import SECTIONS, Options, RunOptions, find_problem, option_name, rename_options
 
+# Options that --help shows, beside --out and --config; --help-all shows all.
+FIRST = ("cache", "protocol", "modalities", "model", "tune", "epochs", "lr", "seed")
 RECIPES = {path.stem: path for path in sorted(Path(__file__).with_name("recipes").glob("*.toml"))}
 _MAX_TOML_BYTES = 1 << 24
 _READERS: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "float": float, "Path": open_path}
 
 
+_Hidden = tuple[argparse.Action, str]
+
+
+class _HelpAll(argparse.Action):
+    """--help-all: print the help with the options that --help leaves out.
+
+    Args:
+        hidden: action of each such option, and its help text.
+    """
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str, hidden: Sequence[_Hidden]) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+        self._hidden = hidden
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        for action, text in self._hidden:
+            action.help = text
+        parser.print_help()
+        parser.exit()
+
+
 def add_sections(parser: argparse.ArgumentParser, leave_out: Container[str] = ()) -> None:
-    """Add the options of all sections, a group of --help each. Options that are not given are absent from the namespace."""
+    """Add the options of all sections. Options that are not given are absent from the namespace.
+
+    --help shows those that matter first; --help-all shows all, a group for each section.
+    """
+    first = parser.add_argument_group("options that matter first")
+    text = "folder of the results: a new one, or one to continue"
+    first.add_argument("--out", type=Path, required=True, metavar="RUN", help=text)
+    text = (
+        "read options from a file, such as config.toml of a run folder, or from a recipe of train/recipes: "
+        f"{', '.join(RECIPES)}; options on the command line override it"
+    )
+    first.add_argument("--config", type=Path, metavar="NAME|FILE.toml", help=text)
+    hidden = []
     for section, fields_of in SECTIONS.items():
         group = parser.add_argument_group(f"{section}: {fields_of.__doc__}")
         for option in dataclasses.fields(fields_of):
-            if option.name not in leave_out:
-                add_option(group, option)
+            if option.name in FIRST:
+                add_option(first, option)
+            elif option.name not in leave_out:
+                action = add_option(group, option)
+                hidden.append((action, str(action.help)))
+                action.help = argparse.SUPPRESS
+    text = f"show all {len(hidden) + len(FIRST) + 2} options"
+    parser.add_argument("--help-all", action=_HelpAll, hidden=hidden, help=text)
 
 
-def add_option(parser: argparse._ActionsContainer, option: dataclasses.Field[Any]) -> None:
+def add_option(parser: argparse._ActionsContainer, option: dataclasses.Field[Any]) -> argparse.Action:
     """Add one option; it is absent from the namespace if it is not given."""
     names = (option_name(option.name), *option.metadata.get("aliases", ()))
     text, kind = option.metadata["help"], str(option.type).partition(" | ")[0]
     if kind == "bool":
         action = argparse.BooleanOptionalAction
-        parser.add_argument(*names, dest=option.name, action=action, default=argparse.SUPPRESS, help=text)
-        return
+        return parser.add_argument(*names, dest=option.name, action=action, default=argparse.SUPPRESS, help=text)
     if option.default not in (None, ()) and "(default" not in text:
         text += f" (default {option.default})"
     is_list = kind.startswith("tuple")
     choices = None if is_list else option.metadata.get("choices")
-    parser.add_argument(
+    return parser.add_argument(
         *names,
         dest=option.name,
         type=split_names if is_list else _READERS[kind],
@@ -110,7 +150,7 @@ def read_toml(path: Path) -> dict[str, Any]:
                 f"{path}: [{section:.60}] is unknown; expected {', '.join(f'[{name}]' for name in SECTIONS)}"
             )
         fields = {option.name: option for option in dataclasses.fields(SECTIONS[section])}
-        for key, raw in table.items():
+        for key, raw in rename_options(table).items():
             if key not in fields:
                 close = difflib.get_close_matches(key, fields, 1)
                 hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(fields)}"

@@ -111,8 +111,8 @@ def check_sequences(cache: Cache, options: Options) -> None:
     Raises:
         FacetError: options of sequences for a cache of single scans.
     """
-    if not cache.sequences and ((options.frames or 1) > 1 or options.window or options.sampling == "apex"):
-        raise FacetError(f"{cache.path}: holds no sequences; leave --frames, --sampling and --window out")
+    if not cache.sequences and ((options.frames or 1) > 1 or options.frame_window or options.frame_sampling == "apex"):
+        raise FacetError(f"{cache.path}: holds no sequences; leave --frames, --frame-sampling and --frame-window out")
 
 
 def check_reference(options: Options, classes: Sequence[str]) -> None:

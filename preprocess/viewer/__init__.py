@@ -1,1 +1,1 @@
-"""Pages that show a cache in the browser: python -m preprocess inspect CACHE. Served from local files, to this machine."""
+"""Pages that show a cache in the browser: python -m preprocess inspect --cache CACHE. Served to this machine."""

@@ -52,7 +52,7 @@ def build_page(site: Site, pathname: str | None, search: str | None) -> list[Com
     if page is None or bool(slash) != page.needs_row or (page.needs_row and row is None):
         return [html.H1("No such page"), html.P(dcc.Link("All samples", href="/"))]
     if page.needs_run and not site.run.name:
-        command = html.Code(f"python -m preprocess inspect {site.cache.path} --run RUN")
+        command = html.Code(f"python -m preprocess inspect --cache {site.cache.path} --run RUN")
         text: list[Component | str] = [
             "This page shows a trained run: start the viewer with --run RUN, such as ",
             command,

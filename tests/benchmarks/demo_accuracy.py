@@ -61,7 +61,7 @@ def run(folder: Path, options: list[str], seed: int, *, shuffled: bool = False) 
     command = [sys.executable, "-m", "train", "fit", "--cache", str(CACHE), "--out", str(out), *options]
     command += ["--seed", str(seed)]
     if shuffled:
-        command += ["--shuffle-labels", str(seed)]
+        command += ["--shuffle-labels"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
         sys.exit(f"fit failed with exit code {done.returncode}")

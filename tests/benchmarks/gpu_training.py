@@ -252,7 +252,7 @@ def time_step(bench: Bench, model: Facet, recipe: Recipe, num_steps: int, batche
         raw = next(batches)
         batch = transform.prepare(raw, draw_parameters(0, 0, [item.index for item in raw.items]))
         target = copy_small(find_task(recipe.task).label_items(raw.items, recipe.classes), bench.device)
-        train_step(model, optimizer, batch, target, criterion, broken, accumulate=recipe.accumulate)
+        train_step(model, optimizer, batch, target, criterion, broken, accumulate=recipe.gradient_accumulation)
 
     time_calls(step, 3, bench.device)
     if bench.device.type == "cuda":

@@ -45,8 +45,19 @@ COPIES = {
     "4dme": Copy(24),
 }
 COMMON = ("--modalities", "normal", "--batch-size", "8", "--discard-weights")
-AT_REST = ("--reference", "onset", "--sampling", "apex", "--window", "5", "--frames", "2")
-MICRO = ("--reference", "onset", "--sampling", "apex", "--window", "1", "--frames", "1", "--augment", "none")
+AT_REST = ("--reference", "onset", "--frame-sampling", "apex", "--frame-window", "5", "--frames", "2")
+MICRO = (
+    "--reference",
+    "onset",
+    "--frame-sampling",
+    "apex",
+    "--frame-window",
+    "1",
+    "--frames",
+    "1",
+    "--augment",
+    "none",
+)
 STUDIES = (
     Study("bu4dfe", ("bu4dfe",), ("--protocol", "bu4dfe", "--epochs", "15", *AT_REST)),
     Study("bp4d", ("bp4d",), ("--protocol", "bp4d", "--epochs", "12", *AT_REST)),
@@ -116,7 +127,7 @@ def make_cache(out: Path, name: str) -> None:
     cache = out / "caches" / name
     if dynamic:
         make_cache(out, dataset)
-        call("preprocess", "dynamic", out / "caches" / dataset, "--out", cache)
+        call("preprocess", "dynamic", "--cache", out / "caches" / dataset, "--out", cache)
         return
     frames = ["--frames", copy.frames] if copy.frames else []
     scans = out / "scans" / dataset

@@ -76,7 +76,7 @@ def main() -> int:
 
 def _measure(path: Path, num_rows: int) -> tuple[list[float], int]:
     began = time.perf_counter()
-    command = [sys.executable, "-m", "preprocess", "inspect", str(path), "--no-open"]
+    command = [sys.executable, "-m", "preprocess", "inspect", "--cache", str(path), "--no-open"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
         try:
             assert server.stdout

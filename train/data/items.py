@@ -82,8 +82,8 @@ def gather_items(cache: Cache, options: Options) -> list[Item]:
     items = find_items(cache, modalities, options.task or "classes", options.classes or ())
     if options.reference != "none":
         items = add_references(cache, items, modalities, options.reference)
-    if options.sampling == "apex":
-        items = keep_apex_windows(cache, items, options.window)
+    if options.frame_sampling == "apex":
+        items = keep_apex_windows(cache, items, options.frame_window)
     return items
 
 
@@ -209,7 +209,7 @@ def keep_apex_windows(cache: Cache, items: Sequence[Item], window: int | None) -
             if moment is None:
                 raise FacetError(
                     f"{cache.path}: sequence {item.name} has no apex, given or estimated (estimates need the modality "
-                    "depth in the cache, and 3 frames that show the face); use --sampling uniform"
+                    "depth in the cache, and 3 frames that show the face); use --frame-sampling uniform"
                 )
             item = dataclasses.replace(item, rows=_window(cache, item.rows, moment, window))
         cut.append(item)

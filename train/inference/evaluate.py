@@ -81,7 +81,7 @@ def describe_test(cache: Cache, config: RunConfig, model: Facet, items: Sequence
         model=config.tower.name,
         pretrained=config.tower.pretrained,
         random_weights=config.is_random,
-        shuffled_labels=recipe.shuffle_labels is not None,
+        shuffled_labels=recipe.shuffle_labels,
         num_train_subjects=num_train,
         num_test_subjects=len({item.subject for item in items}),
         num_parameters=sum(p.numel() for p in model.parameters()),

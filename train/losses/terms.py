@@ -36,8 +36,8 @@ class LossInputs:
 class LossTerm(nn.Module):
     """A term of the loss, with the parameters that it alone learns. It is not used when a trained model is tested.
 
-    weight: factor of the term in the loss. normaliser: what its mean is over. With --accumulate, a part of a batch counts
-    by its samples, or by the weight of its labels (which may be unknown or weighted by class).
+    weight: factor of the term in the loss. normaliser: what its mean is over. With --gradient-accumulation, a part of a
+    batch counts by its samples, or by the weight of its labels (which may be unknown or weighted by class).
     """
 
     normaliser: Literal["samples", "labels"] = "samples"

@@ -127,5 +127,5 @@ def checkpoint_activations(tower: nn.Module) -> None:
         trunk.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AttributeError, AssertionError, NotImplementedError) as error:
         raise FacetError(
-            "--checkpoint-activations: this image tower does not support it; leave it out, or use --accumulate"
+            "--gradient-checkpointing: this image tower does not support it; leave it out, or use --gradient-accumulation"
         ) from error

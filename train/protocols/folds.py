@@ -112,7 +112,7 @@ def subject_folds(subjects: Iterable[str], num_folds: int, seed: int | Sequence[
         raise FacetError(f"--folds {num_folds}: at least 2 are needed, so that some subjects train and others test")
     if num_folds > len(names):
         advice = f"choose --folds {len(names)} or less" if len(names) > 1 else "at least 2 are needed"
-        raise FacetError(f"--folds {num_folds}: there are only {len(names)} subjects; {advice}")
+        raise FacetError(f"{num_folds} folds: there are only {len(names)} subjects; {advice}")
     order = np.random.default_rng(seed).permutation(len(names))
     return [tuple(sorted(names[i] for i in order[fold::num_folds])) for fold in range(num_folds)]
 

@@ -122,7 +122,7 @@ def train(
             try:
                 result = train_step(
                     model, state.optimizer, batch, target, criterion, broken,
-                    accumulate=recipe.accumulate, batch_slice=batch_slice, replica=replica,
+                    accumulate=recipe.gradient_accumulation, batch_slice=batch_slice, replica=replica,
                 )  # fmt: skip
             except RuntimeError:
                 # A signal to the whole process group also ends the processes that compile. The weights are unchanged.

@@ -44,7 +44,7 @@ def set_up(run: Path, model: Facet, recipe: Recipe, ranks: Ranks, device: torch.
         FacetError: the checkpoint is damaged or of another model, or the processes find different ones.
     """
     tune_tower(model, recipe.tune)
-    if recipe.checkpoint_activations:
+    if recipe.gradient_checkpointing:
         checkpoint_activations(model.tower)
     model.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.tower = synchronise_batch_norm(model.tower, ranks, device)

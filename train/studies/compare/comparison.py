@@ -157,7 +157,7 @@ def _list_warnings(methods: Sequence[Method], num_subjects: int) -> list[str]:
         lines.append(
             f"RANDOM WEIGHTS: model or prompts were not pretrained; no published result compares ({', '.join(names)})"
         )
-    if names := list(dict.fromkeys(name for name, config in configs if config.recipe.shuffle_labels is not None)):
+    if names := list(dict.fromkeys(name for name, config in configs if config.recipe.shuffle_labels)):
         lines.append(f"CONTROL: training labels were shuffled ({', '.join(names)})")
     return lines
 
