@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,7 @@ from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings
 from train.data.items import choose_modalities, gather_items
 from train.data.prompts import find_prompts, match_prompts, read_prompts
-from train.inference.explain import EXPLANATIONS_H5, explain
+from train.inference.explain import EXPLANATIONS_H5, Explanations, explain
 from train.inference.score import Scores, score_and_write_attention, score_items
 from train.inference.thresholds import read_thresholds
 from train.model.facet import Facet
@@ -35,6 +38,8 @@ from train.runs.groups import score_groups
 from train.runs.results import FoldResult, TestInfo
 from train.tasks.item import Item
 from train.tasks.task import find_task
+
+_UNIT = re.compile(r"AU(\d{1,2})")
 
 
 def evaluate_items(
@@ -192,6 +197,97 @@ def find_lacking(cache: Cache, items: Sequence[Item], modalities: Sequence[str])
     ]
 
 
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model, for any cache with the views of its training."""
+
+    run: Path
+    config: RunConfig
+    model: Facet
+    thresholds: np.ndarray | None
+
+    @classmethod
+    def load(cls, run: Path, device: str = "auto") -> Predictor:
+        """Load a run or an exported model.
+
+        Raises:
+            FacetError: no finished run, or a damaged one; no such device.
+        """
+        config, model = load_run(run, choose_device(device))
+        return cls(run, config, model, _thresholds(run, config.recipe))
+
+    def open(self, cache_path: Path) -> Inference:
+        """Open a cache to predict every scan or sequence that has a modality of the model.
+
+        Raises:
+            CacheError: other view settings; no usable sample.
+            FacetError: the model compares faces with a reference, and the cache has none.
+        """
+        recipe = self.config.recipe
+        cache = take_views(open_cache(cache_path), self.config.render, recipe.modalities, whose=str(self.run))
+        items = gather_items(cache, recipe)
+        if not items:
+            raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
+        return Inference(self, cache, items)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A model and the samples of a cache."""
+
+    predictor: Predictor
+    cache: Cache
+    items: Sequence[Item]
+
+    @cached_property
+    def _transform(self) -> BatchTransform:
+        return build_transform(self.cache, self.predictor.config, self.predictor.model)
+
+    @cached_property
+    def _text(self) -> TextEmbeddings | None:
+        return _find_prompts(self.cache, self.predictor.config, self.predictor.model)
+
+    def predict(self, attention: Path | None = None) -> Predictions:
+        """Return probabilities and decisions for every sample.
+
+        Args:
+            attention: file to write the attention weights of the same passes to.
+        """
+        model, config = self.predictor.model, self.predictor.config
+        arguments = model, self.cache, self.items, self._transform, config
+        if attention is None:
+            scores = score_items(*arguments)
+        else:
+            scores = score_and_write_attention(attention, *arguments, self._text)
+        return predict_items(scores, self.predictor.thresholds, config.recipe)
+
+    def write(self, path: Path, predictions: Predictions, *, like: Path | None = None) -> None:
+        """Write a table of predictions, with the modalities that samples lack, and action units as OpenFace names them."""
+        lacks = find_lacking(self.cache, self.items, self.predictor.config.recipe.modalities)
+        write_predictions(path, predictions, {"lacks": lacks, **name_like_openface(predictions)}, like=like)
+
+    def explain(self, predictions: Predictions, wanted: str) -> Explanations:
+        """Explain chosen predictions; wanted: as in `choose_samples`."""
+        model, config = self.predictor.model, self.predictor.config
+        return explain(model, self.cache, self.items, predictions, self._transform, config, self._text, wanted)
+
+
+def name_like_openface(predictions: Predictions) -> dict[str, list[str]]:
+    """Return the columns of OpenFace's output for predicted action units: AU04_c is 1 (present) or 0; {} for other classes.
+
+    A unit predicted as AU4=3, with an intensity, also has AU04_r (0 to 5).
+    """
+    columns: dict[str, list[str]] = {}
+    for name in predictions.class_names:
+        if (unit := _UNIT.fullmatch(name)) is None:
+            continue
+        found = [dict(one.partition("=")[::2] for one in row.predicted).get(name) for row in predictions.rows]
+        columns[f"AU{int(unit[1]):02d}_c"] = [str(int(value is not None)) for value in found]
+        if any(found):
+            columns[f"AU{int(unit[1]):02d}_r"] = [value or "0" for value in found]
+    return columns
+
+
 def predict(run: Path, cache_path: Path, out: Path | None, *, device: str, explained: str | None = None) -> int:
     """Write a probability per class for every usable scan or sequence of a cache, labelled or not.
 
@@ -202,34 +298,23 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str, expla
     """
     if out is not None and out.is_dir():
         raise FacetError(f"--out {out}: is a folder; give the name of a CSV file")
-    where = choose_device(device)
-    config, model = load_run(run, where)
-    recipe = config.recipe
-    cache = open_cache(cache_path)
-    cache = take_views(cache, config.render, recipe.modalities, whose=str(run))
-    items = gather_items(cache, recipe)
-    if not items:
-        raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
+    predictor = Predictor.load(run, device)
+    inference = predictor.open(cache_path)
+    cache, recipe = inference.cache, predictor.config.recipe
     for note in choose_usable(cache, recipe.modalities)[1]:
         print(f"note: {note}", file=sys.stderr)
-    name, transform, thresholds = cache.name, build_transform(cache, config, model), _thresholds(run, recipe)
-    path, beside = out or run / f"predictions-{name}.csv", run / f"attention-{name}.safetensors"
+    path, beside = out or run / f"predictions-{cache.name}.csv", run / f"attention-{cache.name}.safetensors"
     check_writable(path)
-    text = None if out and not explained else _find_prompts(cache, config, model)
-    if out is None:
-        scores = score_and_write_attention(beside, model, cache, items, transform, config, text)
-    else:
-        scores = score_items(model, cache, items, transform, config)
-    lacks = find_lacking(cache, items, recipe.modalities)
-    predictions = predict_items(scores, thresholds, recipe)
-    write_predictions(path, predictions, {"lacks": lacks}, like=cache.path if out else run)
+    predictions = inference.predict(None if out else beside)
+    inference.write(path, predictions, like=cache.path if out else run)
     if out is None:
         record_hashes(run, (path.name, beside.name))
-    note = " (random initial weights)" if config.is_random else ""
-    print(f"{len(items)} predictions among {', '.join(recipe.classes)}{note}: {path}")
+    note = " (random initial weights)" if predictor.config.is_random else ""
+    print(f"{len(predictions.rows)} predictions among {', '.join(recipe.classes)}{note}: {path}")
     if explained is not None:
-        folder = run / f"explained-{name}" if out is None else out.with_name(f"{out.stem}-explained")
-        num = explain(folder, model, cache, items, predictions, transform, config, text, explained)
-        print(f"{num} samples explained: {folder}/*.png, {folder / EXPLANATIONS_H5}")
+        folder = run / f"explained-{cache.name}" if out is None else out.with_name(f"{out.stem}-explained")
+        explanations = inference.explain(predictions, explained)
+        explanations.write(folder)
+        print(f"{len(explanations.samples)} samples explained: {folder}/*.png, {folder / EXPLANATIONS_H5}")
         print("pictures show faces of a licensed data set: pass them on as its licence allows")
     return 0
