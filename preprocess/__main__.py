@@ -17,6 +17,7 @@ PROMPTS_OFFLINE = "without a network, for a first try: --model facet-tiny --pret
 
 if TYPE_CHECKING:
     from preprocess.build.executors import Workers
+    from preprocess.datasets.scan import DatasetReader
 
 
 def main() -> int:
@@ -53,12 +54,16 @@ def _build(arguments: argparse.Namespace) -> int:
     from shared.schema import parse_views
 
     dataset = DATASETS[arguments.name]
-    for name, other in DATASETS.items():
-        for option in other.options:
-            value = getattr(arguments, option.flag.removeprefix("--").replace("-", "_"))
-            if value is not None and name != arguments.name:
-                raise FacetError(f"{option.flag}: is an option of {name}, not of {arguments.name}")
-            dataset = dataset if value is None else option.apply(value)
+    for flag in dict.fromkeys(option.flag for other in DATASETS.values() for option in other.options):
+        text = getattr(arguments, flag.removeprefix("--").replace("-", "_"))
+        if text is not None and flag not in (option.flag for option in dataset.options):
+            owners = [name for name, other in DATASETS.items() if flag in (option.flag for option in other.options)]
+            raise FacetError(f"{flag}: is an option of {' and '.join(owners)}, not of {dataset.name}")
+        dataset = dataset if text is None else dataset.with_option(flag, text)
+    if arguments.list:
+        return _list_scans(dataset, arguments)
+    if arguments.cache is None:
+        raise FacetError("--cache DIR: name the cache to write; or give --list to see which scans would be rendered")
     settings = RenderSettings(
         views=parse_views(arguments.views),
         size_px=arguments.size,
@@ -96,6 +101,22 @@ def _build(arguments: argparse.Namespace) -> int:
     lacking = f", {len(warnings)} with a warning" if warnings else ""
     print(f"{cache}: {info.num_valid} scans of {info.num_subjects} subjects; {counted}{lacking}")
     return int(any(failure.reason != SCAN_GONE for failure in failed))
+
+
+def _list_scans(dataset: DatasetReader, arguments: argparse.Namespace) -> int:
+    from preprocess.datasets.scan_table import describe_listing, write_listing
+
+    root, path = arguments.root, None if arguments.list is True else arguments.list
+    listing = dataset.find(root)
+    print(describe_listing(listing))
+    print(*listing.notes, sep="\n")
+    if path is not None:
+        write_listing(path, listing, listing.au_names or dataset.au_names)
+        print(f"table of {len(listing.records):,} scans: {path}")
+        if dataset.name == "folder":
+            cache = f"data_cache/{root.resolve().name}"
+            print_next("preprocess", "build", "folder", "--root", root, "--manifest", path, "--cache", cache)
+    return 0
 
 
 def _workers(arguments: argparse.Namespace) -> Workers:

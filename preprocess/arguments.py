@@ -61,12 +61,14 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     from preprocess.datasets import DATASETS
 
     names = ", ".join(DATASETS)
-    named = f"{names}; folder: your own meshes, listed in manifest.csv (path,subject,label[,…])"
+    named = f"{names}; folder: your own meshes, listed in manifest.csv (path,subject,label[,…]) or by --pattern"
     parser.add_argument("name", type=name_of(tuple(DATASETS)), metavar="NAME", help=named)
     add = parser.add_argument_group("files").add_argument
     add("--root", type=Path, required=True, metavar="DIR", help="the data set as it was delivered")
     cache_help = "cache to write, such as data_cache/bu3dfe or s3://bucket/prefix (credentials from the environment)"
-    add("--cache", type=open_path, required=True, metavar="DIR", help=cache_help)
+    add("--cache", type=open_path, metavar="DIR", help=cache_help)
+    list_help = "only print the scans that would be rendered; with FILE.csv, also write them (for folder: a manifest)"
+    add("--list", nargs="?", type=Path, const=True, metavar="FILE.csv", help=list_help)
     add("--store", choices=STORES, default="zarr", help="file format of the images (default zarr)")
     compression_help = (
         "of the images (default lz4); none: two to three times the disk space, fastest if it fits into memory"
@@ -84,11 +86,13 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     stabilise_help = f"register each frame on forehead and nose bridge (default for {moving}, where heads move)"
     add("--stabilise", action=argparse.BooleanOptionalAction, help=stabilise_help)
 
-    add = parser.add_argument_group("options of one data set").add_argument
+    add = parser.add_argument_group("options of some data sets").add_argument
+    about: dict[tuple[str, str], list[str]] = {}
     for dataset in DATASETS.values():
         for option in dataset.options:
-            about = f"{dataset.name}: {option.help}"
-            add(option.flag, type=option.type, metavar=option.metavar, help=about)
+            about.setdefault((option.flag, option.metavar), []).append(f"{dataset.name}: {option.help}")
+    for (flag, metavar), lines in about.items():
+        add(flag, metavar=metavar, help=". ".join(lines))
 
     workers = parser.add_argument_group("workers")
     add = workers.add_argument

@@ -147,7 +147,7 @@ def test_texture_and_the_edge_its_coordinates_begin_at(root: Path) -> None:
         ("path,subject,label,sequence,frame\na.obj,1,x,s,1\nb.obj,1,x,s,1\n", "two frames of one number"),
         ("path,subject,label,sequence\na.obj,1,x,s\nb.obj,2,x,s\n", "line 3: sequence 's' shows 2 and 1"),
         ("path,subject,label,sequence\na.obj,1,x,s\nb.obj,1,y,s\n", "line 3: sequence 's' is labelled 'y' and 'x'"),
-        ("path,subject,label\na.obj,1,x\na.obj,2,x\n", "lines 2 and 3 are both called 'a'"),
+        ("path,subject,label\na.obj,1,x\na.obj,2,x\n", "line 2 and line 3 are both called 'a'"),
         ('path,subject,label\n"a.obj,1,x\n', "not a CSV file"),
     ],
 )

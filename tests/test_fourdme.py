@@ -13,8 +13,8 @@ from test_label_sheet import write_sheet
 
 from preprocess.datasets import DATASETS
 from preprocess.datasets.completeness import OWN_PICTURES
-from preprocess.datasets.fourdme import AU_NAMES, find_4dme, with_pattern
-from preprocess.datasets.fourdme_frames import parse_pattern
+from preprocess.datasets.fourdme import AU_NAMES, find_4dme
+from preprocess.datasets.fourdme_frames import parse_frame_pattern
 from preprocess.datasets.scan import ScanRecord
 from shared.errors import FacetError
 
@@ -180,7 +180,7 @@ def test_the_users_pattern(tmp_path: Path, pattern: str, folder: str, name: str)
     make_4dme(tmp_path, ["s1", "c", "Positive", 1, 2, 3, ""])
     write_frames(tmp_path / folder, range(1, 4), name)
     write_frames(tmp_path / folder, range(1, 4), "wrong_{:03d}_.obj")
-    reader = pickle.loads(pickle.dumps(with_pattern(pattern)))  # workers get it by pickle
+    reader = pickle.loads(pickle.dumps(READER.with_option("--pattern", pattern)))  # workers get it by pickle
     assert [record.source for record in reader.find(tmp_path).records] == [
         f"{folder}/{name.format(n)}" for n in (1, 2, 3)
     ]
@@ -202,7 +202,7 @@ def test_the_users_pattern(tmp_path: Path, pattern: str, folder: str, name: str)
 )
 def test_patterns_that_cannot_be(pattern: str) -> None:
     with pytest.raises(FacetError, match="pattern"):
-        parse_pattern(pattern)
+        parse_frame_pattern(pattern)
 
 
 def test_names_in_the_sheet_lead_nowhere_else(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_clips_folders_without_the_subject(tmp_path: Path, pattern: str, name: s
     write_frames(base / "s14_X", range(1, 3), name)
     with pytest.raises(FacetError, match=r"--pattern '(Meshes/)?\{clip\}/\*\{frame\}'"):
         find_4dme(tmp_path)
-    clips = clips_of(find_4dme(tmp_path, pattern=pattern).records)
+    clips = clips_of(find_4dme(tmp_path, pattern=parse_frame_pattern(pattern)).records)
     assert clips == {"": [9, 13], "S13/S13_1st_001_01_1": [10, 11, 12], "S14/S14_x": [1, 2]}
 
 
@@ -295,4 +295,4 @@ def test_one_folder_of_two_people_needs_the_subject(tmp_path: Path) -> None:
     make_4dme(tmp_path, ["S13", "clip1", "Positive", 1, 1, 2, ""], ["S14", "clip1", "Others", 1, 1, 2, ""])
     write_frames(tmp_path / "clip1", range(1, 3))
     with pytest.raises(FacetError, match=r"both lead to clip1/00001\.obj.* --pattern with \{subject\}"):
-        find_4dme(tmp_path, pattern="{clip}/{frame}")
+        find_4dme(tmp_path, pattern=parse_frame_pattern("{clip}/{frame}"))

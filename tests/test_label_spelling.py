@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from preprocess.datasets import DATASETS
-from preprocess.datasets.folder import with_label_map
 from preprocess.datasets.label_spelling import read_label_map, unify_labels
 from shared.errors import FacetError
 from shared.labels import BU3DFE_CODES, BU4DFE_FOLDERS, CLASS_NAMES, find_class, find_expression
@@ -95,7 +94,7 @@ def test_a_map_decides_before_anything_else(tmp_path: Path) -> None:
     }  # fmt: skip
     assert any("never" in line for line in found.notes)
     (tmp_path / "manifest.csv").write_text("path,subject,label\na.obj,1,Agry\nb.obj,2,n/a\n")
-    reader = with_label_map(path)
+    reader = DATASETS["folder"].with_option("--label-map", str(path))
     records = reader.find(tmp_path).records
     assert [record.label for record in records] == ["anger", ""]
     assert any("Agry" in line for line in reader.find(tmp_path).notes)

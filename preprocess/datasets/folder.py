@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from preprocess.datasets.completeness import describe_gaps, describe_lacking, name_some
 from preprocess.datasets.label_spelling import LabelMap, describe_values, read_label_map, unify_labels, unify_values
-from preprocess.datasets.manifest import UNITS_MM, ManifestRow, find_manifest, read_level, read_manifest
+from preprocess.datasets.manifest import (
+    UNITS_MM,
+    ManifestRow,
+    default_id,
+    find_manifest,
+    match_manifest,
+    parse_columns,
+    parse_scan_pattern,
+    read_level,
+    read_manifest,
+)
+from preprocess.datasets.path_pattern import PathPattern
 from preprocess.datasets.scan import DatasetOption, DatasetReader, Listing, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
@@ -26,7 +36,14 @@ _UNIFIED = ("intensity", "task")  # columns of few words, in which a spelling is
 _OPTIONS = ("units", "scale", "up", "facing", "texture_origin")
 
 
-def find_folder(root: Path, *, label_map: LabelMap | None = None) -> Listing:
+def find_folder(
+    root: Path,
+    *,
+    label_map: LabelMap | None = None,
+    pattern: PathPattern | None = None,
+    manifest: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Listing:
     """List the rows of the manifest in its order; frames of one sequence together, by their number.
 
     The notes name merged spellings, missing files and unlabelled scans.
@@ -34,30 +51,40 @@ def find_folder(root: Path, *, label_map: LabelMap | None = None) -> Listing:
     Args:
         root: a folder with manifest.csv, or the manifest itself.
         label_map: see unify_labels.
+        pattern: lists the files of these names instead of a manifest's.
+        manifest: a manifest elsewhere, whose paths are relative to the root.
+        columns: values for all rows that leave these columns empty.
     Raises:
         FacetError: no manifest, or one that cannot be used; names the line.
     """
-    manifest = find_manifest(root)
-    listed = read_manifest(manifest)
+    if pattern is not None:
+        if manifest is not None:
+            raise FacetError("--pattern and --manifest both list the scans; give one of them")
+        listed = match_manifest(root, pattern, columns or {})
+    elif manifest is not None:
+        listed = read_manifest(manifest, root, columns)
+    else:
+        listed = read_manifest(find_manifest(root), None, columns)
     rows = listed.rows
     spelling = unify_labels([row["label"] for row in rows], label_map)
     classes = spelling.classes | {"": ""}
-    columns = (*_UNIFIED, *listed.group_names)
-    values = {name: unify_values([row[name] for row in rows]) | {"": ""} for name in columns}
-    names = _FileNames(manifest.parent)
-    seen: dict[str, int] = {}
-    sequences: dict[str, list[ScanRecord]] = {}  # a scan that is no frame stands alone, under its line's number
+    unified = (*_UNIFIED, *listed.group_names)
+    values = {name: unify_values([row[name] for row in rows]) | {"": ""} for name in unified}
+    names = _FileNames(listed.folder)
+    seen: dict[str, str] = {}
+    sequences: dict[str, list[ScanRecord]] = {}  # a scan that is no frame stands alone, under its place
     for row in rows:
-        sample_id = row["sample_id"] or PurePosixPath(row["path"]).with_suffix("").as_posix()
+        sample_id = row["sample_id"] or default_id(row["path"])
         if sample_id in seen:
             raise FacetError(
-                f"{manifest}: lines {seen[sample_id]} and {row.line} are both called {sample_id[:80]!r}; "
+                f"{listed.name}: {seen[sample_id]} and {row.place} are both called {sample_id[:80]!r}; "
                 "tell them apart in a column sample_id"
+                + ("" if pattern is None else ", or end the pattern with one file format")
             )
-        seen[sample_id] = row.line
-        key = f"sequence {row['sequence']}" if row["sequence"] else f"line {row.line}"
+        seen[sample_id] = row.place
+        key = f"sequence {row['sequence']}" if row["sequence"] else row.place
         frames = sequences.setdefault(key, [])
-        words = {name: values[name][row[name]] for name in columns}
+        words = {name: values[name][row[name]] for name in unified}
         record = replace(
             _build_record(row, names, frame=len(frames)),
             sample_id=sample_id,
@@ -65,30 +92,30 @@ def find_folder(root: Path, *, label_map: LabelMap | None = None) -> Listing:
             intensity=words["intensity"],
             task=words["task"],
             groups=tuple((name, words[name]) for name in listed.group_names),
-            aus=_read_units(manifest, row, listed.au_names),
+            aus=_read_units(listed.name, row, listed.au_names),
         )
         if frames and frames[0].subject != record.subject:
             raise FacetError(
-                f"{manifest}, line {row.line}: sequence {record.sequence[:40]!r} shows {record.subject[:40]} and "
+                f"{listed.name}, {row.place}: sequence {record.sequence[:40]!r} shows {record.subject[:40]} and "
                 f"{frames[0].subject[:40]}; give each its own sequence"
             )
         if frames and frames[0].label != record.label:  # it is one sample: its frames have one label
             raise FacetError(
-                f"{manifest}, line {row.line}: sequence {record.sequence[:40]!r} is labelled {record.label[:40]!r} and "
+                f"{listed.name}, {row.place}: sequence {record.sequence[:40]!r} is labelled {record.label[:40]!r} and "
                 f"{frames[0].label[:40]!r}; give all its frames one label, or make it two sequences"
             )
         frames.append(record)
     for key, frames in sequences.items():
         if len({record.frame for record in frames}) != len(frames):
-            raise FacetError(f"{manifest}: {key[:80]} has two frames of one number; number them in a column frame")
+            raise FacetError(f"{listed.name}: {key[:80]} has two frames of one number; number them in a column frame")
         frames.sort(key=frame_number)
     records = [record for frames in sequences.values() for record in frames]
-    missing = {record.sample_id for record in records if not _is_file(manifest.parent / record.source)}
+    missing = {record.sample_id for record in records if not _is_file(listed.folder / record.source)}
     lines = [
         *listed.notes,
         *([f"action units: {name_some(listed.au_names)}"] if listed.au_names else []),
         *([f"columns kept as groups: {name_some(listed.group_names)}"] if listed.group_names else []),
-        *(line for name in columns for line in describe_values(name, [row[name] for row in rows])),
+        *(line for name in unified for line in describe_values(name, [row[name] for row in rows])),
         *spelling.notes,
         *_describe_subjects(records),
         *_describe_renamed(rows, records),
@@ -99,9 +126,9 @@ def find_folder(root: Path, *, label_map: LabelMap | None = None) -> Listing:
     return Listing(records, lines, listed.au_names)
 
 
-def _read_units(manifest: Path, row: ManifestRow, names: Sequence[str]) -> tuple[int, ...]:
+def _read_units(manifest: str, row: ManifestRow, names: Sequence[str]) -> tuple[int, ...]:
     """Return a row's value of each action unit, -1 = not known; () if none is known."""
-    values = tuple(read_level(row[name], name, f"{manifest}, line {row.line}") for name in names)
+    values = tuple(read_level(row[name], name, f"{manifest}, {row.place}") for name in names)
     return values if any(value >= 0 for value in values) else ()
 
 
@@ -228,14 +255,8 @@ def _describe_renamed(rows: Sequence[ManifestRow], records: Sequence[ScanRecord]
     return [f"files in another case than in the manifest: {name_some(shown)}"] if shown else []
 
 
-def with_label_map(path: Path) -> DatasetReader:
-    """Return FOLDER with labels mapped by a file of lines `word,class` (see unify_labels).
-
-    Raises:
-        FacetError: the file cannot be used.
-    """
-    label_map = read_label_map(path)
-    return replace(FOLDER, find=functools.partial(find_folder, label_map=label_map))
+def parse_label_map(text: str) -> LabelMap:
+    return read_label_map(Path(text))
 
 
 def _is_file(path: Path) -> bool:
@@ -260,8 +281,25 @@ FOLDER = DatasetReader(
             "--label-map",
             "FILE.csv",
             "lines word,class such as joy,happiness; an empty class means no label (default: happy, Joy … are happiness)",
-            Path,
-            with_label_map,
+            parse_label_map,
+            "label_map",
+        ),
+        DatasetOption(
+            "--pattern",
+            "TEXT",
+            "list files by their names instead of a manifest, such as {subject}/{label}/{frame}.ply; {} or *: anything",
+            parse_scan_pattern,
+            "pattern",
+        ),
+        DatasetOption(
+            "--manifest", "FILE.csv", "a manifest outside --root; its paths are relative to --root", Path, "manifest"
+        ),
+        DatasetOption(
+            "--columns",
+            "LIST",
+            "COLUMN=VALUE for all rows that leave it empty, such as units=m",
+            parse_columns,
+            "columns",
         ),
     ),
 )

@@ -5,14 +5,14 @@ Li et al. 2022, "4DME: a spontaneous 4D micro-expression dataset with multimodal
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from preprocess.datasets.completeness import OWN_PICTURES, describe_counts, describe_gaps, describe_lacking, name_some
-from preprocess.datasets.fourdme_frames import FrameFile, FrameFinder, parse_pattern
+from preprocess.datasets.fourdme_frames import FrameFile, FrameFinder, parse_frame_pattern
 from preprocess.datasets.fourdme_sheet import Clip, Moments, describe_exchanged, find_label_sheet, parse_clips
+from preprocess.datasets.path_pattern import PathPattern
 from preprocess.datasets.scan import DatasetOption, DatasetReader, Listing, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.surface import read_surface
@@ -34,7 +34,7 @@ class _Clips:
         self.notes.setdefault(what, []).append(f"{clip.name} (line {clip.line}{more and f': {more}'})")
 
 
-def find_4dme(root: Path, *, pattern: str | None = None) -> Listing:
+def find_4dme(root: Path, *, pattern: PathPattern | None = None) -> Listing:
     """List every frame of the clips in the label sheet, in the sheet's order.
 
     A clip goes from its onset to its offset; those frames are one sequence and carry its labels, targets and action units
@@ -45,7 +45,7 @@ def find_4dme(root: Path, *, pattern: str | None = None) -> Listing:
         pattern: where frames lie below the root, such as `Meshes/{subject}/{clip}/*_{frame}.obj`; without one, numbered meshes
             in `sub_ID/fold_name`.
     Raises:
-        FacetError: no label sheet, a frame in it that is no number, a pattern that cannot be, or no frames at all.
+        FacetError: no label sheet, a frame in it that is no number, or no frames at all.
     """
     clips = _list_clips(root, pattern)
     outside = sum(not record.sequence for record in clips.records)
@@ -60,8 +60,8 @@ def find_4dme(root: Path, *, pattern: str | None = None) -> Listing:
     return Listing(clips.records, lines)
 
 
-def _list_clips(root: Path, pattern: str | None) -> _Clips:
-    finder = FrameFinder(root, None if pattern is None else parse_pattern(pattern))
+def _list_clips(root: Path, pattern: PathPattern | None) -> _Clips:
+    finder = FrameFinder(root, pattern)
     path, rows = find_label_sheet(root)
     folders: dict[str, list[Clip]] = {}
     parsed, nameless = parse_clips(path, rows)
@@ -85,7 +85,7 @@ def _list_clips(root: Path, pattern: str | None) -> _Clips:
             raise FacetError(
                 f"{path}: lines {other.line} and {clips[0].line} say {other.name} and {clips[0].name}, but both lead to "
                 f"{frames[0].source}; give the person and the folder one name"
-                + ("" if pattern is None or "{subject}" in pattern else ", or a --pattern with {subject} in it")
+                + ("" if pattern is None or "subject" in pattern.fields else ", or a --pattern with {subject} in it")
             )
         _list_folder(listing, clips, frames)
     if pattern is None and (others := finder.find_others(list(taken))):
@@ -93,7 +93,7 @@ def _list_clips(root: Path, pattern: str | None) -> _Clips:
             f"meshes in folders that the sheet does not name: {len(others)} folders, {name_some(others)}"
         )
     if not listing.records:
-        looked = pattern or "{subject}/{clip}/ with numbered meshes"
+        looked = pattern.text if pattern else "{subject}/{clip}/ with numbered meshes"
         first = next(iter(folders), "sub_ID/fold_name")
         raise FacetError(
             f"{root}: no frames of the {len(folders)} folders in {path.name}, looked for {looked} (the first: {first}); "
@@ -201,16 +201,6 @@ def read_4dme_frame(root: Path, record: ScanRecord) -> Mesh:
     return read_surface(root / record.source, texture=root / record.texture if record.texture else None)
 
 
-def with_pattern(pattern: str) -> DatasetReader:
-    """Return FOURDME with a pattern for the paths of its frames (see find_4dme).
-
-    Raises:
-        FacetError: the pattern cannot be used.
-    """
-    parse_pattern(pattern)
-    return replace(FOURDME, find=functools.partial(find_4dme, pattern=pattern))
-
-
 FOURDME = DatasetReader(
     name="4dme",
     title="4DME",
@@ -227,8 +217,8 @@ FOURDME = DatasetReader(
             "--pattern",
             "TEXT",
             "path of the frames, such as Meshes/{subject}/{clip}/*_{frame}.obj; {subject} may be left out",
-            str,
-            with_pattern,
+            parse_frame_pattern,
+            "pattern",
         ),
     ),
 )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.surface import find_surface_files
-from shared.errors import escape_controls
+from shared.errors import FacetError, escape_controls
 
 # A file with this name in a data set's root says that its faces are synthetic.
 SYNTHETIC_MARKER = "SYNTHETIC.txt"
@@ -74,21 +75,21 @@ def find_scan_files(root: Path, record: ScanRecord) -> list[Path]:
 
 @dataclass(frozen=True)
 class DatasetOption:
-    """An option of `build` that only one data set has. Its home is the data set's own file."""
+    """An option of `build` that not all data sets have. Its home is the data set's own file."""
 
     flag: str  # --pattern
     metavar: str
     help: str
-    type: Callable[[str], Any]  # parses the text of the command line
-    apply: Callable[[Any], DatasetReader]  # returns the data set's reader with this value; raises FacetError
+    parse: Callable[[str], Any]  # of the command line's text; raises FacetError
+    keyword: str  # the argument of the data set's `find` that takes the value
 
 
 @dataclass(frozen=True)
 class DatasetReader:
     """One data set: how to find its scans and how to read one.
 
-    find: root → its scans; opens no files but manifests, label lists and a few probes. Raises FacetError if the root holds
-        no such data set.
+    find: (root, values of its options) → its scans; opens no files but manifests, label lists and a few probes. Raises
+        FacetError if the root holds no such data set.
     read: (root, record) → the mesh in scan coordinates, mm. Raises ScanError.
     source_files: (root, record) → every file that decides the row's pixels, for hashing.
     """
@@ -97,7 +98,7 @@ class DatasetReader:
     title: str
     licence: str
     class_names: tuple[str, ...]  # empty: the labels found
-    find: Callable[[Path], Listing]
+    find: Callable[..., Listing]
     read: Callable[[Path, ScanRecord], Mesh]
     source_files: Callable[[Path, ScanRecord], Sequence[Path]] = find_scan_files
     num_landmarks: int = 0
@@ -110,6 +111,17 @@ class DatasetReader:
     frames_per_second: float | None = None
     stabilised: bool = False
     options: tuple[DatasetOption, ...] = ()
+
+    def with_option(self, flag: str, text: str) -> DatasetReader:
+        """Return this data set with one of its options set.
+
+        Raises:
+            FacetError: it has no such option, or the text is no value of it.
+        """
+        option = next((option for option in self.options if option.flag == flag), None)
+        if option is None:
+            raise FacetError(f"{flag}: is no option of {self.name}")
+        return replace(self, find=functools.partial(self.find, **{option.keyword: option.parse(text)}))
 
     def groups_of(self, record: ScanRecord) -> LandmarkGroups:
         """Return the landmark groups of a record's landmark file."""

@@ -48,6 +48,11 @@ FORMATS = {
 MESH_SUFFIXES = tuple(FORMATS)
 
 
+def scan_suffix(name: str) -> str:
+    """Return the ending of a mesh file's name, in lower case; "" if it is none."""
+    return next((suffix for suffix in FORMATS if name.lower().endswith(suffix)), "")
+
+
 def read_surface(path: Path, *, texture: Path | None = None) -> Mesh:
     """Read a mesh in the coordinates of its file, with the texture it names or with another one.
 
