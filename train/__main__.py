@@ -92,8 +92,10 @@ def _fit(chosen: argparse.Namespace) -> int:
         for line in experiment.describe():
             print(line)
         code = fit(chosen.out, experiment, experiment.recipe.fold, device=run.device, ranks=ranks)
-        if code == 0:
+        if code == 0 and experiment.folds.folds[0].test_subjects:
             print_next_predict(chosen.out, experiment.train.path)
+        elif code == 0:
+            print_next("train", "export", chosen.out, "--out", f"{chosen.out}-export", about="a model to pass on")
     return code
 
 

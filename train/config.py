@@ -107,7 +107,10 @@ class ProtocolOptions:
         999_999,
     )
     test_subjects: tuple[str, ...] = _option(
-        (), "test on these subjects instead of a fold: A,B,C or a file with one subject per line", metavar="LIST|FILE"
+        (),
+        "test on these subjects instead of a fold: A,B,C or a file with one subject per line; none: train on everyone, for a "
+        "model to pass on",
+        metavar="LIST|FILE|none",
     )
     fold_seed: int | None = _option(
         None,
@@ -193,6 +196,12 @@ class ModelOptions:
         None,
         "initial weights: an open_clip tag, a file, or none (default: those of the prompts)",
         metavar="TAG|FILE|none",
+    )
+    init_from: str | None = _option(
+        None,
+        "start from a trained model, of this or another data set: a run or an exported model with the same image tower; what "
+        "fits is copied",
+        metavar="RUN",
     )
     tune: str = _option(
         "full",
@@ -449,6 +458,22 @@ class TowerConfig:
 
 
 @dataclass(frozen=True)
+class InitialModel:
+    """The trained model that a run starts from (--init-from).
+
+    weights_hash: sha256 of its model.safetensors. tower_hash: of the image tower before any training, to which the prompts
+    belong. trained_subjects: DATASET:SUBJECT of everybody on whom it, or a model before it, was trained. copied: what was
+    copied and what was not, a line each.
+    """
+
+    name: str  # of its folder
+    weights_hash: str
+    tower_hash: str
+    trained_subjects: tuple[str, ...]
+    copied: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """config.json: the recipe, and everything else needed to use the trained model without the training data.
 
@@ -470,6 +495,7 @@ class RunConfig:
     test_cache: str = ""
     label_map: dict[str, str] | None = None  # class of the training data set → class
     prompts: str = ""  # file of the prompt embeddings; empty: a cache's
+    initial: InitialModel | None = None
     version: int = RUN_VERSION
 
     def check_sizes(self) -> None:
@@ -506,7 +532,9 @@ class RunConfig:
         }
         if "--views" in names:
             del known["render"]  # views are part of it
-        return names + [text for name, text in known.items() if getattr(self, name) != getattr(other, name)]
+        names += [text for name, text in known.items() if getattr(self, name) != getattr(other, name)]
+        hashes = [one.initial.weights_hash if one.initial else None for one in (self, other)]
+        return names + ["the weights of --init-from"] * (None not in hashes and hashes[0] != hashes[1])
 
 
 def write_config(run: Path, config: RunConfig, name: str = CONFIG_JSON) -> None:
@@ -572,6 +600,7 @@ def without_folders(config: RunConfig) -> RunConfig:
         model=shorten(config.recipe.model),
         pretrained=shorten(config.recipe.pretrained),
         protocol=shorten(config.recipe.protocol),
+        init_from=config.recipe.init_from and shorten(config.recipe.init_from),
     )
     tower = dataclasses.replace(
         config.tower, name=shorten(config.tower.name), pretrained=shorten(config.tower.pretrained)

@@ -12,7 +12,7 @@ from shared.errors import FacetError
 from shared.runs import CONFIG_TOML
 from shared.store.storage import write_file
 from shared.text import TextEmbeddings
-from train.config import Options, Recipe, RunOptions
+from train.config import InitialModel, Options, Recipe, RunOptions
 from train.data.items import (
     choose_classes,
     choose_frames,
@@ -44,6 +44,7 @@ from train.protocols.selection import (
     select_items,
     select_test_items,
 )
+from train.protocols.trained_subjects import find_initial_run, read_initial_model, read_initial_recipe
 from train.protocols.where import keep_where, report_columns
 from train.resolve import (
     check_options,
@@ -114,6 +115,17 @@ class Experiment(Split):
             raise FacetError(f"--fold {number}: there is no such fold; {num} folds are numbered 0 to {num - 1}")
         return self.folds.folds[number]
 
+    def find_initial(self, fold: Fold) -> tuple[Path, InitialModel] | None:
+        """Return the run that a fold starts from (--init-from), and what is known of its model; None: from no run.
+
+        Raises:
+            FacetError: it has no trained model, or the fold tests people on whom that was trained.
+        """
+        if self.recipe.init_from is None:
+            return None
+        run, dataset = find_initial_run(Path(self.recipe.init_from), fold), self.test.info.dataset
+        return run, read_initial_model(run, fold, dataset, prefixed=self.train.info.dataset != dataset)
+
     def items_of(self, fold: Fold) -> tuple[list[Item], list[Item]]:
         """Return the samples of a fold to train on, and those to test on."""
         train, test = set(fold.train_subjects), set(fold.test_subjects)
@@ -141,7 +153,8 @@ def prepare_experiment(options: Options, run: RunOptions, out: Path) -> Experime
     split = split_folds(train, options, test)
     caches = (split.train,) if test is None else (split.train, split.test)
     text = find_text(options, split.options.classes or (), caches, run.prompts)
-    recipe = resolve_model(split.options, text)
+    initial = None if options.init_from is None else read_initial_recipe(Path(options.init_from))
+    recipe = resolve_model(split.options, text, initial)
     changes = {"options": options, "notes": (*notes, *split.notes)}
     return Experiment(**vars(split) | changes, run=run, recipe=recipe, text=text)
 
@@ -156,6 +169,8 @@ def write_options(folder: Path, experiment: Experiment, fold: int | None) -> Non
     options = dataclasses.replace(experiment.options, fold=fold, test_subjects=recipe.test_subjects)
     if options.protocol and options.protocol.endswith(".json"):
         options = dataclasses.replace(options, protocol=str(Path(options.protocol).absolute()))
+    if options.init_from is not None:
+        options = dataclasses.replace(options, init_from=str(Path(options.init_from).absolute()))
     paths = {name: getattr(run, name) for name in ("cache", "test_cache", "prompts")}
     run = dataclasses.replace(run, **{name: path and path.absolute() for name, path in paths.items()})
     write_file(folder / CONFIG_TOML, format_toml(options, run, recipe).encode())

@@ -11,6 +11,7 @@ from shared.errors import CacheError, FacetError
 from shared.labels import NEUTRAL
 from shared.schema import RenderSettings, parse_views
 from shared.text import TextEmbeddings
+from shared.weights.models import LOCAL_DIR
 from train.config import RANDOM, Options, Recipe, RunOptions
 from train.data.prompts import read_prompts
 from train.protocols.named import DEFAULT_PROTOCOL, Protocol
@@ -197,15 +198,26 @@ def _resolve_train_views(options: Options) -> int:
     return min(options.train_views or TRAIN_VIEWS, len(options.views))
 
 
-def resolve_model(options: Options, text: TextEmbeddings) -> Recipe:
+def resolve_model(options: Options, text: TextEmbeddings, initial: Recipe | None = None) -> Recipe:
     """Fill in the defaults that depend on the prompts; the recipe is complete.
 
     Args:
         options: with everything that depends on the data filled in.
+        initial: of the model that the run starts from; its tower began with the same weights.
     Raises:
-        FacetError: the image tower has no patch tokens, which --mtgf-tokens patches needs.
+        FacetError: the image tower has no patch tokens, which --mtgf-tokens patches needs; or --init-from has another one.
     """
     pretrained = options.pretrained or text.pretrained
+    if initial is not None:
+        if options.pretrained is not None:
+            raise FacetError("--pretrained: the initial weights are those of --init-from; leave one of them out")
+        names = [name.removeprefix(LOCAL_DIR) for name in (options.model or text.model, initial.model)]
+        if Path(names[0]).name != Path(names[1]).name:  # an exported model names no folder
+            raise FacetError(
+                f"--init-from {options.init_from}: its image tower is {names[1]}, the prompts are of {names[0]}; write prompts "
+                f"with `python -m preprocess prompts --model {names[1]}`, or choose them with --model"
+            )
+        pretrained = initial.pretrained
     tower_lr = default_tower_rate(options.lr, pretrained) if options.tower_lr is None else options.tower_lr
     values = vars(options) | {
         "model": options.model or text.model,

@@ -136,7 +136,10 @@ def read_run(run: Path, cache: Cache) -> RunRecords:
     """
     files = find_predictions(run, cache.name)
     if not files:
-        raise FacetError(f"--run {run}: no {PREDICTIONS_CSV} there or in its folds; give the folder of a finished run")
+        raise FacetError(
+            f"--run {run}: no {PREDICTIONS_CSV} there or in its folds; give the folder of a tested run, or "
+            f"write predictions with `python -m train predict {run} --cache {cache.path}`"
+        )
     tables = [read_predictions(file) for file in files]
     if len({(table.class_names, table.several) for table in tables}) > 1:
         raise FacetError(f"--run {run}: its folds predict different classes; give the folder of one fold")

@@ -146,6 +146,16 @@ class Facet(nn.Module):
         return self.head.class_vectors(self.text_mean if residual is None else self.text_mean + residual)
 
     @property
+    def class_parameters(self) -> frozenset[str]:
+        """Return the names of the weights that hold, in a row for each class, what was learned of it."""
+        names = [f"head.{name}" for name in self.head.class_parameters]
+        names += ["text_mean"] * isinstance(self.text_mean, nn.Parameter) + ["text_residual"] * (
+            self.text_residual is not None
+        )
+        names += ["class_bias"] * (self.class_bias is not None and not self.multilabel)  # else from rates of labels
+        return frozenset(names)
+
+    @property
     def has_text_scores(self) -> bool:
         """Whether a score is the scaled mean cosine of one f_c with the prompts of its class."""
         return self.has_text and not self.fusion.scores_each_view

@@ -26,6 +26,7 @@ class Head(nn.Module):
     has_bias: ClassVar[bool] = False  # each class's score has a bias
     attends_to_tokens: ClassVar[bool] = False  # of views, and of patches with --mtgf-tokens patches
     has_own_vectors: ClassVar[bool] = False  # scores use its own class vectors and no text
+    class_parameters: ClassVar[tuple[str, ...]] = ()  # its parameters that have a row for each class
 
     @classmethod
     def build(cls, sizes: Sizes) -> Self:

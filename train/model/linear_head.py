@@ -19,6 +19,7 @@ class LinearHead(CosineHead):
 
     has_bias = True
     has_own_vectors = True
+    class_parameters = ("weight",)
 
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from shared.errors import CacheError
 from shared.labels import find_expression, map_class_names, plain_word
 from train.config import Recipe, RunConfig
 from train.data.items import gather_items, is_labelled
-from train.protocols.folds import Fold, list_some
+from train.protocols.folds import NOBODY, Fold, list_some
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS
 from train.protocols.selection import (
     prefix_subject,
@@ -19,6 +19,7 @@ from train.protocols.selection import (
     select_items,
     select_test_items,
 )
+from train.protocols.trained_subjects import list_trained_subjects
 from train.protocols.where import keep_where
 from train.tasks.item import Item
 
@@ -37,6 +38,10 @@ def find_tested(cache: Cache, config: RunConfig, fold: Fold) -> list[Item]:
         CacheError: there is none.
     """
     recipe = config.recipe
+    if is_own_test(cache, config) and not fold.test_subjects:
+        raise CacheError(
+            f"{cache.path}: everyone in it was in training (--test-subjects {NOBODY}); give another --cache"
+        )
     gathered = gather_items(cache, recipe)
     if not recipe.is_multilabel:
         gathered = map_classes(gathered, cache, config)
@@ -84,12 +89,8 @@ def map_classes(items: Sequence[Item], cache: Cache, config: RunConfig) -> list[
 
 
 def _leave_out_trained(items: Sequence[Item], cache: Cache, config: RunConfig, fold: Fold) -> list[Item]:
-    if cache.info.dataset != config.dataset:  # other people
-        return list(items)
-    trained = set(fold.train_subjects)
-    if config.test_dataset not in ("", config.dataset):  # a run across data sets prefixes its subjects
-        return [item for item in items if prefix_subject(config.dataset, item.subject) not in trained]
-    return [item for item in items if item.subject not in trained]
+    trained = list_trained_subjects(config, fold)
+    return [item for item in items if prefix_subject(cache.info.dataset, item.subject) not in trained]
 
 
 def _describe_left_out(

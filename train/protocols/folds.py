@@ -26,6 +26,8 @@ from shared.store.storage import write_file
 from shared.typed_json import make
 
 FOLDS_FORMAT = "facet folds 1"
+EVERYONE = "everyone"  # the fold that trains on all subjects and tests nobody
+NOBODY = "none"  # --test-subjects none
 _NAME = re.compile(r"\w[\w.-]{0,119}(/\w[\w.-]{0,119})?")
 
 
@@ -34,7 +36,7 @@ class Fold:
     """One training and its test, as in a run's split.json. Subjects are sorted, each once.
 
     Raises:
-        FacetError: a subject is on both sides, a side is empty, or the name cannot be a folder's.
+        FacetError: a subject is on both sides, a side is empty (but for EVERYONE), or the name cannot be a folder's.
     """
 
     name: str  # fold-00, round-017/fold-03, subject-S07
@@ -46,9 +48,9 @@ class Fold:
             raise FacetError(f"fold {self.name[:60]!r}: expected a name of letters, digits, dots, hyphens: fold-00")
         for side in ("train", "test"):
             subjects = sorted(set(getattr(self, f"{side}_subjects")))
-            if not subjects:
+            if not subjects and (side, self.name) != ("test", EVERYONE):
                 raise FacetError(f"{self.name}: no subject to {side} on; choose another --folds or --test-subjects")
-            if not subjects[0]:
+            if "" in subjects:
                 raise FacetError(f"{self.name}: a subject of the {side} side has no name")
             object.__setattr__(self, f"{side}_subjects", tuple(subjects))
         if both := set(self.train_subjects) & set(self.test_subjects):
@@ -135,12 +137,14 @@ def name_for_folder(subject: str) -> str:
 
 
 def split_by_subjects(subjects: Iterable[str], test_subjects: Sequence[str]) -> Fold:
-    """Return a fold that tests on the named subjects and trains on all others.
+    """Return a fold that tests on the named subjects, or on NOBODY, and trains on all others.
 
     Raises:
         FacetError: a name is not among the subjects.
     """
     known = set(subjects)
+    if tuple(test_subjects) == (NOBODY,) and NOBODY not in known:
+        return Fold(EVERYONE, tuple(known), ())
     if unknown := sorted(set(test_subjects) - known):
         raise FacetError(
             f"--test-subjects: {list_some(unknown)} not among the {len(known)} subjects with usable samples "

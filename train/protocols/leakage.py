@@ -192,7 +192,7 @@ def check_classes(
                 "choose other folds"
             )
         present = set().union(*(tested.get(subject, set()) for subject in fold.test_subjects))
-        for name in classes:
+        for name in classes if fold.test_subjects else ():
             if name not in present:
                 untested.setdefault(name, []).append(fold.name)
     notes = [

@@ -208,8 +208,9 @@ def read_recorded_run(path: Path, name: str) -> RecordedRun:
             f"{path}: no run here (no {CONFIG_JSON}, no {CROSSVAL_JSON}); name a folder of fit or crossval"
         )
     folds = [_read_fold(where, fold_name, missing) for fold_name, where in places]
+    why = "trained on everyone" if split and not split[1] else "training or testing is not finished"
     for what, lacking in (
-        (f"scores ({METRICS_JSON}): training or testing is not finished", [f for f in folds if f.result is None]),
+        (f"scores ({METRICS_JSON}): {why}", [f for f in folds if f.result is None]),
         (f"curves ({LOG_JSONL})", [f for f in folds if not f.log]),
         (f"predictions ({PREDICTIONS_CSV})", [f for f in folds if f.result is not None and not f.predictions]),
     ):

@@ -15,14 +15,14 @@ import torch
 
 from shared.cache import Cache
 from shared.errors import FacetError
-from shared.runs import CONFIG_JSON, CONFIG_TOML, METRICS_JSON, SPLIT_JSON
+from shared.runs import CONFIG_JSON, CONFIG_TOML, METRICS_JSON, SPLIT_JSON, THRESHOLDS_JSON, WEIGHTS, record_hashes
 from shared.schema import fingerprint
 from shared.store.lock import hold_lock
 from shared.store.paths import is_litter
 from shared.store.storage import make_folder
 from shared.text import TextEmbeddings
 from shared.weights.identity import hash_arrays
-from train.config import RANDOM, Recipe, RunConfig, TowerConfig, read_config, write_config
+from train.config import RANDOM, InitialModel, Recipe, RunConfig, TowerConfig, read_config, write_config
 from train.data.embeddings import Embeddings
 from train.data.preload import preload_images
 from train.data.prompts import mean_prompts
@@ -34,6 +34,7 @@ from train.inference.thresholds import fit_thresholds, start_class_bias, write_t
 from train.model.facet import Facet
 from train.model.factory import build_facet, choose_device
 from train.model.image_tower import build_tower, load_tower
+from train.model.initial import copy_weights, load_initial_model
 from train.model.weights import load_weights, write_weights
 from train.protocols.folds import Fold, read_split, write_split
 from train.reporting.report import print_result
@@ -75,20 +76,27 @@ def fit(
     recipe = dataclasses.replace(experiment.recipe, fold=number)
     experiment = dataclasses.replace(experiment, recipe=recipe)
     fold, how = experiment.fold(number), experiment.run
-    old = read_earlier(run)
-    config = describe_run(experiment, old.tower if old else None)
+    old, found = read_earlier(run), experiment.find_initial(fold)
+    config = dataclasses.replace(describe_run(experiment, old.tower if old else None), initial=found and found[1])
     if old:
         check_same(run, old, config, fold)
-    if (run / METRICS_JSON).is_file():
+        config = dataclasses.replace(config, initial=old.initial)
+    if is_finished(run, fold, recipe):
         if not quiet:
-            print(f"{run}: this run is finished already; `python -m train evaluate {run}` tests it again")
+            again = f"; `python -m train evaluate {run}` tests it again" if fold.test_subjects else ""
+            print(f"{run}: this run is finished already{again}")
         return 0
     ranks.largest(0)  # wait until all processes have read the folder, before the first one writes there
     loaded = None
-    if not (old and find_checkpoints(run)):  # a checkpoint holds the tower's weights
+    initial: tuple[RunConfig, Facet] | None = None
+    if not (old and find_checkpoints(run)):  # a checkpoint holds all weights
         with ranks.first():  # it may download them
-            loaded, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
-        check_towers_match(experiment.text, tower_config, experiment.train, how.prompts)
+            if found is None:
+                loaded, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
+            else:
+                initial_config, initial_model, loaded, tower_config = load_initial_model(found[0])
+                initial = initial_config, initial_model
+        check_towers_match(experiment.text, tower_config, experiment.train, how.prompts, config.initial)
         config = dataclasses.replace(config, tower=tower_config)
     with ExitStack() as stack:
         if ranks.is_first:
@@ -111,7 +119,7 @@ def fit(
             items, modalities = experiment.items_of(fold)[0], config.recipe.modalities
             source = preload_images(experiment.train, items, modalities, how.preload, where, allocate=allocator(where))
         return _fit(
-            run, experiment, fold, config, tower, where, quiet, tables, source,
+            run, experiment, fold, config, tower, where, quiet, tables, source, initial=initial,
             checkpoint_every=how.checkpoint_every, keep_checkpoints=how.keep_checkpoints, ranks=ranks,
             monitoring=Monitoring(how.tensorboard, how.profile),
         )  # fmt: skip
@@ -128,6 +136,7 @@ def _fit(
     tables: tuple[Embeddings | None, Embeddings | None],
     source: ImageSource | None,
     *,
+    initial: tuple[RunConfig, Facet] | None,
     ranks: Ranks,
     **options: Any,
 ) -> int:
@@ -135,6 +144,11 @@ def _fit(
     train_items, test_items = experiment.items_of(fold)
     text = experiment.text
     model = build_facet(config, device, tower, mean_prompts(text), text.logit_scale)
+    if initial is not None and config.initial is not None:
+        copied = copy_weights(model, recipe, initial[1], initial[0].recipe)
+        config = dataclasses.replace(config, initial=dataclasses.replace(config.initial, copied=copied))
+        if ranks.is_first:
+            write_config(run, config)
     if not quiet:
         _announce(experiment, config, fold, len(train_items), len(test_items), model, device)
     labels = label_training(train_items, recipe)
@@ -160,9 +174,19 @@ def _fit(
     write_weights(run, model)
     load_weights(run, model)  # test the weights as they were written
     result = evaluate_fold(run, model, experiment, fold, config, tables)
-    if not quiet:
+    if result is not None and not quiet:
         print_result(run, result)
+    elif result is None:
+        print(
+            f"trained on all {len(fold.train_subjects)} subjects, so there is nobody to test on, and no scores: {run}"
+        )
     return 0
+
+
+def is_finished(run: Path, fold: Fold, recipe: Recipe) -> bool:
+    """Return whether a run is trained, and tested if its fold tests anybody."""
+    last = WEIGHTS if not find_task(recipe.task).has_thresholds else THRESHOLDS_JSON
+    return (run / (METRICS_JSON if fold.test_subjects else last)).is_file()
 
 
 def label_training(items: Sequence[Item], recipe: Recipe) -> np.ndarray:
@@ -180,8 +204,8 @@ def evaluate_fold(
     fold: Fold,
     config: RunConfig,
     tables: tuple[Embeddings | None, Embeddings | None],
-) -> FoldResult:
-    """Test a trained model on the fold's test subjects and write the files of the test.
+) -> FoldResult | None:
+    """Test a trained model on the fold's test subjects and write the files of the test; None if it tests nobody.
 
     Args:
         tables: embeddings of the training and the test cache; None: read images.
@@ -192,6 +216,9 @@ def evaluate_fold(
         transform = build_transform(experiment.train, config, model, tables[0])
         thresholds = fit_thresholds(model, experiment.train, train_items, transform, config)
         write_thresholds(run, thresholds)
+        record_hashes(run, (THRESHOLDS_JSON,))
+    if not fold.test_subjects:
+        return None
     num_train = len(fold.train_subjects)
     return evaluate_items(
         run, model, experiment.test, test_items, config, num_train, thresholds, tables[1], experiment.text
@@ -222,6 +249,11 @@ def check_same(run: Path, old: RunConfig, new: RunConfig, fold: Fold) -> None:
     names = new.differences(old)
     if not names and read_split(run) != fold:
         names = ["the subjects of the fold"]
+    if names == ["--epochs"] and is_finished(run, fold, new.recipe):
+        raise FacetError(
+            f"{run}: is finished, and its learning rate has fallen to zero; train it further in a new folder, with a new "
+            f"schedule: --init-from {run} --out NEW"
+        )
     if names:
         raise FacetError(
             f"{run}: holds a run with other settings (different: {', '.join(names)}); choose another --out, "
@@ -256,15 +288,17 @@ def describe_run(experiment: Experiment, tower: TowerConfig | None) -> RunConfig
     )
 
 
-def check_towers_match(text: TextEmbeddings, tower: TowerConfig, cache: Cache, file: Path | None) -> None:
+def check_towers_match(
+    text: TextEmbeddings, tower: TowerConfig, cache: Cache, file: Path | None, initial: InitialModel | None = None
+) -> None:
     """Check that the prompts were encoded by the model that the image tower belongs to.
 
     Args:
-        file: of the prompts; None: the cache's.
+        file: of the prompts; None: the cache's. initial: the trained model that the tower is of.
     Raises:
         FacetError: the prompts were encoded by another model than the image tower belongs to.
     """
-    if tower.random_weights or tower.weights_hash == text.image_tower_hash:
+    if tower.random_weights or text.image_tower_hash == (initial.tower_hash if initial else tower.weights_hash):
         return
     loaded = f"--model {tower.name} --pretrained {tower.pretrained}"
     target = f"--out {file}" if file else f"--cache {cache.path}"
@@ -286,9 +320,11 @@ def _announce(
     recipe = config.recipe
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     train = f"{num_train} training samples of {len(fold.train_subjects)} subjects"
-    test = f"{num_test} test samples of {len(fold.test_subjects)} others"
+    test = f"{num_test} test samples of {len(fold.test_subjects)} others" if fold.test_subjects else "no test"
     print(f"{experiment.folds.dataset}, {fold.name}: {train}, {test}; classes {', '.join(recipe.classes)}")
     images = f"{', '.join(recipe.modalities)} at views {config.render.views_text()}"
     mark = ", random weights" if config.is_random else ""
     print(f"{config.tower.name}, {images}, {millions:.1f} M parameters, on {device}{mark}")
+    if config.initial:
+        print(*(f"--init-from {config.initial.name}: {line}" for line in config.initial.copied), sep="\n")
     print(describe_rates(recipe))

@@ -28,6 +28,12 @@ def describe_rates(recipe: Recipe) -> str:
     )
     if recipe.tower_lr != default_tower_rate(recipe.lr, recipe.pretrained):
         why = "--tower-lr"
+    elif recipe.init_from:
+        why = (
+            "--lr"
+            + f" / {recipe.lr / recipe.tower_lr:g}" * (recipe.tower_lr != recipe.lr)
+            + ", as for RUN of --init-from"
+        )
     elif recipe.pretrained == RANDOM:
         why = "as --lr: its weights are random"
     else:

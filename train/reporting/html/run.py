@@ -116,7 +116,7 @@ def _describe(run: RecordedRun) -> str:
     recipe = config.recipe
     data = f"{config.dataset} → {config.test_dataset}" if config.test_dataset else config.dataset
     folds = f"cross-validation of {len(run.folds)} folds" if run.is_crossval else f"fold {recipe.fold}"
-    people = f", trained on {run.split[0]} subjects, tested on {run.split[1]} others" if run.split else ""
+    people = f", trained on {run.split[0]} subjects, tested on {run.split[1] or 'no'} others" if run.split else ""
     images = f"{', '.join(recipe.modalities)} at views {config.render.views_text()}"
     return f"{data}, {recipe.protocol or 'subjects by name'}, {folds}{people}; {config.tower.name}, {images}."
 
@@ -258,6 +258,8 @@ def list_settings(config: RunConfig) -> dict[str, str]:
         "its initial weights": f"{tower.pretrained} {tower.weights_hash[:16]}".strip(),
         "prompt embeddings": config.text_hash[:16],
     }
+    if config.initial:
+        found["copied from --init-from"] = "; ".join(config.initial.copied)
     if config.test_dataset:
         found["data set tested"] = f"{config.test_dataset}, content {config.test_content_hash[:16]}"
     return found

@@ -13,7 +13,7 @@ from shared.errors import FacetError
 from shared.runs import FOLDS_JSON, Prediction
 from train.config import Recipe, RunConfig, format_value, option_name, without_folders
 from train.model.image_tower import LOCAL_DIR
-from train.protocols.folds import Fold, list_some, read_folds, read_split
+from train.protocols.folds import NOBODY, Fold, list_some, read_folds, read_split
 from train.runs.results import RecordedFold, read_recorded_run
 from train.studies.compare.scores import PairWins, SubjectResults
 from train.tasks.task import Task
@@ -97,6 +97,8 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
         FacetError: no run here, a file is damaged, or folds or predictions are missing.
     """
     run = read_recorded_run(path, name)
+    if run.split and not run.split[1]:
+        raise FacetError(f"{path}: was trained on everyone (--test-subjects {NOBODY}), so it has no test to compare")
     if lacking := [fold.name for fold in run.folds if fold.result is None]:
         raise FacetError(
             f"{path}: {len(lacking)} of {len(run.folds)} folds are not tested yet ({list_some(lacking)}); finish the training "

@@ -27,7 +27,7 @@ from train.config import Options, RunOptions, describe_options, read_config, wit
 from train.experiment import Experiment, prepare_experiment, write_options
 from train.inference.evaluate import print_next_predict
 from train.model.image_tower import LOCAL_DIR
-from train.protocols.folds import Fold, read_folds, write_folds
+from train.protocols.folds import EVERYONE, Fold, read_folds, write_folds
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS, describe_title
 from train.reporting.calibration import calibrate_folds
 from train.reporting.crossval import format_crossval_report, write_crossval_report
@@ -57,6 +57,8 @@ def crossval(out: Path, options: Options, run: RunOptions, *, brief: bool = Fals
     options, only = split_off_fold(options)
     experiment = prepare_experiment(options, run, out)
     folds = experiment.folds.folds
+    if not all(fold.test_subjects for fold in folds):
+        raise FacetError(f"{EVERYONE}: this fold tests nobody; use `python -m train fit`")
     if only is not None:
         experiment.fold(only)  # refuses a wrong index before anything is written
     if not check_same_crossval(out, experiment):
@@ -68,6 +70,8 @@ def crossval(out: Path, options: Options, run: RunOptions, *, brief: bool = Fals
     if not brief:
         announce_folds(experiment)
     todo = [n for n in range(len(folds)) if only in (None, n) and _read_result(out, folds[n]) is None]
+    for number in todo:
+        experiment.find_initial(folds[number])  # refuses a model that was trained on people whom the fold tests
     done = len(folds) - len(todo)
     if done and only is None:
         print(f"{done} of {len(folds)} folds are finished already")

@@ -1,0 +1,148 @@
+"""--init-from: what a run takes from a trained model, what it does not, and whom it may not test then."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import MakeCache, random_text
+from next_commands import next_commands
+from safetensors.torch import load_file
+from test_train_cli import QUICK, call, fails
+
+from shared.text import write_text_embeddings
+
+
+def read_weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+def read_initial(run: Path) -> Any:
+    return json.loads((run / "config.json").read_text())["initial"]
+
+
+def test_what_fits_is_copied_and_the_rest_is_named(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tiny_cache(name="first", dataset="others", class_names=("anger", "fear", "happiness"), num_subjects=3)
+    second = tiny_cache(name="second", class_names=("happiness", "surprise", "anger"), num_subjects=3, seed=1)
+    old, exported = tmp_path / "old", tmp_path / "exported"
+    linear = ["--head", "linear", "--lambda-con", 0.1]
+    assert call("fit", "--cache", first, "--out", old, *QUICK, *linear) == 0
+    assert call("export", old, "--out", exported) == 0
+    capsys.readouterr()
+    for source in (old, exported):
+        new = tmp_path / f"from-{source.name}"
+        options = [*linear, "--lambda-con", 0, "--epochs", 0, "--init-from", source]
+        assert call("fit", "--cache", second, "--out", new, *QUICK, *options) == 0
+        theirs, mine = read_weights(old), read_weights(new)
+        assert set(theirs) - set(mine) == {"view_to_face.weight", "view_to_face.bias"}
+        for name in set(mine) - {"text_mean", "head.weight", "class_bias"}:
+            assert torch.equal(mine[name], theirs[name]), name
+        for name in ("head.weight", "class_bias"):  # happiness and anger keep theirs, surprise is new
+            assert torch.equal(mine[name][[0, 2]], theirs[name][[2, 0]])
+            assert not torch.equal(mine[name][1], theirs[name][1])
+        out = capsys.readouterr().out
+        initial = read_initial(new)
+        assert initial["trained_subjects"] == ["others:S0", "others:S1"] and initial["name"] == source.name
+        wanted = ["weights are copied", "not used: view_to_face (2)", "happiness, anger; new: surprise"]
+        assert all(text in out and any(text in line for line in initial["copied"]) for text in wanted)
+    assert (tmp_path / "from-old" / "predictions.csv").read_bytes() == (
+        tmp_path / "from-exported" / "predictions.csv"
+    ).read_bytes()
+
+    # a third run knows everybody on whom the first two were trained; layers that the first one lacks are new
+    third = tmp_path / "third"
+    options = ["--head", "mtgf", "--modalities", "normal", "--init-from", tmp_path / "from-old"]
+    assert call("fit", "--cache", second, "--out", third, *QUICK, *options) == 0
+    initial = read_initial(third)
+    assert {"others:S0", "others:S1"} < set(initial["trained_subjects"])
+    assert any(line.startswith("new, because it has none: head") for line in initial["copied"])
+    assert "fusion.modality" in read_weights(third)
+    capsys.readouterr()
+    assert call("evaluate", third, "--cache", first) == 0
+    assert "others" not in capsys.readouterr().err
+    metrics = json.loads((third / "on-first" / "metrics.json").read_text())
+    assert metrics["num_samples"] == 1 * 2 * 2  # S2 alone has trained none of them; fear is no class of this run
+
+
+def test_people_who_trained_the_first_model_are_not_tested(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, old, cv = tiny_cache(num_subjects=4), tmp_path / "old", tmp_path / "cv"
+    same = ["--folds", 2, "--epochs", 1, "--batch-size", 8, "--device", "cpu"]
+    assert call("crossval", "--cache", cache, "--out", cv, *same, "--jobs", 1) == 0
+    assert call("fit", "--cache", cache, "--out", old, *same) == 0
+    message = fails(capsys, "fit", "--cache", cache, "--out", tmp_path / "a", *same, "--fold", 1, "--init-from", old)
+    assert "was trained on 2 of the 2 subjects that fold-01 tests" in message
+    message = fails(capsys, "crossval", "--cache", cache, "--out", tmp_path / "b", *same, "--init-from", old)
+    assert "subjects that fold-01 tests" in message and not (tmp_path / "b" / "fold-01").exists()
+
+    message = fails(capsys, "fit", "--cache", cache, "--out", old, *same, "--epochs", 2)
+    assert "is finished, and its learning rate has fallen to zero; train it further in a new folder" in message
+    longer = tmp_path / "longer"
+    assert call("fit", "--cache", cache, "--out", longer, *same, "--init-from", old) == 0
+    assert not torch.equal(read_weights(old)["projection.weight"], read_weights(longer)["projection.weight"])
+    assert call("fit", "--cache", cache, "--out", longer, *same, "--init-from", old) == 0
+    assert "finished already" in capsys.readouterr().out
+
+    # every fold of a cross-validation starts from the fold of the same name
+    again = tmp_path / "again"
+    options = [*same, "--epochs", 0, "--jobs", 1, "--tune", "frozen", "--init-from", cv]
+    assert call("crossval", "--cache", cache, "--out", again, *options) == 0
+    for name in ("fold-00", "fold-01"):
+        for weights in (read_weights(again / name), read_weights(cv / name)):
+            weights.pop("text_mean")
+        assert torch.equal(read_weights(again / name)["tower.proj"], read_weights(cv / name)["tower.proj"])
+    predictions = [path / "fold-00" / "predictions.csv" for path in (cv, again)]
+    columns = [[line.split(",")[:4] for line in path.read_text().splitlines()] for path in predictions]
+    assert columns[0] == columns[1]
+
+
+def test_a_model_that_cannot_be_continued_is_refused(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, old = tiny_cache(num_subjects=3), tmp_path / "old"
+    assert call("fit", "--cache", cache, "--out", old, *QUICK, "--epochs", 0) == 0
+    text = random_text(("anger", "happiness", "surprise"), 128, "facet-tiny")
+    write_text_embeddings(cache / "text" / "facet-tiny.h5", text)
+    command = ["fit", "--cache", cache, "--out", tmp_path / "new", *QUICK, "--init-from"]
+    assert "the prompts are of facet-tiny" in fails(capsys, *command, old, "--model", "facet-tiny")
+    (cache / "text" / "facet-tiny.h5").unlink()
+    assert "no run here" in fails(capsys, *command, tmp_path / "nowhere")
+    assert "leave one of them out" in fails(capsys, *command, old, "--pretrained", "none")
+    (old / "model.safetensors").unlink()
+    assert "holds no trained weights" in fails(capsys, *command, old)
+
+
+def test_a_model_of_everyone_has_no_test_and_is_passed_on(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, other = tiny_cache(num_subjects=3, units="aus"), tiny_cache(name="other", dataset="others", units="aus")
+    run, exported = tmp_path / "run", tmp_path / "exported"
+    command = ["fit", "--cache", cache, "--out", run, "--epochs", 1, "--device", "cpu", "--task", "aus"]
+    command += ["--test-subjects", "none"]
+    assert call(*command) == 0
+    out = capsys.readouterr().out
+    assert "18 training samples of 3 subjects, no test" not in out  # row 0 is not coded
+    assert "17 training samples of 3 subjects, no test" in out and "nobody to test on" in out
+    assert next_commands(out) == ["train export"]
+    assert {*(path.name for path in run.iterdir())} & {"metrics.json", "predictions.csv"} == set()
+    assert json.loads((run / "split.json").read_text())["test_subjects"] == []
+    before = (run / "model.safetensors").stat().st_mtime_ns
+    assert call(*command) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert (run / "model.safetensors").stat().st_mtime_ns == before
+    assert "train it further in a new folder" in fails(capsys, *command, "--epochs", 2)
+
+    assert call("verify", run) == 0
+    assert call("export", run, "--out", exported) == 0
+    assert call("predict", exported, "--cache", other, "--out", tmp_path / "p.csv") == 0
+    assert "everyone in it was in training" in fails(capsys, "evaluate", run)
+    assert call("evaluate", run, "--cache", other) == 0
+    assert call("report", run, "--out", tmp_path / "r.html") == 0
+    assert "trained on everyone" in (tmp_path / "r.html").read_text()
+    assert "trained on everyone" in fails(capsys, "compare", run)
