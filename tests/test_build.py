@@ -60,7 +60,7 @@ def test_rows_hold_what_align_and_render_give(store: str, scans: Path, tmp_path:
         sample = cache.samples[row]
         mesh = FOLDER.read(scans, records[row])
         placed = align(mesh, landmark_groups=FOLDER.landmark_groups, crop_radius_mm=SMALL.crop_radius_mm)
-        views = render_views(placed.mesh, build_cameras(SMALL.views), size_px=32)
+        views = render_views(placed.mesh, build_cameras(SMALL.views), size_px=32, radius_mm=SMALL.crop_radius_mm)
         assert sample.valid
         assert sample.alignment == "landmarks"
         assert sample.label == records[row].label
@@ -219,6 +219,10 @@ def test_other_settings_are_refused_unless_overwritten(few: Path, tmp_path: Path
     other = dataclasses.replace(SMALL, size_px=48, modalities=("depth",))
     with pytest.raises(CacheError, match="size_px 32, now 48; modalities texture,normal,depth, now depth"):
         build(few, tmp_path / "c", other)
+    earlier = dataclasses.replace(SMALL, revision=4)
+    build(few, tmp_path / "c", earlier, overwrite=True)
+    with pytest.raises(CacheError, match=r"revision 4, now \d; since then the crop sphere cuts faces pixel by pixel"):
+        build(few, tmp_path / "c")
     build(few, tmp_path / "c", other, overwrite=True)
     build(few, tmp_path / "fresh", other)
     assert cache_bytes(tmp_path / "c") == cache_bytes(tmp_path / "fresh")

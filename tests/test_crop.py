@@ -6,13 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from analytic_face import FACE
+from analytic_face import FACE, pixel_centres_mm
 from scipy.spatial.transform import Rotation
 
 from preprocess.alignment.crop import crop_mesh
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.rigid import fit_rigid
+from preprocess.render.cameras import build_cameras
+from preprocess.render.views import render_views
 from shared.errors import ScanError
+from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
+from shared.schema import parse_views
 
 
 def test_crop_drops_shards_and_keeps_what_is_large() -> None:
@@ -31,6 +35,21 @@ def test_crop_drops_shards_and_keeps_what_is_large() -> None:
     assert len(crop_mesh(loose, 100).triangles) == len(crop_mesh(FACE, 100).triangles)
     with pytest.raises(ScanError, match="no surface within"):
         crop_mesh(replace(FACE, vertices_mm=FACE.vertices_mm + np.float32(500)), 100)
+
+
+def test_the_outline_is_that_of_the_sphere_not_of_the_triangles() -> None:
+    cameras = build_cameras(parse_views("0,30"))
+    cropped, whole = (
+        render_views(mesh, cameras, size_px=96, radius_mm=70) for mesh in (crop_mesh(FACE, 70.0), FACE)
+    )
+    np.testing.assert_array_equal(cropped.depth, whole.depth)
+    x, y = pixel_centres_mm(96)
+    z = (whole.depth.astype(float) - DEPTH_ZERO) * DEPTH_STEP_MM
+    distance = np.sqrt(x**2 + y[:, None] ** 2 + z**2)[whole.depth > 0]
+    assert 69.5 < distance.max() <= 70.01
+    # a triangle without a corner in the sphere
+    plane = Mesh(np.array([[-300, -300, 0], [300, -300, 0], [0, 300, 0]], np.float32), np.array([[0, 1, 2]], np.int32))
+    assert len(crop_mesh(plane, 70.0).triangles) == 1
 
 
 def test_fit_rigid_agrees_with_scipy_and_never_mirrors() -> None:

@@ -79,6 +79,51 @@ def test_sphere_looks_the_same_from_everywhere(yaw: float, pitch: float) -> None
     assert (views.normal[0][~hit] == 0).all()
 
 
+@pytest.mark.parametrize("view", [View(0), View(35, 20)], ids=str)
+def test_crop_sphere_cuts_a_plane_along_a_circle(view: View) -> None:
+    """A few large triangles: no ray beyond the sphere meets them, and the edge is the mean of 64 rays a pixel within 2 levels."""
+    radius, size = 70.0, 96
+    corners = [[x, y, 0.4 * x - 0.2 * y + 25] for x, y in ((-150, -150), (150, -150), (150, 150), (-150, 150))]
+    ramp = np.rint(np.linspace(0, 255, 2048)).astype(np.uint8)
+    texture = np.stack(np.broadcast_arrays(ramp[None, :], ramp[:, None], ramp[None, ::-1]), -1)
+    cameras = build_cameras((view,))
+    views = render_views(make_quad(corners, texture), cameras, size_px=size, radius_mm=radius)
+    assert views.texture is not None
+
+    def look(count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return whether count² rays end within the sphere, and the colours there."""
+        x, y = np.meshgrid(*pixel_centres_mm(count))
+        right, up, toward = cameras.world_to_view[0]
+        normal, origin = np.array([-0.4, 0.2, 1]), x[..., None] * right + y[..., None] * up
+        met = origin + ((25 - origin @ normal) / (toward @ normal))[..., None] * toward
+        u, v = (met[..., 0] + 150) / 300, (150 - met[..., 1]) / 300
+        return (met**2).sum(-1) <= radius**2, np.clip(np.stack([u, v, 1 - u], -1) * 2048 - 0.5, 0, 2047) * 255 / 2047
+
+    hit, _ = look(size)
+    assert ((views.depth[0] > 0) == hit).all() and 0.1 < hit.mean() < 0.4
+    inside, colours = look(8 * size)
+    shape = (size, 8, size, 8, -1)
+    num = inside.reshape(shape).sum((1, 3))
+    mean = (colours * inside[..., None]).reshape(shape).sum((1, 3)) / np.maximum(num, 1)
+    edge = hit & (num[..., 0] < 64)
+    assert edge.sum() > 80
+    assert np.abs(views.texture[0] - mean)[hit].max() < 2
+    assert not views.texture[0][~hit].any()
+
+
+def test_what_is_outside_the_crop_sphere_hides_nothing_and_what_is_inside_stays() -> None:
+    sphere = make_sphere(60, 60)
+    whole = render_views(sphere, FRONT, size_px=64)
+    wall = make_quad([[-90, -90, 62], [90, -90, 62], [90, 90, 62], [-90, 90, 62]])
+    both = Mesh(
+        np.concatenate([sphere.vertices_mm, wall.vertices_mm]),
+        np.concatenate([sphere.triangles, wall.triangles + np.int32(len(sphere.vertices_mm))]),
+    )
+    seen = render_views(both, FRONT, size_px=64, radius_mm=61)
+    np.testing.assert_array_equal(seen.depth, whole.depth)
+    np.testing.assert_array_equal(seen.normal, whole.normal)
+
+
 def letter_l_texture() -> np.ndarray:
     """An L, red on white: a stem on the image's left, a foot at its lower right; no mirror or turn of it is itself."""
     texture = np.full((80, 80, 3), 255, np.uint8)

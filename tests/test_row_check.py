@@ -56,7 +56,8 @@ def face(scale: float = 1.0, *, keep: str = "all", color: tuple[int, int, int] |
 
 
 def check(mesh: Mesh, options: RenderSettings = THREE) -> None:
-    check_row(render_views(mesh, build_cameras(options.views), size_px=options.size_px, supersampling=1), options)
+    cameras = build_cameras(options.views)
+    check_row(render_views(mesh, cameras, size_px=options.size_px, radius_mm=100, supersampling=1), options)
 
 
 @pytest.mark.parametrize("keep", ["all", "left", "right", "upper", "no nose"])

@@ -70,7 +70,7 @@ def render_sequence(dataset: DatasetReader, settings: RenderSettings) -> tuple[n
     depths, normals = [], []
     for record in RECORDS:
         placed = aligner.align(record, aligner.read(record))
-        views = render_views(placed.mesh, build_cameras(settings.views), size_px=settings.size_px)
+        views = render_views(placed.mesh, build_cameras(settings.views), size_px=settings.size_px, radius_mm=100)
         depths.append(np.where(views.depth > 0, (views.depth.astype(float) - DEPTH_ZERO) * DEPTH_STEP_MM, np.nan))
         normals.append(views.normal)
     return np.stack(depths), np.stack(normals)

@@ -196,6 +196,7 @@ def render_row(
             aligned.mesh,
             build_cameras(settings.views),
             size_px=settings.size_px,
+            radius_mm=settings.crop_radius_mm,
             supersampling=settings.supersampling,
             with_texture="texture" in settings.modalities,
         )

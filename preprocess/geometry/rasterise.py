@@ -50,6 +50,7 @@ def rasterise(
     step: float,
     shape: tuple[int, int],
     rotation: np.ndarray = _IDENTITY,
+    radius: float = np.inf,
     reuse: Fragments | None = None,
 ) -> Fragments:
     """Cast parallel rays along −z through the cells of a grid.
@@ -60,33 +61,40 @@ def rasterise(
         left, top: the grid's outer edge; the first ray is half a step inside. step: between rays, in units of the vertices.
         shape: rows (downward) and columns.
         rotation: (3, 3), vertices → x to the right, y up, z toward the viewer.
+        radius: what lies outside a sphere about the origin is not drawn: each ray meets the surface within it.
         reuse: an earlier view of the same shape, whose grids are overwritten: new memory costs as much as filling it.
     """
-    column, row, height = snap_vertices(vertices, np.ascontiguousarray(rotation, np.float64), left, top, 1.0 / step)
+    rotation = np.ascontiguousarray(rotation, np.float64)
+    column, row, height, is_outside = snap_vertices(vertices, rotation, left, top, 1.0 / step, radius)
     triangle = np.empty(shape, np.int32) if reuse is None else reuse.triangle
     z = np.empty(shape, np.float32) if reuse is None else reuse.z
-    rasterise_triangles(column, row, height, triangles, triangle, z)
+    rasterise_triangles(column, row, height, is_outside, triangles, left, top, step, radius, triangle, z)
     return Fragments(triangle, z, column, row, height)
 
 
 @compile_kernel
 def snap_vertices(
-    vertices: np.ndarray, rotation: np.ndarray, left: float, top: float, per_step: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rotate vertices and return their grid coordinates i32 and heights f64; too far out, or not finite: the farthest line."""
+    vertices: np.ndarray, rotation: np.ndarray, left: float, top: float, per_step: float, radius: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rotate vertices; return grid coordinates i32, heights f64, and whether they lie outside a sphere about the origin.
+
+    Too far out, or not finite: on the farthest line.
+    """
     count = len(vertices)
     column, row, height = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count)
+    is_outside = np.empty(count, np.bool_)
     for k in range(count):
         x, y, z = np.float64(vertices[k, 0]), np.float64(vertices[k, 1]), np.float64(vertices[k, 2])
         across = rotation[0, 0] * x + rotation[0, 1] * y + rotation[0, 2] * z
         up = rotation[1, 0] * x + rotation[1, 1] * y + rotation[1, 2] * z
         height[k] = rotation[2, 0] * x + rotation[2, 1] * y + rotation[2, 2] * z
+        is_outside[k] = across * across + up * up + height[k] * height[k] > radius * radius
         c, r = (across - left) * per_step, (top - up) * per_step
         if abs(c) < _FARTHEST and abs(r) < _FARTHEST and np.isfinite(height[k]):
             column[k], row[k] = np.int32(np.rint(c * _ONE)), np.int32(np.rint(r * _ONE))
         else:
             column[k] = row[k] = np.int32(_FARTHEST * _ONE)
-    return column, row, height
+    return column, row, height, is_outside
 
 
 @compile_kernel
@@ -94,7 +102,12 @@ def rasterise_triangles(
     column: np.ndarray,
     row: np.ndarray,
     height: np.ndarray,
+    is_outside: np.ndarray,
     triangles: np.ndarray,
+    left: float,
+    top: float,
+    step: float,
+    radius: float,
     triangle: np.ndarray,
     nearest: np.ndarray,
 ) -> None:
@@ -129,14 +142,17 @@ def rasterise_triangles(
         row_b = (xa - xc) * (y - yc) - (ya - yc) * (x - xc)
         row_c = (xb - xa) * (y - ya) - (yb - ya) * (x - xa)
         scale = 1.0 / area
+        is_cut = is_outside[a] or is_outside[b] or is_outside[c]
         for i in range(first_row, last_row + 1):
             in_a, in_b, in_c = row_a, row_b, row_c
             for j in range(first_column, last_column + 1):
                 if (in_a | in_b | in_c) >= 0:
                     z = np.float32((in_a * za + in_b * zb + in_c * zc) * scale)
                     if z > nearest[i, j]:
-                        nearest[i, j] = z
-                        triangle[i, j] = t
+                        across, up = left + (j + 0.5) * step, top - (i + 0.5) * step
+                        if not is_cut or across * across + up * up + z * z <= radius * radius:
+                            nearest[i, j] = z
+                            triangle[i, j] = t
                 in_a, in_b, in_c = in_a + step_a, in_b + step_b, in_c + step_c
             row_a += (xc - xb) * _ONE
             row_b += (xa - xc) * _ONE

@@ -49,11 +49,25 @@ def weld(vertices: np.ndarray, colors: np.ndarray | None = None) -> tuple[np.nda
     return unique, index
 
 
-def find_inside(vertices: np.ndarray, triangles: np.ndarray, radius: float) -> np.ndarray:
-    """Return the triangles whose three corners lie within a sphere about the origin, int (K,)."""
-    x, y, z = vertices.astype(np.float64).T
-    inside = x * x + y * y + z * z <= radius * radius
-    return np.flatnonzero(inside[triangles[:, 0]] & inside[triangles[:, 1]] & inside[triangles[:, 2]])
+@compile_kernel
+def count_inside(vertices: np.ndarray, triangles: np.ndarray, radius: float) -> np.ndarray:
+    """Count the corners of each triangle within a sphere about the origin: i8 (M,); −1 where its bounding box is outside, too."""
+    is_inside = np.empty(len(vertices), np.bool_)
+    for k in range(len(vertices)):
+        x, y, z = np.float64(vertices[k, 0]), np.float64(vertices[k, 1]), np.float64(vertices[k, 2])
+        is_inside[k] = x * x + y * y + z * z <= radius * radius
+    count = np.zeros(len(triangles), np.int8)
+    for t in range(len(triangles)):
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        count[t] = np.int8(is_inside[a]) + np.int8(is_inside[b]) + np.int8(is_inside[c])
+        if count[t] == 0:
+            square = 0.0  # of the distance from the origin to the box
+            for axis in range(3):
+                p, q, r = vertices[a, axis], vertices[b, axis], vertices[c, axis]
+                square += max(np.float64(min(p, q, r)), -np.float64(max(p, q, r)), 0.0) ** 2
+            if square > radius * radius:
+                count[t] = -1
+    return count
 
 
 def renumber(triangles: np.ndarray, num_vertices: int) -> tuple[np.ndarray, np.ndarray]:

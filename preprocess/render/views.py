@@ -32,7 +32,13 @@ class Views:
 
 
 def render_views(
-    mesh: Mesh, cameras: Cameras, *, size_px: int, supersampling: int = 3, with_texture: bool = True
+    mesh: Mesh,
+    cameras: Cameras,
+    *,
+    size_px: int,
+    radius_mm: float = np.inf,
+    supersampling: int = 3,
+    with_texture: bool = True,
 ) -> Views:
     """Render one aligned mesh from every camera; the nearest surface wins.
 
@@ -42,6 +48,7 @@ def render_views(
     Args:
         mesh: in the face frame; vertices_mm (N, 3).
         size_px: side of the square images; they show 201.6 mm whatever their size.
+        radius_mm: surfaces outside a sphere about the origin are not drawn; each ray ends at the sphere.
         supersampling: rays per pixel along each side, odd, so that one of them is the centre.
         with_texture: False: the surface's colour is not wanted; it takes most of the time.
     Raises:
@@ -67,6 +74,7 @@ def render_views(
             step=FIELD_OF_VIEW_MM / size_px / samples,
             shape=(size_px * samples, size_px * samples),
             rotation=rotation,
+            radius=radius_mm,
             reuse=fragments,
         )
         draw_geometry(

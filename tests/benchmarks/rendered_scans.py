@@ -33,7 +33,8 @@ class RenderedScans(Dataset):
         assert scan is not None
         aligner = ScanAligner(self.dataset, self.root, self.settings, [scan])
         mesh = aligner.align(scan, aligner.read(scan)).mesh
-        texture = render_views(mesh, build_cameras(self.settings.views), size_px=self.settings.size_px).texture
+        cameras, size_px = build_cameras(self.settings.views), self.settings.size_px
+        texture = render_views(mesh, cameras, size_px=size_px, radius_mm=self.settings.crop_radius_mm).texture
         assert texture is not None
         return texture
 

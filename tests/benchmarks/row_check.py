@@ -149,7 +149,7 @@ def main() -> int:
             rows, refused, reasons = [], 0, set()
             for mesh in meshes:
                 try:
-                    views = render_views(mesh, build_cameras(view_set), size_px=224, supersampling=1)
+                    views = render_views(mesh, build_cameras(view_set), size_px=224, radius_mm=100, supersampling=1)
                     rows.append(astuple(measure_row(views, settings)))
                     check_row(views, settings)
                 except ScanError as error:

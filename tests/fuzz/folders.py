@@ -278,7 +278,13 @@ def _row_target(share: float) -> Target:
         record = ScanRecord("a", "s", "a.obj")
         aligner = ScanAligner(dataset, root, _SETTINGS, [record])
         aligned = aligner.align(record, aligner.read(record))
-        views = render_views(aligned.mesh, build_cameras(_SETTINGS.views), size_px=_SETTINGS.size_px, supersampling=1)
+        views = render_views(
+            aligned.mesh,
+            build_cameras(_SETTINGS.views),
+            size_px=_SETTINGS.size_px,
+            radius_mm=_SETTINGS.crop_radius_mm,
+            supersampling=1,
+        )
         check_row(views, _SETTINGS)
         return aligned.mesh
 
