@@ -39,9 +39,7 @@ def test_crop_drops_shards_and_keeps_what_is_large() -> None:
 
 def test_the_outline_is_that_of_the_sphere_not_of_the_triangles() -> None:
     cameras = build_cameras(parse_views("0,30"))
-    cropped, whole = (
-        render_views(mesh, cameras, size_px=96, radius_mm=70) for mesh in (crop_mesh(FACE, 70.0), FACE)
-    )
+    cropped, whole = (render_views(mesh, cameras, size_px=96, radius_mm=70) for mesh in (crop_mesh(FACE, 70.0), FACE))
     np.testing.assert_array_equal(cropped.depth, whole.depth)
     x, y = pixel_centres_mm(96)
     z = (whole.depth.astype(float) - DEPTH_ZERO) * DEPTH_STEP_MM

@@ -81,7 +81,7 @@ def test_sphere_looks_the_same_from_everywhere(yaw: float, pitch: float) -> None
 
 @pytest.mark.parametrize("view", [View(0), View(35, 20)], ids=str)
 def test_crop_sphere_cuts_a_plane_along_a_circle(view: View) -> None:
-    """A few large triangles: no ray beyond the sphere meets them, and the edge is the mean of 64 rays a pixel within 2 levels."""
+    """Two large triangles; the edge is the mean of 64 rays a pixel within 2 levels."""
     radius, size = 70.0, 96
     corners = [[x, y, 0.4 * x - 0.2 * y + 25] for x, y in ((-150, -150), (150, -150), (150, 150), (-150, 150))]
     ramp = np.rint(np.linspace(0, 255, 2048)).astype(np.uint8)

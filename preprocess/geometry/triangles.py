@@ -51,7 +51,7 @@ def weld(vertices: np.ndarray, colors: np.ndarray | None = None) -> tuple[np.nda
 
 @compile_kernel
 def count_inside(vertices: np.ndarray, triangles: np.ndarray, radius: float) -> np.ndarray:
-    """Count the corners of each triangle within a sphere about the origin: i8 (M,); −1 where its bounding box is outside, too."""
+    """Count the corners of each triangle within a sphere about the origin: i8 (M,); −1: its bounding box is outside."""
     is_inside = np.empty(len(vertices), np.bool_)
     for k in range(len(vertices)):
         x, y, z = np.float64(vertices[k, 0]), np.float64(vertices[k, 1]), np.float64(vertices[k, 2])
