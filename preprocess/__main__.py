@@ -220,8 +220,11 @@ def _inspect(arguments: argparse.Namespace) -> int:
     files = arguments.summary or arguments.sheet or arguments.gif
     if not files:
         return _serve_pages(arguments)
-    if any((arguments.run, arguments.host, arguments.port, arguments.no_open, arguments.no_faces)):
-        raise FacetError("--run, --host, --port, --no-open and --no-faces are for the pages, not for text or files")
+    options = (arguments.run, arguments.tags, arguments.host, arguments.port, arguments.no_open, arguments.no_faces)
+    if any(options):
+        raise FacetError(
+            "--run, --tags, --host, --port, --no-open and --no-faces are for the pages, not for text or files"
+        )
     cache = open_cache(arguments.cache)
     if arguments.summary:
         print(describe_cache(cache))
@@ -238,7 +241,9 @@ def _serve_pages(arguments: argparse.Namespace) -> int:
     from preprocess.viewer.server import DEFAULT_HOST, serve
     from preprocess.viewer.site import open_site
 
-    live = LiveSite(lambda: open_site(arguments.cache, arguments.run, faces=not arguments.no_faces))
+    live = LiveSite(
+        lambda: open_site(arguments.cache, *arguments.run, faces=not arguments.no_faces, tags_file=arguments.tags)
+    )
     serve(live, host=arguments.host or DEFAULT_HOST, port=arguments.port, open_browser=not arguments.no_open)
     return 0
 

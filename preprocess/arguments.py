@@ -147,7 +147,9 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     add("--gif", type=Path, metavar="FILE.gif", help="write the sequence of --sequence as an animation")
     add("--sequence", metavar="NAME", help="with --gif: a name in sequences.csv")
     add = parser.add_argument_group("pages in the browser").add_argument
-    add("--run", type=Path, metavar="RUN", help="a finished run: show its predictions and attention")
+    run_help = "a finished run: show its predictions and attention; may be given several times, to compare runs"
+    add("--run", type=Path, action="append", default=[], metavar="RUN", help=run_help)
+    add("--tags", type=Path, metavar="FILE.csv", help="where tags are kept (default: NAME.tags.csv beside the cache)")
     host_help = "let other machines in; the token is then sent unencrypted (default 127.0.0.1)"
     add("--host", metavar="HOST", help=host_help)
     add("--port", type=_number(1, 65535), metavar="N", help="default 8050, or a free one if it is taken")

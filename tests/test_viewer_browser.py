@@ -31,7 +31,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Site:
         predicted, probabilities = ("surprise", (0.1, 0.0, 0.9)) if row in (1, 4) else ("anger", (0.9, 0.1, 0.0))
         name = cache.samples[row].sample_id
         predictions[row] = Prediction(name, "S0", ("anger",), (predicted,), probabilities)
-    return Site(cache, RunRecords("a-run", classes, False, predictions, tuple(predictions.values())))
+    run = RunRecords("a-run", classes, False, predictions, tuple(predictions.values()))
+    return Site(cache, run, runs=(run, RunRecords("b-run", classes, False, {4: predictions[4]}, (predictions[4],))))
 
 
 @pytest.fixture
@@ -91,7 +92,8 @@ def test_the_light_moves_over_the_relief(visit: Watched, site: Site) -> None:
     visit.until("document.querySelector('.views canvas')")
     shown = np.array(visit.page.evaluate(PIXELS)).reshape(32, 32, 4)[..., :3]
     drawn = picture_of(site.cache, site.cache.samples[2], "normal", 0)
-    assert np.abs(shown.astype(int) - drawn).max() <= 3  # at first lit as contact sheets are, to a degree
+    surface = site.cache.arrays.read("normal", [2])[0, 0].any(-1)
+    assert np.abs(shown.astype(int) - drawn)[surface].max() <= 3  # at first lit as contact sheets are, to a degree
     for light in (-90, 90):
         visit.page.locator("#light-from").fill(str(light))
         visit.until(f"document.querySelector('canvas').dataset.lit.startsWith('{light},')")
@@ -99,7 +101,6 @@ def test_the_light_moves_over_the_relief(visit: Watched, site: Site) -> None:
         normals = (site.cache.arrays.read("normal", [2])[0, 0].astype(float) - 128) / 127
         towards = np.array([np.sin(np.radians(light)) * np.cos(np.radians(30)), 0.5, 0])
         truth = 40 + 205 * np.clip(normals @ towards, 0, 1)
-        surface = site.cache.arrays.read("normal", [2])[0, 0].any(-1)
         assert np.abs(shown - truth)[surface].max() <= 1
 
 
@@ -150,6 +151,49 @@ def test_from_a_confusion_to_its_sample(visit: Watched) -> None:
     visit.page.locator(".tile").nth(1).click()
     visit.until("location.pathname === '/sample/4' && document.querySelector('.facts')")
     assert "surprise, 0.900" in visit.page.locator(".facts").inner_text()
+
+
+def test_tags_by_keys_and_buttons(visit: Watched, site: Site) -> None:
+    tags = site.tags.by_sample
+    visit.page.keyboard.press("ArrowRight")
+    visit.page.keyboard.press("t")
+    visit.until("document.querySelector('.chip')?.textContent === 'check ×'")
+    assert tags() == {"S0/anger0/000": ("check",)}
+    visit.page.keyboard.press("Enter")
+    visit.until("document.querySelector('#tag-word') && document.querySelector('.chip')")
+    visit.page.locator("#tag-word").fill("wrong label")
+    visit.page.locator("#tag-word").press("Enter")
+    visit.until("document.querySelectorAll('.tagger')[0].querySelectorAll('.chip').length === 2")
+    visit.page.keyboard.press("t")  # the same word again: removed
+    visit.until("document.querySelectorAll('.tagger')[0].querySelectorAll('.chip').length === 1")
+    visit.page.keyboard.press("t")
+    visit.until("document.querySelectorAll('.tagger')[0].querySelectorAll('.chip').length === 2")
+    visit.page.locator(".tagger").first.get_by_text("check ×").click()
+    visit.until("document.querySelectorAll('.tagger')[0].querySelectorAll('.chip').length === 1")
+    assert tags() == {"S0/anger0/000": ("wrong label",)}
+    visit.page.evaluate("localStorage.clear()")
+    visit.page.keyboard.press("Escape")
+    visit.until("document.querySelector('.wall .chip')?.textContent === 'wrong label ×'")
+    with visit.page.expect_download() as download:
+        visit.page.get_by_text("download this list as CSV").click()
+    assert "S0/anger0/000,S0,anger,anger,0.9,wrong label" in download.value.path().read_text()
+
+
+def test_another_run_on_every_page(visit: Watched) -> None:
+    visit.page.keyboard.press("r")
+    visit.until("location.search === '?run=b-run' && document.querySelector('.runs b').textContent === 'b-run'")
+    visit.until("document.querySelectorAll('.tile .wrong').length === 1")
+    visit.page.locator("header").get_by_text("confusion").click()
+    visit.until("document.querySelector('h1').textContent === 'Confusion matrix of b-run'")
+    visit.page.keyboard.press("r")
+    visit.until("location.search === '' && document.querySelector('h1').textContent === 'Confusion matrix of a-run'")
+    visit.page.locator("header").get_by_text("samples").click()
+    visit.until("document.querySelector('#filter-error')")
+    visit.page.get_by_text("only the wrong ones").click()
+    visit.until("location.search === '?error=wrong&sort=high' && document.querySelectorAll('.tile').length === 2")
+    visit.page.click("#filter-sort")
+    visit.page.get_by_role("option", name="low confidence first").click()
+    visit.until("location.search === '?error=wrong&sort=low'")
 
 
 def test_narrow_and_dark(visit: Watched, address: str) -> None:

@@ -10,12 +10,17 @@ from urllib.parse import parse_qsl, urlencode
 from shared.modalities import MODALITIES
 
 NONE = "(none)"  # filter value for rows without a label, an intensity, a sequence or a prediction
+ANY = "(any)"  # filter value for rows with any tag
 VALIDITIES = ("valid", "invalid")
 # How a sample is drawn: texture, relief (normals, lit from a fixed direction), depth.
 KINDS = tuple(modality.picture or name for name, modality in MODALITIES.items())
-FILTERS = ("subject", "label", "intensity", "sequence", "validity", "predicted", "group")
+FILTERS = (
+    "subject", "label", "intensity", "sequence", "task", "au", "validity", "predicted", "error", "group", "tag",
+)  # fmt: skip
+# How the wall is sorted → what the reader chooses.
+SORTS = {"low": "low confidence first", "high": "high confidence first", "errors": "most errors first"}
 COLOURS = ("label", "predicted", "subject", "error")  # what colours the points of the map
-_CHOICES = {"validity": VALIDITIES, "show": KINDS, "colour": COLOURS}
+_CHOICES = {"validity": VALIDITIES, "sort": SORTS, "show": KINDS, "colour": COLOURS}
 _MAX_NUMBER = 10**9
 
 
@@ -30,9 +35,15 @@ class Address:
     label: str = ""
     intensity: str = ""
     sequence: str = ""
+    task: str = ""
+    au: str = ""  # an action unit or emotion and its value: "AU4 present"
     validity: str = ""  # one of VALIDITIES
     predicted: str = ""  # a class name; for several labels a class and TP, FN or FP: "AU4 FN"
+    error: str = ""  # "wrong" or "right"; for several labels also "2 wrong"
     group: str = ""  # a column of groups and its value: "sex F"
+    tag: str = ""
+    sort: str = ""  # one of SORTS; empty: in the order of the cache
+    run: str = ""  # name of a run; empty: the first one
     show: str = KINDS[0]
     view: int = -1  # index into the cache's views; -1: the one nearest to the front
     page: int = 0
@@ -47,8 +58,8 @@ class Address:
         return f"?{urlencode(values)}" if values else ""
 
     def with_filters(self, **filters: str) -> Address:
-        """Return the address of the first page with these filters only; view and kind of picture stay."""
-        return Address(show=self.show, view=self.view, **filters)  # type: ignore[arg-type]
+        """Return the address of the first page with these filters only; run, view and kind of picture stay."""
+        return Address(show=self.show, view=self.view, run=self.run, **filters)  # type: ignore[arg-type]
 
 
 def parse_query(search: str, *, num_views: int) -> Address:
@@ -57,7 +68,9 @@ def parse_query(search: str, *, num_views: int) -> Address:
         found = dict(parse_qsl(search.removeprefix("?"), max_num_fields=50))
     except ValueError:
         found = {}
-    values: dict[str, Any] = {name: found[name] for name in (*FILTERS, "show", "colour") if name in found}
+    values: dict[str, Any] = {
+        name: found[name] for name in (*FILTERS, "sort", "run", "show", "colour") if name in found
+    }
     values = {name: text for name, text in values.items() if text in _CHOICES.get(name, (text,))}
     view = _parse_number(found.get("view", ""), default=num_views)
     numbers: dict[str, Any] = {name: _parse_number(found.get(name, ""), default=0) for name in ("page", "fold")}

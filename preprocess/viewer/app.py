@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dash.development.base_component import Component
-from flask import Response, abort, redirect, request
+from flask import Response, abort, jsonify, redirect, request
 
 from preprocess.viewer.address import FILTERS
 from preprocess.viewer.attention import heat_png
@@ -24,11 +24,19 @@ from preprocess.viewer.live import POLL_SECONDS, LiveSite
 from preprocess.viewer.map import points_json
 from preprocess.viewer.pages import build_page, list_links, read_address
 from preprocess.viewer.site import Site
+from preprocess.viewer.wall import LIST_CSV, encode_list
 from shared.errors import FacetError, StorageError
 
 MAX_BODY_BYTES = 1 << 20  # of a request; Dash's own have some KB
-KEYS = "keys: arrows, Enter, Esc · Page Up, Page Down, Home, End · p plays, space pauses · a: attention"
-PRIVATE = ("/image/", "/attention/", "/points/", "/_dash-update")  # not to be stored by the browser
+KEYS = "keys: arrows, Enter, Esc · Page Up, Page Down, Home, End · p plays, space pauses · a: attention · t: tag · r: next run"
+PRIVATE = (
+    "/image/",
+    "/attention/",
+    "/points/",
+    "/tag/",
+    f"/{LIST_CSV}",
+    "/_dash-update",
+)  # not to be stored by the browser
 
 
 def build_app(live: LiveSite, *, token: str = "") -> Dash:
@@ -49,12 +57,16 @@ def build_app(live: LiveSite, *, token: str = "") -> Dash:
     )
     app.layout = lambda: _frame(live.renew())
 
-    @app.callback(Output("page", "children"), Input("url", "pathname"), Input("url", "search"))
-    def show_page(pathname: str | None, search: str | None) -> list[Component]:
+    @app.callback(
+        Output("page", "children"), Output("links", "children"), Input("url", "pathname"), Input("url", "search")
+    )
+    def show_page(pathname: str | None, search: str | None) -> tuple[list[Component], list[Component]]:
+        site = live.site
+        links = list_links(site, pathname, search)
         try:
-            return build_page(live.site, pathname, search)
+            return build_page(site, pathname, search), links
         except FacetError as error:  # a damaged shard must not hide the rest of the cache
-            return [html.P(str(error), className="warning")]
+            return [html.P(str(error), className="warning")], links
 
     @app.callback(
         Output("findings", "children"),
@@ -63,10 +75,11 @@ def build_app(live: LiveSite, *, token: str = "") -> Dash:
         State("url", "search"),
     )
     def poll_findings(_: int, search: str | None) -> tuple[list[Component], bool]:
-        site = live.site
+        address = read_address(live.site, search)
+        site = live.site.choose(address.run)
         try:
             found = site.checker.findings()
-            return show_findings(site, read_address(site, search), found), found.finished
+            return show_findings(site, address, found), found.finished
         except FacetError as error:  # an object store may answer later
             return [html.P(str(error), className="warning")], not isinstance(error, StorageError)
 
@@ -83,12 +96,12 @@ def build_app(live: LiveSite, *, token: str = "") -> Dash:
     app.clientside_callback(
         ClientsideFunction("viewer", "filter"),
         Output("url", "search"),
-        *[Input(f"filter-{name}", "value") for name in (*FILTERS, "show", "view")],
+        *[Input(f"filter-{name}", "value") for name in (*FILTERS, "sort", "show", "view")],
         State("url", "search"),
         prevent_initial_call=True,
     )
     _guard(app, token)
-    _add_images(app, live)
+    _add_routes(app, live)
     return app
 
 
@@ -106,7 +119,7 @@ def _frame(site: Site) -> Component:
     return html.Div(
         [
             dcc.Location(id="url", refresh="callback-nav"),
-            html.Header([html.Strong(info.dataset), *list_links(site)]),
+            html.Header([html.Strong(info.dataset), html.Nav(id="links")]),
             dcc.Store(id="opened", data=info.content_hash),
             dcc.Interval(id="poll-change", interval=POLL_SECONDS * 1000),
             html.Div(id="changed"),
@@ -116,20 +129,36 @@ def _frame(site: Site) -> Component:
     )
 
 
-def _add_images(app: Dash, live: LiveSite) -> None:
-    """Add the addresses of pictures, of heat maps over them, and of the map's points."""
+def _add_routes(app: Dash, live: LiveSite) -> None:
+    """Add the addresses of pictures, of heat maps over them, of the map's points, of tags and of lists as CSV."""
 
     def send(data: bytes | None, kind: str = "image/png") -> Response:
         return abort(404) if data is None else Response(data, mimetype=kind)
 
+    def site() -> Site:
+        return live.site.choose(request.args.get("run", ""))
+
+    def change_tag(row: int) -> Response:
+        """Add or remove a tag. The body is JSON, which a page from elsewhere cannot send."""
+        asked, samples = request.get_json(), live.site.cache.samples
+        if not isinstance(asked, dict) or not isinstance(asked.get("tag"), str) or row >= len(samples):
+            abort(400)
+        tags = live.site.tags.change(samples[row].sample_id, asked["tag"], on=asked.get("on") is True)
+        return jsonify(tags=tags)
+
     routes: dict[str, Callable[..., Response]] = {
         "/image/<int:row>/<kind>/<int:view>.png": lambda **at: send(live.site.pictures.png(**at)),
-        "/attention/<int:row>/<int:image>.png": lambda **at: send(heat_png(live.site, **at)),
-        "/attention/<int:row>/<int:class_index>/<int:image>.png": lambda **at: send(heat_png(live.site, **at)),
-        "/points/<int:fold>.json": lambda fold: send(points_json(live.site, fold), "application/json"),
+        "/attention/<int:row>/<int:image>.png": lambda **at: send(heat_png(site(), **at)),
+        "/attention/<int:row>/<int:class_index>/<int:image>.png": lambda **at: send(heat_png(site(), **at)),
+        "/points/<int:fold>.json": lambda fold: send(points_json(site(), fold), "application/json"),
+        f"/{LIST_CSV}": lambda: send(
+            encode_list(site(), read_address(live.site, request.query_string.decode())), "text/csv"
+        ),
     }
     for route, view in routes.items():
         app.server.add_url_rule(route, endpoint=route, view_func=view)
+
+    app.server.add_url_rule("/tag/<int:row>", view_func=change_tag, methods=["POST"])
 
     def hide_faces() -> None:
         if not live.site.faces and request.path.startswith(("/image/", "/attention/")):

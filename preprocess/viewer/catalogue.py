@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from preprocess.viewer.address import FILTERS, NONE, Address
-from preprocess.viewer.run_records import DECISIONS, NO_RUN, TRUE_NEGATIVE, RunRecords
+from preprocess.viewer.labels import Labels
+from preprocess.viewer.run_records import DECISIONS, NO_RUN, TRUE_NEGATIVE, WRONG, RunRecords
+from preprocess.viewer.tags import Tags
 from shared.cache import Cache
 from shared.groups import part_columns
+from shared.schema import Sample
 
 
 @dataclass(frozen=True)
@@ -33,23 +37,70 @@ class Column:
         return [*self.members, NONE] if self.members and len(self.rows(NONE)) else [*self.members]
 
 
+class Filter(Protocol):
+    """A column, or what is not known before it is asked for: action units and tags."""
+
+    def rows(self, value: str) -> np.ndarray: ...
+
+    def options(self) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class TagFilter:
+    """The tags as they are now."""
+
+    tags: Tags
+    samples: Sequence[Sample]
+
+    def rows(self, value: str) -> np.ndarray:
+        return self.tags.find_rows(self.samples, value)
+
+    def options(self) -> list[str]:
+        return self.tags.options(self.samples)
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """The filters of a cache, by name (FILTERS)."""
 
     columns: dict[str, Column]
+    others: dict[str, Filter]  # which read files or change
     num_rows: int
+    run: RunRecords = NO_RUN
+
+    def filter(self, name: str) -> Filter:
+        return self.others.get(name) or self.columns[name]
 
     def find_rows(self, address: Address) -> np.ndarray:
-        """Return the rows that pass every filter of an address, ascending, i64 (n,)."""
+        """Return the rows that pass every filter of an address, i64 (n,): ascending, or sorted as the address says."""
         count = np.zeros(self.num_rows, int)
         chosen = [(name, value) for name in FILTERS if (value := getattr(address, name))]
         for name, value in chosen:
-            count[self.columns[name].rows(value)] += 1
-        return np.flatnonzero(count == len(chosen))
+            count[self.filter(name).rows(value)] += 1
+        rows = np.flatnonzero(count == len(chosen))
+        return self._sort(rows, address) if address.sort else rows
+
+    def _sort(self, rows: np.ndarray, address: Address) -> np.ndarray:
+        """Sort rows by their predictions; rows without one come last.
+
+        The confidence is that of the class of the filter `predicted`, if there is one.
+        """
+        predictions, name = self.run.predictions, address.predicted.rpartition(" ")[0]
+
+        def key(row: int) -> tuple[bool, float]:
+            if row not in predictions:
+                return True, 0.0
+            if address.sort == "errors":
+                return False, -self.run.count_errors(predictions[row])
+            confidence = self.run.confidence(predictions[row], name)
+            return False, -confidence if address.sort == "high" else confidence
+
+        return np.array(sorted(rows.tolist(), key=key), int)
 
 
-def build_catalogue(cache: Cache, run: RunRecords = NO_RUN) -> Catalogue:
+def build_catalogue(
+    cache: Cache, run: RunRecords = NO_RUN, labels: Labels | None = None, tags: Tags | None = None
+) -> Catalogue:
     """Build every filter; reads no file."""
     samples, num_rows = cache.samples, len(cache.samples)
 
@@ -63,7 +114,7 @@ def build_catalogue(cache: Cache, run: RunRecords = NO_RUN) -> Catalogue:
 
     columns = {
         name: column(enumerate(getattr(sample, name) for sample in samples))
-        for name in ("subject", "label", "intensity", "sequence")
+        for name in ("subject", "label", "intensity", "sequence", "task")
     }
     columns["validity"] = column(enumerate("valid" if sample.valid else "invalid" for sample in samples))
     predictions = sorted(run.predictions.items())
@@ -73,9 +124,14 @@ def build_catalogue(cache: Cache, run: RunRecords = NO_RUN) -> Catalogue:
         columns["predicted"] = column(decided, [name for name in order if not name.endswith(TRUE_NEGATIVE)])
     else:
         columns["predicted"] = column((row, one.predicted[0]) for row, one in predictions)
+    errors = [(row, run.describe_error(one)) for row, one in predictions]
+    errors += [(row, WRONG) for row, word in errors if word.endswith((" wrong", " or more")) and word != "0 wrong"]
+    columns["error"] = column(errors)
     # values such as `sex F`, or `age 18 to 24` where a column has many numbers
     parts = part_columns(cache.groups, [row for row, sample in enumerate(samples) if sample.valid])
     grouped = [(row, f"{name} {v}" if v else "") for name, values in parts.items() for row, v in enumerate(values)]
     order = [f"{name} {value}" for name, values in parts.items() for value in sorted(set(values))]
     columns["group"] = column(grouped, order)
-    return Catalogue(columns, num_rows)
+    others: dict[str, Filter] = {"au": labels or Labels(cache)}
+    others["tag"] = TagFilter(tags, samples) if tags else Column({}, num_rows)
+    return Catalogue(columns, others, num_rows, run)

@@ -110,18 +110,14 @@ def describe_points(site: Site, fold: Fold) -> dict[str, object]:
 def _describe(site: Site, row: int, prediction: Prediction | None) -> dict[str, str]:
     """Return the words of one point, for its card and its colour."""
     run, sample = site.run, site.cache.samples[row]
-    label, error = sample.label, "not known"
+    label = sample.label
     if prediction and run.several:
         known = run.decide(prediction)
         label = "+".join(name for name in prediction.labels if name in known) or "none" if known else ""
-        num = run.count_errors(prediction)
-        error = error if not known else f"{num} wrong" if num < 4 else "4 wrong or more"
-    elif prediction and prediction.labels:
-        error = "wrong" if run.count_errors(prediction) else "right"
     return {
         "label": label or "no label",
         "predicted": "+".join(prediction.predicted) or "none" if prediction else "no prediction",
         "subject": sample.subject,
         "picture": choose_kind(sample, KINDS[0]) or "",
-        "error": error,
+        "error": run.describe_error(prediction) if prediction else "not known",
     }

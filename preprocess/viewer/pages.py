@@ -13,6 +13,7 @@ from preprocess.viewer.address import Address, parse_query, parse_row
 from preprocess.viewer.confusion import confusion_page
 from preprocess.viewer.coverage import coverage_page
 from preprocess.viewer.map import map_page
+from preprocess.viewer.parts import key_link
 from preprocess.viewer.player import player_page
 from preprocess.viewer.prompts import prompts_page
 from preprocess.viewer.sample import sample_page
@@ -59,10 +60,33 @@ def build_page(site: Site, pathname: str | None, search: str | None) -> list[Com
         ]
         return [html.H1(page.title.capitalize()), html.P(text, className="notice")]
     address = read_address(site, search)
+    site = site.choose(address.run)
     return page.build(site, dataclasses.replace(address, row=-1 if row is None else row))
 
 
-def list_links(site: Site) -> list[Component]:
-    """Link to the pages that stand in the header."""
+def list_links(site: Site, pathname: str | None = None, search: str | None = None) -> list[Component]:
+    """Link to the pages that stand in the header, and to this page of each other run."""
+    address = read_address(site, search)
+    run = Address(run=address.run).query()
     shown = {name: page for name, page in PAGES.items() if not page.needs_row and (site.run.name or not page.needs_run)}
-    return [dcc.Link(page.title, href=f"/{name}") for name, page in shown.items()]
+    links: list[Component] = [dcc.Link(page.title, href=f"/{name}{run}") for name, page in shown.items()]
+    return [*links, *_list_runs(site, pathname or "/", address)]
+
+
+def _list_runs(site: Site, pathname: str, address: Address) -> list[Component]:
+    """Link to the same page of every run; key r leads to the next one. Nothing if there are fewer than two."""
+    if len(site.runs) < 2:
+        return []
+    chosen = site.choose(address.run).run
+    current = [run.name for run in site.runs].index(chosen.name)
+    links: list[Component] = [html.Span("run:", className="faint")]
+    for index, run in enumerate(site.runs):
+        kept = address if run.class_names == chosen.class_names else dataclasses.replace(address, predicted="")
+        href = pathname + dataclasses.replace(kept, run=run.name if index else "", fold=0, page=0).query()
+        if index == current:
+            links.append(html.B(run.name))
+        elif index == (current + 1) % len(site.runs):
+            links.append(key_link(run.name, href, "r"))
+        else:
+            links.append(dcc.Link(run.name, href=href))
+    return [html.Nav(links, className="runs")]

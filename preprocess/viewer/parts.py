@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ def tile(site: Site, row: int, address: Address, *, caption: str | None = None, 
     lines = [html.Span(caption or sample.label or "no label", className="label")]
     if sample.intensity and caption is None:
         lines.append(html.Span(f"intensity {sample.intensity}", className="level"))
-    return dcc.Link(
+    link = dcc.Link(
         [
             picture(site, row, kind, site.view(address)),
             *lines,
@@ -70,6 +71,24 @@ def tile(site: Site, row: int, address: Address, *, caption: str | None = None, 
         className="tile marked" if marked else "tile",
         title=sample.sample_id + (f": {sample.reason}" if sample.reason else ""),
     )
+    return html.Div([link, tagger(site, row)], className="cell")
+
+
+def tagger(site: Site, row: int, *, full: bool = False) -> Component:
+    """Show the tags of a sample, and a button that adds one; key t.
+
+    Args:
+        full: with a field for the tag's word.
+    """
+    about: dict[str, Any] = {"row": row, "tags": site.tags.by_sample().get(site.cache.samples[row].sample_id, ())}
+    if full:
+        about["words"] = site.tags.options(site.cache.samples)[:-1]
+    return scripted("tag", json.dumps(about), "tagger")
+
+
+def run_query(site: Site) -> str:
+    """Return the query of an address that depends on the run alone."""
+    return Address(run=site.run.name if site.first else "").query()
 
 
 def predicted(site: Site, row: int) -> list[Component]:
@@ -78,7 +97,10 @@ def predicted(site: Site, row: int) -> list[Component]:
     if found is None:
         return []
     style = "wrong" if site.run.count_errors(found) else "right"
-    return [html.Span(f"→ {site.run.summarise(found)}", className=style)]
+    parts: list[Component] = [html.Span(f"→ {site.run.summarise(found)}", className=style)]
+    if not site.run.several:
+        parts.append(html.Span(f"probability {site.run.probability(found):.2f}", className="level"))
+    return parts
 
 
 def strip(tiles: Sequence[Component]) -> Component:

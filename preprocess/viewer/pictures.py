@@ -12,7 +12,7 @@ from PIL import Image
 
 from preprocess.viewer.address import KINDS
 from shared.cache import Cache
-from shared.modalities import MODALITIES
+from shared.modalities import BACKGROUND, MODALITIES
 from shared.schema import Sample
 
 # Kind of picture → modality. normal: the stored normals, which the browser lights itself.
@@ -54,12 +54,13 @@ class Pictures:
         return np.array(self._cache.arrays.read(name, [row])[0])
 
     def _draw_png(self, row: int, kind: str, view: int) -> bytes:
-        pixels = self.read(row, MODALITY_OF[kind])[view]
+        pixels, options = self.read(row, MODALITY_OF[kind])[view], {}
         if kind != "normal":
+            options["transparency"] = BACKGROUND  # so that the page shows through: white tiles glare on a dark page
             pixels = MODALITIES[MODALITY_OF[kind]].draw(pixels, dynamic=bool(self._cache.info.settings.dynamic))
         buffer = io.BytesIO()
         # 25 % faster than zlib's default strategy, and no larger
-        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE, **options)
         return buffer.getvalue()
 
 

@@ -18,6 +18,8 @@ from shared.schema import Sample
 TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE = "TP", "FN", "FP", "TN"
 DECISIONS = (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE)
 ERRORS = (FALSE_NEGATIVE, FALSE_POSITIVE)
+RIGHT, WRONG = "right", "wrong"
+MANY_ERRORS = 4  # of several labels: this many and more are one group
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,27 @@ class RunRecords:
             if name not in prediction.unknown
         }
 
+    def confidence(self, prediction: Prediction, class_name: str = "") -> float:
+        """Return the probability of what was predicted; for several labels, of the decision about one class.
+
+        Args:
+            class_name: "": the mean over all classes.
+        """
+        if not self.several:
+            return self.probability(prediction)
+        pairs = zip(self.class_names, prediction.probabilities, strict=True)
+        decided = {name: p if name in prediction.predicted else 1 - p for name, p in pairs}
+        return decided.get(class_name, sum(decided.values()) / max(len(decided), 1))
+
+    def describe_error(self, prediction: Prediction) -> str:
+        """Return "right" or "wrong", for several labels the number of errors: "2 wrong"; "not known" without a truth."""
+        num = self.count_errors(prediction)
+        if not (self.decide(prediction) if self.several else prediction.labels):
+            return "not known"
+        if not self.several:
+            return WRONG if num else RIGHT
+        return f"{num} wrong" if num < MANY_ERRORS else f"{MANY_ERRORS} wrong or more"
+
     def count_errors(self, prediction: Prediction) -> int:
         """Count the wrong decisions of a prediction; 0 or 1 for a single label, 0 if the truth is not known."""
         if self.several:
@@ -126,6 +149,23 @@ class RunRecords:
 
 
 NO_RUN = RunRecords()
+
+
+def name_runs(runs: Sequence[Path]) -> list[str]:
+    """Name runs by their folders, those of one name also by the folder around them.
+
+    Raises:
+        FacetError: a folder is given twice.
+    """
+    folders = [run.resolve() for run in runs]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise FacetError(f"--run {folder}: is given twice")
+    names = [folder.name for folder in folders]
+    return [
+        name if names.count(name) == 1 else f"{folder.parent.name}/{name}"
+        for name, folder in zip(names, folders, strict=True)
+    ]
 
 
 def read_run(run: Path, cache: Cache) -> RunRecords:

@@ -21,6 +21,7 @@ from preprocess.viewer.parts import (
     scripted,
     strip,
     table,
+    tagger,
     tile,
     view_title,
 )
@@ -40,6 +41,7 @@ def sample_page(site: Site, address: Address) -> list[Component]:
         _links(site, address),
         html.H1(sample.sample_id),
         _headline(site, row),
+        tagger(site, row, full=True),
         *([html.P(warning, className="warning")] if sample.reason else []),
         *([scripted("light", "on", "light")] if lit else []),
         _pictures(site, row),
@@ -54,8 +56,11 @@ def sample_page(site: Site, address: Address) -> list[Component]:
 def _links(site: Site, address: Address) -> Component:
     """Link to the wall, to the rows before and after among those that pass its filters, and to the player."""
     row, rows = address.row, site.catalogue.find_rows(address)
-    after = int(np.searchsorted(rows, row, side="right"))
-    before = int(np.searchsorted(rows, row)) - 1
+    if address.sort:
+        at = np.flatnonzero(rows == row)
+        before, after = (int(at[0]) - 1, int(at[0]) + 1) if len(at) else (-1, -1)
+    else:  # also of a row that the filters leave out
+        before, after = int(np.searchsorted(rows, row)) - 1, int(np.searchsorted(rows, row, side="right"))
     links = [key_link("↑ wall", "/" + address.query(), "Escape")]
     for text, index, key in (("← previous", before, "ArrowLeft"), ("next →", after, "ArrowRight")):
         if 0 <= index < len(rows):
@@ -72,8 +77,9 @@ def _headline(site: Site, row: int) -> Component:
     sample = site.cache.samples[row]
     parts: list[Cell] = [html.Strong(sample.label or "no label")]
     parts += [html.Span(f" · intensity {sample.intensity}")] if sample.intensity else []
-    parts += [html.Span(f" · subject {sample.subject} ")] if sample.subject else []
-    return html.P([*parts, *predicted(site, row)], className="headline")
+    parts += [html.Span(f" · subject {sample.subject}")] if sample.subject else []
+    said = [part for one in predicted(site, row) for part in (" ", one)]
+    return html.P([*parts, *said], className="headline")
 
 
 def _can_be_lit(site: Site, row: int) -> bool:

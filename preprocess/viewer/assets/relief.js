@@ -2,7 +2,6 @@
 "use strict";
 
 (() => {
-  const OFF_SURFACE = [250, 250, 248];
   const light = { from: -27, above: 30 }; // as contact sheets are lit; degrees to the right (negative: left) and above
   const lit = new Set();
 
@@ -19,13 +18,10 @@
     const [x, y, z] = direction();
     for (let i = 0; i < normals.length; i += 4) {
       const [a, b, c] = [normals[i], normals[i + 1], normals[i + 2]];
-      let colour = OFF_SURFACE;
-      if (a || b || c) {
-        const along = ((a - 128) * x + (b - 128) * y + (c - 128) * z) / 127;
-        const grey = 40 + 205 * Math.min(Math.max(along, 0), 1);
-        colour = [grey, grey, grey];
-      }
-      out.data.set([...colour, 255], i);
+      if (!(a || b || c)) continue; // transparent
+      const along = ((a - 128) * x + (b - 128) * y + (c - 128) * z) / 127;
+      const grey = 40 + 205 * Math.min(Math.max(along, 0), 1);
+      out.data.set([grey, grey, grey, 255], i);
     }
     context.putImageData(out, 0, 0);
     canvas.dataset.lit = `${light.from},${light.above}`;

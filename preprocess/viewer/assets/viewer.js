@@ -8,7 +8,7 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
       const asked = new URLSearchParams(values.pop() || "");
       const now = JSON.parse(document.querySelector("[data-filters]")?.dataset.filters || "null");
       if (!now) return window.dash_clientside.no_update;
-      const names = ["subject", "label", "intensity", "sequence", "validity", "predicted", "group", "show", "view"];
+      const names = Object.keys(now); // in the order of `values`
       const changed = names.filter((name, i) => (values[i] ?? "") !== now[name]);
       if (!changed.length) return window.dash_clientside.no_update;
       for (const name of changed) {
@@ -30,8 +30,8 @@ function moveAmongTiles(key) {
     tiles[0].focus();
     return true;
   }
-  const top = tiles[0].offsetTop;
-  const columns = Math.max(tiles.findIndex((tile) => tile.offsetTop > top), 0) || tiles.length;
+  const top = tiles[0].getBoundingClientRect().top;
+  const columns = Math.max(tiles.findIndex((tile) => tile.getBoundingClientRect().top > top), 0) || tiles.length;
   const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[key];
   const to = tiles[at + step];
   if (to) {
@@ -45,7 +45,7 @@ document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.target.closest("input, select, textarea, .choice, [role=dialog], [role=listbox]")) return;
   const drawn = document.querySelector("[data-player], [data-map]"); // a player or a map has keys of its own
-  if (drawn?.own?.key(event.key)) return event.preventDefault();
+  if (drawn?.own?.key(event.key) || window.facet.tag.key(event.key)) return event.preventDefault();
   if (event.key.startsWith("Arrow") && moveAmongTiles(event.key)) return event.preventDefault();
   const link = document.querySelector(`.key-${CSS.escape(event.key)}`);
   if (link) {
@@ -54,6 +54,8 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+document.addEventListener("load", (event) => event.target.classList?.add("loaded"), true); // pictures: no longer grey
+
 // Pages arrive after the document: what they hold is made alive when it comes.
 new MutationObserver(() => {
   const title = document.querySelector("#page h1")?.textContent;
@@ -61,7 +63,7 @@ new MutationObserver(() => {
   const wanted = title && dataset ? `${title} · ${dataset}` : document.title;
   if (document.title !== wanted) document.title = wanted;
   for (const link of document.querySelectorAll("header a")) {
-    const here = link.getAttribute("href") === location.pathname;
+    const here = new URL(link.href).pathname === location.pathname && !link.closest(".runs");
     if (here !== link.hasAttribute("aria-current")) here ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
   }
   for (const [name, start] of Object.entries(window.facet || {})) {
@@ -73,4 +75,4 @@ new MutationObserver(() => {
       start(element);
     }
   }
-}).observe(document.documentElement, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-relief", "data-player", "data-light", "data-map", "data-overlay"] });
+}).observe(document.documentElement, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-relief", "data-player", "data-light", "data-map", "data-overlay", "data-tag"] });
