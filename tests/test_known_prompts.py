@@ -73,7 +73,7 @@ def test_a_random_text_tower_learns_to_tell_prompts_apart() -> None:
     tokens = open_clip.tokenize(
         [text for name in names for text in prompts[name]], TINY_CLIP["text_cfg"]["context_length"]
     )
-    known = KnownPrompts(groups, tokens, torch.empty(0), torch.zeros(6, dtype=torch.bool), [])
+    known = KnownPrompts(names, groups, tokens, torch.empty(0), torch.zeros(6, dtype=torch.bool), [])
 
     def measure() -> tuple[float, float]:
         with torch.no_grad():

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from shared.errors import CacheError
-from shared.labels import is_action_unit
+from shared.labels import NEUTRAL, is_action_unit
 from train.pretraining.clip import encode_text, tokenize
 from train.pretraining.rows import CaptionedRows
 from train.training.optimizer import ADAM_BETAS, rate_at
@@ -26,15 +26,20 @@ TEXT_STEPS, TEXT_SCALE = 150, 10.0  # steps in which a random text tower learns 
 class KnownPrompts:
     """Prompts of G classes and action units, and of which rows they are true.
 
-    groups: of each prompt its group, i64 (n,); tokens i64 (n, L); embeddings f32 (n, d); is_unit: bool (G,).
-    truth: of each source, i8 (N, G), 1 = true of the row, 0 = not, −1 = not known.
+    names: of the classes and action units. groups: of each prompt its index in names, i64 (n,); tokens i64 (n, L);
+    embeddings f32 (n, d); is_unit: bool (G,). truth: of each source, i8 (N, G), 1 = true of the row, 0 = not, −1 = not known.
     """
 
+    names: list[str]
     groups: Tensor
     tokens: Tensor
     embeddings: Tensor
     is_unit: Tensor
     truth: list[Tensor]
+
+    def find_classes(self, source: CaptionedRows) -> list[int]:
+        """Return the indices in names of a cache's classes with prompts, without neutral."""
+        return [self.names.index(n) for n in source.cache.info.class_names if n != NEUTRAL and n in self.names]
 
     def draw(self, seed: int, step: int) -> Tensor:
         """Draw one prompt of each group, i64 (G,)."""
@@ -46,8 +51,7 @@ class KnownPrompts:
 
 def read_known_prompts(sources: Sequence[CaptionedRows], model: str) -> KnownPrompts | None:
     """Read the prompts of the caches' classes and action units, and which are true of each row; None without prompts."""
-    prompts: dict[str, tuple[str, ...]] = {}
-    embeddings: dict[str, np.ndarray] = {}
+    prompts: dict[str, dict[str, np.ndarray]] = {}  # name → text → embedding
     for source in sources:
         try:
             text = source.cache.read_text(model)
@@ -55,16 +59,17 @@ def read_known_prompts(sources: Sequence[CaptionedRows], model: str) -> KnownPro
             continue
         there = {*source.cache.info.class_names, *source.cache.info.au_names}
         for name, texts, vectors, mask in zip(text.class_names, text.prompts, text.embeddings, text.mask, strict=True):
-            if name in there and name not in prompts:
-                prompts[name], embeddings[name] = texts, vectors[mask]
+            if name in there:
+                prompts.setdefault(name, {}).update(zip(texts, vectors[mask], strict=True))
     if not prompts:
         return None
     names = list(prompts)
     truth = [find_truth(source, names) for source in sources]
     return KnownPrompts(
+        names,
         torch.tensor([index for index, name in enumerate(names) for _ in prompts[name]]),
         tokenize(model, [prompt for name in names for prompt in prompts[name]]),
-        torch.from_numpy(np.concatenate([embeddings[name] for name in names])),
+        torch.from_numpy(np.stack([vector for name in names for vector in prompts[name].values()])),
         torch.tensor([is_action_unit(name) for name in names]),
         truth,
     )

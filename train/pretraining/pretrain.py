@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from shared.command_line import print_next
-from shared.errors import CacheError, FacetError, first_line
-from shared.labels import NEUTRAL
+from shared.errors import FacetError, first_line
 from shared.runs import record_hashes
 from shared.schema import canonical_json
 from shared.store.lock import hold_lock
@@ -64,30 +63,16 @@ _MAX_JSON_BYTES, _MAX_WORDS_BYTES = 1 << 26, 1 << 24
 
 
 @dataclass(frozen=True)
-class ClassPrompts:
-    """The prompts in a cache: tokens i64 (n, L), embeddings f32 (n, d).
-
-    labels: of each prompt, its class in class_names, which lack neutral; −1 = neutral or an action unit.
-    """
-
-    labels: list[int]
-    class_names: list[str]
-    tokens: Tensor
-    embeddings: Tensor
-
-
-@dataclass(frozen=True)
 class Pretraining:
     """What a pretraining works on.
 
-    images: of each source, where its images come from. prompts: of each source, for zero-shot accuracy; None without any.
+    images: of each source, where its images come from. known: None without prompts.
     """
 
     options: PretrainOptions
     sources: list[CaptionedRows]
     table: CaptionTable
     images: list[ImageSource]
-    prompts: list[ClassPrompts | None]
     known: KnownPrompts | None
     clip: Any
     tower: TowerConfig
@@ -113,7 +98,6 @@ class Pretraining:
             self,
             table=dataclasses.replace(self.table, embeddings=embed(self.table.tokens)),
             known=self.known and dataclasses.replace(self.known, embeddings=embed(self.known.tokens)),
-            prompts=[p and dataclasses.replace(p, embeddings=embed(p.tokens)) for p in self.prompts],
             text_is_frozen=True,
         )
 
@@ -132,11 +116,10 @@ class Pretraining:
             return known.embeddings[chosen].to(self.device)
         return self.embed_texts(known.tokens[chosen])
 
-    def embed_classes(self, prompts: ClassPrompts) -> Tensor:
-        """Return the mean embedding of the prompts of each class, f32 (C, d)."""
-        embeddings = prompts.embeddings.to(self.device) if self.text_is_frozen else self.embed_texts(prompts.tokens)
-        labels = torch.tensor(prompts.labels)
-        return torch.stack([embeddings[labels == number].mean(0) for number in range(len(prompts.class_names))])
+    def embed_names(self, known: KnownPrompts) -> Tensor:
+        """Return the mean embedding of the prompts of each class and action unit, f32 (G, d)."""
+        embeddings = self.embed_prompts(known, torch.arange(len(known.groups)))
+        return torch.stack([embeddings[known.groups == index].mean(0) for index in range(len(known.names))])
 
     def embed_step(
         self,
@@ -194,7 +177,7 @@ def pretrain(
     options = dataclasses.replace(
         options, model=options.model or table.model, pretrained=options.pretrained or table.pretrained
     )
-    prompts = [_read_prompts(source, table.model) for source in sources]
+    known = read_known_prompts(sources, table.model)
     record = _describe(options, sources, held_out)
     earlier = _read_record(out, record)
     if not (earlier or {}).get("complete"):
@@ -203,10 +186,7 @@ def pretrain(
             sweep_partials(out)
             clip, tower = _build(options, table, where)
             images = [_open_images(source, preload, where) for source in sources]
-            known = read_known_prompts(sources, table.model)
-            run = Pretraining(
-                options, sources, table, images, prompts, known, clip, tower, where, options.tune_text == "frozen"
-            )
+            run = Pretraining(options, sources, table, images, known, clip, tower, where, options.tune_text == "frozen")
             _announce(run, train_rows, held_rows)
             record["epochs"] = (earlier or record)["epochs"]
             _train(out, run, train_rows, held_rows, record)
@@ -215,7 +195,7 @@ def pretrain(
             record_hashes(out, (MODEL_CONFIG, MODEL_WEIGHTS, PRETRAIN_JSON))
     print(f"both towers, as --model {LOCAL_DIR}{out}: {out / MODEL_WEIGHTS}")
     if ship is not None:
-        tokens = [table.tokens.flatten(), *(found.tokens.flatten() for found in prompts if found is not None)]
+        tokens = [table.tokens.flatten(), *([] if known is None else [known.tokens.flatten()])]
         if ship_words is not None:
             tokens.append(tokenize(table.model, _read_lines(ship_words)).flatten())
         num_rows = ship_weights(out, ship, torch.cat(tokens))
@@ -257,24 +237,6 @@ def _build(options: PretrainOptions, table: CaptionTable, device: torch.device) 
 def _open_images(source: CaptionedRows, preload: str, device: torch.device) -> ImageSource:
     items = [source.items[row] for row in source.rows]
     return preload_images(source.cache, items, source.modalities, preload, device) or StoredImages(source.cache)
-
-
-def _read_prompts(source: CaptionedRows, model: str) -> ClassPrompts | None:
-    """Read the prompts in a cache; None where it has none for two classes."""
-    try:
-        text = source.cache.read_text(model)
-    except CacheError:
-        return None
-    names = [name for name in source.cache.info.class_names if name != NEUTRAL and name in text.class_names]
-    if len(names) < 2:
-        return None
-    labels = [label for label, prompts in enumerate(text.prompts) for _ in prompts]
-    return ClassPrompts(
-        [names.index(text.class_names[label]) if text.class_names[label] in names else -1 for label in labels],
-        names,
-        tokenize(model, [prompt for of_class in text.prompts for prompt in of_class]),
-        torch.from_numpy(text.embeddings[text.mask]),
-    )
 
 
 def _announce(run: Pretraining, train_rows: Sequence[np.ndarray], held_rows: Sequence[np.ndarray]) -> None:
@@ -436,7 +398,8 @@ def validate(run: Pretraining, rows: Sequence[np.ndarray]) -> dict[str, Any]:
     if not num:
         return {}
     run.clip.eval()
-    vectors = [None if prompts is None else run.embed_classes(prompts) for prompts in run.prompts]
+    classes = [[] if run.known is None else run.known.find_classes(source) for source in run.sources]
+    vectors = None if run.known is None else run.embed_names(run.known)
     chosen = [choose_front_images(source) for source in run.sources]
     captions = [source.captions[:, 0] for source in run.sources]
     steps = order_rows(rows, -(-num // run.options.batch_size), run.options.seed, 0)
@@ -453,15 +416,15 @@ def validate(run: Pretraining, rows: Sequence[np.ndarray]) -> dict[str, Any]:
         num_images += len(numbers)
         split = features.split([len(of_source) for of_source in of_rows])
         for (source, _), part, of_source, modality in zip(step, split, of_rows, modalities, strict=True):
-            by_class, prompts = vectors[source.number], run.prompts[source.number]
-            if by_class is None or prompts is None:
+            among = classes[source.number]
+            if vectors is None or run.known is None or len(among) < 2:
                 continue
-            predicted = (part @ by_class.T).argmax(1).tolist()
+            names = [run.known.names[index] for index in among]
+            predicted = (part @ vectors[among].T).argmax(1).tolist()
             for row, place, number in zip(of_source, modality, predicted, strict=True):
                 sample = source.cache.samples[row]
-                if sample.label in prompts.class_names and not sample.sequence:
-                    is_right = prompts.class_names[number] == sample.label
-                    right.setdefault(source.modalities[place], []).append(is_right)
+                if sample.label in names and not sample.sequence:
+                    right.setdefault(source.modalities[place], []).append(names[number] == sample.label)
     measured: dict[str, Any] = {"validation_loss": total / num_images, "validation_guess": guesses / num_images}
     if right:
         measured["zero_shot"] = {name: sum(found) / len(found) for name, found in right.items()}

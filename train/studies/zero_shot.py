@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from shared.cache import Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
+from shared.labels import is_action_unit
 from shared.runs import CONFIG_JSON, METRICS_JSON, PREDICTIONS_CSV, Predictions, write_predictions
 from shared.schema import canonical_json
 from shared.store.storage import make_folder, write_file
@@ -37,7 +37,6 @@ from train.tasks.task import find_task
 from train.training.fit import check_towers_match
 
 ZERO_SHOT = Variant("zero-shot", OBVIOUS["zero-shot"][0])
-_ACTION_UNIT = re.compile(r"AU\d+")
 
 
 def predict_zero_shot(options: Options, run: RunOptions, out: Path, *, adapt: bool = True) -> int:
@@ -114,7 +113,7 @@ def _resolve_recipe(options: Options, cache: Cache, text: TextEmbeddings) -> tup
     Args:
         text: prompts of the classes, if they are chosen; else of all that there are.
     """
-    expressions = tuple(name for name in text.class_names if not _ACTION_UNIT.match(name))
+    expressions = tuple(name for name in text.class_names if not is_action_unit(name))
     classes = options.classes or find_task("classes").default_classes(expressions)
     if len(classes) < 2:
         raise FacetError(f"--classes: at least two are needed, found {', '.join(classes) or 'none'}")
