@@ -7,6 +7,7 @@ import dataclasses
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from shared.command_line import join_angles, print_next
@@ -20,7 +21,8 @@ RESUMABLE = ("fit", "crossval", "ablate", "embed", "pretrain")  # stop after SIG
 
 
 def main(arguments: list[str] | None = None) -> int:
-    chosen = build_parser().parse_args(join_angles(sys.argv[1:] if arguments is None else arguments))
+    words = join_angles(sys.argv[1:] if arguments is None else arguments)
+    chosen = build_parser().parse_args(words)
     if hasattr(sys.stdout, "reconfigure"):  # so that lines reach a log file as they are printed
         sys.stdout.reconfigure(line_buffering=True)
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -28,6 +30,15 @@ def main(arguments: list[str] | None = None) -> int:
             raise FacetError("torchrun: is for `python -m train fit` alone; call this command without it")
         # before torch is imported: each process would warn that weights of the tower are unused
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if getattr(chosen, "sweep", None):
+        from train.studies.sweep import choose_run
+
+        run = choose_run(chosen, words, _parse)
+        if run is None:
+            return 0
+        chosen = run
+    elif getattr(chosen, "sweep_index", None) is not None:
+        raise FacetError("--sweep-index: is the number of a run of a grid; add --sweep GRID.toml")
     if chosen.command not in RESUMABLE:
         return _run(chosen)
     try:
@@ -38,6 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
             print("\nstopped by SIGTERM; run the same command again to continue", file=sys.stderr)
         return 0
     return 0 if code == 128 + signal.SIGTERM else code  # SIGTERM was obeyed, and nothing is lost
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parse a command of fit or crossval, and check its options."""
+    chosen = build_parser().parse_args(words)
+    read_options(chosen)
+    return chosen
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -72,6 +90,10 @@ def _run(chosen: argparse.Namespace) -> int:
             from train.reporting.html.report import write_html_report
 
             return write_html_report(**values)
+        case "diff":
+            from train.reporting.diff import diff
+
+            return diff(**values)
         case "compare":
             from train.studies.compare.command import compare
 

@@ -31,6 +31,7 @@ examples:
   python -m train fit --cache data_cache/bp4d --out runs/aus --protocol bp4d-au --frame-stride 10
   python -m train fit --config bu3dfe --cache data_cache/bu3dfe --out runs/bu3dfe
   python -m train fit --config runs/first/config.toml --out runs/longer --epochs 40
+  python -m train fit --cache data_cache/bu3dfe --out runs/sweep --sweep grid.toml --sweep-index 0
   torchrun --nproc-per-node 8 -m train fit --cache data_cache/bp4d --out runs/bp4d --batch-size 512
 
 Without a network: --pretrained FILE, --model local-dir:DIR, or facet-tiny --pretrained synthetic-1 (small, ships).
@@ -75,6 +76,12 @@ examples:
   python -m train report runs/first --out first.html
   python -m train report runs/texture runs/normal runs/subset1 --out compared.html --no-faces
 """
+DIFF_EXAMPLES = """Compares options, data and model, split, environment and scores.
+
+examples:
+  python -m train diff runs/first runs/longer
+  python -m train diff runs/subset1 runs/subset1-frozen --all
+"""
 COMPARE_EXAMPLES = """Runs that differ only in the seed are one method. All runs must have been tested on the same samples
 with the same split: train them with one --fold-seed. Writes compare.json, .csv, .tex, .png and .pdf.
 
@@ -117,7 +124,8 @@ def build_parser() -> argparse.ArgumentParser:
     ablate = add_command(commands, "ablate", summary, examples=ABLATE_EXAMPLES)
     ablate.usage = "python -m train ablate --cache DIR --out RUN [options]"
     for command in (fit, crossval, ablate):
-        add_sections(command, leave_out=CROSSVAL_ONLY if command is fit else FIT_ONLY)
+        left_out = {fit: CROSSVAL_ONLY, crossval: FIT_ONLY, ablate: (*FIT_ONLY, "sweep")}
+        add_sections(command, leave_out=left_out[command])
     add = ablate.add_argument_group("ablation: which variants are compared").add_argument
     text = (
         f"variants from the list below, e.g. no-cvsa,no-mtgf, or obvious for all obvious networks; {FULL} is always included "
@@ -194,6 +202,11 @@ def build_parser() -> argparse.ArgumentParser:
     text = "name of RUN's method; may be repeated (default: the settings in which the methods differ)"
     add("--name", type=_read_name, action="append", default=[], dest="names", metavar="NAME=RUN", help=text)
     add("--out", type=Path, metavar="DIR", help="folder of the files (default: compare-RUN beside the first RUN)")
+
+    summary = "list the settings, data and scores in which runs differ"
+    add = add_command(commands, "diff", summary, examples=DIFF_EXAMPLES).add_argument
+    add("paths", type=Path, nargs="+", metavar="RUN", help="folders of fit or crossval, at least two")
+    add("--all", action="store_true", dest="show_all", help="also show what is equal")
 
     evaluate = add_command(commands, "evaluate", "test a finished run again, or on another cache")
     evaluate.add_argument("run", type=Path, metavar="RUN", help="a run folder")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
+from shared.command_line import natural_number
 from shared.errors import FacetError, first_line
 from shared.store.paths import open_path
 from train.config import SECTIONS, Options, RunOptions, find_problem, option_name, rename_options
@@ -66,6 +67,15 @@ def add_sections(parser: argparse.ArgumentParser, leave_out: Container[str] = ()
                 action = add_option(group, option)
                 hidden.append((action, str(action.help)))
                 action.help = argparse.SUPPRESS
+    if "sweep" not in leave_out:
+        group = parser.add_argument_group("sweep: a run for each combination of some options")
+        text = "a grid: lines such as lr = [1e-3, 1e-2]; without --sweep-index, list its runs and how to start them"
+        sweep = group.add_argument("--sweep", type=Path, metavar="GRID.toml", help=text)
+        text = "train this run of the grid, in a folder of its own in RUN"
+        index = group.add_argument("--sweep-index", type=natural_number, metavar="N", help=text)
+        for action in (sweep, index):
+            hidden.append((action, str(action.help)))
+            action.help = argparse.SUPPRESS
     text = f"show all {len(hidden) + len(FIRST) + 2} options"
     parser.add_argument("--help-all", action=_HelpAll, hidden=hidden, help=text)
 
@@ -131,20 +141,28 @@ def find_config(path: Path) -> Path:
     raise FacetError(f"--config {path}: no such file, and no recipe{hint} (recipes: {', '.join(RECIPES)})")
 
 
+def parse_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file of a user.
+
+    Raises:
+        FacetError: it is too large, or not TOML.
+    """
+    try:
+        if path.stat().st_size > _MAX_TOML_BYTES:
+            raise FacetError(f"{path}: {path.stat().st_size / 1e6:.0f} MB, expected a file of settings")
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise FacetError(f"{path}: not a TOML file ({first_line(error)})") from error
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read the options in a file such as the config.toml of a run folder: name → value.
 
     Raises:
         FacetError: no such file, not TOML, or an unknown table, key or value; names the file and the key.
     """
-    try:
-        if path.stat().st_size > _MAX_TOML_BYTES:
-            raise FacetError(f"{path}: {path.stat().st_size / 1e6:.0f} MB, expected a file of settings")
-        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise FacetError(f"{path}: not a TOML file ({first_line(error)})") from error
     values: dict[str, Any] = {}
-    for section, table in tables.items():
+    for section, table in parse_toml(path).items():
         if section not in SECTIONS or not isinstance(table, dict):
             raise FacetError(
                 f"{path}: [{section:.60}] is unknown; expected {', '.join(f'[{name}]' for name in SECTIONS)}"

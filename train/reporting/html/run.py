@@ -99,7 +99,7 @@ def collect_run(run: RecordedRun, anchor: str, *, num_worst: int, faces: bool, m
         part.details = _other_tests(run)
     settings = [[name, text or "–"] for name, text in list_settings(run.config).items()]
     part.details.append(Section("Configuration", "settings", ["setting", "value"], settings, folded=True))
-    part.details.append(Section("Environment", "environment", ["what", "value"], _list_environment(run), folded=True))
+    part.details.append(Section("Environment", "environment", ["what", "value"], list_environment(run), folded=True))
     return part
 
 
@@ -265,7 +265,7 @@ def list_settings(config: RunConfig) -> dict[str, str]:
     return found
 
 
-def _list_environment(run: RecordedRun) -> list[list[str]]:
+def list_environment(run: RecordedRun) -> list[list[str]]:
     """Return versions and machine, time and speed of the training."""
     found: dict[str, dict[str, None]] = {}
     for fold in run.folds:
