@@ -49,7 +49,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from preprocess.datasets import DATASETS
     from preprocess.datasets.scan import SCAN_GONE
     from preprocess.inspection.summary import count_failed, describe_reasons
-    from preprocess.render.cameras import warn_of_views
+    from preprocess.rendering.cameras import warn_of_views
     from shared.cache import FAILURES_CSV
     from shared.schema import parse_views
 

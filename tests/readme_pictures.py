@@ -20,7 +20,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from preprocess.render.cameras import build_cameras  # noqa: E402
+from preprocess.rendering.cameras import build_cameras  # noqa: E402
 from shared.cache import Cache, open_cache  # noqa: E402
 from shared.modalities import (  # noqa: E402
     DEPTH_STEP_MM,

@@ -19,8 +19,8 @@ from preprocess.build.build import BuildReport, build_cache
 from preprocess.build.verify import verify_cache
 from preprocess.datasets import DATASETS
 from preprocess.inspection.summary import describe_cache
-from preprocess.render.cameras import build_cameras
-from preprocess.render.views import render_views
+from preprocess.rendering.cameras import build_cameras
+from preprocess.rendering.views import render_views
 from shared.cache import FAILURES_CSV, Failure, open_cache, read_info
 from shared.csv_tables import read_table
 from shared.errors import CacheError, FacetError, ScanError

@@ -10,9 +10,9 @@ import pytest
 from analytic_face import pixel_centres_mm
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.render.cameras import build_cameras
-from preprocess.render.texture import UNTEXTURED_GREY
-from preprocess.render.views import render_views
+from preprocess.rendering.cameras import build_cameras
+from preprocess.rendering.texture import UNTEXTURED_GREY
+from preprocess.rendering.views import render_views
 from shared.schema import parse_views
 
 CAMERAS = build_cameras(parse_views("0,35"))

@@ -289,8 +289,8 @@ def test_a_glb_is_in_metres(tmp_path: Path) -> None:
 def test_real_scans_stand_upright_and_unmirrored(tmp_path: Path) -> None:
     """From the manifest to pixels: lips below the nose, eyes above it, and the mole on the cheek where it belongs."""
     from preprocess.alignment.align import align
-    from preprocess.render.cameras import build_cameras
-    from preprocess.render.views import render_views
+    from preprocess.rendering.cameras import build_cameras
+    from preprocess.rendering.views import render_views
     from shared.schema import View
 
     write(

@@ -10,8 +10,8 @@ from conftest import MakeCache
 
 from preprocess.build.dynamic import pool_frames
 from preprocess.geometry.mesh import Mesh
-from preprocess.render.cameras import build_cameras
-from preprocess.render.views import render_views
+from preprocess.rendering.cameras import build_cameras
+from preprocess.rendering.views import render_views
 from shared.cache import open_cache
 from shared.errors import FacetError
 from shared.modalities import DEPTH_SEEN_MM, MODALITIES, Depth

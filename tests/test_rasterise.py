@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.rasterise import NOTHING, rasterise
-from preprocess.render.cameras import build_cameras
-from preprocess.render.views import render_views
+from preprocess.rendering.cameras import build_cameras
+from preprocess.rendering.views import render_views
 from preprocess.synth.action_units import draw_activation
 from preprocess.synth.head import Person
 from preprocess.synth.population import draw_person

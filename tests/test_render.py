@@ -9,9 +9,9 @@ import pytest
 from analytic_face import pixel_centres_mm
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.render.cameras import build_cameras, warn_of_views
-from preprocess.render.texture import MipChain
-from preprocess.render.views import render_views
+from preprocess.rendering.cameras import build_cameras, warn_of_views
+from preprocess.rendering.texture import MipChain
+from preprocess.rendering.views import render_views
 from shared.errors import FacetError, ScanError
 from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
 from shared.schema import FIELD_OF_VIEW_MM, RenderSettings, View, parse_views

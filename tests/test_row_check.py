@@ -13,8 +13,8 @@ from scan_folders import face_grid
 from preprocess.alignment.crop import crop_mesh
 from preprocess.build.row_check import check_row, measure_row
 from preprocess.geometry.mesh import Mesh
-from preprocess.render.cameras import build_cameras
-from preprocess.render.views import Views, render_views
+from preprocess.rendering.cameras import build_cameras
+from preprocess.rendering.views import Views, render_views
 from shared.errors import ScanError
 from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
 from shared.schema import RenderSettings, View

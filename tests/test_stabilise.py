@@ -17,8 +17,8 @@ from preprocess.alignment.scan_aligner import REFERENCE_TRIES, ScanAligner, fram
 from preprocess.alignment.stabilise import find_rigid_patch, register, smooth_pose
 from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.geometry.mesh import Mesh
-from preprocess.render.cameras import build_cameras
-from preprocess.render.views import render_views
+from preprocess.rendering.cameras import build_cameras
+from preprocess.rendering.views import render_views
 from shared.errors import ScanError
 from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
 from shared.schema import RenderSettings, View

@@ -13,8 +13,8 @@ from test_render import make_sphere
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.normals import vertex_normals
-from preprocess.render.cameras import build_cameras
-from preprocess.render.views import Views, render_views
+from preprocess.rendering.cameras import build_cameras
+from preprocess.rendering.views import Views, render_views
 from shared.schema import parse_views
 
 CAMERAS = build_cameras(parse_views("0,40,-20:30"))

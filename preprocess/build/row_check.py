@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocess.render.views import Views
+from preprocess.rendering.views import Views
 from shared.errors import ScanError
 from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
 from shared.schema import FIELD_OF_VIEW_MM, RenderSettings, View

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +18,13 @@ from preprocess.alignment.scan_aligner import ScanAligner
 from preprocess.build.engine import ShardArrays, write_shard
 from preprocess.build.ledger import ShardNote, check_current, write_note
 from preprocess.datasets.scan import SCAN_GONE, DatasetReader, ScanRecord
-from preprocess.render.cameras import build_cameras
+from preprocess.geometry.mesh import Mesh
+from preprocess.rendering.cameras import build_cameras
 from shared.errors import ScanError
-from shared.schema import CacheInfo, Sample, fingerprint
+from shared.schema import CacheInfo, RenderSettings, Sample, fingerprint
+
+if TYPE_CHECKING:
+    from preprocess.rendering.views import Views
 
 
 @dataclass(frozen=True)
@@ -182,9 +187,6 @@ def render_row(
     Raises:
         ScanError: the scan cannot be read, aligned or drawn, or its images show no face.
     """
-    from preprocess.build.row_check import check_row
-    from preprocess.render.views import render_views
-
     settings, scan = task.info.settings, task.scans[row]
     assert scan is not None
     with _timed(seconds, "read"):
@@ -192,21 +194,12 @@ def render_row(
     with _timed(seconds, "align"):
         aligned = aligner.align(scan, mesh)
     with _timed(seconds, "render"):
-        views = render_views(
-            aligned.mesh,
-            build_cameras(settings.views),
-            size_px=settings.size_px,
-            radius_mm=settings.crop_radius_mm,
-            supersampling=settings.supersampling,
-            with_texture="texture" in settings.modalities,
-        )
-        check_row(views, settings)
-    images = {"texture": views.texture, "normal": views.normal, "depth": views.depth}
-    drawn = [name for name in settings.modalities if images[name] is not None]
+        views = render_face(aligned.mesh, settings)
+    drawn = [name for name in settings.modalities if name in views.images]
     if not drawn:
         raise ScanError(f"the scan has no texture, and only {','.join(settings.modalities)} was requested")
     for name in drawn:
-        arrays.set(name, row, images[name])
+        arrays.set(name, row, views.images[name])
     arrays.set("scan_to_face", row, aligned.scan_to_face)
     landmarks = aligned.mesh.landmarks_mm
     if task.info.num_landmarks and landmarks is not None:
@@ -225,6 +218,27 @@ def render_row(
         misfit_mm=round(aligned.misfit_mm, 2),
         eye_distance_mm=round(aligned.eye_distance_mm, 1),
     )
+
+
+def render_face(mesh: Mesh, settings: RenderSettings) -> Views:
+    """Draw a mesh in the face frame as a row of a cache with these settings.
+
+    Raises:
+        ScanError: a view shows almost no surface, or the images show no face.
+    """
+    from preprocess.build.row_check import check_row
+    from preprocess.rendering.views import render_views
+
+    views = render_views(
+        mesh,
+        build_cameras(settings.views),
+        size_px=settings.size_px,
+        radius_mm=settings.crop_radius_mm,
+        supersampling=settings.supersampling,
+        with_texture="texture" in settings.modalities,
+    )
+    check_row(views, settings)
+    return views
 
 
 @contextmanager

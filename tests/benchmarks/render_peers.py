@@ -26,7 +26,7 @@ from benchmarks.peers.candidates import NUM_CORES, SETTINGS, Candidate, choose_f
 from benchmarks.peers.processes import Processes  # noqa: E402
 from benchmarks.peers.quality import cast_reference, measure_quality  # noqa: E402
 
-from preprocess.render.cameras import build_cameras  # noqa: E402
+from preprocess.rendering.cameras import build_cameras  # noqa: E402
 from shared.errors import FacetError, run_command_line  # noqa: E402
 from shared.schema import parse_views  # noqa: E402
 

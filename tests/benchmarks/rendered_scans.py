@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from preprocess.alignment.scan_aligner import ScanAligner
 from preprocess.build.plan import plan_rows
 from preprocess.datasets.scan import DatasetReader, ScanRecord
-from preprocess.render.cameras import build_cameras
-from preprocess.render.views import render_views
+from preprocess.rendering.cameras import build_cameras
+from preprocess.rendering.views import render_views
 from shared.cache import Cache
 from shared.schema import RenderSettings
 from train.data.stream import RawBatch

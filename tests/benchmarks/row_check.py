@@ -27,8 +27,8 @@ from preprocess.build.row_check import check_row, measure_row  # noqa: E402
 from preprocess.datasets import DATASETS  # noqa: E402
 from preprocess.geometry.mesh import Mesh  # noqa: E402
 from preprocess.readers.surface import read_surface  # noqa: E402
-from preprocess.render.cameras import build_cameras  # noqa: E402
-from preprocess.render.views import render_views  # noqa: E402
+from preprocess.rendering.cameras import build_cameras  # noqa: E402
+from preprocess.rendering.views import render_views  # noqa: E402
 from shared.errors import ScanError  # noqa: E402
 from shared.schema import RenderSettings, View  # noqa: E402
 

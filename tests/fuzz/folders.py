@@ -241,8 +241,8 @@ def _row_target(share: float) -> Target:
         ScanAligner,  # compilers come with it: seconds that other targets need not wait
     )
     from preprocess.build.row_check import check_row
-    from preprocess.render.cameras import build_cameras
-    from preprocess.render.views import render_views
+    from preprocess.rendering.cameras import build_cameras
+    from preprocess.rendering.views import render_views
 
     meshes: dict[Path, Mesh] = {}
 

@@ -9,8 +9,8 @@ import numpy as np
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.normals import fan_normals, find_corners
 from preprocess.geometry.rasterise import draw_geometry, rasterise
-from preprocess.render.cameras import Cameras
-from preprocess.render.texture import SurfaceColours
+from preprocess.rendering.cameras import Cameras
+from preprocess.rendering.texture import SurfaceColours
 from shared.errors import ScanError
 from shared.schema import FIELD_OF_VIEW_MM
 
@@ -29,6 +29,11 @@ class Views:
     texture: np.ndarray | None
     normal: np.ndarray
     depth: np.ndarray
+
+    @property
+    def images(self) -> dict[str, np.ndarray]:
+        """Return modality → images, for those that there are."""
+        return {name: array for name, array in vars(self).items() if array is not None}
 
 
 def render_views(

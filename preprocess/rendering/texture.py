@@ -13,7 +13,7 @@ import numpy as np
 from preprocess.compiled import byte_at, compile_kernel, eight_bytes_at
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.rasterise import STEPS, Fragments, draw_vertex_colors
-from preprocess.render.charts import COVERED, CROSSED, NEAR, find_charts
+from preprocess.rendering.charts import COVERED, CROSSED, NEAR, find_charts
 
 UNTEXTURED_GREY = 128  # of triangles without texture coordinates, where the mesh has no colours
 _UNKNOWN = -1
