@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 from preprocess.alignment.crop import crop_mesh
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.rigid import fit_rigid
-from preprocess.render.cameras import build_cameras
-from preprocess.render.views import render_views
+from preprocess.rendering.cameras import build_cameras
+from preprocess.rendering.views import render_views
 from shared.errors import ScanError
 from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
 from shared.schema import parse_views
