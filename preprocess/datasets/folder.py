@@ -25,15 +25,22 @@ from preprocess.datasets.manifest import (
 from preprocess.datasets.path_pattern import PathPattern
 from preprocess.datasets.scan import DatasetOption, DatasetReader, Listing, ScanRecord
 from preprocess.geometry.mesh import Mesh
+from preprocess.readers.depth_image import (
+    CAMERA_FIELDS,
+    DEPTH_SUFFIXES,
+    make_camera,
+    read_camera,
+    read_depth_image,
+)
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
 from preprocess.readers.references import plain_name
-from preprocess.readers.surface import find_surface_files, read_surface
+from preprocess.readers.surface import find_surface_files, read_surface, scan_suffix
 from shared.errors import FacetError, ScanError
 from shared.labels import plain_subject
 from shared.sequences import frame_number
 
 _UNIFIED = ("intensity", "task")  # columns of few words, in which a spelling is no other word
-_OPTIONS = ("units", "scale", "up", "facing", "texture_origin")
+_OPTIONS = ("units", "scale", "up", "facing", "texture_origin", "camera", *CAMERA_FIELDS, "max_depth_mm")
 
 
 def find_folder(
@@ -194,15 +201,21 @@ def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:
     """
     base = root.parent if root.is_file() else root
     path = base / record.source
+    options = dict(record.options)
+    texture = base / record.texture if record.texture else None
     try:
-        mesh = read_surface(path, texture=base / record.texture if record.texture else None)
+        if scan_suffix(record.source) in DEPTH_SUFFIXES:
+            camera = read_camera(base / options["camera"]) if "camera" in options else make_camera(options)
+            limit = float(options["max_depth_mm"]) if "max_depth_mm" in options else None
+            mesh = read_depth_image(path, camera, max_depth_mm=limit, texture=texture)
+        else:
+            mesh = read_surface(path, texture=texture)
     except ScanError as error:
         if _is_file(path):
             raise
         raise ScanError(f"{error}, or take its line out of the manifest") from error
     if record.texture and mesh.uv is None:
         raise ScanError(f"{path}: has no texture coordinates to place {record.texture} with; leave its texture empty")
-    options = dict(record.options)
     is_glb = path.suffix.lower() == ".glb"
     usual_origin = "top" if is_glb else "bottom"
     uv = mesh.uv
@@ -225,9 +238,8 @@ def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:
 def find_folder_files(root: Path, record: ScanRecord) -> list[Path]:
     """Return a row's mesh and the files it uses; missing or broken files are listed as far as they are known."""
     base = root.parent if root.is_file() else root
-    return find_surface_files(base / record.source) + [
-        base / name for name in (record.texture, record.landmarks) if name
-    ]
+    named = (record.texture, record.landmarks, dict(record.options).get("camera"))
+    return find_surface_files(base / record.source) + [base / name for name in named if name]
 
 
 def _describe_subjects(records: Sequence[ScanRecord]) -> list[str]:

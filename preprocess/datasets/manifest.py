@@ -15,6 +15,7 @@ from preprocess.datasets.completeness import name_some
 from preprocess.datasets.csv_rows import read_csv_rows
 from preprocess.datasets.path_pattern import FRAME, PathPattern, list_below, match_files, parse_pattern
 from preprocess.datasets.subject_folders import describe_content
+from preprocess.readers.depth_image import CAMERA_FIELDS, DEPTH_SUFFIXES
 from preprocess.readers.surface import scan_suffix
 from shared.errors import FacetError
 from shared.labels import clean_word
@@ -23,7 +24,7 @@ MANIFEST_NAME = "manifest.csv"
 REQUIRED = ("path", "subject", "label")
 OPTIONAL = (
     "sequence", "frame", "intensity", "task", "texture", "texture_origin", "landmarks", "units", "scale", "up", "facing",
-    "sample_id",
+    "camera", *CAMERA_FIELDS, "max_depth_mm", "sample_id",
 )  # fmt: skip
 KNOWN = (*REQUIRED, *OPTIONAL)
 _CALLED = {  # what people call a required column
@@ -35,11 +36,13 @@ _CLOSE = 0.8  # difflib's ratio: "lable" and "label" have it; "race" and "frame"
 MAX_COLUMN_CHARACTERS = 60
 UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "in": 25.4}
 AXES = ("x", "-x", "y", "-y", "z", "-z")
+_FILES = ("path", "texture", "landmarks", "camera")  # columns that name files
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")  # 1,000 may be one or a thousand
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Columns of action units: occurrence 0 or 1, intensity 0 to 5 or A to E; what else there is stands for not known.
 _UNIT = re.compile(r"AU0*(\d{1,2})(_intensity)?", re.IGNORECASE)
 _LEVELS = {"": -1, "-1": -1, "9": -1, "999": -1} | {str(k): k for k in range(6)} | {"ABCDE"[k]: k + 1 for k in range(5)}
+_CAMERA = f"column camera (or {', '.join(CAMERA_FIELDS[:4])})"
 ORIGINS = ("top", "bottom")  # the edge of the texture image where v = 0
 
 
@@ -247,7 +250,7 @@ def _check_fields(folder: Path, where: str, fields: dict[str, str]) -> str:
     for name, value in fields.items():
         if not value:
             continue
-        shown = name in ("path", "texture", "landmarks") or clean_word(value).isprintable()  # of others tables are made
+        shown = name in _FILES or clean_word(value).isprintable()  # of others tables are made
         if _CONTROL.search(value) or not shown:
             raise FacetError(f"{where}: {name} {value[:40]!r} holds a line break or a control character; remove it")
     for name in ("path", "subject"):
@@ -255,7 +258,7 @@ def _check_fields(folder: Path, where: str, fields: dict[str, str]) -> str:
             raise FacetError(f"{where}: {name} is empty; fill it in")
     for name in ("subject", "sequence", "intensity", "task"):
         fields[name] = clean_word(fields[name])  # one name, however a system composes its letters
-    for name in ("path", "texture", "landmarks"):
+    for name in _FILES:
         if fields[name]:
             fields[name] = _below(folder, fields[name], f"{where}: {name} {fields[name][:80]!r}")
     for name, allowed in (("units", tuple(UNITS_MM)), ("up", AXES), ("facing", AXES), ("texture_origin", ORIGINS)):
@@ -263,25 +266,41 @@ def _check_fields(folder: Path, where: str, fields: dict[str, str]) -> str:
         if fields[name] and fields[name] not in allowed:
             raise FacetError(f"{where}: {name} {fields[name][:40]!r}, expected one of {', '.join(allowed)}")
     assumed = _complete_axes(where, fields)
-    if fields["scale"]:
-        if fields["units"]:
-            raise FacetError(f"{where}: both units and scale are given; keep one")
-        text = fields["scale"] if _THOUSANDS.fullmatch(fields["scale"]) else fields["scale"].replace(",", ".")
-        try:
-            scale = float(text)
-        except ValueError:
-            scale = math.nan
-        if not 0 < scale < math.inf:
-            raise FacetError(
-                f"{where}: scale {fields['scale'][:40]!r}, expected a positive number (mm a unit of the file)"
-            )
-        fields["scale"] = text
+    for name in filter(fields.get, ("scale", *CAMERA_FIELDS, "max_depth_mm")):
+        fields[name] = _check_number(where, name, fields[name])
+    if fields["scale"] and fields["units"]:
+        raise FacetError(f"{where}: both units and scale are given; keep one")
+    has_camera = bool(fields["camera"]) + any(fields[name] for name in CAMERA_FIELDS)
+    if has_camera > 1:
+        raise FacetError(f"{where}: both camera and {', '.join(CAMERA_FIELDS)} are given; keep one")
+    lacking = [name for name in CAMERA_FIELDS[:4] if not fields[name]]
+    if has_camera and not fields["camera"] and lacking:
+        raise FacetError(f"{where}: the camera's {', '.join(lacking)} is empty; fill it in")
+    if has_camera != (scan_suffix(fields["path"]) in DEPTH_SUFFIXES):
+        raise FacetError(
+            f"{where}: {fields['path'][-40:]!r} is no depth image, and has no camera; leave {_CAMERA} empty"
+            if has_camera
+            else f"{where}: {fields['path'][-40:]!r} is a depth image; fill in its {_CAMERA}"
+        )
     for name in filter(_UNIT.fullmatch, fields):
         read_level(fields[name], name, where)
     fields["frame"] = re.sub(r"\.0+$", "", fields["frame"])  # a whole number, as pandas writes a column with gaps
     if fields["frame"] and not (fields["frame"].isascii() and fields["frame"].isdigit() and len(fields["frame"]) < 10):
         raise FacetError(f"{where}: frame {fields['frame'][:40]!r}, expected a whole number")
     return assumed
+
+
+def _check_number(where: str, name: str, text: str) -> str:
+    """Return a number as Python writes it: a comma may be the decimal point. All but cx and cy must be positive."""
+    number = text if _THOUSANDS.fullmatch(text) else text.replace(",", ".")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and (value > 0 or name in ("cx", "cy"))):
+        meaning = "positive number (mm a unit of the file)" if name == "scale" else "number"
+        raise FacetError(f"{where}: {name} {text[:40]!r}, expected a {meaning}")
+    return number
 
 
 def read_level(text: str, name: str, where: str) -> int:

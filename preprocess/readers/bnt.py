@@ -19,19 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
+from preprocess.geometry.grid import grid_to_mesh
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.triangles import renumber
 from preprocess.readers.file_bytes import read_bytes
-from preprocess.readers.text_numbers import to_float32
 from shared.errors import ScanError
 
 _CUT = "the file is cut off or garbled; copy it again"
 _PLANES = 5
 # A coordinate beyond this is a background mark, whatever the header says.
 _MAX_COORDINATE_MM = 1e6
-# A surface seen under more than 80° is hardly measured at all, and its edges are 1 / cos 80° = 5.8 times as long as the
-# grid's step. What is longer spans a jump in depth: from the wing of the nose to the cheek, from the chin to the neck.
-_MAX_EDGE_STEPS = 6.0
 
 
 @dataclass(frozen=True)
@@ -95,43 +91,14 @@ def _parse(data: bytes) -> BntFile:
 
 
 def bnt_to_mesh(grid: BntFile) -> Mesh:
-    """Return the grid's surface: two triangles a cell, none across a hole or a jump in depth, without texture.
+    """Return the grid's surface (see grid_to_mesh), facing the scanner (+z), without texture.
 
-    A cell with three measured corners gives one triangle; a whole one is split along its shorter diagonal. Triangles are
-    counter-clockwise seen from the scanner (+z). uv = (a, 1 - b): Mesh counts v from the bottom.
+    uv = (a, 1 - b): Mesh counts v from the bottom.
 
     Raises:
         ScanError: nothing was measured.
     """
-    valid = grid.is_surface
     points = np.stack([grid.x, grid.y, grid.z], -1)
-    points[~valid] = np.nan  # NaN edges are never short enough
-    index = np.arange(valid.size).reshape(valid.shape)
-    corners = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]  # lower left, counter-clockwise
-    p, q, r, s = (points.reshape(-1, 3)[corner] for corner in corners)
-    rising, falling = _length(p - r), _length(q - s)
-    rising_shorter = np.where(np.isnan(falling), True, rising <= falling) & ~np.isnan(rising)
-    ways = [np.stack([corners[i] for i in way], -1) for way in ((0, 1, 2, 0, 2, 3), (0, 1, 3, 1, 2, 3))]
-    triangles = np.where(rising_shorter[..., None], *ways).reshape(-1, 3)
-    edges = points.reshape(-1, 3)[triangles]
-    longest = np.max([_length(edges[:, i] - edges[:, i - 1]) for i in range(3)], axis=0)
-    with np.errstate(invalid="ignore"):
-        triangles = triangles[longest <= _MAX_EDGE_STEPS * _grid_step_mm(points)]
-    if not len(triangles):
-        raise ScanError(f"no surface: {int(valid.sum())} of {valid.size} points were measured, no three of a cell")
-    used, renumbered = renumber(triangles, valid.size)
+    points[~grid.is_surface] = np.nan
     with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs
-        uv = np.stack([grid.a, 1 - grid.b], -1).reshape(-1, 2)
-    return Mesh(to_float32(points.reshape(-1, 3)[used]), renumbered, to_float32(uv[triangles]))
-
-
-def _length(edge: np.ndarray) -> np.ndarray:
-    return np.asarray(np.sqrt(np.einsum("...c,...c->...", edge, edge)))
-
-
-def _grid_step_mm(points: np.ndarray) -> float:
-    """Return the median distance of neighbours across the line of sight (x and y)."""
-    along_rows = _length(np.diff(points[..., :2], axis=1)).ravel()
-    along_columns = _length(np.diff(points[..., :2], axis=0)).ravel()
-    steps = np.concatenate([along_rows, along_columns])
-    return float(np.median(known)) if len(known := steps[np.isfinite(steps)]) else 0.0
+        return grid_to_mesh(points, np.stack([grid.a, 1 - grid.b], -1))

@@ -16,7 +16,7 @@ MAX_PIXELS = (
     1 << 26
 )  # 8192 × 8192: larger than any scanner's texture; a file of a few KB can claim thousands of times that
 _MAX_BYTES = 1 << 28  # an uncompressed image of so many pixels fits
-_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP", "TGA", "GIF")
+_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP", "TGA", "GIF", "PPM")
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _BITS, _IS_ZERO_BLACK = 258, 262  # tags of TIFF: BitsPerSample, PhotometricInterpretation
 
@@ -24,7 +24,7 @@ Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS is stricter, checked before decoding
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read a BMP, JPEG, PNG, TIFF, WebP, TGA or GIF file as it is stored (an EXIF orientation is not applied).
+    """Read a BMP, JPEG, PNG, TIFF, WebP, TGA, GIF or PPM file as it is stored (an EXIF orientation is not applied).
 
     Returns:
         u8 (h, w, 3), sRGB, row 0 on top. Grey is repeated to three channels, 16-bit grey in either byte order scaled to 8;
@@ -54,7 +54,7 @@ def decode_image(data: bytes) -> np.ndarray:
                 return np.asarray(image)
             if image.mode in _EIGHT_BIT_MODES:
                 return np.asarray(image.convert("RGB"))
-            if not _is_16_bit_grey(image):
+            if not is_16_bit_grey(image):
                 raise ScanError(f"an image of mode {image.mode}; save it with 8 bits a channel")
             grey = np.asarray(image).astype(np.uint32)  # Pillow would clip it, not scale it
             grey += 128
@@ -67,12 +67,12 @@ def decode_image(data: bytes) -> np.ndarray:
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error …
         why = "it is cut off" if "truncated" in str(error) else type(error).__name__
         raise ScanError(
-            f"not a readable image ({why}); expected a BMP, JPEG, PNG, TIFF, WebP, TGA or GIF image; "
+            f"not a readable image ({why}); expected a BMP, JPEG, PNG, TIFF, WebP, TGA, GIF or PPM image; "
             "copy it again, or save it as PNG"
         ) from error
 
 
-def _is_16_bit_grey(image: Image.Image) -> bool:
+def is_16_bit_grey(image: Image.Image) -> bool:
     """Return whether its levels are 0 to 65535, black to white."""
     if image.format == "PNG":
         return image.mode in ("I;16", "I;16B", "I")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from preprocess.geometry.mesh import Mesh
+from preprocess.readers.abs import read_abs
+from preprocess.readers.depth_image import DEPTH_SUFFIXES
 from preprocess.readers.file_bytes import describe_kind, describe_packed
 from preprocess.readers.glb import read_glb
 from preprocess.readers.obj import find_obj_files, read_obj
@@ -44,13 +46,15 @@ FORMATS = {
     ".glb": MeshFormat("GLB", read_glb),
     ".off": MeshFormat("OFF", read_off),
     ".wrl": MeshFormat("VRML", read_vrml, find_vrml_files),
+    ".abs": MeshFormat("ABS", read_abs),
+    ".abs.gz": MeshFormat("ABS", read_abs),
 }
 MESH_SUFFIXES = tuple(FORMATS)
 
 
 def scan_suffix(name: str) -> str:
-    """Return the ending of a mesh file's name, in lower case; "" if it is none."""
-    return next((suffix for suffix in FORMATS if name.lower().endswith(suffix)), "")
+    """Return the ending of a scan's name, in lower case: of a mesh or a depth image; "" if it is neither."""
+    return next((suffix for suffix in (*FORMATS, *DEPTH_SUFFIXES) if name.lower().endswith(suffix)), "")
 
 
 def read_surface(path: Path, *, texture: Path | None = None) -> Mesh:
@@ -59,8 +63,9 @@ def read_surface(path: Path, *, texture: Path | None = None) -> Mesh:
     Raises:
         ScanError: another ending, or whatever is wrong with the file or its texture.
     """
-    suffix = path.suffix.lower()
+    suffix = scan_suffix(path.name)
     if suffix not in FORMATS:
+        suffix = path.suffix.lower()
         unknown = f"unknown ending {suffix!r}, expected one of {', '.join(FORMATS)}; convert it"
         if suffix == ".gltf":
             unknown = "glTF in several files; export it as one self-contained GLB"
@@ -92,7 +97,7 @@ def find_surface_files(path: Path) -> list[Path]:
 
     Raises nothing: what is wrong with a file is reported when it is read.
     """
-    suffix = path.suffix.lower()
+    suffix = scan_suffix(path.name)
     try:
         return [path, *(FORMATS[suffix].find_files(path) if suffix in FORMATS else [])]
     except ScanError:

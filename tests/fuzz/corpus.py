@@ -293,6 +293,27 @@ def bnt(step_mm: float = 16.0) -> bytes:
     )
 
 
+def range_text(step_mm: float = 16.0) -> bytes:
+    xs, ys = np.meshgrid(np.arange(-64, 64.1, step_mm), np.arange(80, -80.1, -step_mm))
+    hidden = np.hypot(xs, ys) > 85
+    planes = [np.where(hidden, -999999, values) for values in (xs, ys, canonical_depth_mm(xs, ys))]
+    lines = [" ".join(f"{number:g}" for number in plane.ravel()) for plane in (1 - hidden, *planes)]
+    return f"{xs.shape[0]} rows\n{xs.shape[1]} columns\npixels (flag X Y Z):\n".encode() + "\n".join(lines).encode()
+
+
+def depth_image() -> bytes:
+    xs, ys = np.meshgrid(np.arange(-64, 64.1, 16), np.arange(80, -80.1, -16))
+    levels = np.where(np.hypot(xs, ys) > 85, 0, 600 - canonical_depth_mm(xs, ys)).astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def camera() -> bytes:
+    matrix = [37.5, 0, 0, 0, 37.5, 0, 4, 5, 1]
+    return json.dumps({"width": 9, "height": 11, "intrinsic_matrix": matrix, "depth_scale": 1000}).encode()
+
+
 def off_of_parts() -> bytes:
     return (
         b"STCNOFF3 1 0\n"

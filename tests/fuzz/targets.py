@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from preprocess.datasets.label_spelling import read_label_map, unify_labels
 from preprocess.readers.au_csv import read_au_intensity, read_au_occurrence
 from preprocess.readers.bnt import bnt_to_mesh, read_bnt
 from preprocess.readers.bu_landmarks import read_bnd, read_pse, read_tbnd
+from preprocess.readers.depth_image import PinholeCamera, read_camera, read_depth_image
 from preprocess.readers.facscodes import read_facscodes
 from preprocess.readers.image import read_image
 from preprocess.readers.label_sheet import read_label_sheet
@@ -120,6 +122,10 @@ def _surface(path: Path) -> object:
         if file.resolve().parent != path.parent.resolve():
             raise AssertionError(f"{file} is outside")
     return mesh
+
+
+def _depth_image(path: Path) -> object:
+    return read_depth_image(path, PinholeCamera(37.5, 37.5, 4, 5))
 
 
 def _grid(path: Path) -> object:
@@ -268,6 +274,10 @@ def file_targets() -> list[Target]:
             containers.mutate_glb,
         ),
         _file("BNT", 10, [("a.bnt", corpus.bnt())], _grid, mutations.mutate_binary),
+        _file("ABS", 6, [("a.abs", corpus.range_text())], _surface, mutations.mutate_text),
+        _file("ABS, packed", 2, [("a.abs.gz", gzip.compress(corpus.range_text()))], _surface, mutations.mutate_binary),
+        _file("depth image", 3, [("a.png", corpus.depth_image())], _depth_image, mutations.mutate_binary),
+        _file("camera", 3, [("camera.json", corpus.camera())], read_camera, containers.mutate_json),
         _file(
             "bnd and pse",
             5,
