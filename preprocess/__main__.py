@@ -206,18 +206,22 @@ def _caption(arguments: argparse.Namespace, prompts: dict[str, list[str]], pretr
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from preprocess.inspection.gif import write_gif
-    from preprocess.inspection.sheet import write_sheet
+    from preprocess.inspection.animation import write_animation
+    from preprocess.inspection.sheet import choose_shown, write_sheet
     from preprocess.inspection.summary import describe_cache
     from shared.cache import open_cache
 
     if (arguments.subject or arguments.sample) and not arguments.sheet:
-        raise FacetError("--subject and --sample select the content of --sheet FILE.png; give it too")
+        raise FacetError("--subject and --sample select the content of --sheet FILE; give it too")
     if arguments.subject and arguments.sample:
         raise FacetError("--subject and --sample need a sheet each; give one of them")
-    if (arguments.gif is None) != (arguments.sequence is None):
-        raise FacetError("--gif FILE.gif and --sequence NAME: give both or none")
-    files = arguments.summary or arguments.sheet or arguments.gif
+    if (arguments.animation is None) != (arguments.sequence is None):
+        raise FacetError("--animation FILE and --sequence NAME: give both or none")
+    if (arguments.size or arguments.fps is not None) and not arguments.animation:
+        raise FacetError("--size and --fps are for --animation FILE; give it too")
+    if any((arguments.show, arguments.views, arguments.plain)) and not (arguments.sheet or arguments.animation):
+        raise FacetError("--show, --views and --plain are for --sheet and --animation; give one of them")
+    files = arguments.summary or arguments.sheet or arguments.animation
     if not files:
         return _serve_pages(arguments)
     options = (arguments.run, arguments.tags, arguments.host, arguments.port, arguments.no_open, arguments.no_faces)
@@ -229,10 +233,22 @@ def _inspect(arguments: argparse.Namespace) -> int:
     if arguments.summary:
         print(describe_cache(cache))
     if arguments.sheet:
-        write_sheet(cache, arguments.sheet, subject=arguments.subject, sample_id=arguments.sample)
+        shown = choose_shown(cache, arguments.show, arguments.views, plain=arguments.plain)
+        write_sheet(cache, arguments.sheet, subject=arguments.subject, sample_id=arguments.sample, shown=shown)
         print(f"contact sheet: {arguments.sheet}")
-    if arguments.gif:
-        print(f"{write_gif(cache, arguments.gif, sequence=arguments.sequence)}: {arguments.gif}")
+    if arguments.animation:
+        settings = cache.info.settings
+        views = arguments.views or [settings.views[settings.front_view]]
+        shown = choose_shown(cache, arguments.show, views, plain=arguments.plain)
+        about = write_animation(
+            cache,
+            arguments.animation,
+            sequence=arguments.sequence,
+            shown=shown,
+            size_px=arguments.size,
+            frames_per_second=arguments.fps,
+        )
+        print(f"{about}: {arguments.animation}")
     return 0
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from preprocess.caption_words import NUM_VARIANTS
 from shared.command_line import add_command, name_of, positive_number, start_parser, whole_number
 from shared.modalities import MODALITIES
-from shared.schema import COMPRESSIONS, RenderSettings
+from shared.pictures import PICTURES
+from shared.schema import COMPRESSIONS, RenderSettings, parse_views
 from shared.store.paths import open_path
 from shared.store.storage import STORES
 
@@ -141,11 +142,22 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     _add_cache(parser)
     add = parser.add_argument_group("text and picture files, instead of pages").add_argument
     add("--summary", action="store_true", help="print what the cache holds")
-    add("--sheet", type=Path, metavar="FILE.png", help="write a contact sheet")
+    add("--sheet", type=Path, metavar="FILE", help="write a contact sheet: .png, .pdf or .svg")
     add("--subject", metavar="S", help="with --sheet: one subject, all classes and intensities")
     add("--sample", metavar="ID", help="with --sheet: one sample, all views and modalities")
-    add("--gif", type=Path, metavar="FILE.gif", help="write the sequence of --sequence as an animation")
-    add("--sequence", metavar="NAME", help="with --gif: a name in sequences.csv")
+    add("--animation", type=Path, metavar="FILE", help="write the sequence of --sequence: .gif or .mp4")
+    add("--sequence", metavar="NAME", help="with --animation: a name in sequences.csv")
+    add = parser.add_argument_group("what these pictures show").add_argument
+    show_help = (
+        f"some of {','.join(PICTURES)} (default: one of each modality). normal: directions as colours, as the network sees "
+        "them; relief: the same surface, lit"
+    )
+    add("--show", type=_list_names, default=(), metavar="LIST", help=show_help)
+    views_help = "views of the cache, such as -20,0,20 (default: all; --animation: the front)"
+    add("--views", type=parse_views, default=(), metavar="LIST", help=views_help)
+    add("--plain", action="store_true", help="no titles, names of samples or legends, as for a paper")
+    add("--size", type=_number(16, 1024), metavar="PX", help="with --animation: of a picture (default: as cached)")
+    add("--fps", type=float, metavar="N", help="with --animation: frames per second (default: the recording's)")
     add = parser.add_argument_group("pages in the browser").add_argument
     run_help = "a finished run: show its predictions and attention; may be given several times, to compare runs"
     add("--run", type=Path, action="append", default=[], metavar="RUN", help=run_help)
@@ -197,7 +209,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     "inspect": (
         "show a cache: pages in the browser, a summary, contact sheets",
         "Without options: serves pages to the browser of this machine, until Ctrl-C.\n"
-        "With --summary: prints what the cache holds. With --sheet or --gif: writes a picture.",
+        "With --summary: prints what the cache holds. With --sheet or --animation: writes a picture.",
         _add_inspect,
     ),
     "verify": (
@@ -227,6 +239,10 @@ def _number(lowest: int, highest: int | None = None) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def _list_names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _num_bytes(text: str) -> int:

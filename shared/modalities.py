@@ -6,7 +6,8 @@ alike; axes count from the end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,23 @@ DEPTH_SHOWN_MM = (-90.0, 0.0)  # black and white in a picture
 DEPTH_CHANGE_MM = (-5.0, 5.0)  # of dynamic images, in both: what faces do, short of an opening mouth
 
 BACKGROUND = (250, 250, 248)  # of a picture, where there is no surface
+KEY_PX = 96  # height of the key of a picture
 LIGHT = np.array([-0.4, 0.5, 0.77])  # of a relief, from the upper left, in the camera frame
 NORMAL_LEGEND = (
     "normal, shown as relief: grey is how a lamp would light the surface; the network sees the directions "
     "themselves, as three channels"
 )
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the shades or colours of a picture mean: stored values to draw beside it, and texts along their height.
+
+    pixels: stored values (H, W, …), row 0 on top. ticks: height, 0 at the bottom and 1 at the top → text.
+    """
+
+    pixels: np.ndarray
+    ticks: Mapping[float, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,25 @@ class Modality:
         """Return a picture for people, u8 (H, W, 3), from stored values (H, W, …)."""
         return self._on_background(pixels, pixels)
 
+    def draw_stored(self, pixels: np.ndarray, *, dynamic: bool) -> np.ndarray:
+        """Return the picture whose colours are the stored values, as a network sees them; `draw` where there is no other."""
+        return self._on_background(pixels, pixels) if self.picture else self.draw(pixels, dynamic=dynamic)
+
+    def describe(self, *, dynamic: bool) -> str:
+        """Return what `draw_stored` shows, for a legend; empty where that is plain."""
+        return "change over the sequence: bright grows, dark fades" if dynamic else ""
+
+    def describe_picture(self) -> str:
+        """Return what the picture called `picture` shows."""
+        return ""
+
+    def key(self, *, dynamic: bool) -> Key | None:
+        """Return the key of its pictures; None where they need none."""
+        if not dynamic:
+            return None
+        values = np.broadcast_to(np.linspace(255, 1, KEY_PX).reshape(-1, 1, 1), (KEY_PX, KEY_PX // 8, 3))
+        return Key(values.astype(self.dtype), {1.0: "grows", 0.5: "same", 0.0: "fades"})
+
     def _on_background(self, pixels: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         return np.where(self.find_surface(pixels)[..., None], drawn, BACKGROUND).astype(np.uint8)
 
@@ -96,6 +128,24 @@ class Normal(Modality):
 
     def title(self, *, dynamic: bool) -> str:
         return self.name if dynamic else "normal, shown as relief"
+
+    def describe(self, *, dynamic: bool) -> str:
+        if dynamic:
+            return super().describe(dynamic=dynamic)
+        return "direction of the surface; right, up and toward the camera are red, green and blue, as the network sees them"
+
+    def describe_picture(self) -> str:
+        return "the normals, lit by a lamp at the upper left; the network sees the normals themselves"
+
+    def key(self, *, dynamic: bool) -> Key | None:
+        """Return a ball: each direction toward the camera once."""
+        if dynamic:
+            return super().key(dynamic=dynamic)
+        across = np.linspace(-1.02, 1.02, KEY_PX)
+        x, y = np.meshgrid(across, -across)
+        inside = x**2 + y**2 <= 1
+        normals = np.stack([x, y, np.sqrt(np.where(inside, 1 - x**2 - y**2, 0))], -1)
+        return Key(np.where(inside[..., None], np.round(127 * normals) + 128, 0).astype(self.dtype))
 
     def draw(self, pixels: np.ndarray, *, dynamic: bool) -> np.ndarray:
         if dynamic:
@@ -128,6 +178,18 @@ class Depth(Modality):
     def measure_slopes(self, pixels: np.ndarray) -> np.ndarray:
         off_surface = np.float32(-4096)  # 82 mm behind the nose, in steps
         return np.where(pixels > 0, pixels.astype(np.float32) - DEPTH_ZERO, off_surface)
+
+    def describe(self, *, dynamic: bool) -> str:
+        if dynamic:
+            return "change over the sequence: bright comes nearer"
+        return "distance from the nose tip toward the camera; near is bright"
+
+    def key(self, *, dynamic: bool) -> Key | None:
+        far, near = DEPTH_CHANGE_MM if dynamic else DEPTH_SHOWN_MM
+        values = np.round(np.linspace(near, far, KEY_PX) / DEPTH_STEP_MM) + DEPTH_ZERO
+        sign = "+" if dynamic else ""
+        ticks = {1.0: f"{near:{sign}g} mm", 0.0: f"{far:{sign}g} mm".replace("-", "−")}
+        return Key(np.broadcast_to(values[:, None], (KEY_PX, KEY_PX // 8)).astype(self.dtype), ticks)
 
     def draw(self, pixels: np.ndarray, *, dynamic: bool) -> np.ndarray:
         z_mm = (pixels.astype(np.float32) - DEPTH_ZERO) * DEPTH_STEP_MM

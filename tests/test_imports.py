@@ -20,8 +20,8 @@ FORBIDDEN = {
 
 # Rooms from the ground up: a module imports its own room and those before it, at most.
 ROOMS = {
-    "shared": "lazy_names errors processors labels sequences typed_json modalities weights schema views store csv_tables "
-    "groups text attention_file runs cache captions likeness command_line",
+    "shared": "lazy_names errors processors figures labels sequences typed_json modalities weights schema pictures views "
+    "store csv_tables groups text attention_file runs cache captions likeness command_line",
     "preprocess": "compiled text_tower prompts caption_words captions geometry readers rendering datasets alignment sequences "
     "build single_scan synth inspection viewer arguments",
     "train": "parts tasks config option_parser model losses data protocols resolve runs reporting inference experiment "
@@ -104,7 +104,7 @@ def test_help_needs_no_torch() -> None:
 def test_direct_imports_stand_in_the_requirements() -> None:
     """The product's in requirements.txt, the tests' in requirements-dev.txt, packages by the names they are installed by."""
     required = {name: read_requirements(ROOT / name) for name in ("requirements.txt", "requirements-dev.txt")}
-    optional = {"upath", "s3fs"}  # for caches in object storage only
+    optional = {"upath", "s3fs", "av"}  # for caches in object storage, and for videos
     product = {
         name for package in FORBIDDEN for path in (ROOT / package).rglob("*.py") for name in imported_names(path)
     }

@@ -9,10 +9,10 @@ import pytest
 from browser import Watched
 from conftest import write_tiny_cache
 
-from preprocess.inspection.sheet import picture_of
 from preprocess.viewer.run_records import RunRecords
 from preprocess.viewer.site import Site
 from shared.cache import open_cache
+from shared.modalities import MODALITIES
 from shared.runs import Prediction
 
 PICTURES_SHOWN = "[...document.querySelectorAll('.tile img')].every(i => i.complete && i.naturalWidth > 0)"
@@ -91,8 +91,8 @@ def test_the_light_moves_over_the_relief(visit: Watched, site: Site) -> None:
     visit.page.locator(".tile").nth(2).click()
     visit.until("document.querySelector('.views canvas')")
     shown = np.array(visit.page.evaluate(PIXELS)).reshape(32, 32, 4)[..., :3]
-    drawn = picture_of(site.cache, site.cache.samples[2], "normal", 0)
-    surface = site.cache.arrays.read("normal", [2])[0, 0].any(-1)
+    normals = site.cache.arrays.read("normal", [2])[0, 0]
+    drawn, surface = MODALITIES["normal"].draw(normals, dynamic=False), normals.any(-1)
     assert np.abs(shown.astype(int) - drawn)[surface].max() <= 3  # at first lit as contact sheets are, to a degree
     for light in (-90, 90):
         visit.page.locator("#light-from").fill(str(light))

@@ -2,69 +2,108 @@
 
 from __future__ import annotations
 
-import io
-import math
 from collections.abc import Sequence
-from functools import cache as keep
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
+from preprocess.inspection.page import Block, Row, Tile, draw_page
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError
-from shared.modalities import BACKGROUND, MODALITIES, NORMAL_LEGEND
-from shared.schema import Sample
+from shared.figures import find_form
+from shared.pictures import PICTURES, Picture, centre_face, choose_pictures, describe_view, order_views
+from shared.schema import Sample, View, choose_views
 from shared.store.storage import write_file
 
-TILE_PX, LARGE_TILE_PX, GAP_PX = 150, 224, 6
-MIN_WIDTH_PX = 480  # room for the title and the licence line
-INK, FAINT = (30, 30, 30), (120, 120, 120)
+SMALL, LARGE = 64.0, 96.0  # points of a tile; seven small ones and their names are as wide as a page
 MAX_SUBJECTS, MAX_PER_LABEL = 8, 8
-MAX_MARGIN_PX = 260  # for the names of rows
+LEAST_FILLED = 0.5  # of the cells of a table of subjects and classes: with less, each class gets a row of its own
 Item = TypeVar("Item")
-_Tile = tuple[np.ndarray, str]  # picture and caption
 
 
-def write_sheet(cache: Cache, path: Path, *, subject: str | None = None, sample_id: str | None = None) -> None:
-    """Write a contact sheet as PNG.
+@dataclass(frozen=True)
+class Shown:
+    """What pictures show.
+
+    pictures: kinds of them. views: indices of the cache's views, from the subject's right to the left.
+    plain: without title, names of samples and legend, as for a paper.
+    """
+
+    pictures: Sequence[Picture]
+    views: Sequence[int]
+    plain: bool = False
+
+
+def choose_shown(cache: Cache, names: Sequence[str] = (), views: Sequence[View] = (), *, plain: bool = False) -> Shown:
+    """Return what pictures of a cache show.
+
+    Args:
+        names: kinds of pictures, as in `PICTURES`; none: one of each modality. views: none: all.
+    Raises:
+        FacetError: the cache has no such modality or view.
+    """
+    settings = cache.info.settings
+    try:
+        chosen = choose_views(settings.views, views) if views else None
+    except ValueError as error:
+        raise FacetError(f"--views {error}: {cache.path} holds {settings.views_text()}") from error
+    order = [index for index in order_views(settings.views) if chosen is None or index in chosen]
+    return Shown(choose_pictures(names, settings.modalities, dynamic=bool(settings.dynamic)), order, plain)
+
+
+def write_sheet(
+    cache: Cache, path: Path, *, subject: str | None = None, sample_id: str | None = None, shown: Shown | None = None
+) -> None:
+    """Write a contact sheet as PNG, PDF or SVG, by the ending of its name.
 
     Args:
         subject: show all classes and intensities of this subject.
         sample_id: show every view and modality of this sample.
-            With neither: some subjects × all classes, front view; then one sample in every view and modality.
+            With neither: some subjects × all classes, from the front; then one sample in every view and modality.
+        shown: the pictures and views to show; None: all.
     Raises:
-        FacetError: no such subject or sample, or the file is not named .png.
+        FacetError: no such subject or sample, or the name has another ending.
     """
-    if path.suffix.lower() != ".png":
-        raise FacetError(f"--sheet {path}: expected a name that ends in .png")
+    form = find_form("--sheet", path)
+    shown = shown or choose_shown(cache)
     if sample_id is not None:
         sample = next((s for s in cache.samples if s.sample_id == sample_id), None)
         if sample is None:
             raise FacetError(f"--sample {sample_id}: no such sample in {cache.path}; see samples.csv")
         if not sample.valid:
             raise FacetError(f"--sample {sample_id}: is not valid: {sample.reason}")
-        blocks, title = [_draw_sample(cache, sample, LARGE_TILE_PX)], f"one sample of {sample.subject}"
+        blocks, title = [_lay_sample(cache, sample, shown, LARGE)], f"one sample of {sample.subject}"
     elif subject is not None:
         num_valid = sum(s.valid and s.subject == subject for s in cache.samples)
-        blocks, title = [_draw_subject(cache, subject)], f"{subject} · {num_valid} scans"
+        blocks, title = [_lay_subject(cache, subject, shown)], f"{subject} · {num_valid} scans"
     else:
-        blocks, title = _draw_overview(cache), f"{cache.info.num_valid} scans of {cache.info.num_subjects} subjects"
-    settings = cache.info.settings
-    foot = [NORMAL_LEGEND] if "normal" in settings.modalities and not settings.dynamic else []
-    image = _stack(blocks, title=f"{cache.info.dataset} · {title}", foot=[*foot, cache.info.licence])
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+        blocks, title = (
+            _lay_overview(cache, shown),
+            f"{cache.info.num_valid} scans of {cache.info.num_subjects} subjects",
+        )
+    legend = [picture.describe(dynamic=bool(cache.info.settings.dynamic)) for picture in shown.pictures]
+    data = draw_page(
+        blocks,
+        title="" if shown.plain else f"{cache.info.dataset} · {title}",
+        foot=[*([] if shown.plain else filter(None, legend)), cache.info.licence],
+        form=form,
+    )
     cache.check_unchanged()
-    write_file(path, buffer.getvalue(), like=cache.path)
+    write_file(path, data, like=cache.path)
 
 
-def picture_of(cache: Cache, sample: Sample, modality: str, view: int) -> np.ndarray:
-    """Return one cached image as a picture, u8 (S, S, 3)."""
-    pixels = cache.arrays.read(modality, [cache.row_of(sample)])[0, view]
-    return MODALITIES[modality].draw(pixels, dynamic=bool(cache.info.settings.dynamic))
+def picture_of(cache: Cache, sample: Sample, name: str, view: int) -> np.ndarray:
+    """Return one cached image as a picture of PICTURES, u8 (S, S, 3)."""
+    picture = PICTURES[name]
+    pixels = cache.arrays.read(picture.modality.name, [cache.row_of(sample)])[0, view]
+    return picture.draw(pixels, dynamic=bool(cache.info.settings.dynamic))
+
+
+def draw_tile(cache: Cache, sample: Sample, name: str, view: int) -> np.ndarray:
+    """Return `picture_of` with the face where it is from the front."""
+    return centre_face(picture_of(cache, sample, name, view), cache.info.settings.views[view])
 
 
 def spread(items: Sequence[Item], num: int) -> list[Item]:
@@ -76,21 +115,39 @@ def spread(items: Sequence[Item], num: int) -> list[Item]:
 # --- what a sheet shows ---
 
 
-def _draw_overview(cache: Cache) -> list[Image.Image]:
-    valid = [s for s in cache.samples if s.valid]
+def _lay_overview(cache: Cache, shown: Shown) -> list[Block]:
+    valid = [s for s in cache.samples if s.valid and _find_picture(s, shown)]
     if not valid:
         raise CacheError(f"{cache.path}: holds no valid sample to show")
     subjects = _choose_subjects(cache)
-    shown = {s.label for s in valid if s.subject in subjects}
-    columns = [name for name in cache.info.class_names if name in shown]
-    rows = [
-        (subject, [_choose_scan([s for s in valid if s.subject == subject and s.label == name]) for name in columns])
+    present = {s.label for s in valid if s.subject in subjects}
+    columns = [name for name in cache.info.class_names if name in present]
+    table = {
+        subject: [_choose_scan([s for s in valid if s.subject == subject and s.label == name]) for name in columns]
         for subject in subjects
-    ]
-    blocks = [_draw_grid([(name, [_front(cache, s) for s in row]) for name, row in rows], columns)] if rows else []
-    samples = [sample for _, row in rows for sample in row if sample] or valid
-    example = max(samples, key=lambda s: (len(s.modalities), s.label == "surprise"))  # prefers textured ones
-    return [*blocks, _draw_sample(cache, example, TILE_PX)]
+    }
+    scans = [sample for row in table.values() for sample in row if sample]
+    if table and len(scans) >= LEAST_FILLED * len(table) * len(columns):
+        rows = [(subject, [_front(cache, s, shown) for s in row]) for subject, row in table.items()]
+        block = _lay_grid(cache, rows, shown, columns)
+    else:
+        block = _lay_classes(cache, valid, shown)
+    example = max(scans or valid, key=lambda s: (len(s.modalities), s.label == "surprise"))  # prefers textured ones
+    return [block, _lay_sample(cache, example, shown, SMALL)]
+
+
+def _lay_classes(cache: Cache, valid: Sequence[Sample], shown: Shown) -> Block:
+    """Lay out a row a class, with one scan of each of some subjects."""
+    rows = []
+    for label in (*cache.info.class_names, ""):
+        subjects: dict[str, list[Sample]] = {}
+        for sample in valid:
+            if sample.label == label:
+                subjects.setdefault(sample.subject, []).append(sample)
+        if subjects:
+            scans = [_choose_scan(subjects[name]) for name in spread(sorted(subjects), MAX_PER_LABEL)]
+            rows.append((label or "no label", [_front(cache, s, shown, subject=True) for s in scans]))
+    return _lay_grid(cache, rows, shown)
 
 
 def _choose_subjects(cache: Cache) -> list[str]:
@@ -116,118 +173,57 @@ def _choose_scan(scans: Sequence[Sample]) -> Sample | None:
     return max(scans, key=lambda s: s.intensity, default=None)
 
 
-def _draw_subject(cache: Cache, subject: str) -> Image.Image:
-    scans = [s for s in cache.samples if s.subject == subject and s.valid]
+def _lay_subject(cache: Cache, subject: str, shown: Shown) -> Block:
+    scans = [s for s in cache.samples if s.subject == subject and s.valid and _find_picture(s, shown)]
     if not scans:
         some = ", ".join(sorted({s.subject for s in cache.samples if s.valid})[:5])
         raise FacetError(f"--subject {subject}: no valid sample of that subject in {cache.path}; there are {some} …")
     rows = []
     for label in (*cache.info.class_names, ""):
         if found := spread([s for s in scans if s.label == label], MAX_PER_LABEL):
-            rows.append((label or "no label", [_front(cache, s) for s in found]))
-    return _draw_grid(rows)
+            rows.append((label or "no label", [_front(cache, s, shown) for s in found]))
+    return _lay_grid(cache, rows, shown)
 
 
-def _draw_sample(cache: Cache, sample: Sample, size: int) -> Image.Image:
-    """Draw a sample in every view and modality."""
+def _lay_sample(cache: Cache, sample: Sample, shown: Shown, size: float) -> Block:
+    """Lay out a sample in every view and modality."""
     settings = cache.info.settings
-    columns = [f"yaw {v.yaw_deg:+g}°" + (f", pitch {v.pitch_deg:+g}°" if v.pitch_deg else "") for v in settings.views]
     rows = []
-    for modality in sample.modalities.split("+"):
-        name = MODALITIES[modality].title(dynamic=bool(settings.dynamic)).replace(", ", "\n")
-        rows.append((name, [(picture_of(cache, sample, modality, view), "") for view in range(len(columns))]))
+    for picture in shown.pictures:
+        if sample.has(picture.modality.name):
+            tiles = [Tile(draw_tile(cache, sample, picture.name, view)) for view in shown.views]
+            rows.append(Row(picture.name, tiles, picture.draw_key(dynamic=bool(settings.dynamic))))
+    if not rows:
+        raise FacetError(f"--show: {sample.sample_id} has no {', '.join(picture.name for picture in shown.pictures)}")
     about = [sample.sample_id, sample.label or "no label", sample.intensity, f"aligned by {sample.alignment}"]
-    return _draw_grid(rows, columns, size=size, about=" · ".join(text for text in about if text))
+    return Block(
+        rows,
+        [describe_view(settings.views[view]) for view in shown.views],
+        "" if shown.plain else " · ".join(text for text in about if text),
+        size,
+    )
 
 
-# --- how it is drawn ---
+def _lay_grid(
+    cache: Cache, rows: Sequence[tuple[str, Sequence[Tile | None]]], shown: Shown, columns: Sequence[str] = ()
+) -> Block:
+    """Lay out pictures of the first kind, with its key beside the first row."""
+    key = shown.pictures[0].draw_key(dynamic=bool(cache.info.settings.dynamic))
+    found = [Row(name, tiles, key if number == 0 else None) for number, (name, tiles) in enumerate(rows)]
+    return Block(found, columns, tile=SMALL)
 
 
-def _front(cache: Cache, sample: Sample | None) -> _Tile | None:
-    if sample is None:
+def _find_picture(sample: Sample, shown: Shown) -> Picture | None:
+    """Return the first kind of picture that a sample has."""
+    return next((picture for picture in shown.pictures if sample.has(picture.modality.name)), None)
+
+
+def _front(cache: Cache, sample: Sample | None, shown: Shown, *, subject: bool = False) -> Tile | None:
+    """Return the tile of a sample, from the view nearest to the front."""
+    if sample is None or (picture := _find_picture(sample, shown)) is None:
         return None
-    pixels = picture_of(cache, sample, sample.modalities.split("+")[0], cache.info.settings.front_view)
-    return pixels, sample.sample_id + (f" · {sample.intensity}" if sample.intensity else "")
-
-
-def _draw_grid(
-    rows: Sequence[tuple[str, Sequence[_Tile | None]]],
-    columns: Sequence[str] = (),
-    *,
-    size: int = TILE_PX,
-    about: str = "",
-) -> Image.Image:
-    """Draw rows of tiles with a name each, under the names of the columns and lines of text."""
-    caption_px = 16 if any(tile and tile[1] for _, row in rows for tile in row) else 0
-    longest = max(load_font(14).getlength(part) for name, _ in rows for part in name.split("\n"))
-    margin = min(max(math.ceil(longest) + 16, 84), MAX_MARGIN_PX)
-    width = margin + max(len(row) for _, row in rows) * (size + GAP_PX)
-    width = max(width, MIN_WIDTH_PX) if about else width
-    lines = wrap_text(about, load_font(14), width - margin) if about else []
-    head = (26 if columns else 6) + 18 * len(lines)
-    image = Image.new("RGB", (width, head + len(rows) * (size + caption_px + GAP_PX)), BACKGROUND)
-    draw = ImageDraw.Draw(image)
-    for number, line in enumerate(lines):
-        draw.text((margin, 2 + 18 * number), shorten_text(line, load_font(14), width - margin), INK, load_font(14))
-    for column, name in enumerate(columns):
-        middle = margin + column * (size + GAP_PX) + size // 2
-        draw.text((middle, head - 22), shorten_text(name, load_font(14), size), INK, load_font(14), anchor="ma")
-    for number, (name, row) in enumerate(rows):
-        top = head + number * (size + caption_px + GAP_PX)
-        text = "\n".join(shorten_text(part, load_font(14), margin - 16) for part in name.split("\n"))
-        draw.multiline_text((margin - 8, top + size // 2), text, INK, load_font(14), anchor="rm", align="right")
-        for column, tile in enumerate(row):
-            if tile is None:
-                continue
-            pixels, caption = tile
-            left = margin + column * (size + GAP_PX)
-            image.paste(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS), (left, top))
-            caption = shorten_text(caption, load_font(11), size)
-            draw.text((left + size // 2, top + size + 1), caption, FAINT, load_font(11), anchor="ma")
-    return image
-
-
-def _stack(blocks: Sequence[Image.Image], *, title: str, foot: Sequence[str]) -> Image.Image:
-    """Draw blocks below each other, with a title above and lines of text below."""
-    width = max(MIN_WIDTH_PX, *(block.width + 2 * GAP_PX for block in blocks))
-    lines = [line for text in foot for line in wrap_text(text, load_font(12), width - 24)]
-    height = 40 + sum(block.height + 14 for block in blocks) + 16 * len(lines) + 8
-    image = Image.new("RGB", (width, height), BACKGROUND)
-    draw = ImageDraw.Draw(image)
-    draw.text((12, 8), shorten_text(title, load_font(18), width - 24), INK, load_font(18))
-    top = 40
-    for block in blocks:
-        image.paste(block, (GAP_PX, top))
-        top += block.height + 14
-    for line in lines:
-        draw.text((12, top), line, FAINT, load_font(12))
-        top += 16
-    return image
-
-
-def shorten_text(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Cut the middle out of a text that is wider than `width` pixels: ids differ at their ends."""
-    short = text
-    for num in range(len(text) - 1, -1, -1):
-        if font.getlength(short) <= width:
-            break
-        short = text[: num // 2] + "…" + text[len(text) - (num - num // 2) :]
-    return short
-
-
-def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Break a text between words into lines of at most `width` pixels."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
-
-
-@keep
-def load_font(size: int) -> ImageFont.FreeTypeFont:
-    """Load DejaVu Sans, which comes with Matplotlib: the same on every machine, with the letters of most languages."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    views = cache.info.settings.views
+    view = min(shown.views, key=lambda index: abs(views[index].yaw_deg) + abs(views[index].pitch_deg))
+    name = sample.subject if subject else sample.sample_id
+    caption = "" if shown.plain else name + (f" · {sample.intensity}" if sample.intensity else "")
+    return Tile(draw_tile(cache, sample, picture.name, view), caption)
