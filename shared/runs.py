@@ -72,6 +72,7 @@ _COLUMNS = ["sample_id", "subject", "label", "predicted"]
 _PROBABILITY = "p_"  # prefix of a class's column
 _UNKNOWN = "unknown"  # the column after the probabilities, where several labels may hold
 _JOINT = "+"
+_NUMBER = re.compile(r"\d{1,6}(\.\d{1,9})?")  # of a class that has a value
 
 # --- predictions.csv ---
 
@@ -164,6 +165,8 @@ def _read_prediction(values: Sequence[str], names: tuple[str, ...], *, several: 
         labels = (values[2],) if values[2] else ()
         row = Prediction(values[0], values[1], labels, (values[3],), probabilities)
         classes = {values[3]}  # the label may be another data set's
+    if not all(_NUMBER.fullmatch(text.partition("=")[2]) for text in classes if "=" in text and text not in names):
+        raise ValueError(f"{values[0]}: expected CLASS=NUMBER")
     if strange := {text for text in classes - {*names} if text.partition("=")[0] not in names}:
         raise ValueError(f"{values[0]}: {min(strange)!r} is no class of the run")
     return row

@@ -46,6 +46,7 @@ TASKS = {
     "classes": Part("train.tasks.single_label", "SingleLabel", "one of several classes"),
     "targets": Part("train.tasks.multi_label", "Emotions", "several emotions at once"),
     "aus": Part("train.tasks.multi_label", "ActionUnits", "several action units at once"),
+    "au-intensity": Part("train.tasks.intensity", "Intensity", "intensities of action units, 0 to 5"),
 }
 LOSSES = {
     "con": Part("train.losses.consistency", "ConsistencyLoss", "consistency between views", "lambda_con"),

@@ -43,9 +43,12 @@ def check_options(options: Options) -> None:
         )
     if options.towers == "view" and options.tune not in ("full", "frozen"):
         raise FacetError(f"--towers view: expected --tune full, found {options.tune}")
+    if options.class_weights == "balanced" and find_task(options.task).has_values:
+        raise FacetError(f"--class-weights balanced: is for yes or no, not for --task {options.task}; leave it out")
     if options.sampler == "balanced" and find_task(options.task).several:
         raise FacetError(
-            f"--sampler balanced: a sample of --task {options.task} has several classes; use --class-weights balanced"
+            f"--sampler balanced: a sample of --task {options.task} has several classes"
+            + ("; use --class-weights balanced" if not find_task(options.task).has_values else "; leave it out")
         )
 
 

@@ -58,6 +58,7 @@ def _show_matrix(site: Site, address: Address) -> list[Component]:
 
 def _show_decisions(site: Site, address: Address) -> list[Component]:
     counts = count_decisions(site.run)
+    has_values = any("=" in name for one in site.run.tested for name in one.predicted)
     rows: list[list[Cell]] = []
     for name in site.run.class_names:
         cells: list[Cell] = [name]
@@ -75,6 +76,8 @@ def _show_decisions(site: Site, address: Address) -> list[Component]:
             f"{len(site.run.tested):,} {_describe_items(site)}. A class counts only where its truth is known. "
             "TP: true positives, FN: false negatives (missed), FP: false positives, TN: true negatives. "
             "Each number links to its samples."
+            + " A predicted or true intensity counts as shown from 1 on, rounded."
+            * has_values
         ),
         table(["", *DECISIONS, "F1"], rows, "counts"),
     ]

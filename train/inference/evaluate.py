@@ -273,18 +273,17 @@ class Inference:
 
 
 def name_like_openface(predictions: Predictions) -> dict[str, list[str]]:
-    """Return the columns of OpenFace's output for predicted action units: AU04_c is 1 (present) or 0; {} for other classes.
-
-    A unit predicted as AU4=3, with an intensity, also has AU04_r (0 to 5).
-    """
+    """Return the columns of OpenFace's output for predicted action units: AU04_c is 1 (present) or 0, or AU04_r is the
+    intensity, 0 to 5, of a unit predicted as AU4=3.1; {} for other classes."""
     columns: dict[str, list[str]] = {}
     for name in predictions.class_names:
         if (unit := _UNIT.fullmatch(name)) is None:
             continue
         found = [dict(one.partition("=")[::2] for one in row.predicted).get(name) for row in predictions.rows]
-        columns[f"AU{int(unit[1]):02d}_c"] = [str(int(value is not None)) for value in found]
         if any(found):
             columns[f"AU{int(unit[1]):02d}_r"] = [value or "0" for value in found]
+        else:
+            columns[f"AU{int(unit[1]):02d}_c"] = [str(int(value is not None)) for value in found]
     return columns
 
 

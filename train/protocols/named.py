@@ -26,7 +26,7 @@ class Protocol:
     title: str  # {0}: the data set, or the training data set; {1}: the test data set
     source: str  # the paper it follows, and how sure that is
     datasets: tuple[str, ...] = ()  # the data sets it is for; in a cross protocol: for training
-    task: str = "classes"  # classes, targets or aus
+    task: str = "classes"  # of train.parts.TASKS
     classes: tuple[str, ...] = ()  # class names or action units; () = all of the data set's but neutral
     intensities: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()  # recording tasks, such as BP4D's T1…T8

@@ -21,7 +21,7 @@ from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.reporting.calibration import calibration_columns, describe_calibration, list_calibration
 from train.reporting.figures import draw_crossval, draw_reliability
-from train.reporting.scores import FORMATS, format_confusion, list_groups, score_columns
+from train.reporting.scores import FORMATS, format_confusion, format_score, list_groups, percent_note, score_columns
 from train.reporting.spread import Spread
 from train.reporting.summary import CrossvalAbout, CrossvalSummary, sort_folds
 from train.reporting.table import (
@@ -29,9 +29,11 @@ from train.reporting.table import (
     PERCENT,
     SPREAD,
     TEXT,
+    UNITS,
     Column,
     Format,
     Table,
+    Unit,
     decimals,
     escape_latex,
     format_percent,
@@ -48,7 +50,6 @@ MOST_CLASSES_IN_MATRIX = 12
 MOST_COLUMNS = 8  # more classes than this make a tall LaTeX table, a row per class
 SECONDS = decimals(1)
 _ESCAPED = Format(str, str, align="l")  # LaTeX already
-_CELL = Format(str, lambda value: (SPREAD if isinstance(value, Spread) else PERCENT).latex(value), align="c")
 
 
 def write_crossval_report(
@@ -95,18 +96,27 @@ def write_crossval_report(
 def list_scores(summary: CrossvalSummary) -> Table:
     """Return the table of overall scores, a row a score."""
     columns = [
-        Column(lambda score: score.title, TEXT, title="scores in %"),
+        Column(lambda score: score.title, TEXT, title=f"scores {percent_note(summary.task)}".strip()),
         Column(
             lambda score: summary.over_folds[score.name],
-            SPREAD,
             title=f"mean ± std, {_count(summary.num_folds, 'fold')}",
+            row_format=_spread_format,
         ),
-        Column(lambda score: summary.pooled[score.name], PERCENT, title="pooled"),
+        Column(
+            lambda score: summary.pooled[score.name],
+            title="pooled",
+            row_format=lambda score: FORMATS[score.kind],
+        ),
     ]
     if summary.over_rounds:
         title = f"mean ± std, {_count(summary.num_rounds - summary.num_rounds_left_out, 'round')}"
-        columns.insert(2, Column(lambda score: summary.over_rounds[score.name], SPREAD, title=title))
+        rounds = Column(lambda score: summary.over_rounds[score.name], title=title, row_format=_spread_format)
+        columns.insert(2, rounds)
     return Table(columns, summary.task.scores)
+
+
+def _spread_format(score: Score) -> Format:
+    return UNITS[score.kind].spread
 
 
 def list_folds(summary: CrossvalSummary, results: Sequence[FoldResult]) -> Table:
@@ -141,21 +151,29 @@ def format_latex_table(summary: CrossvalSummary, results: Sequence[FoldResult], 
     main = summary.task.class_score
     several = summary.num_folds > 1
     folds = f"mean ± std over {count_folds(summary, about)} folds, and pooled" if several else "one fold"
-    caption = f"{about.title}: {main.latex} in percent, {folds}. {', '.join(about.datasets)}; {about.describe_model()}."
+    unit = " in percent" * (main.kind == "percent")
+    caption = f"{about.title}: {main.latex}{unit}, {folds}. {', '.join(about.datasets)}; {about.describe_model()}."
     notes = [*list_warnings(summary, results, about), *list_conventions(summary, about), about.licence, *about.notes]
     cells = [
-        _Cell(escape_latex(name[:1].upper() + name[1:]), spread, pooled)
+        _Cell(escape_latex(name[:1].upper() + name[1:]), spread, pooled, UNITS[main.kind])
         for name, spread, pooled in zip(
             summary.class_names, summary.classes_over_folds[main.name], summary.pooled.per_class[main.name], strict=True
         )
     ]
     num_classes = len(cells)
-    cells += [_Cell(s.latex, summary.over_folds[s.name], summary.pooled[s.name]) for s in summary.task.scores]
+    cells += [
+        _Cell(s.latex, summary.over_folds[s.name], summary.pooled[s.name], UNITS[s.kind]) for s in summary.task.scores
+    ]
     if num_classes > MOST_COLUMNS:
         columns = [
             Column(lambda cell: cell.title, _ESCAPED, latex=""),
-            Column(lambda cell: cell.spread, SPREAD, latex=f"{escape_latex(about.model)}, mean $\\pm$ std"),
-            Column(lambda cell: cell.pooled, PERCENT, latex="pooled"),
+            Column(
+                lambda cell: cell.spread,
+                SPREAD,
+                latex=f"{escape_latex(about.model)}, mean $\\pm$ std",
+                row_format=lambda cell: cell.unit.spread,
+            ),
+            Column(lambda cell: cell.pooled, PERCENT, latex="pooled", row_format=lambda cell: cell.unit.value),
         ]
         table = Table(columns, cells).format_latex(rules=[num_classes])
     else:
@@ -172,10 +190,12 @@ class _Cell:
     title: str
     spread: Spread
     pooled: float | None
+    unit: Unit
 
 
 def _cell_column(cell: _Cell) -> Column:
-    return Column(lambda row: getattr(cell, row), _CELL, latex=cell.title)
+    formats = {"spread": cell.unit.spread, "pooled": cell.unit.value}
+    return Column(lambda row: getattr(cell, row), SPREAD, latex=cell.title, row_format=formats.__getitem__)
 
 
 # --- text ---
@@ -201,7 +221,7 @@ def format_crossval_report(summary: CrossvalSummary, results: Sequence[FoldResul
     if summary.groups:
         lines += [
             "",
-            "groups of people or scans, pooled, in %",
+            "groups of people or scans, pooled, in %".removesuffix("" if percent_note(summary.task) else ", in %"),
             *list_groups(summary.groups, summary.task).format_text(),
         ]
     notes = [*list_conventions(summary, about), *about.notes]
@@ -210,18 +230,20 @@ def format_crossval_report(summary: CrossvalSummary, results: Sequence[FoldResul
 
 def _describe_test(summary: CrossvalSummary, about: CrossvalAbout) -> list[str]:
     """Return how much was tested, the scores of guesses, the interval, the worst and best fold, and time."""
-    pooled, title = summary.pooled, summary.task.primary.title
+    pooled, primary = summary.pooled, summary.task.primary
+    title = primary.title
     tested = f"{_count(pooled.num_samples, about.unit)} tested"
     if summary.over_rounds:
         tested = f"{pooled.num_samples:,} tests of one {about.unit} in {_count(summary.num_rounds, 'round')}"
-    guesses = [f"{score.title} {format_percent(pooled[score.name])}" for score in summary.task.references]
+    guesses = [f"{score.title} {format_score(score, pooled[score.name])}" for score in summary.task.references]
     lines = [f"{tested}; {title} of {', of '.join(guesses)}" if guesses else tested]
     if pooled.interval_95 is not None:
         lines.append("{}, 95 % interval: {} to {}".format(title, *map(format_percent, pooled.interval_95)))
     if summary.num_folds > 1:
         (worst, low), (best, high) = summary.worst_fold, summary.best_fold
         lines.append(
-            f"{title} of the worst fold {format_percent(low)} ({worst}), of the best {format_percent(high)} ({best})"
+            f"{title} of the worst fold {format_score(primary, low)} ({worst}), of the best {format_score(primary, high)} "
+            f"({best})"
         )
     if summary.seconds.mean is not None:
         total = summary.seconds.mean * summary.seconds.num

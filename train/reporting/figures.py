@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from train.reporting.calibration import NUM_BINS, FoldCalibration, pool_calibration
-from train.reporting.table import format_percent, format_spread
+from train.reporting.table import UNITS, format_percent
 from train.tasks.task import Metrics
 
 if TYPE_CHECKING:
@@ -88,13 +88,14 @@ def draw_crossval(
 
 
 def _title(summary: CrossvalSummary, about: CrossvalAbout, *, characters: int) -> str:
-    score = summary.task.primary
-    pooled, spread = format_percent(summary.pooled[score.name]), format_spread(summary.over_folds[score.name])
+    score, unit = summary.task.primary, UNITS[summary.task.primary.kind]
+    pooled = unit.number(summary.pooled[score.name]) + unit.symbol
+    spread = unit.spread.text(summary.over_folds[score.name]) + unit.symbol
     if summary.num_folds == 1:
-        scores = f"{score.short_title} {pooled} %, one fold"
+        scores = f"{score.short_title} {pooled}, one fold"
     else:
         of = f" of {about.num_folds:,}" * (about.num_folds > summary.num_folds)
-        scores = f"{score.short_title} {spread} % over {summary.num_folds:,}{of} folds, pooled {pooled} %"
+        scores = f"{score.short_title} {spread} over {summary.num_folds:,}{of} folds, pooled {pooled}"
     return f"{textwrap.fill(about.title, characters)}\n{scores}"
 
 
@@ -125,50 +126,54 @@ def _name_classes(axes: Axes, class_names: Sequence[str]) -> None:
 def _draw_class_bars(axes: Axes, summary: CrossvalSummary) -> None:
     """Draw each class's score as a bar, with its prevalence, what always saying yes gives, and mean ± std over folds."""
     score, per_class = summary.task.class_score, summary.pooled.per_class
+    unit = UNITS[score.kind]
     places = np.arange(len(summary.class_names))
 
-    def percent(name: str) -> list[float]:
-        return [100 * (value or 0) for value in per_class[name]]
+    def scale(name: str) -> list[float]:
+        return [unit.factor * (value or 0) for value in per_class[name]]
 
-    axes.bar(places, percent(score.name), width=0.62, color=BLUE, label=f"{score.title}, all folds together")
+    axes.bar(places, scale(score.name), width=0.62, color=BLUE, label=f"{score.title}, all folds together")
     if "prevalence" in per_class:
         style = {"color": "white", "alpha": 0.55, "edgecolor": "black", "linewidth": 0.6}
-        axes.bar(places, percent("prevalence"), width=0.3, label="prevalence", **style)  # type: ignore[arg-type]
+        axes.bar(places, scale("prevalence"), width=0.3, label="prevalence", **style)  # type: ignore[arg-type]
     if "always_yes_f1" in per_class:
         label = "F1 of always saying yes"
-        axes.hlines(percent("always_yes_f1"), places - 0.38, places + 0.38, color=RED, linewidth=1.6, label=label)
+        axes.hlines(scale("always_yes_f1"), places - 0.38, places + 0.38, color=RED, linewidth=1.6, label=label)
     over_folds = summary.classes_over_folds[score.name]
     spread = [
-        (p, 100 * (s.mean or 0), 100 * s.std) for p, s in zip(places, over_folds, strict=True) if s.std is not None
+        (p, unit.factor * (s.mean or 0), unit.factor * s.std)
+        for p, s in zip(places, over_folds, strict=True)
+        if s.std is not None
     ]
     if spread:
         x, mean, std = np.array(spread).T
         label = "mean ± std over folds"
         axes.errorbar(x + 0.22, mean, std, fmt=".", color="black", markersize=4, capsize=2.5, linewidth=1, label=label)
     for place, value in enumerate(per_class[score.name]):
-        axes.text(place, -1.5, format_percent(value), ha="center", va="top", fontsize=7.5)
+        low = min(0, *scale(score.name)) - 0.015 * unit.factor
+        axes.text(place, low, unit.number(value), ha="center", va="top", fontsize=7.5)
     _name_classes(axes, summary.class_names)
     axes.tick_params(axis="x", pad=12, length=0)
-    axes.set_ylim(0, 109)
-    axes.set_yticks(range(0, 101, 20))
-    axes.set_ylabel("%")
+    axes.set_ylim(min(0, *scale(score.name)), 1.09 * unit.factor)
+    axes.set_yticks(np.linspace(0, unit.factor, 6))
+    axes.set_ylabel(unit.symbol.strip() or score.title)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, ncols=2, loc="upper left", frameon=False)
 
 
 def _draw_folds(axes: Axes, summary: CrossvalSummary, results: Sequence[FoldResult]) -> None:
     """Draw the first score of each fold, its mean ± std, and the scores of guesses."""
-    score = summary.task.primary
-    values = np.array([100 * (result.metrics[score.name] or 0) for result in results])
+    score, unit = summary.task.primary, UNITS[summary.task.primary.kind]
+    values = np.array([unit.factor * (result.metrics[score.name] or 0) for result in results])
     spread = summary.over_folds[score.name]
     ends = (-0.5, len(values) - 0.5)
     if spread.mean is not None and spread.std is not None:
-        low, high = 100 * (spread.mean - spread.std), 100 * (spread.mean + spread.std)
+        low, high = (unit.factor * (spread.mean + sign * spread.std) for sign in (-1, 1))
         axes.fill_between(ends, low, high, color=BLUE, alpha=0.13, linewidth=0, label="mean ± std")
-        axes.hlines(100 * spread.mean, *ends, color=BLUE, linewidth=1)
+        axes.hlines(unit.factor * spread.mean, *ends, color=BLUE, linewidth=1)
     axes.plot(values, "o", color=BLUE, markersize=6 if len(values) <= 60 else 2.5, clip_on=False)
     for reference, colour, style in zip(summary.task.references, (RED, GREY), ("--", ":"), strict=False):
-        value = 100 * (summary.pooled[reference.name] or 0)
+        value = unit.factor * (summary.pooled[reference.name] or 0)
         axes.hlines(value, *ends, color=colour, linestyle=style, label=reference.title)
     if len(results) <= MOST_FOLDS_NAMED:
         names = [textwrap.fill(result.name, 24) for result in results]
@@ -176,8 +181,8 @@ def _draw_folds(axes: Axes, summary: CrossvalSummary, results: Sequence[FoldResu
     else:
         axes.set_xlabel(f"{len(results):,} folds, by name")
     axes.set_xlim(*ends)
-    axes.set_ylim(0, 102)
-    axes.set_ylabel(f"{score.short_title} of each fold, %")
+    axes.set_ylim(min(0, *values), 1.02 * unit.factor)
+    axes.set_ylabel(f"{score.short_title} of each fold{',' * bool(unit.symbol)}{unit.symbol}")
     axes.grid(axis="y", color="0.9", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -25,7 +25,7 @@ from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.reporting.calibration import measure_test
 from train.reporting.figures import draw_test
-from train.reporting.scores import format_confusion, list_classes, list_groups
+from train.reporting.scores import format_confusion, list_classes, list_groups, percent_note
 from train.runs.groups import write_groups
 from train.runs.results import FoldResult
 from train.tasks.task import Metrics, Task
@@ -81,7 +81,9 @@ def describe_absent(metrics: Metrics, class_names: Sequence[str]) -> str:
 def print_scores(result: FoldResult, predictions: Predictions) -> None:
     """Print the scores of a test beside those of guesses, and what qualifies them."""
     task, metrics, classes = result.task, result.metrics, result.class_names
-    print("in %", *list_classes(task, classes, metrics).format_text(), sep="\n")
+    if note := percent_note(task):
+        print(note)
+    print(*list_classes(task, classes, metrics).format_text(), sep="\n")
     if "confusion" in metrics.counts:
         print("", *format_confusion(metrics, classes), sep="\n")
     first, *others = (
@@ -90,9 +92,8 @@ def print_scores(result: FoldResult, predictions: Predictions) -> None:
     )
     interval = "" if metrics.interval_95 is None else "; 95 % {:.3f} to {:.3f}".format(*metrics.interval_95)
     first = first.format(f" on {result.info.num_test_subjects} unseen subjects")
-    print(
-        f"{first} ({_describe_references(task, metrics)}{interval}), {', '.join(other.format('') for other in others)}"
-    )
+    about = f" ({_describe_references(task, metrics)}{interval})" if task.references else ""
+    print(f"{first}{about}, {', '.join(other.format('') for other in others)}")
     if (calibration := measure_test(task, predictions.rows, classes)) is not None:
         print(f"expected calibration error {calibration.ece:.3f}, negative log likelihood {calibration.nll:.3f}")
     if note := describe_absent(metrics, classes):

@@ -6,11 +6,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from train.reporting.spread import Spread
-from train.reporting.table import COUNT, LINE_LENGTH, PERCENT, SPREAD, TEXT, Column, Format, Table, align, decimals
+from train.reporting.table import COUNT, LINE_LENGTH, TEXT, UNITS, Column, Format, Table, align
 from train.runs.groups import GroupScore
 from train.tasks.task import Metrics, Score, Task
 
-FORMATS: dict[str, Format] = {"percent": PERCENT, "count": COUNT, "number": decimals(2)}
+FORMATS: dict[str, Format] = {"count": COUNT, **{kind: unit.value for kind, unit in UNITS.items()}}  # by Score.kind
+
+
+def format_score(score: Score, value: float | None) -> str:
+    """Return a score as text: in percent or as a number; a dash for None."""
+    return UNITS[score.kind].number(value)
+
+
+def percent_note(task: Task) -> str:
+    """Return "in %" for a task whose scores are fractions, else an empty text."""
+    return "in %" if task.primary.kind == "percent" else ""
 
 
 def score_columns(scores: Sequence[Score], metrics: Callable[[Any], Metrics]) -> list[Column]:
@@ -38,7 +48,7 @@ def list_classes(
             columns.append(_class_column(metrics.per_class[score.name], FORMATS[score.kind], score.name, score.title))
         if score.name in over_folds:
             title = f"{score.title} over folds"
-            columns.append(_class_column(over_folds[score.name], SPREAD, score.name, title))
+            columns.append(_class_column(over_folds[score.name], UNITS[score.kind].spread, score.name, title))
     return Table(columns, range(len(class_names)))
 
 

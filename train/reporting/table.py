@@ -74,10 +74,15 @@ def format_percent(value: float | None, sign: str = "") -> str:
     return "–" if value is None else f"{100 * value:{sign}.1f}"
 
 
-def format_spread(spread: Spread, sign: str = "") -> str:
-    """Return mean ± std in percent; of a single value the mean alone."""
-    mean = format_percent(spread.mean, sign)
-    return mean if spread.std is None else f"{mean} ± {format_percent(spread.std)}"
+def format_number(value: float | None, sign: str = "") -> str:
+    """Return a number with three decimals; a dash for None."""
+    return "–" if value is None else f"{value:{sign}.3f}"
+
+
+def format_spread(spread: Spread, sign: str = "", number: Callable[..., str] = format_percent) -> str:
+    """Return mean ± std; of a single value the mean alone."""
+    mean = number(spread.mean, sign)
+    return mean if spread.std is None else f"{mean} ± {number(spread.std)}"
 
 
 def format_p(p: float | None) -> str:
@@ -87,11 +92,11 @@ def format_p(p: float | None) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _latex_spread(spread: Spread, sign: str = "") -> str:
-    mean = format_percent(spread.mean, sign)
+def _latex_spread(spread: Spread, sign: str = "", number: Callable[..., str] = format_percent) -> str:
+    mean = number(spread.mean, sign)
     if spread.std is None:
         return f"${mean}$" if sign and spread.mean is not None else escape_latex(mean)
-    return rf"${mean}_{{\pm {format_percent(spread.std)}}}$"
+    return rf"${mean}_{{\pm {number(spread.std)}}}$"
 
 
 def _plain(text: Callable[[Any], str], align: str = "r") -> Format:
@@ -106,10 +111,32 @@ def decimals(num: int, unit: str = "", scale: float = 1.0) -> Format:
 
 TEXT = _plain(str, align="l")
 COUNT = _plain(lambda value: f"{value:,}")
-PERCENT = _plain(format_percent, align="c")
 P_VALUE = _plain(format_p)
-SPREAD = Format(format_spread, _latex_spread, ("mean", "std", "num"), align="c")
-DIFFERENCE = Format(lambda v: format_spread(v, "+"), lambda v: _latex_spread(v, "+"), ("mean", "std", "num"))
+
+
+class Unit:
+    """How scores of one kind are written: `value`, and a Spread of values or of differences between values."""
+
+    def __init__(self, number: Callable[..., str], symbol: str, factor: float) -> None:
+        """
+        Args:
+            number: (value or None, sign of a difference) → text. symbol: " %" or nothing. factor: of the axes of figures.
+        """
+        self.number, self.symbol, self.factor = number, symbol, factor
+        self.value = _plain(number, align="c")
+        self.spread, self.difference = (self._format_spreads(sign, align) for sign, align in (("", "c"), ("+", "r")))
+
+    def _format_spreads(self, sign: str, align: str) -> Format:
+        return Format(
+            lambda spread: format_spread(spread, sign, self.number),
+            lambda spread: _latex_spread(spread, sign, self.number),
+            ("mean", "std", "num"),
+            align,
+        )
+
+
+UNITS = {"percent": Unit(format_percent, " %", 100.0), "number": Unit(format_number, "", 1.0)}  # by Score.kind
+PERCENT, SPREAD = UNITS["percent"].value, UNITS["percent"].spread
 
 
 # --- tables ---
@@ -124,6 +151,7 @@ class Column:
     key: str = ""  # heading in CSV
     title: str = ""  # heading on a console and in HTML
     latex: str | None = None  # heading in LaTeX, already escaped
+    row_format: Callable[[Any], Format] | None = None  # of a row, where rows have different ones; in text and LaTeX
 
     def csv_keys(self) -> list[str]:
         return [f"{self.key}_{part}" for part in self.format.parts] or [self.key]
@@ -134,11 +162,14 @@ class Column:
 
     def text(self, row: Any) -> str:
         value = self.value(row)
-        return "–" if value is None else self.format.text(value)
+        return "–" if value is None else self._format_of(row).text(value)
 
     def latex_text(self, row: Any) -> str:
         value = self.value(row)
-        return "--" if value is None else self.format.latex(value)
+        return "--" if value is None else self._format_of(row).latex(value)
+
+    def _format_of(self, row: Any) -> Format:
+        return self.format if self.row_format is None else self.row_format(row)
 
 
 @dataclass(frozen=True)

@@ -245,7 +245,7 @@ def _agree(result: FoldResult, predictions: Sequence[Prediction]) -> bool:
     """Return whether predictions add up to a result's counts."""
     try:
         counts = result.task.count(predictions, result.class_names)
-    except (KeyError, IndexError):  # labels of another test
+    except (KeyError, IndexError, ValueError):  # labels of another test
         return False
     same = all((counts[name] == table).all() for name, table in result.metrics.counts.items())
     return same and len(predictions) == result.metrics.num_samples

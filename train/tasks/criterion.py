@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from train.tasks.batch_slice import WHOLE_BATCH, BatchSlice
+from train.tasks.intensity import LARGEST
 
 MIN_WEIGHT = 1e-6  # a batch without known labels has the loss 0 instead of 0 / 0
 
@@ -86,6 +87,26 @@ class BinaryCrossEntropy(Criterion):
     def accuracy(self, logits: Tensor, labels: Tensor) -> Tensor:
         known = labels >= 0
         right = ((logits > 0) == (labels == 1)) & known
+        return right.sum() / known.sum().clamp(min=1)
+
+
+class IntensityCrossEntropy(BinaryCrossEntropy):
+    """Cross entropy with intensity / LARGEST as the target; labels: i8 (n, C), 0 to LARGEST, -1 = unknown.
+
+    It is least where the prediction is the mean intensity, as the squared error is, but its gradient does not vanish where
+    the sigmoid saturates.
+    """
+
+    name = "intensity"
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return super().loss(logits, labels.float() / LARGEST)
+
+    @torch.no_grad()
+    def accuracy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the fraction of known labels that are the predicted intensity, rounded, f32 ()."""
+        known = labels >= 0
+        right = ((LARGEST * logits.sigmoid()).round() == labels) & known
         return right.sum() / known.sum().clamp(min=1)
 
 

@@ -40,8 +40,8 @@ class MultiLabel(Task):
     several = True
     has_thresholds = True
     scores = (MACRO_F1, MICRO_F1, UAR)
-    references = (ALWAYS_YES,)
-    class_scores = (
+    references: ClassVar[tuple[Score, ...]] = (ALWAYS_YES,)
+    class_scores: ClassVar[tuple[Score, ...]] = (
         Score("num_known", "known", kind="count"),
         Score("support", kind="count"),
         Score("prevalence", "positive"),
@@ -59,6 +59,10 @@ class MultiLabel(Task):
         "mean of the classes' balanced accuracies.",
         "'always yes' is the F1 of predicting the class every time, 2p / (1 + p): what an F1 must exceed.",
     )
+
+    @property
+    def compared(self) -> tuple[Score, ...]:
+        return MACRO_F1, AUC
 
     def build_criterion(self, class_weight: Tensor | None) -> Criterion:
         from train.tasks.criterion import BinaryCrossEntropy

@@ -98,6 +98,7 @@ class Task(ABC):
     every_frame: ClassVar[bool] = False  # an item is a frame, not a sequence
     several: ClassVar[bool] = False  # several labels may hold for one item: each class has its own probability and bias
     has_thresholds: ClassVar[bool] = False  # decision thresholds are fitted on training subjects
+    has_values: ClassVar[bool] = False  # labels and predictions are numbers, CLASS=VALUE, not decisions
     scores: ClassVar[tuple[Score, ...]]  # of a test; the first ranks folds and methods
     references: ClassVar[tuple[Score, ...]] = ()  # what a guess would have in the first score
     class_scores: ClassVar[tuple[Score, ...]]  # columns of the table of classes
@@ -108,6 +109,11 @@ class Task(ABC):
     @property
     def primary(self) -> Score:
         return self.scores[0]
+
+    @property
+    def compared(self) -> tuple[Score, ...]:
+        """Return the scores in which methods are compared."""
+        return self.scores
 
     # --- labels ---
 

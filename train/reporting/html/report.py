@@ -13,9 +13,17 @@ from shared.errors import FacetError, describe_os_error
 from shared.store.storage import check_writable, write_file
 from train.reporting.html.curves import draw_curves
 from train.reporting.html.pictures import open_moved_caches
-from train.reporting.html.run import Cell, RunPart, Section, collect_run, list_run_warnings, list_settings
+from train.reporting.html.run import (
+    Cell,
+    RunPart,
+    Section,
+    collect_run,
+    list_run_warnings,
+    list_settings,
+    show_value,
+)
 from train.reporting.summary import summarise_folds
-from train.reporting.table import format_percent, format_spread
+from train.reporting.table import UNITS, format_percent
 from train.runs.results import RecordedRun, read_recorded_runs
 
 NUM_WORST = 12
@@ -128,7 +136,11 @@ def _compare_scores(runs: Sequence[RecordedRun]) -> Section:
     several = any(run.is_crossval for run in runs)
     heads = ["run", "folds", "samples"]
     for score in scores:
-        heads += [f"{score.title}, %"] + ["over folds"] * several + ["95 % interval"] * (score in with_interval)
+        heads += (
+            [score.title + "," * bool(UNITS[score.kind].symbol) + UNITS[score.kind].symbol]
+            + ["over folds"] * several
+            + ["95 % interval"] * (score in with_interval)
+        )
     rows: list[list[Cell]] = []
     for run, summary in zip(runs, summaries, strict=True):
         pooled = summary.pooled if summary else None
@@ -139,8 +151,9 @@ def _compare_scores(runs: Sequence[RecordedRun]) -> Section:
         ]
         for score in scores:
             spread = summary.over_folds.get(score.name) if summary and run.is_crossval else None
-            row.append(pooled.overall.get(score.name) if pooled else None)
-            row += [format_spread(spread) if spread else None] * several
+            unit = UNITS[score.kind]
+            row.append(show_value(unit, pooled.overall.get(score.name)) if pooled else None)
+            row += [unit.spread.text(spread) if spread else None] * several
             row += [pooled.interval_95 if pooled else None] * (score in with_interval)
         rows.append([*row, "; ".join(line.split(":")[0] for line in list_run_warnings(run))])
     note = "Scores are pooled over folds; over folds: mean ± std." if several else ""

@@ -24,9 +24,10 @@ from train.reporting.figures import draw_reliability
 from train.reporting.html.curves import MOST_LOGS, draw_curves
 from train.reporting.html.misclassified import Misclassified, find_misclassified, score_subjects
 from train.reporting.html.pictures import draw_samples
-from train.reporting.scores import list_classes, list_groups, score_columns
+from train.reporting.scores import list_classes, list_groups, percent_note, score_columns
 from train.reporting.summary import CrossvalSummary, summarise_folds
-from train.reporting.table import COUNT, PERCENT, SPREAD, TEXT, Column, Table
+from train.reporting.table import COUNT, PERCENT, TEXT, UNITS, Column, Table, Unit
+from train.runs.groups import GroupScore
 from train.runs.results import RecordedRun
 
 MOST_ROWS_OPEN = 12  # longer tables are folded
@@ -127,14 +128,16 @@ def _scores(run: RecordedRun, summary: CrossvalSummary) -> Section:
     for score in task.scores:
         interval = pooled.interval_95 if score == task.primary else None
         spread = summary.over_folds[score.name]
-        rows.append([score.title, pooled[score.name], interval, spread.mean, spread.std])
+        mean, std = (show_value(UNITS[score.kind], value) for value in (spread.mean, spread.std))
+        rows.append([score.title, show_value(UNITS[score.kind], pooled[score.name]), interval, mean, std])
     rows += [[score.title, pooled[score.name], None, None, None] for score in task.references]
     rows.append(["samples", pooled.num_samples, None, None, None])
-    heads = ["in %", "pooled" if run.is_crossval else "score", "95 % interval", "mean over folds", "± std"]
+    heads = [percent_note(task), "pooled" if run.is_crossval else "score", "95 % interval", "mean over folds", "± std"]
     width = 5 if run.is_crossval else 3
     note = (
         "The interval (Wilson) treats samples as independent; those of one subject are not, so it is too narrow. "
-        "Nothing was chosen on test data."
+        * (pooled.interval_95 is not None)
+        + "Nothing was chosen on test data."
     )
     return Section("Scores", "scores", heads[:width], [row[:width] for row in rows], note)
 
@@ -169,7 +172,7 @@ def _folds(run: RecordedRun, summary: CrossvalSummary) -> list[Section]:
 def _groups(summary: CrossvalSummary) -> list[Section]:
     if not summary.groups:
         return []
-    title = "Groups of people or scans, pooled, in %"
+    title = "Groups of people or scans, pooled" + ", in %" * bool(percent_note(summary.task))
     return [convert_table(title, "groups", list_groups(summary.groups, summary.task))]
 
 
@@ -180,11 +183,12 @@ def convert_table(title: str, name: str, table: Table) -> Section:
     for column in table.columns:
         if not column.title:
             continue
-        heads += [column.title, "± std"] if column.format is SPREAD else [column.title]
+        unit = next((unit for unit in UNITS.values() if unit.spread is column.format), None)
+        heads += [column.title] if unit is None else [column.title, "± std"]
         for row, cells in zip(table.rows, rows, strict=True):
             value = column.value(row)
-            if column.format is SPREAD:
-                cells += [value.mean, value.std]
+            if unit is not None:
+                cells += [show_value(unit, value.mean), show_value(unit, value.std)]
             elif column.format in (PERCENT, COUNT, TEXT) or value is None:
                 cells.append(value)
             else:
@@ -192,15 +196,30 @@ def convert_table(title: str, name: str, table: Table) -> Section:
     return Section(title, name, heads, rows)
 
 
+def show_value(unit: Unit, value: float | None) -> Cell:
+    """Return a score as a cell: fractions as they are, which the page shows in percent, other numbers as text."""
+    return value if unit is UNITS["percent"] or value is None else unit.number(value)
+
+
 def _subjects(run: RecordedRun) -> list[Section]:
     predictions = [one for fold in run.folds for one in fold.predictions]
     if not predictions:
         return []
-    multilabel = run.results[0].task.several
+    task, class_names = run.results[0].task, run.results[0].class_names
+    if task.has_values:
+        own = {
+            subject: [p for p in predictions if p.subject == subject] for subject in {p.subject for p in predictions}
+        }
+        scores = [
+            GroupScore("subject", subject, 1, task.compute_metrics(len(rows), task.count(rows, class_names)))
+            for subject, rows in sorted(own.items())
+        ]
+        return [_foldable(convert_table("Subjects", "subjects", list_groups(scores, task)))]
+    multilabel = task.several
     heads = ["subject", "decisions" if multilabel else "samples", "right", "in %", "95 % interval", "frequent mistake"]
     rows: list[list[Cell]] = [
         [one.subject, one.num, one.num_right, one.accuracy, one.accuracy_95, one.most_frequent_mistake]
-        for one in score_subjects(predictions, run.results[0].class_names, multilabel=multilabel)
+        for one in score_subjects(predictions, class_names, multilabel=multilabel)
     ]
     return [_foldable(Section("Subjects, the worst first", "subjects", heads, rows))]
 
@@ -210,7 +229,11 @@ def _other_tests(run: RecordedRun) -> list[Section]:
     if not run.other_tests:
         return []
     columns = [
-        Column(lambda test: test.name.removeprefix(OTHER_TEST), TEXT, title="cache, in %"),
+        Column(
+            lambda test: test.name.removeprefix(OTHER_TEST),
+            TEXT,
+            title=f"cache, {percent_note(run.other_tests[0].task)}".removesuffix(", "),
+        ),
         Column(lambda test: test.metrics.num_samples, COUNT, title="samples"),
         *score_columns(run.other_tests[0].task.scores, lambda test: test.metrics),
     ]
@@ -226,7 +249,7 @@ def _foldable(section: Section) -> Section:
 
 def _add_samples(part: RunPart, run: RecordedRun, most: int, *, faces: bool, moved: Mapping[str, Cache]) -> None:
     predictions = [one for fold in run.folds for one in fold.predictions]
-    if not predictions:
+    if not predictions or run.results[0].task.has_values:  # a number is never quite right
         return
     multilabel = run.results[0].task.several
     worst = find_misclassified(predictions, run.results[0].class_names, most, multilabel=multilabel)

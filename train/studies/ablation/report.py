@@ -14,10 +14,9 @@ from train.reporting.spread import Spread, measure_spread
 from train.reporting.summary import CrossvalAbout, CrossvalSummary, summarise_folds
 from train.reporting.table import (
     COUNT,
-    DIFFERENCE,
     P_VALUE,
-    SPREAD,
     TEXT,
+    UNITS,
     Column,
     Table,
     decimals,
@@ -167,7 +166,13 @@ def _list_warnings(
 def list_rows(ablation: Ablation) -> Table:
     """Return the table of variants. The p-value of each score is in CSV; that of the first is in every rendering."""
     columns = [
-        Column(lambda row: row.variant.name, TEXT, "variant", "in %", ""),
+        Column(
+            lambda row: row.variant.name,
+            TEXT,
+            "variant",
+            "in %" if ablation.scores[0].kind == "percent" else "variant",
+            "",
+        ),
         Column(lambda row: row.variant.options, TEXT, "options"),
         Column(lambda row: " ".join(map(str, row.seeds)), TEXT, "seeds"),
         Column(lambda row: row.num_tested, COUNT, "num_tested"),
@@ -189,8 +194,14 @@ def _score_columns(score: Score, *, is_first: bool) -> list[Column]:
     name = score.name
     p_title, p_latex = ("p", "$p$") if is_first else ("", None)
     return [
-        Column(lambda row: row.scores[name], SPREAD, name, score.short_title, score.latex),
-        Column(lambda row: row.differences[name], DIFFERENCE, f"{name}_difference", "to full", r"$\Delta$"),
+        Column(lambda row: row.scores[name], UNITS[score.kind].spread, name, score.short_title, score.latex),
+        Column(
+            lambda row: row.differences[name],
+            UNITS[score.kind].difference,
+            f"{name}_difference",
+            "to full",
+            r"$\Delta$",
+        ),
         Column(lambda row: row.p_values.get(name, (None, None))[0], P_VALUE, f"{name}_p"),
         Column(lambda row: row.p_values.get(name, (None, None))[1], P_VALUE, f"{name}_p_holm", p_title, p_latex),
     ]

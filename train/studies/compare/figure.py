@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from train.reporting.figures import BLUE, GREY, RED, encode_figure
+from train.reporting.table import UNITS
 from train.studies.compare.comparison import Comparison
-from train.studies.compare.scores import SCORES
+from train.studies.compare.scores import SCORES, title_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,30 +49,33 @@ def draw_comparison(comparison: Comparison, form: str = "png") -> bytes:
 
 def _draw_scores(axes: Axes, comparison: Comparison, name: str) -> None:
     for y, method in enumerate(comparison.methods):
-        row = comparison.find(method, name)
-        _draw_interval(axes, y, row.mean, row.low, row.high, BLUE)
-        seeds = [100 * value for value in row.seeds.values()]
+        row, factor = comparison.find(method, name), UNITS[SCORES[name].kind].factor
+        _draw_interval(axes, y, [factor * value for value in (row.mean, row.low, row.high)], BLUE)
+        seeds = [factor * value for value in row.seeds.values()]
         if len(seeds) > 1:
             axes.plot(seeds, [y + 0.24] * len(seeds), "|", color=GREY, markersize=5)
     _label_rows(axes, comparison.methods)
-    axes.set_title(f"{SCORES[name].short_title}, %", fontsize=9.5)
+    axes.set_title(title_score(name), fontsize=9.5)
 
 
 def _draw_differences(axes: Axes, comparison: Comparison, name: str) -> None:
     for y, method in enumerate(comparison.methods[1:]):
         one = comparison.find(method, name).difference
         assert one is not None
-        _draw_interval(axes, y, one.value, one.low, one.high, BLUE if comparison.find_p(one) < 0.05 else GREY)
-        text, position = comparison.format_p(one), (100 * one.value, y)
+        values = [UNITS[SCORES[name].kind].factor * value for value in (one.value, one.low, one.high)]
+        _draw_interval(axes, y, values, BLUE if comparison.find_p(one) < 0.05 else GREY)
+        text, position = comparison.format_p(one), (values[0], y)
         axes.annotate(text, position, (0, 5), textcoords="offset points", ha="center", fontsize=7.5)
     axes.axvline(0, color=RED, linewidth=1, linestyle="--")
     _label_rows(axes, comparison.methods[1:])
     axes.set_title(f"difference from {textwrap.fill(comparison.baseline, LONGEST_NAME)}", fontsize=8.5)
 
 
-def _draw_interval(axes: Axes, y: int, value: float, low: float, high: float, colour: str) -> None:
-    axes.hlines(y, 100 * low, 100 * high, color=colour, linewidth=1.8)
-    axes.plot([100 * value], [y], "o", color=colour, markersize=6)
+def _draw_interval(axes: Axes, y: int, values: Sequence[float], colour: str) -> None:
+    """values: the estimate, and both ends of its interval."""
+    value, low, high = values
+    axes.hlines(y, low, high, color=colour, linewidth=1.8)
+    axes.plot([value], [y], "o", color=colour, markersize=6)
 
 
 def _label_rows(axes: Axes, names: Sequence[str]) -> None:

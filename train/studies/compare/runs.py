@@ -16,7 +16,7 @@ from train.model.image_tower import LOCAL_DIR
 from train.protocols.folds import NOBODY, Fold, list_some, read_folds, read_split
 from train.runs.results import RecordedFold, read_recorded_run
 from train.studies.compare.scores import PairWins, SubjectResults
-from train.tasks.task import Task
+from train.tasks.task import AUC, Task
 
 # Not part of a method: the seed, over which runs are pooled, and what decides the folds, which are compared themselves.
 _NOT_THE_METHOD = ("seed", "fold_seed", "protocol", "folds", "rounds", "fold", "test_subjects")
@@ -151,7 +151,7 @@ def count_subjects(
         for subject, predictions in by_subject.items():
             for name, table in task.count(predictions, class_names).items():
                 counts[name][rounds.index(fold.round), index[subject]] += table
-        if task.several:
+        if AUC in task.compared:
             wins.append(_count_wins(tested_fold.predictions, index, class_names))
     return SubjectResults(task, counts, tuple(wins))
 

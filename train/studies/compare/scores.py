@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from train.parts import TASKS
 from train.studies.compare.resampling import in_chunks, sign_flip_p
-from train.tasks.task import ACCURACY, AUC, MACRO_F1, TINY, UAR, Counts, Task, mean_known
+from train.tasks.task import AUC, TINY, Counts, Task, find_task, mean_known
 
-SINGLE_LABEL_SCORES = (ACCURACY, UAR, MACRO_F1)
-MULTI_LABEL_SCORES = (MACRO_F1, AUC)
-SCORES = {score.name: score for score in (*SINGLE_LABEL_SCORES, AUC)}
+SCORES = {score.name: score for name in TASKS for score in find_task(name).compared}
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,12 @@ class SubjectResults:
 
     @property
     def score_names(self) -> tuple[str, ...]:
-        return tuple(score.name for score in (MULTI_LABEL_SCORES if self.task.several else SINGLE_LABEL_SCORES))
+        return tuple(score.name for score in self.task.compared)
+
+
+def title_score(name: str) -> str:
+    """Return a heading: "accuracy, %"."""
+    return SCORES[name].short_title + ", %" * (SCORES[name].kind == "percent")
 
 
 def score_run(run: SubjectResults, name: str) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from operator import attrgetter, itemgetter
 
-from train.reporting.table import Column, Format, Table, escape_latex, format_percent, latex_comments, wrap
+from train.reporting.table import UNITS, Column, Format, Table, escape_latex, latex_comments, wrap
 from train.studies.compare.comparison import Comparison, Difference, MethodScore
-from train.studies.compare.scores import SCORES
+from train.studies.compare.scores import SCORES, title_score
 
 _INDENT = "  "  # before a method's difference
 _NAME = Format(str, lambda text: r"\quad " * text.startswith(_INDENT) + escape_latex(text), align="l")
@@ -36,8 +36,9 @@ def format_comparison_latex(comparison: Comparison) -> str:
 
     Comments before it give a caption and everything that qualifies the numbers.
     """
+    unit = " in percent" * all(SCORES[name].kind == "percent" for name in comparison.score_names)
     caption = (
-        f"Scores in percent, and differences from {comparison.baseline}. {', '.join(comparison.datasets)}, "
+        f"Scores{unit}, and differences from {comparison.baseline}. {', '.join(comparison.datasets)}, "
         f"{comparison.num_samples:,} samples of {comparison.num_subjects:,} subjects."
     )
     footnote = escape_latex(" ".join(comparison.conventions))
@@ -64,15 +65,14 @@ def _build_table(comparison: Comparison) -> Table:
         Column(itemgetter(1), _SEEDS, title="seeds", latex="Seeds"),
     ]
     for index, name in enumerate(comparison.score_names, len(columns)):
-        columns.append(
-            Column(itemgetter(index), _NUMBERS, title=f"{SCORES[name].short_title}, %", latex=SCORES[name].latex)
-        )
+        columns.append(Column(itemgetter(index), _NUMBERS, title=title_score(name), latex=SCORES[name].latex))
     rows = []
     for method in comparison.methods:
         scores = [comparison.find(method, name) for name in comparison.score_names]
         rows.append([method, str(scores[0].num_seeds), *map(_format_score, scores)])
         if differences := [score.difference for score in scores if score.difference]:
-            rows.append([f"{_INDENT}difference", "", *map(_format_difference, differences)])
+            texts = map(_format_difference, comparison.score_names, differences)
+            rows.append([f"{_INDENT}difference", "", *texts])
             rows.append(["", "", *map(comparison.format_p, differences)])
     return Table(columns, rows)
 
@@ -82,10 +82,12 @@ def _get_of_difference(name: str) -> Callable[[MethodScore], float | None]:
 
 
 def _format_score(row: MethodScore) -> str:
-    std = "" if row.std is None else f" ± {format_percent(row.std)}"
-    return f"{format_percent(row.mean)}{std} [{format_percent(row.low)}, {format_percent(row.high)}]"
+    number = UNITS[SCORES[row.score].kind].number
+    std = "" if row.std is None else f" ± {number(row.std)}"
+    return f"{number(row.mean)}{std} [{number(row.low)}, {number(row.high)}]"
 
 
-def _format_difference(one: Difference) -> str:
-    value, low, high = (format_percent(number, "+") for number in (one.value, one.low, one.high))
+def _format_difference(name: str, one: Difference) -> str:
+    number = UNITS[SCORES[name].kind].number
+    value, low, high = (number(each, "+") for each in (one.value, one.low, one.high))
     return f"{value} [{low}, {high}]"

@@ -31,8 +31,8 @@ from train.protocols.folds import EVERYONE, Fold, read_folds, write_folds
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS, describe_title
 from train.reporting.calibration import calibrate_folds
 from train.reporting.crossval import format_crossval_report, write_crossval_report
+from train.reporting.scores import format_score
 from train.reporting.summary import CrossvalAbout, summarise_folds
-from train.reporting.table import format_percent
 from train.resolve import split_off_fold
 from train.runs.results import FoldResult, read_fold_result, read_tested
 from train.studies.crossval.workers import Job, run_jobs
@@ -167,9 +167,11 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str], *, brie
             write_crossval_report(out, summary, results, about)
             if brief:
                 scores = ", ".join(
-                    f"{score.short_title} {format_percent(summary.pooled[score.name])}" for score in summary.task.scores
+                    f"{score.short_title} {format_score(score, summary.pooled[score.name])}"
+                    for score in summary.task.scores
                 )
-                print(f"{len(results)} folds, pooled, in %: {scores}; {out}/report.txt")
+                unit = ", in %" * (task.primary.kind == "percent")
+                print(f"{len(results)} folds, pooled{unit}: {scores}; {out}/report.txt")
             else:
                 print(format_crossval_report(summary, results, about))
                 pictures = [REPORT_PNG, *[RELIABILITY_PNG] * bool(summary.calibration)]
