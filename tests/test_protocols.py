@@ -6,6 +6,7 @@ import pytest
 
 from shared.errors import FacetError
 from shared.labels import CLASS_NAMES
+from train.parts import TASKS
 from train.protocols.named import (
     CROSS,
     KFOLD,
@@ -32,7 +33,7 @@ def test_every_protocol_of_the_field_is_there() -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_a_protocol_speaks_of_what_exists(protocol: Protocol) -> None:
-    assert protocol.task in ("classes", "targets", "aus")
+    assert protocol.task in TASKS
     assert protocol.scheme in (KFOLD, LOSO, CROSS)
     assert protocol.source
     for dataset in (*protocol.datasets, *protocol.test_datasets):
@@ -65,7 +66,9 @@ def test_the_numbers_that_papers_print() -> None:
     units = PROTOCOLS["bp4d-au"]
     assert " ".join(units.classes) == "AU1 AU2 AU4 AU6 AU7 AU10 AU12 AU14 AU15 AU17 AU23 AU24"
     assert (units.num_folds, units.published_subjects) == (3, 41)
-    assert {one.num_folds for one in PROTOCOLS.values() if one is not units} == {10}
+    intensity = PROTOCOLS["bp4d-au-intensity"]
+    assert " ".join(intensity.classes) == "AU6 AU10 AU12 AU14 AU17" and intensity.num_folds == 3
+    assert {one.num_folds for one in PROTOCOLS.values() if one.task not in ("aus", "au-intensity")} == {10}
     assert PROTOCOLS["bu4dfe-bp4d"].test_tasks == ("T1", "T8")  # happiness and disgust
     assert (PROTOCOLS["4dme"].published_subjects, PROTOCOLS["4dme-multilabel"].published_samples) == (24, 267)
 
