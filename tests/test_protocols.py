@@ -21,7 +21,8 @@ from train.protocols.named import (
 )
 
 WANTED = {
-    "kfold", "loso", "bu3dfe-subset1", "bu3dfe-subset2", "bu3dfe-p1", "bu3dfe-p2", "bosphorus", "bu4dfe", "bp4d", "bp4d-au", "bp4d-au-intensity",
+    "kfold", "loso", "bu3dfe-subset1", "bu3dfe-subset2", "bu3dfe-p1", "bu3dfe-p2", "bosphorus", "bu4dfe", "bp4d", "bp4d-au",
+    "bp4d-au-intensity",
     "4dme", "4dme-multilabel", "bu4dfe-bp4d", "bu4dfe-bp4d-all", "cross",
 }  # fmt: skip
 
