@@ -1,8 +1,9 @@
-"""Commands of stage 1: python -m preprocess synth | build | prompts | inspect | verify | dynamic."""
+"""Commands of stage 1: python -m preprocess synth | build | prompts | inspect | predict | verify | dynamic."""
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -264,6 +265,28 @@ def _serve_pages(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _predict(arguments: argparse.Namespace) -> int:
+    from preprocess.datasets.manifest import parse_columns
+    from preprocess.predict import ScanFiles, predict_scans
+
+    files = ScanFiles(
+        arguments.scans,
+        textures=arguments.textures,
+        landmarks=arguments.landmarks,
+        columns=parse_columns(arguments.columns) if arguments.columns else {},
+        neutral=arguments.neutral,
+        is_sequence=arguments.is_sequence,
+    )
+    run, picture = arguments.run, arguments.picture
+    # A signal would leave pictures of faces in the folder for temporary files.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    code = predict_scans(run, files, picture=picture, table=arguments.table, device=arguments.device)
+    if picture is None:
+        about = "the views, and what the prediction depends on"
+        print_next("preprocess", "predict", run, arguments.scans[0], "--out", "picture.png", about=about)
+    return code
+
+
 def _verify(arguments: argparse.Namespace) -> int:
     from preprocess.build.verify import verify_cache
     from shared.cache import read_info
@@ -312,6 +335,7 @@ RUN = {
     "build": _build,
     "prompts": _prompts,
     "inspect": _inspect,
+    "predict": _predict,
     "verify": _verify,
     "dynamic": _dynamic,
 }

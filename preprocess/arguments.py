@@ -180,6 +180,41 @@ def _add_dynamic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=open_path, required=True, metavar="DIR", help="the cache to write")
 
 
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="a run folder of `train fit`, or a folder of `train export`")
+    add(
+        "scans",
+        type=Path,
+        nargs="+",
+        metavar="SCAN",
+        help="a mesh (OBJ, PLY, STL, GLB, OFF, WRL, ABS), or a depth image with its camera in --columns",
+    )
+    out_help = "picture of the views, the probabilities, and what they depend on: a file for one scan, else a folder"
+    add("--out", type=Path, dest="picture", metavar="FILE.png|.pdf|.svg|DIR", help=out_help)
+    add(
+        "--csv",
+        type=Path,
+        dest="table",
+        metavar="FILE.csv",
+        help="table of probabilities, as `train predict` writes it",
+    )
+    sequence_help = "the scans are frames of one sequence, in this order, and are predicted as one"
+    add("--sequence", action="store_true", dest="is_sequence", help=sequence_help)
+    neutral_help = "a neutral scan of the same person, for a model trained with --reference neutral"
+    add("--neutral", type=Path, metavar="SCAN", help=neutral_help)
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")
+    add = parser.add_argument_group("how to read the scans").add_argument
+    landmarks_help = "a file of landmarks for each scan (default: the face is found by its shape)"
+    add("--landmarks", type=Path, nargs="+", default=[], metavar="FILE", help=landmarks_help)
+    texture_help = "an image for each scan (default: the one that the mesh names)"
+    add("--texture", type=Path, nargs="+", default=[], dest="textures", metavar="FILE", help=texture_help)
+    columns_help = (
+        "columns of a manifest, for all scans: units, scale, up, facing, texture_origin, camera …, such as units=m,up=z"
+    )
+    add("--columns", metavar="LIST", help=columns_help)
+
+
 # Command → (summary, description in its own help, function that adds its options).
 COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
     "synth": (
@@ -211,6 +246,14 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
         "Without options: serves pages to the browser of this machine, until Ctrl-C.\n"
         "With --summary: prints what the cache holds. With --sheet or --animation: writes a picture.",
         _add_inspect,
+    ),
+    "predict": (
+        "predict scans with a trained model, in one step and without a cache",
+        "Reads, aligns and renders the scans as the training images of the model, and prints a probability per class.\n"
+        "--out also draws what the prediction depends on.\n"
+        "For many scans, build a cache once and use `python -m train predict`.\n"
+        "Exit code 0: all scans are predicted; 1: some failed; 2: stopped, with the reason.",
+        _add_predict,
     ),
     "verify": (
         "check every byte of a cache against its records",

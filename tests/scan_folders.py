@@ -13,10 +13,15 @@ from shared.labels import BASIC_EXPRESSIONS
 STEP_MM = 5.0
 
 
-def face_grid(bump_mm: float) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (N, 3) and triangles (M, 3) of an average face over a grid, with a bump on one cheek to tell scans apart."""
+def face_grid(bump_mm: float, skin: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (N, 3) and triangles (M, 3) of an average face over a grid, with a bump on one cheek to tell scans apart.
+
+    skin: seed of a rough surface that no other scan has.
+    """
     xs, ys = np.meshgrid(np.arange(-70, 70.1, STEP_MM), np.arange(-75, 80.1, STEP_MM))
     z = canonical_depth_mm(xs, ys) + bump_mm * np.exp(-(((xs - 40) / 12) ** 2) - ((ys + 10) / 12) ** 2)
+    if skin is not None:
+        z += np.random.default_rng(skin).normal(0, 0.5, z.shape)
     rows, columns = xs.shape
     a = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
     triangles = np.concatenate(
@@ -25,9 +30,9 @@ def face_grid(bump_mm: float) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([xs, ys, z], -1).reshape(-1, 3), triangles
 
 
-def write_scan(folder: Path, name: str, bump_mm: float, *, textured: bool = True) -> None:
+def write_scan(folder: Path, name: str, bump_mm: float, *, textured: bool = True, skin: int | None = None) -> None:
     """One OBJ with its material and texture, and its four landmarks beside it."""
-    vertices, triangles = face_grid(bump_mm)
+    vertices, triangles = face_grid(bump_mm, skin)
     lines = [f"mtllib {name}.mtl", "usemtl skin"] if textured else []
     lines += [f"v {x:.4f} {y:.4f} {z:.4f}" for x, y, z in vertices]
     if textured:

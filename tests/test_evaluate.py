@@ -11,6 +11,8 @@ from conftest import MakeCache
 from test_train_cli import QUICK, call, fails
 
 from shared.labels import BASIC_EXPRESSIONS
+from shared.runs import Prediction, Predictions
+from train.inference.evaluate import name_like_openface
 
 
 def test_a_folder_of_folds_is_told_from_a_run(
@@ -103,3 +105,11 @@ def test_a_run_of_other_spellings_is_tested_in_its_own_words(
     assert "label map: anger → Angry, smirk → Smirk" in capsys.readouterr().out
     metrics = json.loads((tmp_path / "run" / "on-after" / "metrics.json").read_text())
     assert [sum(row) for row in metrics["confusion"]] == [1, 1, 1]
+
+
+def test_action_units_have_the_columns_of_openface() -> None:
+    units = (("AU4",), ("AU12=3",), ())
+    rows = tuple(Prediction(str(k), "S", (), predicted, (0.5, 0.5)) for k, predicted in enumerate(units))
+    found = name_like_openface(Predictions(("AU4", "AU12"), True, rows))
+    assert found == {"AU04_c": ["1", "0", "0"], "AU12_c": ["0", "1", "0"], "AU12_r": ["0", "3", "0"]}
+    assert name_like_openface(Predictions(("anger", "AU12_side"), True, ())) == {}

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -17,13 +18,15 @@ FORBIDDEN = {
     "shared": {"preprocess", "train", "torch", "open3d", "open_clip"},
     "preprocess": {"train"},
 }
+# One command of stage 1 predicts scans: the one module that may import the one module of stage 2, when the command runs.
+BRIDGE = ("preprocess/predict.py", "train.inference.evaluate")
 
 # Rooms from the ground up: a module imports its own room and those before it, at most.
 ROOMS = {
     "shared": "lazy_names errors processors figures labels sequences typed_json modalities weights schema pictures views "
     "store csv_tables groups text attention_file runs cache captions likeness command_line",
     "preprocess": "compiled text_tower prompts caption_words captions geometry readers rendering datasets alignment sequences "
-    "build single_scan synth inspection viewer arguments",
+    "build single_scan synth inspection viewer predict arguments",
     "train": "parts tasks config option_parser model losses data protocols resolve runs reporting inference experiment "
     "training pretraining studies arguments",
 }
@@ -51,7 +54,19 @@ def test_packages_keep_to_their_side(package: str) -> None:
     files = sorted((ROOT / package).rglob("*.py"))
     assert files
     for path in files:
-        assert not imported_names(path) & FORBIDDEN[package], path
+        forbidden = FORBIDDEN[package] - ({"train"} if path == ROOT / BRIDGE[0] else set())
+        assert not imported_names(path) & forbidden, path
+
+
+def test_stage_1_calls_stage_2_in_one_place() -> None:
+    tree = ast.parse((ROOT / BRIDGE[0]).read_text(encoding="utf-8"))
+
+    def stage_2(nodes: Iterable[ast.AST]) -> list[str]:
+        modules = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+        return [module for module in modules if module.split(".")[0] == "train"]
+
+    assert stage_2(ast.walk(tree)) == [BRIDGE[1]]
+    assert not stage_2(tree.body) and "train" in imported_names(ROOT / BRIDGE[0])
 
 
 def imported_modules(path: Path) -> set[str]:

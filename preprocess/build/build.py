@@ -59,6 +59,7 @@ def build_cache(
     strict: bool = False,
     repair: bool = False,
     overwrite: bool = False,
+    quiet: bool = False,
 ) -> BuildReport:
     """Render every scan of a data set into a cache; shards that an earlier build finished are not rendered again.
 
@@ -69,6 +70,7 @@ def build_cache(
         strict: stop at the first scan that fails instead of listing it.
         repair: compare every stored byte with its record and render damaged shards again; try quarantined scans again.
         overwrite: render everything again when the cache was made with other settings.
+        quiet: print no line for a scan that fails; the report names them all.
     Raises:
         FacetError: no such data set, no usable scan, no scheduler, or workers crash and no single scan is to blame.
         CacheError: the cache has other settings, or another build is writing it.
@@ -104,7 +106,7 @@ def build_cache(
             checks = tqdm(find_unfinished(cache, tasks, repair=repair), "check", len(tasks), unit="shard", delay=2)
             unfinished = [task for task, is_finished in zip(tasks, checks, strict=True) if not is_finished]
             open_for_writing(cache, info, plan.samples, unfinished=bool(unfinished))
-            work = render(unfinished, workers or Workers(num_workers or num_cores()))
+            work = render(unfinished, workers or Workers(num_workers or num_cores()), quiet=quiet)
         _await_records(cache, [task.shard for task in unfinished])
         records = read_records(cache, info)
         samples = [sample for record in records for sample in record.samples]

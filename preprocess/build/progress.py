@@ -59,8 +59,11 @@ def count_rows(bar: tqdm) -> OnRows:
     return note
 
 
-def render(tasks: Sequence[ShardTask], workers: Workers) -> Work:
+def render(tasks: Sequence[ShardTask], workers: Workers, *, quiet: bool = False) -> Work:
     """Build shards behind a progress bar; print each failed scan above it.
+
+    Args:
+        quiet: print none of them, and remove the bar at the end.
 
     Raises:
         Whatever `run_shards` raises.
@@ -69,11 +72,12 @@ def render(tasks: Sequence[ShardTask], workers: Workers) -> Work:
     if not tasks:
         return work
     started = time.monotonic()
-    with tqdm(desc="render", total=sum(len(task.samples) for task in tasks), unit="scan", smoothing=0.05) as bar:
+    total = sum(len(task.samples) for task in tasks)
+    with tqdm(desc="render", total=total, unit="scan", smoothing=0.05, delay=2 * quiet, leave=not quiet) as bar:
         note = count_rows(bar)
         for done in run_shards(tasks, workers, note):
             work.add(done)
-            for failure in done.failures:
+            for failure in done.failures * (not quiet):
                 tqdm.write(f"  failed: {failure}", file=sys.stderr)
             if done.num_crashed and not done.num_quarantined:
                 tqdm.write(f"  shard {done.shard}: its worker was killed; built again", file=sys.stderr)

@@ -77,7 +77,7 @@ def find_folder(
     classes = spelling.classes | {"": ""}
     unified = (*_UNIFIED, *listed.group_names)
     values = {name: unify_values([row[name] for row in rows]) | {"": ""} for name in unified}
-    names = _FileNames(listed.folder)
+    names = FileNames(listed.folder)
     seen: dict[str, str] = {}
     sequences: dict[str, list[ScanRecord]] = {}  # a scan that is no frame stands alone, under its place
     for row in rows:
@@ -93,7 +93,7 @@ def find_folder(
         frames = sequences.setdefault(key, [])
         words = {name: values[name][row[name]] for name in unified}
         record = replace(
-            _build_record(row, names, frame=len(frames)),
+            build_record(row, names, frame=len(frames)),
             sample_id=sample_id,
             label=classes[row["label"]],
             intensity=words["intensity"],
@@ -139,7 +139,8 @@ def _read_units(manifest: str, row: ManifestRow, names: Sequence[str]) -> tuple[
     return values if any(value >= 0 for value in values) else ()
 
 
-def _build_record(row: ManifestRow, names: _FileNames, *, frame: int) -> ScanRecord:
+def build_record(row: ManifestRow, names: FileNames, *, frame: int) -> ScanRecord:
+    """Return the scan of a row, without name, label and groups; frame: its number in a sequence where the row has none."""
     return ScanRecord(
         sample_id="",
         subject=row["subject"],
@@ -152,7 +153,7 @@ def _build_record(row: ManifestRow, names: _FileNames, *, frame: int) -> ScanRec
     )
 
 
-class _FileNames:
+class FileNames:
     """Find files by the manifest's names. If there is no such name, take the only one that differs in case or Unicode form.
 
     A manifest may come from a system that does not tell james.OBJ from james.obj, or one that stores an umlaut as two

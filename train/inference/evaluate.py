@@ -25,7 +25,7 @@ from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings
 from train.data.items import choose_modalities, gather_items
 from train.data.prompts import find_prompts, match_prompts, read_prompts
-from train.inference.explain import EXPLANATIONS_H5, Explanations, explain
+from train.inference.explain import EXPLANATIONS_H5, Explanations, explain, find_limits
 from train.inference.score import Scores, score_and_write_attention, score_items
 from train.inference.thresholds import read_thresholds
 from train.model.facet import Facet
@@ -215,6 +215,11 @@ class Predictor:
         """
         config, model = load_run(run, choose_device(device))
         return cls(run, config, model, _thresholds(run, config.recipe))
+
+    @property
+    def limits(self) -> list[str]:
+        """Return what keeps the predictions from being results, a line each."""
+        return find_limits(self.config)
 
     def open(self, cache_path: Path) -> Inference:
         """Open a cache to predict every scan or sequence that has a modality of the model.

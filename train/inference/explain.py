@@ -106,8 +106,12 @@ def explain(
             drops = occlude(probability, transform.prepare(raw), config.recipe.batch_size, bar.update)
             found.append(Explanation(row, predictions.class_names[explained], drops))
     cache.check_unchanged()
-    shuffled = config.recipe.shuffle_labels not in (None, False)
-    return Explanations(cache, transform, found, attention, list_limits(config.is_random, shuffled))
+    return Explanations(cache, transform, found, attention, find_limits(config))
+
+
+def find_limits(config: RunConfig) -> list[str]:
+    """Return what keeps a model's predictions from being results, a line each."""
+    return list_limits(config.is_random, config.recipe.shuffle_labels not in (None, False))
 
 
 def choose_samples(predictions: Predictions, wanted: str) -> list[int]:

@@ -47,7 +47,7 @@ def draw_explanation(explanations: Explanations, number: int, form: str) -> byte
         parts: Any = figure.subfigures(2, 1, height_ratios=[above_inches, below_inches])
         _draw_images(parts[0], explanations, number)
         _draw_classes(parts[1], one, attention, number)
-        figure.suptitle(_describe(one), fontsize=10)
+        figure.suptitle(textwrap.fill(_describe(one), int(width * 11)), fontsize=10)
         figure.supxlabel("\n".join(foot), fontsize=7, color=RED if explanations.limits else GREY)
         return encode_figure(figure, form)
 
