@@ -42,8 +42,8 @@ NUM_NAMED = 3  # classes in the line of a scan
 class ScanFiles:
     """The files of the scans to predict, and how to read them.
 
-    textures, landmarks: none, or one for each scan. columns: of a manifest, the same for all scans: units, up, facing, … neutral:
-    the same person's neutral scan. is_sequence: the scans are frames of one sequence, in this order.
+    textures, landmarks: none, or one for each scan. columns: of a manifest, the same for all scans: units, up, facing …
+    neutral: the same person's neutral scan. is_sequence: the scans are frames of one sequence, in this order.
     """
 
     scans: Sequence[Path]

@@ -111,7 +111,7 @@ def explain(
 
 def find_limits(config: RunConfig) -> list[str]:
     """Return what keeps a model's predictions from being results, a line each."""
-    return list_limits(config.is_random, config.recipe.shuffle_labels not in (None, False))
+    return list_limits(config.is_random, config.recipe.shuffle_labels)
 
 
 def choose_samples(predictions: Predictions, wanted: str) -> list[int]:
