@@ -135,6 +135,7 @@ def write_tiny_cache(
     apex: int | None = None,
     intensities: Sequence[str] = ("01",),
     units: str = "",
+    num_landmarks: int = 0,
     with_text: bool = True,
     text_dim: int = 32,
     dataset: str = "tiny",
@@ -146,7 +147,8 @@ def write_tiny_cache(
     tell the subject; no two surfaces are alike. With num_frames, each scan is a sequence of so many rows, whose spot grows and
     fades. Row numbers in without_texture, invalid and unlabelled are treated so; those in same_scan have one hash. apex: of
     every sequence. intensities: of a class's scans in turn. units: "aus" or "targets": what each row shows of UNITS, three yes
-    or no that follow from its class; row 0 is unknown. Prompt embeddings are random unit vectors, marked random.
+    or no that follow from its class; row 0 is unknown. num_landmarks: random points;
+    the last is not known. Prompt embeddings are random unit vectors, marked random.
     """
     rng = np.random.default_rng(seed)
     settings = RenderSettings(views=tuple(views), size_px=size_px, modalities=tuple(modalities))
@@ -195,6 +197,7 @@ def write_tiny_cache(
         num_valid=sum(s.valid for s in samples),
         num_subjects=num_subjects,
         num_shards=num_shards(len(samples)),
+        num_landmarks=num_landmarks,
         settings_fingerprint=fingerprint(settings),
         complete=True,
     )
@@ -205,6 +208,10 @@ def write_tiny_cache(
         arrays["scan_to_face"] = np.tile(np.eye(4, dtype=np.float32), (len(samples[rows]), 1, 1))
         present = {m: np.array([s.has(m) for s in samples[rows]]) for m in modalities}
         present["scan_to_face"] = np.array([s.valid for s in samples[rows]])
+        if num_landmarks:
+            points = np.random.default_rng([seed, shard]).normal(0, 30, (len(samples[rows]), num_landmarks, 3))
+            points[:, -1] = np.nan
+            arrays["landmarks"], present["landmarks"] = points.astype(np.float32), present["scan_to_face"]
         if units:
             shown = [show_units(class_names.index(s.source.split("/")[1][:-5])) for s in samples[rows]]
             values = np.array(shown, np.int8)[:, : len(info.au_names) or len(info.target_names)]

@@ -17,8 +17,10 @@ from PIL import Image
 from test_train_cli import QUICK, call
 from viewer_pages import page_text
 
+from preprocess.render.cameras import build_cameras
 from preprocess.viewer.app import build_app
 from preprocess.viewer.attention import HEAT_PX, draw_heat
+from preprocess.viewer.landmarks import project_landmarks
 from preprocess.viewer.live import LiveSite
 from preprocess.viewer.map import STEPS, describe_points, project
 from preprocess.viewer.run_records import Fold, read_run
@@ -34,7 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Path:
     """A cache of sequences with a run that saw three frames of each of S0's and S1's; S2 trained it."""
     folder = tmp_path_factory.mktemp("looks")
     modalities = ("texture", "normal", "depth")
-    write_tiny_cache(folder / "cache", model=tiny_model, num_subjects=3, num_frames=5, modalities=modalities)
+    shape = {"num_subjects": 3, "num_frames": 5, "num_landmarks": 4}
+    write_tiny_cache(folder / "cache", model=tiny_model, modalities=modalities, **shape)  # type: ignore[arg-type]
     options = ["--test-subjects", "S0,S1", "--modalities", "texture,normal", "--frames", "3"]
     assert call("fit", "--cache", folder / "cache", "--out", folder / "a-run", *QUICK, *options) == 0
     return folder
@@ -107,6 +110,25 @@ def test_where_each_classs_words_looked(tmp_path: Path, tiny_model: str) -> None
     assert [client.get(f"/attention/0/{end}.png").status_code for end in ("3/0", "0/6")] == [404, 404]
     hidden = page_text(dataclasses.replace(opened, faces=False), "/sample/0")
     assert "/attention/" not in hidden and "Attention of each class to each image" in hidden
+
+
+def test_landmarks_lie_on_the_picture(site: Site) -> None:
+    """Orthographic: 201.6 mm across; from the subject's left, what lies behind the nose moves to the right of the picture."""
+    points = np.array([[0, 0, 0], [50.4, 25.2, 0], [0, 0, -100], 3 * [np.nan]])
+    front, left = build_cameras((View(0), View(20))).world_to_view
+    np.testing.assert_allclose(project_landmarks(points, front), [[50, 50], [75, 37.5], [50, 50]])
+    moved = 100 * np.sin(np.radians(20)) / 2.016
+    np.testing.assert_allclose(project_landmarks(points, left)[2], np.array([50 + moved, 50]))
+    client = build_app(LiveSite(lambda: site)).server.test_client()
+    drawn = client.get("/landmarks/7/1.svg")
+    assert drawn.mimetype == "image/svg+xml" and drawn.headers["Cache-Control"] == "no-store"
+    stored = site.cache.arrays.read("landmarks", [7])[0]
+    assert len(stored) == 4 and drawn.text.count("<circle") == 3  # the last one is not known
+    x, y = project_landmarks(stored, left)[1]
+    assert f'cx="{x:.2f}" cy="{y:.2f}"' in drawn.text
+    assert [client.get(f"/landmarks/{end}.svg").status_code for end in ("7/3", "90/0")] == [404, 404]
+    hidden = dataclasses.replace(site, faces=False)
+    assert build_app(LiveSite(lambda: hidden)).server.test_client().get("/landmarks/7/1.svg").status_code == 404
 
 
 def test_without_faces_there_are_numbers_alone(site: Site) -> None:
@@ -234,11 +256,17 @@ def test_the_overlay_is_switched_and_stays_so(visit: Watched, address: str) -> N
     visit.until(f"{opacity} === '0.8'")
     visit.page.evaluate("document.activeElement.blur()")
     visit.page.keyboard.press("a")
-    visit.until(f"{opacity} === '0' && !document.querySelector('#overlay-on').checked")
+    visit.until(f"{opacity} === '0' && !document.querySelector('#show-attention').checked")
     visit.page.locator("#tested-frames a").first.click()
     visit.until(f"location.pathname === '/sample/5' && {heat}.length === 6 && {opacity} === '0'")
-    visit.page.locator("#overlay-on").check()
+    visit.page.locator("#show-attention").check()
     visit.until(f"{opacity} === '0.8'")
+    dots = "[...document.querySelectorAll('.landmarks')]"
+    visit.until(f"{dots}.length === 9 && {dots}.every(i => i.complete && i.naturalWidth)")
+    visit.page.keyboard.press("l")
+    visit.until(f"getComputedStyle({dots}[0]).opacity === '0'")
+    visit.page.keyboard.press("l")
+    assert visit.page.evaluate("document.documentElement.scrollHeight") < 1700
 
 
 def test_a_point_opens_its_sample(visit: Watched, address: str, site: Site) -> None:

@@ -150,7 +150,8 @@ def test_from_a_confusion_to_its_sample(visit: Watched) -> None:
     assert visit.page.locator(".tile .wrong").all_inner_texts() == ["→ surprise"] * 2
     visit.page.locator(".tile").nth(1).click()
     visit.until("location.pathname === '/sample/4' && document.querySelector('.facts')")
-    assert "surprise, 0.900" in visit.page.locator(".facts").inner_text()
+    said = visit.page.locator(".predictions").inner_text()
+    assert "anger (label)" in said and "0.900\npredicted" in said and "b-run" in said
 
 
 def test_tags_by_keys_and_buttons(visit: Watched, site: Site) -> None:

@@ -13,7 +13,7 @@ from preprocess.viewer.address import NONE
 from preprocess.viewer.app import build_app
 from preprocess.viewer.confusion import count_decisions
 from preprocess.viewer.live import LiveSite
-from preprocess.viewer.run_records import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE, TRUE_POSITIVE
+from preprocess.viewer.run_records import DECISIONS, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE, TRUE_POSITIVE
 from preprocess.viewer.site import open_site
 from shared.attention_file import ATTENTION_FILE
 
@@ -53,7 +53,8 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
     )
     assert [str(wrong.count(d)) in run_records.summarise(predictions[row]) for d in {*wrong}] == [True] * len({*wrong})
     sample = page_text(site, f"/sample/{row}")
-    assert "compared with the truth" in sample and "Attention of each class to each image" in sample
+    assert "Predictions" in sample and "Attention of each class to each image" in sample
+    assert {d for d in DECISIONS if f'"{d}"' in sample} == {*run_records.decide(predictions[row]).values()}
     points = build_app(LiveSite(lambda: site)).server.test_client().get("/points/0.json").json
     assert len(points["rows"]) == len(predictions) and all(
         "wrong" in word or word == "not known" for word in points["words"]["error"]

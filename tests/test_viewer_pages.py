@@ -106,7 +106,7 @@ def test_predictions_stand_beside_labels(site: Site, tmp_path: Path) -> None:
     assert count_confusions(shown.run) == {("anger", "surprise"): 1, ("anger", "anger"): 1}
     assert tiles(shown, "?label=anger&predicted=surprise") == [0]
     assert '"/?label=anger&predicted=surprise"' in page_text(shown, "/confusion")
-    assert "→ surprise" in page_text(shown, "/") and "surprise, 0.700" in page_text(shown, "/sample/0")
+    assert "→ surprise" in page_text(shown, "/") and '"0.700"' in page_text(shown, "/sample/0")
     for page in ("/confusion", "/map"):  # without a run
         assert "start the viewer with --run RUN" in page_text(site, page)
 

@@ -20,6 +20,7 @@ from flask import Response, abort, jsonify, redirect, request
 from preprocess.viewer.address import FILTERS
 from preprocess.viewer.attention import heat_png
 from preprocess.viewer.coverage import show_findings
+from preprocess.viewer.landmarks import landmarks_svg
 from preprocess.viewer.live import POLL_SECONDS, LiveSite
 from preprocess.viewer.map import points_json
 from preprocess.viewer.pages import build_page, list_links, read_address
@@ -28,10 +29,14 @@ from preprocess.viewer.wall import LIST_CSV, encode_list
 from shared.errors import FacetError, StorageError
 
 MAX_BODY_BYTES = 1 << 20  # of a request; Dash's own have some KB
-KEYS = "keys: arrows, Enter, Esc · Page Up, Page Down, Home, End · p plays, space pauses · a: attention · t: tag · r: next run"
+KEYS = (
+    "keys: arrows, Enter, Esc · Page Up, Page Down, Home, End · p plays, space pauses · "
+    "a: attention · l: landmarks · t: tag · r: next run"
+)
 PRIVATE = (
     "/image/",
     "/attention/",
+    "/landmarks/",
     "/points/",
     "/tag/",
     f"/{LIST_CSV}",
@@ -150,6 +155,7 @@ def _add_routes(app: Dash, live: LiveSite) -> None:
         "/image/<int:row>/<kind>/<int:view>.png": lambda **at: send(live.site.pictures.png(**at)),
         "/attention/<int:row>/<int:image>.png": lambda **at: send(heat_png(site(), **at)),
         "/attention/<int:row>/<int:class_index>/<int:image>.png": lambda **at: send(heat_png(site(), **at)),
+        "/landmarks/<int:row>/<int:view>.svg": lambda **at: send(landmarks_svg(site(), **at), "image/svg+xml"),
         "/points/<int:fold>.json": lambda fold: send(points_json(site(), fold), "application/json"),
         f"/{LIST_CSV}": lambda: send(
             encode_list(site(), read_address(live.site, request.query_string.decode())), "text/csv"
@@ -161,7 +167,7 @@ def _add_routes(app: Dash, live: LiveSite) -> None:
     app.server.add_url_rule("/tag/<int:row>", view_func=change_tag, methods=["POST"])
 
     def hide_faces() -> None:
-        if not live.site.faces and request.path.startswith(("/image/", "/attention/")):
+        if not live.site.faces and request.path.startswith(("/image/", "/attention/", "/landmarks/")):
             abort(404)
 
     app.server.before_request(hide_faces)

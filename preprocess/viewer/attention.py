@@ -11,9 +11,9 @@ from dash.development.base_component import Component
 from PIL import Image
 
 from preprocess.viewer.address import KINDS, Address
-from preprocess.viewer.parts import Cell, picture, sample_address, scripted, table
+from preprocess.viewer.parts import Cell, bar, picture, run_query, sample_address, table
 from preprocess.viewer.pictures import MODALITY_OF, has_picture
-from preprocess.viewer.run_records import ERRORS, TRUE_NEGATIVE, AttentionRecord
+from preprocess.viewer.run_records import AttentionRecord
 from preprocess.viewer.site import Site
 
 HEAT_PX = 224
@@ -25,17 +25,100 @@ CAVEAT = (
 KIND_OF = {MODALITY_OF[kind]: kind for kind in KINDS}  # modality → how it is drawn
 
 
-def attention_section(site: Site, row: int, address: Address) -> list[Component]:
-    """Show what the run recorded about a row; nothing if it was not tested."""
+def find_record(site: Site, row: int) -> AttentionRecord | None:
+    """Return what the run recorded about a row, if the row was tested."""
+    return site.run.find_attention(row, site.cache.samples[row]) if row in site.run.predictions else None
+
+
+def attention_notes(site: Site, row: int, record: AttentionRecord | None, address: Address) -> list[Component]:
+    """Explain bars and colours of the pictures, and list the tested frames; nothing if the row was not tested."""
     if row not in site.run.predictions:
         return []
-    record = site.run.find_attention(row, site.cache.samples[row])
-    head = html.H2(f"Attention of {site.run.name}")
     if record is None:
-        return [head, *[html.P(note, className="notice") for note in site.run.notes]] if site.run.notes else []
-    frames = _frames(site, record, address) if record.fold.attention.rows.shape[1] > 1 else []
-    images = _images(site, row, record) if record.frame is not None else []
-    return [head, html.P(CAVEAT, className="faint"), *frames, *images, *_classes(site, row, record)]
+        return [html.P(note, className="notice") for note in site.run.notes]
+    attention = record.fold.attention
+    frames = _frames(site, record, address) if attention.rows.shape[1] > 1 else []
+    if record.frame is None:
+        return frames
+    between = (
+        "beside it its part of CVSA's attention"
+        if attention.view_attention is not None
+        else "this model has no attention"
+    )
+    heat = ""
+    if site.faces and has_maps(site, record):
+        heat = " Colours: the last attention of the image tower, brighter where higher."
+    elif site.faces and (attention.patch_place is None or attention.patch_place[record.item] >= 0):
+        heat = " No heat map: the tower has no attention over patches, or the run was trained from embeddings."
+    elif site.faces:
+        heat = " No heat map: in large tests they are recorded for some faces only."
+    text = f"Attention of {site.run.name}. Bar: weight of an image in the fused face, {between} between images.{heat} {CAVEAT}"
+    return [*frames, html.P(text, className="faint")]
+
+
+def attention_details(site: Site, row: int, record: AttentionRecord | None) -> list[Component]:
+    """Show the similarity to each prompt, and the attention of each class; closed at first."""
+    if record is None or site.run.class_names != record.fold.attention.class_names:
+        return []
+    attention, prediction = record.fold.attention, site.run.predictions[row]
+    order = sorted(range(len(site.run.class_names)), key=lambda c: -prediction.probabilities[c])
+    parts: list[Component] = []
+    if attention.prompts or attention.class_share is not None:
+        parts.append(html.Details([html.Summary("Prompts"), *_classes(site, row, record, order)]))
+    if attention.class_attention is not None:
+        head = html.Summary("Attention of each class to each image")
+        parts.append(html.Details([head, *_class_attention(site, row, record, order)]))
+    return parts
+
+
+def compare_attention(site: Site, row: int) -> list[Component]:
+    """Show what each run attended to, side by side; nothing unless two of them recorded it."""
+    shown = []
+    for run in site.runs:
+        one = site.choose_run(run)
+        record = find_record(one, row)
+        if record is None or record.frame is None:
+            continue
+        modalities, views = record.fold.attention.modalities, record.fold.views
+        rows = [[KIND_OF[m], *[_small(one, row, record, KIND_OF[m], view) for view in views]] for m in modalities]
+        shown.append(
+            html.Div([html.H3(run.name), table(["", *[f"{view}°" for view in record.fold.attention.views]], rows)])
+        )
+    return [html.H2("Attention of each run"), html.Div(shown, className="abreast")] if len(shown) > 1 else []
+
+
+def _small(site: Site, row: int, record: AttentionRecord, kind: str, view: int) -> Component:
+    parts = [picture(site, row, kind, view)] if site.faces else []
+    return html.Div(attended(site, row, record, kind, view, parts), className="attended small")
+
+
+def attended(
+    site: Site, row: int, record: AttentionRecord | None, kind: str, view: int, parts: list[Component]
+) -> list[Component]:
+    """Lay the heat map of a tested image over its picture, with its weight below; only the picture if it was not tested.
+
+    Args:
+        parts: the picture, and what else lies over it.
+    """
+    screen = html.Div(parts, className="screen")
+    index = None if record is None else record.find_image(MODALITY_OF[kind], view)
+    if record is None or index is None:
+        return [screen]
+    attention = record.fold.attention
+    weight = float(attention.view_weights[record.item, record.frame, index])
+    if has_maps(site, record) and has_picture(site.cache.samples[row], kind):
+        heat = f"/attention/{row}/{index}.png{run_query(site)}"
+        screen = html.Div([*parts, html.Img(src=heat, alt="attention", className="heat")], className="screen")
+    numbers: list[Component] = [html.Span(f"{weight:.1%}", className="number")]
+    if attention.view_attention is not None:
+        mixed = float(attention.view_attention[record.item, record.frame, index])
+        numbers.append(html.Span(f"attention {mixed:.1%}", className="faint"))
+    return [screen, bar(weight), html.Div(numbers, className="weights")]
+
+
+def has_maps(site: Site, record: AttentionRecord | None) -> bool:
+    """Tell whether pictures of the image tower's attention are shown."""
+    return site.faces and record is not None and record.read_maps() is not None
 
 
 def heat_png(site: Site, row: int, image: int, class_index: int | None = None) -> bytes | None:
@@ -95,36 +178,6 @@ def _frames(site: Site, record: AttentionRecord, address: Address) -> list[Compo
     return [html.P([lead, *links[1:]], id="tested-frames")]
 
 
-def _images(site: Site, row: int, record: AttentionRecord) -> list[Component]:
-    """Show each tested image with its weight and its heat map."""
-    attention = record.fold.attention
-    weights = attention.view_weights[record.item, record.frame].tolist()
-    mixed = None if attention.view_attention is None else attention.view_attention[record.item, record.frame].tolist()
-    has_maps, num_views = site.faces and record.read_maps() is not None, len(attention.views)
-
-    def cell(index: int) -> Component:
-        screen = _screen(site, row, record, index, f"/attention/{row}/{index}.png" if has_maps else "")
-        below = [_bar(weights[index]), html.Span(f"{weights[index]:.1%}", className="number")]
-        below += [html.Span(f"attention {mixed[index]:.1%}", className="faint")] if mixed else []
-        return html.Div([screen, *below], className="attended")
-
-    rows = [
-        [site.title(KIND_OF[modality]), *[cell(m * num_views + view) for view in range(num_views)]]
-        for m, modality in enumerate(attention.modalities)
-    ]
-    between = "Below: its part of CVSA's attention between" if mixed else "This model has no attention between"
-    if has_maps:
-        heat = " Colours: the last attention of the image tower, brighter where higher; key a."
-    elif attention.patch_place is None or attention.patch_place[record.item] >= 0:
-        heat = " No heat map: the tower has no attention over patches, or the run was trained from embeddings."
-    else:
-        heat = " No heat map: in large tests they are recorded for some faces only."
-    text = f"Bars: weight of each image in the fused face. {between} images.{heat if site.faces else ''}"
-    control = [scripted("overlay", "on", "light")] if has_maps or _has_class_maps(site, record) else []
-    shown = table(["", *[f"{view}°" for view in attention.views]], rows, "views attended-views")
-    return [html.P(text), *control, shown]
-
-
 def _screen(site: Site, row: int, record: AttentionRecord, index: int, heat: str) -> Component:
     """Show a tested image, and the heat map at the address `heat` over it."""
     attention = record.fold.attention
@@ -136,25 +189,16 @@ def _screen(site: Site, row: int, record: AttentionRecord, index: int, heat: str
     return html.Div(parts, className="screen")
 
 
-def _classes(site: Site, row: int, record: AttentionRecord) -> list[Component]:
+def _classes(site: Site, row: int, record: AttentionRecord, order: list[int]) -> list[Component]:
     """List the classes, the most probable first, with their cosines to the prompts and their attention."""
     run, attention, prediction = site.run, record.fold.attention, site.run.predictions[row]
-    if run.class_names != attention.class_names:
-        return []
-    order = sorted(range(len(run.class_names)), key=lambda c: -prediction.probabilities[c])
-    labels = run.decide(prediction) if run.several else dict.fromkeys(prediction.labels, "label")
-    shares = attention.class_share
-    rows = []
+    shares, rows = attention.class_share, []
     for c in order:
-        name, probability = run.class_names[c], prediction.probabilities[c]
-        mark = labels.get(name, "")
-        style = "wrong" if mark in ERRORS else "faint" if mark in ("label", TRUE_NEGATIVE) else "right"
-        cells: list[Cell] = [html.Span([name, html.Span(f" {mark}" if mark else "", className=style)])]
-        cells.append(html.Div([_bar(probability), f"{probability:.3f}"]))
+        cells: list[Cell] = [f"{run.class_names[c]} {prediction.probabilities[c]:.3f}"]
         cells += [] if shares is None else [f"{float(shares[record.item, c]):.0%}"]
-        cells += [_prompts(record, c, is_open=c in order[:2] or mark == "label")] if attention.prompts else []
+        cells += [_prompts(record, c, is_open=c in order[:2])] if attention.prompts else []
         rows.append(cells)
-    heads = ["class", "probability", *["fraction from attention"] * (shares is not None)]
+    heads = ["class", *["fraction from attention"] * (shares is not None)]
     heads += ["prompts, cosine with the face"] * bool(attention.prompts)
     text = "No cosines with prompts are recorded: the scores of this model do not follow from them."
     if attention.prompts:
@@ -164,8 +208,7 @@ def _classes(site: Site, row: int, record: AttentionRecord) -> list[Component]:
         text += (
             " Fraction from attention: the part of a class's feature that MTGF attended to; the rest is the fused face."
         )
-    parts = [html.H3("Prompts"), html.P(text), table(heads, rows, "prompts")]
-    return parts + ([] if attention.class_attention is None else _class_attention(site, row, record, order))
+    return [html.P(text, className="faint"), table(heads, rows, "prompts")]
 
 
 def _prompts(record: AttentionRecord, c: int, *, is_open: bool) -> Component:
@@ -177,8 +220,9 @@ def _prompts(record: AttentionRecord, c: int, *, is_open: bool) -> Component:
     return html.Details([html.Summary(f"mean {cosines.mean():.3f}"), html.Ul(items)], open=is_open)
 
 
-def _has_class_maps(site: Site, record: AttentionRecord) -> bool:
-    return site.faces and record.read_maps(0) is not None
+def has_class_maps(site: Site, record: AttentionRecord | None) -> bool:
+    """Tell whether pictures of each class's attention are shown."""
+    return site.faces and record is not None and record.read_maps(0) is not None
 
 
 def _class_attention(site: Site, row: int, record: AttentionRecord, order: list[int]) -> list[Component]:
@@ -186,23 +230,19 @@ def _class_attention(site: Site, row: int, record: AttentionRecord, order: list[
     attention = record.fold.attention
     assert attention.class_attention is not None
     weights = attention.class_attention[record.item].astype(np.float32).sum(1)
-    largest, has_maps = float(weights.max()) or 1.0, _has_class_maps(site, record)
+    largest, drawn = float(weights.max()) or 1.0, has_class_maps(site, record)
 
     def cell(c: int, index: int) -> Component:
         strength = f"{60 * float(weights[c, index]) / largest:.0f}%"
         style = {"background": f"color-mix(in srgb, var(--accent) {strength}, transparent)"}
         number = html.Span(f"{float(weights[c, index]):.0%}", className="shade", style=style)
-        if not has_maps:
+        if not drawn:
             return number
-        screen = _screen(site, row, record, index, f"/attention/{row}/{c}/{index}.png")
+        screen = _screen(site, row, record, index, f"/attention/{row}/{c}/{index}.png{run_query(site)}")
         return html.Div([screen, number], className="attended small")
 
     heads = [f"{modality} {view}°" for modality in attention.modalities for view in attention.views]
     rows = [[attention.class_names[c], *[cell(c, index) for index in range(len(heads))]] for c in order]
     text = f"Each line adds up to 100 %{', over all frames' if attention.rows.shape[1] > 1 else ''}."
-    text += " Colours: where in the image, brightest where the class attended most; key a." if has_maps else ""
-    return [html.H3("Attention of each class to each image"), html.P(text), table(["", *heads], rows, "counts")]
-
-
-def _bar(fraction: float) -> Component:
-    return html.Div(html.Div(style={"width": f"{min(max(fraction, 0), 1):.1%}"}), className="part")
+    text += " Colours: where in the image, brightest where the class attended most; key a." if drawn else ""
+    return [html.P(text, className="faint"), table(["", *heads], rows, "counts")]

@@ -70,11 +70,12 @@ class Labels:
         return np.flatnonzero(self._all[:, self.names.index(name)] == wanted)
 
     def describe(self, row: int) -> list[str]:
-        """Return what a row shows: `AU4`, or `AU6 3` where its intensity is known."""
+        """Return what a row shows: `AU4`, or `AU6 3` where its intensity is known; `none`, or `not known`."""
         (values,) = self.read([row]).tolist()
         known = dict(zip(self.names, values, strict=True))
-        return [
+        present = [
             f"{name} {level}" if (level := known.get(name + INTENSITY, -1)) > 0 else name
             for name in self.shown
             if known[name] > 0
         ]
+        return present or ["none" if any(known[name] == 0 for name in self.shown) else "not known"]

@@ -122,6 +122,10 @@ def scripted(
     return html.Div(children, className=class_name, **data)
 
 
+def bar(fraction: float) -> Component:
+    return html.Div(html.Div(style={"width": f"{min(max(fraction, 0), 1):.1%}"}), className="part")
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], class_name: str = "") -> Component:
     """Make a table of texts and components."""
     body = [html.Tr([html.Th(row[0]), *[html.Td(cell) for cell in row[1:]]]) for row in rows]

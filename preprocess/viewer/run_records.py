@@ -46,6 +46,13 @@ class AttentionRecord:
     item: int
     frame: int | None  # index of the row among the item's frames; None: the item was tested without this row
 
+    def find_image(self, modality: str, view: int) -> int | None:
+        """Return the index of an image among those of the frame; None if the test had no such image. view: of the cache."""
+        attention, views = self.fold.attention, self.fold.views
+        if self.frame is None or modality not in attention.modalities or view not in views:
+            return None
+        return attention.modalities.index(modality) * len(views) + views.index(view)
+
     def read_maps(self, class_index: int | None = None) -> np.ndarray | None:
         """Read the attention maps of the frame's N images, f16 (N, G, G); None if not recorded.
 

@@ -1,4 +1,4 @@
-"""A sample's page: every view, what a run predicted and attended to, neighbours, and all fields."""
+"""A sample's page: every view with landmarks and attention, what runs predicted, all fields, and neighbours."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import Address
-from preprocess.viewer.attention import attention_section
+from preprocess.viewer.attention import (
+    attended,
+    attention_details,
+    attention_notes,
+    compare_attention,
+    find_record,
+    has_class_maps,
+    has_maps,
+)
+from preprocess.viewer.landmarks import count_landmarks
 from preprocess.viewer.parts import (
     Cell,
+    bar,
     key_link,
     picture,
     picture_address,
@@ -26,8 +36,10 @@ from preprocess.viewer.parts import (
     view_title,
 )
 from preprocess.viewer.pictures import has_picture
+from preprocess.viewer.run_records import ERRORS, TRUE_POSITIVE, AttentionRecord, RunRecords
 from preprocess.viewer.site import Site
 from shared.modalities import NORMAL_LEGEND
+from shared.runs import Prediction
 
 NUM_NEIGHBOURS = 4  # on each side
 
@@ -36,20 +48,29 @@ def sample_page(site: Site, address: Address) -> list[Component]:
     row = address.row
     sample = site.cache.samples[row]
     warning = f"{'Warning' if sample.valid else 'Not valid'}: {sample.reason}"
+    record = find_record(site, row)
     lit = _can_be_lit(site, row)
+    num_landmarks = count_landmarks(site, row)
+    overlays = ["attention"] if has_maps(site, record) or has_class_maps(site, record) else []
+    overlays += ["landmarks"] if num_landmarks else []
+    controls = [scripted("light", "on", "light")] if lit else []
+    controls += [scripted("overlay", " ".join(overlays), "light")] if overlays else []
+    left = [
+        html.Div(controls, className="controls"),
+        _pictures(site, row, record, with_landmarks=num_landmarks > 0),
+        *([html.P(NORMAL_LEGEND.capitalize() + ".", className="faint")] if lit else []),
+        *attention_notes(site, row, record, address),
+    ]
     return [
         _links(site, address),
         html.H1(sample.sample_id),
         _headline(site, row),
         tagger(site, row, full=True),
         *([html.P(warning, className="warning")] if sample.reason else []),
-        *([scripted("light", "on", "light")] if lit else []),
-        _pictures(site, row),
-        *([html.P(NORMAL_LEGEND.capitalize() + ".", className="faint")] if lit else []),
-        *attention_section(site, row, address),
+        html.Div([html.Div(left), html.Div([*_predictions(site, row), *_facts(site, row)])], className="sample"),
+        *compare_attention(site, row),
         *_neighbours(site, row, address),
-        html.H2("All fields"),
-        table(["", ""], _fields(site, row), "facts"),
+        *attention_details(site, row, record),
     ]
 
 
@@ -87,17 +108,56 @@ def _can_be_lit(site: Site, row: int) -> bool:
     return site.faces and not site.cache.info.settings.dynamic and has_picture(site.cache.samples[row], "normal")
 
 
-def _pictures(site: Site, row: int) -> Component:
+def _pictures(site: Site, row: int, record: AttentionRecord | None, *, with_landmarks: bool) -> Component:
+    """Show every view, with attention and landmarks over it."""
     views, sample = site.cache.info.settings.views, site.cache.samples[row]
 
     def cell(kind: str, view: int) -> Component:
-        if kind != "relief" or not _can_be_lit(site, row):
-            return picture(site, row, kind, view)
-        alt = f"{kind} of {sample.sample_id} at {views[view]}°"
-        return scripted("relief", picture_address(row, "normal", view), "relief", alt=alt)
+        shown = picture(site, row, kind, view)
+        if kind == "relief" and _can_be_lit(site, row):
+            alt = f"{kind} of {sample.sample_id} at {views[view]}°"
+            shown = scripted("relief", picture_address(row, "normal", view), "relief", alt=alt)
+        parts = [shown]
+        if with_landmarks and has_picture(sample, kind):
+            parts.append(html.Img(src=f"/landmarks/{row}/{view}.svg", alt="landmarks", className="landmarks"))
+        return html.Div(attended(site, row, record, kind, view, parts), className="attended")
 
     rows = [[site.title(kind), *[cell(kind, view) for view in range(len(views))]] for kind in site.kinds()]
-    return table(["", *map(view_title, views)], rows, "views")
+    is_attended = record is not None and record.frame is not None
+    return table(["", *map(view_title, views)], rows, "views attended-views" if is_attended else "views")
+
+
+def _predictions(site: Site, row: int) -> list[Component]:
+    """Show the probabilities of every run that tested a row: a table per list of classes, a column per run."""
+    groups: dict[tuple[str, ...], list[RunRecords]] = {}
+    for run in site.runs or (site.run,):
+        if row in run.predictions:
+            groups.setdefault(run.class_names, []).append(run)
+    parts: list[Component] = []
+    for class_names, runs in groups.items():
+        labels = [] if runs[0].several else runs[0].predictions[row].labels
+        rows = [
+            [
+                html.B(f"{name} (label)") if name in labels else name,
+                *[_probability(run, run.predictions[row], c) for run in runs],
+            ]
+            for c, name in enumerate(class_names)
+        ]
+        parts.append(table(["", *[run.name for run in runs]], rows, "predictions"))
+    return [html.H2("Predictions"), *parts] if parts else []
+
+
+def _probability(run: RunRecords, prediction: Prediction, c: int) -> Component:
+    """Show a probability as a bar, and whether the decision is right."""
+    name, probability = run.class_names[c], prediction.probabilities[c]
+    if run.several:
+        mark = run.decide(prediction).get(name, "")
+        style = "wrong" if mark in ERRORS else "right" if mark == TRUE_POSITIVE else "faint"
+    else:
+        mark = "predicted" if name in prediction.predicted else ""
+        style = "wrong" if run.count_errors(prediction) else "right"
+    parts = [bar(probability), html.Span(f"{probability:.3f}"), html.Span(mark, className=style)]
+    return html.Div(parts, className="probability")
 
 
 def _neighbours(site: Site, row: int, address: Address) -> list[Component]:
@@ -119,23 +179,15 @@ def _neighbours(site: Site, row: int, address: Address) -> list[Component]:
     return [head, strip([tile(site, r, address, caption=captions[r], marked=r == row) for r in near])]
 
 
-def _fields(site: Site, row: int) -> list[list[Cell]]:
-    """List every field of the tables, what was predicted, and the labels of a task with several."""
-    sample, info, run = site.cache.samples[row], site.cache.info, site.run
+def _facts(site: Site, row: int) -> list[Component]:
+    """List every field of the tables, and the labels of a task with several."""
+    sample = site.cache.samples[row]
     fields: list[list[Cell]] = [["row", str(row)]]
     for name in (field.name for field in dataclasses.fields(sample)):
         value = getattr(sample, name)
         text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else "" if value is None else str(value)
         fields += [[name, text]] if text else []
     fields += [[name, values[row]] for name, values in site.cache.groups.items() if values[row]]
-    if prediction := run.predictions.get(row):
-        names = "+".join(prediction.predicted) or "none"
-        fields.append([f"predicted by {run.name}", f"{names}, {run.probability(prediction):.3f}"])
-        if run.several:
-            decisions = run.decide(prediction).items()
-            fields.append(["compared with the truth", "; ".join(f"{name} {decision}" for name, decision in decisions)])
-    for array, labels in (("aus", info.au_names), ("targets", info.target_names)):
-        if sample.valid and labels:
-            values = zip(labels, site.pictures.read(row, array), strict=True)
-            fields.append([array, ", ".join(f"{label} {int(v)}" for label, v in values if v >= 0) or "unknown"])
-    return fields
+    if site.labels.shown and sample.valid:
+        fields.append(["shows", ", ".join(site.labels.describe(row))])
+    return [html.H2("All fields"), table(["", ""], fields, "facts")]

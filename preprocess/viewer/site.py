@@ -57,6 +57,10 @@ class Site:
         """Return the site of a run, called on the site of the first one; an unknown name is the first run's."""
         return self._others.get(run, self)
 
+    def choose_run(self, run: RunRecords) -> Site:
+        """Return the site of one of `runs`, called on any site."""
+        return (self.first or self).choose(run.name)
+
     def close(self) -> None:
         """Stop the background thread: it cannot read any more when Python ends."""
         if "checker" in self.__dict__:

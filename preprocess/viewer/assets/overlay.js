@@ -1,26 +1,32 @@
-// Heat maps of a run's attention over its images: on or off, and how opaque. The setting stays from sample to sample.
+// What lies over pictures: a run's attention, with a strength, and landmarks. The setting stays from sample to sample.
 "use strict";
 
 (() => {
-  const set = { on: true, strength: 55 };
+  const set = { attention: true, landmarks: true, strength: 55 };
+  const keys = { attention: "a", landmarks: "l" };
 
   function apply() {
-    const opacity = set.on ? set.strength / 100 : 0;
-    document.documentElement.style.setProperty("--overlay", String(opacity));
+    const { style } = document.documentElement;
+    style.setProperty("--attention", String(set.attention ? set.strength / 100 : 0));
+    style.setProperty("--landmarks", String(Number(set.landmarks)));
+  }
+
+  function add(element, text, options, listen) {
+    const label = document.createElement("label");
+    const input = Object.assign(document.createElement("input"), options);
+    input.addEventListener("input", () => { listen(input); apply(); });
+    label.append(...(input.type === "range" ? [text, input] : [input, text]));
+    element.append(label);
   }
 
   function start(element) {
-    const shown = document.createElement("label");
-    const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: set.on, id: "overlay-on", className: "key-a" });
-    box.addEventListener("change", () => { set.on = box.checked; apply(); });
-    shown.append(box, "show attention");
-    const strength = document.createElement("label");
-    const slider = Object.assign(document.createElement("input"), {
-      type: "range", min: 10, max: 100, value: set.strength, id: "overlay-strength",
-    });
-    slider.addEventListener("input", () => { set.strength = Number(slider.value); apply(); });
-    strength.append("strength", slider);
-    element.append(shown, strength);
+    for (const name of element.dataset.overlay.split(" ")) {
+      const box = { type: "checkbox", checked: set[name], id: `show-${name}`, className: `key-${keys[name]}`, title: `key: ${keys[name]}` };
+      add(element, name, box, (input) => { set[name] = input.checked; });
+      if (name !== "attention") continue;
+      const slider = { type: "range", min: 10, max: 100, value: set.strength, id: "overlay-strength" };
+      add(element, "strength", slider, (input) => { set.strength = Number(input.value); });
+    }
     apply();
   }
 

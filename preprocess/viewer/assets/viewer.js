@@ -43,7 +43,7 @@ function moveAmongTiles(key) {
 
 document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey) return;
-  if (event.target.closest("input, select, textarea, .choice, [role=dialog], [role=listbox]")) return;
+  if (event.target.closest("input:not([type=checkbox]), select, textarea, .choice, [role=dialog], [role=listbox]")) return;
   const drawn = document.querySelector("[data-player], [data-map]"); // a player or a map has keys of its own
   if (drawn?.own?.key(event.key) || window.facet.tag.key(event.key)) return event.preventDefault();
   if (event.key.startsWith("Arrow") && moveAmongTiles(event.key)) return event.preventDefault();
