@@ -14,10 +14,10 @@ import pytest
 from browser import Watched
 from conftest import CLASSES, MakeCache, write_tiny_cache
 from PIL import Image
+from preprocess.render.cameras import build_cameras
 from test_train_cli import QUICK, call
 from viewer_pages import page_text
 
-from preprocess.render.cameras import build_cameras
 from preprocess.viewer.app import build_app
 from preprocess.viewer.attention import HEAT_PX, draw_heat
 from preprocess.viewer.landmarks import project_landmarks
@@ -116,7 +116,7 @@ def test_landmarks_lie_on_the_picture(site: Site) -> None:
     """Orthographic: 201.6 mm across; from the subject's left, what lies behind the nose moves to the right of the picture."""
     points = np.array([[0, 0, 0], [50.4, 25.2, 0], [0, 0, -100], 3 * [np.nan]])
     front, left = build_cameras((View(0), View(20))).world_to_view
-    np.testing.assert_allclose(project_landmarks(points, front), [[50, 50], [75, 37.5], [50, 50]])
+    np.testing.assert_allclose(project_landmarks(points, front), np.array([[50, 50], [75, 37.5], [50, 50]]))
     moved = 100 * np.sin(np.radians(20)) / 2.016
     np.testing.assert_allclose(project_landmarks(points, left)[2], np.array([50 + moved, 50]))
     client = build_app(LiveSite(lambda: site)).server.test_client()
