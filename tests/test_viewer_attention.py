@@ -14,10 +14,10 @@ import pytest
 from browser import Watched
 from conftest import CLASSES, MakeCache, write_tiny_cache
 from PIL import Image
-from preprocess.render.cameras import build_cameras
 from test_train_cli import QUICK, call
 from viewer_pages import page_text
 
+from preprocess.rendering.cameras import build_cameras
 from preprocess.viewer.app import build_app
 from preprocess.viewer.attention import HEAT_PX, draw_heat
 from preprocess.viewer.landmarks import project_landmarks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from preprocess.render.cameras import build_cameras
+from preprocess.rendering.cameras import build_cameras
 from preprocess.viewer.site import Site
 from shared.schema import FIELD_OF_VIEW_MM
 
