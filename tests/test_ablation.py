@@ -283,8 +283,8 @@ def test_help_tells_every_variant_and_its_examples_can_be_run(capsys: pytest.Cap
     with pytest.raises(SystemExit):
         build_parser().parse_args(["ablate", "--help"])
     text = capsys.readouterr().out
-    for name, (options, about) in (PARTS | OBVIOUS).items():
-        assert all(part in text for part in (name, options, about))
+    for name, one in (PARTS | OBVIOUS).items():
+        assert all(part in text for part in (name, one.options, one.about))
     examples = [line for line in text.splitlines() if line.startswith("  python -m train ablate")]
     assert len(examples) == 5
     for line in examples:

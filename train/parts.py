@@ -18,12 +18,14 @@ class Part:
     """A fusion, head or loss term: its class, and its description in --help.
 
     option: field of the configuration that holds a loss term's weight; empty: it is given by --extra-losses.
+    title: what figures call it; empty: its name.
     """
 
     module: str
     class_name: str
     about: str
     option: str = ""
+    title: str = ""
 
     def load(self) -> Any:
         """Import the class: a Fusion, a Head or a LossTerm."""
@@ -49,13 +51,18 @@ TASKS = {
     "au-intensity": Part("train.tasks.intensity", "Intensity", "intensities of action units, 0 to 5"),
 }
 LOSSES = {
-    "con": Part("train.losses.consistency", "ConsistencyLoss", "consistency between views", "lambda_con"),
-    "vt": Part("train.losses.view_text", "ViewTextLoss", "text loss of each view", "lambda_vt"),
+    "con": Part("train.losses.consistency", "ConsistencyLoss", "consistency between views", "lambda_con", "consistency"),
+    "vt": Part("train.losses.view_text", "ViewTextLoss", "text loss of each view", "lambda_vt", "view–text"),
     "margin": Part("train.losses.margin", "MarginLoss", "views of one face alike, different faces apart by a learned margin "
                    "(AffectVLM)"),
     "cross-correlation": Part("train.losses.cross_correlation", "CrossCorrelationLoss", "equal features of views agree, "
                               "different ones are uncorrelated (SMILE-VLM, Barlow Twins)"),
 }  # fmt: skip
+
+CLASS_LOSSES = {
+    "ce": "cross-entropy",
+    "bce": "binary cross-entropy",
+}  # the loss of the class scores, by its name in logs
 
 
 def find_part(table: Mapping[str, Part], name: str) -> Part:
@@ -72,6 +79,12 @@ def find_part(table: Mapping[str, Part], name: str) -> Part:
 def list_parts(table: Mapping[str, Part]) -> str:
     """Describe each part, for --help."""
     return "; ".join(f"{name}: {part.about}" for name, part in table.items())
+
+
+def describe_loss(name: str) -> str:
+    """Return the name of a term of the loss for people, with that in log.jsonl: `consistency (con)`."""
+    title = CLASS_LOSSES.get(name) or (LOSSES[name].title if name in LOSSES else "")
+    return f"{title} ({name})" if title else name
 
 
 def list_extra_losses() -> dict[str, Part]:

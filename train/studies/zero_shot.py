@@ -36,7 +36,7 @@ from train.studies.compare.scores import SubjectResults, resample_score
 from train.tasks.task import find_task
 from train.training.fit import check_towers_match
 
-ZERO_SHOT = Variant("zero-shot", OBVIOUS["zero-shot"][0])
+ZERO_SHOT = Variant("zero-shot", OBVIOUS["zero-shot"].options)
 
 
 def predict_zero_shot(options: Options, run: RunOptions, out: Path, *, adapt: bool = True) -> int:

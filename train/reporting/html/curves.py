@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from train.reporting.figures import encode_figure
+from shared.figures import encode_figure
+from train.parts import describe_loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +17,7 @@ Log = Sequence[Mapping[str, float]]  # the lines of a log.jsonl
 MOST_POINTS = 600  # of a curve
 MOST_LOGS = 40  # curves in one picture
 MOST_NAMED = 8
+_STYLES = ("--", ":", "-.")  # of terms of the loss: one may run under another
 # The fields of a log line that are not terms of the loss.
 OTHER_FIELDS = (
     "step", "epoch", "loss", "accuracy", "lr", "face_cosine", "scale", "grad_norm",
@@ -39,24 +42,24 @@ def draw_curves(logs: Mapping[str, Log]) -> str:
         titles = {"loss": "loss", "accuracy": "accuracy on training batches", "lr": "learning rate"}
         for axes, (field, title) in zip(panels, titles.items(), strict=True):
             for name, log in shown.items():
-                _plot(axes, log, field, name if len(shown) > 1 else field)
+                _plot(axes, log, field, name if len(shown) > 1 else "loss, the weighted sum")
             axes.set_title(title, fontsize=9.5)
             axes.set_xlabel("step")
             axes.grid(color="0.9", linewidth=0.7)
             axes.spines[["top", "right"]].set_visible(False)
         if len(shown) == 1:
             (log,) = shown.values()
-            for term in find_terms(log):
-                _plot(panels[0], log, term, term)
+            for term, style in zip(find_terms(log), itertools.cycle(_STYLES), strict=False):
+                _plot(panels[0], log, term, describe_loss(term), style)
         panels[1].set_ylim(-0.02, 1.02)
         if len(shown) <= MOST_NAMED:
             panels[0].legend(fontsize=8, frameon=False)
         return "data:image/svg+xml;base64," + base64.b64encode(encode_figure(figure, "svg")).decode()
 
 
-def _plot(axes: Axes, log: Log, field: str, label: str) -> None:
+def _plot(axes: Axes, log: Log, field: str, label: str, style: str = "-") -> None:
     points = [(line["step"], line[field]) for line in log if field in line]
     points = points[:: -(-len(points) // MOST_POINTS) or 1] + points[-1:]
     if points:
         marker = "o" if len(points) < 12 else ""
-        axes.plot(*zip(*points, strict=True), label=label, linewidth=1.1, marker=marker, markersize=2.5)
+        axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1.1, marker=marker, markersize=2.5)

@@ -8,56 +8,108 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from shared.command_line import join_angles
 from shared.errors import FacetError
 from train.config import OPTIONS, Options, option_name
 from train.option_parser import add_option
 
-FULL = "full"
-# Name → options that change the full model, and what is left.
+FULL, FULL_LABEL = "full", "Full model"
+
+
+class Change(NamedTuple):
+    """A ready-made variant. label: its name in a paper's table."""
+
+    options: str  # that change the full model
+    about: str  # what is left
+    label: str
+
+
 PARTS = {
-    "no-cvsa": ("--fusion mean", "views are averaged; none attends to another"),
-    "no-mtgf": ("--head cosine --mtgf-tokens views", "the fused face is compared with the prompts as it is"),
-    "no-consistency": ("--lambda-con 0", "no loss between single views and the fused face"),
-    "no-view-text": ("--lambda-vt 0", "views are not compared with the prompts one by one"),
-    "plain-clip": (
+    "no-cvsa": Change("--fusion mean", "views are averaged; none attends to another", "w/o CVSA"),
+    "no-mtgf": Change(
+        "--head cosine --mtgf-tokens views", "the fused face is compared with the prompts as it is", "w/o MTGF"
+    ),
+    "no-consistency": Change(
+        "--lambda-con 0", "no loss between single views and the fused face", "w/o consistency loss"
+    ),
+    "no-view-text": Change("--lambda-vt 0", "views are not compared with the prompts one by one", "w/o view–text loss"),
+    "plain-clip": Change(
         "--fusion mean --head cosine --mtgf-tokens views --lambda-con 0 --lambda-vt 0",
         "none of the four: CLIP's own score of averaged views, trained",
+        "w/o all four",
     ),
 }
-# As PARTS, for what is added; trained only if named.
+# For what is added; trained only if named.
 ADDITIONS = {
-    "with-patches": ("--mtgf-tokens patches", "MTGF's text also attends to the patch tokens of the image tower"),
-    "with-residual": ("--class-vectors residual", "a learned residual is added to the text embedding of each class"),
+    "with-patches": Change(
+        "--mtgf-tokens patches", "MTGF's text also attends to the patch tokens of the image tower", "with patch tokens"
+    ),
+    "with-residual": Change(
+        "--class-vectors residual",
+        "a learned residual is added to the text embedding of each class",
+        "with learned residuals",
+    ),
 }
 # Neither MTGF's patches nor a loss beside that of the scores.
 _PLAIN = "--mtgf-tokens views --lambda-con 0 --lambda-vt 0"
 # As ADDITIONS: simple baselines. `--variants obvious` names them all.
 OBVIOUS = {
-    "zero-shot": (f"--epochs 0 --fusion mean --head cosine {_PLAIN}", "CLIP as it is, nothing trained"),
-    "linear": (f"--fusion mean --head linear {_PLAIN}", "a linear classifier on averaged views, no text"),
-    "frontal": (f"--views 0 --fusion mean --head linear {_PLAIN}", "the same of the frontal view alone"),
-    "max": (f"--fusion max --head linear {_PLAIN}", "on the largest values over views (MVCNN, Su et al. 2015)"),
-    "concat": (f"--fusion concat --head linear {_PLAIN}", "on all views side by side"),
-    "late": (f"--fusion late --head linear {_PLAIN}", "on each view; the views' probabilities are averaged"),
-    "mit": (f"--towers view --fusion late --head linear {_PLAIN}", "and each view has a tower of its own (MiT)"),
-    "learned-vectors": ("--class-vectors learned", "learned class vectors instead of prompts"),
-    "margin": ("--lambda-con 0 --extra-losses margin=0.1", "AffectVLM's pair loss instead of consistency"),
-    "cross-correlation": (
-        "--lambda-con 0 --extra-losses cross-correlation=0.1", "SMILE-VLM's loss instead of consistency"
+    "zero-shot": Change(
+        f"--epochs 0 --fusion mean --head cosine {_PLAIN}",
+        "CLIP as it is, nothing trained",
+        "CLIP, zero-shot",
     ),
-}  # fmt: skip
+    "linear": Change(
+        f"--fusion mean --head linear {_PLAIN}",
+        "a linear classifier on averaged views, no text",
+        "Linear classifier",
+    ),
+    "frontal": Change(
+        f"--views 0 --fusion mean --head linear {_PLAIN}",
+        "the same of the frontal view alone",
+        "Frontal view only",
+    ),
+    "max": Change(
+        f"--fusion max --head linear {_PLAIN}",
+        "on the largest values over views (MVCNN, Su et al. 2015)",
+        "Max over views",
+    ),
+    "concat": Change(
+        f"--fusion concat --head linear {_PLAIN}",
+        "on all views side by side",
+        "Concatenated views",
+    ),
+    "late": Change(
+        f"--fusion late --head linear {_PLAIN}",
+        "on each view; the views' probabilities are averaged",
+        "Averaged scores",
+    ),
+    "mit": Change(
+        f"--towers view --fusion late --head linear {_PLAIN}",
+        "and each view has a tower of its own (MiT)",
+        "A tower per view",
+    ),
+    "learned-vectors": Change(
+        "--class-vectors learned", "learned class vectors instead of prompts", "Learned class vectors"
+    ),
+    "margin": Change(
+        "--lambda-con 0 --extra-losses margin=0.1", "AffectVLM's pair loss instead of consistency", "Margin loss"
+    ),
+    "cross-correlation": Change(
+        "--lambda-con 0 --extra-losses cross-correlation=0.1",
+        "SMILE-VLM's loss instead of consistency",
+        "Cross-correlation loss",
+    ),
+}
 GROUPS = {"obvious": (*OBVIOUS, "plain-clip")}
 ONLY = "only-"  # only-texture: one modality of several
 _WIDTH = max(len(name) for name in (*PARTS, *ADDITIONS, *OBVIOUS)) + 2
 
 
-def _list(variants: dict[str, tuple[str, str]]) -> str:
-    return "\n".join(
-        f"  {name:<{_WIDTH}}{options}\n  {'':<{_WIDTH}}{about}" for name, (options, about) in variants.items()
-    )
+def _list(variants: dict[str, Change]) -> str:
+    return "\n".join(f"  {name:<{_WIDTH}}{one.options}\n  {'':<{_WIDTH}}{one.about}" for name, one in variants.items())
 
 
 ABLATE_EXAMPLES = f"""Trains and tests every fold of a protocol for the full model (the options as given), and for variants
@@ -97,6 +149,7 @@ class Variant:
 
     name: str
     options: str = ""
+    label: str = ""  # in a paper's table; empty: the name
 
 
 @dataclass(frozen=True)
@@ -140,13 +193,13 @@ def list_variants(chosen: Chosen, modalities: Sequence[str]) -> list[Variant]:
     Raises:
         FacetError: an unknown name.
     """
-    parts = [Variant(name, options) for name, (options, _) in PARTS.items()]
+    parts = [Variant(name, one.options, one.label) for name, one in PARTS.items()]
     if len(modalities) > 1:
-        parts += [Variant(ONLY + m, f"--modalities {m}") for m in modalities]
+        parts += [Variant(ONLY + m, f"--modalities {m}", f"{m.capitalize()} only") for m in modalities]
     names = [part.name for part in parts] if chosen.names is None else chosen.names
     names = [one for name in names for one in GROUPS.get(name, (name,))]
-    parts += [Variant(name, options) for name, (options, _) in (ADDITIONS | OBVIOUS).items()]
-    there = {part.name: part for part in (Variant(FULL), *parts)}
+    parts += [Variant(name, one.options, one.label) for name, one in (ADDITIONS | OBVIOUS).items()]
+    there = {part.name: part for part in (Variant(FULL, label=FULL_LABEL), *parts)}
     if unknown := [name for name in names if name not in there]:
         known = ", ".join((*there, *GROUPS))
         raise FacetError(
