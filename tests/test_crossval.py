@@ -46,8 +46,9 @@ def test_all_folds_and_their_report(tiny_cache: MakeCache, tmp_path: Path, capsy
         assert fold["plain"] == metrics["calibration"] and fold["temperature"] > 0
     for name in (
         "report.txt",
-        "report.png",
-        "report.pdf",
+        "confusion.png",
+        "classes.pdf",
+        "folds.png",
         "reliability.png",
         "reliability.pdf",
         "folds.csv",

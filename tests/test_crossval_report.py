@@ -43,15 +43,16 @@ from train.tasks.multi_label import ActionUnits
 def test_all_files_say_the_same(tmp_path: Path) -> None:
     results, trues, predictions = random_folds(5, [60, 50, 70])
     results = [dataclasses.replace(result, seconds=10.0 + k) for k, result in enumerate(results)]
-    summary = summarise_folds(results)
-    write_crossval_report(tmp_path, summary, results[::-1], ABOUT)
+    summary, about = summarise_folds(results), about_with(method="Ours")
+    write_crossval_report(tmp_path, summary, results[::-1], about)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "folds.csv", "report.json", "report.pdf", "report.png", "report.txt", "table.csv", "table.tex",
+        "classes.pdf", "classes.png", "confusion.pdf", "confusion.png", "folds.csv", "folds.pdf", "folds.png", "report.json",
+        "report.txt", "table.csv", "table.tex",
     ]  # fmt: skip
     true, predicted = np.concatenate(trues), np.concatenate(predictions)
     value = json.loads((tmp_path / "report.json").read_bytes())
     assert value["summary"]["pooled"]["uar"] == pytest.approx(balanced_accuracy_score(true, predicted))
-    assert value["about"] == vars(ABOUT)
+    assert value["about"] == vars(about)
     assert [fold["name"] for fold in value["folds"]] == ["fold-00", "fold-01", "fold-02"]
     accuracy = value["summary"]["over_folds"]["accuracy"]
     text = (tmp_path / "report.txt").read_text()
@@ -74,12 +75,16 @@ def test_all_files_say_the_same(tmp_path: Path) -> None:
     assert [row["class"] for row in table] == list(CLASSES)
     assert [float(row["recall"]) for row in table] == pytest.approx(list(recall))
 
-    cells = parse_latex((tmp_path / "table.tex").read_text())
-    assert cells[0][1:] == ["Anger", "Disgust", "Fear", "Happiness", "Acc.", "UAR", "UF1"]
-    assert cells[1][5] == rf"${100 * accuracy['mean']:.1f}_{{\pm {100 * accuracy['std']:.1f}}}$"
-    assert [cells[2][1 + c] for c in range(4)] == [f"{100 * r:.1f}" for r in recall]
+    latex = (tmp_path / "table.tex").read_text()
+    method, heads, *cells = parse_latex(latex)
+    assert method[1:] == [r"\multicolumn{2}{c}{Ours}"] and heads == ["", r"Mean $\pm$ std", "Pooled"]
+    assert [row[0] for row in cells] == ["Anger", "Disgust", "Fear", "Happiness", "Acc.", "UAR", "F1"]
+    assert cells[4][1] == rf"${100 * accuracy['mean']:.1f}_{{\pm {100 * accuracy['std']:.1f}}}$"
+    assert [row[2] for row in cells[:4]] == [f"{100 * r:.1f}" for r in recall]
+    as_row = " & ".join(["Ours", *(row[1] for row in cells)])
+    assert f"% as one row (Anger, Disgust, Fear, Happiness, Acc., UAR, F1): {as_row} \\\\" in latex.splitlines()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    write_crossval_report(tmp_path, summary, results, ABOUT)
+    write_crossval_report(tmp_path, summary, results, about)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -160,7 +165,7 @@ def parse_latex(text: str) -> list[list[str]]:
             spanned = sum(int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d)\}", line))
             assert len(rows[-1]) + spanned == num
         else:
-            assert line in (r"\toprule", r"\midrule", r"\bottomrule")
+            assert line in (r"\toprule", r"\midrule", r"\bottomrule", r"\cmidrule(lr){2-3}")
     return rows
 
 
@@ -189,19 +194,35 @@ def test_awkward_names_reach_every_file_whole(tmp_path: Path) -> None:
     summary = summarise_folds(results)
     write_crossval_report(tmp_path, summary, results, about)
     cells = parse_latex((tmp_path / "table.tex").read_text())
-    assert cells[0][2] == r"A\_b\{\$x\textasciicircum{}2"
+    assert cells[3][0] == r"A\_b\{\$x\textasciicircum{}2"
     with (tmp_path / "table.csv").open(newline="") as file:
         assert [row["class"] for row in csv.DictReader(file)] == list(names)
-    with Image.open(tmp_path / "report.png") as image:
+    with Image.open(tmp_path / "confusion.png") as image:
         assert image.format == "PNG"
 
 
-def test_many_classes_make_a_tall_latex_table() -> None:
+@pytest.mark.parametrize(("f1_name", "num_folds"), [("F1", 3), ("UF1", 1)])
+def test_the_latex_table_fits_a_column(f1_name: str, num_folds: int) -> None:
+    """Every cell in 10 pt, each letter as wide as a wide one (5.6 pt), is narrower than CVPR's 237 pt; UF1 is MEGC's word."""
+    names = tuple(f"AU{k}" for k in (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24))
+    results = multilabel_folds(1, [60] * num_folds, names)
+    about = about_with(method="Ours", f1_name=f1_name, num_folds=num_folds)
+    *heads, first = (rows := parse_latex(format_latex_table(summarise_folds(results), results, about)))[
+        : 1 + min(num_folds, 2)
+    ]
+    assert first[0] == "AU1" and [row[0] for row in rows[-3:]] == [f1_name, "Micro-F1", "UAR"]
+    assert "Ours" in heads[0][1]
+    shown = [[re.sub(r"\\pm|[${}_\\]", "", cell) for cell in row] for row in rows if len(row) == len(first)]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(first))]
+    assert 5.6 * sum(widths) + 12 * len(widths) < 237
+
+
+def test_each_class_has_a_row_in_the_latex_table() -> None:
     names = tuple(f"AU{k}" for k in (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24))
     results = multilabel_folds(1, [60, 60, 60], names)
     summary = summarise_folds(results)
-    rows = parse_latex(format_latex_table(summary, results, ABOUT))
-    assert [row[0] for row in rows[1:]] == [*names, "UF1", "Micro-F1", "UAR"]
+    rows = parse_latex(format_latex_table(summary, results, ABOUT))[1:]
+    assert [row[0] for row in rows[1:]] == [*names, "F1", "Micro-F1", "UAR"]
     one = summary.classes_over_folds["f1"][6]
     assert one.mean is not None and one.std is not None
     assert rows[7][1] == rf"${100 * one.mean:.1f}_{{\pm {100 * one.std:.1f}}}$"
@@ -229,10 +250,8 @@ def test_dots_of_better_folds_stand_higher() -> None:
             single_fold(f"fold-{k}", np.zeros(10, int), np.array([0] * num_right + [1] * (10 - num_right)))
             for k in range(3)
         ]
-        png = draw_crossval(summarise_folds(results), results, ABOUT, [])
-        with Image.open(io.BytesIO(png)) as image:
-            width = image.width
-        heights.append(blue_rows(png, slice(2 * width // 3, width)).mean())
+        png = draw_crossval(summarise_folds(results), results, [], "png")["folds"]
+        heights.append(blue_rows(png, slice(None)).mean())
     assert heights[1] < heights[0] - 100
 
 
@@ -242,29 +261,28 @@ def test_the_picture_of_action_units_shows_taller_bars_for_better_ones() -> None
     metrics = compute_multilabel_metrics(true, probabilities.astype(np.float32), np.full(2, 0.5, np.float32))
     assert metrics.per_class["f1"] == (1, 0.5)
     results = [fold_result("fold-00", ActionUnits(), metrics, ("AU1", "AU2"))]
-    png = draw_crossval(summarise_folds(results), results, about_with(num_folds=1), ["a warning"])
+    png = draw_crossval(summarise_folds(results), results, ["A WARNING: its reason"], "png")["classes"]
     with Image.open(io.BytesIO(png)) as image:
-        left = image.width // 2
-        pixels = np.asarray(image.convert("RGB")).astype(int)[:, :left]
-    blue = (np.abs(pixels - (0x21, 0x66, 0xAC)).sum(-1) < 8)[pixels.shape[0] // 5 :]  # below the legend
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert (np.abs(pixels - (0xB2, 0x18, 0x2B)).sum(-1) < 30)[-30:].any()  # in red, at the foot
+    bar = np.array((0x21, 0x66, 0xAC)) * 0.65 + 255 * 0.35
+    blue = (np.abs(pixels - bar).sum(-1) < 8)[pixels.shape[0] // 5 :]  # below the legend
     columns = np.flatnonzero(blue.sum(0) > 40)
     first, last = blue[:, columns[5]].sum(), blue[:, columns[-5]].sum()
     assert first > 1.5 * last
 
 
-def test_no_caption_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Long titles, names of classes and of folds are wrapped; unfinished folds are counted against all."""
+def test_no_name_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long names of classes and of folds are wrapped; unfinished folds are counted against all."""
     drawn: list[Any] = []
     monkeypatch.setattr("train.reporting.figures.encode_figure", lambda figure, form: drawn.append(figure))
     names = ("a class whose name is of many words", "another", "third")
     results = [single_fold(f"subject-{'x' * 30}{n}", np.arange(3), np.arange(3), names) for n in range(2)]
-    about = about_with(title="a title " * 30, licence="a licence " * 60, num_folds=5, missing_folds=["a", "b", "c"])
-    draw_crossval(summarise_folds(results), results, about, [])
-    (figure,) = drawn
-    axes = [*figure.axes[0].get_xticklabels(), *figure.axes[1].get_xticklabels()]
-    words = " ".join(label.get_text() for label in axes).split()
-    assert [word for word in words if not word.startswith(("subject", "x"))] == " ".join(names).split()
-    title, foot = figure.get_suptitle().split(), figure.get_supxlabel().split()
-    assert title.count("title") == 30 and foot.count("licence") == 60
-    assert "over 2 of 5 folds" in figure.get_suptitle() and "…" not in " ".join([*words, *title, *foot])
+    about = about_with(num_folds=5, missing_folds=["a", "b", "c"])
+    draw_crossval(summarise_folds(results), results, [], "png")
+    classes, folds, confusion = ([label.get_text() for label in one.axes[0].get_xticklabels()] for one in drawn)
+    for labels in (classes, confusion):
+        assert " ".join(" ".join(labels).split()) == " ".join(names)
+    assert ["".join(label.split()) for label in folds] == [result.name for result in results]
+    assert all(not figure.get_suptitle() and not figure.get_supxlabel() for figure in drawn)
     assert "over 2 of 5 folds" in format_latex_table(summarise_folds(results), results, about)

@@ -109,7 +109,7 @@ examples:
 _ZERO_SHOT = ("prompts", "model", "pretrained", "modalities", "views", "classes")
 ZERO_SHOT_OPTIONS = tuple(o for kind in (RunOptions, Options) for o in dataclasses.fields(kind) if o.name in _ZERO_SHOT)
 FIT_ONLY = ("profile", "keep_checkpoints")
-CROSSVAL_ONLY = ("jobs", "discard_weights")
+CROSSVAL_ONLY = ("jobs", "discard_weights", "name")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -77,6 +77,7 @@ class RunOptions:
     tensorboard: bool = _option(False, "also write the log for TensorBoard, into the folder tensorboard of each run")
     profile: int = _option(0, "record N steps with torch's profiler, into RUN/profile", 0)
     jobs: int | None = _option(None, "folds trained side by side (default: one per GPU, or one per CPU core)", 1)
+    name: str | None = _option(None, 'name of the method in tables and figures, such as "Ours"', metavar="TEXT")
     discard_weights: bool = _option(False, "keep the scores and predictions of each fold, but not its model")
 
     def __post_init__(self) -> None:

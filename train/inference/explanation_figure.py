@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shared.figures import encode_figure
 from shared.modalities import get_modality
 from shared.schema import View, parse_views
 from train.inference.occlusion import spread_drops
-from train.reporting.figures import BLUE, GREY, RED, encode_figure
+from train.reporting.figures import BLUE, GREY, RED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -40,6 +40,7 @@ class Protocol:
     test_tasks: tuple[str, ...] = ()  # cross: the recording tasks for testing
     published_subjects: int | None = None  # None: differs or unknown
     published_samples: int | None = None
+    f1_name: str = "F1"  # what its papers call macro-F1
 
     @property
     def is_repeated(self) -> bool:

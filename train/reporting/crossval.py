@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.runs import (
+    CONFUSION_PDF,
+    CONFUSION_PNG,
     FOLDS_CSV,
     RELIABILITY_PDF,
     RELIABILITY_PNG,
     REPORT_JSON,
-    REPORT_PDF,
-    REPORT_PNG,
     REPORT_TXT,
     TABLE_CSV,
     TABLE_TEX,
@@ -47,7 +48,6 @@ from train.tasks.task import Score
 GROUPS_CSV = "groups.csv"
 MOST_FOLDS_LISTED = 50  # on a console; all of them are in folds.csv
 MOST_CLASSES_IN_MATRIX = 12
-MOST_COLUMNS = 8  # more classes than this make a tall LaTeX table, a row per class
 SECONDS = decimals(1)
 _ESCAPED = Format(str, str, align="l")  # LaTeX already
 
@@ -70,7 +70,7 @@ def write_crossval_report(
         "summary": summary.to_json(),
         "folds": folds,
     }
-    for name in (REPORT_JSON, GROUPS_CSV, RELIABILITY_PNG, RELIABILITY_PDF):
+    for name in (REPORT_JSON, GROUPS_CSV, CONFUSION_PNG, CONFUSION_PDF, RELIABILITY_PNG, RELIABILITY_PDF):
         (folder / name).unlink(missing_ok=True)
     files = {
         REPORT_TXT: format_crossval_report(summary, results, about) + "\n",
@@ -82,8 +82,9 @@ def write_crossval_report(
         files[GROUPS_CSV] = list_groups(summary.groups, summary.task).format_csv()
     for name, text in files.items():
         write_file(folder / name, text.encode())
-    for name, form in ((REPORT_PNG, "png"), (REPORT_PDF, "pdf")):
-        write_file(folder / name, draw_crossval(summary, results, about, warnings, form))
+    for form in ("png", "pdf"):
+        for name, data in draw_crossval(summary, results, warnings, form).items():
+            write_file(folder / f"{name}.{form}", data)
     if summary.calibration:
         for name, form in ((RELIABILITY_PNG, "png"), (RELIABILITY_PDF, "pdf")):
             write_file(folder / name, draw_reliability(summary.calibration, form))
@@ -144,43 +145,46 @@ def _class_column(score: Score, index: int, class_name: str) -> Column:
 
 
 def format_latex_table(summary: CrossvalSummary, results: Sequence[FoldResult], about: CrossvalAbout) -> str:
-    """Return a booktabs tabular in percent, ready for \\input: classes and overall scores, mean ± std over folds and pooled.
+    """Return a booktabs tabular, ready for \\input: a row a class and overall score, mean ± std over folds and pooled.
 
-    Comments before it give a caption and everything that qualifies the numbers.
+    It is as narrow as a column. Comments before it give a caption, the same numbers as one row of a table of methods, and
+    everything that qualifies them.
     """
     main = summary.task.class_score
     several = summary.num_folds > 1
     folds = f"mean ± std over {count_folds(summary, about)} folds, and pooled" if several else "one fold"
     unit = " in percent" * (main.kind == "percent")
     caption = f"{about.title}: {main.latex}{unit}, {folds}. {', '.join(about.datasets)}; {about.describe_model()}."
-    notes = [*list_warnings(summary, results, about), *list_conventions(summary, about), about.licence, *about.notes]
     cells = [
         _Cell(escape_latex(name[:1].upper() + name[1:]), spread, pooled, UNITS[main.kind])
         for name, spread, pooled in zip(
             summary.class_names, summary.classes_over_folds[main.name], summary.pooled.per_class[main.name], strict=True
         )
     ]
-    num_classes = len(cells)
-    cells += [
-        _Cell(s.latex, summary.over_folds[s.name], summary.pooled[s.name], UNITS[s.kind]) for s in summary.task.scores
+    scores = [
+        _Cell(about.name_in_latex(s), summary.over_folds[s.name], summary.pooled[s.name], UNITS[s.kind])
+        for s in summary.task.scores
     ]
-    if num_classes > MOST_COLUMNS:
-        columns = [
-            Column(lambda cell: cell.title, _ESCAPED, latex=""),
-            Column(
-                lambda cell: cell.spread,
-                SPREAD,
-                latex=f"{escape_latex(about.model)}, mean $\\pm$ std",
-                row_format=lambda cell: cell.unit.spread,
-            ),
-            Column(lambda cell: cell.pooled, PERCENT, latex="pooled", row_format=lambda cell: cell.unit.value),
-        ]
-        table = Table(columns, cells).format_latex(rules=[num_classes])
-    else:
-        rows = ["spread", "pooled"] if several else ["spread"]
-        method = Column(lambda row: about.model if row == "spread" else "pooled", TEXT, latex="Method")
-        table = Table([method, *(_cell_column(cell) for cell in cells)], rows).format_latex()
-    return "\n".join([*latex_comments(notes, caption), *table]) + "\n"
+    method = escape_latex(about.method or about.model)
+    spread = Column(lambda cell: cell.spread, SPREAD, latex=method, row_format=lambda cell: cell.unit.spread)
+    columns = [Column(lambda cell: cell.title, _ESCAPED, latex=""), spread]
+    head = []
+    if several:
+        head = [rf" & \multicolumn{{2}}{{c}}{{{method}}} \\", r"\cmidrule(lr){2-3}"]
+        columns[1] = dataclasses.replace(spread, latex=r"Mean $\pm$ std")
+        columns.append(
+            Column(lambda cell: cell.pooled, PERCENT, latex="Pooled", row_format=lambda cell: cell.unit.value)
+        )
+    table = Table(columns, [*cells, *scores])
+    row = " & ".join([method, *(spread.latex_text(cell) for cell in (*cells, *scores))])
+    notes = [
+        *list_warnings(summary, results, about),
+        *list_conventions(summary, about),
+        about.licence,
+        *about.notes,
+        f"as one row ({', '.join(cell.title for cell in (*cells, *scores))}): {row} \\\\",
+    ]
+    return "\n".join([*latex_comments(notes, caption), *table.format_latex(rules=[len(cells)], head=head)]) + "\n"
 
 
 @dataclass(frozen=True)
@@ -191,11 +195,6 @@ class _Cell:
     spread: Spread
     pooled: float | None
     unit: Unit
-
-
-def _cell_column(cell: _Cell) -> Column:
-    formats = {"spread": cell.unit.spread, "pooled": cell.unit.value}
-    return Column(lambda row: getattr(cell, row), SPREAD, latex=cell.title, row_format=formats.__getitem__)
 
 
 # --- text ---

@@ -24,7 +24,8 @@ from shared.runs import (
 from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.reporting.calibration import measure_test
-from train.reporting.figures import draw_test
+from train.reporting.crossval import list_limits
+from train.reporting.figures import draw_confusion
 from train.reporting.scores import format_confusion, list_classes, list_groups, percent_note
 from train.runs.groups import write_groups
 from train.runs.results import FoldResult
@@ -41,7 +42,7 @@ def write_report(folder: Path, result: FoldResult, predictions: Predictions, mor
     """
     write_predictions(folder / PREDICTIONS_CSV, predictions)
     if "confusion" in result.metrics.counts:
-        write_file(folder / CONFUSION_PNG, draw_test(result, _title(result), "png"))
+        write_file(folder / CONFUSION_PNG, _draw_test(result, "png"))
     value = {**more, **dataclasses.asdict(result.info), **result.metrics.to_json(result.task)}
     if result.groups:
         value["groups"] = write_groups(result.groups)
@@ -52,16 +53,9 @@ def write_report(folder: Path, result: FoldResult, predictions: Predictions, mor
     record_hashes(folder, (METRICS_JSON,))
 
 
-def _title(result: FoldResult) -> str:
-    """Return the title of a test's picture: its first score, and what qualifies it."""
-    value = result.metrics[result.task.primary.name] or 0.0
-    num, num_subjects = result.metrics.num_samples, result.info.num_test_subjects
-    lines = [f"{value:.3f} of {num} samples of {num_subjects} unseen subjects"]
-    lines.append(
-        _describe_references(result.task, result.metrics) + ", random initial weights" * result.info.random_weights
-    )
-    lines += ["training labels shuffled"] * (result.info.shuffled_labels)
-    return "\n".join(lines)
+def _draw_test(result: FoldResult, form: str) -> bytes:
+    limits = list_limits(result.info.random_weights, result.info.shuffled_labels)
+    return draw_confusion(result.metrics, result.class_names, limits, form)
 
 
 def _describe_references(task: Task, metrics: Metrics) -> str:
@@ -115,7 +109,7 @@ def print_result(folder: Path, result: FoldResult) -> None:
     """
     print_scores(result, read_predictions(folder / PREDICTIONS_CSV))
     if "confusion" in result.metrics.counts:
-        write_file(folder / CONFUSION_PDF, draw_test(result, _title(result), "pdf"))
+        write_file(folder / CONFUSION_PDF, _draw_test(result, "pdf"))
         print(f"confusion matrix  {folder / CONFUSION_PNG}, .pdf")
     print(f"attention         {folder / ATTENTION_FILE}")
     print(f"every prediction  {folder / PREDICTIONS_CSV}")

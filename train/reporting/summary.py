@@ -15,7 +15,7 @@ from train.reporting.spread import Spread, measure_spread
 from train.reporting.table import Table
 from train.runs.groups import GroupScore, pool_groups, write_groups
 from train.runs.results import FoldResult
-from train.tasks.task import Metrics, Task
+from train.tasks.task import MACRO_F1, Metrics, Score, Task
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ class CrossvalAbout:
     num_rounds_published: int
     label_map: dict[str, str] | None  # class of the training data → class of the test data
     notes: list[str]
+    method: str = ""  # its name in tables; empty: that of the model
+    f1_name: str = "F1"  # what the protocol's papers call macro-F1
+
+    def name_in_latex(self, score: Score) -> str:
+        """Return the heading of a score in a paper's table."""
+        return self.f1_name if score == MACRO_F1 else score.latex
 
     def describe_model(self) -> str:
         return (

@@ -193,15 +193,15 @@ class Table:
         writer.writerows([value for column in columns for value in column.csv_values(row)] for row in self.rows)
         return buffer.getvalue()
 
-    def format_latex(self, rules: Sequence[int] = ()) -> list[str]:
+    def format_latex(self, rules: Sequence[int] = (), head: Sequence[str] = ()) -> list[str]:
         """Return the lines of a booktabs tabular.
 
         Args:
-            rules: indices of rows that a line stands above.
+            rules: indices of rows that a line stands above. head: lines above the headings of columns.
         """
         columns = [column for column in self.columns if column.latex is not None]
         lines = [rf"\begin{{tabular}}{{{''.join(column.format.align for column in columns)}}}", r"\toprule"]
-        lines += [_latex_row([column.latex or "" for column in columns]), r"\midrule"]
+        lines += [*head, _latex_row([column.latex or "" for column in columns]), r"\midrule"]
         for index, row in enumerate(self.rows):
             lines += [r"\midrule"] * (index in rules)
             lines.append(_latex_row([column.latex_text(row) for column in columns]))

@@ -53,7 +53,7 @@ class SingleLabel(Task):
     class_score = RECALL
     count_dims = {"confusion": 2}  # noqa: RUF012
     conventions = (
-        "Pooled scores come from counts summed over all folds; UAR and UF1 so as MEGC 2019 defines them (See et al. 2019).",
+        "Pooled scores come from counts summed over all folds; UAR and macro-F1 (there UF1) as in MEGC 2019 (See et al. 2019).",
     )
 
     def known_classes(self, info: CacheInfo) -> tuple[str, ...]:

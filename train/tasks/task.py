@@ -50,7 +50,7 @@ class Score:
 
 ACCURACY = Score("accuracy", "accuracy", "Acc.")
 UAR = Score("uar", "UAR (balanced accuracy)", "UAR")
-MACRO_F1 = Score("macro_f1", "macro-F1 (UF1)", "UF1")
+MACRO_F1 = Score("macro_f1", "macro-F1", "F1")
 MICRO_F1 = Score("micro_f1", "micro-F1", "Micro-F1")
 CHANCE = Score("chance", "chance")
 MAJORITY = Score("majority", "always the most frequent class")

@@ -96,6 +96,7 @@ def summarise_ablation(
     if not summaries:
         raise FacetError("no fold is finished, so there is nothing to compare; what failed is listed above")
     scores = next(iter(summaries.values())).task.scores
+    scores = tuple(replace(score, latex=about.name_in_latex(score)) for score in scores)
     names = {key: sorted(fold.name for fold in folds) for key, folds in results.items()}
     seeds = sorted({seed for _, seed in results})
     full = variants[0].name
@@ -164,44 +165,37 @@ def _list_warnings(
 
 
 def list_rows(ablation: Ablation) -> Table:
-    """Return the table of variants. The p-value of each score is in CSV; that of the first is in every rendering."""
+    """Return the table of variants: all in CSV; on a console without the p-values of later scores.
+
+    LaTeX has what a column of a paper has room for: the first score with its difference and p, and the last score.
+    """
     columns = [
         Column(
-            lambda row: row.variant.name,
-            TEXT,
-            "variant",
-            "in %" if ablation.scores[0].kind == "percent" else "variant",
-            "",
+            lambda row: row.variant.name, TEXT, "variant", "in %" if ablation.scores[0].kind == "percent" else "variant"
         ),
+        Column(lambda row: row.variant.title, TEXT, latex=""),
         Column(lambda row: row.variant.options, TEXT, "options"),
         Column(lambda row: " ".join(map(str, row.seeds)), TEXT, "seeds"),
         Column(lambda row: row.num_tested, COUNT, "num_tested"),
     ]
     for score in ablation.scores:
-        columns += _score_columns(score, is_first=score == ablation.scores[0])
+        columns += _score_columns(score, is_first=score == ablation.scores[0], is_last=score == ablation.scores[-1])
     columns += [
-        Column(
-            lambda row: row.cost.num_parameters, decimals(2, "M", 1e6), "num_parameters", "parameters", "Parameters"
-        ),
-        Column(lambda row: row.cost.seconds, decimals(1), "seconds", "s a fold", "Time, s"),
-        Column(lambda row: row.cost.cpu_seconds, decimals(1), "cpu_seconds", "CPU s", "CPU, s"),
-        Column(lambda row: row.cost.memory_bytes, decimals(0, scale=1e6), "memory_bytes", "MB", "MB"),
+        Column(lambda row: row.cost.num_parameters, decimals(2, "M", 1e6), "num_parameters", "parameters"),
+        Column(lambda row: row.cost.seconds, decimals(1), "seconds", "s a fold"),
+        Column(lambda row: row.cost.cpu_seconds, decimals(1), "cpu_seconds", "CPU s"),
+        Column(lambda row: row.cost.memory_bytes, decimals(0, scale=1e6), "memory_bytes", "MB"),
     ]
     return Table(columns, ablation.rows)
 
 
-def _score_columns(score: Score, *, is_first: bool) -> list[Column]:
-    name = score.name
-    p_title, p_latex = ("p", "$p$") if is_first else ("", None)
+def _score_columns(score: Score, *, is_first: bool, is_last: bool) -> list[Column]:
+    name, unit = score.name, UNITS[score.kind]
+    latex = score.latex if is_first or is_last else None
+    p_title, p_latex, difference = ("p", "$p$", r"$\Delta$") if is_first else ("", None, None)
     return [
-        Column(lambda row: row.scores[name], UNITS[score.kind].spread, name, score.short_title, score.latex),
-        Column(
-            lambda row: row.differences[name],
-            UNITS[score.kind].difference,
-            f"{name}_difference",
-            "to full",
-            r"$\Delta$",
-        ),
+        Column(lambda row: row.scores[name], unit.spread, name, score.short_title, latex),
+        Column(lambda row: row.differences[name], unit.difference, f"{name}_difference", "to full", difference),
         Column(lambda row: row.p_values.get(name, (None, None))[0], P_VALUE, f"{name}_p"),
         Column(lambda row: row.p_values.get(name, (None, None))[1], P_VALUE, f"{name}_p_holm", p_title, p_latex),
     ]
@@ -232,7 +226,7 @@ def format_ablation_latex(ablation: Ablation, about: CrossvalAbout) -> str:
     last_seed = max(seed for row in ablation.rows for seed in row.seeds)
     seeds = f" to {last_seed}" if last_seed != about.seed else ""  # goes on where describe_model ends
     caption = f"Ablation, {about.title}. {', '.join(about.datasets)}; {about.describe_model()}{seeds}."
-    legend = [f"{row.variant.name}: {row.variant.options or 'all parts'}" for row in ablation.rows]
+    legend = [f"{row.variant.title}: {row.variant.options or 'all parts'}" for row in ablation.rows]
     notes = [*ablation.warnings, *list_conventions(ablation), about.licence, *about.notes, *legend]
     return "\n".join([*latex_comments(notes, caption), *list_rows(ablation).format_latex(rules=[1])]) + "\n"
 

@@ -52,7 +52,8 @@ def ablate(out: Path, options: Options, run: RunOptions, chosen: Chosen, num_see
     if only is not None:
         experiment.fold(only)
     begun = check_same_crossval(out, experiment, ABLATION_JSON)
-    variants = list_variants(chosen, experiment.recipe.modalities)
+    full, *others = list_variants(chosen, experiment.recipe.modalities)
+    variants = [dataclasses.replace(full, label=run.name or full.label), *others]
     options = dataclasses.replace(options, fold_seed=experiment.recipe.fold_seed)  # for all seeds
     planned, notes = _plan(out, options, run, variants, experiment)
     seeds = [options.seed + number for number in range(num_seeds)]
@@ -152,7 +153,7 @@ def _train(out: Path, planned: Sequence[_Planned], seeds: Sequence[int], only: i
             continue
         print(head)
         options = dataclasses.replace(one.options, seed=seed, fold=only)
-        code = crossval(folder, options, one.prepared.run, brief=True)
+        code = crossval(folder, options, dataclasses.replace(one.prepared.run, name=one.variant.title), brief=True)
         if code >= 128:
             return code
         failed |= code
@@ -180,7 +181,7 @@ def _report(out: Path, experiment: Experiment, planned: Sequence[_Planned], seed
         for seed in seeds
         for one in planned
     }
-    about = describe_crossval(experiment, [], {})
+    about = describe_crossval(experiment, [], {}, None)
     paired = _find_paired(results, planned, len(experiment.folds.folds))
     folders = [out / run_name(variant, seed, seeds[0]) for variant, seed in paired]
     several = len({variant for variant, _ in paired}) > 1

@@ -151,6 +151,10 @@ class Variant:
     options: str = ""
     label: str = ""  # in a paper's table; empty: the name
 
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
 
 @dataclass(frozen=True)
 class Chosen:

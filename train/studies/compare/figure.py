@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from train.reporting.figures import BLUE, GREY, RED, encode_figure
+from shared.figures import encode_figure
+from train.reporting.figures import BLUE, GREY, RED, add_warnings
 from train.reporting.table import UNITS
 from train.studies.compare.comparison import Comparison
 from train.studies.compare.scores import SCORES, title_score
@@ -18,19 +19,20 @@ LONGEST_NAME = 28
 
 
 def draw_comparison(comparison: Comparison, form: str = "png") -> bytes:
-    """Return a figure's file in the form of `encode_figure`: a column for each score, a row for each method."""
+    """Return a figure's file in the form of `encode_figure`: a column for each score, a row for each method.
+
+    Dots and lines are means and their 95 % intervals, ticks are single seeds. How they are computed stands in the tables.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     num_methods, names = len(comparison.methods), comparison.score_names
     heights = [num_methods, num_methods - 1][: 2 if num_methods > 1 else 1]
-    width = 1.8 + 2.7 * len(names)
-    marks = "Dots and lines: means and their intervals; ticks: single seeds."
-    footer = [marks, *comparison.warnings, *comparison.conventions, *comparison.licences]
-    lines = [line for text in footer for line in textwrap.wrap(text, int(width * 15))]
-    with matplotlib.rc_context({"text.parse_math": False, "font.size": 9}):  # a $ in a name is a dollar sign
-        height = 0.9 * len(heights) + 0.42 * sum(heights) + 0.14 * len(lines) + 0.3
-        figure = Figure(figsize=(width, height), dpi=130)
+    width = 1.3 + 1.95 * len(names)
+    with matplotlib.rc_context(
+        {"text.parse_math": False, "font.size": 8, "axes.linewidth": 0.6}
+    ):  # a $ in a name is a dollar sign
+        figure = Figure(figsize=(width, 0.75 * len(heights) + 0.3 * sum(heights) + 0.2), dpi=200)
         figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.06)
         grid = figure.subplots(len(heights), len(names), height_ratios=heights, squeeze=False)
         for column, name in enumerate(names):
@@ -42,8 +44,7 @@ def draw_comparison(comparison: Comparison, form: str = "png") -> bytes:
                 axes.tick_params(axis="y", length=0, labelleft=column == 0)
                 axes.grid(axis="x", color="0.9", linewidth=0.7)
                 axes.set_axisbelow(True)
-        colour = RED if comparison.warnings else GREY
-        figure.supxlabel("\n".join(lines), fontsize=7, color=colour, ha="left", x=0.01)
+        add_warnings(figure, comparison.warnings)
         return encode_figure(figure, form)
 
 
@@ -55,7 +56,7 @@ def _draw_scores(axes: Axes, comparison: Comparison, name: str) -> None:
         if len(seeds) > 1:
             axes.plot(seeds, [y + 0.24] * len(seeds), "|", color=GREY, markersize=5)
     _label_rows(axes, comparison.methods)
-    axes.set_title(title_score(name), fontsize=9.5)
+    axes.set_title(title_score(name), fontsize=8)
 
 
 def _draw_differences(axes: Axes, comparison: Comparison, name: str) -> None:
@@ -65,17 +66,17 @@ def _draw_differences(axes: Axes, comparison: Comparison, name: str) -> None:
         values = [UNITS[SCORES[name].kind].factor * value for value in (one.value, one.low, one.high)]
         _draw_interval(axes, y, values, BLUE if comparison.find_p(one) < 0.05 else GREY)
         text, position = comparison.format_p(one), (values[0], y)
-        axes.annotate(text, position, (0, 5), textcoords="offset points", ha="center", fontsize=7.5)
+        axes.annotate(text, position, (0, 5), textcoords="offset points", ha="center", fontsize=7)
     axes.axvline(0, color=RED, linewidth=1, linestyle="--")
     _label_rows(axes, comparison.methods[1:])
-    axes.set_title(f"difference from {textwrap.fill(comparison.baseline, LONGEST_NAME)}", fontsize=8.5)
+    axes.set_title(f"difference from {textwrap.fill(comparison.baseline, LONGEST_NAME)}", fontsize=7.5)
 
 
 def _draw_interval(axes: Axes, y: int, values: Sequence[float], colour: str) -> None:
     """values: the estimate, and both ends of its interval."""
     value, low, high = values
     axes.hlines(y, low, high, color=colour, linewidth=1.8)
-    axes.plot([value], [y], "o", color=colour, markersize=6)
+    axes.plot([value], [y], "o", color=colour, markersize=5)
 
 
 def _label_rows(axes: Axes, names: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from train.studies.compare.scores import SCORES, title_score
 _INDENT = "  "  # before a method's difference
 _NAME = Format(str, lambda text: r"\quad " * text.startswith(_INDENT) + escape_latex(text), align="l")
 _SEEDS = Format(str, str, align="c")
-_NUMBERS = Format(str, lambda text: f"${text}$".replace("±", r"\pm") if text else "", align="c")
+_NUMBERS = Format(str, lambda text: _set_numbers(text), align="c")
 _CSV_KEYS = {
     "method": "method", "score": "score", "num_seeds": "num_seeds", "mean": "mean", "std": "std", "low_95": "low",
     "high_95": "high",
@@ -75,6 +75,15 @@ def _build_table(comparison: Comparison) -> Table:
             rows.append([f"{_INDENT}difference", "", *texts])
             rows.append(["", "", *map(comparison.format_p, differences)])
     return Table(columns, rows)
+
+
+def _set_numbers(text: str) -> str:
+    """Return numbers in math mode; what stands in brackets is text, with a space before it."""
+    number, bracket, interval = text.replace("±", r"\pm").partition(" [")
+    if not bracket:
+        return f"${number}$" if number else ""
+    low, _, high = interval.removesuffix("]").partition(", ")
+    return f"${number}$ [${low}$, ${high}$]"
 
 
 def _get_of_difference(name: str) -> Callable[[MethodScore], float | None]:

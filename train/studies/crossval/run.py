@@ -14,8 +14,6 @@ from shared.runs import (
     CONFIG_TOML,
     CROSSVAL_JSON,
     FOLDS_JSON,
-    RELIABILITY_PNG,
-    REPORT_PNG,
     TABLE_TEX,
     WEIGHTS,
     record_hashes,
@@ -95,7 +93,7 @@ def crossval(out: Path, options: Options, run: RunOptions, *, brief: bool = Fals
     if code:
         print("stopped; the same command goes on with the folds that are left", file=sys.stderr)
         return code
-    return _report(out, experiment, failures, brief=brief)
+    return _report(out, experiment, failures, run.name, brief=brief)
 
 
 def check_same_crossval(out: Path, experiment: Experiment, name: str = CROSSVAL_JSON) -> bool:
@@ -154,7 +152,7 @@ def _describe_result(result: FoldResult) -> str:
     return f"{result.name}: {text}, {result.metrics.num_samples} samples{seconds}"
 
 
-def _report(out: Path, experiment: Experiment, failures: dict[str, str], *, brief: bool) -> int:
+def _report(out: Path, experiment: Experiment, failures: dict[str, str], name: str | None, *, brief: bool) -> int:
     """Write and print the report of the finished folds. Array jobs that end together take turns."""
     with hold_lock(out / ".lock"):
         found = {fold.name: _read_result(out, fold) for fold in experiment.folds.folds}
@@ -163,7 +161,8 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str], *, brie
             tests = {result.name: read_tested(out / result.name, result) or [] for result in results}
             task, classes = results[0].task, results[0].class_names
             summary = summarise_folds(results, calibrate_folds(task, experiment.folds.folds, tests, classes))
-            about = describe_crossval(experiment, [name for name, result in found.items() if result is None], failures)
+            missing_folds = [fold for fold, result in found.items() if result is None]
+            about = describe_crossval(experiment, missing_folds, failures, name)
             write_crossval_report(out, summary, results, about)
             if brief:
                 scores = ", ".join(
@@ -174,8 +173,9 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str], *, brie
                 print(f"{len(results)} folds, pooled{unit}: {scores}; {out}/report.txt")
             else:
                 print(format_crossval_report(summary, results, about))
-                pictures = [REPORT_PNG, *[RELIABILITY_PNG] * bool(summary.calibration)]
-                print(f"report    {out}/report.txt, .json, .pdf; {', '.join(str(out / name) for name in pictures)}")
+                figures = [file.stem for file in sorted(out.glob("*.pdf"))]
+                print(f"report    {out}/report.txt, .json")
+                print(f"figures   {out}/{', '.join(figures)}, each .png and .pdf")
                 print(f"tables    {out}/folds.csv, table.csv; for a paper {out / TABLE_TEX}")
     if missing := len(found) - len(results):
         print(f"{missing} of {len(found)} folds are left: the same command, without --fold, trains them")
@@ -190,8 +190,14 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str], *, brie
     return 1 if failures else 0
 
 
-def describe_crossval(experiment: Experiment, missing: list[str], failures: dict[str, str]) -> CrossvalAbout:
-    """Return what a report says besides the scores; missing: folds without a result; failures: why, by fold."""
+def describe_crossval(
+    experiment: Experiment, missing: list[str], failures: dict[str, str], name: str | None
+) -> CrossvalAbout:
+    """Return what a report says besides the scores.
+
+    Args:
+        missing: folds without a result. failures: why, by fold. name: of the method in tables; None: that of the model.
+    """
     recipe, folds = experiment.recipe, experiment.folds
     protocol = PROTOCOLS.get(recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL])
     config = describe_run(experiment, None)
@@ -218,8 +224,10 @@ def describe_crossval(experiment: Experiment, missing: list[str], failures: dict
         notes=[
             f"Options: {describe_options(shown)}",
             *experiment.notes,
-            *(f"{name} failed: {message}" for name, message in failures.items()),
+            *(f"{fold} failed: {message}" for fold, message in failures.items()),
         ],
+        method=name or "",
+        f1_name=protocol.f1_name,
     )
 
 
