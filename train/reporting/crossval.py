@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.runs import (
-    CONFUSION_PDF,
-    CONFUSION_PNG,
     FOLDS_CSV,
-    RELIABILITY_PDF,
-    RELIABILITY_PNG,
+    RELIABILITY,
     REPORT_JSON,
     REPORT_TXT,
     TABLE_CSV,
@@ -21,7 +18,7 @@ from shared.runs import (
 from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.reporting.calibration import calibration_columns, describe_calibration, list_calibration
-from train.reporting.figures import draw_crossval, draw_reliability
+from train.reporting.figures import FIGURES, draw_crossval, draw_reliability
 from train.reporting.scores import FORMATS, format_confusion, format_score, list_groups, percent_note, score_columns
 from train.reporting.spread import Spread
 from train.reporting.summary import CrossvalAbout, CrossvalSummary, sort_folds
@@ -54,11 +51,13 @@ _ESCAPED = Format(str, str, align="l")  # LaTeX already
 
 def write_crossval_report(
     folder: Path, summary: CrossvalSummary, results: Sequence[FoldResult], about: CrossvalAbout
-) -> None:
+) -> list[str]:
     """Write all files of the report, report.json last: with it the others are complete. Equal results give equal bytes.
 
     Args:
         summary: summarise_folds(results).
+    Returns:
+        The names of the figures, each a PNG and a PDF.
     """
     results = sort_folds(results)
     folds = [{"name": one.name, "seconds": one.seconds, "metrics": one.metrics.to_json(one.task)} for one in results]
@@ -70,7 +69,7 @@ def write_crossval_report(
         "summary": summary.to_json(),
         "folds": folds,
     }
-    for name in (REPORT_JSON, GROUPS_CSV, CONFUSION_PNG, CONFUSION_PDF, RELIABILITY_PNG, RELIABILITY_PDF):
+    for name in (REPORT_JSON, GROUPS_CSV, *(f"{one}.{form}" for one in FIGURES for form in ("png", "pdf"))):
         (folder / name).unlink(missing_ok=True)
     files = {
         REPORT_TXT: format_crossval_report(summary, results, about) + "\n",
@@ -82,13 +81,15 @@ def write_crossval_report(
         files[GROUPS_CSV] = list_groups(summary.groups, summary.task).format_csv()
     for name, text in files.items():
         write_file(folder / name, text.encode())
+    figures: dict[str, bytes] = {}
     for form in ("png", "pdf"):
-        for name, data in draw_crossval(summary, results, warnings, form).items():
+        figures = draw_crossval(summary, results, warnings, form)
+        if summary.calibration:
+            figures[RELIABILITY] = draw_reliability(summary.calibration, form)
+        for name, data in figures.items():
             write_file(folder / f"{name}.{form}", data)
-    if summary.calibration:
-        for name, form in ((RELIABILITY_PNG, "png"), (RELIABILITY_PDF, "pdf")):
-            write_file(folder / name, draw_reliability(summary.calibration, form))
     write_file(folder / REPORT_JSON, canonical_json(value).encode())
+    return sorted(figures)
 
 
 # --- tables ---

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.figures import encode_figure
+from shared.runs import RELIABILITY
 from train.reporting.calibration import NUM_BINS, FoldCalibration, pool_calibration
 from train.reporting.table import UNITS, format_percent
 from train.tasks.task import Metrics
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from train.reporting.summary import CrossvalSummary
     from train.runs.results import FoldResult
 
-BLUE, GREY, RED = "#2166ac", "#8c8c8c", "#b2182b"
+BLUE, LIGHT_BLUE, GREY, RED = "#2166ac", "#7fa8d1", "#8c8c8c", "#b2182b"
+FIGURES = ("confusion", "classes", "folds", RELIABILITY)  # of a cross-validation
 COLUMN_INCHES = 3.4  # of a page in two columns
 STYLE: Any = {"text.parse_math": False, "font.size": 8, "axes.linewidth": 0.6}  # a $ in a name is a dollar sign
 MOST_FOLDS_NAMED = 30
@@ -117,18 +119,20 @@ def _draw_classes(axes: Axes, summary: CrossvalSummary) -> None:
         return [unit.factor * (value or 0) for value in values]
 
     heights = scale(per_class[score.name])
-    axes.bar(places, heights, width=0.66, color=BLUE, alpha=0.65, label="all folds together")
+    axes.bar(places, heights, width=0.66, color=LIGHT_BLUE, label="all folds together")
     spreads = [(p, s.mean, s.std) for p, s in enumerate(summary.classes_over_folds[score.name]) if s.std is not None]
     if spreads:
         x, mean, std = zip(*spreads, strict=True)
-        bars = axes.errorbar(x, scale(mean), scale(std), fmt=".", color="black", capsize=2.5, linewidth=0.9)
+        bars = axes.errorbar(
+            x, scale(mean), scale(std), fmt=".", color="black", capsize=2.5, linewidth=0.9, clip_on=False
+        )
         bars.set_label("mean ± std over folds")
     if "always_yes_f1" in per_class:
         guesses = scale(per_class["always_yes_f1"])
         axes.hlines(guesses, places - 0.33, places + 0.33, color=RED, linewidth=1.2, label="always yes")
     _name_classes(axes, summary.class_names)
     axes.tick_params(axis="x", length=0)
-    axes.set_ylim(min(0, *heights), unit.factor)
+    axes.set_ylim(min(0, *heights), 1.04 * unit.factor)
     _finish(axes, f"{score.title}{',' * bool(unit.symbol)}{unit.symbol}")
 
 

@@ -163,7 +163,7 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str], name: s
             summary = summarise_folds(results, calibrate_folds(task, experiment.folds.folds, tests, classes))
             missing_folds = [fold for fold, result in found.items() if result is None]
             about = describe_crossval(experiment, missing_folds, failures, name)
-            write_crossval_report(out, summary, results, about)
+            figures = write_crossval_report(out, summary, results, about)
             if brief:
                 scores = ", ".join(
                     f"{score.short_title} {format_score(score, summary.pooled[score.name])}"
@@ -173,7 +173,6 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str], name: s
                 print(f"{len(results)} folds, pooled{unit}: {scores}; {out}/report.txt")
             else:
                 print(format_crossval_report(summary, results, about))
-                figures = [file.stem for file in sorted(out.glob("*.pdf"))]
                 print(f"report    {out}/report.txt, .json")
                 print(f"figures   {out}/{', '.join(figures)}, each .png and .pdf")
                 print(f"tables    {out}/folds.csv, table.csv; for a paper {out / TABLE_TEX}")
