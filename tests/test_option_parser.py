@@ -76,8 +76,15 @@ def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
 
 def test_a_file_of_an_earlier_run_is_read(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
-    path.write_text("[data]\nsampling = 'apex'\nshuffle_labels = 0\n[optim]\naccumulate = 2\n")
-    assert read_toml(path) == {"frame_sampling": "apex", "shuffle_labels": True, "gradient_accumulation": 2}
+    path.write_text(
+        "[run]\ntensorboard = true\n[data]\nsampling = 'apex'\nshuffle_labels = 0\n[optim]\naccumulate = 2\n"
+    )
+    assert read_toml(path) == {
+        "log": ("tensorboard",),
+        "frame_sampling": "apex",
+        "shuffle_labels": True,
+        "gradient_accumulation": 2,
+    }
 
 
 def test_every_option_survives_a_file(tmp_path: Path) -> None:
@@ -90,7 +97,7 @@ def test_every_option_survives_a_file(tmp_path: Path) -> None:
         where=("sex=F",),
         shuffle_labels=True,
     )
-    run = RunOptions(cache=Path("/a folder/cache"), jobs=3, tensorboard=True)
+    run = RunOptions(cache=Path("/a folder/cache"), jobs=3, log=("tensorboard", "wandb"))
     path.write_text(format_toml(options, run, make_recipe()), encoding="utf-8")
     chosen = build_parser().parse_args(["fit", "--config", str(path), "--out", "x"])
     assert read_options(chosen) == (options, run)

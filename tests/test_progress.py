@@ -1,9 +1,8 @@
-"""What a training tells of itself: its log, TensorBoard, profiles."""
+"""What a training tells of itself: its log, profiles."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,10 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import MakeCache
-from tiny_training import RECIPE, TRANSFORM, read_log, run
+from tiny_training import RECIPE, TRANSFORM, run
 
 from shared.cache import open_cache
-from shared.errors import FacetError
 from shared.runs import LOG_JSONL
 from train.training.loop import Monitoring
 from train.training.progress import open_progress
@@ -70,30 +68,6 @@ def test_time_spent_waiting_for_batches_is_counted(tmp_path: Path) -> None:
     assert line["wait_share"] == pytest.approx(waited / seconds, rel=0.2)
     assert line["samples_per_second"] == pytest.approx(15 / seconds, rel=0.2)
     assert line["mfu"] == pytest.approx(line["samples_per_second"] * 1e6 / 1e9)
-
-
-def test_tensorboard_shows_what_the_log_says(tiny_cache: MakeCache, tmp_path: Path) -> None:
-    """Read back with TensorBoard's own reader; after an interruption each step is there once."""
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    cache, folder = open_cache(tiny_cache(num_subjects=3)), tmp_path / "run"
-    monitoring = Monitoring(tensorboard=True)
-    run(folder, cache, replace(RECIPE, epochs=2), monitoring=monitoring)
-    run(folder, cache, replace(RECIPE, epochs=4), monitoring=monitoring)  # goes on
-    events = accumulator.EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    lines = read_log(folder)
-    assert [line["step"] for line in lines] == [10, 20]
-    for name in ("ce", "con", "vt", "loss", "lr", "accuracy"):
-        shown = [(event.step, event.value) for event in events.Scalars(name)]
-        assert shown == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines]
-    assert {"samples_per_second", "wait_share", "memory_bytes"} <= set(events.Tags()["scalars"])
-
-
-def test_without_tensorboard_one_line_says_what_to_install(tiny_cache: MakeCache, tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "torch.utils.tensorboard", None)
-        with pytest.raises(FacetError, match="pip install tensorboard"):
-            run(tmp_path / "run", open_cache(tiny_cache()), monitoring=Monitoring(tensorboard=True))
 
 
 @pytest.mark.parametrize(("num_steps", "last"), [(2, 5), (50, 6)])

@@ -74,7 +74,12 @@ class RunOptions:
     keep_checkpoints: int = _option(
         1, "number of checkpoints kept; if the newest is damaged, the one before is used", 1
     )
-    tensorboard: bool = _option(False, "also write the log for TensorBoard, into the folder tensorboard of each run")
+    log: tuple[str, ...] = _option(
+        (),
+        "also show runs in tensorboard (a folder in each run), mlflow (server: MLFLOW_TRACKING_URI) or wandb (files only: "
+        "WANDB_MODE=offline); separated by commas",
+        choices=("tensorboard", "mlflow", "wandb"),
+    )
     profile: int = _option(0, "record N steps with torch's profiler, into RUN/profile", 0)
     jobs: int | None = _option(None, "folds trained side by side (default: one per GPU, or one per CPU core)", 1)
     name: str | None = _option(None, 'name of the method in tables and figures, such as "Ours"', metavar="TEXT")
@@ -370,6 +375,8 @@ def rename_options(values: dict[str, Any]) -> dict[str, Any]:
     values = {_RENAMED.get(name, name): value for name, value in values.items()}
     if type(shuffled := values.get("shuffle_labels", False)) is not bool:  # once a seed; None: not shuffled
         values["shuffle_labels"] = shuffled is not None
+    if "tensorboard" in values:
+        values["log"] = ["tensorboard"] * bool(values.pop("tensorboard"))
     return values
 
 

@@ -47,6 +47,7 @@ from train.training.distributed import ALONE, Ranks
 from train.training.loop import Monitoring, Stopped, TrainingSet, train
 from train.training.optimizer import describe_rates
 from train.training.timing import count_seconds
+from train.training.trackers import check_trackers, open_trackers, show_result
 
 LOCK = ".lock"
 
@@ -86,6 +87,7 @@ def fit(
             again = f"; `python -m train evaluate {run}` tests it again" if fold.test_subjects else ""
             print(f"{run}: this run is finished already{again}")
         return 0
+    check_trackers(how.log if ranks.is_first else ())
     ranks.largest(0)  # wait until all processes have read the folder, before the first one writes there
     loaded = None
     initial: tuple[RunConfig, Facet] | None = None
@@ -109,6 +111,7 @@ def fit(
             write_split(run, fold)
             write_config(run, config)
             write_options(run, experiment, number)
+        trackers = stack.enter_context(open_trackers(run, how.log if ranks.is_first else (), config))
         tower = build_tower(config.tower.config) if loaded is None else loaded
         tables: tuple[Embeddings | None, Embeddings | None] = (None, None)
         if experiment.embeddings:
@@ -121,7 +124,7 @@ def fit(
         return _fit(
             run, experiment, fold, config, tower, where, quiet, tables, source, initial=initial,
             checkpoint_every=how.checkpoint_every, keep_checkpoints=how.keep_checkpoints, ranks=ranks,
-            monitoring=Monitoring(how.tensorboard, how.profile),
+            monitoring=Monitoring(trackers, how.profile),
         )  # fmt: skip
 
 
@@ -138,6 +141,7 @@ def _fit(
     *,
     initial: tuple[RunConfig, Facet] | None,
     ranks: Ranks,
+    monitoring: Monitoring,
     **options: Any,
 ) -> int:
     recipe, cache = config.recipe, experiment.train
@@ -157,8 +161,10 @@ def _fit(
     if find_task(recipe.task).several and not find_checkpoints(run):
         start_class_bias(model, cache, train_items, labels, transform, recipe)
     training = TrainingSet(train_items, labels)
+    for tracker in () if quiet else monitoring.trackers:
+        print(f"{tracker.option}: {tracker.describe()}")
     try:
-        train(run, model, cache, training, transform, recipe, ranks=ranks, **options)
+        train(run, model, cache, training, transform, recipe, ranks=ranks, monitoring=monitoring, **options)
     except Stopped as stopped:
         if ranks.is_first:
             name = signal.Signals(stopped.number).name
@@ -174,6 +180,7 @@ def _fit(
     write_weights(run, model)
     load_weights(run, model)  # test the weights as they were written
     result = evaluate_fold(run, model, experiment, fold, config, tables)
+    show_result(monitoring.trackers, run, result)
     if result is not None and not quiet:
         print_result(run, result)
     elif result is None:

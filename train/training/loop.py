@@ -30,6 +30,7 @@ from train.training.setup import build_criterion, compile_tower, measure_flops, 
 from train.training.signals import catch_signals
 from train.training.step import PartLoss, train_step
 from train.training.trace import trace_steps
+from train.training.trackers import Tracker
 
 
 class Stopped(Exception):
@@ -53,7 +54,7 @@ class TrainingSet:
 class Monitoring:
     """What is recorded of a training besides its log; it changes no result."""
 
-    tensorboard: bool = False
+    trackers: Sequence[Tracker] = ()
     profile_steps: int = 0  # to record with torch's profiler
 
 
@@ -102,9 +103,7 @@ def train(
 
     with (
         catch_signals() as caught,
-        open_progress(
-            run, state.step, num_steps, device, tensorboard=monitoring.tensorboard, silent=silent
-        ) as progress,
+        open_progress(run, state.step, num_steps, device, trackers=monitoring.trackers, silent=silent) as progress,
         trace_steps(run, 0 if silent else monitoring.profile_steps, first=state.step) as trace,
     ):
         progress.flops_per_sample, progress.peak_flops = flops_per_sample, peak_flops and peak_flops * ranks.num

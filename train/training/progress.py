@@ -1,4 +1,4 @@
-"""The log of a training: log.jsonl, a progress bar or progress lines on stderr, and TensorBoard event files."""
+"""The log of a training: log.jsonl, and a progress bar or progress lines on stderr."""
 
 from __future__ import annotations
 
@@ -7,26 +7,23 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import psutil
 import torch
 from tqdm import tqdm
 
 from shared.errors import FacetError
-from shared.runs import LOG_JSONL
+from shared.runs import LOG_JSONL, read_log
 from shared.store.storage import write_file
 from train.training.step import StepResult
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from train.training.trackers import Tracker
 
 LOG_EVERY = 10  # steps
-TENSORBOARD = "tensorboard"
 LEAST_SECONDS = 30.0  # between progress lines
 MOST_SECONDS = 300.0  # between progress lines of one epoch
 Waited = TypeVar("Waited")
@@ -73,7 +70,7 @@ class Progress:
     log: TextIO
     bar: tqdm
     lines: ProgressLines
-    tensorboard: SummaryWriter | None = None
+    trackers: Sequence[Tracker] = ()
     flops_per_sample: float | None = None  # of a training step
     peak_flops: float | None = None  # of the devices, per second
     started: float = field(default_factory=time.perf_counter)
@@ -150,9 +147,8 @@ class Progress:
             refresh=False,
         )
         self.lines.report(line["step"], line.get("epoch", 0), lambda: _describe(line))
-        if self.tensorboard is not None:
-            _add_scalars(self.tensorboard, line)
-            self.tensorboard.flush()
+        for tracker in self.trackers:
+            tracker.log(line)
 
     def _speed(self) -> dict[str, float]:
         now = time.perf_counter()
@@ -185,59 +181,33 @@ def measure_memory(device: torch.device) -> int:
 
 @contextmanager
 def open_progress(
-    run: Path, step: int, num_steps: int, device: torch.device, *, tensorboard: bool = False, silent: bool = False
+    run: Path,
+    step: int,
+    num_steps: int,
+    device: torch.device,
+    *,
+    trackers: Sequence[Tracker] = (),
+    silent: bool = False,
 ) -> Iterator[Progress]:
-    """Continue a run's log after `step` steps; drop lines of later ones. silent: write and show nothing.
-
-    Raises:
-        FacetError: tensorboard is requested but not installed.
-    """
+    """Continue a run's log after `step` steps; drop lines of later ones. silent: write and show nothing."""
     if not silent:
+        for tracker in trackers:
+            tracker.start(step, read_log(run))
         truncate_log(run, step)
-    writer = _open_tensorboard(run, step) if tensorboard and not silent else None
-    try:
-        with (
-            tqdm(
-                total=num_steps,
-                initial=step,
-                desc="train",
-                unit="step",
-                dynamic_ncols=True,
-                leave=None,
-                disable=silent or None,
-            ) as bar,
-            (Path(os.devnull) if silent else run / LOG_JSONL).open("a", encoding="utf-8") as log,
-        ):
-            lines = ProgressLines(str(run), step, num_steps, "step", silent=silent)
-            yield Progress(device, log, bar, lines, writer)
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def check_tensorboard() -> None:
-    """Check that tensorboard is installed.
-
-    Raises:
-        FacetError: it is not.
-    """
-    try:
-        import torch.utils.tensorboard  # noqa: F401
-    except ImportError as error:
-        raise FacetError("--tensorboard: the package tensorboard is not installed; pip install tensorboard") from error
-
-
-def _open_tensorboard(run: Path, step: int) -> SummaryWriter:
-    check_tensorboard()
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
-
-
-def _add_scalars(writer: SummaryWriter, line: dict[str, Any]) -> None:
-    for name, value in line.items():
-        if name != "step":
-            writer.add_scalar(name, value, line["step"])
+    with (
+        tqdm(
+            total=num_steps,
+            initial=step,
+            desc="train",
+            unit="step",
+            dynamic_ncols=True,
+            leave=None,
+            disable=silent or None,
+        ) as bar,
+        (Path(os.devnull) if silent else run / LOG_JSONL).open("a", encoding="utf-8") as log,
+    ):
+        lines = ProgressLines(str(run), step, num_steps, "step", silent=silent)
+        yield Progress(device, log, bar, lines, trackers)
 
 
 def truncate_log(run: Path, step: int) -> None:

@@ -37,7 +37,7 @@ from train.studies.crossval.workers import Job, run_jobs
 from train.tasks.task import find_task
 from train.training.fit import describe_run
 from train.training.optimizer import describe_rates
-from train.training.progress import check_tensorboard
+from train.training.trackers import check_trackers
 
 
 def crossval(out: Path, options: Options, run: RunOptions, *, brief: bool = False) -> int:
@@ -50,8 +50,7 @@ def crossval(out: Path, options: Options, run: RunOptions, *, brief: bool = Fals
     Raises:
         FacetError, CacheError: anything the user can correct before training starts.
     """
-    if run.tensorboard:
-        check_tensorboard()
+    check_trackers(run.log)
     options, only = split_off_fold(options)
     experiment = prepare_experiment(options, run, out)
     folds = experiment.folds.folds
