@@ -64,6 +64,8 @@ EXPRESSION_FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sadness": (("sad", "unhappy"), ("sadness",)),
     "surprise": (("surprised", "astonished"), ("surprise",)),
     "embarrassment": (("embarrassed",), ("embarrassment",)),
+    "startle": (("startled",), ("a startled expression",)),
+    "skepticism": (("doubtful",), ("doubt",)),
     "positive": ((), ("a positive emotion",)),
     "negative": ((), ("a negative emotion",)),
     "repression": ((), ("a repressed emotion",)),

@@ -87,12 +87,10 @@ def name_of(known: Sequence[str]) -> Callable[[str], str]:
     """Return the type of an argument that is one of some names, in any case; another is refused with the closest name."""
 
     def parse(text: str) -> str:
-        plain = {name.casefold(): name for name in known}
-        if text.casefold() in plain:
-            return plain[text.casefold()]
-        # not bp4d for bp4d+, which is another data set
-        others = [name for name in plain if not text.casefold().startswith(name)]
-        close = difflib.get_close_matches(text.casefold(), others, 1, 0.7)
+        plain, word = {name.casefold(): name for name in known}, text.casefold().replace("+", "plus")
+        if word in plain:
+            return plain[word]
+        close = difflib.get_close_matches(word, plain, 1, 0.7)
         hint = f"did you mean {plain[close[0]]}?" if close else f"expected one of {', '.join(known)}"
         raise argparse.ArgumentTypeError(f"no {text!r}; {hint}")
 

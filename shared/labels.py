@@ -60,6 +60,22 @@ BP4D_TASKS = {
     "T8": "disgust",
 }
 
+# BP4D+ (Zhang et al. 2016, "Multimodal spontaneous emotion corpus for human behavior analysis"), likewise. T1, T6, T7 and T8
+# are seen in public code, the others are general knowledge.
+BP4DPLUS_EMOTIONS = (*BP4D_EMOTIONS, "startle", "skepticism")
+BP4DPLUS_TASKS = {
+    "T1": "happiness",
+    "T2": "surprise",
+    "T3": "sadness",
+    "T4": "startle",
+    "T5": "skepticism",
+    "T6": EMBARRASSMENT,
+    "T7": "fear",
+    "T8": PAIN,
+    "T9": "anger",
+    "T10": "disgust",
+}
+
 # 4DME (Li et al. 2022, "4DME: a spontaneous 4D micro-expression dataset with multimodalities"); a clip may show several.
 FOURDME_EMOTIONS = ("positive", "negative", "surprise", "repression", "others")
 
@@ -80,6 +96,7 @@ CLASS_NAMES = {
     "bosphorus": EXPRESSIONS,
     "bu4dfe": BASIC_EXPRESSIONS,
     "bp4d": BP4D_EMOTIONS,
+    "bp4dplus": BP4DPLUS_EMOTIONS,
     "4dme": FOURDME_EMOTIONS,
 }
 
@@ -94,6 +111,8 @@ _SYNONYMS = {
     "surprise": ("surprised",),
     NEUTRAL: ("neutral face", "neutral expression", "no expression"),
     EMBARRASSMENT: ("embarrassed",),
+    "startle": ("startled",),
+    "skepticism": ("skeptical", "sceptical", "scepticism"),
 }
 _CLASSES = tuple(dict.fromkeys(name for names in CLASS_NAMES.values() for name in names))
 

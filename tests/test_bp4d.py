@@ -10,7 +10,6 @@ from PIL import Image
 from scan_folders import face_grid
 
 from preprocess.datasets import DATASETS
-from preprocess.datasets.bp4d_action_units import AU_NAMES
 from preprocess.datasets.scan import ScanRecord
 from shared.errors import FacetError, ScanError
 from shared.labels import BP4D_TASKS
@@ -72,7 +71,11 @@ def make_bp4d(root: Path, signs: tuple[int, int, int] = (1, 1, -1)) -> Path:
 
 
 def values_of(record: ScanRecord) -> dict[str, int]:
-    return {name: value for name, value in zip(AU_NAMES, record.aus, strict=True) if value != -1} if record.aus else {}
+    return (
+        {name: value for name, value in zip(READER.au_names, record.aus, strict=True) if value != -1}
+        if record.aus
+        else {}
+    )
 
 
 def test_frames_tasks_and_action_units(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_another_librarys_message_is_one_line(text: str, line: str) -> None:
 )
 def test_a_name_in_any_case_and_what_is_meant_by_another(text: str, words: str) -> None:
     parse = name_of(("bu3dfe", "bosphorus", "bu4dfe", "bp4d", "4dme", "folder"))
+    assert name_of(("bp4d", "bp4dplus"))("BP4D+") == "bp4dplus"
     assert parse("BU4DFE") == "bu4dfe" and parse("Folder") == "folder"
     with pytest.raises(argparse.ArgumentTypeError) as error:
         parse(text)

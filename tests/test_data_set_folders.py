@@ -163,7 +163,7 @@ def test_bp4d_plus_is_refused(tmp_path: Path, change: Callable[[Path], None], se
     root = make_bp4d(tmp_path)
     assert DATASETS["bp4d"].find(root).records
     change(root)
-    with pytest.raises(FacetError, match=rf"this is BP4D\+ .*{seen}.*manifest\.csv"):
+    with pytest.raises(FacetError, match=rf"this is BP4D\+ .*{seen}.*give the NAME bp4dplus"):
         DATASETS["bp4d"].find(root)
 
 

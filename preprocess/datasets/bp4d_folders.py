@@ -1,4 +1,4 @@
-"""Where the parts of a copy of BP4D-Spontaneous lie: frames, landmarks, action units. They come as separate downloads."""
+"""Where the parts of a copy of BP4D-Spontaneous or BP4D+ lie: frames, landmarks, action units, each a download of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from preprocess.datasets.bp4d_edition import LAST_SUBJECTS, LAST_TASK, PLUS_LANDMARKS, Edition
 from preprocess.datasets.subject_folders import (
     Subjects,
     find_subject_folders,
@@ -17,41 +18,57 @@ from preprocess.datasets.subject_folders import (
 )
 from shared.errors import FacetError
 
-EXPECTED = "Sequences(2D+3D)/F001/T1/0000.obj"
 SUBJECT = re.compile(r"[FM]\d{3}", re.IGNORECASE)
-TASK = re.compile(r"T0*([1-8])", re.IGNORECASE)
-_ANY_TASK = re.compile(r"T0*(\d{1,2})", re.IGNORECASE)
-_LARGEST = {"F": 23, "M": 18}  # the last woman's and the last man's number
-_LAST_TASK = 8
+TASK = re.compile(r"T0*(\d{1,2})", re.IGNORECASE)
 _OCCURRENCE = re.compile(r"([FM]\d{3})_T0*(\d{1,2})\.csv", re.IGNORECASE)
 _INTENSITY = re.compile(r"([FM]\d{3})_T0*(\d{1,2})_AU0*(\d{1,2})\.csv", re.IGNORECASE)
-_PLUS_LANDMARKS = ".bndplus"
+_FLAT_LANDMARKS = re.compile(r"([FM]\d{3})_T0*(\d{1,2})_(\d{1,9})(\.\w+)", re.IGNORECASE)
 _SEEN_NAMED = 4
 
 
-def find_bp4d_subjects(root: Path) -> Subjects:
+def find_frame_folders(root: Path, edition: Edition) -> tuple[Subjects, list[str]]:
     """Find the subjects' folders of frames.
 
+    Returns:
+        The folders; and a note if nothing shows which of the two data sets this is.
     Raises:
-        FacetError: no such root, none or several folders with frames in it, or the data set is BP4D+, which has other tasks
-            under the same names.
+        FacetError: no such root, none or several folders with frames in it, or the other data set, which has other tasks under
+            the same names.
     """
     try:
-        subjects = find_subject_folders(root, SUBJECT, EXPECTED, name="bp4d", holds=_holds_frames)
+        subjects = find_subject_folders(root, SUBJECT, edition.expected, name=edition.name, holds=_holds_frames)
     except FacetError:
-        if not root.is_dir() or not _find_signs_of_plus(root, Subjects(root, {})):
+        if not root.is_dir() or edition.is_plus or not _find_signs_of_plus(root, Subjects(root, {})):
             raise
         subjects = Subjects(root, {})
-    if seen := _find_signs_of_plus(root, subjects):
+    name = re.sub(r"[^a-z0-9]", "", subjects.base.name.lower())
+    seen = _find_signs_of_plus(root, subjects)
+    if not edition.is_plus:
+        if seen:
+            raise FacetError(
+                f"{root}: this is BP4D+ (MMSE) or a mixture with it, not BP4D: {'; '.join(seen[:_SEEN_NAMED])}; its tasks "
+                "show other emotions: give the NAME bp4dplus"
+            )
+        should = "should these be BP4D+'s scans, the labels of T2 to T8 are wrong: give the NAME bp4dplus"
+        return subjects, [f"{subjects.base.name}: BP4D+ names its folder so; {should}"] if name == "2d3d" else []
+    if seen or name == "2d3d":
+        return subjects, []
+    if name.startswith("sequences"):
         raise FacetError(
-            f"{root}: this is BP4D+ (MMSE) or a mixture with it, not BP4D: {'; '.join(seen[:_SEEN_NAMED])}; its tasks "
-            "show other emotions and there is no reader for it yet: list its scans in a manifest.csv and build them as folder"
+            f"{root}: {subjects.base.name} is BP4D's folder, and nothing there is BP4D+'s; give the NAME bp4d"
         )
-    return subjects
+    what = f"neither tasks beyond T{LAST_TASK}, subjects beyond BP4D's nor {PLUS_LANDMARKS} files"
+    return subjects, [f"{what}: should these be BP4D's scans, the labels of T2 to T8 are wrong: give the NAME bp4d"]
+
+
+def find_task_folders(subject: Path) -> list[tuple[str, Path]]:
+    """Return the tasks of a subject, T1, T2 … by number, and their folders."""
+    found = [(int(match[1]), folder) for folder in subfolders(subject) if (match := TASK.fullmatch(folder.name))]
+    return [(f"T{number}", folder) for number, folder in sorted(found)]
 
 
 def _holds_frames(subject: Path) -> bool:
-    return any(_ANY_TASK.fullmatch(task.name) and _has_meshes(task) for task in subfolders(subject))
+    return any(_has_meshes(folder) for _, folder in find_task_folders(subject))
 
 
 def _has_meshes(folder: Path) -> bool:
@@ -63,18 +80,20 @@ def _find_signs_of_plus(root: Path, subjects: Subjects) -> list[str]:
     seen = []
     strangers = [name for name in subjects.folders if _is_beyond(name)]
     if strangers:
-        seen.append(f"subjects beyond F{_LARGEST['F']:03d} and M{_LARGEST['M']:03d} ({', '.join(strangers[:3])})")
+        seen.append(
+            f"subjects beyond F{LAST_SUBJECTS['F']:03d} and M{LAST_SUBJECTS['M']:03d} ({', '.join(strangers[:3])})"
+        )
     for subject, folder in subjects.folders.items():
         tasks = [task.name for task in subfolders(folder) if _is_further_task(task.name) and _has_meshes(task)]
         if tasks:
-            seen.append(f"tasks beyond T{_LAST_TASK} ({', '.join(f'{subject}/{task}' for task in tasks[:3])})")
+            seen.append(f"tasks beyond T{LAST_TASK} ({', '.join(f'{subject}/{task}' for task in tasks[:3])})")
             break
     candidates = _candidate_folders(
         root, subjects.base, beside_root=False
     )  # what stands beside the root may well be another data set's
     for folder in _feature_levels(candidates):
         if (name := _find_plus_landmarks(folder)) is not None:
-            seen.append(f"landmarks in {_PLUS_LANDMARKS} files ({folder.name}/{name})")
+            seen.append(f"landmarks in {PLUS_LANDMARKS} files ({folder.name}/{name})")
             break
     coded = {name for name, _ in _list_au_files(candidates)}
     if others := sorted(name for name in coded if _is_beyond(name) or _is_further_task(name.partition("/")[2])):
@@ -82,35 +101,59 @@ def _find_signs_of_plus(root: Path, subjects: Subjects) -> list[str]:
     return seen
 
 
-def is_named_as_plus(base: Path) -> bool:
-    """Return whether the frames' folder is called `2D+3D`, as in BP4D+; BP4D's is `Sequences(2D+3D)`."""
-    return re.sub(r"[^a-z0-9]", "", base.name.lower()) == "2d3d"
-
-
 def _is_beyond(name: str) -> bool:
-    return int(name[1:4]) > _LARGEST[name[0].upper()]
+    return int(name[1:4]) > LAST_SUBJECTS[name[0].upper()]
 
 
 def _is_further_task(name: str) -> bool:
-    match = _ANY_TASK.fullmatch(name)
-    return match is not None and int(match[1]) > _LAST_TASK
+    match = TASK.fullmatch(name)
+    return match is not None and int(match[1]) > LAST_TASK
 
 
 def _find_plus_landmarks(folder: Path) -> str | None:
     try:
         with os.scandir(folder) as entries:
-            return next((entry.name for entry in entries if entry.name.lower().endswith(_PLUS_LANDMARKS)), None)
+            return next((entry.name for entry in entries if entry.name.lower().endswith(PLUS_LANDMARKS)), None)
     except OSError:
         return None
 
 
-def find_feature_folders(root: Path, base: Path) -> list[Path]:
-    """Find folders of subjects' landmarks: named like 3DFeatures, beside or below the frames' folder or the root."""
-    return [
-        folder
-        for folder in _feature_levels(_candidate_folders(root, base))
-        if any(SUBJECT.fullmatch(child.name) for child in subfolders(folder))
-    ]
+class LandmarkFiles:
+    """The landmark files of all sequences: a folder per sequence (`F001/T1/0000.tbnd`) or flat (`F001_T1_0000.bndplus`).
+
+    They lie in folders named like 3DFeatures, beside or below the frames' folder or the root.
+    """
+
+    def __init__(self, root: Path, base: Path, suffix: str) -> None:
+        self._root, self._suffix = root, suffix
+        levels = _feature_levels(_candidate_folders(root, base))
+        self._folders = [folder for folder in levels if any(SUBJECT.fullmatch(c.name) for c in subfolders(folder))]
+        self._flat: dict[str, dict[int, str]] = {}
+        for folder in levels:
+            prefix = self._relative(folder)
+            for name in list_names(folder):
+                match = _FLAT_LANDMARKS.fullmatch(name)
+                if match and match[4].lower() == suffix:
+                    frames = self._flat.setdefault(f"{match[1].upper()}/T{match[2]}", {})
+                    frames.setdefault(int(match[3]), f"{prefix}/{name}")
+
+    def of(self, subject: str, task: str) -> dict[int, str]:
+        """Return frame number → landmark file, relative to the root, from the first folder that has the sequence."""
+        for feature_folder in self._folders:
+            for subject_folder in subfolders(feature_folder):
+                if subject_folder.name.upper() != subject:
+                    continue
+                for name, folder in find_task_folders(subject_folder):
+                    if name != task:
+                        continue
+                    prefix, length = self._relative(folder), len(self._suffix)
+                    names = [name for name in list_names(folder) if name.lower().endswith(self._suffix)]
+                    stems = [(name[:-length], name) for name in names]
+                    return {int(s): f"{prefix}/{name}" for s, name in stems if s.isdecimal() and s.isascii()}
+        return self._flat.get(f"{subject}/{task}", {})
+
+    def _relative(self, folder: Path) -> str:
+        return Path(os.path.relpath(folder.resolve(), self._root.resolve())).as_posix()
 
 
 def _feature_levels(candidates: list[Path]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The 83 landmarks of BU-3DFE and BU-4DFE (.bnd) and of BP4D-Spontaneous (.tbnd), and the 8 of BU-3DFE's raw scans (.pse)."""
+"""The 83 landmarks of BU-3DFE and BU-4DFE (.bnd), BP4D (.tbnd) and BP4D+ (.bndplus); the 8 of BU-3DFE's raw scans (.pse)."""
 
 from __future__ import annotations
 
@@ -89,6 +89,37 @@ def read_tbnd(path: Path) -> np.ndarray:
     points = _parse(path, rows[1:], "lines `x y z`", 4 if len(rows[1].split()) == 4 else 3)
     points[(points == 0).all(axis=1)] = np.nan
     return points
+
+
+def read_bndplus(path: Path) -> np.ndarray:
+    """Read a .bndplus file of BP4D+: 83 lines `x,y,z`, none in the files of frames that were not tracked.
+
+    Returns:
+        f32 (83, 3) in the file's axes; NaN as in read_tbnd.
+    Raises:
+        ScanError: missing, another number of lines, or a field that is no finite number.
+    """
+    if is_blank(path):
+        return np.full((NUM_BU_LANDMARKS, 3), np.nan, np.float32)
+    rows = read_rows(path)
+    if len(rows) != NUM_BU_LANDMARKS:
+        raise ScanError(f"{path}: {len(rows)} lines, expected {NUM_BU_LANDMARKS} points; {_COPY}")
+    points = _parse(path, rows, "lines `x,y,z`", 3)
+    points[(points == 0).all(axis=1)] = np.nan
+    return points
+
+
+def is_in_bp4d_order(points: np.ndarray) -> bool:
+    """Return whether brows come before eyes, also where too few points are known to decide.
+
+    Points 0 to 15 are brows in one order and eyes in the other, and so are points 20 to 35: brows are farther from the mouth.
+    """
+    known = np.isfinite(points).all(axis=1)
+    parts = [np.flatnonzero(known[part]) + part.start for part in (slice(0, 16), slice(20, 36), slice(48, 60))]
+    if not all(map(len, parts)):
+        return True
+    first, second, mouth = (points[part].mean(axis=0, dtype=np.float64) for part in parts)
+    return bool(np.linalg.norm(first - mouth) > np.linalg.norm(second - mouth))
 
 
 def _read_indexed(path: Path, count: int) -> np.ndarray:
