@@ -6,8 +6,6 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from preprocess.text_tower import open_text_model
 from shared.errors import FacetError
 from shared.labels import EXPRESSION_WORDS, find_expression, is_action_unit, plain_word
@@ -132,26 +130,4 @@ def encode_prompts(prompts: dict[str, list[str]], *, model: str, pretrained: str
     Raises:
         FacetError: no such model or weights.
     """
-    text_model = open_text_model(model, pretrained)  # imports open_clip, and torch with it
-    vectors = text_model.encode([text for class_prompts in prompts.values() for text in class_prompts])[1]
-    num_prompts = max(len(class_prompts) for class_prompts in prompts.values())
-    embeddings = np.zeros((len(prompts), num_prompts, vectors.shape[1]), np.float32)
-    mask = np.zeros(embeddings.shape[:2], bool)
-    place = 0
-    for label, class_prompts in enumerate(prompts.values()):
-        embeddings[label, : len(class_prompts)] = vectors[place : place + len(class_prompts)]
-        mask[label, : len(class_prompts)] = True
-        place += len(class_prompts)
-    weights_hash, image_tower_hash = text_model.hash_weights()
-    return TextEmbeddings(
-        class_names=tuple(prompts),
-        prompts=tuple(tuple(class_prompts) for class_prompts in prompts.values()),
-        embeddings=embeddings,
-        mask=mask,
-        model=model,
-        pretrained=pretrained,
-        weights_hash=weights_hash,
-        image_tower_hash=image_tower_hash,
-        logit_scale=float(text_model.clip.logit_scale.detach().exp()),
-        random_weights=pretrained == "none",
-    )
+    return open_text_model(model, pretrained).embed_prompts(prompts)

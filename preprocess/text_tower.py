@@ -2,86 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from tqdm import tqdm
-
-from shared.errors import FacetError, first_line
-from shared.weights.identity import hash_arrays
-from shared.weights.models import ADVICE, ModelLoader, skip_unreachable_hub
-
-TEXTS_PER_BATCH = 64
+import shared.text_model
+from shared.weights.models import skip_unreachable_hub
 
 
-@dataclass(frozen=True)
-class TextModel:
-    """An open_clip model in evaluation mode, and its tokenizer."""
-
-    clip: Any
-    tokenizer: Any
-    kept_tokens: np.ndarray | None = None  # tokens that its table holds; None: all
-
-    def tokenize(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the tokens of texts, i64 (n, context length).
-
-        Raises:
-            FacetError: the weights hold no embedding of a word; names it.
-        """
-        tokens = self.tokenizer(list(texts)).numpy()
-        if self.kept_tokens is not None and not np.isin(tokens, self.kept_tokens).all():
-            words = sorted({word for text in texts for word in text.split()})
-            lacking = [w for w in words if not np.isin(self.tokenizer([w]).numpy(), self.kept_tokens).all()] or words
-            raise FacetError(
-                f"these weights know no {', '.join(lacking[:8])}{', …' * (len(lacking) > 8)}: they hold only the words that "
-                "they were trained with; use other words, or another model"
-            )
-        return np.asarray(tokens)
-
-    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens of texts, i64 (n, context length), and their embeddings, f32 (n, d), unit length."""
-        import torch
-
-        tokens = self.tokenize(texts)
-        embedded = []
-        with torch.inference_mode():
-            for start in tqdm(range(0, len(tokens), TEXTS_PER_BATCH), "embed texts", unit="batch", delay=2, leave=None):
-                embedded.append(
-                    self.clip.encode_text(torch.from_numpy(tokens[start : start + TEXTS_PER_BATCH])).float()
-                )
-        vectors = torch.cat(embedded).numpy()
-        return tokens, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-    def hash_weights(self) -> tuple[str, str]:
-        """Return `hash_arrays` of all weights, and of those of the image tower."""
-        state = {key: tensor.float().numpy() for key, tensor in self.clip.state_dict().items()}
-        image_tower = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
-        return hash_arrays(state), hash_arrays(image_tower)
-
-
-def open_text_model(model: str, pretrained: str) -> TextModel:
-    """Return an open_clip model with its tokenizer.
-
-    Args:
-        model, pretrained: as `ModelLoader.find`; random weights have seed 0.
-    Raises:
-        FacetError: no such model or weights; the file is something else, damaged, or of another model.
-    """
+def open_text_model(model: str, pretrained: str) -> shared.text_model.TextModel:
+    """As `shared.text_model.open_text_model`, with the modules that it needs, which take seconds to import."""
     skip_unreachable_hub()
     import open_clip
     import torch
 
-    loader = ModelLoader(open_clip, torch)
-    source = loader.find(model, pretrained)
-    clip = loader.build(source)
-    logging.disable(logging.ERROR)  # as in `ModelLoader.build`
-    try:
-        tokenizer = open_clip.get_tokenizer(model)
-    except Exception as error:  # open_clip and transformers raise many kinds
-        raise FacetError(f"the model {model} has no tokenizer here ({first_line(error)}); {ADVICE}") from error
-    finally:
-        logging.disable(logging.NOTSET)
-    return TextModel(clip.eval(), tokenizer, source.kept_tokens)
+    return shared.text_model.open_text_model(open_clip, torch, model, pretrained)

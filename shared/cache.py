@@ -11,9 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from shared.csv_tables import read_table
 from shared.errors import CacheError, describe_os_error, first_line
 from shared.groups import GROUPS_CSV, Groups, read_groups
+from shared.modalities import MODALITIES
 from shared.schema import (
     CAPTIONS_SUFFIX,
     COMPRESSIONS,
@@ -250,6 +253,41 @@ class Cache:
     @cached_property
     def arrays(self) -> ArrayReader:
         return self.open_arrays()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: no open files."""
+        return {name: value for name, value in self.__dict__.items() if name != "arrays"}
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        """Return the number of rows, those that are not valid included."""
+        return len(self.samples)
+
+    def __getitem__(self, row: int | str) -> dict[str, np.ndarray]:
+        """Return the arrays of one row: name → values as they are stored (shared/README.md, arrays).
+
+        Args:
+            row: its index, or its sample_id.
+        Returns:
+            Only the modalities that the row holds: none if it is not valid.
+        Raises:
+            IndexError: there is no such row. KeyError: there is no such sample. CacheError: stored values are damaged.
+        """
+        index = self._rows[row] if isinstance(row, str) else range(len(self))[row]
+        sample = self.samples[index]
+        names = [name for name in self.info.arrays() if name not in MODALITIES or (sample.valid and sample.has(name))]
+        return {name: self.arrays.read(name, [index])[0] for name in names}
+
+    def table(self) -> dict[str, list[Any]]:
+        """Return samples.csv and groups.csv as column → values, for `pandas.DataFrame(cache.table())`.
+
+        A group with the name of a column of samples.csv is called group_NAME.
+        """
+        names = [field.name for field in dataclasses.fields(Sample)]
+        columns: dict[str, list[Any]] = {name: [getattr(one, name) for one in self.samples] for name in names}
+        return columns | {f"group_{n}" if n in columns else n: list(values) for n, values in self.groups.items()}
 
     def check_unchanged(self) -> None:
         """Check that the cache is still the one that was opened; to be called before results from it are written.

@@ -35,6 +35,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from shared.errors import FacetError, first_line
 from shared.schema import canonical_json, fingerprint
@@ -99,29 +100,48 @@ class Predictions:
     rows: tuple[Prediction, ...]
 
 
-def write_predictions(
-    path: Path, predictions: Predictions, extra: Mapping[str, Sequence[str]] | None = None, *, like: Path | None = None
-) -> None:
-    """Write predictions.csv: sample_id, subject, label, predicted, p_CLASS of each class.
+def tabulate_predictions(
+    predictions: Predictions, extra: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, list[Any]]:
+    """Return column → values: sample_id, subject, label, predicted, p_CLASS of each class.
 
     Several labels are joined by +, and the column `unknown` follows.
 
     Args:
         extra: further columns, a value per row.
+    """
+    rows = predictions.rows
+    texts = [
+        [row.name for row in rows],
+        [row.subject for row in rows],
+        [_JOINT.join(row.labels) for row in rows],
+        [_JOINT.join(row.predicted) for row in rows],
+    ]
+    table: dict[str, list[Any]] = dict(zip(_COLUMNS, texts, strict=True))
+    for index, name in enumerate(predictions.class_names):
+        table[_PROBABILITY + name] = [row.probabilities[index] for row in rows]
+    if predictions.several:
+        table[_UNKNOWN] = [_JOINT.join(row.unknown) for row in rows]
+    return table | {name: list(values) for name, values in (extra or {}).items()}
+
+
+def write_predictions(
+    path: Path, predictions: Predictions, extra: Mapping[str, Sequence[str]] | None = None, *, like: Path | None = None
+) -> None:
+    """Write predictions.csv: the columns of `tabulate_predictions`.
+
+    Args:
+        extra: further columns, a value per row.
         like: file or folder whose access rights the table gets.
     """
-    extra = extra or {}
+    table = tabulate_predictions(predictions, extra)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    probabilities = [_PROBABILITY + name for name in predictions.class_names]
-    writer.writerow([*_COLUMNS, *probabilities, *[_UNKNOWN] * predictions.several, *extra])
-    for index, row in enumerate(predictions.rows):
-        numbers = [f"{p:.9g}" for p in row.probabilities]  # f32, exact: rounded ones would tie and change the AUC
-        unknown = [_JOINT.join(row.unknown)] * predictions.several
-        names = [_JOINT.join(row.labels), _JOINT.join(row.predicted)]
-        writer.writerow(
-            [row.name, row.subject, *names, *numbers, *unknown, *(values[index] for values in extra.values())]
-        )
+    writer.writerow(table)
+    # f32 in nine digits, exact: rounded ones would tie and change the AUC
+    writer.writerows(
+        [f"{v:.9g}" if isinstance(v, float) else v for v in row] for row in zip(*table.values(), strict=True)
+    )
     write_file(path, buffer.getvalue().encode(), like=like)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -370,7 +371,7 @@ def option_name(field_name: str) -> str:
     return "--" + field_name.replace("_", "-")
 
 
-def rename_options(values: dict[str, Any]) -> dict[str, Any]:
+def rename_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return options as files of earlier runs name them, with their names of today."""
     values = {_RENAMED.get(name, name): value for name, value in values.items()}
     if type(shuffled := values.get("shuffle_labels", False)) is not bool:  # once a seed; None: not shuffled

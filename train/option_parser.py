@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import json
 import tomllib
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,17 +173,48 @@ def read_toml(path: Path) -> dict[str, Any]:
                 close = difflib.get_close_matches(key, fields, 1)
                 hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(fields)}"
                 raise FacetError(f"{path}: [{section}] {key:.60}: unknown; {hint}")
-            value, kind = raw, str(fields[key].type)
-            if isinstance(raw, list):
-                value = tuple(raw) if all(isinstance(name, str) for name in raw) else raw
-            elif kind.startswith("Path") and isinstance(raw, str) and raw:
-                value = open_path(raw)
-            elif kind.startswith("float") and type(raw) is int:
-                value = float(raw)
-            if problem := find_problem(fields[key], value, kind):
-                raise FacetError(f"{path}: [{section}] {key}: {problem}")
-            values[key] = value
+            values[key] = _read_value(fields[key], raw, f"{path}: [{section}] {key}")
     return values
+
+
+def read_values(given: Mapping[str, Any], known: Container[str] | None = None) -> dict[str, Any]:
+    """Read options that a Python program gives: name → value.
+
+    Args:
+        given: by the names of the options with `_`. A list of names may be a list of anything, or text with commas.
+        known: names that may be given; None: all.
+    Raises:
+        FacetError: an unknown name or a bad value.
+    """
+    fields = {option.name: option for kind in SECTIONS.values() for option in dataclasses.fields(kind)}
+    fields = {name: option for name, option in fields.items() if known is None or name in known}
+    values = {}
+    for key, raw in rename_options(given).items():
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, 1)
+            hint = f"did you mean {close[0]}?" if close else f"expected some of {', '.join(fields)}"
+            raise FacetError(f"{key}: no such option; {hint}")
+        if str(fields[key].type).startswith("tuple"):
+            raw = split_names(raw) if isinstance(raw, str) else None if raw is None else [str(name) for name in raw]
+        elif isinstance(raw, Path):
+            raw = str(raw)
+        if raw is not None:
+            values[key] = _read_value(fields[key], raw, key)
+    return values
+
+
+def _read_value(option: dataclasses.Field[Any], raw: Any, where: str) -> Any:
+    """Return a value of TOML as that of an option; where: begins the message of an error."""
+    value, kind = raw, str(option.type)
+    if isinstance(raw, list):
+        value = tuple(raw) if all(isinstance(name, str) for name in raw) else raw
+    elif kind.startswith("Path") and isinstance(raw, str) and raw:
+        value = open_path(raw)
+    elif kind.startswith("float") and type(raw) is int:
+        value = float(raw)
+    if problem := find_problem(option, value, kind):
+        raise FacetError(f"{where}: {problem}")
+    return value
 
 
 def format_toml(options: Options, run: RunOptions, recipe: Options) -> str:

@@ -221,7 +221,7 @@ class Predictor:
         """Return what keeps the predictions from being results, a line each."""
         return find_limits(self.config)
 
-    def open(self, cache_path: Path) -> Inference:
+    def open(self, cache: Cache | Path | str) -> Inference:
         """Open a cache to predict every scan or sequence that has a modality of the model.
 
         Raises:
@@ -229,7 +229,8 @@ class Predictor:
             FacetError: the model compares faces with a reference, and the cache has none.
         """
         recipe = self.config.recipe
-        cache = take_views(open_cache(cache_path), self.config.render, recipe.modalities, whose=str(self.run))
+        opened = cache if isinstance(cache, Cache) else open_cache(cache)
+        cache = take_views(opened, self.config.render, recipe.modalities, whose=str(self.run))
         items = gather_items(cache, recipe)
         if not items:
             raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 from shared.cache import Cache, open_cache
 from shared.command_line import print_next
@@ -16,12 +20,13 @@ from shared.runs import CONFIG_JSON, METRICS_JSON, PREDICTIONS_CSV, Predictions,
 from shared.schema import canonical_json
 from shared.store.storage import make_folder, write_file
 from shared.text import TextEmbeddings
-from train.config import Options, Recipe, RunConfig, RunOptions
+from train.config import Options, Recipe, RunConfig, RunOptions, TowerConfig
 from train.data.items import choose_frames, gather_items, is_labelled
 from train.data.prompts import mean_prompts
 from train.inference.adapt import adapt_batch_norm
 from train.inference.evaluate import build_transform, choose_usable, describe_test, find_lacking, predict_items
 from train.inference.score import score_items
+from train.model.facet import Facet
 from train.model.factory import build_facet, choose_device
 from train.model.image_tower import load_tower
 from train.protocols.evaluation_items import map_classes
@@ -33,6 +38,7 @@ from train.runs.results import FoldResult, TestInfo
 from train.studies.ablation.variants import OBVIOUS, Variant, change_options
 from train.studies.compare.resampling import draw_resamples, percentile_interval
 from train.studies.compare.scores import SubjectResults, resample_score
+from train.tasks.item import Item
 from train.tasks.task import find_task
 from train.training.fit import check_towers_match
 
@@ -55,13 +61,73 @@ def predict_zero_shot(options: Options, run: RunOptions, out: Path, *, adapt: bo
     if out.is_file() or (out / CONFIG_JSON).is_file():
         raise FacetError(f"--out {out}: is a file, or holds a trained run; choose a new folder")
     assert run.cache is not None
-    where = choose_device(run.device)
     cache = resolve_views(open_cache(run.cache), options.views)
     text = find_text(options, options.classes, [cache], run.prompts)
+    tower, tower_config = load_tower(
+        options.model or text.model, options.pretrained or text.pretrained, seed=options.seed
+    )
+    check_towers_match(text, tower_config, cache, run.prompts)
+    found = score_zero_shot(options, cache, text, tower, tower_config, choose_device(run.device), adapt=adapt)
+    num_rows = len(found.predictions.rows)
+    scored = f"{len(found.tested)} of {num_rows} samples have a label among the classes, and are scored"
+    for note in (*found.notes, scored):
+        print(f"note: {note}", file=sys.stderr)
+    if found.adapted:
+        print(
+            "batch statistics of the image tower: those of this cache's images, without labels (--no-adapt: as trained)"
+        )
+    make_folder(out, like=cache.path)
+    recipe, predictions, tested = found.config.recipe, found.predictions, found.tested
+    write_predictions(out / PREDICTIONS_CSV, predictions, {"lacks": found.lacks}, like=cache.path)
+    if tested:
+        result = _test(out.name, predictions, describe_test(cache, found.config, found.model, tested, 0))
+        value = {**dataclasses.asdict(result.info), **result.metrics.to_json(result.task)}
+        if (calibration := measure_test(result.task, predictions.rows, recipe.classes)) is not None:
+            value["calibration"] = calibration.to_json()
+        write_file(out / METRICS_JSON, canonical_json(value).encode(), like=cache.path)
+        print_scores(result, predictions)
+        print("zero-shot: nothing was trained; the interval is over subjects (bootstrap)")
+        print(f"all scores        {out / METRICS_JSON}")
+    print(f"every prediction  {out / PREDICTIONS_CSV}: {num_rows} among {', '.join(recipe.classes)}")
+    words = ("--cache", cache.path, "--out", "runs/first")
+    print_next("train", "fit", *words, about="train on some people, test on others")
+    return 0
+
+
+@dataclass(frozen=True)
+class ZeroShotScores:
+    """Predictions of an untrained model for a cache. lacks: as `find_lacking`. tested: items with a label among the classes.
+    adapted: whether batch statistics were estimated. notes: for the user."""
+
+    config: RunConfig
+    model: Facet
+    predictions: Predictions
+    lacks: Sequence[str]
+    tested: Sequence[Item]
+    adapted: bool
+    notes: Sequence[str]
+
+
+def score_zero_shot(
+    options: Options,
+    cache: Cache,
+    text: TextEmbeddings,
+    tower: nn.Module,
+    tower_config: TowerConfig,
+    device: torch.device,
+    *,
+    adapt: bool,
+) -> ZeroShotScores:
+    """Score every usable sample of a cache by an image tower and the prompts of classes.
+
+    Args:
+        options, adapt: as in `predict_zero_shot`. text: prompts of the classes, or of more.
+        tower: with `adapt`, its batch statistics change.
+    Raises:
+        FacetError, CacheError: fewer than two classes, or no usable sample.
+    """
     recipe, notes = _resolve_recipe(options, cache, text)
     text = text.select(recipe.classes)
-    tower, tower_config = load_tower(recipe.model, recipe.pretrained, seed=recipe.seed)
-    check_towers_match(text, tower_config, cache, run.prompts)
     config = RunConfig(
         recipe=recipe,
         tower=tower_config,
@@ -74,37 +140,16 @@ def predict_zero_shot(options: Options, run: RunOptions, out: Path, *, adapt: bo
         random_text=text.random_weights,
         cache=str(cache.path),
     )
-    model = build_facet(config, where, tower, mean_prompts(text), text.logit_scale)
+    model = build_facet(config, device, tower, mean_prompts(text), text.logit_scale)
     items = map_classes(gather_items(cache, recipe), cache, config)
     if not items:
         raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")
     tested = [item for item in items if is_labelled(item, recipe.task, recipe.classes)]
-    notes.append(f"{len(tested)} of {len(items)} samples have a label among the classes, and are scored")
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    make_folder(out, like=cache.path)
     transform = build_transform(cache, config, model)
-    if adapt and adapt_batch_norm(model, cache, items, transform, recipe.frames, recipe.batch_size):
-        print(
-            "batch statistics of the image tower: those of this cache's images, without labels (--no-adapt: as trained)"
-        )
-    scores = score_items(model, cache, items, transform, config)
-    predictions = predict_items(scores, None, recipe)
-    lacks = {"lacks": find_lacking(cache, items, recipe.modalities)}
-    write_predictions(out / PREDICTIONS_CSV, predictions, lacks, like=cache.path)
-    if tested:
-        result = _test(out.name, predictions, describe_test(cache, config, model, tested, 0))
-        value = {**dataclasses.asdict(result.info), **result.metrics.to_json(result.task)}
-        if (calibration := measure_test(result.task, predictions.rows, recipe.classes)) is not None:
-            value["calibration"] = calibration.to_json()
-        write_file(out / METRICS_JSON, canonical_json(value).encode(), like=cache.path)
-        print_scores(result, predictions)
-        print("zero-shot: nothing was trained; the interval is over subjects (bootstrap)")
-        print(f"all scores        {out / METRICS_JSON}")
-    print(f"every prediction  {out / PREDICTIONS_CSV}: {len(items)} among {', '.join(recipe.classes)}")
-    words = ("--cache", cache.path, "--out", "runs/first")
-    print_next("train", "fit", *words, about="train on some people, test on others")
-    return 0
+    adapted = adapt and adapt_batch_norm(model, cache, items, transform, recipe.frames, recipe.batch_size)
+    predictions = predict_items(score_items(model, cache, items, transform, config), None, recipe)
+    lacks = find_lacking(cache, items, recipe.modalities)
+    return ZeroShotScores(config, model, predictions, lacks, tested, adapted, notes)
 
 
 def _resolve_recipe(options: Options, cache: Cache, text: TextEmbeddings) -> tuple[Recipe, list[str]]:

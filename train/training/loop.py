@@ -14,7 +14,8 @@ from train.config import Recipe
 from train.data.augment import draw_parameters, draw_views
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import RowBatch
-from train.data.order import count_repeats, epoch_batches
+from train.data.epoch import stream_epoch
+from train.data.order import epoch_batches
 from train.data.stream import RawBatch
 from train.data.transfer import copy_small
 from train.model.facet import Facet
@@ -163,14 +164,11 @@ def _stream_epochs(
     steps_per_epoch = training.steps_per_epoch(recipe.batch_size)
     for epoch in range(step // steps_per_epoch, recipe.epochs):
         order = epoch_batches(training.labels, recipe.sampler, recipe.batch_size, recipe.seed, epoch)
-        repeats = count_repeats(order)
-        first = max(step - epoch * steps_per_epoch, 0)
-        slices = [ranks.part(batch) for batch in order[first:]]
-        batches = [
-            [training.items[i].again(n) for i, n in zip(own, ranks.part(counts), strict=True)]
-            for own, counts in zip(slices, repeats[first:], strict=True)
-        ]
+        left = slice(max(step - epoch * steps_per_epoch, 0), None)
         jitter = (recipe.seed, epoch) if jitters else None
-        stream = transform.stream(cache, batches, recipe.frames, jitter=jitter, references=compares)
-        for batch, own, raw in zip(order[first:], slices, stream, strict=True):
+        stream = stream_epoch(
+            cache, training.items, order, transform, recipe.frames,
+            jitter=jitter, references=compares, chosen=left, part=ranks.part,
+        )  # fmt: skip
+        for batch, (own, raw) in zip(order[left], stream, strict=True):
             yield epoch, len(batch), training.labels[own], raw

@@ -1,0 +1,1 @@
+"""What `train` offers to Python programs; see the examples in train/README.md."""
