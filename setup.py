@@ -20,5 +20,5 @@ for file in FILES:
         elif line[:1].isalpha():
             extras[name].append(line)
 dependencies = extras.pop("")
-extras["dev"] += [*extras["s3"], *extras["synth"], *extras["video"]]
+extras["dev"] = [line for lines in extras.values() for line in lines]
 setup(install_requires=dependencies, extras_require=extras)
