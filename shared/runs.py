@@ -217,12 +217,12 @@ def read_log(run: Path) -> list[dict[str, float]]:
     path = run / LOG_JSONL
     if not path.is_file():
         return []
-    lines = {}
+    lines: dict[float, dict[str, float]] = {}
     for text in path.read_bytes().splitlines():
         try:
             value = json.loads(text)
             line = {str(k): float(v) for k, v in value.items() if type(v) in (int, float) and math.isfinite(v)}
-            lines[line["step"]] = line
+            lines[line["step"]] = lines.get(line["step"], {}) | line  # also has one of validation
         except (ValueError, KeyError, AttributeError, OverflowError, RecursionError):
             continue
     return [lines[step] for step in sorted(lines)]

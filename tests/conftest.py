@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -132,6 +132,7 @@ def write_tiny_cache(
     invalid: Sequence[int] = (),
     unlabelled: Sequence[int] = (),
     same_scan: Sequence[int] = (),
+    relabel: Mapping[str, Sequence[str]] | None = None,
     apex: int | None = None,
     intensities: Sequence[str] = ("01",),
     units: str = "",
@@ -145,7 +146,8 @@ def write_tiny_cache(
 
     Each subject S0, S1 … shows each class scans_per_class times; a bright spot's place tells the class, skin tone and noise
     tell the subject; no two surfaces are alike. With num_frames, each scan is a sequence of so many rows, whose spot grows and
-    fades. Row numbers in without_texture, invalid and unlabelled are treated so; those in same_scan have one hash. apex: of
+    fades. Row numbers in without_texture, invalid and unlabelled are treated so; those in same_scan have one hash. relabel:
+    subject → what the tables call its classes, in turn. apex: of
     every sequence. intensities: of a class's scans in turn. units: "aus" or "targets": what each row shows of UNITS, three yes
     or no that follow from its class; row 0 is unknown. num_landmarks: random points;
     the last is not known. Prompt embeddings are random unit vectors, marked random.
@@ -157,6 +159,7 @@ def write_tiny_cache(
     for subject in range(num_subjects):
         skin = rng.uniform(0.3, 0.7, 3)
         for label, class_name in enumerate(class_names):
+            given = (relabel or {}).get(f"S{subject}", class_names)[label]
             for scan in range(scans_per_class):
                 name = f"S{subject}/{class_name}{scan}"
                 for frame in range(max(num_frames, 1)):
@@ -169,7 +172,7 @@ def write_tiny_cache(
                             subject=f"S{subject}",
                             sequence=name if num_frames else "",
                             frame=frame if num_frames else None,
-                            label="" if row in unlabelled else class_name,
+                            label="" if row in unlabelled else given,
                             intensity=intensities[scan % len(intensities)],
                             task="",
                             source=f"{name}.obj",

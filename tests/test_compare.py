@@ -84,7 +84,7 @@ def write_run(
             logits[sharp, labels[sharp]] += 1
             chances = logits / logits.sum(1, keepdims=True)
         half = np.full(3, 0.5, np.float32)
-        predictions = predict_items(Scores(items, chances, {}, 0.0), half, recipe)
+        predictions = predict_items(Scores(items, chances, logits, {}, 0.0), half, recipe)
         task = find_task(recipe.task)
         info = TestInfo(task.name, CLASSES, licence="free")
         result = FoldResult(fold.name, info, task.test(predictions.rows, CLASSES))

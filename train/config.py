@@ -119,6 +119,12 @@ class ProtocolOptions:
         "model to pass on",
         metavar="LIST|FILE|none",
     )
+    validate: tuple[str, ...] = _option(
+        (),
+        "hold out this fraction of the training subjects, or these subjects, and test the weights of the epoch with the least "
+        "loss on them: 0.1, or A,B,C, or a file (default: test the last epoch)",
+        metavar="FRACTION|LIST|FILE",
+    )
     fold_seed: int | None = _option(
         None,
         "seed of the split into folds; give it to compare several --seed on the same split (default: --seed)",
@@ -256,6 +262,9 @@ class OptimOptions:
     """optimisation"""
 
     epochs: int = _option(30, "passes over the training samples; 0 tests the untrained model", 0, 100_000)
+    patience: int | None = _option(
+        None, "with --validate: stop when the loss has not fallen for N epochs (default: train all epochs)", 1, 100_000
+    )
     batch_size: int = _option(8, "samples per step", 1, 65_536)
     lr: float = _option(1e-3, "peak learning rate of the new layers", 1e-9, 10)
     tower_lr: float | None = _option(

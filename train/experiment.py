@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from train.protocols.folds import (
     Fold,
     FoldList,
     check_folds_fit,
+    hold_out,
     list_some,
     read_folds,
     read_subject_list,
@@ -113,7 +115,8 @@ class Experiment(Split):
         num = len(self.folds.folds)
         if not 0 <= number < num:
             raise FacetError(f"--fold {number}: there is no such fold; {num} folds are numbered 0 to {num - 1}")
-        return self.folds.folds[number]
+        fold = self.folds.folds[number]
+        return hold_out(fold, self.recipe.validate, self.folds.seed) if self.recipe.validate else fold
 
     def find_initial(self, fold: Fold) -> tuple[Path, InitialModel] | None:
         """Return the run that a fold starts from (--init-from), and what is known of its model; None: from no run.
@@ -128,11 +131,16 @@ class Experiment(Split):
 
     def items_of(self, fold: Fold) -> tuple[list[Item], list[Item]]:
         """Return the samples of a fold to train on, and those to test on."""
-        train, test = set(fold.train_subjects), set(fold.test_subjects)
-        chosen = [item for item in self.train_items if item.subject in train]
-        if find_task(self.recipe.task).every_frame:
-            chosen = chosen[:: self.recipe.frame_stride]
-        return chosen, [item for item in self.test_items if item.subject in test]
+        test = set(fold.test_subjects)
+        return self._take_stride(fold.trained_subjects), [item for item in self.test_items if item.subject in test]
+
+    def validation_items(self, fold: Fold) -> list[Item]:
+        """Return the samples of a fold to validate on."""
+        return self._take_stride(set(fold.validation_subjects))
+
+    def _take_stride(self, subjects: set[str]) -> list[Item]:
+        chosen = [item for item in self.train_items if item.subject in subjects]
+        return chosen[:: self.recipe.frame_stride] if find_task(self.recipe.task).every_frame else chosen
 
 
 def prepare_experiment(options: Options, run: RunOptions, out: Path) -> Experiment:
@@ -166,7 +174,9 @@ def write_options(folder: Path, experiment: Experiment, fold: int | None) -> Non
         fold: index of the run's fold; None: the folder is of all folds.
     """
     recipe, run = experiment.recipe, experiment.run
-    options = dataclasses.replace(experiment.options, fold=fold, test_subjects=recipe.test_subjects)
+    options = dataclasses.replace(
+        experiment.options, fold=fold, test_subjects=recipe.test_subjects, validate=recipe.validate
+    )
     if options.protocol and options.protocol.endswith(".json"):
         options = dataclasses.replace(options, protocol=str(Path(options.protocol).absolute()))
     if options.init_from is not None:
@@ -221,6 +231,10 @@ def split_folds(train: Cache, options: Options, test: Cache | None = None) -> Sp
     notes = [*split.notes, *_describe_references((*split.train_items, *tested), options)]
     caches = (train,) if test is None else (train, split.test)
     shared = find_shared_scans(*caches)
+    if options.validate:
+        validate = _read_validation(options.validate, split.train_items)
+        options = dataclasses.replace(options, validate=validate)
+        folds = dataclasses.replace(folds, folds=tuple(hold_out(fold, validate, folds.seed) for fold in folds.folds))
     notes += check_experiment(folds, split.train_items, split.test_items, classes, task, shared)
     notes += describe_uncompared(*caches)
     return dataclasses.replace(split, options=options, notes=tuple(notes))
@@ -299,6 +313,21 @@ def _split_across(train: Cache, test: Cache, options: Options, protocol: Protoco
     folds = FoldList(protocol.name, title, _fold_seed(options), classes, (fold,))
     notes += [*more, *_describe_groups(test, options)]
     return Split(options, train, test, tuple(train_items), tuple(test_items), folds, label_map, tuple(notes))
+
+
+def _read_validation(validate: tuple[str, ...], items: Sequence[Item]) -> tuple[str, ...]:
+    """Return --validate, a fraction or names, with the names of a file read.
+
+    Raises:
+        FacetError: a name is none of the subjects.
+    """
+    names = read_subject_list(",".join(validate), "--validate")
+    with suppress(ValueError, TypeError):
+        return (str(float(*names)),)
+    known = {item.subject for item in items}
+    if unknown := [name for name in names if name not in known]:
+        raise FacetError(f"--validate: {list_some(unknown)} not among the {len(known)} subjects with usable samples")
+    return names
 
 
 def _fold_seed(options: Options) -> int:

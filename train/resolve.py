@@ -37,6 +37,8 @@ def check_options(options: Options) -> None:
             raise FacetError("--mtgf-tokens patches: --fusion late scores each view alone; leave one of them out")
         if options.towers == "view":
             raise FacetError("--mtgf-tokens patches: needs one tower; leave out --towers view")
+    if options.patience is not None and not options.validate:
+        raise FacetError("--patience: needs validation subjects; add --validate 0.1")
     if options.class_vectors != "text" and options.head == "linear":
         raise FacetError(
             f"--class-vectors {options.class_vectors}: --head linear has vectors of its own; leave one of them out"

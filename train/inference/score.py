@@ -26,12 +26,16 @@ from train.tasks.task import find_task
 
 @dataclass(frozen=True)
 class Scores:
-    """probabilities f32 (n, C), one row per item (they add up to 1, or are each a yes, for several classes at once);
-    view_weights: "modality yaw" → mean weight α of that view in the face; face_cosine: mean cosine between different items'
-    face vectors (near 1 = collapsed)."""
+    """Scores of n items in their order.
+
+    probabilities, logits: f32 (n, C); the probabilities of a row add up to 1, or are each a yes, for several classes at once.
+    view_weights: "modality yaw" → mean weight α of that view in the face. face_cosine: mean cosine between different items'
+    face vectors (near 1 = collapsed).
+    """
 
     items: Sequence[Item]
     probabilities: np.ndarray
+    logits: np.ndarray
     view_weights: dict[str, float]
     face_cosine: float
 
@@ -53,7 +57,7 @@ def score_items(
     model.eval()
     recipe, task = config.recipe, find_task(config.recipe.task)
     batches = [items[i : i + recipe.batch_size] for i in range(0, len(items), recipe.batch_size)]
-    probabilities, faces, alphas, counts = [], [], [], []
+    all_logits, probabilities, faces, alphas, counts = [], [], [], [], []
     with (
         tqdm(total=len(items), desc="score", unit="sample", dynamic_ncols=True, leave=False, disable=None) as bar,
         nullcontext() if table is None else record_attention(model) as recording,
@@ -65,8 +69,8 @@ def score_items(
             output = model(batch)
             if table is not None and recording is not None:
                 table.add(recording.take(batch, output, prompts))
-            logits = output.logits
-            probabilities.append(task.compute_probabilities(logits).cpu())
+            all_logits.append(output.logits.cpu())
+            probabilities.append(task.compute_probabilities(output.logits).cpu())
             faces.append(output.face.cpu())
             alphas.append(output.alpha.sum(0).cpu())
             counts.append(output.mask.sum(0).cpu())
@@ -81,6 +85,7 @@ def score_items(
     names = [f"{modality} {view}" for modality in transform.modalities for view in transform.views]
     return Scores(
         items=items,
+        logits=torch.cat(all_logits).numpy(),
         probabilities=torch.cat(probabilities).numpy(),
         view_weights=dict(zip(names, weights.tolist(), strict=True)),
         face_cosine=mean_cosine_between_faces(torch.cat(faces)).item(),

@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class Fold:
     name: str  # fold-00, round-017/fold-03, subject-S07
     train_subjects: tuple[str, ...]
     test_subjects: tuple[str, ...]
+    validation_subjects: tuple[str, ...] = ()  # among the training subjects; no weight is trained on them
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -53,8 +55,18 @@ class Fold:
             if "" in subjects:
                 raise FacetError(f"{self.name}: a subject of the {side} side has no name")
             object.__setattr__(self, f"{side}_subjects", tuple(subjects))
+        object.__setattr__(self, "validation_subjects", tuple(sorted(set(self.validation_subjects))))
+        if strange := set(self.validation_subjects) - set(self.train_subjects):
+            raise FacetError(f"{self.name}: subject {min(strange)} validates, but is not in training")
+        if self.validation_subjects == self.train_subjects:
+            raise FacetError(f"{self.name}: all training subjects validate, so nobody is left to train on")
         if both := set(self.train_subjects) & set(self.test_subjects):
             raise FacetError(f"{self.name}: subject {min(both)} is in both train and test; give disjoint subjects")
+
+    @property
+    def trained_subjects(self) -> set[str]:
+        """Return the training subjects but those who validate."""
+        return set(self.train_subjects).difference(self.validation_subjects)
 
     @property
     def round(self) -> str:
@@ -153,7 +165,32 @@ def split_by_subjects(subjects: Iterable[str], test_subjects: Sequence[str]) -> 
     return Fold("test-subjects", tuple(known.difference(test_subjects)), tuple(test_subjects))
 
 
-def read_subject_list(text: str) -> tuple[str, ...]:
+def hold_out(fold: Fold, chosen: Sequence[str], seed: int) -> Fold:
+    """Return a fold with some of its training subjects held out for validation.
+
+    Args:
+        chosen: a fraction alone, as ("0.1",), of which subjects are drawn; or names, of which those in training are taken.
+    Raises:
+        FacetError: nobody validates, or nobody is left to train on.
+    """
+    names = fold.train_subjects
+    try:
+        (fraction,) = map(float, chosen)
+    except (ValueError, TypeError):
+        held_out = tuple(name for name in names if name in chosen)
+        if not held_out:
+            raise FacetError(
+                f"--validate {list_some(chosen)}: none of them is a training subject of {fold.name}"
+            ) from None
+    else:
+        if not 0 < fraction < 1:
+            raise FacetError(f"--validate {fraction:g}: expected a fraction of 0 to 1, or names of subjects")
+        order = np.random.default_rng([seed, 3]).permutation(len(names))
+        held_out = tuple(names[index] for index in order[: max(round(fraction * len(names)), 1)])
+    return replace(fold, validation_subjects=held_out)
+
+
+def read_subject_list(text: str, option: str = "--test-subjects") -> tuple[str, ...]:
     """Read `A,B,C`, or a file with one subject per line (# begins a comment), if there is one of that name."""
     path = Path(text)
     if path.is_file():
@@ -165,7 +202,7 @@ def read_subject_list(text: str) -> tuple[str, ...]:
     else:
         names = [name.strip() for name in text.split(",")]
     if not any(names):
-        raise FacetError(f"--test-subjects {text}: names no subject; give A,B,C or a file with one per line")
+        raise FacetError(f"{option} {text}: names no subject; give A,B,C or a file with one per line")
     return tuple(dict.fromkeys(filter(None, names)))
 
 
@@ -199,7 +236,13 @@ def list_some(names: Sequence[str], most: int = 5) -> str:
 
 def write_split(run: Path, fold: Fold) -> None:
     """Write the fold of a run to its split.json."""
-    write_file(run / SPLIT_JSON, canonical_json(asdict(fold)).encode())
+    write_file(run / SPLIT_JSON, canonical_json(_describe_fold(fold)).encode())
+
+
+def _describe_fold(fold: Fold) -> dict[str, Any]:
+    """Return a fold for a file; fields that it makes no use of are left out."""
+    defaults = {field.name: field.default for field in fields(Fold)}
+    return {name: value for name, value in asdict(fold).items() if value != defaults[name]}
 
 
 def read_split(run: Path) -> Fold:
@@ -222,7 +265,8 @@ def read_split(run: Path) -> Fold:
 
 def write_folds(path: Path, folds: FoldList) -> None:
     """Write the JSON file that the module's docstring describes."""
-    write_file(path, canonical_json({"format": FOLDS_FORMAT, **asdict(folds)}).encode())
+    described = asdict(folds) | {"folds": [_describe_fold(fold) for fold in folds.folds]}
+    write_file(path, canonical_json({"format": FOLDS_FORMAT, **described}).encode())
 
 
 def read_folds(path: Path) -> FoldList:

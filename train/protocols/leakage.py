@@ -183,7 +183,7 @@ def check_classes(
     owners = {name: sorted(subject for subject, names in shown.items() if name in names) for name in classes}
     untested: dict[str, list[str]] = {}
     for fold in folds.folds:
-        trained = set().union(*(shown.get(subject, set()) for subject in fold.train_subjects))
+        trained = set().union(*(shown.get(subject, set()) for subject in fold.trained_subjects))
         if absent := [name for name in classes if name not in trained]:
             who = owners[absent[0]]
             why = f" (only {who[0]} shows {absent[0]})" if len(who) == 1 else ""

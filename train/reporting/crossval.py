@@ -286,7 +286,7 @@ def list_conventions(summary: CrossvalSummary, about: CrossvalAbout) -> list[str
     lines = [
         f"One sample is one {unit}, and counts once{' in each round' if repeated else ''}; no subject is in both training "
         "and test.",
-        f"Each fold was tested once, after its last epoch ({about.epochs}); no choice was made on test data"
+        f"Each fold was tested once, {_describe_epoch(about)}; no choice was made on test data"
         + (", and thresholds were chosen on training subjects." if summary.task.has_thresholds else "."),
     ]
     if summary.num_folds == 1:
@@ -308,6 +308,15 @@ def list_conventions(summary: CrossvalSummary, about: CrossvalAbout) -> list[str
             + "; those of one subject are not, so it is narrow."
         )
     return lines
+
+
+def _describe_epoch(about: CrossvalAbout) -> str:
+    if not about.validate:
+        return f"after its last epoch ({about.epochs})"
+    return (
+        f"with the weights of the epoch, of at most {about.epochs}, that had the least loss on training subjects who were held "
+        f"out (--validate {about.validate})"
+    )
 
 
 def count_folds(summary: CrossvalSummary, about: CrossvalAbout) -> str:

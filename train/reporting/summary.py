@@ -42,6 +42,7 @@ class CrossvalAbout:
     label_map: dict[str, str] | None  # class of the training data → class of the test data
     notes: list[str]
     method: str = ""  # its name in tables; empty: that of the model
+    validate: str = ""  # --validate: the best epoch is tested, not the last
     f1_name: str = "F1"  # what the protocol's papers call macro-F1
 
     def name_in_latex(self, score: Score) -> str:

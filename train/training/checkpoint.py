@@ -32,6 +32,7 @@ class Checkpoint:
     random_state: torch.Tensor  # torch's generator on the CPU
     random_state_cuda: torch.Tensor | None = None  # of the GPU, which dropout draws from
     ema: dict[str, torch.Tensor] | None = None  # moving average of the weights
+    validation: dict[str, Any] | None = None  # the best epoch so far, with its weights
     damaged: tuple[str, ...] = ()  # messages on later checkpoints that could not be read; not in the file
 
 
@@ -41,6 +42,7 @@ def write_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     ema: dict[str, torch.Tensor] | None = None,
+    validation: dict[str, Any] | None = None,
     *,
     num_kept: int = 1,
 ) -> None:
@@ -56,6 +58,7 @@ def write_checkpoint(
         "random_state": torch.get_rng_state(),
         "random_state_cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         "ema": ema,
+        "validation": validation,
     }
 
     def write(partial: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,18 @@ class Ema:
         """
         for name, mean in self.weights.items():
             mean.copy_(weights[name])
+
+    @contextmanager
+    def applied_to(self, model: nn.Module) -> Iterator[None]:
+        """Set the model's trained weights to the average while the block runs."""
+        current = {name: parameter.detach().clone() for name, parameter in _trained(model).items()}
+        self.copy_to(model)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in _trained(model).items():
+                    parameter.copy_(current[name])
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:

@@ -48,6 +48,7 @@ from train.training.loop import Monitoring, Stopped, TrainingSet, train
 from train.training.optimizer import describe_rates
 from train.training.timing import count_seconds
 from train.training.trackers import check_trackers, open_trackers, show_result
+from train.training.validation import Validation
 
 LOCK = ".lock"
 
@@ -161,10 +162,14 @@ def _fit(
     if find_task(recipe.task).several and not find_checkpoints(run):
         start_class_bias(model, cache, train_items, labels, transform, recipe)
     training = TrainingSet(train_items, labels)
+    validation = None
+    if fold.validation_subjects:  # not of preloaded images, which are those of training
+        own = dataclasses.replace(transform, source=StoredImages(cache, allocate=allocator(device)))
+        validation = Validation(cache, experiment.validation_items(fold), own, config)
     for tracker in () if quiet else monitoring.trackers:
         print(f"{tracker.option}: {tracker.describe()}")
     try:
-        train(run, model, cache, training, transform, recipe, ranks=ranks, monitoring=monitoring, **options)
+        train(run, model, cache, training, transform, recipe, ranks=ranks, monitoring=monitoring, validation=validation, **options)
     except Stopped as stopped:
         if ranks.is_first:
             name = signal.Signals(stopped.number).name
@@ -177,6 +182,8 @@ def _fit(
     ranks.leave()
     if not ranks.is_first:
         return 0
+    if validation is not None and validation.best_epoch:
+        print(validation.describe())
     write_weights(run, model)
     load_weights(run, model)  # test the weights as they were written
     result = evaluate_fold(run, model, experiment, fold, config, tables)
@@ -326,7 +333,9 @@ def _announce(
 ) -> None:
     recipe = config.recipe
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    train = f"{num_train} training samples of {len(fold.train_subjects)} subjects"
+    train = f"{num_train} training samples of {len(fold.trained_subjects)} subjects"
+    if fold.validation_subjects:
+        train += f", {len(experiment.validation_items(fold))} validation samples of {len(fold.validation_subjects)}"
     test = f"{num_test} test samples of {len(fold.test_subjects)} others" if fold.test_subjects else "no test"
     print(f"{experiment.folds.dataset}, {fold.name}: {train}, {test}; classes {', '.join(recipe.classes)}")
     images = f"{', '.join(recipe.modalities)} at views {config.render.views_text()}"

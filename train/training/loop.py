@@ -32,6 +32,7 @@ from train.training.signals import catch_signals
 from train.training.step import PartLoss, train_step
 from train.training.trace import trace_steps
 from train.training.trackers import Tracker
+from train.training.validation import Validation
 
 
 class Stopped(Exception):
@@ -71,10 +72,12 @@ def train(
     keep_checkpoints: int = 1,
     ranks: Ranks = ALONE,
     monitoring: Monitoring | None = None,
+    validation: Validation | None = None,
 ) -> None:
     """Train from the run's checkpoint, or from step 0, to the last step. Write log.jsonl and checkpoints.
 
-    The model ends with the weights to test and keep: the moving average with --ema, and LoRA merged.
+    The model ends with the weights to test and keep: the moving average with --ema, those of the best epoch with a
+    validation, and LoRA merged.
 
     Args:
         ranks: processes that train the model together, each on a slice of every batch; the first one writes.
@@ -84,7 +87,7 @@ def train(
     """
     monitoring, device, silent = monitoring or Monitoring(), transform.device, not ranks.is_first
     criterion = build_criterion(recipe, training.labels, device)
-    state = set_up(run, model, recipe, ranks, device)
+    state = set_up(run, model, recipe, ranks, device, validation)
     steps_per_epoch = training.steps_per_epoch(recipe.batch_size)
     if (least := len(training.items) // steps_per_epoch) < ranks.num:
         raise FacetError(
@@ -100,7 +103,8 @@ def train(
         if ranks.is_first:
             cache.check_unchanged()
             ema = None if state.ema is None else state.ema.weights
-            write_checkpoint(run, state.step, model, state.optimizer, ema, num_kept=keep_checkpoints)
+            best = None if validation is None else validation.to_checkpoint()
+            write_checkpoint(run, state.step, model, state.optimizer, ema, best, num_kept=keep_checkpoints)
 
     with (
         catch_signals() as caught,
@@ -108,7 +112,8 @@ def train(
         trace_steps(run, 0 if silent else monitoring.profile_steps, first=state.step) as trace,
     ):
         progress.flops_per_sample, progress.peak_flops = flops_per_sample, peak_flops and peak_flops * ranks.num
-        stream = _stream_epochs(cache, training, transform, recipe, ranks, state.step)
+        is_over = validation is not None and validation.is_over(state.step // steps_per_epoch)
+        stream = _stream_epochs(cache, training, transform, recipe, ranks, num_steps if is_over else state.step)
         for epoch, num_samples, labels, raw in progress.waiting_for(stream):
             parameters = views = None
             indices, repeats = [item.index for item in raw.items], [item.repeat for item in raw.items]
@@ -137,9 +142,10 @@ def train(
             trace()
 
             stop = ranks.largest(caught[0] if caught else 0)  # all processes stop after the same step
+            is_epoch_over = validation is not None and state.step % steps_per_epoch == 0
             is_log_due = state.step % LOG_EVERY == 0 or state.step == num_steps
             is_checkpoint_due = bool(stop) or state.step % checkpoint_every == 0 or state.step == num_steps
-            if is_log_due or is_checkpoint_due:
+            if is_log_due or is_checkpoint_due or is_epoch_over:
                 values = progress.read(run, f"--lr (now {recipe.lr:g}) or --tower-lr ({recipe.tower_lr:g})")
             if is_log_due:
                 logits, target, face = (batch_slice.gather(x) for x in (result.logits, target, result.face))
@@ -147,11 +153,20 @@ def train(
                          "face_cosine": mean_cosine_between_faces(face).item(),
                          "scale": model.scale.item(), "lr": recipe.lr * rate}  # fmt: skip
                 progress.write({"step": state.step, "epoch": epoch, **values, **about})
-            if is_checkpoint_due:
+            if is_epoch_over and validation is not None:
+                if ranks.is_first:
+                    measured = validation.measure(model, criterion, state.ema, epoch + 1)
+                    progress.write_validation(state.step, epoch, measured)
+                is_over = bool(ranks.largest(validation.is_over(epoch + 1) and ranks.is_first))
+            if is_checkpoint_due or is_over:
                 save()
             if stop:
                 raise Stopped(state.step, stop)
-    if state.ema is not None:
+            if is_over:
+                break
+    if validation is not None and validation.best_weights:
+        model.load_state_dict(validation.best_weights)
+    elif state.ema is not None:
         state.ema.copy_to(model)
     merge_low_rank(model)
 

@@ -150,6 +150,14 @@ class Progress:
         for tracker in self.trackers:
             tracker.log(line)
 
+    def write_validation(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        """Write a line of the end of an epoch, from 0."""
+        line = {"step": step, "epoch": epoch, **values}
+        self.log.write(json.dumps(line) + "\n")
+        self.log.flush()
+        if self.tensorboard is not None:
+            _add_scalars(self.tensorboard, line)
+
     def _speed(self) -> dict[str, float]:
         now = time.perf_counter()
         seconds = now - self.started

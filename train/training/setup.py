@@ -25,6 +25,7 @@ from train.training.distributed import Ranks, synchronise_batch_norm
 from train.training.ema import Ema
 from train.training.flops import count_flops_per_sample, find_peak_flops
 from train.training.optimizer import build_optimizer
+from train.training.validation import Validation
 
 
 @dataclass
@@ -37,8 +38,10 @@ class TrainingState:
     step: int = 0
 
 
-def set_up(run: Path, model: Facet, recipe: Recipe, ranks: Ranks, device: torch.device) -> TrainingState:
-    """Prepare the model for training, and restore the run's last checkpoint if there is one.
+def set_up(
+    run: Path, model: Facet, recipe: Recipe, ranks: Ranks, device: torch.device, validation: Validation | None = None
+) -> TrainingState:
+    """Prepare the model for training, and restore the run's last checkpoint if there is one, also into `validation`.
 
     Raises:
         FacetError: the checkpoint is damaged or of another model, or the processes find different ones.
@@ -49,7 +52,7 @@ def set_up(run: Path, model: Facet, recipe: Recipe, ranks: Ranks, device: torch.
     model.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.tower = synchronise_batch_norm(model.tower, ranks, device)
     state = TrainingState(model, build_optimizer(model, recipe), Ema(model, recipe.ema) if recipe.ema else None)
-    _restore(run, state)
+    _restore(run, state, validation)
     if ranks.largest(state.step) != -ranks.largest(-state.step):
         raise FacetError(
             f"{run}: the processes find different checkpoints; --out must be a folder that all of them can read"
@@ -58,7 +61,7 @@ def set_up(run: Path, model: Facet, recipe: Recipe, ranks: Ranks, device: torch.
     return state
 
 
-def _restore(run: Path, state: TrainingState) -> None:
+def _restore(run: Path, state: TrainingState, validation: Validation | None) -> None:
     checkpoint = read_checkpoint(run)
     if checkpoint is None:
         return
@@ -69,6 +72,8 @@ def _restore(run: Path, state: TrainingState) -> None:
         state.optimizer.load_state_dict(checkpoint.optimizer)
         if state.ema is not None:
             state.ema.load(checkpoint.ema or {})
+        if validation is not None:
+            validation.load_checkpoint(checkpoint.validation or {})
     except (RuntimeError, ValueError, KeyError) as error:
         raise FacetError(f"{run}: its checkpoint belongs to another model; choose another --out") from error
     torch.set_rng_state(checkpoint.random_state)

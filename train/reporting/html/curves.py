@@ -23,11 +23,13 @@ OTHER_FIELDS = (
     "step", "epoch", "loss", "accuracy", "lr", "face_cosine", "scale", "grad_norm",
     "samples_per_second", "wait_share", "mfu", "memory_bytes",
 )  # fmt: skip
+VALIDATION = "validation_"  # prefix of the loss and the score on validation subjects
 
 
 def find_terms(log: Log) -> list[str]:
     """Return the names of the loss terms in a log, sorted."""
-    return sorted({name for line in log for name in line} - {*OTHER_FIELDS})
+    names = {name for line in log for name in line} - {*OTHER_FIELDS}
+    return sorted(name for name in names if not name.startswith(VALIDATION))
 
 
 def draw_curves(logs: Mapping[str, Log]) -> str:
@@ -51,6 +53,10 @@ def draw_curves(logs: Mapping[str, Log]) -> str:
             (log,) = shown.values()
             for term, style in zip(find_terms(log), itertools.cycle(_STYLES), strict=False):
                 _plot(panels[0], log, term, describe_loss(term), style)
+            for name in sorted({name for line in log for name in line if name.startswith(VALIDATION)}):
+                _plot(panels[0 if name.endswith("_loss") else 1], log, name, name.replace("_", " "))
+            if len(panels[1].lines) > 1:
+                panels[1].legend(fontsize=8, frameon=False)
         panels[1].set_ylim(-0.02, 1.02)
         if len(shown) <= MOST_NAMED:
             panels[0].legend(fontsize=8, frameon=False)

@@ -21,7 +21,7 @@ from shared.runs import (
 from shared.store.lock import hold_lock
 from shared.store.paths import is_litter
 from shared.store.storage import make_folder
-from train.config import Options, RunOptions, describe_options, read_config, without_folders, write_config
+from train.config import Options, RunOptions, describe_options, format_value, read_config, without_folders, write_config
 from train.experiment import Experiment, prepare_experiment, write_options
 from train.inference.evaluate import print_next_predict
 from train.model.image_tower import LOCAL_DIR
@@ -219,6 +219,7 @@ def describe_crossval(
         num_rounds=len({fold.round for fold in folds.folds}),
         num_rounds_published=protocol.num_rounds,
         label_map=experiment.label_map,
+        validate=format_value(recipe.validate),
         notes=[
             f"Options: {describe_options(shown)}",
             *experiment.notes,
