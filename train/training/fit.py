@@ -169,7 +169,18 @@ def _fit(
     for tracker in () if quiet else monitoring.trackers:
         print(f"{tracker.option}: {tracker.describe()}")
     try:
-        train(run, model, cache, training, transform, recipe, ranks=ranks, monitoring=monitoring, validation=validation, **options)
+        train(
+            run,
+            model,
+            cache,
+            training,
+            transform,
+            recipe,
+            ranks=ranks,
+            monitoring=monitoring,
+            validation=validation,
+            **options,
+        )
     except Stopped as stopped:
         if ranks.is_first:
             name = signal.Signals(stopped.number).name

@@ -155,8 +155,8 @@ class Progress:
         line = {"step": step, "epoch": epoch, **values}
         self.log.write(json.dumps(line) + "\n")
         self.log.flush()
-        if self.tensorboard is not None:
-            _add_scalars(self.tensorboard, line)
+        for tracker in self.trackers:
+            tracker.log(line)
 
     def _speed(self) -> dict[str, float]:
         now = time.perf_counter()

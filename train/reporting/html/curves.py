@@ -56,6 +56,7 @@ def draw_curves(logs: Mapping[str, Log]) -> str:
             for name in sorted({name for line in log for name in line if name.startswith(VALIDATION)}):
                 _plot(panels[0 if name.endswith("_loss") else 1], log, name, name.replace("_", " "))
             if len(panels[1].lines) > 1:
+                panels[1].lines[0].set_label("training batches")
                 panels[1].legend(fontsize=8, frameon=False)
         panels[1].set_ylim(-0.02, 1.02)
         if len(shown) <= MOST_NAMED:
