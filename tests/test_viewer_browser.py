@@ -9,6 +9,7 @@ import pytest
 from browser import Watched
 from conftest import write_tiny_cache
 
+from preprocess.viewer.prompts import class_similarity
 from preprocess.viewer.run_records import RunRecords
 from preprocess.viewer.site import Site
 from shared.cache import open_cache
@@ -31,8 +32,10 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Site:
         predicted, probabilities = ("surprise", (0.1, 0.0, 0.9)) if row in (1, 4) else ("anger", (0.9, 0.1, 0.0))
         name = cache.samples[row].sample_id
         predictions[row] = Prediction(name, "S0", ("anger",), (predicted,), probabilities)
-    run = RunRecords("a-run", classes, False, predictions, tuple(predictions.values()))
-    return Site(cache, run, runs=(run, RunRecords("b-run", classes, False, {4: predictions[4]}, (predictions[4],))))
+    run = RunRecords("a-run", classes, predictions=predictions, tested=tuple(predictions.values()))
+    return Site(
+        cache, run, runs=(run, RunRecords("b-run", classes, predictions={4: predictions[4]}, tested=(predictions[4],)))
+    )
 
 
 @pytest.fixture
@@ -134,10 +137,25 @@ def test_every_page_opens_from_the_head(visit: Watched) -> None:
         ("coverage", "One face twice"),
         ("prompts", "Cosines"),
         ("confusion", "Confusion matrix of a-run"),
+        ("label noise", "Labels that a-run doubts"),
     ):
         visit.page.locator("header").get_by_text(page).click()
         visit.until(f"document.querySelector('main').textContent.includes('{mark}')")
-        assert visit.page.url.endswith("/" + page)
+        assert visit.page.url.endswith("/" + page.removeprefix("label "))
+
+
+def test_similarities_are_coloured(visit: Watched, address: str, site: Site) -> None:
+    visit.page.goto(address + "/prompts")
+    visit.until("document.querySelectorAll('.matrix td').length === 9")
+    truth = class_similarity(site.cache.read_text())
+    cells = visit.page.locator(".matrix td")
+    assert cells.nth(1).get_attribute("title") == f"anger, happiness: {truth[0, 1]:.3f}"
+    assert cells.nth(5).inner_text() == f"{truth[1, 2]:.2f}".replace("0.", ".") and cells.nth(4).inner_text() == ""
+    strongest = visit.page.evaluate(
+        "[...document.querySelectorAll('.matrix td')].map(c => Number(c.style.background.match(/([0-9]+)%/)?.[1] ?? -1))"
+    )
+    np.fill_diagonal(truth, -1)
+    assert np.argmax(strongest) == truth.argmax() and max(strongest) == 70 and sorted(strongest)[3] == 0
 
 
 def test_from_a_confusion_to_its_sample(visit: Watched) -> None:

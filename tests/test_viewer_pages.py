@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -139,9 +140,13 @@ def test_the_confusion_matrix_counts_what_the_report_counts(tiny_cache: MakeCach
     assert count_confusions(site.run) == truth
     page = page_text(site, "/confusion")
     assert (
-        "3 of 4 sequences (each counts once, as in the run's report) are predicted correctly (accuracy 0.750)" in page
+        "3 of 4 sequences (each counts once, as in the run's report) are predicted correctly (accuracy 75.0 %)" in page
         and "neutral" not in page
     )
+    texts = [re.findall(r'"children": "([^"]*)"', line) for line in page.split('"type": "Tr"')]
+    assert ["all", "1", "2", "1", "4", ""] in texts  # by predicted class
+    assert ["precision, %", "100.0", "100.0", "0.0", "", "75.0"] in texts
+    assert [line[-2:] for line in texts if line[:1] == ["anger"] and len(line) > 2] == [["2", "50.0"]]  # all, recall
 
 
 def test_what_no_class_of_the_run_is_counts_nowhere(site: Site, tmp_path: Path) -> None:

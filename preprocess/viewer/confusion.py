@@ -1,4 +1,4 @@
-"""The confusion page: a run's confusion matrix, or TP, FN, FP and TN of each class; each number links to its samples."""
+"""The confusion page: a run's confusion matrix, or TP, FN, FP and TN of each class, with totals; numbers link to samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dash import html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import Address
-from preprocess.viewer.parts import Cell, number_link, table
+from preprocess.viewer.parts import Cell, number_link, shade, table
 from preprocess.viewer.run_records import DECISIONS, ERRORS, TRUE_NEGATIVE, RunRecords
 from preprocess.viewer.site import Site
 
@@ -34,53 +34,75 @@ def count_decisions(run: RunRecords) -> Counter[tuple[str, str]]:
 
 def _show_matrix(site: Site, address: Address) -> list[Component]:
     counts, classes = count_confusions(site.run), site.run.class_names
-    rows: list[list[Cell]] = []
-    for label in classes:
-        cells: list[Cell] = [label]
-        for predicted in classes:
-            wall = address.with_filters(label=label, predicted=predicted)
-            cells.append(number_link(counts[label, predicted], wall, "right" if label == predicted else "wrong"))
-        total = sum(counts[label, predicted] for predicted in classes)
-        rows.append([*cells, f"{total:,}", f"{counts[label, label] / total:.3f}" if total else "–"])
+    by_label = {name: sum(counts[name, predicted] for predicted in classes) for name in classes}
+    by_predicted = {name: sum(counts[label, name] for label in classes) for name in classes}
+
+    def cell(label: str, predicted: str) -> Component:
+        number, wall = counts[label, predicted], address.with_filters(label=label, predicted=predicted)
+        style = "right" if label == predicted else "wrong"
+        return shade(number_link(number, wall, style), style, number / max(by_label[label], 1))
+
+    rows: list[list[Cell]] = [
+        [
+            label,
+            *[cell(label, predicted) for predicted in classes],
+            f"{by_label[label]:,}",
+            _percent(counts[label, label], by_label[label]),
+        ]
+        for label in classes
+    ]
     correct, total = sum(counts[name, name] for name in classes), counts.total()
-    accuracy = f" (accuracy {correct / total:.3f})" if total else ""
+    rows.append(["all", *[f"{by_predicted[name]:,}" for name in classes], f"{total:,}", ""])
+    precision = [_percent(counts[name, name], by_predicted[name]) for name in classes]
+    rows.append(["precision, %", *precision, "", _percent(correct, total)])
+    accuracy = f" (accuracy {_percent(correct, total)} %)" if total else ""
     unknown = len(site.run.tested) - total
     return [
         html.H1(f"Confusion matrix of {site.run.name}"),
         html.P(
             f"{correct:,} of {total:,} {_describe_items(site)} are predicted correctly{accuracy}. "
-            "Rows: true class. Columns: predicted class. Each number links to its samples."
+            "Rows: true class. Columns: predicted class. Each number links to its samples. "
+            "Colours: fraction of the true class. Lower right: accuracy."
         ),
         *([html.P(f"{unknown:,} more have no label, or one that this run does not know.")] if unknown else []),
-        table(["", *classes, "all", "recall"], rows, "counts"),
+        table(["", *classes, "all", "recall, %"], rows, "counts confusion"),
     ]
 
 
 def _show_decisions(site: Site, address: Address) -> list[Component]:
     counts = count_decisions(site.run)
-    has_values = any("=" in name for one in site.run.tested for name in one.predicted)
     rows: list[list[Cell]] = []
     for name in site.run.class_names:
+        tp, fn, fp, tn = (counts[name, decision] for decision in DECISIONS)
         cells: list[Cell] = [name]
-        for decision in DECISIONS:
-            number, wall = counts[name, decision], address.with_filters(predicted=f"{name} {decision}")
-            if decision == TRUE_NEGATIVE and number:
-                cells.append(html.Span(f"{number:,}", className="off"))
-            else:
-                cells.append(number_link(number, wall, "wrong" if decision in ERRORS else "right"))
-        tp, fn, fp, _ = (counts[name, decision] for decision in DECISIONS)
-        rows.append([*cells, f"{2 * tp / (2 * tp + fn + fp):.3f}" if tp + fn + fp else "–"])
+        wholes = (tp + fn, tp + fn, fp + tn, fp + tn)
+        for decision, number, of in zip(DECISIONS, (tp, fn, fp, tn), wholes, strict=True):
+            style = "wrong" if decision in ERRORS else "right"
+            link = number_link(number, address.with_filters(predicted=f"{name} {decision}"), style)
+            if decision == TRUE_NEGATIVE:  # no filter of the wall
+                link = html.Span(f"{number:,}", className="off")
+            cells.append(link if decision == TRUE_NEGATIVE else shade(link, style, number / max(of, 1)))
+        scores = _percent(tp, tp + fn), _percent(tp, tp + fp), _percent(2 * tp, 2 * tp + fn + fp)
+        rows.append([*cells, f"{tp + fn:,}", f"{tp + fn + fp + tn:,}", *scores])
+    totals = [sum(counts[name, decision] for name in site.run.class_names) for decision in DECISIONS]
+    tp, fn, fp, tn = totals
+    micro = _percent(tp, tp + fn), _percent(tp, tp + fp), _percent(2 * tp, 2 * tp + fn + fp)
+    rows.append(["all", *[f"{total:,}" for total in totals], f"{tp + fn:,}", f"{sum(totals):,}", *micro])
+    levels = "A unit counts as present from intensity 1 (predicted: from 0.5). " if site.run.levels else ""
     return [
         html.H1(f"Predictions of {site.run.name}, by class"),
         html.P(
-            f"{len(site.run.tested):,} {_describe_items(site)}. A class counts only where its truth is known. "
+            f"{len(site.run.tested):,} {_describe_items(site)}. A class counts only where its truth is known. {levels}"
             "TP: true positives, FN: false negatives (missed), FP: false positives, TN: true negatives. "
-            "Each number links to its samples."
-            + " A predicted or true intensity counts as shown from 1 on, rounded."
-            * has_values
+            "Each number links to its samples. Colours: fraction of the positives (TP, FN) or of the negatives (FP). "
+            "Last row: of all decisions together (micro-average)."
         ),
-        table(["", *DECISIONS, "F1"], rows, "counts"),
+        table(["", *DECISIONS, "positives", "known", "recall, %", "precision, %", "F1, %"], rows, "counts confusion"),
     ]
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}" if whole else "–"
 
 
 def _describe_items(site: Site) -> str:

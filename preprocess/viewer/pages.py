@@ -12,6 +12,7 @@ from dash.development.base_component import Component
 from preprocess.viewer.address import Address, parse_query, parse_row
 from preprocess.viewer.confusion import confusion_page
 from preprocess.viewer.coverage import coverage_page
+from preprocess.viewer.label_noise import noise_page
 from preprocess.viewer.map import map_page
 from preprocess.viewer.parts import key_link
 from preprocess.viewer.player import player_page
@@ -38,6 +39,7 @@ PAGES = {
     "coverage": Page("coverage", coverage_page),
     "prompts": Page("prompts", prompts_page),
     "confusion": Page("confusion", confusion_page, needs_run=True),
+    "noise": Page("label noise", noise_page, needs_run=True),
     "map": Page("map", map_page, needs_run=True),
 }
 

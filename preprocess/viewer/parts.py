@@ -49,7 +49,15 @@ def picture(site: Site, row: int, kind: str, view: int) -> Component:
     return html.Img(src=picture_address(row, kind, view), alt=alt, width=size, height=size)
 
 
-def tile(site: Site, row: int, address: Address, *, caption: str | None = None, marked: bool = False) -> Component:
+def tile(
+    site: Site,
+    row: int,
+    address: Address,
+    *,
+    caption: str | None = None,
+    marked: bool = False,
+    with_prediction: bool = True,
+) -> Component:
     """Show a sample as one picture with its name, which links to its page.
 
     Args:
@@ -64,7 +72,7 @@ def tile(site: Site, row: int, address: Address, *, caption: str | None = None, 
         [
             picture(site, row, kind, site.view(address)),
             *lines,
-            *predicted(site, row),
+            *(predicted(site, row) if with_prediction else []),
             html.Span(sample.sample_id, className="name"),
         ],
         href=sample_address(row, address),
@@ -120,6 +128,14 @@ def scripted(
     """Make an element that a script of assets/ fills in: the script reads `data-SCRIPT` and further data attributes."""
     data: dict[str, Any] = {f"data-{key}": text for key, text in {script: value, **more}.items()}
     return html.Div(children, className=class_name, **data)
+
+
+def shade(cell: Component, style: str, fraction: float) -> Component:
+    """Colour a cell of a table. style: "right" or "wrong". fraction: 0…1, how strongly."""
+    colour = (
+        f"color-mix(in srgb, var(--{'good' if style == 'right' else 'bad'}) {60 * fraction**0.5:.0f}%, transparent)"
+    )
+    return html.Div(cell, className="shade", style={"background": colour})
 
 
 def bar(fraction: float) -> Component:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 from dash import html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import Address
 from preprocess.viewer.image_checks import score_values
-from preprocess.viewer.parts import Cell, table
+from preprocess.viewer.parts import scripted, table
 from preprocess.viewer.site import Site
 from shared.text import TextEmbeddings, read_text_embeddings
 
@@ -20,6 +22,7 @@ SAME_LOGITS = 1.0
 # 96 to 100 %; a fifth: 74 to 91 %; half: 3 to 13 %. Usual cosines differ by tower, so no fixed cosine would do.
 CLOSE_SCORE = 5.0
 MIN_PAIRS = 10
+NUM_CLOSEST = 8  # pairs of classes that are listed
 
 
 def prompts_page(site: Site, address: Address) -> list[Component]:
@@ -78,11 +81,15 @@ def _show_model(text: TextEmbeddings) -> list[Component]:
     cosines = class_similarity(text)
     close = find_close(cosines) & (not text.random_weights)
 
-    def cell(a: int, b: int) -> Component:
-        return html.Span(f"{cosines[a, b]:.3f}", className="wrong" if close[a, b] else "off" if a == b else "")
-
-    classes = range(len(cosines))
-    rows: list[list[Cell]] = [[name, *[cell(a, b) for b in classes]] for a, name in enumerate(text.class_names)]
+    upper = np.triu_indices(len(cosines), 1)
+    order = np.argsort(-np.nan_to_num(cosines[upper], nan=-1))[:NUM_CLOSEST]
+    pairs = [(int(upper[0][i]), int(upper[1][i])) for i in order]
+    closest = "; ".join(f"{text.class_names[a]}, {text.class_names[b]} {cosines[a, b]:.3f}" for a, b in pairs)
+    about = {
+        "names": text.class_names,
+        "values": [[round(float(v), 3) if np.isfinite(v) else None for v in row] for row in cosines],
+        "marked": np.argwhere(close).tolist(),
+    }
     prompts = [
         [name, html.Ul([html.Li(prompt) for prompt in some if prompt])]
         for name, some in zip(text.class_names, text.prompts, strict=True)
@@ -91,7 +98,11 @@ def _show_model(text: TextEmbeddings) -> list[Component]:
     return [
         html.H2(f"{text.model}, {weights}"),
         *[html.P(line, className="warning") for line in find_confusable(text)],
-        html.P("Cosines between the classes' mean embeddings:"),
-        table(["", *text.class_names], rows, "counts"),
+        html.P(
+            "Cosines between the classes' mean embeddings; the stronger the colour, the higher. "
+            "Point at a number for three digits."
+        ),
+        scripted("matrix", json.dumps(about), "scrolls"),
+        *([html.P(f"The closest: {closest}.")] if pairs else []),
         table(["class", "prompts"], prompts, "facts"),
     ]

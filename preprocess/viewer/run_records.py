@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ from shared.schema import Sample
 TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE = "TP", "FN", "FP", "TN"
 DECISIONS = (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE)
 ERRORS = (FALSE_NEGATIVE, FALSE_POSITIVE)
+LARGEST = 5  # intensity of an action unit (E in FACS)
 RIGHT, WRONG = "right", "wrong"
 MANY_ERRORS = 4  # of several labels: this many and more are one group
 
@@ -75,10 +77,12 @@ class RunRecords:
     name: str = ""
     class_names: tuple[str, ...] = ()
     several: bool = False  # several labels may hold at once
+    levels: bool = False  # intensities are predicted; the probabilities are fractions of LARGEST
     predictions: Mapping[int, Prediction] = field(default_factory=dict)  # by row; a sequence's counts for its frames
     tested: tuple[Prediction, ...] = ()  # each prediction once, as the report of the run counts them
     folds: tuple[Fold, ...] = ()
     notes: tuple[str, ...] = ()  # which attention is missing, and why
+    is_own_test: bool = True  # the run's own test, of subjects it was not trained on; False: what `predict` wrote
 
     def probability(self, prediction: Prediction) -> float:
         """Return the highest probability of a predicted class; 0 if no class is predicted."""
@@ -145,6 +149,11 @@ class RunRecords:
     def _items(self) -> dict[str, tuple[Fold, int]]:
         return {fold.attention.names[item]: (fold, item) for fold in self.folds for item in fold.items}
 
+    def find_row(self, name: str) -> int | None:
+        """Return the row of the frame that weighs most in an item; None without recorded attention."""
+        fold, item = self._items.get(name, (None, 0))
+        return fold.row_of(item) if fold else None
+
     def find_attention(self, row: int, sample: Sample) -> AttentionRecord | None:
         """Return the attention recorded for a sample's sequence, else for the sample itself; None if there is none.
 
@@ -196,6 +205,9 @@ def read_run(run: Path, cache: Cache) -> RunRecords:
     tables = [read_predictions(file) for file in files]
     if len({(table.class_names, table.several) for table in tables}) > 1:
         raise FacetError(f"--run {run}: its folds predict different classes; give the folder of one fold")
+    levels = any("=" in word for table in tables for one in table.rows for word in (*one.labels, *one.predicted))
+    if levels:
+        tables = [dataclasses.replace(table, rows=tuple(map(_find_present, table.rows))) for table in tables]
     rows: dict[str, list[int]] = {}
     for row, sample in enumerate(cache.samples):
         for name in {sample.sample_id, sample.sequence} - {""}:
@@ -223,8 +235,26 @@ def read_run(run: Path, cache: Cache) -> RunRecords:
         notes.append(f"no {ATTENTION_FILE}{which}: `python -m train evaluate {missing[0]}`{more} writes it")
     first = tables[0]
     return RunRecords(
-        run.resolve().name, first.class_names, first.several, predictions, tested, tuple(folds), tuple(notes)
+        run.resolve().name,
+        first.class_names,
+        first.several,
+        levels,
+        predictions,
+        tested,
+        tuple(folds),
+        tuple(notes),
+        all(file.name == PREDICTIONS_CSV for file in files),
     )
+
+
+def _find_present(one: Prediction) -> Prediction:
+    """Return a prediction of intensities, such as AU6=3, as one of what is present: from 1, or from 0.5 where predicted."""
+
+    def present(values: Sequence[str], lowest: float) -> tuple[str, ...]:
+        pairs = (value.partition("=") for value in values)
+        return tuple(name for name, _, level in pairs if level and float(level) >= lowest)
+
+    return dataclasses.replace(one, labels=present(one.labels, 1), predicted=present(one.predicted, 0.5))
 
 
 def _read_fold(name: str, path: Path, cache: Cache, predictions: Mapping[str, Prediction]) -> tuple[Fold | None, str]:

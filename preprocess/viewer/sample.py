@@ -36,7 +36,7 @@ from preprocess.viewer.parts import (
     view_title,
 )
 from preprocess.viewer.pictures import has_picture
-from preprocess.viewer.run_records import ERRORS, TRUE_POSITIVE, AttentionRecord, RunRecords
+from preprocess.viewer.run_records import ERRORS, LARGEST, TRUE_POSITIVE, AttentionRecord, RunRecords
 from preprocess.viewer.site import Site
 from shared.modalities import NORMAL_LEGEND
 from shared.runs import Prediction
@@ -156,7 +156,8 @@ def _probability(run: RunRecords, prediction: Prediction, c: int) -> Component:
     else:
         mark = "predicted" if name in prediction.predicted else ""
         style = "wrong" if run.count_errors(prediction) else "right"
-    parts = [bar(probability), html.Span(f"{probability:.3f}"), html.Span(mark, className=style)]
+    number = f"{LARGEST * probability:.2f}" if run.levels else f"{probability:.3f}"
+    parts = [bar(probability), html.Span(number), html.Span(mark, className=style)]
     return html.Div(parts, className="probability")
 
 

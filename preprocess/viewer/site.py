@@ -50,6 +50,11 @@ class Site:
         return self.first.tags if self.first else Tags(self.tags_file or choose_tags_file(self.cache), self.cache.path)
 
     @cached_property
+    def rows(self) -> dict[str, int]:
+        """Return sample_id → row."""
+        return {sample.sample_id: row for row, sample in enumerate(self.cache.samples)}
+
+    @cached_property
     def _others(self) -> dict[str, Site]:
         return {run.name: dataclasses.replace(self, run=run, first=self) for run in self.runs[1:]}
 

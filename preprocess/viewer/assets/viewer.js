@@ -75,4 +75,4 @@ new MutationObserver(() => {
       start(element);
     }
   }
-}).observe(document.documentElement, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-relief", "data-player", "data-light", "data-map", "data-overlay", "data-tag"] });
+}).observe(document.documentElement, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-relief", "data-player", "data-light", "data-map", "data-overlay", "data-tag", "data-matrix"] });
