@@ -76,15 +76,18 @@ def describe_view(view: View) -> str:
     return f"yaw {yaw}°{pitch}".replace("-", "−")
 
 
-def centre_face(picture: np.ndarray, view: View) -> np.ndarray:
-    """Move a picture (S, S, 3) by whole pixels, so that the face is where it is from the front.
+def centre_face(picture: np.ndarray, view: View, fill: float | tuple[int, ...] = WHITE) -> np.ndarray:
+    """Move a picture (S, S, …) by whole pixels, so that the face is where it is from the front.
 
     Cameras turn about the nose tip, so from the side most of the face lies beside the middle of the image.
+
+    Args:
+        fill: value of pixels that the picture does not cover.
     """
     yaw, pitch = np.deg2rad(view.yaw_deg), np.deg2rad(view.pitch_deg)
     px = FACE_CENTRE_MM * len(picture) / FIELD_OF_VIEW_MM
     right, down = round(-px * np.sin(yaw)), round(px * np.sin(pitch) * np.cos(yaw))
-    moved = np.full_like(picture, WHITE)
+    moved = np.full_like(picture, fill)
     size = len(picture)
     rows, columns = (slice(max(n, 0), size + min(n, 0)) for n in (down, right))
     from_rows, from_columns = (slice(max(-n, 0), size + min(-n, 0)) for n in (down, right))

@@ -118,7 +118,10 @@ def test_files_agree_with_the_predictions(
     out = tmp_path / "p.csv"
     assert call("predict", run, "--cache", cache, "--out", out, "--explain", "S0/happiness0") == 0
     assert [path.name for path in (tmp_path / "p-explained").glob("*.png")] == ["001-S0_happiness0.png"]
-    assert call("predict", run, "--cache", cache, "--explain", "S1/anger0,S0/anger0") == 0
-    assert len(list(folder.glob("*.png"))) == 2  # those of the earlier choice are gone
+    assert call("predict", run, "--cache", cache, "--explain", "S1/anger0,S0/anger0", "--format", "pdf") == 0
+    assert sorted(path.suffix for path in folder.glob("0*")) == [".pdf", ".pdf"]  # those of the earlier choice are gone
+    assert "--format: is for the pictures of --explain" in fails(
+        capsys, "predict", run, "--cache", cache, "--format", "svg"
+    )
     assert "S9/anger0: no such sample" in fails(capsys, "predict", run, "--cache", cache, "--explain", "S9/anger0")
     assert "--explain 0" in fails(capsys, "predict", run, "--cache", cache, "--explain", 0)

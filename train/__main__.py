@@ -145,12 +145,15 @@ def _predict(chosen: argparse.Namespace) -> int:
         raise FacetError("predict: give a RUN, or --zero-shot without one")
     adapt = values.pop("adapt")
     given = {option.name: values.pop(option.name) for option in ZERO_SHOT_OPTIONS if option.name in values}
+    form = values.pop("form")
+    if form and chosen.explained is None:
+        raise FacetError("--format: is for the pictures of --explain; give it too")
     if not zero_shot:
         if given or not adapt:
             raise FacetError(f"{option_name(next(iter((*given, 'no_adapt'))))}: is for --zero-shot; a RUN has its own")
         from train.inference.evaluate import predict
 
-        return predict(**values)
+        return predict(**values, form=form or "png")
     if chosen.explained is not None:
         raise FacetError("--explain: is for a RUN, not for --zero-shot")
     if chosen.out is None:

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from shared.command_line import add_command, natural_number, positive_number, start_parser
+from shared.figures import FORMS
 from shared.store.paths import open_path
 from train.config import Options, PretrainOptions, RunOptions
 from train.option_parser import add_option, add_sections, split_names
@@ -220,11 +221,11 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--cache", type=open_path, required=True, dest="cache_path", metavar="DIR", help=text)
     text = "the file to write (default: RUN/predictions-CACHE.csv); with --zero-shot a folder"
     predict.add_argument("--out", type=Path, metavar="FILE.csv|DIR", help=text)
-    text = (
-        "also explain N samples, wrong ones first (default 12), or those named: attention and occlusion, PNG and HDF5"
-    )
+    text = "also explain N samples, wrong ones first (default 12), or those named: attention and occlusion, pictures and HDF5"
     metavar = "N|NAME,NAME"
     predict.add_argument("--explain", nargs="?", const="12", dest="explained", metavar=metavar, help=text)
+    text = "of the pictures of --explain (default png); pdf and svg are for a paper"
+    predict.add_argument("--format", choices=FORMS, dest="form", help=text)
     text = "no RUN: predict with a CLIP model and the prompts of the classes, before any training"
     predict.add_argument("--zero-shot", action="store_true", help=text)
     text = "--classes: by default all that have prompts, without neutral and action units"

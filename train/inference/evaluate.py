@@ -293,11 +293,13 @@ def name_like_openface(predictions: Predictions) -> dict[str, list[str]]:
     return columns
 
 
-def predict(run: Path, cache_path: Path, out: Path | None, *, device: str, explained: str | None = None) -> int:
+def predict(
+    run: Path, cache_path: Path, out: Path | None, *, device: str, explained: str | None = None, form: str = "png"
+) -> int:
     """Write a probability per class for every usable scan or sequence of a cache, labelled or not.
 
     Args:
-        explained: samples to explain, as in `choose_samples`; None: none.
+        explained: samples to explain, as in `choose_samples`; None: none. form: of their pictures.
     Raises:
         FacetError, CacheError: no finished run; a cache with other view settings; no usable sample.
     """
@@ -319,7 +321,7 @@ def predict(run: Path, cache_path: Path, out: Path | None, *, device: str, expla
     if explained is not None:
         folder = run / f"explained-{cache.name}" if out is None else out.with_name(f"{out.stem}-explained")
         explanations = inference.explain(predictions, explained)
-        explanations.write(folder)
-        print(f"{len(explanations.samples)} samples explained: {folder}/*.png, {folder / EXPLANATIONS_H5}")
+        explanations.write(folder, form)
+        print(f"{len(explanations.samples)} samples explained: {folder}/*.{form}, {folder / EXPLANATIONS_H5}")
         print("pictures show faces of a licensed data set: pass them on as its licence allows")
     return 0

@@ -59,16 +59,16 @@ class Explanations:
         """Return the picture of a sample; form: as in `encode_figure`."""
         return draw_explanation(self, number, form)
 
-    def write(self, folder: Path) -> None:
-        """Write a picture of each sample, and the numbers of all in explanations.h5."""
+    def write(self, folder: Path, form: str = "png") -> None:
+        """Write a picture of each sample, and the numbers of all in explanations.h5; form: as in `encode_figure`."""
         like = self.cache.path
         make_folder(folder, like=like)
-        for old in folder.glob("[0-9][0-9][0-9]-*.png"):  # of an earlier choice
+        for old in folder.glob("[0-9][0-9][0-9]-*.*"):  # of an earlier choice
             old.unlink()
         write_file(folder / EXPLANATIONS_H5, _encode(self.samples, self.attention, self.transform), like=like)
         for number, one in enumerate(tqdm(self.samples, desc="draw", unit="picture", leave=False, disable=None)):
             name = re.sub(r"[^\w.-]+", "_", one.prediction.name)[:80]
-            write_file(folder / f"{number + 1:03d}-{name}.png", self.draw(number), like=like)
+            write_file(folder / f"{number + 1:03d}-{name}.{form}", self.draw(number, form), like=like)
 
 
 def explain(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shared.figures import encode_figure
 from shared.modalities import get_modality
-from shared.schema import View, parse_views
+from shared.pictures import PICTURES, centre_face, describe_view, order_views
+from shared.schema import parse_views
 from train.inference.occlusion import spread_drops
 from train.reporting.figures import BLUE, GREY, RED
 
@@ -59,40 +59,30 @@ def _describe(one: Explanation) -> str:
     return f"{one.prediction.name}: predicted {predicted}" + f" (label {label})" * bool(label)
 
 
-def _describe_view(view: View) -> str:
-    pitch = f", pitch {view.pitch_deg:+g}°" * bool(view.pitch_deg)
-    return f"yaw {view.yaw_deg:+g}°{pitch}".replace("-", "−").replace("+0°", "0°")
-
-
-def _order_views(views: Sequence[View]) -> list[int]:
-    """Return the indices of views by yaw: in a row of pictures, the face turns evenly."""
-    return sorted(range(len(views)), key=lambda index: (views[index].yaw_deg, views[index].pitch_deg))
-
-
 def _draw_images(part: SubFigure, explanations: Explanations, number: int) -> None:
     one, attention, cache = explanations.samples[number], explanations.attention, explanations.cache
     views = parse_views(",".join(attention.views))
-    order = _order_views(views)
+    order = order_views(views)
     weights = _mean_over_frames(attention.view_weights[number], attention.frame_weights[number])
     row = int(attention.rows[number, attention.rows.shape[1] // 2])
     limit = max(float(np.abs(one.drops).max()), SMALLEST_SCALE)
     panels = part.subplots(len(attention.modalities), len(views), squeeze=False)
     mappable = None
     for line, modality in enumerate(attention.modalities):
-        drawn = get_modality(modality)
+        drawn = PICTURES[get_modality(modality).picture or modality]
         pixels = cache.arrays.read(modality, [row])[0] if cache.samples[row].has(modality) else None
         for axes, view in zip(panels[line], order, strict=True):
             _clear(axes)
             if line == 0:
-                axes.set_title(_describe_view(views[view]))
+                axes.set_title(describe_view(views[view]))
             if axes is panels[line, 0]:
-                axes.set_ylabel(drawn.title(dynamic=bool(cache.info.settings.dynamic)))
+                axes.set_ylabel(get_modality(modality).title(dynamic=bool(cache.info.settings.dynamic)))
             if pixels is None:
                 axes.text(0.5, 0.5, "none", ha="center", va="center", color=GREY, transform=axes.transAxes)
                 continue
             axes.set_xlabel(f"weight α {weights[line * len(views) + view]:.2f}", labelpad=2)
-            picture = drawn.draw(pixels[view], dynamic=bool(cache.info.settings.dynamic))
-            heat = spread_drops(one.drops[view], MAP_PX)
+            picture = centre_face(drawn.draw(pixels[view], dynamic=bool(cache.info.settings.dynamic)), views[view])
+            heat = centre_face(spread_drops(one.drops[view], MAP_PX), views[view], fill=0)
             axes.imshow(picture, extent=(0, 1, 1, 0))
             mappable = axes.imshow(
                 heat,
@@ -129,8 +119,8 @@ def _draw_classes(part: SubFigure, one: Explanation, attention: Attention, numbe
     if attention.class_attention is not None:
         seen = attention.class_attention[number].astype(np.float32).sum(1)
         views = parse_views(",".join(attention.views))
-        order = [line * len(views) + view for line in range(len(attention.modalities)) for view in _order_views(views)]
-        images = [f"{m} {_describe_view(view).removeprefix('yaw ')}" for m in attention.modalities for view in views]
+        order = [line * len(views) + view for line in range(len(attention.modalities)) for view in order_views(views)]
+        images = [f"{m} {describe_view(view).removeprefix('yaw ')}" for m in attention.modalities for view in views]
         tables.append(("attention of each class's text to the images", seen[:, order], [images[i] for i in order]))
     if attention.prompt_cosines is not None:
         cosines = attention.prompt_cosines[number].astype(np.float32)

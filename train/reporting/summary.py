@@ -52,7 +52,7 @@ class CrossvalAbout:
     def describe_model(self) -> str:
         return (
             f"{self.model} ({self.pretrained}); {', '.join(self.modalities)}; views {self.views}; "
-            f"{self.epochs} epochs; seed {self.seed}"
+            f"{self.epochs} epoch{'s' * (self.epochs != 1)}; seed {self.seed}"
         )
 
 

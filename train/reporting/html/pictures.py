@@ -13,6 +13,7 @@ from PIL import Image
 from shared.cache import CACHE_JSON, Cache, open_cache
 from shared.errors import CacheError, FacetError, describe_os_error
 from shared.modalities import BACKGROUND, get_modality
+from shared.pictures import centre_face, order_views
 from shared.sequences import frame_number
 from shared.store.paths import is_address, is_file, open_path
 from train.config import RunConfig
@@ -113,7 +114,7 @@ def _find_rows(cache: Cache, names: Sequence[str]) -> dict[str, int]:
 
 
 def draw_sample(cache: Cache, row: int, modalities: Sequence[str]) -> np.ndarray:
-    """Draw a row of the cache, u8 (H, W, 3): a line for each modality it has, a column for each view.
+    """Draw a row of the cache, u8 (H, W, 3): a line for each modality it has, a column for each view in the order of yaw.
 
     Raises:
         CacheError: its bytes are damaged, or it has none of the modalities.
@@ -128,8 +129,10 @@ def draw_sample(cache: Cache, row: int, modalities: Sequence[str]) -> np.ndarray
     size = (len(present) * step - GAP_PX, len(settings.views) * step - GAP_PX, 3)
     canvas = np.full(size, BACKGROUND, np.uint8)
     for line, name in enumerate(present):
-        for column, pixels in enumerate(cache.arrays.read(name, [row])[0]):
-            image = Image.fromarray(get_modality(name).draw(pixels, dynamic=bool(settings.dynamic)))
+        images = cache.arrays.read(name, [row])[0]
+        for column, view in enumerate(order_views(settings.views)):
+            drawn = get_modality(name).draw(images[view], dynamic=bool(settings.dynamic))
+            image = Image.fromarray(centre_face(drawn, settings.views[view], BACKGROUND))
             tile = np.asarray(image.reduce(factor, (0, 0, side * factor, side * factor)))
             canvas[line * step :, column * step :][:side, :side] = tile
     return canvas

@@ -193,7 +193,9 @@ def _report(out: Path, experiment: Experiment, planned: Sequence[_Planned], seed
     print(format_ablation(ablation))
     print(f"table     {out / ABLATION_CSV}; for a paper {out / ABLATION_TEX}")
     if several:  # compare pairs the samples of its runs
-        words = (*folders, "--name", f"{FULL}={out / FULL}")
+        names = {one.variant.name: one.variant.title for one in planned}
+        named = [f"{names[variant]}={out / variant}" for variant, seed in paired if seed == seeds[0]]
+        words = (*folders, *(word for name in named for word in ("--name", name)))
         print_next("train", "compare", *words, about="are the differences more than chance? With intervals")
 
 

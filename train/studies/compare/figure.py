@@ -66,7 +66,8 @@ def _draw_differences(axes: Axes, comparison: Comparison, name: str) -> None:
         values = [UNITS[SCORES[name].kind].factor * value for value in (one.value, one.low, one.high)]
         _draw_interval(axes, y, values, BLUE if comparison.find_p(one) < 0.05 else GREY)
         text, position = comparison.format_p(one), (values[0], y)
-        axes.annotate(text, position, (0, 5), textcoords="offset points", ha="center", fontsize=7)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # over the line of no difference
+        axes.annotate(text, position, (0, 5), textcoords="offset points", ha="center", fontsize=7, bbox=box)
     axes.axvline(0, color=RED, linewidth=1, linestyle="--")
     _label_rows(axes, comparison.methods[1:])
     axes.set_title(f"difference from {textwrap.fill(comparison.baseline, LONGEST_NAME)}", fontsize=7.5)
