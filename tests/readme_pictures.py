@@ -27,10 +27,11 @@ from shared.modalities import (  # noqa: E402
     DEPTH_ZERO,
     MODALITIES,
 )
+from shared.pictures import PICTURES, centre_face  # noqa: E402
 from shared.schema import FIELD_OF_VIEW_MM  # noqa: E402
 
 OUT = ROOT / ".github"
-MOST_BYTES = {"faces.png": 200_000, "coordinate-frames.png": 60_000}
+MOST_BYTES = {"faces.png": 300_000, "coordinate-frames.png": 60_000}
 FRONT, LEFT, RIGHT, OBLIQUE = range(4)  # of --views below
 EXPRESSIONS = ("AN04", "DI04", "FE04", "HA04", "SA04", "SU04", "NE00")
 BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5}
@@ -43,7 +44,7 @@ def main() -> int:
         _run("synth", "bu3dfe", "--out", scans, "--subjects", 1)
         _run("build", "bu3dfe", "--root", scans, "--cache", path, "--size", 168, "--views", "0,20,-20,35:25")
         cache = open_cache(path)
-        _save(_draw_faces(cache), "faces.png", num_colours=200)
+        _save(_draw_faces(cache), "faces.png")
         _save(_draw_frames(cache), "coordinate-frames.png", num_colours=160)
     return 0
 
@@ -52,11 +53,11 @@ def _run(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "preprocess", *map(str, arguments)], cwd=ROOT, check=True)
 
 
-def _picture(cache: Cache, code: str, modality: str, view: int) -> np.ndarray:
+def _picture(cache: Cache, code: str, name: str, view: int) -> np.ndarray:
     row = next(k for k, sample in enumerate(cache.samples) if f"_{code}" in sample.sample_id)
-    pixels = cache.arrays.read(modality, [row])[0, view]
-    picture = MODALITIES[modality].draw(pixels, dynamic=False)
-    return np.where((pixels > 0).any(-1)[..., None] if pixels.ndim == 3 else pixels[..., None] > 0, picture, 255)
+    picture = PICTURES[name]
+    pixels = cache.arrays.read(picture.modality.name, [row])[0, view]
+    return picture.draw(pixels, dynamic=False)
 
 
 def _draw_faces(cache: Cache) -> Figure:
@@ -64,12 +65,12 @@ def _draw_faces(cache: Cache) -> Figure:
     figure = Figure(figsize=(10.8, 3.0), dpi=110)
     tiles = [(code, "texture", FRONT) for code in EXPRESSIONS]
     names = [next(s.label for s in cache.samples if f"_{code}" in s.sample_id) for code in EXPRESSIONS]
-    tiles += [("SU04", modality, view) for modality in MODALITIES for view in (FRONT, LEFT, RIGHT)]
-    names += [f"{modality}, yaw {yaw}°" for modality in MODALITIES for yaw in ("0", "+20", "−20")]
+    tiles += [("SU04", modality, view) for modality in MODALITIES for view in (RIGHT, FRONT, LEFT)]
+    names += [f"{modality}, yaw {yaw}°" for modality in MODALITIES for yaw in ("−20", "0", "+20")]
     for k, ((code, modality, view), name) in enumerate(zip(tiles, names, strict=True)):
         row, column, count = (0, k, 7) if k < 7 else (1, k - 7, 9)
         axes = figure.add_axes((column / count, 0.5 - 0.5 * row, 1 / count, 0.425))
-        picture = _picture(cache, code, modality, view)
+        picture = centre_face(_picture(cache, code, modality, view), cache.info.settings.views[view])
         axes.imshow(picture[6:166, 14:154], aspect="equal")
         axes.set_title(name, fontsize=8, pad=1)
         axes.axis("off")
@@ -87,7 +88,7 @@ def _draw_frames(cache: Cache) -> Figure:
 def _draw_face_frame(axes: Any, cache: Cache) -> None:
     """The face from the upper left, and the three axes as that camera sees them."""
     half = FIELD_OF_VIEW_MM / 2
-    axes.imshow(_picture(cache, "NE00", "normal", OBLIQUE), extent=(-half, half, -half, half))
+    axes.imshow(_picture(cache, "NE00", "relief", OBLIQUE), extent=(-half, half, -half, half))
     camera = build_cameras(cache.info.settings.views).world_to_view[OBLIQUE]
     texts = {"x": "+x\nthe subject's left", "y": "+y up", "z": "+z out of\nthe face"}
     for k, (name, text) in enumerate(texts.items()):
@@ -166,10 +167,12 @@ def _draw_image(axes: Any, cache: Cache) -> None:
     axes.axis("off")
 
 
-def _save(figure: Figure, name: str, *, num_colours: int) -> None:
+def _save(figure: Figure, name: str, *, num_colours: int | None = None) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", facecolor="white")
-    image = Image.open(drawn).convert("RGB").quantize(num_colours, method=Image.Quantize.MEDIANCUT)
+    image = Image.open(drawn).convert("RGB")
+    if num_colours:
+        image = image.quantize(num_colours, method=Image.Quantize.MEDIANCUT)
     image.save(OUT / name, optimize=True)
     size = (OUT / name).stat().st_size
     assert size < MOST_BYTES[name], f"{name}: {size:,} bytes, more than {MOST_BYTES[name]:,}"
