@@ -220,7 +220,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     "synth": (
         "write a synthetic data set in a real data set's file layout",
         "Writes synthetic faces with expressions built from facial action units, to try and to test the program.\n"
-        "Scans per subject: bu3dfe 25, bosphorus 11 to 13; sequences per subject: bu4dfe 6, bp4d 8, bp4dplus 10, 4dme 6.",
+        "Scans per subject: bu3dfe 25, bosphorus 16 to 18; sequences per subject: bu4dfe 6, bp4d 8, bp4dplus 10, 4dme 6.",
         _add_synth,
     ),
     "build": (

@@ -21,9 +21,9 @@ from train.protocols.named import (
 )
 
 WANTED = {
-    "kfold", "loso", "bu3dfe-subset1", "bu3dfe-subset2", "bu3dfe-p1", "bu3dfe-p2", "bosphorus", "bu4dfe", "bp4d", "bp4d-au",
-    "bp4d-au-intensity", "bp4dplus", "bp4dplus-au",
-    "4dme", "4dme-multilabel", "bu4dfe-bp4d", "bu4dfe-bp4d-all", "cross",
+    "kfold", "loso", "bu3dfe-subset1", "bu3dfe-subset2", "bu3dfe-p1", "bu3dfe-p2", "bosphorus", "bosphorus-au", "bu4dfe",
+    "bp4d", "bp4d-au", "bp4d-au-intensity", "bp4dplus", "bp4dplus-au", "4dme", "4dme-multilabel",
+    "bu4dfe-bp4d", "bu4dfe-bp4d-all", "cross",
 }  # fmt: skip
 
 
@@ -53,6 +53,7 @@ def test_the_numbers_that_papers_print() -> None:
     assert PROTOCOLS["bu4dfe"].published_samples == 101 * 6
     assert PROTOCOLS["bp4d"].published_samples == 41 * 8
     assert PROTOCOLS["bp4dplus"].published_samples == 140 * 4
+    assert len(PROTOCOLS["bosphorus-au"].classes) == 25
     assert PROTOCOLS["bp4dplus"].tasks == PROTOCOLS["bp4dplus-au"].tasks == ("T1", "T6", "T7", "T8")
     p1, p2 = PROTOCOLS["bu3dfe-p1"], PROTOCOLS["bu3dfe-p2"]
     assert (p1.num_drawn, p1.num_folds, p1.num_rounds, p1.redraw) == (60, 10, 100, False)

@@ -18,6 +18,7 @@ from preprocess.geometry.mesh import Mesh
 from preprocess.synth.layouts import LAYOUTS
 from preprocess.synth.population import write_population
 from preprocess.synth.range_scan import scan_from_front
+from train.protocols.named import PROTOCOLS
 
 LABELS = [
     "Outer left eyebrow",
@@ -50,7 +51,7 @@ def bosphorus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bosphorus") / "data"
     num_scans = write_population(LAYOUTS["bosphorus"], root, num_subjects=3, progress=False, num_workers=1)
     assert num_scans == len(list(root.rglob("*.bnt")))
-    assert 3 * 14 - 2 <= num_scans <= 3 * 14 - 1  # the third subject lacks one or two
+    assert 3 * 18 - 2 <= num_scans <= 3 * 18 - 1  # the third subject lacks one or two
     return root
 
 
@@ -207,6 +208,8 @@ def test_bosphorus_photographs_are_textured_faces(bosphorus: Path) -> None:
 def test_the_list_of_units_says_what_the_faces_show(bosphorus: Path) -> None:
     reader = DATASETS["bosphorus"]
     assert (bosphorus / "facscodes.lst").read_bytes().count(b"\r\n") == len(list(bosphorus.rglob("*.bnt"))) - 2 * 3
+    coded = [dict(zip(reader.au_names, record.aus, strict=False)) for record in reader.find(bosphorus).records]
+    assert all(any(units.get(name) == 1 for units in coded) for name in PROTOCOLS["bosphorus-au"].classes)
     for record in reader.find(bosphorus).records:
         if record.task in ("YR", "O"):
             assert record.aus == ()
@@ -215,6 +218,7 @@ def test_the_list_of_units_says_what_the_faces_show(bosphorus: Path) -> None:
         shown = {int(name[2:]) for name in units if "_" not in name and units[name] == 1}
         stem = record.sample_id.split("_", 1)[1]
         expected = {"N_N_0": set(), "LFAU_12_0": {12}, "LFAU_12L_0": {12}, "UFAU_4_0": {4}, "CAU_A12A15_0": {12, 15}}
+        expected |= {"CAU_A14A44_0": {14, 44}, "CAU_A18A34_0": {18, 34}, "CAU_A22A25_0": {22, 25}, "LFAU_28_0": {28}}
         prototypes = {"happiness": {6, 12, 25}, "surprise": {1, 2, 5}, "anger": {4, 7, 23}, "disgust": {9, 10}}
         assert prototypes.get(record.label, set()) <= shown
         assert shown == expected.get(stem, shown), stem

@@ -244,11 +244,30 @@ def _au27(m: _Move) -> None:  # mouth stretch
     _drop_jaw(m, 13.0)
 
 
+def _au28(m: _Move) -> None:  # lip suck: both lips are drawn in over the teeth
+    m.add((m.lip_up + m.lip_low) * m.lip_arch, forward=-4.0)
+    m.add(m.lip_up * m.lip_arch, up=-1.6)
+    m.add(m.lip_low * m.lip_arch, up=1.6)
+    m.add(m.sheet.gauss(0, -48, 18, 7), up=2.0, forward=-1.5)
+
+
+def _au34(m: _Move) -> None:  # cheek puff
+    m.add(m.sheet.gauss(40, -28, 15, 17), out=4.0, forward=6.0)
+    m.add(m.sheet.gauss(0, -32, 18, 6), forward=-1.2)
+
+
 def _au43(m: _Move) -> None:  # eyes droop shut
     m.add(m.lid_up, up=-3.4)
 
 
+def _au44(m: _Move) -> None:  # squint: lids and brows close in on the eye
+    m.add(m.lid_up, up=-1.7)
+    m.add(m.lid_low, up=1.3)
+    m.add(m.sheet.gauss(28, 51, 20, 8), up=-1.8)
+
+
 _FIELDS = {
     1: _au1, 2: _au2, 4: _au4, 5: _au5, 6: _au6, 7: _au7, 9: _au9, 10: _au10, 11: _au11, 12: _au12, 14: _au14, 15: _au15,
-    16: _au16, 17: _au17, 18: _au18, 20: _au20, 22: _au22, 23: _au23, 24: _au24, 25: _au25, 26: _au26, 27: _au27, 43: _au43,
+    16: _au16, 17: _au17, 18: _au18, 20: _au20, 22: _au22, 23: _au23, 24: _au24, 25: _au25, 26: _au26, 27: _au27, 28: _au28,
+    34: _au34, 43: _au43, 44: _au44,
 }  # fmt: skip

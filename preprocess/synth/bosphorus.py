@@ -28,6 +28,10 @@ ACTION_UNIT_SCANS: dict[str, dict[int, float]] = {
     "LFAU_27": {26: 0.5, 27: 1.0, 25: 0.5},
     "UFAU_4": {4: 1.0},
     "CAU_A12A15": {12: 0.9, 15: 0.9},
+    "CAU_A14A44": {14: 0.9, 44: 0.9},
+    "CAU_A18A34": {18: 0.8, 34: 0.9},
+    "CAU_A22A25": {22: 0.9, 25: 0.7},
+    "LFAU_28": {28: 1.0},
 }
 ONE_SIDED_SCAN, ONE_SIDED_UNIT = "LFAU_12L", 12
 FACSCODES = "facscodes.lst"
@@ -72,7 +76,7 @@ def _code_units(activation: Activation) -> list[str]:
 def _write_subject(task: SubjectTask, person: Person, rng: np.random.Generator) -> int:
     """Write `bs000_E_HAPPY_0.bnt`, `.png`, `.lm2`, `.lm3` and so on.
 
-    A subject has a neutral scan, the six expressions (one subject in three lacks one or two), five scans of action units, one
+    A subject has a neutral scan, the six expressions (one subject in three lacks one or two), nine scans of action units, one
     of them of the left side alone, one turned to the right by 20 degrees, and one with an eye covered, whose hidden landmarks
     are not listed. `facscodes.lst` says which units the expressions and action units show.
     """

@@ -24,7 +24,7 @@ from shared.store.storage import write_file
 
 COMPLETE = ".complete"  # in a subject's folder: its numbers of files and of scans, written after the last file
 # Bumped when equal parameters would give other files.
-REVISION = 2
+REVISION = 3
 SCANNER_NOISE_MM = 0.05
 
 
