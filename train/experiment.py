@@ -41,6 +41,7 @@ from train.protocols.selection import (
     build_folds,
     build_label_map,
     describe_gaps,
+    keep_classes,
     map_items,
     prefix_subjects,
     select_items,
@@ -132,14 +133,15 @@ class Experiment(Split):
     def items_of(self, fold: Fold) -> tuple[list[Item], list[Item]]:
         """Return the samples of a fold to train on, and those to test on."""
         test = set(fold.test_subjects)
-        return self._take_stride(fold.trained_subjects), [item for item in self.test_items if item.subject in test]
+        tested = [item for item in self.test_items if item.subject in test]
+        return self._take_stride(fold, fold.trained_subjects), keep_classes(tested, fold.test_classes)
 
     def validation_items(self, fold: Fold) -> list[Item]:
         """Return the samples of a fold to validate on."""
-        return self._take_stride(set(fold.validation_subjects))
+        return self._take_stride(fold, set(fold.validation_subjects))
 
-    def _take_stride(self, subjects: set[str]) -> list[Item]:
-        chosen = [item for item in self.train_items if item.subject in subjects]
+    def _take_stride(self, fold: Fold, subjects: set[str]) -> list[Item]:
+        chosen = keep_classes([item for item in self.train_items if item.subject in subjects], fold.train_classes)
         return chosen[:: self.recipe.frame_stride] if find_task(self.recipe.task).every_frame else chosen
 
 
@@ -275,6 +277,8 @@ def _split_within(cache: Cache, options: Options, protocol: Protocol, imported: 
         if options.folds or options.rounds:
             raise FacetError("--folds and --rounds: are decided by the file of folds; leave them out")
         folds = imported
+        if find_task(task).several and any(fold.train_classes or fold.test_classes for fold in folds.folds):
+            raise FacetError(f"{options.protocol}: train_classes, test_classes: are for --task classes, not for {task}")
         notes += check_folds_fit(folds, subjects, dataset=dataset)
     else:
         numbers = {"num_folds": options.folds, "num_rounds": options.rounds}

@@ -14,6 +14,7 @@ from train.data.items import gather_items, is_labelled
 from train.protocols.folds import NOBODY, Fold, list_some
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS
 from train.protocols.selection import (
+    keep_classes,
     prefix_subject,
     prefix_subjects,
     select_items,
@@ -124,4 +125,4 @@ def _select_own(items: Sequence[Item], config: RunConfig, fold: Fold) -> list[It
         chosen = select_test_items(protocol, items, recipe.classes)
         if config.test_dataset != config.dataset:
             chosen = prefix_subjects(chosen, config.test_dataset)
-    return [item for item in chosen if item.subject in set(fold.test_subjects)]
+    return keep_classes([item for item in chosen if item.subject in set(fold.test_subjects)], fold.test_classes)

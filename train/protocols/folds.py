@@ -6,11 +6,13 @@ A list of folds is a JSON file:
      "folds": [{"name": "round-000/fold-00", "train_subjects": ["F0001", …], "test_subjects": ["F0007", …]}, …]}
 
 A fold's name is also the folder of its run: letters, digits, dots, hyphens and underscores, after the name of the round and a
-slash if there are rounds. No subject is tested twice in a round.
+slash if there are rounds. A fold may also have `validation_subjects`, and `train_classes` or `test_classes` if not all classes
+train or are tested. No subject is tested twice in a round on the same class.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -44,6 +46,8 @@ class Fold:
     train_subjects: tuple[str, ...]
     test_subjects: tuple[str, ...]
     validation_subjects: tuple[str, ...] = ()  # among the training subjects; no weight is trained on them
+    train_classes: tuple[str, ...] = ()  # only their samples train (and validate); (): of all classes
+    test_classes: tuple[str, ...] = ()  # only their samples are tested; (): of all classes
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -79,7 +83,7 @@ class FoldList:
     """The folds of a protocol on one data set, in their order.
 
     Raises:
-        FacetError: no folds, two of one name, a class twice, or a subject that is tested twice in a round.
+        FacetError: no folds, two of one name, a class twice or unknown, or a subject that is tested twice in a round.
     """
 
     protocol: str
@@ -94,13 +98,15 @@ class FoldList:
         if len(set(self.classes)) != len(self.classes):
             raise FacetError(f"a class is named twice ({', '.join(self.classes)[:60]})")
         names: set[str] = set()
-        tested: dict[tuple[str, str], str] = {}
+        tested: dict[tuple[str, str, str], str] = {}
         for fold in self.folds:
             if fold.name.casefold() in names:  # some file systems take fold-A and fold-a for one folder
                 raise FacetError(f"two folds have the name {fold.name}; give each its own")
             names.add(fold.name.casefold())
-            for subject in fold.test_subjects:
-                if (other := tested.setdefault((fold.round, subject), fold.name)) != fold.name:
+            if unknown := {*fold.train_classes, *fold.test_classes} - {*self.classes}:
+                raise FacetError(f"{fold.name}: names the class {min(unknown)}, which is not in the list of classes")
+            for subject, name in itertools.product(fold.test_subjects, fold.test_classes or self.classes or ("",)):
+                if (other := tested.setdefault((fold.round, subject, name), fold.name)) != fold.name:
                     raise FacetError(f"subject {subject} is tested in {other} and in {fold.name}, not once a round")
         if mixed := sorted({fold.round for fold in self.folds if fold.round.casefold() in names}):
             raise FacetError(f"{mixed[0]} is the name of a fold and of a round; give each its own")

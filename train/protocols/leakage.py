@@ -167,7 +167,9 @@ def check_classes(
     *,
     task: str = "classes",
 ) -> list[str]:
-    """Check that every fold trains on every class. Test subjects may lack a class, as in leave-one-subject-out.
+    """Check that every fold trains on every class, or on its `train_classes`.
+
+    Test subjects may lack a class, as in leave-one-subject-out.
 
     Args:
         items: the selected items. If the task is not "classes", the targets of each item are in the order of `classes`.
@@ -184,7 +186,7 @@ def check_classes(
     untested: dict[str, list[str]] = {}
     for fold in folds.folds:
         trained = set().union(*(shown.get(subject, set()) for subject in fold.trained_subjects))
-        if absent := [name for name in classes if name not in trained]:
+        if absent := [name for name in fold.train_classes or classes if name not in trained]:
             who = owners[absent[0]]
             why = f" (only {who[0]} shows {absent[0]})" if len(who) == 1 else ""
             raise FacetError(
@@ -192,7 +194,7 @@ def check_classes(
                 "choose other folds"
             )
         present = set().union(*(tested.get(subject, set()) for subject in fold.test_subjects))
-        for name in classes if fold.test_subjects else ():
+        for name in (fold.test_classes or classes) if fold.test_subjects else ():
             if name not in present:
                 untested.setdefault(name, []).append(fold.name)
     notes = [
@@ -200,6 +202,11 @@ def check_classes(
         "their balanced scores leave it out"
         for name, names in untested.items()
     ]
+    if partial := [fold.name for fold in folds.folds if fold.train_classes]:
+        notes.append(
+            f"{len(partial)} of {len(folds.folds)} folds do not train on every class ({list_some(partial, 3)}); a class "
+            "without training samples is known by its prompts alone"
+        )
     return notes + [f"only {who[0]} shows {name}" for name, who in owners.items() if len(who) == 1]
 
 

@@ -34,6 +34,11 @@ def select_items(protocol: Protocol, items: Sequence[Item], class_names: Sequenc
     return chosen
 
 
+def keep_classes(items: Sequence[Item], classes: Sequence[str]) -> list[Item]:
+    """Return the items of some classes; () = all."""
+    return [item for item in items if not classes or item.class_name in classes]
+
+
 def select_test_items(protocol: Protocol, items: Sequence[Item], class_names: Sequence[str]) -> list[Item]:
     """Return the items of the other data set that a cross protocol tests, by recording task and the classes that it has.
 

@@ -109,7 +109,7 @@ def compare_methods(methods: Sequence[Method]) -> Comparison:
         class_names=first.class_names,
         num_subjects=num_subjects,
         num_samples=len({(subject, name) for _, subject, name in first.samples}),
-        num_rounds=len({round_name for round_name, _, _ in first.folds}),
+        num_rounds=len({fold.round for fold in first.folds}),
         exact=exact,
         warnings=tuple(_list_warnings(methods, num_subjects)),
         conventions=tuple(_list_conventions(methods, score_names, num_subjects, exact=exact)),

@@ -36,7 +36,7 @@ class FinishedRun:
     config: RunConfig
     class_names: tuple[str, ...]
     subjects: tuple[str, ...]  # of the test, in the order of the results
-    folds: frozenset[tuple[str, tuple[str, ...], tuple[str, ...]]]  # round, training subjects, test subjects
+    folds: frozenset[Fold]  # of any names, but with their rounds
     samples: dict[Sample, Truth]
     results: SubjectResults
     licences: tuple[str, ...]
@@ -119,7 +119,9 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
         config=run.config,
         class_names=first.class_names,
         subjects=subjects,
-        folds=frozenset((fold.round, fold.train_subjects, fold.test_subjects) for fold in folds),
+        folds=frozenset(
+            dataclasses.replace(fold, name=f"{fold.round}/fold".lstrip("/"), validation_subjects=()) for fold in folds
+        ),
         samples={
             (fold.round, one.subject, one.name): (one.labels, one.unknown)
             for fold, tested in zip(folds, run.folds, strict=True)
@@ -192,7 +194,7 @@ def check_paired(first: FinishedRun, other: FinishedRun) -> None:
         if getattr(other.config, name) != getattr(first.config, name):
             raise refuse(f"its {what} holds other content; train both on one cache")
     if other.folds != first.folds:
-        tested, wanted = ({(fold[0], fold[2]) for fold in run.folds} for run in (other, first))
+        tested, wanted = ({(fold.round, fold.test_subjects) for fold in run.folds} for run in (other, first))
         what = (
             "the same people are tested, but others train" if tested == wanted else "other people are tested together"
         )
