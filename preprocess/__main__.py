@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preprocess.arguments import DEFAULT_MODEL, DEFAULT_PRETRAINED, DEFAULT_WORDINGS, build_parser
@@ -14,6 +16,7 @@ from shared.modalities import MODALITIES
 from shared.processors import num_cores
 from shared.schema import RenderSettings
 
+BUILD_TOML = ".build/build.toml"
 PROMPTS_OFFLINE = "without a network, for a first try: --model facet-tiny --pretrained synthetic-1"
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from preprocess.rendering.cameras import warn_of_views
     from shared.cache import FAILURES_CSV
     from shared.schema import parse_views
+    from shared.store.storage import write_file
 
     dataset = DATASETS[arguments.name]
     for flag in dict.fromkeys(option.flag for other in DATASETS.values() for option in other.options):
@@ -86,6 +90,7 @@ def _build(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
     )
     cache, info = arguments.cache, report.info
+    write_file(cache / BUILD_TOML, _describe_build(dataset, arguments, settings).encode())
     if report.num_rendered:
         print("\n".join(report.work.describe()))
     else:
@@ -118,6 +123,20 @@ def _list_scans(dataset: DatasetReader, arguments: argparse.Namespace) -> int:
             cache = f"data_cache/{root.resolve().name}"
             print_next("preprocess", "build", "folder", "--root", root, "--manifest", path, "--cache", cache)
     return 0
+
+
+def _describe_build(dataset: DatasetReader, arguments: argparse.Namespace, settings: RenderSettings) -> str:
+    """Return the options that decide what a cache holds, for `--config`."""
+    from shared.option_file import format_table
+
+    names = ["name", "root", "cache", "store", "compression", "views", "size", "modalities"]
+    values = {name: getattr(arguments, name) for name in names} | {"stabilise": settings.stabilised}
+    for option in dataset.options:
+        name = option.flag.removeprefix("--").replace("-", "_")
+        value = getattr(arguments, name)
+        values[name] = Path(value) if value and option.metavar.startswith("FILE") else value
+    paths = {name: value.absolute() for name, value in values.items() if hasattr(value, "absolute")}
+    return format_table("build", values | paths)
 
 
 def _workers(arguments: argparse.Namespace) -> Workers:
@@ -299,7 +318,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         repair = (
             f"`python -m preprocess dynamic --cache CACHE --out {arguments.cache}` pools damaged shards again"
             if info.settings.dynamic
-            else "`build … --repair` with the same settings renders the damaged shards again"
+            else f"`{_describe_repair(arguments.cache)}` renders the damaged shards again"
         )
         print(f"{arguments.cache}: {len(problems)} problems; {repair}")
         return 1
@@ -308,6 +327,16 @@ def _verify(arguments: argparse.Namespace) -> int:
     )
     print(f"{arguments.cache}: {info.num_samples} rows in {info.num_shards} shards, {checked}")
     return 0
+
+
+def _describe_repair(cache: Path) -> str:
+    """Return the command that repairs a cache."""
+    from shared.store.paths import is_file
+
+    if not is_file(cache / BUILD_TOML):  # of an earlier version
+        return "build … --repair, with the same settings,"
+    words = ["build", "--config", cache / BUILD_TOML, "--cache", cache, "--repair"]
+    return f"python -m preprocess {shlex.join(map(str, words))}"
 
 
 def _dynamic(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from preprocess.caption_words import NUM_VARIANTS
-from shared.command_line import add_command, name_of, positive_number, start_parser, whole_number
+from shared.command_line import add_command, add_option_file, name_of, positive_number, start_parser, whole_number
 from shared.modalities import MODALITIES
 from shared.pictures import PICTURES
 from shared.schema import COMPRESSIONS, RenderSettings, parse_views
@@ -64,6 +64,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(DATASETS)
     named = f"{names}; folder: your own meshes, listed in manifest.csv (path,subject,label[,…]) or by --pattern"
     parser.add_argument("name", type=name_of(tuple(DATASETS)), metavar="NAME", help=named)
+    add_option_file(parser)
     add = parser.add_argument_group("files").add_argument
     add("--root", type=Path, required=True, metavar="DIR", help="the data set as it was delivered")
     cache_help = "cache to write, such as data_cache/bu3dfe or s3://bucket/prefix (credentials from the environment)"
@@ -80,7 +81,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     views = RenderSettings().views_text()
     views_help = f'yaw in degrees, + toward the subject\'s left; yaw:pitch for a raised camera (default "{views}")'
     add("--views", default=views, metavar="LIST", help=views_help)
-    add("--size", type=int, default=224, metavar="PX", help="width and height (default 224)")
+    add("--size", type=whole_number, default=224, metavar="PX", help="width and height (default 224)")
     modalities = ",".join(MODALITIES)
     add("--modalities", default=modalities, metavar="LIST", help=f"some of {modalities} (default all)")
     moving = " and ".join(name for name, dataset in DATASETS.items() if dataset.stabilised)

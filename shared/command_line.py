@@ -10,11 +10,22 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from shared.option_file import apply_file
 from shared.store.paths import open_path
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports an error in one line, as all other errors are reported."""
+    """Reports an error in one line, as all other errors are reported.
+
+    option_file: the table of the file of `--config`; empty: the command takes none.
+    """
+
+    option_file = ""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.option_file:
+            apply_file(self, self.option_file, args or ())
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         help_option = "--help-all" if "--help-all" in self._option_string_actions else "--help"
@@ -45,6 +56,14 @@ def add_command(
     parser.register("type", Path, lambda text: Path(_check_path(text)))
     parser.register("type", open_path, lambda text: open_path(_check_path(text)))
     return parser
+
+
+def add_option_file(command: argparse.ArgumentParser) -> None:
+    """Let a command read its options from a file, as `shared.option_file.apply_file` describes."""
+    assert isinstance(command, _Parser)
+    command.option_file = command.prog.split()[-1]
+    text = f"read options from a file, in the table [{command.option_file}]; options on the command line override it"
+    command.add_argument("--config", type=Path, metavar="FILE.toml", help=text)
 
 
 def _check_path(text: str) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -180,7 +181,10 @@ def test_verify_and_a_cache_of_another_version(folder: Path, tmp_path: Path) -> 
         result = run("verify", "--cache", folder / "c")
         assert result.returncode == 1
         assert "scan000" in result.stdout
-        assert "--repair" in result.stdout.splitlines()[-1]
+        how = folder / "c" / ".build" / "build.toml"
+        assert f"build --config {how} --cache {folder / 'c'} --repair" in result.stdout.splitlines()[-1]
+        options = tomllib.loads(how.read_text())["build"]
+        assert (options["name"], options["size"], options["root"]) == ("folder", 32, str(folder / "scans"))
     finally:
         broken.write_bytes(whole)
 

@@ -162,6 +162,7 @@ def test_it_learns_and_the_folder_is_open_clips(
     assert config.weights_hash == text.image_tower_hash and not text.random_weights
     assert call("verify", run) == 0
     assert call(*words, "--lr", "3e-3") == 0  # finished: nothing is trained again
+    assert call("pretrain", "--config", run / "config.toml", "--out", run) == 0  # the same settings
     assert "--lr" in fails(capsys, *words, "--lr", "1e-4")
     assert "is not empty" in fails(capsys, "pretrain", "--cache", cache, "--out", cache)
 

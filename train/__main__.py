@@ -167,6 +167,7 @@ def _predict(chosen: argparse.Namespace) -> int:
 def _pretrain(chosen: argparse.Namespace) -> int:
     names = {option.name for option in dataclasses.fields(PretrainOptions)}
     values = vars(chosen)
+    del values["config"]
     options = PretrainOptions(**{name: values.pop(name) for name in names & values.keys()})
     from train.pretraining.pretrain import pretrain
 

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from shared.command_line import add_command, natural_number, positive_number, start_parser
+from shared.command_line import add_command, add_option_file, natural_number, positive_number, start_parser
 from shared.figures import FORMS
 from shared.store.paths import open_path
 from train.config import Options, PretrainOptions, RunOptions
@@ -62,6 +62,7 @@ command again to continue after an interruption, from the end of the last epoch.
 
 examples:
   python -m train pretrain --cache data_cache/a --cache data_cache/b --out runs/pretrained --model facet-tiny
+  python -m train pretrain --config runs/pretrained/config.toml --out runs/longer --epochs 60
   python -m train pretrain --cache data_cache/bp4d --out runs/adapted --model ViT-B-16 --tune-text frozen --lr 1e-5
 """
 EXPORT_EXAMPLES = """Writes model.safetensors, config.json, split.json and a README.md that says how to load them.
@@ -173,6 +174,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--cache", type=open_path, required=True, action="append", dest="caches", metavar="DIR", help=text)
     text = "folder of the model: a new one, or one to continue"
     add("--out", type=Path, required=True, metavar="RUN", help=text)
+    add_option_file(command)
     for option in dataclasses.fields(PretrainOptions):
         add_option(command, option)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")

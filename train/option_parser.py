@@ -5,21 +5,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import json
-import tomllib
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shared import option_file
 from shared.command_line import natural_number
-from shared.errors import FacetError, first_line
+from shared.errors import FacetError
 from shared.store.paths import open_path
 from train.config import SECTIONS, Options, RunOptions, find_problem, option_name, rename_options
 
 # Options that --help shows, beside --out and --config; --help-all shows all.
 FIRST = ("cache", "protocol", "modalities", "model", "tune", "epochs", "lr", "seed")
 RECIPES = {path.stem: path for path in sorted(Path(__file__).with_name("recipes").glob("*.toml"))}
-_MAX_TOML_BYTES = 1 << 24
 _READERS: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "float": float, "Path": open_path}
 
 
@@ -141,20 +139,6 @@ def find_config(path: Path) -> Path:
     raise FacetError(f"--config {path}: no such file, and no recipe{hint} (recipes: {', '.join(RECIPES)})")
 
 
-def parse_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file of a user.
-
-    Raises:
-        FacetError: it is too large, or not TOML.
-    """
-    try:
-        if path.stat().st_size > _MAX_TOML_BYTES:
-            raise FacetError(f"{path}: {path.stat().st_size / 1e6:.0f} MB, expected a file of settings")
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise FacetError(f"{path}: not a TOML file ({first_line(error)})") from error
-
-
 def read_toml(path: Path) -> dict[str, Any]:
     """Read the options in a file such as the config.toml of a run folder: name → value.
 
@@ -162,7 +146,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         FacetError: no such file, not TOML, or an unknown table, key or value; names the file and the key.
     """
     values: dict[str, Any] = {}
-    for section, table in parse_toml(path).items():
+    for section, table in option_file.read_toml(path).items():
         if section not in SECTIONS or not isinstance(table, dict):
             raise FacetError(
                 f"{path}: [{section:.60}] is unknown; expected {', '.join(f'[{name}]' for name in SECTIONS)}"
@@ -232,15 +216,7 @@ def format_toml(options: Options, run: RunOptions, recipe: Options) -> str:
             chosen = getattr(run if section == "run" else options, option.name)
             resolved = None if section == "run" else getattr(recipe, option.name)
             if chosen is not None:
-                lines.append(f"{option.name} = {_format_value(chosen)}")
+                lines.append(f"{option.name} = {option_file.format_value(chosen)}")
             elif resolved is not None:
-                lines.append(f"# {option.name} = {_format_value(resolved)}  # resolved")
+                lines.append(f"# {option.name} = {option_file.format_value(resolved)}  # resolved")
     return "\n".join(lines) + "\n"
-
-
-def _format_value(value: Any) -> str:
-    if isinstance(value, bool | int | float):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_format_value, value))}]"
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")  # a JSON text is a TOML text

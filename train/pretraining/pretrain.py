@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from shared.command_line import print_next
 from shared.errors import FacetError, first_line
-from shared.runs import record_hashes
+from shared.option_file import format_table
+from shared.runs import CONFIG_TOML, LOG_JSONL, record_hashes
 from shared.schema import canonical_json
 from shared.store.lock import hold_lock
 from shared.store.storage import make_folder, write_file
@@ -188,6 +189,13 @@ def pretrain(
             images = [_open_images(source, preload, where) for source in sources]
             run = Pretraining(options, sources, table, images, known, clip, tower, where, options.tune_text == "frozen")
             _announce(run, train_rows, held_rows)
+            how = {
+                "cache": [cache.absolute() for cache in caches],
+                **vars(options),
+                "device": device,
+                "preload": preload,
+            }
+            write_file(out / CONFIG_TOML, format_table("pretrain", how).encode())
             record["epochs"] = (earlier or record)["epochs"]
             _train(out, run, train_rows, held_rows, record)
             write_model_folder(out, clip, tower)
@@ -487,7 +495,7 @@ def _read_record(out: Path, record: dict[str, Any]) -> dict[str, Any] | None:
     path = out / PRETRAIN_JSON
     if not path.is_file():
         if out.is_dir() and any(
-            not entry.name.startswith(".") and entry.name != "log.jsonl" for entry in out.iterdir()
+            not entry.name.startswith(".") and entry.name not in (LOG_JSONL, CONFIG_TOML) for entry in out.iterdir()
         ):
             raise FacetError(f"{out}: is not empty and holds no pretraining (no {PRETRAIN_JSON}); choose another --out")
         return None

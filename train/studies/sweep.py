@@ -15,9 +15,9 @@ from typing import Any
 
 from shared.command_line import print_next
 from shared.errors import FacetError
+from shared.option_file import read_toml
 from shared.runs import CROSSVAL_JSON, FOLDS_JSON
 from train.config import Options, RunOptions, option_name
-from train.option_parser import parse_toml
 from train.protocols.folds import read_folds
 from train.reporting.summary import summarise_folds
 from train.reporting.table import align, format_percent
@@ -55,7 +55,7 @@ def read_grid(path: Path) -> list[Cell]:
         FacetError: not such a file, an unknown option, or too many combinations.
     """
     grid: dict[str, list[Value]] = {}
-    for name, values in parse_toml(path).items():
+    for name, values in read_toml(path).items():
         if name not in _KNOWN:
             close = difflib.get_close_matches(name, _KNOWN, 1)
             hint = f"; did you mean {close[0]}?" if close else "; expected an option with _ for -, such as batch_size"
