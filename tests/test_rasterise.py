@@ -70,7 +70,7 @@ def test_a_triangulated_sheet_has_no_cracks(seed: int, spacing: float, side: int
     shape = (97, 101)
     left, top, step = 0.2 * extent, 0.8 * extent, 0.6 * extent / 101
     # A jittered quadrilateral may fold over its own diagonal, but its outline stays convex enough to hold no hole.
-    visible = rasterise(points, triangles, left=left, top=top, step=step, shape=shape)
+    visible = rasterise(points, triangles, left=left, top=top, cell=step, shape=shape)
     covered = visible.triangle != NOTHING
     assert covered.all()
     assert np.isfinite(visible.z).all()
@@ -84,7 +84,7 @@ def test_brute_force_finds_the_same_nearest_triangle(seed: int) -> None:
     vertices = rng.uniform(-12, 12, (24, 3))
     vertices[:, 2] = rng.permutation(24)
     triangles = rng.integers(0, 24, (12, 3)).astype(np.int32)
-    visible = rasterise(vertices, triangles, left=-8, top=8, step=1.0, shape=(16, 16))
+    visible = rasterise(vertices, triangles, left=-8, top=8, cell=1.0, shape=(16, 16))
     for row in range(16):
         for column in range(16):
             point = np.array([-7.5 + column, 7.5 - row])
@@ -130,5 +130,5 @@ def _height(corners: np.ndarray, point: np.ndarray) -> float | None:
 def test_what_is_not_finite_or_far_beyond_everything_is_not_drawn() -> None:
     vertices = np.array([[-4, -4, 0], [4, -4, 0], [0, 4, 0], [np.nan, 0, 5], [3e30, 0, 5], [-4, 4, np.inf]], float)
     triangles = np.array([[0, 1, 3], [0, 1, 4], [0, 1, 5], [0, 0, 0], [0, 1, 2]], np.int32)
-    visible = rasterise(vertices, triangles, left=-5, top=5, step=1.0, shape=(10, 10))
+    visible = rasterise(vertices, triangles, left=-5, top=5, cell=1.0, shape=(10, 10))
     assert set(np.unique(visible.triangle)) == {NOTHING, 4}

@@ -60,7 +60,7 @@ class Surface:
             *(moved, self._triangles),
             left=x_mm[0] - step_mm / 2,
             top=y_mm[0] + (rows - 0.5) * step_mm,
-            step=step_mm,
+            cell=step_mm,
             shape=(rows, columns),
         )
         z = np.where(fragments.triangle >= 0, fragments.z.astype(np.float64), np.nan)[::-1]  # y grows with the row here

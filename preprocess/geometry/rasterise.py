@@ -1,8 +1,9 @@
 """A z-buffer: which triangle a viewer on +z sees at each point of a regular grid. On one thread, the same bytes each time.
 
 Vertices are snapped to 1/4096 of the grid's step and tested with integers, so that no point on an edge that two triangles
-share is missed by both (Pineda 1988, "A parallel algorithm for polygon rasterization"). The kernels that read the z-buffer
-pixel by pixel are here, too, for a kernel may only call kernels of its own file.
+share is missed by both (Pineda 1988, "A parallel algorithm for polygon rasterization"). Cells of the grid that show an edge can
+be looked at again at several points each (`sample_cells`). The kernels that read the z-buffer are here, too, for a kernel may
+only call kernels of its own file.
 """
 
 from __future__ import annotations
@@ -16,29 +17,39 @@ from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
 
 NOTHING = -1
 _IDENTITY = np.eye(3)
-_BITS = 12  # of a grid step below the point: 0.00007 mm at 224 px with 3 × 3 samples
+_BITS = 12  # of a step below the point: 0.00007 mm at 224 px with 3 × 3 samples
 _ONE = 1 << _BITS
 _HALF = _ONE >> 1
-# A vertex further out, in grid steps, would overflow the integers: its triangles, 40 m away and more, are not drawn.
+# A vertex further out, in steps, would overflow the integers: its triangles, 40 m away and more, are not drawn.
 _FARTHEST = 1 << 17
 STEPS = 1.0 / _ONE  # from the vertices' grid coordinates to steps of the grid
 
 
 @dataclass(frozen=True)
 class Fragments:
-    """The nearest triangle at each point of a grid.
+    """The nearest triangle in the middle of each cell of a grid.
 
     triangle i32 (rows, columns): its index, or NOTHING (−1); of equally near ones the first.
     z f32 (rows, columns): its height toward the viewer, −inf without a triangle.
-    column, row i32 (N,): the vertices in 1/4096 of a step; grid point (r, c) is at row 4096 r + 2048, column 4096 c + 2048.
-    height f64 (N,): the vertices' z toward the viewer, in their unit.
+    place i32 (M,): near which cell a triangle lies that is at most two cells large, as an index of a grid with three more cells
+        on each side; −1: a larger one.
+    column, row i32 (N,): the vertices in 1/4096 of a step; point (r, c) is at row 4096 r + 2048, column 4096 c + 2048.
+    cell i32 (N, 2): the vertices' cells, column and row: 2 k in the middle of cell k, 2 k + 1 between it and the next one.
+    height f64 (N,): the vertices' z toward the viewer, in their unit. is_outside bool (N,): they are outside the sphere.
+    frame: left and top edge of the grid, a step, and the radius of the sphere, in the vertices' unit.
+    samples: steps along each side of a cell.
     """
 
     triangle: np.ndarray
     z: np.ndarray
+    place: np.ndarray
     column: np.ndarray
     row: np.ndarray
+    cell: np.ndarray
     height: np.ndarray
+    is_outside: np.ndarray
+    frame: tuple[float, float, float, float]
+    samples: int
 
 
 def rasterise(
@@ -47,42 +58,61 @@ def rasterise(
     *,
     left: float,
     top: float,
-    step: float,
+    cell: float,
     shape: tuple[int, int],
+    samples: int = 1,
     rotation: np.ndarray = _IDENTITY,
     radius: float = np.inf,
     reuse: Fragments | None = None,
 ) -> Fragments:
-    """Cast parallel rays along −z through the cells of a grid.
+    """Cast a ray along −z through the middle of each cell of a grid.
 
     Args:
         vertices: f32 or f64 (N, 3); triangles with a corner that is not finite, or 131,072 steps off, are not drawn.
         triangles: i32 (M, 3).
-        left, top: the grid's outer edge; the first ray is half a step inside. step: between rays, in units of the vertices.
+        left, top: the grid's outer edge. cell: the side of a cell; all in units of the vertices.
         shape: rows (downward) and columns.
+        samples: points along each side of a cell that `sample_cells` shall look at, odd: the middle is one of them.
         rotation: (3, 3), vertices → x to the right, y up, z toward the viewer.
         radius: what lies outside a sphere about the origin is not drawn: each ray meets the surface within it.
-        reuse: an earlier view of the same shape, whose grids are overwritten: new memory costs as much as filling it.
+        reuse: an earlier view of the same triangles and shape, whose grids are overwritten: new memory costs as much as filling it.
     """
-    rotation = np.ascontiguousarray(rotation, np.float64)
-    column, row, height, is_outside = snap_vertices(vertices, rotation, left, top, 1.0 / step, radius)
+    frame = (float(left), float(top), cell / samples, float(radius))
+    vertex = snap_vertices(vertices, np.ascontiguousarray(rotation, np.float64), *frame, samples)
     triangle = np.empty(shape, np.int32) if reuse is None else reuse.triangle
     z = np.empty(shape, np.float32) if reuse is None else reuse.z
-    rasterise_triangles(column, row, height, is_outside, triangles, left, top, step, radius, triangle, z)
-    return Fragments(triangle, z, column, row, height)
+    place = np.empty(len(triangles), np.int32) if reuse is None else reuse.place
+    rasterise_middles(*vertex, triangles, *frame, samples, triangle, z, place)
+    return Fragments(triangle, z, place, *vertex, frame, samples)
+
+
+def sample_cells(fragments: Fragments, triangles: np.ndarray, numbers: np.ndarray, num: int) -> np.ndarray:
+    """Cast samples × samples rays through some cells: the nearest triangle of each, or NOTHING, i32 (num, samples²).
+
+    Args:
+        triangles: as in `rasterise`.
+        numbers: i32 (rows, columns): which row of the result a cell goes to, 0 to num − 1, each once; −1: none.
+    """
+    triangle = np.full((num, fragments.samples**2), NOTHING, np.int32)
+    z = np.full(triangle.shape, -np.inf, np.float32)
+    vertex = (fragments.column, fragments.row, fragments.cell, fragments.height, fragments.is_outside)
+    rasterise_samples(*vertex, triangles, *fragments.frame, fragments.samples, fragments.place, numbers, triangle, z)
+    return triangle
 
 
 @compile_kernel
 def snap_vertices(
-    vertices: np.ndarray, rotation: np.ndarray, left: float, top: float, per_step: float, radius: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rotate vertices; return grid coordinates i32, heights f64, and whether they lie outside a sphere about the origin.
+    vertices: np.ndarray, rotation: np.ndarray, left: float, top: float, step: float, radius: float, samples: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rotate vertices; return column, row, cell, height and is_outside of `Fragments`.
 
     Too far out, or not finite: on the farthest line.
     """
     count = len(vertices)
     column, row, height = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count)
-    is_outside = np.empty(count, np.bool_)
+    cell, is_outside = np.empty((count, 2), np.int32), np.empty(count, np.bool_)
+    per_step = 1.0 / step
+    size, half, per_cell = samples * _ONE, samples * _HALF, 1.0 / (samples * _ONE)
     for k in range(count):
         x, y, z = np.float64(vertices[k, 0]), np.float64(vertices[k, 1]), np.float64(vertices[k, 2])
         across = rotation[0, 0] * x + rotation[0, 1] * y + rotation[0, 2] * z
@@ -94,13 +124,19 @@ def snap_vertices(
             column[k], row[k] = np.int32(np.rint(c * _ONE)), np.int32(np.rint(r * _ONE))
         else:
             column[k] = row[k] = np.int32(_FARTHEST * _ONE)
-    return column, row, height, is_outside
+        for axis in range(2):
+            past = (column[k] if axis == 0 else row[k]) - half  # the first cell's middle
+            # Quotients of whole numbers are 1 / size apart: 1e-6 makes up for their rounding.
+            last = np.int64(np.floor(past * per_cell + 1e-6))
+            cell[k, axis] = 2 * last + (past != last * size)
+    return column, row, cell, height, is_outside
 
 
 @compile_kernel
-def rasterise_triangles(
+def rasterise_middles(
     column: np.ndarray,
     row: np.ndarray,
+    cells: np.ndarray,
     height: np.ndarray,
     is_outside: np.ndarray,
     triangles: np.ndarray,
@@ -108,55 +144,141 @@ def rasterise_triangles(
     top: float,
     step: float,
     radius: float,
+    samples: int,
     triangle: np.ndarray,
     nearest: np.ndarray,
+    place: np.ndarray,
 ) -> None:
-    """Fill the z-buffer: `triangle` i32 and `nearest` f32, both (rows, columns)."""
-    rows, columns = triangle.shape
+    """Fill the z-buffer of the cells' middles: `triangle` i32 and `nearest` f32, both (rows, columns); and `place`."""
+    rows, columns = np.int64(triangle.shape[0]), np.int64(triangle.shape[1])
     outside = np.int64(_FARTHEST) * _ONE
+    cell = np.int64(samples) * _ONE
+    half = cell >> 1
     triangle[:] = -1
     nearest[:] = -np.inf
     for t in range(len(triangles)):
         # Unsigned: NumPy's negative indices would need a test.
         a, b, c = np.uintp(triangles[t, 0]), np.uintp(triangles[t, 1]), np.uintp(triangles[t, 2])
-        xa, xb, xc = np.int64(column[a]), np.int64(column[b]), np.int64(column[c])
-        first_column = max((min(xa, xb, xc) - _HALF + _ONE - 1) >> _BITS, np.int64(0))
-        last_column = min((max(xa, xb, xc) - _HALF) >> _BITS, np.int64(columns - 1))
-        if first_column > last_column:
+        # The cells whose middles are in its bounding box.
+        ca, cb, cc = np.int64(cells[a, 0]), np.int64(cells[b, 0]), np.int64(cells[c, 0])
+        ra, rb, rc = np.int64(cells[a, 1]), np.int64(cells[b, 1]), np.int64(cells[c, 1])
+        first_column, last_column = (min(ca, cb, cc) + 1) >> 1, max(ca, cb, cc) >> 1
+        first_row, last_row = (min(ra, rb, rc) + 1) >> 1, max(ra, rb, rc) >> 1
+        place[t] = -1
+        if (
+            last_column <= first_column + 1 and last_row <= first_row + 1
+        ):  # it reaches from one cell before to two after
+            near_column, near_row = min(max(first_column, -3), columns + 2), min(max(first_row, -3), rows + 2)
+            place[t] = (near_row + 3) * (columns + 6) + near_column + 3
+        first_column, last_column = max(first_column, 0), min(last_column, columns - 1)
+        first_row, last_row = max(first_row, 0), min(last_row, rows - 1)
+        if first_column > last_column or first_row > last_row:
             continue
+        xa, xb, xc = np.int64(column[a]), np.int64(column[b]), np.int64(column[c])
         ya, yb, yc = np.int64(row[a]), np.int64(row[b]), np.int64(row[c])
-        first_row = max((min(ya, yb, yc) - _HALF + _ONE - 1) >> _BITS, np.int64(0))
-        last_row = min((max(ya, yb, yc) - _HALF) >> _BITS, np.int64(rows - 1))
-        if first_row > last_row or xa == outside or xb == outside or xc == outside:
+        if xa == outside or xb == outside or xc == outside:
             continue
         area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
         if area == 0:
             continue
+        is_cut = is_outside[a] or is_outside[b] or is_outside[c]
         za, zb, zc = height[a], height[b], height[c]
         if area < 0:
             area, xb, xc, yb, yc, zb, zc = -area, xc, xb, yc, yb, zc, zb
-        # Twice the areas opposite each corner, ≥ 0 inside; they change by these steps from point to point.
-        step_a, step_b, step_c = (yb - yc) * _ONE, (yc - ya) * _ONE, (ya - yb) * _ONE
-        x, y = first_column * _ONE + _HALF, first_row * _ONE + _HALF
+        # Twice the areas opposite each corner, ≥ 0 inside; they change by these steps from cell to cell.
+        step_a, step_b, step_c = (yb - yc) * cell, (yc - ya) * cell, (ya - yb) * cell
+        x, y = first_column * cell + half, first_row * cell + half
         row_a = (xc - xb) * (y - yb) - (yc - yb) * (x - xb)
         row_b = (xa - xc) * (y - yc) - (ya - yc) * (x - xc)
         row_c = (xb - xa) * (y - ya) - (yb - ya) * (x - xa)
         scale = 1.0 / area
-        is_cut = is_outside[a] or is_outside[b] or is_outside[c]
         for i in range(first_row, last_row + 1):
             in_a, in_b, in_c = row_a, row_b, row_c
             for j in range(first_column, last_column + 1):
                 if (in_a | in_b | in_c) >= 0:
                     z = np.float32((in_a * za + in_b * zb + in_c * zc) * scale)
                     if z > nearest[i, j]:
-                        across, up = left + (j + 0.5) * step, top - (i + 0.5) * step
+                        across = left + (j * samples + samples // 2 + 0.5) * step
+                        up = top - (i * samples + samples // 2 + 0.5) * step
                         if not is_cut or across * across + up * up + z * z <= radius * radius:
                             nearest[i, j] = z
                             triangle[i, j] = t
                 in_a, in_b, in_c = in_a + step_a, in_b + step_b, in_c + step_c
-            row_a += (xc - xb) * _ONE
-            row_b += (xa - xc) * _ONE
-            row_c += (xb - xa) * _ONE
+            row_a += (xc - xb) * cell
+            row_b += (xa - xc) * cell
+            row_c += (xb - xa) * cell
+
+
+@compile_kernel
+def rasterise_samples(
+    column: np.ndarray,
+    row: np.ndarray,
+    cells: np.ndarray,
+    height: np.ndarray,
+    is_outside: np.ndarray,
+    triangles: np.ndarray,
+    left: float,
+    top: float,
+    step: float,
+    radius: float,
+    samples: int,
+    place: np.ndarray,
+    numbers: np.ndarray,
+    triangle: np.ndarray,
+    nearest: np.ndarray,
+) -> None:
+    """Fill the z-buffer of the samples of numbered cells: `triangle` i32 and `nearest` f32, both (cells, samples²)."""
+    rows, columns = np.int64(numbers.shape[0]), np.int64(numbers.shape[1])
+    outside = np.int64(_FARTHEST) * _ONE
+    is_near = np.zeros((rows + 6) * (columns + 6), np.bool_)
+    for r in range(rows):
+        for q in range(columns):
+            if numbers[r, q] >= 0:
+                for near_row in range(r + 1, r + 5):
+                    for near in range(near_row * (columns + 6) + q + 1, near_row * (columns + 6) + q + 5):
+                        is_near[near] = True
+    for t in range(len(triangles)):
+        if place[t] >= 0 and not is_near[place[t]]:
+            continue
+        a, b, c = np.uintp(triangles[t, 0]), np.uintp(triangles[t, 1]), np.uintp(triangles[t, 2])
+        xa, xb, xc = np.int64(column[a]), np.int64(column[b]), np.int64(column[c])
+        ya, yb, yc = np.int64(row[a]), np.int64(row[b]), np.int64(row[c])
+        first_column = max((min(xa, xb, xc) - _HALF + _ONE - 1) >> _BITS, 0)
+        last_column = min((max(xa, xb, xc) - _HALF) >> _BITS, columns * samples - 1)
+        first_row = max((min(ya, yb, yc) - _HALF + _ONE - 1) >> _BITS, 0)
+        last_row = min((max(ya, yb, yc) - _HALF) >> _BITS, rows * samples - 1)
+        if first_column > last_column or first_row > last_row:
+            continue
+        if xa == outside or xb == outside or xc == outside:
+            continue
+        area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
+        if area == 0:
+            continue
+        is_cut = is_outside[a] or is_outside[b] or is_outside[c]
+        za, zb, zc = height[a], height[b], height[c]
+        if area < 0:
+            area, xb, xc, yb, yc, zb, zc = -area, xc, xb, yc, yb, zc, zb
+        scale = 1.0 / area
+        for r in range(first_row // samples, last_row // samples + 1):
+            for q in range(first_column // samples, last_column // samples + 1):
+                k = numbers[r, q]
+                if k < 0:
+                    continue
+                for i in range(max(first_row, r * samples), min(last_row + 1, (r + 1) * samples)):
+                    for j in range(max(first_column, q * samples), min(last_column + 1, (q + 1) * samples)):
+                        x, y = j * _ONE + _HALF, i * _ONE + _HALF
+                        in_a = (xc - xb) * (y - yb) - (yc - yb) * (x - xb)
+                        in_b = (xa - xc) * (y - yc) - (ya - yc) * (x - xc)
+                        in_c = (xb - xa) * (y - ya) - (yb - ya) * (x - xa)
+                        if (in_a | in_b | in_c) < 0:
+                            continue
+                        z = np.float32((in_a * za + in_b * zb + in_c * zc) * scale)
+                        m = (i - r * samples) * samples + j - q * samples
+                        if z > nearest[k, m]:
+                            across, up = left + (j + 0.5) * step, top - (i + 0.5) * step
+                            if not is_cut or across * across + up * up + z * z <= radius * radius:
+                                nearest[k, m] = z
+                                triangle[k, m] = t
 
 
 @compile_kernel
@@ -185,23 +307,33 @@ def draw_geometry(
     normals: np.ndarray,
     normal_of: np.ndarray,
     rotation: np.ndarray,
+    uv: np.ndarray,
     samples: int,
     normal: np.ndarray,
     depth: np.ndarray,
+    place: np.ndarray,
 ) -> None:
-    """Write normal and depth at each pixel's middle sample into `normal` u8 (H, W, 3) and `depth` u16 (H, W), encoded.
+    """Write what is in the middle of each cell: normal u8 (H, W, 3) and depth u16 (H, W), encoded; place f32 (H, W, 2).
 
-    normals and normal_of are as `fan_normals` returns them.
+    Args:
+        normals, normal_of: as `fan_normals` returns them.
+        uv: f32 (M, 3, 2), and `place` between its values; NaN where there is no surface. Of length 0: not wanted.
     """
+    has_uv = len(uv) > 0
     for r in range(depth.shape[0]):
         i = r * samples + samples // 2
         for c in range(depth.shape[1]):
             j = c * samples + samples // 2
-            t = triangle[i, j]
-            if t < 0:
+            if triangle[r, c] < 0:
+                if has_uv:
+                    place[r, c, 0] = place[r, c, 1] = np.nan
                 continue
-            ia, ib, ic = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            t = np.uintp(triangle[r, c])
+            ia, ib, ic = np.uintp(triangles[t, 0]), np.uintp(triangles[t, 1]), np.uintp(triangles[t, 2])
             wa, wb, wc = corner_weights(column, row, ia, ib, ic, i, j)
+            if has_uv:
+                place[r, c, 0] = uv[t, 0, 0] * wa + uv[t, 1, 0] * wb + uv[t, 2, 0] * wc
+                place[r, c, 1] = uv[t, 0, 1] * wa + uv[t, 1, 1] * wb + uv[t, 2, 1] * wc
             z = z_mm[ia] * wa + z_mm[ib] * wb + z_mm[ic] * wc
             depth[r, c] = np.uint16(min(max(np.rint(z / DEPTH_STEP_MM) + DEPTH_ZERO, 1.0), 65535.0))
             na, nb, nc = normal_of[t, 0], normal_of[t, 1], normal_of[t, 2]
@@ -211,6 +343,7 @@ def draw_geometry(
                 nb, wb = ~nb, -wb
             if nc < 0:
                 nc, wc = ~nc, -wc
+            na, nb, nc = np.uintp(na), np.uintp(nb), np.uintp(nc)
             x = normals[na, 0] * wa + normals[nb, 0] * wb + normals[nc, 0] * wc
             y = normals[na, 1] * wa + normals[nb, 1] * wb + normals[nc, 1] * wc
             w = normals[na, 2] * wa + normals[nb, 2] * wb + normals[nc, 2] * wc
@@ -237,30 +370,34 @@ def draw_geometry(
 
 @compile_kernel
 def draw_vertex_colors(
+    numbers: np.ndarray,
     triangle: np.ndarray,
     column: np.ndarray,
     row: np.ndarray,
     triangles: np.ndarray,
     colors: np.ndarray,
     samples: int,
-    covered: np.ndarray,
     image: np.ndarray,
 ) -> None:
-    """Write the mean interpolated colour of each covered pixel's samples into `image` u8 (H, W, 3)."""
-    for r in range(covered.shape[0]):
-        for c in range(covered.shape[1]):
-            if not covered[r, c]:
+    """Write the mean interpolated colour of the samples of numbered cells into `image` u8 (H, W, 3)."""
+    for r in range(numbers.shape[0]):
+        for c in range(numbers.shape[1]):
+            if numbers[r, c] < 0:
                 continue
-            for k in range(3):
-                total = 0.0
-                count = 0
-                for i in range(r * samples, (r + 1) * samples):
-                    for j in range(c * samples, (c + 1) * samples):
-                        t = triangle[i, j]
-                        if t < 0:
-                            continue
-                        ia, ib, ic = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-                        wa, wb, wc = corner_weights(column, row, ia, ib, ic, i, j)
-                        total += wa * colors[ia, k] + wb * colors[ib, k] + wc * colors[ic, k]
-                        count += 1
-                image[r, c, k] = np.uint8(np.rint(total / count))
+            red = green = blue = 0.0
+            count = 0
+            for m in range(samples * samples):
+                t = triangle[numbers[r, c], m]
+                if t < 0:
+                    continue
+                a, b, d = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+                i, j = r * samples + m // samples, c * samples + m % samples
+                wa, wb, wc = corner_weights(column, row, a, b, d, i, j)
+                red += wa * colors[a, 0] + wb * colors[b, 0] + wc * colors[d, 0]
+                green += wa * colors[a, 1] + wb * colors[b, 1] + wc * colors[d, 1]
+                blue += wa * colors[a, 2] + wb * colors[b, 2] + wc * colors[d, 2]
+                count += 1
+            red, green, blue = np.rint(red / count), np.rint(green / count), np.rint(blue / count)
+            if red + green + blue < 1:
+                red = green = blue = 1.0  # 0,0,0 is no surface
+            image[r, c, 0], image[r, c, 1], image[r, c, 2] = np.uint8(red), np.uint8(green), np.uint8(blue)

@@ -17,22 +17,19 @@ from preprocess.geometry.triangles import weld_equal
 
 # Of a texel: a border passes through it or a neighbour; through itself; its middle is covered (looked at near borders only).
 NEAR, CROSSED, COVERED = 1, 2, 4
-EVERYWHERE = 127  # a level
 # So many steps a texel of the texture, and some more, may marking take: only garbled coordinates need as many.
 _STEPS_PER_TEXEL, _MORE_STEPS = 4, 1_000_000
-_COARSEST_CLEAR = 4
 
 
 @dataclass(frozen=True)
 class Charts:
     """marks u8 (n,): NEAR, CROSSED and COVERED for the texels of each level of a `MipChain`, one level behind the other.
 
-    starts i64: where each level begins. clear i8 (M,): the coarsest level whose marks a triangle need not look at, −1 for none.
+    starts i64: where each level begins.
     """
 
     marks: np.ndarray
     starts: np.ndarray
-    clear: np.ndarray
 
 
 def find_charts(
@@ -54,16 +51,15 @@ def find_charts(
     counts = heights * widths
     starts = np.cumsum(counts) - counts
     marks = np.zeros(int(counts.sum()), np.uint8)
-    clear = np.full(len(mesh.triangles), EVERYWHERE, np.int8)
     if len(edges):
         edges = edges[~_continues(mesh, edges, side[edges // 3])]
         num_borders = np.bincount(edges // 3, minlength=len(mesh.triangles))
-        if _mark_borders(mesh.uv, edges, heights, widths, starts, marks, clear):
-            _cover_middles(mesh.uv, num_borders, heights[0], widths[0], marks, clear)
-        else:
+        if not (
+            _mark_borders(mesh.uv, edges, heights, widths, starts, marks)
+            and _cover_middles(mesh.uv, num_borders, heights, widths, starts, marks)
+        ):
             marks[:] = 0
-            clear[:] = EVERYWHERE
-    return Charts(marks, starts, clear)
+    return Charts(marks, starts)
 
 
 def _continues(mesh: Mesh, edges: np.ndarray, side: np.ndarray) -> np.ndarray:
@@ -172,11 +168,9 @@ def _mark_borders(
     widths: np.ndarray,
     starts: np.ndarray,
     marks: np.ndarray,
-    clear: np.ndarray,
 ) -> bool:
-    """Fill `clear` of `Charts` and its `marks` except COVERED; return False if that would take too long."""
+    """Fill the marks of `Charts` except COVERED; return False if that would take too long."""
     height, width = heights[0], widths[0]
-    steps_left = _STEPS_PER_TEXEL * height * width + _MORE_STEPS
     length_left = np.float64(height * width + _MORE_STEPS)
     for e in edges:
         t, c, d = e // 3, e % 3, (e % 3 + 1) % 3
@@ -207,12 +201,24 @@ def _mark_borders(
                     for j in range(column - 1, column + 2):
                         marks[begin + i % h * w + j % w] |= NEAR
                 column, row = column >> 1, row >> 1
-    coarse = min(_COARSEST_CLEAR + 2, len(widths) - 1)
+    return True
+
+
+@compile_kernel
+def _cover_middles(
+    uv: np.ndarray,
+    num_borders: np.ndarray,
+    heights: np.ndarray,
+    widths: np.ndarray,
+    starts: np.ndarray,
+    marks: np.ndarray,
+) -> bool:
+    """Mark as COVERED the full-size texels near borders whose centres lie in a triangle; return False if it takes too long."""
+    height, width = heights[0], widths[0]
+    steps_left = _STEPS_PER_TEXEL * height * width + _MORE_STEPS
     for t in range(len(uv)):
         if np.isnan(uv[t, 0, 0]):
             continue
-        # Where a cell as large as the triangle and its neighbours are unmarked, so is all within half a cell of the triangle:
-        # enough for the texels of the level two below.
         ua, va = np.float64(uv[t, 0, 0]), np.float64(uv[t, 0, 1])
         x, y = ua * width, (1 - va) * height
         if not (0 <= x < width and 0 <= y < height):
@@ -220,35 +226,17 @@ def _mark_borders(
         column, row = min(np.int64(x), width - 1), min(np.int64(y), height - 1)
         reach_x = max(abs(uv[t, 1, 0] - ua), abs(uv[t, 2, 0] - ua)) * width
         reach_y = max(abs(uv[t, 1, 1] - va), abs(uv[t, 2, 1] - va)) * height
-        extent = 2 * max(reach_x, reach_y)
-        cell = starts[coarse] + (row >> coarse) * widths[coarse] + (column >> coarse)
-        if extent <= 1 << coarse and not marks[cell] & NEAR:
-            clear[t] = coarse - 2
-            continue
-        level = 2
-        while level < len(widths) and extent > 1 << level:
+        # A mark speaks for its texel and the eight around it: no texel of the triangle is near a border if they are larger.
+        level = 3
+        while level < len(widths) and max(reach_x, reach_y) + 2 > 1 << level:
             level += 1
-        clear[t] = -1
-        while level <= coarse:
-            if marks[starts[level] + (row >> level) * widths[level] + (column >> level)] & NEAR:
-                break
-            clear[t] = level - 2
-            level += 1
-        if clear[t] < 0:  # about the texels that it will be laid over
-            steps_left -= np.int64(min((reach_x + 1) * (reach_y + 1), 1e15))
-            if steps_left < 0:
-                return False
-    return True
-
-
-@compile_kernel
-def _cover_middles(
-    uv: np.ndarray, num_borders: np.ndarray, height: int, width: int, marks: np.ndarray, clear: np.ndarray
-) -> None:
-    """Mark as COVERED the full-size texels near borders whose centres lie in a triangle."""
-    for t in range(len(uv)):
-        if clear[t] >= 0:
+        if level < len(widths) and not (
+            marks[starts[level] + (row >> level) * widths[level] + (column >> level)] & NEAR
+        ):
             continue
+        steps_left -= np.int64(min((reach_x + 1) * (reach_y + 1), 1e15))  # about the texels that it will be laid over
+        if steps_left < 0:
+            return False
         xa, ya = np.float64(uv[t, 0, 0]) * width, (1 - np.float64(uv[t, 0, 1])) * height
         xb, yb = np.float64(uv[t, 1, 0]) * width, (1 - np.float64(uv[t, 1, 1])) * height
         xc, yc = np.float64(uv[t, 2, 0]) * width, (1 - np.float64(uv[t, 2, 1])) * height
@@ -276,3 +264,4 @@ def _cover_middles(
         if num_met == 0 and num_borders[t] >= 2:  # a chart below a texel: what colour it has is in the one it lies in
             column, row = np.int64(np.floor((xa + xb + xc) / 3)), np.int64(np.floor((ya + yb + yc) / 3))
             marks[row % height * width + column % width] |= COVERED
+    return True

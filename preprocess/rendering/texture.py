@@ -1,9 +1,10 @@
-"""Sample the colour of a mesh at visible points, filtered to the footprint of one sample. Compiled.
+"""Draw the colour of a mesh: most pixels from one look at the texture, those at edges from several samples. Compiled.
 
 A face scan has about five texels to a pixel at 224 px: read at one point they alias. Hence a pyramid of half-sized textures
-(Williams 1983, "Pyramidal parametrics"), of which each triangle in each view reads one level, the last that is still as fine as
-its samples. With several samples per pixel, blending two levels would only blur (tests/benchmarks/RESULTS.md). Where a level's
-texels hold more than the triangle's own chart, the footprint is instead averaged texel by texel (charts.py).
+(Williams 1983, "Pyramidal parametrics"). A pixel whose neighbours continue its texture is the mean over its footprint there,
+read at a few points of one level. The others, at silhouettes, where one surface hides another, and at the seams of texture
+charts, are the mean of several samples, each of its own triangle. Where a level's texels hold more than a triangle's own chart,
+the footprint of a sample is averaged texel by texel (charts.py).
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ import numpy as np
 
 from preprocess.compiled import byte_at, compile_kernel, eight_bytes_at
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.rasterise import STEPS, Fragments, draw_vertex_colors
+from preprocess.geometry.rasterise import STEPS, Fragments, draw_vertex_colors, sample_cells
 from preprocess.rendering.charts import COVERED, CROSSED, NEAR, find_charts
 
 UNTEXTURED_GREY = 128  # of triangles without texture coordinates, where the mesh has no colours
-_UNKNOWN = -1
-_UNTEXTURED = -2
-_INSIDE, _NEAR_BORDER = 32, 64  # added to a level
-_MOST_READ = 8  # texels along a footprint's longer side: of a level that has about so many
+_MOST_READ = 8  # points along a footprint's longer side: of a level that has about so many texels
+_MOST_BENT = 0.25  # squared: how much the ways to opposite neighbours may differ, as a part of their mean
 _RED_BLUE, _GREEN = np.uint32(0x00FF00FF), np.uint32(0x0000FF00)  # of a packed texel: room for sums of four
 
 
@@ -77,30 +76,37 @@ class SurfaceColours:
         if self._mips is not None:
             assert mesh.uv is not None
             charts = find_charts(mesh, incident, closed, self._mips.heights, self._mips.widths)
-            self._charts = (charts.marks, charts.starts, charts.clear)
+            self._charts = (charts.marks, charts.starts)
             self._colors = np.empty((0, 3), np.uint8) if mesh.colors is None else np.ascontiguousarray(mesh.colors)
-        # What a view works out for each triangle it shows; for all views the same memory.
-        num = len(mesh.triangles) if self._mips is not None else 0
-        self._levels, self._maps = np.empty(num, np.int8), np.empty((num, 6))
 
-    def draw(self, fragments: Fragments, samples_per_px: int, covered: np.ndarray, image: np.ndarray) -> None:
-        """Write the mean colour of each pixel's samples into u8 (H, W, 3); pixels without samples are left unchanged.
+    def draw(self, fragments: Fragments, place: np.ndarray, image: np.ndarray) -> None:
+        """Write the colour of each pixel that shows a surface into u8 (H, W, 3).
+
+        Where its neighbours continue its texture, it is filtered to the whole pixel. Elsewhere it is the mean of
+        fragments.samples² samples, at most 15²; those that meet no surface do not count.
 
         Args:
-            fragments: of samples_per_px² samples per pixel, at most 15²; those that meet no surface do not count.
-            covered: bool (H, W), the pixels to draw: those whose centre meets the surface.
+            place: f32 (H, W, 2), u and v in the middle of each pixel, by `draw_geometry`.
         """
         mesh = self._mesh
-        seen = (fragments.triangle, fragments.column, fragments.row, mesh.triangles)
+        seen = (fragments.column, fragments.row, mesh.triangles)
+        numbers = np.empty(fragments.triangle.shape, np.int32)
         if self._mips is None:
             assert mesh.colors is not None
-            draw_vertex_colors(*seen, mesh.colors, samples_per_px, covered, image)
+            covered = fragments.triangle >= 0
+            num = np.count_nonzero(covered)
+            numbers[:] = -1
+            numbers[covered] = np.arange(num)
+            triangle = sample_cells(fragments, mesh.triangles, numbers, num)
+            draw_vertex_colors(numbers, triangle, *seen, mesh.colors, fragments.samples, image)
             return
         assert mesh.uv is not None
         mips = self._mips
         picture = (mips.texture, mips.coarser, mips.starts, mips.heights, mips.widths)
-        plain = (self._colors, self._levels, self._maps)
-        _draw_texture(*seen, mesh.uv, *picture, *self._charts, *plain, samples_per_px, covered, image)
+        num = _draw_smooth(fragments.triangle, place, *picture, *self._charts, image, numbers)
+        triangle = sample_cells(fragments, mesh.triangles, numbers, num)
+        charts = (*self._charts, self._colors)
+        _draw_samples(numbers, triangle, *seen, mesh.uv, *picture, *charts, fragments.samples, image)
 
 
 @compile_kernel
@@ -138,9 +144,9 @@ def _halve(fine: np.ndarray, coarse: np.ndarray) -> None:
 @compile_kernel
 def _mean(a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64) -> np.uint32:
     """Average packed texels; bits above the lower 24 are ignored."""
-    red_blue = (a & _RED_BLUE) + (b & _RED_BLUE) + (c & _RED_BLUE) + (d & _RED_BLUE) + np.uint32(0x00020002)
+    red_green = (a & _RED_BLUE) + (b & _RED_BLUE) + (c & _RED_BLUE) + (d & _RED_BLUE) + np.uint32(0x00020002)
     green = (a & _GREEN) + (b & _GREEN) + (c & _GREEN) + (d & _GREEN) + np.uint32(0x00000200)
-    return np.uint32((red_blue >> np.uint32(2) & _RED_BLUE) | (green >> np.uint32(2) & _GREEN))
+    return np.uint32((red_green >> np.uint32(2) & _RED_BLUE) | (green >> np.uint32(2) & _GREEN))
 
 
 @compile_kernel
@@ -149,19 +155,115 @@ def _three_bytes_at(address: int) -> np.uint64:
 
 
 @compile_kernel
-def _apart(texel: np.uint64) -> np.uint64:
-    """Return red, and blue 32 bits above it, with room for sums of both."""
-    return (texel & np.uint64(0xFF)) | (texel & np.uint64(0xFF0000)) << np.uint64(16)
+def _spread(texel: np.uint64) -> np.uint64:
+    """Return red, 2¹⁶ blue and 2³² green: 256 times as much still fits between them. Bits above the lower 24 are ignored."""
+    return (texel & np.uint64(0xFF00FF)) | (texel & np.uint64(0xFF00)) << np.uint64(24)
 
 
 @compile_kernel
-def _middle(texel: np.uint64) -> np.uint64:
-    """Return green."""
-    return texel >> np.uint64(8) & np.uint64(0xFF)
+def _draw_smooth(
+    triangle: np.ndarray,
+    place: np.ndarray,
+    texture: np.ndarray,
+    coarser: np.ndarray,
+    starts: np.ndarray,
+    heights: np.ndarray,
+    widths: np.ndarray,
+    marks: np.ndarray,
+    mark_starts: np.ndarray,
+    image: np.ndarray,
+    numbers: np.ndarray,
+) -> int:
+    """Draw the pixels that show one piece of the texture; number the others that show a surface, in `numbers` i32 (H, W).
+
+    place f32 (H, W, 2) is u and v in the middle of each pixel. Half the way to the left and right neighbour and half the way up and down span the
+    pixel's footprint in the texture, a parallelogram. It is read at a grid of points, each between its four nearest texels of
+    the level where it covers 4 to 16 texels.
+    """
+    rows, columns = triangle.shape
+    num = 0
+    full_width, full_height = np.float64(widths[0]), np.float64(heights[0])
+    full_size, others = texture.ctypes.data, coarser.ctypes.data
+    for r in range(rows):
+        for c in range(columns):
+            numbers[r, c] = -1
+            if triangle[r, c] < 0:
+                continue
+            is_smooth = 0 < r < rows - 1 and 0 < c < columns - 1
+            x = y = right_x = right_y = down_x = down_y = 0.0
+            if is_smooth:
+                u, v = np.float64(place[r, c, 0]), np.float64(place[r, c, 1])
+                x, y = u * full_width, (1.0 - v) * full_height  # in texels, y downward
+                left_x, left_y = (u - place[r, c - 1, 0]) * full_width, (place[r, c - 1, 1] - v) * full_height
+                right_x, right_y = (place[r, c + 1, 0] - u) * full_width, (v - place[r, c + 1, 1]) * full_height
+                up_x, up_y = (u - place[r - 1, c, 0]) * full_width, (place[r - 1, c, 1] - v) * full_height
+                down_x, down_y = (place[r + 1, c, 0] - u) * full_width, (v - place[r + 1, c, 1]) * full_height
+                bend = (right_x - left_x) ** 2 + (right_y - left_y) ** 2 + (down_x - up_x) ** 2 + (down_y - up_y) ** 2
+                right_x, right_y = 0.5 * (right_x + left_x), 0.5 * (right_y + left_y)
+                down_x, down_y = 0.5 * (down_x + up_x), 0.5 * (down_y + up_y)
+                # Not where a neighbour has no texture, either: NaN is not less.
+                is_smooth = bend < _MOST_BENT * (right_x**2 + right_y**2 + down_x**2 + down_y**2)
+            if is_smooth:
+                across, down = right_x**2 + right_y**2, down_x**2 + down_y**2  # squares of lengths
+                level, size = 0, 1.0
+                while level < len(widths) - 1 and across * down >= 256 * size**4:
+                    level, size = level + 1, 2 * size
+                num_columns = num_rows = 2
+                if across < size * size or across >= 16 * size * size:
+                    num_columns = 1 + int(np.sqrt(across) / (2 * size))
+                if down < size * size or down >= 16 * size * size:
+                    num_rows = 1 + int(np.sqrt(down) / (2 * size))
+                reach_x, reach_y = 0.5 * (abs(right_x) + abs(down_x)), 0.5 * (abs(right_y) + abs(down_y))
+                margin = 2 * size  # eight bytes are read at once
+                is_smooth = (
+                    (x - reach_x > margin and x + reach_x < full_width - margin)
+                    and (y - reach_y > margin and y + reach_y < full_height - margin)
+                    and num_columns <= _MOST_READ
+                    and num_rows <= _MOST_READ
+                )
+            if is_smooth:
+                width, begin, stride, beside = widths[level], full_size, 3, np.uint64(24)
+                if level > 0:
+                    begin, stride, beside = others + 4 * starts[level], 4, np.uint64(32)
+                # Steps of the grid and its first point, in 1/65536 of a texel from the middle of the level's first one.
+                scale = 65536.0 / size
+                right_x, right_y = right_x * scale / num_columns, right_y * scale / num_columns
+                down_x, down_y = down_x * scale / num_rows, down_y * scale / num_rows
+                first_x = x * scale - 32640.0 - 0.5 * ((num_columns - 1) * right_x + (num_rows - 1) * down_x)
+                first_y = y * scale - 32640.0 - 0.5 * ((num_columns - 1) * right_y + (num_rows - 1) * down_y)
+                at_x, at_y = np.int64(first_x), np.int64(first_y)
+                step_right_x, step_right_y = np.int64(right_x), np.int64(right_y)
+                step_down_x, step_down_y = np.int64(down_x), np.int64(down_y)
+                # A mark speaks for its texel and the eight around it: one is enough if they are larger than all that is read.
+                coarse = min(level + 3, len(widths) - 1)
+                mark = mark_starts[coarse] + (int(y) >> coarse) * widths[coarse] + (int(x) >> coarse)
+                if max(reach_x, reach_y) > 6.5 * size or marks[mark] & NEAR:
+                    for m in range(num_rows):
+                        for n in range(num_columns):
+                            column_256 = (at_x + n * step_right_x + m * step_down_x) >> 8
+                            row_256 = (at_y + n * step_right_y + m * step_down_y) >> 8
+                            texel = (row_256 >> 8) * width + (column_256 >> 8)
+                            is_smooth = is_smooth and not _is_mixed(marks, mark_starts[level] + texel, 1, width, level)
+            if is_smooth:
+                red_green = blue = np.uint64(0)
+                for m in range(num_rows):
+                    for n in range(num_columns):
+                        column_256 = (at_x + n * step_right_x + m * step_down_x) >> 8
+                        row_256 = (at_y + n * step_right_y + m * step_down_y) >> 8
+                        address = begin + stride * ((row_256 >> 8) * width + (column_256 >> 8))
+                        add_red_green, add_blue = _read_between(address, stride * width, beside, column_256, row_256)
+                        red_green += add_red_green
+                        blue += add_blue
+                image[r, c, 0], image[r, c, 1], image[r, c, 2] = _mean_colour(red_green, blue, num_rows * num_columns)
+            if not is_smooth:
+                numbers[r, c] = num
+                num += 1
+    return num
 
 
 @compile_kernel
-def _draw_texture(
+def _draw_samples(
+    numbers: np.ndarray,
     triangle: np.ndarray,
     column: np.ndarray,
     row: np.ndarray,
@@ -174,48 +276,39 @@ def _draw_texture(
     widths: np.ndarray,
     marks: np.ndarray,
     mark_starts: np.ndarray,
-    clear: np.ndarray,
     colors: np.ndarray,
-    levels: np.ndarray,
-    maps: np.ndarray,
     samples: int,
-    covered: np.ndarray,
     image: np.ndarray,
 ) -> None:
-    # What was worked out for a triangle is kept, where more than one sample of it is to be expected.
-    keeps = samples > 1
-    levels[:] = _UNKNOWN
-    columns = covered.shape[1]
-    # Sums of a row of pixels, red and blue in one: samples are read line by line, for neighbours mostly show one triangle.
-    red_blue, green, count = np.empty(columns, np.uint64), np.empty(columns, np.uint64), np.empty(columns, np.int64)
+    """Draw the numbered pixels: the mean of their samples, each of them filtered to its own footprint.
+
+    A triangle reads the last level that is still as fine as its samples, between the four nearest texels.
+    """
     last = -1
     at_x = per_column_x = per_row_x = at_y = per_column_y = per_row_y = 0.0
     full_size, others = texture.ctypes.data, coarser.ctypes.data
     begin = height = width = 0
     stride, beside = 3, np.uint64(24)
-    inside = near_border = untextured = False
+    inside = untextured = False
     k = 0
-    for r in range(covered.shape[0]):
-        red_blue[:] = 0
-        green[:] = 0
-        count[:] = 0
-        for i in range(r * samples, (r + 1) * samples):
-            for c in range(columns):
-                if not covered[r, c]:
-                    continue
-                sum_red_blue = sum_green = np.uint64(0)
-                seen = 0
+    for r in range(numbers.shape[0]):
+        for c in range(numbers.shape[1]):
+            if numbers[r, c] < 0:
+                continue
+            red_green = blue = np.uint64(0)
+            count = 0
+            m = -1
+            for i in range(r * samples, (r + 1) * samples):
                 for j in range(c * samples, (c + 1) * samples):
-                    t = triangle[i, j]
+                    m += 1
+                    t = triangle[numbers[r, c], m]
                     if t < 0:
                         continue
+                    count += 1
                     if t != last:
                         last = t
-                        untextured = False
-                        if (not keeps or levels[t] == _UNKNOWN) and np.isnan(uv[t, 0, 0]):
-                            k, untextured = 0, True
-                            levels[t] = _UNTEXTURED
-                        elif not keeps or levels[t] == _UNKNOWN:
+                        untextured = np.isnan(uv[t, 0, 0])
+                        if not untextured:
                             a, b, d = triangles[t, 0], triangles[t, 1], triangles[t, 2]
                             at_x, per_column_x, per_row_x, at_y, per_column_y, per_row_y, k, inside = _map_triangle(
                                 (column[a], row[a], np.float64(uv[t, 0, 0]), np.float64(uv[t, 0, 1])),
@@ -224,30 +317,14 @@ def _draw_texture(
                                 heights,
                                 widths,
                             )
-                            near_border = k > clear[t]
-                            if keeps:
-                                maps[t, 0], maps[t, 1], maps[t, 2] = at_x, per_column_x, per_row_x
-                                maps[t, 3], maps[t, 4], maps[t, 5] = at_y, per_column_y, per_row_y
-                                levels[t] = k | (_INSIDE if inside else 0) | (_NEAR_BORDER if near_border else 0)
-                        else:
-                            at_x, per_column_x, per_row_x = maps[t, 0], maps[t, 1], maps[t, 2]
-                            at_y, per_column_y, per_row_y = maps[t, 3], maps[t, 4], maps[t, 5]
-                            k, inside, near_border = (
-                                levels[t] & 31,
-                                levels[t] & _INSIDE > 0,
-                                levels[t] & _NEAR_BORDER > 0,
-                            )
-                            if levels[t] == _UNTEXTURED:
-                                k, untextured = 0, True
-                        height, width = heights[k], widths[k]
-                        begin, stride, beside = full_size, 3, np.uint64(24)
-                        if k > 0:
-                            begin, stride, beside = others + 4 * starts[k], 4, np.uint64(32)
+                            height, width = heights[k], widths[k]
+                            begin, stride, beside = full_size, 3, np.uint64(24)
+                            if k > 0:
+                                begin, stride, beside = others + 4 * starts[k], 4, np.uint64(32)
                     if untextured:
-                        add_red_blue, add_green = _mix_colors(column, row, triangles, colors, t, i, j)
-                        sum_red_blue += add_red_blue
-                        sum_green += add_green
-                        seen += 1
+                        add_red_green, add_blue = _mix_colors(column, row, triangles, colors, t, i, j)
+                        red_green += add_red_green
+                        blue += add_blue
                         continue
                     x = at_x + per_column_x * j + per_row_x * i
                     y = at_y + per_column_y * j + per_row_y * i
@@ -267,47 +344,75 @@ def _draw_texture(
                         row_256 = np.int64(min(max(y, 0.5), 256 * (height - 1.0) + 0.5))
                         right = 1 if (column_256 >> 8) + 1 < width else 0
                         down = 1 if (row_256 >> 8) + 1 < height else 0
-                    if near_border:
-                        mark = mark_starts[k] + (row_256 >> 8) * width + (column_256 >> 8)
-                        if _is_mixed(marks, mark, right, down * width, k):
-                            fine = (1 << k) / 256.0
-                            add_red_blue, add_green = _look_closely(
-                                (texture, coarser, marks),
-                                (starts, mark_starts, widths, k == 0),
-                                ((x + 127.5) * fine, per_column_x * fine, per_row_x * fine),
-                                ((y + 127.5) * fine, per_column_y * fine, per_row_y * fine),
-                                (column, row, triangles, t, i, j),
-                            )
-                            sum_red_blue += add_red_blue
-                            sum_green += add_green
-                            seen += 1
-                            continue
-                    if inside:
-                        at = begin + stride * ((row_256 >> 8) * width + (column_256 >> 8))
-                        # Two texels beside each other, in six bytes or in eight.
-                        p, s = eight_bytes_at(at), eight_bytes_at(at + stride * width)
-                        q, t4 = p >> beside, s >> beside
+                    texel = (row_256 >> 8) * width + (column_256 >> 8)
+                    if _is_mixed(marks, mark_starts[k] + texel, right, down * width, k):
+                        fine = (1 << k) / 256.0
+                        add_red_green, add_blue = _look_closely(
+                            (texture, coarser, marks),
+                            (starts, mark_starts, widths, k == 0),
+                            ((x + 127.5) * fine, per_column_x * fine, per_row_x * fine),
+                            ((y + 127.5) * fine, per_column_y * fine, per_row_y * fine),
+                            (column, row, triangles, t, i, j),
+                        )
+                    elif inside:
+                        add_red_green, add_blue = _read_between(
+                            begin + stride * texel, stride * width, beside, column_256, row_256
+                        )
                     else:
-                        at = begin + stride * ((row_256 >> 8) * width + (column_256 >> 8))
+                        at = begin + stride * texel
                         right, down = right * stride, down * stride * width
-                        p, q = _three_bytes_at(at), _three_bytes_at(at + right)
-                        s, t4 = _three_bytes_at(at + down), _three_bytes_at(at + down + right)
-                    # Between the four nearest texel centres, in 1/256.
-                    fx, fy = np.uint64(column_256 & 255), np.uint64(row_256 & 255)
-                    gx, gy = np.uint64(256) - fx, np.uint64(256) - fy
-                    wp, wq, ws, wt = gx * gy, fx * gy, gx * fy, fx * fy
-                    sum_red_blue += _apart(p) * wp + _apart(q) * wq + _apart(s) * ws + _apart(t4) * wt
-                    sum_green += _middle(p) * wp + _middle(q) * wq + _middle(s) * ws + _middle(t4) * wt
-                    seen += 1
-                red_blue[c] += sum_red_blue
-                green[c] += sum_green
-                count[c] += seen
-        for c in range(columns):
-            if covered[r, c]:
-                scale = 1.0 / (65536.0 * count[c])
-                image[r, c, 0] = np.uint8(np.rint((red_blue[c] & np.uint64(0xFFFFFFFF)) * scale))
-                image[r, c, 1] = np.uint8(np.rint(green[c] * scale))
-                image[r, c, 2] = np.uint8(np.rint((red_blue[c] >> np.uint64(32)) * scale))
+                        add_red_green, add_blue = _mix_four(
+                            *(_three_bytes_at(at), _three_bytes_at(at + right)),
+                            *(_three_bytes_at(at + down), _three_bytes_at(at + down + right)),
+                            *(column_256, row_256),
+                        )
+                    red_green += add_red_green
+                    blue += add_blue
+            image[r, c, 0], image[r, c, 1], image[r, c, 2] = _mean_colour(red_green, blue, count)
+
+
+@compile_kernel
+def _read_between(
+    address: int, line: int, beside: np.uint64, column_256: int, row_256: int
+) -> tuple[np.uint64, np.uint64]:
+    """Return 256 times the colour between four texels: two are in six or eight bytes at an address, two a line further."""
+    upper, lower = eight_bytes_at(address), eight_bytes_at(address + line)
+    return _mix_four(upper, upper >> beside, lower, lower >> beside, column_256, row_256)
+
+
+@compile_kernel
+def _mix_four(
+    p: np.uint64, q: np.uint64, s: np.uint64, t: np.uint64, column_256: int, row_256: int
+) -> tuple[np.uint64, np.uint64]:
+    """Return 256 times the colour between four texels, p and q beside each other, s and t below."""
+    x, y = np.uint64(column_256 & 255), np.uint64(row_256 & 255)
+    both = (x * y + np.uint64(128)) >> np.uint64(8)  # the weights, of t first, are whole numbers; together they are 256
+    p, q = _spread(p) * (np.uint64(256) + both - x - y), _spread(q) * (x - both)
+    return _split(p + q + _spread(s) * (y - both) + _spread(t) * both)
+
+
+@compile_kernel
+def _split(colour: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """Return red + 2³² green, and blue, with room for the sum of many colours."""
+    return colour & np.uint64(0xFFFF0000FFFF), colour >> np.uint64(16) & np.uint64(0xFFFF)
+
+
+@compile_kernel
+def _pack(red: float, green: float, blue: float) -> tuple[np.uint64, np.uint64]:
+    """Return 256 times a colour in the form of `_split`."""
+    red_green = np.uint64(np.rint(256 * red)) | np.uint64(np.rint(256 * green)) << np.uint64(32)
+    return red_green, np.uint64(np.rint(256 * blue))
+
+
+@compile_kernel
+def _mean_colour(red_green: np.uint64, blue: np.uint64, count: int) -> tuple[np.uint8, np.uint8, np.uint8]:
+    """Return the mean of `count` colours, of which 256 times the sums are given; black is 1,1,1: 0,0,0 is no surface."""
+    scale = 1.0 / (256.0 * count)
+    r = np.rint((red_green & np.uint64(0xFFFFFFFF)) * scale)
+    g, b = np.rint((red_green >> np.uint64(32)) * scale), np.rint(blue * scale)
+    if r + g + b < 1:
+        r = g = b = 1.0
+    return np.uint8(r), np.uint8(g), np.uint8(b)
 
 
 @compile_kernel
@@ -327,7 +432,7 @@ def _look_closely(
     down: tuple[float, float, float],
     sample: tuple[np.ndarray, np.ndarray, np.ndarray, int, int, int],
 ) -> tuple[np.uint64, np.uint64]:
-    """Return 65536 times the mean colour of the covered texels in a sample's footprint, within the triangle.
+    """Return 256 times the mean colour of the covered texels in a sample's footprint, within the triangle.
 
     Args:
         picture: the texture, its coarser levels and the marks.
@@ -399,9 +504,7 @@ def _look_closely(
             float(texture[texel_y, texel_x, 2]),
         )
         total = 1.0
-    scale = 65536.0 / total
-    red_blue = np.uint64(np.rint(red * scale)) | np.uint64(np.rint(blue * scale)) << np.uint64(32)
-    return red_blue, np.uint64(np.rint(green * scale))
+    return _pack(red / total, green / total, blue / total)
 
 
 @compile_kernel
@@ -417,21 +520,21 @@ def _keep_within(x: float, size: int) -> int:
 def _mix_colors(
     column: np.ndarray, row: np.ndarray, triangles: np.ndarray, colors: np.ndarray, t: int, i: int, j: int
 ) -> tuple[np.uint64, np.uint64]:
-    """Return 65536 times the vertex colour of a triangle without texture at a grid point."""
+    """Return 256 times the vertex colour of a triangle without texture at a grid point."""
     if len(colors) == 0:
-        grey = np.uint64(65536 * UNTEXTURED_GREY)
-        return grey | grey << np.uint64(32), grey
+        return _pack(UNTEXTURED_GREY, UNTEXTURED_GREY, UNTEXTURED_GREY)
     a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
     xb, yb = (column[b] - column[a]) * STEPS, (row[b] - row[a]) * STEPS
     xc, yc = (column[c] - column[a]) * STEPS, (row[c] - row[a]) * STEPS
-    scale = 65536.0 / (xb * yc - yb * xc)
+    scale = 1.0 / (xb * yc - yb * xc)
     x, y = j + 0.5 - column[a] * STEPS, i + 0.5 - row[a] * STEPS
     wb, wc = (x * yc - y * xc) * scale, (xb * y - yb * x) * scale
-    wa = 65536.0 - wb - wc
-    red = np.uint64(max(np.rint(wa * colors[a, 0] + wb * colors[b, 0] + wc * colors[c, 0]), 0.0))
-    green = np.uint64(max(np.rint(wa * colors[a, 1] + wb * colors[b, 1] + wc * colors[c, 1]), 0.0))
-    blue = np.uint64(max(np.rint(wa * colors[a, 2] + wb * colors[b, 2] + wc * colors[c, 2]), 0.0))
-    return red | blue << np.uint64(32), green
+    wa = 1.0 - wb - wc
+    return _pack(
+        max(wa * colors[a, 0] + wb * colors[b, 0] + wc * colors[c, 0], 0.0),
+        max(wa * colors[a, 1] + wb * colors[b, 1] + wc * colors[c, 1], 0.0),
+        max(wa * colors[a, 2] + wb * colors[b, 2] + wc * colors[c, 2], 0.0),
+    )
 
 
 @compile_kernel

@@ -70,29 +70,31 @@ def render_views(
     texture = np.zeros((num_views, size_px, size_px, 3), np.uint8) if with_texture else None
     colours = SurfaceColours(mesh, incident, closed) if with_texture else None
     samples = 1 if texture is None else supersampling
+    # Where the middle of each pixel lies in the texture.
+    uv = np.empty((0, 3, 2), np.float32) if texture is None or mesh.uv is None else mesh.uv
+    place = np.empty((size_px, size_px, 2) if len(uv) else (0, 0, 2), np.float32)
     fragments = None
     for k, (view, rotation) in enumerate(zip(cameras.views, cameras.world_to_view, strict=True)):
         fragments = rasterise(
             *(mesh.vertices_mm, mesh.triangles),
             left=-FIELD_OF_VIEW_MM / 2,
             top=FIELD_OF_VIEW_MM / 2,
-            step=FIELD_OF_VIEW_MM / size_px / samples,
-            shape=(size_px * samples, size_px * samples),
+            cell=FIELD_OF_VIEW_MM / size_px,
+            shape=(size_px, size_px),
+            samples=samples,
             rotation=rotation,
             radius=radius_mm,
             reuse=fragments,
         )
         draw_geometry(
             *(fragments.triangle, fragments.column, fragments.row, mesh.triangles),
-            *(fragments.height, normals, normal_of, rotation, samples, normal[k], depth[k]),
+            *(fragments.height, normals, normal_of, rotation, uv, samples, normal[k], depth[k], place),
         )
-        covered = depth[k] > 0
-        if (coverage := covered.mean()) < MIN_COVERAGE:
+        if (coverage := np.count_nonzero(depth[k]) / depth[k].size) < MIN_COVERAGE:
             raise ScanError(
                 f"view {view}: only {coverage:.1%} of the image shows a surface (at least {MIN_COVERAGE:.0%} needed); "
                 "is the scan upright, in mm, and its face complete?"
             )
         if texture is not None and colours is not None:
-            colours.draw(fragments, samples, covered, texture[k])
-            texture[k][covered & (texture[k].max(axis=-1) == 0)] = 1  # 0,0,0 is the mark of no surface
+            colours.draw(fragments, place, texture[k])
     return Views(texture, normal, depth)
