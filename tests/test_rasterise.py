@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -10,7 +12,7 @@ from ray_casting import cast_view
 from scipy import ndimage
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.rasterise import NOTHING, rasterise
+from preprocess.geometry.rasterise import NOTHING, rasterise, sample_cells
 from preprocess.rendering.cameras import build_cameras
 from preprocess.rendering.views import render_views
 from preprocess.synth.action_units import draw_activation
@@ -51,6 +53,45 @@ def test_agrees_with_ray_casting(size: int, samples: int) -> None:
         assert truth.texture is not None
         error = (views.texture[k].astype(float) - truth.texture)[both]
         assert 10 * np.log10(255**2 / (error**2).mean()) >= 40
+
+
+def test_texture_is_the_mean_of_64_rays_a_pixel() -> None:
+    size, fine = 112, 8
+    identity, rng = draw_person(3, 0, female=True)
+    mesh = Person(identity).scan(draw_activation("happiness", 0.9, rng), 0.05, 4)  # about five texels a pixel
+    images = render_views(mesh, CAMERAS, size_px=size).texture
+    assert images is not None
+    errors: dict[str, list[np.ndarray]] = {"inside": [], "edges": []}
+    for image, rotation in list(zip(images, CAMERAS.world_to_view, strict=True))[1::2]:
+        truth = cast_view(mesh, rotation, size * fine, 1)
+        assert truth.texture is not None
+        blocks = (size, fine, size, fine)
+        num = truth.hit.reshape(blocks).sum((1, 3))
+        mean = np.nansum(truth.texture.reshape(*blocks, 3), (1, 3)) / np.maximum(num, 1)[..., None]
+        whole = num == fine**2
+        errors["inside"].append((image - mean)[ndimage.binary_erosion(whole)])
+        errors["edges"].append((image - mean)[~whole & image.any(-1) & (num > 0)])
+    psnr = {name: 10 * np.log10(255**2 / (np.concatenate(error) ** 2).mean()) for name, error in errors.items()}
+    assert psnr["inside"] >= 46 and psnr["edges"] >= 34, psnr
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3, 5]), st.floats(0.3, 40.0))
+def test_samples_of_cells_are_those_of_a_finer_grid(seed: int, samples: int, scale: float) -> None:
+    """With triangles of all sizes, some cut by the sphere and some outside the grid; every second cell is looked at."""
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(-14, 14, (60, 1, 3))
+    vertices = (corner + rng.normal(size=(60, 3, 3)) * rng.choice([0.2, 1, 9], (60, 1, 1))).reshape(-1, 3)
+    triangles = np.arange(180, dtype=np.int32).reshape(-1, 3)
+    look = partial(rasterise, vertices * scale, triangles, left=-8 * scale, top=9 * scale, radius=12 * scale)
+    cells = look(cell=scale, shape=(18, 16), samples=samples)
+    wanted = rng.random((18, 16)) < 0.5
+    numbers = np.full(wanted.shape, -1, np.int32)
+    numbers[wanted] = rng.permutation(wanted.sum())
+    found = sample_cells(cells, triangles, numbers, int(wanted.sum()))
+    fine = look(cell=scale / samples, shape=(18 * samples, 16 * samples)).triangle.reshape(18, samples, 16, samples)
+    np.testing.assert_array_equal(cells.triangle, fine[:, samples // 2, :, samples // 2])
+    np.testing.assert_array_equal(found[numbers[wanted]], fine.swapaxes(1, 2)[wanted].reshape(-1, samples**2))
 
 
 @settings(max_examples=60, deadline=None)

@@ -181,6 +181,26 @@ def test_nearest_surface_wins_and_a_surface_seen_from_behind_faces_the_viewer() 
     assert (views.normal[0][views.depth[0] > 0] == (128, 128, 255)).all()
 
 
+@pytest.mark.parametrize("in_front", [0, 1, 2, 3])
+def test_where_one_surface_hides_another_a_pixel_is_the_mean_of_nine_samples(in_front: int) -> None:
+    """A white sheet before a black one; its left edge is so far into a column of pixels that it covers 0 to 3 of 3 samples."""
+    pixel = FIELD_OF_VIEW_MM / 64
+    edge = pixel * (3.5 - in_front) / 3
+    sheets = [make_quad([[x, -70, z], [80, -70, z], [80, 70, z], [x, 70, z]]) for x, z in ((-80, 0), (edge, 9))]
+    texture = np.zeros((64, 64, 3), np.uint8)
+    texture[:, 32:] = 252
+    uv = np.array([[[0.2, 0.5]] * 3] * 2 + [[[0.8, 0.5]] * 3] * 2, np.float32)
+    uv += np.tile(np.array([[0, 0], [0.1, 0], [0.1, 0.1]], np.float32), (4, 1, 1))
+    mesh = Mesh(
+        np.concatenate([sheet.vertices_mm for sheet in sheets]),
+        np.concatenate([sheets[0].triangles, sheets[1].triangles + np.int32(4)]),
+        *(uv, texture),
+    )
+    image = render_views(mesh, FRONT, size_px=64).texture
+    assert image is not None
+    assert image[0, 32, 31:34, 0].tolist() == [1, 84 * in_front or 1, 252]
+
+
 def test_fine_checkerboard_does_not_alias() -> None:
     """Texels of 1/8 mm under pixels of 0.9 mm: every pixel must show the mean grey, not a moiré."""
     texture = np.indices((1600, 1600)).sum(0) % 2 * 255

@@ -52,6 +52,7 @@ CACHE_PARTS = {
 # What each revision of RenderSettings changed in the images.
 REVISIONS = {
     5: "the crop sphere cuts faces pixel by pixel, not triangle by triangle",
+    6: "texture is filtered over each pixel, with several samples at edges alone",
 }
 SOFTWARE = ("numpy", "zarr", "h5py", "numcodecs", "pillow")
 

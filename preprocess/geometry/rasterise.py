@@ -34,7 +34,6 @@ class Fragments:
     place i32 (M,): near which cell a triangle lies that is at most two cells large, as an index of a grid with three more cells
         on each side; −1: a larger one.
     column, row i32 (N,): the vertices in 1/4096 of a step; point (r, c) is at row 4096 r + 2048, column 4096 c + 2048.
-    cell i32 (N, 2): the vertices' cells, column and row: 2 k in the middle of cell k, 2 k + 1 between it and the next one.
     height f64 (N,): the vertices' z toward the viewer, in their unit. is_outside bool (N,): they are outside the sphere.
     frame: left and top edge of the grid, a step, and the radius of the sphere, in the vertices' unit.
     samples: steps along each side of a cell.
@@ -45,7 +44,6 @@ class Fragments:
     place: np.ndarray
     column: np.ndarray
     row: np.ndarray
-    cell: np.ndarray
     height: np.ndarray
     is_outside: np.ndarray
     frame: tuple[float, float, float, float]
@@ -75,15 +73,18 @@ def rasterise(
         samples: points along each side of a cell that `sample_cells` shall look at, odd: the middle is one of them.
         rotation: (3, 3), vertices → x to the right, y up, z toward the viewer.
         radius: what lies outside a sphere about the origin is not drawn: each ray meets the surface within it.
-        reuse: an earlier view of the same triangles and shape, whose grids are overwritten: new memory costs as much as filling it.
+        reuse: an earlier view of the same triangles and shape, whose arrays are overwritten: new memory costs as much as
+            filling it.
     """
     frame = (float(left), float(top), cell / samples, float(radius))
-    vertex = snap_vertices(vertices, np.ascontiguousarray(rotation, np.float64), *frame, samples)
+    rotation = np.ascontiguousarray(rotation, np.float64)
+    column, row, cells, height, is_outside = snap_vertices(vertices, rotation, *frame, samples)
     triangle = np.empty(shape, np.int32) if reuse is None else reuse.triangle
     z = np.empty(shape, np.float32) if reuse is None else reuse.z
     place = np.empty(len(triangles), np.int32) if reuse is None else reuse.place
-    rasterise_middles(*vertex, triangles, *frame, samples, triangle, z, place)
-    return Fragments(triangle, z, place, *vertex, frame, samples)
+    grid = (*frame, samples, triangle, z, place)
+    rasterise_middles(column, row, cells, height, is_outside, triangles, *grid)
+    return Fragments(triangle, z, place, column, row, height, is_outside, frame, samples)
 
 
 def sample_cells(fragments: Fragments, triangles: np.ndarray, numbers: np.ndarray, num: int) -> np.ndarray:
@@ -95,7 +96,7 @@ def sample_cells(fragments: Fragments, triangles: np.ndarray, numbers: np.ndarra
     """
     triangle = np.full((num, fragments.samples**2), NOTHING, np.int32)
     z = np.full(triangle.shape, -np.inf, np.float32)
-    vertex = (fragments.column, fragments.row, fragments.cell, fragments.height, fragments.is_outside)
+    vertex = (fragments.column, fragments.row, fragments.height, fragments.is_outside)
     rasterise_samples(*vertex, triangles, *fragments.frame, fragments.samples, fragments.place, numbers, triangle, z)
     return triangle
 
@@ -104,13 +105,14 @@ def sample_cells(fragments: Fragments, triangles: np.ndarray, numbers: np.ndarra
 def snap_vertices(
     vertices: np.ndarray, rotation: np.ndarray, left: float, top: float, step: float, radius: float, samples: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rotate vertices; return column, row, cell, height and is_outside of `Fragments`.
+    """Rotate vertices; return column, row, cells, height and is_outside, all but cells as in `Fragments`.
 
-    Too far out, or not finite: on the farthest line.
+    cells i32 (N, 2) are column and row of the cell: 2 k in the middle of cell k, 2 k + 1 between it and the next one's.
+    Vertices too far out, or not finite, are on the farthest line.
     """
     count = len(vertices)
     column, row, height = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count)
-    cell, is_outside = np.empty((count, 2), np.int32), np.empty(count, np.bool_)
+    cells, is_outside = np.empty((count, 2), np.int32), np.empty(count, np.bool_)
     per_step = 1.0 / step
     size, half, per_cell = samples * _ONE, samples * _HALF, 1.0 / (samples * _ONE)
     for k in range(count):
@@ -128,8 +130,8 @@ def snap_vertices(
             past = (column[k] if axis == 0 else row[k]) - half  # the first cell's middle
             # Quotients of whole numbers are 1 / size apart: 1e-6 makes up for their rounding.
             last = np.int64(np.floor(past * per_cell + 1e-6))
-            cell[k, axis] = 2 * last + (past != last * size)
-    return column, row, cell, height, is_outside
+            cells[k, axis] = 2 * last + (past != last * size)
+    return column, row, cells, height, is_outside
 
 
 @compile_kernel
@@ -150,7 +152,8 @@ def rasterise_middles(
     place: np.ndarray,
 ) -> None:
     """Fill the z-buffer of the cells' middles: `triangle` i32 and `nearest` f32, both (rows, columns); and `place`."""
-    rows, columns = np.int64(triangle.shape[0]), np.int64(triangle.shape[1])
+    rows, columns = triangle.shape
+    none, end_row, end_column = np.int64(-3), np.int64(rows + 2), np.int64(columns + 2)  # around the grid
     outside = np.int64(_FARTHEST) * _ONE
     cell = np.int64(samples) * _ONE
     half = cell >> 1
@@ -168,10 +171,10 @@ def rasterise_middles(
         if (
             last_column <= first_column + 1 and last_row <= first_row + 1
         ):  # it reaches from one cell before to two after
-            near_column, near_row = min(max(first_column, -3), columns + 2), min(max(first_row, -3), rows + 2)
+            near_column, near_row = min(max(first_column, none), end_column), min(max(first_row, none), end_row)
             place[t] = (near_row + 3) * (columns + 6) + near_column + 3
-        first_column, last_column = max(first_column, 0), min(last_column, columns - 1)
-        first_row, last_row = max(first_row, 0), min(last_row, rows - 1)
+        first_column, last_column = max(first_column, np.int64(0)), min(last_column, np.int64(columns - 1))
+        first_row, last_row = max(first_row, np.int64(0)), min(last_row, np.int64(rows - 1))
         if first_column > last_column or first_row > last_row:
             continue
         xa, xb, xc = np.int64(column[a]), np.int64(column[b]), np.int64(column[c])
@@ -213,7 +216,6 @@ def rasterise_middles(
 def rasterise_samples(
     column: np.ndarray,
     row: np.ndarray,
-    cells: np.ndarray,
     height: np.ndarray,
     is_outside: np.ndarray,
     triangles: np.ndarray,
@@ -228,7 +230,7 @@ def rasterise_samples(
     nearest: np.ndarray,
 ) -> None:
     """Fill the z-buffer of the samples of numbered cells: `triangle` i32 and `nearest` f32, both (cells, samples²)."""
-    rows, columns = np.int64(numbers.shape[0]), np.int64(numbers.shape[1])
+    rows, columns = numbers.shape
     outside = np.int64(_FARTHEST) * _ONE
     is_near = np.zeros((rows + 6) * (columns + 6), np.bool_)
     for r in range(rows):
@@ -243,10 +245,10 @@ def rasterise_samples(
         a, b, c = np.uintp(triangles[t, 0]), np.uintp(triangles[t, 1]), np.uintp(triangles[t, 2])
         xa, xb, xc = np.int64(column[a]), np.int64(column[b]), np.int64(column[c])
         ya, yb, yc = np.int64(row[a]), np.int64(row[b]), np.int64(row[c])
-        first_column = max((min(xa, xb, xc) - _HALF + _ONE - 1) >> _BITS, 0)
-        last_column = min((max(xa, xb, xc) - _HALF) >> _BITS, columns * samples - 1)
-        first_row = max((min(ya, yb, yc) - _HALF + _ONE - 1) >> _BITS, 0)
-        last_row = min((max(ya, yb, yc) - _HALF) >> _BITS, rows * samples - 1)
+        first_column = max((min(xa, xb, xc) - _HALF + _ONE - 1) >> _BITS, np.int64(0))
+        last_column = min((max(xa, xb, xc) - _HALF) >> _BITS, np.int64(columns * samples - 1))
+        first_row = max((min(ya, yb, yc) - _HALF + _ONE - 1) >> _BITS, np.int64(0))
+        last_row = min((max(ya, yb, yc) - _HALF) >> _BITS, np.int64(rows * samples - 1))
         if first_column > last_column or first_row > last_row:
             continue
         if xa == outside or xb == outside or xc == outside:
@@ -264,8 +266,9 @@ def rasterise_samples(
                 k = numbers[r, q]
                 if k < 0:
                     continue
-                for i in range(max(first_row, r * samples), min(last_row + 1, (r + 1) * samples)):
-                    for j in range(max(first_column, q * samples), min(last_column + 1, (q + 1) * samples)):
+                i_end, j_end = np.int64((r + 1) * samples), np.int64((q + 1) * samples)
+                for i in range(max(first_row, i_end - samples), min(last_row + 1, i_end)):
+                    for j in range(max(first_column, j_end - samples), min(last_column + 1, j_end)):
                         x, y = j * _ONE + _HALF, i * _ONE + _HALF
                         in_a = (xc - xb) * (y - yb) - (yc - yb) * (x - xb)
                         in_b = (xa - xc) * (y - yc) - (ya - yc) * (x - xc)

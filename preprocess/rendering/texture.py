@@ -94,7 +94,7 @@ class SurfaceColours:
         if self._mips is None:
             assert mesh.colors is not None
             covered = fragments.triangle >= 0
-            num = np.count_nonzero(covered)
+            num = int(np.count_nonzero(covered))
             numbers[:] = -1
             numbers[covered] = np.arange(num)
             triangle = sample_cells(fragments, mesh.triangles, numbers, num)
@@ -176,9 +176,9 @@ def _draw_smooth(
 ) -> int:
     """Draw the pixels that show one piece of the texture; number the others that show a surface, in `numbers` i32 (H, W).
 
-    place f32 (H, W, 2) is u and v in the middle of each pixel. Half the way to the left and right neighbour and half the way up and down span the
-    pixel's footprint in the texture, a parallelogram. It is read at a grid of points, each between its four nearest texels of
-    the level where it covers 4 to 16 texels.
+    place f32 (H, W, 2) is u and v in the middle of each pixel. Half the way to the left and right neighbour and half the way up
+    and down span the pixel's footprint in the texture, a parallelogram. It is read at a grid of points, mostly 2 × 2, each
+    between its four nearest texels of the level where it covers 4 to 16 texels.
     """
     rows, columns = triangle.shape
     num = 0

@@ -47,14 +47,15 @@ def render_views(
 ) -> Views:
     """Render one aligned mesh from every camera; the nearest surface wins.
 
-    Geometry (normal, depth) is what the ray through a pixel's centre meets. Texture is the mean of supersampling² rays,
-    each of them reading the texture filtered to its own footprint.
+    Geometry (normal, depth) is what the ray through a pixel's centre meets. Texture is the mean over the pixel: where the
+    neighbours continue it, filtered in the texture; elsewhere of supersampling² rays. What is smaller than a pixel and meets no
+    centre is seen only at such edges.
 
     Args:
         mesh: in the face frame; vertices_mm (N, 3).
         size_px: side of the square images; they show 201.6 mm whatever their size.
         radius_mm: surfaces outside a sphere about the origin are not drawn; each ray ends at the sphere.
-        supersampling: rays per pixel along each side, odd, so that one of them is the centre.
+        supersampling: rays along each side of a pixel at an edge, odd, so that one of them is the centre.
         with_texture: False: the surface's colour is not wanted; it takes most of the time.
     Raises:
         ScanError: a view shows almost no surface; names the view.
@@ -71,7 +72,8 @@ def render_views(
     colours = SurfaceColours(mesh, incident, closed) if with_texture else None
     samples = 1 if texture is None else supersampling
     # Where the middle of each pixel lies in the texture.
-    uv = np.empty((0, 3, 2), np.float32) if texture is None or mesh.uv is None else mesh.uv
+    uv = np.empty((0, 3, 2), np.float32) if texture is None or mesh.texture is None else mesh.uv
+    assert uv is not None
     place = np.empty((size_px, size_px, 2) if len(uv) else (0, 0, 2), np.float32)
     fragments = None
     for k, (view, rotation) in enumerate(zip(cameras.views, cameras.world_to_view, strict=True)):

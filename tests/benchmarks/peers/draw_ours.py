@@ -11,7 +11,7 @@ from benchmarks.peers.worker import FIELD_OF_VIEW_MM, SIZE_PX, Scene, run_worker
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.normals import fan_normals, find_corners
-from preprocess.geometry.rasterise import rasterise
+from preprocess.geometry.rasterise import draw_geometry, rasterise
 from preprocess.rendering.cameras import Cameras
 from preprocess.rendering.texture import SurfaceColours
 from preprocess.rendering.views import render_views
@@ -35,25 +35,31 @@ def prepare(scene: Scene, settings: dict[str, Any]) -> Callable[[], np.ndarray]:
         return SurfaceColours(mesh, incident, fan_normals(mesh.vertices_mm, mesh.triangles, *incident)[2])
 
     kept = read_colours() if settings["kept"] else None
+    assert mesh.uv is not None
+    no_normals = (np.zeros((len(mesh.vertices_mm), 3), np.float32), mesh.triangles)
+    place = np.empty((SIZE_PX, SIZE_PX, 2), np.float32)
+    ignored = (np.empty((SIZE_PX, SIZE_PX, 3), np.uint8), np.empty((SIZE_PX, SIZE_PX), np.uint16))
 
     def draw_textures() -> np.ndarray:
         colours = kept or read_colours()
-        side = SIZE_PX * samples
-        half, step = FIELD_OF_VIEW_MM / 2, FIELD_OF_VIEW_MM / side
         images = np.zeros((len(scene.world_to_view), SIZE_PX, SIZE_PX, 3), np.uint8)
         visible = None
         for image, rotation in zip(images, scene.world_to_view, strict=True):
             visible = rasterise(
                 *(mesh.vertices_mm, mesh.triangles),
-                left=-half,
-                top=half,
-                step=step,
-                shape=(side, side),
+                left=-FIELD_OF_VIEW_MM / 2,
+                top=FIELD_OF_VIEW_MM / 2,
+                cell=FIELD_OF_VIEW_MM / SIZE_PX,
+                shape=(SIZE_PX, SIZE_PX),
+                samples=samples,
                 rotation=rotation,
                 reuse=visible,
             )
-            centre = slice(samples // 2, None, samples)
-            colours.draw(visible, samples, visible.triangle[centre, centre] >= 0, image)
+            draw_geometry(
+                *(visible.triangle, visible.column, visible.row, mesh.triangles, visible.height, *no_normals),
+                *(rotation, mesh.uv, samples, *ignored, place),
+            )
+            colours.draw(visible, place, image)
         return images
 
     return draw_all if settings["geometry"] else draw_textures
