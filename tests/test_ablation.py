@@ -134,7 +134,9 @@ def test_every_run_is_what_its_name_says(
     words = shlex.split(printed.splitlines()[-1], comments=True)
     assert words[:5] == ["next:", "python", "-m", "train", "compare"]
     pairs = [str(out / name) for name in expected if name != "only-texture"]  # whose samples are not the full model's
-    assert words[5:] == [*pairs, "--name", f"full={out / 'full'}"]
+    found = dict(word.split("=") for word in words[5 + len(pairs) :] if word != "--name")
+    assert words[5 : 5 + len(pairs)] == pairs and sorted(found.values()) == sorted(pairs)
+    assert found["Full model"] == str(out / "full") and found["w/o MTGF"] == str(out / "no-mtgf")
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     assert call("crossval", "--cache", cache, "--protocol", out / "folds.json", "--out", out / "no-mtgf", *FAST[2:],
@@ -184,7 +186,7 @@ def test_the_obvious_networks(tiny_cache: MakeCache, tmp_path: Path, capsys: pyt
     found = [(s, row[f"{s}_p"], row[f"{s}_p_holm"]) for s in scores for n, row in rows.items() if n != "full"]
     assert sorted(found) == wanted
     latex = (out / "ablation.tex").read_text()
-    assert "Holm" in latex and "FEW SUBJECTS" in latex and f"{num['full'] / 1e6:.2f}M" in latex
+    assert "Holm" in latex and "FEW SUBJECTS" in latex and "Max over views & " in latex
 
 
 def test_seeds_share_their_folds_and_may_be_added(
