@@ -48,7 +48,17 @@ def test_each_run_of_a_grid_is_the_run_of_its_options(
     printed = capsys.readouterr().out
     accuracy = json.loads((run / "metrics.json").read_text())["accuracy"]
     assert printed.splitlines()[4].split()[-1] == f"{100 * accuracy:.1f}"
-    assert "2 finished" in printed and "--array=1,2 " in printed and "chosen on test subjects" in printed
+    assert "2 finished" in printed and "--array=1,2 " in printed and "add --validate 0.1" in printed
+
+    validated = [*command, "--validate", 0.5]
+    validated[validated.index(out)] = tmp_path / "validated"
+    assert call(*validated, "--sweep-index", 0) == 0
+    capsys.readouterr()
+    assert call(*validated) == 0
+    printed = capsys.readouterr().out
+    log = tmp_path / "validated" / "lr=0.001,modalities=normal,ema=0.9" / "log.jsonl"
+    (loss,) = (line["validation_loss"] for line in map(json.loads, log.read_text().splitlines()) if "lr" not in line)
+    assert f"{loss:.4f}" in printed.splitlines()[1] and "note:" not in printed
 
     assert "has runs 0 to 3" in fails(capsys, *command, "--sweep-index", 4)
     assert "--lr: is in" in fails(capsys, *command, "--lr", 1)

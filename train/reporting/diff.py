@@ -92,6 +92,7 @@ def _split(runs: Sequence[RecordedRun]) -> list[dict[str, str]]:
     tables: list[dict[str, str]] = [{} for _ in runs]
     for key, members in (
         ("training subjects", [{s for fold in own for s in fold.train_subjects} for own in folds]),
+        ("validation subjects", [{s for fold in own for s in fold.validation_subjects} for own in folds]),
         ("test subjects", [{s for fold in own for s in fold.test_subjects} for own in folds]),
     ):
         common = set.intersection(*members)

@@ -6,8 +6,10 @@ import argparse
 import dataclasses
 import difflib
 import itertools
+import math
 import re
 import shlex
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.option_file import read_toml
-from shared.runs import CROSSVAL_JSON, FOLDS_JSON
+from shared.runs import CROSSVAL_JSON, FOLDS_JSON, read_log
 from train.config import Options, RunOptions, option_name
 from train.protocols.folds import read_folds
 from train.reporting.summary import summarise_folds
@@ -25,6 +27,7 @@ from train.runs.results import read_fold_result
 
 MAX_RUNS = 10_000
 _MAX_NAME = 150  # characters of a folder's name
+_VALIDATION = "validation_loss"  # in log.jsonl
 _KNOWN = {option.name for kind in (Options, RunOptions) for option in dataclasses.fields(kind)}
 Value = str | int | float | bool
 
@@ -104,47 +107,62 @@ def choose_run(
     return parse([*words, *cell.words, "--out", str(out / cell.folder)])
 
 
+@dataclass(frozen=True)
+class _State:
+    """What the listing says of a run: its test score as text, and the least validation loss, the mean of its folds."""
+
+    score: str
+    validation_loss: float | None = None
+    is_finished: bool = False
+
+
 def _list(cells: Sequence[Cell], words: Sequence[str], chosen: argparse.Namespace) -> None:
     """Print all runs, what is known of each, and how to start those that are left."""
-    scores = [_read_score(chosen.out / cell.folder) for cell in cells]
-    names = list(cells[0].values)
-    rows = [
-        [str(cell.number), *map(str, cell.values.values()), text] for cell, (text, _) in zip(cells, scores, strict=True)
-    ]
-    print("\n".join(align([["run", *names, "test score, %"], *rows])))
-    left = [cell.number for cell, (_, is_finished) in zip(cells, scores, strict=True) if not is_finished]
+    states = [_read_state(chosen.out / cell.folder) for cell in cells]
+    names, losses = list(cells[0].values), [state.validation_loss for state in states]
+    is_validated = any(loss is not None for loss in losses)
+    rows = [["run", *names, *["validation loss"] * is_validated, "test score, %"]]
+    for cell, state, loss in zip(cells, states, losses, strict=True):
+        shown = ["–" if loss is None else f"{loss:.4f}"] * is_validated
+        rows.append([str(cell.number), *map(str, cell.values.values()), *shown, state.score])
+    print("\n".join(align(rows)))
+    left = [cell.number for cell, state in zip(cells, states, strict=True) if not state.is_finished]
     print(f"{len(cells)} runs in {chosen.out}, {len(cells) - len(left)} finished")
     if "seed" in names and "fold_seed" not in {*names, *vars(chosen)}:
         print("note: --seed also splits the subjects; add --fold-seed 0 to compare the runs")
-    if len(left) < len(cells):
-        print("note: a setting that is chosen by these scores is chosen on test subjects; the score is then too high")
+    if not is_validated and "validate" not in {*names, *vars(chosen)}:
+        print(
+            "note: settings chosen by test scores are chosen on test subjects; add --validate 0.1 to choose without them"
+        )
     command = ["python", "-m", "train", *words, "--sweep-index"]
     if left:
         numbers = f"0-{len(cells) - 1}" if len(left) == len(cells) else ",".join(map(str, left))
-        print(
-            f"as an array job: sbatch --array={numbers} --wrap={shlex.quote(f'{shlex.join(command)} $SLURM_ARRAY_TASK_ID')}"
-        )
+        job = shlex.quote(f"{shlex.join(command)} $SLURM_ARRAY_TASK_ID")
+        print(f"as an array job: sbatch --array={numbers} --wrap={job}")
         print_next(*command[2:], left[0], about="one of them")
     else:
-        print(
-            f"next: python -m train compare {shlex.quote(str(chosen.out))}/* --out {shlex.quote(f'{chosen.out}-compared')}"
-        )
+        out = shlex.quote(f"{chosen.out}-compared")
+        print(f"next: python -m train compare {shlex.quote(str(chosen.out))}/* --out {out}")
 
 
-def _read_score(run: Path) -> tuple[str, bool]:
-    """Return what the listing says of a run, and whether it is finished."""
+def _read_state(run: Path) -> _State:
     if (run / CROSSVAL_JSON).is_file():
         folders = {fold.name: run / fold.name for fold in read_folds(run / FOLDS_JSON).folds}
     else:
         folders = {run.name: run}
     results = [one for name, folder in folders.items() if (one := read_fold_result(folder, name)) is not None]
     if not results:
-        return ("begun" if run.is_dir() else "–"), False
+        return _State("begun" if run.is_dir() else "–")
     summary = summarise_folds(results)
     primary = summary.task.primary
-    text = f"{primary.short_title} {format_percent(summary.pooled[primary.name])}"
-    is_finished = len(results) == len(folders)
-    return text if is_finished else f"{text} of {len(results)} of {len(folders)} folds", is_finished
+    score = f"{primary.short_title} {format_percent(summary.pooled[primary.name])}"
+    if len(results) < len(folders):
+        return _State(f"{score} of {len(results)} of {len(folders)} folds")
+    losses = [
+        min((line.get(_VALIDATION, math.inf) for line in read_log(one)), default=math.inf) for one in folders.values()
+    ]
+    loss = statistics.mean(losses)
+    return _State(score, loss if math.isfinite(loss) else None, is_finished=True)
 
 
 def _type_option(name: str, value: Any) -> str:
