@@ -18,11 +18,20 @@ from test_train_cli import QUICK, call
 from viewer_pages import page_text
 
 from preprocess.rendering.cameras import build_cameras
+from preprocess.viewer.address import Address
 from preprocess.viewer.app import build_app
 from preprocess.viewer.attention import HEAT_PX, draw_heat
 from preprocess.viewer.landmarks import project_landmarks
 from preprocess.viewer.live import LiveSite
-from preprocess.viewer.map import STEPS, describe_points, project
+from preprocess.viewer.map import (
+    MAX_POINTS,
+    STEPS,
+    describe_points,
+    place_neighbours,
+    project,
+    share_of_nearest,
+    subtract_means,
+)
 from preprocess.viewer.run_records import Fold, read_run
 from preprocess.viewer.site import Site, open_site
 from shared.attention_file import ATTENTION_FILE, Attention, read_attention, read_class_patches, read_patches
@@ -196,7 +205,11 @@ def test_folds_each_have_a_map(tiny_cache: MakeCache, tmp_path: Path) -> None:
     points = [client.get(f"/points/{fold}.json").json for fold in range(3)]
     assert sorted(row for one in points for row in one["rows"]) == list(range(24))
     page = page_text(site, "/map", "?fold=1&colour=subject")
-    assert "fold-01 (2 of 3)" in page and '"/map?colour=subject&fold=2"' in page and '\\"/points/1.json\\"' in page
+    assert (
+        "fold-01 (2 of 3)" in page
+        and '"/map?colour=subject&fold=2"' in page
+        and "/points/1.json?colour=subject" in page
+    )
     sample = page_text(site, f"/sample/{points[1]['rows'][0]}")
     assert "No heat map" in sample and "“surprise 1”" in sample and "/attention/" not in sample
 
@@ -212,6 +225,25 @@ def test_principal_components_are_those_of_the_singular_values() -> None:
     np.testing.assert_allclose(shares, s[:2] ** 2 / (s**2).sum())
     for few in (faces[:1], np.ones((3, 1)), faces[:2]):
         assert np.isfinite(project(few)[0]).all() and project(few)[0].shape == (len(few), 2)
+
+
+def test_a_subjects_mean_hides_expressions() -> None:
+    """Six people, five expressions, people ten times as far apart; one more person with a single face."""
+    rng = np.random.default_rng(0)
+    people, expressions = 10 * rng.normal(size=(7, 16)), rng.normal(size=(5, 16))
+    who = [person for person in range(6) for _ in range(5)] + [6]
+    what = [*range(5)] * 6 + [0]
+    faces = people[who] + expressions[what] + rng.normal(0, 0.05, (31, 16))
+    words = [[f"S{person}" for person in who], [f"E{expression}" for expression in what]]
+    assert share_of_nearest(faces[:30], words[0][:30]) == 1 and share_of_nearest(faces[:30], words[1][:30]) == 0
+    centred = subtract_means(faces, words[0])
+    assert np.abs(centred[:30].reshape(6, 5, 16).mean(1)).max() < 1e-9
+    np.testing.assert_allclose(centred[30], faces[30] - faces.mean(0))
+    assert share_of_nearest(centred[:30], words[0][:30]) == 0 and share_of_nearest(centred[:30], words[1][:30]) == 1
+    assert share_of_nearest(faces, ["S0"] * 31) is None
+    places = place_neighbours(centred[:30])
+    assert places.shape == (30, 2) and share_of_nearest(places, words[1][:30]) == 1
+    np.testing.assert_array_equal(places, place_neighbours(centred[:30]))
 
 
 def test_points_are_told_by_the_tables(site: Site, folder: Path) -> None:
@@ -238,12 +270,12 @@ def big_fold(num_rows: int, num: int) -> Fold:
 
 
 def test_large_maps_show_some_and_say_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preprocess.viewer.map.MAX_POINTS", 100)
+    monkeypatch.setitem(MAX_POINTS, "pca", 100)
     fold = big_fold(30, 250)
-    points: Any = describe_points(site, fold)
+    points: Any = describe_points(site, fold, Address(layout="pca"))
     assert points["num"] == 250 and len(points["rows"]) == 100
     large = dataclasses.replace(site, run=dataclasses.replace(site.run, folds=(fold,)))
-    assert "100 of them are shown" in page_text(large, "/map")
+    assert "100 of them are shown" in page_text(large, "/map", "?layout=pca")
 
 
 def test_the_overlay_is_switched_and_stays_so(visit: Watched, address: str) -> None:
@@ -309,6 +341,12 @@ def test_the_map_by_keys_and_legend(visit: Watched, address: str) -> None:
     assert visit.page.evaluate(
         f"{own}.nearest(...{own}.toScreen({own}.data.codes.label.indexOf(0)))"
     ) != visit.page.evaluate(f"{own}.data.codes.label.indexOf(0)")
+    visit.page.keyboard.press("u")
+    visit.until(f"location.search === '?layout=pca' && {drawn} && {own}.data?.fractions")
+    visit.page.keyboard.press("m")
+    visit.until("location.search === '?layout=pca&people=kept'")
+    visit.page.goto(address + "/map")
+    visit.until(f"{drawn} === '12 label 1.00'")
     visit.page.keyboard.press("3")
     visit.until(f"location.search === '?colour=subject' && {drawn} === '12 subject 1.00'")
     assert {text.split()[0] for text in visit.page.locator(".legend button").all_inner_texts()} == {"S0", "S1"}

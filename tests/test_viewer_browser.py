@@ -24,7 +24,9 @@ PIXELS = "Array.from(document.querySelector('canvas').getContext('2d').getImageD
 def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Site:
     path = tmp_path_factory.mktemp("browser") / "cache"
     modalities = ("texture", "normal", "depth")
-    write_tiny_cache(path, model=tiny_model, num_subjects=3, num_frames=6, modalities=modalities, invalid=(8,))
+    write_tiny_cache(
+        path, model=tiny_model, num_subjects=3, num_frames=6, modalities=modalities, invalid=(8,), units="aus"
+    )
     classes = ("anger", "happiness", "surprise")
     cache = open_cache(path)
     predictions = {}
@@ -117,6 +119,20 @@ def test_the_player_plays_scrubs_and_goes_back(visit: Watched) -> None:
     visit.until(f"{frame}.startsWith('frame 3 (3 of 5)')")  # frame 2 is not valid
     visit.page.locator("#scrubber").fill("0")
     visit.until(f"{frame}.startsWith('frame 0 ') && document.querySelector('.screen img').src.includes('/image/6/')")
+    names = "[...document.querySelectorAll('.curves .name')].map(e => e.textContent).join()"
+    assert visit.page.evaluate(names) == "AU1"  # what anger shows
+    visit.page.locator(".curves svg").click(position={"x": 300, "y": 10})
+    at = visit.until(f"!{frame}.startsWith('frame 0 ') && document.querySelector('#scrubber').value")
+    assert visit.page.locator(".curves .cursor").get_attribute("x1") == f"{int(at)}.5"
+    visit.page.keyboard.press("t")
+    visit.until("document.querySelector('.player .chip')?.textContent === 'check ×'")
+    visit.page.keyboard.press("ArrowLeft")
+    visit.until("!document.querySelector('.player .chip')")
+    visit.page.keyboard.press("ArrowRight")
+    visit.until("document.querySelector('.player .chip')")
+    visit.page.locator(".player .chip").click()
+    visit.until("!document.querySelector('.player .chip')")
+    visit.page.locator("#scrubber").fill("0")
     visit.page.locator("#player-kind").select_option("depth")
     visit.until("document.querySelector('.screen img').src.endsWith('/image/6/depth/0.png')")
     visit.page.locator("#player-rate").select_option("10")
@@ -146,16 +162,16 @@ def test_every_page_opens_from_the_head(visit: Watched) -> None:
 
 def test_similarities_are_coloured(visit: Watched, address: str, site: Site) -> None:
     visit.page.goto(address + "/prompts")
-    visit.until("document.querySelectorAll('.matrix td').length === 9")
+    visit.until("document.querySelectorAll('.matrix td').length === 36")  # three classes, three units
     truth = class_similarity(site.cache.read_text())
     cells = visit.page.locator(".matrix td")
     assert cells.nth(1).get_attribute("title") == f"anger, happiness: {truth[0, 1]:.3f}"
-    assert cells.nth(5).inner_text() == f"{truth[1, 2]:.2f}".replace("0.", ".") and cells.nth(4).inner_text() == ""
+    assert cells.nth(8).inner_text() == f"{truth[1, 2]:.2f}".replace("0.", ".") and cells.nth(7).inner_text() == ""
     strongest = visit.page.evaluate(
         "[...document.querySelectorAll('.matrix td')].map(c => Number(c.style.background.match(/([0-9]+)%/)?.[1] ?? -1))"
     )
     np.fill_diagonal(truth, -1)
-    assert np.argmax(strongest) == truth.argmax() and max(strongest) == 70 and sorted(strongest)[3] == 0
+    assert np.argmax(strongest) == truth.argmax() and max(strongest) == 70 and sorted(strongest)[6] == 0
 
 
 def test_from_a_confusion_to_its_sample(visit: Watched) -> None:

@@ -13,9 +13,12 @@ from preprocess.viewer.address import NONE
 from preprocess.viewer.app import build_app
 from preprocess.viewer.confusion import count_decisions
 from preprocess.viewer.live import LiveSite
+from preprocess.viewer.player import _curves
 from preprocess.viewer.run_records import DECISIONS, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE, TRUE_POSITIVE
 from preprocess.viewer.site import open_site
 from shared.attention_file import ATTENTION_FILE
+from shared.cache import open_cache
+from shared.runs import Prediction, Predictions, write_predictions
 
 
 @pytest.mark.parametrize("units", ["aus", "targets"])
@@ -59,6 +62,11 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
     assert len(points["rows"]) == len(predictions) and all(
         "wrong" in word or word == "not known" for word in points["words"]["error"]
     )
+    (name, *_), client = UNITS, build_app(LiveSite(lambda: site)).server.test_client()
+    points = client.get(f"/points/0.json?colour={name}&layout=pca").json
+    told = [points["words"][name][code] for code in points["codes"][name]]
+    assert told == [run_records.decide(predictions[row]).get(name, "not known") for row in points["rows"]]
+    assert name in page_text(site, "/map")
     if units == "targets":
         return
     # where nothing is known nothing is right
@@ -72,3 +80,29 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
         .json
     )
     assert (points["words"]["error"], points["words"]["label"]) == (["not known"], ["no label"])
+
+
+def test_curves_are_labels_and_probabilities(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    """Beside the player: labels of every frame, probabilities of the frames of one run, and the answer of another run."""
+    cache = open_cache(tiny_cache(num_subjects=1, num_frames=5, units="aus", invalid=(11,), with_text=False))
+    frames = cache.samples[20:25]  # S0/surprise0 shows AU4 and AU12, the latter with intensity 3
+    rows = [
+        Prediction(one.sample_id, "S0", ("AU4",), ("AU1",), (0.5 + 0.1 * i, 0.2, 0.1))
+        for i, one in enumerate(frames[:4])
+    ]
+    write_predictions(tmp_path / "frames" / "predictions.csv", Predictions(UNITS, True, tuple(rows)))
+    whole = Prediction("S0/surprise0", "S0", ("surprise",), ("anger",), (0.7, 0.2, 0.1))
+    write_predictions(tmp_path / "whole" / "predictions.csv", Predictions(CLASSES, False, (whole,)))
+    site = open_site(cache.path, tmp_path / "frames", tmp_path / "whole")
+    curves = _curves(site, [20, 21, 22, 23, 24])
+    assert (curves["runs"], curves["quiet"]) == (["frames"], [])
+    assert curves["tracks"] == [
+        {"name": "AU1", "bars": [0] * 5, "lines": [[0.5, 0.6, 0.7, 0.8, None]]},
+        {"name": "AU4", "bars": [1] * 5, "lines": [[0.2] * 4 + [None]]},
+        {"name": "AU12", "bars": [0.6] * 5, "lines": [[0.1] * 4 + [None]]},
+    ]
+    page = page_text(site, "/play/20")
+    assert "→ anger" in page and "whole" in page and "data-player" in page
+    unknown = _curves(site, [0, 1, 2])  # row 0 is not known; AU1 alone is shown by anger
+    assert [(track["name"], track["bars"]) for track in unknown["tracks"]] == [("AU1", [None, 1, 1])]
+    assert unknown["quiet"] == ["AU4", "AU12"]

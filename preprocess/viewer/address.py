@@ -20,7 +20,10 @@ FILTERS = (
 # How the wall is sorted → what the reader chooses.
 SORTS = {"low": "low confidence first", "high": "high confidence first", "errors": "most errors first"}
 COLOURS = ("label", "predicted", "subject", "error")  # what colours the points of the map
-_CHOICES = {"validity": VALIDITIES, "sort": SORTS, "show": KINDS, "colour": COLOURS}
+LAYOUTS = ("neighbours", "pca")  # of the map
+PEOPLE = ("subtracted", "kept")  # on the map, each subject's mean face
+_CHOICES = {"validity": VALIDITIES, "sort": SORTS, "show": KINDS, "layout": LAYOUTS, "people": PEOPLE}
+_WORDS = ("sort", "run", "show", "colour", "layout", "people")
 _MAX_NUMBER = 10**9
 
 
@@ -47,7 +50,9 @@ class Address:
     show: str = KINDS[0]
     view: int = -1  # index into the cache's views; -1: the one nearest to the front
     page: int = 0
-    colour: str = COLOURS[0]  # of the map's points
+    colour: str = COLOURS[0]  # of the map's points: one of COLOURS, or an action unit or emotion
+    layout: str = LAYOUTS[0]
+    people: str = PEOPLE[0]
     fold: int = 0  # index of the fold that the map shows
     row: int = -1  # of a sample's page; stands in the path, not in the query
 
@@ -68,9 +73,7 @@ def parse_query(search: str, *, num_views: int) -> Address:
         found = dict(parse_qsl(search.removeprefix("?"), max_num_fields=50))
     except ValueError:
         found = {}
-    values: dict[str, Any] = {
-        name: found[name] for name in (*FILTERS, "sort", "run", "show", "colour") if name in found
-    }
+    values: dict[str, Any] = {name: found[name] for name in (*FILTERS, *_WORDS) if name in found}
     values = {name: text for name, text in values.items() if text in _CHOICES.get(name, (text,))}
     view = _parse_number(found.get("view", ""), default=num_views)
     numbers: dict[str, Any] = {name: _parse_number(found.get(name, ""), default=0) for name in ("page", "fold")}

@@ -17,7 +17,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dash.development.base_component import Component
 from flask import Response, abort, jsonify, redirect, request
 
-from preprocess.viewer.address import FILTERS
+from preprocess.viewer.address import FILTERS, Address
 from preprocess.viewer.attention import heat_png
 from preprocess.viewer.coverage import show_findings
 from preprocess.viewer.landmarks import landmarks_svg
@@ -143,6 +143,9 @@ def _add_routes(app: Dash, live: LiveSite) -> None:
     def site() -> Site:
         return live.site.choose(request.args.get("run", ""))
 
+    def address() -> Address:
+        return read_address(live.site, request.query_string.decode())
+
     def change_tag(row: int) -> Response:
         """Add or remove a tag. The body is JSON, which a page from elsewhere cannot send."""
         asked, samples = request.get_json(), live.site.cache.samples
@@ -156,10 +159,8 @@ def _add_routes(app: Dash, live: LiveSite) -> None:
         "/attention/<int:row>/<int:image>.png": lambda **at: send(heat_png(site(), **at)),
         "/attention/<int:row>/<int:class_index>/<int:image>.png": lambda **at: send(heat_png(site(), **at)),
         "/landmarks/<int:row>/<int:view>.svg": lambda **at: send(landmarks_svg(site(), **at), "image/svg+xml"),
-        "/points/<int:fold>.json": lambda fold: send(points_json(site(), fold), "application/json"),
-        f"/{LIST_CSV}": lambda: send(
-            encode_list(site(), read_address(live.site, request.query_string.decode())), "text/csv"
-        ),
+        "/points/<int:fold>.json": lambda fold: send(points_json(site(), fold, address()), "application/json"),
+        f"/{LIST_CSV}": lambda: send(encode_list(site(), address()), "text/csv"),
     }
     for route, view in routes.items():
         app.server.add_url_rule(route, endpoint=route, view_func=view)

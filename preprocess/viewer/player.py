@@ -1,16 +1,21 @@
-"""The player of a sequence."""
+"""The player of a sequence, with curves of its labels and of the probabilities of its frames."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import numpy as np
 from dash import html
 from dash.development.base_component import Component
 
 from preprocess.viewer.address import Address
-from preprocess.viewer.parts import key_link, sample_address, scripted, view_title
+from preprocess.viewer.labels import INTENSITY, MAX_INTENSITY
+from preprocess.viewer.parts import Cell, key_link, sample_address, scripted, view_title
 from preprocess.viewer.pictures import choose_kind, has_picture
+from preprocess.viewer.run_records import RunRecords
 from preprocess.viewer.site import Site
+from shared.runs import Prediction
 
 DEFAULT_RATE = 25.0  # frames per second, where the data set gives none
 RATES = (1, 5, 10, 25, 50)
@@ -34,7 +39,8 @@ def player_page(site: Site, address: Address) -> list[Component]:
     text += f", {len(rows) - len(playable)} not valid" if len(playable) < len(rows) else ""
     text += f"; {rate:g} per second" if sequence and sequence.frames_per_second else "; frame rate not known"
     text += f"; {', '.join(marks)}: {sequence.marks}" if sequence and marks and sequence.marks else ""
-    film = {
+    tags = site.tags.by_sample()
+    film: dict[str, Any] = {
         "rows": playable,
         "frames": [samples[r].frame for r in playable],
         "start": playable.index(row) if row in playable else 0,
@@ -45,9 +51,80 @@ def player_page(site: Site, address: Address) -> list[Component]:
         "rate": rate,
         "rates": sorted({*RATES, round(rate, 3)}),
         "marks": {str(frame): mark for mark, frame in marks.items()},
+        "tags": [tags.get(samples[r].sample_id, ()) for r in playable],
+        **_curves(site, playable),
     }
     if site.faces and playable:
         screen = scripted("player", json.dumps(film), "player")
     else:
         screen = html.P("No faces are shown." if playable else "No frame is valid.", className="notice")
-    return [links, html.H1(name), screen, html.P(text)]
+    return [links, html.H1(name), _headline(site, row), screen, html.P(text)]
+
+
+def _headline(site: Site, row: int) -> Component:
+    """Show the label, and what each run predicted for the whole sequence."""
+    sample = site.cache.samples[row]
+    parts: list[Cell] = [html.Strong(sample.label or "no label")]
+    parts += [f" · subject {sample.subject}"] if sample.subject else []
+    for run in site.runs or (site.run,):
+        one = run.predictions.get(row)
+        if one and one.name == sample.sequence:
+            style = "wrong" if run.count_errors(one) else "right"
+            parts += [f" · {run.name} ", html.Span(f"→ {run.summarise(one)}", className=style)]
+            parts += [] if run.several else [f" {run.probability(one):.2f}"]
+    return html.P(parts, className="headline")
+
+
+def _curves(site: Site, rows: list[int]) -> dict[str, Any]:
+    """Return the curves of a sequence's frames for player.js.
+
+    Returns:
+        runs: names of the runs with predictions of single frames. tracks: name, bars and lines; bars: a number of 0…1 a frame,
+        for labels 1 where present, or its intensity / 5; lines: probabilities, a line per run. None: not known. quiet: labels
+        that are known, absent in every frame, and predicted in none.
+    """
+    samples, labels = site.cache.samples, site.labels
+    values = labels.read(rows) if labels.names else np.empty((len(rows), 0), np.int8)
+    runs = [run for run in site.runs or (site.run,) if any(_of_frame(site, run, row) for row in rows)]
+    names = dict.fromkeys([*labels.shown, *(name for run in runs for name in run.class_names)])
+    tracks, quiet = [], []
+    for name in names:
+        bars: list[float | None]
+        if name in labels.shown:
+            level = name + INTENSITY if name + INTENSITY in labels.names else name
+            known = zip(
+                values[:, labels.names.index(name)].tolist(), values[:, labels.names.index(level)].tolist(), strict=True
+            )
+            bars = [
+                None if a < 0 else (b / MAX_INTENSITY if level != name and b > 0 else 1) if a else 0 for a, b in known
+            ]
+        else:
+            bars = [None if not samples[row].label else float(samples[row].label == name) for row in rows]
+        lines = []
+        for run in runs:
+            said = [_of_frame(site, run, row) if name in run.class_names else None for row in rows]
+            lines.append([round(one.probabilities[run.class_names.index(name)], 3) if one else None for one in said])
+        if any(bars) or any(value and value >= 0.5 for line in lines for value in line):
+            tracks.append({"name": name, "bars": bars, "lines": lines})
+        elif any(value is not None for value in (*bars, *(value for line in lines for value in line))):
+            quiet.append(name)
+    for run in site.runs or (site.run,):
+        record = run.find_attention(rows[0], samples[rows[0]]) if rows else None
+        if record and record.fold.attention.rows.shape[1] > 1:
+            weights = dict.fromkeys(rows, 0.0)
+            attention = record.fold.attention
+            for row, weight in zip(
+                attention.rows[record.item].tolist(), attention.frame_weights[record.item].tolist(), strict=True
+            ):
+                weights[row] = weights.get(row, 0.0) + weight
+            largest = max(weights.values()) or 1.0
+            tracks.append(
+                {"name": f"frame weight, {run.name}", "bars": [weights[row] / largest for row in rows], "lines": []}
+            )
+    return {"runs": [run.name for run in runs], "tracks": tracks, "quiet": quiet}
+
+
+def _of_frame(site: Site, run: RunRecords, row: int) -> Prediction | None:
+    """Return the prediction of a single frame; None if there is none, or one for its whole sequence."""
+    one = run.predictions.get(row)
+    return one if one and one.name == site.cache.samples[row].sample_id else None

@@ -24,7 +24,7 @@ RIGHT, WRONG = "right", "wrong"
 MANY_ERRORS = 4  # of several labels: this many and more are one group
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fold:
     """One test with recorded attention."""
 

@@ -25,7 +25,7 @@
       this.card = make("div", { className: "card", hidden: true, id: "map-card" });
       this.card.setAttribute("aria-live", "polite");
       this.legend = make("ul", { className: "legend" });
-      this.axes = make("p", { className: "faint", textContent: "reading …" });
+      this.axes = make("p", { className: "faint", textContent: "placing the faces …" });
       this.element.append(this.canvas, this.card, this.legend, this.axes);
       fetch(settings.points).then((answer) => (answer.ok ? answer.json() : Promise.reject(new Error("no such map"))))
         .then((found) => this.begin(found)).catch((error) => { this.axes.textContent = `cannot be read: ${error.message}`; });
@@ -43,8 +43,11 @@
         if (!this.cells.has(cell)) this.cells.set(cell, []);
         this.cells.get(cell).push(i);
       }
-      const [across, up] = found.shares.map((share) => `${(100 * share).toFixed(1)} %`);
-      this.axes.textContent = this.num ? `across: ${across} of the variance between faces; up: ${up}` : "no face of this cache was tested";
+      const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
+      const axes = found.fractions ? [`across: ${percent(found.fractions[0])} of the variance between faces; up: ${percent(found.fractions[1])}`] : [];
+      const same = Object.entries(found.nearest).filter(([, fraction]) => fraction !== null).map(([name, fraction]) => `the same ${name} in ${percent(fraction)}`);
+      if (same.length) axes.push(`a face and the nearest other one, before placing, have ${same.join(", ")}`);
+      this.axes.textContent = this.num ? axes.join("; ") : "no face of this cache was tested";
       this.canvas.setAttribute("aria-label", `map of ${this.num} faces, coloured by ${this.settings.colour}`);
       this.listen();
       this.drawLegend();
@@ -59,8 +62,10 @@
       const names = words[this.settings.colour] || [];
       this.counts = new Array(names.length).fill(0);
       for (const code of codes[this.settings.colour] || []) this.counts[code]++;
-      const colours = { right: css("--good"), wrong: css("--bad"), "not known": css("--faint"), "0 wrong": css("--good"), "1 wrong": "#d4a017", "2 wrong": "#f28e2b", "3 wrong": "#d1603d", "4 wrong or more": css("--bad") };
-      this.colours = names.map((name, code) => (this.settings.colour === "error" && colours[name]) || colourOf(code, names.length));
+      const colours = { right: css("--good"), wrong: css("--bad"), "not known": css("--faint"), "0 wrong": css("--good"), "1 wrong": "#d4a017", "2 wrong": "#f28e2b", "3 wrong": "#d1603d", "4 wrong or more": css("--bad"),
+        TP: css("--good"), TN: css("--empty"), FN: "#f28e2b", FP: css("--bad"), present: css("--accent"), absent: css("--empty") };
+      const known = !["label", "predicted", "subject"].includes(this.settings.colour);
+      this.colours = names.map((name, code) => (known && colours[name]) || colourOf(code, names.length));
       this.legend.replaceChildren();
       if (names.length > NAMED) {
         this.legend.append(Object.assign(document.createElement("li"), { textContent: `${names.length} values: point at one to read it` }));

@@ -29,7 +29,12 @@
       const bar = make("div", { className: "bar" });
       bar.append(this.button, this.where, this.choice("rate", this.film.rates.map((r) => [r, `${r} a second`])),
         this.choice("kind", this.film.kinds.map((k) => [k, k])), this.choice("view", this.film.views.map((v, i) => [i, v])));
-      this.element.append(this.screen, this.scrubber, bar);
+      this.tagger = make("div", { className: "tagger" });
+      this.tagger.addEventListener("tagged", (event) => { this.film.tags[this.film.rows.indexOf(event.detail.row)] = event.detail.tags; });
+      const film = make("div", { className: "film" });
+      film.append(this.screen, this.scrubber, bar, this.tagger);
+      this.curves = new window.facetCurves(this.film, (at) => { this.pause(); this.show(at); });
+      this.element.append(film, this.curves.element);
     }
 
     choice(name, options) {
@@ -65,6 +70,8 @@
       this.scrubber.value = at;
       const frame = this.film.frames[at];
       const mark = this.film.marks[frame] ? ` · ${this.film.marks[frame]}` : "";
+      this.tagger.dataset.tag = JSON.stringify({ row: this.film.rows[at], tags: this.film.tags[at] });
+      this.curves.show(at);
       this.where.textContent = `frame ${frame} (${at + 1} of ${this.film.rows.length})${mark}`;
       for (let next = 1; next <= Math.min(AHEAD, this.film.rows.length - 1); next++) this.image((at + next) % this.film.rows.length);
     }
