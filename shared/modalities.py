@@ -101,7 +101,7 @@ class Modality:
 
     def describe(self, *, dynamic: bool) -> str:
         """Return what `draw_stored` shows, for a legend; empty where that is plain."""
-        return "change over the sequence: bright grows, dark fades" if dynamic else ""
+        return "change of each channel over the sequence; bright grows, dark fades" if dynamic else ""
 
     def describe_picture(self) -> str:
         """Return what the picture called `picture` shows."""
@@ -181,7 +181,7 @@ class Depth(Modality):
 
     def describe(self, *, dynamic: bool) -> str:
         if dynamic:
-            return "change over the sequence: bright comes nearer"
+            return "change over the sequence; bright comes nearer"
         return "distance from the nose tip toward the camera; near is bright"
 
     def key(self, *, dynamic: bool) -> Key | None:
