@@ -49,7 +49,8 @@ class CacheDataset(Dataset[dict[str, torch.Tensor]]):
         label    i64 (), the index in `classes`, -1 = none; for several labels at once i8 (C,): 1, 0, -1 = unknown
         index    i64 (), i
 
-    With `reference`, frame 0 is the reference. It works in a `DataLoader` with any number of workers, which read whole
+    With `reference`, frame 0 is the reference, and has_reference bool () says whether it exists, else frame 0 is to be ignored.
+    It works in a `DataLoader` with any number of workers, which read whole
     batches at once, and can be pickled. Each image is compared with its checksum.
     """
 
@@ -268,5 +269,7 @@ def describe_batch(batch: Batch, labels: np.ndarray, indices: np.ndarray) -> dic
     device = batch.images.device
     found = {"images": batch.images, "present": batch.present, "cameras": batch.cameras}
     found["label"] = torch.from_numpy(np.asarray(labels)).to(device)
+    if batch.has_reference is not None:
+        found["has_reference"] = batch.has_reference
     found["index"] = torch.from_numpy(np.asarray(indices, np.int64)).to(device)
     return found

@@ -84,7 +84,7 @@ class Model(nn.Module):
             images: modality → stored values, u8 (…, V, S, S, 3) or for depth u16 (…, V, S, S): a row `cache[i]`, several
                 stacked, or `preprocess.render(…).images`. Missing modalities are masked; other keys are ignored. A model of
                 sequences takes frames before V: (…, T, V, …), after a reference if it was trained with one. Or a batch of a
-                CacheDataset: its `images` f32 (B, T, M, V, 3, S, S) and `present`.
+                CacheDataset with the same options: `images` f32 (B, T, M, V, 3, S, S), `present`, `has_reference`.
         Raises:
             FacetError: none of the model's modalities is there, or the views are others.
         """
@@ -145,13 +145,15 @@ class Model(nn.Module):
         views = self.views or (View(0),) * num_views  # which a mean over views does not see
         units = normalise(resize(units, self.tower_config.image_size), self.tower_config.mean, self.tower_config.std)
         present = present.to(self.device)
-        compares = self._predictor is not None and self._predictor.config.recipe.reference != "none"
+        has_reference = None
+        if self._predictor is not None and self._predictor.config.recipe.reference != "none":
+            has_reference = torch.as_tensor(images.get("has_reference", present.new_ones(len(units)))).to(self.device)
         batch = Batch(
             images=units,
             present=present,
             cameras=cameras_rad(views, len(units), self.device),
             complete=bool(present.all()),
-            has_reference=present.new_ones(len(units)) if compares else None,
+            has_reference=has_reference,
         )
         return batch, leading
 
