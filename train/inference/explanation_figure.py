@@ -97,7 +97,7 @@ def _draw_images(part: SubFigure, explanations: Explanations, number: int) -> No
         bar = part.colorbar(mappable, ax=panels, shrink=0.7, aspect=30, pad=0.02)
         bar.solids.set_alpha(0.7)  # type: ignore[union-attr]
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}".replace("-", "−"))
-        bar.set_label(f"fall of the probability of {one.explained} if hidden, percentage points")
+        bar.set_label(f"fall of the probability of\n{one.explained} if hidden, points of 100")
 
 
 def _clear(axes: Axes) -> None:
