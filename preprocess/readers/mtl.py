@@ -124,9 +124,14 @@ def _read_all(path: Path, lines: Sequence[bytes]) -> tuple[dict[str, Material], 
     notes: list[str] = []
     for line in lines[:_MAX_FILES]:
         readings = [[line], _MTL_NAME.findall(line)[:_MAX_FILES], line.split()[:_MAX_FILES]]
-        names = next((r for r in readings if r and all(find_beside(path, name.strip(b'"')) for name in r)), None)
-        for name in names or readings[1] or readings[0]:
-            file = find_beside(path, name.strip(b'"'))
+        for names in readings:
+            files = [find_beside(path, name.strip(b'"')) for name in names]
+            if files and all(files):
+                break
+        else:
+            names = readings[1] or readings[0]
+            files = [find_beside(path, name.strip(b'"')) for name in names]
+        for name, file in zip(names, files, strict=True):
             if file is not None:
                 found[file] = None
             else:

@@ -37,7 +37,8 @@ def find_beside(path: Path, name: str | bytes) -> Path | None:
             file = find_below(path.parent, candidate)
             if file is None:
                 continue
-            if not file.resolve().is_relative_to(path.parent.resolve()):
+            beside = file.parent == path.parent and not file.is_symlink()  # spares resolving each part of both paths
+            if not beside and not file.resolve().is_relative_to(path.parent.resolve()):
                 raise ScanError(f"{path}: {file.name} is a link out of its folder; put a copy of the file itself there")
             return file
     return None
