@@ -115,8 +115,11 @@ def _list_scans(dataset: DatasetReader, arguments: argparse.Namespace) -> int:
     root, path = arguments.root, None if arguments.list is True else arguments.list
     listing = dataset.find(root)
     print(describe_listing(listing))
-    print(*listing.notes, sep="\n")
-    if path is not None:
+    for line in listing.notes:
+        print(line)
+    if path is None:
+        print("to render them, give --cache DIR in place of --list; --list FILE.csv also writes the table")
+    else:
         write_listing(path, listing, listing.au_names or dataset.au_names)
         print(f"table of {len(listing.records):,} scans: {path}")
         if dataset.name == "folder":
