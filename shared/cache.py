@@ -100,7 +100,9 @@ def read_signed_json(path: Path) -> dict[str, Any]:
     if len(found) != 1:
         raise CacheError(f"{path}: damaged (it lacks its checksum); run `python -m preprocess build` again")
     line, checksum, comma = found[0]
-    body = data.replace(line if comma else b"," + line, b"")  # as it was hashed: encoding a value again takes far longer
+    body = data.replace(
+        line if comma else b"," + line, b""
+    )  # as it was hashed: encoding a value again takes far longer
     if hashlib.sha256(body).hexdigest().encode() != checksum:
         raise CacheError(f"{path}: its content does not match its checksum; run `python -m preprocess build` again")
     try:
