@@ -202,7 +202,7 @@ def test_folds_each_have_a_map(tiny_cache: MakeCache, tmp_path: Path) -> None:
     assert call("crossval", "--cache", cache, "--out", out, *QUICK, "--tune", "frozen", "--jobs", 1) == 0
     site = open_site(cache, out)
     client = build_app(LiveSite(lambda: site)).server.test_client()
-    points = [client.get(f"/points/{fold}.json").json for fold in range(3)]
+    points = [client.get(f"/points/{fold}.json?layout=pca").json for fold in range(3)]
     assert sorted(row for one in points for row in one["rows"]) == list(range(24))
     page = page_text(site, "/map", "?fold=1&colour=subject")
     assert (

@@ -58,7 +58,7 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
     sample = page_text(site, f"/sample/{row}")
     assert "Predictions" in sample and "Attention of each class to each image" in sample
     assert {d for d in DECISIONS if f'"{d}"' in sample} == {*run_records.decide(predictions[row]).values()}
-    points = build_app(LiveSite(lambda: site)).server.test_client().get("/points/0.json").json
+    points = build_app(LiveSite(lambda: site)).server.test_client().get("/points/0.json?layout=pca").json
     assert len(points["rows"]) == len(predictions) and all(
         "wrong" in word or word == "not known" for word in points["words"]["error"]
     )
@@ -76,7 +76,7 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
     points = (
         build_app(LiveSite(lambda: open_site(tmp_path / "unknown", run)))
         .server.test_client()
-        .get("/points/0.json")
+        .get("/points/0.json?layout=pca")
         .json
     )
     assert (points["words"]["error"], points["words"]["label"]) == (["not known"], ["no label"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,13 @@ def test_action_units_filter_rows(site: Site) -> None:
     assert site.labels.options()[:2] == ["AU1 present", "AU1 absent"] and len(site.labels.options()) == 11
     for nonsense in ("AU1", "AU9 present", "AU12 intensity -1", "AU12_intensity 3x", "٣ ٣"):
         assert tiles(site, f"?au={nonsense}") == []
+
+
+def test_coverage_counts_action_units(site: Site) -> None:
+    """Of twelve scans, row 0 is not known; AU4 is shown by happiness and surprise."""
+    page = page_text(site, "/coverage").split("Action units")[1].split("Failures")[0]
+    texts = [re.findall(r'"children": "([^"]*)"', line) for line in page.split('"type": "Tr"')]
+    assert ["AU4", "8", "3", "1", "2"] in texts and '"/?au=AU4+present"' in page
 
 
 def test_runs_of_one_name(tmp_path: Path) -> None:

@@ -124,9 +124,9 @@ def build_catalogue(
         columns["predicted"] = column(decided, [name for name in order if not name.endswith(TRUE_NEGATIVE)])
     else:
         columns["predicted"] = column((row, one.predicted[0]) for row, one in predictions)
-    errors = [(row, run.describe_error(one)) for row, one in predictions]
-    errors += [(row, WRONG) for row, word in errors if word.endswith((" wrong", " or more")) and word != "0 wrong"]
-    columns["error"] = column(errors)
+    # values such as `right` and `wrong`; for several labels also `2 wrong`
+    errors = [(row, {run.describe_error(one), *[WRONG] * (run.count_errors(one) > 0)}) for row, one in predictions]
+    columns["error"] = column((row, word) for row, words in errors for word in words)
     # values such as `sex F`, or `age 18 to 24` where a column has many numbers
     parts = part_columns(cache.groups, [row for row, sample in enumerate(samples) if sample.valid])
     grouped = [(row, f"{name} {v}" if v else "") for name, values in parts.items() for row, v in enumerate(values)]

@@ -6,12 +6,14 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 from dash import dcc, html
 from dash.development.base_component import Component
 
 from preprocess.inspection.summary import describe_sizes, group_failures
 from preprocess.viewer.address import NONE, Address
 from preprocess.viewer.image_checks import MAX_PAIRS, MEASURES, Findings, find_same_sources
+from preprocess.viewer.labels import ABSENT, PRESENT
 from preprocess.viewer.parts import Cell, number_link, page_links, sample_address, strip, table, tile
 from preprocess.viewer.site import Site
 from shared.labels import NEUTRAL
@@ -31,6 +33,7 @@ def coverage_page(site: Site, address: Address) -> list[Component]:
         html.H1("Coverage"),
         *_subjects(site, address),
         *[html.P(line.strip()) for line in describe_sizes([s for s in site.cache.samples if s.valid])],
+        *_labels(site, address),
         *_failures(site, address),
         *_same_sources(site, address),
         html.Div(html.P("Reading the images …", className="notice"), id="findings"),
@@ -129,6 +132,28 @@ def _subjects(site: Site, address: Address) -> list[Component]:
         html.P([text, *named]),
         *([page_links("/coverage", here, num_pages)] if num_pages > 1 else []),
         table(["subject", *[label or "no label" for label in labels]], rows, "counts"),
+    ]
+
+
+def _labels(site: Site, address: Address) -> list[Component]:
+    """Count the rows and subjects that show each action unit or emotion."""
+    names = site.labels.shown
+    if not names:
+        return []
+    rows = range(len(site.cache.samples))
+    subjects = np.array([site.cache.samples[row].subject for row in rows], str)
+    lines: list[list[Cell]] = []
+    for name in names:
+        present, absent = (site.labels.rows(f"{name} {word}") for word in (PRESENT, ABSENT))
+        links = [
+            number_link(len(found), address.with_filters(au=f"{name} {word}"))
+            for found, word in ((present, PRESENT), (absent, ABSENT))
+        ]
+        unknown = site.cache.info.num_valid - len(present) - len(absent)
+        lines.append([name, *links, f"{unknown:,}", f"{len(np.unique(subjects[present])):,}"])
+    return [
+        html.H2("Action units and emotions"),
+        table(["", PRESENT, ABSENT, "not known", "subjects with it"], lines, "counts"),
     ]
 
 

@@ -33,7 +33,9 @@ MIN_NEIGHBOURS = 8  # fewer faces are placed by their principal components
 PERPLEXITY = 30
 MAX_COMPONENTS = 50  # that neighbours are searched in
 STEPS = 20_000  # positions along an axis; each axis is stretched to its points
-METHOD = "UMAP (McInnes et al. 2018)" if find_spec("umap") else "t-SNE (van der Maaten & Hinton 2008)"
+_UMAP = find_spec("umap")
+HAS_UMAP = _UMAP is not None and _UMAP.origin is not None  # not a folder of that name
+METHOD = "UMAP (McInnes et al. 2018)" if HAS_UMAP else "t-SNE (van der Maaten & Hinton 2008)"
 ABOUT = {
     NEIGHBOURS: f"placed by {METHOD}: near faces are alike; distances between groups, and axes, mean nothing.",
     PCA: "along the two principal components, the directions in which they differ most; faces that are near here may be far "
@@ -172,7 +174,7 @@ def place_neighbours(faces: np.ndarray) -> np.ndarray:
         _, vectors = np.linalg.eigh(centred.T @ centred)
         centred = centred @ vectors[:, -MAX_COMPONENTS:]
     num = min(PERPLEXITY, (len(faces) - 1) // 3)
-    if find_spec("umap"):
+    if HAS_UMAP:
         umap = import_module("umap").UMAP
         return np.asarray(umap(n_neighbors=max(num, 2), random_state=0, n_jobs=1).fit_transform(centred), float)
     from sklearn.manifold import TSNE

@@ -63,7 +63,7 @@
       this.counts = new Array(names.length).fill(0);
       for (const code of codes[this.settings.colour] || []) this.counts[code]++;
       const colours = { right: css("--good"), wrong: css("--bad"), "not known": css("--faint"), "0 wrong": css("--good"), "1 wrong": "#d4a017", "2 wrong": "#f28e2b", "3 wrong": "#d1603d", "4 wrong or more": css("--bad"),
-        TP: css("--good"), TN: css("--empty"), FN: "#f28e2b", FP: css("--bad"), present: css("--accent"), absent: css("--empty") };
+        TP: css("--good"), TN: "#8c8c88", FN: "#f28e2b", FP: css("--bad"), present: css("--accent"), absent: "#8c8c88" };
       const known = !["label", "predicted", "subject"].includes(this.settings.colour);
       this.colours = names.map((name, code) => (known && colours[name]) || colourOf(code, names.length));
       this.legend.replaceChildren();
@@ -127,7 +127,7 @@
     fit() {
       const width = this.element.clientWidth;
       if (!width || !this.data || !this.canvas.isConnected) return;
-      const height = Math.max(Math.min(width, window.innerHeight - 220, 620), 260);
+      const height = Math.max(Math.min(width, window.innerHeight - 300, 620), 260);
       const dots = window.devicePixelRatio || 1;
       Object.assign(this.canvas.style, { width: `${width}px`, height: `${height}px` });
       [this.canvas.width, this.canvas.height] = [Math.round(width * dots), Math.round(height * dots)];
