@@ -55,12 +55,15 @@ def show_findings(site: Site, address: Address, found: Findings) -> list[Compone
         title, form, _ = MEASURES[outlier.measure]
         text = f"{title} {form.format(outlier.value)}, median {form.format(outlier.median)}"
         reasons.setdefault(outlier.row, []).append(text)
-    outliers = [tile(site, row, address, caption="; ".join(why)) for row, why in [*reasons.items()][:MAX_TILES]]
+    outliers = [
+        tile(site, row, address, caption="; ".join(why), with_prediction=False)
+        for row, why in [*reasons.items()][:MAX_TILES]
+    ]
     mirrored = []
     for row, own, back in found.mirrored[:MAX_TILES]:
         caption = f"differs from the subject's other scans in {own / HASH_SIDE**2:.0%} of the bits; "
         caption += f"mirrored, in {back / HASH_SIDE**2:.0%}"
-        mirrored.append(tile(site, row, address, caption=caption))
+        mirrored.append(tile(site, row, address, caption=caption, with_prediction=False))
 
     def is_one_subject(pair: tuple[int, int, int]) -> bool:
         return samples[pair[0]].subject == samples[pair[1]].subject
@@ -69,7 +72,7 @@ def show_findings(site: Site, address: Address, found: Findings) -> list[Compone
     for pair in sorted(found.alike, key=is_one_subject)[:MAX_TILES]:
         text = f"{'one subject' if is_one_subject(pair) else 'two subjects'}, {1 - pair[2] / HASH_SIDE**2:.0%} alike"
         captions = {row: f"{samples[row].subject} · {samples[row].label or 'no label'}" for row in pair[:2]}
-        tiles = [tile(site, row, address, caption=caption) for row, caption in captions.items()]
+        tiles = [tile(site, row, address, caption=caption, with_prediction=False) for row, caption in captions.items()]
         alike.append(html.Div([*tiles, html.Span(text)], className="pair"))
     more = " or more" if len(found.alike) == MAX_PAIRS else ""
     nothing = html.P("None.", className="notice")

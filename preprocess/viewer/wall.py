@@ -94,7 +94,7 @@ def _filters(site: Site, address: Address) -> Component:
             [*sorts.values()],
             title="sort by",
             hidden=no_run,
-            nothing="order of the cache",
+            nothing="row",
         ),
         _choice("show", kinds, address.show, [site.title(kind) for kind in kinds], title="picture", required=True),
         _choice("view", indices, values["view"], [view_title(view) for view in views], required=True),
