@@ -256,6 +256,8 @@ def describe_prediction(row: Prediction, predictions: Predictions) -> str:
     shown = ", ".join(f"{name} {100 * p:.1f} %" for p, name in named[:NUM_NAMED])
     if not predictions.several:
         return shown
+    if any("=" in name for name in row.predicted):  # intensities
+        return ", ".join(name.replace("=", " ") for name in row.predicted)
     return f"{', '.join(row.predicted) or 'none of the labels'} (most probable: {shown})"
 
 

@@ -108,8 +108,10 @@ def test_a_run_of_other_spellings_is_tested_in_its_own_words(
 
 
 def test_action_units_have_the_columns_of_openface() -> None:
-    units = (("AU4",), ("AU12=3",), ())
-    rows = tuple(Prediction(str(k), "S", (), predicted, (0.5, 0.5)) for k, predicted in enumerate(units))
-    found = name_like_openface(Predictions(("AU4", "AU12"), True, rows))
-    assert found == {"AU04_c": ["1", "0", "0"], "AU12_c": ["0", "1", "0"], "AU12_r": ["0", "3", "0"]}
+    def name(*predicted: tuple[str, ...]) -> dict[str, list[str]]:
+        rows = tuple(Prediction(str(k), "S", (), one, (0.5, 0.5)) for k, one in enumerate(predicted))
+        return name_like_openface(Predictions(("AU4", "AU12"), True, rows))
+
+    assert name(("AU4",), ("AU4", "AU12"), ()) == {"AU04_c": ["1", "1", "0"], "AU12_c": ["0", "1", "0"]}
+    assert name(("AU4=2.31", "AU12=0.00")) == {"AU04_r": ["2.31"], "AU12_r": ["0.00"]}
     assert name_like_openface(Predictions(("anger", "AU12_side"), True, ())) == {}

@@ -29,9 +29,9 @@ from shared.weights import models
 from shared.weights.identity import hash_arrays
 from train.config import PretrainOptions
 from train.data.stream import StoredImages
+from train.model.clip import encode_text
 from train.model.image_tower import load_tower
 from train.pretraining import rows as pretraining_rows
-from train.pretraining.clip import encode_text
 from train.pretraining.loss import CaptionLoss
 from train.pretraining.pretrain import pretrain
 from train.resolve import default_tower_rate

@@ -1,4 +1,4 @@
-"""The exported program: PyTorch and the cache's own arrays alone give the probabilities that `predict` writes."""
+"""The exported programs: PyTorch or ONNX Runtime, and the cache's own arrays alone, give the probabilities of `predict`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from conftest import MakeCache
 from test_build_embeddings import read_probabilities
-from test_train_cli import QUICK, call
+from test_train_cli import QUICK, call, fails
 
 from shared.cache import open_cache
+from shared.errors import FacetError
+from train.config import read_config
+from train.inference.program import compare_onnx
 
 MODALITIES = ("texture", "normal", "depth")
 STRANGER = """
@@ -34,12 +38,19 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_program_gives_what_predict_writes(tiny_cache: MakeCache, tmp_path: Path, kind: str) -> None:
+def test_the_program_gives_what_predict_writes(
+    tiny_cache: MakeCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+) -> None:
     cache_options, options = KINDS[kind]
+    has_onnx = kind == "classes"  # once: it takes seconds
     path, run, out = tiny_cache(modalities=MODALITIES, **cache_options), tmp_path / "run", tmp_path / "out"
     command = ["fit", "--cache", path, "--out", run, *QUICK, "--modalities", ",".join(MODALITIES), "--lr", 1e-2]
     assert call(*command, *options) == 0
-    assert call("export", run, "--out", out, "--program") == 0
+    assert call("export", run, "--out", out, "--program", *["--onnx"] * has_onnx) == 0
     assert call("predict", out, "--cache", path, "--out", tmp_path / "wanted.csv") == 0
     wanted = read_probabilities(tmp_path / "wanted.csv")
 
@@ -67,3 +78,16 @@ def test_the_program_gives_what_predict_writes(tiny_cache: MakeCache, tmp_path: 
     text = (out / "README.md").read_text()
     assert 'torch.export.load("model.pt2")' in text
     assert "depth: int32 (B, 4, 3, 32, 32)" in text if cache_options else "depth: int32 (B, 1, 3, 32, 32)" in text
+    if has_onnx:
+        assert 'onnxruntime.InferenceSession("model.onnx")' in text
+        data, traced = (out / "model.onnx").read_bytes(), torch.export.load(out / "model.pt2")
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        for file, batch in batches.items():
+            (probabilities,) = session.run(None, dict(np.load(file)))
+            np.testing.assert_allclose(probabilities, [wanted[name] for name in batch], atol=2e-5)
+        monkeypatch.setattr("train.inference.program.ONNX_TOLERANCE", -1.0)
+        with pytest.raises(FacetError, match=r"differ by .* leave it out"):
+            compare_onnx(data, traced, read_config(run))
+        monkeypatch.setitem(sys.modules, "onnxscript", None)
+        assert "pip install onnx" in fails(capsys, "export", run, "--out", tmp_path / "none", "--onnx")
+        assert not (tmp_path / "none").exists()

@@ -251,6 +251,8 @@ def build_parser() -> argparse.ArgumentParser:
         "run code when it is opened: open only one that you made"
     )
     add("--program", action="store_true", help=text)
+    text = "also write model.onnx, the same for ONNX Runtime (pip install onnx onnxscript onnxruntime)"
+    add("--onnx", action="store_true", help=text)
     return parser
 
 

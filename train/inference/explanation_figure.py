@@ -55,7 +55,7 @@ def draw_explanation(explanations: Explanations, number: int, form: str) -> byte
 
 def _describe(one: Explanation) -> str:
     label = "+".join(one.prediction.labels)
-    predicted = "+".join(one.prediction.predicted) or "none of the classes"
+    predicted = ", ".join(one.prediction.predicted) or "none of the classes"
     return f"{one.prediction.name}: predicted {predicted}" + f" (label {label})" * bool(label)
 
 
@@ -134,7 +134,8 @@ def _draw_classes(part: SubFigure, one: Explanation, attention: Attention, numbe
     first.set_xticks([0, 0.5, 1])
     first.invert_yaxis()
     first.spines[["top", "right"]].set_visible(False)
-    first.set_title("probability")
+    has_values = any("=" in name for name in one.prediction.predicted)
+    first.set_title("intensity, in percent of the largest" if has_values else "probability")
     for axes, (title, values, names) in zip(others, tables, strict=True):
         image = axes.imshow(values, cmap="Blues", aspect="auto")
         turned = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"} if len(names[0]) > 3 else {}

@@ -1,24 +1,26 @@
-"""Export a trained model as a program that needs only PyTorch: from a cache's images to class probabilities."""
+"""Export a trained model as a program for PyTorch or ONNX Runtime alone: from a cache's images to class probabilities."""
 
 from __future__ import annotations
 
 import io
-from pathlib import Path
+import logging
+from importlib import import_module
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from shared.errors import FacetError, first_line
 from shared.modalities import MODALITIES
-from shared.store.storage import write_file
 from train.config import RunConfig
 from train.data.batch_transform import cameras_rad
 from train.data.pixels import resize, to_device, to_unit
 from train.model.facet import Batch, Facet
 from train.tasks.task import find_task
 
-PROGRAM = "model.pt2"
+PROGRAM, ONNX = "model.pt2", "model.onnx"
+ONNX_TOLERANCE = 1e-4  # of probabilities
 EXAMPLES = 3  # samples that the program is traced with; a batch of 1 would be traced as a constant
 
 
@@ -72,8 +74,8 @@ def example_images(config: RunConfig, num: int) -> dict[str, Tensor]:
     }
 
 
-def write_program(path: Path, config: RunConfig, model: Facet) -> None:
-    """Trace the model and write it atomically.
+def trace_program(config: RunConfig, model: Facet) -> ExportedProgram:
+    """Trace the model, for any number of samples.
 
     Raises:
         FacetError: the image tower cannot be traced.
@@ -83,11 +85,78 @@ def write_program(path: Path, config: RunConfig, model: Facet) -> None:
     shapes = {"images": {modality: {0: batch} for modality in images}}
     try:
         with torch.no_grad():
-            traced = torch.export.export(program, (images,), dynamic_shapes=shapes)
+            return torch.export.export(program, (images,), dynamic_shapes=shapes)
     except RuntimeError as error:  # towers of other libraries may not be traceable
         raise FacetError(
-            f"--program: {config.tower.name} cannot be traced ({first_line(error)}); leave it out"
+            f"--program, --onnx: {config.tower.name} cannot be traced ({first_line(error)}); leave them out"
         ) from error
+
+
+def encode_program(traced: ExportedProgram) -> bytes:
+    """Return the bytes of model.pt2."""
     packed = io.BytesIO()
     torch.export.save(traced, packed)
-    write_file(path, packed.getvalue())
+    return packed.getvalue()
+
+
+def find_onnx() -> None:
+    """Check that the packages of `encode_onnx` are installed.
+
+    Raises:
+        FacetError: one is not; says how to install them.
+    """
+    try:
+        for name in ("onnx", "onnxscript", "onnxruntime"):
+            import_module(name)
+    except ImportError as error:
+        raise FacetError(f"--onnx: {error}; pip install onnx onnxscript onnxruntime") from error
+
+
+def encode_onnx(traced: ExportedProgram, config: RunConfig) -> bytes:
+    """Return the bytes of model.onnx, after `compare_onnx`.
+
+    Raises:
+        FacetError: the model cannot be converted, is too large for one file (2 GB), or gives other probabilities.
+    """
+    images = example_images(config, EXAMPLES)
+    logging.disable(logging.WARNING)  # of the converter, about each layer that it does not simplify
+    try:
+        converted = torch.onnx.export(
+            traced, (images,), dynamo=True, input_names=list(images), output_names=["probabilities"], verbose=False
+        )
+        assert converted is not None
+        data: bytes = converted.model_proto.SerializeToString()
+        compare_onnx(data, traced, config)
+        return data
+    except FacetError:
+        raise
+    except Exception as error:  # PyTorch, protobuf and ONNX Runtime raise many kinds
+        name = config.tower.name
+        raise FacetError(f"--onnx: {name} cannot be converted ({first_line(error)}); leave it out") from error
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def compare_onnx(data: bytes, traced: ExportedProgram, config: RunConfig) -> None:
+    """Compare the probabilities of ONNX Runtime with those of PyTorch, on random images.
+
+    Raises:
+        FacetError: they differ by more than ONNX_TOLERANCE.
+    """
+    session = import_module("onnxruntime").InferenceSession(data, providers=["CPUExecutionProvider"])
+    program, generator = traced.module(), torch.Generator().manual_seed(0)
+    for num in (1, EXAMPLES + 1):
+        images = {
+            name: torch.randint(np.iinfo(MODALITIES[name].dtype).max + 1, image.shape, generator=generator).to(
+                image.dtype
+            )
+            for name, image in example_images(config, num).items()
+        }
+        with torch.no_grad():
+            wanted = program(images).numpy()
+        (found,) = session.run(None, {name: value.numpy() for name, value in images.items()})
+        if not (difference := float(np.abs(found - wanted).max())) <= ONNX_TOLERANCE:
+            raise FacetError(
+                f"--onnx: ONNX Runtime gives probabilities that differ by {difference:.2g}, and {ONNX_TOLERANCE:g} is allowed; "
+                "leave it out"
+            )

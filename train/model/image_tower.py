@@ -119,6 +119,14 @@ def read_model_config(model: str) -> dict[str, Any]:
     return _select_vision(model, _open_loader().find_config(model)[0])
 
 
+def find_hub_name(tower: TowerConfig) -> str | None:
+    """Return the repository of a tower's initial weights on the Hugging Face Hub; None if they are from elsewhere."""
+    import open_clip
+
+    name = str(open_clip.get_pretrained_cfg(tower.name.replace("/", "-"), tower.pretrained).get("hf_hub") or "")
+    return name.strip("/") or None
+
+
 def _open_loader() -> ModelLoader:
     skip_unreachable_hub()
     import open_clip

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from shared.errors import CacheError
 from shared.labels import NEUTRAL, is_action_unit
-from train.pretraining.clip import encode_text, tokenize
+from train.model.clip import encode_text, tokenize
 from train.pretraining.rows import CaptionedRows
 from train.training.optimizer import ADAM_BETAS, rate_at
 

@@ -28,8 +28,7 @@ from shared.weights.models import LOCAL_DIR
 from train.config import PretrainOptions, TowerConfig, option_name
 from train.data.preload import preload_images
 from train.data.stream import ImageSource, RawBatch, StoredImages
-from train.model.factory import choose_device
-from train.pretraining.clip import (
+from train.model.clip import (
     MODEL_WEIGHTS,
     encode_text,
     open_clip_model,
@@ -37,6 +36,7 @@ from train.pretraining.clip import (
     tokenize,
     write_model_folder,
 )
+from train.model.factory import choose_device
 from train.pretraining.known_prompts import TEXT_RATE, KnownPrompts, is_text, read_known_prompts, teach_text
 from train.pretraining.loss import CaptionLoss, PromptLoss
 from train.pretraining.rows import (
