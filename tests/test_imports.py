@@ -119,7 +119,8 @@ def test_help_needs_no_torch() -> None:
 def test_direct_imports_stand_in_the_requirements() -> None:
     """The product's in requirements.txt, the tests' in requirements-dev.txt, packages by the names they are installed by."""
     required = {name: read_requirements(ROOT / name) for name in ("requirements.txt", "requirements-dev.txt")}
-    optional = {"upath", "s3fs", "av", "mlflow", "wandb", "umap"}  # caches in object storage, videos, --log, the map
+    # object storage, videos, --log, the map, export --onnx
+    optional = {"upath", "s3fs", "av", "mlflow", "wandb", "umap", "onnxruntime"}
     product = {
         name for package in FORBIDDEN for path in (ROOT / package).rglob("*.py") for name in imported_names(path)
     }
