@@ -55,10 +55,11 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_examples_of_the_manual_run(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(EXAMPLES) == 6
+    assert len(EXAMPLES) == 7
     for example in EXAMPLES:
-        if "lightning" in example:
-            pytest.importorskip("lightning")
+        for package in ("lightning", "datasets"):
+            if f"import {package}" in example:
+                pytest.importorskip(package)
         exec(example, {"__name__": "example"})
     printed = capsys.readouterr().out
     assert "accuracy on unseen people" in printed and "(3, 32, 32, 3)" in printed
