@@ -134,10 +134,15 @@ def predict_scans(run: Path, files: ScanFiles, *, picture: Path | None, table: P
     predictor = Predictor.load(run, device)
     recipe, wanted = predictor.config.recipe, predictor.config.render
     _check_model(run, files, wanted, recipe.reference)
+    for path in (table, picture if picture is None or picture.suffix else picture / "picture"):
+        if path is not None:
+            check_writable(path)
     settings = dataclasses.replace(wanted, modalities=tuple(m for m in wanted.modalities if m in recipe.modalities))
     with tempfile.TemporaryDirectory(prefix="facet-") as folder:  # private: mode 0700
         failures = _render(files, Path(folder) / "scans", settings)
         for failure in failures:
+            if failure.kind == "failed" and failure.sample_id == str(files.neutral):
+                raise FacetError(_describe_failure(failure))
             kind = "note" if failure.kind == "warning" else "failed"
             print(f"{kind}: {_describe_failure(failure)}", file=sys.stderr)
         inference = predictor.open(Path(folder) / "scans")
@@ -166,16 +171,16 @@ def predict_scans(run: Path, files: ScanFiles, *, picture: Path | None, table: P
 
 
 def _check_outputs(picture: Path | None, table: Path | None) -> None:
-    if table is not None:
-        if table.is_dir():
-            raise FacetError(f"--csv {table}: is a folder; give the name of a CSV file")
-        check_writable(table)
-    if picture is None:
-        return
-    if picture.suffix and not picture.is_dir() and picture.suffix[1:].lower() not in PICTURE_FORMS:
+    if table is not None and table.is_dir():
+        raise FacetError(f"--csv {table}: is a folder; give the name of a CSV file")
+    if (
+        picture is not None
+        and picture.suffix
+        and not picture.is_dir()
+        and picture.suffix[1:].lower() not in PICTURE_FORMS
+    ):
         forms = ", ".join(f".{form}" for form in PICTURE_FORMS)
         raise FacetError(f"--out {picture}: expected a name that ends in {forms}, or a folder")
-    check_writable(picture if picture.suffix else picture / "picture")
 
 
 def _check_picture(picture: Path | None, num_predictions: int) -> None:

@@ -139,6 +139,9 @@ def test_a_model_that_compares_with_a_neutral_scan(folder: Path, capsys: pytest.
     np.testing.assert_allclose(
         found[str(scans / "S2-anger.obj")], read_probabilities(folder / "compared.csv")["S2-anger"], atol=0.02
     )
+    notes = folder / "notes.obj"
+    notes.write_text("no mesh")
+    assert f"error: {notes}: " in refused(capsys, *command, "--neutral", notes)
     assert "does not compare" in refused(
         capsys, "predict", folder / "run", *command[2:3], "--neutral", scans / "S2-neutral.obj"
     )
