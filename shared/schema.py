@@ -172,7 +172,7 @@ class Sample:
     intensity: str  # the data set's own word: 01…04; empty where unknown
     task: str  # the data set's own task or folder name
     source: str  # the mesh file, relative to the data set's root, with forward slashes
-    source_hash: str = ""  # sha256 over the contents of every file this row was made from
+    source_hash: str = ""  # "blake3:" and the hash over the contents of every file this row was made from
     valid: bool = False
     reason: str = ""  # one line: why a row is not valid; of a valid row, what its files ask for and its images lack
     modalities: str = ""  # what this row holds, joined by +: "texture+normal+depth", "normal+depth"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from blake3 import blake3
 
 from preprocess.alignment.scan_aligner import ScanAligner
 from preprocess.build.engine import ShardArrays, write_shard
@@ -25,6 +25,9 @@ from shared.schema import CacheInfo, RenderSettings, Sample, fingerprint
 
 if TYPE_CHECKING:
     from preprocess.rendering.views import Views
+
+
+_BLOCK_BYTES = 1 << 20  # of a file, read at once
 
 
 @dataclass(frozen=True)
@@ -67,18 +70,24 @@ class ShardTask:
 
 
 def hash_source(dataset: DatasetReader, root: Path, scan: ScanRecord) -> str:
-    """Return the sha256 over the contents of every file of a scan, missing ones included; "" if one is unreadable."""
-    digest = hashlib.sha256()
+    """Return the BLAKE3 hash over the contents of every file of a scan, missing ones included; "" if one is unreadable.
+
+    It only tells whether contents are the same, and is read for every scan: a quarter of the time of sha256.
+    """
+    digest = blake3()
     try:
         for path in dataset.source_files(root, scan):
             if not path.is_file():
                 digest.update(b"missing\n")
                 continue
+            content = blake3()
             with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+                while block := file.read(_BLOCK_BYTES):
+                    content.update(block)
+            digest.update(content.digest())
     except (OSError, ScanError):
         return ""  # equals no record's hash: tried again at the next build
-    return digest.hexdigest()
+    return f"blake3:{digest.hexdigest()}"
 
 
 def stat_sources(dataset: DatasetReader, root: Path, scans: Sequence[ScanRecord]) -> tuple[tuple[int, int], ...]:
