@@ -56,3 +56,17 @@ def test_an_image_above_the_limit_tells_its_size(tmp_path: Path) -> None:
 def test_formats(kind: str) -> None:
     image = Image.new("RGB", (4, 4), (200, 40, 40))
     np.testing.assert_allclose(decode_image(encode(image, kind)), np.full((4, 4, 3), (200, 40, 40)), atol=3)
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"subsampling": "4:2:2"}, {"progressive": True}], ids=str)
+def test_jpeg_has_the_pixels_that_pillow_decodes(options: dict[str, object]) -> None:
+    rng = np.random.default_rng(0)
+    smooth = np.asarray(
+        Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8)).resize((101, 67), Image.Resampling.BICUBIC)
+    )
+    data = encode(Image.fromarray(smooth), "JPEG", quality=92, **options)
+    np.testing.assert_array_equal(decode_image(data), np.asarray(Image.open(io.BytesIO(data))))
+    with pytest.raises(ScanError, match="it is cut off"):
+        decode_image(data[: len(data) // 2])
+    grey = encode(Image.fromarray(smooth[..., 0]), "JPEG")
+    assert decode_image(grey).shape == (67, 101, 3)

@@ -54,7 +54,7 @@ REVISIONS = {
     5: "the crop sphere cuts faces pixel by pixel, not triangle by triangle",
     6: "texture is filtered over each pixel, with several samples at edges alone",
 }
-SOFTWARE = ("numpy", "zarr", "h5py", "numcodecs", "pillow")
+SOFTWARE = ("numpy", "zarr", "h5py", "numcodecs", "pillow", "simplejpeg")
 
 
 def describe_build(info: CacheInfo) -> CacheInfo:
