@@ -26,6 +26,7 @@ from train.data.embeddings import Embeddings
 from train.data.items import choose_modalities, gather_items
 from train.data.prompts import find_prompts, match_prompts, read_prompts
 from train.inference.explain import EXPLANATIONS_H5, Explanations, explain, find_limits
+from train.inference.frame_votes import score_frame_votes
 from train.inference.score import Scores, score_and_write_attention, score_items
 from train.inference.thresholds import read_thresholds
 from train.model.facet import Facet
@@ -60,12 +61,16 @@ def evaluate_items(
     """
     recipe, task = config.recipe, find_task(config.recipe.task)
     scores = score_and_write_attention(
-        folder / ATTENTION_FILE, model, cache, items, build_transform(cache, config, model, embeddings), config, text
-    )
+        folder / ATTENTION_FILE, model, cache, items, build_transform(cache, config, model, embeddings), config, text,
+        each_frame=recipe.frames > 1 and not task.several,
+    )  # fmt: skip
     predictions = predict_items(scores, thresholds, recipe)
     info = describe_test(cache, config, model, items, num_train)
     groups = score_groups(cache, items, predictions.rows, task, recipe.classes)
-    result = FoldResult(folder.name, info, task.test(predictions.rows, recipe.classes), tuple(groups))
+    votes = [] if scores.frames is None else score_frame_votes(scores.frames, predictions.rows, task, recipe.classes)
+    result = FoldResult(
+        folder.name, info, task.test(predictions.rows, recipe.classes), tuple(groups), frame_votes=tuple(votes)
+    )
     more = {
         "thresholds": None if thresholds is None else thresholds.tolist(),
         "view_weights": scores.view_weights,

@@ -30,7 +30,7 @@ class Scores:
 
     probabilities, logits: f32 (n, C); the probabilities of a row add up to 1, or are each a yes, for several classes at once.
     view_weights: "modality yaw" → mean weight α of that view in the face. face_cosine: mean cosine between different items'
-    face vectors (near 1 = collapsed).
+    face vectors (near 1 = collapsed). frames: probabilities f32 (n, T, C) of each frame alone; None: not computed.
     """
 
     items: Sequence[Item]
@@ -38,6 +38,7 @@ class Scores:
     logits: np.ndarray
     view_weights: dict[str, float]
     face_cosine: float
+    frames: np.ndarray | None = None
 
 
 @torch.inference_mode()
@@ -48,16 +49,19 @@ def score_items(
     transform: BatchTransform,
     config: RunConfig,
     table: AttentionTable | None = None,
+    *,
+    each_frame: bool = False,
 ) -> Scores:
     """Score every item, without augmentation, in the given order.
 
     Args:
         table: takes the attention weights of these passes.
+        each_frame: also score each frame of a sequence alone.
     """
     model.eval()
     recipe, task = config.recipe, find_task(config.recipe.task)
     batches = [items[i : i + recipe.batch_size] for i in range(0, len(items), recipe.batch_size)]
-    all_logits, probabilities, faces, alphas, counts = [], [], [], [], []
+    all_logits, probabilities, frames, faces, alphas, counts = [], [], [], [], [], []
     with (
         tqdm(total=len(items), desc="score", unit="sample", dynamic_ncols=True, leave=False, disable=None) as bar,
         nullcontext() if table is None else record_attention(model) as recording,
@@ -66,9 +70,12 @@ def score_items(
         prompts = None if table is None else table.prompt_tensor(transform.device)
         for raw in transform.stream(cache, batches, recipe.frames, references=references):
             batch = transform.prepare(raw)
-            output = model(batch)
+            encoded = model.encode(batch)
+            output = model.fuse(batch, *encoded)
             if table is not None and recording is not None:
                 table.add(recording.take(batch, output, prompts))
+            if each_frame:
+                frames.append(task.compute_probabilities(model.score_frames(batch, *encoded)).cpu())
             all_logits.append(output.logits.cpu())
             probabilities.append(task.compute_probabilities(output.logits).cpu())
             faces.append(output.face.cpu())
@@ -87,6 +94,7 @@ def score_items(
         items=items,
         logits=torch.cat(all_logits).numpy(),
         probabilities=torch.cat(probabilities).numpy(),
+        frames=torch.cat(frames).numpy() if frames else None,
         view_weights=dict(zip(names, weights.tolist(), strict=True)),
         face_cosine=mean_cosine_between_faces(torch.cat(faces)).item(),
     )
@@ -100,9 +108,11 @@ def score_and_write_attention(
     transform: BatchTransform,
     config: RunConfig,
     text: TextEmbeddings | None,
+    *,
+    each_frame: bool = False,
 ) -> Scores:
     """Score items, and write the attention weights of the same passes."""
     table = AttentionTable(items, config.recipe.frames, text if model.has_text_scores else None)
-    scores = score_items(model, cache, items, transform, config, table)
+    scores = score_items(model, cache, items, transform, config, table, each_frame=each_frame)
     write_attention(path, table.finish(config.recipe.classes, transform.modalities, cache.info.settings.views))
     return scores

@@ -208,8 +208,35 @@ class Facet(nn.Module):
         return tokens.view(b * t, m * v, -1), mask.reshape(b * t, m * v), patches
 
     def forward(self, batch: Batch) -> Output:
+        return self.fuse(batch, *self.encode(batch))
+
+    def score_frames(self, batch: Batch, views: Tensor, mask: Tensor, patches: Tensor | None) -> Tensor:
+        """Return the logits (B, T, C) of each frame alone, as of a sequence that shows only this frame.
+
+        Args:
+            views, mask, patches: as `encode` returns them of the batch; no image is encoded again.
+        """
+        b, t, *_ = batch.dims
+        compared = int(batch.has_reference is not None)
+        num = t - compared  # frames without the reference
+        rows = torch.arange(compared, t, device=mask.device)[:, None].expand(num, num)
+        if compared:
+            rows = torch.cat([rows.new_zeros(num, 1), rows], dim=1)
+        repeated = [
+            None if x is None else x.unflatten(0, (b, t))[:, rows].flatten(0, 2) for x in (views, mask, patches)
+        ]
+        stills = Batch(
+            images=None,
+            present=batch.present[:, rows].flatten(0, 1),
+            cameras=batch.cameras.repeat_interleave(num, 0),
+            complete=batch.complete,
+            has_reference=None if batch.has_reference is None else batch.has_reference.repeat_interleave(num),
+        )
+        return self.fuse(stills, *repeated).logits.unflatten(0, (b, num))  # type: ignore[arg-type]
+
+    def fuse(self, batch: Batch, views: Tensor, mask: Tensor, patches: Tensor | None) -> Output:
+        """Return the output for what `encode` returned of a batch."""
         b, t, m, v = batch.dims
-        views, mask, patches = self.encode(batch)
         all_views = mask.unflatten(0, (b, t))
         cameras = batch.cameras[:, None, None].expand(b, t, m, v, 2).reshape(b * t, m * v, 2)
         modalities = torch.arange(m, device=cameras.device).repeat_interleave(v)

@@ -43,6 +43,7 @@ from train.runs.results import FoldResult
 from train.tasks.task import Score
 
 GROUPS_CSV = "groups.csv"
+FRAME_VOTES_TITLE = "sequences decided by the tested frames, each classified alone, pooled"
 MOST_FOLDS_LISTED = 50  # on a console; all of them are in folds.csv
 MOST_CLASSES_IN_MATRIX = 12
 SECONDS = decimals(1)
@@ -218,6 +219,8 @@ def format_crossval_report(summary: CrossvalSummary, results: Sequence[FoldResul
         lines += ["", *format_confusion(summary.pooled, summary.class_names, "true / predicted, pooled")]
     if len(results) <= MOST_FOLDS_LISTED:
         lines += ["", *list_folds(summary, results).format_text()]
+    if summary.frame_votes:
+        lines += ["", FRAME_VOTES_TITLE + ", in %", *list_groups(summary.frame_votes, summary.task).format_text()]
     if summary.groups:
         lines += [
             "",

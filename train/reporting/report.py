@@ -46,6 +46,11 @@ def write_report(folder: Path, result: FoldResult, predictions: Predictions, mor
     value = {**more, **dataclasses.asdict(result.info), **result.metrics.to_json(result.task)}
     if result.groups:
         value["groups"] = write_groups(result.groups)
+    if result.frame_votes:
+        value["frame_votes"] = write_groups(result.frame_votes)
+        primary = result.task.primary.name
+        for key, one in zip(("majority", "frame_mean"), result.frame_votes, strict=True):
+            value[f"{primary}_{key}"] = one.metrics[primary]
     if (calibration := measure_test(result.task, predictions.rows, result.class_names)) is not None:
         value["calibration"] = calibration.to_json()
     record_hashes(folder, (*(name for name in _SETTINGS if (folder / name).is_file()), PREDICTIONS_CSV, ATTENTION_FILE))
@@ -92,8 +97,9 @@ def print_scores(result: FoldResult, predictions: Predictions) -> None:
         print(f"expected calibration error {calibration.ece:.3f}, negative log likelihood {calibration.nll:.3f}")
     if note := describe_absent(metrics, classes):
         print(f"note: {note}")
-    if result.groups:
-        print(*list_groups(result.groups, task).format_text(), sep="\n")
+    for groups in (result.frame_votes, result.groups):
+        if groups:
+            print(*list_groups(groups, task).format_text(), sep="\n")
     if result.info.random_weights:
         print(
             "random weights: model or prompts were not pretrained, so this is no result to compare with published ones"

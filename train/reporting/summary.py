@@ -75,6 +75,7 @@ class CrossvalSummary:
     seconds: Spread  # of one fold
     groups: tuple[GroupScore, ...] = ()  # of people or scans, if the cache has some; pooled over folds and rounds
     calibration: tuple[FoldCalibration, ...] = ()  # of the folds whose predictions are known
+    frame_votes: tuple[GroupScore, ...] = ()  # sequences decided by their frames alone, pooled
 
     def list_classes(self) -> Table:
         return list_classes(self.task, self.class_names, self.pooled, self.classes_over_folds)
@@ -93,6 +94,7 @@ class CrossvalSummary:
             "classes_over_folds": classes,
             "seconds": dataclasses.asdict(self.seconds),
             "groups": write_groups(self.groups),
+            "frame_votes": write_groups(self.frame_votes),
             "calibration": [one.to_json() for one in self.calibration],
         }
 
@@ -140,6 +142,7 @@ def summarise_folds(results: Sequence[FoldResult], calibration: tuple[FoldCalibr
         best_fold=min((name, score) for score, name in ranked if score == best),
         seconds=measure_spread(result.seconds for result in results),
         groups=pool_groups([[g for f in folds for g in f.groups] for folds in rounds.values()], task),
+        frame_votes=pool_groups([[g for f in folds for g in f.frame_votes] for folds in rounds.values()], task),
         calibration=calibration,
     )
 

@@ -61,6 +61,7 @@ class FoldResult:
     metrics: Metrics
     groups: tuple[GroupScore, ...] = ()
     seconds: float | None = None  # of training and testing
+    frame_votes: tuple[GroupScore, ...] = ()  # sequences decided by their frames alone, if the task has one label
 
     @property
     def task(self) -> Task:
@@ -118,7 +119,8 @@ def parse_result(value: dict[str, Any], name: str, seconds: float | None = None)
     if len(set(names)) != len(names) or not all(name.isprintable() and name.strip() for name in names):
         raise ValueError("class_names holds a name twice, or one that cannot be printed")
     metrics = task.read_metrics(value, len(names))
-    return FoldResult(name, info, metrics, read_groups(value.get("groups", {}), task, len(names)), seconds)
+    groups, votes = (read_groups(value.get(key, {}), task, len(names)) for key in ("groups", "frame_votes"))
+    return FoldResult(name, info, metrics, groups, seconds, votes)
 
 
 def _refuse_constant(text: str) -> float:

@@ -19,7 +19,7 @@ from train.reporting.calibration import (
     list_calibration,
     measure_test,
 )
-from train.reporting.crossval import list_folds, list_limits
+from train.reporting.crossval import FRAME_VOTES_TITLE, list_folds, list_limits
 from train.reporting.figures import draw_reliability
 from train.reporting.html.curves import MOST_LOGS, draw_curves
 from train.reporting.html.misclassified import Misclassified, find_misclassified, score_subjects
@@ -170,10 +170,14 @@ def _folds(run: RecordedRun, summary: CrossvalSummary) -> list[Section]:
 
 
 def _groups(summary: CrossvalSummary) -> list[Section]:
+    sections = []
+    if summary.frame_votes:
+        table = list_groups(summary.frame_votes, summary.task)
+        sections.append(convert_table(f"{FRAME_VOTES_TITLE.capitalize()}, in %", "frame votes", table))
     if not summary.groups:
-        return []
+        return sections
     title = "Groups of people or scans, pooled" + ", in %" * bool(percent_note(summary.task))
-    return [convert_table(title, "groups", list_groups(summary.groups, summary.task))]
+    return [*sections, convert_table(title, "groups", list_groups(summary.groups, summary.task))]
 
 
 def convert_table(title: str, name: str, table: Table) -> Section:
