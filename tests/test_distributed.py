@@ -91,13 +91,19 @@ def test_parts_of_batches_and_unknown_targets(
     """What is known of targets differs between slices and parts; each counts as in the whole batch."""
     cache, alone, together = tiny_cache(num_subjects=5, units="targets"), tmp_path / "1", tmp_path / "2"
     options = [*FIT, "--epochs", 5, "--task", "targets", "--gradient-accumulation", 2, "--lambda-con", 0, "--ema", 0.9]
-    options += ["--test-subjects", "S3,S4"]  # row 0, of which nothing is known, trains
+    options += ["--test-subjects", "S4"]  # row 0, of which nothing is known, trains
+    options += ["--validate", "S3", "--patience", 2]  # the first process alone validates; all stop together
     with monkeypatch.context() as patch:
         patch.setattr(train.training.loop, "LOG_EVERY", 1)
         assert call("fit", "--cache", cache, "--out", alone, *options) == 0
     launch(["fit", "--cache", cache, "--out", together, *options], 2, tmp_path)
-    wanted, found = read_log(alone), read_log(together)
-    assert len(wanted) == len(found) == 20
+    steps = [[line for line in read_log(run) if "loss" in line] for run in (alone, together)]
+    epochs = [[line for line in read_log(run) if "validation_loss" in line] for run in (alone, together)]
+    assert len(epochs[0]) == len(epochs[1]) == len(steps[0]) / 4
+    for a, b in zip(*epochs, strict=True):
+        assert b["validation_loss"] == pytest.approx(a["validation_loss"], rel=1e-3)
+    wanted, found = steps
+    assert len(wanted) == len(found)
     for a, b in zip(wanted, found, strict=True):
         for name in ("loss", "bce", "vt", "accuracy", "face_cosine"):
             assert b[name] == pytest.approx(a[name], rel=5e-5, abs=1e-5), (name, a["step"])

@@ -158,6 +158,10 @@ def test_scores_by_group_are_those_of_the_predictions(
         assert int(found["num_samples"]) == len(mine) and float(found["accuracy"]) == pytest.approx(right)
         assert int(found["num_subjects"]) == len({row["subject"] for row in mine})
         assert f"sex = {value or '(not given)'}" in text
+        row = next(
+            line for line in (out / "groups.tex").read_text().splitlines() if line.startswith(f"sex = {value or '('}")
+        )
+        assert row.split(" & ")[1:4] == [str(len(mine)), found["num_subjects"], f"{100 * right:.1f}"]
     html = tmp_path / "r.html"
     assert call("report", out, "--out", html, "--no-faces") == 0
     assert "Groups of people" in html.read_text()

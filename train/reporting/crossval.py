@@ -1,4 +1,5 @@
-"""The report of a cross-validation: report.txt, report.json, folds.csv, table.csv, table.tex, groups.csv and figures."""
+"""The report of a cross-validation: report.txt, report.json, folds.csv, table.csv, table.tex, groups.csv, groups.tex and
+figures."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ from train.reporting.table import (
 from train.runs.results import FoldResult
 from train.tasks.task import Score
 
-GROUPS_CSV = "groups.csv"
+GROUPS_CSV, GROUPS_TEX = "groups.csv", "groups.tex"
 FRAME_VOTES_TITLE = "sequences decided by the tested frames, each classified alone, pooled"
 MOST_FOLDS_LISTED = 50  # on a console; all of them are in folds.csv
 MOST_CLASSES_IN_MATRIX = 12
@@ -70,7 +71,7 @@ def write_crossval_report(
         "summary": summary.to_json(),
         "folds": folds,
     }
-    for name in (REPORT_JSON, GROUPS_CSV, *(f"{one}.{form}" for one in FIGURES for form in ("png", "pdf"))):
+    for name in (REPORT_JSON, GROUPS_CSV, GROUPS_TEX, *(f"{one}.{form}" for one in FIGURES for form in ("png", "pdf"))):
         (folder / name).unlink(missing_ok=True)
     files = {
         REPORT_TXT: format_crossval_report(summary, results, about) + "\n",
@@ -80,6 +81,7 @@ def write_crossval_report(
     }
     if summary.groups:
         files[GROUPS_CSV] = list_groups(summary.groups, summary.task).format_csv()
+        files[GROUPS_TEX] = format_groups_latex(summary, results, about)
     for name, text in files.items():
         write_file(folder / name, text.encode())
     figures: dict[str, bytes] = {}
@@ -187,6 +189,18 @@ def format_latex_table(summary: CrossvalSummary, results: Sequence[FoldResult], 
         f"as one row ({', '.join(cell.title for cell in (*cells, *scores))}): {row} \\\\",
     ]
     return "\n".join([*latex_comments(notes, caption), *table.format_latex(rules=[len(cells)], head=head)]) + "\n"
+
+
+def format_groups_latex(summary: CrossvalSummary, results: Sequence[FoldResult], about: CrossvalAbout) -> str:
+    """Return a booktabs tabular of the scores of each group, all folds pooled, ready for \\input."""
+    unit = " in percent" * (summary.task.primary.kind == "percent")
+    data = f"{', '.join(about.datasets)}; {about.describe_model()}"
+    caption = f"{about.title}: scores{unit} by group, all folds together. {data}."
+    table = list_groups(summary.groups, summary.task)
+    columns = [one.column for one in summary.groups]
+    rules = [index for index in range(1, len(columns)) if columns[index] != columns[index - 1]]
+    lines = latex_comments([*list_warnings(summary, results, about), about.licence], caption)
+    return "\n".join([*lines, *table.format_latex(rules)]) + "\n"
 
 
 @dataclass(frozen=True)

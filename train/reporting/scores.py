@@ -76,11 +76,11 @@ def format_confusion(metrics: Metrics, class_names: Sequence[str], corner: str =
 def list_groups(groups: Sequence[GroupScore], task: Task) -> Table:
     """Return a table with one row for each value of each group column: samples, subjects and scores."""
     columns = [
-        Column(lambda one: f"{one.column} = {one.value}", TEXT, title="group"),
+        Column(lambda one: f"{one.column} = {one.value}", TEXT, title="group", latex="Group"),
         Column(lambda one: one.column, TEXT, key="column"),
         Column(lambda one: one.value, TEXT, key="value"),
-        Column(lambda one: one.metrics.num_samples, COUNT, key="num_samples", title="samples"),
-        Column(lambda one: one.num_subjects, COUNT, key="num_subjects", title="subjects"),
+        Column(lambda one: one.metrics.num_samples, COUNT, key="num_samples", title="samples", latex="Samples"),
+        Column(lambda one: one.num_subjects, COUNT, key="num_subjects", title="subjects", latex="Subjects"),
         *score_columns(task.scores, lambda one: one.metrics),
     ]
     return Table(columns, groups)
