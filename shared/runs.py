@@ -228,6 +228,12 @@ def read_log(run: Path) -> list[dict[str, float]]:
     return [lines[step] for step in sorted(lines)]
 
 
+def find_best_epoch(run: Path) -> int | None:
+    """Return the epoch, from 1, of the least validation loss in log.jsonl; None without validation."""
+    lines = [line for line in read_log(run) if {"validation_loss", "epoch"} <= line.keys()]
+    return int(min(lines, key=lambda line: line["validation_loss"])["epoch"]) + 1 if lines else None
+
+
 @dataclass(frozen=True)
 class Timing:
     """timing.json: time of training and test over all interruptions, and on what. None or empty where not known."""

@@ -84,7 +84,11 @@ def test_the_best_epoch_is_tested_and_resuming_changes_nothing(
     assert validation_lines(stopped) == lines
 
     assert call("report", run, "--out", tmp_path / "r.html", "--no-faces") == 0
+    assert f"epoch {best} by validation" in (tmp_path / "r.html").read_text()
+    before = (run / "metrics.json").read_bytes()
+    assert json.loads(before)["best_epoch"] == best
     assert call("evaluate", run) == 0
+    assert (run / "metrics.json").read_bytes() == before
     message = fails(capsys, "fit", *options, "--out", run, "--validate", "0.5")
     assert "different: --validate" in message
     assert "add --validate" in fails(capsys, "fit", "--cache", cache, *QUICK, "--out", tmp_path / "x", "--patience", 2)
@@ -112,6 +116,7 @@ def test_folds_and_tasks_of_every_kind_validate(tiny_cache: MakeCache, tmp_path:
     assert "held out (--validate 0.5); no choice was made on test data" in " ".join(
         (out / "report.txt").read_text().split()
     )
+    assert "best_epoch" in (out / "folds.csv").read_text().splitlines()[0]
     folds = json.loads((out / "folds.json").read_text())["folds"]
     assert all("validation_subjects" not in fold for fold in folds)
     for fold in folds:

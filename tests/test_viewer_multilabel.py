@@ -21,21 +21,25 @@ from shared.cache import open_cache
 from shared.runs import Prediction, Predictions, write_predictions
 
 
-@pytest.mark.parametrize("units", ["aus", "targets"])
-def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: str) -> None:
-    cache, run = tiny_cache(units=units, num_subjects=4), tmp_path / "run"
-    assert call("fit", "--cache", cache, "--out", run, *QUICK, "--task", units) == 0
+@pytest.mark.parametrize("task", ["aus", "targets", "au-intensity"])
+def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, task: str) -> None:
+    cache = tiny_cache(units="targets" if task == "targets" else "aus", num_subjects=4)
+    run, units = tmp_path / "run", UNITS[2:] if task == "au-intensity" else UNITS
+    assert call("fit", "--cache", cache, "--out", run, *QUICK, "--task", task) == 0
     site = open_site(cache, run)
     run_records, predictions = site.run, site.run.predictions
     names = {(1, True): TRUE_POSITIVE, (1, False): FALSE_NEGATIVE, (0, True): FALSE_POSITIVE, (0, False): TRUE_NEGATIVE}
     for row, one in predictions.items():
-        shown = show_units(CLASSES.index(site.cache.samples[row].label))
-        decided = {n: names[v, n in one.predicted] for n, v in zip(UNITS, shown, strict=False)}
+        shown = dict(zip(UNITS, show_units(CLASSES.index(site.cache.samples[row].label)), strict=False))
+        predicted = {
+            name for name, _, value in (text.partition("=") for text in one.predicted) if float(value or 1) > 0.5
+        }
+        decided = {name: names[shown[name], name in predicted] for name in units}
         assert row == 0 or run_records.decide(one) == decided
     counts = count_decisions(site.run)
-    assert sum(counts.values()) == 3 * (len(predictions) - (0 in predictions))
+    assert sum(counts.values()) == len(units) * (len(predictions) - (0 in predictions))
     page = page_text(site, "/confusion")
-    for name in UNITS:
+    for name in units:
         for decision in (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE):
             rows = [row for row, one in predictions.items() if run_records.decide(one).get(name) == decision]
             assert tiles(site, f"?predicted={name} {decision}") == sorted(rows)
@@ -45,7 +49,7 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
         {*range(len(site.cache.samples))} - {row for rows in column.members.values() for row in rows.tolist()}
     )
     assert list(column.members) == [
-        v for n in UNITS for d in (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE) if (v := f"{n} {d}") in column.members
+        v for n in units for d in (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE) if (v := f"{n} {d}") in column.members
     ]
     row = max(predictions)
     wrong = [d for d in run_records.decide(predictions[row]).values() if d in (FALSE_NEGATIVE, FALSE_POSITIVE)]
@@ -62,12 +66,13 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
     assert len(points["rows"]) == len(predictions) and all(
         "wrong" in word or word == "not known" for word in points["words"]["error"]
     )
-    (name, *_), client = UNITS, build_app(LiveSite(lambda: site)).server.test_client()
+    (name, *_), client = units, build_app(LiveSite(lambda: site)).server.test_client()
     points = client.get(f"/points/0.json?colour={name}&layout=pca").json
     told = [points["words"][name][code] for code in points["codes"][name]]
     assert told == [run_records.decide(predictions[row]).get(name, "not known") for row in points["rows"]]
     assert name in page_text(site, "/map")
-    if units == "targets":
+    assert ("present from intensity 1" in page) == (task == "au-intensity")
+    if task == "targets":
         return
     # where nothing is known nothing is right
     assert call("predict", run, "--cache", tiny_cache(name="unknown")) == 0

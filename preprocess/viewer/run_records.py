@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -90,22 +90,16 @@ class RunRecords:
             (
                 p
                 for name, p in zip(self.class_names, prediction.probabilities, strict=True)
-                if name in self._find_shown(prediction.predicted)
+                if name in prediction.predicted
             ),
             default=0.0,
         )
 
-    def _find_shown(self, names: Iterable[str]) -> set[str]:
-        """Return the classes of labels or predictions; one with a value, as AU12=2.7, only if that rounds to 1 or more."""
-        parts = (("", "", name) if name in self.class_names else name.partition("=") for name in names)
-        return {name or value for name, _, value in parts if not name or round(float(value or 1)) >= 1}
-
     def decide(self, prediction: Prediction) -> dict[str, str]:
         """Return class → one of DECISIONS, for the classes whose truth is known."""
         names = {(True, True): TRUE_POSITIVE, (True, False): FALSE_NEGATIVE, (False, True): FALSE_POSITIVE}
-        true, predicted = self._find_shown(prediction.labels), self._find_shown(prediction.predicted)
         return {
-            name: names.get((name in true, name in predicted), TRUE_NEGATIVE)
+            name: names.get((name in prediction.labels, name in prediction.predicted), TRUE_NEGATIVE)
             for name in self.class_names
             if name not in prediction.unknown
         }

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from shared.attention_file import ATTENTION_FILE
 from shared.cache import CACHE_JSON, FAILURES_CSV, Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
-from shared.runs import METRICS_JSON, Predictions, record_hashes, write_predictions
+from shared.runs import METRICS_JSON, Predictions, find_best_epoch, record_hashes, write_predictions
 from shared.store.paths import is_address, is_file, open_path
 from shared.store.storage import check_writable
 from shared.text import TextEmbeddings
@@ -53,11 +53,14 @@ def evaluate_items(
     thresholds: np.ndarray | None,
     embeddings: Embeddings | None = None,
     text: TextEmbeddings | None = None,
+    *,
+    best_epoch: int | None = None,
 ) -> FoldResult:
     """Score labelled items and write the files of a test into the folder.
 
     Args:
         thresholds: f32 (C,) of a task that has them. embeddings: of the items' images. text: the classes' prompts, if known.
+        best_epoch: of a run with validation.
     """
     recipe, task = config.recipe, find_task(config.recipe.task)
     scores = score_and_write_attention(
@@ -65,7 +68,7 @@ def evaluate_items(
         each_frame=recipe.frames > 1 and not task.several,
     )  # fmt: skip
     predictions = predict_items(scores, thresholds, recipe)
-    info = describe_test(cache, config, model, items, num_train)
+    info = replace(describe_test(cache, config, model, items, num_train), best_epoch=best_epoch)
     groups = score_groups(cache, items, predictions.rows, task, recipe.classes)
     votes = [] if scores.frames is None else score_frame_votes(scores.frames, predictions.rows, task, recipe.classes)
     result = FoldResult(
@@ -142,7 +145,10 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     check_writable(folder / METRICS_JSON)
     text = _find_prompts(cache, config, model)
     num_train = len(fold.train_subjects)
-    result = evaluate_items(folder, model, cache, items, config, num_train, _thresholds(run, recipe), text=text)
+    result = evaluate_items(
+        folder, model, cache, items, config, num_train, _thresholds(run, recipe), text=text,
+        best_epoch=find_best_epoch(run),
+    )  # fmt: skip
     print_result(folder, result)
     return 0
 

@@ -127,6 +127,7 @@ def _spread_format(score: Score) -> Format:
 def list_folds(summary: CrossvalSummary, results: Sequence[FoldResult]) -> Table:
     """Return the table of folds, with each class's score in CSV."""
     main = summary.task.class_score
+    has_epochs = any(fold.info.best_epoch is not None for fold in results)
     return Table(
         [
             Column(lambda fold: fold.name, TEXT, "fold", "fold"),
@@ -136,6 +137,7 @@ def list_folds(summary: CrossvalSummary, results: Sequence[FoldResult]) -> Table
             Column(lambda fold: fold.info.num_test_subjects, COUNT, "num_test_subjects"),
             *score_columns(summary.task.scores, lambda fold: fold.metrics),
             *calibration_columns(summary.calibration),
+            *[Column(lambda fold: fold.info.best_epoch, COUNT, "best_epoch", "best epoch")] * has_epochs,
             Column(lambda fold: fold.seconds, SECONDS, "seconds"),
             *(_class_column(main, index, name) for index, name in enumerate(summary.class_names)),
         ],

@@ -27,6 +27,7 @@ from train.reporting.calibration import measure_test
 from train.reporting.crossval import list_limits
 from train.reporting.figures import draw_confusion
 from train.reporting.scores import format_confusion, list_classes, list_groups, percent_note
+from train.reporting.table import format_number
 from train.runs.groups import write_groups
 from train.runs.results import FoldResult
 from train.tasks.task import Metrics, Task
@@ -85,10 +86,7 @@ def print_scores(result: FoldResult, predictions: Predictions) -> None:
     print(*list_classes(task, classes, metrics).format_text(), sep="\n")
     if "confusion" in metrics.counts:
         print("", *format_confusion(metrics, classes), sep="\n")
-    first, *others = (
-        f"{score.short_title}{{}} {'-' if metrics[score.name] is None else f'{metrics[score.name]:.3f}'}"
-        for score in task.scores
-    )
+    first, *others = (f"{score.short_title}{{}} {format_number(metrics[score.name])}" for score in task.scores)
     interval = "" if metrics.interval_95 is None else "; 95 % {:.3f} to {:.3f}".format(*metrics.interval_95)
     first = first.format(f" on {result.info.num_test_subjects} unseen subjects")
     about = f" ({_describe_references(task, metrics)}{interval})" if task.references else ""

@@ -76,7 +76,7 @@ def format_percent(value: float | None, sign: str = "") -> str:
 
 def format_number(value: float | None, sign: str = "") -> str:
     """Return a number with three decimals; a dash for None."""
-    return "–" if value is None else f"{value:{sign}.3f}"
+    return "–" if value is None else f"{round(value, 3) + 0.0:{sign}.3f}"  # no minus before zero
 
 
 def format_spread(spread: Spread, sign: str = "", number: Callable[..., str] = format_percent) -> str:

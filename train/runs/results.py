@@ -50,6 +50,7 @@ class TestInfo:
     num_train_subjects: int | None = None
     num_test_subjects: int | None = None
     num_parameters: int | None = None
+    best_epoch: int | None = None  # whose weights are tested (--validate); None: the last
 
 
 @dataclass(frozen=True)

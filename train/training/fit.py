@@ -15,7 +15,16 @@ import torch
 
 from shared.cache import Cache
 from shared.errors import FacetError
-from shared.runs import CONFIG_JSON, CONFIG_TOML, METRICS_JSON, SPLIT_JSON, THRESHOLDS_JSON, WEIGHTS, record_hashes
+from shared.runs import (
+    CONFIG_JSON,
+    CONFIG_TOML,
+    METRICS_JSON,
+    SPLIT_JSON,
+    THRESHOLDS_JSON,
+    WEIGHTS,
+    find_best_epoch,
+    record_hashes,
+)
 from shared.schema import fingerprint
 from shared.store.lock import hold_lock
 from shared.store.paths import is_litter
@@ -246,8 +255,9 @@ def evaluate_fold(
         return None
     num_train = len(fold.train_subjects)
     return evaluate_items(
-        run, model, experiment.test, test_items, config, num_train, thresholds, tables[1], experiment.text
-    )
+        run, model, experiment.test, test_items, config, num_train, thresholds, tables[1], experiment.text,
+        best_epoch=find_best_epoch(run),
+    )  # fmt: skip
 
 
 def read_earlier(run: Path) -> RunConfig | None:

@@ -118,6 +118,8 @@ def _describe(run: RecordedRun) -> str:
     data = f"{config.dataset} → {config.test_dataset}" if config.test_dataset else config.dataset
     folds = f"cross-validation of {len(run.folds)} folds" if run.is_crossval else f"fold {recipe.fold}"
     people = f", trained on {run.split[0]} subjects, tested on {run.split[1] or 'no'} others" if run.split else ""
+    if not run.is_crossval and run.results and run.results[0].info.best_epoch:
+        people += f", epoch {run.results[0].info.best_epoch} by validation"
     images = f"{', '.join(recipe.modalities)} at views {config.render.views_text()}"
     return f"{data}, {recipe.protocol or 'subjects by name'}, {folds}{people}; {config.tower.name}, {images}."
 
