@@ -202,7 +202,7 @@ def _fit(
     ranks.leave()
     if not ranks.is_first:
         return 0
-    if validation is not None and validation.best_epoch:
+    if validation is not None and validation.best_epoch and not quiet:
         print(validation.describe())
     write_weights(run, model)
     load_weights(run, model)  # test the weights as they were written
