@@ -26,7 +26,8 @@ def read_split(run: Path) -> Any:
 
 
 def validation_lines(run: Path) -> list[dict[str, float]]:
-    return [line for line in read_log(run) if "validation_loss" in line]
+    lines = [line for line in read_log(run) if "validation_loss" in line]
+    return [{k: v for k, v in line.items() if k in ("step", "epoch") or k.startswith("validation_")} for line in lines]
 
 
 def test_held_out_subjects_are_training_subjects() -> None:
@@ -65,6 +66,7 @@ def test_the_best_epoch_is_tested_and_resuming_changes_nothing(
     assert f"best epoch {best}: loss {min(losses):.3f}" in out
     assert len(losses) == best + 2 < 8
     assert all(0 <= line["validation_accuracy"] <= 1 for line in lines)
+    assert "lr" in read_log(run)[-1]  # the last step is logged, though training stopped early
 
     state = torch.load(run / f"checkpoint-{3 * best}.pt", weights_only=True)
     kept = load_file(run / "model.safetensors")

@@ -94,6 +94,7 @@ def train(
             f"{ranks.num} processes: the smallest batch has {least} samples; start fewer processes, or raise --batch-size"
         )
     num_steps = recipe.epochs * steps_per_epoch
+    rates = f"--lr (now {recipe.lr:g}) or --tower-lr ({recipe.tower_lr:g})"
     flops_per_sample, peak_flops = measure_flops(model, transform, recipe)
     compile_tower(model, cache, training.items, transform.modalities)
     replica = ranks.replicate(PartLoss(model))
@@ -143,22 +144,25 @@ def train(
 
             stop = ranks.largest(caught[0] if caught else 0)  # all processes stop after the same step
             is_epoch_over = validation is not None and state.step % steps_per_epoch == 0
-            is_log_due = state.step % LOG_EVERY == 0 or state.step == num_steps
-            is_checkpoint_due = bool(stop) or state.step % checkpoint_every == 0 or state.step == num_steps
-            if is_log_due or is_checkpoint_due or is_epoch_over:
-                values = progress.read(run, f"--lr (now {recipe.lr:g}) or --tower-lr ({recipe.tower_lr:g})")
+            is_last = state.step == num_steps
+            if is_epoch_over and validation is not None:
+                progress.read(run, rates)
+                if ranks.is_first:
+                    measured = validation.measure(model, criterion, state.ema, epoch + 1)
+                    progress.write_validation(state.step, epoch, measured)
+                is_over = bool(ranks.largest(validation.is_over(epoch + 1) and ranks.is_first))
+                is_last = is_last or is_over
+            is_log_due = is_last or state.step % LOG_EVERY == 0
+            is_checkpoint_due = is_last or bool(stop) or state.step % checkpoint_every == 0
+            if is_log_due or is_checkpoint_due:
+                values = progress.read(run, rates)
             if is_log_due:
                 logits, target, face = (batch_slice.gather(x) for x in (result.logits, target, result.face))
                 about = {"accuracy": criterion.accuracy(logits, target).item(),
                          "face_cosine": mean_cosine_between_faces(face).item(),
                          "scale": model.scale.item(), "lr": recipe.lr * rate}  # fmt: skip
                 progress.write({"step": state.step, "epoch": epoch, **values, **about})
-            if is_epoch_over and validation is not None:
-                if ranks.is_first:
-                    measured = validation.measure(model, criterion, state.ema, epoch + 1)
-                    progress.write_validation(state.step, epoch, measured)
-                is_over = bool(ranks.largest(validation.is_over(epoch + 1) and ranks.is_first))
-            if is_checkpoint_due or is_over:
+            if is_checkpoint_due:
                 save()
             if stop:
                 raise Stopped(state.step, stop)

@@ -42,9 +42,10 @@ def draw_curves(logs: Mapping[str, Log]) -> str:
         figure = Figure(figsize=(11, 3.1), layout="constrained")
         panels = figure.subplots(1, 3)
         titles = {"loss": "loss", "accuracy": "accuracy on training batches", "lr": "learning rate"}
+        labels = {"loss": "loss, the weighted sum", "accuracy": "training batches", "lr": "learning rate"}
         for axes, (field, title) in zip(panels, titles.items(), strict=True):
             for name, log in shown.items():
-                _plot(axes, log, field, name if len(shown) > 1 else "loss, the weighted sum")
+                _plot(axes, log, field, name if len(shown) > 1 else labels[field])
             axes.set_title(title, fontsize=9.5)
             axes.set_xlabel("step")
             axes.grid(color="0.9", linewidth=0.7)
@@ -54,9 +55,11 @@ def draw_curves(logs: Mapping[str, Log]) -> str:
             for term, style in zip(find_terms(log), itertools.cycle(_STYLES), strict=False):
                 _plot(panels[0], log, term, describe_loss(term), style)
             for name in sorted({name for line in log for name in line if name.startswith(VALIDATION)}):
-                _plot(panels[0 if name.endswith("_loss") else 1], log, name, name.replace("_", " "))
-            if len(panels[1].lines) > 1:
-                panels[1].lines[0].set_label("training batches")
+                axes = panels[0 if name.endswith("_loss") else 1]
+                _plot(
+                    axes, log, name, f"{name.removeprefix(VALIDATION).replace('_', ' ')} on validation subjects", "--"
+                )
+                panels[1].set_title("accuracy", fontsize=9.5)
                 panels[1].legend(fontsize=8, frameon=False)
         panels[1].set_ylim(-0.02, 1.02)
         if len(shown) <= MOST_NAMED:
