@@ -110,7 +110,8 @@ def test_the_log_the_settings_and_the_test_are_shown(
     run, names = tmp_path / "run", ",".join(READERS)
     options = ["--cache", tiny_cache(), *QUICK, "--modalities", "normal", "--epochs", 7]
     assert call("fit", *options, "--out", run, "--log", names) == 0
-    printed = capsys.readouterr().out
+    printed, errors = capsys.readouterr()
+    assert "WARNING" not in errors
     assert f"tensorboard: tensorboard --logdir {run / 'tensorboard'}" in printed and "wandb: wandb sync" in printed
     lines = [json.loads(line) for line in (run / LOG_JSONL).read_text().splitlines()]
     metrics = json.loads((run / "metrics.json").read_text())

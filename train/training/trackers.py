@@ -264,7 +264,7 @@ class WeightsAndBiases(Tracker):
         self.record_id(identity)
 
     def describe(self) -> str:
-        return self._wandb.url or f"wandb sync {Path(self._wandb.dir).parent}"
+        return f"wandb sync {Path(self._wandb.dir).parent}" if self._wandb.offline else str(self._wandb.url)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         self._wandb.log(values, step=step)
