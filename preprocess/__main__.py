@@ -19,6 +19,8 @@ from shared.schema import RenderSettings
 BUILD_TOML = ".build/build.toml"
 PROMPTS_OFFLINE = "without a network, for a first try: --model facet-tiny --pretrained synthetic-1"
 
+_NUM_FOLDS = 10  # of `train fit`, where --folds is not given
+
 if TYPE_CHECKING:
     from preprocess.build.executors import Workers
     from preprocess.datasets.scan import DatasetReader
@@ -206,8 +208,17 @@ def _prompts(arguments: argparse.Namespace) -> int:
     if arguments.captions:
         _caption(arguments, prompts, pretrained)
     elif arguments.cache is not None:
-        print_next("train", "fit", "--cache", arguments.cache, "--out", "runs/first")
+        _print_next_fit(arguments.cache, "runs/first")
     return 0
+
+
+def _print_next_fit(cache: Path, out: str) -> None:
+    """Name the training of a first fold; with fewer folds than by default if the cache has fewer subjects."""
+    from shared.cache import read_info
+
+    subjects = read_info(cache).num_subjects
+    folds = ("--folds", subjects) if 2 <= subjects < _NUM_FOLDS else ()
+    print_next("train", "fit", "--cache", cache, "--out", out, *folds)
 
 
 def _caption(arguments: argparse.Namespace, prompts: dict[str, list[str]], pretrained: str) -> None:
@@ -354,7 +365,7 @@ def _dynamic(arguments: argparse.Namespace) -> int:
         print(f"failures and their reasons: {out / FAILURES_CSV}")
     if not find_text_files(out):
         print_next("preprocess", "prompts", "--cache", out, about=PROMPTS_OFFLINE)
-    print_next("train", "fit", "--cache", out, "--out", "runs/dynamic")
+    _print_next_fit(out, "runs/dynamic")
     print(
         f"{out}: dynamic images of {info.num_valid} sequences of {info.num_subjects} subjects; "
         f"{len(report.failures) or 'none'} failed"

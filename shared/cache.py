@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 from collections import abc
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ from shared.csv_tables import read_table
 from shared.errors import CacheError, describe_os_error, first_line
 from shared.groups import GROUPS_CSV, Groups, read_groups
 from shared.modalities import MODALITIES
+from shared.runs import ABLATION_JSON, CONFIG_JSON, CROSSVAL_JSON
 from shared.schema import (
     CAPTIONS_SUFFIX,
     COMPRESSIONS,
@@ -125,6 +127,10 @@ def write_info(cache: Path, info: CacheInfo) -> None:
 
 def _read_cache_json(cache: Path) -> bytes:
     if not is_file(cache / CACHE_JSON):
+        if any(is_file(cache / name) for name in (CONFIG_JSON, CROSSVAL_JSON, ABLATION_JSON)):
+            raise CacheError(
+                f"{cache}: is a run or a model, not a cache; give the folder that `python -m preprocess build` made"
+            )
         raise CacheError(f"{cache}: no cache here (no {CACHE_JSON}); make one with `python -m preprocess build`")
     return read_bytes(cache / CACHE_JSON)
 
@@ -365,16 +371,18 @@ class Cache:
     def read_text(self, model: str | None = None) -> TextEmbeddings:
         """Read the prompt embeddings of a model, or the only ones there are."""
         files = self.text_files()
-        advice = f"make them with `python -m preprocess prompts --cache {self.path} --model NAME`"
+        advice = f"make them with `python -m preprocess prompts --cache {shlex.quote(str(self.path))}"
         if model is not None:
             path = self.path / "text" / text_file_name(model)
             if path not in files:
                 names = ", ".join(f.stem for f in files) or "none"
-                raise CacheError(f"{self.path}: no prompt embeddings of {model} (found: {names}); {advice}")
+                raise CacheError(
+                    f"{self.path}: no prompt embeddings of {model} (found: {names}); {advice} --model {model}`"
+                )
             return read_text_embeddings(path)
         if len(files) != 1:
             found = "no prompt embeddings" if not files else f"prompt embeddings of {', '.join(f.stem for f in files)}"
-            raise CacheError(f"{self.path}: {found}; {advice if not files else 'choose one with --model'}")
+            raise CacheError(f"{self.path}: {found}; {f'{advice}`' if not files else 'choose one with --model'}")
         return read_text_embeddings(files[0])
 
 

@@ -25,7 +25,13 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if self.option_file:
             apply_file(self, self.option_file, args or ())
-        return super().parse_known_args(args, namespace)
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:  # argparse would let the parser of all commands say so, which knows no options
+            close = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, 1, 0.7)
+            self.error(
+                f"unrecognized arguments: {' '.join(unknown)}" + (f"; did you mean {close[0]}?" if close else "")
+            )
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         help_option = "--help-all" if "--help-all" in self._option_string_actions else "--help"

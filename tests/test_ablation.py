@@ -272,7 +272,7 @@ def test_what_cannot_be_meant_is_one_line(
     assert "--variant obvious: is the name of another" in refused("--variant", "obvious=--lr 1")
     assert "variant x (--modalities depth): --modalities" in refused("--variant", "x=--modalities depth")
     assert "--fold 2: there is no such fold" in refused("--fold", 2)
-    assert "--test-subjects: is one test" in refused("--test-subjects", "S1")
+    assert "--test-subjects: is for one training" in refused("--test-subjects", "S1")
     assert not out.exists()  # nothing was begun
     out.mkdir()
     (out / "thesis.txt").write_text("mine")

@@ -152,6 +152,9 @@ def test_the_command(
     monkeypatch.setattr("sys.argv", [*words, "--captions", "--wordings", "2"])
     assert main() == 0
     assert "of 23 of 24 rows" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", words)
+    assert main() == 0
+    assert capsys.readouterr().out.endswith("--out runs/first --folds 4\n")  # 4 subjects; fit's default is 10
     cache = open_cache(path)
     captions = read_cache_captions(cache, tiny_model)
     assert captions.index.shape == (24, 2) and captions.content_hash == cache.info.content_hash

@@ -226,7 +226,13 @@ def test_what_a_user_gets_wrong_is_one_line(
     assert "holds no sequences" in fails(capsys, *fit, "--frame-sampling", "apex")
     assert "holds no sequences" in fails(capsys, *fit, "--frames", 4)
     assert "holds no depth" in fails(capsys, *fit, "--modalities", "depth")
-    assert "no prompt embeddings of ViT-B-32" in fails(capsys, *fit, "--model", "ViT-B-32")
+    message = fails(capsys, *fit, "--model", "ViT-B-32")
+    assert "no prompt embeddings of ViT-B-32" in message and f"--cache {cache} --model ViT-B-32`" in message
+    with pytest.raises(SystemExit, match="2"):
+        call(*fit, "--init-form", "runs/a")
+    message = capsys.readouterr().err
+    assert "did you mean --init-from? (" in message and "train fit --help-all lists the options" in message
+    assert "is a cache, not a run" in fails(capsys, *fit, "--init-from", cache)
     assert "--epochs: expected 0" in fails(capsys, *fit, "--epochs", -1)
     assert "--device nonsense" in fails(capsys, *fit, "--device", "nonsense")
     assert "--device meta" in fails(capsys, *fit, "--device", "meta")  # torch knows it, and computes nothing on it
@@ -235,6 +241,8 @@ def test_what_a_user_gets_wrong_is_one_line(
     (out / "thesis.txt").write_text("mine")
     assert "is not empty and holds no run" in fails(capsys, *fit)
     assert "no run here" in fails(capsys, "evaluate", out)
+    (out / "config.json").write_text("{}")
+    assert "is a run or a model, not a cache" in fails(capsys, "fit", "--cache", out, "--out", tmp_path / "x")
     empty = tiny_cache(name="no-text", with_text=False)
     assert "python -m preprocess prompts" in fails(capsys, "fit", "--cache", empty, "--out", tmp_path / "x", *QUICK)
     lacking = tiny_cache(name="lacking", num_subjects=2, scans_per_class=1, unlabelled=(0, 3))

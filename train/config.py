@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shared.cache import CACHE_JSON
 from shared.errors import FacetError, first_line
 from shared.modalities import MODALITIES
 from shared.runs import ABLATION_JSON, CONFIG_JSON, CROSSVAL_JSON, check_file
@@ -602,6 +603,8 @@ def _describe_missing(run: Path, name: str) -> FacetError:
         if (run / other).is_file():
             folds = sorted(path.parent for path in run.glob("*/**/" + CONFIG_JSON))
             return FacetError(f"{run}: is {kind}" + (f", such as {folds[0]}" if folds else "; none is trained yet"))
+    if (run / CACHE_JSON).is_file():
+        return FacetError(f"{run}: is a cache, not a run; give the folder of `python -m train fit --out`")
     return FacetError(f"{run}: no run here (no {name}); make one with `python -m train fit --out {run}`")
 
 

@@ -88,7 +88,9 @@ def split_off_fold(options: Options) -> tuple[Options, int | None]:
         FacetError: --test-subjects makes one test, not several folds.
     """
     if options.test_subjects:
-        raise FacetError("--test-subjects: is one test; use `python -m train fit`, or a file of folds as --protocol")
+        raise FacetError(
+            "--test-subjects: is for one training, not for folds; use `python -m train fit`, or a file of folds as --protocol"
+        )
     return dataclasses.replace(options, fold=None), options.fold
 
 

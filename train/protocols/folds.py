@@ -63,7 +63,10 @@ class Fold:
         if strange := set(self.validation_subjects) - set(self.train_subjects):
             raise FacetError(f"{self.name}: subject {min(strange)} validates, but is not in training")
         if self.validation_subjects == self.train_subjects:
-            raise FacetError(f"{self.name}: all training subjects validate, so nobody is left to train on")
+            raise FacetError(
+                f"{self.name}: all training subjects validate, so nobody is left; "
+                "validate on fewer, or train on more (--folds)"
+            )
         if both := set(self.train_subjects) & set(self.test_subjects):
             raise FacetError(f"{self.name}: subject {min(both)} is in both train and test; give disjoint subjects")
 
