@@ -48,7 +48,8 @@ def read_initial_model(run: Path, fold: Fold, dataset: str, *, prefixed: bool) -
     if seen := sorted(names[name] for name in names.keys() & trained):
         raise FacetError(
             f"--init-from {run}: was trained on {len(seen)} of the {len(names)} subjects that {fold.name} tests "
-            f"({list_some(seen)}), so they are not unseen; use the same folds for both trainings, or --test-subjects"
+            f"({list_some(seen)}), so they are not unseen; test others (--test-subjects, "
+            "or the same folds in both trainings), or start from a model that was not trained on them"
         )
     tower_hash = config.initial.tower_hash if config.initial else config.tower.weights_hash
     return InitialModel(run.resolve().name, weights_hash, tower_hash, tuple(sorted(trained)))

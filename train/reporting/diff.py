@@ -43,7 +43,7 @@ def diff(paths: Sequence[Path], *, show_all: bool) -> int:
         ("data and model", [_data(run) for run in runs]),
         ("split", _split(runs)),
         ("environment", [dict(list_environment(run)) for run in runs]),
-        ("scores, in %", [_scores(run) for run in runs]),
+        ("scores", [_scores(run) for run in runs]),
     ):
         keys = list(dict.fromkeys(key for table in tables for key in table))
         rows = [[key, *(table.get(key) or _NONE for table in tables)] for key in keys]
@@ -56,7 +56,7 @@ def diff(paths: Sequence[Path], *, show_all: bool) -> int:
             print(f"note: {run.name}: {line}")
     if num_equal:
         print(f"{num_equal} other lines are equal; --all shows them")
-    if all(run.results for run in runs):
+    if len({_describe_test(run) for run in runs}) == 1 and runs[0].results:
         print_next("train", "compare", *paths, about="is the difference of scores chance?")
     return 0
 
@@ -108,16 +108,27 @@ def _read_split(run: RecordedRun) -> tuple[Fold, ...]:
     return (read_split(run.path),) if (run.path / SPLIT_JSON).is_file() else ()
 
 
+def _describe_test(run: RecordedRun) -> tuple[object, ...]:
+    """Return what two runs must share so that `compare` can pair them: task, classes, tested subjects and samples."""
+    people = {subject for fold in _read_split(run) for subject in fold.test_subjects}
+    kinds = {(result.info.task, result.class_names) for result in run.results}
+    return frozenset(kinds), frozenset(people), sum(result.metrics.num_samples for result in run.results)
+
+
 def _scores(run: RecordedRun) -> dict[str, str]:
     if not run.results:
         return {}
     summary = summarise_folds(run.results)
     task, pooled = summary.task, summary.pooled
-    found = {score.title: _format_score(score, pooled[score.name]) for score in task.scores}
+    found = {_name_score(score): _format_score(score, pooled[score.name]) for score in task.scores}
     shown = task.class_score
     for class_name, value in zip(summary.class_names, pooled.per_class[shown.name], strict=True):
-        found[f"{shown.title} of {class_name}"] = _format_score(shown, value)
+        found[_name_score(shown, f" of {class_name}")] = _format_score(shown, value)
     return found | {"samples tested": str(pooled.num_samples)}
+
+
+def _name_score(score: Score, of_class: str = "") -> str:
+    return score.title + of_class + (", %" if score.kind == "percent" else "")
 
 
 def _format_score(score: Score, value: float | None) -> str:
