@@ -54,7 +54,8 @@ def test_doubts_lead_to_their_samples(tiny_cache: MakeCache, tmp_path: Path) -> 
     assert '"/sample/0"' in page and "anger 0.04, surprise 0.90" in page and "It agrees with 21 of 24 labels" in page
     assert "data-tag" in page and "were trained" not in page and tiles(site, "?error=wrong") == [0, 2]
     (tmp_path / "predictions-cache.csv").write_bytes((tmp_path / "cv/round-000/fold-0/predictions.csv").read_bytes())
-    assert "These are predictions of `predict`" in page_text(open_site(cache.path, tmp_path), "/noise")
+    for page in ("/noise", "/confusion"):  # maybe of people that the model was trained on
+        assert "These are predictions of `predict`" in page_text(open_site(cache.path, tmp_path), page)
 
 
 def test_frames_of_a_sequence_are_one_doubt(tiny_cache: MakeCache, tmp_path: Path) -> None:

@@ -12,10 +12,16 @@ from preprocess.viewer.parts import Cell, number_link, shade, table
 from preprocess.viewer.run_records import DECISIONS, ERRORS, TRUE_NEGATIVE, RunRecords
 from preprocess.viewer.site import Site
 
+NOT_A_TEST = (
+    "These are predictions of `predict`, not the test of the run. If the model was trained on some of these people, the scores "
+    "are higher than on unseen people."
+)
+
 
 def confusion_page(site: Site, address: Address) -> list[Component]:
     """Show everything the run was tested on; a sequence counts once, as in the run's report."""
-    return _show_decisions(site, address) if site.run.several else _show_matrix(site, address)
+    title, *rest = _show_decisions(site, address) if site.run.several else _show_matrix(site, address)
+    return [title, *([] if site.run.is_own_test else [html.P(NOT_A_TEST, className="notice")]), *rest]
 
 
 def count_confusions(run: RunRecords) -> Counter[tuple[str, str]]:
