@@ -140,7 +140,11 @@ def test_a_model_of_everyone_has_no_test_and_is_passed_on(
 
     assert call("verify", run) == 0
     assert call("export", run, "--out", exported) == 0
-    assert call("predict", exported, "--cache", other, "--out", tmp_path / "p.csv") == 0
+    for where, known in ((other, ""), (cache, "3 of the 3 subjects were in training")):
+        capsys.readouterr()
+        assert call("predict", exported, "--cache", where, "--out", tmp_path / "p.csv") == 0
+        err = capsys.readouterr().err
+        assert known in err and ("in training" in err) == bool(known)
     assert "everyone in it was in training" in fails(capsys, "evaluate", run)
     assert call("evaluate", run, "--cache", other) == 0
     assert call("report", run, "--out", tmp_path / "r.html") == 0
