@@ -326,7 +326,9 @@ def predict(
     trained = list_trained_subjects(predictor.config, read_split(run))
     subjects = {sample.subject for sample in cache.samples if sample.valid}
     if num_seen := sum(prefix_subject(cache.info.dataset, subject) in trained for subject in subjects):
-        seen = f"{num_seen} of the {len(subjects)} subjects were in training; their predictions are no test of the model"
+        seen = (
+            f"{num_seen} of the {len(subjects)} subjects were in training; their predictions are no test of the model"
+        )
         print(f"note: {seen}", file=sys.stderr)
     path, beside = out or run / f"predictions-{cache.name}.csv", run / f"attention-{cache.name}.safetensors"
     check_writable(path)
