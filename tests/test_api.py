@@ -188,6 +188,7 @@ def test_wrong_options_are_named(folder: Path) -> None:
         ({"classes": ["joy"]}, "did you mean happiness"),
         ({"where": "sex=F"}, "sex"),
         ({"frames": 3}, "no sequences"),
+        ({"background": "mean"}, "give R,G,B"),
     ):
         with pytest.raises(FacetError, match=message):
             CacheDataset(folder / DEMO, **options)
@@ -230,7 +231,7 @@ def test_a_model_predicts_as_the_command_does(folder: Path) -> None:
 
 def test_a_model_of_sequences_takes_frames(tiny_cache: MakeCache, tiny_model: str, tmp_path: Path) -> None:
     path = tiny_cache(num_frames=4, num_subjects=2, scans_per_class=1)
-    options: dict[str, Any] = {"frames": 2, "reference": "onset", "modalities": "normal"}
+    options: dict[str, Any] = {"frames": 2, "reference": "onset", "modalities": "texture", "background": "90,200,0"}
     fit(cache=path, out=tmp_path / "run", model=tiny_model, pretrained="none", folds=2, epochs=1, quiet=True, **options)
     model, cache = load_model(tmp_path / "run"), open_cache(path)
     table = model.predict(cache)
@@ -238,8 +239,8 @@ def test_a_model_of_sequences_takes_frames(tiny_cache: MakeCache, tiny_model: st
     (batch,) = CacheLoader(CacheDataset(cache, **options), 6, shuffle=False)
     with torch.no_grad():
         np.testing.assert_allclose(model(batch).softmax(-1), probabilities, atol=1e-5)
-        frames = cache.arrays.read("normal", [0, 1, 3])  # the onset, and the middle of each half
-        np.testing.assert_allclose(model({"normal": frames}).softmax(-1), probabilities[0], atol=1e-5)
+        frames = cache.arrays.read("texture", [0, 1, 3])  # the onset, and the middle of each half
+        np.testing.assert_allclose(model({"texture": frames}).softmax(-1), probabilities[0], atol=1e-5)
 
 
 def test_images_of_another_kind_are_refused(folder: Path) -> None:

@@ -53,6 +53,26 @@ def test_another_tower_size_resizes(tiny_cache: MakeCache) -> None:
     torch.testing.assert_close(images_of(small).mean((-1, -2)), images_of(same).mean((-1, -2)), atol=0.02, rtol=0)
 
 
+def test_the_background_fills_what_is_empty_shifted_in_and_erased(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(modalities=MODALITIES))
+    raw = read_batch(cache)
+    grey = replace(TRANSFORM, tower=TOWER.with_background("mean"))
+    empty = torch.from_numpy(~cache.arrays.read("texture", range(3)).any(-1))[:, None, :, None].expand(
+        3, 1, 3, 3, 32, 32
+    )
+    plain, filled = images_of(TRANSFORM.prepare(raw)), images_of(grey.prepare(raw))
+    assert empty.any() and filled[:, :, 0][empty].abs().max() < 1e-6  # the mean is 0 after normalisation
+    assert torch.equal(filled[:, :, 0][~empty], plain[:, :, 0][~empty])
+    assert torch.equal(filled[:, :, 1:], plain[:, :, 1:])
+    changes = make_changes({"shift": (0.25, 0)}, {"erase": (0.25, 0.25, 0.75, 0.75)}, {"gain": (0.5, 1, 1)})
+    plain, filled = images_of(TRANSFORM.prepare(raw, changes)), images_of(grey.prepare(raw, changes))
+    assert torch.equal(filled[:, :, 1:], plain[:, :, 1:])
+    assert filled[0, :, 0, ..., :8].abs().max() < 1e-5 and filled[1, :, 0, ..., 8:24, 8:24].abs().max() < 1e-5
+    torch.testing.assert_close(filled[2, :, 0][~empty[2]], plain[2, :, 0][~empty[2]])
+    halved = torch.tensor([-0.25 / 0.2, 0, 0]).view(3, 1, 1).expand(1, 3, 3, 32, 32)  # with the colours of the face
+    torch.testing.assert_close(filled[2, :, 0][empty[2]], halved[empty[2]])
+
+
 def test_a_flip_is_the_mirrored_face_from_mirrored_cameras(tiny_cache: MakeCache) -> None:
     """The patterns of the cache are symmetric but for the spot that moves with the yaw, so that the mirrored view +20 looks
     as view −20 does; the camera says −20."""

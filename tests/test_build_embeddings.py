@@ -99,9 +99,11 @@ def test_the_key_names_everything_that_decides_the_values(
             (cache, other_weights, "texture"),
             (cache, TowerConfig(**{**vars(config), "image_size": 48}), "texture"),
             (cache, TowerConfig(**{**vars(config), "mean": (0.0,) * 3}), "texture"),
+            (cache, config.with_background("mean"), "texture"),
+            (cache, config.with_background("mean"), "normal"),  # as with any other background
         )
     }
-    assert len(folders) == 6
+    assert len(folders) == 7
     renamed = TowerConfig(**{**vars(config), "name": "same tower, called otherwise"})
     assert find_embeddings(tmp_path, cache, renamed, "texture").folder in folders
 
@@ -137,7 +139,7 @@ def test_killed_and_started_again(tiny_cache: MakeCache, tmp_path: Path) -> None
     [
         ["--augment", "none"],
         ["--augment", "flip", "--reference", "neutral", "--modalities", "texture,normal"],
-        ["--augment", "flip", "--task", "targets"],
+        ["--augment", "flip", "--task", "targets", "--background", "mean"],
     ],
 )
 def test_training_from_embeddings_is_training_on_images(

@@ -49,6 +49,7 @@ def test_a_run_of_earlier_names_is_read(tmp_path: Path) -> None:
     recipe = settings["recipe"]
     recipe["accumulate"], recipe["window"] = recipe.pop("gradient_accumulation"), recipe.pop("frame_window")
     recipe["shuffle_labels"] = None
+    del recipe["background"], settings["tower"]["background"]  # black was the only one
     path.write_text(json.dumps(settings))
     assert read_config(tmp_path) == CONFIG
 
@@ -93,6 +94,7 @@ def test_damaged_and_missing_configurations(tmp_path: Path) -> None:
         ({"layer_decay": 0.0}, "--layer-decay: expected 0.01 to 1"),
         ({"gradient_accumulation": 0}, "--gradient-accumulation: expected 1 to"),
         ({"ema": 1.0}, "--ema: expected 0 to"),
+        ({"background": "0,0,256"}, r"--background: expected black\|mean\|R,G,B, found '0,0,256'"),
     ],
 )
 def test_choices_that_cannot_be_meant(choice: dict[str, object], message: str) -> None:

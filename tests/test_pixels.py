@@ -123,6 +123,27 @@ def test_colour_and_size() -> None:
     assert torch.allclose(normalise(unit, (0.5, 0.4, 0.3), (0.2, 0.1, 0.3))[0, 0, 1], (unit[0, 0, 1] - 0.4) / 0.1)
 
 
+def test_texture_without_surface_has_the_background() -> None:
+    """Beside a rendered face and in its open mouth."""
+    face = make_lopsided_face()
+    assert face.uv is not None
+    x, y, _ = face.vertices_mm[face.triangles].mean(1).T
+    kept = np.hypot(x, y + 30) > 12
+    pierced = Mesh(face.vertices_mm, np.ascontiguousarray(face.triangles[kept]), face.uv[kept], face.texture)
+    texture = render_views(pierced, build_cameras((View(0), View(20))), size_px=64).texture
+    assert texture is not None
+    empty = torch.from_numpy(~texture.any(-1))
+    centre = round(32 + 30 / 201.6 * 64)
+    assert empty[:, centre, 32].all() and empty[:, 0, 0].all() and not empty[:, 32, 32].any()
+    pixels = to_device(texture, CPU)
+    black, filled = to_unit(pixels, "texture"), to_unit(pixels, "texture", background=(0.25, 0.0, 0.75))
+    assert torch.equal(black, pixels.movedim(-1, 1) / 255)
+    assert filled.movedim(1, -1)[empty].unique(dim=0).tolist() == [[0.25, 0.0, 0.75]]
+    assert torch.equal(filled.movedim(1, -1)[~empty], black.movedim(1, -1)[~empty])
+    for modality, stored in (("normal", pixels), ("depth", pixels[..., 0].int())):
+        assert torch.equal(to_unit(stored, modality, background=(0.5,) * 3), to_unit(stored, modality))
+
+
 def test_a_modality_is_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FacetError, match="unknown modality 'curvature', expected one of texture, normal, depth"):
         mirror(torch.zeros(2, 2, 3, dtype=torch.uint8), "curvature")

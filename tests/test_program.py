@@ -29,7 +29,7 @@ for path in sys.argv[2:]:
 assert not {"train", "shared", "open_clip", "timm"} & set(sys.modules)
 """
 KINDS = {
-    "classes": ({}, []),
+    "classes": ({}, ["--background", "30,120,250"]),
     "targets of compared sequences, by patches": (
         {"units": "targets", "num_frames": 5, "scans_per_class": 1},
         ["--task", "targets", "--frames", 3, "--reference", "onset", "--mtgf-tokens", "patches"],

@@ -9,7 +9,7 @@ from pathlib import Path
 from shared.command_line import add_command, add_option_file, natural_number, positive_number, start_parser
 from shared.figures import FORMS
 from shared.store.paths import open_path
-from train.config import Options, PretrainOptions, RunOptions
+from train.config import OPTIONS, Options, PretrainOptions, RunOptions
 from train.option_parser import add_option, add_sections, split_names
 from train.studies.ablation.variants import ABLATE_EXAMPLES, FULL
 
@@ -108,7 +108,7 @@ examples:
   python -m train predict --zero-shot --cache data_cache/my_scans --prompts contempt.h5 --out runs/contempt
 """
 # Fields of Options and RunOptions that describe an untrained model.
-_ZERO_SHOT = ("prompts", "model", "pretrained", "modalities", "views", "classes")
+_ZERO_SHOT = ("prompts", "model", "pretrained", "modalities", "views", "background", "classes")
 ZERO_SHOT_OPTIONS = tuple(o for kind in (RunOptions, Options) for o in dataclasses.fields(kind) if o.name in _ZERO_SHOT)
 FIT_ONLY = ("profile", "keep_checkpoints")
 CROSSVAL_ONLY = ("jobs", "discard_weights", "name")
@@ -164,6 +164,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="seed of random weights, with --pretrained none (default 0)",
     )
+    add_option(embed, OPTIONS["background"])
     text = "leave out the mirrored images, which --augment flip needs"
     add("--no-mirrored", action="store_false", dest="mirrored", help=text)
 

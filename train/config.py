@@ -29,6 +29,8 @@ RUN_VERSION = 5  # 5: train_views; class vectors are centred
 RANDOM = "none"  # --pretrained none: random initial weights
 _MAX_CONFIG_BYTES = 1 << 24
 _MAX_SEED = 2**32 - 1
+_BYTE = r"(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_COLOUR: dict[str, Any] = {"pattern": f"black|mean|{_BYTE},{_BYTE},{_BYTE}", "metavar": "black|mean|R,G,B"}
 # Former name of an option → its name, for files of earlier runs.
 _RENAMED = {
     "accumulate": "gradient_accumulation",
@@ -160,6 +162,12 @@ class DataOptions:
     )
     views: tuple[str, ...] | None = _option(
         None, "yaw or yaw:pitch of the views, in degrees: 0,20 or 0:15 (default: all views of the cache)"
+    )
+    background: str = _option(
+        "black",
+        "colour of texture where there is no surface: beside the face, and in holes of the scan; black, mean (the mean of the "
+        "tower's training images, 0 after normalisation) or R,G,B, each 0 to 255",
+        **_COLOUR,
     )
     train_views: int | None = _option(
         None,
@@ -363,6 +371,7 @@ class PretrainOptions:
     )
     validate: float = _option(0.1, "fraction of subjects held out for validation", 0, 0.9)
     augment: str = _option("flip", "augmentation, as in fit", choices=("standard", "flip", "none"))
+    background: str = _option("black", "colour of texture where there is no surface, as in fit", **_COLOUR)
     epochs: int = _option(30, "passes over the rows", 1, 100_000)
     batch_size: int = _option(32, "rows per step", 2, 65_536)
     lr: float = _option(2e-3, "peak learning rate of the image tower", 1e-9, 10)
@@ -474,6 +483,14 @@ class TowerConfig:
     std: tuple[float, ...]
     weights_hash: str
     random_weights: bool
+    background: tuple[float, ...] = (0.0, 0.0, 0.0)  # of texture where there is no surface, RGB in 0…1
+
+    def with_background(self, background: str) -> TowerConfig:
+        """Return a copy with the colour of --background."""
+        if background == "mean":
+            return dataclasses.replace(self, background=self.mean)
+        values = "0,0,0" if background == "black" else background
+        return dataclasses.replace(self, background=tuple(int(value) / 255 for value in values.split(",")))
 
 
 @dataclass(frozen=True)
@@ -532,8 +549,8 @@ class RunConfig:
         for name, size, most in sizes:
             if not 0 < size <= most:
                 raise FacetError(f"{name} is {size}, expected 1 to {most}")
-        if not len(self.tower.mean) == len(self.tower.std) == 3:
-            raise FacetError("mean and std are not of three channels")
+        if not len(self.tower.mean) == len(self.tower.std) == len(self.tower.background) == 3:
+            raise FacetError("mean, std and background are not of three channels")
 
     @property
     def is_random(self) -> bool:

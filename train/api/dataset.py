@@ -43,7 +43,7 @@ class CacheDataset(Dataset[dict[str, torch.Tensor]]):
 
     `dataset[i]` is a dict:
 
-        images   f32 (T, M, V, 3, S, S), T frames, M modalities, V views; 0…1, 0 where there is no surface or no image
+        images   f32 (T, M, V, 3, S, S), T frames, M modalities, V views; 0…1; `background` where there is no surface
         present  bool (T, M), whether the frame has the modality
         cameras  f32 (V, 2), yaw and pitch of the views in radians
         label    i64 (), the index in `classes`, -1 = none; for several labels at once i8 (C,): 1, 0, -1 = unknown
@@ -61,14 +61,16 @@ class CacheDataset(Dataset[dict[str, torch.Tensor]]):
         Args:
             size_px: side of the images; None: that of the cache.
             labelled: False: also samples without a label.
-            options: of `python -m train fit`, with `_`: task, classes, modalities, views, where, frames, sampling, window and
-                reference.
+            options: of `python -m train fit`, with `_`: task, classes, modalities, views, background, where, frames, sampling,
+                window and reference.
         Raises:
             CacheError: no finished cache. FacetError: an option that is unknown or does not fit the cache.
         """
         self._options = Options(**read_values(options, _OPTIONS))
         self._source: tuple[int, StoredImages] | None = None
         check_options(self._options)
+        if self._options.background == "mean":
+            raise FacetError("background mean: is of a tower, which a dataset does not know; give R,G,B")
         opened = cache if isinstance(cache, Cache) else open_cache(cache)
         self.cache = resolve_views(opened, self._options.views)
         check_sequences(self.cache, self._options)
@@ -149,6 +151,7 @@ class CacheDataset(Dataset[dict[str, torch.Tensor]]):
     def transform(self, device: torch.device, *, only_flip: bool = True) -> BatchTransform:
         """Return the transform from stored images to `images`."""
         plain = TowerConfig("", "", {}, self.size_px, (0.0,) * 3, (1.0,) * 3, "", False)
+        plain = plain.with_background(self._options.background)
         dynamic = bool(self.cache.info.settings.dynamic)
         return BatchTransform(self.modalities, self.views, plain, device, dynamic=dynamic, only_flip=only_flip)
 

@@ -171,7 +171,8 @@ class Model(nn.Module):
                     f"{', 3' * len(kind.channels)}) as a cache stores it"
                 )
             array = array if isinstance(array, np.ndarray) else array.numpy(force=True)
-            parts[name] = to_unit(to_device(np.ascontiguousarray(array), self.device), name, dynamic=self.dynamic)
+            pixels = to_device(np.ascontiguousarray(array), self.device)
+            parts[name] = to_unit(pixels, name, dynamic=self.dynamic, background=self.tower_config.background)
         first = next(iter(parts.values()))  # (…, [T,] V, 3, S, S)
         if any(part.shape != first.shape for part in parts.values()):
             raise FacetError(f"images of different shapes: {', '.join(str(tuple(a.shape)) for a in found.values())}")

@@ -161,20 +161,31 @@ def _draw_uniform(seed: int, epoch: int, keys: np.ndarray) -> np.ndarray:
     return (hashed >> np.uint64(11)) * 2.0**-53
 
 
-def augment(images: Tensor, parameters: AugmentParameters, colour: Sequence[int] = ()) -> Tensor:
+def augment(
+    images: Tensor,
+    parameters: AugmentParameters,
+    colour: Sequence[int] = (),
+    background: Sequence[float] = (0.0, 0.0, 0.0),
+) -> Tensor:
     """Apply everything but the flip, which is exact on integers (`train.data.pixels.mirror`).
 
     Args:
         images: f32 (B, T, M, V, 3, S, S) in 0…1; overwritten.
         parameters: of the B samples, on the same device.
         colour: the indices of the M modalities whose colours are changed as well.
+        background: RGB of these modalities where there is no surface. It is changed as all colours of the sample, and fills
+            what comes in from outside and what is erased; the other modalities have 0.
     Returns:
         The same shape, in 0…1 but for the noise.
     """
+    empty = images.new_zeros(len(images), 1, images.shape[2], 1, 3, 1, 1)
     for index in colour:
-        jitter_colour(images[:, :, index], parameters)
-    images = shift_and_scale(images, parameters)
-    return erase(add_noise(images, parameters), parameters)
+        for channel, value in enumerate(background):
+            empty[:, :, index, :, channel] = value
+        for part in (images, empty):
+            jitter_colour(part[:, :, index], parameters)
+    images = shift_and_scale(images.sub_(empty), parameters)
+    return erase(add_noise(images, parameters), parameters).add_(empty)
 
 
 def jitter_colour(images: Tensor, parameters: AugmentParameters) -> Tensor:

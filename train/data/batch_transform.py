@@ -91,7 +91,7 @@ class BatchTransform:
             images = self._to_unit(raw, flipped, views)
             if parameters is not None and not self.only_flip:
                 colour = [i for i, name in enumerate(self.modalities) if MODALITIES[name].is_colour]
-                images = augment(images, parameters, colour)
+                images = augment(images, parameters, colour, self.tower.background)
             images = normalise(images, self.tower.mean, self.tower.std)
         return Batch(
             images=images,
@@ -116,7 +116,8 @@ class BatchTransform:
             if flipped is not None:
                 shape = (-1, *[1] * (pixels.ndim - 1))
                 pixels = torch.where(flipped.view(shape), mirror(pixels, modality), pixels)
-            stacked.append(resize(to_unit(pixels, modality, dynamic=self.dynamic), self.tower.image_size))
+            images = to_unit(pixels, modality, dynamic=self.dynamic, background=self.tower.background)
+            stacked.append(resize(images, self.tower.image_size))
         return torch.stack(stacked, dim=2)
 
 

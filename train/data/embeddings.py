@@ -20,6 +20,7 @@ from torch import Tensor
 
 from shared.cache import Cache, num_shards
 from shared.errors import FacetError
+from shared.modalities import MODALITIES
 from shared.schema import SHARD_ROWS, canonical_json, choose_views, fingerprint
 from shared.store.storage import write_file
 from train.config import TowerConfig
@@ -131,6 +132,8 @@ def find_embeddings(root: Path, cache: Cache, tower: TowerConfig, modality: str)
         "std": list(tower.std),
         "precision": PRECISION,
     }
+    if MODALITIES[modality].is_colour and any(tower.background):
+        description["background"] = list(tower.background)
     folder = root / fingerprint(description)[:KEY_DIGITS]
     dim = int(tower.config["embed_dim"])
     return EmbeddingSet(folder, description, (cache.info.num_samples, len(settings.views), dim))

@@ -43,16 +43,23 @@ def mirror(pixels: Tensor, modality: str) -> Tensor:
     return mirrored
 
 
-def to_unit(pixels: Tensor, modality: str, *, dynamic: bool = False) -> Tensor:
-    """Return stored values as f32 (…, 3, H, W) in 0…1, 0 where there is no surface; one channel becomes three equal ones.
+def to_unit(
+    pixels: Tensor, modality: str, *, dynamic: bool = False, background: Sequence[float] = (0.0, 0.0, 0.0)
+) -> Tensor:
+    """Return stored values as f32 (…, 3, H, W) in 0…1; one channel becomes three equal ones.
 
     Args:
         dynamic: as `Modality.to_unit`.
+        background: RGB in 0…1 of a modality of colours where there is no surface; the others are 0 there.
     Raises:
         FacetError: unknown modality.
     """
     kind = get_modality(modality)
     values: Tensor = kind.to_unit(pixels.float(), dynamic=dynamic)
+    if kind.is_colour and any(background):
+        is_empty = ~kind.find_surface(pixels)
+        for channel, value in enumerate(background):  # no tensor of the colour: a program could not be traced with it
+            values[..., channel].masked_fill_(is_empty, value)
     if kind.channels:
         return values.movedim(-1, -3)
     return values.unsqueeze(-3).expand(*values.shape[:-2], 3, *values.shape[-2:])

@@ -237,8 +237,12 @@ def _describe_vectors(recipe: Recipe) -> str:
 
 def _describe_units(config: RunConfig) -> str:
     """Return a line per modality: stored values as the tower sees them."""
-    dynamic = bool(config.render.dynamic)
-    return "\n".join(f"- {name} = {m.describe_unit(dynamic=dynamic)}" for name, m in MODALITIES.items())
+    dynamic, background = bool(config.render.dynamic), config.tower.background
+    filled = f", and {', '.join(f'{value:.4g}' for value in background)} where the value is 0,0,0" * any(background)
+    return "\n".join(
+        f"- {name} = {kind.describe_unit(dynamic=dynamic)}{filled * kind.is_colour}"
+        for name, kind in MODALITIES.items()
+    )
 
 
 def _describe_inputs(config: RunConfig) -> str:

@@ -33,7 +33,7 @@ class Program(nn.Module):
     def __init__(self, config: RunConfig, model: Facet) -> None:
         super().__init__()
         self.model, self.modalities = model, config.recipe.modalities
-        self.image_size, self.dynamic = config.tower.image_size, bool(config.render.dynamic)
+        self.tower, self.dynamic = config.tower, bool(config.render.dynamic)
         self.task, self.compares = find_task(config.recipe.task), config.recipe.reference != "none"
         self.register_buffer("cameras", cameras_rad(config.render.views, 1, torch.device("cpu")))
         self.register_buffer("mean", torch.tensor(config.tower.mean).view(3, 1, 1))
@@ -48,7 +48,10 @@ class Program(nn.Module):
         Args:
             images: modality → u8 (B, T, V, S, S, 3), or i32 (B, T, V, S, S) for depth; none may be missing.
         """
-        units = [resize(to_unit(images[m], m, dynamic=self.dynamic), self.image_size) for m in self.modalities]
+        units = [
+            resize(to_unit(images[m], m, dynamic=self.dynamic, background=self.tower.background), self.tower.image_size)
+            for m in self.modalities
+        ]
         stacked = (torch.stack(units, dim=2) - self.mean) / self.std
         num, frames, modalities = stacked.shape[:3]
         batch = Batch(

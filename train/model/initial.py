@@ -77,6 +77,8 @@ def copy_weights(model: Facet, recipe: Recipe, source: Facet, source_recipe: Rec
         *_describe("new, because it has none", lacking),
         *_describe("new, because its own are of another shape or of other views", unlike),
         *_describe("of it, not used", [name for name in theirs if name not in mine]),
+        *[f"its --background was {source_recipe.background}, this run's is {recipe.background}"]
+        * (source_recipe.background != recipe.background),
         *_describe_classes(model, recipe.classes, source_recipe.classes),
     )
 

@@ -239,7 +239,7 @@ def _build(options: PretrainOptions, table: CaptionTable, device: torch.device) 
         for name, parameter in clip.named_parameters():
             parameter.requires_grad_(not is_text(name))
     clip.visual.to(memory_format=torch.channels_last)
-    return clip.to(device), tower
+    return clip.to(device), tower.with_background(options.background)
 
 
 def _open_images(source: CaptionedRows, preload: str, device: torch.device) -> ImageSource:
@@ -503,7 +503,7 @@ def _read_record(out: Path, record: dict[str, Any]) -> dict[str, Any] | None:
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise ValueError("too large")
         found: dict[str, Any] = json.loads(path.read_bytes())
-        settings = {**found["settings"]}
+        settings = {"background": "black", **found["settings"]}  # once the only one
         names = [option_name(n) for n, value in record["settings"].items() if settings.get(n) != value]
         if [cache["content_hash"] for cache in found["caches"]] != [c["content_hash"] for c in record["caches"]]:
             names.append("the caches or their content")

@@ -254,10 +254,12 @@ def prepare_images(
             flipped = parameters.flip.view(-1, *[1] * (pixels.ndim - 1))
             pixels = torch.where(flipped, mirror(pixels, modality), pixels)
         dynamic = bool(source.cache.info.settings.dynamic)
-        images = resize(to_unit(pixels, modality, dynamic=dynamic), tower.image_size)
+        images = to_unit(pixels, modality, dynamic=dynamic, background=tower.background)
+        images = resize(images, tower.image_size)
         if augmentation == "standard":
             colour = (0,) if MODALITIES[modality].is_colour else ()
-            images = augment(images[:, None, None, None].contiguous(), parameters, colour)[:, 0, 0, 0]
+            images = images[:, None, None, None].contiguous()
+            images = augment(images, parameters, colour, tower.background)[:, 0, 0, 0]
         found.append(normalise(images, tower.mean, tower.std))
         owners.append(owner)
         numbers.append(np.full(len(owner), number))

@@ -51,7 +51,7 @@ def predict_zero_shot(options: Options, run: RunOptions, out: Path, *, adapt: bo
     The model is that of `ablate --variants zero-shot`, untrained. Samples with a label among the classes are also scored.
 
     Args:
-        options: model, weights, modalities, views and classes; nothing else is used.
+        options: model, weights, modalities, views, background and classes; nothing else is used.
         run: cache, prompts and device.
         out: folder of predictions.csv and, where labels are known, metrics.json.
         adapt: estimate the batch statistics of the image tower on this cache's images first, see `adapt_batch_norm`.
@@ -130,7 +130,7 @@ def score_zero_shot(
     text = text.select(recipe.classes)
     config = RunConfig(
         recipe=recipe,
-        tower=tower_config,
+        tower=tower_config.with_background(recipe.background),
         dataset=cache.info.dataset,
         licence=cache.info.licence,
         content_hash=cache.info.content_hash,

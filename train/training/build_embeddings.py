@@ -17,7 +17,7 @@ from shared.errors import FacetError
 from shared.schema import SHARD_ROWS
 from shared.store.lock import hold_lock
 from shared.store.storage import make_folder
-from train.config import RunConfig, TowerConfig
+from train.config import Options, RunConfig, TowerConfig
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings, EmbeddingSet, find_embeddings, read_embeddings
 from train.data.items import choose_modalities
@@ -43,17 +43,19 @@ def embed(
     seed: int,
     device: str,
     mirrored: bool,
+    background: str = "black",
 ) -> int:
     """Compute the missing embeddings of a cache, in `out`.
 
     Args:
         model, pretrained: image tower; empty: the model that encoded the cache's prompts.
-        seed: seed of random weights.
+        seed: seed of random weights. background: as the option of `fit`.
     Returns:
         0.
     Raises:
         FacetError, CacheError: an option, the cache or the weights cannot be used.
     """
+    Options(background=background)  # checks it
     where = choose_device(device)
     cache = open_cache(cache_path)
     chosen, _ = choose_modalities(cache, modalities or cache.info.settings.modalities, ())
@@ -61,13 +63,14 @@ def embed(
         text = cache.read_text(model or None)
         model, pretrained = model or text.model, pretrained or text.pretrained
     tower, config = load_tower(model, pretrained, seed=seed)
+    config = config.with_background(background)
     num = build_embeddings(out, cache, tower, config, chosen, where, mirrored=mirrored)
     sets = [find_embeddings(out, cache, config, modality) for modality in chosen]
     print(f"{num} new images embedded with {config.name}" + (" (random weights)" if config.random_weights else ""))
     for modality, one in zip(chosen, sets, strict=True):
         print(f"{modality:<9} {one.folder}: {one.shape[0]} rows, {one.shape[1]} views, {one.shape[2]} features each")
-    run = out.parent / "frozen"
-    print_next("train", "crossval", "--cache", cache_path, "--tune", "frozen", "--embeddings", out, "--out", run)
+    words = ["--tune", "frozen", "--embeddings", out, *["--background", background] * (background != "black")]
+    print_next("train", "crossval", "--cache", cache_path, *words, "--out", out.parent / "frozen")
     return 0
 
 

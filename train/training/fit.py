@@ -109,7 +109,7 @@ def fit(
                 initial_config, initial_model, loaded, tower_config = load_initial_model(found[0])
                 initial = initial_config, initial_model
         check_towers_match(experiment.text, tower_config, experiment.train, how.prompts, config.initial)
-        config = dataclasses.replace(config, tower=tower_config)
+        config = dataclasses.replace(config, tower=tower_config.with_background(recipe.background))
     with ExitStack() as stack:
         if ranks.is_first:
             refusal = FacetError(f"{run}: another process is training this run; wait until it has ended")
