@@ -122,18 +122,20 @@ def test_images_of_a_step_are_those_drawn(captioned: Any) -> None:
     images = [StoredImages(source.cache) for source in sources]
     assert all(0 <= image < 9 for row in chosen[0] for image in row) and not (chosen[0][5] < 3).any()
     assert all(len(set(row)) == 2 for row in chosen[0].tolist())
-    num_seen = 0
+    num_seen, tower = 0, TOWER.with_background("mean")
     for step in pretraining_rows.stream_steps(sources, images, steps, chosen):
         for source, raw in step:
-            found, owner, modality = pretraining_rows.prepare_images(source, raw, chosen[source.number], TOWER, CPU)
+            found, owner, modality = pretraining_rows.prepare_images(source, raw, chosen[source.number], tower, CPU)
             num_seen += len(found)
             for image, place, number in zip(found, owner, modality, strict=True):
                 row = raw.items[place].rows[0]
                 assert captions[source.number][row] in source.captions[row]
-                if source.modalities[number] != "normal":
+                if (name := source.modalities[number]) == "depth":
                     continue
                 views = [k % 3 for k in chosen[source.number][row] if k // 3 == number]
-                stored = source.cache.arrays.read("normal", [row])[0][views].astype(np.float32) / 255
+                stored = source.cache.arrays.read(name, [row])[0][views].astype(np.float32) / 255
+                if name == "texture":
+                    stored[~stored.any(-1)] = 0.5
                 wanted = [(torch.from_numpy(one).movedim(-1, 0) - 0.5) / 0.25 for one in stored]
                 assert any(torch.allclose(image, one, atol=1e-6) for one in wanted)
     assert num_seen == 2 * 42

@@ -43,7 +43,7 @@ class CacheDataset(Dataset[dict[str, torch.Tensor]]):
 
     `dataset[i]` is a dict:
 
-        images   f32 (T, M, V, 3, S, S), T frames, M modalities, V views; 0…1; `background` where there is no surface
+        images   f32 (T, M, V, 3, S, S), T frames, M modalities, V views; 0…1; `background` without surface or image
         present  bool (T, M), whether the frame has the modality
         cameras  f32 (V, 2), yaw and pitch of the views in radians
         label    i64 (), the index in `classes`, -1 = none; for several labels at once i8 (C,): 1, 0, -1 = unknown
