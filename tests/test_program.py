@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -28,7 +29,7 @@ for path in sys.argv[2:]:
     numpy.save(path + ".npy", program(images).detach().numpy())
 assert not {"train", "shared", "open_clip", "timm"} & set(sys.modules)
 """
-KINDS = {
+KINDS: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "classes": ({}, ["--background", "30,120,250"]),
     "targets of compared sequences, by patches": (
         {"units": "targets", "num_frames": 5, "scans_per_class": 1},
