@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from shared.labels import BP4D_TASKS, CLASS_NAMES
+from shared.labels import BP4D_TASKS, BP4DPLUS_TASKS, CLASS_NAMES
 from train.tasks.item import Item
 
 INTENSITIES = ("01", "02", "03", "04")
@@ -16,7 +16,8 @@ def make_items(people: int, absent: float, seed: int, dataset: str = "bu3dfe") -
     """Items of a random population in random order: each subject lacks each of its recordings with probability `absent`."""
     random = np.random.default_rng(seed)
     emotions = [*CLASS_NAMES[dataset], ""]
-    tasks = {name: task for task, name in BP4D_TASKS.items()} if dataset == "bp4d" else {}
+    tasks_of = {"bp4d": BP4D_TASKS, "bp4dplus": BP4DPLUS_TASKS}.get(dataset, {})
+    tasks = {name: task for task, name in tasks_of.items()}
     levels = INTENSITIES if dataset == "bu3dfe" else ("",)
     rows = [
         (f"S{person:03d}", name, level)

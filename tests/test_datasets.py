@@ -333,4 +333,4 @@ def test_listing_needs_no_open3d() -> None:
     code = "import sys; from preprocess.datasets import DATASETS; assert 'open3d' not in sys.modules; print(*DATASETS)"
     root = Path(__file__).parents[1]
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    assert result.stdout.split() == ["bu3dfe", "bosphorus", "bu4dfe", "bp4d", "4dme", "folder"]
+    assert result.stdout.split() == ["bu3dfe", "bosphorus", "bu4dfe", "bp4d", "bp4dplus", "4dme", "folder"]

@@ -14,6 +14,8 @@ import pytest
 from conftest import VIEWS, MakeCache
 from next_commands import next_commands
 from scan_folders import cache_bytes
+from test_every_data_set import preprocess
+from test_train_cli import call
 
 from preprocess.build.build import build_cache
 from preprocess.build.cache_folder import settings_fingerprint
@@ -243,29 +245,23 @@ def test_older_caches_open_and_keep_their_fingerprint(tiny_cache: MakeCache) -> 
     assert len(prints) == 4
 
 
-def test_from_a_data_set_to_a_result(tmp_path: Path) -> None:
+def test_from_a_data_set_to_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scans, source, out = tmp_path / "scans", tmp_path / "c", tmp_path / "dynamic"
-    assert run("preprocess", "synth", "bu4dfe", "--out", scans, "--subjects", 2, "--frames", 5).returncode == 0
-    built = run("preprocess", "build", "bu4dfe", "--root", scans, "--cache", source, "--size", 32, "--workers", 1)
-    assert built.returncode == 0, built.stderr
-    embedded = run("preprocess", "prompts", "--cache", source, "--model", "facet-tiny", "--pretrained", "none")
-    assert embedded.returncode == 0, embedded.stderr
-    made = run("preprocess", "dynamic", "--cache", source, "--out", out)
-    assert made.returncode == 0, made.stderr
-    lines = made.stdout.splitlines()
-    assert lines[-1].endswith("dynamic images of 12 sequences of 2 subjects; none failed")
-    assert next_commands(made.stdout) == ["train fit"]  # it has the prompts of the cache that it was made from
+    preprocess("synth", "bu4dfe", "--out", scans, "--subjects", 2, "--frames", 5)
+    preprocess("build", "bu4dfe", "--root", scans, "--cache", source, "--size", 32)
+    preprocess("prompts", "--cache", source, "--model", "facet-tiny", "--pretrained", "none")
+    capsys.readouterr()
+    preprocess("dynamic", "--cache", source, "--out", out)
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1].endswith("dynamic images of 12 sequences of 2 subjects; none failed")
+    assert next_commands(printed) == ["train fit"]  # it has the prompts of the cache that it was made from
     assert verify_cache(out) == []
-    shown = run("preprocess", "inspect", "--cache", out, "--summary", "--sheet", tmp_path / "sheet.png")
-    assert shown.returncode == 0, shown.stderr
-    assert "rank pooling" in shown.stdout
+    preprocess("inspect", "--cache", out, "--summary", "--sheet", tmp_path / "sheet.png")
+    assert "rank pooling" in capsys.readouterr().out
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
     settings = RenderSettings(size_px=32)
     with pytest.raises(CacheError, match=r"rank pooling.*now none"):  # a build does not take it for its own
         build_cache(DATASETS["bu4dfe"], scans, out, settings)
-    fitted = run(
-        *("train", "fit", "--cache", out, "--out", tmp_path / "run", "--epochs", 1, "--device", "cpu"),
-        *("--modalities", "normal,depth", "--folds", 2),
-    )
-    assert fitted.returncode == 0, fitted.stdout + fitted.stderr
+    fit = ["fit", "--cache", out, "--out", tmp_path / "run", "--epochs", 1, "--device", "cpu"]
+    assert call(*fit, "--modalities", "normal,depth", "--folds", 2) == 0
     assert (tmp_path / "run" / "metrics.json").is_file()

@@ -39,6 +39,8 @@ def eligible_subjects(protocol: Protocol, items: list[Item], classes: tuple[str,
     for subject in {item.subject for item in items}:
         own = {(i.class_name, i.intensity) for i in items if i.subject == subject}
         wanted = [(c, i) for c in classes for i in protocol.intensities or ("",)]
+        if protocol.tasks and not any(i.subject == subject and i.task in protocol.tasks for i in items):
+            continue
         if protocol.task != "classes":
             people.add(subject)
         elif protocol.all_classes_needed:
@@ -74,6 +76,7 @@ def test_every_protocol_on_random_populations(protocol: Protocol, people: int, a
     missing = protocol.task == "classes" and not (
         {c for c, _ in shown}.issuperset(classes) and {i for _, i in shown}.issuperset(protocol.intensities)
     )
+    missing |= not {i.task for i in items}.issuperset(protocol.tasks)
     if len(eligible) < needed or missing:
         with pytest.raises(FacetError):
             build(items, seed)

@@ -115,18 +115,12 @@ def test_a_run_keeps_its_views(tiny_cache: MakeCache, tmp_path: Path, capsys: py
     assert read_attention(run / ATTENTION_FILE).views == ("20", "-20")
     (test,) = read_run(run, open_cache(cache)).folds
     assert test.views == (1, 2)
-    page = page_text(open_site(cache, run), f"/sample/{test.row_of(0)}").partition("Attention of run")[2]
-    drawn = re.findall(r'"/(image/\d+/\w+|attention/\d+)/(\d).png"', page)
-    assert [int(place) for _, place in drawn[:8]] == [
-        1,
-        0,
-        2,
-        1,
-        1,
-        2,
-        2,
-        3,
-    ]  # a picture of the cache, and its map in the file
+    page = page_text(open_site(cache, run), f"/sample/{test.row_of(0)}")
+    drawn = re.findall(r"/(?:image/\d+/(normal|depth)|attention/\d+)/(\d)\.png", page)
+    assert drawn == [  # each view of the cache, and the map of those that the run has seen
+        *[("normal", "0"), ("normal", "1"), ("", "0"), ("normal", "2"), ("", "1")],
+        *[("depth", "0"), ("depth", "1"), ("", "2"), ("depth", "2"), ("", "3")],
+    ]
     # elsewhere the run's views are taken out of those that are there, whatever their order
     other = tiny_cache(name="other", views=(UP, RIGHT, LEFT), **DRAWN)
     assert call("predict", run, "--cache", other) == 0
