@@ -1,4 +1,4 @@
-"""What tells BP4D-Spontaneous and BP4D+ apart: two data sets of one laboratory with nearly the same folders."""
+"""What distinguishes BP4D-Spontaneous from BP4D+: two data sets of one laboratory with nearly the same folders."""
 
 from __future__ import annotations
 

@@ -102,8 +102,10 @@ def _curves(site: Site, rows: list[int]) -> dict[str, Any]:
             bars = [None if not samples[row].label else float(samples[row].label == name) for row in rows]
         lines = []
         for run in runs:
-            said = [_of_frame(site, run, row) if name in run.class_names else None for row in rows]
-            lines.append([round(one.probabilities[run.class_names.index(name)], 3) if one else None for one in said])
+            predictions = [_of_frame(site, run, row) if name in run.class_names else None for row in rows]
+            lines.append(
+                [round(one.probabilities[run.class_names.index(name)], 3) if one else None for one in predictions]
+            )
         if any(bars) or any(value and value >= 0.5 for line in lines for value in line):
             tracks.append({"name": name, "bars": bars, "lines": lines})
         elif any(value is not None for value in (*bars, *(value for line in lines for value in line))):

@@ -99,8 +99,8 @@ def _headline(site: Site, row: int) -> Component:
     parts: list[Cell] = [html.Strong(sample.label or "no label")]
     parts += [html.Span(f" · intensity {sample.intensity}")] if sample.intensity else []
     parts += [html.Span(f" · subject {sample.subject}")] if sample.subject else []
-    said = [part for one in predicted(site, row) for part in (" ", one)]
-    return html.P([*parts, *said], className="headline")
+    predictions = [part for one in predicted(site, row) for part in (" ", one)]
+    return html.P([*parts, *predictions], className="headline")
 
 
 def _can_be_lit(site: Site, row: int) -> bool:

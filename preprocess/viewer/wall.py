@@ -49,8 +49,8 @@ def encode_list(site: Site, address: Address) -> bytes:
     lines = [["sample_id", "subject", "label", *["predicted", "confidence"] * bool(run.name), "tags"]]
     for row in site.catalogue.find_rows(address).tolist():
         sample, one = site.cache.samples[row], run.predictions.get(row)
-        said = ["+".join(one.predicted), f"{run.confidence(one):.6g}"] if one else ["", ""]
-        known = [sample.sample_id, sample.subject, sample.label, *said[: 2 * bool(run.name)]]
+        answer = ["+".join(one.predicted), f"{run.confidence(one):.6g}"] if one else ["", ""]
+        known = [sample.sample_id, sample.subject, sample.label, *answer[: 2 * bool(run.name)]]
         lines.append([*known, "; ".join(tags.get(sample.sample_id, ()))])
     return encode_csv(lines)
 
