@@ -26,36 +26,37 @@ def crop_mesh(mesh: Mesh, radius_mm: float) -> Mesh:
     kept = np.flatnonzero(num_inside >= 0)
     if not len(kept):
         raise ScanError(f"no surface within {radius_mm:g} mm of the tip of the nose; is it a face?")
-    kept = kept[_is_substantial(mesh.vertices_mm, mesh.triangles[kept], num_inside[kept] / 3)]
-    used, triangles = renumber(mesh.triangles[kept], len(mesh.vertices_mm))
-    return replace(
+    kept = _drop_small_pieces(mesh.vertices_mm, mesh.triangles, kept, num_inside[kept] / 3)
+    used, triangles = renumber(mesh.triangles.take(kept, axis=0), len(mesh.vertices_mm))
+    return replace(  # `take` needs a third of the time of an index in brackets
         mesh,
-        vertices_mm=mesh.vertices_mm[used],
+        vertices_mm=mesh.vertices_mm.take(used, axis=0),
         triangles=triangles,
-        uv=None if mesh.uv is None else mesh.uv[kept],
-        colors=None if mesh.colors is None else mesh.colors[used],
+        uv=None if mesh.uv is None else mesh.uv.take(kept, axis=0),
+        colors=None if mesh.colors is None else mesh.colors.take(used, axis=0),
     )
 
 
-def _is_substantial(vertices: np.ndarray, triangles: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Return bool (M,): False for triangles of small pieces that are connected with nothing.
+def _drop_small_pieces(vertices: np.ndarray, all_triangles: np.ndarray, kept: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Return the triangles among `kept` that are no small piece which is connected with nothing.
 
     Args:
-        share: of each triangle, about how much of it is within the sphere, 0 to 1.
+        share: of each kept triangle, about how much of it is within the sphere, 0 to 1.
     """
+    triangles = all_triangles.take(kept, axis=0)
+    piece = find_pieces(triangles, len(vertices))
+    if (piece == piece[0]).all():
+        return kept
     areas = share * triangle_areas(vertices, triangles)
     least = _MIN_PIECE * areas.sum()
 
-    def by_piece(corners: np.ndarray, num_vertices: int) -> np.ndarray:
-        """Return the area of each triangle's connected piece."""
-        piece = find_pieces(corners, num_vertices)
-        area: np.ndarray = np.bincount(piece, areas)[piece]
-        return area
+    def is_large(piece: np.ndarray) -> np.ndarray:
+        large: np.ndarray = (np.bincount(piece, areas) >= least)[piece]
+        return large
 
-    substantial: np.ndarray = by_piece(triangles, len(vertices)) >= least
-    if substantial.all():
-        return substantial
-    kept, index = weld(vertices)  # files may split vertices that belong together
-    substantial = by_piece(index[triangles], len(kept)) >= least
+    substantial = is_large(piece)
+    if not substantial.all():
+        unique, index = weld(vertices)  # files may split vertices that belong together
+        substantial = is_large(find_pieces(index[triangles], len(unique)))
     # A surface that is nothing but shards is kept whole: its triangles do not share vertices.
-    return substantial if areas[substantial].sum() > 0.8 * areas.sum() else np.ones(len(triangles), bool)
+    return kept[substantial] if areas[substantial].sum() > 0.8 * areas.sum() else kept

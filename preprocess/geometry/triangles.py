@@ -70,12 +70,21 @@ def count_inside(vertices: np.ndarray, triangles: np.ndarray, radius: float) -> 
     return count
 
 
+@compile_kernel
 def renumber(triangles: np.ndarray, num_vertices: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the vertices that triangles use, int (U,), rising, and the triangles as indices into these, i32 (M, 3)."""
-    is_used = np.zeros(num_vertices, bool)
-    is_used[triangles] = True
-    new = np.cumsum(is_used, dtype=np.int32) - np.int32(1)
-    return np.flatnonzero(is_used), new[triangles]
+    """Return the vertices that triangles use, i64 (U,), rising, and the triangles as indices into these, i32 (M, 3)."""
+    new = np.full(num_vertices, -1, np.int32)
+    for t in range(len(triangles)):
+        for c in range(3):
+            new[triangles[t, c]] = 0
+    used = np.flatnonzero(new == 0)
+    for k in range(len(used)):
+        new[used[k]] = k
+    renumbered = np.empty(triangles.shape, np.int32)
+    for t in range(len(triangles)):
+        for c in range(3):
+            renumbered[t, c] = new[triangles[t, c]]
+    return used, renumbered
 
 
 @compile_kernel

@@ -34,6 +34,7 @@ _PARTS = {
 _MOVING = (b"Transform", b"TextureTransform")
 _NUMBER = re.compile(rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _CUT = "the file is cut off or not VRML; copy it again"
+_GARBLED = "the file is garbled, copy it again"
 
 
 @dataclass
@@ -57,7 +58,7 @@ class _Scene:
         try:
             return parse_numbers(self.blocks.get(name, memoryview(b"")), dtype, classes=_CLASSES)
         except ValueError as error:
-            raise ScanError(f"{name}: {error}; the file is garbled, copy it again") from error
+            raise ScanError(f"{name}: {error}; {_GARBLED}") from error
 
     def indices(self, name: str) -> np.ndarray:
         return self.numbers(f"IndexedFaceSet.{name}", np.int64)
@@ -200,15 +201,15 @@ def _build_mesh(scene: _Scene) -> Mesh:
     triangles = cut_polygons(corners, sizes)
     if not len(triangles):
         raise ScanError(f"no triangles: coordIndex holds {len(corners)} indices; {_CUT}")
-    uv = _corner_uv(scene, coord_index, sizes)
+    uv = _corner_uv(scene, corners, sizes)
     if len(dict.fromkeys(tuple(names) for names in scene.textures)) > 1:
         scene.notes[f"names {len(scene.textures)} textures, of which the first is drawn"] = None
     colors = _read_colors(scene, corners, sizes, len(vertices))
     return Mesh(to_float32(vertices), triangles.astype(np.int32), uv, colors=colors, notes=limit_notes(scene.notes))
 
 
-def _corner_uv(scene: _Scene, coord_index: np.ndarray, sizes: np.ndarray) -> np.ndarray | None:
-    """Return uv f32 (M, 3, 2), or None without texture coordinates."""
+def _corner_uv(scene: _Scene, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray | None:
+    """Return uv f32 (M, 3, 2) of the polygons that coordIndex names, or None without texture coordinates."""
     points = scene.points("TextureCoordinate.point", 2)
     if not len(points):
         return None
@@ -217,16 +218,16 @@ def _corner_uv(scene: _Scene, coord_index: np.ndarray, sizes: np.ndarray) -> np.
         for name in ("coordIndex", "texCoordIndex")
     )
     same = np.array_equal(first, second)  # scanners with one texture coordinate per vertex write the longest list twice
-    index = coord_index[:0] if same else scene.indices("texCoordIndex")
+    index = corners[:0] if same else scene.indices("texCoordIndex")
     if len(index):
         corners, uv_sizes = _split_polygons(index, len(points), "texCoordIndex")
         if not np.array_equal(sizes, uv_sizes):
             raise ScanError(
                 f"texCoordIndex has other polygons ({len(uv_sizes)}) than coordIndex ({len(sizes)}); {_CUT}"
             )
-    else:
+    elif corners.max() >= len(points):
         name = "texCoordIndex" if same else "coordIndex, used for texture coordinates,"
-        corners, _ = _split_polygons(coord_index, len(points), name)
+        raise ScanError(f"{name} names point {corners.max()}, there are {len(points)}; {_GARBLED}")
     check_finite(points)
     if scene.moves:
         points = _move_texture(points, scene.moves[0])
@@ -305,7 +306,7 @@ def _split_polygons(indices: np.ndarray, num_points: int, name: str) -> tuple[np
             return corners, np.full(len(corners) // 3, 3)
     if len(indices) and (indices.min() < -1 or indices.max() >= num_points):
         bad = indices.min() if indices.min() < -1 else indices.max()
-        raise ScanError(f"{name} names point {bad}, there are {num_points}; the file is garbled, copy it again")
+        raise ScanError(f"{name} names point {bad}, there are {num_points}; {_GARBLED}")
     if len(indices) and indices[-1] != -1:
         indices = np.append(indices, -1)
     is_mark = indices == -1
