@@ -37,7 +37,9 @@ def crop_mesh(mesh: Mesh, radius_mm: float) -> Mesh:
     )
 
 
-def _drop_small_pieces(vertices: np.ndarray, all_triangles: np.ndarray, kept: np.ndarray, share: np.ndarray) -> np.ndarray:
+def _drop_small_pieces(
+    vertices: np.ndarray, all_triangles: np.ndarray, kept: np.ndarray, share: np.ndarray
+) -> np.ndarray:
     """Return the triangles among `kept` that are no small piece which is connected with nothing.
 
     Args:
