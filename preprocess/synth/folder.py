@@ -68,7 +68,7 @@ class _Manner:
             way = list(ways[self.favourite[label] if rng.random() < 0.5 else int(rng.integers(len(ways)))])
             if len(way) > 3 and rng.random() < 0.25:
                 way.remove(int(rng.choice(way)))
-            mixture = dict.fromkeys(way, float(rng.uniform(0.4, 1.15)))
+            mixture = dict.fromkeys(way, float(rng.uniform(0.4, 1.3)))
         elif kind < _EXPRESSION + _MIXTURE:
             number = int(rng.integers(1, 5))
             mixture = {
@@ -87,7 +87,7 @@ def _write_subject(task: SubjectTask, person: Person, rng: np.random.Generator) 
     folder = task.out / task.name
     varied = Person(_vary(person.identity, rng))
     varied.set_at_rest(_draw_rest(rng))
-    stretch = rng.normal(1, [0.05, 0.05, 0.07])
+    stretch, warp = rng.normal(1, [0.05, 0.05, 0.07]), _draw_warp(rng)
     manner, light = _Manner(rng), varied.identity.light
     table = io.StringIO()
     rows = csv.writer(table)
@@ -95,7 +95,7 @@ def _write_subject(task: SubjectTask, person: Person, rng: np.random.Generator) 
         label, activation = manner.draw(rng)
         direction = light + rng.normal(0, [0.35, 0.25, 0.0])
         varied.identity = replace(varied.identity, light=direction / np.linalg.norm(direction))
-        mesh = _scan(varied.scan(activation), stretch, rng)
+        mesh = _scan(varied.scan(activation), stretch, warp, rng)
         mesh = pose_randomly(mesh, rng, degrees=4.0, shift_mm=10.0)
         stem = f"{index:02d}"
         assert mesh.landmarks_mm is not None
@@ -121,10 +121,20 @@ def _vary(identity: Identity, rng: np.random.Generator) -> Identity:
     return replace(identity, shape={name: 1.25 * value for name, value in identity.shape.items()}, bumps=bumps)
 
 
-def _scan(mesh: Mesh, stretch: np.ndarray, rng: np.random.Generator) -> Mesh:
+def _draw_warp(rng: np.random.Generator) -> np.ndarray:
+    """Draw how a person's shape departs from all parameters: mm, f64 (rows, columns, 3), smooth, nearly symmetric."""
+    warp = np.zeros((*grid_shape(), 3))
+    for sigma, size_mm in ((7, (0.8, 0.8, 1.0)), (16, (2.2, 2.8, 3.2))):  # sigma in cells of the grid, of about 1.5 mm
+        field = gaussian_filter(rng.normal(size=warp.shape), (sigma, sigma, 0), mode="nearest")
+        field += 0.75 * field[:, ::-1] * (-1, 1, 1)
+        warp += field / field.std((0, 1)) * size_mm
+    return warp * rng.uniform(0.3, 1.2)
+
+
+def _scan(mesh: Mesh, stretch: np.ndarray, warp: np.ndarray, rng: np.random.Generator) -> Mesh:
     """Return a mesh as one of many scanners sees it: proportions, sharpness, noise, holes; colour and contrast of the light."""
-    grid = mesh.vertices_mm.reshape(*grid_shape(), 3).astype(np.float64) * stretch
-    blur = float(rng.uniform(0, 1.3))  # in cells of the grid, of about 1.5 mm
+    grid = mesh.vertices_mm.reshape(*grid_shape(), 3) * stretch + warp
+    blur = float(rng.uniform(0, 1.3))  # in cells of the grid
     grid = np.stack([gaussian_filter(grid[..., axis], blur, mode="nearest") for axis in range(3)], -1)
     sheet = grid_sheet()
     eyes = np.clip(1.3 - np.maximum(np.abs(sheet.eye_t), np.abs(sheet.eye_s)), 0, 0.3) / 0.3

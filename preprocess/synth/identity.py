@@ -104,7 +104,7 @@ def shape_vertices_mm(identity: Identity, sheet: Sheet, rest_mm: np.ndarray) -> 
     z = z + 3.0 * p["cheek_fullness"] * g(46, -22, 18, 18) + 1.0 * p["lip_fullness"] * g(0, -32, 20, 7)
     z = z - 0.05 * p["forehead_slope"] * np.maximum(q - 55.0, 0.0)
     for bump_x, bump_q, sigma, height, skew in identity.bumps:
-        z = z + height * (1 + skew * side) * g(bump_x, bump_q, sigma, sigma)
+        z = z + height * (1 + skew * (2 * sheet.left - 1)) * g(bump_x, bump_q, sigma, sigma)
     eyes = TEMPLATE_EYES_MM.copy()
     eyes[:, 0] = eyes[:, 0] * (1 + 0.028 * p["width"]) + np.sign(eyes[:, 0]) * 1.5 * p["eye_distance"]
     factor = 1 + 0.03 * p["scale"]

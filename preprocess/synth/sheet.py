@@ -14,6 +14,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
 NUM_COLUMNS = 101
+MIDLINE_MM = 5.0  # within this distance, what is left and right of the midline passes into each other
 MAX_AZIMUTH_RAD = 1.43  # ear to ear, 82 degrees to either side
 
 EYE_X_MM, EYE_Q_MM = 31.5, 38.0  # half of the adult mean interpupillary distance, 63 mm (Dodgson 2004)
@@ -92,7 +93,9 @@ class Sheet:
         """Return a bump at (±x, q), 1 at its top; `sq_down` gives it another slope below."""
         dq = self.q - q
         sigma = sq if sq_down is None else np.where(dq > 0, sq, sq_down)
-        return np.exp(-0.5 * (((self.ax - x) / sx) ** 2 + (dq / sigma) ** 2))
+        # |x| has a kink at 0, which would crease the face along its midline wherever two bumps meet
+        distance = self.ax if x == 0 else np.hypot(self.x, MIDLINE_MM)
+        return np.exp(-0.5 * (((distance - x) / sx) ** 2 + (dq / sigma) ** 2))
 
 
 def smoothstep(value: np.ndarray) -> np.ndarray:
