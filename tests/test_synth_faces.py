@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from written_layouts import LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGHT_EYE
@@ -10,6 +12,7 @@ from preprocess.synth.action_units import INTENSITY_STRENGTH, PROTOTYPES, Activa
 from preprocess.synth.head import Person
 from preprocess.synth.identity import draw_identity
 from preprocess.synth.landmarks import landmark_vertices
+from preprocess.synth.sheet import grid_shape
 
 OUTER_LIPS, INNER_LIPS, CONTOUR = range(48, 60), range(60, 68), range(68, 83)
 
@@ -66,6 +69,20 @@ def test_faces_have_human_sizes_and_a_nose_that_sticks_out(people: list[Person])
         assert points is not None
         assert points[CONTOUR].mean(0)[1] < points[OUTER_LIPS].mean(0)[1] < tip[1] < points[LEFT_EYE].mean(0)[1]
         assert points[LEFT_EYE].mean(0)[1] < points[LEFT_BROW].mean(0)[1]
+
+
+@pytest.mark.parametrize("expression", ["neutral", "fear"])
+def test_no_crease_runs_down_the_midline(expression: str) -> None:
+    """The forehead bends at the midline no more than beside it, in lopsided faces, too."""
+    lopsided = Activation({unit: (1.2 * share, 0.8 * share) for unit, share in PROTOTYPES[expression].items()})
+    for k in range(4):
+        identity = draw_identity(np.random.default_rng([3, k]), female=k % 2 == 0)
+        bumpy = replace(identity, bumps=identity.bumps * (1, 1, 1, 3.5, 1))
+        depth = Person(bumpy).scan(lopsided).vertices_mm[:, 2].reshape(grid_shape())[:12]
+        bends = np.abs(np.diff(depth, 2, axis=1)).max(0)
+        middle = len(bends) // 2
+        beside = np.concatenate([bends[middle - 12 : middle - 4], bends[middle + 5 : middle + 13]])
+        assert bends[middle] < 1.3 * beside.max()
 
 
 def test_every_landmark_is_a_vertex_of_its_own() -> None:
