@@ -251,8 +251,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
         raise FacetError("--subject and --sample need a sheet each; give one of them")
     if (arguments.animation is None) != (arguments.sequence is None):
         raise FacetError("--animation FILE and --sequence NAME: give both or none")
-    if (arguments.size or arguments.fps is not None) and not arguments.animation:
-        raise FacetError("--size and --fps are for --animation FILE; give it too")
+    if (arguments.size or arguments.fps is not None or arguments.before_after) and not arguments.animation:
+        raise FacetError("--size, --fps and --before-after are for --animation FILE; give it too")
     if any((arguments.show, arguments.views, arguments.plain)) and not (arguments.sheet or arguments.animation):
         raise FacetError("--show, --views and --plain are for --sheet and --animation; give one of them")
     files = arguments.summary or arguments.sheet or arguments.animation
@@ -281,6 +281,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
             shown=shown,
             size_px=arguments.size,
             frames_per_second=arguments.fps,
+            before_after=arguments.before_after,
         )
         print(f"{about}: {arguments.animation}")
     return 0

@@ -159,6 +159,10 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     add("--plain", action="store_true", help="no titles, names of samples or legends, as for a paper")
     add("--size", type=_number(16, 1024), metavar="PX", help="with --animation: of a picture (default: as cached)")
     add("--fps", type=float, metavar="N", help="with --animation: frames per second (default: the recording's)")
+    before_help = (
+        "with --animation: beside each picture, also as it would be without --stabilise, drawn from cached depth"
+    )
+    add("--before-after", action="store_true", help=before_help)
     add = parser.add_argument_group("pages in the browser").add_argument
     run_help = "a finished run: show its predictions and attention; may be given several times, to compare runs"
     add("--run", type=Path, action="append", default=[], metavar="RUN", help=run_help)

@@ -22,6 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import numpy as np
 import pytest
 from hypothesis import settings
+from scipy.spatial.transform import Rotation
 
 from shared.cache import (
     FAILURES_CSV,
@@ -137,6 +138,7 @@ def write_tiny_cache(
     intensities: Sequence[str] = ("01",),
     units: str = "",
     num_landmarks: int = 0,
+    turn_deg: float = 0.0,
     with_text: bool = True,
     text_dim: int = 32,
     dataset: str = "tiny",
@@ -150,10 +152,13 @@ def write_tiny_cache(
     subject → what the tables call its classes, in turn. apex: of
     every sequence. intensities: of a class's scans in turn. units: "aus" or "targets": what each row shows of UNITS, three yes
     or no that follow from its class; row 0 is unknown. num_landmarks: random points;
-    the last is not known. Prompt embeddings are random unit vectors, marked random.
+    the last is not known. turn_deg: the cache is stabilised, and in each frame the head is turned so much further to its left.
+    Prompt embeddings are random unit vectors, marked random.
     """
     rng = np.random.default_rng(seed)
-    settings = RenderSettings(views=tuple(views), size_px=size_px, modalities=tuple(modalities))
+    settings = RenderSettings(
+        views=tuple(views), size_px=size_px, modalities=tuple(modalities), stabilised=bool(turn_deg)
+    )
     samples: list[Sample] = []
     images: list[dict[str, np.ndarray]] = []
     for subject in range(num_subjects):
@@ -209,6 +214,8 @@ def write_tiny_cache(
         rows = slice(shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, len(samples)))
         arrays = {m: np.stack([image[m] for image in images[rows]]) for m in modalities}
         arrays["scan_to_face"] = np.tile(np.eye(4, dtype=np.float32), (len(samples[rows]), 1, 1))
+        turned = np.array([[-turn_deg * (s.frame or 0)] for s in samples[rows]])  # back to the front
+        arrays["scan_to_face"][:, :3, :3] = Rotation.from_euler("y", turned, degrees=True).as_matrix()
         present = {m: np.array([s.has(m) for s in samples[rows]]) for m in modalities}
         present["scan_to_face"] = np.array([s.valid for s in samples[rows]])
         if num_landmarks:

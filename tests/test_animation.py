@@ -101,6 +101,25 @@ def test_what_is_not_there_is_named(tiny_cache: MakeCache, tmp_path: Path) -> No
         write(scans, tmp_path / "a.gif", "x")
 
 
+def test_before_and_after_stabilising_stand_side_by_side(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    cache = make(tiny_cache, modalities=("normal", "depth"), turn_deg=5)
+    name, path = cache.sequences[0].sequence, tmp_path / "a.gif"
+    assert write(cache, path, name, show=["depth"], before_after=True).endswith(
+        "turned by up to 20.0°, nose tip moved by up to 0.0 mm"
+    )
+    frames, _ = read_frames(path)
+    for number, frame in enumerate(frames):
+        np.testing.assert_array_equal(tile(frame, 1), picture_of(cache, cache.samples[number], "depth", 0))
+        changed = np.abs(tile(frame, 0).astype(int) - tile(frame, 1))[16:48, 16:48].max()
+        assert changed <= 1 if number == 0 else changed > 5
+    with pytest.raises(
+        FacetError, match=r"--before-after: .* was not stabilised: all frames have the pose of the first"
+    ):
+        write(make(tiny_cache, name="plain"), path, name, before_after=True)
+    with pytest.raises(FacetError, match=r"takes depth, and .* holds texture,normal alone"):
+        write(make(tiny_cache, name="flat", turn_deg=5), path, name, before_after=True)
+
+
 def test_rate_size_views_and_pictures_are_chosen(tiny_cache: MakeCache, tmp_path: Path) -> None:
     cache = make(tiny_cache, modalities=("texture", "normal"))
     name, path = cache.sequences[0].sequence, tmp_path / "a.gif"

@@ -19,7 +19,8 @@ from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from preprocess.rendering.cameras import build_cameras
 from preprocess.rendering.views import render_views
-from shared.errors import ScanError
+from preprocess.sequences.head_motion import draw_unstabilised, find_head_motion, measure_changes_mm
+from shared.errors import CacheError, ScanError
 from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
 from shared.schema import RenderSettings, View
 
@@ -88,6 +89,60 @@ def test_a_shaken_head_stays_still_in_the_pixels() -> None:
     assert np.nanpercentile(moved, 95) < 0.35
     shaken, _ = render_sequence(moving_head(None), dataclasses.replace(SETTINGS, stabilised=False))
     assert np.nanmedian(np.abs(inner(shaken) - inner(shaken[:1]))[4:]) > 1.0  # one transform alone shows the shake
+
+
+def test_frames_are_drawn_as_before_they_were_stabilised() -> None:
+    """From depth and pose of a stabilised frame alone, what a build without --stabilise draws from its mesh."""
+    dataset, plain = moving_head(None), dataclasses.replace(SETTINGS, stabilised=False)
+    poses, drawn = [], {}
+    for settings in (SETTINGS, plain):
+        aligner = ScanAligner(dataset, None, settings, RECORDS[:8])  # type: ignore[arg-type]
+        for record in (RECORDS[0], RECORDS[3]):
+            placed = aligner.align(record, aligner.read(record))
+            poses.append(placed.scan_to_face)
+            drawn[settings.stabilised, record.frame] = render_views(
+                placed.mesh, build_cameras(settings.views), size_px=112, radius_mm=100
+            )
+    motion = find_head_motion(np.stack(poses[:2]))
+    truth = np.linalg.inv(shake(0)) @ shake(3)
+    turned = Rotation.from_matrix(truth[:3, :3]).magnitude()
+    assert motion.largest[0] == pytest.approx(np.rad2deg(turned), abs=0.2) and motion.largest[0] > 5
+    after, before = drawn[True, 3], drawn[False, 3]
+    for index, view in enumerate(SETTINGS.views):
+        images = {"depth": after.depth[index]}
+        again = draw_unstabilised(images, view, motion.moves[1], SETTINGS)
+        assert again is not None
+        common = (again["depth"] > 0) & (before.depth[index] > 0)
+        assert common.sum() > 0.93 * (before.depth[index] > 0).sum()
+        off_mm = (again["depth"].astype(float) - before.depth[index])[common] * DEPTH_STEP_MM
+        assert np.abs(np.median(off_mm)) < 0.1 and np.percentile(np.abs(off_mm), 90) < 0.5
+    changes = measure_changes_mm(drawn[True, 0].depth[0], after.depth[0], View(0), motion.moves[1])
+    assert changes[0] > 1 and changes[1] < 0.1  # the scanner's noise
+    far = np.eye(4)
+    far[:3, 3] = [90, 0, 0]
+    assert np.isnan(measure_changes_mm(drawn[True, 0].depth[0], after.depth[0], View(0), far)[0])
+
+
+@pytest.mark.parametrize(("word", "axis", "toward"), [("yaw", "z", "x"), ("pitch", "z", "y"), ("roll", "y", "x")])
+def test_a_head_turns_to_its_left_up_and_to_its_left_shoulder(word: str, axis: str, toward: str) -> None:
+    """Positive angles: the nose turns to +x, the nose turns to +y, the top of the head leans to +x."""
+    turn = Rotation.align_vectors(  # `axis` of the face ends 10 degrees nearer to `toward`
+        [
+            np.cos(np.deg2rad(10)) * np.eye(3)["xyz".index(axis)]
+            + np.sin(np.deg2rad(10)) * np.eye(3)["xyz".index(toward)]
+        ],
+        [np.eye(3)["xyz".index(axis)]],
+    )[0]
+    first, later = np.eye(4), np.eye(4)
+    later[:3, :3] = turn.as_matrix().T  # scan → face takes the turn back
+    later[:3, 3] = later[:3, :3] @ [0, 0, -4]
+    motion = find_head_motion(np.stack([first, later]))
+    expected = [10.0 if name == word else 0.0 for name in ("yaw", "pitch", "roll")]
+    assert motion.angles_deg[1] == pytest.approx(expected, abs=1e-6)
+    assert motion.shifts_mm[1] == pytest.approx([0, 0, 4]) and motion.largest == pytest.approx((10, 4))
+    later[0, 0] = np.nan
+    with pytest.raises(CacheError, match="not rigid"):
+        find_head_motion(np.stack([first, later]))
 
 
 def test_a_bump_of_one_millimetre_survives() -> None:

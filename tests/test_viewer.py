@@ -200,6 +200,38 @@ def test_the_player_shows_the_valid_frames_in_time_order(site: Site) -> None:
     assert (film["rate"], film["marks"], film["kind"], film["view"]) == (25.0, {"2": "apex"}, "depth", 2)
 
 
+def test_the_player_shows_what_stabilising_changed(tiny_cache: MakeCache, site: Site) -> None:
+    turning = open_site(
+        tiny_cache(name="turning", num_frames=5, modalities=("normal", "depth"), turn_deg=4, invalid=(0,))
+    )
+    page = build_page(turning, "/play/2", "")
+    film = json.loads(
+        next(p for p in page if "data-player" in str(p.to_plotly_json())).to_plotly_json()["props"]["data-player"]
+    )
+    turned, moved, changed = film["motion"]
+    assert film["before"] and turned["keys"] == ["yaw", "pitch", "roll"] and changed["keys"] == ["before", "stabilised"]
+    assert turned["lines"] == [[0, 4, 8, 12], [0, 0, 0, 0], [0, 0, 0, 0]]  # against the first valid frame
+    assert moved["lines"] == [[0, 0, 0, 0]] * 3 and turned["high"] == 12
+    assert "turned by up to 12.0°" in page_text(turning, "/play/2")
+    client = build_app(LiveSite(lambda: turning)).server.test_client()
+    shown, stored = (
+        np.asarray(Image.open(io.BytesIO(client.get(f"/{name}/1/depth/0.png").data)))
+        for name in ("unstabilised", "image")
+    )
+    inner = slice(8, 24)
+    assert np.abs(shown[inner, inner].astype(int) - stored[inner, inner]).max() <= 1  # the first frame is as it was
+    other = np.asarray(Image.open(io.BytesIO(client.get("/unstabilised/4/depth/0.png").data)))
+    assert np.abs(other[inner, inner].astype(int) - stored[inner, inner]).max() > 10
+    assert "Not stabilised: all frames have the pose of the first" in page_text(site, "/play/2")
+    assert build_app(LiveSite(lambda: site)).server.test_client().get("/unstabilised/1/depth/0.png").status_code == 404
+    for path in ("0/depth/0", "1/texture/0", "1/depth/3", "99/depth/0", "1/scan_to_face/0"):
+        assert client.get(f"/unstabilised/{path}.png").status_code == 404
+    hidden = dataclasses.replace(turning, faces=False)
+    assert (
+        build_app(LiveSite(lambda: hidden)).server.test_client().get("/unstabilised/1/depth/0.png").status_code == 404
+    )
+
+
 def test_a_damaged_shard_is_one_line(site: Site) -> None:
     shard = next((site.cache.path / "views.zarr" / "texture").rglob("c/0/0/0/0/0"))
     shard.write_bytes(shard.read_bytes()[:100])

@@ -25,7 +25,14 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Site:
     path = tmp_path_factory.mktemp("browser") / "cache"
     modalities = ("texture", "normal", "depth")
     write_tiny_cache(
-        path, model=tiny_model, num_subjects=3, num_frames=6, modalities=modalities, invalid=(8,), units="aus"
+        path,
+        model=tiny_model,
+        num_subjects=3,
+        num_frames=6,
+        modalities=modalities,
+        invalid=(8,),
+        units="aus",
+        turn_deg=2,
     )
     classes = ("anger", "happiness", "surprise")
     cache = open_cache(path)
@@ -120,10 +127,10 @@ def test_the_player_plays_scrubs_and_goes_back(visit: Watched) -> None:
     visit.page.locator("#scrubber").fill("0")
     visit.until(f"{frame}.startsWith('frame 0 ') && document.querySelector('.screen img').src.includes('/image/6/')")
     names = "[...document.querySelectorAll('.curves .name')].map(e => e.textContent).join()"
-    assert visit.page.evaluate(names) == "AU1"  # what anger shows
-    visit.page.locator(".curves svg").click(position={"x": 300, "y": 10})
+    assert visit.page.evaluate(names).split(",")[0] == "AU1"  # what anger shows
+    visit.page.locator(".curves svg").first.click(position={"x": 300, "y": 10})
     at = visit.until(f"!{frame}.startsWith('frame 0 ') && document.querySelector('#scrubber').value")
-    assert visit.page.locator(".curves .cursor").get_attribute("x1") == f"{int(at)}.5"
+    assert visit.page.locator(".curves .cursor").first.get_attribute("x1") == f"{int(at)}.5"
     visit.page.keyboard.press("t")
     visit.until("document.querySelector('.player .chip')?.textContent === 'check ×'")
     visit.page.keyboard.press("ArrowLeft")
@@ -135,6 +142,14 @@ def test_the_player_plays_scrubs_and_goes_back(visit: Watched) -> None:
     visit.page.locator("#scrubber").fill("0")
     visit.page.locator("#player-kind").select_option("depth")
     visit.until("document.querySelector('.screen img').src.endsWith('/image/6/depth/0.png')")
+    visit.page.keyboard.press("b")
+    sources = "[...document.querySelectorAll('.screen img')].map(i => i.naturalWidth && i.getAttribute('src')).join()"
+    visit.until(f"{sources} === '/unstabilised/6/depth/0.png,/image/6/depth/0.png'")
+    assert "yaw 0.0" in visit.page.locator(".curves").inner_text()
+    visit.page.locator("#scrubber").fill("3")
+    visit.until("document.querySelector('.curves').innerText.includes('yaw +8.0')")  # frame 4
+    visit.page.locator("#scrubber").fill("0")
+    visit.page.locator("#player-before").uncheck()
     visit.page.locator("#player-rate").select_option("10")
     began = time.monotonic()
     visit.page.click("#play")

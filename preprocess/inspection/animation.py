@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from preprocess.inspection.lettering import load_font, shorten_text, wrap_text
 from preprocess.inspection.sheet import Shown, draw_tile
+from preprocess.sequences.head_motion import SAME_POSE, HeadMotion, draw_unstabilised, find_head_motion
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError
-from shared.pictures import describe_view
+from shared.pictures import WHITE, centre_face, describe_view
 from shared.schema import Sample
 from shared.schema import Sequence as SequenceRow
 from shared.store.storage import write_file
@@ -42,6 +43,7 @@ def write_animation(
     shown: Shown,
     size_px: int | None = None,
     frames_per_second: float | None = None,
+    before_after: bool = False,
 ) -> str:
     """Write the valid frames of a sequence in time order: a GIF that repeats, or an MP4 (H.264), by the ending of its name.
 
@@ -51,11 +53,12 @@ def write_animation(
     Args:
         shown: the pictures; a line of them for each view.
         size_px: width and height of a picture; None: as in the cache. frames_per_second: None: the recording's.
+        before_after: before each picture, also draw the frame as it would be without `--stabilise`.
     Returns:
         A line about what was written.
     Raises:
         FacetError: no such sequence, fewer than two valid frames, another ending, a rate that the format cannot have, or the
-            package for MP4 is missing.
+            package for MP4 is missing; before_after: the cache was not stabilised, or has no depth.
     """
     form = path.suffix.lower()
     if form not in MAX_RATE:
@@ -71,7 +74,8 @@ def write_animation(
     recorded = row.frames_per_second if row.frames_per_second and row.frames_per_second > 0 else None
     wanted = frames_per_second or min(recorded or DEFAULT_RATE, MAX_RATE[form])
     step = -(-len(frames) // MOST_FRAMES[form])
-    drawer = _Drawer(cache, row, frames[::step], shown, size_px, len(frames), recorded)
+    motion = _find_motion(cache, frames[::step]) if before_after else None
+    drawer = _Drawer(cache, row, frames[::step], shown, size_px, len(frames), recorded, motion)
     rate = wanted / step
     if form == ".gif":
         duration_ms = 10 * round(100 / rate)  # a GIF counts in hundredths of a second
@@ -84,7 +88,8 @@ def write_animation(
     guess = "" if recorded or frames_per_second else ", a guess: the data set does not give its rate"
     short = len(drawer.frames) / rate < SHORT_SECONDS and frames_per_second is None
     slower = "; it is short: --fps 5 shows it slower" if short else ""
-    return f"{len(drawer.frames)} frames{thinned}, {rate:.3g} a second{guess}{slower}"
+    head = f"; the head {motion.describe()}" if motion else ""
+    return f"{len(drawer.frames)} frames{thinned}, {rate:.3g} a second{guess}{slower}{head}"
 
 
 def check_video() -> None:
@@ -110,6 +115,15 @@ def _find_sequence(cache: Cache, name: str) -> SequenceRow:
     return cache.sequences[names.index(name)]
 
 
+def _find_motion(cache: Cache, frames: Sequence[Sample]) -> HeadMotion:
+    settings = cache.info.settings
+    if not settings.stabilised:
+        raise FacetError(f"--before-after: {cache.path} was not stabilised: {SAME_POSE}")
+    if "depth" not in settings.modalities:
+        raise FacetError(f"--before-after: takes depth, and {cache.path} holds {','.join(settings.modalities)} alone")
+    return find_head_motion(cache.arrays.read("scan_to_face", [cache.row_of(sample) for sample in frames]))
+
+
 class _Drawer:
     """Draws frames of one size: a line of pictures for each view, between lines about the frame and the licence."""
 
@@ -122,10 +136,12 @@ class _Drawer:
         size_px: int | None,
         num_frames: int,
         recorded: float | None,
+        motion: HeadMotion | None,
     ) -> None:
         """
         Args:
-            frames: those that are drawn, of num_frames. recorded: frames per second of the recording, if known.
+            frames: those that are drawn, of num_frames. recorded: frames per second of the recording, if known. motion: of the
+                head in these frames, to draw them without it and with it.
         Raises:
             CacheError: no picture is in every frame.
         """
@@ -135,17 +151,20 @@ class _Drawer:
             names = ", ".join(p.name for p in shown.pictures)
             raise CacheError(f"{cache.path}: {names}: in no case in every frame of {row.sequence}")
         self.size_px = size_px or cache.info.settings.size_px
-        self.num_frames, self.recorded = num_frames, recorded
-        width = max(MIN_WIDTH_PX, len(self.pictures) * (self.size_px + GAP_PX) + GAP_PX)
+        self.num_frames, self.recorded, self.motion = num_frames, recorded, motion
+        # Of the columns: the picture, whether it is drawn without `--stabilise`, and the end of its name.
+        ways = [(True, ", before"), (False, ", stabilised")] if motion else [(False, "")]
+        self.columns = [(picture, *way) for picture in self.pictures for way in ways]
+        width = max(MIN_WIDTH_PX, len(self.columns) * (self.size_px + GAP_PX) + GAP_PX)
         self.width = width + width % 2  # H.264 takes even sizes
         self.foot = wrap_text(cache.info.licence, load_font(11), self.width - 2 * GAP_PX)
 
     def draw_all(self, rate: float) -> list[Image.Image]:
         """Draw every frame. rate: frames per second that are shown."""
         bar = tqdm(self.frames, desc="draw", unit="frame", leave=False, disable=None)
-        return [self._draw(sample, rate) for sample in bar]
+        return [self._draw(index, sample, rate) for index, sample in enumerate(bar)]
 
-    def _draw(self, sample: Sample, rate: float) -> Image.Image:
+    def _draw(self, index: int, sample: Sample, rate: float) -> Image.Image:
         head, step = self._head(sample, rate), self.size_px + LINE_PX + 2
         top = GAP_PX // 2 + LINE_PX * len(head)
         height = top + step * len(self.shown.views) + LINE_PX * len(self.foot) + GAP_PX
@@ -155,12 +174,14 @@ class _Drawer:
             text = shorten_text(line, load_font(12), self.width - 2 * GAP_PX)
             draw.text((GAP_PX, GAP_PX // 2 + number * LINE_PX), text, INK, load_font(12))
         for place, view in enumerate(self.shown.views):
-            for column, picture in enumerate(self.pictures):
-                tile = Image.fromarray(draw_tile(self.cache, sample, picture.name, view))
+            before = self._draw_before(index, sample, view) if self.motion else {}
+            for column, (picture, is_before, end) in enumerate(self.columns):
+                pixels = before[picture.name] if is_before else draw_tile(self.cache, sample, picture.name, view)
+                tile = Image.fromarray(pixels)
                 if tile.width != self.size_px:
                     tile = tile.resize((self.size_px, self.size_px), Image.Resampling.LANCZOS)
                 left, above = GAP_PX + column * (self.size_px + GAP_PX), top + place * step
-                name = f"{picture.name}, {describe_view(self.cache.info.settings.views[view])}"
+                name = f"{picture.name}, {describe_view(self.cache.info.settings.views[view])}{end}"
                 text = shorten_text(name, load_font(11), self.size_px)
                 draw.text((left + self.size_px // 2, above), text, FAINT, load_font(11), anchor="ma")
                 image.paste(tile, (left, above + LINE_PX))
@@ -168,6 +189,22 @@ class _Drawer:
             above = top + step * len(self.shown.views) + number * LINE_PX
             draw.text((GAP_PX, above), text, FAINT, load_font(11))
         return image
+
+    def _draw_before(self, index: int, sample: Sample, view: int) -> dict[str, np.ndarray]:
+        """Draw a frame with the pose of the first one: name of the picture → u8 (S, S, 3)."""
+        assert self.motion is not None
+        settings = self.cache.info.settings
+        modalities = {"depth", *(picture.modality.name for picture in self.pictures)} - {"normal"}
+        row = [self.cache.row_of(sample)]
+        images = {name: self.cache.arrays.read(name, row)[0, view] for name in modalities}
+        drawn = draw_unstabilised(images, settings.views[view], self.motion.moves[index], settings)
+        blank = np.full((settings.size_px, settings.size_px, 3), WHITE, np.uint8)
+        return {
+            picture.name: centre_face(picture.draw(drawn[picture.modality.name], dynamic=False), settings.views[view])
+            if drawn
+            else blank
+            for picture in self.pictures
+        }
 
     def _head(self, sample: Sample, rate: float) -> list[str]:
         """Return the lines above the pictures: whose sequence and what class; which frame, and how fast."""

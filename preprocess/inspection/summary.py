@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from preprocess.alignment.anthropometry import ADULT_EYE_DISTANCE_MM, PERSON_EYE_DISTANCE_MM
 from preprocess.datasets.scan import SCAN_GONE
 from preprocess.prompts import count_names
+from preprocess.sequences.head_motion import SAME_POSE, find_head_motion
 from shared.cache import FAILURES_CSV, Cache, Failure
 from shared.errors import CacheError
 from shared.groups import part_columns
@@ -201,7 +203,28 @@ def _describe_sequences(cache: Cache) -> list[str]:
         + (f"{len(gaps):,} lack frames that failed" if gaps else "none lacks a frame"),
         f"  rate: {_list_counts(rates)}",
         f"  onset, apex, offset: {_list_counts(marks)}",
+        f"  poses: {_describe_poses(cache)}",
     ]
+
+
+def _describe_poses(cache: Cache) -> str:
+    """Say whether frames were stabilised, and how far heads moved."""
+    if not cache.info.settings.stabilised:
+        return f"not stabilised: {SAME_POSE}"
+    frames = [[row for row in cache.frames(one.sequence) if cache.samples[row].valid] for one in cache.sequences]
+    frames = [rows for rows in frames if rows]
+    try:
+        poses = cache.arrays.read("scan_to_face", list(chain.from_iterable(frames)))
+        largest = [find_head_motion(part).largest for part in np.split(poses, np.cumsum(list(map(len, frames))))[:-1]]
+    except CacheError as error:
+        return str(error)
+    if not largest:
+        return "stabilised"
+    (turn, shift), (most_turn, most_shift) = np.median(largest, axis=0), np.max(largest, axis=0)
+    return (
+        f"stabilised; heads turned by {turn:.0f}° and moved by {shift:.0f} mm (median of the sequences' largest), "
+        f"at most by {most_turn:.0f}° and {most_shift:.0f} mm"
+    )
 
 
 def _describe_prompts(cache: Cache) -> list[str]:

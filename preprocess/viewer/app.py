@@ -23,6 +23,7 @@ from preprocess.viewer.coverage import show_findings
 from preprocess.viewer.landmarks import landmarks_svg
 from preprocess.viewer.live import POLL_SECONDS, LiveSite
 from preprocess.viewer.map import points_json
+from preprocess.viewer.motion import unstabilised_png
 from preprocess.viewer.pages import build_page, list_links, read_address
 from preprocess.viewer.site import Site
 from preprocess.viewer.wall import LIST_CSV, encode_list
@@ -31,17 +32,10 @@ from shared.errors import FacetError, StorageError
 MAX_BODY_BYTES = 1 << 20  # of a request; Dash's own have some KB
 KEYS = (
     "keys: arrows, Enter, Esc · Page Up, Page Down, Home, End · p plays, space pauses · "
-    "a: attention · l: landmarks · t: tag · r: next run"
+    "a: attention · b: before --stabilise · l: landmarks · t: tag · r: next run"
 )
-PRIVATE = (
-    "/image/",
-    "/attention/",
-    "/landmarks/",
-    "/points/",
-    "/tag/",
-    f"/{LIST_CSV}",
-    "/_dash-update",
-)  # not to be stored by the browser
+FACES = ("/image/", "/unstabilised/", "/attention/", "/landmarks/")  # addresses of pictures of people
+PRIVATE = (*FACES, "/points/", "/tag/", f"/{LIST_CSV}", "/_dash-update")  # not to be stored by the browser
 
 
 def build_app(live: LiveSite, *, token: str = "") -> Dash:
@@ -156,6 +150,7 @@ def _add_routes(app: Dash, live: LiveSite) -> None:
 
     routes: dict[str, Callable[..., Response]] = {
         "/image/<int:row>/<kind>/<int:view>.png": lambda **at: send(live.site.pictures.png(**at)),
+        "/unstabilised/<int:row>/<kind>/<int:view>.png": lambda **at: send(unstabilised_png(live.site, **at)),
         "/attention/<int:row>/<int:image>.png": lambda **at: send(heat_png(site(), **at)),
         "/attention/<int:row>/<int:class_index>/<int:image>.png": lambda **at: send(heat_png(site(), **at)),
         "/landmarks/<int:row>/<int:view>.svg": lambda **at: send(landmarks_svg(site(), **at), "image/svg+xml"),
@@ -168,7 +163,7 @@ def _add_routes(app: Dash, live: LiveSite) -> None:
     app.server.add_url_rule("/tag/<int:row>", view_func=change_tag, methods=["POST"])
 
     def hide_faces() -> None:
-        if not live.site.faces and request.path.startswith(("/image/", "/attention/", "/landmarks/")):
+        if not live.site.faces and request.path.startswith(FACES):
             abort(404)
 
     app.server.before_request(hide_faces)

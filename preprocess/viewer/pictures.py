@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -50,18 +51,28 @@ class Pictures:
         with self._lock:
             return self._read(row, name)
 
+    def read_rows(self, rows: Sequence[int], name: str) -> np.ndarray:
+        """Read rows of an array as stored, (n, …); they are not kept. Raises CacheError as `read`."""
+        with self._lock:
+            return self._cache.arrays.read(name, rows)
+
     def _read_images(self, row: int, name: str) -> np.ndarray:
         return np.array(self._cache.arrays.read(name, [row])[0])
 
     def _draw_png(self, row: int, kind: str, view: int) -> bytes:
-        pixels, options = self.read(row, MODALITY_OF[kind])[view], {}
-        if kind != "normal":
-            options["transparency"] = BACKGROUND  # so that the page shows through: white tiles glare on a dark page
-            pixels = MODALITIES[MODALITY_OF[kind]].draw(pixels, dynamic=bool(self._cache.info.settings.dynamic))
-        buffer = io.BytesIO()
-        # 25 % faster than zlib's default strategy, and no larger
-        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE, **options)
-        return buffer.getvalue()
+        return draw_png(self.read(row, MODALITY_OF[kind])[view], kind, dynamic=bool(self._cache.info.settings.dynamic))
+
+
+def draw_png(pixels: np.ndarray, kind: str, *, dynamic: bool = False) -> bytes:
+    """Draw stored values (H, W, …) as a PNG; where there is no surface, the page shows through, except in `normal`."""
+    options = {}
+    if kind != "normal":
+        options["transparency"] = BACKGROUND  # white tiles glare on a dark page
+        pixels = MODALITIES[MODALITY_OF[kind]].draw(pixels, dynamic=dynamic)
+    buffer = io.BytesIO()
+    # 25 % faster than zlib's default strategy, and no larger
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE, **options)
+    return buffer.getvalue()
 
 
 def has_picture(sample: Sample, kind: str) -> bool:

@@ -9,8 +9,10 @@ import numpy as np
 from dash import html
 from dash.development.base_component import Component
 
+from preprocess.sequences.head_motion import SAME_POSE, HeadMotion
 from preprocess.viewer.address import Address
 from preprocess.viewer.labels import INTENSITY, MAX_INTENSITY
+from preprocess.viewer.motion import can_draw_unstabilised, find_motion, list_tracks
 from preprocess.viewer.parts import Cell, key_link, sample_address, scripted, view_title
 from preprocess.viewer.pictures import choose_kind, has_picture
 from preprocess.viewer.run_records import RunRecords
@@ -39,6 +41,7 @@ def player_page(site: Site, address: Address) -> list[Component]:
     text += f", {len(rows) - len(playable)} not valid" if len(playable) < len(rows) else ""
     text += f"; {rate:g} per second" if sequence and sequence.frames_per_second else "; frame rate not known"
     text += f"; {', '.join(marks)}: {sequence.marks}" if sequence and marks and sequence.marks else ""
+    motion = find_motion(site, playable)
     tags = site.tags.by_sample()
     film: dict[str, Any] = {
         "rows": playable,
@@ -53,12 +56,27 @@ def player_page(site: Site, address: Address) -> list[Component]:
         "marks": {str(frame): mark for mark, frame in marks.items()},
         "tags": [tags.get(samples[r].sample_id, ()) for r in playable],
         **_curves(site, playable),
+        "motion": list_tracks(site, playable, motion) if motion else [],
+        "before": motion is not None and can_draw_unstabilised(site),
     }
     if site.faces and playable:
         screen = scripted("player", json.dumps(film), "player")
     else:
         screen = html.P("No faces are shown." if playable else "No frame is valid.", className="notice")
-    return [links, html.H1(name), _headline(site, row), screen, html.P(text)]
+    return [links, html.H1(name), _headline(site, row), screen, html.P(text), html.P(_describe_poses(site, motion))]
+
+
+def _describe_poses(site: Site, motion: HeadMotion | None) -> str:
+    """Say whether the frames were stabilised, and what that changed."""
+    if site.cache.info.settings.dynamic:
+        return ""
+    if motion is None:
+        return f"Not stabilised: {SAME_POSE}."
+    drawn = "" if can_draw_unstabilised(site) else " Frames are not shown as they were before: that takes depth."
+    return (
+        f"Stabilised: each frame has a pose of its own, by forehead and nose bridge. The head {motion.describe()}, against "
+        f"the first frame.{drawn}"
+    )
 
 
 def _headline(site: Site, row: int) -> Component:

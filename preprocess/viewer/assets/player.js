@@ -13,7 +13,8 @@
       this.kind = this.film.kind;
       this.view = this.film.view;
       this.rate = this.film.rate;
-      this.images = new Map();
+      this.kept = new Map();
+      this.before = false;
       this.build();
       this.show(this.at);
     }
@@ -24,6 +25,7 @@
       this.scrubber = make("input", { type: "range", min: 0, max: this.film.rows.length - 1, step: 1, id: "scrubber" });
       this.scrubber.setAttribute("aria-label", "frame");
       this.scrubber.oninput = () => { this.pause(); this.show(Number(this.scrubber.value)); };
+      this.scrubber.onchange = () => this.scrubber.blur(); // so that keys reach the player again
       this.button = make("button", { type: "button", id: "play", textContent: "▶ play", onclick: () => this.toggle() });
       this.where = make("span", { className: "where", id: "frame" });
       const bar = make("div", { className: "bar" });
@@ -31,10 +33,27 @@
         this.choice("kind", this.film.kinds.map((k) => [k, k])), this.choice("view", this.film.views.map((v, i) => [i, v])));
       this.tagger = make("div", { className: "tagger" });
       this.tagger.addEventListener("tagged", (event) => { this.film.tags[this.film.rows.indexOf(event.detail.row)] = event.detail.tags; });
+      if (this.film.before) bar.append(this.beforeBox(make));
       const film = make("div", { className: "film" });
       film.append(this.screen, this.scrubber, bar, this.tagger);
       this.curves = new window.facetCurves(this.film, (at) => { this.pause(); this.show(at); });
       this.element.append(film, this.curves.element);
+    }
+
+    // Key b: beside each frame the same with the pose of the first one, as without --stabilise.
+    beforeBox(make) {
+      const texts = ["before: the pose of the first frame, drawn from depth", "stabilised"];
+      this.captions = texts.map((textContent) => make("span", { textContent, className: "faint" }));
+      const label = make("label", { textContent: " before --stabilise", title: "key: b" });
+      const box = make("input", { type: "checkbox", id: "player-before", className: "key-b" });
+      box.onchange = () => {
+        this.before = box.checked;
+        this.element.classList.toggle("compared", this.before);
+        box.blur();
+        this.show(this.at);
+      };
+      label.prepend(box);
+      return label;
     }
 
     choice(name, options) {
@@ -50,30 +69,34 @@
       return select;
     }
 
-    image(at) {
-      const source = `/image/${this.film.rows[at]}/${this.kind}/${this.view}.png`;
-      let image = this.images.get(source);
+    // The pictures of a frame, from left to right.
+    images(at) {
+      return (this.before ? ["unstabilised", "image"] : ["image"]).map((name) => this.image(at, name));
+    }
+
+    image(at, name) {
+      const source = `/${name}/${this.film.rows[at]}/${this.kind}/${this.view}.png`;
+      let image = this.kept.get(source);
       if (!image) {
         image = new Image();
         image.alt = `frame ${this.film.frames[at]}`;
         image.src = source;
-        this.images.set(source, image);
-        if (this.images.size > KEPT) this.images.delete(this.images.keys().next().value);
+        this.kept.set(source, image);
+        if (this.kept.size > KEPT) this.kept.delete(this.kept.keys().next().value);
       }
       return image;
     }
 
     show(at) {
       this.at = at;
-      const image = this.image(at);
-      this.screen.replaceChildren(image);
+      this.screen.replaceChildren(...(this.before ? this.captions : []), ...this.images(at));
       this.scrubber.value = at;
       const frame = this.film.frames[at];
       const mark = this.film.marks[frame] ? ` · ${this.film.marks[frame]}` : "";
       this.tagger.dataset.tag = JSON.stringify({ row: this.film.rows[at], tags: this.film.tags[at] });
       this.curves.show(at);
       this.where.textContent = `frame ${frame} (${at + 1} of ${this.film.rows.length})${mark}`;
-      for (let next = 1; next <= Math.min(AHEAD, this.film.rows.length - 1); next++) this.image((at + next) % this.film.rows.length);
+      for (let next = 1; next <= Math.min(AHEAD, this.film.rows.length - 1); next++) this.images((at + next) % this.film.rows.length);
     }
 
     toggle() { this.playing ? this.pause() : this.play(); }
@@ -85,8 +108,8 @@
       const step = (now) => {
         if (!this.playing || !this.element.isConnected) return;
         const next = (this.at + 1) % this.film.rows.length;
-        const image = this.image(next); // a failed image counts as loaded and shows a gap
-        if (now >= due && image.complete) {
+        const images = this.images(next); // a failed image counts as loaded and shows a gap
+        if (now >= due && images.every((image) => image.complete)) {
           this.show(next);
           due = Math.max(due + 1000 / this.rate, now - 1000 / this.rate);
         }
