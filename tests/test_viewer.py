@@ -224,7 +224,7 @@ def test_the_player_shows_what_stabilising_changed(tiny_cache: MakeCache, site: 
     assert np.abs(other[inner, inner].astype(int) - stored[inner, inner]).max() > 10
     assert "Not stabilised: all frames have the pose of the first" in page_text(site, "/play/2")
     assert build_app(LiveSite(lambda: site)).server.test_client().get("/unstabilised/1/depth/0.png").status_code == 404
-    for path in ("0/depth/0", "1/texture/0", "1/depth/3", "99/depth/0", "1/scan_to_face/0"):
+    for path in ("0/depth/0", "1/texture/0", "1/depth/3", "999/depth/0", "1/scan_to_face/0"):
         assert client.get(f"/unstabilised/{path}.png").status_code == 404
     hidden = dataclasses.replace(turning, faces=False)
     assert (
