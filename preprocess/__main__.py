@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from preprocess.datasets.scan import DatasetReader
 
 
-def main() -> int:
-    words = join_angles(sys.argv[1:])
+def main(arguments: list[str] | None = None) -> int:
+    words = join_angles(sys.argv[1:] if arguments is None else arguments)
     command = next((word for word in words if not word.startswith("-")), "")
-    arguments = build_parser(command).parse_args(words)
-    return RUN[arguments.command](arguments)
+    chosen = build_parser(command).parse_args(words)
+    return RUN[chosen.command](chosen)
 
 
 def _synth(arguments: argparse.Namespace) -> int:

@@ -148,22 +148,19 @@ def test_the_command(
     tiny_cache: MakeCache, tiny_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tiny_cache(with_text=False, unlabelled=(0,))
-    words = ["x", "prompts", "--cache", str(path), "--model", tiny_model, "--pretrained", "none"]
-    monkeypatch.setattr("sys.argv", [*words, "--captions", "--wordings", "2"])
-    assert main() == 0
+    words = ["prompts", "--cache", str(path), "--model", tiny_model, "--pretrained", "none"]
+    assert main([*words, "--captions", "--wordings", "2"]) == 0
     assert "of 23 of 24 rows" in capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", words)
-    assert main() == 0
+    assert main(words) == 0
     assert capsys.readouterr().out.endswith("--out runs/first --folds 4\n")  # 4 subjects; fit's default is 10
     cache = open_cache(path)
     captions = read_cache_captions(cache, tiny_model)
     assert captions.index.shape == (24, 2) and captions.content_hash == cache.info.content_hash
     assert len(cache.text_files()) == 1 and cache.read_text(tiny_model).class_names == cache.info.class_names
     assert verify_cache(path) == []
-    for wrong in (["prompts", "--out", "x.h5", "--captions"], [*words[1:], "--wordings", "2"]):
-        monkeypatch.setattr("sys.argv", ["x", *wrong])
+    for wrong in (["prompts", "--out", "x.h5", "--captions"], [*words, "--wordings", "2"]):
         with pytest.raises(FacetError, match="--captions"):
-            main()
+            main(wrong)
     nothing = open_cache(tiny_cache(name="nothing", num_subjects=1, unlabelled=range(6)))
     with pytest.raises(FacetError, match="no row has a label"):
         encode_captions(nothing, PROMPTS, model=tiny_model, pretrained="none", num_wordings=1)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_lines import run_preprocess
 from scan_folders import cache_bytes, write_scan_folder
 from test_isolate import task_of
 from tqdm import tqdm
@@ -134,15 +135,15 @@ def test_no_scheduler_is_one_clear_line(tmp_path: Path) -> None:
         ("--scheduler-file", tmp_path / "other.json"),
         ("--scheduler", "nonsense:1:2"),
     ):
-        build = start_build("--root", tmp_path / "scans", "--cache", tmp_path / "c", option, value)
-        _, stderr = build.communicate(timeout=120)
+        build = run_preprocess(
+            "build", "folder", "--root", tmp_path / "scans", "--cache", tmp_path / "c", option, value
+        )
         assert build.returncode == 2
-        errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
-        assert len(errors) == 1 and option in errors[0] and "dask scheduler" in errors[0], stderr
-        assert "Traceback" not in stderr
-    build = start_build("--root", "x", "--cache", "y", "--workers", 2, "--scheduler", "tcp://a:1")
-    assert "--workers" in build.communicate(timeout=120)[1]
-    assert build.returncode == 2
+        errors = [line for line in build.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and option in errors[0] and "dask scheduler" in errors[0], build.stderr
+    both = ["--workers", 2, "--scheduler", "tcp://a:1"]
+    build = run_preprocess("build", "folder", "--root", "x", "--cache", "y", *both)
+    assert "--workers" in build.stderr and build.returncode == 2
 
 
 def test_a_task_travels_with_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
+import command_lines
 import pytest
 from scipy.stats import binomtest
 from test_train_cli import call
-
-from preprocess.__main__ import main
-from shared.errors import run_command_line
 
 AT_REST = ["--reference", "onset", "--frame-sampling", "apex", "--frame-window", "1", "--frames", "1"]
 STUDIES = {
@@ -35,11 +32,10 @@ STUDIES = {
 
 
 def preprocess(*arguments: object) -> None:
-    """In this process and on one core: a new one would take longer to import what it needs than to do this."""
+    """On one core, so in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "sched_getaffinity", lambda pid: {0})
-        patch.setattr(sys, "argv", ["preprocess", *map(str, arguments)])
-        assert run_command_line(main) == 0
+        assert command_lines.preprocess(*arguments) == 0
 
 
 def make_cache(folder: Path, name: str, synth: list[str]) -> Path:

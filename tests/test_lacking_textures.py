@@ -6,18 +6,10 @@ import csv
 from pathlib import Path
 
 import pytest
+from command_lines import preprocess
 from scan_folders import cache_bytes, write_scan_folder
 
-from preprocess.__main__ import main
 from shared.cache import FAILURES_CSV, open_cache
-from shared.errors import run_command_line
-
-
-def run(*arguments: object) -> int:
-    """The command line, in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["preprocess", *map(str, arguments)])
-        return run_command_line(main)
 
 
 @pytest.fixture
@@ -29,7 +21,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def build(root: Path, cache: Path, *more: str) -> int:
-    return run("build", "folder", "--root", root, "--cache", cache, "--size", 32, "--workers", 1, "--views", "0", *more)
+    return preprocess(
+        "build", "folder", "--root", root, "--cache", cache, "--size", 32, "--workers", 1, "--views", "0", *more
+    )
 
 
 @pytest.mark.parametrize("store", ["zarr", "hdf5"])
@@ -46,7 +40,7 @@ def test_it_is_said_every_time_until_it_is_there(
         assert "'scan000.png'" in rows[0]["reason"]
         samples = open_cache(cache).samples
         assert [(sample.valid, sample.has("texture")) for sample in samples] == [(True, False), (True, True)]
-        assert run("inspect", "--cache", cache, "--summary") == 0
+        assert preprocess("inspect", "--cache", cache, "--summary") == 0
         assert "scan000.png" in capsys.readouterr().out
     (tmp_path / "elsewhere.png").rename(root / "scan000.png")
     assert build(root, cache, "--store", store) == 0

@@ -64,10 +64,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """Runs a command line in this process: `run("preprocess", "verify", "--cache", cache)` → exit code, stdout, stderr."""
 
     def call(package: str, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [package, *map(str, arguments)])
         s3fs.S3FileSystem.clear_instance_cache()  # the environment may have changed
         capsys.readouterr()
-        code = run_command_line(train_main if package == "train" else preprocess_main)
+        main = train_main if package == "train" else preprocess_main
+        code = run_command_line(lambda: main([str(a) for a in arguments]))
         out, err = capsys.readouterr()
         assert SECRET not in out + err
         return code, out, err

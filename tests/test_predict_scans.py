@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import csv
 import re
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_lines import preprocess
 from conftest import random_text
 from PIL import Image
 from scan_folders import write_scan
 from test_build_embeddings import read_probabilities
 from test_train_cli import QUICK, call
 
-from preprocess.__main__ import main
-from shared.errors import run_command_line
 from shared.schema import text_file_name
 from shared.text import write_text_embeddings
 
@@ -48,15 +46,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Path:
     for run in ("run", "compared"):
         assert call("predict", folder / run, "--cache", cache, "--out", folder / f"{run}.csv") == 0
     return folder
-
-
-def preprocess(*arguments: object) -> int:
-    """Run the command line in this process, with its error handling."""
-    before, sys.argv = sys.argv, ["preprocess", *map(str, arguments)]
-    try:
-        return run_command_line(main)
-    finally:
-        sys.argv = before
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from command_lines import run_preprocess
 from next_commands import next_commands
 from scan_folders import write_scan_folder
 
@@ -18,6 +19,7 @@ from shared.schema import canonical_json
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """In a process of its own."""
     command = [sys.executable, "-m", "preprocess", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -49,25 +51,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_build_says_so_when_nothing_is_left_to_do(folder: Path) -> None:
-    result = run("build", "folder", "--root", folder / "scans", "--cache", folder / "c", "--size", 32)
+    result = run_preprocess("build", "folder", "--root", folder / "scans", "--cache", folder / "c", "--size", 32)
     assert result.returncode == 1
     assert "nothing to do" in result.stdout
 
 
 def test_strict_is_exit_code_two(folder: Path, tmp_path: Path) -> None:
-    result = run(
-        "build",
-        "folder",
-        "--root",
-        folder / "scans",
-        "--cache",
-        tmp_path / "c",
-        "--size",
-        32,
-        "--strict",
-        "--workers",
-        2,
-    )
+    command = ["build", "folder", "--root", folder / "scans", "--cache", tmp_path / "c", "--size", 32]
+    result = run(*command, "--strict", "--workers", 2)
     assert_refused(result, "scan002.obj", "--strict")
 
 
@@ -117,7 +108,7 @@ def test_what_a_user_gets_wrong_is_one_line(
     (tmp_path / "empty").mkdir()
     (tmp_path / "few.txt").write_text("anger: an angry face\n")
     filled = [a.format(tmp=tmp_path, scans=folder / "scans", cache=folder / "c") for a in arguments]
-    assert_refused(run(*filled), *words)
+    assert_refused(run_preprocess(*filled), *words)
 
 
 @pytest.mark.parametrize(
@@ -154,15 +145,15 @@ def test_names_that_a_terminal_cannot_show_are_written_out(folder: Path, tmp_pat
 
 
 def test_prompts_inspect_and_verify(folder: Path, tmp_path: Path) -> None:
-    prompts = run("prompts", "--cache", folder / "c", "--model", "facet-tiny", "--pretrained", "none")
+    prompts = run_preprocess("prompts", "--cache", folder / "c", "--model", "facet-tiny", "--pretrained", "none")
     assert prompts.returncode == 0, prompts.stderr
     assert "RANDOM WEIGHTS" in prompts.stdout
     assert next_commands(prompts.stdout) == ["train fit"]
-    inspect = run("inspect", "--cache", folder / "c", "--summary", "--sheet", tmp_path / "sheet.png")
+    inspect = run_preprocess("inspect", "--cache", folder / "c", "--summary", "--sheet", tmp_path / "sheet.png")
     assert inspect.returncode == 0, inspect.stderr
     assert "RANDOM WEIGHTS" in inspect.stdout
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
-    verify = run("verify", "--cache", folder / "c")
+    verify = run_preprocess("verify", "--cache", folder / "c")
     assert verify.returncode == 0, verify.stdout
     assert "every byte" in verify.stdout
 
@@ -170,15 +161,15 @@ def test_prompts_inspect_and_verify(folder: Path, tmp_path: Path) -> None:
 def test_verify_and_a_cache_of_another_version(folder: Path, tmp_path: Path) -> None:
     info = json.loads((folder / "c" / "cache.json").read_text())
     (tmp_path / "cache.json").write_text(canonical_json({**info, "format_version": 7}))
-    assert_refused(run("inspect", "--cache", tmp_path), "version 7, this program reads 1")
+    assert_refused(run_preprocess("inspect", "--cache", tmp_path), "version 7, this program reads 1")
     (tmp_path / "cache.json").write_text("")
     build = ["build", "folder", "--root", folder / "scans", "--cache", tmp_path]
-    assert_refused(run(*build), "cache.json: damaged", "render everything again with --overwrite")
+    assert_refused(run_preprocess(*build), "cache.json: damaged", "render everything again with --overwrite")
     broken = next((folder / "c" / "views.zarr").rglob("c/0/0/0/0/0"))
     whole = broken.read_bytes()
     broken.write_bytes(whole[:100])
     try:
-        result = run("verify", "--cache", folder / "c")
+        result = run_preprocess("verify", "--cache", folder / "c")
         assert result.returncode == 1
         assert "scan000" in result.stdout
         how = folder / "c" / ".build" / "build.toml"
@@ -202,4 +193,5 @@ def test_help_lists_commands_groups_and_the_options_of_one_data_set(capsys: pyte
 
 
 def test_an_option_of_another_data_set_is_refused(tmp_path: Path) -> None:
-    assert_refused(run("build", "bp4d", "--root", tmp_path, "--cache", tmp_path / "c", "--pattern", "x"), "4dme")
+    result = run_preprocess("build", "bp4d", "--root", tmp_path, "--cache", tmp_path / "c", "--pattern", "x")
+    assert_refused(result, "4dme")

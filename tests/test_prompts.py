@@ -195,13 +195,12 @@ def test_one_file_serves_classes_and_action_units(
     path = tiny_cache(num_subjects=1, with_text=False)
     info = read_info(path)
     write_info(path, dataclasses.replace(info, au_names=("AU1", "AU12", "AU6_intensity")))
-    arguments = ["preprocess", "prompts", "--cache", str(path), "--model", "facet-tiny", "--pretrained", "none"]
+    arguments = ["prompts", "--cache", str(path), "--model", "facet-tiny", "--pretrained", "none"]
     if own_file:
         own = tmp_path / "own.txt"
         own.write_text("".join(f"{name}: a face of {name}\n" for name in info.class_names))
         arguments += ["--prompts", str(own)]
-    monkeypatch.setattr("sys.argv", arguments)
-    assert main() == 0
+    assert main(arguments) == 0
     said = capsys.readouterr().out
     text = read_text_embeddings(path / "text" / "facet-tiny.h5")
     if own_file:
