@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from train.config import Recipe
+from train.options import Recipe
 
 RESOLVED: dict[str, Any] = {
     "protocol": "kfold", "folds": 2, "rounds": 1, "fold": 0, "fold_seed": 0, "task": "classes", "classes": ("anger", "fear"),

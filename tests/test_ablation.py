@@ -20,7 +20,7 @@ from test_crossval_signals import assert_same_folds
 from test_train_cli import call, fails
 
 from train.arguments import build_parser
-from train.config import Options
+from train.options import Options
 from train.protocols.folds import read_folds
 from train.studies.ablation.report import (
     format_ablation,

@@ -261,7 +261,7 @@ def test_images_of_another_kind_are_refused(folder: Path) -> None:
 
 
 def test_a_clip_model_predicts_as_the_command_does(folder: Path) -> None:
-    from train.config import Options, RunOptions
+    from train.options import Options, RunOptions
 
     clip, cache = load_model("facet-tiny"), open_cache(folder / DEMO)
     predict_zero_shot(Options(), RunOptions(cache=cache.path), folder / "zero-shot", adapt=False)

@@ -21,10 +21,11 @@ from test_train_cli import QUICK, call, fails
 from shared.cache import open_cache
 from shared.runs import CROSSVAL_JSON, FOLDS_JSON
 from shared.schema import RenderSettings
-from train.config import Options, RunConfig, TowerConfig, write_config
+from train.config import RunConfig, TowerConfig, write_config
 from train.experiment import split_folds
 from train.inference.evaluate import predict_items
 from train.inference.score import Scores
+from train.options import Options
 from train.protocols.folds import Fold, FoldList, write_folds, write_split
 from train.reporting.report import write_report
 from train.runs.results import FoldResult, TestInfo

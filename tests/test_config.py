@@ -11,7 +11,9 @@ from recipes import make_recipe
 
 from shared.errors import FacetError
 from shared.schema import RenderSettings, View
-from train.config import Options, RunConfig, TowerConfig, describe_options, option_name, read_config, write_config
+from train.config import RunConfig, TowerConfig, read_config, write_config
+from train.option_values import option_name
+from train.options import Options, describe_options
 
 CONFIG = RunConfig(
     recipe=make_recipe(model="facet-tiny", classes=("anger", "fear"), modalities=("normal",), frames=1, lr=3e-4),

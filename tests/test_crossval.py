@@ -12,8 +12,8 @@ from next_commands import next_commands
 from test_train_cli import QUICK, call, fails
 
 from shared.cache import open_cache
-from train.config import Options, RunOptions
 from train.experiment import prepare_experiment
+from train.options import Options, RunOptions
 from train.protocols.folds import read_folds
 
 FAST = [*QUICK[2:], "--epochs", "2"]  # without --folds

@@ -26,7 +26,6 @@ from train_process import launch
 from shared.attention_file import ATTENTION_FILE, read_attention
 from shared.cache import Cache, open_cache
 from shared.runs import LOG_JSONL
-from train.config import Recipe
 from train.data.augment import AugmentParameters, _noise_table, augment, draw_parameters
 from train.data.batch_transform import BatchTransform
 from train.data.items import add_references, find_items
@@ -36,6 +35,7 @@ from train.data.preload import preload_images
 from train.data.stream import RawBatch
 from train.data.transfer import copy_small
 from train.model.facet import Batch
+from train.options import Recipe
 from train.tasks.batch_slice import WHOLE_BATCH
 from train.tasks.criterion import BinaryCrossEntropy, CrossEntropy
 from train.tasks.item import Item

@@ -27,8 +27,8 @@ ROOMS = {
     "store csv_tables groups text text_model attention_file runs cache captions likeness option_file command_line",
     "preprocess": "compiled text_tower prompts caption_words captions geometry readers rendering datasets alignment sequences "
     "build single_scan synth inspection viewer predict arguments",
-    "train": "parts tasks config option_parser model losses data protocols resolve runs reporting inference experiment "
-    "training pretraining studies api arguments",
+    "train": "parts tasks option_values options config option_parser model losses data protocols resolve runs reporting "
+    "inference experiment training pretraining studies api arguments",
 }
 MAX_DEPTH = 2  # of folders below a package
 

@@ -10,7 +10,6 @@ from conftest import UNITS, MakeCache, show_units
 
 from shared.cache import open_cache
 from shared.errors import FacetError
-from train.config import Options
 from train.data.items import (
     add_references,
     choose_classes,
@@ -22,6 +21,7 @@ from train.data.items import (
     is_labelled,
     keep_apex_windows,
 )
+from train.options import Options
 
 
 def test_action_units_make_an_item_of_every_frame(tiny_cache: MakeCache) -> None:

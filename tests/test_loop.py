@@ -15,9 +15,9 @@ from tiny_training import RECIPE, TRANSFORM, StopAt, assert_same, make_model, ma
 
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError
-from train.config import Recipe
 from train.model.facet import Facet
 from train.model.tuning import tune_tower
+from train.options import Recipe
 from train.training.checkpoint import read_checkpoint
 from train.training.loop import Stopped, train
 

@@ -17,8 +17,8 @@ from test_train_cli import QUICK, call, fails
 from shared.errors import FacetError
 from shared.runs import CONFIG_TOML
 from train.arguments import build_parser
-from train.config import SECTIONS, Options, RunOptions
 from train.option_parser import format_toml, read_options, read_toml
+from train.options import SECTIONS, Options, RunOptions
 
 
 def assert_same_run(one: Path, other: Path) -> None:

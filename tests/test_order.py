@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import FacetError
-from train.config import Options
 from train.data.order import balance_draws, count_repeats, epoch_batches, epoch_order, rank_part, split_batches
+from train.options import Options
 from train.resolve import check_options
 
 

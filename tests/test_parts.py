@@ -15,7 +15,6 @@ from test_facet import images_of, make_batch, make_model
 from torch.nn import functional as F
 
 from shared.errors import FacetError
-from train.config import Options
 from train.losses.cross_correlation import MIN_VARIANCE, OFF_DIAGONAL, cross_correlation_loss
 from train.losses.margin import margin_loss
 from train.losses.terms import LossTerm
@@ -23,6 +22,7 @@ from train.model.facet import Batch, Facet
 from train.model.fusion import Fusion, Sizes, average_scores
 from train.model.head import Head
 from train.model.view_towers import ViewTowers
+from train.options import Options
 from train.parts import FUSIONS, HEADS, LOSSES, find_part, list_extra_losses
 from train.resolve import check_options
 from train.tasks.criterion import BinaryCrossEntropy, CrossEntropy

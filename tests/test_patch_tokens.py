@@ -22,12 +22,12 @@ from torch import nn
 from shared.attention_file import ATTENTION_FILE, read_attention, read_class_patches
 from shared.cache import open_cache
 from shared.errors import FacetError
-from train.config import Recipe
 from train.inference.attention_records import record_attention
 from train.model.facet import Batch, Facet
 from train.model.image_tower import build_tower
 from train.model.patch_tokens import PatchEncoder, PatchTokens, count_channels
 from train.model.tuning import checkpoint_activations, tune_tower
+from train.options import Recipe
 from train.tasks.criterion import CrossEntropy
 from train.training.step import accumulate_gradients
 

@@ -27,12 +27,12 @@ from shared.schema import captions_file_name
 from shared.text import write_text_embeddings
 from shared.weights import models
 from shared.weights.identity import hash_arrays
-from train.config import PretrainOptions
 from train.data.stream import StoredImages
 from train.model.clip import encode_text
 from train.model.image_tower import load_tower
 from train.pretraining import rows as pretraining_rows
 from train.pretraining.loss import CaptionLoss
+from train.pretraining.options import PretrainOptions
 from train.pretraining.pretrain import pretrain
 from train.resolve import default_tower_rate
 from train.training import checkpoint

@@ -20,12 +20,12 @@ from tiny_training import RECIPE, TOWER, TRANSFORM, StopAt, assert_same, make_mo
 from train_process import start
 
 from shared.cache import Cache, open_cache
-from train.config import Recipe
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import read_embeddings
 from train.data.preload import preload_images
 from train.model.facet import Facet
 from train.model.image_tower import load_tower
+from train.options import Recipe
 from train.training.build_embeddings import build_embeddings
 from train.training.checkpoint import find_checkpoints, read_checkpoint
 from train.training.loop import Stopped, train

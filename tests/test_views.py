@@ -22,9 +22,10 @@ from shared.cache import open_cache
 from shared.errors import CacheError
 from shared.runs import WEIGHTS
 from shared.schema import View
-from train.config import Options, RunOptions, read_config
+from train.config import read_config
 from train.data.preload import PreloadedImages, preload_images
 from train.experiment import prepare_experiment
+from train.options import Options, RunOptions
 from train.reporting.html.pictures import open_tested_cache
 
 FRONT, LEFT, RIGHT, UP = View(0), View(20), View(-20), View(0, 15)

@@ -15,12 +15,13 @@ from recipes import make_recipe
 
 from shared.cache import Cache
 from shared.runs import LOG_JSONL
-from train.config import Recipe, TowerConfig
+from train.config import TowerConfig
 from train.data.batch_transform import BatchTransform
 from train.data.items import find_items
 from train.data.prompts import mean_prompts
 from train.model.facet import Facet, FacetConfig
 from train.model.image_tower import build_tower
+from train.options import Recipe
 from train.training.loop import TrainingSet, train
 
 TOWER = TowerConfig("tiny", "none", TINY_CLIP, 32, (0.5,) * 3, (0.25,) * 3, "", True)

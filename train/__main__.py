@@ -13,8 +13,10 @@ from pathlib import Path
 from shared.command_line import join_angles, print_next
 from shared.errors import FacetError, run_command_line
 from train.arguments import ZERO_SHOT_OPTIONS, build_parser
-from train.config import Options, PretrainOptions, RunOptions, option_name
 from train.option_parser import read_options
+from train.option_values import option_name
+from train.options import Options, RunOptions
+from train.pretraining.options import PretrainOptions
 from train.training.signals import Terminated, raise_on_sigterm
 
 RESUMABLE = ("fit", "crossval", "ablate", "embed", "pretrain")  # stop after SIGTERM and continue later

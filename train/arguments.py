@@ -9,8 +9,9 @@ from pathlib import Path
 from shared.command_line import add_command, add_option_file, natural_number, positive_number, start_parser
 from shared.figures import FORMS
 from shared.store.paths import open_path
-from train.config import OPTIONS, Options, PretrainOptions, RunOptions
 from train.option_parser import add_option, add_sections, split_names
+from train.options import OPTIONS, Options, RunOptions
+from train.pretraining.options import PretrainOptions
 from train.studies.ablation.variants import ABLATE_EXAMPLES, FULL
 
 DESCRIPTION = "Trains FACET-VLM on a cache of multiview face images and tests it on people it has never seen."

@@ -13,7 +13,7 @@ from shared.errors import FacetError
 from shared.runs import CONFIG_TOML
 from shared.store.storage import write_file
 from shared.text import TextEmbeddings
-from train.config import InitialModel, Options, Recipe, RunOptions
+from train.config import InitialModel
 from train.data.items import (
     choose_classes,
     choose_frames,
@@ -24,6 +24,7 @@ from train.data.items import (
     is_labelled,
 )
 from train.option_parser import format_toml
+from train.options import Options, Recipe, RunOptions
 from train.protocols.folds import (
     Fold,
     FoldList,

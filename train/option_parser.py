@@ -1,4 +1,4 @@
-"""Options as text: the command line's arguments and config.toml, both generated from the sections of train/config.py."""
+"""Options as text: the command line's arguments and config.toml, both generated from the sections of train/options.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from shared import option_file
 from shared.command_line import natural_number
 from shared.errors import FacetError
 from shared.store.paths import open_path
-from train.config import SECTIONS, Options, RunOptions, find_problem, option_name, rename_options
+from train.option_values import find_problem, option_name, rename_options
+from train.options import SECTIONS, Options, RunOptions
 
 # Options that --help shows, beside --out and --config; --help-all shows all.
 FIRST = ("cache", "protocol", "modalities", "model", "tune", "epochs", "lr", "seed")

@@ -39,7 +39,7 @@ from preprocess.synth.population import write_population  # noqa: E402
 from shared.cache import Cache, open_cache  # noqa: E402
 from shared.runs import LOG_JSONL  # noqa: E402
 from shared.schema import RenderSettings, View  # noqa: E402
-from train.config import Recipe, RunConfig, TowerConfig  # noqa: E402
+from train.config import RunConfig, TowerConfig  # noqa: E402
 from train.data.augment import draw_parameters  # noqa: E402
 from train.data.batch_transform import BatchTransform  # noqa: E402
 from train.data.items import find_items  # noqa: E402
@@ -50,6 +50,7 @@ from train.data.transfer import allocator, copy_small  # noqa: E402
 from train.model.facet import Batch, Facet  # noqa: E402
 from train.model.factory import build_facet  # noqa: E402
 from train.model.image_tower import build_tower, read_model_config  # noqa: E402
+from train.options import Recipe  # noqa: E402
 from train.tasks.criterion import CrossEntropy  # noqa: E402
 from train.tasks.item import Item  # noqa: E402
 from train.tasks.task import find_task  # noqa: E402

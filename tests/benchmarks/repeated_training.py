@@ -24,12 +24,13 @@ from recipes import make_recipe
 from torch import nn
 
 from shared.schema import View
-from train.config import Recipe, TowerConfig
+from train.config import TowerConfig
 from train.data.augment import draw_parameters
 from train.data.batch_transform import BatchTransform, cameras_rad
 from train.data.embeddings import Embeddings
 from train.data.order import epoch_batches
 from train.model.facet import Batch, Facet, FacetConfig
+from train.options import Recipe
 from train.tasks.criterion import CrossEntropy
 from train.tasks.item import Item
 from train.training.optimizer import build_optimizer, rate_at, set_rate

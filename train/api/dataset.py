@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError
 from shared.schema import View
-from train.config import DataOptions, Options, TowerConfig
+from train.config import TowerConfig
 from train.data.augment import draw_parameters
 from train.data.batch_transform import BatchTransform
 from train.data.epoch import stream_epoch
@@ -27,6 +27,7 @@ from train.data.stream import RawBatch, StoredImages
 from train.experiment import split_folds
 from train.model.facet import Batch
 from train.option_parser import read_values
+from train.options import DataOptions, Options
 from train.protocols.where import keep_where
 from train.resolve import check_options, check_sequences, resolve_views
 from train.tasks.item import Item

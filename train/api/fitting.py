@@ -13,9 +13,9 @@ import numpy as np
 
 from shared.errors import FacetError
 from shared.runs import PREDICTIONS_CSV, read_log, read_predictions, tabulate_predictions
-from train.config import Options, RunOptions
 from train.experiment import prepare_experiment
 from train.option_parser import find_config, read_toml, read_values
+from train.options import Options, RunOptions
 from train.runs.results import read_fold_result
 from train.training.fit import fit as fit_fold
 

@@ -19,13 +19,14 @@ from shared.runs import tabulate_predictions
 from shared.schema import View
 from shared.text_model import TextModel, open_text_model
 from shared.weights.models import HUB, LOCAL_DIR, RANDOM, find_shipped, skip_unreachable_hub
-from train.config import Options, TowerConfig
+from train.config import TowerConfig
 from train.data.batch_transform import cameras_rad
 from train.data.pixels import normalise, resize, to_device, to_unit
 from train.inference.evaluate import Predictor, choose_usable, find_lacking
 from train.model.facet import Batch, Facet, FacetConfig, Output
 from train.model.factory import choose_device
 from train.model.image_tower import load_tower
+from train.options import Options
 from train.resolve import find_text
 from train.studies.zero_shot import score_zero_shot
 

@@ -12,7 +12,7 @@ from shared.errors import FacetError
 from shared.labels import NEUTRAL, find_expression, plain_word
 from shared.schema import Sample
 from shared.schema import Sequence as SequenceRow
-from train.config import Options
+from train.options import Options
 from train.tasks.item import Item
 from train.tasks.task import find_task
 

@@ -20,7 +20,7 @@ from shared.runs import METRICS_JSON, Predictions, find_best_epoch, record_hashe
 from shared.store.paths import is_address, is_file, open_path
 from shared.store.storage import check_writable
 from shared.text import TextEmbeddings
-from train.config import Recipe, RunConfig
+from train.config import RunConfig
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings
 from train.data.items import choose_modalities, gather_items
@@ -31,6 +31,7 @@ from train.inference.score import Scores, score_and_write_attention, score_items
 from train.inference.thresholds import read_thresholds
 from train.model.facet import Facet
 from train.model.factory import choose_device, load_run
+from train.options import Recipe
 from train.protocols.evaluation_items import find_tested, is_own_test
 from train.protocols.folds import read_split
 from train.protocols.selection import prefix_subject

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from shared.modalities import MODALITIES
-from train.config import Recipe, RunConfig
+from train.config import RunConfig
 from train.inference.open_clip_model import OpenClipModel
 from train.inference.program import ONNX, PROGRAM, example_images
 from train.model.image_tower import find_hub_name
+from train.options import Recipe
 from train.reporting.crossval import list_limits
 from train.reporting.scores import format_score
 from train.runs.results import FoldResult

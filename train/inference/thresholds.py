@@ -14,10 +14,11 @@ from shared.errors import FacetError, first_line
 from shared.runs import THRESHOLDS_JSON, check_file
 from shared.schema import canonical_json
 from shared.store.storage import write_file
-from train.config import Recipe, RunConfig
+from train.config import RunConfig
 from train.data.batch_transform import BatchTransform
 from train.inference.score import score_items
 from train.model.facet import Facet
+from train.options import Recipe
 from train.tasks.item import Item
 from train.tasks.task import find_task
 

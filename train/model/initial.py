@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import FacetError
-from train.config import Recipe, RunConfig, TowerConfig
+from train.config import RunConfig, TowerConfig
 from train.model.facet import Facet
 from train.model.factory import load_run
 from train.model.image_tower import hash_state
 from train.model.view_towers import ViewTowers
+from train.options import Recipe
 
 _TOWER = "tower."
 

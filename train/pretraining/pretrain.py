@@ -25,7 +25,7 @@ from shared.store.lock import hold_lock
 from shared.store.storage import make_folder, write_file
 from shared.weights.model_config import MODEL_CONFIG
 from shared.weights.models import LOCAL_DIR
-from train.config import PretrainOptions, TowerConfig, option_name
+from train.config import TowerConfig
 from train.data.preload import preload_images
 from train.data.stream import ImageSource, RawBatch, StoredImages
 from train.model.clip import (
@@ -37,8 +37,10 @@ from train.model.clip import (
     write_model_folder,
 )
 from train.model.factory import choose_device
+from train.option_values import option_name
 from train.pretraining.known_prompts import TEXT_RATE, KnownPrompts, is_text, read_known_prompts, teach_text
 from train.pretraining.loss import CaptionLoss, PromptLoss
+from train.pretraining.options import PretrainOptions
 from train.pretraining.rows import (
     CaptionedRows,
     CaptionTable,

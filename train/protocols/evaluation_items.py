@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from shared.cache import Cache
 from shared.errors import CacheError
 from shared.labels import find_expression, map_class_names, plain_word
-from train.config import Recipe, RunConfig
+from train.config import RunConfig
 from train.data.items import gather_items, is_labelled
+from train.options import Recipe
 from train.protocols.folds import NOBODY, Fold, list_some
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS
 from train.protocols.selection import (

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from shared.errors import FacetError
 from shared.runs import CONFIG_JSON, CROSSVAL_JSON, WEIGHTS, read_hashes
-from train.config import InitialModel, Recipe, RunConfig, read_config
+from train.config import InitialModel, RunConfig, read_config
+from train.options import Recipe
 from train.protocols.folds import Fold, list_some, read_split
 from train.protocols.selection import prefix_subject
 

@@ -19,7 +19,8 @@ from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.option_file import read_toml
 from shared.runs import CROSSVAL_JSON, FOLDS_JSON, read_log
-from train.config import Options, RunOptions, option_name
+from train.option_values import option_name
+from train.options import Options, RunOptions
 from train.protocols.folds import read_folds
 from train.reporting.summary import summarise_folds
 from train.reporting.table import align, format_percent

@@ -20,7 +20,7 @@ from shared.runs import CONFIG_JSON, METRICS_JSON, PREDICTIONS_CSV, Predictions,
 from shared.schema import canonical_json
 from shared.store.storage import make_folder, write_file
 from shared.text import TextEmbeddings
-from train.config import Options, Recipe, RunConfig, RunOptions, TowerConfig
+from train.config import RunConfig, TowerConfig
 from train.data.items import choose_frames, gather_items, is_labelled
 from train.data.prompts import mean_prompts
 from train.inference.adapt import adapt_batch_norm
@@ -29,6 +29,7 @@ from train.inference.score import score_items
 from train.model.facet import Facet
 from train.model.factory import build_facet, choose_device
 from train.model.image_tower import load_tower
+from train.options import Options, Recipe, RunOptions
 from train.protocols.evaluation_items import map_classes
 from train.protocols.named import DEFAULT_PROTOCOL
 from train.reporting.calibration import measure_test

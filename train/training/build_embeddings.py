@@ -17,7 +17,7 @@ from shared.errors import FacetError
 from shared.schema import SHARD_ROWS
 from shared.store.lock import hold_lock
 from shared.store.storage import make_folder
-from train.config import Options, RunConfig, TowerConfig
+from train.config import RunConfig, TowerConfig
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings, EmbeddingSet, find_embeddings, read_embeddings
 from train.data.items import choose_modalities
@@ -26,6 +26,7 @@ from train.experiment import Experiment
 from train.model.facet import run_tower
 from train.model.factory import choose_device
 from train.model.image_tower import load_tower
+from train.options import Options
 from train.tasks.item import Item
 from train.training.checkpoint import sweep_partials
 from train.training.progress import ProgressLines

@@ -31,7 +31,7 @@ from shared.store.paths import is_litter
 from shared.store.storage import make_folder
 from shared.text import TextEmbeddings
 from shared.weights.identity import hash_arrays
-from train.config import RANDOM, InitialModel, Recipe, RunConfig, TowerConfig, read_config, write_config
+from train.config import InitialModel, RunConfig, TowerConfig, read_config, write_config
 from train.data.embeddings import Embeddings
 from train.data.preload import preload_images
 from train.data.prompts import mean_prompts
@@ -45,6 +45,7 @@ from train.model.factory import build_facet, choose_device
 from train.model.image_tower import build_tower, load_tower
 from train.model.initial import copy_weights, load_initial_model
 from train.model.weights import load_weights, write_weights
+from train.options import RANDOM, Recipe
 from train.protocols.folds import Fold, read_split, write_split
 from train.reporting.report import print_result
 from train.runs.results import FoldResult

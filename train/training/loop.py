@@ -10,7 +10,6 @@ import numpy as np
 
 from shared.cache import Cache
 from shared.errors import FacetError
-from train.config import Recipe
 from train.data.augment import draw_parameters, draw_views
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import RowBatch
@@ -20,6 +19,7 @@ from train.data.stream import RawBatch
 from train.data.transfer import copy_small
 from train.model.facet import Facet
 from train.model.tuning import merge_low_rank
+from train.options import Recipe
 from train.tasks.criterion import mean_cosine_between_faces
 from train.tasks.item import Item
 from train.training.checkpoint import write_checkpoint

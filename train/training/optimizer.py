@@ -7,9 +7,9 @@ import math
 import torch
 from torch import nn
 
-from train.config import RANDOM, Recipe
 from train.model.facet import Facet
 from train.model.tuning import LowRank, layer_depths
+from train.options import RANDOM, Recipe
 from train.resolve import default_tower_rate
 
 ADAM_BETAS = (0.9, 0.98)  # as CLIP's own training (Radford et al. 2021, table 19)

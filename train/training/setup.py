@@ -12,11 +12,11 @@ import torch
 
 from shared.cache import Cache
 from shared.errors import FacetError
-from train.config import Recipe
 from train.data.batch_transform import BatchTransform
 from train.data.items import find_rows_in_use
 from train.model.facet import Batch, Facet
 from train.model.tuning import checkpoint_activations, tune_tower
+from train.options import Recipe
 from train.tasks.criterion import Criterion
 from train.tasks.item import Item
 from train.tasks.task import find_task

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from shared.cache import Cache
 from shared.runs import FOLDS_JSON, OTHER_TEST
-from train.config import Recipe, RunConfig, format_value, option_name, without_folders
+from train.config import RunConfig, without_folders
+from train.option_values import format_value, option_name
+from train.options import Recipe
 from train.protocols.folds import read_folds
 from train.reporting.calibration import (
     FoldCalibration,

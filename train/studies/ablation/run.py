@@ -13,8 +13,9 @@ from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.runs import ABLATION_CSV, ABLATION_JSON, ABLATION_TEX, FOLDS_JSON, REPORT_JSON, record_hashes
 from shared.store.storage import make_folder
-from train.config import Options, RunOptions, write_config
+from train.config import write_config
 from train.experiment import Experiment, prepare_experiment, write_options
+from train.options import Options, RunOptions
 from train.protocols.folds import FoldList, write_folds
 from train.resolve import split_off_fold
 from train.runs.results import FoldResult, read_fold_result

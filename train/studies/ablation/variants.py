@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from shared.command_line import join_angles
 from shared.errors import FacetError
-from train.config import OPTIONS, Options, option_name
 from train.option_parser import add_option
+from train.option_values import option_name
+from train.options import OPTIONS, Options
 
 FULL, FULL_LABEL = "full", "Full model"
 

@@ -11,8 +11,10 @@ import numpy as np
 
 from shared.errors import FacetError
 from shared.runs import FOLDS_JSON, Prediction
-from train.config import Recipe, RunConfig, format_value, option_name, without_folders
+from train.config import RunConfig, without_folders
 from train.model.image_tower import LOCAL_DIR
+from train.option_values import format_value, option_name
+from train.options import Recipe
 from train.protocols.folds import NOBODY, Fold, list_some, read_folds, read_split
 from train.runs.results import RecordedFold, read_recorded_run
 from train.studies.compare.scores import PairWins, SubjectResults

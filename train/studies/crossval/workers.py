@@ -19,9 +19,9 @@ import torch
 from shared.errors import FacetError
 from shared.processors import num_cores
 from shared.runs import WEIGHTS, record_hashes
-from train.config import Options, RunOptions
 from train.data.memory import free_ram_bytes
 from train.experiment import Experiment, prepare_experiment
+from train.options import Options, RunOptions
 from train.training.checkpoint import CHECKPOINT
 from train.training.fit import fit
 from train.training.signals import Terminated, catch_signals, raise_on_sigterm
