@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+# No test cuts the power, and a small cache is a hundred files: each would wait 7 ms for the disk.
+pytest.MonkeyPatch().setattr(os, "fsync", lambda file: None)
+
 TINY_CLIP: dict[str, Any] = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
