@@ -19,4 +19,4 @@ def run_preprocess(*arguments: object) -> subprocess.CompletedProcess[str]:
     """`preprocess`, with what it prints."""
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as errors:
         code = preprocess(*arguments)
-    return subprocess.CompletedProcess(arguments, code, out.getvalue(), errors.getvalue())
+    return subprocess.CompletedProcess([str(a) for a in arguments], code, out.getvalue(), errors.getvalue())
