@@ -76,6 +76,13 @@ def describe_view(view: View) -> str:
     return f"yaw {yaw}°{pitch}".replace("-", "−")
 
 
+def centre_shift(view: View) -> tuple[float, float]:
+    """Return how far `centre_face` moves a picture to the right and down, in widths of the picture."""
+    yaw, pitch = np.deg2rad(view.yaw_deg), np.deg2rad(view.pitch_deg)
+    width = FACE_CENTRE_MM / FIELD_OF_VIEW_MM
+    return float(-width * np.sin(yaw)) + 0.0, float(width * np.sin(pitch) * np.cos(yaw)) + 0.0
+
+
 def centre_face(picture: np.ndarray, view: View, fill: float | tuple[int, ...] = WHITE) -> np.ndarray:
     """Move a picture (S, S, …) by whole pixels, so that the face is where it is from the front.
 
@@ -84,9 +91,7 @@ def centre_face(picture: np.ndarray, view: View, fill: float | tuple[int, ...] =
     Args:
         fill: value of pixels that the picture does not cover.
     """
-    yaw, pitch = np.deg2rad(view.yaw_deg), np.deg2rad(view.pitch_deg)
-    px = FACE_CENTRE_MM * len(picture) / FIELD_OF_VIEW_MM
-    right, down = round(-px * np.sin(yaw)), round(px * np.sin(pitch) * np.cos(yaw))
+    right, down = (round(fraction * len(picture)) for fraction in centre_shift(view))
     moved = np.full_like(picture, fill)
     size = len(picture)
     rows, columns = (slice(max(n, 0), size + min(n, 0)) for n in (down, right))

@@ -175,6 +175,10 @@ def test_a_samples_page_tells_what_is_known(site: Site) -> None:
         False,
         True,
     ]  # neighbours: of the sequence alone
+    shown = re.findall(r'"/image/6/texture/(\d).png".*?"style": ({.*?})', page)[:3]
+    assert [view for view, _ in shown] == ["2", "0", "1"]  # yaw -20, 0 and +20
+    places = [json.loads(style)["--right"] for _, style in shown]
+    assert places == ["11.88%", "0.00%", "-11.88%"]  # 70 mm behind the nose tip, of 201.6 mm: 70 sin 20° / 201.6
     assert "Not valid: no surface" in page_text(site, "/sample/3")
     assert "no texture" in page_text(site, "/sample/7")
 
@@ -197,6 +201,7 @@ def test_the_player_shows_the_valid_frames_in_time_order(site: Site) -> None:
         next(p for p in page if "data-player" in p.to_plotly_json()["props"]).to_plotly_json()["props"]["data-player"]
     )
     assert film["rows"] == [0, 1, 2, 4] and film["frames"] == [0, 1, 2, 4] and film["start"] == 3
+    assert [view for view, _ in film["views"]] == [2, 0, 1] and film["shifts"][1] == ["-11.88%", "0.00%"]
     assert (film["rate"], film["marks"], film["kind"], film["view"]) == (25.0, {"2": "apex"}, "depth", 2)
 
 

@@ -11,10 +11,11 @@ from dash.development.base_component import Component
 from PIL import Image
 
 from preprocess.viewer.address import KINDS, Address
-from preprocess.viewer.parts import Cell, bar, picture, run_query, sample_address, table
+from preprocess.viewer.parts import Cell, bar, centred, picture, run_query, sample_address, table
 from preprocess.viewer.pictures import MODALITY_OF, has_picture
 from preprocess.viewer.run_records import AttentionRecord
 from preprocess.viewer.site import Site
+from shared.pictures import order_views
 
 HEAT_PX = 224
 EVEN_STEPS = 4  # a patch with this multiple of the mean attention, or more, may be drawn at full brightness
@@ -79,11 +80,10 @@ def compare_attention(site: Site, row: int) -> list[Component]:
         record = find_record(one, row)
         if record is None or record.frame is None:
             continue
-        modalities, views = record.fold.attention.modalities, record.fold.views
+        stored, modalities = site.cache.info.settings.views, record.fold.attention.modalities
+        views = [view for view in order_views(stored) if view in record.fold.views]
         rows = [[KIND_OF[m], *[_small(one, row, record, KIND_OF[m], view) for view in views]] for m in modalities]
-        shown.append(
-            html.Div([html.H3(run.name), table(["", *[f"{view}°" for view in record.fold.attention.views]], rows)])
-        )
+        shown.append(html.Div([html.H3(run.name), table(["", *[f"{stored[view]}°" for view in views]], rows)]))
     return [html.H2("Attention of each run"), html.Div(shown, className="abreast")] if len(shown) > 1 else []
 
 
@@ -100,7 +100,7 @@ def attended(
     Args:
         parts: the picture, and what else lies over it.
     """
-    screen = html.Div(parts, className="screen")
+    screen = centred(site, view, parts, "screen")
     index = None if record is None else record.find_image(MODALITY_OF[kind], view)
     if record is None or index is None:
         return [screen]
@@ -108,7 +108,7 @@ def attended(
     weight = float(attention.view_weights[record.item, record.frame, index])
     if has_maps(site, record) and has_picture(site.cache.samples[row], kind):
         heat = f"/attention/{row}/{index}.png{run_query(site)}"
-        screen = html.Div([*parts, html.Img(src=heat, alt="attention", className="heat")], className="screen")
+        screen = centred(site, view, [*parts, html.Img(src=heat, alt="attention", className="heat")], "screen")
     numbers: list[Component] = [html.Span(f"{weight:.1%}", className="number")]
     if attention.view_attention is not None:
         mixed = float(attention.view_attention[record.item, record.frame, index])
@@ -186,7 +186,7 @@ def _screen(site: Site, row: int, record: AttentionRecord, index: int, heat: str
     parts = [picture(site, row, kind, record.fold.views[view])] if site.faces else []
     if heat and has_picture(site.cache.samples[row], kind):
         parts.append(html.Img(src=heat, alt="attention", className="heat"))
-    return html.Div(parts, className="screen")
+    return centred(site, record.fold.views[view], parts, "screen")
 
 
 def _classes(site: Site, row: int, record: AttentionRecord, order: list[int]) -> list[Component]:
@@ -241,8 +241,10 @@ def _class_attention(site: Site, row: int, record: AttentionRecord, order: list[
         screen = _screen(site, row, record, index, f"/attention/{row}/{c}/{index}.png{run_query(site)}")
         return html.Div([screen, number], className="attended small")
 
-    heads = [f"{modality} {view}°" for modality in attention.modalities for view in attention.views]
-    rows = [[attention.class_names[c], *[cell(c, index) for index in range(len(heads))]] for c in order]
+    views = order_views([site.cache.info.settings.views[view] for view in record.fold.views])
+    images = [line * len(views) + view for line in range(len(attention.modalities)) for view in views]
+    heads = [f"{modality} {attention.views[view]}°" for modality in attention.modalities for view in views]
+    rows = [[attention.class_names[c], *[cell(c, index) for index in images]] for c in order]
     text = f"Each line adds up to 100 %{', over all frames' if attention.rows.shape[1] > 1 else ''}."
     text += " Colours: where in the image, brightest where the class attended most; key a." if drawn else ""
     return [html.P(text, className="faint"), table(["", *heads], rows, "counts")]

@@ -13,6 +13,7 @@ from dash.development.base_component import Component
 from preprocess.viewer.address import Address
 from preprocess.viewer.pictures import choose_kind, has_picture
 from preprocess.viewer.site import Site
+from shared.pictures import centre_shift
 from shared.schema import View
 
 Cell = Component | str
@@ -49,6 +50,13 @@ def picture(site: Site, row: int, kind: str, view: int) -> Component:
     return html.Img(src=picture_address(row, kind, view), alt=alt, width=size, height=size)
 
 
+def centred(site: Site, view: int, parts: list[Component], style: str = "") -> Component:
+    """Show pictures of a view, one over the other, with the face where it is from the front: the style sheet moves them."""
+    right, down = centre_shift(site.cache.info.settings.views[view])
+    moved = {"--right": f"{right:.2%}", "--down": f"{down:.2%}"}
+    return html.Div(parts, className=f"moved {style}".rstrip(), style=moved)
+
+
 def tile(
     site: Site,
     row: int,
@@ -70,7 +78,7 @@ def tile(
         lines.append(html.Span(f"intensity {sample.intensity}", className="level"))
     link = dcc.Link(
         [
-            picture(site, row, kind, site.view(address)),
+            centred(site, site.view(address), [picture(site, row, kind, site.view(address))]),
             *lines,
             *(predicted(site, row) if with_prediction else []),
             html.Span(sample.sample_id, className="name"),

@@ -17,6 +17,7 @@ from preprocess.viewer.parts import Cell, key_link, sample_address, scripted, vi
 from preprocess.viewer.pictures import choose_kind, has_picture
 from preprocess.viewer.run_records import RunRecords
 from preprocess.viewer.site import Site
+from shared.pictures import centre_shift, order_views
 from shared.runs import Prediction
 
 DEFAULT_RATE = 25.0  # frames per second, where the data set gives none
@@ -42,14 +43,15 @@ def player_page(site: Site, address: Address) -> list[Component]:
     text += f"; {rate:g} per second" if sequence and sequence.frames_per_second else "; frame rate not known"
     text += f"; {', '.join(marks)}: {sequence.marks}" if sequence and marks and sequence.marks else ""
     motion = find_motion(site, playable)
-    tags = site.tags.by_sample()
+    tags, views = site.tags.by_sample(), site.cache.info.settings.views
     film: dict[str, Any] = {
         "rows": playable,
         "frames": [samples[r].frame for r in playable],
         "start": playable.index(row) if row in playable else 0,
         "kinds": kinds,
         "kind": address.show if address.show in kinds else next(iter(kinds), ""),
-        "views": [view_title(view) for view in site.cache.info.settings.views],
+        "views": [[view, view_title(views[view])] for view in order_views(views)],
+        "shifts": [[f"{part:.2%}" for part in centre_shift(view)] for view in views],
         "view": site.view(address),
         "rate": rate,
         "rates": sorted({*RATES, round(rate, 3)}),

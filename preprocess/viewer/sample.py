@@ -39,6 +39,7 @@ from preprocess.viewer.pictures import has_picture
 from preprocess.viewer.run_records import ERRORS, LARGEST, TRUE_POSITIVE, AttentionRecord, RunRecords
 from preprocess.viewer.site import Site
 from shared.modalities import NORMAL_LEGEND
+from shared.pictures import order_views
 from shared.runs import Prediction
 
 NUM_NEIGHBOURS = 4  # on each side
@@ -122,9 +123,12 @@ def _pictures(site: Site, row: int, record: AttentionRecord | None, *, with_land
             parts.append(html.Img(src=f"/landmarks/{row}/{view}.svg", alt="landmarks", className="landmarks"))
         return html.Div(attended(site, row, record, kind, view, parts), className="attended")
 
-    rows = [[site.title(kind), *[cell(kind, view) for view in range(len(views))]] for kind in site.kinds()]
+    order = order_views(views)
+    rows = [[site.title(kind), *[cell(kind, view) for view in order]] for kind in site.kinds()]
     is_attended = record is not None and record.frame is not None
-    return table(["", *map(view_title, views)], rows, "views attended-views" if is_attended else "views")
+    return table(
+        ["", *[view_title(views[view]) for view in order]], rows, "views attended-views" if is_attended else "views"
+    )
 
 
 def _predictions(site: Site, row: int) -> list[Component]:

@@ -14,6 +14,7 @@ from preprocess.viewer.parts import Cell, page_links, run_query, scripted, tile,
 from preprocess.viewer.run_records import WRONG
 from preprocess.viewer.site import Site
 from shared.csv_tables import encode_csv
+from shared.pictures import order_views
 
 PAGE_ROWS = 60
 LIST_CSV = "samples.csv"
@@ -83,7 +84,7 @@ def _filters(site: Site, address: Address) -> Component:
         options += [value] if value and value not in options else []  # of an old link
         choices.append(_choice(name, options, value, options, hidden=len(options) < 2 and not value))
     views = site.cache.info.settings.views
-    kinds, indices = site.kinds(), [str(index) for index in range(len(views))]
+    kinds, order = site.kinds(), order_views(views)
     sorts = {name: title for name, title in SORTS.items() if name != "errors" or site.run.several}
     no_run = not site.run.name and not address.sort
     choices += [
@@ -97,7 +98,7 @@ def _filters(site: Site, address: Address) -> Component:
             nothing="row",
         ),
         _choice("show", kinds, address.show, [site.title(kind) for kind in kinds], title="picture", required=True),
-        _choice("view", indices, values["view"], [view_title(view) for view in views], required=True),
+        _choice("view", [*map(str, order)], values["view"], [view_title(views[view]) for view in order], required=True),
     ]
     return scripted("filters", json.dumps(values), "controls", choices)
 

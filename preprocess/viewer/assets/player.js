@@ -30,7 +30,7 @@
       this.where = make("span", { className: "where", id: "frame" });
       const bar = make("div", { className: "bar" });
       bar.append(this.button, this.where, this.choice("rate", this.film.rates.map((r) => [r, `${r} a second`])),
-        this.choice("kind", this.film.kinds.map((k) => [k, k])), this.choice("view", this.film.views.map((v, i) => [i, v])));
+        this.choice("kind", this.film.kinds.map((k) => [k, k])), this.choice("view", this.film.views));
       this.tagger = make("div", { className: "tagger" });
       this.tagger.addEventListener("tagged", (event) => { this.film.tags[this.film.rows.indexOf(event.detail.row)] = event.detail.tags; });
       if (this.film.before) bar.append(this.beforeBox(make));
@@ -87,9 +87,17 @@
       return image;
     }
 
+    // The face is in one place in all views, as on the other pages.
+    centre(image) {
+      const moved = Object.assign(document.createElement("div"), { className: "moved" });
+      ["--right", "--down"].forEach((name, i) => moved.style.setProperty(name, this.film.shifts[this.view][i]));
+      moved.append(image);
+      return moved;
+    }
+
     show(at) {
       this.at = at;
-      this.screen.replaceChildren(...(this.before ? this.captions : []), ...this.images(at));
+      this.screen.replaceChildren(...(this.before ? this.captions : []), ...this.images(at).map((image) => this.centre(image)));
       this.scrubber.value = at;
       const frame = this.film.frames[at];
       const mark = this.film.marks[frame] ? ` · ${this.film.marks[frame]}` : "";
