@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import open3d as o3d
 
 from preprocess.geometry.mesh import Mesh
 from shared.schema import FIELD_OF_VIEW_MM
@@ -23,6 +22,8 @@ class CastView:
 
 
 def cast_view(mesh: Mesh, rotation: np.ndarray, size_px: int, samples: int) -> CastView:
+    import open3d as o3d  # takes seconds
+
     scene = o3d.t.geometry.RaycastingScene(nthreads=1)
     scene.add_triangles(
         o3d.core.Tensor.from_numpy(np.ascontiguousarray(mesh.vertices_mm)),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_lines import run_preprocess
 from conftest import VIEWS, MakeCache
 from next_commands import next_commands
 from scan_folders import cache_bytes
@@ -37,11 +38,6 @@ from shared.errors import CacheError, FacetError
 from shared.modalities import MODALITIES
 from shared.schema import ARRAYS, COMPRESSIONS, FORMAT_VERSION, SHARD_ROWS, RenderSettings, Sample, fingerprint
 from shared.store.storage import STORES, encode_metadata, encode_shard, write_file
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def make_sequences(tiny_cache: MakeCache, **options: object) -> Path:
@@ -163,7 +159,7 @@ def test_damage_is_found_and_pooled_again(store: str, tiny_cache: MakeCache, tmp
     damaged = bytearray(whole[name])
     damaged[len(damaged) // 2] ^= 0xFF
     (out / name).write_bytes(damaged)
-    verified = run("preprocess", "verify", "--cache", out)
+    verified = run_preprocess("verify", "--cache", out)
     assert verified.returncode == 1
     assert "python -m preprocess dynamic --cache CACHE --out" in verified.stdout.splitlines()[-1]
     assert build_dynamic_cache(source, out).num_pooled == 72 - SHARD_ROWS
@@ -202,7 +198,7 @@ def test_what_cannot_be_pooled_is_refused(tiny_cache: MakeCache, tmp_path: Path)
     with pytest.raises(FacetError, match="none of 12 sequences has 2 valid frames"):
         build_dynamic_cache(still, tmp_path / "none")
     write_info(source, dataclasses.replace(read_info(source), complete=False))
-    result = run("preprocess", "dynamic", "--cache", source, "--out", tmp_path / "new")
+    result = run_preprocess("dynamic", "--cache", source, "--out", tmp_path / "new")
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")
     assert "not finished" in result.stderr

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from command_lines import preprocess
 from PIL import Image
 
 from shared.cache import open_cache
@@ -61,9 +60,7 @@ def check_build(
         folder: the cache is made in it.
         colours_of: points (K, 3) and colours u8 (K, 3) of a scan, read from its files.
     """
-    command = [sys.executable, "-m", "preprocess", "build", name, "--root", str(root), "--cache", str(folder / "c")]
-    built = subprocess.run([*command, "--size", "112", "--workers", "1"], capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stdout + built.stderr
+    assert preprocess("build", name, "--root", root, "--cache", folder / "c", "--size", 112, "--workers", 1) == 0
     cache = open_cache(folder / "c")
     rows = list(range(len(cache.samples)))
     assert len(rows) == num_rows
