@@ -72,6 +72,36 @@ def test_the_samples_whose_chunks_fail_are_named_and_their_shards_rendered_again
     assert build(scans, cache, "zarr", repair=True) == 0
 
 
+def test_rows_keep_their_numbers_after_damage_to_their_table(scans: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "c"
+    build(scans, cache, "zarr")
+    whole = cache_bytes(cache)
+    lines = whole["samples.csv"].splitlines(keepends=True)
+    swapped, other = [*lines], b"".join(lines).replace(b"scan005,", b"scan0x5,")
+    swapped[3], swapped[66] = lines[66], lines[3]
+    damages = (
+        other,
+        b"".join(lines[:9] + lines[10:]),
+        b"".join(swapped),
+        b"".join(lines[:9] + lines[8:]),
+        b"".join(lines[:-1]),
+        b"",
+        None,
+    )
+    for damage in damages:  # a name, a line less, two exchanged, one twice, the last one less, nothing, no file
+        (cache / "samples.csv").unlink() if damage is None else (cache / "samples.csv").write_bytes(damage)
+        assert build(scans, cache, "zarr", repair=damage is other) == 0
+        assert cache_bytes(cache) == whole
+    (cache / "samples.csv").write_bytes(other)  # a row that is in no record: its shard is rendered again
+    flip(cache / "records" / "00001.json", 300)
+    assert build(scans, cache, "zarr") == len(lines) - 1 - SHARD_ROWS
+    assert cache_bytes(cache) == whole
+    (cache / "samples.csv").write_bytes(b"".join(lines[:40]))
+    flip(cache / "records" / "00000.json", 300)
+    with pytest.raises(CacheError, match="the order of its rows is lost, so render everything again with --overwrite"):
+        build(scans, cache, "zarr")
+
+
 @pytest.mark.parametrize("store", STORES)
 def test_repair_of_lost_files_and_structures(store: str, scans: Path, tmp_path: Path) -> None:
     cache = tmp_path / "c"

@@ -15,12 +15,13 @@ from preprocess.build.ledger import ShardNote, read_note, write_note
 from preprocess.build.shard import ShardTask, hash_source, hash_times, stat_sources
 from preprocess.datasets.scan import DatasetReader, ScanRecord
 from preprocess.sequences.apex import describe_marks
-from shared.cache import SAMPLES_CSV, find_records, read_record, record_path, write_record
+from shared.cache import SAMPLES_CSV, find_records, read_info, read_record, record_path, write_record
 from shared.csv_tables import read_table
 from shared.errors import CacheError, FacetError, ScanError
 from shared.schema import CacheInfo, Sample, Sequence, ShardRecord
 from shared.sequences import group_frames
 from shared.store.paths import is_file, list_files, remove_file
+from shared.store.storage import hash_file
 
 _LABEL_COLUMNS = ("subject", "sequence", "frame", "label", "intensity", "task")
 
@@ -104,18 +105,34 @@ def plan_rows(scans: AbstractSequence[ScanRecord], cache: Path) -> Plan:
 
 
 def _read_rows(cache: Path) -> list[Sample]:
-    if not is_file(cache / SAMPLES_CSV) and not find_records(cache):
-        return []
+    """Return the rows of an existing cache: its table if that is as it was written, else what the shards' records hold."""
     try:
-        return read_table(cache / SAMPLES_CSV, Sample)
-    except CacheError as error:
-        # The records hold the same rows: all of them together restore the table.
-        shards = sorted(find_records(cache))
-        if shards and shards == list(range(len(shards))):
-            return [sample for shard in shards if (record := read_record(cache, shard)) for sample in record.samples]
-        raise CacheError(
-            f"{error}; the order of its rows is lost, so render everything again with --overwrite"
-        ) from error
+        info = read_info(cache)
+    except CacheError:
+        info = None  # not begun, or killed before it was written
+    rows, error = [], None
+    try:
+        rows = read_table(cache / SAMPLES_CSV, Sample) if is_file(cache / SAMPLES_CSV) else []
+        if info is not None and info.complete and hash_file(cache / SAMPLES_CSV) == info.file_hashes.get(SAMPLES_CSV):
+            return rows
+    except (CacheError, OSError) as damage:
+        error = damage
+    is_lost = False
+    for shard in sorted(find_records(cache)):
+        try:
+            record = read_record(cache, shard)
+        except CacheError:
+            continue  # its shard is rendered again
+        is_lost |= record is not None and record.first_row > len(rows)
+        if record is not None and not is_lost:
+            rows[record.first_row : record.first_row + len(record.samples)] = record.samples
+    if info is not None and info.complete:
+        rows = rows[: info.num_samples]
+        is_lost |= len(rows) < info.num_samples
+    if is_lost or (error and not rows) or len({row.sample_id for row in rows}) < len(rows):
+        what = error or f"{cache / SAMPLES_CSV}: damaged"
+        raise CacheError(f"{what}; the order of its rows is lost, so render everything again with --overwrite")
+    return rows
 
 
 def _plan_sample(source: ScanRecord | Sample) -> Sample:
