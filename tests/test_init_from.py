@@ -102,6 +102,34 @@ def test_people_who_trained_the_first_model_are_not_tested(
     assert columns[0] == columns[1]
 
 
+def test_people_of_one_name_in_two_data_sets_of_own_scans(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two studies that both have a subject S0: other people, unless a scan is in both or nothing can be compared."""
+    first = tiny_cache(name="first", dataset="folder", num_subjects=3)
+    second = tiny_cache(name="second", dataset="folder", num_subjects=3, seed=1)
+    again = tiny_cache(name="again", dataset="folder", num_subjects=3, size_px=24)  # the scans of the first, smaller
+    old, exported, new = tmp_path / "old", tmp_path / "exported", tmp_path / "new"
+    assert call("fit", "--cache", first, "--out", old, *QUICK, "--epochs", 0) == 0  # S0 and S1 are in training
+    assert call("export", old, "--out", exported) == 0
+    command = ["fit", *QUICK, "--epochs", 0, "--test-subjects", "S0", "--init-from"]
+    assert "was trained on 1 of the 1 subjects" in fails(
+        capsys, *command, old, "--cache", again, "--out", tmp_path / "a"
+    )
+    capsys.readouterr()
+    assert call(*command, old, "--cache", second, "--out", new) == 0
+    note = "S0 has the name of training subjects, but no scan in common: taken as other people"
+    assert note in capsys.readouterr().out and note in read_initial(new)["copied"]
+    assert call("predict", old, "--cache", second, "--out", tmp_path / "p.csv") == 0
+    assert "S0, S1 have the names of training subjects" in capsys.readouterr().err
+    assert call("evaluate", old, "--cache", second) == 0
+    assert json.loads((old / "on-second" / "metrics.json").read_text())["num_samples"] == 18
+    first.rename(tmp_path / "moved")
+    message = fails(capsys, *command, exported, "--cache", second, "--out", tmp_path / "b")
+    assert "was trained on 1 of the 1 subjects" in message and "is not there to compare scans" in message
+    assert "If they are other people, give them other names" in message
+
+
 def test_a_model_that_cannot_be_continued_is_refused(
     tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,8 +49,8 @@ class InitialModel:
     """The trained model that a run starts from (--init-from).
 
     weights_hash: sha256 of its model.safetensors. tower_hash: of the image tower before any training, to which the prompts
-    belong. trained_subjects: DATASET:SUBJECT of everybody on whom it, or a model before it, was trained. copied: what was
-    copied and what was not, a line each.
+    belong. trained_subjects: DATASET:SUBJECT of everybody on whom it, or a model before it, was trained. copied: notes, what
+    was copied and what was not, a line each.
     """
 
     name: str  # of its folder

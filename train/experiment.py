@@ -128,8 +128,11 @@ class Experiment(Split):
         """
         if self.recipe.init_from is None:
             return None
-        run, dataset = find_initial_run(Path(self.recipe.init_from), fold), self.test.info.dataset
-        return run, read_initial_model(run, fold, dataset, prefixed=self.train.info.dataset != dataset)
+        run, prefixed = (
+            find_initial_run(Path(self.recipe.init_from), fold),
+            self.train.info.dataset != self.test.info.dataset,
+        )
+        return run, read_initial_model(run, fold, self.test, prefixed=prefixed)
 
     def items_of(self, fold: Fold) -> tuple[list[Item], list[Item]]:
         """Return the samples of a fold to train on, and those to test on."""

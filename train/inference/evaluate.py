@@ -34,8 +34,7 @@ from train.model.factory import choose_device, load_run
 from train.options import Recipe
 from train.protocols.evaluation_items import find_tested, is_own_test
 from train.protocols.folds import read_split
-from train.protocols.selection import prefix_subject
-from train.protocols.trained_subjects import list_trained_subjects
+from train.protocols.trained_subjects import find_seen
 from train.reporting.report import print_result, write_report
 from train.resolve import take_views
 from train.runs.groups import score_groups
@@ -324,13 +323,16 @@ def predict(
     cache, recipe = inference.cache, predictor.config.recipe
     for note in choose_usable(cache, recipe.modalities)[1]:
         print(f"note: {note}", file=sys.stderr)
-    trained = list_trained_subjects(predictor.config, read_split(run))
     subjects = {sample.subject for sample in cache.samples if sample.valid}
-    if num_seen := sum(prefix_subject(cache.info.dataset, subject) in trained for subject in subjects):
-        seen = (
-            f"{num_seen} of the {len(subjects)} subjects were in training; their predictions are no test of the model"
+    seen = find_seen(predictor.config, read_split(run), cache, subjects)
+    lines = seen.describe_namesakes()
+    if seen.subjects:
+        lines.append(
+            f"{len(seen.subjects)} of the {len(subjects)} subjects were in training; their predictions are no test of the model"
+            + (f"; {seen.doubt}" if seen.doubt else "")
         )
-        print(f"note: {seen}", file=sys.stderr)
+    for line in lines:
+        print(f"note: {line}", file=sys.stderr)
     path, beside = out or run / f"predictions-{cache.name}.csv", run / f"attention-{cache.name}.safetensors"
     check_writable(path)
     predictions = inference.predict(None if out else beside)

@@ -16,12 +16,11 @@ from train.protocols.folds import NOBODY, Fold, list_some
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS
 from train.protocols.selection import (
     keep_classes,
-    prefix_subject,
     prefix_subjects,
     select_items,
     select_test_items,
 )
-from train.protocols.trained_subjects import list_trained_subjects
+from train.protocols.trained_subjects import find_seen
 from train.protocols.where import keep_where
 from train.tasks.item import Item
 
@@ -51,13 +50,16 @@ def find_tested(cache: Cache, config: RunConfig, fold: Fold) -> list[Item]:
     if is_own_test(cache, config):
         items = _select_own(keep_where(cache, labelled, recipe.where), config, fold)
     else:
-        items = _leave_out_trained(labelled, cache, config, fold)
+        seen = find_seen(config, fold, cache, {item.subject for item in labelled})
+        items = [item for item in labelled if item.subject not in seen.subjects]
         print(
             f"note: {cache.path} holds other scans than those of this run's own test; tested is every sample with one of its "
             "classes, of people who did not train"
         )
         if left_out := _describe_left_out(gathered, labelled, items, recipe):
             print(f"note: left out: {'; '.join(left_out)}")
+        for line in (*seen.describe_namesakes(), *([seen.doubt] if seen.doubt else [])):
+            print(f"note: {line}")
     if not items:
         raise CacheError(f"{cache.path}: no sample of an unseen subject is labelled {', '.join(recipe.classes)}")
     return items
@@ -88,11 +90,6 @@ def map_classes(items: Sequence[Item], cache: Cache, config: RunConfig) -> list[
             f"{cache.path} learns these classes"
         )
     return [dataclasses.replace(item, class_name=renamed.get(item.class_name, item.class_name)) for item in items]
-
-
-def _leave_out_trained(items: Sequence[Item], cache: Cache, config: RunConfig, fold: Fold) -> list[Item]:
-    trained = list_trained_subjects(config, fold)
-    return [item for item in items if prefix_subject(cache.info.dataset, item.subject) not in trained]
 
 
 def _describe_left_out(

@@ -160,7 +160,7 @@ def _fit(
     text = experiment.text
     model = build_facet(config, device, tower, mean_prompts(text), text.logit_scale)
     if initial is not None and config.initial is not None:
-        copied = copy_weights(model, recipe, initial[1], initial[0].recipe)
+        copied = (*config.initial.copied, *copy_weights(model, recipe, initial[1], initial[0].recipe))
         config = dataclasses.replace(config, initial=dataclasses.replace(config.initial, copied=copied))
         if ranks.is_first:
             write_config(run, config)
