@@ -17,7 +17,7 @@ from test_config import CONFIG
 from test_train_cli import QUICK, call, fails
 
 from shared.runs import LOG_JSONL
-from train.training.trackers import open_trackers
+from train.trackers.open import open_trackers
 
 Shown = dict[str, dict[int, float]]  # name → step → value; a step that is shown twice fails
 

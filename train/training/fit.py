@@ -51,13 +51,13 @@ from train.reporting.report import print_result
 from train.runs.results import FoldResult
 from train.tasks.item import Item
 from train.tasks.task import find_task
+from train.trackers.open import check_trackers, open_trackers, show_result
 from train.training.build_embeddings import open_embeddings
 from train.training.checkpoint import find_checkpoints, sweep_partials
 from train.training.distributed import ALONE, Ranks
 from train.training.loop import Monitoring, Stopped, TrainingSet, train
 from train.training.optimizer import describe_rates
 from train.training.timing import count_seconds
-from train.training.trackers import check_trackers, open_trackers, show_result
 from train.training.validation import Validation
 
 LOCK = ".lock"

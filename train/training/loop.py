@@ -22,6 +22,7 @@ from train.model.tuning import merge_low_rank
 from train.options import Recipe
 from train.tasks.criterion import mean_cosine_between_faces
 from train.tasks.item import Item
+from train.trackers.tracker import Tracker
 from train.training.checkpoint import write_checkpoint
 from train.training.distributed import ALONE, Ranks
 from train.training.optimizer import rate_at, set_rate
@@ -31,7 +32,6 @@ from train.training.setup import build_criterion, compile_tower, measure_flops, 
 from train.training.signals import catch_signals
 from train.training.step import PartLoss, train_step
 from train.training.trace import trace_steps
-from train.training.trackers import Tracker
 from train.training.validation import Validation
 
 

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from shared.errors import FacetError
 from shared.runs import LOG_JSONL, read_log
 from shared.store.storage import write_file
+from train.trackers.tracker import Tracker
 from train.training.step import StepResult
-from train.training.trackers import Tracker
 
 LOG_EVERY = 10  # steps
 LEAST_SECONDS = 30.0  # between progress lines

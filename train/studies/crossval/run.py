@@ -37,9 +37,9 @@ from train.resolve import split_off_fold
 from train.runs.results import FoldResult, read_fold_result, read_tested
 from train.studies.crossval.workers import Job, run_jobs
 from train.tasks.task import find_task
+from train.trackers.open import check_trackers
 from train.training.fit import describe_run
 from train.training.optimizer import describe_rates
-from train.training.trackers import check_trackers
 
 
 def crossval(out: Path, options: Options, run: RunOptions, *, brief: bool = False) -> int:
