@@ -26,7 +26,7 @@ ROOMS = {
     "shared": "lazy_names errors processors figures labels sequences typed_json modalities weights schema pictures views "
     "store csv_tables groups text text_model attention_file runs cache captions likeness option_file command_line",
     "preprocess": "compiled text_tower prompts caption_words captions geometry readers rendering datasets alignment sequences "
-    "build single_scan synth inspection viewer predict arguments",
+    "build single_scan synth inspection viewer predict arguments commands",
     "train": "parts tasks option_values options config option_parser model losses data protocols resolve runs reporting "
     "inference experiment trackers training pretraining studies api arguments",
 }

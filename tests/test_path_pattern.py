@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from next_commands import next_commands
 from scan_folders import cache_bytes, write_scan
 
-from preprocess.__main__ import RUN
-from preprocess.arguments import build_parser
+from preprocess.__main__ import main
 from preprocess.datasets import DATASETS
 from preprocess.datasets.path_pattern import match_files, parse_pattern
 from shared.errors import FacetError
@@ -208,7 +207,7 @@ def test_own_fields_are_groups_and_fixed_columns_fill_gaps(tmp_path: Path) -> No
 
 
 def call(*words: object) -> int:
-    return RUN["build"](build_parser("build").parse_args(["build", "folder", *map(str, words)]))
+    return main(["build", "folder", *map(str, words)])
 
 
 def test_the_dry_run_prints_the_table_and_its_csv_builds_the_same_cache(

@@ -17,8 +17,7 @@ from conftest import MakeCache
 from next_commands import PARSERS
 from scan_folders import write_scan
 
-from preprocess.__main__ import RUN
-from preprocess.arguments import build_parser
+from preprocess.__main__ import main
 from preprocess.datasets import DATASETS
 from preprocess.readers.landmark_points import read_face_points
 from shared.cache import open_cache
@@ -162,7 +161,7 @@ def test_the_example_of_a_new_data_set_builds(tmp_path: Path, monkeypatch: pytes
         (tmp_path / "scans" / subject).mkdir(parents=True)
         write_scan(tmp_path / "scans" / subject, f"{expression}_2", 0.5 * index)
     command = ["build", "myset", "--root", str(tmp_path / "scans"), "--cache", str(tmp_path / "cache"), "--size", "32"]
-    assert RUN["build"](build_parser().parse_args([*command, "--workers", "1"])) == 0
+    assert main([*command, "--workers", "1"]) == 0
     samples = open_cache(tmp_path / "cache").samples
     assert [(s.sample_id, s.subject, s.label) for s in samples if s.valid] == [
         ("P01/happiness_2", "P01", "happiness"),

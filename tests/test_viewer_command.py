@@ -17,8 +17,7 @@ import pytest
 from browser import PATIENCE_SECONDS
 from conftest import MakeCache
 
-from preprocess.__main__ import _inspect
-from preprocess.arguments import build_parser
+from preprocess.__main__ import main
 from preprocess.viewer.app import MAX_BODY_BYTES, build_app
 from preprocess.viewer.live import LiveSite
 from preprocess.viewer.server import MAX_THREADS, BoundedServer, QuietHandler, _listen
@@ -98,9 +97,8 @@ def test_the_command_serves_this_machine_unless_asked(tiny_cache: MakeCache, hos
 
 def test_options_of_pages_and_files_do_not_mix() -> None:
     for option in (["--port", "8051"], ["--host", "0.0.0.0"], ["--run", "r"], ["--no-open"], ["--no-faces"]):
-        arguments = build_parser().parse_args(["inspect", "--cache", "nowhere", "--summary", *option])
         with pytest.raises(FacetError, match="are for the pages"):
-            _inspect(arguments)
+            main(["inspect", "--cache", "nowhere", "--summary", *option])
 
 
 def test_a_large_body_is_refused_and_the_title_is_text(tiny_cache: MakeCache) -> None:

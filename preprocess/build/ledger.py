@@ -1,4 +1,5 @@
-"""The builder's private notes in a cache's .build folder: one JSON file per shard, and the id of the current build.
+"""The builder's private notes in a cache's .build folder: one JSON file per shard, the id of the current build,
+and the options of the last one.
 
 A shard's note counts the processes that began the shard and crashed. Its quarantined scans are not rendered again until their
 files change. A hash over sizes and times of the source files spares a second build from reading them.
@@ -20,6 +21,8 @@ from shared.schema import canonical_json
 from shared.store.paths import read_bytes, remove_file
 from shared.store.storage import write_file
 from shared.typed_json import make
+
+BUILD_TOML = ".build/build.toml"  # options of the last build, for --config
 
 
 @dataclass(frozen=True)
