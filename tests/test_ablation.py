@@ -276,7 +276,7 @@ def test_what_cannot_be_meant_is_one_line(
     assert not out.exists()  # nothing was begun
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    assert "not empty, and no ablation (no ablation.json)" in refused()
+    assert "is not empty and holds no ablation (no ablation.json)" in refused()
     (out / "thesis.txt").rename(out / "crossval.json")
     assert "is a cross-validation" in refused()
 

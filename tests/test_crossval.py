@@ -112,7 +112,7 @@ def test_folds_side_by_side_and_one_that_breaks(
     ]
     (run / "subject-S1").mkdir(parents=True)
     (run / "subject-S1" / "thesis.txt").write_text("mine")
-    assert "not empty, and no cross-validation" in fails(capsys, *command)
+    assert "is not empty and holds no cross-validation" in fails(capsys, *command)
     (run / "subject-S1" / "thesis.txt").rename(tmp_path / "thesis.txt")
     (run / "subject-S1").rmdir()
     run.rmdir()

@@ -53,6 +53,7 @@ from train.pretraining.rows import (
     split_subjects,
     stream_steps,
 )
+from train.runs.out_folder import check_same_settings, check_unused
 from train.training.checkpoint import read_checkpoint, sweep_partials, write_checkpoint
 from train.training.optimizer import ADAM_BETAS, rate_at, set_rate
 from train.training.progress import LOG_EVERY, open_progress
@@ -496,10 +497,7 @@ def _read_record(out: Path, record: dict[str, Any]) -> dict[str, Any] | None:
     """
     path = out / PRETRAIN_JSON
     if not path.is_file():
-        if out.is_dir() and any(
-            not entry.name.startswith(".") and entry.name not in (LOG_JSONL, CONFIG_TOML) for entry in out.iterdir()
-        ):
-            raise FacetError(f"{out}: is not empty and holds no pretraining (no {PRETRAIN_JSON}); choose another --out")
+        check_unused(out, "pretraining", PRETRAIN_JSON, (LOG_JSONL, CONFIG_TOML))
         return None
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
@@ -512,9 +510,5 @@ def _read_record(out: Path, record: dict[str, Any]) -> dict[str, Any] | None:
         epochs = [{**line, "seconds": float(line["seconds"])} for line in found["epochs"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FacetError(f"{path}: damaged ({first_line(error)}); choose another --out") from error
-    if names:
-        raise FacetError(
-            f"{out}: holds a pretraining with other settings (different: {', '.join(names)}); choose another --out, or give "
-            "the same settings to continue it"
-        )
+    check_same_settings(out, "a pretraining", names)
     return {**found, "epochs": epochs}

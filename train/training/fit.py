@@ -27,7 +27,6 @@ from shared.runs import (
 )
 from shared.schema import fingerprint
 from shared.store.lock import hold_lock
-from shared.store.paths import is_litter
 from shared.store.storage import make_folder
 from shared.text import TextEmbeddings
 from shared.weights.identity import hash_arrays
@@ -48,6 +47,7 @@ from train.model.weights import load_weights, write_weights
 from train.options import RANDOM, Recipe
 from train.protocols.folds import Fold, read_split, write_split
 from train.reporting.report import print_result
+from train.runs.out_folder import check_same_settings, check_unused
 from train.runs.results import FoldResult
 from train.tasks.item import Item
 from train.tasks.task import find_task
@@ -269,10 +269,7 @@ def read_earlier(run: Path) -> RunConfig | None:
     """
     if (run / CONFIG_JSON).is_file():
         return read_config(run)
-    if run.is_dir() and any(
-        p.name not in (SPLIT_JSON, CONFIG_TOML) and p.name[:1] != "." and not is_litter(p.name) for p in run.iterdir()
-    ):
-        raise FacetError(f"{run}: is not empty and holds no run (no {CONFIG_JSON}); choose another --out")
+    check_unused(run, "run", CONFIG_JSON, (SPLIT_JSON, CONFIG_TOML))
     return None
 
 
@@ -290,11 +287,7 @@ def check_same(run: Path, old: RunConfig, new: RunConfig, fold: Fold) -> None:
             f"{run}: is finished, and its learning rate has fallen to zero; train it further in a new folder, with a new "
             f"schedule: --init-from {run} --out NEW"
         )
-    if names:
-        raise FacetError(
-            f"{run}: holds a run with other settings (different: {', '.join(names)}); choose another --out, "
-            "or give the same settings to continue it"
-        )
+    check_same_settings(run, "a run", names)
 
 
 def describe_run(experiment: Experiment, tower: TowerConfig | None) -> RunConfig:

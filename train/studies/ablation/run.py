@@ -11,10 +11,8 @@ from pathlib import Path
 
 from shared.command_line import print_next
 from shared.errors import FacetError
-from shared.runs import ABLATION_CSV, ABLATION_JSON, ABLATION_TEX, FOLDS_JSON, REPORT_JSON, record_hashes
-from shared.store.storage import make_folder
-from train.config import write_config
-from train.experiment import Experiment, prepare_experiment, write_options
+from shared.runs import ABLATION_CSV, ABLATION_JSON, ABLATION_TEX, FOLDS_JSON, REPORT_JSON
+from train.experiment import Experiment, prepare_experiment
 from train.options import Options, RunOptions
 from train.protocols.folds import FoldList, write_folds
 from train.resolve import split_off_fold
@@ -23,8 +21,7 @@ from train.studies.ablation.report import Cost, format_ablation, measure_cost, s
 from train.studies.ablation.variants import FULL, Chosen, Variant, change_options, list_variants, run_name
 from train.studies.compare.comparison import Comparison, compare_methods
 from train.studies.compare.runs import read_methods
-from train.studies.crossval.run import announce_folds, check_same_crossval, crossval, describe_crossval
-from train.training.fit import describe_run
+from train.studies.crossval.run import announce_folds, begin_folds, check_same_crossval, crossval, describe_crossval
 
 
 @dataclass(frozen=True)
@@ -60,11 +57,7 @@ def ablate(out: Path, options: Options, run: RunOptions, chosen: Chosen, num_see
     seeds = [options.seed + number for number in range(num_seeds)]
     _check_runs(out, planned, seeds)
     if not begun:
-        make_folder(out, like=experiment.train.path)
-        write_folds(out / FOLDS_JSON, experiment.folds)
-        write_options(out, experiment, None)
-        write_config(out, describe_run(experiment, None), ABLATION_JSON)
-        record_hashes(out, (FOLDS_JSON, ABLATION_JSON))
+        begin_folds(out, experiment, ABLATION_JSON)
     announce_folds(experiment)
     for note in notes:
         print(f"note: {note}")

@@ -19,7 +19,6 @@ from shared.runs import (
     record_hashes,
 )
 from shared.store.lock import hold_lock
-from shared.store.paths import is_litter
 from shared.store.storage import make_folder
 from train.config import read_config, without_folders, write_config
 from train.experiment import Experiment, prepare_experiment, write_options
@@ -34,6 +33,7 @@ from train.reporting.crossval import format_crossval_report, write_crossval_repo
 from train.reporting.scores import format_score
 from train.reporting.summary import CrossvalAbout, summarise_folds
 from train.resolve import split_off_fold
+from train.runs.out_folder import check_same_settings, check_unused
 from train.runs.results import FoldResult, read_fold_result, read_tested
 from train.studies.crossval.workers import Job, run_jobs
 from train.tasks.task import find_task
@@ -61,11 +61,7 @@ def crossval(out: Path, options: Options, run: RunOptions, *, brief: bool = Fals
     if only is not None:
         experiment.fold(only)  # refuses a wrong index before anything is written
     if not check_same_crossval(out, experiment):
-        make_folder(out, like=experiment.train.path)
-        write_folds(out / FOLDS_JSON, experiment.folds)
-        write_options(out, experiment, None)
-        write_config(out, describe_run(experiment, None), CROSSVAL_JSON)
-        record_hashes(out, (FOLDS_JSON, CROSSVAL_JSON))
+        begin_folds(out, experiment)
     if not brief:
         announce_folds(experiment)
     todo = [n for n in range(len(folds)) if only in (None, n) and _read_result(out, folds[n]) is None]
@@ -110,21 +106,23 @@ def check_same_crossval(out: Path, experiment: Experiment, name: str = CROSSVAL_
         names = config.differences(read_config(out, name))
         if not names and read_folds(out / FOLDS_JSON).folds != experiment.folds.folds:
             names = ["the subjects of the folds"]
-        if names:
-            raise FacetError(
-                f"{out}: holds folds with other settings (different: {', '.join(names)}); choose another --out, "
-                "or give the same settings to go on"
-            )
+        check_same_settings(out, "folds", names)
         return True
     for other, what in ((CONFIG_JSON, "is the run of one fold"), (CROSSVAL_JSON, "is a cross-validation")):
         if (out / other).is_file():
             raise FacetError(f"{out}: {what}; choose another --out")
-    if out.is_dir() and any(
-        p.name not in (FOLDS_JSON, CONFIG_TOML) and p.name[:1] != "." and not is_litter(p.name) for p in out.iterdir()
-    ):
-        what = "cross-validation" if name == CROSSVAL_JSON else "ablation"
-        raise FacetError(f"{out}: not empty, and no {what} (no {name}); choose another --out")
+    what = "cross-validation" if name == CROSSVAL_JSON else "ablation"
+    check_unused(out, what, name, (FOLDS_JSON, CONFIG_TOML))
     return False
+
+
+def begin_folds(out: Path, experiment: Experiment, name: str = CROSSVAL_JSON) -> None:
+    """Make the folder of a cross-validation: the subjects of the folds, the options, and the settings, in file `name`."""
+    make_folder(out, like=experiment.train.path)
+    write_folds(out / FOLDS_JSON, experiment.folds)
+    write_options(out, experiment, None)
+    write_config(out, describe_run(experiment, None), name)
+    record_hashes(out, (FOLDS_JSON, name))
 
 
 def announce_folds(experiment: Experiment) -> None:
