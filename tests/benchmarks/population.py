@@ -1,17 +1,18 @@
-"""The whole model against the obvious network, on a population of faces that nobody here drew.
+"""The whole model against the obvious network and against itself without each part, on faces that nobody here drew.
 
-    .venv/bin/python tests/benchmarks/population.py POPULATION --seeds 100,101,102,103,104 --out DIR     (about an hour)
+    .venv/bin/python tests/benchmarks/population.py POPULATION --seeds 110,111,112 --modalities normal --out DIR
 
-POPULATION is a folder with write_faces.py, a writer of BU-3DFE's layout. For each seed it writes 24 people and renders three
-views of 112 px. Each variant is trained on three quarters of the people and tested on the rest, another quarter for each seed.
-Prints accuracy with its 95 % interval over test people (bootstrap), and the difference to the first variant with the p of a
-sign-flip test paired by person, Holm-corrected. An interrupted run continues. Exit code 0.
+POPULATION is a folder with write_faces.py, a writer of BU-3DFE's layout. For each seed it writes --subjects people, renders
+three views of 112 px and cross-validates each variant over --folds folds, so that each person is tested once. Prints accuracy
+with its 95 % interval over people (bootstrap), and the difference to the first variant with the p of a sign-flip test paired
+by person, Holm-corrected over the table. An interrupted run continues. Exit code 0.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,51 +20,70 @@ from pathlib import Path
 import numpy as np
 
 PYTHON = sys.executable
-LINEAR = ["--fusion", "mean", "--head", "linear", "--lambda-con", "0", "--lambda-vt", "0"]
-# Name → weights of the tower, options of fit, and whether only three people are trained on.
-VARIANTS: dict[str, tuple[str, list[str], bool]] = {
-    "whole, synthetic-1, 10 epochs": ("synthetic-1", ["--epochs", "10"], False),
-    "linear, synthetic-1, 10 epochs": ("synthetic-1", ["--epochs", "10", *LINEAR], False),
-    "linear, random weights, 30 epochs": ("none", ["--epochs", "30", *LINEAR], False),
-    "three people: whole, synthetic-1": ("synthetic-1", ["--epochs", "30"], True),
-    "three people: linear, random weights": ("none", ["--epochs", "30", *LINEAR], True),
+CLASSES = "anger,disgust,fear,happiness,sadness,surprise"
+LINEAR = "--fusion mean --head linear --lambda-con 0 --lambda-vt 0"
+RANDOM = "random"  # a variant that starts from random weights ends so
+# Name → options of fit that are added; the variants of `train ablate` of these names.
+VARIANTS = {
+    "whole": "",
+    "linear": LINEAR,
+    "no-cvsa": "--fusion mean",
+    "no-mtgf": "--head cosine --mtgf-tokens views",
+    "no-consistency": "--lambda-con 0",
+    "no-view-text": "--lambda-vt 0",
+    "plain-clip": "--fusion mean --head cosine --mtgf-tokens views --lambda-con 0 --lambda-vt 0",
+    "shuffled labels": "--shuffle-labels",
+    f"whole, {RANDOM}": "",
+    f"linear, {RANDOM}": LINEAR,
 }
 NUM_RESAMPLES, NUM_FLIPS = 10_000, 20_000
+Scores = dict[tuple[int, str], float]  # (seed, person) → accuracy
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("population", type=Path)
-    parser.add_argument("--seeds", default="0,1,2,3,4")
-    parser.add_argument("--modalities", default="normal,texture")
+    parser.add_argument("--seeds", default="0,1,2,3,4", help="one population each")
+    parser.add_argument("--subjects", type=int, default=24, help="people of each (default 24)")
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--people", type=int, default=0, help="train each fold on so many people only (default: all)")
+    parser.add_argument("--modalities", default="normal")
+    parser.add_argument(
+        "--variants", default=";".join(VARIANTS), help=f"separated by ; (default: {';'.join(VARIANTS)})"
+    )
+    parser.add_argument("--tower", default="synthetic-1", help="pretrained facet-tiny (default synthetic-1)")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--random-epochs", type=int, default=30, help="epochs from random weights (default 30)")
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
-    seeds = [int(seed) for seed in chosen.seeds.split(",")]
-    for modality in chosen.modalities.split(","):
-        found: dict[str, dict[tuple[int, str], float]] = {name: {} for name in ("zero-shot", *VARIANTS)}
-        for number, seed in enumerate(seeds):
-            cache = make_cache(chosen.population, chosen.out / f"cache-{seed}", seed)
-            people = sorted({row["subject"] for row in csv.DictReader((cache / "samples.csv").open())})
-            tested = people[number % 4 :: 4]
-            run = chosen.out / f"{modality}-{seed}-zero-shot"
-            words = ["predict", "--zero-shot", "--cache", cache, "--prompts", prompts(chosen.out, "synthetic-1")]
-            classes = ["--classes", "anger,disgust,fear,happiness,sadness,surprise"]
-            train(run / "metrics.json", [*words, *classes, "--modalities", modality, "--out", run])
-            found["zero-shot"] |= {(seed, person): score for person, score in read_scores(run).items()}
-            for name, (weights, options, few) in VARIANTS.items():
-                run = chosen.out / f"{modality}-{seed}-{name.replace(', ', '-').replace(': ', '-').replace(' ', '-')}"
-                folds = write_fold(chosen.out / f"fold-{seed}-{few}.json", people, tested, few=few)
-                words = ["fit", "--cache", cache, "--prompts", prompts(chosen.out, weights), "--protocol", folds]
-                train(run / "metrics.json", [*words, "--modalities", modality, *options, "--out", run])
-                found[name] |= {(seed, person): score for person, score in read_scores(run).items()}
-        print_table(f"{modality}, seeds {chosen.seeds}", found)
+    names = chosen.variants.split(";")
+    found: dict[str, Scores] = {name: {} for name in ("zero-shot", *names)}
+    for seed in map(int, chosen.seeds.split(",")):
+        cache = make_cache(chosen.population, chosen.out / f"cache-{seed}-{chosen.subjects}", seed, chosen.subjects)
+        people = sorted({row["subject"] for row in csv.DictReader((cache / "samples.csv").open())})
+        folds = write_folds(chosen.out / f"folds-{seed}-{chosen.subjects}-{chosen.people}.json", people, chosen, seed)
+        runs = chosen.out / f"{chosen.modalities}-{seed}-{chosen.subjects}-{chosen.people}-{chosen.tower}"
+        common: list[object] = ["--cache", cache, "--modalities", chosen.modalities]
+        words = ["--zero-shot", "--prompts", prompts(chosen.out, chosen.tower), "--classes", CLASSES]
+        found["zero-shot"] |= run(runs / "zero-shot", ["predict", *common, *words], seed)
+        for name in names:
+            random = name.endswith(RANDOM)
+            weights, epochs = ("none", chosen.random_epochs) if random else (chosen.tower, chosen.epochs)
+            words = ["--prompts", prompts(chosen.out, weights), "--epochs", epochs, *VARIANTS[name].split()]
+            for fold in range(chosen.folds):
+                split = ["--protocol", folds, "--fold", fold]
+                found[name] |= run(runs / f"{name}-{fold}", ["fit", *common, *split, *words], seed)
+    print(
+        f"{chosen.modalities}, seeds {chosen.seeds}, {chosen.subjects} people each, trained on {chosen.people or 'all'}\n"
+    )
+    print_table(found, names[0])
     return 0
 
 
-def make_cache(population: Path, cache: Path, seed: int) -> Path:
-    scans = cache.with_name(f"scans-{seed}")
+def make_cache(population: Path, cache: Path, seed: int, num_subjects: int) -> Path:
+    scans = cache.with_name(f"scans-{seed}-{num_subjects}")
     if not (cache / "cache.json").is_file():
-        words = ["--layout", "bu3dfe", "--subjects", "24", "--seed", str(seed), "--out", str(scans)]
+        words = ["--layout", "bu3dfe", "--subjects", str(num_subjects), "--seed", str(seed), "--out", str(scans)]
         subprocess.run([PYTHON, str(population / "write_faces.py"), *words], check=True, stdout=subprocess.DEVNULL)
         build = ["-m", "preprocess", "build", "bu3dfe", "--root", scans, "--cache", cache, "--size", "112"]
         subprocess.run([PYTHON, *map(str, build)], check=True, stdout=subprocess.DEVNULL)
@@ -78,42 +98,43 @@ def prompts(out: Path, weights: str) -> Path:
     return path
 
 
-def write_fold(path: Path, people: list[str], tested: list[str], *, few: bool) -> Path:
-    import json
-
-    trained = [person for person in people if person not in tested]
-    if few:
-        trained = sorted(np.random.default_rng(0).permutation(trained)[:3].tolist())
-    fold = {"name": "fold-00", "train_subjects": trained, "test_subjects": tested}
-    classes = ["anger", "disgust", "fear", "happiness", "sadness", "surprise"]
-    path.write_text(json.dumps({"classes": classes, "dataset": "bu3dfe", "folds": [fold]}))
+def write_folds(path: Path, people: list[str], chosen: argparse.Namespace, seed: int) -> Path:
+    """Deal the people to folds at random, with `seed`; `--people` of the others train."""
+    rng = np.random.default_rng(seed)
+    dealt = rng.permutation(people).tolist()
+    folds = []
+    for fold in range(chosen.folds):
+        tested = dealt[fold :: chosen.folds]
+        trained = rng.permutation([person for person in dealt if person not in tested]).tolist()
+        trained = sorted(trained[: chosen.people or None])
+        folds.append({"name": f"fold-{fold:02d}", "train_subjects": trained, "test_subjects": sorted(tested)})
+    facts = {"format": "facet folds 1", "protocol": "kfold", "dataset": "bu3dfe", "seed": seed}
+    path.write_text(json.dumps({**facts, "classes": CLASSES.split(","), "folds": folds}))
     return path
 
 
-def train(result: Path, words: list[object]) -> None:
-    if not result.is_file():
-        subprocess.run([PYTHON, "-m", "train", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
-
-
-def read_scores(run: Path) -> dict[str, float]:
-    """Return each test person's accuracy over the labelled samples."""
+def run(out: Path, words: list[object], seed: int) -> Scores:
+    """Train or predict, unless that is done; return each test person's accuracy over the labelled samples."""
+    if not (out / "metrics.json").is_file():
+        subprocess.run(
+            [PYTHON, "-m", "train", *map(str, words), "--out", str(out)], check=True, stdout=subprocess.DEVNULL
+        )
     right: dict[str, list[bool]] = {}
-    with (run / "predictions.csv").open(newline="") as file:
+    with (out / "predictions.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             if row["label"] and f"p_{row['label']}" in row:
                 right.setdefault(row["subject"], []).append(row["label"] == row["predicted"])
-    return {person: float(np.mean(values)) for person, values in right.items()}
+    return {(seed, person): float(np.mean(values)) for person, values in right.items()}
 
 
-def print_table(title: str, found: dict[str, dict[tuple[int, str], float]]) -> None:
-    """Print accuracy in %, and the difference to the whole model that was trained on as many people."""
+def print_table(found: dict[str, Scores], first: str) -> None:
     rng = np.random.default_rng(0)
-    print(f"\n{title}\n\n| variant | accuracy, % (95 %) | people | minus whole | p, Holm |\n|---|---|---|---|---|")
-    differences: dict[str, np.ndarray] = {}
-    for name in VARIANTS:
-        whole = next(first for first in VARIANTS if VARIANTS[first][2] == VARIANTS[name][2])
-        if name != whole:
-            differences[name] = np.array([value - found[whole][key] for key, value in found[name].items()])
+    print(f"| variant | accuracy, % (95 %) | people | minus {first} (95 %) | p, Holm |\n|---|---|---|---|---|")
+    differences = {
+        name: np.array([value - found[first][key] for key, value in scores.items() if key in found[first]])
+        for name, scores in found.items()
+        if name != first
+    }
     ps = {name: sign_flip_p(pairs, rng) for name, pairs in differences.items()}
     holm, largest = {}, 0.0
     for rank, (name, p) in enumerate(sorted(ps.items(), key=lambda pair: pair[1])):
@@ -121,11 +142,14 @@ def print_table(title: str, found: dict[str, dict[tuple[int, str], float]]) -> N
         holm[name] = min(largest, 1.0)
     for name, scores in found.items():
         values = np.array(list(scores.values()))
-        resampled = values[rng.integers(len(values), size=(NUM_RESAMPLES, len(values)))].mean(1)
-        low, high = np.percentile(resampled, [2.5, 97.5])
-        text = f"{100 * values.mean():.1f} ({100 * low:.1f} to {100 * high:.1f}) | {len(values)}"
-        more = f"{100 * differences[name].mean():+.1f} | {holm[name]:.4f}" if name in holm else " | "
-        print(f"| {name} | {text} | {more} |")
+        difference = f"{interval(differences[name], rng, '+')} | {holm[name]:.4f}" if name in holm else " | "
+        print(f"| {name} | {interval(values, rng)} | {len(values)} | {difference} |")
+
+
+def interval(values: np.ndarray, rng: np.random.Generator, sign: str = "") -> str:
+    resampled = values[rng.integers(len(values), size=(NUM_RESAMPLES, len(values)))].mean(1)
+    low, high = 100 * np.percentile(resampled, [2.5, 97.5])
+    return f"{100 * values.mean():{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
 
 
 def sign_flip_p(pairs: np.ndarray, rng: np.random.Generator) -> float:
