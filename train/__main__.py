@@ -163,7 +163,7 @@ def _predict(chosen: argparse.Namespace) -> int:
     run = RunOptions(cache=chosen.cache_path, prompts=given.pop("prompts", None), device=chosen.device)
     from train.studies.zero_shot import predict_zero_shot
 
-    return predict_zero_shot(Options(**given), run, chosen.out, adapt=adapt)
+    return predict_zero_shot(Options(**given), run, chosen.out, adapt=adapt, centre=chosen.centre)
 
 
 def _pretrain(chosen: argparse.Namespace) -> int:

@@ -230,6 +230,11 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--explain", nargs="?", const="12", dest="explained", metavar=metavar, help=text)
     text = "of the pictures of --explain (default png); pdf and svg are for a paper"
     predict.add_argument("--format", choices=FORMS, dest="form", help=text)
+    text = (
+        "subtract the mean score of the subject's scans, or of all scans, without labels: for subjects who show all classes "
+        "equally often (default: as the run was tested; with --zero-shot: subject for bu3dfe and bu4dfe, else none)"
+    )
+    predict.add_argument("--centre-scores", choices=("none", "subject", "all"), dest="centre", help=text)
     text = "no RUN: predict with a CLIP model and the prompts of the classes, before any training"
     predict.add_argument("--zero-shot", action="store_true", help=text)
     text = "--classes: by default all that have prompts, without neutral and action units"

@@ -174,6 +174,12 @@ class DataOptions:
         "subtract the features of the subject's neutral scan, or of the sequence's onset frame",
         choices=("none", "neutral", "onset"),
     )
+    centre_scores: str = declare(
+        "none",
+        "when predicting, subtract the mean score of the subject's scans, or of all scans, without labels: for subjects who "
+        "show all classes equally often",
+        choices=("none", "subject", "all"),
+    )
     sampler: str = declare(
         "each",
         "each: every training sample once an epoch; balanced: as many samples, all classes equally likely",

@@ -47,6 +47,8 @@ def check_options(options: Options) -> None:
         raise FacetError(f"--towers view: expected --tune full, found {options.tune}")
     if options.class_weights == "balanced" and find_task(options.task).has_values:
         raise FacetError(f"--class-weights balanced: is for yes or no, not for --task {options.task}; leave it out")
+    if options.centre_scores != "none" and find_task(options.task).several:
+        raise FacetError(f"--centre-scores: is for one of several classes, not for --task {options.task}; leave it out")
     if options.sampler == "balanced" and find_task(options.task).several:
         raise FacetError(
             f"--sampler balanced: a sample of --task {options.task} has several classes"

@@ -34,7 +34,7 @@ from train.tasks.item import Item
 from train.tasks.task import find_task
 
 _OPTIONS = {field.name for field in dataclasses.fields(DataOptions)} - {
-    *("train_views", "frame_stride", "sampler", "augment", "shuffle_labels")  # of training, not of samples
+    *("train_views", "frame_stride", "sampler", "augment", "shuffle_labels", "centre_scores")  # not of samples
 } | {"classes", "task"}
 AUGMENT = ("none", "flip", "standard")
 

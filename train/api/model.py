@@ -191,13 +191,20 @@ class ZeroShotModel(Model):
     """A CLIP model as it is: a face vector is the mean of its images' embeddings, a class is given by its prompts."""
 
     def predict(
-        self, cache: Cache | Path | str, prompts: Mapping[str, Sequence[str]] | None = None, *, adapt: bool = True
+        self,
+        cache: Cache | Path | str,
+        prompts: Mapping[str, Sequence[str]] | None = None,
+        *,
+        adapt: bool = True,
+        centre: str | None = None,
     ) -> dict[str, list[Any]]:
         """Return a table as `Model.predict`, as `python -m train predict --zero-shot` computes it.
 
         Args:
             prompts: class → texts; None: the prompts of this model in the cache.
             adapt: estimate batch statistics of the image tower on this cache's images first, without labels.
+            centre: none, subject or all: the mean over these scans is subtracted from each score, without labels;
+                None: subject for BU-3DFE and BU-4DFE, else none.
         Raises:
             CacheError: no finished cache, no usable sample, or no prompts of this model.
             FacetError: fewer than two classes.
@@ -207,7 +214,9 @@ class ZeroShotModel(Model):
         options = Options(model=name, pretrained=pretrained)
         text = find_text(options, None, [opened], None) if prompts is None else self.text_model.embed_prompts(prompts)
         tower = copy.deepcopy(self.facet.tower) if adapt else self.facet.tower
-        found = score_zero_shot(options, opened, text, tower, self.tower_config, self.device, adapt=adapt)
+        found = score_zero_shot(
+            options, opened, text, tower, self.tower_config, self.device, adapt=adapt, centre=centre
+        )
         _warn(found.notes)
         return tabulate_predictions(found.predictions, {"lacks": found.lacks})
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from shared.attention_file import ATTENTION_FILE
 from shared.cache import CACHE_JSON, FAILURES_CSV, Cache, open_cache
@@ -25,6 +26,7 @@ from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings
 from train.data.items import choose_modalities, gather_items
 from train.data.prompts import find_prompts, match_prompts, read_prompts
+from train.inference.centre import centre_logits
 from train.inference.explain import EXPLANATIONS_H5, Explanations, explain, find_limits
 from train.inference.frame_votes import score_frame_votes
 from train.inference.score import Scores, score_and_write_attention, score_items
@@ -36,7 +38,7 @@ from train.protocols.evaluation_items import find_tested, is_own_test
 from train.protocols.folds import read_split
 from train.protocols.trained_subjects import find_seen
 from train.reporting.report import print_result, write_report
-from train.resolve import take_views
+from train.resolve import check_options, take_views
 from train.runs.groups import score_groups
 from train.runs.results import FoldResult, TestInfo
 from train.tasks.item import Item
@@ -97,6 +99,7 @@ def describe_test(cache: Cache, config: RunConfig, model: Facet, items: Sequence
         pretrained=config.tower.pretrained,
         random_weights=config.is_random,
         shuffled_labels=recipe.shuffle_labels,
+        centred_scores=recipe.centre_scores,
         num_train_subjects=num_train,
         num_test_subjects=len({item.subject for item in items}),
         num_parameters=sum(p.numel() for p in model.parameters()),
@@ -106,7 +109,11 @@ def describe_test(cache: Cache, config: RunConfig, model: Facet, items: Sequence
 def predict_items(scores: Scores, thresholds: np.ndarray | None, recipe: Recipe) -> Predictions:
     """Return predictions.csv of scored items."""
     task, classes = find_task(recipe.task), recipe.classes
-    pairs = zip(scores.items, scores.probabilities, strict=True)
+    table = scores.probabilities
+    if recipe.centre_scores != "none":
+        centred = centre_logits(scores.logits, [item.subject for item in scores.items], recipe.centre_scores)
+        table = task.compute_probabilities(torch.from_numpy(centred)).numpy()
+    pairs = zip(scores.items, table, strict=True)
     rows = tuple(task.predict(item, probabilities, thresholds, classes) for item, probabilities in pairs)
     return Predictions(classes, task.several, rows)
 
@@ -307,18 +314,30 @@ def name_like_openface(predictions: Predictions) -> dict[str, list[str]]:
 
 
 def predict(
-    run: Path, cache_path: Path, out: Path | None, *, device: str, explained: str | None = None, form: str = "png"
+    run: Path,
+    cache_path: Path,
+    out: Path | None,
+    *,
+    device: str,
+    explained: str | None = None,
+    form: str = "png",
+    centre: str | None = None,
 ) -> int:
     """Write a probability per class for every usable scan or sequence of a cache, labelled or not.
 
     Args:
         explained: samples to explain, as in `choose_samples`; None: none. form: of their pictures.
+        centre: none, subject or all, see `centre_logits`; None: as the run was tested.
     Raises:
         FacetError, CacheError: no finished run; a cache with other view settings; no usable sample.
     """
     if out is not None and out.is_dir():
         raise FacetError(f"--out {out}: is a folder; give the name of a CSV file")
     predictor = Predictor.load(run, device)
+    if centre is not None:
+        recipe = replace(predictor.config.recipe, centre_scores=centre)
+        predictor = replace(predictor, config=replace(predictor.config, recipe=recipe))
+        check_options(recipe)
     inference = predictor.open(cache_path)
     cache, recipe = inference.cache, predictor.config.recipe
     for note in choose_usable(cache, recipe.modalities)[1]:

@@ -111,7 +111,7 @@ def explain(
 
 def find_limits(config: RunConfig) -> list[str]:
     """Return what keeps a model's predictions from being results, a line each."""
-    return list_limits(config.is_random, config.recipe.shuffle_labels)
+    return list_limits(config.is_random, config.recipe.shuffle_labels, config.recipe.centre_scores)
 
 
 def choose_samples(predictions: Predictions, wanted: str) -> list[int]:

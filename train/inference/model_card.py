@@ -40,7 +40,9 @@ def write_card(
     """
     recipe, tower = config.recipe, config.tower
     weights = "random initial weights" if config.is_random else f"initial weights {tower.pretrained}"
-    limits = "".join(f"\n\n**{line}.**" for line in list_limits(config.is_random, recipe.shuffle_labels))
+    limits = "".join(
+        f"\n\n**{line}.**" for line in list_limits(config.is_random, recipe.shuffle_labels, recipe.centre_scores)
+    )
     task = find_task(recipe.task)
     sections = [
         f"# FACET-VLM: {', '.join(recipe.classes)}{limits}",

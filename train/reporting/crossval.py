@@ -286,16 +286,20 @@ def list_warnings(summary: CrossvalSummary, results: Sequence[FoldResult], about
         rounds = _count(summary.num_rounds_left_out, "unfinished round")
         lines.append(f"{rounds} left out of mean ± std over rounds")
     random_weights = about.random_weights or any(result.info.random_weights for result in results)
-    return lines + list_limits(random_weights, any(result.info.shuffled_labels for result in results))
+    centred = next((info.centred_scores for info in (r.info for r in results) if info.centred_scores != "none"), "none")
+    return lines + list_limits(random_weights, any(result.info.shuffled_labels for result in results), centred)
 
 
-def list_limits(random_weights: bool, shuffled_labels: bool) -> list[str]:
+def list_limits(random_weights: bool, shuffled_labels: bool, centred_scores: str) -> list[str]:
     """Return why a run is no result, one line each."""
     lines = []
     if random_weights:
         lines.append("RANDOM WEIGHTS: model or prompts were not pretrained; no result to compare with published ones")
     if shuffled_labels:
         lines.append("CONTROL: training labels were shuffled, so scores should be near chance")
+    if centred_scores != "none":
+        whose = "each subject's scans" if centred_scores == "subject" else "all scans"
+        lines.append(f"CENTRED SCORES: the mean over {whose} was subtracted (no labels used); say so beside the number")
     return lines
 
 

@@ -60,7 +60,7 @@ def write_report(folder: Path, result: FoldResult, predictions: Predictions, mor
 
 
 def _draw_test(result: FoldResult, form: str) -> bytes:
-    limits = list_limits(result.info.random_weights, result.info.shuffled_labels)
+    limits = list_limits(result.info.random_weights, result.info.shuffled_labels, result.info.centred_scores)
     return draw_confusion(result.metrics, result.class_names, limits, form)
 
 
@@ -98,12 +98,9 @@ def print_scores(result: FoldResult, predictions: Predictions) -> None:
     for groups in (result.frame_votes, result.groups):
         if groups:
             print(*list_groups(groups, task).format_text(), sep="\n")
-    if result.info.random_weights:
-        print(
-            "random weights: model or prompts were not pretrained, so this is no result to compare with published ones"
-        )
-    if result.info.shuffled_labels:
-        print("control: training labels were shuffled, so accuracy should be near chance")
+    info = result.info
+    for line in list_limits(info.random_weights, info.shuffled_labels, info.centred_scores):
+        print(line)
 
 
 def print_result(folder: Path, result: FoldResult) -> None:

@@ -47,6 +47,7 @@ class TestInfo:
     pretrained: str = ""
     random_weights: bool = False
     shuffled_labels: bool = False
+    centred_scores: str = "none"
     num_train_subjects: int | None = None
     num_test_subjects: int | None = None
     num_parameters: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,9 @@ from train.config import RunConfig, TowerConfig
 from train.data.items import choose_frames, gather_items, is_labelled
 from train.data.prompts import mean_prompts
 from train.inference.adapt import adapt_batch_norm
+from train.inference.centre import choose_centring
 from train.inference.evaluate import build_transform, choose_usable, describe_test, find_lacking, predict_items
-from train.inference.score import score_items
+from train.inference.score import Scores, score_items
 from train.model.facet import Facet
 from train.model.factory import build_facet, choose_device
 from train.model.image_tower import load_tower
@@ -46,7 +47,9 @@ from train.training.fit import check_towers_match
 ZERO_SHOT = Variant("zero-shot", OBVIOUS["zero-shot"].options)
 
 
-def predict_zero_shot(options: Options, run: RunOptions, out: Path, *, adapt: bool = True) -> int:
+def predict_zero_shot(
+    options: Options, run: RunOptions, out: Path, *, adapt: bool = True, centre: str | None = None
+) -> int:
     """Write a probability per class for every usable scan or sequence of a cache, by CLIP zero-shot over averaged views.
 
     The model is that of `ablate --variants zero-shot`, untrained. Samples with a label among the classes are also scored.
@@ -56,6 +59,7 @@ def predict_zero_shot(options: Options, run: RunOptions, out: Path, *, adapt: bo
         run: cache, prompts and device.
         out: folder of predictions.csv and, where labels are known, metrics.json.
         adapt: estimate the batch statistics of the image tower on this cache's images first, see `adapt_batch_norm`.
+        centre: none, subject or all, see `centre_logits`; None: by the data set, see `choose_centring`.
     Raises:
         FacetError, CacheError: anything the user can correct.
     """
@@ -68,7 +72,9 @@ def predict_zero_shot(options: Options, run: RunOptions, out: Path, *, adapt: bo
         options.model or text.model, options.pretrained or text.pretrained, seed=options.seed
     )
     check_towers_match(text, tower_config, cache, run.prompts)
-    found = score_zero_shot(options, cache, text, tower, tower_config, choose_device(run.device), adapt=adapt)
+    found = score_zero_shot(
+        options, cache, text, tower, tower_config, choose_device(run.device), adapt=adapt, centre=centre
+    )
     num_rows = len(found.predictions.rows)
     scored = f"{len(found.tested)} of {num_rows} samples have a label among the classes, and are scored"
     for note in (*found.notes, scored):
@@ -81,13 +87,18 @@ def predict_zero_shot(options: Options, run: RunOptions, out: Path, *, adapt: bo
     recipe, predictions, tested = found.config.recipe, found.predictions, found.tested
     write_predictions(out / PREDICTIONS_CSV, predictions, {"lacks": found.lacks}, like=cache.path)
     if tested:
-        result = _test(out.name, predictions, describe_test(cache, found.config, found.model, tested, 0))
+        info = describe_test(cache, found.config, found.model, tested, 0)
+        result = _test(out.name, predictions, info)
+        raw = _test(out.name, predict_items(found.scores, None, replace(recipe, centre_scores="none")), info)
         value = {**dataclasses.asdict(result.info), **result.metrics.to_json(result.task)}
+        value["accuracy_uncentred"] = raw.metrics["accuracy"]
         if (calibration := measure_test(result.task, predictions.rows, recipe.classes)) is not None:
             value["calibration"] = calibration.to_json()
         write_file(out / METRICS_JSON, canonical_json(value).encode(), like=cache.path)
         print_scores(result, predictions)
         print("zero-shot: nothing was trained; the interval is over subjects (bootstrap)")
+        if recipe.centre_scores != "none":
+            print(f"accuracy with --centre-scores none: {raw.metrics['accuracy']:.3f}")
         print(f"all scores        {out / METRICS_JSON}")
     print(f"every prediction  {out / PREDICTIONS_CSV}: {num_rows} among {', '.join(recipe.classes)}")
     words = ("--cache", cache.path, "--out", "runs/first")
@@ -102,6 +113,7 @@ class ZeroShotScores:
 
     config: RunConfig
     model: Facet
+    scores: Scores
     predictions: Predictions
     lacks: Sequence[str]
     tested: Sequence[Item]
@@ -118,15 +130,17 @@ def score_zero_shot(
     device: torch.device,
     *,
     adapt: bool,
+    centre: str | None = None,
 ) -> ZeroShotScores:
     """Score every usable sample of a cache by an image tower and the prompts of classes.
 
     Args:
-        options, adapt: as in `predict_zero_shot`. text: prompts of the classes, or of more.
+        options, adapt, centre: as in `predict_zero_shot`. text: prompts of the classes, or of more.
         tower: with `adapt`, its batch statistics change.
     Raises:
         FacetError, CacheError: fewer than two classes, or no usable sample.
     """
+    options = replace(options, centre_scores=centre or choose_centring(cache.info.dataset))
     recipe, notes = _resolve_recipe(options, cache, text)
     text = text.select(recipe.classes)
     config = RunConfig(
@@ -148,9 +162,10 @@ def score_zero_shot(
     tested = [item for item in items if is_labelled(item, recipe.task, recipe.classes)]
     transform = build_transform(cache, config, model)
     adapted = adapt and adapt_batch_norm(model, cache, items, transform, recipe.frames, recipe.batch_size)
-    predictions = predict_items(score_items(model, cache, items, transform, config), None, recipe)
+    scores = score_items(model, cache, items, transform, config)
+    predictions = predict_items(scores, None, recipe)
     lacks = find_lacking(cache, items, recipe.modalities)
-    return ZeroShotScores(config, model, predictions, lacks, tested, adapted, notes)
+    return ZeroShotScores(config, model, scores, predictions, lacks, tested, adapted, notes)
 
 
 def _resolve_recipe(options: Options, cache: Cache, text: TextEmbeddings) -> tuple[Recipe, list[str]]:
@@ -164,7 +179,7 @@ def _resolve_recipe(options: Options, cache: Cache, text: TextEmbeddings) -> tup
     if len(classes) < 2:
         raise FacetError(f"--classes: at least two are needed, found {', '.join(classes) or 'none'}")
     modalities, notes = choose_usable(cache, options.modalities or ())
-    options = dataclasses.replace(
+    options = replace(
         change_options(options, ZERO_SHOT),
         protocol=DEFAULT_PROTOCOL,  # no subjects are split
         folds=1,
@@ -176,7 +191,7 @@ def _resolve_recipe(options: Options, cache: Cache, text: TextEmbeddings) -> tup
         modalities=modalities,
         views=tuple(map(str, cache.info.settings.views)),
     )
-    options = dataclasses.replace(options, frames=choose_frames(gather_items(cache, options), 0))
+    options = replace(options, frames=choose_frames(gather_items(cache, options), 0))
     return resolve_model(options, text), notes
 
 
@@ -188,4 +203,4 @@ def _test(name: str, predictions: Predictions, info: TestInfo) -> FoldResult:
     counts = [task.count([row for row in rows if row.subject == subject], classes) for subject in subjects]
     results = SubjectResults(task, {name: np.stack([one[name] for one in counts])[None] for name in task.count_dims})
     interval = percentile_interval(resample_score([results], task.primary.name, draw_resamples(len(subjects))))
-    return FoldResult(name, info, dataclasses.replace(task.test(rows, classes), interval_95=interval))
+    return FoldResult(name, info, replace(task.test(rows, classes), interval_95=interval))

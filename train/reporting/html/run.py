@@ -111,7 +111,7 @@ def list_run_warnings(run: RecordedRun) -> list[str]:
     lines = []
     if run.results and len(run.results) < len(run.folds):
         lines.append(f"PARTIAL: {len(run.results):,} of {len(run.folds):,} folds are finished")
-    return lines + list_limits(run.config.is_random, run.config.recipe.shuffle_labels)
+    return lines + list_limits(run.config.is_random, run.config.recipe.shuffle_labels, run.config.recipe.centre_scores)
 
 
 def _describe(run: RecordedRun) -> str:

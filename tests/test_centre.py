@@ -1,0 +1,67 @@
+"""Scores centred per subject."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import MakeCache
+from test_train_cli import QUICK, call, fails
+
+from train.inference.centre import centre_logits
+
+CLASSES = ("anger", "happiness", "surprise")
+
+
+def test_each_subject_is_compared_with_its_own_mean() -> None:
+    rng = np.random.default_rng(0)
+    subjects = [f"S{k % 4}" for k in range(24)] + ["few"] * 3 + ["enough"] * 5
+    faces = rng.normal(size=(32, 5)).astype(np.float32)
+    offsets = {name: rng.normal(size=5).astype(np.float32) * 9 for name in {*subjects}}
+    found = centre_logits(faces + [offsets[name] for name in subjects], subjects, "subject")
+    for name in ("S0", "S1", "S2", "S3", "enough"):
+        rows = [k for k, other in enumerate(subjects) if other == name]
+        expected = faces[rows] - faces[rows].mean(0)  # whatever is added to all scans of a person is gone
+        np.testing.assert_allclose(found[rows], expected, atol=1e-5)
+    shifted = faces + np.array([offsets[name] for name in subjects])
+    np.testing.assert_allclose(found[24:27], (shifted - shifted.mean(0))[24:27], atol=1e-5)  # too few of their own
+    np.testing.assert_allclose(centre_logits(shifted, subjects, "all"), shifted - shifted.mean(0), atol=1e-5)
+    assert centre_logits(shifted, subjects, "none") is shifted
+    assert centre_logits(shifted[:4], subjects[:4], "subject") is not None
+    np.testing.assert_array_equal(centre_logits(shifted[:4], subjects[:4], "subject"), shifted[:4])  # 4 scans, 5 classes
+
+
+def read(path: Path) -> tuple[np.ndarray, list[str]]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return np.array([[float(row[f"p_{name}"]) for name in CLASSES] for row in rows]), [row["subject"] for row in rows]
+
+
+def test_predictions_of_a_run_and_of_zero_shot_are_centred_on_request(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = tiny_cache(num_subjects=4, scans_per_class=2, class_names=CLASSES, dataset="bu3dfe")
+    run, plain, centred = tmp_path / "run", tmp_path / "plain.csv", tmp_path / "centred.csv"
+    assert call("fit", "--cache", cache, "--out", run, *QUICK, "--epochs", 1, "--centre-scores", "subject") == 0
+    assert "CENTRED SCORES" in capsys.readouterr().out
+    assert json.loads((run / "metrics.json").read_text())["centred_scores"] == "subject"
+    assert call("predict", run, "--cache", cache, "--out", centred) == 0  # as the run was tested
+    assert call("predict", run, "--cache", cache, "--out", plain, "--centre-scores", "none") == 0
+    (raw, subjects), (found, _) = read(plain), read(centred)
+    odds = np.exp(centre_logits(np.log(raw), subjects, "subject"))
+    np.testing.assert_allclose(found, odds / odds.sum(1, keepdims=True), atol=1e-5)
+    assert np.abs(found - raw).max() > 1e-3
+
+    # subjects of BU-3DFE show every expression equally often, so that is the default of an untrained model
+    for name, more in (("default", []), ("raw", ["--centre-scores", "none"])):
+        words = ["--zero-shot", "--cache", cache, "--out", tmp_path / name, "--classes", ",".join(CLASSES)]
+        assert call("predict", *words, *more) == 0
+    scores = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("default", "raw")]
+    assert scores[0]["accuracy_uncentred"] == scores[1]["accuracy"] == scores[1]["accuracy_uncentred"]
+    (found, subjects), (raw, _) = (read(tmp_path / name / "predictions.csv") for name in ("default", "raw"))
+    odds = np.exp(centre_logits(np.log(raw), subjects, "subject"))
+    np.testing.assert_allclose(found, odds / odds.sum(1, keepdims=True), atol=1e-5)
+    assert "--task aus" in fails(capsys, "fit", "--cache", cache, "--out", run, "--task", "aus", "--centre-scores", "all")
