@@ -31,7 +31,9 @@ def test_each_subject_is_compared_with_its_own_mean() -> None:
     np.testing.assert_allclose(centre_logits(shifted, subjects, "all"), shifted - shifted.mean(0), atol=1e-5)
     assert centre_logits(shifted, subjects, "none") is shifted
     assert centre_logits(shifted[:4], subjects[:4], "subject") is not None
-    np.testing.assert_array_equal(centre_logits(shifted[:4], subjects[:4], "subject"), shifted[:4])  # 4 scans, 5 classes
+    np.testing.assert_array_equal(
+        centre_logits(shifted[:4], subjects[:4], "subject"), shifted[:4]
+    )  # 4 scans, 5 classes
 
 
 def read(path: Path) -> tuple[np.ndarray, list[str]]:
@@ -64,4 +66,6 @@ def test_predictions_of_a_run_and_of_zero_shot_are_centred_on_request(
     (found, subjects), (raw, _) = (read(tmp_path / name / "predictions.csv") for name in ("default", "raw"))
     odds = np.exp(centre_logits(np.log(raw), subjects, "subject"))
     np.testing.assert_allclose(found, odds / odds.sum(1, keepdims=True), atol=1e-5)
-    assert "--task aus" in fails(capsys, "fit", "--cache", cache, "--out", run, "--task", "aus", "--centre-scores", "all")
+    assert "--task aus" in fails(
+        capsys, "fit", "--cache", cache, "--out", run, "--task", "aus", "--centre-scores", "all"
+    )
