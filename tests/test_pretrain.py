@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import TINY_CLIP, MakeCache
 from safetensors.torch import load_file, save_file
+from test_trackers import read_tensorboard
 from test_train_cli import call, fails
 from tiny_training import TIMING_FIELDS, TOWER
 
@@ -184,10 +185,14 @@ def test_resuming_equals_an_uninterrupted_run(captioned: Any, tmp_path: Path, mo
         with pytest.raises(KeyboardInterrupt):
             pretrain(caches, tmp_path / "parts", options, device="cpu")
     monkeypatch.setattr("train.pretraining.pretrain.write_checkpoint", written)
-    pretrain(caches, tmp_path / "parts", options, device="cpu", preload="ram")
+    pretrain(caches, tmp_path / "parts", options, device="cpu", preload="ram", log=["tensorboard"])
     whole, parts = (load_file(tmp_path / name / "open_clip_model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    assert read_log(tmp_path / "whole") == read_log(tmp_path / "parts")
+    log = read_log(tmp_path / "whole")
+    assert log == read_log(tmp_path / "parts")
+    shown = read_tensorboard(tmp_path / "parts")  # begun after two epochs, it has those before
+    for name in ("loss", "lr", "validation_loss"):
+        assert shown[name] == {line["step"]: pytest.approx(line[name], rel=1e-6) for line in log if name in line}
     records = [read_record(tmp_path / name) for name in ("whole", "parts")]
     for record in records:
         record.pop("hours")
@@ -270,6 +275,7 @@ def test_bad_input_gets_one_line(
     assert "no captions" in fails(capsys, "pretrain", "--cache", cache, "--cache", plain, *out)
     assert "of 2 subjects" in fails(capsys, "pretrain", "--cache", cache, *out, "--validate", "0.9")
     assert "holds none of them" in fails(capsys, "pretrain", "--cache", cache, *out, "--modalities", "depth")
+    assert "--log x: expected some of tensorboard" in fails(capsys, "pretrain", "--cache", cache, *out, "--log", "x")
     assert "--epochs: expected" in fails(capsys, "pretrain", "--cache", cache, *out, "--epochs", "0")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "pretrain.json").write_text("{}")

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from conftest import MakeCache
-from test_config import CONFIG
 from test_train_cli import QUICK, call, fails
 
 from shared.runs import LOG_JSONL
@@ -32,6 +31,10 @@ def read_tensorboard(run: Path) -> Shown:
 def read_mlflow(run: Path) -> Shown:
     (found,) = find_mlflow_runs()
     assert json.loads((run / "tracking.json").read_text())["mlflow"] == found.info.run_id
+    return read_mlflow_run(found)
+
+
+def read_mlflow_run(found: Any) -> Shown:
     client = pytest.importorskip("mlflow").MlflowClient()
     names = found.data.metrics
     return {
@@ -143,6 +146,23 @@ def test_the_log_the_settings_and_the_test_are_shown(
         assert (plain / name).read_bytes() == (run / name).read_bytes()
 
 
+def test_a_cross_validation_is_a_run_beside_its_folds(tiny_cache: MakeCache, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    out = tmp_path / "cv"
+    command = ["crossval", "--cache", tiny_cache(), *QUICK, "--folds", 2, "--epochs", 0, "--jobs", 1, "--out", out]
+    command += ["--log", "mlflow,tensorboard"]
+    for _ in range(2):  # nothing is shown twice
+        assert call(*command) == 0
+        names = {run.info.run_name: run for run in find_mlflow_runs()}
+        assert sorted(names) == ["cv", "cv/fold-00", "cv/fold-01"]
+        assert {run.data.tags["study"] for run in names.values()} == {"cv"}
+        report = json.loads((out / "report.json").read_text())["summary"]
+        for shown in (read_mlflow_run(names["cv"]), read_tensorboard(out)):
+            assert shown["pooled/accuracy"] == {0: pytest.approx(report["pooled"]["accuracy"])}
+            assert shown["mean/accuracy"] == {0: pytest.approx(report["over_folds"]["accuracy"]["mean"])}
+        assert names["cv"].info.status == "FINISHED"
+
+
 @programs
 def test_an_interrupted_run_goes_on_as_the_same(program: str, tmp_path: Path) -> None:
     """It was logged up to step 30, and goes on from a checkpoint of step 20."""
@@ -152,7 +172,7 @@ def test_an_interrupted_run_goes_on_as_the_same(program: str, tmp_path: Path) ->
     run.mkdir()
     lines = [{"step": step, "loss": 1 / step} for step in (10, 20, 30, 40)]
     for step, earlier, new in ((0, [], lines[:3]), (20, lines[:3], lines[2:])):
-        with open_trackers(run, [program], CONFIG) as (tracker,):
+        with open_trackers(run, [program], {}) as (tracker,):
             tracker.start(step, earlier)
             for line in new:
                 tracker.log(line)
@@ -165,7 +185,7 @@ def test_an_interrupted_run_goes_on_as_the_same(program: str, tmp_path: Path) ->
 def test_a_program_that_is_added_later_gets_what_was_logged_before(tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     lines = [{"step": step, "loss": 1 / step} for step in (10, 20, 30)]
-    with open_trackers(tmp_path, ["mlflow"], CONFIG) as (tracker,):
+    with open_trackers(tmp_path, ["mlflow"], {}) as (tracker,):
         tracker.start(20, lines)
         tracker.log({"step": 30, "loss": 0.5})
     assert read_mlflow(tmp_path)["loss"] == {10: 0.1, 20: 0.05, 30: 0.5}
@@ -180,7 +200,7 @@ def test_a_program_that_fails_ends_no_training(
     def fail(*_: object, **__: object) -> None:
         raise ConnectionError("no route to host")
 
-    with open_trackers(tmp_path, ["mlflow"], CONFIG) as (tracker,):
+    with open_trackers(tmp_path, ["mlflow"], {}) as (tracker,):
         tracker.start(0, [])
         monkeypatch.setattr(mlflow.MlflowClient, "log_batch", fail)
         for step in (10, 20):

@@ -182,6 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")
     text = "load the images once, into RAM or GPU memory (default none)"
     add("--preload", choices=("none", "ram", "gpu"), default="none", help=text)
+    add_option(command, next(option for option in dataclasses.fields(RunOptions) if option.name == "log"))
     text = "also write the weights in half precision, with only those words that the captions and prompts need"
     add("--ship", type=Path, metavar="FILE.safetensors", help=text)
     text = "with --ship: a text file, such as a prompts file, whose words are kept as well"

@@ -54,6 +54,8 @@ from train.pretraining.rows import (
     stream_steps,
 )
 from train.runs.out_folder import check_same_settings, check_unused
+from train.trackers.open import check_trackers, open_trackers, show_result
+from train.trackers.tracker import Tracker
 from train.training.checkpoint import read_checkpoint, sweep_partials, write_checkpoint
 from train.training.optimizer import ADAM_BETAS, rate_at, set_rate
 from train.training.progress import LOG_EVERY, open_progress
@@ -160,6 +162,7 @@ def pretrain(
     *,
     device: str = "auto",
     preload: str = "none",
+    log: Sequence[str] = (),
     ship: Path | None = None,
     ship_words: Path | None = None,
 ) -> int:
@@ -167,7 +170,7 @@ def pretrain(
 
     Args:
         caches: with captions of one model.
-        preload: none, ram or gpu.
+        preload: none, ram or gpu. log: programs that also show the run, of `train.trackers`.
         ship: also write the weights to this file, small enough to ship.
         ship_words: a text file whose words are kept in it, too, beside those of captions and prompts.
     Returns:
@@ -175,6 +178,7 @@ def pretrain(
     Raises:
         FacetError, CacheError: anything the user can correct.
     """
+    check_trackers(log)
     where = choose_device(device)
     sources, table = read_captioned(caches, options.model, options.modalities)
     train_rows, held_rows, held_out = split_subjects(sources, options.validate, options.seed)
@@ -197,10 +201,16 @@ def pretrain(
                 **vars(options),
                 "device": device,
                 "preload": preload,
+                "log": tuple(log) or None,
             }
             write_file(out / CONFIG_TOML, format_table("pretrain", how).encode())
             record["epochs"] = (earlier or record)["epochs"]
-            _train(out, run, train_rows, held_rows, record)
+            settings = vars(options) | {"datasets": ", ".join(source.cache.info.dataset for source in sources)}
+            with open_trackers(out, log, settings) as trackers:
+                _train(out, run, train_rows, held_rows, record, trackers)
+                show_result(trackers, out, None)
+                for tracker in trackers:
+                    print(f"{tracker.option}: {tracker.describe()}")
             write_model_folder(out, clip, tower)
             _write_record(out, record | {"complete": True})
             record_hashes(out, (MODEL_CONFIG, MODEL_WEIGHTS, PRETRAIN_JSON))
@@ -292,6 +302,7 @@ def _train(
     train_rows: Sequence[np.ndarray],
     held_rows: Sequence[np.ndarray],
     record: dict[str, Any],
+    trackers: Sequence[Tracker],
 ) -> None:
     """Train from the last checkpoint, or from the start, to the last epoch. Write log.jsonl, and a checkpoint an epoch."""
     options, clip, known = run.options, run.clip, run.known
@@ -312,7 +323,7 @@ def _train(
         run = run.with_frozen_text()
         known = run.known
     record["epochs"] = record["epochs"][: step // steps_per_epoch]
-    with open_progress(out, step, num_steps, run.device) as progress:
+    with open_progress(out, step, num_steps, run.device, trackers=trackers) as progress:
         for epoch in range(step // steps_per_epoch, options.epochs):
             started, losses = time.monotonic(), []
             clip.train()
@@ -351,10 +362,15 @@ def _train(
                         {"step": step, "epoch": epoch, **values, "accuracy": (best == numbers).float().mean().item(),
                          "scale": clip.logit_scale.exp().item(), "lr": options.lr * rate}
                     )  # fmt: skip
-            line = {"epoch": epoch + 1, "loss": torch.stack(losses).mean().item(), **validate(run, held_rows)}
+            validation = validate(run, held_rows)
+            line = {"epoch": epoch + 1, "loss": torch.stack(losses).mean().item(), **validation}
             line["seconds"] = round(time.monotonic() - started, 1)
             for source in run.sources:
                 source.cache.check_unchanged()
+            if validation:
+                each = {f"zero_shot/{name}": value for name, value in validation.pop("zero_shot", {}).items()}
+                shown = validation | each
+                progress.write_validation(step, epoch, shown)
             record["epochs"].append(line)
             _write_record(out, record)
             write_checkpoint(out, step, trained, optimizer)

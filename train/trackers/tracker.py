@@ -136,8 +136,9 @@ def _read_ids(run: Path) -> dict[str, str]:
 
 
 def find_study(run: Path) -> Path | None:
-    """Return the folder of the cross-validation that a fold belongs to."""
-    return next((folder for folder in run.absolute().parents[:2] if (folder / CROSSVAL_JSON).is_file()), None)
+    """Return the folder of the cross-validation that a run is, or that a fold belongs to."""
+    folders = (run.absolute(), *run.absolute().parents[:2])
+    return next((folder for folder in folders if (folder / CROSSVAL_JSON).is_file()), None)
 
 
 def name_run(run: Path) -> str:

@@ -51,7 +51,7 @@ from train.runs.out_folder import check_same_settings, check_unused
 from train.runs.results import FoldResult
 from train.tasks.item import Item
 from train.tasks.task import find_task
-from train.trackers.open import check_trackers, open_trackers, show_result
+from train.trackers.open import check_trackers, list_settings, open_trackers, show_result
 from train.training.build_embeddings import open_embeddings
 from train.training.checkpoint import find_checkpoints, sweep_partials
 from train.training.distributed import ALONE, Ranks
@@ -122,7 +122,7 @@ def fit(
             write_split(run, fold)
             write_config(run, config)
             write_options(run, experiment, number)
-        trackers = stack.enter_context(open_trackers(run, how.log if ranks.is_first else (), config))
+        trackers = stack.enter_context(open_trackers(run, how.log if ranks.is_first else (), list_settings(config)))
         tower = build_tower(config.tower.config) if loaded is None else loaded
         tables: tuple[Embeddings | None, Embeddings | None] = (None, None)
         if experiment.embeddings:

@@ -37,7 +37,7 @@ from train.runs.out_folder import check_same_settings, check_unused
 from train.runs.results import FoldResult, read_fold_result, read_tested
 from train.studies.crossval.workers import Job, run_jobs
 from train.tasks.task import find_task
-from train.trackers.open import check_trackers
+from train.trackers.open import check_trackers, list_settings, show_crossval
 from train.training.fit import describe_run
 from train.training.optimizer import describe_rates
 
@@ -90,7 +90,7 @@ def crossval(out: Path, options: Options, run: RunOptions, *, brief: bool = Fals
     if code:
         print("stopped; the same command goes on with the folds that are left", file=sys.stderr)
         return code
-    return _report(out, experiment, failures, run.name, brief=brief)
+    return _report(out, experiment, failures, run.name, brief=brief, is_changed=bool(todo))
 
 
 def check_same_crossval(out: Path, experiment: Experiment, name: str = CROSSVAL_JSON) -> bool:
@@ -151,8 +151,14 @@ def _describe_result(result: FoldResult) -> str:
     return f"{result.name}: {text}, {result.metrics.num_samples} samples{seconds}"
 
 
-def _report(out: Path, experiment: Experiment, failures: dict[str, str], name: str | None, *, brief: bool) -> int:
-    """Write and print the report of the finished folds. Array jobs that end together take turns."""
+def _report(
+    out: Path, experiment: Experiment, failures: dict[str, str], name: str | None, *, brief: bool, is_changed: bool
+) -> int:
+    """Write and print the report of the finished folds. Array jobs that end together take turns.
+
+    Args:
+        is_changed: some of these folds were trained just now.
+    """
     with hold_lock(out / ".lock"):
         found = {fold.name: _read_result(out, fold) for fold in experiment.folds.folds}
         results = [result for result in found.values() if result is not None]
@@ -163,6 +169,12 @@ def _report(out: Path, experiment: Experiment, failures: dict[str, str], name: s
             missing_folds = [fold for fold, result in found.items() if result is None]
             about = describe_crossval(experiment, missing_folds, failures, name)
             figures = write_crossval_report(out, summary, results, about)
+            if not missing_folds:
+                shown = {f"pooled/{score.name}": summary.pooled[score.name] for score in summary.task.scores}
+                for score, spread in summary.over_folds.items():
+                    shown |= {f"mean/{score}": spread.mean, f"std/{score}": spread.std}
+                settings = list_settings(describe_run(experiment, None))
+                show_crossval(out, experiment.run.log, settings, shown, is_changed=is_changed)
             if brief:
                 scores = ", ".join(
                     f"{score.short_title} {format_score(score, summary.pooled[score.name])}"
