@@ -225,6 +225,11 @@ def test_the_dry_run_prints_the_table_and_its_csv_builds_the_same_cache(
     assert shown[0].split() == ["path", "subject", "label", "sequence", "frame", "site"]
     assert shown[1].split("  ")[0] == "site A/P2/happy/happy.001.obj"
     assert shown[5] == "4 scans of 2 subjects, 3 sequences; happiness 3, fear 1"
+    assert "give --cache DIR in place of --list" in shown[-1]
+    assert call(*pattern, "--list", "--cache", cache) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"to render them into {cache}, leave --list out")
+    assert call(*pattern, "--list", table, "--cache", cache) == 0
+    assert capsys.readouterr().out.rstrip().endswith(f"--manifest {table} --cache {cache}") and not cache.exists()
     assert call(*pattern, "--list", table) == 0
     assert next_commands(capsys.readouterr().out) == ["preprocess build"]
     images = ["--size", 32, "--workers", 1, "--modalities", "normal"]

@@ -205,6 +205,7 @@ def test_folds_each_have_a_map(tiny_cache: MakeCache, tmp_path: Path) -> None:
     points = [client.get(f"/points/{fold}.json?layout=pca").json for fold in range(3)]
     assert sorted(row for one in points for row in one["rows"]) == list(range(24))
     page = page_text(site, "/map", "?fold=1&colour=subject")
+    assert "faces of two folds cannot be on one map" in page
     assert (
         "fold-01 (2 of 3)" in page
         and '"/map?colour=subject&fold=2"' in page

@@ -83,14 +83,17 @@ def _list_scans(dataset: DatasetReader, arguments: argparse.Namespace) -> int:
     print(describe_listing(listing))
     for line in listing.notes:
         print(line)
-    if path is None:
-        print("to render them, give --cache DIR in place of --list; --list FILE.csv also writes the table")
-    else:
+    if path is not None:
         write_listing(path, listing, listing.au_names or dataset.au_names)
         print(f"table of {len(listing.records):,} scans: {path}")
-        if dataset.name == "folder":
-            cache = f"data_cache/{root.resolve().name}"
-            print_next("preprocess", "build", "folder", "--root", root, "--manifest", path, "--cache", cache)
+    if path is None or dataset.name != "folder":
+        how = (
+            f" into {arguments.cache}, leave --list out" if arguments.cache else ", give --cache DIR in place of --list"
+        )
+        print(f"to render them{how}" + ("; --list FILE.csv also writes the table" if path is None else ""))
+    else:
+        cache = arguments.cache or f"data_cache/{root.resolve().name}"
+        print_next("preprocess", "build", "folder", "--root", root, "--manifest", path, "--cache", cache)
     return 0
 
 

@@ -59,6 +59,7 @@ def map_page(site: Site, address: Address) -> list[Component]:
         address = dataclasses.replace(address, colour=COLOURS[0])
     num_faces, most = len(folds[address.fold].items), MAX_POINTS[address.layout]
     some = f" {most:,} of them are shown, evenly spread." if num_faces > most else ""
+    apart = " Each fold has a model of its own, so faces of two folds cannot be on one map." if len(folds) > 1 else ""
     where = f"{folds[address.fold].name} ({address.fold + 1} of {len(folds)})"
     points = Address(run=address.run, layout=address.layout, people=address.people, colour=address.colour)
     settings = {
@@ -74,7 +75,7 @@ def map_page(site: Site, address: Address) -> list[Component]:
         head,
         html.P(
             f"{num_faces:,} faces of {folds[address.fold].name}: their fused embeddings, {ABOUT[address.layout]}{some} "
-            f"{MEANS[address.people]}"
+            f"{MEANS[address.people]}{apart}"
         ),
         html.Div(
             [
