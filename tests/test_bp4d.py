@@ -203,7 +203,7 @@ def test_what_a_partial_copy_lacks_is_summarised(tmp_path: Path) -> None:
         "landmarks lie on the scans with their axes as +x +y -z (found by trying)",
         "1 sequences without action units: F001/T8",
         "2 sequences without intensities (AU_INT) of all units: F001/T1, M002/T4",
-        "1 sequences whose action units are of other frames: M002/T4",
+        "1 sequences whose action units fit none of their frames: M002/T4",
         f"{root}/AUCoding/AU_INT/F001_T1_AU12.csv: the value 8, expected 0 to 5 or 9 (unknown); copy it again or remove it",
     ]
 

@@ -103,6 +103,18 @@ def test_tasks_landmarks_and_action_units(tmp_path: Path, folder: str, start: in
     ]
 
 
+def test_what_is_left_out_is_named(tmp_path: Path) -> None:
+    """Folders whose names are no task's or subject's, and a file of occurrences without a line: intensities do not hide it."""
+    root = make_plus(tmp_path)
+    for folder in ("F082/T11", "F082/T1 copy", "F82/T1"):
+        write_frame(root / "2D+3D" / folder, "0000")
+    write_occurrence(root / "AUCoding/AU_OCC/F082_T1.csv", {})
+    listing = READER.find(root)
+    assert {record.sequence for record in listing.records} == {"F082/T1", "F082/T2", "F082/T10", "M058/T5"}
+    assert "3 folders with scans that are left out, by their names: F82/, F082/T1 copy/, F082/T11/" in listing.notes
+    assert "1 sequences whose action units fit none of their frames: F082/T1" in listing.notes
+
+
 def test_landmarks_in_another_order_are_not_used(tmp_path: Path) -> None:
     """Brows taken for eyes would pitch each face, and fit it no worse: the order is checked, not assumed."""
     listing = READER.find(make_plus(tmp_path, order=BU_ORDER))

@@ -93,6 +93,7 @@ def test_bu4dfe(tmp_path: Path) -> None:
         "1 sequences with frames left out: F001/Happy",
         f"1 sequences without {OWN_PICTURES}: M002/Surprise",
         "no landmarks (BU4DFE_BND) found",
+        "1 folders with scans that are left out, by their names: BU_WrlViewer_V2/",
     ]
 
 

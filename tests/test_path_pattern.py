@@ -163,7 +163,7 @@ def test_names_made_of_a_pattern_are_found_again(names: list[tuple[str, str, str
         ("{subject}/{frame}{frame}.obj", "must stand once"),
         ("{subject}/{x.obj", "brace"),
         ("", "lacks {subject}"),
-        ("{subject}/a/{Path}.obj", "a column stands twice"),
+        ("{subject}/a/{Path}.obj", "{path} is what the pattern finds"),
         ("{subject}/b/{label}.obj", "no file matches .* looked in 2 folders {subject} for a folder b, found a, c"),
         ("{subject}/a/{label}_{frame}.obj", r"in 1 folders {subject}/a for a file {label}_{frame}\.obj, found 1\.obj"),
         ("{subject}/{frame}/1.obj", "looked in 2 folders {subject} for a folder {frame}, found a, c"),
@@ -183,10 +183,23 @@ def test_what_does_not_match_is_named(tmp_path: Path) -> None:
     assert [record.subject for record in listing.records] == ["1", "2x"]
     assert "folders and meshes that the pattern does not match: 2, old/, S1/happy.obj" in listing.notes
     touch(tmp_path, "S1/happy_1.ply")
-    with pytest.raises(
-        FacetError, match=r"S1/happy_1\.obj and S1/happy_1\.ply are both called.*end the pattern with one"
-    ):
-        FOLDER.with_option("--pattern", "S{subject}/{label}_{}").find(tmp_path)
+    for pattern in ("S{subject}/{label}_{}", "S{subject}/{label}_{}.*"):  # any mesh
+        with pytest.raises(
+            FacetError, match=r"S1/happy_1\.obj and S1/happy_1\.ply are both called.*end the pattern with one"
+        ):
+            FOLDER.with_option("--pattern", pattern).find(tmp_path)
+
+
+def test_subjects_without_a_match_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "S1/scans/happy.obj", "S2/scans/deeper/happy.obj", "S3/other/happy.obj", "S4/scans/notes.txt")
+    reader = FOLDER.with_option("--pattern", "{subject}/scans/{label}.obj")
+    listing = reader.find(tmp_path)
+    assert [record.subject for record in listing.records] == ["S1"]
+    assert "folders and meshes that the pattern does not match: 3, S3/, S2/scans/, S4/scans/" in listing.notes
+    with pytest.raises(FacetError, match=r"--columns subject=…: --pattern gives this column already"):
+        reader.with_option("--columns", "units=m, Subject=Bob").find(tmp_path)
+    with pytest.raises(FacetError, match=r"\{path\} is what the pattern finds"):
+        FOLDER.with_option("--pattern", "{subject}/scans/{path}.obj")
 
 
 def test_own_fields_are_groups_and_fixed_columns_fill_gaps(tmp_path: Path) -> None:

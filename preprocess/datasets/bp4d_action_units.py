@@ -72,7 +72,7 @@ class ActionUnits:
             return ["no action units (AUCoding) found"]
         graded = {sequence for sequence, _ in self.intensity}
         with_files = self.occurrence.keys() | graded
-        uncoded = [name for name in frames if name in with_files and not any(record.aus for record in frames[name])]
+        uncoded = [name for name in frames if name in with_files and not any(self._find_known(name, frames[name]))]
         few = [name for name in frames if any((name, unit) not in self.intensity for unit in INTENSITY_UNITS)]
         sequences = {
             "sequences without action units": [name for name in frames if name not in with_files],
@@ -82,7 +82,7 @@ class ActionUnits:
             "sequences without intensities (AU_INT) of all units": [
                 name for name in few if graded and name in with_files
             ],
-            "sequences whose action units are of other frames": uncoded,
+            "sequences whose action units fit none of their frames": uncoded,
             "frames without action units among others that have them": [
                 record.sample_id for name, members in frames.items() for record in self._find_holes(name, members)
             ],
@@ -105,11 +105,14 @@ class ActionUnits:
         except ScanError:  # `read` has its line
             return ()
 
+    def _find_known(self, sequence: str, members: Sequence[ScanRecord]) -> list[bool]:
+        """Return whether each frame is coded; where there is a file of occurrences, intensities alone are not enough."""
+        num_units = len(self.edition.units if sequence in self.occurrence else self.edition.au_names)
+        return [any(value != UNKNOWN for value in record.aus[:num_units]) for record in members]
+
     def _find_holes(self, sequence: str, members: Sequence[ScanRecord]) -> list[ScanRecord]:
         """Return uncoded frames between the first and the last coded frame of a sequence."""
-        # Where there is a file of occurrences, intensities alone are not enough.
-        num_units = len(self.edition.units if sequence in self.occurrence else self.edition.au_names)
-        known = [any(value != UNKNOWN for value in record.aus[:num_units]) for record in members]
+        known = self._find_known(sequence, members)
         if not any(known):
             return []
         first, end = known.index(True), len(known) - known[::-1].index(True)

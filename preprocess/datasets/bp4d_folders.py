@@ -63,15 +63,21 @@ def find_frame_folders(root: Path, edition: Edition) -> tuple[Subjects, list[str
 
 def find_task_folders(subject: Path) -> list[tuple[str, Path]]:
     """Return the tasks of a subject, T1, T2 … by number, and their folders."""
-    found = [(int(match[1]), folder) for folder in subfolders(subject) if (match := TASK.fullmatch(folder.name))]
+    found = [(int(name[1:]), folder) for folder in subfolders(subject) if (name := name_task(folder.name))]
     return [(f"T{number}", folder) for number, folder in sorted(found)]
 
 
+def name_task(folder_name: str) -> str:
+    """Return the task of a folder, such as T1 of t01; "" if it is none's."""
+    match = TASK.fullmatch(folder_name)
+    return f"T{match[1]}" if match else ""
+
+
 def _holds_frames(subject: Path) -> bool:
-    return any(_has_meshes(folder) for _, folder in find_task_folders(subject))
+    return any(has_meshes(folder) for _, folder in find_task_folders(subject))
 
 
-def _has_meshes(folder: Path) -> bool:
+def has_meshes(folder: Path) -> bool:
     return any(name.lower().endswith(".obj") for name in list_names(folder))
 
 
@@ -84,7 +90,7 @@ def _find_signs_of_plus(root: Path, subjects: Subjects) -> list[str]:
             f"subjects beyond F{LAST_SUBJECTS['F']:03d} and M{LAST_SUBJECTS['M']:03d} ({', '.join(strangers[:3])})"
         )
     for subject, folder in subjects.folders.items():
-        tasks = [task.name for task in subfolders(folder) if _is_further_task(task.name) and _has_meshes(task)]
+        tasks = [task.name for task in subfolders(folder) if _is_further_task(task.name) and has_meshes(task)]
         if tasks:
             seen.append(f"tasks beyond T{LAST_TASK} ({', '.join(f'{subject}/{task}' for task in tasks[:3])})")
             break

@@ -12,7 +12,15 @@ import numpy as np
 from preprocess.datasets.bp4d_action_units import ActionUnits
 from preprocess.datasets.bp4d_axes import MAX_SURFACE_DISTANCE_MM, find_axis_signs, surface_distance_mm
 from preprocess.datasets.bp4d_edition import PLUS_LANDMARKS, Edition
-from preprocess.datasets.bp4d_folders import LandmarkFiles, find_au_files, find_frame_folders, find_task_folders
+from preprocess.datasets.bp4d_folders import (
+    SUBJECT,
+    LandmarkFiles,
+    find_au_files,
+    find_frame_folders,
+    find_task_folders,
+    has_meshes,
+    name_task,
+)
 from preprocess.datasets.completeness import (
     OWN_PICTURES,
     describe_counts,
@@ -22,7 +30,7 @@ from preprocess.datasets.completeness import (
     name_some,
 )
 from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
-from preprocess.datasets.subject_folders import describe_archives, find_texture, list_files
+from preprocess.datasets.subject_folders import describe_archives, describe_left_out, find_texture, list_files
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.bu_landmarks import (
     BP4D_LANDMARK_GROUPS,
@@ -79,7 +87,10 @@ def find_sequences(root: Path, *, edition: Edition) -> Listing:
         *units.describe(records),
         *([f"frame N is taken for action-unit frame N{' + 1' * (not units.first_frame)}"] if edition.is_plus else []),
     ]
-    return Listing(records, lines + doubts + describe_archives(root, subjects))
+    left_out = describe_left_out(
+        subjects, SUBJECT, is_part=lambda name: name_task(name) in edition.tasks, has_scans=has_meshes
+    )
+    return Listing(records, lines + doubts + left_out + describe_archives(root, subjects))
 
 
 def _list_sequence(

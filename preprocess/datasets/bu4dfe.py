@@ -22,6 +22,7 @@ from preprocess.datasets.completeness import (
 from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.datasets.subject_folders import (
     describe_archives,
+    describe_left_out,
     find_subject_folders,
     find_texture,
     is_left_behind,
@@ -65,16 +66,18 @@ def find_bu4dfe(root: Path) -> Listing:
         *describe_lacking(records, OWN_PICTURES, lambda record: not record.texture, unit="frames"),
         *describe_lacking(records, "landmarks (BU4DFE_BND)", lambda record: not record.landmarks, unit="frames"),
         *_describe_renumbered(records),
+        *describe_left_out(subjects, _SUBJECT, is_part=lambda name: name.upper() in _FOLDERS, has_scans=_has_frames),
         *describe_archives(root, subjects),
     ]
     return Listing(records, lines)
 
 
 def _holds_scans(subject: Path) -> bool:
-    return any(
-        folder.name.upper() in _FOLDERS and any(_FRAME.fullmatch(name.upper()) for name in list_names(folder))
-        for folder in subfolders(subject)
-    )
+    return any(folder.name.upper() in _FOLDERS and _has_frames(folder) for folder in subfolders(subject))
+
+
+def _has_frames(folder: Path) -> bool:
+    return any(_FRAME.fullmatch(name.upper()) for name in list_names(folder))
 
 
 def _list_sequence(root: Path, subject: str, folder: Path, packages: list[Path]) -> list[ScanRecord]:

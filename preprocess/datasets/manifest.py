@@ -128,6 +128,8 @@ def match_manifest(root: Path, pattern: PathPattern, columns: Mapping[str, str])
     if not found.files:
         raise FacetError(f"{root}: no file matches --pattern {pattern.text!r}: {found.stopped}")
     fields = pattern.fields
+    if both := {*map(_name_column, columns)} & {*map(_name_column, fields)}:
+        raise FacetError(f"--columns {min(both)}=…: --pattern gives this column already; leave one of them out")
     parts = [name for name in fields if name != FRAME] if {FRAME, "sequence"} & {*fields} else []
     own = [name for name in fields if name != "sequence"]
     header = ["path", *own, *(name for name in ("label",) if name not in own), *(["sequence"] if parts else [])]
@@ -210,7 +212,10 @@ def parse_scan_pattern(text: str) -> PathPattern:
     Raises:
         FacetError: as parse_pattern.
     """
-    return parse_pattern(text, needed=("subject",), known=None, example="{subject}/{label}_{frame}.obj")
+    pattern = parse_pattern(text, needed=("subject",), known=None, example="{subject}/{label}_{frame}.obj")
+    if "path" in map(_name_column, pattern.fields):
+        raise FacetError(f"--pattern {text[:120]!r}: {{path}} is what the pattern finds; give that field another name")
+    return pattern
 
 
 def _name_column(name: str) -> str:

@@ -40,7 +40,7 @@ class PathPattern:
 @dataclass
 class PatternMatch:
     """files: path from the root and the fields of each match, in order of the names. others: meshes in matching folders, and
-    folders, that do not match. stopped: why nothing matched, in words."""
+    folders, that do not match or hold no match. stopped: why nothing matched, in words."""
 
     files: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
@@ -56,7 +56,8 @@ def parse_pattern(text: str, *, needed: Collection[str], known: Collection[str] 
         FacetError: a field is missing, unknown or cannot be read, {frame} stands twice, or the path leaves the root.
     """
     shown, advice = f"--pattern {text[:120]!r}", f"give one such as '{example}'"
-    parts = tuple(part for part in text.strip().replace("\\", "/").split("/") if part not in ("", "."))
+    path = text.strip().replace("\\", "/").removesuffix(".*")  # without an ending, all mesh formats match
+    parts = tuple(part for part in path.split("/") if part not in ("", "."))
     names = [name for part in parts for name in _fields_of(part)]
     if lacking := [f"{{{name}}}" for name in needed if name not in names]:
         raise FacetError(f"{shown}: lacks {', '.join(lacking)}; {advice}")
@@ -92,6 +93,8 @@ def match_files(pattern: PathPattern, list_folder: ListFolder, values: Mapping[s
             below += [(join_path(folder, name), {**known, **matched[name]}) for name in names if name in matched]
             if set(_fields_of(part)) - known.keys():
                 found.others += [join_path(folder, name) + "/" for name in names if name not in matched]
+            elif not matched:
+                found.others.append(folder + "/")
         if not below:
             found.stopped = _describe_stop(pattern, depth, len(folders), "folder", seen)
             return found
@@ -104,6 +107,8 @@ def match_files(pattern: PathPattern, list_folder: ListFolder, values: Mapping[s
         # Without an ending of its own, the pattern is held against the names of meshes without theirs.
         stems = {name: name if suffix else name[: -len(scan_suffix(name))] for name in names if suffix or is_mesh(name)}
         matched = dict(_match_names(part, stems.values(), known))
+        if folder and not matched and not any(map(is_mesh, names)):
+            found.others.append(folder + "/")
         for name in names:
             if name in stems and stems[name] in matched:
                 found.files.append((join_path(folder, name), {**known, **matched[stems[name]]}))

@@ -171,6 +171,24 @@ def find_archives(folder: Path) -> list[str]:
         return []
 
 
+def describe_left_out(
+    subjects: Subjects, pattern: re.Pattern[str], *, is_part: Callable[[str], bool], has_scans: Callable[[Path], bool]
+) -> list[str]:
+    """Describe folders with scans that are not read, because their names are not those of a subject or of its parts.
+
+    Args:
+        pattern: what a subject's folder is called. is_part: whether a name is that of a folder in it that is read.
+    """
+    strangers = [folder for folder in subfolders(subjects.base) if not pattern.fullmatch(folder.name)]
+    found = [f"{folder.name}/" for folder in strangers if any(has_scans(child) for child in subfolders(folder))]
+    for subject, folder in subjects.folders.items():
+        others = [child for child in subfolders(folder) if not is_part(child.name)]
+        found += [f"{subject}/{child.name}/" for child in others if has_scans(child)]
+    return (
+        [f"{len(found):,} folders with scans that are left out, by their names: {_name_first(found)}"] if found else []
+    )
+
+
 def describe_archives(root: Path, subjects: Subjects) -> list[str]:
     """Describe archives in and above the subjects' folders that were not unpacked."""
     above = [folder for folder in subjects.base.parents if root == folder or root in folder.parents]
