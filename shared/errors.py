@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import io
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -148,6 +149,12 @@ def first_line(error: BaseException) -> str:
     if not lines:
         return type(error).__name__
     return shorten(" ".join(lines[:2]) if lines[0].endswith(":") else lines[0], 240)
+
+
+def suggest(name: str, known: Iterable[str], otherwise: str, *, likeness: float = 0.6) -> str:
+    """Return the hint "did you mean X?" with the known name that is most like a wrong one; `otherwise` if none is."""
+    close = difflib.get_close_matches(name, list(known), 1, likeness)
+    return f"did you mean {close[0]}?" if close else otherwise
 
 
 def shorten(text: str, length: int) -> str:

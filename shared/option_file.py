@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shared.errors import FacetError, first_line
+from shared.errors import FacetError, first_line, suggest
 
 _MAX_BYTES = 1 << 24
 _MAX_SHOWN = 60  # characters of a wrong key or value
@@ -69,8 +68,7 @@ def apply_file(parser: argparse.ArgumentParser, table: str, words: Sequence[str]
     actions = {_name(action): action for action in parser._actions if action.dest not in ("help", "config")}
     for key, value in values.items():
         if (action := actions.get(key)) is None:
-            close = difflib.get_close_matches(key, actions, 1)
-            hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(actions)}"
+            hint = suggest(key, actions, f"expected one of {', '.join(actions)}")
             raise FacetError(f"{path}: [{table}] {key:.{_MAX_SHOWN}}: unknown; {hint}")
         try:
             default = _convert(action, value)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from shared import option_file
 from shared.command_line import natural_number
-from shared.errors import FacetError
+from shared.errors import FacetError, suggest
 from shared.store.paths import open_path
 from train.option_values import find_problem, option_name, rename_options
 from train.options import SECTIONS, Options, RunOptions
@@ -135,9 +134,8 @@ def find_config(path: Path) -> Path:
         return path
     if str(path) in RECIPES:
         return RECIPES[str(path)]
-    close = difflib.get_close_matches(str(path), RECIPES, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise FacetError(f"--config {path}: no such file, and no recipe{hint} (recipes: {', '.join(RECIPES)})")
+    hint = suggest(str(path), RECIPES, "see train/recipes")
+    raise FacetError(f"--config {path}: no such file, and no recipe; {hint} (recipes: {', '.join(RECIPES)})")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -155,8 +153,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         fields = {option.name: option for option in dataclasses.fields(SECTIONS[section])}
         for key, raw in rename_options(table).items():
             if key not in fields:
-                close = difflib.get_close_matches(key, fields, 1)
-                hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(fields)}"
+                hint = suggest(key, fields, f"expected one of {', '.join(fields)}")
                 raise FacetError(f"{path}: [{section}] {key:.60}: unknown; {hint}")
             values[key] = _read_value(fields[key], raw, f"{path}: [{section}] {key}")
     return values
@@ -176,8 +173,7 @@ def read_values(given: Mapping[str, Any], known: Container[str] | None = None) -
     values = {}
     for key, raw in rename_options(given).items():
         if key not in fields:
-            close = difflib.get_close_matches(key, fields, 1)
-            hint = f"did you mean {close[0]}?" if close else f"expected some of {', '.join(fields)}"
+            hint = suggest(key, fields, f"expected some of {', '.join(fields)}")
             raise FacetError(f"{key}: no such option; {hint}")
         if str(fields[key].type).startswith("tuple"):
             raw = split_names(raw) if isinstance(raw, str) else None if raw is None else [str(name) for name in raw]

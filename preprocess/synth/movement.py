@@ -12,8 +12,8 @@ from preprocess.geometry.mesh import Mesh
 NECK_MM = np.array([0.0, -60.0, -90.0])  # about where the atlas lies, seen from the nose tip
 
 
-def turn_head(mesh: Mesh, pitch_yaw_roll_deg: np.ndarray, shift_mm: np.ndarray, pivot_mm: np.ndarray = NECK_MM) -> Mesh:
-    """Rotate a mesh about a point, then shift it; rigid. Roll acts first, then pitch, then yaw.
+def turn_head(mesh: Mesh, pitch_yaw_roll_deg: np.ndarray, shift_mm: np.ndarray) -> Mesh:
+    """Rotate a mesh about the neck, then shift it; rigid. Roll acts first, then pitch, then yaw.
 
     Args:
         pitch_yaw_roll_deg: (3,), right-handed about +x, +y and +z: positive pitch is nodding down, positive yaw is turning
@@ -23,7 +23,7 @@ def turn_head(mesh: Mesh, pitch_yaw_roll_deg: np.ndarray, shift_mm: np.ndarray, 
     turn = Rotation.from_euler("YXZ", [yaw, pitch, roll], degrees=True).as_matrix()
 
     def move(points: np.ndarray) -> np.ndarray:
-        moved: np.ndarray = ((points - pivot_mm) @ turn.T + pivot_mm + shift_mm).astype(np.float32)
+        moved: np.ndarray = ((points - NECK_MM) @ turn.T + NECK_MM + shift_mm).astype(np.float32)
         return moved
 
     landmarks = None if mesh.landmarks_mm is None else move(mesh.landmarks_mm)

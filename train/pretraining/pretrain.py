@@ -57,7 +57,7 @@ from train.runs.out_folder import check_same_settings, check_unused
 from train.trackers.open import check_trackers, open_trackers, show_result
 from train.trackers.tracker import Tracker
 from train.training.checkpoint import read_checkpoint, sweep_partials, write_checkpoint
-from train.training.optimizer import ADAM_BETAS, rate_at, set_rate
+from train.training.optimizer import build_adamw, rate_at, set_rate
 from train.training.progress import LOG_EVERY, open_progress
 from train.training.step import MAX_GRAD_NORM, StepResult
 from train.training.timing import describe_environment
@@ -282,18 +282,12 @@ def build_optimizer(trained: nn.Module, options: PretrainOptions) -> torch.optim
 
     At the image tower's rate, a small text tower soon gives one vector for all texts, and training stops.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    chosen = []
     for name, parameter in trained.named_parameters():
-        if parameter.requires_grad:
-            decays = parameter.ndim >= 2 and "embedding" not in name
-            of_text = name.startswith("clip.") and is_text(name.removeprefix("clip."))
-            rate = TEXT_RATE if of_text else options.lr
-            groups.setdefault((rate, options.weight_decay if decays else 0.0), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": p, "lr": rate, "weight_decay": decay, "peak_lr": rate} for (rate, decay), p in groups.items()],
-        betas=ADAM_BETAS,
-        fused=True,
-    )
+        decays = parameter.ndim >= 2 and "embedding" not in name
+        of_text = name.startswith("clip.") and is_text(name.removeprefix("clip."))
+        chosen.append((parameter, TEXT_RATE if of_text else options.lr, options.weight_decay if decays else 0.0))
+    return build_adamw(chosen)
 
 
 def _train(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import itertools
 import math
 import re
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.command_line import print_next
-from shared.errors import FacetError
+from shared.errors import FacetError, suggest
 from shared.option_file import read_toml
 from shared.runs import CROSSVAL_JSON, FOLDS_JSON, read_log
 from train.option_values import option_name
@@ -61,9 +60,8 @@ def read_grid(path: Path) -> list[Cell]:
     grid: dict[str, list[Value]] = {}
     for name, values in read_toml(path).items():
         if name not in _KNOWN:
-            close = difflib.get_close_matches(name, _KNOWN, 1)
-            hint = f"; did you mean {close[0]}?" if close else "; expected an option with _ for -, such as batch_size"
-            raise FacetError(f"{path}: {name:.60}: no option of a training{hint}")
+            hint = suggest(name, _KNOWN, "expected an option with _ for -, such as batch_size")
+            raise FacetError(f"{path}: {name:.60}: no option of a training; {hint}")
         if not isinstance(values, list) or not values or not all(isinstance(v, str | int | float) for v in values):
             raise FacetError(f"{path}: {name}: expected a list of values as they are typed, such as [1, 2] or ['a,b']")
         if len({str(value) for value in values}) < len(values):

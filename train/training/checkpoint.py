@@ -139,8 +139,8 @@ def _load(path: Path) -> Checkpoint:
     return found
 
 
-def sweep_partials(folder: Path, name: str = "*") -> None:
+def sweep_partials(folder: Path) -> None:
     """Remove partial files that killed processes left in a folder. The caller must hold the lock of the folder's writers."""
-    for path in folder.glob(f".{name}{PARTIAL_SUFFIX}"):
+    for path in folder.glob(f".*{PARTIAL_SUFFIX}"):
         if _PARTIAL.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -56,18 +57,25 @@ def build_optimizer(model: Facet, recipe: Recipe) -> torch.optim.Optimizer:
     depths = layer_depths(model.tower) if recipe.layer_decay < 1 else {}
     last = max(depths.values(), default=0)
     new = {id(p) for module in model.modules() if isinstance(module, LowRank) for p in module.parameters()}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    chosen = []
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
         rate = recipe.lr
         if name.startswith("tower.") and id(parameter) not in new:
             depth = depths.get(name.removeprefix("tower."), last)
             rate = recipe.tower_lr * recipe.layer_decay ** (last - depth)
         decays = parameter.ndim >= 2 and not name.endswith(("embedding", "modality", "query"))
-        groups.setdefault((rate, recipe.weight_decay if decays else 0.0), []).append(parameter)
+        chosen.append((parameter, rate, recipe.weight_decay if decays else 0.0))
+    return build_adamw(chosen)
+
+
+def build_adamw(chosen: Iterable[tuple[nn.Parameter, float, float]]) -> torch.optim.Optimizer:
+    """Build AdamW of (parameter, peak learning rate, weight decay); parameters without a gradient are left out."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter, rate, decay in chosen:
+        if parameter.requires_grad:
+            groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": p, "lr": lr, "weight_decay": decay, "peak_lr": lr} for (lr, decay), p in groups.items()],
+        [{"params": p, "lr": rate, "weight_decay": decay, "peak_lr": rate} for (rate, decay), p in groups.items()],
         betas=ADAM_BETAS,
         fused=True,
     )

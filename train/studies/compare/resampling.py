@@ -19,13 +19,13 @@ CHUNK = 500  # resamples at a time, to limit memory
 TOLERANCE = 1e-10  # between two scores in 0…1 that are equal except for the order of sums
 
 
-def draw_resamples(num_subjects: int, num: int = NUM_RESAMPLES, seed: int = 0) -> np.ndarray:
+def draw_resamples(num_subjects: int, num: int = NUM_RESAMPLES) -> np.ndarray:
     """Draw bootstrap samples of subjects, as counts: f64 (num, num_subjects), each row adds up to num_subjects.
 
     Subjects are drawn with all their samples, as clusters (Davison & Hinkley 1997, "Bootstrap methods and their application",
     section 3.8; Field & Welsh 2007, "Bootstrapping clustered data").
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     return rng.multinomial(num_subjects, np.full(num_subjects, 1 / num_subjects), num).astype(np.float64)
 
 
@@ -39,18 +39,18 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
     return float(low), float(high)
 
 
-def draw_swaps(num_subjects: int, num: int = NUM_SWAPS, seed: int = 0) -> tuple[np.ndarray, bool]:
+def draw_swaps(num_subjects: int) -> tuple[np.ndarray, bool]:
     """Draw the subjects whose results two methods exchange: f64 (n, num_subjects) of 0 and 1.
 
     Returns:
         For few subjects all ways that differ in more than the difference's sign, the first without any exchange, and True;
-        otherwise `num` random ones and False.
+        otherwise NUM_SWAPS random ones and False.
     """
     assert num_subjects > 0
     if num_subjects <= MOST_ENUMERATED:
         ways = np.arange(2 ** (num_subjects - 1))
         return (ways[:, None] >> np.arange(num_subjects) & 1).astype(np.float64), True
-    return np.random.default_rng(seed).integers(0, 2, (num, num_subjects)).astype(np.float64), False
+    return np.random.default_rng(0).integers(0, 2, (NUM_SWAPS, num_subjects)).astype(np.float64), False
 
 
 def sign_flip_p(observed: float, swapped: np.ndarray, *, exact: bool) -> float:
