@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 import shlex
@@ -30,15 +29,15 @@ from shared.schema import (
     Sequence,
     ShardRecord,
     View,
-    canonical_json,
     choose_views,
     fingerprint,
     text_file_name,
 )
 from shared.sequences import group_frames
+from shared.signed_json import read_signed_json, write_signed_json
 from shared.store.arrays import ArrayReader
 from shared.store.paths import is_file, is_remote, list_files, open_path, read_bytes
-from shared.store.storage import STORES, hash_file, open_arrays, write_file
+from shared.store.storage import STORES, hash_file, open_arrays
 from shared.text import TextEmbeddings, read_text_embeddings
 from shared.typed_json import make
 
@@ -79,39 +78,6 @@ class Failure:
 
 
 # --- cache.json and records ---
-# Each carries a sha256 of its own content, so that a flipped byte is found although nothing else vouches for the file.
-
-
-_CHECKSUM = re.compile(rb'(\n "checksum": "([0-9a-f]{64})"(,?))(?=\n)')
-
-
-def write_signed_json(path: Path, value: dict[str, Any]) -> None:
-    """Write canonical JSON with a `checksum` over everything else in it."""
-    write_file(path, canonical_json({**value, "checksum": fingerprint(value)}).encode())
-
-
-def read_signed_json(path: Path) -> dict[str, Any]:
-    """Read what `write_signed_json` wrote.
-
-    Raises:
-        CacheError: no such JSON, or changed since it was written.
-        FileNotFoundError: there is no such file.
-    """
-    data = read_bytes(path)
-    found = _CHECKSUM.findall(data)
-    if len(found) != 1:
-        raise CacheError(f"{path}: damaged (it lacks its checksum); run `python -m preprocess build` again")
-    line, checksum, comma = found[0]
-    body = data.replace(
-        line if comma else b"," + line, b""
-    )  # as it was hashed: encoding a value again takes far longer
-    if hashlib.sha256(body).hexdigest().encode() != checksum:
-        raise CacheError(f"{path}: its content does not match its checksum; run `python -m preprocess build` again")
-    try:
-        result: dict[str, Any] = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise CacheError(f"{path}: damaged ({first_line(error)}); run `python -m preprocess build` again") from error
-    return result
 
 
 def hash_content(file_hashes: dict[str, str], record_hashes: abc.Sequence[str]) -> str:
@@ -152,9 +118,8 @@ def read_info(cache: Path) -> CacheInfo:
             f"{path}: cache format version {version!r:.40}, this program reads {FORMAT_VERSION}; "
             "build the cache again with this version, or install the version that wrote it"
         )
-    value = read_signed_json(path)
     try:
-        info = make(CacheInfo, value)
+        info = make(CacheInfo, read_signed_json(path))
         _check_counts(info)
     except (ValueError, CacheError) as error:
         raise CacheError(f"{path}: damaged ({first_line(error)}); run `python -m preprocess build` again") from error
@@ -208,13 +173,11 @@ def read_record(cache: Path, shard: int) -> ShardRecord | None:
     """
     path = record_path(cache, shard)
     try:
-        value = read_signed_json(path)
-    except FileNotFoundError:
-        return None
-    try:
-        record = make(ShardRecord, value)
+        record = make(ShardRecord, read_signed_json(path))
         if record.shard != shard or record.first_row != shard * SHARD_ROWS or len(record.samples) > SHARD_ROWS:
             raise ValueError(f"a record of shard {record.shard}")
+    except FileNotFoundError:
+        return None
     except ValueError as error:
         raise CacheError(f"{path}: damaged ({first_line(error)}); run `python -m preprocess build` again") from error
     for name in record.files:  # never trust a path read from a file

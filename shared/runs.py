@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import FacetError, first_line
-from shared.schema import canonical_json, fingerprint
+from shared.signed_json import read_signed_json, write_signed_json
 from shared.store.storage import hash_bytes, hash_file, write_file
 
 CONFIG_JSON = "config.json"
@@ -276,8 +276,7 @@ def record_hashes(folder: Path, names: Iterable[str]) -> None:
             hashes[name] = hash_file(folder / name)
         else:
             hashes.pop(name, None)
-    value = {"format": _FORMAT, "files": hashes}
-    write_file(folder / HASHES_JSON, canonical_json({**value, "checksum": fingerprint(value)}).encode())
+    write_signed_json(folder / HASHES_JSON, {"format": _FORMAT, "files": hashes})
 
 
 def read_hashes(folder: Path) -> dict[str, str]:
@@ -290,11 +289,10 @@ def read_hashes(folder: Path) -> dict[str, str]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError("too large")
-        value = json.loads(path.read_bytes())
-        checksum = value.pop("checksum")
+        value = read_signed_json(path)
         files = value["files"]
-        if value["format"] != _FORMAT or checksum != fingerprint(value):
-            raise ValueError("its checksum is another")
+        if value["format"] != _FORMAT:
+            raise ValueError(f"expected {_FORMAT}")
         if not all(_NAME.fullmatch(name) and _DIGEST.fullmatch(digest) for name, digest in files.items()):
             raise ValueError("names no file of this folder")
         return dict(files)

@@ -31,12 +31,12 @@ from shared.cache import (
     read_record,
     write_info,
     write_record,
-    write_signed_json,
 )
 from shared.csv_tables import encode_table
 from shared.errors import CacheError, FacetError
 from shared.modalities import MODALITIES
 from shared.schema import ARRAYS, COMPRESSIONS, FORMAT_VERSION, SHARD_ROWS, RenderSettings, Sample, fingerprint
+from shared.signed_json import write_signed_json
 from shared.store.storage import STORES, encode_metadata, encode_shard, write_file
 
 

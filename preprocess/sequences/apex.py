@@ -16,12 +16,12 @@ import numpy as np
 from tqdm import tqdm
 
 from preprocess.sequences.frames import stream_frames
-from shared.cache import read_signed_json, write_signed_json
 from shared.errors import CacheError
 from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
 from shared.schema import SHARD_ROWS, CacheInfo, Sample, ShardRecord, fingerprint
 from shared.schema import Sequence as SequenceRow
 from shared.sequences import group_frames
+from shared.signed_json import read_signed_json, write_signed_json
 from shared.store.arrays import ArrayReader
 from shared.store.hdf5_store import VIEWS_HDF5
 from shared.store.storage import open_arrays

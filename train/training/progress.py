@@ -136,8 +136,7 @@ class Progress:
     def write(self, values: dict[str, Any]) -> None:
         """Write a line: the values, then the speed since the last line."""
         line = values | self._speed()
-        self.log.write(json.dumps(line) + "\n")
-        self.log.flush()
+        self._write_line(line)
         self.bar.set_postfix(
             {
                 "loss": f"{line['loss']:.3f}",
@@ -147,12 +146,12 @@ class Progress:
             refresh=False,
         )
         self.lines.report(line["step"], line.get("epoch", 0), lambda: _describe(line))
-        for tracker in self.trackers:
-            tracker.log(line)
 
     def write_validation(self, step: int, epoch: int, values: dict[str, float]) -> None:
         """Write a line of the end of an epoch, from 0."""
-        line = {"step": step, "epoch": epoch, **values}
+        self._write_line({"step": step, "epoch": epoch, **values})
+
+    def _write_line(self, line: dict[str, Any]) -> None:
         self.log.write(json.dumps(line) + "\n")
         self.log.flush()
         for tracker in self.trackers:
