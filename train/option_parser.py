@@ -116,7 +116,15 @@ def read_options(chosen: argparse.Namespace, *, all_folds: bool = False) -> tupl
     values = read_toml(find_config(chosen.config)) if chosen.config else {}
     if all_folds:
         values.pop("fold", None)
-    values |= vars(chosen)
+    return make_options(values | vars(chosen))
+
+
+def make_options(values: Mapping[str, Any]) -> tuple[Options, RunOptions]:
+    """Return options by their names; other names are ignored.
+
+    Raises:
+        FacetError: a value is out of its range.
+    """
     options, run = (
         {option.name: values[option.name] for option in dataclasses.fields(kind) if option.name in values}
         for kind in (Options, RunOptions)

@@ -17,7 +17,6 @@ from train.option_values import find_problem, format_value, option_name
 from train.parts import FUSIONS, HEADS, TASKS, collect_weights, list_extra_losses, list_parts, read_losses
 from train.tasks.task import find_task
 
-RANDOM = "none"  # --pretrained none: random initial weights
 MAX_SEED = 2**32 - 1
 _BYTE = r"(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 COLOUR: dict[str, Any] = {"pattern": f"black|mean|{_BYTE},{_BYTE},{_BYTE}", "metavar": "black|mean|R,G,B"}

@@ -11,9 +11,9 @@ from shared.errors import CacheError, FacetError
 from shared.labels import NEUTRAL
 from shared.schema import RenderSettings, parse_views
 from shared.text import TextEmbeddings
-from shared.weights.models import LOCAL_DIR
+from shared.weights.models import LOCAL_DIR, RANDOM
 from train.data.prompts import read_prompts
-from train.options import RANDOM, Options, Recipe, RunOptions
+from train.options import Options, Recipe, RunOptions
 from train.protocols.named import DEFAULT_PROTOCOL, Protocol
 from train.tasks.task import find_task
 

@@ -24,7 +24,8 @@ from shared.weights.model_config import MODEL_CONFIG, read_model_config
 
 # open_clip model configurations that ship with the product, beside open_clip's own.
 TOWERS = Path(__file__).parents[1] / "towers"
-LOCAL_DIR, HUB, RANDOM = "local-dir:", "hf-hub:", "none"
+LOCAL_DIR, HUB = "local-dir:", "hf-hub:"  # at the start of a name of a model
+RANDOM = "none"  # instead of weights: random initial ones
 # Weights that ship beside their configuration have a tag: MODEL.TAG.safetensors. Of the token table they hold some rows.
 TOKEN_ROWS, TOKEN_ROWS_WEIGHT = "token_rows", "token_rows_weight"
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".json")

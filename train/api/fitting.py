@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ import numpy as np
 from shared.errors import FacetError
 from shared.runs import PREDICTIONS_CSV, read_log, read_predictions, tabulate_predictions
 from train.experiment import prepare_experiment
-from train.option_parser import find_config, read_toml, read_values
-from train.options import Options, RunOptions
+from train.option_parser import find_config, make_options, read_toml, read_values
 from train.runs.results import read_fold_result
 from train.training.fit import fit as fit_fold
 
@@ -53,12 +51,7 @@ def fit(
         KeyboardInterrupt: after Ctrl-C; a checkpoint is written, and the same call continues from it.
     """
     values = read_toml(find_config(Path(config))) if isinstance(config, Path | str) else read_values(config or {})
-    values |= read_values(options)
-    chosen, how = (
-        kind(**{o.name: values[o.name] for o in dataclasses.fields(kind) if o.name in values})
-        for kind in (Options, RunOptions)
-    )
-    assert isinstance(chosen, Options) and isinstance(how, RunOptions)
+    chosen, how = make_options(values | read_values(options))
     run = Path(out)
     experiment = prepare_experiment(chosen, how, run)
     if not quiet:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from shared.errors import FacetError, first_line
 from shared.weights.identity import hash_arrays
 from shared.weights.model_config import check_model_config
-from shared.weights.models import LOCAL_DIR as LOCAL_DIR
 from shared.weights.models import RANDOM, ModelLoader, ModelSource, skip_unreachable_hub
 from train.config import TowerConfig
 

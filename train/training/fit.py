@@ -30,6 +30,7 @@ from shared.store.lock import hold_lock
 from shared.store.storage import make_folder
 from shared.text import TextEmbeddings
 from shared.weights.identity import hash_arrays
+from shared.weights.models import RANDOM
 from train.config import InitialModel, RunConfig, TowerConfig, read_config, write_config
 from train.data.embeddings import Embeddings
 from train.data.preload import preload_images
@@ -44,7 +45,7 @@ from train.model.factory import build_facet, choose_device
 from train.model.image_tower import build_tower, load_tower
 from train.model.initial import copy_weights, load_initial_model
 from train.model.weights import load_weights, write_weights
-from train.options import RANDOM, Recipe
+from train.options import Recipe
 from train.protocols.folds import Fold, read_split, write_split
 from train.reporting.report import print_result
 from train.runs.out_folder import check_same_settings, check_unused

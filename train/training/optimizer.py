@@ -8,9 +8,10 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from shared.weights.models import RANDOM
 from train.model.facet import Facet
 from train.model.tuning import LowRank, layer_depths
-from train.options import RANDOM, Recipe
+from train.options import Recipe
 from train.resolve import default_tower_rate
 
 ADAM_BETAS = (0.9, 0.98)  # as CLIP's own training (Radford et al. 2021, table 19)

@@ -11,8 +11,8 @@ import numpy as np
 
 from shared.errors import FacetError
 from shared.runs import FOLDS_JSON, Prediction
+from shared.weights.models import LOCAL_DIR
 from train.config import RunConfig, without_folders
-from train.model.image_tower import LOCAL_DIR
 from train.option_values import format_value, option_name
 from train.options import Recipe
 from train.protocols.folds import NOBODY, Fold, list_some, read_folds, read_split

@@ -20,10 +20,10 @@ from shared.runs import (
 )
 from shared.store.lock import hold_lock
 from shared.store.storage import make_folder
+from shared.weights.models import LOCAL_DIR
 from train.config import read_config, without_folders, write_config
 from train.experiment import Experiment, prepare_experiment, write_options
 from train.inference.evaluate import print_next_predict
-from train.model.image_tower import LOCAL_DIR
 from train.option_values import format_value
 from train.options import Options, RunOptions, describe_options
 from train.protocols.folds import EVERYONE, Fold, read_folds, write_folds
