@@ -25,6 +25,7 @@ from preprocess.datasets.scan import Listing, ScanRecord
 from shared.cache import FAILURES_CSV, Cache, Failure
 from shared.csv_tables import read_table
 from shared.errors import FacetError
+from shared.figures import FORMS
 from shared.labels import NEUTRAL
 from shared.processors import num_cores
 from shared.runs import Prediction, Predictions
@@ -34,7 +35,6 @@ from shared.store.storage import check_writable, write_file
 if TYPE_CHECKING:
     from preprocess.datasets.scan import DatasetReader
 
-PICTURE_FORMS = ("png", "pdf", "svg")
 NUM_NAMED = 3  # classes in the line of a scan
 
 
@@ -173,13 +173,8 @@ def predict_scans(run: Path, files: ScanFiles, *, picture: Path | None, table: P
 def _check_outputs(picture: Path | None, table: Path | None) -> None:
     if table is not None and table.is_dir():
         raise FacetError(f"--csv {table}: is a folder; give the name of a CSV file")
-    if (
-        picture is not None
-        and picture.suffix
-        and not picture.is_dir()
-        and picture.suffix[1:].lower() not in PICTURE_FORMS
-    ):
-        forms = ", ".join(f".{form}" for form in PICTURE_FORMS)
+    if picture is not None and picture.suffix and not picture.is_dir() and picture.suffix[1:].lower() not in FORMS:
+        forms = ", ".join(f".{form}" for form in FORMS)
         raise FacetError(f"--out {picture}: expected a name that ends in {forms}, or a folder")
 
 

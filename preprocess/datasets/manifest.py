@@ -17,7 +17,7 @@ from preprocess.datasets.path_pattern import FRAME, PathPattern, list_below, mat
 from preprocess.datasets.subject_folders import describe_content
 from preprocess.readers.depth_image import CAMERA_FIELDS, DEPTH_SUFFIXES
 from preprocess.readers.surface import scan_suffix
-from shared.errors import FacetError
+from shared.errors import FacetError, escape_controls
 from shared.labels import clean_word
 
 MANIFEST_NAME = "manifest.csv"
@@ -38,7 +38,6 @@ UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "in": 25.4}
 AXES = ("x", "-x", "y", "-y", "z", "-z")
 _FILES = ("path", "texture", "landmarks", "camera")  # columns that name files
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")  # 1,000 may be one or a thousand
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Columns of action units: occurrence 0 or 1, intensity 0 to 5 or A to E; what else there is stands for not known.
 _UNIT = re.compile(r"AU0*(\d{1,2})(_intensity)?", re.IGNORECASE)
 _LEVELS = {"": -1, "-1": -1, "9": -1, "999": -1} | {str(k): k for k in range(6)} | {"ABCDE"[k]: k + 1 for k in range(5)}
@@ -256,7 +255,7 @@ def _check_fields(folder: Path, where: str, fields: dict[str, str]) -> str:
         if not value:
             continue
         shown = name in _FILES or clean_word(value).isprintable()  # of others tables are made
-        if _CONTROL.search(value) or not shown:
+        if escape_controls(value) != value or not shown:
             raise FacetError(f"{where}: {name} {value[:40]!r} holds a line break or a control character; remove it")
     for name in ("path", "subject"):
         if not fields[name]:

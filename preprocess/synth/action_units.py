@@ -33,7 +33,7 @@ UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 16, 17, 20, 23, 24, 25, 26, 27, 43)
 # Intensities 01 to 04 of BU-3DFE, "from subtle to full".
 INTENSITY_STRENGTH = {1: 0.42, 2: 0.62, 3: 0.82, 4: 1.0}
 
-# Activations from which a unit counts as A to E: our own scale.
+# Activations from which a unit counts as intensity 1 to 5 (FACS letters A to E): our own scale.
 STRENGTH_STEPS = (0.15, 0.3, 0.5, 0.7, 0.9)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from preprocess.datasets import bp4d, bp4dplus
 from preprocess.datasets.bp4d_edition import INTENSITY_UNITS, Edition
 from preprocess.geometry.mesh import Mesh
-from preprocess.synth.action_units import PROTOTYPES, Activation, draw_mixture
+from preprocess.synth.action_units import PROTOTYPES, STRENGTH_STEPS, Activation, draw_mixture
 from preprocess.synth.bu4dfe import expression_course
 from preprocess.synth.head import Person
 from preprocess.synth.landmarks import BP4D_ORDER
@@ -39,8 +39,6 @@ EMOTIONS_OF_PLUS = {**EMOTIONS, EMBARRASSMENT: {12: 0.6, 6: 0.3, 14: 0.6, 15: 0.
 # The units that the data set's coders scored; every other column of an occurrence table says 9.
 OCCURRENCE_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 20, 23, 24, 27)
 UNKNOWN = 9
-# Activations from which a unit counts as intensity 1 to 5 (FACS letters A to E): our own scale.
-INTENSITY_STEPS = (0.15, 0.3, 0.5, 0.7, 0.9)
 CODED_SHARE = 0.9  # coders scored a part of each recording
 LARGEST_TURN_DEG, LARGEST_SHIFT_MM = 8.0, 10.0
 # Landmarks are stored left-handed: this axis is mirrored.
@@ -135,7 +133,7 @@ def _write_codes(tree: _Tree, out: Path, stem: str, recording: _Recording, rng: 
         unit: np.array([activation.mean(unit) for activation in recording.activations[:num_coded]])
         for unit in OCCURRENCE_UNITS
     }
-    levels = {unit: np.searchsorted(INTENSITY_STEPS, values, side="right") for unit, values in strength.items()}
+    levels = {unit: np.searchsorted(STRENGTH_STEPS, values, side="right") for unit, values in strength.items()}
     table = np.full((num_coded, 100), UNKNOWN)
     table[:, 0] = np.arange(num_coded) + 1
     for unit, level in levels.items():

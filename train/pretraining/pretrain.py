@@ -36,6 +36,7 @@ from train.model.clip import (
     tokenize,
     write_model_folder,
 )
+from train.model.facet import MAX_LOG_SCALE
 from train.model.factory import choose_device
 from train.option_values import option_name
 from train.pretraining.known_prompts import TEXT_RATE, KnownPrompts, is_text, read_known_prompts, teach_text
@@ -63,7 +64,6 @@ from train.training.step import MAX_GRAD_NORM, StepResult
 from train.training.timing import describe_environment
 
 PRETRAIN_JSON = "pretrain.json"
-MAX_LOG_SCALE = math.log(100)  # as CLIP's own training (Radford et al. 2021)
 CAPTIONS_WEIGHT = 0.1  # of the loss of captions beside that of prompts: at 1, a small tower learns much more slowly
 _MAX_JSON_BYTES, _MAX_WORDS_BYTES = 1 << 26, 1 << 24
 
