@@ -42,7 +42,7 @@ from train.studies.compare.resampling import draw_resamples, percentile_interval
 from train.studies.compare.scores import SubjectResults, resample_score
 from train.tasks.item import Item
 from train.tasks.task import find_task
-from train.training.fit import check_towers_match
+from train.training.identity import check_towers_match
 
 ZERO_SHOT = Variant("zero-shot", OBVIOUS["zero-shot"].options)
 

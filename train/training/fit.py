@@ -13,25 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from shared.cache import Cache
 from shared.errors import FacetError
 from shared.runs import (
-    CONFIG_JSON,
-    CONFIG_TOML,
-    METRICS_JSON,
-    SPLIT_JSON,
     THRESHOLDS_JSON,
-    WEIGHTS,
     find_best_epoch,
     record_hashes,
 )
-from shared.schema import fingerprint
 from shared.store.lock import hold_lock
 from shared.store.storage import make_folder
-from shared.text import TextEmbeddings
-from shared.weights.identity import hash_arrays
-from shared.weights.models import RANDOM
-from train.config import InitialModel, RunConfig, TowerConfig, read_config, write_config
+from train.config import RunConfig, write_config
 from train.data.embeddings import Embeddings
 from train.data.preload import preload_images
 from train.data.prompts import mean_prompts
@@ -46,9 +36,8 @@ from train.model.image_tower import build_tower, load_tower
 from train.model.initial import copy_weights, load_initial_model
 from train.model.weights import load_weights, write_weights
 from train.options import Recipe
-from train.protocols.folds import Fold, read_split, write_split
+from train.protocols.folds import Fold, write_split
 from train.reporting.report import print_result
-from train.runs.out_folder import check_same_settings, check_unused
 from train.runs.results import FoldResult
 from train.tasks.item import Item
 from train.tasks.task import find_task
@@ -56,6 +45,7 @@ from train.trackers.open import check_trackers, list_settings, open_trackers, sh
 from train.training.build_embeddings import open_embeddings
 from train.training.checkpoint import find_checkpoints, sweep_partials
 from train.training.distributed import ALONE, Ranks
+from train.training.identity import check_same, check_towers_match, describe_run, is_finished, read_earlier
 from train.training.loop import Monitoring, Stopped, TrainingSet, train
 from train.training.optimizer import describe_rates
 from train.training.timing import count_seconds
@@ -219,12 +209,6 @@ def _fit(
     return 0
 
 
-def is_finished(run: Path, fold: Fold, recipe: Recipe) -> bool:
-    """Return whether a run is trained, and tested if its fold tests anybody."""
-    last = WEIGHTS if not find_task(recipe.task).has_thresholds else THRESHOLDS_JSON
-    return (run / (METRICS_JSON if fold.test_subjects else last)).is_file()
-
-
 def label_training(items: Sequence[Item], recipe: Recipe) -> np.ndarray:
     """Return the training labels (see `Task.label_items`), shuffled with --shuffle-labels."""
     labels = find_task(recipe.task).label_items(items, recipe.classes)
@@ -260,82 +244,6 @@ def evaluate_fold(
         run, model, experiment.test, test_items, config, num_train, thresholds, tables[1], experiment.text,
         best_epoch=find_best_epoch(run),
     )  # fmt: skip
-
-
-def read_earlier(run: Path) -> RunConfig | None:
-    """Read the configuration of an interrupted or finished run; None if the folder is empty or missing.
-
-    Raises:
-        FacetError: the folder is not empty, and is no run.
-    """
-    if (run / CONFIG_JSON).is_file():
-        return read_config(run)
-    check_unused(run, "run", CONFIG_JSON, (SPLIT_JSON, CONFIG_TOML))
-    return None
-
-
-def check_same(run: Path, old: RunConfig, new: RunConfig, fold: Fold) -> None:
-    """Check that the run in a folder has the same settings and subjects.
-
-    Raises:
-        FacetError: the run in the folder has other settings; names them.
-    """
-    names = new.differences(old)
-    if not names and read_split(run) != fold:
-        names = ["the subjects of the fold"]
-    if names == ["--epochs"] and is_finished(run, fold, new.recipe):
-        raise FacetError(
-            f"{run}: is finished, and its learning rate has fallen to zero; train it further in a new folder, with a new "
-            f"schedule: --init-from {run} --out NEW"
-        )
-    check_same_settings(run, "a run", names)
-
-
-def describe_run(experiment: Experiment, tower: TowerConfig | None) -> RunConfig:
-    """Return config.json of an experiment.
-
-    Args:
-        tower: None before the weights are loaded: config.json then names only the requested weights.
-    """
-    recipe, text, cache, test = experiment.recipe, experiment.text, experiment.train, experiment.test
-    is_cross = experiment.label_map is not None
-    return RunConfig(
-        recipe=recipe,
-        tower=tower or TowerConfig(recipe.model, recipe.pretrained, {}, 0, (), (), "", recipe.pretrained == RANDOM),
-        dataset=cache.info.dataset,
-        licence=cache.info.licence,
-        content_hash=cache.info.content_hash,
-        render=cache.info.settings,
-        text_hash=fingerprint([hash_arrays({"mean": mean_prompts(text)}), text.logit_scale, text.weights_hash]),
-        text_dim=text.embeddings.shape[2],
-        random_text=text.random_weights,
-        cache=str(cache.path.resolve()),
-        test_dataset=test.info.dataset if is_cross else "",
-        test_content_hash=test.info.content_hash if is_cross else "",
-        test_cache=str(test.path.resolve()) if is_cross else "",
-        label_map=experiment.label_map,
-        prompts=str(experiment.run.prompts.resolve()) if experiment.run.prompts else "",
-    )
-
-
-def check_towers_match(
-    text: TextEmbeddings, tower: TowerConfig, cache: Cache, file: Path | None, initial: InitialModel | None = None
-) -> None:
-    """Check that the prompts were encoded by the model that the image tower belongs to.
-
-    Args:
-        file: of the prompts; None: the cache's. initial: the trained model that the tower is of.
-    Raises:
-        FacetError: the prompts were encoded by another model than the image tower belongs to.
-    """
-    if tower.random_weights or text.image_tower_hash == (initial.tower_hash if initial else tower.weights_hash):
-        return
-    loaded = f"--model {tower.name} --pretrained {tower.pretrained}"
-    target = f"--out {file}" if file else f"--cache {cache.path}"
-    raise FacetError(
-        f"{file or cache.path}: its prompts were encoded by {text.model} with weights {text.pretrained!r}, but the image "
-        f"tower is another model ({loaded}); run `python -m preprocess prompts {target} {loaded}`"
-    )
 
 
 def _announce(

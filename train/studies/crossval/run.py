@@ -38,7 +38,7 @@ from train.runs.results import FoldResult, read_fold_result, read_tested
 from train.studies.crossval.workers import Job, run_jobs
 from train.tasks.task import find_task
 from train.trackers.open import check_trackers, list_settings, show_crossval
-from train.training.fit import describe_run
+from train.training.identity import describe_run
 from train.training.optimizer import describe_rates
 
 
