@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,21 @@ def write_scan_folder(
 def write_manifest(root: Path, indices: range | list[int], *, num_subjects: int = 5) -> None:
     rows = "".join(manifest_row(index, num_subjects) for index in indices)
     (root / "manifest.csv").write_text("path,subject,label,intensity,landmarks\n" + rows)
+
+
+class BuiltOnce:
+    """Copies of a cache, which is built at the first one: `built("zarr", folder)`.
+
+    build: builds the cache of a store in a folder.
+    """
+
+    def __init__(self, build: Callable[[str, Path], object], root: Path) -> None:
+        self._build, self._root = build, root
+
+    def __call__(self, store: str, folder: Path) -> Path:
+        if not (self._root / store).exists():
+            self._build(store, self._root / store)
+        return Path(shutil.copytree(self._root / store, folder))
 
 
 def cache_bytes(cache: Path) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from scan_folders import cache_bytes, manifest_row, write_manifest, write_scan, write_scan_folder
+from scan_folders import BuiltOnce, cache_bytes, manifest_row, write_manifest, write_scan, write_scan_folder
 
 from preprocess.alignment.align import align
 from preprocess.build.build import BuildReport, build_cache
@@ -40,6 +40,12 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("scans")
     write_scan_folder(root, SHARD_ROWS + 6, without_texture=(3,))
     return root
+
+
+@pytest.fixture(scope="module")
+def built(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
+    """Of `scans`."""
+    return BuiltOnce(lambda store, folder: build(scans, folder, store=store), tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture
@@ -75,14 +81,14 @@ def test_rows_hold_what_align_and_render_give(store: str, scans: Path, tmp_path:
     assert verify_cache(tmp_path / "c") == []
 
 
-def test_number_of_workers_does_not_change_a_byte(scans: Path, tmp_path: Path) -> None:
-    build(scans, tmp_path / "one")
+def test_number_of_workers_does_not_change_a_byte(scans: Path, built: BuiltOnce, tmp_path: Path) -> None:
+    built("zarr", tmp_path / "one")
     build(scans, tmp_path / "two", num_workers=2)
     assert cache_bytes(tmp_path / "one") == cache_bytes(tmp_path / "two")
 
 
-def test_killed_at_any_moment_it_ends_byte_identical(scans: Path, tmp_path: Path) -> None:
-    build(scans, tmp_path / "whole")
+def test_killed_at_any_moment_it_ends_byte_identical(scans: Path, built: BuiltOnce, tmp_path: Path) -> None:
+    built("zarr", tmp_path / "whole")
     command = [sys.executable, "-m", "preprocess", "build", "folder", "--size", "32", "--workers", "2"]
     command += ["--root", str(scans), "--cache", str(tmp_path / "c")]
     rng = random.Random(0)
@@ -253,8 +259,8 @@ def test_two_builds_of_one_cache_do_not_meet(few: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_repair_renders_damaged_shards_alone(store: str, scans: Path, tmp_path: Path) -> None:
-    build(scans, tmp_path / "c", store=store)
+def test_repair_renders_damaged_shards_alone(store: str, scans: Path, built: BuiltOnce, tmp_path: Path) -> None:
+    built(store, tmp_path / "c")
     whole = cache_bytes(tmp_path / "c")
     name = "views.zarr/texture/c/0/0/0/0/0" if store == "zarr" else "views/shard-00000.h5"
     damaged = bytearray(whole[name])

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import write_tiny_cache
 from object_store import SECRET, s3fs, served_bucket
-from scan_folders import cache_bytes, write_scan_folder
+from scan_folders import BuiltOnce, cache_bytes, write_scan_folder
 
 from preprocess.__main__ import main as preprocess_main
 from preprocess.build.build import build_cache
@@ -48,6 +48,12 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("scans")
     write_scan_folder(root, SHARD_ROWS + 6, without_texture=(3,))
     return root
+
+
+@pytest.fixture(scope="module")
+def built(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
+    """Of `scans`, on the disk."""
+    return BuiltOnce(lambda store, folder: build(scans, folder, store=store), tmp_path_factory.mktemp("built"))
 
 
 def build(root: Path, cache: Path, **options: object) -> int:
@@ -85,10 +91,10 @@ def refusal(result: tuple[int, str, str]) -> str:
 
 @pytest.mark.parametrize("store", STORES)
 def test_a_build_is_the_local_one_and_repairs_the_flipped_sample(
-    store: str, bucket: str, scans: Path, tmp_path: Path
+    store: str, bucket: str, scans: Path, built: BuiltOnce, tmp_path: Path
 ) -> None:
     cache = open_path(f"{bucket}/{store}/cache")
-    build(scans, tmp_path / "local", store=store)
+    built(store, tmp_path / "local")
     assert build(scans, cache, store=store) == SHARD_ROWS + 6
     whole = cache_bytes(tmp_path / "local")
     assert contract_bytes(cache) == whole
@@ -117,8 +123,8 @@ def test_a_build_is_the_local_one_and_repairs_the_flipped_sample(
         open_cache(cache).arrays.read("texture", [1])
 
 
-def test_a_killed_build_resumes(bucket: str, scans: Path, tmp_path: Path) -> None:
-    build(scans, tmp_path / "local")
+def test_a_killed_build_resumes(bucket: str, scans: Path, built: BuiltOnce, tmp_path: Path) -> None:
+    built("zarr", tmp_path / "local")
     cache = open_path(f"{bucket}/killed/cache")
     command = [sys.executable, "-m", "preprocess", "build", "folder", "--root", str(scans), "--cache", str(cache)]
     command += ["--size", "32", "--workers", "1"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import MakeCache
-from scan_folders import cache_bytes, write_scan, write_scan_folder
+from scan_folders import BuiltOnce, cache_bytes, write_scan, write_scan_folder
 
 from preprocess.build.build import build_cache
 from preprocess.build.verify import verify_cache
@@ -34,6 +34,12 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def built(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
+    """Of `scans`."""
+    return BuiltOnce(lambda store, folder: build(scans, folder, store), tmp_path_factory.mktemp("built"))
+
+
 @pytest.fixture
 def few(tmp_path: Path) -> Path:
     write_scan_folder(tmp_path / "few", 6)
@@ -52,9 +58,10 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(data)
 
 
-def test_the_samples_whose_chunks_fail_are_named_and_their_shards_rendered_again(scans: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "c"
-    build(scans, cache, "zarr")
+def test_the_samples_whose_chunks_fail_are_named_and_their_shards_rendered_again(
+    scans: Path, built: BuiltOnce, tmp_path: Path
+) -> None:
+    cache = built("zarr", tmp_path / "c")
     whole = cache_bytes(cache)
     for name, rows in (("texture/c/0/0/0/0/0", (2, 40)), ("depth/c/0/0/0/0", (40, 63))):
         for row in rows:
@@ -72,9 +79,8 @@ def test_the_samples_whose_chunks_fail_are_named_and_their_shards_rendered_again
     assert build(scans, cache, "zarr", repair=True) == 0
 
 
-def test_rows_keep_their_numbers_after_damage_to_their_table(scans: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "c"
-    build(scans, cache, "zarr")
+def test_rows_keep_their_numbers_after_damage_to_their_table(scans: Path, built: BuiltOnce, tmp_path: Path) -> None:
+    cache = built("zarr", tmp_path / "c")
     whole = cache_bytes(cache)
     lines = whole["samples.csv"].splitlines(keepends=True)
     swapped, other = [*lines], b"".join(lines).replace(b"scan005,", b"scan0x5,")
@@ -103,9 +109,8 @@ def test_rows_keep_their_numbers_after_damage_to_their_table(scans: Path, tmp_pa
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_repair_of_lost_files_and_structures(store: str, scans: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "c"
-    build(scans, cache, store)
+def test_repair_of_lost_files_and_structures(store: str, scans: Path, built: BuiltOnce, tmp_path: Path) -> None:
+    cache = built(store, tmp_path / "c")
     whole = cache_bytes(cache)
     name = "views.zarr/texture/c/0/0/0/0/0" if store == "zarr" else "views/shard-00000.h5"
     (cache / name).unlink()
@@ -121,10 +126,9 @@ def test_repair_of_lost_files_and_structures(store: str, scans: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_a_shard_of_other_images_is_rendered_again(store: str, scans: Path, tmp_path: Path) -> None:
+def test_a_shard_of_other_images_is_rendered_again(store: str, scans: Path, built: BuiltOnce, tmp_path: Path) -> None:
     """All checksums in the shard's file hold, but its record is of other images."""
-    cache, other = tmp_path / "c", tmp_path / "other"
-    build(scans, cache, store)
+    cache, other = built(store, tmp_path / "c"), tmp_path / "other"
     whole = cache_bytes(cache)
     changed = tmp_path / "scans"
     write_scan_folder(changed, SHARD_ROWS + 4, without_texture=(3,))
