@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# No test cuts the power, and a small cache is a hundred files: each would wait 7 ms for the disk.
+# No test cuts the power, and a run writes dozens of files: each would wait 7 ms for the disk.
 pytest.MonkeyPatch().setattr(os, "fsync", lambda file: None)
 
 TINY_CLIP: dict[str, Any] = {
