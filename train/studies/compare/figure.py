@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shared.figures import encode_figure
-from train.reporting.figures import BLUE, GREY, RED, add_warnings
+from train.reporting.figures import BLUE, GREY, RED, STYLE, add_warnings
 from train.reporting.table import UNITS
 from train.studies.compare.comparison import Comparison
 from train.studies.compare.scores import SCORES, title_score
@@ -29,9 +29,7 @@ def draw_comparison(comparison: Comparison, form: str = "png") -> bytes:
     num_methods, names = len(comparison.methods), comparison.score_names
     heights = [num_methods, num_methods - 1][: 2 if num_methods > 1 else 1]
     width = 1.3 + 1.95 * len(names)
-    with matplotlib.rc_context(
-        {"text.parse_math": False, "font.size": 8, "axes.linewidth": 0.6}
-    ):  # a $ in a name is a dollar sign
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, 0.75 * len(heights) + 0.3 * sum(heights) + 0.2), dpi=200)
         figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.06)
         grid = figure.subplots(len(heights), len(names), height_ratios=heights, squeeze=False)
