@@ -72,12 +72,7 @@ def count_different(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def find_alike(
-    samples: Sequence[Sample],
-    rows: Sequence[int],
-    hashes: Sequence[Hashes],
-    *,
-    since: int = 0,
-    most: int | None = None,
+    samples: Sequence[Sample], rows: Sequence[int], hashes: Sequence[Hashes], *, since: int = 0, most: int | None = None
 ) -> list[tuple[int, int, int]]:
     """Return pairs of rows that are nearly the same in every modality that both have, the most alike first.
 

@@ -117,9 +117,7 @@ class ProtocolOptions:
         MAX_SEED,
     )
     task: str | None = declare(
-        None,
-        f"labels to predict ({list_parts(TASKS)}; default: the protocol's; kfold has classes)",
-        choices=TASKS,
+        None, f"labels to predict ({list_parts(TASKS)}; default: the protocol's; kfold has classes)", choices=TASKS
     )
     classes: tuple[str, ...] | None = declare(
         None, "class names to predict (default: the protocol's, else all classes of the cache but neutral)"

@@ -23,10 +23,7 @@ def decide_by_frames(probabilities: np.ndarray) -> dict[str, np.ndarray]:
     """
     num_classes, mean = probabilities.shape[2], probabilities.mean(1)
     votes = (probabilities.argmax(2)[..., None] == np.arange(num_classes)).sum(1)
-    return {
-        MAJORITY: np.where(votes == votes.max(1, keepdims=True), mean, -1).argmax(1),
-        MEAN: mean.argmax(1),
-    }
+    return {MAJORITY: np.where(votes == votes.max(1, keepdims=True), mean, -1).argmax(1), MEAN: mean.argmax(1)}
 
 
 def score_frame_votes(

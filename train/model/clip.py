@@ -64,10 +64,7 @@ def encode_text(clip: Any, tokens: Tensor) -> Tensor:
         found: Tensor = clip.encode_text(tokens, normalize=True)
         return found
     length = int(tokens.argmax(1).max()) + 1  # the end of a text has the highest token
-    fewer = {
-        "positional_embedding": clip.positional_embedding[:length],
-        "attn_mask": clip.attn_mask[:length, :length],
-    }
+    fewer = {"positional_embedding": clip.positional_embedding[:length], "attn_mask": clip.attn_mask[:length, :length]}
     encoded = functional_call(clip, fewer, kwargs={"text": tokens[:, :length]})
     found = encoded["text_features"] if isinstance(encoded, dict) else encoded[1]
     return found

@@ -8,14 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.runs import (
-    FOLDS_CSV,
-    RELIABILITY,
-    REPORT_JSON,
-    REPORT_TXT,
-    TABLE_CSV,
-    TABLE_TEX,
-)
+from shared.runs import FOLDS_CSV, RELIABILITY, REPORT_JSON, REPORT_TXT, TABLE_CSV, TABLE_TEX
 from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.reporting.calibration import calibration_columns, describe_calibration, list_calibration
@@ -107,11 +100,7 @@ def list_scores(summary: CrossvalSummary) -> Table:
             title=f"mean ± std, {_count(summary.num_folds, 'fold')}",
             row_format=_spread_format,
         ),
-        Column(
-            lambda score: summary.pooled[score.name],
-            title="pooled",
-            row_format=lambda score: FORMATS[score.kind],
-        ),
+        Column(lambda score: summary.pooled[score.name], title="pooled", row_format=lambda score: FORMATS[score.kind]),
     ]
     if summary.over_rounds:
         title = f"mean ± std, {_count(summary.num_rounds - summary.num_rounds_left_out, 'round')}"

@@ -6,14 +6,7 @@ from pathlib import Path
 
 from shared.cache import Cache
 from shared.errors import FacetError
-from shared.runs import (
-    CONFIG_JSON,
-    CONFIG_TOML,
-    METRICS_JSON,
-    SPLIT_JSON,
-    THRESHOLDS_JSON,
-    WEIGHTS,
-)
+from shared.runs import CONFIG_JSON, CONFIG_TOML, METRICS_JSON, SPLIT_JSON, THRESHOLDS_JSON, WEIGHTS
 from shared.schema import fingerprint
 from shared.text import TextEmbeddings
 from shared.weights.identity import hash_arrays

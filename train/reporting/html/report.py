@@ -13,15 +13,7 @@ from shared.errors import FacetError, describe_os_error
 from shared.store.storage import check_writable, write_file
 from train.reporting.html.curves import draw_curves
 from train.reporting.html.pictures import open_moved_caches
-from train.reporting.html.run import (
-    Cell,
-    RunPart,
-    Section,
-    collect_run,
-    list_run_warnings,
-    list_settings,
-    show_value,
-)
+from train.reporting.html.run import Cell, RunPart, Section, collect_run, list_run_warnings, list_settings, show_value
 from train.reporting.summary import summarise_folds
 from train.reporting.table import UNITS, format_percent
 from train.runs.results import RecordedRun, read_recorded_runs
@@ -40,12 +32,7 @@ class Comparison:
 
 
 def write_html_report(
-    paths: Sequence[Path],
-    out: Path,
-    *,
-    faces: bool = True,
-    num_worst: int = NUM_WORST,
-    caches: Sequence[Path] = (),
+    paths: Sequence[Path], out: Path, *, faces: bool = True, num_worst: int = NUM_WORST, caches: Sequence[Path] = ()
 ) -> int:
     """Write the report of runs of `fit`, or of cross-validations.
 

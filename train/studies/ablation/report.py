@@ -12,17 +12,7 @@ from shared.store.storage import write_file
 from train.reporting.crossval import list_warnings
 from train.reporting.spread import Spread, measure_spread
 from train.reporting.summary import CrossvalAbout, CrossvalSummary, summarise_folds
-from train.reporting.table import (
-    COUNT,
-    P_VALUE,
-    TEXT,
-    UNITS,
-    Column,
-    Table,
-    decimals,
-    latex_comments,
-    wrap,
-)
+from train.reporting.table import COUNT, P_VALUE, TEXT, UNITS, Column, Table, decimals, latex_comments, wrap
 from train.runs.results import FoldResult
 from train.studies.ablation.variants import Variant
 from train.studies.compare.comparison import Comparison, describe_test

@@ -58,30 +58,20 @@ _PLAIN = "--mtgf-tokens views --lambda-con 0 --lambda-vt 0"
 # As ADDITIONS: simple baselines. `--variants obvious` names them all.
 OBVIOUS = {
     "zero-shot": Change(
-        f"--epochs 0 --fusion mean --head cosine {_PLAIN}",
-        "CLIP as it is, nothing trained",
-        "CLIP, zero-shot",
+        f"--epochs 0 --fusion mean --head cosine {_PLAIN}", "CLIP as it is, nothing trained", "CLIP, zero-shot"
     ),
     "linear": Change(
-        f"--fusion mean --head linear {_PLAIN}",
-        "a linear classifier on averaged views, no text",
-        "Linear classifier",
+        f"--fusion mean --head linear {_PLAIN}", "a linear classifier on averaged views, no text", "Linear classifier"
     ),
     "frontal": Change(
-        f"--views 0 --fusion mean --head linear {_PLAIN}",
-        "the same of the frontal view alone",
-        "Frontal view only",
+        f"--views 0 --fusion mean --head linear {_PLAIN}", "the same of the frontal view alone", "Frontal view only"
     ),
     "max": Change(
         f"--fusion max --head linear {_PLAIN}",
         "on the largest values over views (MVCNN, Su et al. 2015)",
         "Max over views",
     ),
-    "concat": Change(
-        f"--fusion concat --head linear {_PLAIN}",
-        "on all views side by side",
-        "Concatenated views",
-    ),
+    "concat": Change(f"--fusion concat --head linear {_PLAIN}", "on all views side by side", "Concatenated views"),
     "late": Change(
         f"--fusion late --head linear {_PLAIN}",
         "on each view; the views' probabilities are averaged",
