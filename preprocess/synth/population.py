@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from preprocess.datasets.scan import SYNTHETIC_MARKER
@@ -174,7 +175,8 @@ def _write_subject(layout: Layout, task: SubjectTask) -> int:
         pass
     folder.mkdir(parents=True, exist_ok=True)
     identity, rng = draw_person(task.seed, task.number, female=task.female)
-    num_scans = layout.write_subject(task, Person(identity), rng)
+    with threadpool_limits(1):  # several processes: threads that wait for a core in use take many times as long
+        num_scans = layout.write_subject(task, Person(identity), rng)
     marker.write_text(f"{_count_files(folder)} {num_scans}\n")
     return num_scans
 
