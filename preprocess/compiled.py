@@ -48,5 +48,13 @@ def _eight_bytes_at(typing_context: Any, address: Any) -> Any:
     return types.uint64(types.int64), generate
 
 
+def _trailing_zeros(typing_context: Any, bits: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
 byte_at: Any = intrinsic(_byte_at)  # → int64, 0 to 255
 eight_bytes_at: Any = intrinsic(_eight_bytes_at)  # → uint64, the first byte in the lowest bits (x86 and ARM alike)
+trailing_zeros: Any = intrinsic(_trailing_zeros)  # → int64, how many bits below the lowest 1 are 0; 64 of 0

@@ -126,7 +126,7 @@ class RenderSettings:
     crop_radius_mm: float = 100.0
     supersampling: int = 3  # samples along each side of a pixel at edges of the texture
     stabilised: bool = False  # 4D: aligned frame by frame on forehead and nose bridge, smoothed in time
-    revision: int = 6  # raised whenever the same input would give other bytes (REVISIONS of preprocess/build)
+    revision: int = 7  # raised whenever the same input would give other bytes (REVISIONS of preprocess/build)
     # Empty: images of single scans and frames. Else a row is a whole sequence, its images pooled and scaled in this way.
     dynamic: str = ""
 

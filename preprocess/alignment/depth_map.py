@@ -8,6 +8,8 @@ import numpy as np
 
 from preprocess.geometry.rasterise import rasterise
 
+_SAMPLED = 4000  # triangles, to see where the surface is
+
 
 @dataclass(frozen=True)
 class DepthMap:
@@ -35,7 +37,8 @@ class Surface:
         self._vertices = vertices_mm.astype(np.float64)
         self._triangles = triangles
         # Shards of noise far off, in front of everything, must not hide the surface.
-        low, high = np.percentile(self._vertices[triangles[::4, 0]], [1, 99], axis=0)
+        some = triangles[:: max(len(triangles) // _SAMPLED, 1), 0]
+        low, high = np.percentile(self._vertices[some], [1, 99], axis=0)
         self._center = (low + high) / 2
         self._reach = float(np.linalg.norm(high - low)) + 50.0
 

@@ -42,11 +42,19 @@ def find_nose_tip(
     if not in_window.any():
         raise ScanError("no surface where the nose should be; is it a face, and is it whole?")
     low = float(depth.z_mm[known].min())
-    filtered = ndimage.median_filter(np.where(known, depth.z_mm, low), _MEDIAN_CELLS, mode="nearest")
+    filtered = _median_filter(np.where(known, depth.z_mm, low))
     smooth = ndimage.gaussian_filter(filtered, 1.5 / _STEP_MM, mode="nearest")
     row, column = np.unravel_index(np.argmax(np.where(in_window, smooth, -np.inf)), smooth.shape)
     cell = np.array([x[row, column], y[row, column], filtered[row, column]])
     return _fit_apex(DepthMap(np.where(known, filtered, np.nan), depth.x0_mm, depth.y0_mm, _STEP_MM), cell)
+
+
+def _median_filter(z_mm: np.ndarray) -> np.ndarray:
+    """Return the median of the cells around each, as `ndimage.median_filter` does in more than twice the time."""
+    padded = np.pad(z_mm, _MEDIAN_CELLS // 2, mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(padded, (_MEDIAN_CELLS, _MEDIAN_CELLS)).reshape(*z_mm.shape, -1)
+    middle = _MEDIAN_CELLS**2 // 2
+    return np.asarray(np.partition(around, middle)[..., middle])
 
 
 def _fit_apex(depth: DepthMap, cell: np.ndarray) -> np.ndarray:

@@ -17,7 +17,6 @@ from preprocess.alignment.align import Alignment, FoundPose, apply_pose, find_po
 from preprocess.alignment.depth_map import Surface
 from preprocess.alignment.nose import find_nose_tip
 from preprocess.alignment.stabilise import HALF_WIDTH, RigidPatch, find_rigid_patch, register, smooth_pose
-from preprocess.alignment.units import check_size
 from preprocess.datasets.scan import DatasetReader, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from shared.errors import ScanError, describe_os_error
@@ -177,7 +176,6 @@ def _register_near(reference: _Reference, mesh: Mesh) -> np.ndarray | None:
     """Register a frame without a face search (the slowest step), or return None if its head moved far or fits badly."""
     assert reference.patch is not None
     try:
-        check_size(mesh.vertices_mm)
         tip = find_nose_tip(
             Surface(mesh.vertices_mm, mesh.triangles), reference.found.scan_to_face, x_mm=NOSE_MM, y_mm=NOSE_MM
         )

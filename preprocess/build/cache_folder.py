@@ -53,6 +53,7 @@ CACHE_PARTS = {
 REVISIONS = {
     5: "the crop sphere cuts faces pixel by pixel, not triangle by triangle",
     6: "texture is filtered over each pixel, with several samples at edges alone",
+    7: "texture is filtered also at outlines against the background",
 }
 SOFTWARE = ("numpy", "zarr", "h5py", "numcodecs", "pillow", "simplejpeg")
 

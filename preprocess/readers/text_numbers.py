@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from preprocess.compiled import byte_at, compile_kernel, eight_bytes_at
+from preprocess.compiled import byte_at, compile_kernel, eight_bytes_at, trailing_zeros
 
 WORD, SEPARATOR, END = 0, 1, 2  # classes of bytes; END: a comment, or the end of a row, begins
 FINE = -1  # `scan_obj` found nothing wrong
@@ -32,9 +32,8 @@ _MAX_POSITION = 1 << 32
 _POWERS = np.array([float(f"1e{power}") for power in range(_MAX_POWER + 1)])
 _INTEGER_POWERS = np.array([10**power for power in range(9)])
 # For eight bytes at once.
-_ONE = np.uint64(1)
 _ZEROS, _OVER_NINE = np.uint64(0x3030303030303030), np.uint64(0x7676767676767676)
-_HIGH_BITS, _LOW_BITS = np.uint64(0x8080808080808080), np.uint64(0x0101010101010101)
+_HIGH_BITS = np.uint64(0x8080808080808080)
 _EVERY_FOURTH = np.uint64(0x000000FF000000FF)
 _TIMES_UPPER, _TIMES_LOWER = np.uint64(100 + (1000000 << 32)), np.uint64(1 + (10000 << 32))
 _DECIMAL_COMMA = re.compile(rb"[-+]?\d*,\d+(?:[eE][-+]?\d+)?,?")
@@ -125,9 +124,7 @@ def _scan_digits(word):  # type: ignore[no-untyped-def]
     After Lemire 2022, "Parsing series of integers with SIMD".
     """
     digits = word ^ _ZEROS
-    other = (((digits + _OVER_NINE) | digits) & _HIGH_BITS) >> np.uint64(7)  # a bit for each byte that is no digit …
-    below = (other & (~other + _ONE)) - _ONE  # … all bits below the first of them …
-    length = np.int64(((below & _LOW_BITS) * _LOW_BITS) >> np.uint64(56))  # … and how many bytes they are
+    length = trailing_zeros(((digits + _OVER_NINE) | digits) & _HIGH_BITS) >> 3  # a bit for each byte that is no digit
     # The digits go to the upper end, zeros before them; in two shifts, for one by 64 bits is not defined.
     digits = (digits << np.uint64(56 if length == 0 else 64 - 8 * length)) << np.uint64(8 if length == 0 else 0)
     digits = digits * np.uint64(10) + (digits >> np.uint64(8))

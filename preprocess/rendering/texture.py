@@ -18,6 +18,7 @@ from preprocess.rendering.charts import COVERED, CROSSED, NEAR, find_charts
 
 UNTEXTURED_GREY = 128  # of triangles without texture coordinates, where the mesh has no colours
 _MOST_READ = 8  # points along a footprint's longer side: of a level that has about so many texels
+_LONG = 25  # squared: of so many texels and more, a side of a footprint is read at three points or more, not at two
 _MOST_BENT = 0.25  # squared: how much the ways to opposite neighbours may differ, as a part of their mean
 _RED_BLUE, _GREEN = np.uint32(0x00FF00FF), np.uint32(0x0000FF00)  # of a packed texel: room for sums of four
 
@@ -113,7 +114,7 @@ class SurfaceColours:
 def _halve_full_size(fine: np.ndarray, coarse: np.ndarray) -> None:
     """Average blocks of two by two texels, rounded; an odd last row or column counts twice."""
     height, width = fine.shape[0], fine.shape[1]
-    begin, pitch = fine.ctypes.data, 3 * width
+    begin, pitch = np.int64(fine.ctypes.data), 3 * width
     for i in range(coarse.shape[0]):
         top, bottom, out = begin + 2 * i * pitch, begin + min(2 * i + 1, height - 1) * pitch, coarse[i]
         # Two texels are six bytes of the eight that are read: not at the end of the last row.
@@ -183,35 +184,47 @@ def _draw_smooth(
     rows, columns = triangle.shape
     num = 0
     full_width, full_height = np.float64(widths[0]), np.float64(heights[0])
-    full_size, others = texture.ctypes.data, coarser.ctypes.data
+    full_size, others = np.int64(texture.ctypes.data), np.int64(coarser.ctypes.data)
     for r in range(rows):
         for c in range(columns):
             numbers[r, c] = -1
             if triangle[r, c] < 0:
                 continue
-            is_smooth = 0 < r < rows - 1 and 0 < c < columns - 1
+            is_smooth = 1 < r < rows - 2 and 1 < c < columns - 2
             x = y = right_x = right_y = down_x = down_y = 0.0
             if is_smooth:
-                u, v = np.float64(place[r, c, 0]), np.float64(place[r, c, 1])
-                x, y = u * full_width, (1.0 - v) * full_height  # in texels, y downward
-                left_x, left_y = (u - place[r, c - 1, 0]) * full_width, (place[r, c - 1, 1] - v) * full_height
-                right_x, right_y = (place[r, c + 1, 0] - u) * full_width, (v - place[r, c + 1, 1]) * full_height
-                up_x, up_y = (u - place[r - 1, c, 0]) * full_width, (place[r - 1, c, 1] - v) * full_height
-                down_x, down_y = (place[r + 1, c, 0] - u) * full_width, (v - place[r + 1, c, 1]) * full_height
+                # The middle of three pixels in this row, and in this column: the next one, if the one before has no surface.
+                q, p = c, r
+                if np.isnan(place[r, c - 1, 0]):
+                    q = c + 1
+                elif np.isnan(place[r, c + 1, 0]):
+                    q = c - 1
+                if np.isnan(place[r - 1, c, 0]):
+                    p = r + 1
+                elif np.isnan(place[r + 1, c, 0]):
+                    p = r - 1
+                u, v = np.float64(place[r, q, 0]), np.float64(place[r, q, 1])
+                left_x, left_y = (u - place[r, q - 1, 0]) * full_width, (place[r, q - 1, 1] - v) * full_height
+                right_x, right_y = (place[r, q + 1, 0] - u) * full_width, (v - place[r, q + 1, 1]) * full_height
+                u, v = np.float64(place[p, c, 0]), np.float64(place[p, c, 1])
+                up_x, up_y = (u - place[p - 1, c, 0]) * full_width, (place[p - 1, c, 1] - v) * full_height
+                down_x, down_y = (place[p + 1, c, 0] - u) * full_width, (v - place[p + 1, c, 1]) * full_height
                 bend = (right_x - left_x) ** 2 + (right_y - left_y) ** 2 + (down_x - up_x) ** 2 + (down_y - up_y) ** 2
                 right_x, right_y = 0.5 * (right_x + left_x), 0.5 * (right_y + left_y)
                 down_x, down_y = 0.5 * (down_x + up_x), 0.5 * (down_y + up_y)
-                # Not where a neighbour has no texture, either: NaN is not less.
+                # Not where still a neighbour has no texture: NaN is not less.
                 is_smooth = bend < _MOST_BENT * (right_x**2 + right_y**2 + down_x**2 + down_y**2)
             if is_smooth:
+                u, v = np.float64(place[r, c, 0]), np.float64(place[r, c, 1])
+                x, y = u * full_width, (1.0 - v) * full_height  # in texels, y downward
                 across, down = right_x**2 + right_y**2, down_x**2 + down_y**2  # squares of lengths
                 level, size = 0, 1.0
                 while level < len(widths) - 1 and across * down >= 256 * size**4:
                     level, size = level + 1, 2 * size
                 num_columns = num_rows = 2
-                if across < size * size or across >= 16 * size * size:
+                if across < size * size or across >= _LONG * size * size:
                     num_columns = 1 + int(np.sqrt(across) / (2 * size))
-                if down < size * size or down >= 16 * size * size:
+                if down < size * size or down >= _LONG * size * size:
                     num_rows = 1 + int(np.sqrt(down) / (2 * size))
                 reach_x, reach_y = 0.5 * (abs(right_x) + abs(down_x)), 0.5 * (abs(right_y) + abs(down_y))
                 margin = 2 * size  # eight bytes are read at once
@@ -286,7 +299,7 @@ def _draw_samples(
     """
     last = -1
     at_x = per_column_x = per_row_x = at_y = per_column_y = per_row_y = 0.0
-    full_size, others = texture.ctypes.data, coarser.ctypes.data
+    full_size, others = np.int64(texture.ctypes.data), np.int64(coarser.ctypes.data)
     begin = height = width = 0
     stride, beside = 3, np.uint64(24)
     inside = untextured = False
