@@ -300,7 +300,7 @@ def _draw_samples(
     last = -1
     at_x = per_column_x = per_row_x = at_y = per_column_y = per_row_y = 0.0
     full_size, others = np.int64(texture.ctypes.data), np.int64(coarser.ctypes.data)
-    begin = height = width = 0
+    begin, height, width = full_size, 0, 0
     stride, beside = 3, np.uint64(24)
     inside = untextured = False
     k = 0
