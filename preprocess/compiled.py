@@ -48,6 +48,17 @@ def _eight_bytes_at(typing_context: Any, address: Any) -> Any:
     return types.uint64(types.int64), generate
 
 
+def _prefetch(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer, i32 = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer()), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
+        call = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
+        builder.call(call, [pointer, i32(0), i32(3), i32(1)])  # for reading, into the nearest cache, data
+        return context.get_dummy_value()
+
+    return types.none(types.int64), generate
+
+
 def _trailing_zeros(typing_context: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
@@ -57,4 +68,5 @@ def _trailing_zeros(typing_context: Any, bits: Any) -> Any:
 
 byte_at: Any = intrinsic(_byte_at)  # → int64, 0 to 255
 eight_bytes_at: Any = intrinsic(_eight_bytes_at)  # → uint64, the first byte in the lowest bits (x86 and ARM alike)
+prefetch: Any = intrinsic(_prefetch)  # fetches an address's cache line without waiting for it; any address is harmless
 trailing_zeros: Any = intrinsic(_trailing_zeros)  # → int64, how many bits below the lowest 1 are 0; 64 of 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from preprocess.compiled import byte_at, compile_kernel, eight_bytes_at
+from preprocess.compiled import byte_at, compile_kernel, eight_bytes_at, prefetch
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.rasterise import STEPS, Fragments, draw_vertex_colors, sample_cells
 from preprocess.rendering.charts import COVERED, CROSSED, NEAR, find_charts
@@ -183,9 +183,12 @@ def _draw_smooth(
     """
     rows, columns = triangle.shape
     num = 0
+    # A row's smooth pixels, whose texels are fetched from memory while the rest of the row is looked at.
+    waiting = np.empty((columns, 12), np.int64)
     full_width, full_height = np.float64(widths[0]), np.float64(heights[0])
     full_size, others = np.int64(texture.ctypes.data), np.int64(coarser.ctypes.data)
     for r in range(rows):
+        num_waiting = 0
         for c in range(columns):
             numbers[r, c] = -1
             if triangle[r, c] < 0:
@@ -235,9 +238,9 @@ def _draw_smooth(
                     and num_rows <= _MOST_READ
                 )
             if is_smooth:
-                width, begin, stride, beside = widths[level], full_size, 3, np.uint64(24)
+                width, begin, stride = widths[level], full_size, 3
                 if level > 0:
-                    begin, stride, beside = others + 4 * starts[level], 4, np.uint64(32)
+                    begin, stride = others + 4 * starts[level], 4
                 # Steps of the grid and its first point, in 1/65536 of a texel from the middle of the level's first one.
                 scale = 65536.0 / size
                 right_x, right_y = right_x * scale / num_columns, right_y * scale / num_columns
@@ -258,19 +261,38 @@ def _draw_smooth(
                             texel = (row_256 >> 8) * width + (column_256 >> 8)
                             is_smooth = is_smooth and not _is_mixed(marks, mark_starts[level] + texel, 1, width, level)
             if is_smooth:
-                red_green = blue = np.uint64(0)
-                for m in range(num_rows):
-                    for n in range(num_columns):
-                        column_256 = (at_x + n * step_right_x + m * step_down_x) >> 8
-                        row_256 = (at_y + n * step_right_y + m * step_down_y) >> 8
-                        address = begin + stride * ((row_256 >> 8) * width + (column_256 >> 8))
-                        add_red_green, add_blue = _read_between(address, stride * width, beside, column_256, row_256)
-                        red_green += add_red_green
-                        blue += add_blue
-                image[r, c, 0], image[r, c, 1], image[r, c, 2] = _mean_colour(red_green, blue, num_rows * num_columns)
-            if not is_smooth:
+                pixel, line = waiting[num_waiting], stride * width
+                num_waiting += 1
+                pixel[0], pixel[1], pixel[2], pixel[3], pixel[4], pixel[5] = (
+                    c,
+                    begin,
+                    stride,
+                    line,
+                    num_columns,
+                    num_rows,
+                )
+                pixel[6], pixel[7], pixel[8], pixel[9] = at_x, at_y, step_right_x, step_right_y
+                pixel[10], pixel[11] = step_down_x, step_down_y
+                corner = begin + stride * (at_x >> 16) + line * (at_y >> 16)
+                for k in range(4):  # mostly all that the grid reads
+                    prefetch(corner + k * line)
+            else:
                 numbers[r, c] = num
                 num += 1
+        for k in range(num_waiting):
+            pixel = waiting[k]
+            c, begin, stride, line, num_columns, num_rows = pixel[0], pixel[1], pixel[2], pixel[3], pixel[4], pixel[5]
+            red_green = blue = np.uint64(0)
+            for m in range(num_rows):
+                at_x, at_y = pixel[6] + m * pixel[10], pixel[7] + m * pixel[11]
+                for _ in range(num_columns):
+                    column_256, row_256 = at_x >> 8, at_y >> 8
+                    address = begin + stride * (column_256 >> 8) + line * (row_256 >> 8)
+                    add_red_green, add_blue = _read_between(address, line, np.uint64(8 * stride), column_256, row_256)
+                    red_green += add_red_green
+                    blue += add_blue
+                    at_x, at_y = at_x + pixel[8], at_y + pixel[9]
+            image[r, c, 0], image[r, c, 1], image[r, c, 2] = _mean_colour(red_green, blue, num_rows * num_columns)
     return num
 
 
