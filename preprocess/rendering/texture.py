@@ -2,8 +2,8 @@
 
 A face scan has about five texels to a pixel at 224 px: read at one point they alias. Hence a pyramid of half-sized textures
 (Williams 1983, "Pyramidal parametrics"). A pixel whose neighbours continue its texture is the mean over its footprint there,
-read at a few points of one level. The others, at silhouettes, where one surface hides another, and at the seams of texture
-charts, are the mean of several samples, each of its own triangle. Where a level's texels hold more than a triangle's own chart,
+read at a few points of one level. The others, where one surface hides another and at the borders of texture charts, are the
+mean of several samples, each of its own triangle. Where a level's texels hold more than a triangle's own chart,
 the footprint of a sample is averaged texel by texel (charts.py).
 """
 
@@ -178,8 +178,9 @@ def _draw_smooth(
     """Draw the pixels that show one piece of the texture; number the others that show a surface, in `numbers` i32 (H, W).
 
     place f32 (H, W, 2) is u and v in the middle of each pixel. Half the way to the left and right neighbour and half the way up
-    and down span the pixel's footprint in the texture, a parallelogram. It is read at a grid of points, mostly 2 × 2, each
-    between its four nearest texels of the level where it covers 4 to 16 texels.
+    and down span the pixel's footprint in the texture, a parallelogram; beside the background, the ways between the next pixels
+    serve. It is read at a grid of points, mostly 2 × 2, each between its four nearest texels of the level where it covers 4 to
+    16 texels.
     """
     rows, columns = triangle.shape
     num = 0

@@ -1,6 +1,6 @@
 """Views a second of our renderer and of PyVista, pyrender and Open3D's OffscreenRenderer, on one mesh with all cores.
 
-.venv/bin/python tests/benchmarks/render_peers.py [--peers data_cache/peers] [--rounds 5] [--seconds 3]   (about 6 minutes)
+.venv/bin/python tests/benchmarks/render_peers.py [--peers data_cache/peers] [--rounds 3] [--seconds 2]   (about 4 minutes)
 Scene: 34,944 vertices, 69,138 triangles, a 1040 × 1392 texture of skin; five views, 224 × 224, orthographic, unlit, pixels
 read back. Peers keep mesh and texture uploaded, ours its half-sized textures; ours is also timed from arrays alone for every
 five views, as a new scan has to be. Each peer is tried with many settings, as one process with Mesa's threads and as a process
@@ -76,8 +76,8 @@ def main() -> int:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--peers", type=Path, default=ROOT / "data_cache" / "peers", help="where they are installed")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each setting; the best one counts")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of a round")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each setting; the best one counts")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a round")
     parser.add_argument("--only", default=",".join(SETTINGS), help="renderers, for example ours,pyvista")
     return parser.parse_args()
 
