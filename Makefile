@@ -16,7 +16,7 @@ setup: .venv/.ready ## make .venv and install what both stages need (once)
 demo: setup ## synthetic scans -> cache -> trained model, tested on unseen subjects beside the obvious network (about 2 minutes)
 	$(BIN)/python -m preprocess synth bu3dfe --out $(DEMO)/scans --subjects 30
 	$(BIN)/python -m preprocess build bu3dfe --root $(DEMO)/scans --cache $(DEMO)/cache --size 96
-	$(BIN)/python -m preprocess prompts --cache $(DEMO)/cache --model facet-tiny --pretrained synthetic-1
+	$(BIN)/python -m preprocess prompts --cache $(DEMO)/cache --model facet-tiny --pretrained synthetic-2
 	$(BIN)/python -m preprocess inspect --cache $(DEMO)/cache --sheet $(DEMO)/contact-sheet.png
 	$(DEMO_FIT) --out $(DEMO)/run
 	$(DEMO_FIT) --out $(DEMO)/obvious --fusion mean --head linear --lambda-con 0 --lambda-vt 0 > $(DEMO)/obvious.txt

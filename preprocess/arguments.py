@@ -29,7 +29,7 @@ without licensed scans, on synthetic faces:
   python -m preprocess synth bu3dfe --out /tmp/synth --subjects 10
 
 without a network, with random weights of a small tower (to try the program, not for results):
-  python -m preprocess prompts --cache data_cache/bu3dfe-synth --model facet-tiny --pretrained synthetic-1
+  python -m preprocess prompts --cache data_cache/bu3dfe-synth --model facet-tiny --pretrained synthetic-2
 """
 
 
@@ -242,7 +242,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
         "embed the text prompts of each class with a CLIP text tower",
         "Trainings read the embeddings from the cache and never load a text tower. The weights are downloaded once.\n"
         "Without a network, a small model that ships serves for a first try; it saw synthetic faces only:\n"
-        "--model facet-tiny --pretrained synthetic-1. To use a larger one there, give its file:\n"
+        "--model facet-tiny --pretrained synthetic-2. To use a larger one there, give its file:\n"
         "open_clip's, transformers' (pytorch_model.bin, model.safetensors) or OpenAI's.",
         _add_prompts,
     ),

@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("api")
     write_tiny_cache(root / DEMO, model="", with_text=False, num_subjects=5, modalities=("texture", "normal", "depth"))
     prompts = {name: [f"a face of {name}", f"{name}"] for name in CLASSES}
-    text = encode_prompts(prompts, model="facet-tiny", pretrained="synthetic-1")
+    text = encode_prompts(prompts, model="facet-tiny", pretrained="synthetic-2")
     write_text_embeddings(root / DEMO / "text" / text_file_name("facet-tiny"), text)
     fit(cache=root / DEMO, out=root / "run", modalities="texture,normal", folds=5, epochs=1, quiet=True)
     return root

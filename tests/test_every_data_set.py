@@ -54,7 +54,7 @@ def make_cache(folder: Path, name: str, synth: list[str]) -> Path:
         "--modalities",
         "normal,depth",
     )
-    preprocess("prompts", "--cache", cache, "--model", "facet-tiny", "--pretrained", "synthetic-1")
+    preprocess("prompts", "--cache", cache, "--model", "facet-tiny", "--pretrained", "synthetic-2")
     return cache
 
 

@@ -264,7 +264,7 @@ def test_shipped_weights(captioned: Any, tmp_path: Path, monkeypatch: pytest.Mon
 def test_rates_of_weights() -> None:
     assert default_tower_rate(1.0, "none") == 1.0
     assert default_tower_rate(1.0, "openai") == 0.01
-    assert 0.01 < default_tower_rate(1.0, "synthetic-1") <= 1.0
+    assert 0.01 < default_tower_rate(1.0, "synthetic-2") <= 1.0
 
 
 def test_bad_input_gets_one_line(

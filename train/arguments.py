@@ -36,7 +36,7 @@ examples:
   python -m train fit --cache data_cache/bu3dfe --out runs/sweep --sweep grid.toml --sweep-index 0
   torchrun --nproc-per-node 8 -m train fit --cache data_cache/bp4d --out runs/bp4d --batch-size 512
 
-Without a network: --pretrained FILE, --model local-dir:DIR, or facet-tiny --pretrained synthetic-1 (small, ships).
+Without a network: --pretrained FILE, --model local-dir:DIR, or facet-tiny --pretrained synthetic-2 (small, ships).
 """
 CROSSVAL_EXAMPLES = """Trains and tests every fold of a protocol, each in its own folder, and writes one report: text, JSON,
 CSV, a LaTeX table, a picture. Run the same command again to continue. Exit code 1: some folds failed; they are listed.

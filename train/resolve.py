@@ -20,7 +20,7 @@ from train.tasks.task import find_task
 # The tower's learning rate as a fraction of --lr: pretrained features are to be adapted, not overwritten. Weights that ship
 # are of small towers, which learn at higher rates: tag → fraction.
 PRETRAINED_TOWER_RATE = 0.01
-SHIPPED_TOWER_RATES = {"synthetic-1": 1.0}
+SHIPPED_TOWER_RATES = {"synthetic-2": 1.0}
 TRAIN_VIEWS = 2  # of each sample, in a training step
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from shared.cache import read_info
 from shared.command_line import print_next
 
-PROMPTS_OFFLINE = "without a network, for a first try: --model facet-tiny --pretrained synthetic-1"
+PROMPTS_OFFLINE = "without a network, for a first try: --model facet-tiny --pretrained synthetic-2"
 _NUM_FOLDS = 10  # of `train fit`, where --folds is not given
 
 

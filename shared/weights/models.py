@@ -31,7 +31,7 @@ TOKEN_ROWS, TOKEN_ROWS_WEIGHT = "token_rows", "token_rows_weight"
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".json")
 ADVICE = (
     "without a network give --pretrained FILE (downloaded weights of open_clip, transformers or OpenAI), --model local-dir:DIR "
-    f"(a folder with {MODEL_CONFIG} and weights) or, for a first try, --model facet-tiny --pretrained synthetic-1 (small)"
+    f"(a folder with {MODEL_CONFIG} and weights) or, for a first try, --model facet-tiny --pretrained synthetic-2 (small)"
 )
 
 

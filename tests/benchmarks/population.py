@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument(
         "--variants", default=";".join(VARIANTS), help=f"separated by ; (default: {';'.join(VARIANTS)})"
     )
-    parser.add_argument("--tower", default="synthetic-1", help="pretrained facet-tiny (default synthetic-1)")
+    parser.add_argument("--tower", default="synthetic-2", help="pretrained facet-tiny (default synthetic-2)")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--random-epochs", type=int, default=30, help="epochs from random weights (default 30)")
     parser.add_argument("--out", type=Path, required=True)
