@@ -108,7 +108,25 @@ def test_the_background_and_jumps_are_no_surface(tmp_path: Path) -> None:
 def test_files_of_cameras(tmp_path: Path, name: str, content: object) -> None:
     path = tmp_path / name
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    assert read_camera(path) == PinholeCamera(600, 610.5, 320.25, 240, 1.0)
+    assert dataclasses.replace(read_camera(path), width=0) == PinholeCamera(600, 610.5, 320.25, 240, 1.0)
+
+
+def test_a_camera_of_another_image_size_is_refused(tmp_path: Path) -> None:
+    path, size = write_depth(tmp_path / "a.png", to_levels(sphere_depth(CAMERA))), {"width": COLUMNS, "height": ROWS}
+    numbers = {"fx": CAMERA.fx, "fy": CAMERA.fy, "cx": CAMERA.cx, "cy": CAMERA.cy, "depth_scale": CAMERA.step_mm}
+    plain = read_depth_image(path, CAMERA)
+    for more, message in (
+        (size, ""),
+        ({"image_width": 2 * COLUMNS}, "200 × 70"),
+        (size | {"height": 480}, "100 × 480"),
+    ):
+        (tmp_path / "camera.json").write_text(json.dumps(numbers | more))
+        camera = read_camera(tmp_path / "camera.json")
+        if message:
+            with pytest.raises(ScanError, match=rf"a\.png: 100 × 70 pixels, .* for {message}"):
+                read_depth_image(path, camera)
+        else:
+            np.testing.assert_allclose(read_depth_image(path, camera).vertices_mm, plain.vertices_mm)
 
 
 @pytest.mark.parametrize(

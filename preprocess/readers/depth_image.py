@@ -26,10 +26,11 @@ from shared.errors import ScanError
 
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff")
 CAMERA_FIELDS = ("fx", "fy", "cx", "cy", "depth_scale")
+_SIZE_FIELDS = ("width", "height")
 _MAX_PIXELS = 1 << 22  # 2048 × 2048
 _MAX_RANGE_MM = 1000.0  # of depths without a limit: head and shoulders, but no room
 _NO_DEPTH = (0, 65535)
-_SYNONYMS = {"ppx": "cx", "ppy": "cy"}  # of librealsense
+_SYNONYMS = {"ppx": "cx", "ppy": "cy", "image_width": "width", "image_height": "height"}  # of librealsense and ROS
 _MATRICES = ("intrinsic_matrix", "camera_matrix", "K")
 _MAX_NUMBER = 1e6
 _ADVICE = "give fx, fy, cx, cy in pixels, as columns of the manifest or in the file that its column camera names"
@@ -37,17 +38,19 @@ _ADVICE = "give fx, fy, cx, cy in pixels, as columns of the manifest or in the f
 
 @dataclass(frozen=True)
 class PinholeCamera:
-    """fx, fy, cx, cy: pixels, the centre of the first pixel at 0. step_mm: of the image's levels."""
+    """fx, fy, cx, cy: pixels, the centre of the first pixel at 0. step_mm: of the image's levels. width, height: 0 = unknown."""
 
     fx: float
     fy: float
     cx: float
     cy: float
     step_mm: float = 1.0
+    width: float = 0.0
+    height: float = 0.0
 
 
 def make_camera(numbers: Mapping[str, object]) -> PinholeCamera:
-    """Make a camera of fx, fy, cx, cy and perhaps depth_scale, as numbers or text.
+    """Make a camera of fx, fy, cx, cy and perhaps depth_scale, width and height, as numbers or text.
 
     depth_scale is in mm per level (default 1); below 0.1 in metres per level (RealSense: 0.001); from 100 in levels per metre
     (Open3D: 1000).
@@ -55,7 +58,8 @@ def make_camera(numbers: Mapping[str, object]) -> PinholeCamera:
     Raises:
         ScanError: a number is missing, or none of a camera.
     """
-    values = {name: _read_number(name, numbers[name]) for name in CAMERA_FIELDS if numbers.get(name) not in (None, "")}
+    given = [name for name in (*CAMERA_FIELDS, *_SIZE_FIELDS) if numbers.get(name) not in (None, "")]
+    values = {name: _read_number(name, numbers[name]) for name in given}
     if lacking := [name for name in CAMERA_FIELDS[:4] if name not in values]:
         raise ScanError(f"the camera's {', '.join(lacking)} is not known; {_ADVICE}")
     scale = values.pop("depth_scale", 1.0)
@@ -103,6 +107,7 @@ def read_depth_image(
     try:
         levels = _decode(data)
         num_rows, num_columns = levels.shape
+        _check_size(camera, num_columns, num_rows)
         z = np.where(np.isin(levels, _NO_DEPTH), np.nan, levels * camera.step_mm)
         if max_depth_mm is not None:
             z[z > max_depth_mm] = np.nan
@@ -120,6 +125,14 @@ def read_depth_image(
     except ScanError as error:
         raise ScanError(f"{path}: {error}") from error
     return add_texture(mesh, path, (), texture)
+
+
+def _check_size(camera: PinholeCamera, width: int, height: int) -> None:
+    if (camera.width or width, camera.height or height) != (width, height):
+        raise ScanError(
+            f"{width} × {height} pixels, but the camera's numbers are for {camera.width:.0f} × {camera.height:.0f}; give those "
+            "of this image (of a cut-out: cx and cy from its corner, and no width and height)"
+        )
 
 
 def _decode(data: bytes) -> np.ndarray:
