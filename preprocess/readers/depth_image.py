@@ -38,7 +38,7 @@ _ADVICE = "give fx, fy, cx, cy in pixels, as columns of the manifest or in the f
 
 @dataclass(frozen=True)
 class PinholeCamera:
-    """fx, fy, cx, cy: pixels, the centre of the first pixel at 0. step_mm: of the image's levels. width, height: 0 = unknown."""
+    """fx, fy, cx, cy: pixels, the centre of the first pixel at 0. step_mm: of its levels. width, height: 0 = unknown."""
 
     fx: float
     fy: float
@@ -128,10 +128,11 @@ def read_depth_image(
 
 
 def _check_size(camera: PinholeCamera, width: int, height: int) -> None:
-    if (camera.width or width, camera.height or height) != (width, height):
+    expected = camera.width or width, camera.height or height
+    if expected != (width, height):
         raise ScanError(
-            f"{width} × {height} pixels, but the camera's numbers are for {camera.width:.0f} × {camera.height:.0f}; give those "
-            "of this image (of a cut-out: cx and cy from its corner, and no width and height)"
+            f"{width} × {height} pixels, but the camera's numbers are for {expected[0]:.0f} × {expected[1]:.0f}; give "
+            "those of this image (of a cut-out: cx and cy from its corner, and no width and height)"
         )
 
 
