@@ -244,6 +244,12 @@ def test_several_classes_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert rows["fusion mean", "auc"]["difference"]["p"] < 0.05
 
 
+def test_centred_scores_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, centred = write_run(tmp_path / "a"), write_run(tmp_path / "b", centre_scores="subject")
+    assert call("compare", plain, centred) == 0
+    assert re.search(r"CENTRED SCORES: [^()]*\(centre.scores subject\)", " ".join(capsys.readouterr().out.split()))
+
+
 def test_rounds_are_averaged_and_few_people_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     people = SUBJECTS[:5]
     folds = [
