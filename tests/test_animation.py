@@ -105,7 +105,7 @@ def test_before_and_after_stabilising_stand_side_by_side(tiny_cache: MakeCache, 
     cache = make(tiny_cache, modalities=("normal", "depth"), turn_deg=5)
     name, path = cache.sequences[0].sequence, tmp_path / "a.gif"
     assert write(cache, path, name, show=["depth"], before_after=True).endswith(
-        "turned by up to 20.0°, nose tip moved by up to 0.0 mm"
+        "turned by up to 20.0°, its nose tip moved by up to 0.0 mm"
     )
     frames, _ = read_frames(path)
     for number, frame in enumerate(frames):

@@ -90,7 +90,7 @@ def test_files_agree_with_the_predictions(
     assert call("predict", run, "--cache", cache, "--explain", 3) == 0
     folder = run / "explained-cache"
     printed = capsys.readouterr().out
-    assert f"3 samples explained: {folder}" in printed and "licence" in printed
+    assert f"3 samples explained: {folder}" in printed and "drawn by the tests; free" in printed
     with (run / "predictions-cache.csv").open(newline="") as file:
         predictions = {line["sample_id"]: line for line in csv.DictReader(file)}
     attention = read_attention(run / "attention-cache.safetensors")

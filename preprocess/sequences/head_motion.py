@@ -53,7 +53,7 @@ class HeadMotion:
 
     def describe(self) -> str:
         turned, moved = self.largest
-        return f"turned by up to {turned:.1f}°, nose tip moved by up to {moved:.1f} mm"
+        return f"turned by up to {turned:.1f}°, its nose tip moved by up to {moved:.1f} mm"
 
 
 def find_head_motion(scan_to_face: np.ndarray) -> HeadMotion:

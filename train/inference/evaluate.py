@@ -364,6 +364,7 @@ def predict(
         folder = run / f"explained-{cache.name}" if out is None else out.with_name(f"{out.stem}-explained")
         explanations = inference.explain(predictions, explained)
         explanations.write(folder, form)
-        print(f"{len(explanations.samples)} samples explained: {folder}/*.{form}, {folder / EXPLANATIONS_H5}")
-        print("pictures show faces of a licensed data set: pass them on as its licence allows")
+        num = len(explanations.samples)
+        print(f"{num} sample{'s' * (num > 1)} explained: {folder}/*.{form}, {folder / EXPLANATIONS_H5}")
+        print(cache.info.licence)
     return 0

@@ -61,12 +61,14 @@ def write_html_report(
     except OSError as error:
         raise FacetError(f"--out {describe_os_error(error)}") from error
     size = out.stat().st_size / 1e6
-    print(f"{len(runs)} run{'s' * (len(runs) > 1)}, {num_pictures} samples with pictures, {size:.1f} MB: {out}")
+    pictures = f"{num_pictures} sample{'s' * (num_pictures != 1)} with pictures"
+    print(f"{len(runs)} run{'s' * (len(runs) > 1)}, {pictures}, {size:.1f} MB: {out}")
     for part in parts:
         for line in part.missing:
             print(f"note: {part.name}: {line}")
     if num_pictures:
-        print("it shows faces of a licensed data set: pass it on as its licence allows, or write it with --no-faces")
+        licences = dict.fromkeys(line for run in runs for line in run.licences)
+        print(f"it shows faces (--no-faces leaves them out). {'; '.join(licences)}")
     return 0
 
 
