@@ -1,6 +1,6 @@
 """Makes the manuals' pictures of the viewer and of a report anew, from synthetic faces.
 
-.venv/bin/python tests/screenshots.py   (two minutes; needs Chromium and Playwright; writes .github/viewer-*.png and report.png)
+.venv/bin/python tests/screenshots.py   (three minutes; with Chromium and Playwright; writes .github/viewer-*.png, report.png)
 Two of the data set's 200 scans are spoilt first, one black and one mirrored, so that the coverage page has something to show.
 """
 
@@ -30,7 +30,9 @@ SHOWN = "[...document.querySelectorAll('img')].every(i => i.complete && i.natura
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        scans, cache, run, report = (Path(folder) / name for name in ("scans", "cache", "run", "report.html"))
+        scans, cache, run, report, frames, stabilised = (
+            Path(folder) / name for name in ("scans", "cache", "run", "report.html", "frames", "stabilised")
+        )
         _run("preprocess", "synth", "bu3dfe", "--out", scans, "--subjects", 8)
         textures = sorted(scans.glob("*/*_F3D.bmp"))
         _spoil(textures[60], lambda image: image.point(lambda value: value // 12))
@@ -61,7 +63,7 @@ def main() -> int:
         with served(site) as address, browsed(find_chromium()) as watched:
             watched.page.set_viewport_size({"width": 1160, "height": 820})
             watched.page.goto(f"{address}/?label=happiness")
-            watched.until(f"document.querySelector('h1') && {SHOWN}")
+            watched.until(f"document.querySelector('#filter-view') && {SHOWN}")
             _save(watched, "viewer-wall.png")
             tested = min(site.run.predictions)
             watched.page.goto(f"{address}/sample/{tested}")
@@ -78,6 +80,16 @@ def main() -> int:
             watched.page.get_by_role("heading", name="Confusion").first.evaluate("part => part.scrollIntoView()")
             watched.until(SHOWN)
             _save(watched, "report.png")
+        _run("preprocess", "synth", "bp4d", "--out", frames, "--subjects", 1, "--frames", 12)
+        _run("preprocess", "build", "bp4d", "--root", frames, "--cache", stabilised)
+        with served(open_site(stabilised)) as address, browsed(find_chromium()) as watched:
+            watched.page.set_viewport_size({"width": 1160, "height": 642})
+            watched.page.goto(f"{address}/play/24")  # surprise
+            watched.until("document.querySelector('#player-before')")
+            watched.page.keyboard.press("b")
+            watched.page.locator("#scrubber").fill("6")
+            watched.until(f"document.querySelectorAll('.screen img').length === 2 && {SHOWN}")
+            _save(watched, "viewer-player.png")
     return 0
 
 
