@@ -118,9 +118,9 @@ def test_a_run_keeps_its_views(tiny_cache: MakeCache, tmp_path: Path, capsys: py
     assert test.views == (1, 2)
     page = page_text(open_site(cache, run), f"/sample/{test.row_of(0)}")
     drawn = re.findall(r"/(?:image/\d+/(normal|depth)|attention/\d+)/(\d)\.png", page)
-    assert drawn == [  # each view of the cache, and the map of those that the run has seen
-        *[("normal", "0"), ("normal", "1"), ("", "0"), ("normal", "2"), ("", "1")],
-        *[("depth", "0"), ("depth", "1"), ("", "2"), ("depth", "2"), ("", "3")],
+    assert drawn == [  # each view of the cache by its yaw, -20, 0, 20, and the map of those that the run has seen
+        *[("normal", "2"), ("", "1"), ("normal", "0"), ("normal", "1"), ("", "0")],
+        *[("depth", "2"), ("", "3"), ("depth", "0"), ("depth", "1"), ("", "2")],
     ]
     # elsewhere the run's views are taken out of those that are there, whatever their order
     other = tiny_cache(name="other", views=(UP, RIGHT, LEFT), **DRAWN)

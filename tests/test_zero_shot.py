@@ -42,7 +42,7 @@ def test_it_is_the_model_before_its_first_step(
     assert call(*command) == 0
     shown = capsys.readouterr()
     assert "22 of 23 samples have a label among the classes" in shown.err and "1 of 24 scans are not valid" in shown.err
-    assert "true / predicted" in shown.out and "random weights" in shown.out and "over subjects" in shown.out
+    assert "true / predicted" in shown.out and "RANDOM WEIGHTS" in shown.out and "over subjects" in shown.out
     rows, classes = read_rows(out / "predictions.csv"), ["anger", "happiness", "surprise"]
     assert len(rows) == 23 and sum(row["lacks"] == "texture" for row in rows.values()) == 1
 
