@@ -69,7 +69,7 @@ def evaluate_items(
     recipe, task = config.recipe, find_task(config.recipe.task)
     scores = score_and_write_attention(
         folder / ATTENTION_FILE, model, cache, items, build_transform(cache, config, model, embeddings), config, text,
-        each_frame=recipe.frames > 1 and not task.several,
+        each_frame=recipe.frames > 1 and not task.several and recipe.centre_scores == "none",
     )  # fmt: skip
     predictions = predict_items(scores, thresholds, recipe)
     info = replace(describe_test(cache, config, model, items, num_train), best_epoch=best_epoch)
