@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 
 from preprocess.arguments import build_parser
@@ -18,35 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(chosen: argparse.Namespace) -> int:
     """Run a command. Its module is imported only now: --help answers at once."""
-    match chosen.command:
-        case "synth":
-            from preprocess.commands import synth
-
-            return synth.run(chosen)
-        case "build":
-            from preprocess.commands import build
-
-            return build.run(chosen)
-        case "prompts":
-            from preprocess.commands import prompts
-
-            return prompts.run(chosen)
-        case "inspect":
-            from preprocess.commands import inspect
-
-            return inspect.run(chosen)
-        case "predict":
-            from preprocess.commands import predict
-
-            return predict.run(chosen)
-        case "verify":
-            from preprocess.commands import verify
-
-            return verify.run(chosen)
-        case _:
-            from preprocess.commands import dynamic
-
-            return dynamic.run(chosen)
+    module = importlib.import_module(f"preprocess.commands.{chosen.command}")
+    code: int = module.run(chosen)
+    return code
 
 
 def run() -> int:

@@ -235,7 +235,8 @@ def build_parser() -> argparse.ArgumentParser:
         "subtract the mean score of the subject's scans, or of all scans, without labels: for subjects who show all classes "
         "equally often (default: as the run was tested; with --zero-shot: subject for bu3dfe and bu4dfe, else none)"
     )
-    predict.add_argument("--centre-scores", choices=("none", "subject", "all"), dest="centre", help=text)
+    choices = OPTIONS["centre_scores"].metadata["choices"]
+    predict.add_argument("--centre-scores", choices=choices, dest="centre", help=text)
     text = "no RUN: predict with a CLIP model and the prompts of the classes, before any training"
     predict.add_argument("--zero-shot", action="store_true", help=text)
     text = "--classes: by default all that have prompts, without neutral and action units"

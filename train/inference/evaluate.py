@@ -27,7 +27,7 @@ from train.data.embeddings import Embeddings
 from train.data.items import choose_modalities, gather_items
 from train.data.prompts import find_prompts, match_prompts, read_prompts
 from train.inference.centre import centre_logits
-from train.inference.explain import EXPLANATIONS_H5, Explanations, explain, find_limits
+from train.inference.explain import EXPLANATIONS_H5, Explanations, explain
 from train.inference.frame_votes import score_frame_votes
 from train.inference.score import Scores, score_and_write_attention, score_items
 from train.inference.thresholds import read_thresholds
@@ -37,6 +37,7 @@ from train.options import Recipe
 from train.protocols.evaluation_items import find_tested, is_own_test
 from train.protocols.folds import read_split
 from train.protocols.trained_subjects import find_seen
+from train.reporting.crossval import find_limits
 from train.reporting.report import print_result, write_report
 from train.resolve import check_options, take_views
 from train.runs.groups import score_groups

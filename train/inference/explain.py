@@ -26,7 +26,7 @@ from train.inference.explanation_figure import draw_explanation
 from train.inference.occlusion import GRID, occlude, place_squares
 from train.inference.score import score_items
 from train.model.facet import Batch, Facet
-from train.reporting.crossval import list_limits
+from train.reporting.crossval import find_limits
 from train.tasks.item import Item
 from train.tasks.task import Task, find_task
 
@@ -107,11 +107,6 @@ def explain(
             found.append(Explanation(row, predictions.class_names[explained], drops))
     cache.check_unchanged()
     return Explanations(cache, transform, found, attention, find_limits(config))
-
-
-def find_limits(config: RunConfig) -> list[str]:
-    """Return what keeps a model's predictions from being results, a line each."""
-    return list_limits(config.is_random, config.recipe.shuffle_labels, config.recipe.centre_scores)
 
 
 def choose_samples(predictions: Predictions, wanted: str) -> list[int]:

@@ -10,7 +10,7 @@ from train.inference.open_clip_model import OpenClipModel
 from train.inference.program import ONNX, PROGRAM, example_images
 from train.model.image_tower import find_hub_name
 from train.options import Recipe
-from train.reporting.crossval import list_limits
+from train.reporting.crossval import find_limits
 from train.reporting.scores import format_score
 from train.runs.results import FoldResult
 from train.tasks.task import find_task
@@ -40,9 +40,7 @@ def write_card(
     """
     recipe, tower = config.recipe, config.tower
     weights = "random initial weights" if config.is_random else f"initial weights {tower.pretrained}"
-    limits = "".join(
-        f"\n\n**{line}.**" for line in list_limits(config.is_random, recipe.shuffle_labels, recipe.centre_scores)
-    )
+    limits = "".join(f"\n\n**{line}.**" for line in find_limits(config))
     task = find_task(recipe.task)
     sections = [
         f"# FACET-VLM: {', '.join(recipe.classes)}{limits}",

@@ -11,6 +11,7 @@ from pathlib import Path
 from shared.runs import FOLDS_CSV, RELIABILITY, REPORT_JSON, REPORT_TXT, TABLE_CSV, TABLE_TEX
 from shared.schema import canonical_json
 from shared.store.storage import write_file
+from train.config import RunConfig
 from train.reporting.calibration import calibration_columns, describe_calibration, list_calibration
 from train.reporting.figures import FIGURES, draw_crossval, draw_reliability
 from train.reporting.scores import FORMATS, format_confusion, format_score, list_groups, percent_note, score_columns
@@ -277,6 +278,11 @@ def list_warnings(summary: CrossvalSummary, results: Sequence[FoldResult], about
     random_weights = about.random_weights or any(result.info.random_weights for result in results)
     centred = next((info.centred_scores for info in (r.info for r in results) if info.centred_scores != "none"), "none")
     return lines + list_limits(random_weights, any(result.info.shuffled_labels for result in results), centred)
+
+
+def find_limits(config: RunConfig) -> list[str]:
+    """Return what keeps a model's predictions from being results, a line each."""
+    return list_limits(config.is_random, config.recipe.shuffle_labels, config.recipe.centre_scores)
 
 
 def list_limits(random_weights: bool, shuffled_labels: bool, centred_scores: str) -> list[str]:

@@ -21,7 +21,7 @@ from train.reporting.calibration import (
     list_calibration,
     measure_test,
 )
-from train.reporting.crossval import FRAME_VOTES_TITLE, list_folds, list_limits
+from train.reporting.crossval import FRAME_VOTES_TITLE, find_limits, list_folds
 from train.reporting.figures import draw_reliability
 from train.reporting.html.curves import MOST_LOGS, draw_curves
 from train.reporting.html.misclassified import Misclassified, find_misclassified, score_subjects
@@ -111,7 +111,7 @@ def list_run_warnings(run: RecordedRun) -> list[str]:
     lines = []
     if run.results and len(run.results) < len(run.folds):
         lines.append(f"PARTIAL: {len(run.results):,} of {len(run.folds):,} folds are finished")
-    return lines + list_limits(run.config.is_random, run.config.recipe.shuffle_labels, run.config.recipe.centre_scores)
+    return lines + find_limits(run.config)
 
 
 def _describe(run: RecordedRun) -> str:
