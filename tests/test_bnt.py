@@ -113,6 +113,18 @@ def test_a_smooth_surface_is_two_triangles_a_cell_facing_the_scanner() -> None:
     np.testing.assert_allclose(mesh.uv, (corners[..., :2] / 0.8 + 0.5) / (30, 40), atol=1e-5)
 
 
+def test_a_grid_in_another_order_is_refused() -> None:
+    planes = make_grid()
+    for change in (
+        lambda p: p.T,
+        lambda p: p[::-1],
+        lambda p: p.reshape(30, 40),
+        lambda p: p.ravel("F").reshape(40, 30),
+    ):
+        with pytest.raises(ScanError, match=r"no grid of [34]0 rows × [34]0 columns"):
+            bnt_to_mesh(to_grid([change(plane) for plane in planes]))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 8), st.integers(2, 8), st.integers(0, 2**32), st.floats(0, 0.9))
 def test_no_triangle_touches_a_hole(num_rows: int, num_columns: int, seed: int, share: float) -> None:

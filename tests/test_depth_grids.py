@@ -17,7 +17,7 @@ from preprocess.readers.depth_image import PinholeCamera, read_camera, read_dept
 from preprocess.readers.surface import read_surface
 from shared.errors import FacetError, ScanError
 
-CAMERA = PinholeCamera(fx=300.0, fy=280.0, cx=47.5, cy=30.25, step_mm=0.1)
+CAMERA = PinholeCamera(fx=300.0, fy=280.0, cx=48.5, cy=33.25, step_mm=0.1)
 ROWS, COLUMNS = 70, 100
 # In the mesh's axes: to the right, upward, toward the camera.
 CENTRE_MM, RADIUS_MM = np.array([20.0, 12.0, -600.0]), 60.0
@@ -111,7 +111,7 @@ def test_files_of_cameras(tmp_path: Path, name: str, content: object) -> None:
     assert dataclasses.replace(read_camera(path), width=0) == PinholeCamera(600, 610.5, 320.25, 240, 1.0)
 
 
-def test_a_camera_of_another_image_size_is_refused(tmp_path: Path) -> None:
+def test_a_camera_of_another_image_is_refused(tmp_path: Path) -> None:
     path, size = write_depth(tmp_path / "a.png", to_levels(sphere_depth(CAMERA))), {"width": COLUMNS, "height": ROWS}
     numbers = {"fx": CAMERA.fx, "fy": CAMERA.fy, "cx": CAMERA.cx, "cy": CAMERA.cy, "depth_scale": CAMERA.step_mm}
     plain = read_depth_image(path, CAMERA)
@@ -119,11 +119,12 @@ def test_a_camera_of_another_image_size_is_refused(tmp_path: Path) -> None:
         (size, ""),
         ({"image_width": 2 * COLUMNS}, "200 × 70"),
         (size | {"height": 480}, "100 × 480"),
+        ({"cx": CAMERA.cy, "cy": CAMERA.cx}, "exchanged"),
     ):
         (tmp_path / "camera.json").write_text(json.dumps(numbers | more))
         camera = read_camera(tmp_path / "camera.json")
         if message:
-            with pytest.raises(ScanError, match=rf"a\.png: 100 × 70 pixels, .* for {message}"):
+            with pytest.raises(ScanError, match=rf"a\.png: .*100 × 70 pixels, .* {message}"):
                 read_depth_image(path, camera)
         else:
             np.testing.assert_allclose(read_depth_image(path, camera).vertices_mm, plain.vertices_mm)
@@ -212,6 +213,23 @@ def test_a_range_image_of_frgc(tmp_path: Path) -> None:
     np.testing.assert_allclose(v, ((y + 66) / 2 + 0.5) / 67, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "order"),
+    [(71, 67, "C"), (67, 71, "F"), (71, 67, "F"), (66, 72, "C"), (67, 71, "mirrored"), (67, 71, "upside down")],
+)
+def test_a_grid_in_another_order_is_refused(tmp_path: Path, rows: int, columns: int, order: str) -> None:
+    """A sphere of 67 × 71 points, stored by rows or columns, with right, exchanged and other counts, or flipped."""
+    points, is_surface = sphere_grid()
+    assert is_surface.shape == (67, 71)
+    flip = {"mirrored": (slice(None), slice(None, None, -1)), "upside down": (slice(None, None, -1),)}.get(order, ())
+    stored = [part[flip] for part in (is_surface, *np.moveaxis(points, -1, 0))]
+    flat = [part.ravel("F" if order == "F" else "C") for part in stored]
+    mask, *xyz = (np.resize(part, rows * columns).reshape(rows, columns) for part in flat)
+    (tmp_path / "a.abs").write_bytes(encode_abs(np.stack(xyz, -1), mask))
+    with pytest.raises(ScanError, match=rf"a\.abs: no grid of {rows} rows × {columns} columns: .*write the file again"):
+        read_surface(tmp_path / "a.abs")
+
+
 def test_garbled_range_images_are_refused(tmp_path: Path) -> None:
     data = encode_abs(*(part[::8, ::8] for part in sphere_grid()))
     path, packed = tmp_path / "a.abs", tmp_path / "a.abs.gz"
@@ -246,12 +264,12 @@ def test_depth_images_of_a_folder(tmp_path: Path) -> None:
     for name in ("S1_happy_001", "S1_happy_002"):
         write_depth(tmp_path / f"{name}_depth.png", levels)
         Image.new("RGB", (COLUMNS, ROWS)).save(tmp_path / f"{name}_colour.png")
-    (tmp_path / "camera.json").write_text(json.dumps({"K": [[300, 0, 47.5], [0, 280, 30.25], [0, 0, 1]]}))
+    (tmp_path / "camera.json").write_text(json.dumps({"K": [[300, 0, 48.5], [0, 280, 33.25], [0, 0, 1]]}))
     reader = folder.with_option("--pattern", "{subject}_{label}_{frame}_depth.png")
     with pytest.raises(FacetError, match=r"S1_happy_001_depth\.png' is a depth image; fill in its column camera"):
         reader.find(tmp_path)
     in_file = reader.with_option("--columns", "camera=camera.json,max_depth_mm=900")
-    in_columns = reader.with_option("--columns", "fx=300,fy=280,cx=47.5,cy=30.25")
+    in_columns = reader.with_option("--columns", "fx=300,fy=280,cx=48.5,cy=33.25")
     meshes = []
     for one in (in_file, in_columns):
         records = one.find(tmp_path).records

@@ -11,6 +11,9 @@ from shared.errors import ScanError
 # A surface seen under more than 80° is hardly measured at all, and its edges are 1 / cos 80° = 5.8 times as long as the
 # grid's step. What is longer spans a jump in depth: from the wing of the nose to the cheek, from the chin to the neck.
 _MAX_EDGE_STEPS = 6.0
+# A step along a row or a column must be this many times as long along its own axis as along the other one. A grid of n columns
+# that is read as one of n + 1 moves by a column with each row, so 1 is too little; on real surfaces the median across is 0.
+_MIN_STRAIGHT = 2.0
 
 
 def grid_to_mesh(points: np.ndarray, uv: np.ndarray, step_mm: np.ndarray | None = None) -> Mesh:
@@ -25,10 +28,11 @@ def grid_to_mesh(points: np.ndarray, uv: np.ndarray, step_mm: np.ndarray | None 
         step_mm: f64 (R, C), distance of neighbours on a surface that faces the scanner; None: the median of those across the
             line of sight (x and y).
     Raises:
-        ScanError: no cell has three measured corners.
+        ScanError: no cell has three measured corners; or columns do not run to the right (+x), or rows not upward (+y).
     """
     valid = np.isfinite(points).all(axis=-1)
     points = np.where(valid[..., None], points, np.nan)  # NaN edges are never short enough
+    _check_order(points)
     flat = points.reshape(-1, 3)
     index = np.arange(valid.size).reshape(valid.shape)
     squares = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]  # lower left, counter-clockwise
@@ -50,6 +54,28 @@ def grid_to_mesh(points: np.ndarray, uv: np.ndarray, step_mm: np.ndarray | None 
     with np.errstate(over="ignore", invalid="ignore"):  # garbled bytes may be signalling NaNs; Mesh refuses them
         return Mesh(
             flat[used].astype(np.float32), renumbered, np.ascontiguousarray(uv.reshape(-1, 2)[triangles], np.float32)
+        )
+
+
+def _check_order(points: np.ndarray) -> None:
+    """Check by the median step between neighbours that columns run along +x, and rows along +y.
+
+    Numbers of rows and columns that are exchanged, and planes that are stored column by column, put points that are no
+    neighbours beside each other, or exchange the axes. Points keep their places then, but not their pixels.
+    """
+    steps = [
+        np.diff(points[..., :2], axis=axis).reshape(-1, 2) for axis in (1, 0)
+    ]  # to the next column; to the next row
+    medians = [np.median(step[known], axis=0) for step in steps if (known := np.isfinite(step).all(axis=1)).any()]
+    if len(medians) < 2:
+        return
+    (x, across), (aside, y) = medians
+    if not (x > _MIN_STRAIGHT * abs(across) and y > _MIN_STRAIGHT * abs(aside)):
+        num_rows, num_columns = points.shape[:2]
+        raise ScanError(
+            f"no grid of {num_rows} rows × {num_columns} columns: to the next column its points move by x {x:+.3g}, y "
+            f"{across:+.3g} mm (expected along +x), to the next row upward by x {aside:+.3g}, y {y:+.3g} mm (expected along "
+            "+y); write the file again, with its rows, columns and points in the order of the format"
         )
 
 

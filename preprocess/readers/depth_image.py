@@ -33,6 +33,7 @@ _NO_DEPTH = (0, 65535)
 _SYNONYMS = {"ppx": "cx", "ppy": "cy", "image_width": "width", "image_height": "height"}  # of librealsense and ROS
 _MATRICES = ("intrinsic_matrix", "camera_matrix", "K")
 _MAX_NUMBER = 1e6
+_NEAR_MIDDLE = 0.05  # of the width or height
 _ADVICE = "give fx, fy, cx, cy in pixels, as columns of the manifest or in the file that its column camera names"
 
 
@@ -107,7 +108,7 @@ def read_depth_image(
     try:
         levels = _decode(data)
         num_rows, num_columns = levels.shape
-        _check_size(camera, num_columns, num_rows)
+        _check_fits(camera, num_columns, num_rows)
         z = np.where(np.isin(levels, _NO_DEPTH), np.nan, levels * camera.step_mm)
         if max_depth_mm is not None:
             z[z > max_depth_mm] = np.nan
@@ -127,12 +128,19 @@ def read_depth_image(
     return add_texture(mesh, path, (), texture)
 
 
-def _check_size(camera: PinholeCamera, width: int, height: int) -> None:
-    expected = camera.width or width, camera.height or height
+def _check_fits(camera: PinholeCamera, width: int, height: int) -> None:
+    cx, cy, expected = camera.cx, camera.cy, (camera.width or width, camera.height or height)
     if expected != (width, height):
         raise ScanError(
             f"{width} × {height} pixels, but the camera's numbers are for {expected[0]:.0f} × {expected[1]:.0f}; give "
             "those of this image (of a cut-out: cx and cy from its corner, and no width and height)"
+        )
+    # A lens looks at the middle of its image. Far from it is the corner of a cut-out; exactly there when exchanged is none.
+    off, exchanged = (max(abs(x / width - 0.5), abs(y / height - 0.5)) for x, y in ((cx, cy), (cy, cx)))
+    if exchanged < _NEAR_MIDDLE < off:
+        raise ScanError(
+            f"cx {cx:g}, cy {cy:g} lie far from the middle of its {width} × {height} pixels, but in it when exchanged; give cx "
+            "along the width and cy along the height, and fx and fy likewise"
         )
 
 
