@@ -13,14 +13,15 @@ from torch.nn import functional as F
 
 from preprocess.prompts import DEFAULT_PROMPTS, read_prompts
 from shared.cache import open_cache
-from train.pretraining.known_prompts import KnownPrompts, find_truth, teach_text
+from train.pretraining.known_prompts import KnownPrompts, find_truth
 from train.pretraining.loss import UNITS_WEIGHT, PromptLoss
 from train.pretraining.rows import CaptionedRows
+from train.pretraining.text_tower import teach_text
 
 
 def test_what_is_true_of_a_row(tiny_cache: MakeCache) -> None:
     cache = open_cache(tiny_cache(unlabelled=(3,)))
-    source = CaptionedRows(0, cache, ("normal",), np.arange(4), np.zeros((len(cache.samples), 1), np.int64))
+    source = CaptionedRows(0, cache, ("normal",), np.zeros((len(cache.samples), 1), np.int64))
     truth = find_truth(source, ["happiness", "AU12", "anger"])
     for row, sample in enumerate(cache.samples):
         wanted = [int(sample.label == name) for name in ("happiness", "anger")] if sample.label else [-1, -1]

@@ -47,10 +47,11 @@ def captioned(tiny_cache: MakeCache, tiny_model: str) -> Any:
     """A factory of small caches with prompts and captions by the tiny model with random weights."""
 
     def make(**options: Any) -> Path:
+        num_wordings = options.pop("num_wordings", NUM_VARIANTS)
         path = tiny_cache(**{"with_text": False, **options})
         cache = open_cache(path)
         used = {name: PROMPTS[name] for name in cache.info.class_names}
-        captions = encode_captions(cache, PROMPTS, model=tiny_model, pretrained="none", num_wordings=NUM_VARIANTS)
+        captions = encode_captions(cache, PROMPTS, model=tiny_model, pretrained="none", num_wordings=num_wordings)
         write_captions(path / "text" / captions_file_name(tiny_model), captions)
         name = captions_file_name(tiny_model).replace(".captions", "")
         write_text_embeddings(path / "text" / name, encode_prompts(used, model=tiny_model, pretrained="none"))
@@ -105,7 +106,7 @@ def test_texts_end_where_the_last_one_ends(tiny_model: str) -> None:
 def test_images_of_a_step_are_those_drawn(captioned: Any) -> None:
     """Two caches with other modalities; a row without texture; each row once an epoch, in proportion."""
     one = captioned(name="one", num_subjects=3, modalities=("texture", "normal", "depth"), without_texture=(5,))
-    two = captioned(name="two", num_subjects=6, modalities=("normal",), dataset="other")
+    two = captioned(name="two", num_subjects=6, modalities=("normal",), dataset="other", num_wordings=1)
     sources, table = pretraining_rows.read_captioned([one, two], None, None)
     train, held, names = pretraining_rows.split_subjects(sources, 0.25, seed=0)
     assert len(names) == 2 and sum(map(len, held)) == 12 and sum(map(len, train)) == 42
@@ -126,10 +127,9 @@ def test_images_of_a_step_are_those_drawn(captioned: Any) -> None:
     num_seen, tower = 0, TOWER.with_background("mean")
     for step in pretraining_rows.stream_steps(sources, images, steps, chosen):
         for source, raw in step:
-            found, owner, modality = pretraining_rows.prepare_images(source, raw, chosen[source.number], tower, CPU)
+            found, rows, modality = pretraining_rows.prepare_images(source, raw, chosen[source.number], tower, CPU)
             num_seen += len(found)
-            for image, place, number in zip(found, owner, modality, strict=True):
-                row = raw.items[place].rows[0]
+            for image, row, number in zip(found, rows, modality, strict=True):
                 assert captions[source.number][row] in source.captions[row]
                 if (name := source.modalities[number]) == "depth":
                     continue
@@ -180,11 +180,11 @@ def test_resuming_equals_an_uninterrupted_run(captioned: Any, tmp_path: Path, mo
         written(run, *values)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("train.pretraining.pretrain.write_checkpoint", stop)
+    monkeypatch.setattr("train.pretraining.loop.write_checkpoint", stop)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             pretrain(caches, tmp_path / "parts", options, device="cpu")
-    monkeypatch.setattr("train.pretraining.pretrain.write_checkpoint", written)
+    monkeypatch.setattr("train.pretraining.loop.write_checkpoint", written)
     pretrain(caches, tmp_path / "parts", options, device="cpu", preload="ram", log=["tensorboard"])
     whole, parts = (load_file(tmp_path / name / "open_clip_model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)

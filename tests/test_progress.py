@@ -17,7 +17,6 @@ from shared.cache import open_cache
 from shared.runs import LOG_JSONL
 from train.training.loop import Monitoring
 from train.training.progress import open_progress
-from train.training.step import StepResult
 
 CPU = TRANSFORM.device
 
@@ -55,12 +54,11 @@ def test_time_spent_waiting_for_batches_is_counted(tmp_path: Path) -> None:
             time.sleep(0.02)
             yield number
 
-    result = StepResult({"loss": torch.tensor(1.0)}, torch.zeros(1), torch.zeros(1))
     with open_progress(tmp_path, 0, 3, CPU) as progress:
         progress.flops_per_sample, progress.peak_flops = 1e6, 1e9
         for number in progress.waiting_for(slow()):
             time.sleep(0.02)
-            progress.add(number, result, 5)
+            progress.add(number, {"loss": torch.tensor(1.0)}, 5)
         waited, seconds = progress.waited_seconds(), time.perf_counter() - progress.started
         assert 0.06 <= waited <= seconds - 0.06
         progress.write({"step": 3, **progress.read(tmp_path, "--lr")})

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from shared.cache import Cache, open_cache
-from shared.captions import Captions, read_cache_captions
+from shared.captions import read_cache_captions
 from shared.errors import FacetError
 from shared.modalities import MODALITIES
 from shared.store.arrays import ABSENT
@@ -41,14 +41,19 @@ class CaptionTable:
 class CaptionedRows:
     """Rows of a cache that have captions and images.
 
-    number: of the cache. rows: i64 (n,); captions: i64 (N, K) of all rows of the cache, in the CaptionTable; −1 = none.
+    number: of the cache. captions: i64 (N, K) of all rows of the cache, in the CaptionTable; −1 = none.
     """
 
     number: int
     cache: Cache
     modalities: tuple[str, ...]
-    rows: np.ndarray
     captions: np.ndarray
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Return the rows that have a caption and an image, i64 (n,)."""
+        valid = np.array([sample.valid for sample in self.cache.samples])
+        return np.flatnonzero(valid & (self.captions[:, 0] >= 0) & self.present.any(1))
 
     @property
     def num_views(self) -> int:
@@ -82,37 +87,33 @@ def read_captioned(
     Raises:
         FacetError, CacheError: a cache has no captions, or none of the modalities; two caches' captions are of other models.
     """
+    caches = [open_cache(path) for path in paths]
+    read = [read_cache_captions(cache, model) for cache in caches]
+    first, num_wordings = read[0], max(captions.index.shape[1] for captions in read)
     found: list[CaptionedRows] = []
-    first: Captions | None = None
     places: dict[str, int] = {}
     tokens: list[np.ndarray] = []
     embeddings: list[np.ndarray] = []
-    for number, path in enumerate(paths):
-        cache = open_cache(path)
-        captions = read_cache_captions(cache, model)
-        first = first or captions
+    for number, (cache, captions) in enumerate(zip(caches, read, strict=True)):
         if (captions.weights_hash, captions.tokens.shape[1]) != (first.weights_hash, first.tokens.shape[1]):
             raise FacetError(
-                f"{path}: its captions were made with {captions.model} and weights {captions.pretrained!r}, those of "
+                f"{paths[number]}: its captions were made with {captions.model} and weights {captions.pretrained!r}, those of "
                 f"{paths[0]} with {first.model} and {first.pretrained!r}; "
                 "run `python -m preprocess prompts --captions` with the same"
             )
         there = cache.info.settings.modalities
         chosen = tuple(m for m in there if modalities is None or m in modalities)
         if not chosen:
-            raise FacetError(f"--modalities: {path} holds none of them (it holds {', '.join(there)})")
+            raise FacetError(f"--modalities: {paths[number]} holds none of them (it holds {', '.join(there)})")
         for text, token, embedding in zip(captions.texts, captions.tokens, captions.embeddings, strict=True):
             if text not in places:
                 places[text] = len(places)
                 tokens.append(token)
                 embeddings.append(embedding)
         numbers = np.array([places[text] for text in captions.texts])
-        index = np.where(captions.index >= 0, numbers[captions.index], -1)
-        rows = CaptionedRows(number, cache, chosen, np.empty(0, np.int64), index)
-        valid = np.array([sample.valid for sample in cache.samples])
-        usable = np.flatnonzero(valid & (index[:, 0] >= 0) & rows.present.any(1))
-        found.append(CaptionedRows(number, cache, chosen, usable, index))
-    assert first is not None
+        index = np.full((len(captions.index), num_wordings), -1)
+        index[:, : captions.index.shape[1]] = np.where(captions.index >= 0, numbers[captions.index], -1)
+        found.append(CaptionedRows(number, cache, chosen, index))
     table = CaptionTable(
         first.model,
         first.pretrained,
@@ -235,12 +236,12 @@ def prepare_images(
         chosen: i64 (N, n) of the cache's rows, as `draw_images`.
         augmentation: one of --augment.
     Returns:
-        f32 (P, 3, S, S), grouped by modality; of each image its row's place in the batch, i64 (P,), and its modality's
-        place in `source.modalities`, i64 (P,).
+        f32 (P, 3, S, S), grouped by modality; of each image its row in the cache, i64 (P,), and its modality's place in
+        `source.modalities`, i64 (P,).
     """
     rows = np.array([item.rows[0] for item in raw.items])
     wanted = chosen[rows]
-    found, owners, numbers = [], [], []
+    found, of_images, numbers = [], [], []
     for number, modality in enumerate(source.modalities):
         owner, place = np.nonzero(wanted // source.num_views == number)
         if not len(owner):
@@ -261,6 +262,6 @@ def prepare_images(
             images = images[:, None, None, None].contiguous()
             images = augment(images, parameters, colour, tower.background)[:, 0, 0, 0]
         found.append(normalise(images, tower.mean, tower.std))
-        owners.append(owner)
+        of_images.append(rows[owner])
         numbers.append(np.full(len(owner), number))
-    return torch.cat(found), np.concatenate(owners), np.concatenate(numbers)
+    return torch.cat(found), np.concatenate(of_images), np.concatenate(numbers)

@@ -138,7 +138,7 @@ def train(
                 raise Stopped(state.step, caught[0]) from None
             if state.ema is not None:
                 state.ema.update(model, state.step)
-            progress.add(state.step, result, num_samples)
+            progress.add(state.step, result.terms, num_samples)
             state.step += 1
             trace()
 

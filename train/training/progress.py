@@ -21,7 +21,6 @@ from shared.errors import FacetError
 from shared.runs import LOG_JSONL, read_log
 from shared.store.storage import write_file
 from train.trackers.tracker import Tracker
-from train.training.step import StepResult
 
 LOG_EVERY = 10  # steps
 LEAST_SECONDS = 30.0  # between progress lines
@@ -107,9 +106,9 @@ class Progress:
             return sum(after - before for before, after in self.waits)
         return sum(before.elapsed_time(after) for before, after in self.waits) / 1e3
 
-    def add(self, step: int, result: StepResult, num_samples: int) -> None:
-        """Record a finished step (the first is 0)."""
-        self.unread.append((step, result.terms))
+    def add(self, step: int, terms: dict[str, torch.Tensor], num_samples: int) -> None:
+        """Record a finished step (the first is 0). terms: of its loss, f32 ()."""
+        self.unread.append((step, terms))
         self.num_samples += num_samples
         self.bar.update()
 

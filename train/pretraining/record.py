@@ -1,0 +1,79 @@
+"""pretrain.json of a pretraining: its settings, caches and validation subjects, and a line for each epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.errors import FacetError, first_line
+from shared.runs import CONFIG_TOML, LOG_JSONL
+from shared.schema import canonical_json
+from shared.store.storage import write_file
+from train.option_values import option_name
+from train.pretraining.options import PretrainOptions
+from train.pretraining.rows import CaptionedRows
+from train.runs.out_folder import check_same_settings, check_unused
+from train.training.timing import describe_environment
+
+PRETRAIN_JSON = "pretrain.json"
+_MAX_JSON_BYTES = 1 << 26
+
+
+def describe_run(options: PretrainOptions, sources: Sequence[CaptionedRows], held_out: Sequence[str]) -> dict[str, Any]:
+    """Return the record of a pretraining that has not begun. held_out: the validation subjects."""
+    caches = [
+        {
+            "name": source.cache.name,
+            "dataset": source.cache.info.dataset,
+            "licence": source.cache.info.licence,
+            "content_hash": source.cache.info.content_hash,
+            "modalities": list(source.modalities),
+            "rows": len(source.rows),
+            "captions": len(np.unique(source.captions[source.captions >= 0])),
+        }
+        for source in sources
+    ]
+    settings = {n: list(v) if isinstance(v, tuple) else v for n, v in dataclasses.asdict(options).items()}
+    return {
+        "complete": False,
+        "settings": settings,
+        "caches": caches,
+        "validation_subjects": list(held_out),
+        "epochs": [],
+    }
+
+
+def write_record(out: Path, record: dict[str, Any]) -> None:
+    hours = sum(line["seconds"] for line in record["epochs"]) / 3600
+    value = {**record, "hours": round(hours, 3), "environment": describe_environment()}
+    write_file(out / PRETRAIN_JSON, canonical_json(value).encode())
+
+
+def read_record(out: Path, record: dict[str, Any]) -> dict[str, Any] | None:
+    """Read the record of an interrupted or finished run with the same settings as `record`; None in a new folder.
+
+    Raises:
+        FacetError: it is damaged, has other settings, or the folder holds something else.
+    """
+    path = out / PRETRAIN_JSON
+    if not path.is_file():
+        check_unused(out, "pretraining", PRETRAIN_JSON, (LOG_JSONL, CONFIG_TOML))
+        return None
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ValueError("too large")
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        settings = {"background": "black", **found["settings"]}  # once the only one
+        names = [option_name(n) for n, value in record["settings"].items() if settings.get(n) != value]
+        if [cache["content_hash"] for cache in found["caches"]] != [c["content_hash"] for c in record["caches"]]:
+            names.append("the caches or their content")
+        epochs = [{**line, "seconds": float(line["seconds"])} for line in found["epochs"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FacetError(f"{path}: damaged ({first_line(error)}); choose another --out") from error
+    check_same_settings(out, "a pretraining", names)
+    return {**found, "epochs": epochs}
