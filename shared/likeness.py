@@ -12,7 +12,7 @@ import numpy as np
 from shared.cache import Cache
 from shared.errors import CacheError
 from shared.modalities import MODALITIES, get_modality
-from shared.schema import Sample
+from shared.schema import Sample, View
 from shared.store.paths import is_remote
 
 HASH_SIDE = 32
@@ -159,35 +159,35 @@ def _most_compared(cache: Cache) -> int:
     return MOST_COMPARED_REMOTELY if is_remote(cache.path) else MOST_COMPARED
 
 
-_HASHED: dict[tuple[str, str], Compared] = {}  # by content hash and modality: an ablation prepares many trainings
+_HASHED: dict[tuple[str, str, View | None], Compared] = {}  # by content hash: an ablation prepares many trainings
 
 
-def hash_faces(cache: Cache, modality: str) -> Compared:
-    """Hash one modality of the front view of `choose_compared`'s rows; damaged rows, or without it, are left out.
+def hash_faces(cache: Cache, modality: str, view: View | None = None) -> Compared:
+    """Hash one modality of a view of `choose_compared`'s rows; damaged rows, or without it, are left out. None: the front view.
 
     BU-3DFE's 2,500 rows of 224 pixels take about 5 seconds on one core. Cached for the process's next call.
 
     Raises:
         StorageError: an object store does not answer.
     """
-    key = (cache.info.content_hash, modality)
+    view = view or _find_common_view([cache])
+    key = (cache.info.content_hash, modality, view)
     if cache.info.content_hash and key in _HASHED:
         return _HASHED[key]
     wanted = choose_compared(cache)
     num = min(len(wanted), _most_compared(cache))
     chosen = [wanted[index * len(wanted) // num] for index in range(num)]
-    hashes = _hash_rows(cache, modality, [row for row in chosen if cache.samples[row].has(modality)])
+    hashes = _hash_rows(cache, modality, view, [row for row in chosen if cache.samples[row].has(modality)])
     _HASHED[key] = Compared(tuple(hashes), tuple({modality: bits} for bits in hashes.values()))
     while len(_HASHED) > _CACHED:
         del _HASHED[next(iter(_HASHED))]
     return _HASHED[key]
 
 
-def _hash_rows(cache: Cache, modality: str, rows: Sequence[int]) -> dict[int, np.ndarray]:
-    if not rows:
+def _hash_rows(cache: Cache, modality: str, view: View | None, rows: Sequence[int]) -> dict[int, np.ndarray]:
+    if not rows or view is None:
         return {}
-    whole = cache.with_all_views()
-    arrays = whole.with_views([whole.info.settings.views[whole.info.settings.front_view]]).open_arrays()
+    arrays = cache.with_views([view]).open_arrays()
     found: dict[int, np.ndarray] = {}
     for start in range(0, len(rows), _BATCH):
         batch = list(rows[start : start + _BATCH])
@@ -202,24 +202,40 @@ def _hash_rows(cache: Cache, modality: str, rows: Sequence[int]) -> dict[int, np
     return found
 
 
+def _find_common_view(caches: Sequence[Cache]) -> View | None:
+    """Return the view nearest to the front that all caches hold, or None."""
+    whole = [cache.with_all_views().info.settings for cache in caches]
+    common = tuple(view for view in whole[0].views if all(view in settings.views for settings in whole))
+    return common[dataclasses.replace(whole[0], views=common).front_view] if common else None
+
+
+def find_common_image(caches: Sequence[Cache]) -> tuple[str, View] | None:
+    """Return the modality and the view by which scans of these caches are compared; None if they have no image in common."""
+    settings = [cache.info.settings for cache in caches]
+    view, common = _find_common_view(caches), [m for m in BY_SHAPE if all(m in one.modalities for one in settings)]
+    sides = {min(one.size_px, HASH_SIDE + 2) for one in settings}  # larger images have hashes of one length
+    is_same_kind = len(sides) == len({one.dynamic for one in settings}) == 1
+    return (common[0], view) if common and view and is_same_kind else None
+
+
 def find_same_faces(caches: Sequence[Cache], subjects: Sequence[Sequence[str]]) -> list[tuple[CacheRow, CacheRow]]:
     """Return pairs of rows, of one cache or two, that are nearly the same (`find_alike`) and have different subjects.
 
-    One modality of all rows is compared first, then the others of rows that are alike in it.
+    One modality of all rows is compared first, then the others of rows that are alike in it. Caches without a common image
+    (`find_common_image`) are not compared.
 
     Args:
-        caches: with the same views and size.
         subjects: of every row of each cache, as they are to be compared.
     Returns:
         (index of the cache, row) of both, the most alike first.
     """
-    common = [m for m in BY_SHAPE if all(m in cache.info.settings.modalities for cache in caches)]
-    if not common:
+    if (image := find_common_image(caches)) is None:
         return []
+    first, view = image
     cache_rows: list[CacheRow] = []
     hashes: list[Hashes] = []
     for number, cache in enumerate(caches):
-        found = hash_faces(cache, common[0])
+        found = hash_faces(cache, first, view)
         cache_rows += [(number, row) for row in found.rows]
         hashes += found.hashes
     samples = [dataclasses.replace(caches[n].samples[row], subject=subjects[n][row]) for n, row in cache_rows]
@@ -231,9 +247,7 @@ def find_same_faces(caches: Sequence[Cache], subjects: Sequence[Sequence[str]]) 
     whole = {cache_rows[i]: dict(hashes[i]) for i in candidates}
     for number, cache in enumerate(caches):
         for modality in cache.info.settings.modalities:
-            rows = [
-                row for n, row in whole if n == number and modality != common[0] and cache.samples[row].has(modality)
-            ]
-            for row, bits in _hash_rows(cache, modality, rows).items():
+            rows = [row for n, row in whole if n == number and modality != first and cache.samples[row].has(modality)]
+            for row, bits in _hash_rows(cache, modality, view, rows).items():
                 whole[number, row][modality] = bits
     return [(cache_rows[a], cache_rows[b]) for a, b in differ(find_alike(samples, candidates, list(whole.values())))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ from next_commands import next_commands
 from safetensors.torch import load_file
 from test_train_cli import QUICK, call, fails
 
+from shared.cache import open_cache
 from shared.text import write_text_embeddings
+from train.config import read_config
+from train.protocols.folds import read_split
+from train.protocols.trained_subjects import find_seen
 
 
 def read_weights(run: Path) -> dict[str, torch.Tensor]:
@@ -124,10 +129,51 @@ def test_people_of_one_name_in_two_data_sets_of_own_scans(
     assert "S0, S1 have the names of training subjects" in capsys.readouterr().err
     assert call("evaluate", old, "--cache", second) == 0
     assert json.loads((old / "on-second" / "metrics.json").read_text())["num_samples"] == 18
+
+    # people under other names are known by their scans: by files, or, saved anew and of another size, by images
+    for digest in ("", "new"):
+        cache = open_cache(tiny_cache(name="same", dataset="folder", num_subjects=4, size_px=32 if digest else 24))
+        samples = [
+            dataclasses.replace(s, subject=f"P{s.subject}", source_hash=digest or s.source_hash) for s in cache.samples
+        ]
+        info = dataclasses.replace(cache.info, content_hash="renamed" + cache.info.content_hash)
+        renamed = dataclasses.replace(cache, samples=samples, info=info)
+        seen = find_seen(read_config(old), read_split(old), renamed, {"PS0", "PS1", "PS2", "PS3"})
+        assert seen.subjects == {"PS0", "PS1"} and not seen.namesakes and not seen.doubt  # S2 was tested, S3 is new
+        assert seen.notes == [
+            "2 people were in training under another name: one scan is in both caches (S0/anger0 of PS0, S0/anger0 of S0"
+            + ("; other files, the same pictures)" if digest else ")")
+        ]
     first.rename(tmp_path / "moved")
     message = fails(capsys, *command, exported, "--cache", second, "--out", tmp_path / "b")
     assert "was trained on 1 of the 1 subjects" in message and "is not there to compare scans" in message
     assert "If they are other people, give them other names" in message
+
+
+def test_own_scans_that_train_and_own_scans_that_are_tested(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tiny_cache(name="first", dataset="folder", num_subjects=3)
+    second = tiny_cache(name="second", dataset="folder", num_subjects=2, seed=1)
+    part = tiny_cache(name="part", dataset="folder", num_subjects=2)  # two people of the first
+    run, longer = tmp_path / "run", tmp_path / "longer"
+    command = ["fit", "--train-cache", first, "--epochs", 0, "--batch-size", 8, "--device", "cpu"]
+    message = fails(capsys, *command, "--test-cache", part, "--out", run)
+    assert "one scan is in both train and test" in message and "S0/anger0 of S0, S0/anger0 of test:S0" in message
+    assert call(*command, "--test-cache", second, "--out", run) == 0
+    out = capsys.readouterr().out
+    assert "S0, S1 have the names of training subjects, but no scan in common: taken as other people" in out
+    assert "second is in training: compared were the hashes of all files, and images of 18 and 12 scans" in out
+    assert json.loads((run / "split.json").read_text())["test_subjects"] == ["test:S0", "test:S1"]
+    tested = (run / "predictions.csv").read_bytes()
+    assert b",test:S0," in tested
+    assert call("evaluate", run) == 0 and (run / "predictions.csv").read_bytes() == tested
+    capsys.readouterr()
+    assert call("predict", run, "--cache", second, "--out", tmp_path / "p.csv") == 0
+    assert "were in training" not in capsys.readouterr().err
+    assert call(*command, "--test-cache", second, "--init-from", run, "--out", longer) == 0
+    assert call("evaluate", longer, "--cache", part) == 2
+    assert "no sample of an unseen subject" in capsys.readouterr().err
 
 
 def test_a_model_that_cannot_be_continued_is_refused(

@@ -35,20 +35,35 @@ from train.protocols.folds import (
     read_subject_list,
     split_by_subjects,
 )
-from train.protocols.leakage import check_experiment, check_labels, describe_uncompared, find_shared_scans
+from train.protocols.leakage import (
+    check_experiment,
+    check_labels,
+    describe_compared,
+    describe_uncompared,
+    find_shared_scans,
+)
 from train.protocols.named import CROSS_PROTOCOL, DEFAULT_PROTOCOL, PROTOCOLS, Protocol, check_datasets, find_protocol
 from train.protocols.selection import (
+    OWN_SCANS,
     build_cross_fold,
     build_folds,
     build_label_map,
     describe_gaps,
     keep_classes,
     map_items,
+    name_in_cache,
+    name_tested,
+    prefix_subject,
     prefix_subjects,
     select_items,
     select_test_items,
 )
-from train.protocols.trained_subjects import find_initial_run, read_initial_model, read_initial_recipe
+from train.protocols.trained_subjects import (
+    describe_namesakes,
+    find_initial_run,
+    read_initial_model,
+    read_initial_recipe,
+)
 from train.protocols.where import keep_where, report_columns
 from train.resolve import (
     check_options,
@@ -128,11 +143,12 @@ class Experiment(Split):
         """
         if self.recipe.init_from is None:
             return None
-        run, prefixed = (
-            find_initial_run(Path(self.recipe.init_from), fold),
-            self.train.info.dataset != self.test.info.dataset,
-        )
-        return run, read_initial_model(run, fold, self.test, prefixed=prefixed)
+        run, names = find_initial_run(Path(self.recipe.init_from), fold), fold.test_subjects
+        if self.train.info.dataset != self.test.info.dataset:
+            names = tuple(name.removeprefix(prefix_subject(self.test.info.dataset, "")) for name in names)
+        elif self.test is not self.train:
+            names = tuple(name_in_cache(name, fold.train_subjects) for name in names)
+        return run, read_initial_model(run, fold.name, self.test, names)
 
     def items_of(self, fold: Fold) -> tuple[list[Item], list[Item]]:
         """Return the samples of a fold to train on, and those to test on."""
@@ -236,12 +252,14 @@ def split_folds(train: Cache, options: Options, test: Cache | None = None) -> Sp
     tested = () if split.test is split.train else split.test_items
     notes = [*split.notes, *_describe_references((*split.train_items, *tested), options)]
     caches = (train,) if test is None else (train, split.test)
-    shared = find_shared_scans(*caches)
+    shared = find_shared_scans(*caches, trained=() if test is None else folds.folds[0].train_subjects)
     if options.validate:
         validate = _read_validation(options.validate, split.train_items)
         options = dataclasses.replace(options, validate=validate)
         folds = dataclasses.replace(folds, folds=tuple(hold_out(fold, validate, folds.seed) for fold in folds.folds))
     notes += check_experiment(folds, split.train_items, split.test_items, classes, task, shared)
+    if test is not None:
+        notes.append(describe_compared(train, split.test))
     notes += describe_uncompared(*caches)
     return dataclasses.replace(split, options=options, notes=tuple(notes))
 
@@ -313,9 +331,13 @@ def _split_across(train: Cache, test: Cache, options: Options, protocol: Protoco
     options = dataclasses.replace(options, modalities=modalities)
     test = take_views(test, train.info.settings, modalities, whose=str(train.path))
     train_items, test_items = find_training(_gather(train, options)), find_tested(_gather(test, options))
-    if train.info.dataset != test.info.dataset:  # otherwise equal names are the same people
+    if train.info.dataset != test.info.dataset:
         train_items = prefix_subjects(train_items, train.info.dataset)
         test_items = prefix_subjects(test_items, test.info.dataset)
+    elif train.info.dataset == OWN_SCANS:  # of others, equal names are the same people
+        trained = {item.subject for item in train_items}
+        notes += describe_namesakes(trained & {item.subject for item in test_items})
+        test_items = [dataclasses.replace(item, subject=name_tested(item.subject, trained)) for item in test_items]
     fold = build_cross_fold(protocol, train_items, test_items)
     title = f"{train.info.dataset} to {test.info.dataset}"
     folds = FoldList(protocol.name, title, _fold_seed(options), classes, (fold,))

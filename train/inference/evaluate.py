@@ -345,13 +345,14 @@ def predict(
         print(f"note: {note}", file=sys.stderr)
     subjects = {sample.subject for sample in cache.samples if sample.valid}
     seen = find_seen(predictor.config, read_split(run), cache, subjects)
-    lines = seen.describe_namesakes()
     if seen.subjects:
-        lines.append(
-            f"{len(seen.subjects)} of the {len(subjects)} subjects were in training; their predictions are no test of the model"
-            + (f"; {seen.doubt}" if seen.doubt else "")
-        )
-    for line in lines:
+        num, known = len(seen.subjects), f"; {seen.doubt}" * bool(seen.doubt)
+        lines = [
+            f"{num} of the {len(subjects)} subjects were in training; their predictions are no test of the model{known}"
+        ]
+    else:
+        lines = []
+    for line in (*seen.describe_people(), *lines):
         print(f"note: {line}", file=sys.stderr)
     path, beside = out or run / f"predictions-{cache.name}.csv", run / f"attention-{cache.name}.safetensors"
     check_writable(path)

@@ -16,6 +16,7 @@ from train.protocols.folds import NOBODY, Fold, list_some
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS
 from train.protocols.selection import (
     keep_classes,
+    name_tested,
     prefix_subjects,
     select_items,
     select_test_items,
@@ -58,7 +59,7 @@ def find_tested(cache: Cache, config: RunConfig, fold: Fold) -> list[Item]:
         )
         if left_out := _describe_left_out(gathered, labelled, items, recipe):
             print(f"note: left out: {'; '.join(left_out)}")
-        for line in (*seen.describe_namesakes(), *([seen.doubt] if seen.doubt else [])):
+        for line in seen.notes:
             print(f"note: {line}")
     if not items:
         raise CacheError(f"{cache.path}: no sample of an unseen subject is labelled {', '.join(recipe.classes)}")
@@ -123,4 +124,7 @@ def _select_own(items: Sequence[Item], config: RunConfig, fold: Fold) -> list[It
         chosen = select_test_items(protocol, items, recipe.classes)
         if config.test_dataset != config.dataset:
             chosen = prefix_subjects(chosen, config.test_dataset)
+        else:
+            names = [name_tested(item.subject, fold.train_subjects) for item in chosen]
+            chosen = [dataclasses.replace(item, subject=name) for item, name in zip(chosen, names, strict=True)]
     return keep_classes([item for item in chosen if item.subject in set(fold.test_subjects)], fold.test_classes)

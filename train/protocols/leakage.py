@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from shared.cache import SAMPLES_CSV, SEQUENCES_CSV, Cache
 from shared.errors import FacetError
 from shared.labels import plain_subject
-from shared.likeness import CacheRow, count_compared, find_same_faces
+from shared.likeness import CacheRow, count_compared, find_common_image, find_same_faces
 from train.protocols.folds import FoldList, list_some
-from train.protocols.selection import prefix_subject
+from train.protocols.selection import name_tested, prefix_subject
 from train.tasks.item import Item
 from train.tasks.task import Task, find_task
 
@@ -77,17 +77,23 @@ def check_labels(cache: Cache) -> None:
                 )
 
 
-def find_shared_scans(*caches: Cache) -> list[SharedScan]:
+def find_shared_scans(*caches: Cache, trained: Collection[str] = ()) -> list[SharedScan]:
     """Find scans under more than one subject, by the hashes of their files and by their pictures (shared/likeness.py).
 
     Only valid rows are compared, and of sequences the pictures of three frames. With several data sets, subjects are named as
     in a cross protocol, `bu4dfe:F001`. Scans under the same subjects are reported once, by their first samples.
+
+    Args:
+        trained: subjects of the first of two caches who are not, by their names alone, those of the second (`name_tested`).
     """
     several = len({cache.info.dataset for cache in caches}) > 1
-    subjects = [
-        [prefix_subject(cache.info.dataset, s.subject) if several else s.subject for s in cache.samples]
-        for cache in caches
-    ]
+
+    def name(cache: Cache, subject: str) -> str:
+        if several:
+            return prefix_subject(cache.info.dataset, subject)
+        return subject if cache is caches[0] else name_tested(subject, trained)
+
+    subjects = [[name(cache, sample.subject) for sample in cache.samples] for cache in caches]
     by_hash: dict[str, dict[str, str]] = {}  # hash → subject → first sample
     for cache, names in zip(caches, subjects, strict=True):
         for sample, subject in zip(cache.samples, names, strict=True):
@@ -124,6 +130,13 @@ def _join_pairs(pairs: Sequence[tuple[CacheRow, CacheRow]]) -> list[list[CacheRo
     return [sorted(group) for group in {id(group): group for group in group_of.values()}.values()]
 
 
+def describe_compared(train: Cache, test: Cache) -> str:
+    """Return how scans of two caches were compared, when none was found in both."""
+    counts = " and ".join(f"{count_compared(cache)[0]:,}" for cache in (train, test))
+    images = f"images of {counts} scans" if find_common_image([train, test]) else "no images, for want of a common kind"
+    return f"no scan of {test.path} is in training: compared were the hashes of all files, and {images}"
+
+
 def describe_uncompared(*caches: Cache) -> list[str]:
     """Return a note for each cache that is too large for `find_shared_scans` to compare all pictures."""
     counts = [(cache.path, *count_compared(cache)) for cache in caches]
@@ -149,8 +162,8 @@ def check_folds_are_disjoint(folds: FoldList, shared: Sequence[SharedScan]) -> l
         if leaks:
             more = f", and {len(leaks) - 1:,} more (see `python -m preprocess inspect`, coverage)" * (len(leaks) > 1)
             raise FacetError(
-                f"{fold.name}: one scan is in both train and test, under different subjects ({leaks[0]}){more}; correct the "
-                "subjects' names, or remove one of the copies, and build the cache again"
+                f"{fold.name}: one scan is in both train and test, under different subjects ({leaks[0]}){more}; give one "
+                "person one name, or remove one of the copies, and build the cache again"
             )
     notes = [f"one scan is under {len(scan.subjects)} subjects ({scan})" for scan in shared[:MOST_NOTES]]
     if len(shared) > MOST_NOTES:

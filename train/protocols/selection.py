@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,8 @@ from train.protocols.named import CROSS, KFOLD, LOSO, Protocol
 from train.tasks.item import Item
 
 MOST_ROUNDS = 10_000
+OWN_SCANS = "folder"  # every data set of one's own scans has this name, so equal names may be two people
+_TESTED = "test:"
 
 
 def select_items(protocol: Protocol, items: Sequence[Item], class_names: Sequence[str]) -> list[Item]:
@@ -258,10 +260,25 @@ def prefix_subject(dataset: str, subject: str) -> str:
     return f"{dataset}:{subject}"
 
 
+def name_tested(subject: str, trained: Collection[str]) -> str:
+    """Return test:S01 for a tested S01, if a training subject has this name, too; else the name.
+
+    Two data sets of one's own scans may both have an S01 who are not the same person.
+    """
+    return f"{_TESTED}{subject}" if subject in trained else subject
+
+
+def name_in_cache(subject: str, trained: Collection[str]) -> str:
+    """Undo `name_tested`."""
+    name = subject.removeprefix(_TESTED)
+    return name if name in trained else subject
+
+
 def build_cross_fold(protocol: Protocol, train_items: Sequence[Item], test_items: Sequence[Item]) -> Fold:
     """Return the fold that trains on all of one data set and tests the selected items of the other.
 
-    Subjects of different data sets are prefixed (prefix_subjects); in two caches of one data set, equal names are one person.
+    Subjects of different data sets are prefixed (prefix_subjects). In two caches of one data set, equal names are one person,
+    but for data sets of one's own scans (name_tested).
 
     Raises:
         FacetError: a subject is in both.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,8 @@ from shared.runs import CONFIG_JSON, CROSSVAL_JSON, WEIGHTS, read_hashes
 from train.config import InitialModel, RunConfig, read_config
 from train.options import Recipe
 from train.protocols.folds import Fold, list_some, read_split
-from train.protocols.selection import prefix_subject
-
-OWN_SCANS = "folder"  # every data set of one's own scans has this name, so equal names may be two people
+from train.protocols.leakage import SharedScan, find_shared_scans
+from train.protocols.selection import OWN_SCANS, name_tested, prefix_subject
 
 
 @dataclass(frozen=True)
@@ -22,21 +21,35 @@ class Seen:
     """Subjects of a cache, by name, on whom a model was trained, and how that is known.
 
     namesakes: people of the same names in another data set: no scan of theirs is one of the training.
-    doubt: why names alone decide, although they may be of two people; "" if they do not, or must not.
+    shared: scans of the cache and of the training under different names. doubt: why names alone decide; "" if scans were
+    compared, too.
     """
 
     subjects: set[str]
     namesakes: tuple[str, ...] = ()
+    shared: tuple[SharedScan, ...] = ()
     doubt: str = ""
 
-    def describe_namesakes(self) -> list[str]:
-        """Return a note for the user; [] without namesakes."""
-        if not self.namesakes:
-            return []
-        verb = "has the name" if len(self.namesakes) == 1 else "have the names"
-        return [
-            f"{list_some(self.namesakes)} {verb} of training subjects, but no scan in common: taken as other people"
-        ]
+    def describe_people(self) -> list[str]:
+        """Return notes for the user on equal names of two people, and on two names of one."""
+        lines = describe_namesakes(self.namesakes)
+        if self.shared:
+            who = "1 person was" if len(self.shared) == 1 else f"{len(self.shared)} people were"
+            lines.append(f"{who} in training under another name: one scan is in both caches ({self.shared[0]})")
+        return lines
+
+    @property
+    def notes(self) -> list[str]:
+        """Return all that a test should say."""
+        return self.describe_people() + [self.doubt] * bool(self.doubt)
+
+
+def describe_namesakes(names: Collection[str]) -> list[str]:
+    """Return a note on people who have the names of training subjects; [] if there are none."""
+    if not names:
+        return []
+    verb = "has the name" if len(names) == 1 else "have the names"
+    return [f"{list_some(sorted(names))} {verb} of training subjects, but no scan in common: taken as other people"]
 
 
 def list_trained_subjects(config: RunConfig, fold: Fold) -> set[str]:
@@ -49,34 +62,42 @@ def list_trained_subjects(config: RunConfig, fold: Fold) -> set[str]:
 def find_seen(config: RunConfig, fold: Fold, cache: Cache, subjects: Iterable[str]) -> Seen:
     """Return which subjects of a cache a run, or a model before it, was trained on.
 
-    In data sets of one's own scans, a name is the same person only if a scan is in both caches, or if the cache of the training
-    cannot be compared.
+    People are known by DATASET:SUBJECT and, if the cache of the training is there, by their scans (`find_shared_scans`). In
+    data sets of one's own scans, a name is the same person only if a scan is in both caches, or if nothing can be compared.
     """
-    dataset = cache.info.dataset
-    trained = list_trained_subjects(config, fold)
-    found = {name for name in subjects if prefix_subject(dataset, name) in trained}
-    hashes = (config.content_hash, config.test_content_hash)
-    if not found or dataset != OWN_SCANS or cache.info.content_hash in hashes:
-        return Seen(found)
-    earlier = set(config.initial.trained_subjects if config.initial else ())
-    theirs = [_list_scans(*one) for one in ((config.cache, hashes[0]), (config.test_cache, hashes[1])) if one[0]]
-    if not theirs or None in theirs or any(prefix_subject(dataset, name) in earlier for name in found):
+    dataset, trained, names = cache.info.dataset, list_trained_subjects(config, fold), set(subjects)
+    named = {name for name in names if prefix_subject(dataset, name) in trained}
+    if cache.info.content_hash == config.content_hash:
+        return Seen(named)
+    theirs = _open_training(config)
+    if theirs is None:
         where = config.cache or "the cache of the training"
-        doubt = f"both data sets are called {OWN_SCANS}, and {where} is not there to compare scans: names alone decide"
-        return Seen(found, doubt=doubt)
-    scans = set().union(*(some for some in theirs if some is not None))
-    same = {sample.subject for sample in cache.samples if sample.source_hash in scans} & found
-    return Seen(same, tuple(sorted(found - same)))
+        return Seen(named, doubt=f"{where} is not there to compare scans: names alone decide who was in training")
+    several, is_own = dataset != config.dataset, dataset == OWN_SCANS
+    others = {sample.subject for sample in theirs.samples} if is_own else set()
+    trained_names = trained if several else {name.removeprefix(prefix_subject(dataset, "")) for name in trained}
+    as_compared = {name: prefix_subject(dataset, name) if several else name_tested(name, others) for name in names}
+    found, shared = set(), []
+    for scan in find_shared_scans(theirs, cache, trained=others):
+        people = {name for name in names if as_compared[name] in scan.subjects}
+        if people and not trained_names.isdisjoint({*scan.subjects} - {as_compared[name] for name in people}):
+            found |= people
+            shared += [scan] * (not people <= named)
+    earlier = set(config.initial.trained_subjects if config.initial else ())
+    if not is_own:
+        return Seen(named | found, shared=tuple(shared))
+    before = {name for name in named if prefix_subject(dataset, name) in earlier}
+    doubt = "of the models before it, names alone decide who was in training" * bool(before)
+    return Seen(found | before, tuple(sorted(named - found - before)), tuple(shared), doubt)
 
 
-def _list_scans(path: str, content_hash: str) -> set[str] | None:
-    """Return the hashes of all scans of a run's cache; None if that is not there or was built anew."""
+def _open_training(config: RunConfig) -> Cache | None:
+    """Open the cache that a run was trained on; None if it is not there or was built anew."""
     try:
-        cache = open_cache(Path(path))  # an address in a received run is no path here, and is not contacted
+        cache = open_cache(Path(config.cache)) if config.cache else None  # an address is no path here: not contacted
     except (FacetError, OSError):
         return None
-    is_same = cache.info.content_hash == content_hash
-    return {sample.source_hash for sample in cache.samples} - {""} if is_same else None
+    return cache if cache is not None and cache.info.content_hash == config.content_hash else None
 
 
 def read_initial_recipe(path: Path) -> Recipe:
@@ -93,29 +114,26 @@ def find_initial_run(path: Path, fold: Fold) -> Path:
     return path / fold.name if (path / CROSSVAL_JSON).is_file() else path
 
 
-def read_initial_model(run: Path, fold: Fold, cache: Cache, *, prefixed: bool) -> InitialModel:
+def read_initial_model(run: Path, fold_name: str, cache: Cache, tested: Sequence[str]) -> InitialModel:
     """Read what a run needs to know of the model that it starts from, but for its weights.
 
     Args:
-        fold: that is to be trained. cache: that it tests. prefixed: whether its subjects are named DATASET:SUBJECT.
+        fold_name: of the fold that is to be trained. cache, tested: what it tests: subjects of a cache.
     Raises:
         FacetError: no finished run there, or damaged; or the fold tests people on whom that model was trained.
     """
     config, trained_fold, weights_hash = read_config(run), read_split(run), read_hashes(run).get(WEIGHTS)
     if weights_hash is None or not (run / WEIGHTS).is_file():
         raise FacetError(f"--init-from {run}: holds no trained weights ({WEIGHTS}); finish its training first")
-    names = [
-        name.removeprefix(prefix_subject(cache.info.dataset, "")) if prefixed else name for name in fold.test_subjects
-    ]
-    seen = find_seen(config, trained_fold, cache, names)
+    seen = find_seen(config, trained_fold, cache, tested)
     if seen.subjects:
+        why = f" by a scan under two names ({seen.shared[0]})" if seen.shared else ""
         doubt = f"; {seen.doubt}. If they are other people, give them other names" if seen.doubt else ""
         raise FacetError(
-            f"--init-from {run}: was trained on {len(seen.subjects)} of the {len(names)} subjects that {fold.name} tests "
-            f"({list_some(sorted(seen.subjects))}), so they are not unseen; test others (--test-subjects, "
+            f"--init-from {run}: was trained on {len(seen.subjects)} of the {len(tested)} subjects that {fold_name} tests "
+            f"({list_some(sorted(seen.subjects))}){why}, so they are not unseen; test others (--test-subjects, "
             f"or the same folds in both trainings), or start from a model that was not trained on them{doubt}"
         )
     trained = list_trained_subjects(config, trained_fold)
     tower_hash = config.initial.tower_hash if config.initial else config.tower.weights_hash
-    notes = tuple(seen.describe_namesakes())
-    return InitialModel(run.resolve().name, weights_hash, tower_hash, tuple(sorted(trained)), notes)
+    return InitialModel(run.resolve().name, weights_hash, tower_hash, tuple(sorted(trained)), tuple(seen.notes))
