@@ -156,7 +156,8 @@ def predict_scans(run: Path, files: ScanFiles, *, picture: Path | None, table: P
         predictions = inference.predict()
         for row in predictions.rows:
             print(f"{row.name}: {describe_prediction(row, predictions)}")
-        print(*predictor.limits, sep="\n", end="\n" * bool(predictor.limits))
+        for line in inference.limits:
+            print(line)
         if table is not None:
             inference.write(table, predictions, like=files.root)
             print(f"probabilities: {table}")

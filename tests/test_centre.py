@@ -11,7 +11,7 @@ import pytest
 from conftest import MakeCache
 from test_train_cli import QUICK, call, fails
 
-from train.inference.centre import centre_logits
+from train.inference.centre import centre_logits, describe_centring
 
 CLASSES = ("anger", "happiness", "surprise")
 
@@ -36,6 +36,21 @@ def test_each_subject_is_compared_with_its_own_mean() -> None:
     )  # 4 scans, 5 classes
 
 
+def test_where_centring_does_not_what_it_says_is_said() -> None:
+    subjects = ["a"] * 6 + ["b"] * 6 + ["few"] * 2
+    even = [*CLASSES, *CLASSES, *CLASSES, *CLASSES, "anger", ""]
+    assert (
+        describe_centring(subjects[:12], even[:12], 3, "subject") == describe_centring(subjects, even, 3, "none") == []
+    )
+    (line,) = describe_centring(subjects, even, 3, "subject")
+    assert line.startswith("2 of 14 scores are centred by the mean over all: of subjects (1) with fewer")
+    assert describe_centring(subjects, even, 3, "all") == []
+    assert "not centred: 2 are too few for 3 classes" in describe_centring(["a", "b"], ["", ""], 3, "all")[0]
+    (line,) = describe_centring(subjects[:12], ["anger"] * 6 + even[6:12], 3, "subject")
+    assert "which 1 of 2 subjects do not" in line
+    assert describe_centring(subjects[:12], [""] * 12, 3, "subject") == []  # nothing is known
+
+
 def read(path: Path) -> tuple[np.ndarray, list[str]]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -51,7 +66,9 @@ def test_predictions_of_a_run_and_of_zero_shot_are_centred_on_request(
     assert "CENTRED SCORES" in capsys.readouterr().out
     assert json.loads((run / "metrics.json").read_text())["centred_scores"] == "subject"
     assert call("predict", run, "--cache", cache, "--out", centred) == 0  # as the run was tested
+    assert "CENTRED SCORES" in capsys.readouterr().out
     assert call("predict", run, "--cache", cache, "--out", plain, "--centre-scores", "none") == 0
+    assert "CENTRED SCORES" not in capsys.readouterr().out
     (raw, subjects), (found, _) = read(plain), read(centred)
     odds = np.exp(centre_logits(np.log(raw), subjects, "subject"))
     np.testing.assert_allclose(found, odds / odds.sum(1, keepdims=True), atol=1e-5)

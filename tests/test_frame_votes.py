@@ -65,7 +65,7 @@ def test_a_frame_alone_scores_as_a_still_in_a_run_of_sequences(
         assert np.trace(metrics["frame_votes"]["decision"][name]["confusion"]) == (chosen[name] == true).sum()
 
 
-def test_votes_reach_every_report(tiny_cache: MakeCache, tmp_path: Path) -> None:
+def test_votes_reach_every_report(tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache, out = tiny_cache(num_frames=3, num_subjects=4, scans_per_class=1), tmp_path / "cv"
     options = [*QUICK, "--folds", 2, "--epochs", 1, "--tune", "frozen", "--jobs", 1]
     assert call("crossval", "--cache", cache, "--out", out, *options) == 0
@@ -75,5 +75,10 @@ def test_votes_reach_every_report(tiny_cache: MakeCache, tmp_path: Path) -> None
     before = (out / "fold-00" / "metrics.json").read_bytes()
     assert call("evaluate", out / "fold-00") == 0
     assert (out / "fold-00" / "metrics.json").read_bytes() == before
+    capsys.readouterr()
+    centred = ["--centre-scores", "all", "--out", tmp_path / "centred"]
+    assert call("fit", "--cache", cache, *options[:-2], *centred) == 0
+    assert "note: no votes of frames" in capsys.readouterr().out
+    assert "frame_votes" not in (tmp_path / "centred" / "metrics.json").read_text()
     assert call("report", out, "--out", tmp_path / "r.html", "--no-faces") == 0
     assert MAJORITY in (tmp_path / "r.html").read_text()

@@ -30,7 +30,7 @@ for path in sys.argv[2:]:
 assert not {"train", "shared", "open_clip", "timm"} & set(sys.modules)
 """
 KINDS: dict[str, tuple[dict[str, Any], list[Any]]] = {
-    "classes": ({}, ["--background", "30,120,250"]),
+    "classes": ({}, ["--background", "30,120,250", "--centre-scores", "subject"]),
     "targets of compared sequences, by patches": (
         {"units": "targets", "num_frames": 5, "scans_per_class": 1},
         ["--task", "targets", "--frames", 3, "--reference", "onset", "--mtgf-tokens", "patches"],
@@ -51,8 +51,11 @@ def test_the_program_gives_what_predict_writes(
     path, run, out = tiny_cache(modalities=MODALITIES, **cache_options), tmp_path / "run", tmp_path / "out"
     command = ["fit", "--cache", path, "--out", run, *QUICK, "--modalities", ",".join(MODALITIES), "--lr", 1e-2]
     assert call(*command, *options) == 0
+    capsys.readouterr()
     assert call("export", run, "--out", out, "--program", *["--onnx"] * has_onnx) == 0
-    assert call("predict", out, "--cache", path, "--out", tmp_path / "wanted.csv") == 0
+    printed, is_centred = capsys.readouterr().out, kind == "classes"
+    alone = ["--centre-scores", "none"] if is_centred else []
+    assert call("predict", out, "--cache", path, "--out", tmp_path / "wanted.csv", *alone) == 0
     wanted = read_probabilities(tmp_path / "wanted.csv")
 
     cache = open_cache(path)
@@ -76,13 +79,18 @@ def test_the_program_gives_what_predict_writes(
         np.testing.assert_allclose(found[name], probabilities, atol=2e-5)
     assert torch.tensor(list(wanted.values())).std(0).max() > 1e-3  # they differ from face to face
 
-    text = (out / "README.md").read_text()
+    text, inside = (out / "README.md").read_text(), {"about": ""}
+    torch.export.load(out / "model.pt2", extra_files=inside)
+    about = str(inside["about"])
+    assert f"model.pt2{', model.onnx' * has_onnx}: {about}" in printed and about in text
+    assert ("NOT CENTRED" in about) == is_centred == ("CENTRED SCORES" in printed) == ("accuracy of centred" in text)
     assert 'torch.export.load("model.pt2")' in text
     assert "depth: int32 (B, 4, 3, 32, 32)" in text if cache_options else "depth: int32 (B, 1, 3, 32, 32)" in text
     if has_onnx:
         assert 'onnxruntime.InferenceSession("model.onnx")' in text
         data, traced = (out / "model.onnx").read_bytes(), torch.export.load(out / "model.pt2")
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        assert session.get_modelmeta().description == about
         for file, batch in batches.items():
             (probabilities,) = session.run(None, dict(np.load(file)))
             np.testing.assert_allclose(probabilities, [wanted[name] for name in batch], atol=2e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,9 +37,43 @@ def centre_logits(logits: np.ndarray, subjects: Sequence[str], by: str) -> np.nd
         return logits
     means = np.broadcast_to(logits.mean(0), logits.shape).copy()
     names = np.array(subjects)
-    for subject in set(subjects) if by == "subject" else ():
+    for subject in _find_own_mean(subjects, num_classes) if by == "subject" else ():
         rows = names == subject
-        if rows.sum() >= num_classes:
-            means[rows] = logits[rows].mean(0)
+        means[rows] = logits[rows].mean(0)
     centred: np.ndarray = logits - means
     return centred
+
+
+def describe_centring(subjects: Sequence[str], class_names: Sequence[str], num_classes: int, by: str) -> list[str]:
+    """Return where `centre_logits` does not do what `by` says, and where its assumption does not hold, a line each.
+
+    Args:
+        subjects: of each row. class_names: the known class of each row; "" = unknown.
+    """
+    if by == "none":
+        return []
+    num = len(subjects)
+    if num < num_classes:
+        return [f"scores are not centred: {num} are too few for {num_classes} classes, so each scan is decided alone"]
+    own = _find_own_mean(subjects, num_classes) if by == "subject" else set()
+    lines = []
+    if by == "subject" and (few := [one for one in subjects if one not in own]):
+        lines.append(
+            f"{len(few)} of {num} scores are centred by the mean over all: of subjects ({len(set(few))}) with fewer scans than "
+            f"there are classes ({num_classes})"
+        )
+    counts = Counter(zip(subjects, class_names, strict=True))
+    shown = {one: [num for (subject, name), num in counts.items() if subject == one and name] for one in own}
+    if uneven := [
+        one for one, nums in shown.items() if nums and (len(nums) < num_classes or max(nums) > 2 * min(nums))
+    ]:
+        lines.append(
+            f"centring takes every subject to show all classes about equally often, which {len(uneven)} of {len(own)} subjects "
+            "do not: what they show most is subtracted, too"
+        )
+    return lines
+
+
+def _find_own_mean(subjects: Sequence[str], num_classes: int) -> set[str]:
+    """Return the subjects who have at least as many scans as there are classes."""
+    return {subject for subject, num in Counter(subjects).items() if num >= num_classes}

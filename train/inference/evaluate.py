@@ -26,9 +26,9 @@ from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings
 from train.data.items import choose_modalities, gather_items
 from train.data.prompts import find_prompts, match_prompts, read_prompts
-from train.inference.centre import centre_logits
+from train.inference.centre import centre_logits, describe_centring
 from train.inference.explain import EXPLANATIONS_H5, Explanations, explain
-from train.inference.frame_votes import score_frame_votes
+from train.inference.frame_votes import NO_VOTES, score_frame_votes
 from train.inference.score import Scores, score_and_write_attention, score_items
 from train.inference.thresholds import read_thresholds
 from train.model.facet import Facet
@@ -68,11 +68,15 @@ def evaluate_items(
         best_epoch: of a run with validation.
     """
     recipe, task = config.recipe, find_task(config.recipe.task)
+    has_frames = recipe.frames > 1 and not task.several
     scores = score_and_write_attention(
         folder / ATTENTION_FILE, model, cache, items, build_transform(cache, config, model, embeddings), config, text,
-        each_frame=recipe.frames > 1 and not task.several and recipe.centre_scores == "none",
+        each_frame=has_frames and recipe.centre_scores == "none",
     )  # fmt: skip
     predictions = predict_items(scores, thresholds, recipe)
+    no_votes = [NO_VOTES] * (has_frames and recipe.centre_scores != "none")
+    for line in (*describe_decisions(items, recipe), *no_votes):
+        print(f"note: {line}")
     info = replace(describe_test(cache, config, model, items, num_train), best_epoch=best_epoch)
     groups = score_groups(cache, items, predictions.rows, task, recipe.classes)
     votes = [] if scores.frames is None else score_frame_votes(scores.frames, predictions.rows, task, recipe.classes)
@@ -105,6 +109,14 @@ def describe_test(cache: Cache, config: RunConfig, model: Facet, items: Sequence
         num_test_subjects=len({item.subject for item in items}),
         num_parameters=sum(p.numel() for p in model.parameters()),
     )
+
+
+def describe_decisions(items: Sequence[Item], recipe: Recipe) -> list[str]:
+    """Return which scores are not centred as the recipe says, and where they should not be, a line each."""
+    if recipe.centre_scores == "none":
+        return []
+    names = [item.class_name if item.class_name in recipe.classes else "" for item in items]
+    return describe_centring([item.subject for item in items], names, len(recipe.classes), recipe.centre_scores)
 
 
 def predict_items(scores: Scores, thresholds: np.ndarray | None, recipe: Recipe) -> Predictions:
@@ -237,11 +249,6 @@ class Predictor:
         config, model = load_run(run, choose_device(device))
         return cls(run, config, model, _thresholds(run, config.recipe))
 
-    @property
-    def limits(self) -> list[str]:
-        """Return what keeps the predictions from being results, a line each."""
-        return find_limits(self.config)
-
     def open(self, cache: Cache | Path | str) -> Inference:
         """Open a cache to predict every scan or sequence that has a modality of the model.
 
@@ -265,6 +272,15 @@ class Inference:
     predictor: Predictor
     cache: Cache
     items: Sequence[Item]
+
+    @property
+    def limits(self) -> list[str]:
+        """Return what keeps the predictions from being results, a line each."""
+        config = self.predictor.config
+        recipe = config.recipe
+        if len(self.items) < len(recipe.classes):  # too few to be centred, which describe_decisions says
+            config = replace(config, recipe=replace(recipe, centre_scores="none"))
+        return find_limits(config) + describe_decisions(self.items, recipe)
 
     @cached_property
     def _transform(self) -> BatchTransform:
@@ -360,8 +376,9 @@ def predict(
     inference.write(path, predictions, like=cache.path if out else run)
     if out is None:
         record_hashes(run, (path.name, beside.name))
-    note = " (random initial weights)" if predictor.config.is_random else ""
-    print(f"{len(predictions.rows)} predictions among {', '.join(recipe.classes)}{note}: {path}")
+    print(f"{len(predictions.rows)} predictions among {', '.join(recipe.classes)}: {path}")
+    for line in inference.limits:
+        print(line)
     if explained is not None:
         folder = run / f"explained-{cache.name}" if out is None else out.with_name(f"{out.stem}-explained")
         explanations = inference.explain(predictions, explained)

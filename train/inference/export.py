@@ -16,12 +16,21 @@ from train.config import without_folders, write_config
 from train.inference.evaluate import print_next_predict
 from train.inference.model_card import write_card
 from train.inference.open_clip_model import OpenClipModel, join_text_tower
-from train.inference.program import ONNX, PROGRAM, encode_onnx, encode_program, find_onnx, trace_program
+from train.inference.program import (
+    ONNX,
+    PROGRAM,
+    describe_program,
+    encode_onnx,
+    encode_program,
+    find_onnx,
+    trace_program,
+)
 from train.inference.thresholds import read_thresholds, write_thresholds
 from train.model.clip import MODEL_WEIGHTS, write_model_folder
 from train.model.factory import load_run
 from train.model.weights import replace_file
 from train.protocols.folds import read_split, write_split
+from train.reporting.crossval import find_limits
 from train.runs.results import read_fold_result
 from train.tasks.task import find_task
 
@@ -58,7 +67,7 @@ def export(run: Path, out: Path, *, program: bool = False, onnx: bool = False) -
     if onnx:
         find_onnx()
     traced = trace_program(config, model) if program or onnx else None
-    extra = {PROGRAM: encode_program(traced)} if traced is not None and program else {}
+    extra = {PROGRAM: encode_program(traced, config)} if traced is not None and program else {}
     extra |= {ONNX: encode_onnx(traced, config)} if traced is not None and onnx else {}
     clip: OpenClipModel | str
     try:
@@ -86,6 +95,10 @@ def export(run: Path, out: Path, *, program: bool = False, onnx: bool = False) -
     record_hashes(out, [name for name in _FILES if name != HASHES_JSON])
     also = "".join(f", {name}" for name in (MODEL_WEIGHTS, PROGRAM, ONNX) if (out / name).is_file())
     print(f"{len(tensors)} tensors, configuration{also} and {README_MD}: {out}")
+    for line in find_limits(config):
+        print(line)
+    if extra:
+        print(f"{', '.join(extra)}: {describe_program(config)}")
     if cache:
         print_next_predict(out, cache)
     return 0

@@ -12,6 +12,7 @@ from train.runs.groups import GroupScore
 from train.tasks.task import Task
 
 COLUMN = "decision"
+NO_VOTES = "no votes of frames: centred scores are those of whole sequences"
 MAJORITY, MEAN = "majority vote of frames", "mean over frames"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from shared.modalities import MODALITIES
 from train.config import RunConfig
 from train.inference.open_clip_model import OpenClipModel
-from train.inference.program import ONNX, PROGRAM, example_images
+from train.inference.program import ONNX, PROGRAM, describe_program, example_images
 from train.model.image_tower import find_hub_name
 from train.options import Recipe
 from train.reporting.crossval import find_limits
@@ -99,6 +99,7 @@ def _describe_metadata(config: RunConfig, result: FoldResult | None, clip: OpenC
     """Return the YAML that the Hub reads."""
     from huggingface_hub import EvalResult, ModelCardData
 
+    centred = " of centred scores" * (result is not None and result.info.centred_scores != "none")
     found = [] if result is None else [(score, result.metrics[score.name]) for score in result.task.scores]
     scores = [
         EvalResult(
@@ -108,7 +109,7 @@ def _describe_metadata(config: RunConfig, result: FoldResult | None, clip: OpenC
             dataset_name=config.test_dataset or config.dataset,
             dataset_split="test subjects",
             metric_type=_METRICS.get(score.name, score.name),
-            metric_name=score.short_title,
+            metric_name=score.short_title + centred,
             metric_value=round(value, 4),
         )
         for score, value in found
@@ -152,14 +153,25 @@ def _describe_result(result: FoldResult | None) -> str:
         low, high = metrics.interval_95
         interval = f"; 95 % interval of the {result.task.primary.short_title}: {100 * low:.1f} to {100 * high:.1f} %"
     subjects = _count(info.num_test_subjects or 0, "subject")
+    centred = "" if info.centred_scores == "none" else f"\n{_describe_centred(info.centred_scores)}"
     return f"""## Evaluation
 
 On {subjects} of {info.dataset} not in training ({_count(metrics.num_samples, "sample")}{interval}).
-This is one split of the data set, not a cross-validation.
+This is one split of the data set, not a cross-validation.{centred}
 
 | score | value |
 | --- | --- |
 {rows}"""
+
+
+def _describe_centred(centred_scores: str) -> str:
+    """Return what the scores of a test with centred scores are, and are not."""
+    scans = "scan of a subject" if centred_scores == "subject" else "scan"
+    return (
+        f"They are of centred scores (`--centre-scores {centred_scores}`): from each class's score, its mean over every "
+        f"{scans} was subtracted, without labels. `train predict` does the same, over the scans of a cache. A scan that is "
+        "predicted alone is not centred, and this table does not say how well that does."
+    )
 
 
 def _describe_files(config: RunConfig, clip: OpenClipModel | str, *, program: bool, onnx: bool) -> str:
@@ -260,13 +272,16 @@ def _describe_inputs(config: RunConfig) -> str:
 
 def _describe_output(config: RunConfig) -> str:
     kind = "independent of each other" if find_task(config.recipe.task).several else "which add up to 1"
-    return f"f32 (B, {len(config.recipe.classes)}): probabilities of the classes, {kind}"
+    centred = "; not centred, see above" * (config.recipe.centre_scores != "none")
+    return f"f32 (B, {len(config.recipe.classes)}): probabilities of the classes, {kind}{centred}"
 
 
 def _describe_program(config: RunConfig) -> str:
     return f"""The whole model with PyTorch alone, on rows as a cache holds them, without missing images. Opening a
 `{PROGRAM}` can run code: open only one that you made, or that you trust. `model.safetensors` holds only numbers; opening it
 runs no code.
+
+{describe_program(config)}
 
 ```python
 import torch
@@ -279,7 +294,7 @@ program = torch.export.load("{PROGRAM}").module()
 
 def _describe_onnx(config: RunConfig) -> str:
     names: Any = ", ".join(f'"{name}": {name}' for name in config.recipe.modalities)
-    return f"""The same with ONNX Runtime alone, on NumPy arrays:
+    return f"""The same with ONNX Runtime alone, on NumPy arrays. {describe_program(config)}
 
 ```python
 import onnxruntime

@@ -95,10 +95,22 @@ def trace_program(config: RunConfig, model: Facet) -> ExportedProgram:
         ) from error
 
 
-def encode_program(traced: ExportedProgram) -> bytes:
-    """Return the bytes of model.pt2."""
+def describe_program(config: RunConfig) -> str:
+    """Return what a program computes, as its file says."""
+    recipe = config.recipe
+    text = f"Probabilities of {', '.join(recipe.classes)}, of each sample alone."
+    if recipe.centre_scores != "none":
+        text += (
+            f" NOT CENTRED: the run's own scores are (--centre-scores {recipe.centre_scores}), over many scans. To do the "
+            "same, subtract their mean over these scans from the logarithms of the probabilities."
+        )
+    return text
+
+
+def encode_program(traced: ExportedProgram, config: RunConfig) -> bytes:
+    """Return the bytes of model.pt2, with `describe_program` in it as the extra file `about`."""
     packed = io.BytesIO()
-    torch.export.save(traced, packed)
+    torch.export.save(traced, packed, extra_files={"about": describe_program(config)})
     return packed.getvalue()
 
 
@@ -116,7 +128,7 @@ def find_onnx() -> None:
 
 
 def encode_onnx(traced: ExportedProgram, config: RunConfig) -> bytes:
-    """Return the bytes of model.onnx, after `compare_onnx`.
+    """Return the bytes of model.onnx, after `compare_onnx`; its doc_string is `describe_program`.
 
     Raises:
         FacetError: the model cannot be converted, is too large for one file (2 GB), or gives other probabilities.
@@ -128,7 +140,9 @@ def encode_onnx(traced: ExportedProgram, config: RunConfig) -> bytes:
             traced, (images,), dynamo=True, input_names=list(images), output_names=["probabilities"], verbose=False
         )
         assert converted is not None
-        data: bytes = converted.model_proto.SerializeToString()
+        proto = converted.model_proto
+        proto.doc_string = describe_program(config)
+        data: bytes = proto.SerializeToString()
         compare_onnx(data, traced, config)
         return data
     except FacetError:

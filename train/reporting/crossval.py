@@ -277,15 +277,19 @@ def list_warnings(summary: CrossvalSummary, results: Sequence[FoldResult], about
         lines.append(f"{rounds} left out of mean ± std over rounds")
     random_weights = about.random_weights or any(result.info.random_weights for result in results)
     centred = next((info.centred_scores for info in (r.info for r in results) if info.centred_scores != "none"), "none")
-    return lines + list_limits(random_weights, any(result.info.shuffled_labels for result in results), centred)
+    shuffled = any(result.info.shuffled_labels for result in results)
+    return lines + list_limits(random_weights, shuffled, centred, of_sequences=about.unit == "sequence")
 
 
 def find_limits(config: RunConfig) -> list[str]:
     """Return what keeps a model's predictions from being results, a line each."""
-    return list_limits(config.is_random, config.recipe.shuffle_labels, config.recipe.centre_scores)
+    recipe = config.recipe
+    return list_limits(config.is_random, recipe.shuffle_labels, recipe.centre_scores, of_sequences=recipe.frames > 1)
 
 
-def list_limits(random_weights: bool, shuffled_labels: bool, centred_scores: str) -> list[str]:
+def list_limits(
+    random_weights: bool, shuffled_labels: bool, centred_scores: str, *, of_sequences: bool = False
+) -> list[str]:
     """Return why a run is no result, one line each."""
     lines = []
     if random_weights:
@@ -294,7 +298,10 @@ def list_limits(random_weights: bool, shuffled_labels: bool, centred_scores: str
         lines.append("CONTROL: training labels were shuffled, so scores should be near chance")
     if centred_scores != "none":
         whose = "each subject's scans" if centred_scores == "subject" else "all scans"
-        lines.append(f"CENTRED SCORES: the mean over {whose} was subtracted (no labels used); say so beside the number")
+        lines.append(
+            f"CENTRED SCORES: the mean over {whose} was subtracted (no labels used); say so beside the number"
+            + "; there are no votes of frames, which are not centred" * of_sequences
+        )
     return lines
 
 

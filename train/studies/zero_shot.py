@@ -25,7 +25,14 @@ from train.data.items import choose_frames, gather_items, is_labelled
 from train.data.prompts import mean_prompts
 from train.inference.adapt import adapt_batch_norm
 from train.inference.centre import choose_centring
-from train.inference.evaluate import build_transform, choose_usable, describe_test, find_lacking, predict_items
+from train.inference.evaluate import (
+    build_transform,
+    choose_usable,
+    describe_decisions,
+    describe_test,
+    find_lacking,
+    predict_items,
+)
 from train.inference.score import Scores, score_items
 from train.model.facet import Facet
 from train.model.factory import build_facet, choose_device
@@ -165,6 +172,7 @@ def score_zero_shot(
     scores = score_items(model, cache, items, transform, config)
     predictions = predict_items(scores, None, recipe)
     lacks = find_lacking(cache, items, recipe.modalities)
+    notes = [*notes, *describe_decisions(items, recipe)]
     return ZeroShotScores(config, model, scores, predictions, lacks, tested, adapted, notes)
 
 
