@@ -32,6 +32,20 @@ def cut_polygons(corners: np.ndarray, polygon_sizes: np.ndarray) -> np.ndarray:
     return corners[fan_triangulation(polygon_sizes)]
 
 
+@compile_kernel
+def split_triangles(indices: np.ndarray, num_points: int) -> np.ndarray:
+    """Return the corners, i32 (3 M,), of i64 (4 M,): three indices below num_points, then −1; empty if any is otherwise."""
+    corners = np.empty(len(indices) // 4 * 3, np.int32)
+    is_fine = len(indices) % 4 == 0
+    for t in range(len(indices) // 4):
+        for c in range(3):
+            index = indices[4 * t + c]
+            is_fine &= 0 <= index < num_points
+            corners[3 * t + c] = index
+        is_fine &= indices[4 * t + 3] == -1
+    return corners if is_fine else corners[:0]
+
+
 def weld(vertices: np.ndarray, colors: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Find vertices of exactly the same coordinates (and colour), as files have them at texture seams.
 

@@ -34,6 +34,7 @@ _INTEGER_POWERS = np.array([10**power for power in range(9)])
 # For eight bytes at once.
 _ZEROS, _OVER_NINE = np.uint64(0x3030303030303030), np.uint64(0x7676767676767676)
 _HIGH_BITS = np.uint64(0x8080808080808080)
+_FIRST_BYTE = np.uint64(0xFF)
 _EVERY_FOURTH = np.uint64(0x000000FF000000FF)
 _TIMES_UPPER, _TIMES_LOWER = np.uint64(100 + (1000000 << 32)), np.uint64(1 + (10000 << 32))
 _DECIMAL_COMMA = re.compile(rb"[-+]?\d*,\d+(?:[eE][-+]?\d+)?,?")
@@ -66,8 +67,10 @@ def parse_numbers(
     data = np.frombuffer(text, np.uint8)
     values = np.empty(len(data) // 2 + 1, dtype)  # memory that no number reaches is never touched
     scan = scan_integers if dtype is np.int64 else scan_floats
-    values = values[: scan(data, classes, values)]
-    read_marked(text, classes, values)
+    count, num_marked = scan(data, classes, values)
+    values = values[:count]
+    if num_marked:
+        read_marked(text, classes, values)
     return values
 
 
@@ -125,25 +128,41 @@ def _scan_digits(word):  # type: ignore[no-untyped-def]
     """
     digits = word ^ _ZEROS
     length = trailing_zeros(((digits + _OVER_NINE) | digits) & _HIGH_BITS) >> 3  # a bit for each byte that is no digit
-    # The digits go to the upper end, zeros before them; in two shifts, for one by 64 bits is not defined.
+    return length, _join_digits(digits, length)
+
+
+@compile_kernel
+def _scan_signed(word):  # type: ignore[no-untyped-def]
+    """The number that eight bytes begin with: (length, 1 to 8; digits among it, −1: it is no number; their value; negative).
+
+    The length does not depend on the first byte, so that the processor need not wait for it to look at the next number.
+    """
+    digits, first = word ^ _ZEROS, word & _FIRST_BYTE
+    length = trailing_zeros(((digits + _OVER_NINE) | digits) & _HIGH_BITS & ~_FIRST_BYTE) >> 3
+    if first == _MINUS or first == _PLUS:
+        return length, length - 1, _join_digits(digits & ~_FIRST_BYTE, length), first == _MINUS
+    return length, length if digits & _FIRST_BYTE <= 9 else -1, _join_digits(digits, length), False
+
+
+@compile_kernel
+def _join_digits(digits, length):  # type: ignore[no-untyped-def]
+    """The value of the first 0 to 8 of eight digits."""
+    # They go to the upper end, zeros before them; in two shifts, for one by 64 bits is not defined.
     digits = (digits << np.uint64(56 if length == 0 else 64 - 8 * length)) << np.uint64(8 if length == 0 else 0)
     digits = digits * np.uint64(10) + (digits >> np.uint64(8))
     upper = (digits & _EVERY_FOURTH) * _TIMES_UPPER
     lower = ((digits >> np.uint64(16)) & _EVERY_FOURTH) * _TIMES_LOWER
-    return length, np.int64((upper + lower) >> np.uint64(32))
+    return np.int64((upper + lower) >> np.uint64(32))
 
 
 @compile_kernel
 def _scan_integer(address, stop):  # type: ignore[no-untyped-def]
     """An integer at an address: (whether it is exact, its value, the address behind it)."""
-    first_byte = byte_at(address)
-    negative = first_byte == _MINUS
-    if negative or first_byte == _PLUS:
-        address += 1
     if address + 8 <= stop:
-        length, value = _scan_digits(eight_bytes_at(address))
+        length, digits, value, negative = _scan_signed(eight_bytes_at(address))
         if length < 8:
-            return length > 0, -value if negative else value, address + length
+            return digits > 0, -value if negative else value, address + length
+    negative, address = _scan_sign(address)
     first, value = address, 0
     while address < stop:
         digit = byte_at(address) - _ZERO
@@ -155,22 +174,26 @@ def _scan_integer(address, stop):  # type: ignore[no-untyped-def]
 
 
 @compile_kernel
+def _scan_sign(address):  # type: ignore[no-untyped-def]
+    """Whether there is a minus, and the address behind a sign."""
+    first = byte_at(address)
+    return first == _MINUS, address + (1 if first == _MINUS or first == _PLUS else 0)
+
+
+@compile_kernel
 def _scan_float(address, stop):  # type: ignore[no-untyped-def]
     """A number at an address: (whether it is exact, its value, the address behind it)."""
-    first_byte = byte_at(address)
-    negative = first_byte == _MINUS
-    if negative or first_byte == _PLUS:
-        address += 1
     if address + 17 <= stop:  # up to seven digits on both sides of a point, as scanners write them
-        length, mantissa = _scan_digits(eight_bytes_at(address))
+        length, digits, mantissa, negative = _scan_signed(eight_bytes_at(address))
         end, decimals = address + length, 0
         if byte_at(end) == _POINT:
             decimals, part = _scan_digits(eight_bytes_at(end + 1))
             mantissa = mantissa * _INTEGER_POWERS[decimals] + part
             end += 1 + decimals
-        if length < 8 and decimals < 8 and length + decimals > 0 and byte_at(end) | 32 != _E:
+        if length < 8 and decimals < 8 and digits >= 0 and digits + decimals > 0 and byte_at(end) | 32 != _E:
             value = mantissa / _POWERS[decimals]
             return True, -value if negative else value, end
+    negative, address = _scan_sign(address)
     return _scan_long_float(address, stop, negative)
 
 
@@ -286,40 +309,56 @@ def _find_word_end(text, start, classes):  # type: ignore[no-untyped-def]
 
 
 @compile_kernel
-def scan_floats(text, classes, values):  # type: ignore[no-untyped-def]
-    """Write the numbers of a text into `values` and return how many there are.
+def _is_lone_separator(address, stop, classes):  # type: ignore[no-untyped-def]
+    """Whether there is one separator and a word behind it, as between most numbers."""
+    if address + 1 >= stop:
+        return False
+    return byte_at(classes + byte_at(address)) == SEPARATOR and byte_at(classes + byte_at(address + 1)) == WORD
 
-    text: u8 (n,). classes: u8 (256,), see `byte_classes`. values: f64 (≥ n // 2 + 1,), with marks for `read_marked`.
+
+@compile_kernel
+def scan_floats(text, classes, values):  # type: ignore[no-untyped-def]
+    """Write the numbers of a text into `values`; return how many there are, and how many marks for `read_marked` among them.
+
+    text: u8 (n,). classes: u8 (256,), see `byte_classes`. values: f64 (≥ n // 2 + 1,).
     """
     begin, table, bits = np.int64(text.ctypes.data), np.int64(classes.ctypes.data), values.view(np.uint64)
-    stop, count = begin + len(text), 0
+    stop, count, num_marked = begin + len(text), 0, 0
     at = _next_word(begin, stop, table)
     while at < stop:
         exact, value, end = _scan_float(at, stop)
-        behind = _end_of_word(end, stop, table)
         values[count] = value
-        if not exact or behind > end:
-            bits[count] = _MARK + np.uint64(at - begin)
         count += 1
+        if exact and _is_lone_separator(end, stop, table):
+            at = end + 1
+            continue
+        behind = _end_of_word(end, stop, table)
+        if not exact or behind > end:
+            bits[count - 1] = _MARK + np.uint64(at - begin)
+            num_marked += 1
         at = _next_word(behind, stop, table)
-    return count
+    return count, num_marked
 
 
 @compile_kernel
 def scan_integers(text, classes, values):  # type: ignore[no-untyped-def]
     """Do as `scan_floats`; values int64."""
     begin, table, bits = np.int64(text.ctypes.data), np.int64(classes.ctypes.data), values.view(np.uint64)
-    stop, count = begin + len(text), 0
+    stop, count, num_marked = begin + len(text), 0, 0
     at = _next_word(begin, stop, table)
     while at < stop:
         exact, value, end = _scan_integer(at, stop)
-        behind = _end_of_word(end, stop, table)
         values[count] = value
-        if not exact or behind > end:
-            bits[count] = _MARK + np.uint64(at - begin)
         count += 1
+        if exact and _is_lone_separator(end, stop, table):
+            at = end + 1
+            continue
+        behind = _end_of_word(end, stop, table)
+        if not exact or behind > end:
+            bits[count - 1] = _MARK + np.uint64(at - begin)
+            num_marked += 1
         at = _next_word(behind, stop, table)
-    return count
+    return count, num_marked
 
 
 @compile_kernel

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.triangles import cut_polygons
+from preprocess.geometry.triangles import cut_polygons, split_triangles
 from preprocess.readers.appearance import add_texture, check_finite, find_image, limit_notes, read_colors
 from preprocess.readers.file_bytes import read_text
 from preprocess.readers.references import show_name
@@ -205,7 +205,9 @@ def _build_mesh(scene: _Scene) -> Mesh:
     if len(dict.fromkeys(tuple(names) for names in scene.textures)) > 1:
         scene.notes[f"names {len(scene.textures)} textures, of which the first is drawn"] = None
     colors = _read_colors(scene, corners, sizes, len(vertices))
-    return Mesh(to_float32(vertices), triangles.astype(np.int32), uv, colors=colors, notes=limit_notes(scene.notes))
+    return Mesh(
+        to_float32(vertices), triangles.astype(np.int32, copy=False), uv, colors=colors, notes=limit_notes(scene.notes)
+    )
 
 
 def _corner_uv(scene: _Scene, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray | None:
@@ -300,10 +302,9 @@ def _count_words(text: memoryview, separators: bytes) -> int:
 
 def _split_polygons(indices: np.ndarray, num_points: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return corners without the −1 marks (C,), and how many of them each polygon has (P,). The last −1 may be missing."""
-    if len(indices) % 4 == 0 and (indices[3::4] == -1).all():  # nothing but triangles: the usual file
-        corners = indices.reshape(-1, 4)[:, :3].reshape(-1)
-        if len(corners) and corners.view(np.uint64).max() < num_points:  # negative ones are the largest then
-            return corners, np.full(len(corners) // 3, 3)
+    corners = split_triangles(indices, num_points)  # the usual file
+    if len(corners):
+        return corners, np.full(len(corners) // 3, 3)
     if len(indices) and (indices.min() < -1 or indices.max() >= num_points):
         bad = indices.min() if indices.min() < -1 else indices.max()
         raise ScanError(f"{name} names point {bad}, there are {num_points}; {_GARBLED}")
