@@ -7,6 +7,7 @@ pass.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -75,42 +76,55 @@ def check_row(views: Views, settings: RenderSettings) -> None:
 
 def measure_row(views: Views, settings: RenderSettings) -> RowMeasures:
     """Return the values that `check_row` compares, over all views."""
-    cell = slice(_STEP // 2, None, _STEP)
-    depth = views.depth[:, cell, cell]
-    mask = depth > 0
-    cell_mm = settings.mm_per_px * _STEP
-    centres = (np.arange(settings.size_px)[cell] + 0.5) * settings.mm_per_px - FIELD_OF_VIEW_MM / 2
-    x_mm, y_mm = np.meshgrid(centres, -centres)
-    z_mm = (depth.astype(np.float32) - DEPTH_ZERO) * np.float32(DEPTH_STEP_MM)
-    radius = np.hypot(x_mm, y_mm) / min(settings.crop_radius_mm, FIELD_OF_VIEW_MM / 2)
-    beside = (radius > _RIM[0]) & (radius < _RIM[1]) & (np.abs(x_mm) > np.abs(y_mm))
-    frontal = [k for k, view in enumerate(settings.views) if _is_frontal(view)]
-    sides = [beside & (x_mm < 0), beside & (x_mm > 0)]
-    known = all(side.any() for side in sides)  # not in the smallest images
-    rims = [min(mask[k][side].mean() for side in sides) for k in frontal if known]
-    distance = [np.sqrt((x_mm**2 + y_mm**2 + z_mm[k] ** 2)[mask[k]].min()) for k in range(len(mask)) if mask[k].any()]
-    relief = [_distance_from_plane(x_mm[m], y_mm[m], z[m]) for z, m in zip(z_mm, mask, strict=True) if m.sum() > 3]
+    pixels, x_mm, y_mm, *sides = _choose_pixels(settings)
+    depth = views.depth.reshape(len(views.depth), -1)[:, pixels]
+    shown = [np.flatnonzero(image > 0) for image in depth]
+    known = all(map(len, sides))  # not in the smallest images
+    frontal = [image for view, image in zip(settings.views, depth, strict=True) if known and _is_frontal(view)]
+    rims = [min(np.count_nonzero(image[side]) / len(side) for side in sides) for image in frontal]
+    points_mm = [
+        np.stack([x_mm[at], y_mm[at], (image[at].astype(np.float64) - DEPTH_ZERO) * DEPTH_STEP_MM])
+        for image, at in zip(depth, shown, strict=True)
+    ]
     spread = level = np.nan
-    if views.texture is not None and mask.any():
-        colors = views.texture[:, cell, cell][mask]
-        low, high = np.percentile(colors, [2, 98], axis=0)
+    if views.texture is not None and any(map(len, shown)):
+        images = views.texture.reshape(len(shown), -1, 3)
+        colors = np.concatenate([image.take(pixels[at], axis=0) for image, at in zip(images, shown, strict=True)])
+        counts = np.stack([np.bincount(channel, minlength=256) for channel in colors.T])
+        low, high = ((counts.cumsum(axis=1) < part * len(colors)).sum(axis=1) for part in (0.02, 0.98))
         spread, level = float((high - low).max()), float(colors.mean())
     return RowMeasures(
-        area_mm2=float(mask.sum(axis=(1, 2)).max() * cell_mm**2),
-        relief_mm=float(max(relief, default=np.nan)),
-        rim_share=float(max(rims, default=np.nan)),
-        centre_mm=float(min(distance, default=np.nan)),
+        area_mm2=max(map(len, shown)) * (settings.mm_per_px * _STEP) ** 2,
+        relief_mm=max((_distance_from_plane(points) for points in points_mm if points.shape[1] > 3), default=np.nan),
+        rim_share=max(rims, default=np.nan),
+        centre_mm=min((_distance_from_origin(points) for points in points_mm if points.shape[1]), default=np.nan),
         texture_spread=spread,
         texture_level=level,
     )
+
+
+@lru_cache(maxsize=4)
+def _choose_pixels(settings: RenderSettings) -> tuple[np.ndarray, ...]:
+    """Return indices of every third pixel of every third row, their x and y in mm, and which of them are the sides of the rim."""
+    chosen = np.arange(settings.size_px)[_STEP // 2 :: _STEP]
+    centres = (chosen + 0.5) * settings.mm_per_px - FIELD_OF_VIEW_MM / 2
+    x_mm, y_mm = (values.ravel() for values in np.meshgrid(centres, -centres))
+    radius = np.hypot(x_mm, y_mm) / min(settings.crop_radius_mm, FIELD_OF_VIEW_MM / 2)
+    beside = (radius > _RIM[0]) & (radius < _RIM[1]) & (np.abs(x_mm) > np.abs(y_mm))
+    pixels = (chosen[:, None] * settings.size_px + chosen).ravel()
+    return pixels, x_mm, y_mm, np.flatnonzero(beside & (x_mm < 0)), np.flatnonzero(beside & (x_mm > 0))
 
 
 def _is_frontal(view: View) -> bool:
     return abs(view.yaw_deg) <= _FRONTAL_YAW_DEG and abs(view.pitch_deg) <= _FRONTAL_PITCH_DEG
 
 
-def _distance_from_plane(x_mm: np.ndarray, y_mm: np.ndarray, z_mm: np.ndarray) -> float:
-    """Return the RMS distance of points from the plane that fits them best (along the least principal axis)."""
-    points = np.stack([x_mm, y_mm, z_mm]).astype(np.float64)
-    points -= points.mean(axis=1, keepdims=True)
-    return float(np.sqrt(max(np.linalg.eigvalsh(points @ points.T / points.shape[1])[0], 0.0)))
+def _distance_from_origin(points_mm: np.ndarray) -> float:
+    """Return the distance of the nearest of some points (3, n)."""
+    return float(np.sqrt(np.einsum("cn,cn->n", points_mm, points_mm).min()))
+
+
+def _distance_from_plane(points_mm: np.ndarray) -> float:
+    """Return the RMS distance of points (3, n) from the plane that fits them best (along the least principal axis)."""
+    centred = points_mm - points_mm.mean(axis=1, keepdims=True)
+    return float(np.sqrt(max(np.linalg.eigvalsh(centred @ centred.T / centred.shape[1])[0], 0.0)))
