@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocess.compiled import compile_kernel
+from preprocess.compiled import compile_kernel, prefetch
 from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
 
 NOTHING = -1
@@ -32,7 +32,7 @@ class Fragments:
     triangle i32 (rows, columns): its index, or NOTHING (−1); of equally near ones the first.
     z f32 (rows, columns): its height toward the viewer, −inf without a triangle.
     place i32 (M,): near which cell a triangle lies that is at most two cells large, as an index of a grid with three more cells
-        on each side; −1: a larger one.
+        on each side; the index behind its last cell: a larger one.
     column, row i32 (N,): the vertices in 1/4096 of a step; point (r, c) is at row 4096 r + 2048, column 4096 c + 2048.
     height f64 (N,): the vertices' z toward the viewer, in their unit. is_outside bool (N,): they are outside the sphere.
     frame: left and top edge of the grid, a step, and the radius of the sphere, in the vertices' unit.
@@ -167,7 +167,7 @@ def rasterise_middles(
         ra, rb, rc = np.int64(cells[a, 1]), np.int64(cells[b, 1]), np.int64(cells[c, 1])
         first_column, last_column = (min(ca, cb, cc) + 1) >> 1, max(ca, cb, cc) >> 1
         first_row, last_row = (min(ra, rb, rc) + 1) >> 1, max(ra, rb, rc) >> 1
-        place[t] = -1
+        place[t] = (rows + 6) * (columns + 6)
         if (
             last_column <= first_column + 1 and last_row <= first_row + 1
         ):  # it reaches from one cell before to two after
@@ -232,16 +232,22 @@ def rasterise_samples(
     """Fill the z-buffer of the samples of numbered cells: `triangle` i32 and `nearest` f32, both (cells, samples²)."""
     rows, columns = numbers.shape
     outside = np.int64(_FARTHEST) * _ONE
-    is_near = np.zeros((rows + 6) * (columns + 6), np.bool_)
+    is_near = np.zeros((rows + 6) * (columns + 6) + 1, np.bool_)
+    is_near[-1] = True  # large triangles are looked at in any case
     for r in range(rows):
         for q in range(columns):
             if numbers[r, q] >= 0:
                 for near_row in range(r + 1, r + 5):
                     for near in range(near_row * (columns + 6) + q + 1, near_row * (columns + 6) + q + 5):
                         is_near[near] = True
-    for t in range(len(triangles)):
-        if place[t] >= 0 and not is_near[place[t]]:
-            continue
+    cell_of = np.arange(max(rows, columns) * samples) // samples
+    found = np.empty(len(triangles), np.int32)
+    num_found = np.uintp(0)
+    for t in range(len(triangles)):  # a loop of its own, without a branch: none here could be foreseen
+        found[num_found] = t
+        num_found += np.uintp(is_near[np.uintp(place[t])])
+    for n in range(num_found):
+        t = np.uintp(found[n])
         a, b, c = np.uintp(triangles[t, 0]), np.uintp(triangles[t, 1]), np.uintp(triangles[t, 2])
         xa, xb, xc = np.int64(column[a]), np.int64(column[b]), np.int64(column[c])
         ya, yb, yc = np.int64(row[a]), np.int64(row[b]), np.int64(row[c])
@@ -261,8 +267,8 @@ def rasterise_samples(
         if area < 0:
             area, xb, xc, yb, yc, zb, zc = -area, xc, xb, yc, yb, zc, zb
         scale = 1.0 / area
-        for r in range(first_row // samples, last_row // samples + 1):
-            for q in range(first_column // samples, last_column // samples + 1):
+        for r in range(cell_of[np.uintp(first_row)], cell_of[np.uintp(last_row)] + 1):
+            for q in range(cell_of[np.uintp(first_column)], cell_of[np.uintp(last_column)] + 1):
                 k = numbers[r, q]
                 if k < 0:
                     continue
@@ -323,10 +329,17 @@ def draw_geometry(
         uv: f32 (M, 3, 2), and `place` between its values; NaN where there is no surface. Of length 0: not wanted.
     """
     has_uv = len(uv) > 0
+    uv_address, normals_address = np.int64(uv.ctypes.data), np.int64(normals.ctypes.data)
+    last_column = depth.shape[1] - 1
     for r in range(depth.shape[0]):
         i = r * samples + samples // 2
         for c in range(depth.shape[1]):
             j = c * samples + samples // 2
+            if triangle[r, min(c + 8, last_column)] >= 0:  # what will be read soon is fetched from memory meanwhile
+                ahead = np.uintp(triangle[r, min(c + 8, last_column)])
+                prefetch(uv_address + 24 * np.int64(ahead))
+                prefetch(normals_address + 12 * np.int64(triangles[ahead, 0]))
+                prefetch(normals_address + 12 * np.int64(triangles[ahead, 1]))
             if triangle[r, c] < 0:
                 if has_uv:
                     place[r, c, 0] = place[r, c, 1] = np.nan
