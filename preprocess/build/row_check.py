@@ -105,7 +105,7 @@ def measure_row(views: Views, settings: RenderSettings) -> RowMeasures:
 
 @lru_cache(maxsize=4)
 def _choose_pixels(settings: RenderSettings) -> tuple[np.ndarray, ...]:
-    """Return indices of every third pixel of every third row, their x and y in mm, and which of them are the sides of the rim."""
+    """Return indices of every third pixel of every third row, their x and y in mm, and those at the left and right rim."""
     chosen = np.arange(settings.size_px)[_STEP // 2 :: _STEP]
     centres = (chosen + 0.5) * settings.mm_per_px - FIELD_OF_VIEW_MM / 2
     x_mm, y_mm = (values.ravel() for values in np.meshgrid(centres, -centres))

@@ -139,7 +139,7 @@ def _scan_signed(word):  # type: ignore[no-untyped-def]
     """
     digits, first = word ^ _ZEROS, word & _FIRST_BYTE
     length = trailing_zeros(((digits + _OVER_NINE) | digits) & _HIGH_BITS & ~_FIRST_BYTE) >> 3
-    if first == _MINUS or first == _PLUS:
+    if first in (_MINUS, _PLUS):
         return length, length - 1, _join_digits(digits & ~_FIRST_BYTE, length), first == _MINUS
     return length, length if digits & _FIRST_BYTE <= 9 else -1, _join_digits(digits, length), False
 
@@ -177,7 +177,7 @@ def _scan_integer(address, stop):  # type: ignore[no-untyped-def]
 def _scan_sign(address):  # type: ignore[no-untyped-def]
     """Whether there is a minus, and the address behind a sign."""
     first = byte_at(address)
-    return first == _MINUS, address + (1 if first == _MINUS or first == _PLUS else 0)
+    return first == _MINUS, address + (1 if first in (_MINUS, _PLUS) else 0)
 
 
 @compile_kernel
