@@ -243,9 +243,9 @@ def rasterise_samples(
     cell_of = np.arange(max(rows, columns) * samples) // samples
     found = np.empty(len(triangles), np.int32)
     num_found = np.uintp(0)
-    for t in range(len(triangles)):  # a loop of its own, without a branch: none here could be foreseen
-        found[num_found] = t
-        num_found += np.uintp(is_near[np.uintp(place[t])])
+    for index in range(len(triangles)):  # a loop of its own, without a branch: none here could be foreseen
+        found[num_found] = index
+        num_found += np.uintp(is_near[np.uintp(place[index])])
     for n in range(num_found):
         t = np.uintp(found[n])
         a, b, c = np.uintp(triangles[t, 0]), np.uintp(triangles[t, 1]), np.uintp(triangles[t, 2])
