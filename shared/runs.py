@@ -65,6 +65,7 @@ TABLE_TEX = "table.tex"
 ABLATION_JSON = "ablation.json"
 ABLATION_CSV = "ablation.csv"
 ABLATION_TEX = "ablation.tex"
+PRETRAIN_JSON = "pretrain.json"
 
 _COLUMNS = ["sample_id", "subject", "label", "predicted"]
 _PROBABILITY = "p_"  # prefix of a class's column

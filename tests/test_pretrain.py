@@ -24,7 +24,7 @@ from shared.cache import open_cache
 from shared.captions import write_captions
 from shared.errors import FacetError
 from shared.runs import LOG_JSONL
-from shared.schema import captions_file_name
+from shared.schema import captions_file_name, text_file_name
 from shared.text import write_text_embeddings
 from shared.weights import models
 from shared.weights.identity import hash_arrays
@@ -160,10 +160,27 @@ def test_it_learns_and_the_folder_is_open_clips(
     clip, _, _ = open_clip.create_model_and_transforms(f"local-dir:{run}")
     state = load_file(run / "open_clip_model.safetensors")
     assert all(torch.equal(value, state[name]) for name, value in clip.state_dict().items())
-    text = encode_prompts({"anger": ["an angry face"]}, model=f"local-dir:{run}", pretrained="its own")
+    used = {name: PROMPTS[name] for name in open_cache(cache).info.class_names}
+    text = encode_prompts(used, model=f"local-dir:{run}", pretrained="its own")
     _, config = load_tower(f"local-dir:{run}", "its own", seed=0)
     assert config.weights_hash == text.image_tower_hash and not text.random_weights
     assert call("verify", run) == 0
+
+    # whom it was trained on must not be tested with it
+    held_out = [name.removeprefix("tiny/") for name in record["validation_subjects"]]
+    assert len(record["trained_subjects"]) == 6 and not {f"tiny:{name}" for name in held_out} & {
+        *record["trained_subjects"]
+    }
+    write_text_embeddings(cache / "text" / text_file_name(f"local-dir:{run}"), text)
+    fit = ["fit", "--cache", cache, "--epochs", 0, "--device", "cpu", "--batch-size", 6, "--model", f"local-dir:{run}"]
+    message = fails(capsys, *fit, "--folds", 2, "--out", tmp_path / "fit")
+    assert f"local-dir:{run}: its tower was trained on" in message and "that fold-00 tests" in message
+    assert call(*fit, "--test-subjects", ",".join(held_out), "--out", tmp_path / "fit") == 0
+    zero_shot = ["predict", "--zero-shot", "--cache", cache, "--model", f"local-dir:{run}", "--out", tmp_path / "zero"]
+    capsys.readouterr()
+    assert call(*zero_shot) == 0
+    assert "the tower was trained on 6 of the 8 subjects" in capsys.readouterr().err
+
     assert call(*words, "--lr", "3e-3") == 0  # finished: nothing is trained again
     assert call("pretrain", "--config", run / "config.toml", "--out", run) == 0  # the same settings
     assert "--lr" in fails(capsys, *words, "--lr", "1e-4")

@@ -59,6 +59,7 @@ from train.protocols.selection import (
     select_test_items,
 )
 from train.protocols.trained_subjects import (
+    check_tower,
     describe_namesakes,
     find_initial_run,
     read_initial_model,
@@ -139,15 +140,17 @@ class Experiment(Split):
         """Return the run that a fold starts from (--init-from), and what is known of its model; None: from no run.
 
         Raises:
-            FacetError: it has no trained model, or the fold tests people on whom that was trained.
+            FacetError: it has no trained model; or the fold tests people on whom that, or the tower of --model, was trained.
         """
-        if self.recipe.init_from is None:
-            return None
-        run, names = find_initial_run(Path(self.recipe.init_from), fold), fold.test_subjects
+        names = fold.test_subjects
         if self.train.info.dataset != self.test.info.dataset:
             names = tuple(name.removeprefix(prefix_subject(self.test.info.dataset, "")) for name in names)
         elif self.test is not self.train:
             names = tuple(name_in_cache(name, fold.train_subjects) for name in names)
+        check_tower(self.recipe.model, fold.name, self.test.info.dataset, names)
+        if self.recipe.init_from is None:
+            return None
+        run = find_initial_run(Path(self.recipe.init_from), fold)
         return run, read_initial_model(run, fold.name, self.test, names)
 
     def items_of(self, fold: Fold) -> tuple[list[Item], list[Item]]:

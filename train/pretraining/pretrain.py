@@ -12,7 +12,7 @@ import torch
 from shared.command_line import print_next
 from shared.errors import FacetError, first_line
 from shared.option_file import format_table
-from shared.runs import CONFIG_TOML, record_hashes
+from shared.runs import CONFIG_TOML, PRETRAIN_JSON, record_hashes
 from shared.store.lock import hold_lock
 from shared.store.storage import make_folder, write_file
 from shared.weights.model_config import MODEL_CONFIG
@@ -25,7 +25,7 @@ from train.model.factory import choose_device
 from train.pretraining.known_prompts import read_known_prompts
 from train.pretraining.loop import train
 from train.pretraining.options import PretrainOptions
-from train.pretraining.record import PRETRAIN_JSON, describe_run, read_record, write_record
+from train.pretraining.record import describe_run, read_record, write_record
 from train.pretraining.rows import CaptionedRows, CaptionTable, read_captioned, split_subjects
 from train.pretraining.step import Pretraining
 from train.pretraining.text_tower import freeze_text

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from shared.errors import FacetError, first_line
-from shared.runs import CONFIG_TOML, LOG_JSONL
+from shared.runs import CONFIG_TOML, LOG_JSONL, PRETRAIN_JSON
 from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.option_values import option_name
 from train.pretraining.options import PretrainOptions
 from train.pretraining.rows import CaptionedRows
+from train.protocols.selection import prefix_subject
 from train.runs.out_folder import check_same_settings, check_unused
 from train.training.timing import describe_environment
 
-PRETRAIN_JSON = "pretrain.json"
 _MAX_JSON_BYTES = 1 << 26
 
 
@@ -38,12 +38,15 @@ def describe_run(options: PretrainOptions, sources: Sequence[CaptionedRows], hel
         }
         for source in sources
     ]
+    people = {source.person_of(row) for source in sources for row in source.rows}
+    trained = {prefix_subject(*one) for one in people if "/".join(one) not in set(held_out)}
     settings = {n: list(v) if isinstance(v, tuple) else v for n, v in dataclasses.asdict(options).items()}
     return {
         "complete": False,
         "settings": settings,
         "caches": caches,
         "validation_subjects": list(held_out),
+        "trained_subjects": sorted(trained),
         "epochs": [],
     }
 

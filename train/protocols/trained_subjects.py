@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.cache import Cache, open_cache
-from shared.errors import FacetError
-from shared.runs import CONFIG_JSON, CROSSVAL_JSON, WEIGHTS, read_hashes
+from shared.errors import FacetError, first_line
+from shared.runs import CONFIG_JSON, CROSSVAL_JSON, PRETRAIN_JSON, SPLIT_JSON, WEIGHTS, read_hashes
+from shared.typed_json import make
+from shared.weights.models import LOCAL_DIR
 from train.config import InitialModel, RunConfig, read_config
 from train.options import Recipe
 from train.protocols.folds import Fold, list_some, read_split
 from train.protocols.leakage import SharedScan, find_shared_scans
 from train.protocols.selection import OWN_SCANS, name_tested, prefix_subject
+
+_MAX_JSON_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class _TowerRecord:
+    trained_subjects: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -53,10 +63,52 @@ def describe_namesakes(names: Collection[str]) -> list[str]:
 
 
 def list_trained_subjects(config: RunConfig, fold: Fold) -> set[str]:
-    """Return DATASET:SUBJECT of everybody whose scans a run, or a model before it, was trained on."""
+    """Return DATASET:SUBJECT of everybody whose scans a run, a model before it, or its tower was trained on."""
+    return _list_own(config, fold) | list_tower_subjects(config.tower.name)
+
+
+def _list_own(config: RunConfig, fold: Fold) -> set[str]:
     is_prefixed = config.test_dataset not in ("", config.dataset)  # a run across data sets has such names already
     own = {name if is_prefixed else prefix_subject(config.dataset, name) for name in fold.train_subjects}
     return own | set(config.initial.trained_subjects if config.initial else ())
+
+
+def list_tower_subjects(model: str) -> set[str]:
+    """Return DATASET:SUBJECT of everybody on whose scans `pretrain` or a run trained the tower of a folder (local-dir:DIR).
+
+    Raises:
+        FacetError: the record of that training is damaged.
+    """
+    folder = Path(model.removeprefix(LOCAL_DIR))
+    if not model.startswith(LOCAL_DIR):
+        return set()
+    if (folder / CONFIG_JSON).is_file() and (folder / SPLIT_JSON).is_file():
+        return _list_own(read_config(folder), read_split(folder))
+    path = folder / PRETRAIN_JSON
+    if not path.is_file():
+        return set()
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ValueError("too large")
+        names = json.loads(path.read_bytes()).get("trained_subjects", [])
+        return set(make(_TowerRecord, {"trained_subjects": names}).trained_subjects)
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise FacetError(f"{path}: damaged ({first_line(error)}); pretrain again") from error
+
+
+def check_tower(model: str, fold_name: str, dataset: str, tested: Sequence[str]) -> None:
+    """Check that the tower that a run starts from was not trained on people whom a fold tests.
+
+    Raises:
+        FacetError: it was.
+    """
+    trained = list_tower_subjects(model)
+    if seen := [name for name in tested if prefix_subject(dataset, name) in trained]:
+        doubt = ". If they are other people, give them other names" * (dataset == OWN_SCANS)
+        raise FacetError(
+            f"--model {model}: its tower was trained on {len(seen)} of the {len(tested)} subjects that {fold_name} tests "
+            f"({list_some(sorted(seen))}), so they are not unseen; test others (--test-subjects), or pretrain on others{doubt}"
+        )
 
 
 def find_seen(config: RunConfig, fold: Fold, cache: Cache, subjects: Iterable[str]) -> Seen:
@@ -83,7 +135,7 @@ def find_seen(config: RunConfig, fold: Fold, cache: Cache, subjects: Iterable[st
         if people and not trained_names.isdisjoint({*scan.subjects} - {as_compared[name] for name in people}):
             found |= people
             shared += [scan] * (not people <= named)
-    earlier = set(config.initial.trained_subjects if config.initial else ())
+    earlier = set(config.initial.trained_subjects if config.initial else ()) | list_tower_subjects(config.tower.name)
     if not is_own:
         return Seen(named | found, shared=tuple(shared))
     before = {name for name in named if prefix_subject(dataset, name) in earlier}

@@ -39,7 +39,10 @@ from train.model.factory import build_facet, choose_device
 from train.model.image_tower import load_tower
 from train.options import Options, Recipe, RunOptions
 from train.protocols.evaluation_items import map_classes
+from train.protocols.folds import list_some
 from train.protocols.named import DEFAULT_PROTOCOL
+from train.protocols.selection import prefix_subject
+from train.protocols.trained_subjects import list_tower_subjects
 from train.reporting.calibration import measure_test
 from train.reporting.report import print_scores
 from train.resolve import find_text, resolve_model, resolve_views
@@ -172,6 +175,13 @@ def score_zero_shot(
     scores = score_items(model, cache, items, transform, config)
     predictions = predict_items(scores, None, recipe)
     lacks = find_lacking(cache, items, recipe.modalities)
+    people = {item.subject for item in tested}
+    trained = list_tower_subjects(tower_config.name)
+    if seen := [name for name in people if prefix_subject(cache.info.dataset, name) in trained]:
+        notes.append(
+            f"the tower was trained on {len(seen)} of the {len(people)} subjects ({list_some(sorted(seen))}); their scores "
+            "are no test of it"
+        )
     notes = [*notes, *describe_decisions(items, recipe)]
     return ZeroShotScores(config, model, scores, predictions, lacks, tested, adapted, notes)
 
