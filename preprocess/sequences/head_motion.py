@@ -89,7 +89,8 @@ def draw_unstabilised(
     view_to_face = np.eye(4)
     view_to_face[:3, :3] = camera.world_to_view[0].T
     try:
-        mesh = grid_to_mesh(_find_points(images["depth"]), pixel_uv(settings.size_px, settings.size_px))
+        points, uv = _find_points(images["depth"]), pixel_uv(settings.size_px, settings.size_px)
+        mesh = grid_to_mesh(points[::-1], uv[::-1])  # rows of a grid run upward
         views = render_views(
             replace(move_mesh(mesh, move @ view_to_face), texture=images.get("texture")),
             camera,
