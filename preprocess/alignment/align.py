@@ -21,6 +21,7 @@ from preprocess.alignment.landmark_pose import determine_pose, group_centers, la
 from preprocess.alignment.nose import find_nose_tip, remove_spikes
 from preprocess.alignment.units import check_size, is_unit, measure_size
 from preprocess.geometry.mesh import Mesh
+from preprocess.geometry.rigid import move_points
 from shared.errors import ScanError
 
 # With landmarks, a surface may fit worse by this much: a hand may cover the mouth, or there is a hole.
@@ -189,9 +190,5 @@ def _name_scale(scale: float | None) -> str:
 
 def move_mesh(mesh: Mesh, pose: np.ndarray) -> Mesh:
     """Return the mesh with vertices and landmarks transformed by a rigid (4, 4)."""
-
-    def move(points: np.ndarray) -> np.ndarray:
-        return (points.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]).astype(np.float32)
-
-    landmarks = None if mesh.landmarks_mm is None else move(mesh.landmarks_mm)
-    return replace(mesh, vertices_mm=move(mesh.vertices_mm), landmarks_mm=landmarks)
+    landmarks = None if mesh.landmarks_mm is None else move_points(mesh.landmarks_mm, pose)
+    return replace(mesh, vertices_mm=move_points(mesh.vertices_mm, pose), landmarks_mm=landmarks)

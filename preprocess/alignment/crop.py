@@ -26,9 +26,13 @@ def crop_mesh(mesh: Mesh, radius_mm: float) -> Mesh:
     kept = np.flatnonzero(num_inside >= 0)
     if not len(kept):
         raise ScanError(f"no surface within {radius_mm:g} mm of the tip of the nose; is it a face?")
-    kept = _drop_small_pieces(mesh.vertices_mm, mesh.triangles, kept, num_inside[kept] / 3)
-    used, triangles = renumber(mesh.triangles.take(kept, axis=0), len(mesh.vertices_mm))
-    return replace(  # `take` needs a third of the time of an index in brackets
+    triangles = mesh.triangles.take(kept, axis=0)  # `take` needs a third of the time of an index in brackets
+    piece = find_pieces(triangles, len(mesh.vertices_mm))
+    if (piece != piece[0]).any():
+        is_large = _find_large_pieces(mesh.vertices_mm, triangles, piece, num_inside[kept] / 3)
+        kept, triangles = kept[is_large], triangles[is_large]
+    used, triangles = renumber(triangles, len(mesh.vertices_mm))
+    return replace(
         mesh,
         vertices_mm=mesh.vertices_mm.take(used, axis=0),
         triangles=triangles,
@@ -37,18 +41,12 @@ def crop_mesh(mesh: Mesh, radius_mm: float) -> Mesh:
     )
 
 
-def _drop_small_pieces(
-    vertices: np.ndarray, all_triangles: np.ndarray, kept: np.ndarray, share: np.ndarray
-) -> np.ndarray:
-    """Return the triangles among `kept` that are no small piece which is connected with nothing.
+def _find_large_pieces(vertices: np.ndarray, triangles: np.ndarray, piece: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Return which triangles are no small piece that is connected with nothing, bool (M,).
 
     Args:
-        share: of each kept triangle, about how much of it is within the sphere, 0 to 1.
+        piece: of each triangle, by `find_pieces`. share: about how much of it is within the sphere, 0 to 1.
     """
-    triangles = all_triangles.take(kept, axis=0)
-    piece = find_pieces(triangles, len(vertices))
-    if (piece == piece[0]).all():
-        return kept
     areas = share * triangle_areas(vertices, triangles)
     least = _MIN_PIECE * areas.sum()
 
@@ -61,4 +59,4 @@ def _drop_small_pieces(
         unique, index = weld(vertices)  # files may split vertices that belong together
         substantial = is_large(find_pieces(index[triangles], len(unique)))
     # A surface that is nothing but shards is kept whole: its triangles do not share vertices.
-    return kept[substantial] if areas[substantial].sum() > 0.8 * areas.sum() else kept
+    return substantial if areas[substantial].sum() > 0.8 * areas.sum() else np.ones(len(triangles), bool)

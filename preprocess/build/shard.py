@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,9 +26,6 @@ from shared.schema import CacheInfo, RenderSettings, Sample, fingerprint
 
 if TYPE_CHECKING:
     from preprocess.rendering.views import Views
-
-
-_BLOCK_BYTES = 1 << 20  # of a file, read at once
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,8 @@ def hash_source(dataset: DatasetReader, root: Path, scan: ScanRecord) -> str:
             if not path.is_file():
                 digest.update(b"missing\n")
                 continue
-            content = blake3()
-            with path.open("rb") as file:
-                while block := file.read(_BLOCK_BYTES):
-                    content.update(block)
-            digest.update(content.digest())
+            with path.open("rb", buffering=0) as file:
+                digest.update(hashlib.file_digest(file, blake3).digest())  # type: ignore[arg-type]
     except (OSError, ScanError):
         return ""  # equals no record's hash: tried again at the next build
     return f"blake3:{digest.hexdigest()}"

@@ -1,8 +1,10 @@
-"""Rigid transforms: fit one to pairs of points (Kabsch)."""
+"""Rigid transforms: apply one to points; fit one to pairs of points (Kabsch)."""
 
 from __future__ import annotations
 
 import numpy as np
+
+from preprocess.compiled import compile_kernel
 
 
 def fit_rigid(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -26,3 +28,14 @@ def fit_rigid(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tu
     pose[:3, :3] = rotation
     pose[:3, 3] = target_center - rotation @ source_center
     return pose, scale, error
+
+
+@compile_kernel
+def move_points(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Return points (n, 3) transformed by a pose (4, 4), f32."""
+    moved = np.empty((len(points), 3), np.float32)
+    for k in range(len(points)):
+        x, y, z = np.float64(points[k, 0]), np.float64(points[k, 1]), np.float64(points[k, 2])
+        for axis in range(3):
+            moved[k, axis] = pose[axis, 0] * x + pose[axis, 1] * y + pose[axis, 2] * z + pose[axis, 3]
+    return moved

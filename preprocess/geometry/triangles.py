@@ -117,29 +117,27 @@ def triangle_areas(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 @compile_kernel
 def find_pieces(triangles: np.ndarray, num_vertices: int) -> np.ndarray:
-    """Return one number for each connected component of triangles, i64 (M,) (union-find, Tarjan 1975)."""
-    parent = np.arange(num_vertices)
+    """Return each triangle's connected component, i32 (M,), as its first vertex (union-find, Tarjan 1975)."""
+    parent = np.arange(num_vertices, dtype=np.int32)
     for t in range(len(triangles)):
-        root = triangles[t, 0]
+        root = np.uintp(triangles[t, 0])
         while parent[root] != root:
             parent[root] = parent[parent[root]]
-            root = parent[root]
+            root = np.uintp(parent[root])
         for corner in range(1, 3):
-            other = triangles[t, corner]
+            other = np.uintp(triangles[t, corner])
             while parent[other] != other:
                 parent[other] = parent[parent[other]]
-                other = parent[other]
+                other = np.uintp(parent[other])
             if other != root:  # the smaller number stays: no randomness
                 low, high = min(root, other), max(root, other)
                 parent[high] = low
                 root = low
-    piece = np.empty(len(triangles), np.int64)
+    for k in range(num_vertices):
+        parent[k] = parent[parent[k]]  # of a smaller number: that is a root already
+    piece = np.empty(len(triangles), np.int32)
     for t in range(len(triangles)):
-        root = triangles[t, 0]
-        while parent[root] != root:
-            parent[root] = parent[parent[root]]
-            root = parent[root]
-        piece[t] = root
+        piece[t] = parent[triangles[t, 0]]
     return piece
 
 
