@@ -89,6 +89,13 @@ def test_counts_are_not_trusted(tmp_path: Path, offset: int, value: bytes) -> No
         read_bnt(tmp_path / "a.bnt")
 
 
+def test_a_copy_that_ends_in_zeros_is_refused(tmp_path: Path) -> None:
+    data = encode(make_grid(80, 60))
+    (tmp_path / "a.bnt").write_bytes(data[:-5000] + bytes(5000))  # several rows of the last plane, which all lie at 0
+    with pytest.raises(ScanError, match=r"a\.bnt: ends in zeros; .*copy it again"):
+        read_bnt(tmp_path / "a.bnt")
+
+
 def test_huge_counts_that_agree_allocate_nothing(tmp_path: Path) -> None:
     """65535 × 13107 points make a count that fits its field: 34 GB that the file does not have."""
     count = 65535 * 13107 * 5 % 2**32

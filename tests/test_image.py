@@ -70,3 +70,14 @@ def test_jpeg_has_the_pixels_that_pillow_decodes(options: dict[str, object]) -> 
         decode_image(data[: len(data) // 2])
     grey = encode(Image.fromarray(smooth[..., 0]), "JPEG")
     assert decode_image(grey).shape == (67, 101, 3)
+
+
+def test_a_damaged_jpeg_is_refused() -> None:
+    """Pillow decodes it, and stretches a colour over what is lost."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = encode(Image.fromarray(noise), "JPEG")
+    place = data.index(b"\xff\xda") + 100
+    for lost in (bytes(8), b"\xff\xd9"):
+        with pytest.raises(ScanError, match="JPEG data is damaged; copy it again"):
+            decode_image(data[:place] + lost + data[place + 400 :])
+    decode_image(data[:-2] + bytes(3) + data[-2:])  # some cameras fill the end up

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from preprocess.readers.obj import read_obj
-from preprocess.readers.surface import find_surface_files
+from preprocess.readers.surface import find_surface_files, read_surface
 from shared.errors import ScanError
 
 HEAD = b"v 0 0 0\nv 10 0 0\nv 10 10 0\nv 0 10 5\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nvn 0 0 1\n"
@@ -171,3 +171,28 @@ def test_real_scan_agrees_with_open3d() -> None:
     np.testing.assert_allclose(mesh.vertices_mm[mesh.triangles], corners, atol=1e-4)
     assert mesh.uv is not None
     np.testing.assert_allclose(mesh.uv, np.asarray(other.triangle_uvs).reshape(-1, 3, 2), atol=1e-6)
+
+
+def grid_obj(side: int = 30) -> bytes:
+    """A square of quads, row by row, as scanners write them."""
+    points = [f"v {k % side} {k // side} 0\n" for k in range(side * side)]
+    corners = [row * side + column for row in range(1, side) for column in range(1, side)]
+    faces = [f"f {k - side} {k - side + 1} {k + 1} {k}\n" for k in corners]
+    return "".join([*points, *faces]).encode()
+
+
+def test_a_file_that_was_not_copied_to_its_end(tmp_path: Path) -> None:
+    whole, path = grid_obj(), tmp_path / "a.obj"
+    assert read_surface(write(path, whole)).notes == ()
+    assert read_surface(write(path, whole.rstrip())).notes == ()  # some programs end without a line feed
+    assert read_surface(write(path, whole + b"\0")).notes == ()  # and some with a zero
+    half = whole[: whole.rindex(b"\n", 0, len(whole) * 3 // 4)]
+    for cut in (half, half + b"\nf 12", whole + b"f 1", whole + b"f 1 2"):
+        with pytest.raises(ScanError, match=r"a\.obj: ends in the middle of a line, and no face names its last \d+"):
+            read_surface(write(path, cut))
+    (note,) = read_surface(
+        write(path, half + b"\n")
+    ).notes  # at the end of a line: perhaps the vertices are just not used
+    assert "vertices; perhaps the file is cut off" in note
+    with pytest.raises(ScanError, match=rf"a\.obj: a zero byte in a text, at byte {len(half)}; .* copy it again"):
+        read_surface(write(path, half + bytes(len(whole) - len(half))))

@@ -131,3 +131,13 @@ def test_what_is_wrong_is_said(tmp_path: Path, data: bytes, message: str) -> Non
     with pytest.raises(ScanError, match=message) as error:
         read_surface(path)
     assert "a.stl" in str(error.value)
+
+
+def test_a_copy_that_ends_in_zeros_is_noted(tmp_path: Path) -> None:
+    sphere = trimesh.creation.icosphere(3)
+    data = sphere.export(file_type="stl")
+    (tmp_path / "a.stl").write_bytes(data)
+    assert read_surface(tmp_path / "a.stl").notes == ()
+    (tmp_path / "a.stl").write_bytes(data[: -50 * 128] + bytes(50 * 128))
+    (note,) = read_surface(tmp_path / "a.stl").notes
+    assert note == "128 of 1280 triangles have no area; perhaps the file was not copied to its end"

@@ -28,6 +28,7 @@ _CUT = "the file is cut off or garbled; copy it again"
 _PLANES = 5
 # A coordinate beyond this is a background mark, whatever the header says.
 _MAX_COORDINATE_MM = 1e6
+_ZEROS = 0.01  # of the bytes, at the end: several rows of b, as a copy that was interrupted has them
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def _parse(data: bytes) -> BntFile:
         raise ScanError(
             f"{len(data)} bytes, {start + 8 * count} expected for its {num_rows} × {num_columns} points; {_CUT}"
         )
+    if data.endswith(bytes(max(round(_ZEROS * len(data)), 1 << 12))):
+        raise ScanError(f"ends in zeros; {_CUT}")
     planes = np.frombuffer(data, "<f8", count, start).reshape(_PLANES, num_rows, num_columns).astype(np.float64)
     name = data[14 : 14 + name_length].rstrip(b"\0").decode("latin-1")
     x, y, z, a, b = planes
@@ -96,7 +99,7 @@ def bnt_to_mesh(grid: BntFile) -> Mesh:
     uv = (a, 1 - b): Mesh counts v from the bottom.
 
     Raises:
-        ScanError: nothing was measured.
+        ScanError: nothing was measured, or the grid has another order.
     """
     points = np.stack([grid.x, grid.y, grid.z], -1)
     points[~grid.is_surface] = np.nan

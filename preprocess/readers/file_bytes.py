@@ -14,6 +14,7 @@ MAX_SCAN_BYTES = 1 << 27
 _CONTENT = re.compile(rb"[^\0 \t\r\n]")
 _MARKS = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _SAMPLE_BYTES = 400
+_MAX_ZEROS = 4  # at the end of a text
 # First bytes of files that are never read here, under any name.
 _PACKED = {
     b"\x1f\x8b": "compressed with gzip; unpack it (gunzip)",
@@ -65,9 +66,15 @@ def read_text(path: Path, *, max_bytes: int = MAX_SCAN_BYTES) -> bytes:
     """Read a whole text file: UTF-16 becomes UTF-8, a byte order mark is dropped, line ends of CR alone become LF.
 
     Raises:
-        ScanError: as `read_bytes`.
+        ScanError: as `read_bytes`; a zero byte, which interrupted copies end with.
     """
     data = to_utf8(read_bytes(path, max_bytes=max_bytes))
+    text = data.rstrip(b"\0")  # programs in C may write the one that ends a string
+    data = text if len(data) - len(text) <= _MAX_ZEROS else data
+    if (place := data.find(b"\0")) >= 0:
+        raise ScanError(
+            f"{path}: a zero byte in a text, at byte {place}; the file was not copied to its end; copy it again"
+        )
     return data if b"\n" in data else data.replace(b"\r", b"\n")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,9 @@ _MAX_BYTES = 1 << 28  # an uncompressed image of so many pixels fits
 _FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP", "TGA", "GIF", "PPM")
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _BITS, _IS_ZERO_BLACK = 258, 262  # tags of TIFF: BitsPerSample, PhotometricInterpretation
+
+# What libjpeg says of lost data. A few bytes too many before a marker are a habit of some cameras.
+_DAMAGE = re.compile(r"premature end of data|bad Huffman code|\d{2,} extraneous bytes")
 
 Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS is stricter, checked before decoding, and its error names the size
 
@@ -75,13 +79,19 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def _decode_jpeg(data: bytes, height: int, width: int) -> np.ndarray | None:
-    """Decode a colour JPEG of a known size; None where anything about it is unusual or damaged."""
+    """Decode a colour JPEG of a known size; None where anything about it is unusual.
+
+    Raises:
+        ScanError: part of its data is lost.
+    """
     try:
         if simplejpeg.decode_jpeg_header(data)[:2] != (height, width):
             return None
         pixels: np.ndarray = simplejpeg.decode_jpeg(data)
         return pixels
-    except ValueError:
+    except ValueError as error:
+        if _DAMAGE.search(str(error)):  # Pillow would decode it, and draw stripes where the data is lost
+            raise ScanError("its JPEG data is damaged; copy it again") from error
         return None
 
 

@@ -24,6 +24,7 @@ _CUT = "the file is cut off or garbled; copy it again"
 _LINE_END = re.compile(rb"[\r\n]")
 _INDEX = re.compile(r"[-+]?[0-9]{1,18}")
 _POLYPAINT = re.compile(rb"#MRGB ((?:[0-9A-Fa-f]{8})+)")
+_MANY_LEFT, _FEW_LEFT = 0.05, 50  # of the vertices, and in all: behind the last one that a face names
 _MAX_COMMENTS = 1000  # before the first colour in a comment
 _MAX_CHANGES = 1 << 16  # of material in a file
 
@@ -142,10 +143,30 @@ def _parse(data: bytes) -> tuple[Mesh, np.ndarray]:
     triangles = cut_polygons(corners, faces[:, 1])  # (M, 3, 2)
     if not len(triangles):
         raise ScanError(f"no faces ({len(vertices)} vertices); {_CUT}")
+    cut = _find_cut(data, len(vertices), int(corners[:, 0].max()) + 1, int(faces[-1, 1]))
     colors, notes = _read_colors(data, vertices)
+    notes += cut
     uv = _corner_uv(triangles, uv_points, len(vertices))
     mesh = Mesh(to_float32(vertices[:, :3]), triangles[:, :, 0].astype(np.int32), uv, colors=colors, notes=notes)
     return mesh, faces
+
+
+def _find_cut(data: bytes, num_vertices: int, num_named: int, last_corners: int) -> tuple[str, ...]:
+    """Return a note if the file may be cut off: OBJ has no count of its lines, and no end.
+
+    Args:
+        num_named: the faces name vertices up to this one. last_corners: of the last face.
+    Raises:
+        ScanError: it is cut off for certain: the last line has no end, and is no face, or many vertices are in none.
+    """
+    is_open = data.rstrip(b" \t")[-1:] not in (b"\n", b"\r")
+    num_left = num_vertices - num_named
+    is_much = num_left > max(_MANY_LEFT * num_vertices, _FEW_LEFT)
+    if is_open and (last_corners < 3 or is_much):
+        raise ScanError(f"ends in the middle of a line, and no face names its last {num_left} vertices; {_CUT}")
+    if is_much or (is_open and num_left > _FEW_LEFT):
+        return (f"no face names its last {num_left} of {num_vertices} vertices; perhaps the file is cut off",)
+    return ()
 
 
 def _corner_uv(triangles: np.ndarray, uv_points: np.ndarray, num_vertices: int) -> np.ndarray | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -49,6 +49,7 @@ FORMATS = {
     ".abs": MeshFormat("ABS", read_abs),
     ".abs.gz": MeshFormat("ABS", read_abs),
 }
+_MANY_COLLAPSED = 0.05
 MESH_SUFFIXES = tuple(FORMATS)
 
 
@@ -72,7 +73,9 @@ def read_surface(path: Path, *, texture: Path | None = None) -> Mesh:
         raise ScanError(f"{path}: {describe_packed(_first_bytes(path)) or unknown}")
     expected = FORMATS[suffix].kind
     try:
-        return FORMATS[suffix].read(path, texture=texture)
+        mesh = FORMATS[suffix].read(path, texture=texture)
+        note = _find_collapsed(mesh)
+        return replace(mesh, notes=(*mesh.notes, note)) if note else mesh
     except ScanError as error:
         kind = describe_kind(_first_bytes(path))
         if kind in (None, expected):
@@ -80,6 +83,14 @@ def read_surface(path: Path, *, texture: Path | None = None) -> Mesh:
         raise ScanError(
             f"{path}: its content is {kind}, not {expected}; give it the ending of its content, or convert it"
         ) from error
+
+
+def _find_collapsed(mesh: Mesh) -> str:
+    """Return a note if many triangles have two corners in one vertex, as where a copy ends in zeros; else ""."""
+    a, b, c = mesh.triangles.T
+    num = int(((a == b) | (b == c) | (c == a)).sum())
+    many = num > _MANY_COLLAPSED * len(mesh.triangles)
+    return f"{num} of {len(mesh.triangles)} triangles have no area; perhaps the file was not copied to its end" * many
 
 
 def _first_bytes(path: Path) -> bytes:
