@@ -206,7 +206,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     )
     sequence_help = "the scans are frames of one sequence, in this order, and are predicted as one"
     add("--sequence", action="store_true", dest="is_sequence", help=sequence_help)
-    neutral_help = "a neutral scan of the same person, for a model trained with --reference neutral"
+    neutral_help = "a neutral scan of the same person: half of its scores is subtracted, usually more accurate"
     add("--neutral", type=Path, metavar="SCAN", help=neutral_help)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default auto)")
     add = parser.add_argument_group("how to read the scans").add_argument

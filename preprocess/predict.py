@@ -34,6 +34,7 @@ from shared.store.storage import check_writable, write_file
 
 if TYPE_CHECKING:
     from preprocess.datasets.scan import DatasetReader
+    from train.options import Recipe
 
 NUM_NAMED = 3  # classes in the line of a scan
 
@@ -133,7 +134,9 @@ def predict_scans(run: Path, files: ScanFiles, *, picture: Path | None, table: P
     _check_picture(picture, 1 if files.is_sequence else len(files.scans))
     predictor = Predictor.load(run, device)
     recipe, wanted = predictor.config.recipe, predictor.config.render
-    _check_model(run, files, wanted, recipe.reference)
+    _check_model(run, files, wanted, recipe)
+    if files.neutral is not None and recipe.reference != NEUTRAL:
+        predictor = predictor.centre(NEUTRAL)
     for path in (table, picture if picture is None or picture.suffix else picture / "picture"):
         if path is not None:
             check_writable(path)
@@ -184,7 +187,7 @@ def _check_picture(picture: Path | None, num_predictions: int) -> None:
         raise FacetError(f"--out {picture}: is one picture, and there are {num_predictions} predictions; give a folder")
 
 
-def _check_model(run: Path, files: ScanFiles, wanted: RenderSettings, reference: str) -> None:
+def _check_model(run: Path, files: ScanFiles, wanted: RenderSettings, recipe: Recipe) -> None:
     """Check that a model can be given these scans.
 
     Raises:
@@ -201,12 +204,13 @@ def _check_model(run: Path, files: ScanFiles, wanted: RenderSettings, reference:
             f"{run}: was trained on images of revision {wanted.revision} of the renderer, and this program draws revision "
             f"{RenderSettings().revision}; train it again on a new cache"
         )
-    if reference == NEUTRAL and files.neutral is None:
+    if recipe.reference == NEUTRAL and files.neutral is None:
         raise FacetError(f"{run}: compares faces with the same person's neutral scan; give it as --neutral FILE")
-    if reference == "onset" and not files.is_sequence:
+    if recipe.reference == "onset" and not files.is_sequence:
         raise FacetError(f"{run}: compares frames with the first of their sequence; give all in order, and --sequence")
-    if reference != NEUTRAL and files.neutral is not None:
-        raise FacetError(f"--neutral: {run} does not compare faces with a neutral scan; leave it out")
+    if files.neutral is not None and (recipe.is_multilabel or NEUTRAL in recipe.classes):
+        what = "several labels at once" if recipe.is_multilabel else "neutral, too"
+        raise FacetError(f"--neutral: {run} predicts {what}, so a neutral scan is of no use; leave it out")
 
 
 def _render(files: ScanFiles, cache: Path, settings: RenderSettings) -> list[Failure]:

@@ -36,6 +36,13 @@ def test_each_subject_is_compared_with_its_own_mean() -> None:
     )  # 4 scans, 5 classes
 
 
+def test_half_of_the_neutral_scans_scores_is_subtracted() -> None:
+    logits = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
+    at_rest = np.array([[1, 5], [1, 5], [np.nan, np.nan]], np.float32)
+    expected = logits - [[0.5, 2.5], [0.5, 2.5], [0, 0]]
+    np.testing.assert_allclose(centre_logits(logits, ["a", "a", "b"], "neutral", at_rest), expected, atol=1e-6)
+
+
 def test_where_centring_does_not_what_it_says_is_said() -> None:
     subjects = ["a"] * 6 + ["b"] * 6 + ["few"] * 2
     even = [*CLASSES, *CLASSES, *CLASSES, *CLASSES, "anger", ""]
@@ -86,3 +93,47 @@ def test_predictions_of_a_run_and_of_zero_shot_are_centred_on_request(
     assert "--task aus" in fails(
         capsys, "fit", "--cache", cache, "--out", run, "--task", "aus", "--centre-scores", "all"
     )
+
+
+def test_tests_are_centred_by_neutral_scans(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of people whom a cross-data-set test names anew, with two neutral scans each."""
+    names, about = ("neutral", *CLASSES), {"num_subjects": 4, "scans_per_class": 2}
+    trained = tiny_cache(name="a", class_names=names, dataset="bu3dfe", **about)
+    tested = tiny_cache(name="b", class_names=names, dataset="bosphorus", seed=1, **about)
+    run, fit = tmp_path / "run", ["fit", *QUICK, "--epochs", 1, "--train-cache", trained, "--test-cache", tested]
+    assert call(*fit, "--out", run, "--centre-scores", "neutral") == 0
+    assert "CENTRED SCORES: half of the scores of each subject's neutral scan" in capsys.readouterr().out
+    assert call("predict", run, "--cache", tested, "--out", tmp_path / "alone.csv", "--centre-scores", "none") == 0
+    with (tmp_path / "alone.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    logits = {row["sample_id"]: np.log([float(row[f"p_{name}"]) for name in CLASSES]) for row in rows}
+    at_rest = {
+        one["subject"]: np.mean(
+            [logits[row["sample_id"]] for row in rows if (row["subject"], row["label"]) == (one["subject"], "neutral")],
+            0,
+        )
+        for one in rows
+    }
+    own = {row["sample_id"]: at_rest[row["subject"]] for row in rows}
+    with (run / "predictions.csv").open(newline="") as file:
+        found = {row["sample_id"]: [float(row[f"p_{name}"]) for name in CLASSES] for row in csv.DictReader(file)}
+    assert len(found) == 4 * 2 * len(CLASSES)
+    for name, probabilities in found.items():
+        odds = np.exp(logits[name] - own[name] / 2)
+        np.testing.assert_allclose(probabilities, odds / odds.sum(), atol=1e-5)
+
+    for wrong, more in (
+        ("leave neutral out of --classes", ["--classes", ",".join(names)]),
+        ("both subtract", ["--reference", "neutral"]),
+    ):
+        words = ["fit", "--cache", trained, *QUICK, "--centre-scores", "neutral", "--out", tmp_path / "no", *more]
+        assert wrong in fails(capsys, *words)
+    without = tiny_cache(name="c", class_names=CLASSES, dataset="bu3dfe", **about)
+    words = ["--cache", without, "--out", tmp_path / "no", "--centre-scores", "neutral"]
+    assert "no subject has a neutral scan" in fails(capsys, "fit", *QUICK, *words)
+    assert "no subject has a neutral scan" in fails(capsys, "predict", "--zero-shot", *words)
+    assert call("predict", run, "--cache", without, "--out", tmp_path / "p.csv") == 0  # as the run: said, not refused
+    out = capsys.readouterr().out
+    assert "24 of 24 scores are not centred" in out and "CENTRED SCORES" not in out

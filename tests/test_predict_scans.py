@@ -131,9 +131,30 @@ def test_a_model_that_compares_with_a_neutral_scan(folder: Path, capsys: pytest.
     notes = folder / "notes.obj"
     notes.write_text("no mesh")
     assert f"error: {notes}: " in refused(capsys, *command, "--neutral", notes)
-    assert "does not compare" in refused(
-        capsys, "predict", folder / "run", *command[2:3], "--neutral", scans / "S2-neutral.obj"
-    )
+
+
+def test_a_neutral_scan_centres_the_scores_of_any_model_of_classes(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans, cache, tables = folder / "scans", folder / "cache", [folder / "one.csv", folder / "all.csv"]
+    command = ["predict", folder / "run", scans / "S2-anger.obj", "--csv", tables[0]]
+    assert preprocess(*command, "--neutral", scans / "S2-neutral.obj") == 0
+    assert "CENTRED SCORES: half of the scores" in capsys.readouterr().out
+    assert call("predict", folder / "run", "--cache", cache, "--out", tables[1], "--centre-scores", "neutral") == 0
+    one, centred, alone = (read_probabilities(path) for path in (*tables, folder / "run.csv"))
+    assert list(one) == [str(scans / "S2-anger.obj")]
+    np.testing.assert_allclose(one[str(scans / "S2-anger.obj")], centred["S2-anger"], atol=0.02)
+    odds = np.array(alone["S2-anger"]) / np.sqrt(alone["S2-neutral"])
+    np.testing.assert_allclose(centred["S2-anger"], odds / odds.sum(), atol=1e-5)
+
+
+def test_a_model_that_predicts_neutral_has_no_use_for_a_neutral_scan(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", "--cache", folder / "cache", *QUICK, "--classes", ",".join(LABELS), "--out", tmp_path / "run"]
+    assert call(*words) == 0
+    scan, neutral = folder / "scans" / "S2-anger.obj", folder / "scans" / "S2-neutral.obj"
+    assert "predicts neutral" in refused(capsys, "predict", tmp_path / "run", scan, "--neutral", neutral)
 
 
 def test_frames_are_one_prediction(folder: Path) -> None:

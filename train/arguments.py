@@ -232,8 +232,9 @@ def build_parser() -> argparse.ArgumentParser:
     text = "of the pictures of --explain (default png); pdf and svg are for a paper"
     predict.add_argument("--format", choices=FORMS, dest="form", help=text)
     text = (
-        "subtract the mean score of the subject's scans, or of all scans, without labels: for subjects who show all classes "
-        "equally often (default: as the run was tested; with --zero-shot: subject for bu3dfe and bu4dfe, else none)"
+        "subtract half of the scores of the subject's neutral scan; or the mean score of the subject's scans, or of all scans, "
+        "without labels: for subjects who show all classes equally often (default: as the run was tested; with --zero-shot: "
+        "subject for bu3dfe and bu4dfe, else none)"
     )
     choices = OPTIONS["centre_scores"].metadata["choices"]
     predict.add_argument("--centre-scores", choices=choices, dest="centre", help=text)

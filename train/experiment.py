@@ -15,6 +15,7 @@ from shared.store.storage import write_file
 from shared.text import TextEmbeddings
 from train.config import InitialModel
 from train.data.items import (
+    check_neutral,
     choose_classes,
     choose_frames,
     choose_modalities,
@@ -244,6 +245,7 @@ def split_folds(train: Cache, options: Options, test: Cache | None = None) -> Sp
     options, folds = split.options, split.folds
     classes = options.classes or ()
     check_reference(options, classes)
+    check_neutral(split.test, options)
     rounds = [fold.round for fold in folds.folds]
     options = dataclasses.replace(
         options,

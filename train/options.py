@@ -173,9 +173,9 @@ class DataOptions:
     )
     centre_scores: str = declare(
         "none",
-        "when predicting, subtract the mean score of the subject's scans, or of all scans, without labels: for subjects who "
-        "show all classes equally often",
-        choices=("none", "subject", "all"),
+        "when predicting, subtract half of the scores of the subject's neutral scan; or the mean score of the subject's scans, "
+        "or of all scans, without labels: for subjects who show all classes equally often",
+        choices=("none", "neutral", "subject", "all"),
     )
     sampler: str = declare(
         "each",

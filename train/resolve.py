@@ -126,15 +126,17 @@ def check_sequences(cache: Cache, options: Options) -> None:
 
 
 def check_reference(options: Options, classes: Sequence[str]) -> None:
-    """Check that neutral is not both a class and the reference.
+    """Check that neutral scans are compared with once, and are no class themselves.
 
     Raises:
-        FacetError: neutral scans are both a class and what faces are compared with.
+        FacetError: neutral scans are both a class and what faces are compared with, or are subtracted twice.
     """
-    if options.reference == "neutral" and NEUTRAL in classes:
-        raise FacetError(
-            "--reference neutral: a neutral scan would be compared with itself; leave neutral out of --classes"
-        )
+    used = [f"--{name} neutral" for name in ("reference", "centre-scores")
+            if getattr(options, name.replace("-", "_")) == NEUTRAL]  # fmt: skip
+    if used and NEUTRAL in classes:
+        raise FacetError(f"{used[0]}: a neutral scan would be compared with itself; leave neutral out of --classes")
+    if len(used) > 1:
+        raise FacetError(f"{' and '.join(used)}: both subtract the neutral scan; leave one of them out")
 
 
 def resolve_views(cache: Cache, views: Sequence[str] | None) -> Cache:

@@ -122,7 +122,7 @@ class Model(nn.Module):
         """
         assert self._predictor is not None
         inference = self._predictor.open(cache)
-        decided = describe_decisions(inference.items, self._predictor.config.recipe)
+        decided = describe_decisions(inference.cache, inference.items, self._predictor.config.recipe)
         _warn([*choose_usable(inference.cache, self.modalities)[1], *decided])
         predictions = inference.predict()
         lacks = find_lacking(inference.cache, inference.items, self.modalities)
@@ -204,8 +204,8 @@ class ZeroShotModel(Model):
         Args:
             prompts: class → texts; None: the prompts of this model in the cache.
             adapt: estimate batch statistics of the image tower on this cache's images first, without labels.
-            centre: none, subject or all: the mean over these scans is subtracted from each score, without labels;
-                None: subject for BU-3DFE and BU-4DFE, else none.
+            centre: none; neutral: half of the scores of the subject's neutral scan is subtracted; subject or all: the mean
+                over these scans, without labels; None: subject for BU-3DFE and BU-4DFE, else none.
         Raises:
             CacheError: no finished cache, no usable sample, or no prompts of this model.
             FacetError: fewer than two classes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import numpy as np
 
@@ -85,6 +85,25 @@ def gather_items(cache: Cache, options: Options) -> list[Item]:
     if options.frame_sampling == "apex":
         items = keep_apex_windows(cache, items, options.frame_window)
     return items
+
+
+def find_neutral(cache: Cache, options: Options, subjects: Container[str]) -> list[Item]:
+    """Return the items that show these subjects, as the cache names them, at rest. Arguments and errors as `gather_items`."""
+    items = gather_items(cache, options)
+    return [item for item in items if item.class_name == NEUTRAL and item.subject in subjects]
+
+
+def check_neutral(cache: Cache, options: Options) -> None:
+    """Check that scores can be centred by neutral scans, if they are to be.
+
+    Raises:
+        FacetError: --centre-scores neutral, and no subject of the cache has such a scan.
+    """
+    everyone = {sample.subject for sample in cache.samples}
+    if options.centre_scores == NEUTRAL and not find_neutral(cache, options, everyone):
+        raise FacetError(
+            f"{cache.path}: --centre-scores neutral: no subject has a neutral scan; choose another, or none"
+        )
 
 
 def find_rows_in_use(items: Iterable[Item]) -> list[int]:

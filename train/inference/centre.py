@@ -1,4 +1,4 @@
-"""Centre the scores of each subject's scans: what a face looks like at rest is no expression. No label is used."""
+"""Centre the scores of each subject's scans: what a face looks like at rest is no expression."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+
+from shared.labels import NEUTRAL
+
+# How much of the neutral scan's scores is subtracted. They are uncertain, too: it is a single scan, of no trained class.
+AT_REST_WEIGHT = 0.5
 
 # Data sets that show every expression of every subject equally often: posed on request, after a list.
 _BALANCED_DATASETS = ("bu3dfe", "bu4dfe")
@@ -16,23 +21,29 @@ def choose_centring(dataset: str) -> str:
     return "subject" if dataset in _BALANCED_DATASETS else "none"
 
 
-def centre_logits(logits: np.ndarray, subjects: Sequence[str], by: str) -> np.ndarray:
-    """Subtract from each class's logit its mean over the scans of the same subject, or over all scans.
+def centre_logits(
+    logits: np.ndarray, subjects: Sequence[str], by: str, at_rest: np.ndarray | None = None
+) -> np.ndarray:
+    """Subtract from each class's logit that of the subject's neutral scan, or its mean over scans, of the subject or all.
 
     A narrow mouth or low brows raise the score of one class in all scans of a person. The mean over scans that show every class
     about equally often is that person's share, as in the person-specific normalisation of Baltrušaitis, Mahmoud & Robinson
     2015, "Cross-dataset learning and person-specific normalisation for automatic action unit detection". Where a
-    person shows one class most of the time, it is subtracted, too: there, do not centre.
+    person shows one class most of the time, it is subtracted, too: there, do not centre. A neutral scan shows the same,
+    less exactly, and says nothing of what the other scans show.
 
     Args:
         logits: f32 (n, C).
         subjects: of each row.
-        by: none, subject, or all. A subject with fewer scans than classes takes the mean over all scans; with fewer
-            scans than classes in all, nothing changes.
+        by: none, neutral, subject, or all. neutral: AT_REST_WEIGHT times `at_rest` is subtracted. subject: one with fewer
+            scans than classes takes the mean over all scans; with fewer scans than classes in all, nothing changes.
+        at_rest: f32 (n, C), logits of the same subject's neutral scans, NaN where there is none: that row does not change.
     Returns:
         f32 (n, C).
     """
     num, num_classes = logits.shape
+    if by == NEUTRAL:
+        return logits if at_rest is None else logits - AT_REST_WEIGHT * np.nan_to_num(at_rest, nan=0.0)
     if by == "none" or num < num_classes:
         return logits
     means = np.broadcast_to(logits.mean(0), logits.shape).copy()

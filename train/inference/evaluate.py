@@ -17,6 +17,7 @@ from shared.attention_file import ATTENTION_FILE
 from shared.cache import CACHE_JSON, FAILURES_CSV, Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
+from shared.labels import NEUTRAL
 from shared.runs import METRICS_JSON, Predictions, find_best_epoch, record_hashes, write_predictions
 from shared.store.paths import is_address, is_file, open_path
 from shared.store.storage import check_writable
@@ -24,7 +25,7 @@ from shared.text import TextEmbeddings
 from train.config import RunConfig
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings
-from train.data.items import choose_modalities, gather_items
+from train.data.items import check_neutral, choose_modalities, find_neutral, gather_items
 from train.data.prompts import find_prompts, match_prompts, read_prompts
 from train.inference.centre import centre_logits, describe_centring
 from train.inference.explain import EXPLANATIONS_H5, Explanations, explain
@@ -39,7 +40,7 @@ from train.protocols.folds import read_split
 from train.protocols.trained_subjects import find_seen
 from train.reporting.crossval import find_limits
 from train.reporting.report import print_result, write_report
-from train.resolve import check_options, take_views
+from train.resolve import check_options, check_reference, take_views
 from train.runs.groups import score_groups
 from train.runs.results import FoldResult, TestInfo
 from train.tasks.item import Item
@@ -75,7 +76,7 @@ def evaluate_items(
     )  # fmt: skip
     predictions = predict_items(scores, thresholds, recipe)
     no_votes = [NO_VOTES] * (has_frames and recipe.centre_scores != "none")
-    for line in (*describe_decisions(items, recipe), *no_votes):
+    for line in (*describe_decisions(cache, items, recipe), *no_votes):
         print(f"note: {line}")
     info = replace(describe_test(cache, config, model, items, num_train), best_epoch=best_epoch)
     groups = score_groups(cache, items, predictions.rows, task, recipe.classes)
@@ -111,12 +112,24 @@ def describe_test(cache: Cache, config: RunConfig, model: Facet, items: Sequence
     )
 
 
-def describe_decisions(items: Sequence[Item], recipe: Recipe) -> list[str]:
+def describe_decisions(cache: Cache, items: Sequence[Item], recipe: Recipe) -> list[str]:
     """Return which scores are not centred as the recipe says, and where they should not be, a line each."""
     if recipe.centre_scores == "none":
         return []
+    if recipe.centre_scores == NEUTRAL:
+        without = _find_without_neutral(cache, items, recipe)
+        return [
+            f"{len(without)} of {len(items)} scores are not centred: their subjects ({len(set(without))}) have no neutral scan"
+        ] * bool(without)
     names = [item.class_name if item.class_name in recipe.classes else "" for item in items]
     return describe_centring([item.subject for item in items], names, len(recipe.classes), recipe.centre_scores)
+
+
+def _find_without_neutral(cache: Cache, items: Sequence[Item], recipe: Recipe) -> list[str]:
+    """Return the subject, as the cache names it, of each item whose subject has no neutral scan."""
+    names = [cache.samples[item.rows[0]].subject for item in items]
+    known = {item.subject for item in find_neutral(cache, recipe, set(names))}
+    return [name for name in names if name not in known]
 
 
 def predict_items(scores: Scores, thresholds: np.ndarray | None, recipe: Recipe) -> Predictions:
@@ -124,7 +137,8 @@ def predict_items(scores: Scores, thresholds: np.ndarray | None, recipe: Recipe)
     task, classes = find_task(recipe.task), recipe.classes
     table = scores.probabilities
     if recipe.centre_scores != "none":
-        centred = centre_logits(scores.logits, [item.subject for item in scores.items], recipe.centre_scores)
+        subjects = [item.subject for item in scores.items]
+        centred = centre_logits(scores.logits, subjects, recipe.centre_scores, scores.at_rest)
         table = task.compute_probabilities(torch.from_numpy(centred)).numpy()
     pairs = zip(scores.items, table, strict=True)
     rows = tuple(task.predict(item, probabilities, thresholds, classes) for item, probabilities in pairs)
@@ -249,6 +263,17 @@ class Predictor:
         config, model = load_run(run, choose_device(device))
         return cls(run, config, model, _thresholds(run, config.recipe))
 
+    def centre(self, by: str) -> Predictor:
+        """Return the same model, whose scores are centred as `centre_logits` does.
+
+        Raises:
+            FacetError: not possible for its classes, or its faces are compared with neutral scans already.
+        """
+        recipe = replace(self.config.recipe, centre_scores=by)
+        check_options(recipe)
+        check_reference(recipe, recipe.classes)
+        return replace(self, config=replace(self.config, recipe=recipe))
+
     def open(self, cache: Cache | Path | str) -> Inference:
         """Open a cache to predict every scan or sequence that has a modality of the model.
 
@@ -278,9 +303,12 @@ class Inference:
         """Return what keeps the predictions from being results, a line each."""
         config = self.predictor.config
         recipe = config.recipe
-        if len(self.items) < len(recipe.classes):  # too few to be centred, which describe_decisions says
+        few = len(self.items) < len(recipe.classes)
+        if recipe.centre_scores == NEUTRAL:
+            few = len(_find_without_neutral(self.cache, self.items, recipe)) == len(self.items)
+        if few:  # none is centred, which describe_decisions says
             config = replace(config, recipe=replace(recipe, centre_scores="none"))
-        return find_limits(config) + describe_decisions(self.items, recipe)
+        return find_limits(config) + describe_decisions(self.cache, self.items, recipe)
 
     @cached_property
     def _transform(self) -> BatchTransform:
@@ -344,7 +372,7 @@ def predict(
 
     Args:
         explained: samples to explain, as in `choose_samples`; None: none. form: of their pictures.
-        centre: none, subject or all, see `centre_logits`; None: as the run was tested.
+        centre: none, neutral, subject or all, see `centre_logits`; None: as the run was tested.
     Raises:
         FacetError, CacheError: no finished run; a cache with other view settings; no usable sample.
     """
@@ -352,11 +380,11 @@ def predict(
         raise FacetError(f"--out {out}: is a folder; give the name of a CSV file")
     predictor = Predictor.load(run, device)
     if centre is not None:
-        recipe = replace(predictor.config.recipe, centre_scores=centre)
-        predictor = replace(predictor, config=replace(predictor.config, recipe=recipe))
-        check_options(recipe)
+        predictor = predictor.centre(centre)
     inference = predictor.open(cache_path)
     cache, recipe = inference.cache, predictor.config.recipe
+    if centre is not None:
+        check_neutral(cache, recipe)
     for note in choose_usable(cache, recipe.modalities)[1]:
         print(f"note: {note}", file=sys.stderr)
     subjects = {sample.subject for sample in cache.samples if sample.valid}

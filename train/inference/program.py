@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from shared.errors import FacetError, first_line
+from shared.labels import NEUTRAL
 from shared.modalities import MODALITIES
 from train.config import RunConfig
 from train.data.batch_transform import cameras_rad
 from train.data.pixels import resize, to_device, to_unit
+from train.inference.centre import AT_REST_WEIGHT
 from train.model.facet import Batch, Facet
 from train.tasks.task import find_task
 
@@ -100,9 +102,12 @@ def describe_program(config: RunConfig) -> str:
     recipe = config.recipe
     text = f"Probabilities of {', '.join(recipe.classes)}, of each sample alone."
     if recipe.centre_scores != "none":
+        what = "their mean over these scans"
+        if recipe.centre_scores == NEUTRAL:
+            what = f"{AT_REST_WEIGHT:g} times those of the same person's neutral scan"
         text += (
-            f" NOT CENTRED: the run's own scores are (--centre-scores {recipe.centre_scores}), over many scans. To do the "
-            "same, subtract their mean over these scans from the logarithms of the probabilities."
+            f" NOT CENTRED: the run's own scores are (--centre-scores {recipe.centre_scores}), by other scans. To do the "
+            f"same, subtract {what} from the logarithms of the probabilities."
         )
     return text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,11 @@ from tqdm import tqdm
 from shared.attention_file import write_attention
 from shared.cache import Cache
 from shared.errors import FacetError
+from shared.labels import NEUTRAL
 from shared.text import TextEmbeddings
 from train.config import RunConfig
 from train.data.batch_transform import BatchTransform
+from train.data.items import find_neutral
 from train.inference.attention_records import AttentionTable, record_attention
 from train.model.facet import Facet
 from train.tasks.criterion import mean_cosine_between_faces
@@ -31,6 +33,7 @@ class Scores:
     probabilities, logits: f32 (n, C); the probabilities of a row add up to 1, or are each a yes, for several classes at once.
     view_weights: "modality yaw" → mean weight α of that view in the face. face_cosine: mean cosine between different items'
     face vectors (near 1 = collapsed). frames: probabilities f32 (n, T, C) of each frame alone; None: not computed.
+    at_rest: as `score_at_rest`; None: not needed.
     """
 
     items: Sequence[Item]
@@ -39,6 +42,7 @@ class Scores:
     view_weights: dict[str, float]
     face_cosine: float
     frames: np.ndarray | None = None
+    at_rest: np.ndarray | None = None
 
 
 @torch.inference_mode()
@@ -95,9 +99,27 @@ def score_items(
         logits=torch.cat(all_logits).numpy(),
         probabilities=torch.cat(probabilities).numpy(),
         frames=torch.cat(frames).numpy() if frames else None,
+        at_rest=score_at_rest(model, cache, items, transform, config) if recipe.centre_scores == NEUTRAL else None,
         view_weights=dict(zip(names, weights.tolist(), strict=True)),
         face_cosine=mean_cosine_between_faces(torch.cat(faces)).item(),
     )
+
+
+def score_at_rest(
+    model: Facet, cache: Cache, items: Sequence[Item], transform: BatchTransform, config: RunConfig
+) -> np.ndarray:
+    """Return the mean logits of the neutral scans of each item's subject, f32 (n, C); NaN if the subject has none."""
+    recipe = replace(config.recipe, centre_scores="none")
+    own = np.array([cache.samples[item.rows[0]].subject for item in items])  # an item may have a prefix in its name
+    neutral = find_neutral(cache, recipe, set(own))
+    logits = np.full((len(items), len(recipe.classes)), np.nan, np.float32)
+    if neutral:
+        images = replace(transform, embeddings=None)  # there are none of scans that are no samples
+        found = score_items(model, cache, neutral, images, replace(config, recipe=recipe)).logits
+        subjects = np.array([item.subject for item in neutral])
+        for subject in set(subjects):
+            logits[own == subject] = found[subjects == subject].mean(0)
+    return logits
 
 
 def score_and_write_attention(

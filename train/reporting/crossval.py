@@ -287,6 +287,13 @@ def find_limits(config: RunConfig) -> list[str]:
     return list_limits(config.is_random, recipe.shuffle_labels, recipe.centre_scores, of_sequences=recipe.frames > 1)
 
 
+_SUBTRACTED = {
+    "neutral": "half of the scores of each subject's neutral scan was subtracted",
+    "subject": "the mean over each subject's scans was subtracted (no labels used)",
+    "all": "the mean over all scans was subtracted (no labels used)",
+}
+
+
 def list_limits(
     random_weights: bool, shuffled_labels: bool, centred_scores: str, *, of_sequences: bool = False
 ) -> list[str]:
@@ -297,9 +304,8 @@ def list_limits(
     if shuffled_labels:
         lines.append("CONTROL: training labels were shuffled, so scores should be near chance")
     if centred_scores != "none":
-        whose = "each subject's scans" if centred_scores == "subject" else "all scans"
         lines.append(
-            f"CENTRED SCORES: the mean over {whose} was subtracted (no labels used); say so beside the number"
+            f"CENTRED SCORES: {_SUBTRACTED[centred_scores]}; say so beside the number"
             + "; there are no votes of frames, which are not centred" * of_sequences
         )
     return lines

@@ -21,7 +21,7 @@ from shared.schema import canonical_json
 from shared.store.storage import make_folder, write_file
 from shared.text import TextEmbeddings
 from train.config import RunConfig, TowerConfig
-from train.data.items import choose_frames, gather_items, is_labelled
+from train.data.items import check_neutral, choose_frames, gather_items, is_labelled
 from train.data.prompts import mean_prompts
 from train.inference.adapt import adapt_batch_norm
 from train.inference.centre import choose_centring
@@ -45,7 +45,7 @@ from train.protocols.selection import prefix_subject
 from train.protocols.trained_subjects import list_tower_subjects
 from train.reporting.calibration import measure_test
 from train.reporting.report import print_scores
-from train.resolve import find_text, resolve_model, resolve_views
+from train.resolve import check_reference, find_text, resolve_model, resolve_views
 from train.runs.results import FoldResult, TestInfo
 from train.studies.ablation.variants import OBVIOUS, Variant, change_options
 from train.studies.compare.resampling import draw_resamples, percentile_interval
@@ -69,7 +69,7 @@ def predict_zero_shot(
         run: cache, prompts and device.
         out: folder of predictions.csv and, where labels are known, metrics.json.
         adapt: estimate the batch statistics of the image tower on this cache's images first, see `adapt_batch_norm`.
-        centre: none, subject or all, see `centre_logits`; None: by the data set, see `choose_centring`.
+        centre: none, neutral, subject or all, see `centre_logits`; None: by the data set, see `choose_centring`.
     Raises:
         FacetError, CacheError: anything the user can correct.
     """
@@ -152,6 +152,8 @@ def score_zero_shot(
     """
     options = replace(options, centre_scores=centre or choose_centring(cache.info.dataset))
     recipe, notes = _resolve_recipe(options, cache, text)
+    check_reference(recipe, recipe.classes)
+    check_neutral(cache, recipe)
     text = text.select(recipe.classes)
     config = RunConfig(
         recipe=recipe,
@@ -182,7 +184,7 @@ def score_zero_shot(
             f"the tower was trained on {len(seen)} of the {len(people)} subjects ({list_some(sorted(seen))}); their scores "
             "are no test of it"
         )
-    notes = [*notes, *describe_decisions(items, recipe)]
+    notes = [*notes, *describe_decisions(cache, items, recipe)]
     return ZeroShotScores(config, model, scores, predictions, lacks, tested, adapted, notes)
 
 

@@ -160,7 +160,9 @@ def _list_warnings(methods: Sequence[Method], num_subjects: int) -> list[str]:
     if names := list(dict.fromkeys(name for name, config in configs if config.recipe.shuffle_labels)):
         lines.append(f"CONTROL: training labels were shuffled ({', '.join(names)})")
     if names := list(dict.fromkeys(name for name, config in configs if config.recipe.centre_scores != "none")):
-        lines.append(f"CENTRED SCORES: the tested subjects' own mean scores were subtracted ({', '.join(names)})")
+        lines.append(
+            f"CENTRED SCORES: scores of the tested subjects' own scans were subtracted, see their reports ({', '.join(names)})"
+        )
     return lines
 
 
