@@ -25,7 +25,6 @@ ABOUT = CrossvalAbout(
     unit="scan",
     model="ViT-B-32",
     pretrained="laion2b_s34b_b79k",
-    random_weights=False,
     modalities=["texture", "depth"],
     views="0,20,-20",
     seed=0,

@@ -90,13 +90,15 @@ def test_all_files_say_the_same(tmp_path: Path) -> None:
 
 def test_what_qualifies_the_numbers_stands_in_every_text() -> None:
     results, _, _ = random_folds(5, [60, 50])
-    named = [dataclasses.replace(r, name=f"round-000/{r.name}") for r in results]
+    named = [
+        dataclasses.replace(r, name=f"round-000/{r.name}", info=dataclasses.replace(r.info, random_weights=True))
+        for r in results
+    ]
     about = about_with(
         num_folds=4,
         missing_folds=["round-001/fold-00", "round-001/fold-01"],
         num_rounds=2,
         num_rounds_published=100,
-        random_weights=True,
         label_map={"happiness": "positive"},
         notes=["20 subjects,\nwhere the literature has 100"],
     )

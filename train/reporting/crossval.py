@@ -34,7 +34,7 @@ from train.reporting.table import (
     latex_comments,
     wrap,
 )
-from train.runs.results import FoldResult
+from train.runs.results import FoldResult, TestInfo
 from train.tasks.task import Score
 
 GROUPS_CSV, GROUPS_TEX = "groups.csv", "groups.tex"
@@ -275,16 +275,16 @@ def list_warnings(summary: CrossvalSummary, results: Sequence[FoldResult], about
     if summary.num_rounds_left_out:
         rounds = _count(summary.num_rounds_left_out, "unfinished round")
         lines.append(f"{rounds} left out of mean ± std over rounds")
-    random_weights = about.random_weights or any(result.info.random_weights for result in results)
-    centred = next((info.centred_scores for info in (r.info for r in results) if info.centred_scores != "none"), "none")
-    shuffled = any(result.info.shuffled_labels for result in results)
-    return lines + list_limits(random_weights, shuffled, centred, of_sequences=about.unit == "sequence")
+    return lines + list_limits(*(result.info for result in results), of_sequences=about.unit == "sequence")
 
 
 def find_limits(config: RunConfig) -> list[str]:
     """Return what keeps a model's predictions from being results, a line each."""
     recipe = config.recipe
-    return list_limits(config.is_random, recipe.shuffle_labels, recipe.centre_scores, of_sequences=recipe.frames > 1)
+    info = TestInfo(
+        random_weights=config.is_random, shuffled_labels=recipe.shuffle_labels, centred_scores=recipe.centre_scores
+    )
+    return list_limits(info, of_sequences=recipe.frames > 1)
 
 
 _SUBTRACTED = {
@@ -294,18 +294,16 @@ _SUBTRACTED = {
 }
 
 
-def list_limits(
-    random_weights: bool, shuffled_labels: bool, centred_scores: str, *, of_sequences: bool = False
-) -> list[str]:
-    """Return why a run is no result, one line each."""
+def list_limits(*tests: TestInfo, of_sequences: bool = False) -> list[str]:
+    """Return why tests are no results, one line each."""
     lines = []
-    if random_weights:
+    if any(test.random_weights for test in tests):
         lines.append("RANDOM WEIGHTS: model or prompts were not pretrained; no result to compare with published ones")
-    if shuffled_labels:
+    if any(test.shuffled_labels for test in tests):
         lines.append("CONTROL: training labels were shuffled, so scores should be near chance")
-    if centred_scores != "none":
+    for by in {test.centred_scores for test in tests} - {"none"}:
         lines.append(
-            f"CENTRED SCORES: {_SUBTRACTED[centred_scores]}; say so beside the number"
+            f"CENTRED SCORES: {_SUBTRACTED[by]}; say so beside the number"
             + "; there are no votes of frames, which are not centred" * of_sequences
         )
     return lines

@@ -60,8 +60,7 @@ def write_report(folder: Path, result: FoldResult, predictions: Predictions, mor
 
 
 def _draw_test(result: FoldResult, form: str) -> bytes:
-    limits = list_limits(result.info.random_weights, result.info.shuffled_labels, result.info.centred_scores)
-    return draw_confusion(result.metrics, result.class_names, limits, form)
+    return draw_confusion(result.metrics, result.class_names, list_limits(result.info), form)
 
 
 def _describe_references(task: Task, metrics: Metrics) -> str:
@@ -98,8 +97,7 @@ def print_scores(result: FoldResult, predictions: Predictions) -> None:
     for groups in (result.frame_votes, result.groups):
         if groups:
             print(*list_groups(groups, task).format_text(), sep="\n")
-    info = result.info
-    for line in list_limits(info.random_weights, info.shuffled_labels, info.centred_scores):
+    for line in list_limits(result.info):
         print(line)
 
 

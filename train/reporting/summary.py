@@ -30,7 +30,6 @@ class CrossvalAbout:
     unit: str  # of a sample: "scan", "sequence", "frame"
     model: str
     pretrained: str
-    random_weights: bool
     modalities: list[str]
     views: str
     seed: int

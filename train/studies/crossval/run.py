@@ -210,8 +210,7 @@ def describe_crossval(
     """
     recipe, folds = experiment.recipe, experiment.folds
     protocol = PROTOCOLS.get(recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL])
-    config = describe_run(experiment, None)
-    shown = without_folders(config).recipe
+    shown = without_folders(describe_run(experiment, None)).recipe
     return CrossvalAbout(
         protocol=recipe.protocol,
         title=_title(experiment),
@@ -221,7 +220,6 @@ def describe_crossval(
         unit=_unit(experiment),
         model=shown.model.removeprefix(LOCAL_DIR),
         pretrained=shown.pretrained,
-        random_weights=config.is_random,
         modalities=list(recipe.modalities),
         views=experiment.train.info.settings.views_text(),
         seed=recipe.seed,
