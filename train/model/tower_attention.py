@@ -47,7 +47,7 @@ def _find_in_timm(trunk: nn.Module) -> tuple[nn.Module, Weigh] | None:
     num_prefix = trunk.num_prefix_tokens
     if isinstance(trunk.attn_pool, AttentionPoolLatent):
         return trunk.attn_pool, lambda module, inputs: _from_latent(module, inputs[0])[:, num_prefix:]
-    attention = getattr(trunk.blocks[-1], "attn", None)
+    attention: Any = getattr(trunk.blocks[-1], "attn", None)
     if type(attention) is not Attention or trunk.global_pool not in ("token", "avg"):
         return None
     of_token = trunk.global_pool == "token" and num_prefix > 0
