@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shlex
@@ -18,6 +19,7 @@ from crossval_results import about_with, random_folds
 from next_commands import next_commands
 from test_crossval_signals import assert_same_folds
 from test_train_cli import call, fails
+from tiny_training import RECIPE, make_model
 
 from train.arguments import build_parser
 from train.options import Options
@@ -103,13 +105,12 @@ def test_every_run_is_what_its_name_says(
     tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache, out = tiny_cache(without_texture=(3,)), tmp_path / "out"
-    names = ["--variants", "no-mtgf,plain-clip,only-texture", "--variant", "slow=--lr 1e-4", "--jobs", 1]
+    names = ["--variants", "no-mtgf,only-texture", "--variant", "slow=--lr 1e-4", "--jobs", 1]
     assert call(*ablate(cache, out, "--modalities", "texture,normal", *names)) == 0
     printed = capsys.readouterr().out
     expected: dict[str, dict[str, object]] = {
         "full": {},
         "no-mtgf": {"head": "cosine"},
-        "plain-clip": {"fusion": "mean", "head": "cosine", "lambda_con": 0, "lambda_vt": 0},
         "only-texture": {"modalities": ["texture"]},
         "slow": {"lr": 1e-4, "tower_lr": 1e-4},
     }
@@ -147,30 +148,29 @@ def test_every_run_is_what_its_name_says(
     assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path.name == "metrics.json")
 
 
-def test_towers_that_are_not_trained_stay_alike(
-    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cache, out = tiny_cache(scans_per_class=1, without_texture=(3,)), tmp_path / "out"
-    assert call(*ablate(cache, out, "--variants", "late,mit", "--tune", "frozen")) == 0
-    printed = capsys.readouterr().out
-    assert "mit (" in printed and "is left out: the settings are those of late" in printed
-    assert set(read_rows(out)) == {"full", "late"}
+def test_the_sizes_of_the_obvious_networks() -> None:
+    num = {}
+    for variant in list_variants(read_chosen("obvious", []), ("texture",)):
+        changed = vars(change_options(Options(), variant))
+        kept = {n: changed[n] for n, value in vars(Options()).items() if n != "views" and changed[n] != value}
+        num[variant.name] = sum(p.numel() for p in make_model(dataclasses.replace(RECIPE, **kept)).parameters())
+    assert set(num) == {"full", *GROUPS["obvious"]}
+    assert num["max"] == num["late"] == num["linear"] < num["concat"]
+    assert num["margin"] == num["full"] - 32 * 33 + 1  # no h, but α
+    assert num["mit"] > 2 * num["late"]
 
 
 def test_the_obvious_networks(tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table tells what each costs, and whether its difference is chance."""
     cache, out = tiny_cache(scans_per_class=1), tmp_path / "out"
     options = ["--tune", "full", "--modalities", "texture"]
-    command = ablate(cache, out, "--variants", "obvious", "--jobs", 1, "--discard-weights", *options)
+    command = ablate(cache, out, "--variants", "zero-shot,frontal,linear,max", "--discard-weights", *options)
     assert call(*command) == 0
     printed = capsys.readouterr().out
     rows = read_rows(out)
-    assert set(rows) == {"full", *GROUPS["obvious"]}
+    assert set(rows) == {"full", "zero-shot", "frontal", "linear", "max"}
     num = {name: int(row["num_parameters"]) for name, row in rows.items()}
-    assert num["max"] == num["late"] == num["linear"] < num["concat"]
-    assert num["margin"] == num["full"] - 32 * 33 + 1  # no h, but α
-    assert num["frontal"] == num["linear"]
-    assert num["mit"] > 2 * num["late"]
+    assert num["frontal"] == num["linear"] == num["max"] < num["full"]
     assert rows["zero-shot"]["memory_bytes"] == ""
     assert int(rows["linear"]["memory_bytes"]) > 1e6
     assert all(float(row["seconds"]) >= 0 and float(row["cpu_seconds"]) >= 0 for row in rows.values())
@@ -259,6 +259,9 @@ def test_what_cannot_be_meant_is_one_line(
     assert "nothing to compare the full model with" in refused("--variants", "full")
     message = refused("--fusion", "mean", "--variants", "no-cvsa")
     assert "no-cvsa (--fusion mean) is left out: the settings are those of full" in message
+    late = ["--fusion", "late", "--head", "linear", "--mtgf-tokens", "views", "--lambda-con", 0, "--lambda-vt", 0]
+    message = refused(*late, "--variants", "mit")  # towers that are not trained stay alike
+    assert "mit (" in message and "is left out: the settings are those of full" in message
     assert "expected NAME='OPTIONS'" in refused("--variant", "slow")
     assert "--variant no-mtgf: is the name of another" in refused("--variant", "no-mtgf=--lr 1")
     assert "--variant Slow: is the name of another" in refused("--variant", "slow=--lr 1", "--variant", "Slow=--lr 2")

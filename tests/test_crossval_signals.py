@@ -57,16 +57,22 @@ def test_sigterm_ends_in_a_checkpoint_and_the_same_command_goes_on(
     assert not half.exists()
 
 
-def test_sigterm_to_folds_side_by_side(tiny_cache: MakeCache, tmp_path: Path) -> None:
+def test_folds_side_by_side_one_that_breaks_and_sigterm(tiny_cache: MakeCache, tmp_path: Path) -> None:
     """To the whole group of processes, as a cluster's scheduler sends it: the workers hear of it twice."""
-    cache, run, whole = tiny_cache(num_subjects=2), tmp_path / "run", tmp_path / "whole"
-    options = ["--protocol", "loso", "--epochs", "60", "--batch-size", "4", "--device", "cpu", "--jobs"]
-    command = [sys.executable, "-m", "train", "crossval", "--cache", str(cache), *options, "2", "--out", str(run)]
+    cache, run, whole = tiny_cache(num_subjects=4, scans_per_class=1), tmp_path / "run", tmp_path / "whole"
+    prompts = tmp_path / "prompts.h5"  # that the workers are told of, too
+    next((cache / "text").glob("*.h5")).rename(prompts)
+    options = ["--prompts", prompts, "--protocol", "loso", "--epochs", "40", "--batch-size", "3", "--device", "cpu"]
+    start = ["crossval", "--cache", cache, *options, "--jobs"]
+    assert call(*start, 1, "--out", run, "--fold", 0) == 0
+    (run / "subject-S1").mkdir()
+    (run / "subject-S1" / "thesis.txt").write_text("mine")
     process = subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_take_two_cores
-    )
+        [sys.executable, "-m", "train", *map(str, start), "2", "--out", str(run)],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_take_two_cores,
+    )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not any(log.stat().st_size for log in run.glob("*/log.jsonl")):
+    while not any(log.stat().st_size for log in run.glob("subject-S[23]/log.jsonl")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -74,14 +80,15 @@ def test_sigterm_to_folds_side_by_side(tiny_cache: MakeCache, tmp_path: Path) ->
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "the same command goes on" in errors
+    assert "subject-S1 failed: " in errors and "is not empty and holds no run" in errors
     assert "Traceback" not in errors
-    assert "failed" not in errors
     assert list(run.glob("*/checkpoint.pt"))
-    assert not (run / "report.json").exists()
+    assert read_report(run)["about"]["missing_folds"] == ["subject-S1", "subject-S2", "subject-S3"]  # type: ignore[index]
+    (run / "subject-S1" / "thesis.txt").unlink()
     for out in (run, whole):
-        assert call("crossval", "--cache", cache, *options, 1, "--out", out) == 0
+        assert call(*start, 1, "--out", out) == 0
     assert_same_folds(run, whole)
-    assert read_report(run)["summary"]["num_folds"] == 2  # type: ignore[index]
+    assert read_report(run)["summary"]["num_folds"] == 4  # type: ignore[index]
 
 
 def _take_two_cores() -> None:

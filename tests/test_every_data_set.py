@@ -18,15 +18,15 @@ from test_train_cli import call
 
 AT_REST = ["--reference", "onset", "--frame-sampling", "apex", "--frame-window", "1", "--frames", "1"]
 STUDIES = {
-    "bu3dfe": (["--subjects", "4"], ["--protocol", "kfold", "--folds", "2", "--epochs", "2", "--reference", "neutral"]),
-    "bosphorus": (["--subjects", "5"], ["--protocol", "bosphorus", "--folds", "2", "--epochs", "4"]),
+    "bu3dfe": (["--subjects", "3"], ["--protocol", "kfold", "--folds", "3", "--epochs", "2", "--reference", "neutral"]),
+    "bosphorus": (["--subjects", "4"], ["--protocol", "bosphorus", "--folds", "2", "--epochs", "4"]),
     "bu4dfe": (
-        ["--subjects", "6", "--frames", "5"],
-        ["--protocol", "bu4dfe", "--folds", "3", "--epochs", "6", *AT_REST],
+        ["--subjects", "4", "--frames", "3"],
+        ["--protocol", "bu4dfe", "--folds", "4", "--epochs", "6", *AT_REST],
     ),
     "bp4d": (
-        ["--subjects", "6", "--frames", "5"],
-        ["--protocol", "bp4d", "--folds", "3", "--epochs", "6", *AT_REST],
+        ["--subjects", "4", "--frames", "3"],
+        ["--protocol", "bp4d", "--folds", "4", "--epochs", "6", *AT_REST],
     ),
 }
 

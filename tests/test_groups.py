@@ -225,19 +225,6 @@ def test_the_wall_filters_by_group(tiny_cache: MakeCache) -> None:
     assert sum(len(catalogue.columns["group"].rows(option)) for option in ranges) == num
 
 
-@pytest.mark.parametrize(("name", "groups"), [("bu3dfe", {"sex", "race"}), ("bu4dfe", {"sex"}), ("bp4d", {"sex"})])
-def test_what_the_data_sets_names_say_of_people(name: str, groups: set[str], tmp_path: Path) -> None:
-    from preprocess.synth.layouts import LAYOUTS
-    from preprocess.synth.population import write_population
-
-    write_population(LAYOUTS[name], tmp_path / name, num_subjects=2, num_frames=None if name == "bu3dfe" else 3, seed=0)
-    for record in DATASETS[name].find(tmp_path / name).records:
-        found = dict(record.groups)
-        assert set(found) == groups
-        assert found["sex"] == record.subject[0] in "FM"
-        assert name != "bu3dfe" or record.sample_id.endswith(found["race"])
-
-
 def test_dynamic_images_keep_the_groups_of_their_sequences(tiny_cache: MakeCache, tmp_path: Path) -> None:
     from preprocess.build.dynamic import build_dynamic_cache
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from written_layouts import LEFT_EYE, digests
 
+from preprocess.datasets import DATASETS
 from preprocess.synth.bu3dfe import MAX_MEN, MAX_WOMEN
 from preprocess.synth.bu4dfe import expression_course
 from preprocess.synth.layouts import LAYOUTS
@@ -56,6 +57,12 @@ def test_bu3dfe_has_25_scans_a_subject_named_as_in_the_data_set(bu3dfe: Path) ->
         for name in scans:
             assert re.fullmatch(subject + r"_[A-Z]{2}0[0-4][A-Z]{2}_F3D\.wrl", name)
             assert (bu3dfe / subject / name).with_suffix(".bmp").is_file()
+
+
+def test_names_say_what_people_are_like(bu3dfe: Path, bu4dfe: Path) -> None:
+    for record in DATASETS["bu3dfe"].find(bu3dfe).records:
+        assert dict(record.groups) == {"sex": record.subject[0], "race": record.sample_id[-2:]}
+    assert {record.groups for record in DATASETS["bu4dfe"].find(bu4dfe).records} == {(("sex", "F"),)}
 
 
 def test_bu3dfe_wrl_is_laid_out_byte_for_byte(bu3dfe: Path) -> None:

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from written_layouts import check_build, copy_part, digests, obj_colours, parse_obj
 
+from preprocess.datasets import DATASETS
 from preprocess.synth.layouts import LAYOUTS
 from preprocess.synth.population import write_population
 from preprocess.synth.sheet import grid_shape
@@ -40,6 +41,7 @@ def parse_tbnd(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def test_bp4d_meshes_and_frame_names(bp4d: Path) -> None:
     sequences = bp4d / "Sequences(2D+3D)"
     assert sorted(path.name for path in sequences.iterdir()) == ["F001", "F002", "M001"]
+    assert all(dict(record.groups) == {"sex": record.subject[0]} for record in DATASETS["bp4d"].find(bp4d).records)
     styles = set()
     for subject, digits in (("F001", 4), ("M001", 4), ("F002", 3)):
         assert sorted(p.name for p in (sequences / subject).iterdir() if p.is_dir()) == [f"T{k}" for k in range(1, 9)]
