@@ -120,6 +120,9 @@ def test_tests_are_centred_by_neutral_scans(
     with (run / "predictions.csv").open(newline="") as file:
         found = {row["sample_id"]: [float(row[f"p_{name}"]) for name in CLASSES] for row in csv.DictReader(file)}
     assert len(found) == 4 * 2 * len(CLASSES)
+    labels = {row["sample_id"]: row["label"] for row in rows}
+    alone = np.mean([CLASSES[int(logits[name].argmax())] == labels[name] for name in found])
+    assert json.loads((run / "metrics.json").read_text())["accuracy_uncentred"] == pytest.approx(alone)
     for name, probabilities in found.items():
         odds = np.exp(logits[name] - own[name] / 2)
         np.testing.assert_allclose(probabilities, odds / odds.sum(), atol=1e-5)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,11 +85,14 @@ def evaluate_items(
     result = FoldResult(
         folder.name, info, task.test(predictions.rows, recipe.classes), tuple(groups), frame_votes=tuple(votes)
     )
-    more = {
+    more: dict[str, Any] = {
         "thresholds": None if thresholds is None else thresholds.tolist(),
         "view_weights": scores.view_weights,
         "face_cosine": scores.face_cosine,
     }
+    if recipe.centre_scores != "none":
+        more["accuracy_uncentred"] = task.test(predict_uncentred(scores, recipe).rows, recipe.classes)["accuracy"]
+        print(f"accuracy with --centre-scores none: {more['accuracy_uncentred']:.3f}")
     write_report(folder, result, predictions, more)
     return result
 
@@ -143,6 +147,11 @@ def predict_items(scores: Scores, thresholds: np.ndarray | None, recipe: Recipe)
     pairs = zip(scores.items, table, strict=True)
     rows = tuple(task.predict(item, probabilities, thresholds, classes) for item, probabilities in pairs)
     return Predictions(classes, task.several, rows)
+
+
+def predict_uncentred(scores: Scores, recipe: Recipe) -> Predictions:
+    """Return predictions.csv as it were without --centre-scores, which is for one class of several alone."""
+    return predict_items(scores, None, replace(recipe, centre_scores="none"))
 
 
 def build_transform(

@@ -32,6 +32,7 @@ from train.inference.evaluate import (
     describe_test,
     find_lacking,
     predict_items,
+    predict_uncentred,
 )
 from train.inference.score import Scores, score_items
 from train.model.facet import Facet
@@ -99,7 +100,7 @@ def predict_zero_shot(
     if tested:
         info = describe_test(cache, found.config, found.model, tested, 0)
         result = _test(out.name, predictions, info)
-        raw = _test(out.name, predict_items(found.scores, None, replace(recipe, centre_scores="none")), info)
+        raw = _test(out.name, predict_uncentred(found.scores, recipe), info)
         value = {**dataclasses.asdict(result.info), **result.metrics.to_json(result.task)}
         value["accuracy_uncentred"] = raw.metrics["accuracy"]
         if (calibration := measure_test(result.task, predictions.rows, recipe.classes)) is not None:
