@@ -5,7 +5,8 @@
 POPULATION is a folder with write_faces.py, a writer of BU-3DFE's layout. For each seed it writes --subjects people, renders
 three views of 112 px and cross-validates each variant over --folds folds, so that each person is tested once. Prints accuracy
 with its 95 % interval over people (bootstrap), and the difference to the first variant with the p of a sign-flip test paired
-by person, Holm-corrected over the table. An interrupted run continues. Exit code 0.
+by person, Holm-corrected over the table; for each way of --centre-scores, from the same predictions. An interrupted run
+continues. Exit code 0.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from train.inference.centre import centre_logits
 
 PYTHON = sys.executable
 CLASSES = "anger,disgust,fear,happiness,sadness,surprise"
@@ -37,6 +41,7 @@ VARIANTS = {
     f"linear, {RANDOM}": LINEAR,
 }
 NUM_RESAMPLES, NUM_FLIPS = 10_000, 20_000
+CENTRINGS = ("none", "neutral", "subject")
 Scores = dict[tuple[int, str], float]  # (seed, person) → accuracy
 
 
@@ -57,26 +62,37 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
     names = chosen.variants.split(";")
-    found: dict[str, Scores] = {name: {} for name in ("zero-shot", *names)}
+    # --centre-scores → variant → scores
+    found: dict[str, dict[str, Scores]] = {by: {name: {} for name in ("zero-shot", *names)} for by in CENTRINGS}
     for seed in map(int, chosen.seeds.split(",")):
         cache = make_cache(chosen.population, chosen.out / f"cache-{seed}-{chosen.subjects}", seed, chosen.subjects)
         people = sorted({row["subject"] for row in csv.DictReader((cache / "samples.csv").open())})
         folds = write_folds(chosen.out / f"folds-{seed}-{chosen.subjects}-{chosen.people}.json", people, chosen, seed)
         runs = chosen.out / f"{chosen.modalities}-{seed}-{chosen.subjects}-{chosen.people}-{chosen.tower}"
         common: list[object] = ["--cache", cache, "--modalities", chosen.modalities]
-        words = ["--zero-shot", "--prompts", prompts(chosen.out, chosen.tower), "--classes", CLASSES]
-        found["zero-shot"] |= run(runs / "zero-shot", ["predict", *common, *words], seed)
+        words = ["--prompts", prompts(chosen.out, chosen.tower), "--classes", CLASSES, "--centre-scores", "none"]
+        call(runs / "zero-shot", ["predict", "--zero-shot", *common, *words])
+        add_scores(found, "zero-shot", runs / "zero-shot" / "predictions.csv", seed, people)
         for name in names:
             random = name.endswith(RANDOM)
             weights, epochs = ("none", chosen.random_epochs) if random else (chosen.tower, chosen.epochs)
             words = ["--prompts", prompts(chosen.out, weights), "--epochs", epochs, *VARIANTS[name].split()]
             for fold in range(chosen.folds):
                 split = ["--protocol", folds, "--fold", fold]
-                found[name] |= run(runs / f"{name}-{fold}", ["fit", *common, *split, *words], seed)
+                trained = runs / f"{name}-{fold}"
+                call(trained, ["fit", *common, *split, *words])
+                table = trained / "all.csv"
+                if not table.is_file():
+                    words = ["predict", trained, "--cache", cache, "--centre-scores", "none", "--out", table]
+                    subprocess.run([PYTHON, "-m", "train", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+                tested = json.loads(folds.read_text())["folds"][fold]["test_subjects"]
+                add_scores(found, name, table, seed, tested)
     print(
-        f"{chosen.modalities}, seeds {chosen.seeds}, {chosen.subjects} people each, trained on {chosen.people or 'all'}\n"
+        f"{chosen.modalities}, seeds {chosen.seeds}, {chosen.subjects} people each, trained on {chosen.people or 'all'}"
     )
-    print_table(found, names[0])
+    for by in CENTRINGS:
+        print(f"\n--centre-scores {by}\n")
+        print_table(found[by], names[0])
     return 0
 
 
@@ -113,18 +129,30 @@ def write_folds(path: Path, people: list[str], chosen: argparse.Namespace, seed:
     return path
 
 
-def run(out: Path, words: list[object], seed: int) -> Scores:
-    """Train or predict, unless that is done; return each test person's accuracy over the labelled samples."""
+def call(out: Path, words: list[object]) -> None:
+    """Train or predict, unless that is done."""
     if not (out / "metrics.json").is_file():
         subprocess.run(
             [PYTHON, "-m", "train", *map(str, words), "--out", str(out)], check=True, stdout=subprocess.DEVNULL
         )
-    right: dict[str, list[bool]] = {}
-    with (out / "predictions.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            if row["label"] and f"p_{row['label']}" in row:
-                right.setdefault(row["subject"], []).append(row["label"] == row["predicted"])
-    return {(seed, person): float(np.mean(values)) for person, values in right.items()}
+
+
+def add_scores(found: dict[str, dict[str, Scores]], name: str, table: Path, seed: int, people: Sequence[str]) -> None:
+    """Add the accuracy of each of these people over the labelled samples, from predictions of uncentred scores."""
+    classes = CLASSES.split(",")
+    with table.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["subject"] in people]
+    logits = np.log([[float(row[f"p_{one}"]) + 1e-12 for one in classes] for row in rows])
+    at_rest = {row["subject"]: scores for row, scores in zip(rows, logits, strict=True) if row["label"] == "neutral"}
+    known = np.array([row["label"] in classes for row in rows])
+    labels = np.array([row["label"] for row in rows])[known]
+    subjects = np.array([row["subject"] for row in rows])[known]
+    own = np.array([at_rest[subject] for subject in subjects])
+    for by in CENTRINGS:
+        predicted = np.array(classes)[centre_logits(logits[known], subjects.tolist(), by, own).argmax(1)]
+        for person in people:
+            right = (predicted == labels)[subjects == person]
+            found[by][name][seed, person] = float(right.mean())
 
 
 def print_table(found: dict[str, Scores], first: str) -> None:
