@@ -14,6 +14,8 @@ from train.data.items import (
     add_references,
     choose_classes,
     choose_modalities,
+    describe_short_sequences,
+    describe_stabilising,
     describe_unlabelled,
     find_items,
     find_rows_in_use,
@@ -174,3 +176,23 @@ def test_onset_references_are_the_first_or_the_given_frame(tiny_cache: MakeCache
         if task == "classes":
             assert np.diff(item.rows).tolist() == [1]
             assert [cache.samples[row].frame for row in item.rows] == [2, 3]  # the window keeps the onset outside
+
+
+def test_sequences_of_few_frames_and_of_moving_heads_are_named(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(num_frames=5, num_subjects=2, invalid=(0, 1, 2, 5)))
+    items = find_items(cache, ("normal",))
+    assert describe_short_sequences(cache, items, 2) == [
+        "1 of 12 sequences are used with less than half of their frames (S0/anger0: 2 of 5)"
+    ]
+    (_, note) = describe_short_sequences(cache, items, 5)
+    assert note.startswith(
+        "2 of 12 sequences have fewer than 5 usable frames, so some are used more than once (S0/anger0"
+    )
+    assert describe_short_sequences(cache, items[2:], 5) == []
+
+    still = replace(cache.info.settings, stabilised=True)
+    assert describe_stabilising(cache, cache.info.settings, whose="runs/a") == []
+    (note,) = describe_stabilising(cache, still, whose="runs/a")
+    assert "was built without --stabilise, runs/a with: heads move differently" in note and "… --stabilise`" in note
+    single = open_cache(tiny_cache(name="single", num_subjects=1))
+    assert describe_stabilising(single, still, whose="runs/a") == []

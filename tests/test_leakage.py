@@ -20,6 +20,7 @@ from train.protocols.leakage import (
     check_folds_are_disjoint,
     check_labels,
     check_subject_names,
+    describe_doubles,
     find_shared_scans,
 )
 from train.tasks.item import Item
@@ -159,3 +160,13 @@ def test_all_checks_in_one_call() -> None:
     assert "may be one person" in notes[1]
     with pytest.raises(FacetError, match="is in both train and test"):
         check_experiment(make_folds(("a", "Ab")), items, items, CLASSES, "classes", shared)
+
+
+def test_copies_and_scans_of_two_labels_are_named() -> None:
+    rows = [("s0", "a", "x"), ("s1", "a", "y"), ("s2", "b", "x"), ("s3", "b", "y"), ("s4", "c", ""), ("s5", "c", "")]
+    cache, items = make_cache(rows), make_items("a:anger a:fear b:anger b:anger c:anger c:fear")
+    assert describe_doubles(cache, items[:2]) == describe_doubles(cache, items[4:]) == []
+    assert describe_doubles(cache, items) == [
+        "1 samples have two labels, by their files (a1 is fear and b3 is anger); one of the labels is wrong",
+        "1 samples are copies of others by their files, and count twice (a0, b2)",
+    ]

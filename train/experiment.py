@@ -19,6 +19,8 @@ from train.data.items import (
     choose_classes,
     choose_frames,
     choose_modalities,
+    describe_short_sequences,
+    describe_stabilising,
     describe_unlabelled,
     find_rows_in_use,
     gather_items,
@@ -40,6 +42,7 @@ from train.protocols.leakage import (
     check_experiment,
     check_labels,
     describe_compared,
+    describe_doubles,
     describe_uncompared,
     find_shared_scans,
 )
@@ -265,7 +268,11 @@ def split_folds(train: Cache, options: Options, test: Cache | None = None) -> Sp
     notes += check_experiment(folds, split.train_items, split.test_items, classes, task, shared)
     if test is not None:
         notes.append(describe_compared(train, split.test))
+        notes += describe_stabilising(split.test, train.info.settings, whose=str(train.path))
     notes += describe_uncompared(*caches)
+    notes += describe_doubles(train, split.train_items)
+    if not find_task(task).every_frame:
+        notes += describe_short_sequences(train, split.train_items, options.frames or 1)
     return dataclasses.replace(split, options=options, notes=tuple(notes))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from shared.cache import Cache
 from shared.errors import FacetError
 from shared.labels import NEUTRAL, find_expression, plain_word
-from shared.schema import Sample
+from shared.schema import RenderSettings, Sample
 from shared.schema import Sequence as SequenceRow
 from train.options import Options
 from train.tasks.item import Item
@@ -127,6 +127,35 @@ def describe_unlabelled(cache: Cache, items: Sequence[Item], task: str, classes:
     if not without:
         return []
     return [f"left out: {len(without):,} of {len(members):,} {what} ({without[0].name}{', …' * (len(without) > 1)})"]
+
+
+def describe_short_sequences(cache: Cache, items: Sequence[Item], num_frames: int) -> list[str]:
+    """Return notes on sequences of which few frames are left, or fewer than `num_frames`."""
+    whole = {s.sequence: s.num_frames for s in cache.sequences}
+    members = [item for item in items if item.name in whole]
+    cut = [item for item in members if 2 * len(item.rows) < whole[item.name]]
+    short = [item for item in members if len(item.rows) < num_frames]
+    notes = []
+    for found, what in (
+        (cut, "are used with less than half of their frames"),
+        (short, f"have fewer than {num_frames} usable frames, so some are used more than once"),
+    ):
+        if found:
+            some = f"{found[0].name}: {len(found[0].rows)} of {whole[found[0].name]}{', …' * (len(found) > 1)}"
+            notes.append(f"{len(found):,} of {len(members):,} sequences {what} ({some})")
+    return notes
+
+
+def describe_stabilising(cache: Cache, wanted: RenderSettings, *, whose: str) -> list[str]:
+    """Return a note if the frames of a cache move with the head, and those that a model is trained on do not, or vice versa."""
+    here, there = cache.info.settings.stabilised, wanted.stabilised
+    if here == there or not cache.sequences or cache.info.settings.dynamic:
+        return []
+    words = "--stabilise" if there else "--no-stabilise"
+    return [
+        f"{cache.path} was built with{'' if here else 'out'} --stabilise, {whose} with{'' if there else 'out'}: heads "
+        f"move differently in their sequences; `build … {words}` makes them alike"
+    ]
 
 
 # --- defaults that depend on the cache ---

@@ -26,7 +26,7 @@ from shared.text import TextEmbeddings
 from train.config import RunConfig
 from train.data.batch_transform import BatchTransform
 from train.data.embeddings import Embeddings
-from train.data.items import check_neutral, choose_modalities, find_neutral, gather_items
+from train.data.items import check_neutral, choose_modalities, describe_stabilising, find_neutral, gather_items
 from train.data.prompts import find_prompts, match_prompts, read_prompts
 from train.inference.centre import centre_logits, describe_centring
 from train.inference.explain import EXPLANATIONS_H5, Explanations, explain
@@ -394,7 +394,8 @@ def predict(
     cache, recipe = inference.cache, predictor.config.recipe
     if centre is not None:
         check_neutral(cache, recipe)
-    for note in choose_usable(cache, recipe.modalities)[1]:
+    unlike = describe_stabilising(cache, predictor.config.render, whose=str(run))
+    for note in (*choose_usable(cache, recipe.modalities)[1], *unlike):
         print(f"note: {note}", file=sys.stderr)
     subjects = {sample.subject for sample in cache.samples if sample.valid}
     seen = find_seen(predictor.config, read_split(run), cache, subjects)

@@ -10,7 +10,7 @@ from train.inference.open_clip_model import OpenClipModel
 from train.inference.program import ONNX, PROGRAM, describe_program, example_images
 from train.model.image_tower import find_hub_name
 from train.options import Recipe
-from train.reporting.crossval import find_limits
+from train.reporting.crossval import SUBTRACTED, find_limits
 from train.reporting.scores import format_score
 from train.runs.results import FoldResult
 from train.tasks.task import find_task
@@ -166,11 +166,10 @@ This is one split of the data set, not a cross-validation.{centred}
 
 def _describe_centred(centred_scores: str) -> str:
     """Return what the scores of a test with centred scores are, and are not."""
-    scans = "scan of a subject" if centred_scores == "subject" else "scan"
     return (
-        f"They are of centred scores (`--centre-scores {centred_scores}`): from each class's score, its mean over every "
-        f"{scans} was subtracted, without labels. `train predict` does the same, over the scans of a cache. A scan that is "
-        "predicted alone is not centred, and this table does not say how well that does."
+        f"They are of centred scores (`--centre-scores {centred_scores}`): {SUBTRACTED[centred_scores]}. `train predict` does "
+        "the same with the scans of a cache. A scan that is predicted alone is not centred, and this table does not say how "
+        "well that does."
     )
 
 

@@ -10,9 +10,10 @@ from shared.cache import Cache
 from shared.errors import CacheError
 from shared.labels import find_expression, map_class_names, plain_word
 from train.config import RunConfig
-from train.data.items import gather_items, is_labelled
+from train.data.items import describe_stabilising, gather_items, is_labelled
 from train.options import Recipe
 from train.protocols.folds import NOBODY, Fold, list_some
+from train.protocols.leakage import describe_doubles
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS
 from train.protocols.selection import (
     keep_classes,
@@ -59,7 +60,8 @@ def find_tested(cache: Cache, config: RunConfig, fold: Fold) -> list[Item]:
         )
         if left_out := _describe_left_out(gathered, labelled, items, recipe):
             print(f"note: left out: {'; '.join(left_out)}")
-        for line in seen.notes:
+        unlike = describe_stabilising(cache, config.render, whose="the run")
+        for line in (*seen.notes, *describe_doubles(cache, items), *unlike):
             print(f"note: {line}")
     if not items:
         raise CacheError(f"{cache.path}: no sample of an unseen subject is labelled {', '.join(recipe.classes)}")

@@ -232,6 +232,25 @@ def _classes_by_subject(items: Iterable[Item], classes: Sequence[str], task: Tas
     return shown
 
 
+def describe_doubles(cache: Cache, items: Sequence[Item]) -> list[str]:
+    """Return notes on samples with equal files: those with two labels, and those that count twice."""
+    groups: dict[tuple[str, ...], list[Item]] = {}
+    for item in items:
+        hashes = tuple(cache.samples[row].source_hash for row in item.rows)
+        if all(hashes):
+            groups.setdefault((*hashes, *map(str, item.targets)), []).append(item)
+    doubles = [group for group in groups.values() if len(group) > 1]
+    odd = [group for group in doubles if len({item.class_name for item in group}) > 1]
+    notes = []
+    if odd:
+        shown = " and ".join(f"{item.name} is {item.class_name or 'unlabelled'}" for item in odd[0][:2])
+        notes.append(f"{len(odd):,} samples have two labels, by their files ({shown}); one of the labels is wrong")
+    if same := [group for group in doubles if group not in odd]:
+        num, (one, other, *_) = sum(map(len, same)) - len(same), same[0]
+        notes.append(f"{num:,} samples are copies of others by their files, and count twice ({one.name}, {other.name})")
+    return notes
+
+
 def check_subject_names(subjects: Iterable[str]) -> list[str]:
     """Return notes on names that differ only in case, white space or leading zeros, such as F1 and `f001 `."""
     groups: dict[str, list[str]] = {}

@@ -287,7 +287,7 @@ def find_limits(config: RunConfig) -> list[str]:
     return list_limits(info, of_sequences=recipe.frames > 1)
 
 
-_SUBTRACTED = {
+SUBTRACTED = {
     "neutral": "half of the scores of each subject's neutral scan was subtracted",
     "subject": "the mean over each subject's scans was subtracted (no labels used)",
     "all": "the mean over all scans was subtracted (no labels used)",
@@ -303,7 +303,7 @@ def list_limits(*tests: TestInfo, of_sequences: bool = False) -> list[str]:
         lines.append("CONTROL: training labels were shuffled, so scores should be near chance")
     for by in {test.centred_scores for test in tests} - {"none"}:
         lines.append(
-            f"CENTRED SCORES: {_SUBTRACTED[by]}; say so beside the number"
+            f"CENTRED SCORES: {SUBTRACTED[by]}; say so beside the number"
             + "; there are no votes of frames, which are not centred" * of_sequences
         )
     return lines
