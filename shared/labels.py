@@ -173,8 +173,10 @@ def map_class_names(source: Sequence[str], target: Sequence[str]) -> dict[str, s
 
 
 def plain_subject(name: str) -> str:
-    """Return f1 for `F001 `: names that differ only in case, white space, composition or leading zeros are one subject."""
-    return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(clean_word(name).split()).casefold())
+    """Return f1 for `F001 `: names that differ only in case, white space, composition or leading zeros are one subject, and so
+    are 7 and 7.0, as pandas writes a column with gaps."""
+    plain = "".join(clean_word(name).split()).casefold()
+    return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"^(\d+)\.0+$", r"\1", plain))
 
 
 def is_action_unit(name: str) -> bool:

@@ -105,7 +105,7 @@ def test_folder(tmp_path: Path, named: str) -> None:
     manifest = tmp_path / "manifest.csv"
     manifest.write_text(manifest.read_text().replace("scan002.obj,S02,anger", "scan002.obj,S02,"))
     assert summarise("folder", tmp_path / named) == [
-        "1 scans without their mesh file: scan001",
+        "1 scans without mesh files: scan001",
         "1 scans without labels: scan002",
     ]
 

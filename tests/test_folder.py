@@ -149,6 +149,12 @@ def test_texture_and_the_edge_its_coordinates_begin_at(root: Path) -> None:
         ("path,subject,label,sequence\na.obj,1,x,s\nb.obj,1,y,s\n", "line 3: sequence 's' is labelled 'y' and 'x'"),
         ("path,subject,label\na.obj,1,x\na.obj,2,x\n", "line 2 and line 3 are both called 'a'"),
         ('path,subject,label\n"a.obj,1,x\n', "not a CSV file"),
+        ("path,subject,label\na.obj,#N/A,x\n", "line 2: subject #N/A is an error of the spreadsheet"),
+        ("path,subject,label,age\na.obj,1,x,#WERT!\n", "line 2: age #WERT! is an error"),
+        (
+            "path,subject,label,sequence,frame\na.obj,1,x,s,5\nb.obj,1,x,s,\n",
+            "line 3: sequence s has frames with a number and frames without",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(root: Path, text: str, message: str) -> None:
@@ -178,6 +184,19 @@ def test_what_spreadsheets_and_systems_make_of_values(root: Path) -> None:
     write(root, "path;subject;label;scale\na.obj;1;x;1,000\n")
     with pytest.raises(FacetError, match="scale '1,000', expected a positive number"):
         FOLDER.find(root)
+
+
+def test_rows_that_do_not_mean_what_they_say_are_named(root: Path) -> None:
+    rows = "a.obj,7.0,x,1,01,s1\nb.obj,7,y,2,1,s2\na.obj,8,y,,1.0,s3\n"
+    write(root, f"path,subject,label,frame,intensity,sample_id\n{rows}")
+    notes = FOLDER.find(root).notes
+    for line in (
+        "subjects that are perhaps one, spelled in two ways: 7 and 7.0; spell them alike",
+        "2 scans have a frame number and no sequence, and count as single scans; 4D needs a column sequence",
+        "files in several rows: a.obj (7.0 x, 8 y)",
+        "column intensity: 01 and 1 and 1.0 are kept apart; if they are one number, spell them alike",
+    ):
+        assert line in notes
 
 
 def test_columns_of_ones_own_are_groups(root: Path) -> None:

@@ -80,6 +80,7 @@ def find_folder(
     names = FileNames(listed.folder)
     seen: dict[str, str] = {}
     sequences: dict[str, list[ScanRecord]] = {}  # a scan that is no frame stands alone, under its place
+    numbered: dict[str, list[tuple[str, bool]]] = {}  # where each stands, and whether it has a frame number
     for row in rows:
         sample_id = row["sample_id"] or default_id(row["path"])
         if sample_id in seen:
@@ -91,6 +92,7 @@ def find_folder(
         seen[sample_id] = row.place
         key = f"sequence {row['sequence']}" if row["sequence"] else row.place
         frames = sequences.setdefault(key, [])
+        numbered.setdefault(key, []).append((row.place, bool(row["frame"])))
         words = {name: values[name][row[name]] for name in unified}
         record = replace(
             build_record(row, names, frame=len(frames)),
@@ -113,6 +115,11 @@ def find_folder(
             )
         frames.append(record)
     for key, frames in sequences.items():
+        if partly := [place for place, is_given in numbered[key] if is_given != numbered[key][0][1]]:
+            raise FacetError(
+                f"{listed.name}, {partly[0]}: {key[:80]} has frames with a number and frames without; number all of them in a "
+                "column frame, or none, where they stand in their order"
+            )
         if len({record.frame for record in frames}) != len(frames):
             raise FacetError(f"{listed.name}: {key[:80]} has two frames of one number; number them in a column frame")
         frames.sort(key=frame_number)
@@ -126,7 +133,9 @@ def find_folder(
         *spelling.notes,
         *_describe_subjects(records),
         *_describe_renamed(rows, records),
-        *describe_lacking(records, "their mesh file", lambda record: record.sample_id in missing),
+        *_describe_loose(records),
+        *_describe_repeated(records),
+        *describe_lacking(records, "mesh files", lambda record: record.sample_id in missing),
         *describe_lacking(records, "labels", lambda record: not record.label),
         *describe_gaps(records),
     ]
@@ -252,6 +261,26 @@ def _describe_subjects(records: Sequence[ScanRecord]) -> list[str]:
     return (
         [f"subjects that are perhaps one, spelled in two ways: {name_some(pairs)}; spell them alike"] if pairs else []
     )
+
+
+def _describe_loose(records: Sequence[ScanRecord]) -> list[str]:
+    """Describe frame numbers without a sequence."""
+    num = sum(record.frame is not None and not record.sequence for record in records)
+    what = "scans have a frame number and no sequence, and count as single scans; 4D needs a column sequence"
+    return [f"{num:,} {what}"] if num else []
+
+
+def _describe_repeated(records: Sequence[ScanRecord]) -> list[str]:
+    """Describe files that several rows name: perhaps lines that were copied and not changed."""
+    rows: dict[str, list[ScanRecord]] = {}
+    for record in records:
+        rows.setdefault(record.source, []).append(record)
+    shown = [
+        f"{source} ({', '.join(dict.fromkeys(f'{one.subject} {one.label}'.strip() for one in same))})"
+        for source, same in rows.items()
+        if len(same) > 1
+    ]
+    return [f"files in several rows: {name_some(shown)}"] if shown else []
 
 
 def _describe_renamed(rows: Sequence[ManifestRow], records: Sequence[ScanRecord]) -> list[str]:

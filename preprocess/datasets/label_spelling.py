@@ -6,6 +6,7 @@ import difflib
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def unify_values(values: Sequence[str]) -> dict[str, str]:
 
 
 def describe_values(column: str, values: Sequence[str]) -> list[str]:
-    """Describe which spellings of a column `unify_values` merges."""
+    """Describe which spellings of a column `unify_values` merges, and which numbers it does not merge."""
     by_value: dict[str, list[str]] = {}
     for value, usual in unify_values(values).items():
         by_value.setdefault(usual, []).append(value)
@@ -124,7 +125,14 @@ def describe_values(column: str, values: Sequence[str]) -> list[str]:
         for usual, words in sorted(by_value.items())
         if len(words) > 1
     ]
-    return [f"column {column}: {'; '.join(merged[:4])}"] if merged else []
+    notes = [f"column {column}: {'; '.join(merged[:4])}"] if merged else []
+    equal: dict[float, list[str]] = {}
+    for usual in by_value:
+        with suppress(ValueError):
+            equal.setdefault(float(usual), []).append(usual)
+    if apart := [" and ".join(sorted(words)) for words in equal.values() if len(words) > 1]:
+        notes.append(f"column {column}: {name_some(apart)} are kept apart; if they are one number, spell them alike")
+    return notes
 
 
 def _describe(name: str, words: Sequence[str], counts: Counter[str]) -> str:

@@ -42,6 +42,7 @@ _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")  # 1,000 may be one or a thousand
 _UNIT = re.compile(r"AU0*(\d{1,2})(_intensity)?", re.IGNORECASE)
 _LEVELS = {"": -1, "-1": -1, "9": -1, "999": -1} | {str(k): k for k in range(6)} | {"ABCDE"[k]: k + 1 for k in range(5)}
 _CAMERA = f"column camera (or {', '.join(CAMERA_FIELDS[:4])})"
+_SPREADSHEET_ERROR = re.compile(r"#(N/A|NV|DIV/0!|[A-Z]{3,7}[!?])")  # of Excel and LibreOffice
 ORIGINS = ("top", "bottom")  # the edge of the texture image where v = 0
 
 
@@ -254,6 +255,8 @@ def _check_fields(folder: Path, where: str, fields: dict[str, str]) -> str:
     for name, value in fields.items():
         if not value:
             continue
+        if _SPREADSHEET_ERROR.fullmatch(value):
+            raise FacetError(f"{where}: {name} {value} is an error of the spreadsheet; mend it there")
         shown = name in _FILES or clean_word(value).isprintable()  # of others tables are made
         if escape_controls(value) != value or not shown:
             raise FacetError(f"{where}: {name} {value[:40]!r} holds a line break or a control character; remove it")
