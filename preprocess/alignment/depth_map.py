@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from preprocess.compiled import compile_kernel
 from preprocess.geometry.rasterise import rasterise
 
 _SAMPLED = 4000  # triangles, to see where the surface is
@@ -22,7 +23,8 @@ class DepthMap:
 
     def sample(self, x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
         """Interpolate z bilinearly; NaN off the map and beside holes."""
-        return _bilinear(self.z_mm, (x_mm - self.x0_mm) / self.step_mm, (y_mm - self.y0_mm) / self.step_mm)
+        columns, rows = (x_mm - self.x0_mm) / self.step_mm, (y_mm - self.y0_mm) / self.step_mm
+        return np.reshape(_bilinear(self.z_mm, columns.ravel(), rows.ravel()), x_mm.shape)
 
     def grid(self) -> tuple[np.ndarray, np.ndarray]:
         """Return x and y of the centre of every cell in mm, each f64 (h, w)."""
@@ -67,16 +69,21 @@ class Surface:
             shape=(rows, columns),
         )
         z = np.where(fragments.triangle >= 0, fragments.z.astype(np.float64), np.nan)[::-1]  # y grows with the row here
-        return DepthMap(z, x_mm[0], y_mm[0], step_mm)
+        return DepthMap(np.ascontiguousarray(z), x_mm[0], y_mm[0], step_mm)
 
 
-def _bilinear(values: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
+@compile_kernel
+def _bilinear(values: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the values between cells, f64 (n,), at columns and rows f64 (n,); NaN outside and at NaN."""
     h, w = values.shape
-    inside = (column >= 0) & (row >= 0) & (column <= w - 1) & (row <= h - 1)
-    c = np.clip(np.nan_to_num(np.floor(column)), 0, max(w - 2, 0)).astype(np.intp)
-    r = np.clip(np.nan_to_num(np.floor(row)), 0, max(h - 2, 0)).astype(np.intp)
-    fc, fr = column - c, row - r
-    c1, r1 = np.minimum(c + 1, w - 1), np.minimum(r + 1, h - 1)
-    top = values[r, c] * (1 - fc) + values[r, c1] * fc
-    bottom = values[r1, c] * (1 - fc) + values[r1, c1] * fc
-    return np.where(inside, top * (1 - fr) + bottom * fr, np.nan)
+    found = np.full(len(columns), np.nan)
+    for i in range(len(columns)):
+        column, row = columns[i], rows[i]
+        if column >= 0 and row >= 0 and column <= w - 1 and row <= h - 1:
+            c, r = min(int(column), max(w - 2, 0)), min(int(row), max(h - 2, 0))
+            fc, fr = column - c, row - r
+            c1, r1 = min(c + 1, w - 1), min(r + 1, h - 1)
+            top = values[r, c] * (1 - fc) + values[r, c1] * fc
+            bottom = values[r1, c] * (1 - fc) + values[r1, c1] * fc
+            found[i] = top * (1 - fr) + bottom * fr
+    return found

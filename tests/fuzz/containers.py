@@ -96,7 +96,7 @@ def png_bomb(width: int, height: int, *, mode: int = 2, full: bool = True) -> by
         return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
 
     head = struct.pack(">IIBBBBB", width, height, 8, mode, 0, 0, 0)
-    packer = zlib.compressobj(9)
+    packer = zlib.compressobj(1)
     row = bytes(1 + width * {0: 1, 2: 3, 6: 4}[mode]) if full else b"\0"
     body = b"".join(packer.compress(row) for _ in range(height if full else 1)) + packer.flush()
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
@@ -156,7 +156,7 @@ def xlsx_bomb(num_bytes: int, *, lie: bool = False) -> bytes:
     """A sheet that unpacks to num_bytes; with `lie`, its directory says that it holds 100."""
     out = io.BytesIO()
     with (
-        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive,
+        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("xl/worksheets/sheet1.xml", "w", force_zip64=True) as member,
     ):
         for _ in range(num_bytes >> 20):
