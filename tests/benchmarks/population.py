@@ -21,7 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from train.inference.centre import centre_logits
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from train.inference.centre import centre_logits  # noqa: E402
 
 PYTHON = sys.executable
 CLASSES = "anger,disgust,fear,happiness,sadness,surprise"

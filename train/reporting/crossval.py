@@ -301,7 +301,7 @@ def list_limits(*tests: TestInfo, of_sequences: bool = False) -> list[str]:
         lines.append("RANDOM WEIGHTS: model or prompts were not pretrained; no result to compare with published ones")
     if any(test.shuffled_labels for test in tests):
         lines.append("CONTROL: training labels were shuffled, so scores should be near chance")
-    for by in {test.centred_scores for test in tests} - {"none"}:
+    for by in sorted({test.centred_scores for test in tests} - {"none"}):
         lines.append(
             f"CENTRED SCORES: {SUBTRACTED[by]}; say so beside the number"
             + "; there are no votes of frames, which are not centred" * of_sequences
