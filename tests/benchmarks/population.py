@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from train.inference.centre import centre_logits  # noqa: E402
+from train.inference.centre import centre_logits
 
 PYTHON = sys.executable
 CLASSES = "anger,disgust,fear,happiness,sadness,surprise"
