@@ -199,9 +199,15 @@ def _mark_borders(
                 marks[begin + row * w + column] |= CROSSED
                 for i in range(row - 1, row + 2):
                     for j in range(column - 1, column + 2):
-                        marks[begin + i % h * w + j % w] |= NEAR
+                        marks[begin + _wrap(i, h) * w + _wrap(j, w)] |= NEAR
                 column, row = column >> 1, row >> 1
     return True
+
+
+@compile_kernel
+def _wrap(at: int, size: int) -> int:
+    """Return at % size of an index at most one off, without a division."""
+    return at + size if at < 0 else (at - size if at >= size else at)
 
 
 @compile_kernel

@@ -20,6 +20,7 @@ UNTEXTURED_GREY = 128  # of triangles without texture coordinates, where the mes
 _MOST_READ = 8  # points along a footprint's longer side: of a level that has about so many texels
 _LONG = 25  # squared: of so many texels and more, a side of a footprint is read at three points or more, not at two
 _MOST_BENT = 0.25  # squared: how much the ways to opposite neighbours may differ, as a part of their mean
+_HALVES = np.uint64(0x000200020002)  # for rounding quarters of three sums
 _RED_BLUE, _GREEN = np.uint32(0x00FF00FF), np.uint32(0x0000FF00)  # of a packed texel: room for sums of four
 
 
@@ -114,20 +115,19 @@ class SurfaceColours:
 def _halve_full_size(fine: np.ndarray, coarse: np.ndarray) -> None:
     """Average blocks of two by two texels, rounded; an odd last row or column counts twice."""
     height, width = fine.shape[0], fine.shape[1]
-    begin, pitch = np.int64(fine.ctypes.data), 3 * width
+    flat = fine.reshape(height, 3 * width)
+    pairs = np.zeros(3 * width + 8, np.uint16)  # sums of a row and the next one; eight bytes of them are read at once
+    begin = np.int64(pairs.ctypes.data)
     for i in range(coarse.shape[0]):
-        top, bottom, out = begin + 2 * i * pitch, begin + min(2 * i + 1, height - 1) * pitch, coarse[i]
-        # Two texels are six bytes of the eight that are read: not at the end of the last row.
-        pairs = width // 2 if 2 * i + 2 < height else max(width // 2 - 1, 0)
-        for j in range(pairs):
-            a, b = eight_bytes_at(top + 6 * j), eight_bytes_at(bottom + 6 * j)
-            out[j] = _mean(a, a >> np.uint64(24), b, b >> np.uint64(24))
-        for j in range(pairs, len(out)):
-            left, right = 6 * j, 3 * min(2 * j + 1, width - 1)
-            out[j] = _mean(
-                *(_three_bytes_at(top + left), _three_bytes_at(top + right)),
-                *(_three_bytes_at(bottom + left), _three_bytes_at(bottom + right)),
-            )
+        top, bottom, out = flat[2 * i], flat[min(2 * i + 1, height - 1)], coarse[i]
+        for k in range(len(top)):
+            pairs[k] = np.uint16(top[k]) + np.uint16(bottom[k])
+        pairs[3 * width : 3 * width + 3] = pairs[3 * width - 3 : 3 * width]
+        for j in range(len(out)):
+            # Red, green and blue in 16 bits each.
+            mean = (eight_bytes_at(begin + 12 * j) + eight_bytes_at(begin + 12 * j + 6) + _HALVES) >> np.uint64(2)
+            red, green, blue = mean, mean >> np.uint64(8), mean >> np.uint64(16)
+            out[j] = np.uint32((red & np.uint64(0xFF)) | (green & np.uint64(0xFF00)) | (blue & np.uint64(0xFF0000)))
 
 
 @compile_kernel
