@@ -95,6 +95,7 @@ def fan_normals(
             continue
         # Mostly all are wound alike and make one circle: each one's preceding vertex follows in the next one.
         is_circle = degree > 2
+        x = y = z = 0.0
         for i in range(degree):
             corner = np.uintp(corners[at + i])
             c = corner % np.uintp(3)
@@ -104,6 +105,8 @@ def fan_normals(
             others[i, 0], others[i, 1] = a, b
             is_circle = is_circle and a != b and a != v and b != v
             met_at[a] = at + i
+            t = corner // np.uintp(3)
+            x, y, z = x + area_normals[t, 0], y + area_normals[t, 1], z + area_normals[t, 2]
         if is_circle:
             for i in range(degree):
                 # Places in `corners` rise with the vertices: smaller ones are of earlier vertices.
@@ -115,16 +118,12 @@ def fan_normals(
                     break
                 k = successor[k]
             is_circle = is_circle and k > 0 and successor[k] == 0
-        x = y = z = 0.0
         if is_circle:
-            for i in range(degree):
-                corner = np.uintp(corners[at + i])
-                t = corner // np.uintp(3)
-                x, y, z = x + area_normals[t, 0], y + area_normals[t, 1], z + area_normals[t, 2]
             length = max(np.sqrt(x**2 + y**2 + z**2), 1e-30)
             normals[v, 0], normals[v, 1], normals[v, 2] = x / length, y / length, z / length
             closed[v] = True
             continue
+        x = y = z = 0.0
         for i in range(degree):
             a, b = others[i, 0], others[i, 1]
             fan[i] = twin[i] = -1
