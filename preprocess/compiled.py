@@ -1,7 +1,7 @@
 """Kernels compiled by Numba. The machine code is cached on disk and shared by all processes of the machine.
 
 It goes into `__pycache__` beside the source, else into the user's cache folder, or to NUMBA_CACHE_DIR. A kernel is compiled
-again when its own file changes: kernels must only call kernels of the same file.
+again when its own file changes, or one whose kernels it can call: such kernels must be imported at the top of the file.
 
 `byte_at` and `eight_bytes_at` read memory by its address inside a kernel. Nothing is checked: the kernel keeps to the array it
 was given. An address is a plain integer. An array handed from kernel to kernel is reference-counted with atomic operations,
@@ -11,12 +11,15 @@ which costs several times as much as reading a number.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, is_jitted
+
+_FILES: dict[str, set[str]] = {}  # of each file with kernels: itself, and those whose kernels it can call
 
 
 def compile_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,10 +29,19 @@ def compile_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     # Division by zero gives inf as in NumPy: not checking for it is not fast-math.
     options: dict[str, Any] = {"nogil": True, "fastmath": False, "error_model": "numpy"}
+    own = function.__code__.co_filename
+    files = _FILES.setdefault(own, {own, __file__})
+    for value in function.__globals__.values():
+        if is_jitted(value):
+            files |= _FILES[value.py_func.__code__.co_filename]
     try:
-        return numba.njit(cache=True, **options)(function)
+        kernel = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "cannot cache function …: no locator available": all folders are read-only
         return numba.njit(**options)(function)
+    # Numba itself compares the time and size of a kernel's own file alone. There is no public way to say more.
+    status = [Path(file).stat() for file in sorted(files) if Path(file).is_file()]
+    kernel._cache._cache_file._source_stamp = [(file.st_mtime, file.st_size) for file in status]
+    return kernel
 
 
 def _byte_at(typing_context: Any, address: Any) -> Any:

@@ -11,7 +11,7 @@ from analytic_face import pixel_centres_mm
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.rendering.cameras import build_cameras
-from preprocess.rendering.texture import UNTEXTURED_GREY
+from preprocess.rendering.edge_samples import UNTEXTURED_GREY
 from preprocess.rendering.views import render_views
 from shared.schema import parse_views
 

@@ -10,7 +10,7 @@ from analytic_face import pixel_centres_mm
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.rendering.cameras import build_cameras, warn_of_views
-from preprocess.rendering.texture import MipChain
+from preprocess.rendering.mip_chain import MipChain
 from preprocess.rendering.views import render_views
 from shared.errors import FacetError, ScanError
 from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -184,3 +185,21 @@ def test_kernels_compile_where_nothing_can_be_kept() -> None:
     with pytest.raises(RuntimeError, match="no locator"):
         numba.njit(cache=True)(names["add_one"])
     assert compile_kernel(names["add_one"])(1) == 2
+
+
+def test_kernels_are_compiled_again_when_one_that_they_call_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    head = "from preprocess.compiled import compile_kernel\n"
+    (tmp_path / "outer.py").write_text(f"from inner import add\n{head}@compile_kernel\ndef call(x): return add(x)\n")
+    found = []
+    for amount in (1, 20, 20):
+        (tmp_path / "inner.py").write_text(f"{head}@compile_kernel\ndef add(x): return x + {amount}\n")
+        os.utime(tmp_path / "inner.py", (amount, amount))
+        for name in ("inner", "outer"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        call = importlib.import_module("outer").call
+        found.append((call(1), sum(call.stats.cache_hits.values())))
+    assert found == [(2, 0), (21, 0), (21, 1)]

@@ -2,8 +2,7 @@
 
 Vertices are snapped to 1/4096 of the grid's step and tested with integers, so that no point on an edge that two triangles
 share is missed by both (Pineda 1988, "A parallel algorithm for polygon rasterization"). Cells of the grid that show an edge can
-be looked at again at several points each (`sample_cells`). The kernels that read the z-buffer are here, too, for a kernel may
-only call kernels of its own file.
+be looked at again at several points each (`sample_cells`). The kernels that read the z-buffer are here, too.
 """
 
 from __future__ import annotations
