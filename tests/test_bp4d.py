@@ -79,7 +79,8 @@ def values_of(record: ScanRecord) -> dict[str, int]:
 
 
 def test_frames_tasks_and_action_units(tmp_path: Path) -> None:
-    records = READER.find(make_bp4d(tmp_path)).records
+    records = (listing := READER.find(make_bp4d(tmp_path))).records
+    assert not any("begins with frame 0" in note for note in listing.notes)
     assert [(r.sample_id, r.sequence, r.frame, r.label) for r in records] == [
         ("F001/T1/0000", "F001/T1", 0, "happiness"),
         ("F001/T1/0001", "F001/T1", 1, "happiness"),
@@ -166,7 +167,8 @@ def test_numbers_match_however_they_are_padded(tmp_path: Path) -> None:
     folder = tmp_path / "AU_INT" / "AU06"  # a folder a unit
     folder.mkdir(parents=True)
     (folder / "F001_T1_AU06.csv").write_text("8,2\n")
-    (record,) = READER.find(tmp_path).records
+    (record,) = (listing := READER.find(tmp_path)).records
+    assert any(note.startswith("no sequence begins with frame 0") for note in listing.notes)
     assert (record.subject, record.task, record.landmarks) == ("F001", "T1", "3DFeatures/f001/T1/007.tbnd")
     assert values_of(record) == {"AU6": 1, "AU6_intensity": 2}
 

@@ -45,6 +45,10 @@ from shared.errors import ScanError
 
 AXES_OPTION = "landmark_axes"  # a record's option: the signs of the landmarks' axes on the scan, "+x +y -z"
 _PROBED_SCANS, _PROBE_TRIES = 3, 9
+_RENUMBERED = (
+    "no sequence begins with frame 0, as BP4D's do; frame N is taken for action-unit frame N + 1, so the units of frames that "
+    "were numbered anew from 1 are one frame off"
+)
 
 
 def find_sequences(root: Path, *, edition: Edition) -> Listing:
@@ -66,8 +70,9 @@ def find_sequences(root: Path, *, edition: Edition) -> Listing:
     ]
     probe = _probe_axes(root, sequences, edition)
     # Coders counted frames from 1. BP4D+'s numbers are not documented: if no sequence begins at 0, they are the coders'.
-    first_frame = min((frames[0].frame or 0 for frames in sequences if frames), default=0) if edition.is_plus else 0
-    units = ActionUnits(edition, *find_au_files(root, subjects.base), first_frame=min(first_frame, 1))
+    least = min((frames[0].frame or 0 for frames in sequences if frames), default=0)
+    first_frame = min(least, 1) if edition.is_plus else 0
+    units = ActionUnits(edition, *find_au_files(root, subjects.base), first_frame=first_frame)
     records: list[ScanRecord] = []
     for frames in sequences:
         numbers = [record.frame or 0 for record in frames]
@@ -85,7 +90,8 @@ def find_sequences(root: Path, *, edition: Edition) -> Listing:
         *describe_lacking(records, OWN_PICTURES, lambda record: not record.texture, unit="frames"),
         *_describe_landmarks(records, probe, num_files, edition),
         *units.describe(records),
-        *([f"frame N is taken for action-unit frame N{' + 1' * (not units.first_frame)}"] if edition.is_plus else []),
+        *([f"frame N is taken for action-unit frame N{' + 1' * (not first_frame)}"] if edition.is_plus else []),
+        *([_RENUMBERED] if least and units.occurrence and not edition.is_plus else []),
     ]
     left_out = describe_left_out(
         subjects, SUBJECT, is_part=lambda name: name_task(name) in edition.tasks, has_scans=has_meshes
