@@ -127,4 +127,5 @@ def test_what_a_partial_copy_lacks_is_summarised(tmp_path: Path) -> None:
         "1 scans without landmarks (.lm3): bs000_O_EYE_0",
         "1 of 2 subjects show all six expressions",
         "no list of action units (facscodes.lst) found",
+        "1 meshes that are left out, by their names: bs000/bs001_E_HAPPY_1.bnt",
     ]

@@ -82,6 +82,7 @@ def test_bu3dfe(tmp_path: Path) -> None:
         "1 scans without pictures (_F3D.bmp): F0001_AN01WH",
         "1 raw scans stand in for cropped faces (_F3D.wrl) that are not there",
         "no landmarks (_RAW.pse) found",
+        "2 meshes that are left out, by their names: F0001/F0001_XX01WH_F3D.wrl, F0001/F0009_AN01WH_F3D.wrl",
     ]
 
 

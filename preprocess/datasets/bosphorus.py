@@ -15,6 +15,7 @@ from preprocess.datasets.completeness import describe_counts, describe_lacking
 from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.datasets.subject_folders import (
     describe_archives,
+    describe_strange,
     find_subject_folders,
     find_texture,
     holds_scans,
@@ -44,12 +45,10 @@ def find_bosphorus(root: Path) -> Listing:
     """
     subjects = find_subject_folders(root, _SUBJECT, _EXPECTED, name="bosphorus", holds=holds_scans(_SCAN))
     units = find_action_units(root, subjects.base, _SUBJECT)
-    records = [
-        record
-        for name, folder in subjects.folders.items()
-        for record in _list_subject(name, list_files(root, folder), units)
-    ]
+    files = {subject: list_files(root, folder) for subject, folder in subjects.folders.items()}
+    records = [record for subject, names in files.items() for record in _list_subject(subject, names, units)]
     lines = _describe_lacking(records) + describe_action_units(root, units, records)
+    lines += describe_strange(files, ".BNT", _SCAN)
     return Listing(records, lines + describe_archives(root, subjects))
 
 

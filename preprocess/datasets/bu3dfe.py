@@ -12,14 +12,20 @@ from pathlib import Path
 from preprocess.datasets.bu_scan import PSE_SUFFIX, read_bu_scan
 from preprocess.datasets.completeness import describe_counts, describe_lacking
 from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
-from preprocess.datasets.subject_folders import describe_archives, find_subject_folders, holds_scans, list_files
+from preprocess.datasets.subject_folders import (
+    describe_archives,
+    describe_strange,
+    find_subject_folders,
+    holds_scans,
+    list_files,
+)
 from preprocess.readers.bu_landmarks import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS, PSE_LANDMARK_GROUPS
 from shared.labels import BU3DFE_CODES, EXPRESSIONS
 
 _EXPECTED = "F0001/F0001_AN01WH_F3D.wrl"
 _SUBJECT = re.compile(r"[FM]\d{4}", re.IGNORECASE)
 # Subject, expression, intensity, race, and the kind of scan.
-_SCAN = re.compile(r"([FM]\d{4})_([A-Z]{2})(\d{2})([A-Z]{2})_(F3D|RAW)\.WRL")
+_SCAN = re.compile(rf"([FM]\d{{4}})_({'|'.join(BU3DFE_CODES)})(\d{{2}})([A-Z]{{2}})_(F3D|RAW)\.WRL")
 
 
 def find_bu3dfe(root: Path) -> Listing:
@@ -29,17 +35,17 @@ def find_bu3dfe(root: Path) -> Listing:
         FacetError: the root holds no BU-3DFE.
     """
     subjects = find_subject_folders(root, _SUBJECT, _EXPECTED, name="bu3dfe", holds=holds_scans(_SCAN))
-    records = [
-        record for name, folder in subjects.folders.items() for record in _list_subject(name, list_files(root, folder))
-    ]
-    return Listing(records, [*_describe_lacking(records), *describe_archives(root, subjects)])
+    files = {subject: list_files(root, folder) for subject, folder in subjects.folders.items()}
+    records = [record for subject, names in files.items() for record in _list_subject(subject, names)]
+    left_out = describe_strange(files, ".WRL", _SCAN)
+    return Listing(records, [*_describe_lacking(records), *left_out, *describe_archives(root, subjects)])
 
 
 def _list_subject(subject: str, files: dict[str, str]) -> list[ScanRecord]:
     records: dict[str, ScanRecord] = {}
     for name, source in files.items():  # …_F3D before …_RAW
         match = _SCAN.fullmatch(name)
-        if match is None or match[1] != subject or match[2] not in BU3DFE_CODES:
+        if match is None or match[1] != subject:
             continue
         sample_id = name.rsplit("_", 1)[0]
         if sample_id in records:

@@ -189,6 +189,21 @@ def describe_left_out(
     )
 
 
+def describe_strange(files: Mapping[str, Mapping[str, str]], suffix: str, scan: re.Pattern[str]) -> list[str]:
+    """Describe meshes that are not read, because their names are no scan's, or another subject's.
+
+    Args:
+        files: subject → NAME → path. suffix: of meshes, in capitals. scan: a scan's name; its first group is the subject.
+    """
+    strange = [
+        path
+        for subject, names in files.items()
+        for name, path in names.items()
+        if name.endswith(suffix) and ((match := scan.fullmatch(name)) is None or match[1] != subject.upper())
+    ]
+    return [f"{len(strange):,} meshes that are left out, by their names: {_name_first(strange)}"] if strange else []
+
+
 def describe_archives(root: Path, subjects: Subjects) -> list[str]:
     """Describe archives in and above the subjects' folders that were not unpacked."""
     above = [folder for folder in subjects.base.parents if root == folder or root in folder.parents]
