@@ -259,6 +259,10 @@ def rasterise_samples(
             continue
         if xa == outside or xb == outside or xc == outside:
             continue
+        if place[t] == len(is_near) - 1 and not _has_number(
+            *(numbers, cell_of[first_row], cell_of[last_row], cell_of[first_column], cell_of[last_column])
+        ):
+            continue
         area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
         if area == 0:
             continue
@@ -266,28 +270,40 @@ def rasterise_samples(
         za, zb, zc = height[a], height[b], height[c]
         if area < 0:
             area, xb, xc, yb, yc, zb, zc = -area, xc, xb, yc, yb, zc, zb
+        step_a, step_b, step_c = (yb - yc) << _BITS, (yc - ya) << _BITS, (ya - yb) << _BITS
+        x, y = (first_column << _BITS) + _HALF, (first_row << _BITS) + _HALF
+        row_a = (xc - xb) * (y - yb) - (yc - yb) * (x - xb)
+        row_b = (xa - xc) * (y - yc) - (ya - yc) * (x - xc)
+        row_c = (xb - xa) * (y - ya) - (yb - ya) * (x - xa)
         scale = 1.0 / area
-        for r in range(cell_of[np.uintp(first_row)], cell_of[np.uintp(last_row)] + 1):
-            for q in range(cell_of[np.uintp(first_column)], cell_of[np.uintp(last_column)] + 1):
-                k = numbers[r, q]
-                if k < 0:
-                    continue
-                i_end, j_end = np.int64((r + 1) * samples), np.int64((q + 1) * samples)
-                for i in range(max(first_row, i_end - samples), min(last_row + 1, i_end)):
-                    for j in range(max(first_column, j_end - samples), min(last_column + 1, j_end)):
-                        x, y = j * _ONE + _HALF, i * _ONE + _HALF
-                        in_a = (xc - xb) * (y - yb) - (yc - yb) * (x - xb)
-                        in_b = (xa - xc) * (y - yc) - (ya - yc) * (x - xc)
-                        in_c = (xb - xa) * (y - ya) - (yb - ya) * (x - xa)
-                        if (in_a | in_b | in_c) < 0:
-                            continue
-                        z = np.float32((in_a * za + in_b * zb + in_c * zc) * scale)
-                        m = (i - r * samples) * samples + j - q * samples
-                        if z > nearest[k, m]:
-                            across, up = left + (j + 0.5) * step, top - (i + 0.5) * step
-                            if not is_cut or across * across + up * up + z * z <= radius * radius:
-                                nearest[k, m] = z
-                                triangle[k, m] = t
+        for i in range(first_row, last_row + 1):
+            in_a, in_b, in_c = row_a, row_b, row_c
+            cell_row = np.uintp(cell_of[np.uintp(i)])
+            for j in range(first_column, last_column + 1):
+                cell_column = np.uintp(cell_of[np.uintp(j)])
+                k = np.int64(numbers[cell_row, cell_column])
+                if (in_a | in_b | in_c | k) >= 0:  # inside, and in a numbered cell
+                    z = np.float32((in_a * za + in_b * zb + in_c * zc) * scale)
+                    m = (i - np.int64(cell_row) * samples) * samples + j - np.int64(cell_column) * samples
+                    if z > nearest[k, m]:
+                        across, up = left + (j + 0.5) * step, top - (i + 0.5) * step
+                        if not is_cut or across * across + up * up + z * z <= radius * radius:
+                            nearest[k, m] = z
+                            triangle[k, m] = t
+                in_a, in_b, in_c = in_a + step_a, in_b + step_b, in_c + step_c
+            row_a += (xc - xb) << _BITS
+            row_b += (xa - xc) << _BITS
+            row_c += (xb - xa) << _BITS
+
+
+@compile_kernel
+def _has_number(numbers: np.ndarray, first_row: int, last_row: int, first_column: int, last_column: int) -> bool:
+    """Whether a rectangle of cells holds a numbered one."""
+    for r in range(first_row, last_row + 1):
+        for q in range(first_column, last_column + 1):
+            if numbers[r, q] >= 0:
+                return True
+    return False
 
 
 @compile_kernel
