@@ -186,7 +186,8 @@ def fan_normals(
                 if f != largest and dot * dot <= _MERGING_COSINE**2 * square * longest:
                     if used == len(normals):
                         grown = np.zeros((2 * used, 3), np.float32)
-                        grown[:used] = normals
+                        for k in range(used):  # a slice would take three seconds longer to compile
+                            grown[k, 0], grown[k, 1], grown[k, 2] = normals[k, 0], normals[k, 1], normals[k, 2]
                         normals = grown
                     _store_unit(sums[f, 0], sums[f, 1], sums[f, 2], normals[used])
                     slots[f] = used

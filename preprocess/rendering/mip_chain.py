@@ -21,7 +21,8 @@ class MipChain:
         sizes = [texture.shape[:2]]
         while max(sizes[-1]) > 1:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-        self.texture = np.ascontiguousarray(texture)
+        self.texture = np.ascontiguousarray(texture).view()
+        self.texture.flags.writeable = False  # as some decoders give it: for both, kernels are compiled once
         self.heights, self.widths = (np.array(side, np.int64) for side in zip(*sizes, strict=True))
         counts = self.heights * self.widths
         counts[0] = 0
