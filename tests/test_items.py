@@ -182,12 +182,13 @@ def test_sequences_of_few_frames_and_of_moving_heads_are_named(tiny_cache: MakeC
     cache = open_cache(tiny_cache(num_frames=5, num_subjects=2, invalid=(0, 1, 2, 5)))
     items = find_items(cache, ("normal",))
     assert describe_short_sequences(cache, items, 2) == [
-        "1 of 12 sequences are used with less than half of their frames (S0/anger0: 2 of 5)"
+        "1 of 12 sequences lost more than half of their frames, which are not valid (S0/anger0: 2 of 5 valid)"
     ]
     (_, note) = describe_short_sequences(cache, items, 5)
-    assert note.startswith(
-        "2 of 12 sequences have fewer than 5 usable frames, so some are used more than once (S0/anger0"
-    )
+    assert note.startswith("2 of 12 sequences have fewer than 5 frames, so some are used repeatedly (S0/anger0: 2 of 5")
+    cut = [replace(item, rows=item.rows[:1], reference=item.rows[0]) for item in items[2:]]  # as by --frame-window 1
+    (note,) = describe_short_sequences(cache, cut, 1)
+    assert note.startswith("10 of 10 sequences have one frame, which is compared with itself (")
     assert describe_short_sequences(cache, items[2:], 5) == []
 
     still = replace(cache.info.settings, stabilised=True)

@@ -130,18 +130,25 @@ def describe_unlabelled(cache: Cache, items: Sequence[Item], task: str, classes:
 
 
 def describe_short_sequences(cache: Cache, items: Sequence[Item], num_frames: int) -> list[str]:
-    """Return notes on sequences of which few frames are left, or fewer than `num_frames`."""
+    """Return notes on sequences of which few frames are valid, of which fewer than `num_frames` are used, and of single frames
+    that are compared with themselves."""
     whole = {s.sequence: s.num_frames for s in cache.sequences}
     members = [item for item in items if item.name in whole]
-    cut = [item for item in members if 2 * len(item.rows) < whole[item.name]]
-    short = [item for item in members if len(item.rows) < num_frames]
+    valid = {item.name: sum(cache.samples[row].valid for row in cache.frames(item.name)) for item in members}
     notes = []
     for found, what in (
-        (cut, "are used with less than half of their frames"),
-        (short, f"have fewer than {num_frames} usable frames, so some are used more than once"),
+        (
+            [i for i in members if 2 * valid[i.name] < whole[i.name]],
+            "lost more than half of their frames, which are not valid",
+        ),
+        (
+            [i for i in members if len(i.rows) < num_frames],
+            f"have fewer than {num_frames} frames, so some are used repeatedly",
+        ),
+        ([i for i in members if i.rows == (i.reference,)], "have one frame, which is compared with itself"),
     ):
         if found:
-            some = f"{found[0].name}: {len(found[0].rows)} of {whole[found[0].name]}{', …' * (len(found) > 1)}"
+            some = f"{found[0].name}: {valid[found[0].name]} of {whole[found[0].name]} valid{', …' * (len(found) > 1)}"
             notes.append(f"{len(found):,} of {len(members):,} sequences {what} ({some})")
     return notes
 
