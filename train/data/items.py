@@ -101,9 +101,8 @@ def check_neutral(cache: Cache, options: Options) -> None:
     """
     everyone = {sample.subject for sample in cache.samples}
     if options.centre_scores == NEUTRAL and not find_neutral(cache, options, everyone):
-        raise FacetError(
-            f"{cache.path}: --centre-scores neutral: no subject has a neutral scan; choose another, or none"
-        )
+        other = "; --reference onset compares with a sequence's first frame" * bool(cache.sequences)
+        raise FacetError(f"{cache.path}: --centre-scores neutral: no subject has a neutral scan{other}")
 
 
 def find_rows_in_use(items: Iterable[Item]) -> list[int]:
