@@ -28,7 +28,7 @@ _CUT = "the file is cut off or garbled; copy it again"
 _PLANES = 5
 # A coordinate beyond this is a background mark, whatever the header says.
 _MAX_COORDINATE_MM = 1e6
-_ZEROS = 0.01  # of the bytes, at the end: several rows of b, as a copy that was interrupted has them
+_FEW_ZEROS = 512  # at the end of b, of measured points: a copy that was interrupted has more
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,14 @@ def _parse(data: bytes) -> BntFile:
         raise ScanError(
             f"{len(data)} bytes, {start + 8 * count} expected for its {num_rows} × {num_columns} points; {_CUT}"
         )
-    if data.endswith(bytes(max(round(_ZEROS * len(data)), 1 << 12))):
-        raise ScanError(f"ends in zeros; {_CUT}")
     planes = np.frombuffer(data, "<f8", count, start).reshape(_PLANES, num_rows, num_columns).astype(np.float64)
     name = data[14 : 14 + name_length].rstrip(b"\0").decode("latin-1")
     x, y, z, a, b = planes
-    return BntFile(x, y, z, a, b, zmin, name)
+    grid = BntFile(x, y, z, a, b, zmin, name)
+    num_zeros = int((np.cumsum(b.ravel()[::-1] != 0) == 0).sum())
+    if int(grid.is_surface.ravel()[b.size - num_zeros :].sum()) > _FEW_ZEROS:
+        raise ScanError(f"ends in zeros; {_CUT}")
+    return grid
 
 
 def bnt_to_mesh(grid: BntFile) -> Mesh:
