@@ -85,8 +85,8 @@ def main() -> int:
                 call(trained, ["fit", *common, *split, *words])
                 table = trained / "all.csv"
                 if not table.is_file():
-                    words = ["predict", trained, "--cache", cache, "--centre-scores", "none", "--out", table]
-                    subprocess.run([PYTHON, "-m", "train", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+                    again = ["predict", trained, "--cache", cache, "--centre-scores", "none", "--out", table]
+                    subprocess.run([PYTHON, "-m", "train", *map(str, again)], check=True, stdout=subprocess.DEVNULL)
                 tested = json.loads(folds.read_text())["folds"][fold]["test_subjects"]
                 add_scores(found, name, table, seed, tested)
     print(
