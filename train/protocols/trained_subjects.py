@@ -123,7 +123,7 @@ def find_seen(config: RunConfig, fold: Fold, cache: Cache, subjects: Iterable[st
         return Seen(named)
     theirs = _open_training(config)
     if theirs is None:
-        where = config.cache or "the cache of the training"
+        where = f"{config.cache} is gone or was built anew, so it" if config.cache else "the cache of the training"
         return Seen(named, doubt=f"{where} is not there to compare scans: names alone decide who was in training")
     several, is_own = dataset != config.dataset, dataset == OWN_SCANS
     others = {sample.subject for sample in theirs.samples} if is_own else set()
