@@ -137,6 +137,9 @@ def predict_scans(run: Path, files: ScanFiles, *, picture: Path | None, table: P
     _check_model(run, files, wanted, recipe)
     if files.neutral is not None and recipe.reference != NEUTRAL:
         predictor = predictor.centre(NEUTRAL)
+    is_alone = files.neutral is None and recipe.centre_scores != "none"
+    if is_alone:  # else a scan's prediction would depend on what other scans were named with it
+        predictor = predictor.centre("none")
     for path in (table, picture if picture is None or picture.suffix else picture / "picture"):
         if path is not None:
             check_writable(path)
@@ -161,6 +164,11 @@ def predict_scans(run: Path, files: ScanFiles, *, picture: Path | None, table: P
             print(f"{row.name}: {describe_prediction(row, predictions)}")
         for line in inference.limits:
             print(line)
+        if is_alone:
+            print(
+                f"each scan is decided alone; the run's own scores are centred (--centre-scores {recipe.centre_scores}), so "
+                "its accuracy is another. `train predict` centres the scans of a cache, and --neutral FILE those of a person"
+            )
         if table is not None:
             inference.write(table, predictions, like=files.root)
             print(f"probabilities: {table}")

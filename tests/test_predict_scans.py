@@ -157,6 +157,23 @@ def test_a_model_that_predicts_neutral_has_no_use_for_a_neutral_scan(
     assert "predicts neutral" in refused(capsys, "predict", tmp_path / "run", scan, "--neutral", neutral)
 
 
+def test_a_scan_is_predicted_alike_whatever_is_named_beside_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, scans = folder / "centred", [folder / "scans" / f"S{k}-anger.obj" for k in range(3)]
+    fit = ["fit", "--cache", folder / "cache", *QUICK, "--epochs", 0, "--modalities", "normal", "--views", "0"]
+    assert call(*fit, "--out", run, "--centre-scores", "all") == 0  # three scans are enough for two classes
+    tables = [folder / "together.csv", folder / "one.csv"]
+    for table, some in zip(tables, (scans, scans[:1]), strict=True):
+        capsys.readouterr()
+        assert preprocess("predict", run, *some, "--csv", table) == 0
+        printed = capsys.readouterr().out
+        assert "each scan is decided alone; the run's own scores are centred" in printed
+        assert "CENTRED SCORES" not in printed
+    together, one = map(read_probabilities, tables)
+    np.testing.assert_allclose(together[str(scans[0])], one[str(scans[0])], atol=1e-6)
+
+
 def test_frames_are_one_prediction(folder: Path) -> None:
     table = folder / "sequence.csv"
     frames = [folder / "scans" / f"S2-{word}.obj" for word in LABELS]
