@@ -14,6 +14,7 @@ from train.protocols.named import PROTOCOLS
 from train.protocols.selection import (
     build_cross_fold,
     build_label_map,
+    describe_unshared,
     map_items,
     prefix_subjects,
     select_test_items,
@@ -56,3 +57,14 @@ def test_class_names_are_mapped_to_the_tested_words() -> None:
         build_label_map(cross, CLASS_NAMES["4dme"], CLASS_NAMES["bu3dfe"])
     with pytest.raises(FacetError, match="have no pain in common"):
         build_label_map(cross, CLASS_NAMES["bp4d"], CLASS_NAMES["bu3dfe"], ("pain", "fear"))
+
+
+def test_samples_of_classes_that_one_data_set_lacks_are_named() -> None:
+    items = make_items(2, 0, 1)
+    assert describe_unshared(items, BASIC_EXPRESSIONS, whose="data/a") == []
+    counts = {name: sum(item.class_name == name for item in items) for name in ("anger", "fear")}
+    (note,) = describe_unshared(items, [name for name in BASIC_EXPRESSIONS if name not in counts], whose="data/a")
+    assert (
+        note
+        == f"left out of data/a: {counts['anger']} labelled anger, {counts['fear']} labelled fear (no class of both)"
+    )

@@ -53,6 +53,7 @@ from train.protocols.selection import (
     build_folds,
     build_label_map,
     describe_gaps,
+    describe_unshared,
     keep_classes,
     map_items,
     name_in_cache,
@@ -326,7 +327,8 @@ def _split_across(train: Cache, test: Cache, options: Options, protocol: Protoco
     if protocol.task != "classes":
         raise FacetError(f"--task {protocol.task}: across data sets only classes are supported")
     names = (train.info.class_names, test.info.class_names)
-    classes, label_map = build_label_map(protocol, *names, options.classes or ())
+    wanted = options.classes or protocol.classes
+    classes, label_map = build_label_map(protocol, *names, wanted)
 
     def find_training(gathered: Sequence[Item]) -> list[Item]:
         return [item for item in map_items(gathered, label_map) if item.class_name in classes]
@@ -342,7 +344,11 @@ def _split_across(train: Cache, test: Cache, options: Options, protocol: Protoco
         raise FacetError(f"{train.path}, {test.path}: no modality is in nine of ten rows of both; use --modalities")
     options = dataclasses.replace(options, modalities=modalities)
     test = take_views(test, train.info.settings, modalities, whose=str(train.path))
-    train_items, test_items = find_training(_gather(train, options)), find_tested(_gather(test, options))
+    gathered = _gather(train, options), _gather(test, options)
+    train_items, test_items = find_training(gathered[0]), find_tested(gathered[1])
+    if not wanted:
+        for cache, items, known in ((train, gathered[0], label_map), (test, gathered[1], classes)):
+            notes += describe_unshared(items, known, whose=str(cache.path))
     if train.info.dataset != test.info.dataset:
         train_items = prefix_subjects(train_items, train.info.dataset)
         test_items = prefix_subjects(test_items, test.info.dataset)

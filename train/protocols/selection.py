@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
@@ -248,6 +249,13 @@ def build_label_map(
 def map_items(items: Sequence[Item], label_map: dict[str, str]) -> list[Item]:
     """Return the items whose class is in the map, with the mapped class."""
     return [replace(i, class_name=label_map[i.class_name]) for i in items if i.class_name in label_map]
+
+
+def describe_unshared(items: Sequence[Item], classes: Collection[str], *, whose: str) -> list[str]:
+    """Return a note on samples whose class is none of those that both data sets have; neutral is left out without a word."""
+    counts = Counter(item.class_name for item in items if item.class_name not in (*classes, NEUTRAL, ""))
+    words = ", ".join(f"{num:,} labelled {name}" for name, num in sorted(counts.items()))
+    return [f"left out of {whose}: {words} (no class of both)"] if counts else []
 
 
 def prefix_subjects(items: Sequence[Item], dataset: str) -> list[Item]:
