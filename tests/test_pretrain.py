@@ -35,6 +35,7 @@ from train.pretraining import rows as pretraining_rows
 from train.pretraining.loss import CaptionLoss
 from train.pretraining.options import PretrainOptions
 from train.pretraining.pretrain import pretrain
+from train.pretraining.record import describe_run
 from train.resolve import default_tower_rate
 from train.training import checkpoint
 
@@ -171,6 +172,12 @@ def test_it_learns_and_the_folder_is_open_clips(
     assert len(record["trained_subjects"]) == 6 and not {f"tiny:{name}" for name in held_out} & {
         *record["trained_subjects"]
     }
+    sources, _ = pretraining_rows.read_captioned([cache], None, None)
+    longer = describe_run(PretrainOptions(), sources, [f"tiny/S{k}" for k in range(7)], f"local-dir:{run}")
+    assert {*longer["trained_subjects"]} == {
+        *record["trained_subjects"],
+        "tiny:S7",
+    }  # S7, and those of the first training
     write_text_embeddings(cache / "text" / text_file_name(f"local-dir:{run}"), text)
     fit = ["fit", "--cache", cache, "--epochs", 0, "--device", "cpu", "--batch-size", 6, "--model", f"local-dir:{run}"]
     message = fails(capsys, *fit, "--folds", 2, "--out", tmp_path / "fit")

@@ -66,7 +66,7 @@ def pretrain(
         options, model=options.model or table.model, pretrained=options.pretrained or table.pretrained
     )
     known = read_known_prompts(sources, table.model)
-    record = describe_run(options, sources, held_out)
+    record = describe_run(options, sources, held_out, table.model)
     earlier = read_record(out, record)
     if not (earlier or {}).get("complete"):
         make_folder(out, like=caches[0])

@@ -18,14 +18,17 @@ from train.option_values import option_name
 from train.pretraining.options import PretrainOptions
 from train.pretraining.rows import CaptionedRows
 from train.protocols.selection import prefix_subject
+from train.protocols.trained_subjects import list_tower_subjects
 from train.runs.out_folder import check_same_settings, check_unused
 from train.training.timing import describe_environment
 
 _MAX_JSON_BYTES = 1 << 26
 
 
-def describe_run(options: PretrainOptions, sources: Sequence[CaptionedRows], held_out: Sequence[str]) -> dict[str, Any]:
-    """Return the record of a pretraining that has not begun. held_out: the validation subjects."""
+def describe_run(
+    options: PretrainOptions, sources: Sequence[CaptionedRows], held_out: Sequence[str], model: str
+) -> dict[str, Any]:
+    """Return the record of a pretraining that has not begun. held_out: the validation subjects. model: that it starts from."""
     caches = [
         {
             "name": source.cache.name,
@@ -46,7 +49,7 @@ def describe_run(options: PretrainOptions, sources: Sequence[CaptionedRows], hel
         "settings": settings,
         "caches": caches,
         "validation_subjects": list(held_out),
-        "trained_subjects": sorted(trained),
+        "trained_subjects": sorted(trained | list_tower_subjects(model)),
         "epochs": [],
     }
 
