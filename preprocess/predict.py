@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -34,7 +34,6 @@ from shared.store.storage import check_writable, write_file
 
 if TYPE_CHECKING:
     from preprocess.datasets.scan import DatasetReader
-    from train.options import Recipe
 
 NUM_NAMED = 3  # classes in the line of a scan
 
@@ -195,8 +194,11 @@ def _check_picture(picture: Path | None, num_predictions: int) -> None:
         raise FacetError(f"--out {picture}: is one picture, and there are {num_predictions} predictions; give a folder")
 
 
-def _check_model(run: Path, files: ScanFiles, wanted: RenderSettings, recipe: Recipe) -> None:
+def _check_model(run: Path, files: ScanFiles, wanted: RenderSettings, recipe: Any) -> None:
     """Check that a model can be given these scans.
+
+    Args:
+        recipe: of the run, a `train.options.Recipe`.
 
     Raises:
         FacetError: it needs a neutral scan, a sequence or dynamic images, or has no use for a neutral scan; or it was trained
