@@ -199,6 +199,20 @@ def test_rows_that_do_not_mean_what_they_say_are_named(root: Path) -> None:
         assert line in notes
 
 
+def test_subjects_and_units_that_contradict_themselves_are_named(tmp_path: Path) -> None:
+    rows = [f"{site}/{who}/{k}.obj,{who},x,{site},F,1,3" for site in "AB" for who in ("S1", "S2") for k in range(2)]
+    rows += [f"B/S{n}/0.obj,S{n},x,B,M,0,0" for n in (3, 4, 5)] + ["B/S5/1.obj,S5,x,B,F,0,2", "B/S4/1.obj,S4,x,B,M,1,0"]
+    write(tmp_path, "\n".join(["path,subject,label,site,sex,AU12,AU12_intensity", *rows]))
+    notes = FOLDER.find(tmp_path).notes
+    for line in (
+        "subjects with several folders, each taken as one person: S1 (A/S1, B/S1), S2 (A/S2, B/S2)",
+        "column site: other values in some rows of a subject: S1 (A, B), S2 (A, B)",
+        "column sex: other values in some rows of a subject: S5 (F, M)",
+        "action units with and without an intensity at once: AU12 (B/S5/1, B/S4/1)",
+    ):
+        assert line in notes
+
+
 def test_columns_of_ones_own_are_groups(root: Path) -> None:
     write(root, "Path,subject,label,Sample ID,Age,sex ,,Landmark\na.obj,1,x,one,31,f,0,\nb.obj,2,y,two,, M ,1,p.csv\n")
     first, second = FOLDER.find(root).records

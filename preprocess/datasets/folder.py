@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -133,6 +133,9 @@ def find_folder(
         *spelling.notes,
         *_describe_subjects(records),
         *_describe_renamed(rows, records),
+        *_describe_scattered(records),
+        *_describe_changing(records),
+        *_describe_units(records, listed.au_names),
         *_describe_loose(records),
         *_describe_repeated(records),
         *describe_lacking(records, "mesh files", lambda record: record.sample_id in missing),
@@ -261,6 +264,42 @@ def _describe_subjects(records: Sequence[ScanRecord]) -> list[str]:
     return (
         [f"subjects that are perhaps one, spelled in two ways: {name_some(pairs)}; spell them alike"] if pairs else []
     )
+
+
+def _describe_scattered(records: Sequence[ScanRecord]) -> list[str]:
+    """Describe subjects whose own folders lie in several places, where two studies may each have an S01."""
+    folders: dict[str, set[str]] = {}
+    for record in records:
+        parts = PurePosixPath(record.source).parts[:-1]
+        if record.subject in parts:
+            folders.setdefault(record.subject, set()).add("/".join(parts[: parts.index(record.subject) + 1]))
+    shown = [f"{name} ({', '.join(sorted(places)[:3])})" for name, places in folders.items() if len(places) > 1]
+    return [f"subjects with several folders, each taken as one person: {name_some(shown)}"] if shown else []
+
+
+def _describe_changing(records: Sequence[ScanRecord]) -> list[str]:
+    """Describe subjects whose group changes, such as their sex, where that of most does not."""
+    groups: dict[str, dict[str, set[str]]] = {}
+    for record in records:
+        for column, value in record.groups:
+            groups.setdefault(column, {}).setdefault(record.subject, set()).update([value] * bool(value))
+    notes = []
+    for column, values in groups.items():
+        odd = [f"{subject} ({', '.join(sorted(found))})" for subject, found in values.items() if len(found) > 1]
+        if odd and 2 * len(odd) < len(values):
+            notes.append(f"column {column}: other values in some rows of a subject: {name_some(odd)}")
+    return notes
+
+
+def _describe_units(records: Sequence[ScanRecord], names: Sequence[str]) -> list[str]:
+    """Describe action units that are coded as absent and with an intensity, or as present and with the intensity 0."""
+    odd = {
+        name: [r.sample_id for r in records if r.aus and min(one := (r.aus[k], r.aus[i])) == 0 and max(one) > 0]
+        for k, name in enumerate(names)
+        if (i := names.index(graded) if (graded := f"{name}_intensity") in names else -1) >= 0
+    }
+    shown = [f"{name} ({', '.join(ids[:2])}{', …' * (len(ids) > 2)})" for name, ids in odd.items() if ids]
+    return [f"action units with and without an intensity at once: {name_some(shown)}"] if shown else []
 
 
 def _describe_loose(records: Sequence[ScanRecord]) -> list[str]:
