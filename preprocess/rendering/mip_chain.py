@@ -60,7 +60,8 @@ def _halve_full_size(fine: np.ndarray, coarse: np.ndarray) -> None:
         top, bottom, out = flat[2 * i], flat[min(2 * i + 1, height - 1)], coarse[i]
         for k in range(len(top)):
             pairs[k] = np.uint16(top[k]) + np.uint16(bottom[k])
-        pairs[3 * width : 3 * width + 3] = pairs[3 * width - 3 : 3 * width]
+        for k in range(3 * width, 3 * width + 3):
+            pairs[k] = pairs[k - 3]
         for j in range(len(out)):
             # Red, green and blue in 16 bits each.
             mean = (eight_bytes_at(begin + 12 * j) + eight_bytes_at(begin + 12 * j + 6) + _HALVES) >> np.uint64(2)
