@@ -171,6 +171,9 @@ def test_own_scans_that_train_and_own_scans_that_are_tested(
     capsys.readouterr()
     assert call("predict", run, "--cache", second, "--out", tmp_path / "p.csv") == 0
     assert "were in training" not in capsys.readouterr().err
+    assert call("export", run, "--out", tmp_path / "exported") == 0
+    assert call("predict", tmp_path / "exported", "--cache", second, "--out", tmp_path / "p.csv") == 0
+    assert "were in training" not in capsys.readouterr().err
     assert call(*command, "--test-cache", second, "--init-from", run, "--out", longer) == 0
     assert call("evaluate", longer, "--cache", part) == 2
     assert "no sample of an unseen subject" in capsys.readouterr().err

@@ -121,6 +121,8 @@ def find_seen(config: RunConfig, fold: Fold, cache: Cache, subjects: Iterable[st
     named = {name for name in names if prefix_subject(dataset, name) in trained}
     if cache.info.content_hash == config.content_hash:
         return Seen(named)
+    if cache.info.content_hash == config.test_content_hash:  # compared before the training
+        named -= {name for name in named if name_tested(name, fold.train_subjects) in fold.test_subjects}
     theirs = _open_training(config)
     if theirs is None:
         where = f"{config.cache} is gone or was built anew, so it" if config.cache else "the cache of the training"
