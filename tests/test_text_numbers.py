@@ -146,7 +146,7 @@ def test_obj_lines_are_read_as_a_plain_parser_reads_them(
             triangles.append([corners[i][0] - 1 for i in (0, k, k + 1)])
             corners_uv.append([corners[i][1] - 1 for i in (0, k, k + 1)])
     path = tmp_path_factory.mktemp("obj") / "a.obj"
-    path.write_bytes(newline.join(text).encode())
+    path.write_bytes(newline.join([*text, ""]).encode())
     mesh = read_obj(path)
     np.testing.assert_array_equal(mesh.vertices_mm, np.array(vertices, np.float32))
     np.testing.assert_array_equal(mesh.triangles, triangles)
