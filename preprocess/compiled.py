@@ -1,7 +1,8 @@
 """Kernels compiled by Numba. The machine code is cached on disk and shared by all processes of the machine.
 
 It goes into `__pycache__` beside the source, else into the user's cache folder, or to NUMBA_CACHE_DIR. A kernel is compiled
-again when its own file changes, or one whose kernels it can call: such kernels must be imported at the top of the file.
+again when its own file changes, or one whose kernels it can call, or a number that one of them imports. So what kernels use
+must be imported at the top of the file.
 
 `byte_at` and `eight_bytes_at` read memory by its address inside a kernel. Nothing is checked: the kernel keeps to the array it
 was given. An address is a plain integer. An array handed from kernel to kernel is reference-counted with atomic operations,
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic, is_jitted
 
-_FILES: dict[str, set[str]] = {}  # of each file with kernels: itself, and those whose kernels it can call
+# Of each file with kernels: itself, the files whose kernels it can call, and the numbers in all of them, as text.
+_SOURCES: dict[str, set[str]] = {}
 
 
 def compile_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,18 +33,24 @@ def compile_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     # Division by zero gives inf as in NumPy: not checking for it is not fast-math.
     options: dict[str, Any] = {"nogil": True, "fastmath": False, "error_model": "numpy"}
     own = function.__code__.co_filename
-    files = _FILES.setdefault(own, {own, __file__})
-    for value in function.__globals__.values():
+    sources = _SOURCES.setdefault(own, {own, __file__})
+    for name, value in function.__globals__.items():
         if is_jitted(value):
-            files |= _FILES[value.py_func.__code__.co_filename]
+            sources |= _SOURCES[value.py_func.__code__.co_filename]
+        elif isinstance(value, (int, float, np.generic)):
+            sources.add(f"{name} = {value!r}")
     try:
         kernel = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "cannot cache function …: no locator available": all folders are read-only
         return numba.njit(**options)(function)
     # Numba itself compares the time and size of a kernel's own file alone. There is no public way to say more.
-    status = [Path(file).stat() for file in sorted(files) if Path(file).is_file()]
-    kernel._cache._cache_file._source_stamp = [(file.st_mtime, file.st_size) for file in status]
+    kernel._cache._cache_file._source_stamp = [_describe_source(source) for source in sorted(sources)]
     return kernel
+
+
+def _describe_source(source: str) -> tuple[object, ...]:
+    path = Path(source)
+    return (path.stat().st_mtime, path.stat().st_size) if path.is_file() else (source,)
 
 
 def _byte_at(typing_context: Any, address: Any) -> Any:

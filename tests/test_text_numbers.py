@@ -187,20 +187,27 @@ def test_kernels_compile_where_nothing_can_be_kept() -> None:
     assert compile_kernel(names["add_one"])(1) == 2
 
 
-def test_kernels_are_compiled_again_when_one_that_they_call_changes(
+def test_kernels_are_compiled_again_when_what_they_call_or_import_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     head = "from preprocess.compiled import compile_kernel\n"
-    (tmp_path / "outer.py").write_text(f"from inner import add\n{head}@compile_kernel\ndef call(x): return add(x)\n")
+    files = {
+        "amounts": "AMOUNT = {amount}\n",
+        "inner": f"from amounts import AMOUNT\n{head}@compile_kernel\ndef add(x): return {{factor}} * x + AMOUNT\n",
+        "outer": f"from inner import add\n{head}@compile_kernel\ndef call(x): return add(x)\n",
+    }
     found = []
-    for amount in (1, 20, 20):
-        (tmp_path / "inner.py").write_text(f"{head}@compile_kernel\ndef add(x): return x + {amount}\n")
-        os.utime(tmp_path / "inner.py", (amount, amount))
-        importlib.invalidate_caches()
-        for name in ("inner", "outer"):
+    for time, (factor, amount) in enumerate([(1, 5), (1, 7), (3, 7), (3, 7)]):
+        for name, text in files.items():
+            changed = text.format(factor=factor, amount=amount)
+            path = tmp_path / f"{name}.py"
+            if not path.exists() or path.read_text() != changed:
+                path.write_text(changed)
+                os.utime(path, (time, time))
             monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        for name in files:
             module = importlib.import_module(name)
-        call = module.call
-        found.append((call(1), sum(call.stats.cache_hits.values())))
-    assert found == [(2, 0), (21, 0), (21, 1)]
+        found.append((module.call(1), sum(module.call.stats.cache_hits.values())))
+    assert found == [(6, 0), (8, 0), (10, 0), (10, 1)]

@@ -2,7 +2,7 @@
 
 Texels that no triangle covers hold padding: black, white, or whatever a program left there. Charts side by side show parts of a
 face that lie far apart. Filtering reads whole blocks of texels and would mix both in. Here the texels at the borders are
-marked; texture.py reads closely what lies near them, and everything else as if there were no borders.
+marked; border_samples.py reads closely what lies near them, and everything else is read as if there were no borders.
 """
 
 from __future__ import annotations
