@@ -191,7 +191,7 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, units: s
         call(
             *command,
             "--epochs",
-            20 if units == "aus" else 40,
+            15 if units == "aus" else 30,
             "--lr",
             5e-3,
             "--class-weights",

@@ -62,7 +62,7 @@ def test_folds_side_by_side_one_that_breaks_and_sigterm(tiny_cache: MakeCache, t
     cache, run, whole = tiny_cache(num_subjects=4, scans_per_class=1), tmp_path / "run", tmp_path / "whole"
     prompts = tmp_path / "prompts.h5"  # that the workers are told of, too
     next((cache / "text").glob("*.h5")).rename(prompts)
-    options = ["--prompts", prompts, "--protocol", "loso", "--epochs", "40", "--batch-size", "3", "--device", "cpu"]
+    options = ["--prompts", prompts, "--protocol", "loso", "--epochs", "24", "--batch-size", "3", "--device", "cpu"]
     start = ["crossval", "--cache", cache, *options, "--jobs"]
     assert call(*start, 1, "--out", run, "--fold", 0) == 0
     (run / "subject-S1").mkdir()
