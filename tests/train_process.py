@@ -64,4 +64,10 @@ def launch(arguments: list[object], num_ranks: int, folder: Path) -> None:
 def _run_rank(arguments: list[str], folder: Path) -> None:
     rank = os.environ["RANK"]
     (folder / f"pid-{rank}").write_text(str(os.getpid()))
-    run(arguments, folder / f"output-{rank}", log_every=1)
+    output = folder / f"output-{rank}"
+    earlier = len(output.read_text()) if output.exists() else 0
+    try:
+        run(arguments, output, log_every=1)
+    finally:
+        if "stopped by SIGTERM" in output.read_text()[earlier:]:
+            os._exit(0)  # as under torchrun; here it would wait half a minute for its agent
