@@ -265,6 +265,7 @@ def _read_seconds(value: object) -> float | None:
 
 _FORMAT = "facet run hashes 1"
 _MAX_BYTES = 1 << 20
+_MAX_PRETRAIN_BYTES = 1 << 26
 _NAME = re.compile(r"[A-Za-z0-9][^/\\\x00-\x1f]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -301,6 +302,17 @@ def read_hashes(folder: Path) -> dict[str, str]:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FacetError(f"{path}: damaged ({first_line(error)}); copy the run again, or fit again") from error
+
+
+def load_pretrain_json(path: Path) -> Any:
+    """Return the content of pretrain.json, as it is.
+
+    Raises:
+        ValueError, RecursionError: too large, or no JSON.
+    """
+    if path.stat().st_size > _MAX_PRETRAIN_BYTES:
+        raise ValueError("too large")
+    return json.loads(path.read_bytes())
 
 
 def check_file(folder: Path, name: str, data: bytes, *, required: bool = False) -> None:

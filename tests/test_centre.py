@@ -137,6 +137,8 @@ def test_tests_are_centred_by_neutral_scans(
     words = ["--cache", without, "--out", tmp_path / "no", "--centre-scores", "neutral"]
     assert "no subject has a neutral scan" in fails(capsys, "fit", *QUICK, *words)
     assert "no subject has a neutral scan" in fails(capsys, "predict", "--zero-shot", *words)
-    assert call("predict", run, "--cache", without, "--out", tmp_path / "p.csv") == 0  # as the run: said, not refused
+    assert (
+        call("predict", run, "--cache", without, "--out", tmp_path / "p.csv") == 0
+    )  # as the run was tested: a note, no error
     out = capsys.readouterr().out
     assert "24 of 24 scores are not centred" in out and "CENTRED SCORES" not in out

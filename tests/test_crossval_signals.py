@@ -60,7 +60,7 @@ def test_sigterm_ends_in_a_checkpoint_and_the_same_command_goes_on(
 def test_folds_side_by_side_one_that_breaks_and_sigterm(tiny_cache: MakeCache, tmp_path: Path) -> None:
     """To the whole group of processes, as a cluster's scheduler sends it: the workers hear of it twice."""
     cache, run, whole = tiny_cache(num_subjects=4, scans_per_class=1), tmp_path / "run", tmp_path / "whole"
-    prompts = tmp_path / "prompts.h5"  # that the workers are told of, too
+    prompts = tmp_path / "prompts.h5"  # an option that the workers must get, too
     next((cache / "text").glob("*.h5")).rename(prompts)
     options = ["--prompts", prompts, "--protocol", "loso", "--epochs", "24", "--batch-size", "3", "--device", "cpu"]
     start = ["crossval", "--cache", cache, *options, "--jobs"]

@@ -135,7 +135,8 @@ def _check_fits(camera: PinholeCamera, width: int, height: int) -> None:
             f"{width} × {height} pixels, but the camera's numbers are for {expected[0]:.0f} × {expected[1]:.0f}; give "
             "those of this image (of a cut-out: cx and cy from its corner, and no width and height)"
         )
-    # A lens looks at the middle of its image. Far from it is the corner of a cut-out; exactly there when exchanged is none.
+    # The principal point of a whole image is near its middle. In a cut-out it may be anywhere, but hardly such that cx and cy
+    # exchanged are the middle again.
     off, exchanged = (max(abs(x / width - 0.5), abs(y / height - 0.5)) for x, y in ((cx, cy), (cy, cx)))
     if exchanged < _NEAR_MIDDLE < off:
         raise ScanError(

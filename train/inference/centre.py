@@ -29,8 +29,8 @@ def centre_logits(
     A narrow mouth or low brows raise the score of one class in all scans of a person. The mean over scans that show every class
     about equally often is that person's share, as in the person-specific normalisation of Baltrušaitis, Mahmoud & Robinson
     2015, "Cross-dataset learning and person-specific normalisation for automatic action unit detection". Where a
-    person shows one class most of the time, it is subtracted, too: there, do not centre. A neutral scan shows the same,
-    less exactly, and says nothing of what the other scans show.
+    person shows one class most of the time, it is subtracted, too: there, do not centre. A neutral scan gives the
+    same offset, less exactly, and does not depend on the subject's other scans.
 
     Args:
         logits: f32 (n, C).
@@ -74,10 +74,11 @@ def describe_centring(subjects: Sequence[str], class_names: Sequence[str], num_c
             f"there are classes ({num_classes})"
         )
     counts = Counter(zip(subjects, class_names, strict=True))
-    shown = {one: [num for (subject, name), num in counts.items() if subject == one and name] for one in own}
-    if uneven := [
-        one for one, nums in shown.items() if nums and (len(nums) < num_classes or max(nums) > 2 * min(nums))
-    ]:
+    shown: dict[str, list[int]] = {}
+    for (subject, name), num_shown in counts.items():
+        if subject in own and name:
+            shown.setdefault(subject, []).append(num_shown)
+    if uneven := [nums for nums in shown.values() if len(nums) < num_classes or max(nums) > 2 * min(nums)]:
         lines.append(
             f"centring takes every subject to show all classes about equally often, which {len(uneven)} of {len(own)} subjects "
             "do not: what they show most is subtracted, too"

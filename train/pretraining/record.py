@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from shared.errors import FacetError, first_line
-from shared.runs import CONFIG_TOML, LOG_JSONL, PRETRAIN_JSON
+from shared.runs import CONFIG_TOML, LOG_JSONL, PRETRAIN_JSON, load_pretrain_json
 from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.option_values import option_name
@@ -21,8 +20,6 @@ from train.protocols.selection import prefix_subject
 from train.protocols.trained_subjects import list_tower_subjects
 from train.runs.out_folder import check_same_settings, check_unused
 from train.training.timing import describe_environment
-
-_MAX_JSON_BYTES = 1 << 26
 
 
 def describe_run(
@@ -71,9 +68,7 @@ def read_record(out: Path, record: dict[str, Any]) -> dict[str, Any] | None:
         check_unused(out, "pretraining", PRETRAIN_JSON, (LOG_JSONL, CONFIG_TOML))
         return None
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise ValueError("too large")
-        found: dict[str, Any] = json.loads(path.read_bytes())
+        found: dict[str, Any] = load_pretrain_json(path)
         settings = {"background": "black", **found["settings"]}  # once the only one
         names = [option_name(n) for n, value in record["settings"].items() if settings.get(n) != value]
         if [cache["content_hash"] for cache in found["caches"]] != [c["content_hash"] for c in record["caches"]]:

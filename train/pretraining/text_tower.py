@@ -18,7 +18,7 @@ TEXT_STEPS, TEXT_SCALE = 150, 10.0  # steps in which a random text tower learns 
 
 
 def teach_text(clip: Any, known: KnownPrompts, seed: int) -> None:
-    """Train a random text tower alone until it tells the prompts of classes and action units apart.
+    """Train a random text tower alone until it separates the prompts of classes and action units.
 
     At first it gives nearly the same vector for all texts (cosines above 0.9), and an image tower that is trained towards
     these learns next to nothing. Each prompt is classified by its cosines with the mean vectors of the groups.

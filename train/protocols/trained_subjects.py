@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.cache import Cache, open_cache
 from shared.errors import FacetError, first_line
-from shared.runs import CONFIG_JSON, CROSSVAL_JSON, PRETRAIN_JSON, SPLIT_JSON, WEIGHTS, read_hashes
+from shared.runs import CONFIG_JSON, CROSSVAL_JSON, PRETRAIN_JSON, SPLIT_JSON, WEIGHTS, load_pretrain_json, read_hashes
 from shared.typed_json import make
 from shared.weights.models import LOCAL_DIR
 from train.config import InitialModel, RunConfig, read_config
@@ -17,8 +16,6 @@ from train.options import Recipe
 from train.protocols.folds import Fold, list_some, read_split
 from train.protocols.leakage import SharedScan, find_shared_scans
 from train.protocols.selection import OWN_SCANS, name_tested, prefix_subject
-
-_MAX_JSON_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -88,9 +85,7 @@ def list_tower_subjects(model: str) -> set[str]:
     if not path.is_file():
         return set()
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise ValueError("too large")
-        names = json.loads(path.read_bytes()).get("trained_subjects", [])
+        names = load_pretrain_json(path).get("trained_subjects", [])
         return set(make(_TowerRecord, {"trained_subjects": names}).trained_subjects)
     except (ValueError, AttributeError, RecursionError) as error:
         raise FacetError(f"{path}: damaged ({first_line(error)}); pretrain again") from error
