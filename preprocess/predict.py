@@ -1,7 +1,7 @@
 """Predict scans with a trained model: read, align and render them as its training images, predict, explain in a picture.
 
-The only module of stage 1 that calls stage 2, through `train.inference.evaluate.Predictor`, imported when the command runs. The
-images pass between both as they always do: as a cache, here a private temporary one.
+The only module of stage 1 that calls stage 2, through `train.inference.predictor.Predictor`, imported when the command runs.
+The images pass between both as they always do: as a cache, here a private temporary one.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def predict_scans(run: Path, files: ScanFiles, *, picture: Path | None, table: P
     Raises:
         FacetError: no such run; options that the model has no use for, or lacks; no scan could be read.
     """
-    from train.inference.evaluate import Predictor
+    from train.inference.predictor import Predictor
 
     _check_outputs(picture, table)
     _check_picture(picture, 1 if files.is_sequence else len(files.scans))

@@ -24,8 +24,8 @@ from shared.runs import read_predictions, tabulate_predictions
 from shared.schema import text_file_name
 from shared.text import write_text_embeddings
 from train import CacheDataset, CacheLoader, fit, load_model
-from train.inference.evaluate import predict
 from train.inference.export import export
+from train.inference.predict import predict
 from train.studies.zero_shot import predict_zero_shot
 
 DEMO = "data_cache/demo/cache"

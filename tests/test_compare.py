@@ -23,7 +23,7 @@ from shared.runs import CROSSVAL_JSON, FOLDS_JSON
 from shared.schema import RenderSettings
 from train.config import RunConfig, TowerConfig, write_config
 from train.experiment import split_folds
-from train.inference.evaluate import predict_items
+from train.inference.predictor import predict_items
 from train.inference.score import Scores
 from train.options import Options
 from train.protocols.folds import Fold, FoldList, write_folds, write_split

@@ -12,7 +12,7 @@ from test_train_cli import QUICK, call, fails
 
 from shared.labels import BASIC_EXPRESSIONS
 from shared.runs import Prediction, Predictions
-from train.inference.evaluate import name_like_openface
+from train.inference.predictor import name_like_openface
 
 
 def test_a_folder_of_folds_is_told_from_a_run(

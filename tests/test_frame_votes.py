@@ -15,8 +15,8 @@ from test_train_cli import QUICK, call
 
 from shared.cache import open_cache
 from train.data.items import gather_items
-from train.inference.evaluate import build_transform
 from train.inference.frame_votes import MAJORITY, MEAN, decide_by_frames
+from train.inference.predictor import build_transform
 from train.inference.score import score_items
 from train.model.factory import load_run
 

@@ -19,7 +19,7 @@ FORBIDDEN = {
     "preprocess": {"train"},
 }
 # One command of stage 1 predicts scans: the one module that may import the one module of stage 2, when the command runs.
-BRIDGE = ("preprocess/predict.py", "train.inference.evaluate")
+BRIDGE = ("preprocess/predict.py", "train.inference.predictor")
 
 # Rooms from the ground up: a module imports its own room and those before it, at most.
 ROOMS = {

@@ -66,6 +66,17 @@ def test_order_of_folds_plays_no_part(seed: int, order: list[int]) -> None:
     assert format_crossval_report(summary, shuffled, ABOUT) == format_crossval_report(summary, results, ABOUT)
 
 
+def test_accuracy_without_centring_is_pooled_over_samples() -> None:
+    results, _, _ = random_folds(3, [9, 4])
+    assert "--centre-scores none" not in format_crossval_report(summarise_folds(results), results, ABOUT)
+    for number, accuracy in enumerate((0.5, 1)):
+        info = dataclasses.replace(results[number].info, centred_scores="all", accuracy_uncentred=accuracy)
+        results[number] = dataclasses.replace(results[number], info=info)
+    summary = summarise_folds(results)
+    assert summary.to_json()["accuracy_uncentred"] == pytest.approx((9 * 0.5 + 4) / 13)
+    assert "accuracy with --centre-scores none 65.4" in format_crossval_report(summary, results, ABOUT)
+
+
 def test_rounds_are_pooled_each_by_itself_and_count_a_sample_once() -> None:
     results, trues, predictions = random_folds(7, [20] * 8)
     named = [dataclasses.replace(r, name=f"round-{k // 2:03d}/fold-{k % 2:02d}") for k, r in enumerate(results)]

@@ -14,8 +14,11 @@ from conftest import MakeCache
 from safetensors.torch import load_file
 from test_train_cli import QUICK, call, fails
 
+from shared.cache import open_cache
 from shared.errors import FacetError
 from shared.runs import read_log, read_predictions
+from train.experiment import split_folds
+from train.options import Options
 from train.protocols.folds import Fold, hold_out
 
 NAMES = tuple(f"S{number:02d}" for number in range(20))
@@ -94,6 +97,13 @@ def test_the_best_epoch_is_tested_and_resuming_changes_nothing(
     message = fails(capsys, "fit", *options, "--out", run, "--validate", "0.5")
     assert "different: --validate" in message
     assert "add --validate" in fails(capsys, "fit", "--cache", cache, *QUICK, "--out", tmp_path / "x", "--patience", 2)
+
+    words, folds = [*QUICK, "--folds", 5, "--validate"], split_folds(open_cache(cache), Options(folds=5)).folds.folds
+    (name,) = folds[0].test_subjects  # trains in all other folds, one of which is enough for fit
+    assert split_folds(open_cache(cache), Options(folds=5, fold=1, validate=(name,))).options.validate == (name,)
+    for command in ("crossval", "fit"):
+        message = fails(capsys, command, "--cache", cache, "--out", tmp_path / "x", *words, name)
+        assert f"{name}: none of them is a training subject of {folds[0].name}" in message
 
 
 def test_labels_of_test_subjects_change_no_weight(tiny_cache: MakeCache, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def _run(chosen: argparse.Namespace) -> int:
 def _fit(chosen: argparse.Namespace) -> int:
     options, run = read_options(chosen)
     from train.experiment import prepare_experiment
-    from train.inference.evaluate import print_next_predict
+    from train.inference.predict import print_next_predict
     from train.training.distributed import open_ranks
     from train.training.fit import fit
 
@@ -153,7 +153,7 @@ def _predict(chosen: argparse.Namespace) -> int:
     if not zero_shot:
         if given or not adapt:
             raise FacetError(f"{option_name(next(iter((*given, 'no_adapt'))))}: is for --zero-shot; a RUN has its own")
-        from train.inference.evaluate import predict
+        from train.inference.predict import predict
 
         return predict(**values, form=form or "png")
     if chosen.explained is not None:

@@ -22,6 +22,7 @@ from train.data.items import (
     describe_short_sequences,
     describe_stabilising,
     describe_unlabelled,
+    find_neutral,
     find_rows_in_use,
     gather_items,
     is_labelled,
@@ -133,13 +134,18 @@ class Experiment(Split):
         """Return a fold by its index.
 
         Raises:
-            FacetError: there is no such fold.
+            FacetError: there is no such fold, or it cannot be validated as --validate says.
         """
         num = len(self.folds.folds)
         if not 0 <= number < num:
             raise FacetError(f"--fold {number}: there is no such fold; {num} folds are numbered 0 to {num - 1}")
         fold = self.folds.folds[number]
         return hold_out(fold, self.recipe.validate, self.folds.seed) if self.recipe.validate else fold
+
+    def check_folds(self, only: int | None) -> None:
+        """Check, before anything is written, that the folds to train are there and can be validated; only: one of them."""
+        for number in range(len(self.folds.folds)) if only is None else (only,):
+            self.fold(number)
 
     def find_initial(self, fold: Fold) -> tuple[Path, InitialModel] | None:
         """Return the run that a fold starts from (--init-from), and what is known of its model; None: from no run.
@@ -249,7 +255,7 @@ def split_folds(train: Cache, options: Options, test: Cache | None = None) -> Sp
     options, folds = split.options, split.folds
     classes = options.classes or ()
     check_reference(options, classes)
-    check_neutral(split.test, options)
+    check_neutral(split.test, options, find_neutral(split.test, options))
     rounds = [fold.round for fold in folds.folds]
     options = dataclasses.replace(
         options,
@@ -265,7 +271,7 @@ def split_folds(train: Cache, options: Options, test: Cache | None = None) -> Sp
     if options.validate:
         validate = _read_validation(options.validate, split.train_items)
         options = dataclasses.replace(options, validate=validate)
-        folds = dataclasses.replace(folds, folds=tuple(hold_out(fold, validate, folds.seed) for fold in folds.folds))
+        folds = dataclasses.replace(folds, folds=tuple(_hold_out(fold, validate, folds.seed) for fold in folds.folds))
     notes += check_experiment(folds, split.train_items, split.test_items, classes, task, shared)
     if test is not None:
         notes.append(describe_compared(train, split.test))
@@ -376,6 +382,13 @@ def _read_validation(validate: tuple[str, ...], items: Sequence[Item]) -> tuple[
     if unknown := [name for name in names if name not in known]:
         raise FacetError(f"--validate: {list_some(unknown)} not among the {len(known)} subjects with usable samples")
     return names
+
+
+def _hold_out(fold: Fold, chosen: tuple[str, ...], seed: int) -> Fold:
+    """Call `hold_out`; return a fold that cannot be so validated as it is: `Experiment.fold` refuses it, if it is trained."""
+    with suppress(FacetError):
+        return hold_out(fold, chosen, seed)
+    return fold
 
 
 def _fold_seed(options: Options) -> int:

@@ -22,7 +22,7 @@ from shared.weights.models import HUB, LOCAL_DIR, RANDOM, find_shipped, skip_unr
 from train.config import TowerConfig
 from train.data.batch_transform import cameras_rad
 from train.data.pixels import normalise, resize, to_device, to_unit
-from train.inference.evaluate import Predictor, choose_usable, describe_decisions, find_lacking
+from train.inference.predictor import Predictor, choose_usable, find_lacking
 from train.model.facet import Batch, Facet, FacetConfig, Output
 from train.model.factory import choose_device
 from train.model.image_tower import load_tower
@@ -122,8 +122,7 @@ class Model(nn.Module):
         """
         assert self._predictor is not None
         inference = self._predictor.open(cache)
-        decided = describe_decisions(inference.cache, inference.items, self._predictor.config.recipe)
-        _warn([*choose_usable(inference.cache, self.modalities)[1], *decided])
+        _warn([*choose_usable(inference.cache, self.modalities)[1], *inference.describe_decisions()])
         predictions = inference.predict()
         lacks = find_lacking(inference.cache, inference.items, self.modalities)
         return tabulate_predictions(predictions, {"lacks": lacks})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -87,20 +87,20 @@ def gather_items(cache: Cache, options: Options) -> list[Item]:
     return items
 
 
-def find_neutral(cache: Cache, options: Options, subjects: Container[str]) -> list[Item]:
-    """Return the items that show these subjects, as the cache names them, at rest. Arguments and errors as `gather_items`."""
-    items = gather_items(cache, options)
-    return [item for item in items if item.class_name == NEUTRAL and item.subject in subjects]
+def find_neutral(cache: Cache, options: Options) -> list[Item]:
+    """Return the items that show people at rest, if scores are centred by them. Arguments and errors as `gather_items`."""
+    if options.centre_scores != NEUTRAL:
+        return []
+    return [item for item in gather_items(cache, options) if item.class_name == NEUTRAL]
 
 
-def check_neutral(cache: Cache, options: Options) -> None:
-    """Check that scores can be centred by neutral scans, if they are to be.
+def check_neutral(cache: Cache, options: Options, neutral: Sequence[Item]) -> None:
+    """Check that scores can be centred by neutral scans, if they are to be; neutral: as `find_neutral`.
 
     Raises:
         FacetError: --centre-scores neutral, and no subject of the cache has such a scan.
     """
-    everyone = {sample.subject for sample in cache.samples}
-    if options.centre_scores == NEUTRAL and not find_neutral(cache, options, everyone):
+    if options.centre_scores == NEUTRAL and not neutral:
         other = "; --reference onset compares with a sequence's first frame" * bool(cache.sequences)
         raise FacetError(f"{cache.path}: --centre-scores neutral: no subject has a neutral scan{other}")
 

@@ -13,9 +13,9 @@ from shared.store.paths import is_litter
 from shared.store.storage import make_folder, write_file
 from shared.weights.model_config import MODEL_CONFIG
 from train.config import without_folders, write_config
-from train.inference.evaluate import print_next_predict
 from train.inference.model_card import write_card
 from train.inference.open_clip_model import OpenClipModel, join_text_tower
+from train.inference.predict import print_next_predict
 from train.inference.program import (
     ONNX,
     PROGRAM,
@@ -32,7 +32,6 @@ from train.model.weights import replace_file
 from train.protocols.folds import read_split, write_split
 from train.reporting.crossval import find_limits
 from train.runs.results import read_fold_result
-from train.tasks.task import find_task
 
 README_MD = "README.md"
 _FILES = (
@@ -55,9 +54,7 @@ def export(run: Path, out: Path, *, program: bool = False, onnx: bool = False) -
     """
     config, model = load_run(run, torch.device("cpu"))
     split, result = read_split(run), read_fold_result(run)
-    thresholds = (
-        read_thresholds(run, len(config.recipe.classes)) if find_task(config.recipe.task).has_thresholds else None
-    )
+    thresholds = read_thresholds(run, config.recipe)
     if out.exists() and not out.is_dir():
         raise FacetError(f"--out {out}: is a file; give a new folder")
     if (out / CONFIG_JSON).exists() or (

@@ -14,11 +14,9 @@ from tqdm import tqdm
 from shared.attention_file import write_attention
 from shared.cache import Cache
 from shared.errors import FacetError
-from shared.labels import NEUTRAL
 from shared.text import TextEmbeddings
 from train.config import RunConfig
 from train.data.batch_transform import BatchTransform
-from train.data.items import find_neutral
 from train.inference.attention_records import AttentionTable, record_attention
 from train.model.facet import Facet
 from train.tasks.criterion import mean_cosine_between_faces
@@ -54,12 +52,14 @@ def score_items(
     config: RunConfig,
     table: AttentionTable | None = None,
     *,
+    neutral: Sequence[Item] = (),
     each_frame: bool = False,
 ) -> Scores:
     """Score every item, without augmentation, in the given order.
 
     Args:
         table: takes the attention weights of these passes.
+        neutral: neutral scans of the items' subjects and others, as `find_neutral`; scored for `at_rest`.
         each_frame: also score each frame of a sequence alone.
     """
     model.eval()
@@ -99,23 +99,27 @@ def score_items(
         logits=torch.cat(all_logits).numpy(),
         probabilities=torch.cat(probabilities).numpy(),
         frames=torch.cat(frames).numpy() if frames else None,
-        at_rest=score_at_rest(model, cache, items, transform, config) if recipe.centre_scores == NEUTRAL else None,
+        at_rest=score_at_rest(model, cache, items, neutral, transform, config) if neutral else None,
         view_weights=dict(zip(names, weights.tolist(), strict=True)),
         face_cosine=mean_cosine_between_faces(torch.cat(faces)).item(),
     )
 
 
 def score_at_rest(
-    model: Facet, cache: Cache, items: Sequence[Item], transform: BatchTransform, config: RunConfig
+    model: Facet,
+    cache: Cache,
+    items: Sequence[Item],
+    neutral: Sequence[Item],
+    transform: BatchTransform,
+    config: RunConfig,
 ) -> np.ndarray:
     """Return the mean logits of the neutral scans of each item's subject, f32 (n, C); NaN if the subject has none."""
-    recipe = replace(config.recipe, centre_scores="none")
     own = np.array([cache.samples[item.rows[0]].subject for item in items])  # an item may have a prefix in its name
-    neutral = find_neutral(cache, recipe, set(own))
-    logits = np.full((len(items), len(recipe.classes)), np.nan, np.float32)
+    neutral = [item for item in neutral if item.subject in own]
+    logits = np.full((len(items), len(config.recipe.classes)), np.nan, np.float32)
     if neutral:
         images = replace(transform, embeddings=None)  # there are none of scans that are no samples
-        found = score_items(model, cache, neutral, images, replace(config, recipe=recipe)).logits
+        found = score_items(model, cache, neutral, images, config).logits
         subjects = np.array([item.subject for item in neutral])
         for subject in set(subjects):
             logits[own == subject] = found[subjects == subject].mean(0)
@@ -131,10 +135,11 @@ def score_and_write_attention(
     config: RunConfig,
     text: TextEmbeddings | None,
     *,
+    neutral: Sequence[Item] = (),
     each_frame: bool = False,
 ) -> Scores:
     """Score items, and write the attention weights of the same passes."""
     table = AttentionTable(items, config.recipe.frames, text if model.has_text_scores else None)
-    scores = score_items(model, cache, items, transform, config, table, each_frame=each_frame)
+    scores = score_items(model, cache, items, transform, config, table, neutral=neutral, each_frame=each_frame)
     write_attention(path, table.finish(config.recipe.classes, transform.modalities, cache.info.settings.views))
     return scores

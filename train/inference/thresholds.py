@@ -74,13 +74,15 @@ def write_thresholds(run: Path, thresholds: np.ndarray) -> None:
     write_file(run / THRESHOLDS_JSON, canonical_json({"thresholds": [float(t) for t in thresholds]}).encode())
 
 
-def read_thresholds(run: Path, num_classes: int) -> np.ndarray:
-    """Read the thresholds f32 (C,) of a finished run.
+def read_thresholds(run: Path, recipe: Recipe) -> np.ndarray | None:
+    """Read the thresholds f32 (C,) of a finished run; None for a task without.
 
     Raises:
         FacetError: missing or damaged.
     """
-    path = run / THRESHOLDS_JSON
+    if not find_task(recipe.task).has_thresholds:
+        return None
+    num_classes, path = len(recipe.classes), run / THRESHOLDS_JSON
     try:
         data = path.read_bytes()
         check_file(run, THRESHOLDS_JSON, data)

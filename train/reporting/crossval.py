@@ -248,6 +248,8 @@ def _describe_test(summary: CrossvalSummary, about: CrossvalAbout) -> list[str]:
     lines = [f"{tested}; {title} of {', of '.join(guesses)}" if guesses else tested]
     if pooled.interval_95 is not None:
         lines.append("{}, 95 % interval: {} to {}".format(title, *map(format_percent, pooled.interval_95)))
+    if summary.accuracy_uncentred is not None:
+        lines.append(f"accuracy with --centre-scores none {format_percent(summary.accuracy_uncentred)}")
     if summary.num_folds > 1:
         (worst, low), (best, high) = summary.worst_fold, summary.best_fold
         lines.append(

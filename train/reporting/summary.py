@@ -75,6 +75,7 @@ class CrossvalSummary:
     groups: tuple[GroupScore, ...] = ()  # of people or scans, if the cache has some; pooled over folds and rounds
     calibration: tuple[FoldCalibration, ...] = ()  # of the folds whose predictions are known
     frame_votes: tuple[GroupScore, ...] = ()  # sequences decided by their frames alone, pooled
+    accuracy_uncentred: float | None = None  # pooled, with --centre-scores none, of scores that are centred
 
     def list_classes(self) -> Table:
         return list_classes(self.task, self.class_names, self.pooled, self.classes_over_folds)
@@ -143,7 +144,16 @@ def summarise_folds(results: Sequence[FoldResult], calibration: tuple[FoldCalibr
         groups=pool_groups([[g for f in folds for g in f.groups] for folds in rounds.values()], task),
         frame_votes=pool_groups([[g for f in folds for g in f.frame_votes] for folds in rounds.values()], task),
         calibration=calibration,
+        accuracy_uncentred=_pool_uncentred(results),
     )
+
+
+def _pool_uncentred(results: Sequence[FoldResult]) -> float | None:
+    """Return the accuracy of all folds' samples together, with --centre-scores none; None where a fold has none."""
+    known = [result.info.accuracy_uncentred for result in results]
+    nums = [result.metrics.num_samples for result in results]
+    found = [one * num for one, num in zip(known, nums, strict=True) if one is not None]
+    return sum(found) / sum(nums) if len(found) == len(nums) else None
 
 
 def _spread_classes(tests: Sequence[Metrics], name: str) -> tuple[Spread, ...]:

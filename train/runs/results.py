@@ -51,6 +51,7 @@ class TestInfo:
     num_train_subjects: int | None = None
     num_test_subjects: int | None = None
     num_parameters: int | None = None
+    accuracy_uncentred: float | None = None  # with --centre-scores none; None: the scores are not centred
     best_epoch: int | None = None  # whose weights are tested (--validate); None: the last
 
 

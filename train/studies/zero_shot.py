@@ -16,20 +16,20 @@ from shared.cache import Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError
 from shared.labels import is_action_unit
-from shared.runs import CONFIG_JSON, METRICS_JSON, PREDICTIONS_CSV, Predictions, write_predictions
+from shared.runs import CONFIG_JSON, METRICS_JSON, PREDICTIONS_CSV, Prediction, Predictions, write_predictions
 from shared.schema import canonical_json
 from shared.store.storage import make_folder, write_file
 from shared.text import TextEmbeddings
 from train.config import RunConfig, TowerConfig
-from train.data.items import check_neutral, choose_frames, gather_items, is_labelled
+from train.data.items import check_neutral, choose_frames, find_neutral, gather_items, is_labelled
 from train.data.prompts import mean_prompts
 from train.inference.adapt import adapt_batch_norm
 from train.inference.centre import choose_centring
-from train.inference.evaluate import (
+from train.inference.evaluate import describe_test
+from train.inference.predictor import (
     build_transform,
     choose_usable,
     describe_decisions,
-    describe_test,
     find_lacking,
     predict_items,
     predict_uncentred,
@@ -99,17 +99,17 @@ def predict_zero_shot(
     write_predictions(out / PREDICTIONS_CSV, predictions, {"lacks": found.lacks}, like=cache.path)
     if tested:
         info = describe_test(cache, found.config, found.model, tested, 0)
+        raw = find_task(info.task).test(_keep_labelled(predict_uncentred(found.scores, recipe)), recipe.classes)
+        info = replace(info, accuracy_uncentred=raw["accuracy"])
         result = _test(out.name, predictions, info)
-        raw = _test(out.name, predict_uncentred(found.scores, recipe), info)
         value = {**dataclasses.asdict(result.info), **result.metrics.to_json(result.task)}
-        value["accuracy_uncentred"] = raw.metrics["accuracy"]
         if (calibration := measure_test(result.task, predictions.rows, recipe.classes)) is not None:
             value["calibration"] = calibration.to_json()
         write_file(out / METRICS_JSON, canonical_json(value).encode(), like=cache.path)
         print_scores(result, predictions)
         print("zero-shot: nothing was trained; the interval is over subjects (bootstrap)")
         if recipe.centre_scores != "none":
-            print(f"accuracy with --centre-scores none: {raw.metrics['accuracy']:.3f}")
+            print(f"accuracy with --centre-scores none: {raw['accuracy']:.3f}")
         print(f"all scores        {out / METRICS_JSON}")
     print(f"every prediction  {out / PREDICTIONS_CSV}: {num_rows} among {', '.join(recipe.classes)}")
     words = ("--cache", cache.path, "--out", "runs/first")
@@ -154,7 +154,8 @@ def score_zero_shot(
     options = replace(options, centre_scores=centre or choose_centring(cache.info.dataset))
     recipe, notes = _resolve_recipe(options, cache, text)
     check_reference(recipe, recipe.classes)
-    check_neutral(cache, recipe)
+    neutral = find_neutral(cache, recipe)
+    check_neutral(cache, recipe, neutral)
     text = text.select(recipe.classes)
     config = RunConfig(
         recipe=recipe,
@@ -175,7 +176,7 @@ def score_zero_shot(
     tested = [item for item in items if is_labelled(item, recipe.task, recipe.classes)]
     transform = build_transform(cache, config, model)
     adapted = adapt and adapt_batch_norm(model, cache, items, transform, recipe.frames, recipe.batch_size)
-    scores = score_items(model, cache, items, transform, config)
+    scores = score_items(model, cache, items, transform, config, neutral=neutral)
     predictions = predict_items(scores, None, recipe)
     lacks = find_lacking(cache, items, recipe.modalities)
     people = {item.subject for item in tested}
@@ -185,7 +186,7 @@ def score_zero_shot(
             f"the tower was trained on {len(seen)} of the {len(people)} subjects ({list_some(sorted(seen))}); their scores "
             "are no test of it"
         )
-    notes = [*notes, *describe_decisions(cache, items, recipe)]
+    notes = [*notes, *describe_decisions(cache, items, recipe, neutral)]
     return ZeroShotScores(config, model, scores, predictions, lacks, tested, adapted, notes)
 
 
@@ -216,10 +217,14 @@ def _resolve_recipe(options: Options, cache: Cache, text: TextEmbeddings) -> tup
     return resolve_model(options, text), notes
 
 
+def _keep_labelled(predictions: Predictions) -> list[Prediction]:
+    return [row for row in predictions.rows if row.labels and row.labels[0] in predictions.class_names]
+
+
 def _test(name: str, predictions: Predictions, info: TestInfo) -> FoldResult:
     """Score the predictions whose labels are known; the 95 % interval is over subjects."""
     task, classes = find_task(info.task), info.class_names
-    rows = [row for row in predictions.rows if row.labels and row.labels[0] in classes]
+    rows = _keep_labelled(predictions)
     subjects = sorted({row.subject for row in rows})
     counts = [task.count([row for row in rows if row.subject == subject], classes) for subject in subjects]
     results = SubjectResults(task, {name: np.stack([one[name] for one in counts])[None] for name in task.count_dims})

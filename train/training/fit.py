@@ -28,7 +28,8 @@ from train.data.prompts import mean_prompts
 from train.data.stream import ImageSource, StoredImages
 from train.data.transfer import allocator
 from train.experiment import Experiment, write_options
-from train.inference.evaluate import build_transform, evaluate_items
+from train.inference.evaluate import evaluate_items
+from train.inference.predictor import build_transform
 from train.inference.thresholds import fit_thresholds, start_class_bias, write_thresholds
 from train.model.facet import Facet
 from train.model.factory import build_facet, choose_device

@@ -47,8 +47,7 @@ def ablate(out: Path, options: Options, run: RunOptions, chosen: Chosen, num_see
     """
     options, only = split_off_fold(options)
     experiment = prepare_experiment(options, run, out)
-    if only is not None:
-        experiment.fold(only)
+    experiment.check_folds(only)
     begun = check_same_crossval(out, experiment, ABLATION_JSON)
     full, *others = list_variants(chosen, experiment.recipe.modalities)
     variants = [dataclasses.replace(full, label=run.name or full.label), *others]

@@ -23,7 +23,7 @@ from shared.store.storage import make_folder
 from shared.weights.models import LOCAL_DIR
 from train.config import read_config, without_folders, write_config
 from train.experiment import Experiment, prepare_experiment, write_options
-from train.inference.evaluate import print_next_predict
+from train.inference.predict import print_next_predict
 from train.option_values import format_value
 from train.options import Options, RunOptions, describe_options
 from train.protocols.folds import EVERYONE, Fold, read_folds, write_folds
@@ -58,8 +58,7 @@ def crossval(out: Path, options: Options, run: RunOptions, *, brief: bool = Fals
     folds = experiment.folds.folds
     if not all(fold.test_subjects for fold in folds):
         raise FacetError(f"{EVERYONE}: this fold tests nobody; use `python -m train fit`")
-    if only is not None:
-        experiment.fold(only)  # refuses a wrong index before anything is written
+    experiment.check_folds(only)
     if not check_same_crossval(out, experiment):
         begin_folds(out, experiment)
     if not brief:
