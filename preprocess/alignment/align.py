@@ -190,5 +190,4 @@ def _name_scale(scale: float | None) -> str:
 
 def move_mesh(mesh: Mesh, pose: np.ndarray) -> Mesh:
     """Return the mesh with vertices and landmarks transformed by a rigid (4, 4)."""
-    landmarks = None if mesh.landmarks_mm is None else move_points(mesh.landmarks_mm, pose)
-    return replace(mesh, vertices_mm=move_points(mesh.vertices_mm, pose), landmarks_mm=landmarks)
+    return mesh.move(lambda points: move_points(points, pose))

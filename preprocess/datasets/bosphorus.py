@@ -23,9 +23,9 @@ from preprocess.datasets.subject_folders import (
 )
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.bnt import bnt_to_mesh, read_bnt
+from preprocess.readers.file_bytes import name_errors
 from preprocess.readers.image import read_image
 from preprocess.readers.lm3 import BOSPHORUS_LANDMARK_GROUPS, NUM_BOSPHORUS_LANDMARKS, read_lm3
-from shared.errors import ScanError
 from shared.labels import BOSPHORUS_CODES, EXPRESSIONS
 
 _EXPECTED = "bs000/bs000_N_N_0.bnt"
@@ -97,10 +97,8 @@ def read_bosphorus_scan(root: Path, record: ScanRecord) -> Mesh:
     """
     path = root / record.source
     grid = read_bnt(path)
-    try:
+    with name_errors(path):
         mesh = bnt_to_mesh(grid)
-    except ScanError as error:
-        raise ScanError(f"{path}: {error}") from error
     return replace(
         mesh,
         texture=read_image(root / record.texture) if record.texture else None,

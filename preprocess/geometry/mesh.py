@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -76,6 +77,11 @@ class Mesh:
             _check("landmarks", self.landmarks_mm, np.float32, (len(self.landmarks_mm), 3))
             if np.isinf(self.landmarks_mm).any():
                 raise ScanError("a landmark is infinite; NaN marks one that is not known")
+
+    def move(self, move: Callable[[np.ndarray], np.ndarray]) -> Mesh:
+        """Return the mesh with its vertices and landmarks moved by a function of points f32 (n, 3)."""
+        landmarks = None if self.landmarks_mm is None else move(self.landmarks_mm)
+        return replace(self, vertices_mm=move(self.vertices_mm), landmarks_mm=landmarks)
 
     @property
     def has_appearance(self) -> bool:

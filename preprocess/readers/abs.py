@@ -19,7 +19,7 @@ import numpy as np
 from preprocess.geometry.grid import grid_to_mesh, pixel_uv
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.appearance import add_texture
-from preprocess.readers.file_bytes import MAX_SCAN_BYTES, read_bytes, to_utf8
+from preprocess.readers.file_bytes import MAX_SCAN_BYTES, name_errors, read_bytes, to_utf8
 from preprocess.readers.text_numbers import parse_numbers
 from shared.errors import ScanError
 
@@ -37,10 +37,8 @@ def read_abs(path: Path, *, texture: Path | None = None) -> Mesh:
     """
     is_packed = path.suffix.lower() == ".gz"
     data = read_bytes(path, packed=is_packed)
-    try:
+    with name_errors(path):
         mesh = _parse(to_utf8(_unpack(data) if is_packed else data))
-    except (ScanError, ValueError) as error:
-        raise ScanError(f"{path}: {error}") from error
     return add_texture(mesh, path, (), texture)
 
 

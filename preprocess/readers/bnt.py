@@ -21,7 +21,7 @@ import numpy as np
 
 from preprocess.geometry.grid import grid_to_mesh
 from preprocess.geometry.mesh import Mesh
-from preprocess.readers.file_bytes import read_bytes
+from preprocess.readers.file_bytes import name_errors, read_bytes
 from shared.errors import ScanError
 
 _CUT = "the file is cut off or garbled; copy it again"
@@ -63,10 +63,8 @@ def read_bnt(path: Path) -> BntFile:
         ScanError: missing, cut off, too long, or counts that do not agree with each other or the file's size.
     """
     data = read_bytes(path)
-    try:
+    with name_errors(path):
         return _parse(data)
-    except ScanError as error:
-        raise ScanError(f"{path}: {error}") from error
 
 
 def _parse(data: bytes) -> BntFile:

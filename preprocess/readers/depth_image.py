@@ -20,7 +20,7 @@ from PIL import Image
 from preprocess.geometry.grid import grid_to_mesh, pixel_uv
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.appearance import add_texture
-from preprocess.readers.file_bytes import read_bytes, read_rows
+from preprocess.readers.file_bytes import name_errors, read_bytes, read_rows
 from preprocess.readers.image import is_16_bit_grey
 from shared.errors import ScanError
 
@@ -86,10 +86,8 @@ def read_camera(path: Path) -> PinholeCamera:
         if len(words) == 2 and len(words[0]) == len(words[1]) > 2:  # a line of names, a line of values
             words = [list(pair) for pair in zip(*words, strict=True)]
         numbers = {row[0].lower(): row[1] for row in words if len(row) == 2}
-    try:
+    with name_errors(path):
         return make_camera({_SYNONYMS.get(name, name): value for name, value in numbers.items()})
-    except ScanError as error:
-        raise ScanError(f"{path}: {error}") from error
 
 
 def read_depth_image(
@@ -105,7 +103,7 @@ def read_depth_image(
         ScanError: missing, no 16-bit grey image, too large, nothing was measured, or a whole room and no max_depth_mm.
     """
     data = read_bytes(path)
-    try:
+    with name_errors(path):
         levels = _decode(data)
         num_rows, num_columns = levels.shape
         _check_fits(camera, num_columns, num_rows)
@@ -123,8 +121,6 @@ def read_depth_image(
         y = (np.arange(num_rows)[:, None] - camera.cy) / camera.fy * z
         step = z / min(camera.fx, camera.fy)
         mesh = grid_to_mesh(np.stack([x, -y, -z], -1)[::-1], pixel_uv(num_rows, num_columns)[::-1], step[::-1])
-    except ScanError as error:
-        raise ScanError(f"{path}: {error}") from error
     return add_texture(mesh, path, (), texture)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from shared.errors import ScanError, describe_os_error
@@ -60,6 +62,15 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_SCAN_BYTES, packed: bool = Fa
     if not packed and (found := describe_packed(data)):
         raise ScanError(f"{path}: {found}")
     return data
+
+
+@contextmanager
+def name_errors(path: Path) -> Iterator[None]:
+    """Name the file in errors of a block that reads it; a ValueError becomes a ScanError."""
+    try:
+        yield
+    except (ScanError, ValueError) as error:
+        raise ScanError(f"{path}: {error}") from error
 
 
 def read_text(path: Path, *, max_bytes: int = MAX_SCAN_BYTES) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
 from PIL import Image
 
-from preprocess.readers.file_bytes import read_bytes
+from preprocess.readers.file_bytes import name_errors, read_bytes
 from shared.errors import ScanError
 
 MAX_PIXELS = (
@@ -38,10 +38,8 @@ def read_image(path: Path) -> np.ndarray:
         ScanError: missing, no such image, cut off, too large, or of unusual levels (32 bits, fractions).
     """
     data = read_bytes(path, max_bytes=_MAX_BYTES)
-    try:
+    with name_errors(path):
         return decode_image(data)
-    except ScanError as error:
-        raise ScanError(f"{path}: {error}") from error
 
 
 def decode_image(data: bytes) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.appearance import add_texture, find_image, limit_notes, read_colors
-from preprocess.readers.file_bytes import read_text
+from preprocess.readers.file_bytes import name_errors, read_text
 from preprocess.readers.image import read_image
 from preprocess.readers.references import decode_name, find_beside, show_name
 from shared.errors import ScanError
@@ -99,10 +99,8 @@ def paint(
         part = np.zeros(len(mesh.triangles), np.int64)
     texture = read_image(images[0])
     uv, colors, more = _lay_out(mesh, mesh.uv, part, [material or Material() for material in chosen], has_image)
-    try:
+    with name_errors(path):  # a scale or an offset out of all bounds
         return replace(mesh, uv=uv, texture=texture, colors=colors, notes=mesh.notes + more)
-    except ScanError as error:  # a scale or an offset out of all bounds
-        raise ScanError(f"{path}: {error}") from error
 
 
 def find_material_sources(path: Path, material_lines: Sequence[bytes], names: Iterable[str]) -> list[Path]:

@@ -14,7 +14,7 @@ import numpy as np
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import cut_polygons
 from preprocess.readers.appearance import add_texture, check_finite, read_colors
-from preprocess.readers.file_bytes import read_text
+from preprocess.readers.file_bytes import name_errors, read_text
 from preprocess.readers.mtl import find_material_sources, paint, plain_name
 from preprocess.readers.text_numbers import FINE, byte_classes, read_marked, scan_obj, to_float32
 from shared.errors import ScanError
@@ -44,11 +44,9 @@ def read_obj(path: Path, *, texture: Path | None = None) -> Mesh:
         ScanError: missing, cut off, garbled, no face, an index without its vertex, several textures on one mesh.
     """
     data = _read_text(path)
-    try:
+    with name_errors(path):
         files, uses = _find_statements(data)
         mesh, faces = _parse(data)
-    except (ScanError, ValueError) as error:
-        raise ScanError(f"{path}: {error}") from error
     if texture is not None:
         return add_texture(mesh, path, (), texture)
     names, part = list(dict.fromkeys(name for _, name in uses)), None

@@ -14,7 +14,7 @@ import numpy as np
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import cut_polygons
 from preprocess.readers.appearance import add_texture, check_finite, describe_alpha, read_colors
-from preprocess.readers.file_bytes import read_text
+from preprocess.readers.file_bytes import name_errors, read_text
 from preprocess.readers.text_numbers import parse_table, to_float32
 from shared.errors import ScanError
 
@@ -35,10 +35,8 @@ def read_off(path: Path, *, texture: Path | None = None) -> Mesh:
         ScanError: missing, cut off, garbled, binary, of four dimensions, no faces, an index without its vertex.
     """
     data = read_text(path, max_bytes=_MAX_BYTES)
-    try:
+    with name_errors(path):
         mesh = _parse(data)
-    except (ScanError, ValueError) as error:
-        raise ScanError(f"{path}: {error}") from error
     return add_texture(mesh, path, (), texture)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import cut_polygons
 from preprocess.readers.appearance import add_texture, check_finite, describe_alpha, find_image, read_colors
-from preprocess.readers.file_bytes import read_bytes, to_utf8
+from preprocess.readers.file_bytes import name_errors, read_bytes, to_utf8
 from preprocess.readers.references import show_name
 from preprocess.readers.text_numbers import parse_numbers, to_float32
 from shared.errors import ScanError
@@ -67,7 +67,7 @@ def read_ply(path: Path, *, texture: Path | None = None) -> Mesh:
             painted with several textures.
     """
     data = to_utf8(read_bytes(path))
-    try:
+    with name_errors(path):
         header = _read_header(data)
         names = header.texture_names
         with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs
@@ -75,8 +75,6 @@ def read_ply(path: Path, *, texture: Path | None = None) -> Mesh:
             mesh = _build_mesh(elements, header)
             if texture is None and mesh.uv is not None and len(names) > 1:
                 names = [_pick_texture(elements, names)]
-    except (ScanError, ValueError) as error:
-        raise ScanError(f"{path}: {error}") from error
     return add_texture(mesh, path, names, texture)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import weld
-from preprocess.readers.file_bytes import read_bytes
+from preprocess.readers.file_bytes import name_errors, read_bytes
 from preprocess.readers.text_numbers import parse_numbers, to_float32
 from shared.errors import ScanError
 
@@ -35,7 +35,7 @@ def read_stl(path: Path, *, texture: Path | None = None) -> Mesh:
     if texture:
         notes = (f"an STL file has no texture coordinates to place {texture.name[-60:]} with",)
     facet_colors = None
-    try:
+    with name_errors(path):
         num_facets = int.from_bytes(data[80:84], "little")
         if num_facets and (len(data) - 84) // _FACET.itemsize == num_facets:  # less than a triangle may follow
             facets = np.frombuffer(data, _FACET, num_facets, offset=84)  # also where the header begins with `solid`
@@ -51,8 +51,6 @@ def read_stl(path: Path, *, texture: Path | None = None) -> Mesh:
         triangles = index.reshape(-1, 3)
         colors = None if facet_colors is None else _mean_colors(facet_colors, triangles, len(unique))
         return Mesh(vertices[unique], triangles.astype(np.int32), colors=colors, notes=notes)
-    except (ScanError, ValueError) as error:
-        raise ScanError(f"{path}: {error}") from error
 
 
 def _read_text(data: bytes) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import cut_polygons, split_triangles
 from preprocess.readers.appearance import add_texture, check_finite, find_image, limit_notes, read_colors
-from preprocess.readers.file_bytes import read_text
+from preprocess.readers.file_bytes import name_errors, read_text
 from preprocess.readers.references import show_name
 from preprocess.readers.text_numbers import WORD, byte_classes, parse_numbers, to_float32
 from shared.errors import ScanError
@@ -82,11 +82,9 @@ def read_vrml(path: Path, *, texture: Path | None = None) -> Mesh:
         ScanError: missing, cut off, garbled, VRML 1.0, no surface or more than one, an index without its point, not finite.
     """
     data = read_text(path)
-    try:
+    with name_errors(path):
         scene = _walk(data)
         mesh = _build_mesh(scene)
-    except (ScanError, ValueError) as error:
-        raise ScanError(f"{path}: {error}") from error
     return add_texture(mesh, path, scene.texture_names, texture)
 
 

@@ -111,8 +111,7 @@ def _draw_shots(number: int, rng: np.random.Generator) -> list[_Shot]:
 
 def _pose(mesh: Mesh, shot: _Shot, seed: int) -> Mesh:
     turned = turn_head(mesh, np.array([0.0, shot.yaw_deg, 0.0]), np.zeros(3))
-    posed = pose_randomly(turned, np.random.default_rng(seed), degrees=3.0, shift_mm=12.0)
-    return replace(posed, colors=mesh.colors)
+    return pose_randomly(turned, np.random.default_rng(seed), degrees=3.0, shift_mm=12.0)
 
 
 def _hand_over_eye(face: Mesh, skin_rgb: np.ndarray, rng: np.random.Generator) -> Mesh:

@@ -33,7 +33,7 @@ def _write_subject(task: SubjectTask, person: Person, rng: np.random.Generator) 
         assert mesh.texture is not None and mesh.landmarks_mm is not None
         (folder / f"{stem}_F3D.bmp").write_bytes(_encode_bmp(mesh.texture))
         (folder / f"{stem}_F3D.bnd").write_bytes(encode_bnd(landmark_vertices(), mesh.landmarks_mm))
-        (folder / f"{stem}_F3D.wrl").write_bytes(encode_bu3dfe_wrl(mesh, mesh.triangles, grid_uv(), f"{stem}_F3D.bmp"))
+        (folder / f"{stem}_F3D.wrl").write_bytes(encode_bu3dfe_wrl(mesh, grid_uv(), f"{stem}_F3D.bmp"))
     return len(shown)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from preprocess.geometry.mesh import Mesh
 from preprocess.synth.action_units import Activation, draw_activation
 from preprocess.synth.head import Person
 from preprocess.synth.landmarks import landmark_vertices
@@ -42,27 +41,21 @@ def _write_subject(task: SubjectTask, person: Person, rng: np.random.Generator) 
         for made in (out / name / folder, landmarks):
             made.mkdir(parents=True, exist_ok=True)
         pose_seed = int(rng.integers(2**31))
-        drift = np.cumsum(rng.normal(0, 0.15, (num_frames, 3)), axis=0)  # people do not sit still
+        drift = np.cumsum(rng.normal(0, 0.15, (num_frames, 3)), axis=0).astype(np.float32)  # people do not sit still
         for frame in range(num_frames):
             shown: Activation = apex.scaled(float(course[frame]))
             mesh = person.scan(shown, SCANNER_NOISE_MM, int(rng.integers(2**31)))
             # The same pose in every frame but for the drift.
             mesh = pose_randomly(mesh, np.random.default_rng(pose_seed), degrees=4.0, shift_mm=12.0)
-            mesh = _shift(mesh, drift[frame])
+            mesh = mesh.move(partial(np.add, drift[frame]))
             assert mesh.texture is not None and mesh.landmarks_mm is not None
             stem = out / name / folder / f"{frame:03d}"
             stem.with_suffix(".jpg").write_bytes(encode_jpeg(mesh.texture))
-            wrl = encode_bu4dfe_wrl(mesh, mesh.triangles, grid_uv(), f"{frame:03d}.jpg")
+            wrl = encode_bu4dfe_wrl(mesh, grid_uv(), f"{frame:03d}.jpg")
             stem.with_suffix(".wrl").write_bytes(wrl)
             bnd = encode_bnd(landmark_vertices(), mesh.landmarks_mm, separator=" ")
             (landmarks / f"{frame:03d}.bnd").write_bytes(bnd)
     return len(BU4DFE_FOLDERS) * num_frames
-
-
-def _shift(mesh: Mesh, by_mm: np.ndarray) -> Mesh:
-    moved = by_mm.astype(np.float32)
-    landmarks = None if mesh.landmarks_mm is None else mesh.landmarks_mm + moved
-    return replace(mesh, vertices_mm=mesh.vertices_mm + moved, landmarks_mm=landmarks)
 
 
 def _write_viewer(out: Path, num_subjects: int, seed: int, num_frames: int) -> None:

@@ -129,7 +129,7 @@ def _write_subject(task: SubjectTask, person: Person, rng: np.random.Generator) 
                 write_textured_obj(folder, stem, mesh, grid_uv(), slashes=True)
             else:
                 assert mesh.texture is not None
-                wrl = encode_bu4dfe_wrl(mesh, mesh.triangles, grid_uv(), f"{stem}.jpg")
+                wrl = encode_bu4dfe_wrl(mesh, grid_uv(), f"{stem}.jpg")
                 (folder / f"{stem}.wrl").write_bytes(wrl)
                 (folder / f"{stem}.jpg").write_bytes(encode_jpeg(mesh.texture))
     return len(clips) * num_frames

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -21,13 +19,7 @@ def turn_head(mesh: Mesh, pitch_yaw_roll_deg: np.ndarray, shift_mm: np.ndarray) 
     """
     pitch, yaw, roll = pitch_yaw_roll_deg
     turn = Rotation.from_euler("YXZ", [yaw, pitch, roll], degrees=True).as_matrix()
-
-    def move(points: np.ndarray) -> np.ndarray:
-        moved: np.ndarray = ((points - NECK_MM) @ turn.T + NECK_MM + shift_mm).astype(np.float32)
-        return moved
-
-    landmarks = None if mesh.landmarks_mm is None else move(mesh.landmarks_mm)
-    return replace(mesh, vertices_mm=move(mesh.vertices_mm), landmarks_mm=landmarks)
+    return mesh.move(lambda points: ((points - NECK_MM) @ turn.T + NECK_MM + shift_mm).astype(np.float32))
 
 
 def draw_slow_path(num_frames: int, limit: float, rng: np.random.Generator) -> np.ndarray:

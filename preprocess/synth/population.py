@@ -53,13 +53,7 @@ def pose_randomly(mesh: Mesh, rng: np.random.Generator, *, degrees: float, shift
         @ np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
     )
     shift = rng.normal(0, shift_mm, 3)
-
-    def move(points: np.ndarray) -> np.ndarray:
-        moved: np.ndarray = (points @ turn.T + shift).astype(np.float32)
-        return moved
-
-    landmarks = None if mesh.landmarks_mm is None else move(mesh.landmarks_mm)
-    return Mesh(move(mesh.vertices_mm), mesh.triangles, mesh.uv, mesh.texture, landmarks_mm=landmarks)
+    return mesh.move(lambda points: (points @ turn.T + shift).astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -142,15 +136,14 @@ def write_population(
 def _write_subjects(layout: Layout, tasks: list[SubjectTask], *, progress: bool, num_workers: int | None) -> int:
     workers = min(num_workers or num_cores(), len(tasks))
     with tqdm(desc="synth", total=len(tasks), unit="subject", disable=not progress) as bar:
+        num_scans = 0
         if workers <= 1:
-            num_scans = 0
             for task in tasks:
                 num_scans += _write_subject(layout, task)
                 bar.update()
             return num_scans
         pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
         try:
-            num_scans = 0
             for future in [pool.submit(_write_subject, layout, task) for task in tasks]:
                 num_scans += future.result()
                 bar.update()

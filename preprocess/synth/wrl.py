@@ -9,11 +9,11 @@ import numpy as np
 from preprocess.geometry.mesh import Mesh
 
 
-def encode_bu3dfe_wrl(mesh: Mesh, corner_index: np.ndarray, uv: np.ndarray, texture_name: str) -> bytes:
+def encode_bu3dfe_wrl(mesh: Mesh, uv: np.ndarray, texture_name: str) -> bytes:
     """Encode VRML in BU-3DFE's style: `point [` alone on its line, rows `x y z,`, `a b c -1,`; the first vertex on line 20.
 
     Args:
-        corner_index: i32 (M, 3), the texture coordinate of every triangle's corner, an index into uv f32 (T, 2).
+        uv: f32 (N, 2), of the vertices.
     """
     head = f"""#VRML V2.0 utf8
 #Synthetic face, not a real person
@@ -42,15 +42,15 @@ point [
         "\n]\n}\ncoordIndex [\n",
         _index_rows(mesh.triangles.tobytes(), "%d %d %d -1,\n"),
         "]\ntexCoord TextureCoordinate {\npoint [\n",
-        _fixed_rows(uv.tobytes(), "%.5f %.5f", ",\n"),
+        _uv_rows(uv.tobytes(), ",\n"),
         "\n]\n}\ntexCoordIndex [\n",
-        _index_rows(corner_index.tobytes(), "%d %d %d -1,\n"),
+        _index_rows(mesh.triangles.tobytes(), "%d %d %d -1,\n"),
         "]\n}\n}\n]\n}\n",
     ]
     return "".join(parts).encode()
 
 
-def encode_bu4dfe_wrl(mesh: Mesh, corner_index: np.ndarray, uv: np.ndarray, texture_name: str) -> bytes:
+def encode_bu4dfe_wrl(mesh: Mesh, uv: np.ndarray, texture_name: str) -> bytes:
     """Encode VRML in BU-4DFE's style: everything after `[` on the line of its keyword, index rows `a,b,c,-1,`."""
     parts = [
         '#VRML V2.0 utf8\nShape { appearance Appearance { texture ImageTexture { url "' + texture_name + '" } }\n',
@@ -59,9 +59,9 @@ def encode_bu4dfe_wrl(mesh: Mesh, corner_index: np.ndarray, uv: np.ndarray, text
         " ] }\ncoordIndex [ ",
         _index_rows(mesh.triangles.tobytes(), "%d,%d,%d,-1,"),
         " ]\ntexCoord TextureCoordinate { point [ ",
-        _fixed_rows(uv.tobytes(), "%.5f %.5f", ", "),
+        _uv_rows(uv.tobytes(), ", "),
         " ] }\ntexCoordIndex [ ",
-        _index_rows(corner_index.tobytes(), "%d,%d,%d,-1,"),
+        _index_rows(mesh.triangles.tobytes(), "%d,%d,%d,-1,"),
         " ] } }\n",
     ]
     return "".join(parts).encode()
@@ -77,9 +77,7 @@ def encode_bnd(indices: np.ndarray, points_mm: np.ndarray, separator: str = "\t\
 
 def _rows(values: np.ndarray, row: str, between: str) -> str:
     """Format all rows in one call: about twenty times as fast as a row at a time."""
-    return (
-        between.join([row]) if not len(values) else (between.join([row] * len(values))) % tuple(values.ravel().tolist())
-    )
+    return between.join([row] * len(values)) % tuple(values.ravel().tolist())
 
 
 # Every scan of a synthetic data set has the same triangles and texture coordinates: their text is made once.
@@ -90,5 +88,5 @@ def _index_rows(indices: bytes, row: str) -> str:
 
 
 @lru_cache(maxsize=4)
-def _fixed_rows(values: bytes, row: str, between: str) -> str:
-    return _rows(np.frombuffer(values, np.float32).reshape(-1, 2), row, between)
+def _uv_rows(values: bytes, between: str) -> str:
+    return _rows(np.frombuffer(values, np.float32).reshape(-1, 2), "%.5f %.5f", between)

@@ -68,7 +68,7 @@ def write_frames(root: Path, num_frames: int, *, num_different: int = 4) -> None
         Image.fromarray(mesh.texture).save(picture, "JPEG", quality=92)
         bnd = encode_bnd(landmark_vertices(), mesh.landmarks_mm, separator=" ")
         for frame in range(k, num_frames, num_different):
-            wrl = encode_bu4dfe_wrl(mesh, mesh.triangles, uv, f"{frame:03d}.jpg")
+            wrl = encode_bu4dfe_wrl(mesh, uv, f"{frame:03d}.jpg")
             (folder / f"{frame:03d}.wrl").write_bytes(wrl)
             (folder / f"{frame:03d}.jpg").write_bytes(picture.getvalue())
             (landmarks / f"{frame:03d}.bnd").write_bytes(bnd)

@@ -47,7 +47,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mesh, uv = make_mesh()
-        (folder / "frame.wrl").write_bytes(encode_bu4dfe_wrl(mesh, mesh.triangles, uv, "frame.jpg"))
+        (folder / "frame.wrl").write_bytes(encode_bu4dfe_wrl(mesh, uv, "frame.jpg"))
         write_textured_obj(folder, "frame", mesh, uv, slashes=True)
         (folder / "untextured").mkdir()
         for suffix in ("obj", "wrl"):

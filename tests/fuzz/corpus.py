@@ -54,7 +54,7 @@ def image(kind: str, mode: str = "RGB", **options: object) -> bytes:
 def wrl(style: str, step_mm: float = 22.0) -> bytes:
     mesh, uv = face(step_mm)
     encode = encode_bu3dfe_wrl if style == "bu3dfe" else encode_bu4dfe_wrl
-    return encode(mesh, mesh.triangles, uv, "face.png")
+    return encode(mesh, uv, "face.png")
 
 
 def obj(*, slashes: bool = True, step_mm: float = 22.0) -> bytes:
