@@ -72,12 +72,35 @@ def test_jpeg_has_the_pixels_that_pillow_decodes(options: dict[str, object]) -> 
     assert decode_image(grey).shape == (67, 101, 3)
 
 
-def test_a_damaged_jpeg_is_refused() -> None:
+@pytest.mark.parametrize(("kind", "mode"), [("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("MPO", "RGB")])
+def test_a_damaged_jpeg_is_refused(kind: str, mode: str) -> None:
     """Pillow decodes it, and stretches a colour over what is lost."""
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    data = encode(Image.fromarray(noise), "JPEG")
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).convert(mode)
+    data = encode(noise, kind, **({"save_all": True, "append_images": [noise]} if kind == "MPO" else {}))
+    np.testing.assert_allclose(decode_image(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), atol=1)
     place = data.index(b"\xff\xda") + 100
     for lost in (bytes(8), b"\xff\xd9"):
         with pytest.raises(ScanError, match="JPEG data is damaged; copy it again"):
             decode_image(data[:place] + lost + data[place + 400 :])
     decode_image(data[:-2] + bytes(3) + data[-2:])  # some cameras fill the end up
+
+
+@pytest.mark.parametrize("options", [{"quality": 90}, {"lossless": True}], ids=str)
+def test_a_webp_that_ends_in_zeros_is_refused(options: dict[str, object]) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
+    data = encode(noise, "WEBP", **options)
+    decode_image(data + bytes(500))  # the last block of a disk
+    with pytest.raises(ScanError, match="WebP data ends in zeros"):
+        decode_image(data[: len(data) * 9 // 10].ljust(len(data), b"\0"))
+    for color in ((0, 0, 0), (90, 20, 30)):  # hundreds of zeros, and whole
+        decode_image(encode(Image.new("RGB", (2048, 2048), color), "WEBP", **options))
+
+
+@pytest.mark.parametrize("kind", ["BMP", "PPM", "JPEG", "WEBP", "TGA"])
+def test_a_copy_in_text_mode_is_refused(kind: str) -> None:
+    """Only PNG has bytes that show it; the other formats decode to noise."""
+    data = encode(Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99, 3), np.uint8)), kind)
+    decode_image(data)
+    with pytest.raises(ScanError, match="FTP in text mode"):
+        decode_image(data.replace(b"\n", b"\r\n"))
+    decode_image(b"P3 99 33 255\r\n" + b"200 100 50\r\n" * (99 * 33))  # text indeed

@@ -19,6 +19,7 @@ from preprocess.alignment.face_fit import FoundFace, refine_pose
 from preprocess.alignment.face_search import ACCEPTED_MM, axes_to_frame, find_axes, find_face, find_scale
 from preprocess.alignment.landmark_pose import determine_pose, group_centers, landmark_poses
 from preprocess.alignment.nose import find_nose_tip, remove_spikes
+from preprocess.alignment.texture_check import describe_texture
 from preprocess.alignment.units import check_size, is_unit, measure_size
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.rigid import move_points
@@ -89,13 +90,14 @@ def apply_pose(mesh: Mesh, found: FoundPose, crop_radius_mm: float) -> Alignment
     """
     if not found.has_landmarks:
         mesh = replace(mesh, landmarks_mm=None)
+    mesh = crop_mesh(move_mesh(mesh, found.scan_to_face), crop_radius_mm)
     return Alignment(
-        crop_mesh(move_mesh(mesh, found.scan_to_face), crop_radius_mm),
+        mesh,
         found.scan_to_face.astype(np.float32),
         found.method,
         found.misfit_mm,
         found.eye_distance_mm,
-        found.notes,
+        (*found.notes, *describe_texture(mesh)),
     )
 
 

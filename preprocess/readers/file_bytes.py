@@ -17,6 +17,7 @@ _CONTENT = re.compile(rb"[^\0 \t\r\n]")
 _MARKS = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _SAMPLE_BYTES = 400
 _MAX_ZEROS = 4  # at the end of a text
+_MANY_LINE_ENDS = 16  # in random bytes, not even two of them are all preceded by CR
 # First bytes of files that are never read here, under any name.
 _PACKED = {
     b"\x1f\x8b": "compressed with gzip; unpack it (gunzip)",
@@ -124,6 +125,12 @@ def _guess_utf16(data: bytes) -> str:
         if len(start) >= 4 and not start[offset::2].strip(b"\0") and b"\0" not in start[1 - offset :: 2]:
             return name
     return ""
+
+
+def is_text_copy(data: bytes) -> bool:
+    """Return whether a copy in text mode put CR before every LF of a binary file."""
+    num = data.count(b"\n")
+    return num > _MANY_LINE_ENDS and data.count(b"\r\n") == num and not data.isascii()
 
 
 def is_blank(path: Path) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
 from PIL import Image
 
-from preprocess.readers.file_bytes import name_errors, read_bytes
+from preprocess.readers.file_bytes import is_text_copy, name_errors, read_bytes
 from shared.errors import ScanError
 
 MAX_PIXELS = (
@@ -21,6 +21,8 @@ _MAX_BYTES = 1 << 28  # an uncompressed image of so many pixels fits
 _FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP", "TGA", "GIF", "PPM")
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _BITS, _IS_ZERO_BLACK = 258, 262  # tags of TIFF: BitsPerSample, PhotometricInterpretation
+
+_WEBP_PIXELS = 8000  # that a zero byte stands for, at most; 10,000 and more in images of one colour
 
 # What libjpeg says of lost data. A few bytes too many before a marker are a habit of some cameras.
 _DAMAGE = re.compile(r"premature end of data|bad Huffman code|\d{2,} extraneous bytes")
@@ -44,6 +46,8 @@ def read_image(path: Path) -> np.ndarray:
 
 def decode_image(data: bytes) -> np.ndarray:
     """Decode the bytes of an image as `read_image`; the error does not name a file."""
+    if is_text_copy(data):
+        raise ScanError("its bytes were changed as if it were a text (FTP in text mode); copy it again in binary mode")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             width, height = image.size
@@ -53,11 +57,13 @@ def decode_image(data: bytes) -> np.ndarray:
                     f"{width} × {height} pixels, expected at most {MAX_PIXELS}; "
                     f"scale it down to {max(int(width * scale), 1)} × {max(int(height * scale), 1)}"
                 )
-            if image.mode == "RGB":
-                pixels = _decode_jpeg(data, height, width) if image.format == "JPEG" else None
-                return np.asarray(image) if pixels is None else pixels
             if image.mode in _EIGHT_BIT_MODES:
-                return np.asarray(image.convert("RGB"))
+                if image.format == "WEBP":
+                    _check_webp(data, width * height)
+                pixels = _decode_jpeg(data, height, width) if image.format in ("JPEG", "MPO") else None
+                if pixels is not None:
+                    return pixels
+                return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
             if not is_16_bit_grey(image):
                 raise ScanError(f"an image of mode {image.mode}; save it with 8 bits a channel")
             grey = np.asarray(image).astype(np.uint32)  # Pillow would clip it, not scale it
@@ -76,8 +82,19 @@ def decode_image(data: bytes) -> np.ndarray:
         ) from error
 
 
+def _check_webp(data: bytes, num_pixels: int) -> None:
+    """Refuse a WebP that ends in more zeros than an image of one colour: libwebp decodes them to smears.
+
+    Raises:
+        ScanError: its last bytes are lost.
+    """
+    data = data[: 8 + int.from_bytes(data[4:8], "little")]
+    if len(data) - len(data.rstrip(b"\0")) > 16 + num_pixels // _WEBP_PIXELS:
+        raise ScanError("its WebP data ends in zeros: it was not copied to its end; copy it again")
+
+
 def _decode_jpeg(data: bytes, height: int, width: int) -> np.ndarray | None:
-    """Decode a colour JPEG of a known size; None where anything about it is unusual.
+    """Decode a JPEG of a known size; None where anything about it is unusual.
 
     Raises:
         ScanError: part of its data is lost.
