@@ -65,6 +65,21 @@ def test_ply_with_polygons_colours_and_texture(tmp_path: Path, style: str, faces
     assert [p.name for p in find_surface_files(path)] == ["a.ply", "skin.png"]
 
 
+def test_faces_that_no_header_counts_are_named(tmp_path: Path) -> None:
+    off = tmp_path / "a.off"
+    off.write_text("OFF\n3 1 0\n0 0 0\n9 0 0\n0 9 0\n3 0 1 2\n3 0 2 1\n")
+    ply = tmp_path / "a.ply"
+    ply.write_bytes(ply_bytes("ascii").replace(b"face 2", b"face 1"))
+    for path in (off, ply):
+        assert any("more follows its last face" in note for note in read_surface(path).notes)
+
+
+def test_ply_properties_in_capitals(tmp_path: Path) -> None:
+    path = tmp_path / "a.ply"
+    path.write_bytes(ply_bytes("ascii").replace(b"uchar red", b"uchar Red").replace(b"float x", b"float X"))
+    np.testing.assert_array_equal(read_surface(path).colors, [v[3:] for v in VERTICES])
+
+
 def sphere() -> tuple[np.ndarray, np.ndarray]:
     import open3d
 

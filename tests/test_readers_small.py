@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocess.geometry.triangles import fan_triangulation, weld
+from preprocess.geometry.triangles import fan_triangulation, triangle_areas, weld
 from preprocess.readers.bu_landmarks import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS, read_bnd
 from preprocess.readers.image import read_image
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
+from preprocess.readers.surface import read_surface
 from shared.errors import ScanError
 
 
@@ -30,6 +31,38 @@ def test_fans_cut_each_polygon_by_itself(sizes: list[int]) -> None:
         expected += [[start, start + i, start + i + 1] for i in range(1, size - 1)]
         start += size
     assert fan_triangulation(np.array(sizes, np.int64)).tolist() == expected
+
+
+@pytest.mark.parametrize("first", [0, 3, 8])
+def test_concave_polygons_keep_their_area(tmp_path: Path, first: int) -> None:
+    """A comb beside a quad and a triangle, in space, whichever corner comes first; the shoelace formula gives its area."""
+    comb = np.array([(0, 0), (9, 0), (9, 9), (7, 2), (5, 9), (4, 2), (3, 9), (2, 2), (0, 9)], float)
+    comb = np.roll(comb, -first, axis=0)
+    x, y = comb.T
+    expected = (x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2 + 4 + 2
+    flat = [*comb, (20, 0), (22, 0), (22, 2), (20, 2), (30, 0), (32, 0), (30, 2)]
+    vertices = np.array(flat) @ [[0.6, 0.8, 0], [0, 0, 1]]
+    faces = [range(9), range(9, 13), range(13, 16)]
+    rows = "\n".join(" ".join(map(str, v)) for v in vertices)
+    lists = [" ".join(map(str, face)) for face in faces]
+    counted = "\n".join(f"{len(face)} {row}" for face, row in zip(faces, lists, strict=True))
+    texts = {
+        "obj": "\n".join(
+            ["v " + row for row in rows.split("\n")] + [f"f {' '.join(str(k + 1) for k in f)}" for f in faces]
+        ),
+        "off": f"OFF\n16 3 0\n{rows}\n{counted}",
+        "ply": "ply\nformat ascii 1.0\nelement vertex 16\nproperty float x\nproperty float y\nproperty float z\n"
+        f"element face 3\nproperty list uchar int vertex_indices\nend_header\n{rows}\n{counted}",
+        "wrl": "#VRML V2.0 utf8\nShape { geometry IndexedFaceSet { coord Coordinate { point [\n"
+        f"{rows} ] }} coordIndex [ {' -1 '.join(lists)} -1 ] }} }}",
+    }
+    for suffix, text in texts.items():
+        path = tmp_path / f"a.{suffix}"
+        path.write_text(text + "\n")
+        mesh = read_surface(path)
+        areas = triangle_areas(mesh.vertices_mm, mesh.triangles)
+        assert len(areas) == 7 + 2 + 1
+        assert areas.sum() == pytest.approx(expected, rel=1e-5)
 
 
 @settings(deadline=None)

@@ -24,6 +24,10 @@ def photographed(texture: np.ndarray = PICTURE) -> Mesh:
     return replace(FACE, uv=uv.astype(np.float32)[FACE.triangles], texture=texture, landmarks_mm=None)
 
 
+def flip(uv: np.ndarray) -> np.ndarray:
+    return np.stack([uv[..., 0], 1 - uv[..., 1]], axis=-1)
+
+
 def find_notes(mesh: Mesh) -> str:
     return " ".join(align(mesh, landmark_groups={}).notes)
 
@@ -32,9 +36,10 @@ def test_a_mirrored_texture_is_named() -> None:
     mesh = photographed()
     assert mesh.uv is not None
     assert find_notes(mesh) == ""
-    assert MIRRORED in find_notes(replace(mesh, uv=mesh.uv * np.float32([1, -1]) + np.float32([0, 1])))  # v downwards
-    across = np.float32([-1, 1, 1])
+    assert MIRRORED in find_notes(replace(mesh, uv=flip(mesh.uv)))  # v downwards
+    across = np.array([-1, 1, 1], np.float32)
     assert MIRRORED in find_notes(replace(mesh, vertices_mm=mesh.vertices_mm * across))
+    assert "repeated 1" in find_notes(replace(mesh, uv=mesh.uv * np.array([150, 200], np.float32)))  # in pixels
     turned = np.stack([mesh.uv[..., 1], 1 - mesh.uv[..., 0]], axis=-1)  # a chart may be turned
     inward = replace(mesh, triangles=mesh.triangles[:, ::-1].copy(), uv=mesh.uv[:, ::-1].copy())
     assert find_notes(replace(mesh, uv=turned)) == find_notes(inward) == ""

@@ -10,22 +10,28 @@ from preprocess.geometry.mesh import Mesh
 _RADIUS_MM, _DEPTH_MM = 60.0, 60.0  # about and behind the tip of the nose: the front of a face
 # Of the face's area as seen from the front. Right textures measured: 0.00 of it mirrored, 0.00 black.
 _MIRRORED_SHARE, _BLACK_SHARE = 0.8, 0.02
+_SPAN = 1.5  # of texture coordinates on a face; one image has 1
 
 
 def describe_texture(mesh: Mesh) -> tuple[str, ...]:
-    """Return notes on the texture of a mesh in the face frame: mirrored on the surface, or black in whole rows.
+    """Return notes on the texture of a mesh in the face frame: mirrored, repeated, or black in whole rows.
 
     A triangle's corners run the same way round in a photograph or a chart as on the surface seen from outside. They do not
     where v is measured from the wrong edge, or where the scan was mirrored without its texture.
     """
     if mesh.texture is None or mesh.uv is None:
         return ()
-    seen, mirrored, black = _measure(mesh.vertices_mm, mesh.triangles, mesh.uv, mesh.texture)
+    seen, mirrored, black, span = _measure(mesh.vertices_mm, mesh.triangles, mesh.uv, mesh.texture)
     notes: tuple[str, ...] = ()
     if mirrored > _MIRRORED_SHARE * seen:
         notes += (
             "its texture lies mirrored on the face: v = 0 may be at the other edge of the image (column texture_origin), or "
             "the scan was mirrored, with left and right exchanged",
+        )
+    if span > _SPAN:
+        notes += (
+            f"its texture is repeated {span:.3g} times across the face: its coordinates may be pixels, or belong to several "
+            "images (UDIM)",
         )
     if black > _BLACK_SHARE * seen:
         notes += (
@@ -38,15 +44,18 @@ def describe_texture(mesh: Mesh) -> tuple[str, ...]:
 @compile_kernel
 def _measure(
     vertices: np.ndarray, triangles: np.ndarray, uv: np.ndarray, texture: np.ndarray
-) -> tuple[float, float, float]:
-    """Return the area of the face's textured front, of its mirrored part, and of the part with black rows of the texture.
+) -> tuple[float, float, float, float]:
+    """Return the area of the face's textured front, of its mirrored part, and of the part with black rows of the texture;
+    and the span of its texture coordinates.
 
-    Seen from the front, mm². However a mesh is wound, its outside is the side that more of the area shows: the inside of a
-    mouth, or of a mask of two layers, is left out.
+    Areas are seen from the front, mm². However a mesh is wound, its outside is the side that more of the area shows: the
+    inside of a mouth, or of a mask of two layers, is left out.
     """
     height, width = texture.shape[0], texture.shape[1]
     row_color = np.zeros(height, np.int8)  # 0: not looked at, 1: black, 2: something else
     sums = np.zeros((2, 3))
+    low_u = low_v = np.inf
+    high_u = high_v = -np.inf
     for t in range(len(triangles)):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         x, y, z = np.float64(vertices[a, 0]), np.float64(vertices[a, 1]), vertices[a, 2]
@@ -57,6 +66,7 @@ def _measure(
         uv_area = (uv[t, 1, 0] - u) * (uv[t, 2, 1] - v) - (uv[t, 1, 1] - v) * (uv[t, 2, 0] - u)
         if not (uv_area < 0 or uv_area > 0):  # no texture (NaN), or a single texel
             continue
+        low_u, high_u, low_v, high_v = min(low_u, u), max(high_u, u), min(low_v, v), max(high_v, v)
         side = 0 if area > 0 else 1
         sums[side, 0] += abs(area) / 2
         if (area < 0) != (uv_area < 0):
@@ -72,4 +82,4 @@ def _measure(
         if row_color[row] == 1:
             sums[side, 2] += abs(area) / 2
     outside = 0 if sums[0, 0] > sums[1, 0] else 1
-    return sums[outside, 0], sums[outside, 1], sums[outside, 2]
+    return sums[outside, 0], sums[outside, 1], sums[outside, 2], max(high_u - low_u, high_v - low_v)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from preprocess.compiled import compile_kernel
+from shared.errors import ScanError
+
+_MOST_WORK = 1_000_000_000  # steps: some seconds
 
 
 def fan_triangulation(polygon_sizes: np.ndarray) -> np.ndarray:
@@ -22,14 +25,99 @@ def fan_triangulation(polygon_sizes: np.ndarray) -> np.ndarray:
     return np.stack([first, first + step + 1, first + step + 2], axis=1)
 
 
-def cut_polygons(corners: np.ndarray, polygon_sizes: np.ndarray) -> np.ndarray:
-    """Return the triangles of polygons: `corners` (C, …), one polygon after another, by `fan_triangulation` (M, 3, …).
+def triangulate(polygon_sizes: np.ndarray, corners: np.ndarray, vertices: np.ndarray) -> np.ndarray | None:
+    """Cut polygons into triangles: as fans, and concave ones ear by ear (Meisters 1975).
 
-    Nothing is copied if all are triangles already.
+    Args:
+        corners: int (C,), the vertex of each corner, one polygon after another. vertices: (N, 3 or more).
+    Returns:
+        int64 (M, 3), indices into `corners`, for `cut_polygons`; None if all polygons are triangles already.
+    Raises:
+        ScanError: concave polygons of very many corners.
     """
     if (polygon_sizes == 3).all():
-        return corners.reshape(-1, 3, *corners.shape[1:])
-    return corners[fan_triangulation(polygon_sizes)]
+        return None
+    triangles = fan_triangulation(polygon_sizes)
+    points = np.ascontiguousarray(vertices[:, :3], np.float64)
+    if not _cut_concave(triangles, polygon_sizes.astype(np.int64), corners.astype(np.int64), points):
+        raise ScanError("concave faces of very many corners; export triangles")
+    return triangles
+
+
+def cut_polygons(corners: np.ndarray, triangles: np.ndarray | None) -> np.ndarray:
+    """Return the corners (M, 3, …) of the triangles that `triangulate` found among (C, …); without a copy for None."""
+    return corners.reshape(-1, 3, *corners.shape[1:]) if triangles is None else corners[triangles]
+
+
+@compile_kernel
+def _normal(vertices: np.ndarray, corners: np.ndarray, a: int, b: int, c: int) -> np.ndarray:
+    """Return the normal of a triangle of three corners, f64 (3,), as long as twice its area."""
+    p, q, r = vertices[corners[a]], vertices[corners[b]], vertices[corners[c]]
+    x1, y1, z1 = q[0] - p[0], q[1] - p[1], q[2] - p[2]
+    x2, y2, z2 = r[0] - p[0], r[1] - p[1], r[2] - p[2]
+    return np.array([y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2])
+
+
+@compile_kernel
+def _cut_concave(triangles: np.ndarray, sizes: np.ndarray, corners: np.ndarray, vertices: np.ndarray) -> bool:
+    """Cut those polygons anew whose fan has a triangle that faces the other way; False if that takes too long."""
+    start = row = 0
+    work = 0
+    for polygon in range(len(sizes)):
+        size = sizes[polygon]
+        if size > 3:
+            normal = np.zeros(3)  # Newell's
+            for k in range(1, size - 1):
+                normal += _normal(vertices, corners, start, start + k, start + k + 1)
+            for k in range(1, size - 1):
+                if np.dot(_normal(vertices, corners, start, start + k, start + k + 1), normal) < 0:
+                    work += _cut_ears(triangles[row : row + size - 2], start, size, corners, vertices, normal)
+                    break
+        if work > _MOST_WORK:
+            return False
+        start += size
+        row += max(size - 2, 0)
+    return True
+
+
+@compile_kernel
+def _cut_ears(
+    triangles: np.ndarray, start: int, size: int, corners: np.ndarray, vertices: np.ndarray, normal: np.ndarray
+) -> int:
+    """Write the triangles of a polygon: cut off a corner that bulges and has no other one inside, again and again.
+
+    Where there is none, as the polygon crosses itself, the next corner is cut off. Returns the number of steps taken.
+    """
+    left = np.arange(start, start + size)
+    work = 0
+    at = 0
+    for row in range(size - 3):
+        num = size - row
+        for turn in range(num + 1):
+            if turn < num:
+                at = (at + 1) % num
+            a, b, c = left[(at - 1) % num], left[at], left[(at + 1) % num]
+            work += num
+            if work > _MOST_WORK:
+                return work
+            is_ear = np.dot(_normal(vertices, corners, a, b, c), normal) > 0
+            for k in range(num if is_ear else 0):
+                p = left[k]
+                if corners[p] != corners[a] and corners[p] != corners[b] and corners[p] != corners[c]:
+                    is_ear = (
+                        np.dot(_normal(vertices, corners, a, b, p), normal) < 0
+                        or np.dot(_normal(vertices, corners, b, c, p), normal) < 0
+                        or np.dot(_normal(vertices, corners, c, a, p), normal) < 0
+                    )
+                    if not is_ear:
+                        break
+            if is_ear:
+                break
+        triangles[row, 0], triangles[row, 1], triangles[row, 2] = left[(at - 1) % num], left[at], left[(at + 1) % num]
+        left[at : num - 1] = left[at + 1 : num].copy()
+        at %= num - 1
+    triangles[size - 3, 0], triangles[size - 3, 1], triangles[size - 3, 2] = left[0], left[1], left[2]
+    return work
 
 
 @compile_kernel

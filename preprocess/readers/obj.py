@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.triangles import cut_polygons
+from preprocess.geometry.triangles import cut_polygons, triangulate
 from preprocess.readers.appearance import add_texture, check_finite, read_colors
 from preprocess.readers.file_bytes import name_errors, read_text
 from preprocess.readers.mtl import find_material_sources, paint, plain_name
@@ -138,7 +138,7 @@ def _parse(data: bytes) -> tuple[Mesh, np.ndarray]:
             raise ScanError(f"a face names a {name} before the first (the first is 1, the last -1); {_CUT}")
         if len(indices) and indices.max() >= count:
             raise ScanError(f"a face names {name} {indices.max() + 1}, there are {count}; {_CUT}")
-    triangles = cut_polygons(corners, faces[:, 1])  # (M, 3, 2)
+    triangles = cut_polygons(corners, triangulate(faces[:, 1], corners[:, 0], vertices))  # (M, 3, 2)
     if not len(triangles):
         raise ScanError(f"no faces ({len(vertices)} vertices); {_CUT}")
     cut = _find_cut(data, len(vertices), int(corners[:, 0].max()) + 1, int(faces[-1, 1]))

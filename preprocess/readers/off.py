@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.triangles import cut_polygons
+from preprocess.geometry.triangles import cut_polygons, triangulate
 from preprocess.readers.appearance import add_texture, check_finite, describe_alpha, read_colors
 from preprocess.readers.file_bytes import name_errors, read_text
 from preprocess.readers.text_numbers import parse_table, to_float32
@@ -65,15 +65,17 @@ def _parse(data: bytes) -> Mesh:
     table = parse_table(lines[1 : 1 + num_vertices])
     if table.shape[1] < 3:
         raise ScanError(f"its vertices are not rows of x y z; {_CUT}")
-    triangles, has_colors = _read_faces(lines[1 + num_vertices : 1 + num_vertices + num_faces], num_vertices)
+    triangles, has_colors = _read_faces(lines[1 + num_vertices : 1 + num_vertices + num_faces], table)
     colors, uv_points, notes = _split_columns(prefix, table[:, 3:])
     if has_colors and colors is None:
         notes += ("its faces have colours, which are not drawn: give them to its vertices (COFF)",)
+    if len(lines) > 1 + num_vertices + num_faces:
+        notes += ("more follows its last face, and is not drawn; perhaps its header counts too few faces",)
     uv = None if uv_points is None else to_float32(uv_points)[triangles]
     return Mesh(to_float32(table[:, :3]), triangles, uv, colors=colors, notes=notes)
 
 
-def _read_faces(rows: list[bytes], num_vertices: int) -> tuple[np.ndarray, bool]:
+def _read_faces(rows: list[bytes], vertices: np.ndarray) -> tuple[np.ndarray, bool]:
     """Return the triangles, i32 (M, 3), and whether the faces differ in what follows their corners (a colour)."""
     corners: list[np.ndarray] = []
     colors: set[bytes] = set()
@@ -89,9 +91,10 @@ def _read_faces(rows: list[bytes], num_vertices: int) -> tuple[np.ndarray, bool]
     except (ValueError, OverflowError):  # no whole number, or one of more than 64 bits
         raise ScanError(f"its faces are not rows of whole numbers; {_CUT}") from None
     joined = np.concatenate(corners or [np.empty(0, np.int64)])
-    if len(joined) and (joined.min() < 0 or joined.max() >= num_vertices):
-        raise ScanError(f"a face names vertex {joined.max()}, there are {num_vertices}; {_CUT}")
-    return cut_polygons(joined.astype(np.int32), np.array([len(c) for c in corners], np.int64)), len(colors) > 1
+    if len(joined) and (joined.min() < 0 or joined.max() >= len(vertices)):
+        raise ScanError(f"a face names vertex {joined.max()}, there are {len(vertices)}; {_CUT}")
+    cut = triangulate(np.array([len(c) for c in corners], np.int64), joined, vertices)
+    return cut_polygons(joined.astype(np.int32), cut), len(colors) > 1
 
 
 def _split_columns(prefix: bytes, table: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:

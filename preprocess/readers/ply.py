@@ -6,13 +6,13 @@ Layout after Greg Turk, "The PLY Polygon File Format" (1994); texture names and 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.triangles import cut_polygons
+from preprocess.geometry.triangles import cut_polygons, triangulate
 from preprocess.readers.appearance import add_texture, check_finite, describe_alpha, find_image, read_colors
 from preprocess.readers.file_bytes import name_errors, read_bytes, to_utf8
 from preprocess.readers.references import show_name
@@ -30,6 +30,7 @@ _COLOR_NAMES = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diff
 _TEXTURE = re.compile(rb"(?:comment|obj_info)\s+texture_?file[\s:=]+(\S.*)", re.IGNORECASE)
 _END = re.compile(rb"(?<=[\r\n])end_header[ \t]*(\r\n|\r|\n|$)")
 _CUT = "the file is cut off or garbled; copy it again"
+_MANY_LEFT = 0.01  # of a file: behind the last face
 _MAX_CORNERS = 64  # of a face
 _MAX_UNEVEN_ROWS = 4_000_000  # each is an object while it is read: 300 bytes
 
@@ -71,8 +72,16 @@ def read_ply(path: Path, *, texture: Path | None = None) -> Mesh:
         header = _read_header(data)
         names = header.texture_names
         with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs
-            elements = _read_elements(data[header.num_bytes :], header)
+            elements, num_left = _read_elements(data[header.num_bytes :], header)
             mesh = _build_mesh(elements, header)
+            if num_left >= _MANY_LEFT * len(data):
+                mesh = replace(
+                    mesh,
+                    notes=(
+                        *mesh.notes,
+                        "more follows its last face, and is not drawn; perhaps its header counts too few faces",
+                    ),
+                )
             if texture is None and mesh.uv is not None and len(names) > 1:
                 names = [_pick_texture(elements, names)]
     return add_texture(mesh, path, names, texture)
@@ -111,9 +120,9 @@ def _read_header(data: bytes) -> _Header:
                 if elements[-1].count < 0:
                     raise ValueError
             elif words[:2] == ["property", "list"]:
-                elements[-1].properties.append(_Property(words[4], _TYPES[words[3]], _TYPES[words[2]]))
+                elements[-1].properties.append(_Property(words[4].lower(), _TYPES[words[3]], _TYPES[words[2]]))
             elif words[:1] == ["property"]:
-                elements[-1].properties.append(_Property(words[2], _TYPES[words[1]]))
+                elements[-1].properties.append(_Property(words[2].lower(), _TYPES[words[1]]))
         except (KeyError, IndexError, ValueError):
             raise ScanError(f"cannot read the header line {line[:80]!r}; {_CUT}") from None
     if byte_order is None or not end[1]:
@@ -125,8 +134,8 @@ def _read_header(data: bytes) -> _Header:
 _Columns = dict[str, np.ndarray]
 
 
-def _read_elements(body: bytes, header: _Header) -> dict[str, _Columns]:
-    """Read the elements up to the faces; what follows is not needed."""
+def _read_elements(body: bytes, header: _Header) -> tuple[dict[str, _Columns], int]:
+    """Read the elements up to the faces; return also how many bytes follow these, if they are the last element."""
     order = header.byte_order
     if not order:  # an ASCII file is read as a binary one, all of whose numbers are float64
         body = parse_numbers(body, np.float64).tobytes()
@@ -144,8 +153,8 @@ def _read_elements(body: bytes, header: _Header) -> dict[str, _Columns]:
             raise ScanError(f"the header promises {element.count} × {element.name}, more than the file holds; {_CUT}")
         result[element.name], position = _read_rows(body, position, properties, element.count)
         if element.name == "face":
-            break
-    return result
+            return result, len(body) - position if element is header.elements[-1] else 0
+    return result, 0
 
 
 def _read_rows(body: bytes, position: int, properties: list[_Property], count: int) -> tuple[_Columns, int]:
@@ -203,15 +212,16 @@ def _build_mesh(elements: dict[str, _Columns], header: _Header) -> Mesh:
     if not (corners >= 0).all() or corners.max() >= len(vertices):
         raise ScanError(f"a face names a vertex outside 0…{len(vertices) - 1}; {_CUT}")
     corners = corners.astype(np.int64)
-    uv, notes = _corner_uv(vertex, face, corners, sizes)
+    cut = triangulate(sizes, corners, vertices)
+    uv, notes = _corner_uv(vertex, face, corners, sizes, cut)
     types = {p.name: p.dtype for element in header.elements if element.name == "vertex" for p in element.properties}
     colors, more = _read_colors(vertex, face, types)
-    triangles = cut_polygons(corners, sizes).astype(np.int32)
+    triangles = cut_polygons(corners, cut).astype(np.int32)
     return Mesh(to_float32(vertices), triangles, uv, colors=colors, notes=notes + more)
 
 
 def _corner_uv(
-    vertex: _Columns, face: _Columns, corners: np.ndarray, sizes: np.ndarray
+    vertex: _Columns, face: _Columns, corners: np.ndarray, sizes: np.ndarray, cut: np.ndarray | None
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Return uv f32 (M, 3, 2) of the corners, if the faces have a list of them, else of the vertices; and notes."""
     notes: tuple[str, ...] = ()
@@ -225,18 +235,18 @@ def _corner_uv(
     if fits.all():  # the usual file
         pairs = face["texcoord"].reshape(-1, 2)
         check_finite(pairs)
-        return cut_polygons(to_float32(pairs), sizes), notes
+        return cut_polygons(to_float32(pairs), cut), notes
     if fits.any():
         pairs = np.full((len(corners), 2), np.nan, np.float32)
         known = face["texcoord"][np.repeat(fits, listed)].reshape(-1, 2)
         check_finite(known)
         pairs[np.repeat(fits, sizes)] = to_float32(known)
-        return cut_polygons(pairs, sizes), notes
+        return cut_polygons(pairs, cut), notes
     for u, v in _UV_NAMES:
         if u in vertex and v in vertex:
             points = np.stack([vertex[u], vertex[v]], axis=1)
             check_finite(points)
-            return to_float32(points)[cut_polygons(corners, sizes)], notes
+            return to_float32(points)[cut_polygons(corners, cut)], notes
     return None, notes
 
 

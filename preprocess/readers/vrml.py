@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.triangles import cut_polygons, split_triangles
+from preprocess.geometry.triangles import cut_polygons, split_triangles, triangulate
 from preprocess.readers.appearance import add_texture, check_finite, find_image, limit_notes, read_colors
 from preprocess.readers.file_bytes import name_errors, read_text
 from preprocess.readers.references import show_name
@@ -196,10 +196,11 @@ def _build_mesh(scene: _Scene) -> Mesh:
     _refuse_decimal_commas(blocks["Coordinate.point"], coord_index)
     vertices = scene.points("Coordinate.point", 3)
     corners, sizes = _split_polygons(coord_index, len(vertices), "coordIndex")
-    triangles = cut_polygons(corners, sizes)
+    cut = triangulate(sizes, corners, vertices)
+    triangles = cut_polygons(corners, cut)
     if not len(triangles):
         raise ScanError(f"no triangles: coordIndex holds {len(corners)} indices; {_CUT}")
-    uv = _corner_uv(scene, corners, sizes)
+    uv = _corner_uv(scene, corners, sizes, cut)
     if len(dict.fromkeys(tuple(names) for names in scene.textures)) > 1:
         scene.notes[f"names {len(scene.textures)} textures, of which the first is drawn"] = None
     colors = _read_colors(scene, corners, sizes, len(vertices))
@@ -208,8 +209,8 @@ def _build_mesh(scene: _Scene) -> Mesh:
     )
 
 
-def _corner_uv(scene: _Scene, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray | None:
-    """Return uv f32 (M, 3, 2) of the polygons that coordIndex names, or None without texture coordinates."""
+def _corner_uv(scene: _Scene, corners: np.ndarray, sizes: np.ndarray, cut: np.ndarray | None) -> np.ndarray | None:
+    """Return uv f32 (M, 3, 2) of the polygons that coordIndex names, cut as they are, or None without any."""
     points = scene.points("TextureCoordinate.point", 2)
     if not len(points):
         return None
@@ -231,7 +232,7 @@ def _corner_uv(scene: _Scene, corners: np.ndarray, sizes: np.ndarray) -> np.ndar
     check_finite(points)
     if scene.moves:
         points = _move_texture(points, scene.moves[0])
-    uv = np.take(to_float32(points), cut_polygons(corners, sizes), axis=0)
+    uv = np.take(to_float32(points), cut_polygons(corners, cut), axis=0)
     if scene.flags & {b"repeatS", b"repeatT"} and (uv.min() < 0 or uv.max() > 1):
         scene.notes["its texture ends at its border (repeatS or repeatT FALSE), and is drawn repeated"] = None
     return uv
