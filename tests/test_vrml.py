@@ -120,7 +120,9 @@ def test_texture_coordinates_without_their_index_use_the_vertices(tmp_path: Path
 
 
 def test_quads_with_texture_coordinates(tmp_path: Path) -> None:
-    path = write_wrl(tmp_path / "a.wrl", polygons=[[0, 1, 2, 3], [0, 1, 2]], uv_polygons=[[3, 2, 1, 0], [4, 4, 0]])
+    flat = np.array([[0, 0, 0], [10, 0, 0], [10, 10, 0], [0, 10, 0]], np.float32)
+    polygons, uv_polygons = [[0, 1, 2, 3], [0, 1, 2]], [[3, 2, 1, 0], [4, 4, 0]]
+    path = write_wrl(tmp_path / "a.wrl", vertices=flat, polygons=polygons, uv_polygons=uv_polygons)
     mesh = read_vrml(path)
     assert mesh.triangles.tolist() == [[0, 1, 2], [0, 2, 3], [0, 1, 2]]
     np.testing.assert_array_equal(mesh.uv, UV_POINTS[[[3, 2, 1], [3, 1, 0], [4, 4, 0]]])

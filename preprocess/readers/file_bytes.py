@@ -13,6 +13,8 @@ from shared.errors import ScanError, describe_os_error
 # 134 MB; a dense face scan has up to 100. The tightest text ("f 1 2 3") takes 16 times its size while it is read: so any file
 # stays near 2 GB.
 MAX_SCAN_BYTES = 1 << 27
+# Of a mesh file that says how many faces it holds.
+MORE_FOLLOWS = "more follows its last face, and is not drawn; perhaps its header counts too few faces"
 _CONTENT = re.compile(rb"[^\0 \t\r\n]")
 _MARKS = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _SAMPLE_BYTES = 400

@@ -14,7 +14,7 @@ import numpy as np
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import cut_polygons, triangulate
 from preprocess.readers.appearance import add_texture, check_finite, describe_alpha, read_colors
-from preprocess.readers.file_bytes import name_errors, read_text
+from preprocess.readers.file_bytes import MORE_FOLLOWS, name_errors, read_text
 from preprocess.readers.text_numbers import parse_table, to_float32
 from shared.errors import ScanError
 
@@ -70,7 +70,7 @@ def _parse(data: bytes) -> Mesh:
     if has_colors and colors is None:
         notes += ("its faces have colours, which are not drawn: give them to its vertices (COFF)",)
     if len(lines) > 1 + num_vertices + num_faces:
-        notes += ("more follows its last face, and is not drawn; perhaps its header counts too few faces",)
+        notes += (MORE_FOLLOWS,)
     uv = None if uv_points is None else to_float32(uv_points)[triangles]
     return Mesh(to_float32(table[:, :3]), triangles, uv, colors=colors, notes=notes)
 

@@ -6,7 +6,7 @@ Layout after Greg Turk, "The PLY Polygon File Format" (1994); texture names and 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import cut_polygons, triangulate
 from preprocess.readers.appearance import add_texture, check_finite, describe_alpha, find_image, read_colors
-from preprocess.readers.file_bytes import name_errors, read_bytes, to_utf8
+from preprocess.readers.file_bytes import MORE_FOLLOWS, name_errors, read_bytes, to_utf8
 from preprocess.readers.references import show_name
 from preprocess.readers.text_numbers import parse_numbers, to_float32
 from shared.errors import ScanError
@@ -73,15 +73,8 @@ def read_ply(path: Path, *, texture: Path | None = None) -> Mesh:
         names = header.texture_names
         with np.errstate(invalid="ignore"):  # garbled bytes may be signalling NaNs
             elements, num_left = _read_elements(data[header.num_bytes :], header)
-            mesh = _build_mesh(elements, header)
-            if num_left >= _MANY_LEFT * len(data):
-                mesh = replace(
-                    mesh,
-                    notes=(
-                        *mesh.notes,
-                        "more follows its last face, and is not drawn; perhaps its header counts too few faces",
-                    ),
-                )
+            notes = (MORE_FOLLOWS,) if num_left >= _MANY_LEFT * len(data) else ()
+            mesh = _build_mesh(elements, header, notes)
             if texture is None and mesh.uv is not None and len(names) > 1:
                 names = [_pick_texture(elements, names)]
     return add_texture(mesh, path, names, texture)
@@ -200,7 +193,7 @@ def _walk_rows(body: bytes, position: int, properties: list[_Property], count: i
     return columns, position
 
 
-def _build_mesh(elements: dict[str, _Columns], header: _Header) -> Mesh:
+def _build_mesh(elements: dict[str, _Columns], header: _Header, notes: tuple[str, ...]) -> Mesh:
     vertex, face = elements.get("vertex", {}), elements.get("face", {})
     if not {"x", "y", "z"} <= vertex.keys():
         raise ScanError("no vertices with x, y and z; export the scan again")
@@ -213,11 +206,11 @@ def _build_mesh(elements: dict[str, _Columns], header: _Header) -> Mesh:
         raise ScanError(f"a face names a vertex outside 0…{len(vertices) - 1}; {_CUT}")
     corners = corners.astype(np.int64)
     cut = triangulate(sizes, corners, vertices)
-    uv, notes = _corner_uv(vertex, face, corners, sizes, cut)
+    uv, uv_notes = _corner_uv(vertex, face, corners, sizes, cut)
     types = {p.name: p.dtype for element in header.elements if element.name == "vertex" for p in element.properties}
-    colors, more = _read_colors(vertex, face, types)
+    colors, color_notes = _read_colors(vertex, face, types)
     triangles = cut_polygons(corners, cut).astype(np.int32)
-    return Mesh(to_float32(vertices), triangles, uv, colors=colors, notes=notes + more)
+    return Mesh(to_float32(vertices), triangles, uv, colors=colors, notes=notes + uv_notes + color_notes)
 
 
 def _corner_uv(
