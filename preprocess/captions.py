@@ -173,12 +173,7 @@ def _random(text: str) -> random.Random:
 
 
 def encode_captions(
-    cache: Cache,
-    prompts: Mapping[str, Sequence[str]],
-    *,
-    model: str,
-    pretrained: str,
-    num_wordings: int,
+    cache: Cache, prompts: Mapping[str, Sequence[str]], *, model: str, pretrained: str, num_wordings: int
 ) -> Captions:
     """Caption the rows of a cache, and embed the captions with an open_clip model's own tokenizer and text tower.
 

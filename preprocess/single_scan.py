@@ -85,11 +85,7 @@ def render(
     if mesh.landmarks_mm is not None and len(mesh.landmarks_mm) != len(FACE_POINTS):
         raise ScanError(f"{len(mesh.landmarks_mm)} landmarks, expected {', '.join(FACE_POINTS)}; or leave them out")
     found = align(
-        mesh,
-        landmark_groups=FOLDER.landmark_groups,
-        up=up,
-        facing=facing,
-        crop_radius_mm=settings.crop_radius_mm,
+        mesh, landmark_groups=FOLDER.landmark_groups, up=up, facing=facing, crop_radius_mm=settings.crop_radius_mm
     )
     for note in dict.fromkeys((*mesh.notes, *found.notes)):
         warnings.warn(note, stacklevel=2)

@@ -22,13 +22,13 @@ from shared.cache import open_cache
 from shared.runs import CROSSVAL_JSON, FOLDS_JSON
 from shared.schema import RenderSettings
 from train.config import RunConfig, TowerConfig, write_config
-from train.experiment import split_folds
 from train.inference.predictor import predict_items
 from train.inference.score import Scores
 from train.options import Options
 from train.protocols.folds import Fold, FoldList, write_folds, write_split
 from train.reporting.report import write_report
 from train.runs.results import FoldResult, TestInfo
+from train.split import split_folds
 from train.tasks.item import Item
 from train.tasks.task import find_task
 

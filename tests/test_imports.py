@@ -28,7 +28,7 @@ ROOMS = {
     "preprocess": "compiled text_tower prompts caption_words captions geometry readers rendering datasets alignment sequences "
     "build single_scan synth inspection viewer predict arguments commands",
     "train": "parts tasks option_values options config option_parser model losses data protocols resolve runs reporting "
-    "inference experiment trackers training pretraining studies api arguments",
+    "inference split experiment trackers training pretraining studies api arguments",
 }
 MAX_DEPTH = 2  # of folders below a package
 

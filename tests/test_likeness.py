@@ -24,10 +24,10 @@ from shared.likeness import (
 )
 from shared.modalities import DEPTH_ZERO
 from shared.schema import Sample
-from train.experiment import split_folds
 from train.options import Options
 from train.protocols.folds import Fold, FoldList
 from train.protocols.leakage import check_folds_are_disjoint, describe_uncompared, find_shared_scans
+from train.split import split_folds
 
 HALF = np.tile([True, False], HASH_SIDE**2 // 2)
 

@@ -17,9 +17,9 @@ from test_train_cli import QUICK, call, fails
 from shared.cache import open_cache
 from shared.errors import FacetError
 from shared.runs import read_log, read_predictions
-from train.experiment import split_folds
 from train.options import Options
 from train.protocols.folds import Fold, hold_out
+from train.split import split_folds
 
 NAMES = tuple(f"S{number:02d}" for number in range(20))
 

@@ -192,8 +192,8 @@ def _protocols(name: str | None, cache: Path | None, folds: int | None, export: 
     if cache is None:
         return 0
     from shared.cache import open_cache
-    from train.experiment import split_folds
     from train.protocols.folds import write_folds
+    from train.split import split_folds
 
     split = split_folds(open_cache(cache), Options(protocol=name, folds=folds, seed=seed))
     for note in split.notes:

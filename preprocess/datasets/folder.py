@@ -25,13 +25,7 @@ from preprocess.datasets.manifest import (
 from preprocess.datasets.path_pattern import PathPattern
 from preprocess.datasets.scan import DatasetOption, DatasetReader, Listing, ScanRecord
 from preprocess.geometry.mesh import Mesh
-from preprocess.readers.depth_image import (
-    CAMERA_FIELDS,
-    DEPTH_SUFFIXES,
-    make_camera,
-    read_camera,
-    read_depth_image,
-)
+from preprocess.readers.depth_image import CAMERA_FIELDS, DEPTH_SUFFIXES, make_camera, read_camera, read_depth_image
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
 from preprocess.readers.references import plain_name
 from preprocess.readers.surface import find_surface_files, read_surface, scan_suffix

@@ -33,11 +33,7 @@ class Charts:
 
 
 def find_charts(
-    mesh: Mesh,
-    incident: tuple[np.ndarray, np.ndarray],
-    closed: np.ndarray,
-    heights: np.ndarray,
-    widths: np.ndarray,
+    mesh: Mesh, incident: tuple[np.ndarray, np.ndarray], closed: np.ndarray, heights: np.ndarray, widths: np.ndarray
 ) -> Charts:
     """Find the borders of texture charts: edges beyond which no triangle continues at the same texture coordinates.
 
@@ -162,12 +158,7 @@ def _find_open_edges(
 
 @compile_kernel
 def _mark_borders(
-    uv: np.ndarray,
-    edges: np.ndarray,
-    heights: np.ndarray,
-    widths: np.ndarray,
-    starts: np.ndarray,
-    marks: np.ndarray,
+    uv: np.ndarray, edges: np.ndarray, heights: np.ndarray, widths: np.ndarray, starts: np.ndarray, marks: np.ndarray
 ) -> bool:
     """Fill the marks of `Charts` except COVERED; return False if that would take too long."""
     height, width = heights[0], widths[0]

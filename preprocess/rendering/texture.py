@@ -12,12 +12,13 @@ from __future__ import annotations
 import numpy as np
 
 from preprocess.geometry.mesh import Mesh
-from preprocess.geometry.rasterise import Fragments, draw_vertex_colors, sample_cells
+from preprocess.geometry.rasterise import Fragments, sample_cells
 from preprocess.rendering.border_samples import add_border_samples
 from preprocess.rendering.charts import find_charts
 from preprocess.rendering.edge_samples import add_edge_samples, write_means
 from preprocess.rendering.mip_chain import MipChain
 from preprocess.rendering.smooth_pixels import draw_smooth_pixels
+from preprocess.rendering.surface_pixels import draw_vertex_colors
 
 
 class SurfaceColours:

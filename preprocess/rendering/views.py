@@ -8,8 +8,9 @@ import numpy as np
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.normals import fan_normals, find_corners
-from preprocess.geometry.rasterise import draw_geometry, rasterise
+from preprocess.geometry.rasterise import rasterise
 from preprocess.rendering.cameras import Cameras
+from preprocess.rendering.surface_pixels import draw_geometry
 from preprocess.rendering.texture import SurfaceColours
 from shared.errors import ScanError
 from shared.schema import FIELD_OF_VIEW_MM

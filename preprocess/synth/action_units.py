@@ -12,14 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from preprocess.synth.sheet import (
-    EYE_HALF_HEIGHT_MM,
-    MOUTH_HALF_HEIGHT_MM,
-    Sheet,
-    fall,
-    lens_weights,
-    smoothstep,
-)
+from preprocess.synth.sheet import EYE_HALF_HEIGHT_MM, MOUTH_HALF_HEIGHT_MM, Sheet, fall, lens_weights, smoothstep
 
 # Unit → share of its full strength at the highest intensity.
 PROTOTYPES: dict[str, dict[int, float]] = {

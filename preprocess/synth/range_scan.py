@@ -99,8 +99,7 @@ class _Caster:
         for part in (mesh, occluder):
             if part is not None:
                 self._scene.add_triangles(
-                    self._tensor(np.ascontiguousarray(part.vertices_mm)),
-                    self._tensor(part.triangles.astype(np.uint32)),
+                    self._tensor(np.ascontiguousarray(part.vertices_mm)), self._tensor(part.triangles.astype(np.uint32))
                 )
         self._start_z = max(float(part.vertices_mm[:, 2].max()) for part in (mesh, occluder) if part is not None) + 10.0
 

@@ -25,10 +25,7 @@ from shared.runs import Prediction
 
 NEIGHBOURS, PCA = LAYOUTS
 SUBTRACTED, KEPT = PEOPLE
-MAX_POINTS = {
-    PCA: 50_000,
-    NEIGHBOURS: 2_000,
-}  # that a browser draws without delay; that are placed within 20 s
+MAX_POINTS = {PCA: 50_000, NEIGHBOURS: 2_000}  # that a browser draws without delay; that are placed within 20 s
 MIN_NEIGHBOURS = 8  # fewer faces are placed by their principal components
 PERPLEXITY = 30
 MAX_COMPONENTS = 50  # that neighbours are searched in

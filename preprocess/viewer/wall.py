@@ -88,15 +88,7 @@ def _filters(site: Site, address: Address) -> Component:
     sorts = {name: title for name, title in SORTS.items() if name != "errors" or site.run.several}
     no_run = not site.run.name and not address.sort
     choices += [
-        _choice(
-            "sort",
-            [*sorts],
-            address.sort,
-            [*sorts.values()],
-            title="sort by",
-            hidden=no_run,
-            nothing="row",
-        ),
+        _choice("sort", [*sorts], address.sort, [*sorts.values()], title="sort by", hidden=no_run, nothing="row"),
         _choice("show", kinds, address.show, [site.title(kind) for kind in kinds], title="picture", required=True),
         _choice("view", [*map(str, order)], values["view"], [view_title(views[view]) for view in order], required=True),
     ]

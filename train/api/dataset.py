@@ -24,12 +24,12 @@ from train.data.epoch import stream_epoch
 from train.data.items import choose_classes, choose_frames, choose_modalities, find_rows_in_use, gather_items
 from train.data.order import epoch_batches, rank_part, split_batches
 from train.data.stream import RawBatch, StoredImages
-from train.experiment import split_folds
 from train.model.facet import Batch
 from train.option_parser import read_values
 from train.options import DataOptions, Options
 from train.protocols.where import keep_where
 from train.resolve import check_options, check_sequences, resolve_views
+from train.split import split_folds
 from train.tasks.item import Item
 from train.tasks.task import find_task
 

@@ -15,13 +15,7 @@ from train.options import Recipe
 from train.protocols.folds import NOBODY, Fold, list_some
 from train.protocols.leakage import describe_doubles
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS
-from train.protocols.selection import (
-    keep_classes,
-    name_tested,
-    prefix_subjects,
-    select_items,
-    select_test_items,
-)
+from train.protocols.selection import keep_classes, name_tested, prefix_subjects, select_items, select_test_items
 from train.protocols.trained_subjects import find_seen
 from train.protocols.where import keep_where
 from train.tasks.item import Item

@@ -14,11 +14,7 @@ import numpy as np
 import torch
 
 from shared.errors import FacetError
-from shared.runs import (
-    THRESHOLDS_JSON,
-    find_best_epoch,
-    record_hashes,
-)
+from shared.runs import THRESHOLDS_JSON, find_best_epoch, record_hashes
 from shared.store.lock import hold_lock
 from shared.store.storage import make_folder
 from train.config import RunConfig, write_config
@@ -56,13 +52,7 @@ LOCK = ".lock"
 
 
 def fit(
-    run: Path,
-    experiment: Experiment,
-    number: int,
-    *,
-    device: str,
-    quiet: bool = False,
-    ranks: Ranks = ALONE,
+    run: Path, experiment: Experiment, number: int, *, device: str, quiet: bool = False, ranks: Ranks = ALONE
 ) -> int:
     """Train on a fold's training subjects and test on the others; continue where an interrupted run stopped.
 

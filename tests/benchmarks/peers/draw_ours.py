@@ -11,8 +11,9 @@ from benchmarks.peers.worker import FIELD_OF_VIEW_MM, SIZE_PX, Scene, run_worker
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.normals import fan_normals, find_corners
-from preprocess.geometry.rasterise import draw_geometry, rasterise
+from preprocess.geometry.rasterise import rasterise
 from preprocess.rendering.cameras import Cameras
+from preprocess.rendering.surface_pixels import draw_geometry
 from preprocess.rendering.texture import SurfaceColours
 from preprocess.rendering.views import render_views
 from shared.schema import View

@@ -9,15 +9,7 @@ from tqdm import tqdm
 
 from shared.command_line import print_next
 from shared.errors import FacetError
-from shared.runs import (
-    CONFIG_JSON,
-    CONFIG_TOML,
-    CROSSVAL_JSON,
-    FOLDS_JSON,
-    TABLE_TEX,
-    WEIGHTS,
-    record_hashes,
-)
+from shared.runs import CONFIG_JSON, CONFIG_TOML, CROSSVAL_JSON, FOLDS_JSON, TABLE_TEX, WEIGHTS, record_hashes
 from shared.store.lock import hold_lock
 from shared.store.storage import make_folder
 from shared.weights.models import LOCAL_DIR
