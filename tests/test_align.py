@@ -186,6 +186,9 @@ def test_landmarks_that_are_not_this_faces() -> None:
     assert FACE.landmarks_mm is not None
     with pytest.raises(ScanError, match="off the surface"):
         align(replace(FACE, landmarks_mm=FACE.landmarks_mm + np.float32(200)), landmark_groups=GROUPS)
+    for off_mm, is_named in ((1, False), (7, True)):
+        near = replace(FACE, landmarks_mm=FACE.landmarks_mm + np.array([0, 0, off_mm], np.float32))
+        assert ("mm off the surface" in " ".join(align(near, landmark_groups=GROUPS).notes)) == is_named
     scattered = FACE.landmarks_mm.copy()
     scattered[4:7] += [0, 90, 60]
     with pytest.raises(ScanError, match="off those of a face"):

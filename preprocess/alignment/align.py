@@ -27,6 +27,8 @@ from shared.errors import ScanError
 
 # With landmarks, a surface may fit worse by this much: a hand may cover the mouth, or there is a hole.
 _LANDMARK_TOLERANCE_MM = 0.7
+# A data set's landmarks are points of the surface, those of another face up to 6 mm off it. Centres (`folder`) lie beside it.
+_ON_SURFACE_MM = 4.0
 _MIN_SHOWN = 0.35  # fraction of the face that must have a surface to confirm landmarks
 _MAX_TURN_DEG, _MAX_SHIFT_MM = 30.0, 30.0  # between the poses from landmarks and from the surface
 _NOSE_WINDOW_MM = {"x_mm": (-12.0, 12.0), "y_mm": (-16.0, 20.0)}
@@ -130,11 +132,14 @@ def find_pose(
     face: FoundFace | None = None
     method = "landmarks"
     if determine_pose(centers):
-        face = _confirm(surface, landmark_poses(mesh, centers))
+        poses, off_mm = landmark_poses(mesh, centers)
+        face = _confirm(surface, poses)
         if face is None:
             notes.append(
                 "landmarks not used: the surface shows no face where they are; check their axes and their order"
             )
+        elif off_mm > _ON_SURFACE_MM and mesh.landmarks_mm is not None and len(mesh.landmarks_mm) > len(CANONICAL_POINTS_MM):
+            notes.append(f"the landmarks lie {off_mm:.1f} mm off the surface; perhaps they are another scan's")
     elif mesh.landmarks_mm is not None and landmark_groups:
         notes.append(
             f"landmarks not used: {', '.join(centers) or 'none of them'} alone give no pose; needed are an eye and two of "

@@ -40,14 +40,14 @@ def determine_pose(centers: Mapping[str, np.ndarray]) -> bool:
     return len(centers) >= 3 and any(name in centers for name in _EYES)
 
 
-def landmark_poses(mesh: Mesh, centers: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def landmark_poses(mesh: Mesh, centers: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], float]:
     """Fit the centres to an average face, once as named and once with the eyes exchanged; the better fit comes first.
 
     "Left" may mean the subject's or the image's. No reflection is ever allowed: the wrong one turns the nose into the head,
     which fits worse. Without a nose, as among three points, the fit to the surface decides between both.
 
     Returns:
-        (4, 4) f64 rigid each, scan → face frame.
+        (4, 4) f64 rigid each, scan → face frame; and the median distance of the landmarks from the nearest vertex, mm.
     Raises:
         ScanError: the points are no face's, not of a face's size, or not on the surface.
     """
@@ -73,4 +73,4 @@ def landmark_poses(mesh: Mesh, centers: Mapping[str, np.ndarray]) -> list[np.nda
         raise ScanError(
             f"the landmarks lie {distance:.0f} mm off the surface; are they another scan's? remove or replace them"
         )
-    return [pose for pose, _, misfit in fits if misfit <= error + _ALIKE_MM]
+    return [pose for pose, _, misfit in fits if misfit <= error + _ALIKE_MM], distance
