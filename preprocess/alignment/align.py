@@ -138,7 +138,11 @@ def find_pose(
             notes.append(
                 "landmarks not used: the surface shows no face where they are; check their axes and their order"
             )
-        elif off_mm > _ON_SURFACE_MM and mesh.landmarks_mm is not None and len(mesh.landmarks_mm) > len(CANONICAL_POINTS_MM):
+        elif (
+            off_mm > _ON_SURFACE_MM
+            and mesh.landmarks_mm is not None
+            and len(mesh.landmarks_mm) > len(CANONICAL_POINTS_MM)
+        ):
             notes.append(f"the landmarks lie {off_mm:.1f} mm off the surface; perhaps they are another scan's")
     elif mesh.landmarks_mm is not None and landmark_groups:
         notes.append(
