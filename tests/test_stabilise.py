@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,6 +246,26 @@ def test_a_shard_of_part_of_a_sequence_gives_the_same_poses() -> None:
     for record in RECORDS[5:10]:
         expected = whole.align(record, whole.read(record)).scan_to_face
         assert (part.align(record, part.read(record)).scan_to_face == expected).all()
+
+
+def test_the_next_shard_aligns_the_first_frame_again_only_if_its_file_changed(tmp_path: Path) -> None:
+    was_read: list[int | None] = []
+    head, file = moving_head(None), tmp_path / "frame"
+    file.write_text("a scan")
+
+    def read(root: Path, record: ScanRecord) -> Mesh:
+        was_read.append(record.frame)
+        return head.read(root, record)
+
+    dataset = dataclasses.replace(head, read=read, source_files=lambda root, record: [file])
+    poses = []
+    for num_changes in (0, 0, 1):
+        file.write_text("a scan" + num_changes * "!")
+        aligner = ScanAligner(dataset, tmp_path, dataclasses.replace(SETTINGS, stabilised=False), RECORDS[:2])
+        os.utime(file, (1, 1))
+        poses.append(aligner.align(RECORDS[1], aligner.read(RECORDS[1])).scan_to_face)
+    assert was_read == [1, 0, 1, 1, 0]
+    assert (np.diff(poses, axis=0) == 0).all()
 
 
 def test_the_landmarks_of_the_first_frame_place_the_sequence() -> None:

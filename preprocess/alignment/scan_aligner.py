@@ -28,6 +28,9 @@ REFERENCE_TRIES = 3  # frames that may serve as a sequence's reference: the firs
 NOSE_MM = (-25.0, 25.0)  # x and y of the window in which the nose's tip is looked for
 NEAR_MM, NEAR_RAD, NEAR_RMS_MM = 20.0, np.deg2rad(10.0), 0.8
 MESHES_KEPT = 2 * HALF_WIDTH + 2  # a frame is read once although its neighbours ask for it too
+REFERENCES_KEPT = (
+    4  # for the next shards of the same sequences in this process: finding a face takes as long as many frames
+)
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,11 @@ class _Reference:
     patch: RigidPatch | None
 
 
+_known_references: OrderedDict[tuple[object, ...], _Reference] = OrderedDict()
+
+
 class ScanAligner:
-    """Align the scans of one shard. References, poses and the last few meshes are cached."""
+    """Align the scans of one shard. References, poses and the last few meshes are cached; references also for later shards."""
 
     def __init__(
         self,
@@ -58,7 +64,7 @@ class ScanAligner:
         self._dataset, self._root, self._settings = dataset, root, settings
         self._frames = {name: [scans[i] for i in frames] for name, frames in group_frames(scans).items()}
         self._meshes: OrderedDict[str, Mesh | ScanError] = OrderedDict()
-        self._references: dict[str, _Reference] = {}
+        self._references: dict[str, _Reference | ScanError] = {}
         self._poses: dict[str, np.ndarray | ScanError] = {}
 
     def read(self, scan: ScanRecord) -> Mesh:
@@ -116,19 +122,44 @@ class ScanAligner:
     def _reference(self, sequence: str) -> _Reference:
         if sequence not in self._references:
             self._references[sequence] = self._find_reference(sequence)
-        return self._references[sequence]
+        reference = self._references[sequence]
+        if isinstance(reference, ScanError):
+            raise reference
+        return reference
 
-    def _find_reference(self, sequence: str) -> _Reference:
+    def _find_reference(self, sequence: str) -> _Reference | ScanError:
+        candidates = self._frames[sequence][:REFERENCE_TRIES]
+        key = self._describe(candidates[0])
+        if key in _known_references:
+            return _known_references[key]
         last: ScanError | None = None
-        for scan in self._frames[sequence][:REFERENCE_TRIES]:
+        for scan in candidates:
             try:
                 mesh = self.read(scan)
                 found = self._align(scan, mesh)
                 aligned = apply_pose(mesh, found, self._settings.crop_radius_mm).mesh
-                return _Reference(found, find_rigid_patch(aligned) if self._settings.stabilised else None)
+                reference = _Reference(found, find_rigid_patch(aligned) if self._settings.stabilised else None)
             except ScanError as error:
                 last = error
-        raise ScanError(f"none of the first frames of sequence {sequence} can be aligned ({last})")
+                continue
+            if key and last is None:
+                _known_references[key] = reference
+                if len(_known_references) > REFERENCES_KEPT:
+                    _known_references.popitem(last=False)
+            return reference
+        return ScanError(f"none of the first frames of sequence {sequence} can be aligned ({last})")
+
+    def _describe(self, scan: ScanRecord) -> tuple[object, ...]:
+        """Return what decides how a scan is aligned, its files by size and time; () if it is not to be read."""
+        try:
+            files = [(path, path.stat()) for path in self._dataset.source_files(self._root, scan)]
+        except OSError:
+            files = []
+        if not files or scan.sample_id in self._skip:
+            return ()
+        times = ((path, status.st_size, status.st_mtime_ns) for path, status in files)
+        groups = self._dataset.groups_of(scan).items()
+        return (self._dataset.read, *groups, self._root, self._settings, scan, *times)
 
     def _smoothed(self, scan: ScanRecord, reference: _Reference) -> np.ndarray:
         """Return the frame's pose, smoothed over equally many neighbours before and after it."""

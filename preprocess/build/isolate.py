@@ -52,7 +52,7 @@ def build_shard_safely(
         scan.sample_id: note.quarantined[scan.sample_id][1]
         for scan in task.sources
         if scan.sample_id in note.quarantined
-        and note.quarantined[scan.sample_id][0] == hash_source(task.dataset, task.root, scan)
+        and note.quarantined[scan.sample_id][0] == hash_source(task.dataset.source_files(task.root, scan))
     }
     write_note(task.cache, task.shard, dataclasses.replace(note, num_crashed=note.num_crashed + 1))
     try:

@@ -12,7 +12,7 @@ from preprocess.alignment.scan_aligner import frames_needed
 from preprocess.build.engine import map_files, read_finished, shard_rows
 from preprocess.build.isolate import DRAWING, READING
 from preprocess.build.ledger import ShardNote, read_note, write_note
-from preprocess.build.shard import ShardTask, hash_source, hash_times, stat_sources
+from preprocess.build.shard import ShardTask, hash_source, hash_times, list_sources, stat_sources
 from preprocess.datasets.scan import DatasetReader, ScanRecord
 from preprocess.sequences.apex import describe_marks
 from shared.cache import SAMPLES_CSV, find_records, read_info, read_record, record_path, write_record
@@ -185,13 +185,14 @@ def _is_finished(task: ShardTask, stored: Collection[str], repair: bool) -> bool
 def _are_inputs_unchanged(task: ShardTask, record: ShardRecord) -> bool:
     """Compare a shard's sources with its record: by sizes and times where these are as noted, else by contents."""
     try:
-        times = stat_sources(task.dataset, task.root, task.sources)
+        files = list_sources(task.dataset, task.root, task.sources)
     except ScanError:
         return False
+    times = stat_sources(files)
     note, finished = read_note(task.cache, task.shard), hash_times(task, record.input_fingerprint, times)
     if note.finished == finished:
         return True
-    hashes = {scan.sample_id: hash_source(task.dataset, task.root, scan) for scan in task.sources}
+    hashes = {sample_id: hash_source(paths) for sample_id, paths in files.items()}
     if "" in hashes.values() or task.fingerprint(hashes) != record.input_fingerprint:
         return False
     write_note(task.cache, task.shard, dataclasses.replace(note, num_crashed=0, finished=finished))

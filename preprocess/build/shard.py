@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,34 +68,38 @@ class ShardTask:
         return fingerprint({"settings": self.info.settings_fingerprint, "rows": rows})
 
 
-def hash_source(dataset: DatasetReader, root: Path, scan: ScanRecord) -> str:
-    """Return the BLAKE3 hash over the contents of every file of a scan, missing ones included; "" if one is unreadable.
+def list_sources(dataset: DatasetReader, root: Path, scans: Sequence[ScanRecord]) -> dict[str, Sequence[Path]]:
+    """Return sample_id → the scan's files. They are listed once: an OBJ file must be read to know its materials."""
+    return {scan.sample_id: dataset.source_files(root, scan) for scan in scans}
+
+
+def hash_source(paths: Sequence[Path]) -> str:
+    """Return the BLAKE3 hash over the contents of a scan's files, missing ones included; "" if one is unreadable.
 
     It is used only to compare contents, for every scan: it takes a quarter of the time of sha256.
     """
     digest = blake3()
     try:
-        for path in dataset.source_files(root, scan):
+        for path in paths:
             if not path.is_file():
                 digest.update(b"missing\n")
                 continue
             with path.open("rb", buffering=0) as file:
                 digest.update(hashlib.file_digest(file, blake3).digest())  # type: ignore[arg-type]
-    except (OSError, ScanError):
+    except OSError:
         return ""  # equals no record's hash: tried again at the next build
     return f"blake3:{digest.hexdigest()}"
 
 
-def stat_sources(dataset: DatasetReader, root: Path, scans: Sequence[ScanRecord]) -> tuple[tuple[int, int], ...]:
-    """Return size and modification time in ns of every file of the scans; (-1, -1) for a missing one."""
+def stat_sources(files: Mapping[str, Sequence[Path]]) -> tuple[tuple[int, int], ...]:
+    """Return size and modification time in ns of every file of `list_sources`; (-1, -1) for a missing one."""
     times = []
-    for scan in scans:
-        for path in dataset.source_files(root, scan):
-            try:
-                status = path.stat()
-                times.append((status.st_size, status.st_mtime_ns))
-            except OSError:
-                times.append((-1, -1))
+    for path in chain.from_iterable(files.values()):
+        try:
+            status = path.stat()
+            times.append((status.st_size, status.st_mtime_ns))
+        except OSError:
+            times.append((-1, -1))
     return tuple(times)
 
 
@@ -127,7 +132,8 @@ def build_shard(task: ShardTask, on_row: Callable[[int], None] | None = None) ->
     """
     result = ShardResult(task.shard, len(task.samples))
     # Before reading: a file that changes meanwhile is read again by the next build.
-    times = stat_sources(task.dataset, task.root, task.sources)
+    files = list_sources(task.dataset, task.root, task.sources)
+    times = stat_sources(files)
     arrays = ShardArrays(task.info, task.shard)
     aligner = ScanAligner(task.dataset, task.root, task.info.settings, task.sources, skip=task.skip)
     samples: list[Sample] = []
@@ -139,17 +145,17 @@ def build_shard(task: ShardTask, on_row: Callable[[int], None] | None = None) ->
             samples.append(dataclasses.replace(sample, reason=SCAN_GONE))
             continue
         with _timed(result.seconds, "hash"):
-            hashes[scan.sample_id] = hash_source(task.dataset, task.root, scan)
+            hashes[scan.sample_id] = hash_source(files[scan.sample_id])
         sample = dataclasses.replace(sample, source_hash=hashes[scan.sample_id])
         samples.append(_render_or_fail(task, aligner, row, sample, arrays, result))
         result.num_scans += 1
     with _timed(result.seconds, "compress"):
-        files = arrays.encode()
+        encoded = arrays.encode()
     with _timed(result.seconds, "write"):
         check_current(task.cache, task.build_id)
-        hashes |= {scan.sample_id: hash_source(task.dataset, task.root, scan) for scan in task.context}
+        hashes |= {scan.sample_id: hash_source(files[scan.sample_id]) for scan in task.context}
         inputs = task.fingerprint(hashes)
-        write_shard(task.cache, task.info, task.shard, samples, files, inputs)
+        write_shard(task.cache, task.info, task.shard, samples, encoded, inputs)
         quarantined = {sample_id: (hashes[sample_id], reason) for sample_id, reason in task.skip.items()}
         note = ShardNote(quarantined=quarantined, finished=hash_times(task, inputs, times))
         write_note(task.cache, task.shard, note)
@@ -180,6 +186,8 @@ def _render_or_fail(
 
 def _shorten_paths(message: str, root: Path) -> str:
     """Return a reason as it is stored in the cache: one line, paths relative to the data set."""
+    if not message:  # `resolve` looks at every folder above
+        return ""
     return " ".join(message.replace(f"{root}/", "").replace(f"{root.resolve()}/", "").split())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class Cameras:
     world_to_view: np.ndarray
 
 
+@lru_cache(maxsize=4)
 def build_cameras(views: tuple[View, ...]) -> Cameras:
     """Return cameras for yaw and pitch angles: +yaw moves the camera toward the subject's left, +pitch up."""
     rotations = []

@@ -15,7 +15,7 @@ from fuzz.targets import Target
 
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM
 from preprocess.build.plan import plan_rows
-from preprocess.build.shard import hash_source, stat_sources
+from preprocess.build.shard import hash_source, list_sources, stat_sources
 from preprocess.datasets import DATASETS
 from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.geometry.mesh import Mesh
@@ -168,8 +168,9 @@ def _read_dataset(dataset: DatasetReader, root: Path) -> object:
     table.write_bytes(encode_table(Sample, plan.samples))
     assert read_table(table, Sample) == plan.samples, "samples.csv does not hold what was found"
     for record in records[:_MAX_READ]:
-        stat_sources(dataset, root, [record])
-        hash_source(dataset, root, record)
+        files = list_sources(dataset, root, [record])
+        stat_sources(files)
+        hash_source(files[record.sample_id])
         try:
             dataset.read(root, record)
         except ScanError as error:
