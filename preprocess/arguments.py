@@ -127,8 +127,15 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
         "--model ViT-B-16-quickgelu"
     )
     add("--pretrained", metavar="TAG|FILE|none", help=weights_help)
-    prompts_help = "your own prompts, lines `class name: prompt` (default: built in)"
+    prompts_help = (
+        "your own prompts, lines `class name: prompt`; {view}: where a view sees the face from (default: built in)"
+    )
     add("--prompts", type=Path, metavar="FILE", help=prompts_help)
+    add(
+        "--per-view",
+        action="store_true",
+        help="end each prompt with where the view sees the face from, if {view} does not",
+    )
     captions_help = "also caption every labelled row of the cache, for `train pretrain`"
     add("--captions", action="store_true", help=captions_help)
     wordings_help = f"with --captions: captions of each row (default {DEFAULT_WORDINGS})"

@@ -9,7 +9,9 @@ from pathlib import Path
 from preprocess.text_tower import open_text_model
 from shared.errors import FacetError
 from shared.labels import EXPRESSION_WORDS, find_expression, is_action_unit, plain_word
+from shared.schema import View
 from shared.text import TextEmbeddings
+from shared.view_words import VIEW, VIEW_WORDS
 
 DEFAULT_PROMPTS = Path(__file__).with_name("prompts_default.txt")
 MAX_FILE_BYTES = 1 << 20
@@ -18,10 +20,11 @@ MAX_FILE_BYTES = 1 << 20
 def read_prompts(path: Path) -> dict[str, list[str]]:
     """Prompts by class, from a text file: a line each, `class name: prompt`; # starts a comment line.
 
-    Texts are mended by ftfy (mis-decoded characters, odd quotes and spaces) and a prompt given twice counts once.
+    A name among VIEW_WORDS is no class: its texts are words for {view}, see `word_views`. Texts are mended by ftfy
+    (mis-decoded characters, odd quotes and spaces) and a prompt given twice counts once.
 
     Raises:
-        FacetError: no such file, not text, a line without a colon, an empty prompt.
+        FacetError: no such file, not text, a line without a colon, an empty prompt, other braces than {view}.
     """
     import ftfy
 
@@ -39,10 +42,12 @@ def read_prompts(path: Path) -> dict[str, list[str]]:
         class_name, colon, prompt = (part.strip() for part in line.partition(":"))
         if not colon or not class_name or not prompt:
             raise FacetError(f"{path}, line {number}: expected `class name: prompt`, found {line[:60]!r}")
+        if {"{", "}"} & {*prompt.replace(VIEW, "")} or (class_name in VIEW_WORDS and VIEW in prompt):
+            raise FacetError(f"{path}, line {number}: braces are only for {VIEW} in a prompt, found {prompt[:60]!r}")
         known = prompts.setdefault(class_name, [])
         if prompt not in known:
             known.append(prompt)
-    if not prompts:
+    if not prompts.keys() - {*VIEW_WORDS}:
         raise FacetError(f"{path}: holds no prompts; lines are `class name: prompt`")
     return prompts
 
@@ -75,8 +80,8 @@ def choose_prompts(
     A class without prompts of its own takes those of its name in another case, or of the expression that it means.
 
     Returns:
-        The prompts; the action units without any: a file about expressions alone is good enough; a line on each class that
-        takes the prompts of another name.
+        The prompts, and the words of views; the action units without any: a file about expressions alone is good enough; a
+        line on each class that takes the prompts of another name.
     Raises:
         FacetError: a class has no prompt, or two classes would have the same.
     """
@@ -92,7 +97,7 @@ def choose_prompts(
                 f"Then build the cache again with --label-map FILE.csv, a line {name},{other}; else give each its own prompts"
             )
     chosen = {name: prompts[found] for name, found in names.items() if found is not None}
-    chosen |= {name: prompts[name] for name in au_names if name in prompts}
+    chosen |= {name: prompts[name] for name in (*au_names, *VIEW_WORDS) if name in prompts}
     borrowed = [f"class {name} takes the prompts of {found}" for name, found in names.items() if found != name]
     return chosen, [name for name in au_names if name not in prompts], borrowed
 
@@ -120,14 +125,25 @@ def _advise(missing: Sequence[str], prompts: dict[str, list[str]]) -> str:
     )
 
 
-def encode_prompts(prompts: dict[str, list[str]], *, model: str, pretrained: str) -> TextEmbeddings:
+def add_views(prompts: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the prompts with the words of the view at the end of each that does not have them elsewhere."""
+    return {
+        name: texts if name in VIEW_WORDS else [text if VIEW in text else f"{text}, seen {VIEW}" for text in texts]
+        for name, texts in prompts.items()
+    }
+
+
+def encode_prompts(
+    prompts: dict[str, list[str]], *, model: str, pretrained: str, views: Sequence[View] = ()
+) -> TextEmbeddings:
     """Embeds prompts with an open_clip model's own tokenizer and text tower, on the CPU.
 
     Args:
         prompts: class name → its prompts.
+        views: to word {view} by; (): all that there are words for.
         model: an open_clip model name, `local-dir:DIR`, or a configuration that ships (shared/towers).
         pretrained: a weights tag of open_clip, a checkpoint file, or "none" for random weights (seed 0).
     Raises:
         FacetError: no such model or weights.
     """
-    return open_text_model(model, pretrained).embed_prompts(prompts)
+    return open_text_model(model, pretrained).embed_prompts(prompts, views)

@@ -262,7 +262,10 @@ TEXT_DATASETS = {
     "mask": ("bool", ("class", "prompt")),  # True = this prompt exists
     "prompts": ("str", ("class", "prompt")),  # the cleaned text; empty where masked
     "class_names": ("str", ("class",)),
-    "view": ("int16", ("class", "prompt")),  # optional: the view a prompt speaks of, -1 = any
+    "views": (
+        "str",
+        ("class", "prompt"),
+    ),  # where the face of a prompt is seen from; empty = anywhere. Absent if all are
 }
 
 # text/<model>.captions.h5. Attributes: model, pretrained, weights_hash, random_weights, content_hash (of the cache),

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from shared.errors import CacheError, first_line
-from shared.schema import FORMAT_VERSION, TEXT_DATASETS
+from shared.schema import FORMAT_VERSION, TEXT_DATASETS, View
 from shared.store.hdf5_tables import MAX_TABLE_BYTES, encode_hdf5_tables, read_hdf5_tables
 from shared.store.paths import file_size, is_file, read_bytes
 from shared.store.storage import write_file
+from shared.view_words import describe_view, with_mirrored
 
 _ATTRIBUTES = ("model", "pretrained", "weights_hash", "image_tower_hash", "logit_scale", "random_weights")
 _MAX_SIDE_BYTES = 4096  # of the .sha256 beside the file
@@ -26,7 +27,8 @@ _MAX_SIDE_BYTES = 4096  # of the .sha256 beside the file
 class TextEmbeddings:
     """Unit-length prompt embeddings of one text tower.
 
-    embeddings f32 (C, K, d); mask bool (C, K), True where a prompt exists; prompts: C lists of K texts.
+    embeddings f32 (C, K, d); mask bool (C, K), True where a prompt exists; prompts: C lists of K texts; views: of each prompt,
+    where its face is seen from, as `describe_view` says, or "" for anywhere; () if all prompts are for any view.
     """
 
     class_names: tuple[str, ...]
@@ -39,6 +41,7 @@ class TextEmbeddings:
     image_tower_hash: str  # sha256 of the image tower's weights: shows a trainer that the two towers belong together
     logit_scale: float  # CLIP's learned scale s, as a factor (not its logarithm)
     random_weights: bool
+    views: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         c, k = len(self.class_names), max((len(p) for p in self.prompts), default=0)
@@ -48,6 +51,8 @@ class TextEmbeddings:
             )
         if self.mask.dtype != bool or self.mask.shape != (c, k):
             raise CacheError(f"mask must be bool ({c}, {k}), found {self.mask.dtype} {self.mask.shape}")
+        if self.views and [len(row) for row in self.views] != [len(row) for row in self.prompts]:
+            raise CacheError("views are not one for each prompt; run `python -m preprocess prompts` again")
         if not self.mask.any(axis=1).all():
             without = [n for n, row in zip(self.class_names, self.mask, strict=True) if not row.any()]
             raise CacheError(f"no prompt for class {', '.join(without)}; add one to the prompts file")
@@ -81,18 +86,50 @@ class TextEmbeddings:
             prompts=prompts,
             embeddings=self.embeddings[index, :k],
             mask=self.mask[index, :k],
+            views=tuple(self.views[i] for i in index) if self.views else (),
         )
+
+    def of_view(self, view: View) -> TextEmbeddings:
+        """Return the prompts with those of other views masked.
+
+        Raises:
+            CacheError: there are prompts of other views, and none of this one.
+        """
+        if not self.views:
+            return self
+        name, known = describe_view(view), sorted({name for row in self.views for name in row if name})
+        if name not in known:
+            raise CacheError(
+                f"no prompts of a face seen {name}, as in view {view} (there are some of faces seen {', '.join(known)}); "
+                "run `python -m preprocess prompts` again: with --cache for the views of this cache, with --out for all"
+            )
+        k = self.mask.shape[1]
+        chosen = [[*(one in ("", name) for one in row), *[False] * (k - len(row))] for row in self.views]
+        return dataclasses.replace(self, mask=self.mask & np.array(chosen))
+
+    def check_views(self, views: Sequence[View]) -> TextEmbeddings:
+        """Return the embeddings, if they have prompts for all views and their mirrored images.
+
+        Raises:
+            CacheError: as `of_view`.
+        """
+        for view in with_mirrored(views):
+            self.of_view(view)
+        return self
 
 
 def write_text_embeddings(path: Path, text: TextEmbeddings) -> None:
     """Write text/<model>.h5, as `write_hashed_tables` does."""
-    k = text.mask.shape[1]
+
+    def pad(rows: tuple[tuple[str, ...], ...]) -> np.ndarray:
+        return np.array([[*row, *[""] * (text.mask.shape[1] - len(row))] for row in rows])
+
     tables = {
         "embeddings": text.embeddings,
         "mask": text.mask,
-        "prompts": np.array([[*p, *[""] * (k - len(p))] for p in text.prompts]),
+        "prompts": pad(text.prompts),
         "class_names": np.array(text.class_names),
-    }
+    } | ({"views": pad(text.views)} if text.views else {})
     write_hashed_tables(path, tables, {name: getattr(text, name) for name in _ATTRIBUTES})
 
 
@@ -121,6 +158,7 @@ def read_text_embeddings(path: Path) -> TextEmbeddings:
             image_tower_hash=str(attributes["image_tower_hash"]),
             logit_scale=float(attributes["logit_scale"]),
             random_weights=bool(attributes["random_weights"]),
+            views=_read_views(tables) if "views" in tables else (),
         )
     except (TypeError, ValueError) as error:
         raise CacheError(
@@ -130,6 +168,11 @@ def read_text_embeddings(path: Path) -> TextEmbeddings:
         raise CacheError(f"{path}: lacks {error} (expected {', '.join(TEXT_DATASETS)}); run prompts again") from error
     except CacheError as error:
         raise CacheError(f"{path}: {error}") from error
+
+
+def _read_views(tables: Mapping[str, np.ndarray]) -> tuple[tuple[str, ...], ...]:
+    rows = zip(tables["prompts"], tables["views"], strict=True)
+    return tuple(tuple(str(view) for p, view in zip(*row, strict=True) if p) for row in rows)
 
 
 def read_hashed_tables(

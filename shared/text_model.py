@@ -11,7 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from shared.errors import FacetError, first_line
+from shared.schema import View
 from shared.text import TextEmbeddings
+from shared.view_words import word_views
 from shared.weights.identity import hash_arrays
 from shared.weights.models import ADVICE, RANDOM, ModelLoader
 
@@ -57,21 +59,23 @@ class TextModel:
         vectors = torch.cat(embedded).numpy()
         return tokens, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    def embed_prompts(self, prompts: Mapping[str, Sequence[str]]) -> TextEmbeddings:
-        """Return the embeddings of prompts: class name → its prompts."""
-        vectors = self.encode([text for class_prompts in prompts.values() for text in class_prompts])[1]
-        num_prompts = max(len(class_prompts) for class_prompts in prompts.values())
-        embeddings = np.zeros((len(prompts), num_prompts, vectors.shape[1]), np.float32)
+    def embed_prompts(self, prompts: Mapping[str, Sequence[str]], views: Sequence[View] = ()) -> TextEmbeddings:
+        """Return the embeddings of prompts. prompts, views: as in `word_views`, which replaces {view}."""
+        worded = word_views(prompts, views)
+        vectors = self.encode([text for own in worded.values() for text, _ in own])[1]
+        num_prompts = max(map(len, worded.values()))
+        embeddings = np.zeros((len(worded), num_prompts, vectors.shape[1]), np.float32)
         mask = np.zeros(embeddings.shape[:2], bool)
         place = 0
-        for label, class_prompts in enumerate(prompts.values()):
-            embeddings[label, : len(class_prompts)] = vectors[place : place + len(class_prompts)]
-            mask[label, : len(class_prompts)] = True
-            place += len(class_prompts)
+        for label, own in enumerate(worded.values()):
+            embeddings[label, : len(own)] = vectors[place : place + len(own)]
+            mask[label, : len(own)] = True
+            place += len(own)
+        by_view = tuple(tuple(view for _, view in own) for own in worded.values())
         weights_hash, image_tower_hash = self.hash_weights()
         return TextEmbeddings(
-            class_names=tuple(prompts),
-            prompts=tuple(tuple(class_prompts) for class_prompts in prompts.values()),
+            class_names=tuple(worded),
+            prompts=tuple(tuple(text for text, _ in own) for own in worded.values()),
             embeddings=embeddings,
             mask=mask,
             model=self.name,
@@ -80,6 +84,7 @@ class TextModel:
             image_tower_hash=image_tower_hash,
             logit_scale=float(self.clip.logit_scale.detach().exp()),
             random_weights=self.pretrained == RANDOM,
+            views=by_view if any(map(any, by_view)) else (),
         )
 
     def hash_weights(self) -> tuple[str, str]:

@@ -60,6 +60,7 @@ TINY_CLIP: dict[str, Any] = {
 }
 CLASSES = ("anger", "happiness", "surprise")
 VIEWS = (View(0), View(20), View(-20))
+SEEN = ("from the front", "from the left", "from the right")  # the words of VIEWS
 UNITS = ("AU1", "AU4", "AU12")
 
 
@@ -144,6 +145,7 @@ def write_tiny_cache(
     turn_deg: float = 0.0,
     with_text: bool = True,
     text_dim: int = 32,
+    text_views: Sequence[str] = (),
     dataset: str = "tiny",
     seed: int = 0,
 ) -> None:
@@ -156,7 +158,7 @@ def write_tiny_cache(
     every sequence. intensities: of a class's scans in turn. units: "aus" or "targets": what each row shows of UNITS, three yes
     or no that follow from its class; row 0 is unknown. num_landmarks: random points;
     the last is not known. turn_deg: the cache is stabilised, and in each frame the head is turned so much further to its left.
-    Prompt embeddings are random unit vectors, marked random.
+    Prompt embeddings are random unit vectors, marked random; text_views: as in `random_text`.
     """
     rng = np.random.default_rng(seed)
     settings = RenderSettings(
@@ -252,7 +254,7 @@ def write_tiny_cache(
     content = fingerprint({"tables": [hashes[SAMPLES_CSV], hashes[SEQUENCES_CSV]], "records": digests})
     write_info(path, replace(info, num_sequences=len(sequences), file_hashes=hashes, content_hash=content))
     if with_text:
-        text = random_text((*class_names, *(UNITS if units else ())), text_dim, model)
+        text = random_text((*class_names, *(UNITS if units else ())), text_dim, model, views=text_views)
         write_text_embeddings(path / "text" / text_file_name(model), text)
 
 
@@ -261,8 +263,14 @@ def show_units(label: int) -> tuple[int, ...]:
     return int(label <= 1), int(label >= 1), int(label == 2), 3 * int(label == 2)
 
 
-def random_text(class_names: Sequence[str], dim: int, model: str, num_prompts: int = 2) -> TextEmbeddings:
-    """Unit vectors with a large part in common, as a text tower with random weights gives them."""
+def random_text(
+    class_names: Sequence[str], dim: int, model: str, num_prompts: int = 2, views: Sequence[str] = ()
+) -> TextEmbeddings:
+    """Unit vectors with a large part in common, as a text tower with random weights gives them.
+
+    views: one prompt of each, in the words of `describe_view`, instead of num_prompts.
+    """
+    num_prompts = len(views) or num_prompts
     rng = np.random.default_rng(len(class_names))
     vectors = rng.normal(size=(len(class_names), num_prompts, dim)) + 2 * rng.normal(size=dim)
     vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
@@ -277,6 +285,7 @@ def random_text(class_names: Sequence[str], dim: int, model: str, num_prompts: i
         image_tower_hash="0" * 64,
         logit_scale=14.285714,
         random_weights=True,
+        views=(tuple(views),) * len(class_names) if views else (),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import h5py
@@ -135,6 +136,33 @@ def test_text_embeddings_round_trip_and_flipped_bytes(tmp_path: Path) -> None:
         damaged[place] ^= 4
         path.write_bytes(damaged)
         with pytest.raises(CacheError, match="does not match"):
+            read_text_embeddings(path)
+
+
+def test_text_embeddings_of_views_round_trip(tmp_path: Path) -> None:
+    text = make_text((2, 3))
+    path = tmp_path / "text" / "m.h5"
+    write_text_embeddings(path, text)
+    with h5py.File(path) as file:
+        assert "views" not in file  # as written before there were prompts of views
+    by_view = dataclasses.replace(text, views=(("", "from above"), ("from the left", "", "from above")))
+    write_text_embeddings(path, by_view)
+    found = read_text_embeddings(path)
+    assert found.views == by_view.views
+    assert found.select(["class0"]).views == (("", "from above"),)
+    above = found.check_views([View(5, 30)]).of_view(View(5, 30))
+    assert above.mask.tolist() == [[True, True, False], [False, True, True]]
+    with pytest.raises(CacheError, match="no prompts of a face seen from the front, as in view 0"):
+        found.check_views([View(0)])
+    with pytest.raises(CacheError, match="no prompts of a face seen from the right, as in view -20"):
+        found.check_views([View(20)])  # of its mirrored image
+    for side in path.parent.glob("*.sha256"):
+        side.unlink()  # a stranger's would fit
+    for views in ([["a", "b", "c"]], [["a", "b"]] * 2, ["a", "b"], [1.0, 2.0]):
+        with h5py.File(path, "r+") as file:
+            del file["views"]
+            file["views"] = views
+        with pytest.raises(CacheError, match=re.escape(str(path))):
             read_text_embeddings(path)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import MakeCache
+from conftest import SEEN, MakeCache
 from test_build_embeddings import read_probabilities
 from test_train_cli import QUICK, call, fails
 
@@ -31,8 +31,8 @@ assert not {"train", "shared", "open_clip", "timm"} & set(sys.modules)
 """
 KINDS: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "classes": ({}, ["--background", "30,120,250", "--centre-scores", "subject"]),
-    "targets of compared sequences, by patches": (
-        {"units": "targets", "num_frames": 5, "scans_per_class": 1},
+    "targets of compared sequences, by patches and prompts of views": (
+        {"units": "targets", "num_frames": 5, "scans_per_class": 1, "text_views": SEEN},
         ["--task", "targets", "--frames", 3, "--reference", "onset", "--mtgf-tokens", "patches"],
     ),
 }

@@ -29,9 +29,10 @@ from preprocess.prompts import (
     read_prompts,
 )
 from shared.cache import read_info, write_info
-from shared.errors import FacetError
+from shared.errors import FacetError, run_command_line
 from shared.labels import EXPRESSIONS
 from shared.text import read_text_embeddings
+from shared.view_words import VIEW_WORDS
 from shared.weights.identity import hash_arrays
 from shared.weights.models import TOWERS
 
@@ -106,6 +107,34 @@ def test_default_prompts_cover_every_expression_several_times() -> None:
     assert all(len(prompts[name]) >= 3 for name in EXPRESSIONS)
     everything = [text for texts in prompts.values() for text in texts]
     assert len(set(everything)) == len(everything)
+
+
+def test_prompts_of_views_by_the_command(
+    tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, file = tmp_path / "all.h5", tmp_path / "prompts.txt"
+    file.write_text("anger: an angry face\nfear: fear {view}\nfrom above: seen by a drone")
+    command = ["prompts", "--model", "facet-tiny", "--pretrained", "none", "--prompts", str(file)]
+    assert main([*command, "--out", str(path)]) == 0
+    text = read_text_embeddings(path)
+    assert text.class_names == ("anger", "fear")
+    assert text.prompts[0] == ("an angry face",) and text.views[0] == ("",)
+    assert dict(zip(text.views[1], text.prompts[1], strict=True))["from above"] == "fear seen by a drone"
+    assert set(text.views[1]) == set(VIEW_WORDS)
+    assert main([*command, "--out", str(path), "--per-view"]) == 0
+    assert "an angry face, seen in profile from the left" in read_text_embeddings(path).prompts[0]
+    assert "fear from behind" in read_text_embeddings(path).prompts[1]
+
+    cache = tiny_cache(class_names=("anger", "fear", "surprise"), with_text=False)
+    assert run_command_line(lambda: main([*command, "--cache", str(cache), "--captions"])) == 2
+    assert "--captions: describe a face as all its views show it" in capsys.readouterr().err
+    for line in ("fear: a {views} of fear", "fear: {view", "from above: {view}"):
+        file.write_text(line)
+        with pytest.raises(FacetError, match=r"line 1: braces are only for \{view\}"):
+            read_prompts(file)
+    file.write_text("from above: from the ceiling")
+    with pytest.raises(FacetError, match="holds no prompts"):
+        read_prompts(file)
 
 
 def test_prompts_are_mended_by_ftfy(tmp_path: Path) -> None:

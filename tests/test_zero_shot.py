@@ -5,15 +5,21 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from conftest import MakeCache, random_text
+from test_image_tower import TOWERS, save_clip
 from test_train_cli import QUICK, call, fails
 
+from preprocess.__main__ import main as preprocess
 from shared.cache import open_cache
+from shared.schema import View
 from shared.text import write_text_embeddings
+from train.config import read_config
 from train.model.image_tower import load_tower
 from train.studies.ablation.variants import OBVIOUS, list_variants, read_chosen
 
@@ -72,6 +78,63 @@ def test_it_is_the_model_before_its_first_step(
     low, high = metrics["accuracy_95"]
     assert min(means) <= low <= metrics["accuracy"] <= high <= max(means)
     assert metrics["num_train_subjects"] == 0
+
+
+def test_prompts_of_views(tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each stored image against the texts of its own view, by open_clip's own towers; training starts from the same scores."""
+    folder, out, run = tmp_path / "clip", tmp_path / "out", tmp_path / "run"
+    folder.mkdir()
+    clip: Any = save_clip(folder, TOWERS["vit"])
+    cache = tiny_cache(with_text=False, without_texture=(0,), views=(View(0), View(35), View(-35, 20)))
+    lines = ["anger: an angry face, seen {view}", "anger: rage", "happiness: joy {view}", "surprise: surprise"]
+    (tmp_path / "words.txt").write_text("\n".join([*lines, "from the front: in front"]))
+    embed = ["prompts", "--cache", cache, "--model", f"local-dir:{folder}", "--prompts", tmp_path / "words.txt"]
+    assert preprocess([str(word) for word in embed]) == 0
+    assert (
+        "of faces seen from the front, from the left, from the right and above, from the right, from the left and"
+        in (capsys.readouterr().out.replace("\n", " "))
+    )
+    command = ["predict", "--zero-shot", "--cache", cache, "--out", out, "--device", "cpu"]
+    assert call(*command) == 0
+
+    seen = ("in front", "from the left", "from the right and above")
+    texts = [[f"an angry face, seen {words}", "rage", f"joy {words}", "surprise"] for words in seen]
+    opened = open_cache(cache)
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]))
+    tokenizer, rows, classes = (
+        open_clip.get_tokenizer(f"local-dir:{folder}"),
+        read_rows(out / "predictions.csv"),
+        opened.info.class_names,
+    )
+    with torch.no_grad():
+        said = torch.stack([clip.encode_text(tokenizer(one), normalize=True) for one in texts]).numpy()
+        for row, sample in enumerate(opened.samples[:3]):
+            pixels = [opened.arrays.read(m, [row])[0] for m in ("texture", "normal") if sample.has(m)]
+            units = (np.concatenate(pixels).transpose(0, 3, 1, 2).astype(np.float32) / 255 - mean) / std
+            images = clip.encode_image(torch.from_numpy(units), normalize=True).numpy()
+            cosines = np.array([said[image % 3] @ images[image] for image in range(len(images))])  # (images, texts)
+            by_class = np.stack([cosines[:, :2].mean(1), cosines[:, 2], cosines[:, 3]], 1)
+            scores = clip.logit_scale.exp().item() * by_class.mean(0) / np.linalg.norm(images.mean(0))
+            wanted = np.exp(scores) / np.exp(scores).sum()
+            np.testing.assert_allclose(probabilities(rows[sample.sample_id], list(classes)), wanted, rtol=1e-4)
+
+    assert call("fit", "--cache", cache, "--out", run, *QUICK, *UNTRAINED) == 0
+    for name, tested in read_rows(run / "predictions.csv").items():
+        np.testing.assert_allclose(
+            probabilities(tested, list(classes)), probabilities(rows[name], list(classes)), rtol=1e-4
+        )
+    assert read_config(run).text_per_view
+    before = (run / "predictions.csv").read_bytes()
+    assert call("evaluate", run) == 0
+    assert (run / "predictions.csv").read_bytes() == before
+    assert call("fit", "--cache", cache, "--out", tmp_path / "more", *QUICK, "--init-from", run, "--views", "0,35") == 0
+
+    other = tiny_cache(name="other", with_text=False, views=(View(0), View(0, -20)))
+    text = ["--prompts", opened.text_files()[0]]
+    for words in (["fit", "--out", tmp_path / "no", *QUICK], [*command[:2], "--out", tmp_path / "no"]):
+        message = fails(capsys, *words, "--cache", other, *text)
+        assert "--prompts" in message and "no prompts of a face seen from below, as in view 0:-20" in message
+    assert not (tmp_path / "no").exists()
 
 
 def test_classes_that_no_one_trained(tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

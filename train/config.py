@@ -11,9 +11,10 @@ from typing import Any
 from shared.cache import CACHE_JSON
 from shared.errors import FacetError, first_line
 from shared.runs import ABLATION_JSON, CONFIG_JSON, CROSSVAL_JSON, check_file
-from shared.schema import RenderSettings, canonical_json
+from shared.schema import RenderSettings, View, canonical_json
 from shared.store.storage import write_file
 from shared.typed_json import make
+from shared.view_words import with_mirrored
 from shared.weights.models import LOCAL_DIR
 from train.option_values import option_name, rename_options
 from train.options import OPTIONS, Recipe
@@ -83,6 +84,7 @@ class RunConfig:
     label_map: dict[str, str] | None = None  # class of the training data set → class
     prompts: str = ""  # file of the prompt embeddings; empty: a cache's
     initial: InitialModel | None = None
+    text_per_view: bool = False  # prompts differ by view
     version: int = RUN_VERSION
 
     def check_sizes(self) -> None:
@@ -96,12 +98,22 @@ class RunConfig:
             ("image_size", self.tower.image_size, 1 << 13),
             ("frames", self.recipe.frames, 1 << 12),
             ("classes", len(self.recipe.classes), 1 << 12),
+            (
+                "text_dim × classes × views",
+                self.text_dim * len(self.recipe.classes) * max(len(self.text_views), 1),
+                1 << 26,
+            ),
         )
         for name, size, most in sizes:
             if not 0 < size <= most:
                 raise FacetError(f"{name} is {size}, expected 1 to {most}")
         if not len(self.tower.mean) == len(self.tower.std) == len(self.tower.background) == 3:
             raise FacetError("mean, std and background are not of three channels")
+
+    @property
+    def text_views(self) -> tuple[View, ...]:
+        """Return the views with prompts of their own; () if all have the same."""
+        return with_mirrored(self.render.views) if self.text_per_view else ()
 
     @property
     def is_random(self) -> bool:

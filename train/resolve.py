@@ -181,16 +181,17 @@ def find_text(
     """Read the prompt embeddings of the classes from a file, or from the first cache that has them all.
 
     Args:
-        classes: None: all that the file, or the first cache with prompts, has.
+        classes: None: all that the file, or the first cache with prompts, has. caches: all with the views of the first.
     Raises:
-        FacetError, CacheError: there are none, or they are of another model than --model.
+        FacetError, CacheError: there are none, or they are of another model than --model, or of other views.
     """
+    views = caches[0].info.settings.views
     if prompts is not None:
-        return read_prompts(prompts, options.model or "", classes)
+        return read_prompts(prompts, options.model or "", classes, views)
     errors = []
     for cache in caches:
         try:
-            return cache.read_text(options.model).select(classes)
+            return cache.read_text(options.model).select(classes).check_views(views)
         except CacheError as error:
             errors.append(error)
     raise errors[-1]

@@ -9,6 +9,7 @@ from preprocess.captions import encode_captions
 from preprocess.commands.next_steps import print_next_fit
 from preprocess.prompts import (
     DEFAULT_PROMPTS,
+    add_views,
     choose_prompts,
     count_names,
     encode_prompts,
@@ -19,8 +20,9 @@ from shared.cache import open_cache, read_info
 from shared.captions import write_captions
 from shared.command_line import print_next
 from shared.errors import FacetError
-from shared.schema import captions_file_name, text_file_name
+from shared.schema import View, captions_file_name, text_file_name
 from shared.text import write_text_embeddings
+from shared.view_words import VIEW
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,9 +31,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.wordings and not arguments.captions:
         raise FacetError("--wordings: is the number of captions of a row; add --captions")
     source = arguments.prompts or DEFAULT_PROMPTS
-    prompts = read_prompts(source)
+    prompts, views = read_prompts(source), tuple[View, ...]()
+    if arguments.per_view:
+        prompts = add_views(prompts)
+    if arguments.captions and any(VIEW in text for texts in prompts.values() for text in texts):
+        raise FacetError(
+            f"--captions: describe a face as all its views show it; use prompts without {VIEW} or --per-view"
+        )
     if arguments.cache is not None:
         info = read_info(arguments.cache)
+        views = info.settings.views
         units = occurrence_names(info.au_names)
         prompts, without, borrowed = choose_prompts(prompts, info.class_names, units, source)
         print(*borrowed, sep="\n", end="\n" if borrowed else "")
@@ -50,10 +59,13 @@ def run(arguments: argparse.Namespace) -> int:
                 f"--model {arguments.model}: choose its weights with --pretrained TAG, FILE or none (random)"
             )
         pretrained = DEFAULT_PRETRAINED if ":" not in arguments.model else "its own"
-    text = encode_prompts(prompts, model=arguments.model, pretrained=pretrained)
+    text = encode_prompts(prompts, model=arguments.model, pretrained=pretrained, views=views)
     write_text_embeddings(path, text)
     mark = " (RANDOM WEIGHTS: to try the program, not for results)" if text.random_weights else ""
-    print(f"{int(text.mask.sum())} prompts for {count_names(text.class_names)} by {arguments.model}{mark}: {path}")
+    seen = ", ".join(dict.fromkeys(view for row in text.views for view in row if view))
+    words = f", of faces seen {seen}," * bool(seen)
+    num = int(text.mask.sum())
+    print(f"{num} prompts for {count_names(text.class_names)}{words} by {arguments.model}{mark}: {path}")
     if arguments.captions:
         _caption(arguments, prompts, pretrained)
     elif arguments.cache is not None:

@@ -201,7 +201,7 @@ class ZeroShotModel(Model):
         """Return a table as `Model.predict`, as `python -m train predict --zero-shot` computes it.
 
         Args:
-            prompts: class → texts; None: the prompts of this model in the cache.
+            prompts: class → texts, with {view} where they say where a face is seen from; None: those in the cache.
             adapt: estimate batch statistics of the image tower on this cache's images first, without labels.
             centre: none; neutral: half of the scores of the subject's neutral scan is subtracted; subject or all: the mean
                 over these scans, without labels; None: subject for BU-3DFE and BU-4DFE, else none.
@@ -212,7 +212,10 @@ class ZeroShotModel(Model):
         opened = cache if isinstance(cache, Cache) else open_cache(cache)
         name, pretrained = self.tower_config.name, self.tower_config.pretrained
         options = Options(model=name, pretrained=pretrained)
-        text = find_text(options, None, [opened], None) if prompts is None else self.text_model.embed_prompts(prompts)
+        if prompts is None:
+            text = find_text(options, None, [opened], None)
+        else:
+            text = self.text_model.embed_prompts(prompts, opened.info.settings.views)
         tower = copy.deepcopy(self.facet.tower) if adapt else self.facet.tower
         found = score_zero_shot(
             options, opened, text, tower, self.tower_config, self.device, adapt=adapt, centre=centre

@@ -9,8 +9,9 @@ import numpy as np
 
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError
-from shared.schema import text_file_name
+from shared.schema import View, text_file_name
 from shared.text import TextEmbeddings, read_text_embeddings
+from shared.view_words import with_mirrored
 
 
 def mean_prompts(text: TextEmbeddings) -> np.ndarray:
@@ -20,19 +21,32 @@ def mean_prompts(text: TextEmbeddings) -> np.ndarray:
     return mean.astype(np.float32)
 
 
-def read_prompts(file: Path, model: str, class_names: Sequence[str] | None) -> TextEmbeddings:
+def class_texts(text: TextEmbeddings, views: Sequence[View]) -> np.ndarray:
+    """Return what faces are compared with: `mean_prompts`, f32 (C, d), or those of each view, (W, C, d), if they differ.
+
+    Args:
+        views: of a face; W are these and their mirrored images, see `with_mirrored`.
+    """
+    if not text.views:
+        return mean_prompts(text)
+    return np.stack([mean_prompts(text.of_view(view)) for view in with_mirrored(views)])
+
+
+def read_prompts(
+    file: Path, model: str, class_names: Sequence[str] | None, views: Sequence[View] = ()
+) -> TextEmbeddings:
     """Read the prompts of some classes from a file that `preprocess prompts --out` wrote.
 
     Args:
-        model: the required model, or "". class_names: None: all classes of the file.
+        model: the required model, or "". class_names: None: all classes of the file. views: of the faces.
     Raises:
-        FacetError, CacheError: no such file, damaged, of another model, or without prompts for a class.
+        FacetError, CacheError: no such file, damaged, of another model, or without prompts for a class or a view.
     """
     text = read_text_embeddings(file)
     if model and text_file_name(model) != text_file_name(text.model):
         raise FacetError(f"--prompts {file}: was made by {text.model}, not by --model {model}; leave one of them out")
     try:
-        return text.select(class_names)
+        return text.select(class_names).check_views(views)
     except CacheError as error:
         raise CacheError(f"--prompts {file}: {error}") from error
 

@@ -20,7 +20,7 @@ class ViewTextLoss(LossTerm):
         labels = inputs.labels.repeat_interleave(inputs.frames_per_sample, dim=0)
         views, mask, vectors = output.changes, output.mask, model.class_vectors
         return view_text_loss(
-            views, mask, labels, vectors, model.scale, criterion, model.class_bias, inputs.batch_slice
+            views, mask, labels, vectors, model.scale, criterion, model.class_bias, inputs.batch_slice, output.own_text
         )
 
 
@@ -33,6 +33,7 @@ def view_text_loss(
     criterion: Criterion,
     bias: Tensor | None = None,
     batch_slice: BatchSlice = WHOLE_BATCH,
+    own_text: Tensor | None = None,
 ) -> Tensor:
     """Return the mean over present views of the loss of s · cos(e_v, t) + bias, each view on its own.
 
@@ -42,9 +43,11 @@ def view_text_loss(
         labels: (B,) or (B, C), as in `Criterion.loss`.
         vectors: (C, d).
         bias: (C,).
-        batch_slice: as in `LossInputs`.
+        batch_slice: as in `LossInputs`. own_text: as in `Output`, added to the cosines.
     """
     logits = scale * views @ vectors.T
+    if own_text is not None:
+        logits = logits + scale * own_text
     if bias is not None:
         logits = logits + bias
     losses, weight = criterion.loss(logits.flatten(0, 1), labels.repeat_interleave(mask.shape[1], dim=0))

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shared.schema import View
 from train.model.attention import TemporalAttention, soften, unit
 from train.model.fusion import Fusion, Sizes, average_scores
 from train.model.head import Head
 from train.model.patch_tokens import PatchEncoder, PatchTokens
+from train.model.view_text import ViewText, average_text
 from train.model.view_towers import ViewTowers
 from train.parts import FUSIONS, HEADS, LOSSES, find_part
 
@@ -58,6 +60,7 @@ class Output:
     face: Tensor  # z (B, d), unit length
     alpha: Tensor  # (B·T, N), the weight of each view in its frame's z
     changes: Tensor  # (B·T, N, d), each view minus the same view of the reference; `views` without reference
+    own_text: Tensor | None  # (B·T, N, C), what `ViewText` adds to cosines of `changes`; None: nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,7 @@ class FacetConfig:
     tower_per_view: bool = False  # each view has its own tower; all start alike
     freeze_tower: bool = False
     autocast: bool = False  # run the tower in bfloat16; all that follows is small and stays in float32
+    text_views: tuple[View, ...] = ()  # with class texts of their own; (): all views have the same
 
 
 class Facet(nn.Module):
@@ -85,17 +89,20 @@ class Facet(nn.Module):
     With --fusion max it starts from the largest value of each feature instead, with late from averaged probabilities.
     """
 
-    def __init__(self, tower: nn.Module, text_mean: np.ndarray, logit_scale: float, config: FacetConfig) -> None:
+    def __init__(self, tower: nn.Module, text: np.ndarray, logit_scale: float, config: FacetConfig) -> None:
         """
         Args:
             tower: images (n, 3, S, S) → features (n, tower_dim).
-            text_mean: f32 (C, d), the mean over each class's unit-length prompt embeddings. It is not normalised: a dot
-                product with it is the mean of the cosines with the prompts.
+            text: f32 (C, d), the mean over each class's unit-length prompt embeddings. It is not normalised: a dot product
+                with it is the mean of the cosines with the prompts. With text_views (W, C, d), for each of them.
             logit_scale: CLIP's s, as a factor.
         Raises:
             FacetError: no part of this name.
         """
         super().__init__()
+        text_mean = by_view = torch.as_tensor(text, dtype=torch.float32)
+        if config.text_views:
+            text_mean = by_view.mean(0)
         num_classes, dim = text_mean.shape
         sizes = Sizes(dim, num_classes, config.num_modalities, config.num_views)
         losses = {name: weight for name, weight in config.losses.items() if weight > 0}
@@ -116,7 +123,9 @@ class Facet(nn.Module):
             learned = nn.Parameter(F.normalize(torch.randn(num_classes, dim), dim=-1))
             self.register_parameter("text_mean", learned)
         else:
-            self.register_buffer("text_mean", torch.as_tensor(text_mean, dtype=torch.float32))
+            self.register_buffer("text_mean", text_mean)
+        uses_text = config.class_vectors != "learned" and not self.head.has_own_vectors
+        self.view_text = ViewText(by_view, config.text_views) if config.text_views and uses_text else None
         # Zero at first; weight decay draws it back to the text (TaskRes: Yu et al. 2023, "Task residual for tuning
         # vision-language models").
         has_residual = config.class_vectors == "residual"
@@ -158,7 +167,7 @@ class Facet(nn.Module):
     @property
     def has_text_scores(self) -> bool:
         """Whether a score is the scaled mean cosine of one f_c with the prompts of its class."""
-        return self.has_text and not self.fusion.scores_each_view
+        return self.has_text and not self.fusion.scores_each_view and self.view_text is None
 
     def train(self, mode: bool = True) -> Facet:
         """Set the mode; frozen parts of the tower stay in evaluation mode, because batch statistics are weights too."""
@@ -248,14 +257,19 @@ class Facet(nn.Module):
                 x.unflatten(0, (b, t))[:, 1:].flatten(0, 1) for x in (views, mask, frames, alpha)
             )
             t -= 1
+        own_text = None if self.view_text is None else self.view_text(changes, batch.cameras)
         if self.fusion.scores_each_view:
-            face, logits = self._score_each_view(changes, mask, b)
-            return Output(logits, views, mask, frames, face, alpha, changes)
+            face, logits = self._score_each_view(changes, mask, b, own_text)
+            return Output(logits, views, mask, frames, face, alpha, changes, own_text)
         if self.temporal is None:
             face, frame_weights = unit(faces.view(b, t, -1).mean(1)), faces.new_full((b, t), 1 / t)
         else:
             face, frame_weights = self.temporal(faces.view(b, t, -1))
             tokens = (tokens.view(b, t, m * v, -1) + self.temporal.positions(t, tokens)[:, None]).flatten(0, 1)
+        face_text = None
+        if own_text is not None:
+            weights = frame_weights[..., None] * alpha.unflatten(0, (b, t))
+            face_text = average_text(*(x.reshape(b, t * m * v, -1) for x in (own_text, changes, weights)))
         tokens, is_token = tokens.reshape(b, t * m * v, -1), mask.reshape(b, t * m * v)
         if self.patch_tokens is not None and patches is not None:
             patches, cameras = (x.unflatten(0, all_views.shape[:2]) for x in (patches, cameras))
@@ -263,22 +277,34 @@ class Facet(nn.Module):
                 patches, all_views, frame_weights, cameras[:, 0], modalities, batch.has_reference
             )
             tokens, is_token = torch.cat([tokens, more], dim=1), torch.cat([is_token, is_patch], dim=1)
-        return Output(self._score(face, tokens, is_token), views, mask, frames, face, alpha, changes)
+        logits = self._score(face, tokens, is_token, face_text)
+        return Output(logits, views, mask, frames, face, alpha, changes, own_text)
 
-    def _score(self, face: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Return logits (B, C) from z (B, d) and the tokens (B, N, d) that the head may attend to, with their mask (B, N)."""
+    def _score(self, face: Tensor, tokens: Tensor, mask: Tensor, face_text: Tensor | None) -> Tensor:
+        """Return logits (B, C).
+
+        Args:
+            face: z (B, d).
+            tokens: (B, N, d), which the head may attend to.
+            mask: bool (B, N).
+            face_text: (B, C), added to the cosines with the class vectors.
+        """
         vectors = self.class_vectors
         seen = self.head(F.normalize(vectors, dim=-1), face, tokens, mask)
-        logits = self.scale * (seen * vectors).sum(-1)
+        cosines = (seen * vectors).sum(-1)
+        logits = self.scale * (cosines if face_text is None else cosines + face_text)
         return logits if self.class_bias is None else logits + self.class_bias
 
-    def _score_each_view(self, tokens: Tensor, mask: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    def _score_each_view(
+        self, tokens: Tensor, mask: Tensor, num: int, own_text: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Fuse each view over time and score it alone.
 
         Args:
             tokens: (B·T, N, d).
             mask: bool (B·T, N).
             num: B.
+            own_text: (B·T, N, C).
         Returns:
             The mean face (B, d), unit length; logits (B, C) whose probabilities are the mean of the views' probabilities.
         """
@@ -287,13 +313,18 @@ class Facet(nn.Module):
         num_views = mask.shape[1]
         # a view that is missing in all frames has no weight, but must not become NaN
         there = (mask | ~seen[..., None]).flatten(0, 1)
-        alone = tokens.flatten(0, 1)
+        alone, face_text = tokens.flatten(0, 1), None
         if self.temporal is None:
-            face = unit((alone * there[..., None]).sum(1))
+            weights = there.to(alone.dtype)
+            face = unit((alone * weights[..., None]).sum(1))
         else:
-            face = self.temporal(alone, there)[0]
+            face, weights = self.temporal(alone, there)
+        if own_text is not None:
+            by_time = own_text.unflatten(0, (num, -1)).transpose(1, 2).flatten(0, 1)  # (B·N, T, C)
+            face_text = average_text(by_time, alone, weights[..., None])
+        if self.temporal is not None:
             alone = alone + self.temporal.positions(alone.shape[1], alone)
-        logits = self._score(face, alone, there).unflatten(0, (num, num_views))
+        logits = self._score(face, alone, there, face_text).unflatten(0, (num, num_views))
         mean = unit((face.unflatten(0, (num, num_views)) * seen[..., None]).sum(1))
         return mean, average_scores(logits, seen, multilabel=self.multilabel)
 

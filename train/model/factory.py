@@ -36,12 +36,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def build_facet(
-    config: RunConfig, device: torch.device, tower: nn.Module, text_mean: np.ndarray, logit_scale: float
+    config: RunConfig, device: torch.device, tower: nn.Module, text: np.ndarray, logit_scale: float
 ) -> Facet:
     """Build the model of a run on its device, with float32 parameters and initial weights drawn from the run's seed.
 
     Args:
-        tower, text_mean, logit_scale: as in `Facet`.
+        tower, text, logit_scale: as in `Facet`.
     """
     recipe = config.recipe
     facet_config = FacetConfig(
@@ -58,9 +58,10 @@ def build_facet(
         tower_per_view=recipe.towers == "view",
         freeze_tower=recipe.tune == "frozen",
         autocast=device.type == "cuda",
+        text_views=config.text_views,
     )
     torch.manual_seed(recipe.seed)
-    return Facet(tower, text_mean, logit_scale, facet_config).to(device)
+    return Facet(tower, text, logit_scale, facet_config).to(device)
 
 
 def load_run(run: Path, device: torch.device) -> tuple[RunConfig, Facet]:
@@ -76,7 +77,7 @@ def load_run(run: Path, device: torch.device) -> tuple[RunConfig, Facet]:
         tower = build_tower(config.tower.config, most_bytes=most_bytes)
     except FacetError as error:
         raise FacetError(f"{run / CONFIG_JSON}: {error}; copy the run again, or fit again") from error
-    text_mean = np.zeros((len(config.recipe.classes), config.text_dim), np.float32)  # read with the weights
-    model = build_facet(config, device, tower, text_mean, logit_scale=1.0)
+    shape = (*[len(config.text_views)] * config.text_per_view, len(config.recipe.classes), config.text_dim)
+    model = build_facet(config, device, tower, np.zeros(shape, np.float32), logit_scale=1.0)  # read with the weights
     load_weights(run, model)
     return config, model

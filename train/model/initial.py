@@ -86,7 +86,7 @@ def copy_weights(model: Facet, recipe: Recipe, source: Facet, source_recipe: Rec
 
 def _list_weights(model: Facet) -> dict[str, Tensor]:
     """Return the weights by name, without those that follow from prompts or labels; they share the model's memory."""
-    from_data = {"text_mean", *["class_bias"] * model.multilabel} - model.class_parameters
+    from_data = {"text_mean", "view_text.differences", *["class_bias"] * model.multilabel} - model.class_parameters
     return {name: value for name, value in model.state_dict().items() if name not in from_data}
 
 

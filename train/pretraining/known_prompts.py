@@ -50,6 +50,11 @@ def read_known_prompts(sources: Sequence[CaptionedRows], model: str) -> KnownPro
             text = source.cache.read_text(model)
         except CacheError:
             continue
+        if text.views:
+            raise CacheError(
+                f"{source.cache.path}: its prompts differ by view, and a pretraining takes them as true of all views; "
+                "run `python -m preprocess prompts` again, without {view} or --per-view"
+            )
         there = {*source.cache.info.class_names, *source.cache.info.au_names}
         for name, texts, vectors, mask in zip(text.class_names, text.prompts, text.embeddings, text.mask, strict=True):
             if name in there:

@@ -22,7 +22,7 @@ from shared.store.storage import make_folder, write_file
 from shared.text import TextEmbeddings
 from train.config import RunConfig, TowerConfig
 from train.data.items import check_neutral, choose_frames, find_neutral, gather_items, is_labelled
-from train.data.prompts import mean_prompts
+from train.data.prompts import class_texts
 from train.inference.adapt import adapt_batch_norm
 from train.inference.centre import choose_centring
 from train.inference.evaluate import describe_test
@@ -167,9 +167,10 @@ def score_zero_shot(
         text_hash=text.weights_hash,
         text_dim=text.embeddings.shape[2],
         random_text=text.random_weights,
+        text_per_view=bool(text.views),
         cache=str(cache.path),
     )
-    model = build_facet(config, device, tower, mean_prompts(text), text.logit_scale)
+    model = build_facet(config, device, tower, class_texts(text, config.render.views), text.logit_scale)
     items = map_classes(gather_items(cache, recipe), cache, config)
     if not items:
         raise CacheError(f"{cache.path}: no valid sample with {' or '.join(recipe.modalities)}")

@@ -20,7 +20,7 @@ from shared.store.storage import make_folder
 from train.config import RunConfig, write_config
 from train.data.embeddings import Embeddings
 from train.data.preload import preload_images
-from train.data.prompts import mean_prompts
+from train.data.prompts import class_texts
 from train.data.stream import ImageSource, StoredImages
 from train.data.transfer import allocator
 from train.experiment import Experiment, write_options
@@ -140,7 +140,7 @@ def _fit(
     recipe, cache = config.recipe, experiment.train
     train_items, test_items = experiment.items_of(fold)
     text = experiment.text
-    model = build_facet(config, device, tower, mean_prompts(text), text.logit_scale)
+    model = build_facet(config, device, tower, class_texts(text, config.render.views), text.logit_scale)
     if initial is not None and config.initial is not None:
         copied = (*config.initial.copied, *copy_weights(model, recipe, initial[1], initial[0].recipe))
         config = dataclasses.replace(config, initial=dataclasses.replace(config.initial, copied=copied))

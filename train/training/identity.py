@@ -12,7 +12,7 @@ from shared.text import TextEmbeddings
 from shared.weights.identity import hash_arrays
 from shared.weights.models import RANDOM
 from train.config import InitialModel, RunConfig, TowerConfig, read_config
-from train.data.prompts import mean_prompts
+from train.data.prompts import class_texts
 from train.experiment import Experiment
 from train.options import Recipe
 from train.protocols.folds import Fold, read_split
@@ -63,6 +63,7 @@ def describe_run(experiment: Experiment, tower: TowerConfig | None) -> RunConfig
     """
     recipe, text, cache, test = experiment.recipe, experiment.text, experiment.train, experiment.test
     is_cross = experiment.label_map is not None
+    mean = class_texts(text, cache.info.settings.views)
     return RunConfig(
         recipe=recipe,
         tower=tower or TowerConfig(recipe.model, recipe.pretrained, {}, 0, (), (), "", recipe.pretrained == RANDOM),
@@ -70,9 +71,10 @@ def describe_run(experiment: Experiment, tower: TowerConfig | None) -> RunConfig
         licence=cache.info.licence,
         content_hash=cache.info.content_hash,
         render=cache.info.settings,
-        text_hash=fingerprint([hash_arrays({"mean": mean_prompts(text)}), text.logit_scale, text.weights_hash]),
+        text_hash=fingerprint([hash_arrays({"mean": mean}), text.logit_scale, text.weights_hash]),
         text_dim=text.embeddings.shape[2],
         random_text=text.random_weights,
+        text_per_view=bool(text.views),
         cache=str(cache.path.resolve()),
         test_dataset=test.info.dataset if is_cross else "",
         test_content_hash=test.info.content_hash if is_cross else "",

@@ -287,7 +287,7 @@ def list_settings(config: RunConfig) -> dict[str, str]:
         "views": f"{render.views_text()}, {render.size_px} px",
         "image tower": f"{tower.name}, {tower.image_size} px",
         "its initial weights": f"{tower.pretrained} {tower.weights_hash[:16]}".strip(),
-        "prompt embeddings": config.text_hash[:16],
+        "prompt embeddings": config.text_hash[:16] + ", other prompts for each view" * config.text_per_view,
     }
     if config.initial:
         found["copied from --init-from"] = "; ".join(config.initial.copied)
