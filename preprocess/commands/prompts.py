@@ -24,6 +24,8 @@ from shared.schema import View, captions_file_name, text_file_name
 from shared.text import write_text_embeddings
 from shared.view_words import VIEW
 
+MOST_LISTED = 8  # directions that are named
+
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.cache is None and arguments.captions:
@@ -62,8 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     text = encode_prompts(prompts, model=arguments.model, pretrained=pretrained, views=views)
     write_text_embeddings(path, text)
     mark = " (RANDOM WEIGHTS: to try the program, not for results)" if text.random_weights else ""
-    seen = ", ".join(dict.fromkeys(view for row in text.views for view in row if view))
-    words = f", of faces seen {seen}," * bool(seen)
+    seen = list(dict.fromkeys(view for row in text.views for view in row if view))
+    listed = ", ".join(seen) if len(seen) <= MOST_LISTED else f"from {len(seen)} directions"
+    words = f", of faces seen {listed}," * bool(seen)
     num = int(text.mask.sum())
     print(f"{num} prompts for {count_names(text.class_names)}{words} by {arguments.model}{mark}: {path}")
     if arguments.captions:

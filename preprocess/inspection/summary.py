@@ -232,7 +232,8 @@ def _describe_prompts(cache: Cache) -> list[str]:
     for text in map(read_text_embeddings, cache.text_files()):
         weights = "RANDOM WEIGHTS" if text.random_weights else f"weights {text.pretrained}"
         lines.append(
-            f"prompts by {text.model} ({weights}): {int(text.mask.sum())} prompts for {count_names(text.class_names)}, "
+            f"prompts by {text.model} ({weights}): {int(text.mask.sum())} prompts for {count_names(text.class_names)}"
+            f"{', which differ by view' * bool(text.views)}, "
             f"{text.embeddings.shape[2]} dimensions"
         )
     return lines or [f"no prompt embeddings yet: python -m preprocess prompts --cache {cache.path}"]

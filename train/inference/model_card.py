@@ -177,7 +177,7 @@ def _describe_files(config: RunConfig, clip: OpenClipModel | str, *, program: bo
     recipe = config.recipe
     lines = [
         f"`model.safetensors`: every weight, f32. {_describe_tower(recipe)}; `text_mean` (classes, {config.text_dim}) holds "
-        f"{_describe_vectors(recipe)}, in the order above; the rest fuses views and scores classes.",
+        f"{_describe_vectors(config)}, in the order above; the rest fuses views and scores classes.",
         "`config.json`: the recipe (`recipe.classes`, `recipe.modalities`), the tower's open_clip configuration "
         "(`tower.config`), the side of its images in pixels (`tower.image_size`), `tower.mean` and `tower.std` of RGB in 0 to "
         "1, and how faces are drawn (`render`).",
@@ -238,13 +238,19 @@ def _describe_tower(recipe: Recipe) -> str:
     return "`tower.*` is an open_clip image tower"
 
 
-def _describe_vectors(recipe: Recipe) -> str:
+def _describe_vectors(config: RunConfig) -> str:
+    recipe = config.recipe
     if recipe.head == "linear":
         return "the mean prompt embedding of each class, of which the linear classifier `head.weight` makes no use"
     if recipe.class_vectors == "learned":
         return "each class's learned vector"
     residual = recipe.class_vectors == "residual"
-    return "the mean prompt embedding of each class" + ", to which the learned `text_residual` is added" * residual
+    views = ", ".join(map(str, config.text_views))
+    return (
+        "the mean prompt embedding of each class"
+        + ", to which the learned `text_residual` is added" * residual
+        + f", and `view_text.differences` what is added for images of the views {views}" * bool(views)
+    )
 
 
 def _describe_units(config: RunConfig) -> str:
