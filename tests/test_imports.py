@@ -24,7 +24,8 @@ BRIDGE = ("preprocess/predict.py", "train.inference.predictor")
 # Rooms from the ground up: a module imports its own room and those before it, at most.
 ROOMS = {
     "shared": "lazy_names errors processors figures labels sequences typed_json modalities weights schema pictures views "
-    "store csv_tables groups text text_model attention_file signed_json runs cache captions likeness option_file command_line",
+    "store view_words csv_tables groups text text_model attention_file signed_json runs cache captions likeness option_file "
+    "command_line",
     "preprocess": "compiled text_tower prompts caption_words captions geometry readers rendering datasets alignment sequences "
     "build single_scan synth inspection viewer predict arguments commands",
     "train": "parts tasks option_values options config option_parser model losses data protocols resolve runs reporting "
