@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from preprocess.alignment.nearest import find_nearest, sort_into_cells
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.normals import vertex_normals
 from shared.errors import ScanError
@@ -79,27 +79,23 @@ def register(patch: RigidPatch, mesh: Mesh, start: np.ndarray) -> Registration:
     Raises:
         ScanError: too little of the patch is found in the frame.
     """
-    vertices = mesh.vertices_mm.astype(np.float64)
-    moved = vertices @ start[:3, :3].T + start[:3, 3]
     low, high = patch.points_mm.min(axis=0) - MARGIN_MM, patch.points_mm.max(axis=0) + MARGIN_MM
-    inside = (moved > low) & (moved < high)
-    near = inside[:, 0] & inside[:, 1] & inside[:, 2]  # `all(axis=1)` takes twice as long
-    if not near.any():
-        raise ScanError("forehead and nose of the sequence's first frame are not found in this frame")
-    vertices, surface_normals = vertices[near], vertex_normals(mesh)[near].astype(np.float64)
-    tree = cKDTree(vertices, balanced_tree=False)  # asked a few times only: made in half the time, as quickly asked
+    near, placed, starts = sort_into_cells(mesh.vertices_mm, start, low, high)
+    surface_normals = vertex_normals(mesh)
+    nearest = np.full(len(patch.points_mm), -1)
     pose = start.copy()
     reach_mm = 20.0
     rms = np.inf
     for _ in range(MAX_ITERATIONS):
         wanted = (patch.points_mm - pose[:3, 3]) @ pose[:3, :3]  # the patch in scan coordinates
-        distance, nearest = tree.query(wanted, distance_upper_bound=reach_mm)
-        found = np.isfinite(distance)
+        find_nearest(wanted @ start[:3, :3].T + start[:3, 3], reach_mm, placed, starts, low, high, nearest)
+        found = nearest >= 0
         if found.mean() < MIN_MATCHED:
             raise ScanError("forehead and nose of the sequence's first frame are not found in this frame")
-        moved = vertices[nearest[found]] @ pose[:3, :3].T + pose[:3, 3]
+        vertex = near[nearest[found]]
+        moved = mesh.vertices_mm[vertex].astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
         # The plane lies halfway between the two surfaces' normals; opposite windings are turned round.
-        normals = surface_normals[nearest[found]] @ pose[:3, :3].T
+        normals = surface_normals[vertex].astype(np.float64) @ pose[:3, :3].T
         flipped = np.einsum("kc,kc->k", normals, patch.normals[found]) < 0
         normals[flipped] *= -1
         normals = normals + patch.normals[found]
