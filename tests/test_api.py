@@ -26,6 +26,7 @@ from shared.text import write_text_embeddings
 from train import CacheDataset, CacheLoader, fit, load_model
 from train.inference.export import export
 from train.inference.predict import predict
+from train.protocols.folds import Fold, FoldList, write_folds
 from train.studies.zero_shot import predict_zero_shot
 
 DEMO = "data_cache/demo/cache"
@@ -120,6 +121,19 @@ def test_folds_are_those_of_fit(folder: Path) -> None:
     assert set(test_set.names) == set(read_column(folder / "run/predictions.csv", "sample_id"))
     with pytest.raises(FacetError, match="fold 5"):
         CacheDataset(folder / DEMO).fold(5, folds=5)
+
+
+def test_a_file_of_folds_decides_the_classes_of_each_side(folder: Path, tmp_path: Path) -> None:
+    """A class that is left out of the training must not come back through Python."""
+    data = CacheDataset(folder / DEMO)
+    one, two, *others = sorted(set(data.subjects))
+    fold = Fold("a", (*others, two), (one,), (two,), train_classes=tuple(CLASSES[1:]), test_classes=(CLASSES[0],))
+    write_folds(tmp_path / "folds.json", FoldList("own", data.cache.info.dataset, 0, data.classes, (fold,)))
+    for part, subjects, classes in zip(
+        data.fold(protocol=str(tmp_path / "folds.json")), (others, [one]), (CLASSES[1:], CLASSES[:1]), strict=True
+    ):
+        shown = {part.classes[label] for label in part.labels}
+        assert sorted(set(part.subjects)) == subjects and shown == set(classes) & set(data.classes)
 
 
 def check_equals_file(table: dict[str, list[Any]], path: Path) -> None:

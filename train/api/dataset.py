@@ -27,6 +27,7 @@ from train.data.stream import RawBatch, StoredImages
 from train.model.facet import Batch
 from train.option_parser import read_values
 from train.options import DataOptions, Options
+from train.protocols.selection import keep_classes
 from train.protocols.where import keep_where
 from train.resolve import check_options, check_sequences, resolve_views
 from train.split import split_folds
@@ -128,7 +129,7 @@ class CacheDataset(Dataset[dict[str, torch.Tensor]]):
             number: index of the fold. protocol: a name that `python -m train protocols` lists, or a file of folds; None: kfold.
             folds: how many; None: the protocol's number. seed: of the split.
         Returns:
-            The samples to train on, and those to test on.
+            The samples to train on, and those to test on; the validation subjects of a file are in neither.
         Raises:
             FacetError: no such fold; the protocol does not fit the cache, or needs more subjects.
         """
@@ -142,10 +143,13 @@ class CacheDataset(Dataset[dict[str, torch.Tensor]]):
             raise FacetError(f"fold {number}: there are {len(split.folds.folds)}, numbered from 0")
         fold = split.folds.folds[number]
         parts = []
-        for subjects in (set(fold.train_subjects), set(fold.test_subjects)):
+        for subjects, classes in (
+            (fold.trained_subjects, fold.train_classes),
+            (set(fold.test_subjects), fold.test_classes),
+        ):
             part = copy.copy(self)
             part.classes = split.options.classes or ()
-            part._set_items([item for item in split.train_items if item.subject in subjects])
+            part._set_items(keep_classes([item for item in split.train_items if item.subject in subjects], classes))
             parts.append(part)
         return parts[0], parts[1]
 
