@@ -187,13 +187,15 @@ def test_what_spreadsheets_and_systems_make_of_values(root: Path) -> None:
 
 
 def test_rows_that_do_not_mean_what_they_say_are_named(root: Path) -> None:
-    rows = "a.obj,7.0,x,1,01,s1\nb.obj,7,y,2,1,s2\na.obj,8,y,,1.0,s3\n"
-    write(root, f"path,subject,label,frame,intensity,sample_id\n{rows}")
+    rows = "a.obj,7.0,x,1,01,s1,t.png,\nb.obj,7,y,2,1,s2,u.png,l.csv\na.obj,8,y,,1.0,s3,t.png,l.csv\n"
+    write(root, f"path,subject,label,frame,intensity,sample_id,texture,landmarks\n{rows}")
     notes = FOLDER.find(root).notes
     for line in (
         "subjects that are perhaps one, spelled in two ways: 7 and 7.0; spell them alike",
         "2 scans have a frame number and no sequence, and count as single scans; 4D needs a column sequence",
         "files in several rows: a.obj (7.0 x, 8 y)",
+        "textures of several people: t.png (7.0 x, 8 y)",
+        "landmarks of several people: l.csv (7 y, 8 y)",
         "column intensity: 01 and 1 and 1.0 are kept apart; if they are one number, spell them alike",
     ):
         assert line in notes

@@ -56,3 +56,11 @@ def test_strict_stops_there(root: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert build(root, cache, "--strict") == 0
     assert build(root, tmp_path / "once") == 0
     assert cache_bytes(cache) == cache_bytes(tmp_path / "once")
+
+
+def test_an_image_of_somebody_else_is_named(root: Path, tmp_path: Path) -> None:
+    """As where each export of a program writes its image over the last one's."""
+    (root / "scan000.mtl").write_text("newmtl skin\nmap_Kd scan001.png\n")
+    assert build(root, tmp_path / "cache") == 0
+    one, two = open_cache(tmp_path / "cache").samples
+    assert one.subject != two.subject and two.reason == f"its texture is also that of scan000, of subject {one.subject}"

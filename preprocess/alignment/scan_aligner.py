@@ -17,6 +17,7 @@ from preprocess.alignment.align import Alignment, FoundPose, apply_pose, find_po
 from preprocess.alignment.depth_map import Surface
 from preprocess.alignment.nose import find_nose_tip
 from preprocess.alignment.stabilise import HALF_WIDTH, RigidPatch, find_rigid_patch, register, smooth_pose
+from preprocess.alignment.texture_check import SeenTextures
 from preprocess.datasets.scan import DatasetReader, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from shared.errors import ScanError, describe_os_error
@@ -63,6 +64,7 @@ class ScanAligner:
         self._skip = skip or {}
         self._dataset, self._root, self._settings = dataset, root, settings
         self._frames = {name: [scans[i] for i in frames] for name, frames in group_frames(scans).items()}
+        self._textures = SeenTextures()
         self._meshes: OrderedDict[str, Mesh | ScanError] = OrderedDict()
         self._references: dict[str, _Reference | ScanError] = {}
         self._poses: dict[str, np.ndarray | ScanError] = {}
@@ -101,7 +103,9 @@ class ScanAligner:
         if scan.sample_id in self._skip:
             return ScanError(self._skip[scan.sample_id])
         try:
-            return self._dataset.read(self._root, scan)
+            mesh = self._dataset.read(self._root, scan)
+            notes = self._textures.describe(scan, mesh.texture)
+            return replace(mesh, notes=mesh.notes + notes) if notes else mesh
         except ScanError as error:
             return error
         except OSError as error:  # a read error concerns this scan alone

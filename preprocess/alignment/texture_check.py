@@ -1,15 +1,18 @@
-"""Check how a texture lies on an aligned face: nobody sees a wrong one among thousands of scans."""
+"""Check whose texture a scan has, and how it lies on the aligned face: nobody sees a wrong one among thousands."""
 
 from __future__ import annotations
 
 import numpy as np
+from blake3 import blake3
 
 from preprocess.compiled import compile_kernel
+from preprocess.datasets.scan import ScanRecord
 from preprocess.geometry.mesh import Mesh
 
 _RADIUS_MM, _DEPTH_MM = 60.0, 60.0  # about and behind the tip of the nose: the front of a face
 # Of the face's area as seen from the front. Right textures measured: 0.00 of it mirrored, 0.00 black.
 _MIRRORED_SHARE, _BLACK_SHARE = 0.8, 0.02
+_COMPARED_ROWS = 64  # of an image: enough to distinguish two photographs
 _SPAN = 1.5  # of texture coordinates on a face; one image has 1
 
 
@@ -39,6 +42,23 @@ def describe_texture(mesh: Mesh) -> tuple[str, ...]:
             "the image was not copied to its end",
         )
     return notes
+
+
+class SeenTextures:
+    """Who is shown with which image, of the scans read so far."""
+
+    def __init__(self) -> None:
+        self._first: dict[bytes, ScanRecord] = {}
+
+    def describe(self, scan: ScanRecord, texture: np.ndarray | None) -> tuple[str, ...]:
+        """Return a note if another person's scan has the same image: it was written over, or a file names a wrong one."""
+        if texture is None:
+            return ()
+        rows = np.ascontiguousarray(texture[:: max(len(texture) // _COMPARED_ROWS, 1)])
+        first = self._first.setdefault(blake3(rows.data).digest(), scan)
+        if first.subject == scan.subject:
+            return ()
+        return (f"its texture is also that of {first.sample_id}, of subject {first.subject}",)
 
 
 @compile_kernel

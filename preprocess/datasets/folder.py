@@ -304,16 +304,24 @@ def _describe_loose(records: Sequence[ScanRecord]) -> list[str]:
 
 
 def _describe_repeated(records: Sequence[ScanRecord]) -> list[str]:
-    """Describe files that several rows name: perhaps lines that were copied and not changed."""
-    rows: dict[str, list[ScanRecord]] = {}
-    for record in records:
-        rows.setdefault(record.source, []).append(record)
-    shown = [
-        f"{source} ({', '.join(dict.fromkeys(f'{one.subject} {one.label}'.strip() for one in same))})"
-        for source, same in rows.items()
-        if len(same) > 1
-    ]
-    return [f"files in several rows: {name_some(shown)}"] if shown else []
+    """Describe meshes that several rows name, and images and landmarks that rows of several people name: perhaps lines that
+    were copied and not changed."""
+    notes = []
+    for column, what in (
+        ("source", "files in several rows"),
+        ("texture", "textures of several people"),
+        ("landmarks", "landmarks of several people"),
+    ):
+        rows: dict[str, list[ScanRecord]] = {}
+        for record in records:
+            rows.setdefault(getattr(record, column), []).append(record)
+        shown = [
+            f"{name} ({', '.join(dict.fromkeys(f'{one.subject} {one.label}'.strip() for one in same))})"
+            for name, same in rows.items()
+            if name and len(same if column == "source" else {one.subject for one in same}) > 1
+        ]
+        notes += [f"{what}: {name_some(shown)}"] if shown else []
+    return notes
 
 
 def _describe_renamed(rows: Sequence[ManifestRow], records: Sequence[ScanRecord]) -> list[str]:
