@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from preprocess.build.cache_folder import describe_build, finish_cache, lock_cache, open_for_writing, start_cache
+from preprocess.build.child import map_in_children
 from preprocess.build.engine import read_records
 from preprocess.build.executors import Workers
 from preprocess.build.ledger import claim_build
@@ -29,6 +32,7 @@ from shared.processors import num_cores
 from shared.schema import CacheInfo, RenderSettings
 from shared.store.paths import is_file
 
+FRAMES_PER_CHILD = 1000  # to start a process takes as long as about as many frames
 VISIBLE_SECONDS = 90  # NFS may cache for up to 60 s that a file does not exist
 SYNTHETIC_LICENCE = "Synthetic faces, drawn by this software: nobody real is shown"
 
@@ -106,13 +110,15 @@ def build_cache(
             checks = tqdm(find_unfinished(cache, tasks, repair=repair), "check", len(tasks), unit="shard", delay=2)
             unfinished = [task for task, is_finished in zip(tasks, checks, strict=True) if not is_finished]
             open_for_writing(cache, info, plan.samples, unfinished=bool(unfinished))
-            work = render(unfinished, workers or Workers(num_workers or num_cores()), quiet=quiet)
+            workers = workers or Workers(num_workers or num_cores())
+            work = render(unfinished, workers, quiet=quiet)
         _await_records(cache, [task.shard for task in unfinished])
         records = read_records(cache, info)
         samples = [sample for record in records for sample in record.samples]
         sequences = gather_sequences(samples, plan.scans, dataset.frames_per_second)
         groups = gather_groups([scan.groups if scan else () for scan in plan.scans])
-        sequences = estimate_apexes(cache, info, records, sequences)
+        run = partial(_map_sequences, num_cores() if workers.remote else workers.num_processes)
+        sequences = estimate_apexes(cache, info, records, sequences, run)
         info, failures = finish_cache(cache, info, samples, sequences, groups)
     if not info.complete:
         failures = [f for f in failures if f.kind == "failed" and f.reason != SCAN_GONE]
@@ -121,6 +127,12 @@ def build_cache(
             f"(all of them in {cache / FAILURES_CSV})"
         )
     return BuildReport(info, failures, work)
+
+
+def _map_sequences(num_processes: int, function: Callable[..., Any], items: Sequence[list[int]]) -> Iterable[Any]:
+    """Apply a function to the rows of each sequence, in child processes where there is enough to do for each."""
+    num_processes = min(num_processes, sum(map(len, items)) // FRAMES_PER_CHILD)
+    return map_in_children(function, items, num_processes) if num_processes > 1 else map(function, items)
 
 
 def _name_once(failure: Failure) -> str:

@@ -13,13 +13,16 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Literal
 
 import psutil
+
+from shared.errors import FacetError
 
 POLL_SECONDS = 0.1
 # The libraries of a child stay on one thread: there is one child per core.
@@ -89,6 +92,44 @@ def receive_any(children: Collection[Child]) -> Iterator[tuple[Child, Message]]:
             child.check_memory()
     for connection in ready:
         yield by_connection[connection], by_connection[connection].receive()
+
+
+def map_in_children(function: Function, items: Sequence[Any], num_processes: int) -> Iterator[Any]:
+    """Yield the results of function(item, report) in the order of the items, each from a child process.
+
+    Raises:
+        FacetError: a child crashed. Whatever the function raises.
+    """
+    waiting = deque(enumerate(items))
+    results: dict[int, Any] = {}
+    running: dict[Child, int] = {}
+
+    def start(child: Child) -> None:
+        running[child], item = waiting.popleft()
+        child.call(function, item)
+
+    try:
+        for _ in range(min(num_processes, len(items))):
+            start(Child())
+        for index in range(len(items)):
+            while index not in results:
+                for child, message in receive_any(running):
+                    if message.kind == "error":
+                        raise message.value
+                    if message.kind == "exit":
+                        raise FacetError(
+                            f"a worker process ended with exit code {message.value}; run the same command again"
+                        )
+                    if message.kind == "result":
+                        results[running.pop(child)] = message.value
+                        if waiting:
+                            start(child)
+                        else:
+                            child.stop()
+            yield results.pop(index)
+    finally:
+        for child in running:
+            child.stop()
 
 
 def _main() -> None:

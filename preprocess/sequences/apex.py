@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -39,26 +41,29 @@ WORKING_SIZE_PX = 112  # larger images are subsampled to at least this: moving p
 SEQUENCES_PER_NOTE = 64  # estimates that a killed build may lose
 NOTES = ".build/apexes.json"
 MOMENTS = ("onset", "apex", "offset")
+Run = Callable[[Callable[..., Any], Sequence[Any]], Iterable[Any]]
 
 
 def estimate_apexes(
-    cache: Path, info: CacheInfo, records: Sequence[ShardRecord], sequences: Sequence[SequenceRow]
+    cache: Path, info: CacheInfo, records: Sequence[ShardRecord], sequences: Sequence[SequenceRow], run: Run = map
 ) -> list[SequenceRow]:
     """Return the sequences with an apex in each: the given one, else an estimate, marked so.
 
     The estimate uses the depth of the view nearest to the front, between the given onset and offset. There is none in a cache
     without depth, and for a sequence with fewer than 3 usable frames or with damaged ones. Estimates are noted under .build/
     with a hash of their inputs, so that unchanged depth is not read again.
+
+    Args:
+        run: as `map`, perhaps in several processes.
     """
     if "depth" not in info.settings.modalities:
         return list(sequences)
-    arrays = open_arrays(cache, info)
     samples = [sample for record in records for sample in record.samples]
     frames = group_frames(samples)
     depth_hashes = [_hash_depth_files(record) for record in records]
     noted, notes = _read_notes(cache), dict[str, tuple[str, int | None]]()
-    num_new = 0
-    for sequence in tqdm([s for s in sequences if s.apex is None], "apex", unit="sequence", delay=2):
+    new = dict[str, tuple[str, list[int]]]()  # hash of the inputs and rows
+    for sequence in (s for s in sequences if s.apex is None):
         name = sequence.sequence
         rows = [row for row in frames.get(name, ()) if _is_usable(samples[row], sequence)]
         if len(rows) < MIN_FRAMES:
@@ -70,21 +75,30 @@ def estimate_apexes(
         )
         if name in noted and noted[name][0] == key:
             notes[name] = noted[name]
+        else:
+            new[name] = key, rows
+    peaks = run(partial(_estimate_peak, cache, info), [rows for _, rows in new.values()])
+    for k, (name, peak) in enumerate(zip(new, tqdm(peaks, "apex", len(new), unit="sequence", delay=2), strict=True), 1):
+        key, rows = new[name]
+        if isinstance(peak, CacheError):  # not noted: estimated after the shard is repaired
+            tqdm.write(f"  no apex for {name}: {peak}", file=sys.stderr)
             continue
-        try:
-            peak = find_peak(measure_change_mm(arrays, info, rows))
-        except CacheError as error:  # not noted: estimated after the shard is repaired
-            tqdm.write(f"  no apex for {name}: {error}", file=sys.stderr)
-            continue
-        notes[name] = key, None if peak is None else numbers[peak]
-        num_new += 1
-        if num_new % SEQUENCES_PER_NOTE == 0:
+        notes[name] = key, None if peak is None else samples[rows[peak]].frame
+        if k % SEQUENCES_PER_NOTE == 0:
             write_signed_json(cache / NOTES, {"apexes": {**noted, **notes}})
-    if num_new:
+    if new:
         write_signed_json(cache / NOTES, {"apexes": notes})
     return [
         _with_apex(sequence, notes[s][1]) if (s := sequence.sequence) in notes else sequence for sequence in sequences
     ]
+
+
+def _estimate_peak(cache: Path, info: CacheInfo, rows: list[int], report: object = None) -> int | CacheError | None:
+    """Return the index of the row with the greatest change, None if there is none; or why stored depth cannot be read."""
+    try:
+        return find_peak(measure_change_mm(open_arrays(cache, info), info, rows))
+    except CacheError as error:
+        return error
 
 
 def measure_change_mm(arrays: ArrayReader, info: CacheInfo, rows: Sequence[int]) -> np.ndarray:
