@@ -42,6 +42,8 @@ def read_prompts(path: Path) -> dict[str, list[str]]:
         class_name, colon, prompt = (part.strip() for part in line.partition(":"))
         if not colon or not class_name or not prompt:
             raise FacetError(f"{path}, line {number}: expected `class name: prompt`, found {line[:60]!r}")
+        if class_name.casefold() in VIEW_WORDS:
+            class_name = class_name.casefold()
         if {"{", "}"} & {*prompt.replace(VIEW, "")} or (class_name in VIEW_WORDS and VIEW in prompt):
             raise FacetError(f"{path}, line {number}: braces are only for {VIEW} in a prompt, found {prompt[:60]!r}")
         known = prompts.setdefault(class_name, [])

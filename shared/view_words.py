@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from shared.schema import View
 
 VIEW = "{view}"  # its place in a prompt
-FRONT_DEG, PROFILE_DEG, BEHIND_DEG = 10.0, 60.0, 120.0  # least |yaw| of "from the left", "in profile" and "from behind"
+SIDE_DEG, PROFILE_DEG, BEHIND_DEG = 10.0, 60.0, 120.0  # least |yaw| of "from the left", "in profile" and "from behind"
+HEIGHT_DEG = 10.0  # least |pitch| of "above" and "below"
 
 
 def describe_view(view: View) -> str:
@@ -16,8 +17,8 @@ def describe_view(view: View) -> str:
     Left is the subject's own, as in "left profile": +yaw, the face looks to the left of the image.
     """
     side, turn = "left" if view.yaw_deg > 0 else "right", abs(view.yaw_deg)
-    height = "" if abs(view.pitch_deg) < FRONT_DEG else "above" if view.pitch_deg > 0 else "below"
-    if turn < FRONT_DEG:
+    height = "" if abs(view.pitch_deg) < HEIGHT_DEG else "above" if view.pitch_deg > 0 else "below"
+    if turn < SIDE_DEG:
         return f"from {height or 'the front'}"
     where = f"from the {side}" if turn < PROFILE_DEG else f"in profile from the {side}"
     where = where if turn < BEHIND_DEG else "from behind"

@@ -8,12 +8,13 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from conftest import TINY_CLIP, MakeCache
+from conftest import SEEN, TINY_CLIP, MakeCache
 from torch.nn import functional as F
 
 from preprocess.prompts import DEFAULT_PROMPTS, read_prompts
 from shared.cache import open_cache
-from train.pretraining.known_prompts import KnownPrompts, find_truth
+from shared.errors import CacheError
+from train.pretraining.known_prompts import KnownPrompts, find_truth, read_known_prompts
 from train.pretraining.loss import UNITS_WEIGHT, PromptLoss
 from train.pretraining.rows import CaptionedRows
 from train.pretraining.text_tower import teach_text
@@ -27,6 +28,13 @@ def test_what_is_true_of_a_row(tiny_cache: MakeCache) -> None:
         wanted = [int(sample.label == name) for name in ("happiness", "anger")] if sample.label else [-1, -1]
         assert truth[row, [0, 2]].tolist() == wanted
     assert (truth[:, 1] == -1).all()  # the cache codes no action units
+
+
+def test_prompts_of_single_views_are_not_true_of_all(tiny_cache: MakeCache) -> None:
+    cache = open_cache(tiny_cache(text_views=SEEN))
+    source = CaptionedRows(0, cache, ("normal",), np.zeros((len(cache.samples), 1), np.int64))
+    with pytest.raises(CacheError, match="its prompts differ by view"):
+        read_known_prompts([source], cache.read_text().model)
 
 
 def test_the_loss_is_that_of_each_known_pair() -> None:

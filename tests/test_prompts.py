@@ -128,6 +128,9 @@ def test_prompts_of_views_by_the_command(
     cache = tiny_cache(class_names=("anger", "fear", "surprise"), with_text=False)
     assert run_command_line(lambda: main([*command, "--cache", str(cache), "--captions"])) == 2
     assert "--captions: describe a face as all its views show it" in capsys.readouterr().err
+    file.write_text("anger: angry\nfrom ABOVE: from the ceiling")
+    assert run_command_line(lambda: main([*command, "--out", str(path)])) == 2
+    assert "has words for from above, but no prompt with {view}" in capsys.readouterr().err
     for line in ("fear: a {views} of fear", "fear: {view", "from above: {view}"):
         file.write_text(line)
         with pytest.raises(FacetError, match=r"line 1: braces are only for \{view\}"):

@@ -22,7 +22,7 @@ from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.schema import View, captions_file_name, text_file_name
 from shared.text import write_text_embeddings
-from shared.view_words import VIEW
+from shared.view_words import VIEW, VIEW_WORDS
 
 MOST_LISTED = 8  # directions that are named
 
@@ -36,7 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
     prompts, views = read_prompts(source), tuple[View, ...]()
     if arguments.per_view:
         prompts = add_views(prompts)
-    if arguments.captions and any(VIEW in text for texts in prompts.values() for text in texts):
+    says_view = any(VIEW in text for texts in prompts.values() for text in texts)
+    if not says_view and (unused := [name for name in prompts if name in VIEW_WORDS]):
+        raise FacetError(
+            f"{source}: has words for {', '.join(unused)}, but no prompt with {VIEW}; add it, or --per-view"
+        )
+    if arguments.captions and says_view:
         raise FacetError(
             f"--captions: describe a face as all its views show it; use prompts without {VIEW} or --per-view"
         )

@@ -43,7 +43,11 @@ class KnownPrompts:
 
 
 def read_known_prompts(sources: Sequence[CaptionedRows], model: str) -> KnownPrompts | None:
-    """Read the prompts of the caches' classes and action units, and which are true of each row; None without prompts."""
+    """Read the prompts of the caches' classes and action units, and which are true of each row; None without prompts.
+
+    Raises:
+        CacheError: prompts differ by view.
+    """
     prompts: dict[str, dict[str, np.ndarray]] = {}  # name → text → embedding
     for source in sources:
         try:
