@@ -69,6 +69,7 @@ def test_surface_texture_and_landmarks(tmp_path: Path) -> None:
     record = READER.find(make_bosphorus(tmp_path)).records[0]
     mesh = READER.read(tmp_path, record)
     assert mesh.texture is not None and mesh.uv is not None and mesh.landmarks_mm is not None
+    assert [note for note in mesh.notes if "bs099_N_N_0" in note]  # perhaps another person's neutral scan
     np.testing.assert_array_equal(mesh.landmarks_mm[:, 0], np.arange(22, dtype=np.float32) + 0.5)
     # The picture stands upright and unmirrored on the grid: red above, more green at larger x.
     height, width = mesh.texture.shape[:2]

@@ -90,6 +90,10 @@ def test_bu3dfe_reads_surface_texture_and_landmarks(tmp_path: Path) -> None:
     assert mesh.landmarks_mm is not None
     assert mesh.landmarks_mm.shape == (reader.num_landmarks, 3)
     assert [p.suffix for p in reader.source_files(tmp_path, record)] == [".wrl", ".bmp", ".bnd"]
+    assert mesh.notes == ()
+    write_scan(tmp_path / record.source, "M0002_HA04WH_F3D.bmp")  # copied over
+    (note,) = reader.read(tmp_path, record).notes
+    assert "M0002_HA04WH" in note
 
 
 def test_bu3dfe_raw_scans_stand_in_where_no_cropped_face_is(tmp_path: Path) -> None:

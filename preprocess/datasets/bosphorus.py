@@ -12,7 +12,7 @@ from pathlib import Path
 
 from preprocess.datasets.bosphorus_action_units import AU_NAMES, ActionUnits, describe_action_units, find_action_units
 from preprocess.datasets.completeness import describe_counts, describe_lacking
-from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
+from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord, name_other_scan
 from preprocess.datasets.subject_folders import (
     describe_archives,
     describe_strange,
@@ -32,6 +32,7 @@ _EXPECTED = "bs000/bs000_N_N_0.bnt"
 _SUBJECT = re.compile(r"bs\d{3}", re.IGNORECASE)
 # Subject, code group, what the group's scan shows, and its number: bs000_E_HAPPY_0, bs000_LFAU_12_0, bs000_IGN_1.
 _SCAN = re.compile(r"(BS\d{3})_([A-Z]+)(?:_(.+))?\.BNT")
+_NAMED = re.compile(r"bs\d{3}_\w+", re.IGNORECASE)
 _LABELS = {**BOSPHORUS_CODES, "E_HAPPINESS": "happiness", "E_SAD": "sadness", "E_SURPRISED": "surprise"}
 
 
@@ -99,6 +100,7 @@ def read_bosphorus_scan(root: Path, record: ScanRecord) -> Mesh:
     grid = read_bnt(path)
     with name_errors(path):
         mesh = bnt_to_mesh(grid)
+    mesh = name_other_scan(mesh, record, grid.image_name, _NAMED)
     return replace(
         mesh,
         texture=read_image(root / record.texture) if record.texture else None,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from preprocess.datasets.bu_scan import PSE_SUFFIX, read_bu_scan
 from preprocess.datasets.completeness import describe_counts, describe_lacking
-from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
+from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord, name_other_scan
 from preprocess.datasets.subject_folders import (
     describe_archives,
     describe_strange,
@@ -19,13 +19,17 @@ from preprocess.datasets.subject_folders import (
     holds_scans,
     list_files,
 )
+from preprocess.geometry.mesh import Mesh
 from preprocess.readers.bu_landmarks import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS, PSE_LANDMARK_GROUPS
+from preprocess.readers.vrml import read_texture_names
 from shared.labels import BU3DFE_CODES, EXPRESSIONS
 
 _EXPECTED = "F0001/F0001_AN01WH_F3D.wrl"
 _SUBJECT = re.compile(r"[FM]\d{4}", re.IGNORECASE)
 # Subject, expression, intensity, race, and the kind of scan.
 _SCAN = re.compile(rf"([FM]\d{{4}})_({'|'.join(BU3DFE_CODES)})(\d{{2}})([A-Z]{{2}})_(F3D|RAW)\.WRL")
+
+_NAMED = re.compile(r"[FM]\d{4}_[A-Z]{2}\d{2}[A-Z]{2}", re.IGNORECASE)
 
 
 def find_bu3dfe(root: Path) -> Listing:
@@ -64,6 +68,17 @@ def _list_subject(subject: str, files: dict[str, str]) -> list[ScanRecord]:
     return list(records.values())
 
 
+def read_bu3dfe_scan(root: Path, record: ScanRecord) -> Mesh:
+    """Read a scan as `read_bu_scan`, with a note if its file names another one.
+
+    Raises:
+        ScanError: one of the files is missing or cannot be read.
+    """
+    mesh = read_bu_scan(root, record)
+    named = b" ".join(read_texture_names(root / record.source)).decode("latin-1")
+    return name_other_scan(mesh, record, named, _NAMED)
+
+
 def _describe_lacking(records: Sequence[ScanRecord]) -> list[str]:
     raw = [record for record in records if record.source.upper().endswith("_RAW.WRL")]
     faces = [record for record in records if record.source.upper().endswith("_F3D.WRL")]
@@ -82,7 +97,7 @@ BU3DFE = DatasetReader(
     licence="BU-3DFE: licensed by Binghamton University for research; faces may only be shown as its agreement allows",
     class_names=EXPRESSIONS,
     find=find_bu3dfe,
-    read=read_bu_scan,
+    read=read_bu3dfe_scan,
     num_landmarks=NUM_BU_LANDMARKS,
     landmark_groups=BU_LANDMARK_GROUPS,
     # Behind the 83 of a .bnd file, of which none is known then: a cache keeps these 83.

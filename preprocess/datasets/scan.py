@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -58,6 +59,19 @@ class Listing:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "notes", [escape_controls(note) for note in self.notes])
+
+
+def name_other_scan(mesh: Mesh, record: ScanRecord, named: str, scan: re.Pattern[str]) -> Mesh:
+    """Add a note to the mesh if its file names the image of another scan: then its own name may be wrong, and its label.
+
+    Args:
+        named: what the file calls its image. scan: finds a sample_id of the data set in it.
+    """
+    found = scan.search(named)
+    if found is None or found[0].casefold() == record.sample_id.casefold():
+        return mesh
+    note = f"its file names the image of {found[0]}: perhaps it is that scan, renamed or copied over this one"
+    return replace(mesh, notes=(*mesh.notes, note))
 
 
 def find_scan_files(root: Path, record: ScanRecord) -> list[Path]:

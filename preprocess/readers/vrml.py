@@ -94,8 +94,17 @@ def find_vrml_files(path: Path) -> list[Path]:
     Raises:
         ScanError: missing or cut off.
     """
-    image, _ = find_image(path, _walk(read_text(path)).texture_names)
+    image, _ = find_image(path, read_texture_names(path))
     return [] if image is None else [image]
+
+
+def read_texture_names(path: Path) -> list[bytes]:
+    """Return the names of the image that a VRML file names, the best first. The numbers are not parsed.
+
+    Raises:
+        ScanError: missing or cut off.
+    """
+    return _walk(read_text(path)).texture_names
 
 
 def _walk(data: bytes) -> _Scene:
