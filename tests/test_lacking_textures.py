@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from command_lines import preprocess
-from scan_folders import cache_bytes, write_scan_folder
+from scan_folders import cache_bytes, write_scan, write_scan_folder
 
+from preprocess.readers.surface import read_surface
 from shared.cache import FAILURES_CSV, open_cache
 
 
@@ -56,6 +57,17 @@ def test_strict_stops_there(root: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert build(root, cache, "--strict") == 0
     assert build(root, tmp_path / "once") == 0
     assert cache_bytes(cache) == cache_bytes(tmp_path / "once")
+
+
+def test_an_image_that_no_file_names_is_named(tmp_path: Path) -> None:
+    write_scan(tmp_path, "face", 0)
+    assert read_surface(tmp_path / "face.obj").notes == ()
+    (tmp_path / "face.png").rename(tmp_path / "FACE.PNG")
+    text = (tmp_path / "face.obj").read_text().replace("mtllib face.mtl\nusemtl skin\n", "")
+    (tmp_path / "face.obj").write_text(text)
+    (note,) = read_surface(tmp_path / "face.obj").notes
+    assert "FACE.PNG has its name" in note
+    assert read_surface(tmp_path / "face.obj", texture=tmp_path / "FACE.PNG").notes == ()
 
 
 def test_an_image_of_somebody_else_is_named(root: Path, tmp_path: Path) -> None:

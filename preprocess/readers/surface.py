@@ -15,6 +15,7 @@ from preprocess.readers.glb import read_glb
 from preprocess.readers.obj import find_obj_files, read_obj
 from preprocess.readers.off import read_off
 from preprocess.readers.ply import find_ply_files, read_ply
+from preprocess.readers.references import find_below
 from preprocess.readers.stl import read_stl
 from preprocess.readers.vrml import find_vrml_files, read_vrml
 from shared.errors import ScanError
@@ -50,6 +51,7 @@ FORMATS = {
     ".abs.gz": MeshFormat("ABS", read_abs),
 }
 _MANY_COLLAPSED = 0.05
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 MESH_SUFFIXES = tuple(FORMATS)
 
 
@@ -74,8 +76,8 @@ def read_surface(path: Path, *, texture: Path | None = None) -> Mesh:
     expected = FORMATS[suffix].kind
     try:
         mesh = FORMATS[suffix].read(path, texture=texture)
-        note = _find_collapsed(mesh)
-        return replace(mesh, notes=(*mesh.notes, note)) if note else mesh
+        notes = [note for note in (_find_collapsed(mesh), _find_unused_image(path, mesh)) if note]
+        return replace(mesh, notes=(*mesh.notes, *notes)) if notes else mesh
     except ScanError as error:
         kind = describe_kind(_first_bytes(path))
         if kind in (None, expected):
@@ -91,6 +93,14 @@ def _find_collapsed(mesh: Mesh) -> str:
     num = int(((a == b) | (b == c) | (c == a)).sum())
     many = num > _MANY_COLLAPSED * len(mesh.triangles)
     return f"{num} of {len(mesh.triangles)} triangles have no area; perhaps the file was not copied to its end" * many
+
+
+def _find_unused_image(path: Path, mesh: Mesh) -> str:
+    """Return a note if a mesh is drawn without texture although it could have one, and an image has its name; else ""."""
+    if mesh.uv is None or mesh.has_appearance:
+        return ""
+    found = next(filter(None, (find_below(path.parent, path.stem + suffix) for suffix in _IMAGE_SUFFIXES)), None)
+    return f"drawn without texture, but {found.name} has its name: name it in a column texture" if found else ""
 
 
 def _first_bytes(path: Path) -> bytes:
