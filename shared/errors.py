@@ -151,9 +151,9 @@ def first_line(error: BaseException) -> str:
     return shorten(" ".join(lines[:2]) if lines[0].endswith(":") else lines[0], 240)
 
 
-def suggest(name: str, known: Iterable[str], otherwise: str, *, likeness: float = 0.6) -> str:
+def suggest(name: str, known: Iterable[str], otherwise: str) -> str:
     """Return the hint "did you mean X?" with the known name that is most like a wrong one; `otherwise` if none is."""
-    close = difflib.get_close_matches(name, list(known), 1, likeness)
+    close = difflib.get_close_matches(name, list(known), 1)
     return f"did you mean {close[0]}?" if close else otherwise
 
 

@@ -137,16 +137,7 @@ def _read_rows(cache: Path) -> list[Sample]:
 
 def _plan_sample(source: ScanRecord | Sample) -> Sample:
     """Return a row as it is before rendering."""
-    return Sample(
-        sample_id=source.sample_id,
-        subject=source.subject,
-        sequence=source.sequence,
-        frame=source.frame,
-        label=source.label,
-        intensity=source.intensity,
-        task=source.task,
-        source=source.source,
-    )
+    return Sample(**{name: getattr(source, name) for name in ("sample_id", "source", *_LABEL_COLUMNS)})
 
 
 def find_unfinished(cache: Path, tasks: AbstractSequence[ShardTask], *, repair: bool) -> Iterator[bool]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -26,58 +25,23 @@ MAX_NOISE = 0.03  # standard deviation, of 0…1
 ERASE_PROBABILITY, ERASE_LEAST, ERASE_MOST = 0.25, 0.1, 0.3  # sides of the erased rectangle, of the image's side
 NOISE_SEED = 0x5EED
 _VIEWS_SEED = 0x71E35  # views are drawn apart from all other parameters
-_COLUMNS = {"flip": 1, "scale": 1, "shift": 2, "gain": 3, "gamma": 1, "noise": 1, "noise_offset": 1, "erase": 4}
 
 
-@dataclass(frozen=True)
 class AugmentParameters:
-    """Augmentation parameters of B samples: table f32 (B, 14), columns in the order of the properties."""
+    """Augmentation parameters of B samples, views of one table on their device.
 
-    table: Tensor
+    flip: bool (B,), whether a sample is mirrored. scale: (B,), above 1 enlarges the image. shift: (B, 2), to the right and
+    down, as a fraction of the image's side. gain: (B, 3), factors of red, green and blue. gamma: (B,), exponents of the colours.
+    noise: (B,), standard deviation of the noise, for values in 0…1. noise_offset: (B,), of a sample's noise in the table of
+    random numbers, 0 to below 1. erase: (B, 4), left, top, right, bottom, as fractions of the side; all 0: nothing is erased.
+    """
 
-    def _columns(self, name: str) -> Tensor:
-        first = sum(list(_COLUMNS.values())[: list(_COLUMNS).index(name)])
-        return self.table[:, first : first + _COLUMNS[name]]
-
-    @property
-    def flip(self) -> Tensor:
-        """Return bool (B,): whether a sample is mirrored."""
-        return self._columns("flip")[:, 0] > 0.5
-
-    @property
-    def scale(self) -> Tensor:
-        """Return (B,); above 1 enlarges the image."""
-        return self._columns("scale")[:, 0]
-
-    @property
-    def shift(self) -> Tensor:
-        """Return (B, 2): shift to the right and down, as a fraction of the image's side."""
-        return self._columns("shift")
-
-    @property
-    def gain(self) -> Tensor:
-        """Return (B, 3): factors of red, green and blue."""
-        return self._columns("gain")
-
-    @property
-    def gamma(self) -> Tensor:
-        """Return (B,): exponents of the colours."""
-        return self._columns("gamma")[:, 0]
-
-    @property
-    def noise(self) -> Tensor:
-        """Return (B,): standard deviation of the noise, for values in 0…1."""
-        return self._columns("noise")[:, 0]
-
-    @property
-    def noise_offset(self) -> Tensor:
-        """Return (B,): offset of a sample's noise in the table of random numbers, 0 to below 1."""
-        return self._columns("noise_offset")[:, 0]
-
-    @property
-    def erase(self) -> Tensor:
-        """Return (B, 4): left, top, right, bottom, as fractions of the image's side; all 0: nothing is erased."""
-        return self._columns("erase")
+    def __init__(self, table: Tensor) -> None:
+        """table: f32 (B, 14), its columns in the order of the attributes."""
+        self.table = table
+        self.flip, self.scale, self.shift = table[:, 0] > 0.5, table[:, 1], table[:, 2:4]
+        self.gain, self.gamma = table[:, 4:7], table[:, 7]
+        self.noise, self.noise_offset, self.erase = table[:, 8], table[:, 9], table[:, 10:]
 
     def to(self, device: torch.device) -> AugmentParameters:
         """Copy to the device without waiting."""

@@ -31,7 +31,8 @@ def find_patch_attention(tower: nn.Module) -> tuple[nn.Module, Weigh] | None:
     if isinstance(tower, VisionTransformer) and tower.attn_pool is None and tower.pool_type in ("tok", "avg"):
         attention = getattr(tower.transformer.resblocks[-1], "attn", None)
         if isinstance(attention, nn.MultiheadAttention):
-            return attention, _from_class_token if tower.pool_type == "tok" else _from_patches
+            rows = slice(0, 1) if tower.pool_type == "tok" else slice(1, None)
+            return attention, lambda module, inputs: _multihead(module, inputs[0], rows)
     if isinstance(pool := getattr(tower, "attnpool", None), AttentionPool2d):
         return pool, _from_mean
     return _find_in_timm(tower.trunk) if isinstance(tower, TimmModel) else None
@@ -70,14 +71,6 @@ def fold_maps(weights: Tensor) -> Tensor | None:
         return maps
     small = F.adaptive_avg_pool2d(maps[:, None], MAX_GRID)[:, 0]
     return small * (maps.sum((1, 2), keepdim=True) / small.sum((1, 2), keepdim=True).clamp(min=1e-12))
-
-
-def _from_class_token(module: Any, inputs: tuple[Any, ...]) -> Tensor:
-    return _multihead(module, inputs[0], slice(0, 1))
-
-
-def _from_patches(module: Any, inputs: tuple[Any, ...]) -> Tensor:
-    return _multihead(module, inputs[0], slice(1, None))
 
 
 def _multihead(module: Any, tokens: Tensor, rows: slice) -> Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from shared.errors import FacetError
+from shared.errors import FacetError, suggest
 from shared.typed_json import make
 
 DEFAULT_PROTOCOL = "kfold"
@@ -63,9 +62,8 @@ def find_protocol(name: str) -> Protocol:
     """
     if name in PROTOCOLS:
         return PROTOCOLS[name]
-    near = difflib.get_close_matches(name.lower(), PROTOCOLS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise FacetError(f"--protocol {name}: no such protocol{hint} (there are {', '.join(PROTOCOLS)})")
+    hint = suggest(name.lower(), PROTOCOLS, "choose another")
+    raise FacetError(f"--protocol {name}: no such protocol; {hint} (there are {', '.join(PROTOCOLS)})")
 
 
 def check_datasets(protocol: Protocol, dataset: str, test_dataset: str | None = None) -> None:
