@@ -108,7 +108,7 @@ def test_a_run_needs_neither_its_cache_nor_its_model_any_more(
         assert len(list(csv.DictReader(file))) == 16
     assert call("evaluate", run, "--cache", tmp_path / "gone") == 0  # moved, the same content
     message = fails(capsys, "evaluate", run)
-    assert "was tested on this cache, which is not there any more" in message and f"{cache}: " in message
+    assert f"{cache}: no cache here any more, on which the run was tested; if it was moved, give --cache DIR" in message
     foreign = tiny_cache(name="foreign", seed=9, dataset="others", num_subjects=5)
     assert call("evaluate", run, "--cache", foreign) == 0
     assert "holds other scans than those of this run's own test" in capsys.readouterr().out

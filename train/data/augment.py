@@ -31,9 +31,10 @@ class AugmentParameters:
     """Augmentation parameters of B samples, views of one table on their device.
 
     flip: bool (B,), whether a sample is mirrored. scale: (B,), above 1 enlarges the image. shift: (B, 2), to the right and
-    down, as a fraction of the image's side. gain: (B, 3), factors of red, green and blue. gamma: (B,), exponents of the colours.
-    noise: (B,), standard deviation of the noise, for values in 0…1. noise_offset: (B,), of a sample's noise in the table of
-    random numbers, 0 to below 1. erase: (B, 4), left, top, right, bottom, as fractions of the side; all 0: nothing is erased.
+    down, as a fraction of the image's side. gain: (B, 3), factors of red, green and blue. gamma: (B,), exponents of the
+    colours. noise: (B,), standard deviation of the noise, for values in 0…1. noise_offset: (B,), of a sample's noise in the
+    table of random numbers, 0 to below 1. erase: (B, 4), left, top, right, bottom, as fractions of the side; all 0: nothing
+    is erased.
     """
 
     def __init__(self, table: Tensor) -> None:

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 
 from shared.attention_file import ATTENTION_FILE
-from shared.cache import CACHE_JSON, Cache, open_cache
-from shared.errors import CacheError, FacetError
+from shared.cache import Cache, open_cache
 from shared.runs import METRICS_JSON, find_best_epoch
-from shared.store.paths import is_address, is_file, open_path
 from shared.store.storage import check_writable
 from shared.text import TextEmbeddings
 from train.config import RunConfig
@@ -37,6 +35,7 @@ from train.reporting.report import print_result, write_report
 from train.resolve import take_views
 from train.runs.groups import score_groups
 from train.runs.results import FoldResult, TestInfo
+from train.runs.tested_cache import open_tested
 from train.tasks.item import Item
 from train.tasks.task import find_task
 
@@ -51,7 +50,8 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     config, model = load_run(run, where)
     recipe = config.recipe
     fold = read_split(run)
-    cache = take_views(_open_tested(run, config, cache_path), config.render, recipe.modalities, whose=str(run))
+    opened = open_cache(cache_path) if cache_path else open_tested(config)
+    cache = take_views(opened, config.render, recipe.modalities, whose=str(run))
     folder = run if is_own_test(cache, config) else run / f"on-{cache.name}"
     items = find_tested(cache, config, fold)
     check_writable(folder / METRICS_JSON)
@@ -63,24 +63,6 @@ def evaluate(run: Path, cache_path: Path | None, *, device: str) -> int:
     )  # fmt: skip
     print_result(folder, result)
     return 0
-
-
-def _open_tested(run: Path, config: RunConfig, cache_path: Path | None) -> Cache:
-    recorded = config.test_cache or config.cache
-    if cache_path is None:
-        if not recorded:
-            raise FacetError(f"{run}: an exported model does not record its cache; give --cache DIR")
-        if is_address(recorded):
-            raise FacetError(
-                f"{run}: was tested on the cache {recorded}; a cache at an address is read only if you name it: give "
-                f"--cache {recorded}"
-            )
-        if not is_file(open_path(recorded) / CACHE_JSON):
-            raise CacheError(
-                f"{recorded}: {run} was tested on this cache, which is not there any more; give --cache DIR if it was moved, "
-                "or build it again with `python -m preprocess build`"
-            )
-    return open_cache(cache_path or recorded)
 
 
 def evaluate_items(

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shared.cache import CACHE_JSON, Cache, open_cache
+from shared.cache import Cache, open_cache
 from shared.errors import CacheError, FacetError, describe_os_error
 from shared.modalities import BACKGROUND, get_modality
 from shared.pictures import centre_face, order_views
 from shared.sequences import frame_number
-from shared.store.paths import is_address, is_file, open_path
 from train.config import RunConfig
 from train.protocols.folds import list_some
+from train.runs.tested_cache import open_tested
 
 GAP_PX = 4
 TILE_PX = 112  # larger images are scaled down to about this size, by an integer factor
@@ -50,19 +50,11 @@ def open_tested_cache(config: RunConfig, moved: Mapping[str, Cache]) -> tuple[Ca
     Returns:
         The cache, or None and why it cannot be opened.
     """
-    path, content = config.test_cache or config.cache, _tested_content(config)
-    cache = moved.get(content)
+    content = _tested_content(config)
     try:
-        if cache is None:
-            if not path:
-                return None, "an exported model does not record where its cache is; give --cache DIR"
-            if is_address(path):
-                return None, f"the cache is at {path}, which is read only if you name it: give --cache {path}"
-            if not is_file(open_path(path) / CACHE_JSON):
-                return None, f"{path}: no cache here any more; if it was moved, give --cache DIR"
-            cache = open_cache(path)
+        cache = moved.get(content) or open_tested(config)
         if cache.info.content_hash != content:
-            return None, f"{path}: its content is no longer what the run was tested on"
+            return None, f"{cache.path}: its content is no longer what the run was tested on"
         return cache.with_views(config.render.views), ""
     except FacetError as error:
         return None, str(error)
