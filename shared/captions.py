@@ -13,7 +13,7 @@ from shared.schema import CAPTION_DATASETS, CAPTIONS_SUFFIX, captions_file_name
 from shared.text import read_hashed_tables, write_hashed_tables
 
 MAX_BYTES = 1 << 30  # of the file: 400,000 captions of ViT-B-16
-_ATTRIBUTES = ("model", "pretrained", "weights_hash", "random_weights", "content_hash")
+_ATTRIBUTES = {"model": str, "pretrained": str, "weights_hash": str, "random_weights": bool, "content_hash": str}
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,7 @@ def read_captions(path: Path) -> Captions:
             index=tables["index"],
             tokens=tables["tokens"],
             embeddings=tables["embeddings"],
-            model=str(attributes["model"]),
-            pretrained=str(attributes["pretrained"]),
-            weights_hash=str(attributes["weights_hash"]),
-            content_hash=str(attributes["content_hash"]),
-            random_weights=bool(attributes["random_weights"]),
+            **{name: kind(attributes[name]) for name, kind in _ATTRIBUTES.items()},
         )
     except CacheError as error:
         raise CacheError(f"{path}: {error}; run prompts --captions again") from error

@@ -8,7 +8,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -155,6 +155,12 @@ def suggest(name: str, known: Iterable[str], otherwise: str) -> str:
     """Return the hint "did you mean X?" with the known name that is most like a wrong one; `otherwise` if none is."""
     close = difflib.get_close_matches(name, list(known), 1)
     return f"did you mean {close[0]}?" if close else otherwise
+
+
+def name_some(names: Sequence[str], most: int = 6) -> str:
+    """Return the first names, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
 def shorten(text: str, length: int) -> str:

@@ -19,7 +19,11 @@ from shared.store.paths import file_size, is_file, read_bytes
 from shared.store.storage import write_file
 from shared.view_words import describe_view, with_mirrored
 
-_ATTRIBUTES = ("model", "pretrained", "weights_hash", "image_tower_hash", "logit_scale", "random_weights")
+_ATTRIBUTES = {
+    **dict.fromkeys(("model", "pretrained", "weights_hash", "image_tower_hash"), str),
+    "logit_scale": float,
+    "random_weights": bool,
+}
 _MAX_SIDE_BYTES = 4096  # of the .sha256 beside the file
 
 
@@ -152,13 +156,8 @@ def read_text_embeddings(path: Path) -> TextEmbeddings:
             prompts=tuple(tuple(str(p) for p in row if p) for row in tables["prompts"]),
             embeddings=tables["embeddings"],
             mask=tables["mask"].astype(bool),
-            model=str(attributes["model"]),
-            pretrained=str(attributes["pretrained"]),
-            weights_hash=str(attributes["weights_hash"]),
-            image_tower_hash=str(attributes["image_tower_hash"]),
-            logit_scale=float(attributes["logit_scale"]),
-            random_weights=bool(attributes["random_weights"]),
             views=_read_views(tables) if "views" in tables else (),
+            **{name: kind(attributes[name]) for name, kind in _ATTRIBUTES.items()},
         )
     except (TypeError, ValueError) as error:
         raise CacheError(

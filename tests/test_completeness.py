@@ -17,9 +17,9 @@ from preprocess.datasets.completeness import (
     describe_gaps,
     describe_lacking,
     describe_missing,
-    name_some,
 )
 from preprocess.datasets.scan import ScanRecord
+from shared.errors import name_some
 
 
 def frames(sequence: str, numbers: list[int], texture: str = "a.jpg") -> list[ScanRecord]:

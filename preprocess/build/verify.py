@@ -24,7 +24,7 @@ from shared.cache import (
 )
 from shared.captions import read_captions
 from shared.csv_tables import read_table
-from shared.errors import CacheError
+from shared.errors import CacheError, name_some
 from shared.modalities import MODALITIES
 from shared.schema import CacheInfo, Sample, ShardRecord
 from shared.store.hdf5_store import VIEWS_HDF5
@@ -111,7 +111,9 @@ def _check_shard(
     path, rows = record_path(cache, shard), shard_rows(info, shard)
     name = path.relative_to(cache).as_posix()
     expected = list(samples[rows.start : rows.stop]) if samples is not None else []
-    lost = f"; without it these samples do not count: {_name([s.sample_id for s in expected])}" if expected else ""
+    lost = (
+        f"; without it these samples do not count: {name_some([s.sample_id for s in expected], 5)}" if expected else ""
+    )
     try:
         record = read_record(cache, shard)
     except CacheError as error:
@@ -124,7 +126,7 @@ def _check_shard(
     problems: list[str] = []
     if samples is not None and list(record.samples) != expected:
         different = [found.sample_id for s, found in zip(expected, record.samples, strict=False) if s != found]
-        problems.append(f"{name}: does not agree with samples.csv on {_name(different)}")
+        problems.append(f"{name}: does not agree with samples.csv on {name_some(different, 5)}")
     foreign = sorted(set(record.files) - set(shard_files(info, shard)))
     if foreign:
         problems.append(f"{name}: names {foreign[0]}, which is no file of this shard")
@@ -200,9 +202,5 @@ def _find_strays(info: CacheInfo, stored: Collection[str], expected: set[str]) -
 
 
 def _name_rows(record: ShardRecord, rows: np.ndarray) -> str:
-    return _name([sample.sample_id for sample, hit in zip(record.samples, rows, strict=True) if hit and sample.valid])
-
-
-def _name(samples: list[str]) -> str:
-    shown = ", ".join(samples[:5])
-    return shown + (f" and {len(samples) - 5} more" if len(samples) > 5 else "")
+    names = [s.sample_id for s, hit in zip(record.samples, rows, strict=True) if hit and s.valid]
+    return name_some(names, 5)

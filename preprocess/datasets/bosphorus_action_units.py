@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.datasets.completeness import name_some
 from preprocess.datasets.scan import ScanRecord
 from preprocess.datasets.subject_folders import list_names, search_levels
 from preprocess.readers.facscodes import SIDES, CodedUnit, FacsCodes, read_facscodes
-from shared.errors import ScanError
+from shared.errors import ScanError, name_some
 
 # The units of FACS (Ekman, Friesen & Hager 2002): of the face, then of head and eyes.
 UNITS = (

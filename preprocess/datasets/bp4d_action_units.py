@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.datasets.bp4d_edition import INTENSITY_UNITS, Edition
-from preprocess.datasets.completeness import name_some
 from preprocess.datasets.scan import ScanRecord
 from preprocess.readers.au_csv import UNKNOWN, find_uncoded_units, read_au_intensity, read_au_occurrence
-from shared.errors import ScanError
+from shared.errors import ScanError, name_some
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from preprocess.datasets.completeness import (
     describe_gaps,
     describe_lacking,
     describe_missing,
-    name_some,
 )
 from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.datasets.subject_folders import describe_archives, describe_left_out, find_texture, list_files
@@ -41,7 +40,7 @@ from preprocess.readers.bu_landmarks import (
 )
 from preprocess.readers.file_bytes import is_blank
 from preprocess.readers.obj import read_obj
-from shared.errors import ScanError
+from shared.errors import ScanError, name_some
 
 AXES_OPTION = "landmark_axes"  # a record's option: the signs of the landmarks' axes on the scan, "+x +y -z"
 _PROBED_SCANS, _PROBE_TRIES = 3, 9

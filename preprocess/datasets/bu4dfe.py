@@ -17,7 +17,6 @@ from preprocess.datasets.completeness import (
     describe_gaps,
     describe_lacking,
     describe_missing,
-    name_some,
 )
 from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.datasets.subject_folders import (
@@ -33,6 +32,7 @@ from preprocess.datasets.subject_folders import (
     subfolders,
 )
 from preprocess.readers.bu_landmarks import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
+from shared.errors import name_some
 from shared.labels import BASIC_EXPRESSIONS, BU4DFE_FOLDERS
 
 _EXPECTED = "F001/Angry/000.wrl"

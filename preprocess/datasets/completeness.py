@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from preprocess.datasets.scan import ScanRecord
+from shared.errors import name_some
 
-_NAMED = 6  # of many, the first few are named
 OWN_PICTURES = "pictures of their own name (where a mesh names another, that is taken)"
 
 
@@ -76,9 +76,3 @@ def describe_missing(records: Sequence[ScanRecord]) -> list[str]:
     usual = [task for task, count in shown.items() if 2 * count > len(tasks)]
     missing = sorted(f"{subject}/{task}" for subject, own in tasks.items() for task in usual if task not in own)
     return [f"{len(missing)} sequences missing that most subjects have: {name_some(missing)}"] if missing else []
-
-
-def name_some(names: Sequence[str]) -> str:
-    """Return the first few names and how many more there are."""
-    shown = ", ".join(names[:_NAMED])
-    return f"{shown} and {len(names) - _NAMED:,} more" if len(names) > _NAMED else shown

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from preprocess.datasets.completeness import describe_gaps, describe_lacking, name_some
+from preprocess.datasets.completeness import describe_gaps, describe_lacking
 from preprocess.datasets.label_spelling import LabelMap, describe_values, read_label_map, unify_labels, unify_values
 from preprocess.datasets.manifest import (
     UNITS_MM,
@@ -27,9 +27,9 @@ from preprocess.datasets.scan import DatasetOption, DatasetReader, Listing, Scan
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.depth_image import CAMERA_FIELDS, DEPTH_SUFFIXES, make_camera, read_camera, read_depth_image
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
-from preprocess.readers.references import plain_name
+from preprocess.readers.references import list_names, plain_name
 from preprocess.readers.surface import find_surface_files, read_surface, scan_suffix
-from shared.errors import FacetError, ScanError
+from shared.errors import FacetError, ScanError, name_some
 from shared.labels import plain_subject
 from shared.sequences import frame_number
 
@@ -181,20 +181,13 @@ class FileNames:
 
     def _find(self, folder: str, last: str) -> str:
         if folder not in self._folders:
-            self._folders[folder] = self._list(folder)
+            try:
+                self._folders[folder] = list_names(self._base / folder)
+            except OSError:  # no such folder
+                self._folders[folder] = {}
         alike = self._folders[folder].get(plain_name(last), [])
         found = alike[0] if len(alike) == 1 else last
         return f"{folder}/{found}" if folder else found
-
-    def _list(self, folder: str) -> dict[str, list[str]]:
-        try:
-            names = sorted(path.name for path in (self._base / folder).iterdir())
-        except OSError:  # no such folder
-            return {}
-        alike: dict[str, list[str]] = {}
-        for name in names:
-            alike.setdefault(plain_name(name), []).append(name)
-        return alike
 
 
 def read_folder_scan(root: Path, record: ScanRecord) -> Mesh:

@@ -10,9 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocess.datasets.completeness import name_some
 from preprocess.datasets.csv_rows import read_csv_rows
-from shared.errors import FacetError
+from shared.errors import FacetError, name_some
 from shared.labels import EXPRESSION_WORDS, clean_word, find_class, find_expression, plain_word
 
 LabelMap = Mapping[str, str]  # a word as it is written → its class; "": such scans have no label

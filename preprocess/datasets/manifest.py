@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from preprocess.datasets.completeness import name_some
 from preprocess.datasets.csv_rows import read_csv_rows
 from preprocess.datasets.path_pattern import FRAME, PathPattern, list_below, match_files, parse_pattern
 from preprocess.datasets.subject_folders import describe_content
 from preprocess.readers.depth_image import CAMERA_FIELDS, DEPTH_SUFFIXES
 from preprocess.readers.surface import scan_suffix
-from shared.errors import FacetError, escape_controls
+from shared.errors import FacetError, escape_controls, name_some
 from shared.labels import clean_word
 
 MANIFEST_NAME = "manifest.csv"

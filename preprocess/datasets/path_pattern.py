@@ -9,10 +9,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preprocess.datasets.completeness import name_some
 from preprocess.datasets.subject_folders import is_left_behind
 from preprocess.readers.surface import MESH_SUFFIXES, scan_suffix
-from shared.errors import FacetError
+from shared.errors import FacetError, name_some
 
 FRAME = "frame"  # the field that takes digits only
 _PIECE = re.compile(r"(\{[^{}]*\}|\*)")

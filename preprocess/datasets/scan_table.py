@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from preprocess.datasets.completeness import name_some
 from preprocess.datasets.manifest import REQUIRED, default_id
 from preprocess.datasets.scan import Listing, ScanRecord
 from shared.csv_tables import encode_csv
-from shared.errors import FacetError, shorten
+from shared.errors import FacetError, name_some, shorten
 from shared.store.storage import write_file
 
 _SHOWN_ROWS = 12

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preprocess.datasets.layouts import describe_other_layout
-from shared.errors import FacetError
+from shared.errors import FacetError, name_some
 
 _MAX_DEPTH = 8  # of a mirror of a web site
 _MAX_FOLDERS = 2000  # looked into on the way to the subjects, which are not counted
@@ -160,7 +160,7 @@ def describe_content(folder: Path) -> str:
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not is_left_behind(path.name))
     if not names:
         return "the folder is empty"
-    return f"found {_name_first(names)}"
+    return f"found {name_some(names, _NAMED)}"
 
 
 def find_archives(folder: Path) -> list[str]:
@@ -185,7 +185,9 @@ def describe_left_out(
         others = [child for child in subfolders(folder) if not is_part(child.name)]
         found += [f"{subject}/{child.name}/" for child in others if has_scans(child)]
     return (
-        [f"{len(found):,} folders with scans that are left out, by their names: {_name_first(found)}"] if found else []
+        [f"{len(found):,} folders with scans that are left out, by their names: {name_some(found, _NAMED)}"]
+        if found
+        else []
     )
 
 
@@ -201,7 +203,9 @@ def describe_strange(files: Mapping[str, Mapping[str, str]], suffix: str, scan: 
         for name, path in names.items()
         if name.endswith(suffix) and ((match := scan.fullmatch(name)) is None or match[1] != subject.upper())
     ]
-    return [f"{len(strange):,} meshes that are left out, by their names: {_name_first(strange)}"] if strange else []
+    return (
+        [f"{len(strange):,} meshes that are left out, by their names: {name_some(strange, _NAMED)}"] if strange else []
+    )
 
 
 def describe_archives(root: Path, subjects: Subjects) -> list[str]:
@@ -209,7 +213,7 @@ def describe_archives(root: Path, subjects: Subjects) -> list[str]:
     above = [folder for folder in subjects.base.parents if root == folder or root in folder.parents]
     folders = (*reversed(above), subjects.base, *subjects.folders.values())
     found = [_relative_name(root, folder / name) for folder in folders for name in find_archives(folder)]
-    return [f"{len(found):,} archives that are not unpacked, so not read: {_name_first(found)}"] if found else []
+    return [f"{len(found):,} archives that are not unpacked, so not read: {name_some(found, _NAMED)}"] if found else []
 
 
 def describe_archives_below(root: Path, stop: re.Pattern[str]) -> str:
@@ -221,7 +225,7 @@ def describe_archives_below(root: Path, stop: re.Pattern[str]) -> str:
     for level in search_levels(root, stop):
         found = [_relative_name(root, folder / name) for folder in level for name in find_archives(folder)]
         if found:
-            return f"; archives are not read, unpack them first ({_name_first(found)})"
+            return f"; archives are not read, unpack them first ({name_some(found, _NAMED)})"
     return ""
 
 
@@ -232,7 +236,3 @@ def is_left_behind(name: str) -> bool:
 
 def _relative_name(root: Path, path: Path) -> str:
     return "." if path == root else path.relative_to(root).as_posix()
-
-
-def _name_first(names: list[str]) -> str:
-    return f"{', '.join(names[:_NAMED])}{f' and {len(names) - _NAMED:,} more' if len(names) > _NAMED else ''}"

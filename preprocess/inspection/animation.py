@@ -16,7 +16,7 @@ from preprocess.inspection.lettering import load_font, shorten_text, wrap_text
 from preprocess.inspection.sheet import Shown, draw_tile
 from preprocess.sequences.head_motion import SAME_POSE, HeadMotion, draw_unstabilised, find_head_motion
 from shared.cache import Cache
-from shared.errors import CacheError, FacetError
+from shared.errors import CacheError, FacetError, name_some
 from shared.pictures import WHITE, centre_face, describe_view
 from shared.schema import Sample
 from shared.schema import Sequence as SequenceRow
@@ -109,9 +109,8 @@ def _find_sequence(cache: Cache, name: str) -> SequenceRow:
     if not names:
         raise FacetError(f"--sequence {name}: {cache.path} holds no sequences; use --sheet")
     if name not in names:
-        more = f" and {len(names) - 3} more (sequences.csv)" if len(names) > 3 else ""
-        some = ", ".join(names[:3])
-        raise FacetError(f"--sequence {name}: no such sequence in {cache.path}; there are {some}{more}")
+        some = name_some(names, 3) + " (sequences.csv)" * (len(names) > 3)
+        raise FacetError(f"--sequence {name}: no such sequence in {cache.path}; there are {some}")
     return cache.sequences[names.index(name)]
 
 

@@ -15,7 +15,7 @@ from preprocess.datasets.scan import SCAN_GONE
 from preprocess.prompts import count_names
 from preprocess.sequences.head_motion import SAME_POSE, find_head_motion
 from shared.cache import FAILURES_CSV, Cache, Failure
-from shared.errors import CacheError
+from shared.errors import CacheError, name_some
 from shared.groups import part_columns
 from shared.schema import Sample
 from shared.store.paths import list_files
@@ -128,7 +128,7 @@ def _subject_table(cache: Cache) -> list[str]:
     lines = sorted(alike.items(), key=lambda line: (-len(line[1]), line[1]))
     unit = "sequences" if cache.sequences else "scans"
     rows: list[list[object]] = [[f"subjects ({unit} of each)", *(name or "(no label)" for name in names), "failed"]]
-    rows += [[_name_some(subjects), *counts] for counts, subjects in lines[:MAX_SUBJECT_LINES]]
+    rows += [[name_some(subjects, 3), *counts] for counts, subjects in lines[:MAX_SUBJECT_LINES]]
     table = _align(rows)
     if SINGLE in names:
         table.append(f"  {SINGLE}: single frames outside every clip, such as 4DME's before an onset or after an offset")
@@ -278,11 +278,6 @@ def _format_bytes(size: float) -> str:
 
 def _list_counts(counts: Counter[str]) -> str:
     return ", ".join(f"{name} ({count:,})" for name, count in counts.most_common())
-
-
-def _name_some(subjects: Sequence[str]) -> str:
-    more = f" and {len(subjects) - 3:,} more" if len(subjects) > 3 else ""
-    return ", ".join(subjects[:3]) + more
 
 
 def _align(rows: Sequence[Sequence[object]]) -> list[str]:

@@ -119,15 +119,19 @@ def _relative_paths(name: str) -> Iterator[str]:
 def _find_name(folder: Path, name: str) -> str | None:
     changed = folder.stat().st_mtime_ns
     settled = time.time_ns() - changed > _SETTLED_SECONDS * 10**9
-    listing = (_list_names if settled else _list_names.__wrapped__)(folder, changed)
+    listing = _list_unchanged(folder, changed) if settled else list_names(folder)
     alike = listing.get(plain_name(name), [])
     same = [other for other in alike if unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name)]
     return same[0] if same else alike[0] if len(alike) == 1 else None
 
 
 @functools.lru_cache(maxsize=8)
-def _list_names(folder: Path, changed_ns: int) -> dict[str, list[str]]:
-    """Return the names in a folder that was last changed then, by `plain_name`."""
+def _list_unchanged(folder: Path, changed_ns: int) -> dict[str, list[str]]:
+    return list_names(folder)
+
+
+def list_names(folder: Path) -> dict[str, list[str]]:
+    """Return the names in a folder, in order, by `plain_name`."""
     names: dict[str, list[str]] = {}
     for file in sorted(folder.iterdir()):
         names.setdefault(plain_name(file.name), []).append(file.name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.errors import FacetError
+from shared.errors import FacetError, name_some
 
 _MAX_DEPTH = 4
 _STATES = (
@@ -167,6 +167,4 @@ def _size(shape: Iterable[int]) -> str:
 
 
 def _list_names(names: Iterable[str]) -> str:
-    every = list(names)
-    shown = ", ".join(name[:60] for name in every[:2])
-    return shown + (f" and {len(every) - 2} more" if len(every) > 2 else "")
+    return name_some([name[:60] for name in names], 2)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.errors import name_some
 from shared.runs import FOLDS_CSV, RELIABILITY, REPORT_JSON, REPORT_TXT, TABLE_CSV, TABLE_TEX
 from shared.schema import canonical_json
 from shared.store.storage import write_file
@@ -266,11 +267,9 @@ def list_warnings(summary: CrossvalSummary, results: Sequence[FoldResult], about
     """Return what keeps these numbers from being the protocol's result, one line each; [] where nothing does."""
     lines = []
     if summary.num_folds < about.num_folds:
-        missing = about.missing_folds
-        names = ", ".join(missing[:8]) + (f" and {len(missing) - 8:,} more" if len(missing) > 8 else "")
         lines.append(
             f"PARTIAL: {summary.num_folds:,} of {about.num_folds:,} folds are finished"
-            + (f"; missing: {names}" if missing else "")
+            + (f"; missing: {name_some(about.missing_folds, 8)}" if about.missing_folds else "")
         )
     if about.num_rounds < about.num_rounds_published:
         lines.append(f"FEWER ROUNDS: {about.num_rounds:,}, where the protocol has {about.num_rounds_published:,}")

@@ -204,53 +204,43 @@ def list_variants(chosen: Chosen, modalities: Sequence[str]) -> list[Variant]:
     return [*(there[name] for name in dict.fromkeys((FULL, *names))), *chosen.own]
 
 
-def read_changes(variant: Variant) -> dict[str, Any]:
-    """Parse a variant's options; return the changed fields of Options.
+def change_options(options: Options, variant: Variant) -> Options:
+    """Return the full model's options with a variant's changes.
 
     Raises:
-        FacetError: no such option, no such value, or an option that is common to all variants.
+        FacetError: no such option or value, an option that is common to all variants, or values that no recipe may have.
     """
+    try:
+        return dataclasses.replace(options, **_read_changes(variant.options))
+    except FacetError as error:
+        raise FacetError(f"--variant {variant.name}: {error}") from error
+
+
+def _read_changes(text: str) -> dict[str, Any]:
+    """Parse a variant's options; return the changed fields of Options."""
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
-            raise FacetError(f"--variant {variant.name}: {message}")
+            raise FacetError(message)
 
     parser = Parser(add_help=False, allow_abbrev=False)
     for name, option in OPTIONS.items():
         if name not in COMMON:
             add_option(parser, option)
     try:
-        words = shlex.split(variant.options)
+        words = shlex.split(text)
     except ValueError as error:
-        raise FacetError(f"--variant {variant.name}: {variant.options}: {error}") from error
-    try:
-        changes, rest = parser.parse_known_args(join_angles(words))
-    except FacetError as error:
-        raise FacetError(
-            str(error) if str(error).startswith("--variant") else f"--variant {variant.name}: {error}"
-        ) from error
+        raise FacetError(f"{text}: {error}") from error
+    changes, rest = parser.parse_known_args(join_angles(words))
     if rest:
-        common = [option_name(name) for name in COMMON]
+        is_common = rest[0].split("=")[0] in map(option_name, COMMON)
         what = (
             "is the same for all variants; give it to ablate itself"
-            if rest[0].split("=")[0] in common
+            if is_common
             else "is no option that changes a model or its training"
         )
-        raise FacetError(f"--variant {variant.name}: {rest[0]} {what}")
+        raise FacetError(f"{rest[0]} {what}")
     return vars(changes)
-
-
-def change_options(options: Options, variant: Variant) -> Options:
-    """Return the full model's options with a variant's changes.
-
-    Raises:
-        FacetError: see read_changes, or values that no recipe may have.
-    """
-    changes = read_changes(variant)
-    try:
-        return dataclasses.replace(options, **changes)
-    except FacetError as error:
-        raise FacetError(f"--variant {variant.name}: {error}") from error
 
 
 def run_name(variant: str, seed: int, first_seed: int) -> str:
