@@ -37,6 +37,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shared.csv_tables import encode_csv
 from shared.errors import FacetError, first_line
 from shared.signed_json import read_signed_json, write_signed_json
 from shared.store.storage import hash_bytes, hash_file, write_file
@@ -136,14 +137,9 @@ def write_predictions(
         like: file or folder whose access rights the table gets.
     """
     table = tabulate_predictions(predictions, extra)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(table)
     # f32 in nine digits, exact: rounded ones would tie and change the AUC
-    writer.writerows(
-        [f"{v:.9g}" if isinstance(v, float) else v for v in row] for row in zip(*table.values(), strict=True)
-    )
-    write_file(path, buffer.getvalue().encode(), like=like)
+    rows = ([f"{v:.9g}" if isinstance(v, float) else v for v in row] for row in zip(*table.values(), strict=True))
+    write_file(path, encode_csv([table, *rows]), like=like)
 
 
 def read_predictions(path: Path) -> Predictions:

@@ -105,6 +105,16 @@ def is_missing_bucket(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError) and "bucket" in str(error).lower()
 
 
+@contextmanager
+def _ignore_missing() -> Iterator[None]:
+    """Pass over a missing file, but not over a missing bucket."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if is_missing_bucket(error):
+            raise
+
+
 def is_file(path: Path) -> bool:
     """Return whether a file exists. Unlike pathlib's, it raises StorageError where that cannot be known."""
     return file_size(path) is not None
@@ -115,14 +125,10 @@ def file_size(path: Path) -> int | None:
     if not is_remote(path):
         return path.stat().st_size if path.is_file() else None
     fs, key = file_system(path)
-    with report_storage_errors(path):
-        try:
-            entry = fs.info(key)
-        except FileNotFoundError as error:
-            if is_missing_bucket(error):
-                raise
-            return None
-    return int(entry["size"]) if entry["type"] == "file" else None
+    with report_storage_errors(path), _ignore_missing():
+        entry = fs.info(key)
+        return int(entry["size"]) if entry["type"] == "file" else None
+    return None
 
 
 def read_bytes(path: Path) -> bytes:
@@ -181,13 +187,9 @@ def _list_every_file(folder: Path) -> dict[str, int]:
         found = {p.relative_to(folder).as_posix(): p for p in _walk(folder) if p.is_file()}
         return {name: found[name].stat().st_size for name in sorted(found)}
     fs, key = file_system(folder)
-    with report_storage_errors(folder):
-        try:
-            entries = fs.find(key, detail=True)
-        except FileNotFoundError as error:
-            if is_missing_bucket(error):
-                raise
-            return {}
+    entries: dict[str, Any] = {}
+    with report_storage_errors(folder), _ignore_missing():
+        entries = fs.find(key, detail=True)
     return {name[len(key) + 1 :]: int(entries[name]["size"]) for name in sorted(entries) if name.startswith(key + "/")}
 
 
@@ -208,12 +210,8 @@ def remove_file(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     fs, key = file_system(path)
-    with report_storage_errors(path):
-        try:
-            fs.rm_file(key)
-        except FileNotFoundError as error:
-            if is_missing_bucket(error):
-                raise
+    with report_storage_errors(path), _ignore_missing():
+        fs.rm_file(key)
 
 
 def remove_folder(folder: Path) -> None:

@@ -6,14 +6,13 @@ A report lists its columns once. A column appears in each rendering for which it
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shared.csv_tables import encode_csv
 from train.reporting.spread import Spread
 
 LINE_LENGTH = 120
@@ -187,11 +186,9 @@ class Table:
     def format_csv(self) -> str:
         """Return CSV with unrounded values, fractions where text has percent; empty for None."""
         columns = [column for column in self.columns if column.key]
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow([key for column in columns for key in column.csv_keys()])
-        writer.writerows([value for column in columns for value in column.csv_values(row)] for row in self.rows)
-        return buffer.getvalue()
+        keys = [key for column in columns for key in column.csv_keys()]
+        rows = ([value for column in columns for value in column.csv_values(row)] for row in self.rows)
+        return encode_csv([keys, *rows]).decode()
 
     def format_latex(self, rules: Sequence[int] = (), head: Sequence[str] = ()) -> list[str]:
         """Return the lines of a booktabs tabular.
