@@ -19,14 +19,13 @@ import numpy as np
 from preprocess.geometry.grid import grid_to_mesh, pixel_uv
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.appearance import add_texture
-from preprocess.readers.file_bytes import MAX_SCAN_BYTES, name_errors, read_bytes, to_utf8
+from preprocess.readers.file_bytes import CUT, MAX_SCAN_BYTES, name_errors, read_bytes, to_utf8
 from preprocess.readers.text_numbers import parse_numbers
 from shared.errors import ScanError
 
 _HEADER = re.compile(rb"\s*(\d{1,5})\s+rows\s+(\d{1,5})\s+columns\s+pixels \(flag X Y Z\):\s", re.IGNORECASE)
 _PLANES = 4
 _BACKGROUND_MM = 9e5
-_CUT = "the file is cut off or garbled; copy it again"
 
 
 def read_abs(path: Path, *, texture: Path | None = None) -> Mesh:
@@ -51,7 +50,7 @@ def _unpack(data: bytes) -> bytes:
     if unpacker.unconsumed_tail:
         raise ScanError(f"unpacks to more than {MAX_SCAN_BYTES / 1e6:.0f} MB; is this a scan?")
     if not unpacker.eof:
-        raise ScanError(_CUT)
+        raise ScanError(CUT)
     return text
 
 
@@ -63,7 +62,7 @@ def _parse(text: bytes) -> Mesh:
     count = _PLANES * num_rows * num_columns
     numbers = parse_numbers(memoryview(text)[header.end() :], np.float64)
     if num_rows < 2 or num_columns < 2 or len(numbers) != count:
-        raise ScanError(f"{len(numbers)} numbers, {count} expected for its {num_rows} × {num_columns} points; {_CUT}")
+        raise ScanError(f"{len(numbers)} numbers, {count} expected for its {num_rows} × {num_columns} points; {CUT}")
     flag, *xyz = numbers.reshape(_PLANES, num_rows, num_columns)
     points = np.stack(xyz, axis=-1)
     with np.errstate(invalid="ignore"):

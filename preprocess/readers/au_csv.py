@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.readers.file_bytes import read_rows
+from preprocess.readers.file_bytes import COPY, read_rows
 from preprocess.readers.text_numbers import parse_table
 from shared.errors import ScanError
 
 UNKNOWN = -1
 _FILE_UNKNOWN = 9
 _MAX_BYTES = 1 << 26
-_COPY = "copy it again or remove it"
 _MAX_FRAME = 1 << 24
 _FIRST_AU_FRAME = 1
 # Headers of an occurrence file's columns.
@@ -46,12 +45,12 @@ def read_au_occurrence(path: Path, units: tuple[int, ...]) -> dict[int, np.ndarr
     columns = _number_columns(header)
     if columns is None or _FRAME_HEADER.fullmatch(header[0]) is None:
         raise ScanError(
-            f"{path}: its first line is neither 0,1,…,99 nor the numbers of the units (1,1,2,4,5,…); {_COPY}"
+            f"{path}: its first line is neither 0,1,…,99 nor the numbers of the units (1,1,2,4,5,…); {COPY}"
         )
     table = _parse_table(path, rows[1:], len(header))
     frames = table[:, 0]
     if _FRAME_OR_UNIT.fullmatch(header[0]) and 1 not in columns and len(frames) and not _are_frames(frames):
-        raise ScanError(f"{path}: its first column, headed {header[0]!r}, holds no frame numbers; {_COPY}")
+        raise ScanError(f"{path}: its first column, headed {header[0]!r}, holds no frame numbers; {COPY}")
     values = np.full((len(table), len(units)), _FILE_UNKNOWN, np.int64)
     for k, unit in enumerate(units):
         if unit in columns:
@@ -111,21 +110,21 @@ def _parse_table(path: Path, rows: Sequence[bytes], columns: int) -> np.ndarray:
     try:
         numbers = parse_table(rows, columns)
     except ValueError as error:
-        raise ScanError(f"{path}: {error}; {_COPY}") from error
+        raise ScanError(f"{path}: {error}; {COPY}") from error
     whole = (numbers == np.rint(numbers)) & (np.abs(numbers) < 1 << 53)
     if not whole.all():
-        raise ScanError(f"{path}: expected whole numbers, found {numbers[~whole][0]:g}; {_COPY}")
+        raise ScanError(f"{path}: expected whole numbers, found {numbers[~whole][0]:g}; {COPY}")
     return numbers.astype(np.int64)
 
 
 def _by_model_frame(path: Path, frames: np.ndarray, values: np.ndarray, *, largest: int) -> dict[int, np.ndarray]:
     if len(frames) and not (frames.min() >= 0 and frames.max() < _MAX_FRAME):
-        raise ScanError(f"{path}: frame {frames.min()} or {frames.max()} is no frame of a sequence; {_COPY}")
+        raise ScanError(f"{path}: frame {frames.min()} or {frames.max()} is no frame of a sequence; {COPY}")
     if len(np.unique(frames)) != len(frames):
-        raise ScanError(f"{path}: a frame stands twice; {_COPY}")
+        raise ScanError(f"{path}: a frame stands twice; {COPY}")
     bad = ((values < 0) | (values > largest)) & (values != _FILE_UNKNOWN)
     if bad.any():
         allowed = f"0 to {largest}" if largest > 1 else "0, 1"
-        raise ScanError(f"{path}: the value {values[bad][0]}, expected {allowed} or 9 (unknown); {_COPY}")
+        raise ScanError(f"{path}: the value {values[bad][0]}, expected {allowed} or 9 (unknown); {COPY}")
     table = np.where(values == _FILE_UNKNOWN, UNKNOWN, values).astype(np.int8)
     return dict(zip((frames - _FIRST_AU_FRAME).tolist(), table, strict=True))

@@ -21,10 +21,9 @@ import numpy as np
 
 from preprocess.geometry.grid import grid_to_mesh
 from preprocess.geometry.mesh import Mesh
-from preprocess.readers.file_bytes import name_errors, read_bytes
+from preprocess.readers.file_bytes import CUT, name_errors, read_bytes
 from shared.errors import ScanError
 
-_CUT = "the file is cut off or garbled; copy it again"
 _PLANES = 5
 # A coordinate beyond this is a background mark, whatever the header says.
 _MAX_COORDINATE_MM = 1e6
@@ -69,19 +68,17 @@ def read_bnt(path: Path) -> BntFile:
 
 def _parse(data: bytes) -> BntFile:
     if len(data) < 14:
-        raise ScanError(f"{len(data)} bytes, its header alone has 18; {_CUT}")
+        raise ScanError(f"{len(data)} bytes, its header alone has 18; {CUT}")
     num_rows, num_columns, zmin, name_length = struct.unpack_from("<HHdH", data)
     start = 18 + name_length
     if len(data) < start:
-        raise ScanError(f"{len(data)} bytes, its header alone has {start}; {_CUT}")
+        raise ScanError(f"{len(data)} bytes, its header alone has {start}; {CUT}")
     (count,) = struct.unpack_from("<I", data, 14 + name_length)
     if num_rows < 2 or num_columns < 2 or count != num_rows * num_columns * _PLANES:
-        raise ScanError(
-            f"a grid of {num_rows} × {num_columns} points with {count} numbers is none of Bosphorus; {_CUT}"
-        )
+        raise ScanError(f"a grid of {num_rows} × {num_columns} points with {count} numbers is none of Bosphorus; {CUT}")
     if len(data) != start + 8 * count:
         raise ScanError(
-            f"{len(data)} bytes, {start + 8 * count} expected for its {num_rows} × {num_columns} points; {_CUT}"
+            f"{len(data)} bytes, {start + 8 * count} expected for its {num_rows} × {num_columns} points; {CUT}"
         )
     planes = np.frombuffer(data, "<f8", count, start).reshape(_PLANES, num_rows, num_columns).astype(np.float64)
     name = data[14 : 14 + name_length].rstrip(b"\0").decode("latin-1")
@@ -89,7 +86,7 @@ def _parse(data: bytes) -> BntFile:
     grid = BntFile(x, y, z, a, b, zmin, name)
     num_zeros = int((np.cumsum(b.ravel()[::-1] != 0) == 0).sum())
     if int(grid.is_surface.ravel()[b.size - num_zeros :].sum()) > _FEW_ZEROS:
-        raise ScanError(f"ends in zeros; {_CUT}")
+        raise ScanError(f"ends in zeros; {CUT}")
     return grid
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.readers.file_bytes import is_blank, read_rows
+from preprocess.readers.file_bytes import COPY, is_blank, read_rows
 from preprocess.readers.text_numbers import parse_table, to_float32
 from shared.errors import ScanError
 
 NUM_BU_LANDMARKS = 83
 NUM_PSE_LANDMARKS = 8
-_COPY = "copy it again or remove it"
 
 # Which eye is named left (the subject's or the image's) is not documented: alignment tries both.
 BU_LANDMARK_GROUPS: dict[str, tuple[int, ...]] = {
@@ -84,7 +83,7 @@ def read_tbnd(path: Path) -> np.ndarray:
         return np.full((NUM_BU_LANDMARKS, 3), np.nan, np.float32)
     rows = read_rows(path)
     if len(rows) != 1 + NUM_BU_LANDMARKS:
-        raise ScanError(f"{path}: {len(rows)} lines, expected the head's angles and {NUM_BU_LANDMARKS} points; {_COPY}")
+        raise ScanError(f"{path}: {len(rows)} lines, expected the head's angles and {NUM_BU_LANDMARKS} points; {COPY}")
     _parse(path, rows[:1], "`pitch yaw roll` on its first line", 3)
     points = _parse(path, rows[1:], "lines `x y z`", 4 if len(rows[1].split()) == 4 else 3)
     points[(points == 0).all(axis=1)] = np.nan
@@ -103,7 +102,7 @@ def read_bndplus(path: Path) -> np.ndarray:
         return np.full((NUM_BU_LANDMARKS, 3), np.nan, np.float32)
     rows = read_rows(path)
     if len(rows) != NUM_BU_LANDMARKS:
-        raise ScanError(f"{path}: {len(rows)} lines, expected {NUM_BU_LANDMARKS} points; {_COPY}")
+        raise ScanError(f"{path}: {len(rows)} lines, expected {NUM_BU_LANDMARKS} points; {COPY}")
     points = _parse(path, rows, "lines `x,y,z`", 3)
     points[(points == 0).all(axis=1)] = np.nan
     return points
@@ -125,7 +124,7 @@ def is_in_bp4d_order(points: np.ndarray) -> bool:
 def _read_indexed(path: Path, count: int) -> np.ndarray:
     rows = read_rows(path)
     if len(rows) != count:
-        raise ScanError(f"{path}: {len(rows)} landmarks, expected {count}; {_COPY}")
+        raise ScanError(f"{path}: {len(rows)} landmarks, expected {count}; {COPY}")
     return _parse(path, rows, "rows `index x y z`", 4)
 
 
@@ -134,7 +133,7 @@ def _parse(path: Path, rows: Sequence[bytes], expected: str, columns: int) -> np
     try:
         points = to_float32(parse_table(rows, columns)[:, -3:])
     except ValueError as error:
-        raise ScanError(f"{path}: {error} ({expected}); {_COPY}") from error
+        raise ScanError(f"{path}: {error} ({expected}); {COPY}") from error
     if not np.isfinite(points).all():
-        raise ScanError(f"{path}: a landmark is not finite; {_COPY}")
+        raise ScanError(f"{path}: a landmark is not finite; {COPY}")
     return points

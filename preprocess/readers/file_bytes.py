@@ -13,6 +13,9 @@ from shared.errors import ScanError, describe_os_error
 # 134 MB; a dense face scan has up to 100. The tightest text ("f 1 2 3") takes 16 times its size while it is read: so any file
 # stays near 2 GB.
 MAX_SCAN_BYTES = 1 << 27
+# Ends of errors: of a mesh, of which one is needed, and of labels or landmarks, which may be left out.
+CUT = "the file is cut off or garbled; copy it again"
+COPY = "copy it again or remove it"
 # Of a mesh file that says how many faces it holds.
 MORE_FOLLOWS = "more follows its last face, and is not drawn; perhaps its header counts too few faces"
 _CONTENT = re.compile(rb"[^\0 \t\r\n]")

@@ -9,8 +9,8 @@ import numpy as np
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import weld
 from preprocess.readers.appearance import check_finite
-from preprocess.readers.file_bytes import read_bytes
-from preprocess.readers.gltf_file import CUT, GltfFile, open_glb
+from preprocess.readers.file_bytes import CUT, read_bytes
+from preprocess.readers.gltf_file import GltfFile, open_glb
 from preprocess.readers.gltf_material import (
     CLAMP_TO_EDGE,
     REPEAT,

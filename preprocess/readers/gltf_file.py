@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from preprocess.readers.file_bytes import CUT
 from shared.errors import ScanError
 
-CUT = "the file is cut off or garbled; copy it again"
 MAX_ELEMENTS = 20_000_000  # vertices with each of their attributes, and corners, every time that they are drawn
 _EACH = 200  # elements that reading an accessor costs at least: small ones may be named a million times
 _MAX_JSON_BYTES = 1 << 25  # objects in memory, 20 times the size of the tightest text

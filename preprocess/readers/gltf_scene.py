@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from preprocess.readers.gltf_file import CUT, GltfFile, to_floats, to_integer
+from preprocess.readers.file_bytes import CUT
+from preprocess.readers.gltf_file import GltfFile, to_floats, to_integer
 from preprocess.readers.gltf_material import Material, read_material
 from preprocess.readers.text_numbers import to_float32
 from shared.errors import ScanError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.readers.file_bytes import read_lines
+from preprocess.readers.file_bytes import COPY, read_lines
 from preprocess.readers.text_numbers import to_float32
 from shared.errors import ScanError
 
@@ -33,7 +33,6 @@ BOSPHORUS_LANDMARK_GROUPS: dict[str, tuple[int, ...]] = {
     "mouth": (15, 16, 17, 20),
 }
 
-_COPY = "copy it again or remove it"
 _COUNT = re.compile(r"\s*(\d+)\s+landmarks\s*:?\s*", re.IGNORECASE)
 _FILL_WORDS = {"of", "the"}
 
@@ -53,12 +52,12 @@ def read_lm3(path: Path) -> np.ndarray:
             raise ValueError
         points = to_float32(np.array([[float(word) for word in row] for row in rows]))
     except ValueError:
-        raise ScanError(f"{path}: expected each label to be followed by 3 numbers; {_COPY}") from None
+        raise ScanError(f"{path}: expected each label to be followed by 3 numbers; {COPY}") from None
     if not np.isfinite(points).all():
-        raise ScanError(f"{path}: a landmark is not finite; {_COPY}")
+        raise ScanError(f"{path}: a landmark is not finite; {COPY}")
     if len(labels) != len(points) or (count is not None and len(points) < count):
         raise ScanError(
-            f"{path}: {len(labels)} labels and {len(points)} points, expected {count or len(labels)}; {_COPY}"
+            f"{path}: {len(labels)} labels and {len(points)} points, expected {count or len(labels)}; {COPY}"
         )
     index = {_words(name): i for i, name in enumerate(BOSPHORUS_LANDMARKS)}
     result = np.full((NUM_BOSPHORUS_LANDMARKS, 3), np.nan, np.float32)
@@ -67,10 +66,10 @@ def read_lm3(path: Path) -> np.ndarray:
         if i is None:  # an ear lobe, or what a later release adds
             continue
         if np.isfinite(result[i]).any():
-            raise ScanError(f"{path}: {label[:40]!r} stands twice; {_COPY}")
+            raise ScanError(f"{path}: {label[:40]!r} stands twice; {COPY}")
         result[i] = point
     if np.isnan(result).all():
-        raise ScanError(f"{path}: none of the 22 landmarks of Bosphorus ({labels[0][:40]!r} …); {_COPY}")
+        raise ScanError(f"{path}: none of the 22 landmarks of Bosphorus ({labels[0][:40]!r} …); {COPY}")
     return result
 
 

@@ -14,13 +14,12 @@ import numpy as np
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import cut_polygons, triangulate
 from preprocess.readers.appearance import add_texture, check_finite, read_colors
-from preprocess.readers.file_bytes import name_errors, read_text
+from preprocess.readers.file_bytes import CUT, name_errors, read_text
 from preprocess.readers.mtl import find_material_sources, paint, plain_name
 from preprocess.readers.text_numbers import FINE, byte_classes, read_marked, scan_obj, to_float32
 from shared.errors import ScanError
 
 _CLASSES = byte_classes(b" \t\v\f", b"\r\n#")
-_CUT = "the file is cut off or garbled; copy it again"
 _LINE_END = re.compile(rb"[\r\n]")
 _INDEX = re.compile(r"[-+]?[0-9]{1,18}")
 _POLYPAINT = re.compile(rb"#MRGB ((?:[0-9A-Fa-f]{8})+)")
@@ -122,7 +121,7 @@ def _parse(data: bytes) -> tuple[Mesh, np.ndarray]:
         np.frombuffer(data, np.uint8), _CLASSES, table, corners, faces
     )
     if problem != FINE:
-        raise ScanError(f"{_describe(data[problem : problem + 10_000])}; {_CUT}")
+        raise ScanError(f"{_describe(data[problem : problem + 10_000])}; {CUT}")
     corners, faces = corners[:num_corners], faces[:num_faces]
     numbers = []
     for values, count, lines in zip(table, num_values.tolist(), num_lines.tolist(), strict=True):
@@ -130,17 +129,17 @@ def _parse(data: bytes) -> tuple[Mesh, np.ndarray]:
         numbers.append(values[:count].reshape(lines, -1) if count else np.empty((lines, 0)))
     vertices, uv_points = numbers
     if len(vertices) and vertices.shape[1] not in (3, 4, 6, 7):
-        raise ScanError(f"{vertices.shape[1]} numbers per vertex, expected 3 (x y z) or 6 (with r g b); {_CUT}")
+        raise ScanError(f"{vertices.shape[1]} numbers per vertex, expected 3 (x y z) or 6 (with r g b); {CUT}")
     for indices, count, least, name in zip(
         corners.T, num_lines, (0, -1), ("vertex", "texture coordinate"), strict=True
     ):
         if len(indices) and indices.min() < least:
-            raise ScanError(f"a face names a {name} before the first (the first is 1, the last -1); {_CUT}")
+            raise ScanError(f"a face names a {name} before the first (the first is 1, the last -1); {CUT}")
         if len(indices) and indices.max() >= count:
-            raise ScanError(f"a face names {name} {indices.max() + 1}, there are {count}; {_CUT}")
+            raise ScanError(f"a face names {name} {indices.max() + 1}, there are {count}; {CUT}")
     triangles = cut_polygons(corners, triangulate(faces[:, 1], corners[:, 0], vertices))  # (M, 3, 2)
     if not len(triangles):
-        raise ScanError(f"no faces ({len(vertices)} vertices); {_CUT}")
+        raise ScanError(f"no faces ({len(vertices)} vertices); {CUT}")
     cut = _find_cut(data, len(vertices), int(corners[:, 0].max()) + 1, int(faces[-1, 1]))
     colors, notes = _read_colors(data, vertices)
     notes += cut
@@ -161,7 +160,7 @@ def _find_cut(data: bytes, num_vertices: int, num_named: int, last_corners: int)
     num_left = num_vertices - num_named
     is_much = num_left > max(_MANY_LEFT * num_vertices, _FEW_LEFT)
     if is_open and (last_corners < 3 or is_much):
-        raise ScanError(f"ends in the middle of a line, and no face names its last {num_left} vertices; {_CUT}")
+        raise ScanError(f"ends in the middle of a line, and no face names its last {num_left} vertices; {CUT}")
     if is_much or (is_open and num_left > _FEW_LEFT):
         return (f"no face names its last {num_left} of {num_vertices} vertices; perhaps the file is cut off",)
     return ()

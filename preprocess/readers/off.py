@@ -14,12 +14,11 @@ import numpy as np
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import cut_polygons, triangulate
 from preprocess.readers.appearance import add_texture, check_finite, describe_alpha, read_colors
-from preprocess.readers.file_bytes import MORE_FOLLOWS, name_errors, read_text
+from preprocess.readers.file_bytes import CUT, MORE_FOLLOWS, name_errors, read_text
 from preprocess.readers.text_numbers import parse_table, to_float32
 from shared.errors import ScanError
 
 _MAX_BYTES = 1 << 25  # lines are objects here, 60 times the size of the tightest text
-_CUT = "the file is cut off or garbled; copy it again"
 # The counts may follow in the same line, or without a blank (OFF490 518 0, as in ModelNet40).
 _KEYWORD = re.compile(rb"(?P<prefix>(?:ST)?C?N?4?n?)(?:OFF|off)(?P<binary>\s+BINARY)?(?![A-Za-z])")
 _COUNTS = re.compile(rb"(\d+)\s+(\d+)(\s.*)?")
@@ -44,7 +43,7 @@ def _parse(data: bytes) -> Mesh:
     lines = [line.strip() for line in re.sub(rb"#[^\r\n]*", b"", data).splitlines() if line.strip()]
     keyword = _KEYWORD.match(lines[0]) if lines else None
     if keyword is None and not (lines and re.fullmatch(rb"\d+\s+\d+(\s+-?\d+)?", lines[0])):
-        raise ScanError(f"expected OFF or COFF text at its beginning; {_CUT}")
+        raise ScanError(f"expected OFF or COFF text at its beginning; {CUT}")
     prefix = keyword["prefix"] if keyword else b""
     if keyword and keyword["binary"]:
         raise ScanError("a binary OFF file; save it as text")
@@ -56,15 +55,15 @@ def _parse(data: bytes) -> Mesh:
         del lines[0]
     counts = _COUNTS.fullmatch(lines[0]) if lines else None
     if counts is None or len(lines[0]) > 100:
-        raise ScanError(f"expected two counts behind {prefix.decode()}OFF; {_CUT}")
+        raise ScanError(f"expected two counts behind {prefix.decode()}OFF; {CUT}")
     num_vertices, num_faces = int(counts[1]), int(counts[2])
     if 1 + num_vertices + num_faces > len(lines):
         raise ScanError(
-            f"promises {num_vertices} vertices and {num_faces} faces, found {len(lines) - 1} lines for them; {_CUT}"
+            f"promises {num_vertices} vertices and {num_faces} faces, found {len(lines) - 1} lines for them; {CUT}"
         )
     table = parse_table(lines[1 : 1 + num_vertices])
     if table.shape[1] < 3:
-        raise ScanError(f"its vertices are not rows of x y z; {_CUT}")
+        raise ScanError(f"its vertices are not rows of x y z; {CUT}")
     triangles, has_colors = _read_faces(lines[1 + num_vertices : 1 + num_vertices + num_faces], table)
     colors, uv_points, notes = _split_columns(prefix, table[:, 3:])
     if has_colors and colors is None:
@@ -84,15 +83,15 @@ def _read_faces(rows: list[bytes], vertices: np.ndarray) -> tuple[np.ndarray, bo
             words = row.split()
             size = int(words[0])
             if size < 0 or size >= len(words):
-                raise ScanError(f"a face of {size} corners with {len(words) - 1} numbers; {_CUT}")
+                raise ScanError(f"a face of {size} corners with {len(words) - 1} numbers; {CUT}")
             corners.append(np.array(words[1 : 1 + size], np.int64))
             if len(words) > 1 + size and len(colors) < 2:
                 colors.add(b" ".join(words[1 + size :]))
     except (ValueError, OverflowError):  # no whole number, or one of more than 64 bits
-        raise ScanError(f"its faces are not rows of whole numbers; {_CUT}") from None
+        raise ScanError(f"its faces are not rows of whole numbers; {CUT}") from None
     joined = np.concatenate(corners or [np.empty(0, np.int64)])
     if len(joined) and (joined.min() < 0 or joined.max() >= len(vertices)):
-        raise ScanError(f"a face names vertex {joined.max()}, there are {len(vertices)}; {_CUT}")
+        raise ScanError(f"a face names vertex {joined.max()}, there are {len(vertices)}; {CUT}")
     cut = triangulate(np.array([len(c) for c in corners], np.int64), joined, vertices)
     return cut_polygons(joined.astype(np.int32), cut), len(colors) > 1
 

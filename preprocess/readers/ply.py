@@ -14,7 +14,7 @@ import numpy as np
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import cut_polygons, triangulate
 from preprocess.readers.appearance import add_texture, check_finite, describe_alpha, find_image, read_colors
-from preprocess.readers.file_bytes import MORE_FOLLOWS, name_errors, read_bytes, to_utf8
+from preprocess.readers.file_bytes import CUT, MORE_FOLLOWS, name_errors, read_bytes, to_utf8
 from preprocess.readers.references import show_name
 from preprocess.readers.text_numbers import parse_numbers, to_float32
 from shared.errors import ScanError
@@ -29,7 +29,6 @@ _COLOR_NAMES = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diff
 # MeshLab writes TextureFile, CloudCompare TEXTUREFILE.
 _TEXTURE = re.compile(rb"(?:comment|obj_info)\s+texture_?file[\s:=]+(\S.*)", re.IGNORECASE)
 _END = re.compile(rb"(?<=[\r\n])end_header[ \t]*(\r\n|\r|\n|$)")
-_CUT = "the file is cut off or garbled; copy it again"
 _MANY_LEFT = 0.01  # of a file: behind the last face
 _MAX_CORNERS = 64  # of a face
 _MAX_UNEVEN_ROWS = 4_000_000  # each is an object while it is read: 300 bytes
@@ -94,7 +93,7 @@ def find_ply_files(path: Path) -> list[Path]:
 def _read_header(data: bytes) -> _Header:
     end = _END.search(data, 0, 1 << 16)
     if not data.startswith(b"ply") or end is None:
-        raise ScanError(f"expected a header from `ply` to `end_header`; {_CUT}")
+        raise ScanError(f"expected a header from `ply` to `end_header`; {CUT}")
     # A first byte 10 of what follows is no part of a line end where the lines end with 13 alone.
     num_bytes = end.start(1) + 1 if data[3:4] == b"\r" and data[4:5] != b"\n" else end.end()
     elements: list[_Element] = []
@@ -117,9 +116,9 @@ def _read_header(data: bytes) -> _Header:
             elif words[:1] == ["property"]:
                 elements[-1].properties.append(_Property(words[2].lower(), _TYPES[words[1]]))
         except (KeyError, IndexError, ValueError):
-            raise ScanError(f"cannot read the header line {line[:80]!r}; {_CUT}") from None
+            raise ScanError(f"cannot read the header line {line[:80]!r}; {CUT}") from None
     if byte_order is None or not end[1]:
-        raise ScanError(f"the header lacks its format or its end; {_CUT}")
+        raise ScanError(f"the header lacks its format or its end; {CUT}")
     return _Header(byte_order, elements, list(dict.fromkeys(names)), num_bytes)
 
 
@@ -143,7 +142,7 @@ def _read_elements(body: bytes, header: _Header) -> tuple[dict[str, _Columns], i
         ]
         smallest = sum(np.dtype(p.count_dtype or p.dtype).itemsize for p in properties)
         if element.count * max(smallest, 1) > len(body) - position:
-            raise ScanError(f"the header promises {element.count} × {element.name}, more than the file holds; {_CUT}")
+            raise ScanError(f"the header promises {element.count} × {element.name}, more than the file holds; {CUT}")
         result[element.name], position = _read_rows(body, position, properties, element.count)
         if element.name == "face":
             return result, len(body) - position if element is header.elements[-1] else 0
@@ -181,11 +180,11 @@ def _walk_rows(body: bytes, position: int, properties: list[_Property], count: i
                     size = int(np.frombuffer(body, p.count_dtype, 1, position)[0])
                     position += np.dtype(p.count_dtype).itemsize
                     if not 0 <= size <= _MAX_CORNERS:
-                        raise ScanError(f"a face with {size} entries, expected at most {_MAX_CORNERS}; {_CUT}")
+                        raise ScanError(f"a face with {size} entries, expected at most {_MAX_CORNERS}; {CUT}")
                 values[p.name].append(np.frombuffer(body, p.dtype, size, position))
                 position += size * np.dtype(p.dtype).itemsize
     except (ValueError, OverflowError):  # beyond the end, or a count that is NaN
-        raise ScanError(f"ends within its rows; {_CUT}") from None
+        raise ScanError(f"ends within its rows; {CUT}") from None
     columns = {p.name: np.concatenate(values[p.name] or [np.empty(0, p.dtype)]) for p in properties}
     for p in properties:
         if p.count_dtype:
@@ -203,7 +202,7 @@ def _build_mesh(elements: dict[str, _Columns], header: _Header, notes: tuple[str
         raise ScanError(f"no faces ({len(vertices)} points); export the scan as a surface")
     corners, sizes = face[name], face[f"{name} sizes"]
     if not (corners >= 0).all() or corners.max() >= len(vertices):
-        raise ScanError(f"a face names a vertex outside 0…{len(vertices) - 1}; {_CUT}")
+        raise ScanError(f"a face names a vertex outside 0…{len(vertices) - 1}; {CUT}")
     corners = corners.astype(np.int64)
     cut = triangulate(sizes, corners, vertices)
     uv, uv_notes = _corner_uv(vertex, face, corners, sizes, cut)

@@ -12,11 +12,10 @@ import numpy as np
 
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.triangles import weld
-from preprocess.readers.file_bytes import name_errors, read_bytes
+from preprocess.readers.file_bytes import CUT, name_errors, read_bytes
 from preprocess.readers.text_numbers import parse_numbers, to_float32
 from shared.errors import ScanError
 
-_CUT = "the file is cut off or garbled; copy it again"
 _FACET = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("color", "<u2")])
 _VERTEX = re.compile(rb"vertex\s+(\S+\s+\S+\s+\S+)")
 _END = re.compile(rb"\bend\s*solid\b")
@@ -58,9 +57,9 @@ def _read_text(data: bytes) -> np.ndarray:
     points = _VERTEX.findall(data)
     num_facets = data.count(b"endloop")
     if not points or len(points) != 3 * num_facets:
-        raise ScanError(f"{num_facets} facets with {len(points)} vertices, expected 3 each; {_CUT}")
+        raise ScanError(f"{num_facets} facets with {len(points)} vertices, expected 3 each; {CUT}")
     if not _END.search(data, max(len(data) - 1024, 0)):
-        raise ScanError(f"ends without `endsolid`; {_CUT}")
+        raise ScanError(f"ends without `endsolid`; {CUT}")
     return parse_numbers(b"\n".join(points), np.float64).reshape(-1, 3)
 
 
@@ -89,4 +88,4 @@ def _describe(data: bytes, num_facets: int) -> str:
     following, rest = divmod(len(data) - 84, _FACET.itemsize)
     if following > 0 and rest == 0 and num_facets in (0, 2**32 - 1):
         return f"its header counts {num_facets} triangles, {following} follow; export it again"
-    return f"{len(data)} bytes, its header promises {num_facets} triangles; {_CUT}"
+    return f"{len(data)} bytes, its header promises {num_facets} triangles; {CUT}"
