@@ -72,6 +72,10 @@ def test_colours_lie_where_the_pixels_saw_them(tmp_path: Path) -> None:
     u, v = mesh.uv.reshape(-1, 2).T.astype(float)
     np.testing.assert_allclose(u * COLUMNS - 0.5, CAMERA.cx + CAMERA.fx * x / -z, atol=1e-2)
     np.testing.assert_allclose((1 - v) * ROWS - 0.5, CAMERA.cy - CAMERA.fy * y / -z, atol=1e-2)
+    assert mesh.notes == ()
+    Image.new("RGB", (1920, 1080)).save(tmp_path / "colour.png")  # the colour camera's own view
+    (note,) = read_depth_image(path, CAMERA, texture=tmp_path / "colour.png").notes
+    assert f"1920 × 1080 pixels, its grid {COLUMNS} × {ROWS}" in note
 
 
 def test_the_background_and_jumps_are_no_surface(tmp_path: Path) -> None:

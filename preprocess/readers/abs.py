@@ -18,7 +18,7 @@ import numpy as np
 
 from preprocess.geometry.grid import grid_to_mesh, pixel_uv
 from preprocess.geometry.mesh import Mesh
-from preprocess.readers.appearance import add_texture
+from preprocess.readers.appearance import add_view_texture
 from preprocess.readers.file_bytes import CUT, MAX_SCAN_BYTES, name_errors, read_bytes, to_utf8
 from preprocess.readers.text_numbers import parse_numbers
 from shared.errors import ScanError
@@ -37,8 +37,8 @@ def read_abs(path: Path, *, texture: Path | None = None) -> Mesh:
     is_packed = path.suffix.lower() == ".gz"
     data = read_bytes(path, packed=is_packed)
     with name_errors(path):
-        mesh = _parse(to_utf8(_unpack(data) if is_packed else data))
-    return add_texture(mesh, path, (), texture)
+        mesh, shape = _parse(to_utf8(_unpack(data) if is_packed else data))
+    return add_view_texture(mesh, path, texture, *shape)
 
 
 def _unpack(data: bytes) -> bytes:
@@ -54,7 +54,8 @@ def _unpack(data: bytes) -> bytes:
     return text
 
 
-def _parse(text: bytes) -> Mesh:
+def _parse(text: bytes) -> tuple[Mesh, tuple[int, int]]:
+    """Return the mesh, and the numbers of rows and columns."""
     header = _HEADER.match(text)
     if header is None:
         raise ScanError("expected `480 rows`, `640 columns`, `pixels (flag X Y Z):` at its beginning; copy it again")
@@ -67,4 +68,4 @@ def _parse(text: bytes) -> Mesh:
     points = np.stack(xyz, axis=-1)
     with np.errstate(invalid="ignore"):
         points[(flag == 0) | ~(np.abs(points) < _BACKGROUND_MM).all(axis=-1)] = np.nan
-    return grid_to_mesh(points[::-1], pixel_uv(num_rows, num_columns)[::-1])
+    return grid_to_mesh(points[::-1], pixel_uv(num_rows, num_columns)[::-1]), (num_rows, num_columns)

@@ -14,6 +14,7 @@ from preprocess.readers.references import find_beside, show_name
 from shared.errors import ScanError
 
 _MAX_NOTES = 8
+_SAME_PROPORTIONS = 0.02
 _OVERSHOOT = 1.1  # a fraction may be rounded, or brightened, to a little more than 1
 
 
@@ -69,6 +70,25 @@ def add_texture(mesh: Mesh, path: Path, names: Sequence[bytes], texture: Path | 
     if texture is not None:
         notes = (f"has no texture coordinates to place the texture {show_name(texture.name)} with",)
     return replace(mesh, notes=mesh.notes + notes) if notes else mesh
+
+
+def add_view_texture(mesh: Mesh, path: Path, texture: Path | None, num_rows: int, num_columns: int) -> Mesh:
+    """Return a grid's mesh with the given image of the same view; a note if the image has other proportions than the grid.
+
+    Raises:
+        ScanError: the image cannot be read.
+    """
+    mesh = add_texture(mesh, path, (), texture)
+    if mesh.texture is None:
+        return mesh
+    height, width = mesh.texture.shape[:2]
+    if abs(width * num_rows / (height * num_columns) - 1) <= _SAME_PROPORTIONS:
+        return mesh
+    note = (
+        f"its texture has {width} × {height} pixels, its grid {num_columns} × {num_rows}: they do not show the same view, "
+        "so the colours are shifted; give an image that is aligned to it"
+    )
+    return replace(mesh, notes=(*mesh.notes, note))
 
 
 def limit_notes(notes: Iterable[str]) -> tuple[str, ...]:

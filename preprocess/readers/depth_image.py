@@ -19,7 +19,7 @@ from PIL import Image
 
 from preprocess.geometry.grid import grid_to_mesh, pixel_uv
 from preprocess.geometry.mesh import Mesh
-from preprocess.readers.appearance import add_texture
+from preprocess.readers.appearance import add_view_texture
 from preprocess.readers.file_bytes import name_errors, read_bytes, read_rows
 from preprocess.readers.image import is_16_bit_grey
 from shared.errors import ScanError
@@ -121,7 +121,7 @@ def read_depth_image(
         y = (np.arange(num_rows)[:, None] - camera.cy) / camera.fy * z
         step = z / min(camera.fx, camera.fy)
         mesh = grid_to_mesh(np.stack([x, -y, -z], -1)[::-1], pixel_uv(num_rows, num_columns)[::-1], step[::-1])
-    return add_texture(mesh, path, (), texture)
+    return add_view_texture(mesh, path, texture, num_rows, num_columns)
 
 
 def _check_fits(camera: PinholeCamera, width: int, height: int) -> None:
