@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
+import open_clip
 import pytest
 from tiny_training import RECIPE, make_model
 
+from shared.weights.model_config import MODEL_CONFIG
+from shared.weights.models import TOWERS
 from train.resolve import default_tower_rate
 from train.training.optimizer import build_optimizer, describe_rates, rate_at, set_rate
 
@@ -38,12 +43,24 @@ def test_what_is_frozen_is_left_out_and_rates_go_together() -> None:
         assert {group["lr"] for group in optimizer.param_groups} == {part, 0.5 * part}
 
 
-def test_a_pretrained_tower_is_moved_a_hundred_times_more_slowly() -> None:
-    assert default_tower_rate(0.02, "openai") == pytest.approx(0.0002)
-    assert default_tower_rate(0.02, "/a/file.pt") == pytest.approx(0.0002)
-    assert default_tower_rate(0.02, "none") == 0.02
+def test_a_pretrained_tower_is_moved_a_hundred_times_more_slowly_unless_it_is_small(tmp_path: Path) -> None:
+    assert default_tower_rate(0.02, "ViT-B-16", "openai") == pytest.approx(0.0002)
+    assert default_tower_rate(0.02, "ViT-B-16", "/a/file.pt") == pytest.approx(0.0002)
+    assert default_tower_rate(0.02, "ViT-B-16", "none") == 0.02
+    assert default_tower_rate(0.02, "facet-tiny", "/a/file.pt") == 0.02
+    for name, config, expected in (
+        ("tiny", json.loads((TOWERS / "facet-tiny.json").read_text()), 0.02),
+        ("large", open_clip.get_model_config("RN50"), 0.0002),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MODEL_CONFIG).write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+        assert default_tower_rate(0.02, f"local-dir:{tmp_path / name}", "weights.safetensors") == pytest.approx(
+            expected
+        )
+    assert default_tower_rate(0.02, f"local-dir:{tmp_path / 'gone'}", "weights.safetensors") == pytest.approx(0.0002)
     told = {
         "--lr / 100 for pretrained weights, openai": replace(RECIPE, lr=0.02, tower_lr=0.0002, pretrained="openai"),
+        "as --lr: it is small": replace(RECIPE, model="facet-tiny", lr=0.02, tower_lr=0.02, pretrained="synthetic-3"),
         "as --lr: its weights are random": replace(RECIPE, lr=0.02, tower_lr=0.02, pretrained="none"),
         "trained at 0.3 (--tower-lr), all else at 0.02": replace(RECIPE, lr=0.02, tower_lr=0.3, pretrained="openai"),
     }

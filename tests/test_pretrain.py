@@ -36,7 +36,6 @@ from train.pretraining.loss import CaptionLoss
 from train.pretraining.options import PretrainOptions
 from train.pretraining.pretrain import pretrain
 from train.pretraining.record import describe_run
-from train.resolve import default_tower_rate
 from train.training import checkpoint
 
 PROMPTS = read_prompts(DEFAULT_PROMPTS)
@@ -196,7 +195,7 @@ def test_it_learns_and_the_folder_is_open_clips(
 
 def test_resuming_equals_an_uninterrupted_run(captioned: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     caches = [captioned(num_subjects=3), captioned(name="b", num_subjects=2, modalities=("normal",), dataset="other")]
-    options = PretrainOptions(epochs=2, batch_size=12, seed=4, validate=0.3, augment="standard")
+    options = PretrainOptions(epochs=2, batch_size=12, seed=4, validate=0.3, augment="standard", flip_epochs=1)
     pretrain(caches, tmp_path / "whole", options, device="cpu")
     written = checkpoint.write_checkpoint
 
@@ -223,6 +222,26 @@ def test_resuming_equals_an_uninterrupted_run(captioned: Any, tmp_path: Path, mo
         for line in record["epochs"]:
             line.pop("seconds")
     assert records[0] == records[1]
+
+
+def test_last_epochs_mirror_alone(captioned: Any, tmp_path: Path) -> None:
+    cache = captioned(num_subjects=2)
+    losses: dict[str, list[float]] = {}
+    for name, chosen in {
+        "flip": {"augment": "flip"},
+        "standard": {"augment": "standard"},
+        "all": {"augment": "standard", "flip_epochs": 2},
+        "last": {"augment": "standard", "flip_epochs": 1},
+    }.items():
+        options = PretrainOptions(epochs=2, batch_size=12, validate=0, **chosen)
+        pretrain([cache], tmp_path / name, options, device="cpu")
+        losses[name] = [epoch["loss"] for epoch in read_record(tmp_path / name)["epochs"]]
+    assert losses["all"] == losses["flip"]
+    assert losses["last"][0] == losses["standard"][0] != losses["flip"][0]
+    assert losses["last"][1] != losses["standard"][1]
+    for chosen in ({"epochs": 2, "flip_epochs": 3}, {"augment": "none", "flip_epochs": 1}):
+        with pytest.raises(FacetError, match="--flip-epochs"):
+            PretrainOptions(**chosen)
 
 
 def test_a_frozen_text_tower_stays(captioned: Any, tmp_path: Path, tiny_model: str) -> None:
@@ -283,12 +302,6 @@ def test_shipped_weights(captioned: Any, tmp_path: Path, monkeypatch: pytest.Mon
     save_file(tensors, tmp_path / "bad.safetensors")
     with pytest.raises(FacetError, match=r"bad\.safetensors: weights of another model"):
         encode_prompts(few, model="tiny-clip", pretrained=str(tmp_path / "bad.safetensors"))
-
-
-def test_rates_of_weights() -> None:
-    assert default_tower_rate(1.0, "none") == 1.0
-    assert default_tower_rate(1.0, "openai") == 0.01
-    assert 0.01 < default_tower_rate(1.0, "synthetic-2") <= 1.0
 
 
 def test_bad_input_gets_one_line(

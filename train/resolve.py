@@ -11,16 +11,16 @@ from shared.errors import CacheError, FacetError
 from shared.labels import NEUTRAL
 from shared.schema import RenderSettings, parse_views
 from shared.text import TextEmbeddings
+from shared.weights.model_config import MODEL_CONFIG
 from shared.weights.models import LOCAL_DIR, RANDOM
 from train.data.prompts import read_prompts
 from train.options import Options, Recipe, RunOptions
 from train.protocols.named import DEFAULT_PROTOCOL, Protocol
 from train.tasks.task import find_task
 
-# The tower's learning rate as a fraction of --lr: pretrained features are to be adapted, not overwritten. Weights that ship
-# are of small towers, which learn at higher rates: tag → fraction.
+# The tower's learning rate as a fraction of --lr: pretrained features are to be adapted, not overwritten.
 PRETRAINED_TOWER_RATE = 0.01
-SHIPPED_TOWER_RATES = {"synthetic-2": 1.0}
+_SMALL_TOWERS = ("test_resnet",)  # timm's names; so few weights have to learn at --lr, pretrained or not
 TRAIN_VIEWS = 2  # of each sample, in a training step
 
 
@@ -197,9 +197,19 @@ def find_text(
     raise errors[-1]
 
 
-def default_tower_rate(lr: float, pretrained: str) -> float:
+def default_tower_rate(lr: float, model: str, pretrained: str) -> float:
     """Return the tower's peak learning rate if --tower-lr is not given."""
-    return lr * (1.0 if pretrained == RANDOM else SHIPPED_TOWER_RATES.get(pretrained, PRETRAINED_TOWER_RATE))
+    return lr if pretrained == RANDOM or is_small_tower(model) else PRETRAINED_TOWER_RATE * lr
+
+
+def is_small_tower(model: str) -> bool:
+    """Return whether a model is facet-tiny, or in a folder (local-dir:DIR) with a tower like that of facet-tiny."""
+    folder = Path(model.removeprefix(LOCAL_DIR))
+    if not model.startswith(LOCAL_DIR) or not (folder / MODEL_CONFIG).is_file():  # the folder of an export may be gone
+        return model == "facet-tiny"
+    from train.model.image_tower import read_model_config
+
+    return read_model_config(model)["vision_cfg"].get("timm_model_name") in _SMALL_TOWERS
 
 
 def _resolve_train_views(options: Options) -> int:
@@ -230,7 +240,11 @@ def resolve_model(options: Options, text: TextEmbeddings, initial: Recipe | None
                 f"with `python -m preprocess prompts --model {names[1]}`, or choose them with --model"
             )
         pretrained = initial.pretrained
-    tower_lr = default_tower_rate(options.lr, pretrained) if options.tower_lr is None else options.tower_lr
+    tower_lr = (
+        default_tower_rate(options.lr, options.model or text.model, pretrained)
+        if options.tower_lr is None
+        else options.tower_lr
+    )
     values = vars(options) | {
         "model": options.model or text.model,
         "pretrained": pretrained,

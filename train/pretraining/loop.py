@@ -105,7 +105,7 @@ def _train_epoch(
     for raw in progress.waiting_for(stream_steps(run.sources, run.images, steps, chosen)):
         rate = rate_at(state.step, options.epochs * steps_per_epoch, options.warmup)
         set_rate(state.optimizer, rate)
-        step = embed_step(run, raw, chosen, captions, augmentation=options.augment, epoch=epoch)
+        step = embed_step(run, raw, chosen, captions, augmentation=options.augmentation_of(epoch), epoch=epoch)
         loss = _measure_loss(run, state, step)
         losses.append(loss.detach())
         norm = _update(run, state, loss)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shared.errors import FacetError
 from shared.modalities import MODALITIES
 from train.options import COLOUR, MAX_SEED, check_values, declare
 
@@ -31,6 +32,7 @@ class PretrainOptions:
     )
     validate: float = declare(0.1, "fraction of subjects held out for validation", 0, 0.9)
     augment: str = declare("flip", "augmentation, as in fit", choices=("standard", "flip", "none"))
+    flip_epochs: int = declare(0, "epochs at the end that mirror images and change nothing else", 0, 100_000)
     background: str = declare("black", "colour of texture where there is no surface, as in fit", **COLOUR)
     epochs: int = declare(30, "passes over the rows", 1, 100_000)
     batch_size: int = declare(32, "rows per step", 2, 65_536)
@@ -41,3 +43,11 @@ class PretrainOptions:
 
     def __post_init__(self) -> None:
         check_values(self)
+        if self.flip_epochs > self.epochs:
+            raise FacetError(f"--flip-epochs {self.flip_epochs}: more than --epochs {self.epochs}")
+        if self.flip_epochs and self.augment == "none":
+            raise FacetError("--flip-epochs: --augment none mirrors no image; leave one of them out")
+
+    def augmentation_of(self, epoch: int) -> str:
+        """Return the augmentation of an epoch, one of --augment. epoch: from 0."""
+        return "flip" if epoch >= self.epochs - self.flip_epochs else self.augment

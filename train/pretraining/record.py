@@ -69,7 +69,7 @@ def read_record(out: Path, record: dict[str, Any]) -> dict[str, Any] | None:
         return None
     try:
         found: dict[str, Any] = load_pretrain_json(path)
-        settings = {"background": "black", **found["settings"]}  # once the only one
+        settings = {"background": "black", "flip_epochs": 0, **found["settings"]}  # once the only ones
         names = [option_name(n) for n, value in record["settings"].items() if settings.get(n) != value]
         if [cache["content_hash"] for cache in found["caches"]] != [c["content_hash"] for c in record["caches"]]:
             names.append("the caches or their content")

@@ -12,7 +12,7 @@ from shared.weights.models import RANDOM
 from train.model.facet import Facet
 from train.model.tuning import LowRank, layer_depths
 from train.options import Recipe
-from train.resolve import default_tower_rate
+from train.resolve import default_tower_rate, is_small_tower
 
 ADAM_BETAS = (0.9, 0.98)  # as CLIP's own training (Radford et al. 2021, table 19)
 
@@ -28,7 +28,7 @@ def describe_rates(recipe: Recipe) -> str:
         if recipe.tune == "full"
         else f"{recipe.tune.removeprefix('last-')} last blocks of the image tower"
     )
-    if recipe.tower_lr != default_tower_rate(recipe.lr, recipe.pretrained):
+    if recipe.tower_lr != default_tower_rate(recipe.lr, recipe.model, recipe.pretrained):
         why = "--tower-lr"
     elif recipe.init_from:
         why = (
@@ -38,6 +38,8 @@ def describe_rates(recipe: Recipe) -> str:
         )
     elif recipe.pretrained == RANDOM:
         why = "as --lr: its weights are random"
+    elif is_small_tower(recipe.model):
+        why = "as --lr: it is small"
     else:
         why = (
             f"--lr / {recipe.lr / recipe.tower_lr:g} for pretrained weights, {recipe.pretrained}; if these are not pretrained, "
