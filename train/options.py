@@ -264,8 +264,8 @@ class OptimOptions:
     lr: float = declare(1e-3, "peak learning rate of the new layers", 1e-9, 10)
     tower_lr: float | None = declare(
         None,
-        "peak learning rate of the image tower (default: --lr with --pretrained none, --lr / 100 with other weights, or what "
-        "suits weights that ship)",
+        "peak learning rate of the image tower (default: --lr for random weights and for towers as small as facet-tiny's, "
+        "else --lr / 100)",
         0,
         10,
     )
