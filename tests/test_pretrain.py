@@ -227,21 +227,23 @@ def test_resuming_equals_an_uninterrupted_run(captioned: Any, tmp_path: Path, mo
 def test_last_epochs_mirror_alone(captioned: Any, tmp_path: Path) -> None:
     cache = captioned(num_subjects=2)
     losses: dict[str, list[float]] = {}
-    for name, chosen in {
+    runs: dict[str, dict[str, Any]] = {
         "flip": {"augment": "flip"},
         "standard": {"augment": "standard"},
         "all": {"augment": "standard", "flip_epochs": 2},
         "last": {"augment": "standard", "flip_epochs": 1},
-    }.items():
+    }
+    for name, chosen in runs.items():
         options = PretrainOptions(epochs=2, batch_size=12, validate=0, **chosen)
         pretrain([cache], tmp_path / name, options, device="cpu")
         losses[name] = [epoch["loss"] for epoch in read_record(tmp_path / name)["epochs"]]
     assert losses["all"] == losses["flip"]
     assert losses["last"][0] == losses["standard"][0] != losses["flip"][0]
     assert losses["last"][1] != losses["standard"][1]
-    for chosen in ({"epochs": 2, "flip_epochs": 3}, {"augment": "none", "flip_epochs": 1}):
-        with pytest.raises(FacetError, match="--flip-epochs"):
-            PretrainOptions(**chosen)
+    with pytest.raises(FacetError, match="--flip-epochs"):
+        PretrainOptions(epochs=2, flip_epochs=3)
+    with pytest.raises(FacetError, match="--flip-epochs"):
+        PretrainOptions(augment="none", flip_epochs=1)
 
 
 def test_a_frozen_text_tower_stays(captioned: Any, tmp_path: Path, tiny_model: str) -> None:
