@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -44,7 +45,7 @@ class Child:
     """A process that runs one call at a time."""
 
     def __init__(self, memory_limit_bytes: int | None = None) -> None:
-        self._limit = memory_limit_bytes
+        self._limit, self._last_check = memory_limit_bytes, time.monotonic()
         self.connection, theirs = Pipe()
         search_path = os.pathsep.join(path for path in sys.path if path)
         self._process = subprocess.Popen(
@@ -71,7 +72,10 @@ class Child:
             return Message("exit", self._process.wait())
 
     def check_memory(self) -> None:
-        """Kill the process if it holds more memory than its limit."""
+        """Kill the process if it holds more memory than its limit. Does nothing soon after the last check."""
+        if time.monotonic() < self._last_check + POLL_SECONDS:
+            return
+        self._last_check = time.monotonic()
         with suppress(psutil.Error):  # it has just ended
             if self._limit is not None and psutil.Process(self._process.pid).memory_info().rss > self._limit:
                 self._process.kill()

@@ -42,7 +42,7 @@ def build_shard_safely(
 
     Args:
         memory_limit_bytes: a child process that tries scans is killed above it; None: no limit.
-        on_row: called before each row with the number of rows done.
+        on_row: of `build_shard`.
     Raises:
         Whatever `build_shard` raises.
     """

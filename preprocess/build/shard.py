@@ -28,6 +28,8 @@ from shared.schema import CacheInfo, RenderSettings, Sample, fingerprint
 if TYPE_CHECKING:
     from preprocess.rendering.views import Views
 
+PROGRESS_SECONDS = 0.1
+
 
 @dataclass(frozen=True)
 class ShardTask:
@@ -124,7 +126,7 @@ def build_shard(task: ShardTask, on_row: Callable[[int], None] | None = None) ->
     A scan that fails leaves an invalid row with its reason. A valid row's reason is a warning.
 
     Args:
-        on_row: called before each row with the number of rows done.
+        on_row: called before a row with the number of rows done, at most ten times a second.
     Raises:
         ScanError: with task.strict, at the first scan that fails or has a warning.
         FacetError: another build has claimed the cache; nothing was written.
@@ -137,10 +139,12 @@ def build_shard(task: ShardTask, on_row: Callable[[int], None] | None = None) ->
     arrays = ShardArrays(task.info, task.shard)
     aligner = ScanAligner(task.dataset, task.root, task.info.settings, task.sources, skip=task.skip)
     samples: list[Sample] = []
+    told = -np.inf
     hashes: dict[str, str] = {}
     for row, (sample, scan) in enumerate(zip(task.samples, task.scans, strict=True)):
-        if on_row is not None:
+        if on_row is not None and time.monotonic() > told + PROGRESS_SECONDS:
             on_row(row)
+            told = time.monotonic()
         if scan is None:
             samples.append(dataclasses.replace(sample, reason=SCAN_GONE))
             continue
