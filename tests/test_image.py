@@ -85,6 +85,14 @@ def test_a_damaged_jpeg_is_refused(kind: str, mode: str) -> None:
     decode_image(data[:-2] + bytes(3) + data[-2:])  # some cameras fill the end up
 
 
+def test_a_tiff_that_begins_with_its_thumbnail_is_refused() -> None:
+    image, small = Image.new("RGB", (80, 60), (200, 40, 40)), Image.new("RGB", (20, 15))
+    data = encode(image, "TIFF", save_all=True, append_images=[small])
+    np.testing.assert_array_equal(decode_image(data), np.asarray(image))
+    with pytest.raises(ScanError, match="first page has 20 × 15 pixels, its second 80 × 60"):
+        decode_image(encode(small, "TIFF", save_all=True, append_images=[image]))
+
+
 @pytest.mark.parametrize("options", [{"quality": 90}, {"lossless": True}], ids=str)
 def test_a_webp_that_ends_in_zeros_is_refused(options: dict[str, object]) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))

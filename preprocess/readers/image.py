@@ -35,7 +35,7 @@ def read_image(path: Path) -> np.ndarray:
 
     Returns:
         u8 (h, w, 3), sRGB, row 0 on top. Grey is repeated to three channels, 16-bit grey in either byte order scaled to 8;
-        transparency is dropped; of several frames it is the first.
+        transparency is dropped; of several frames or pages it is the first.
     Raises:
         ScanError: missing, no such image, cut off, too large, or of unusual levels (32 bits, fractions).
     """
@@ -57,6 +57,8 @@ def decode_image(data: bytes) -> np.ndarray:
                     f"{width} × {height} pixels, expected at most {MAX_PIXELS}; "
                     f"scale it down to {max(int(width * scale), 1)} × {max(int(height * scale), 1)}"
                 )
+            if image.format == "TIFF":
+                _check_pages(data, width, height)
             if image.mode in _EIGHT_BIT_MODES:
                 if image.format == "WEBP":
                     _check_webp(data, width * height)
@@ -80,6 +82,24 @@ def decode_image(data: bytes) -> np.ndarray:
             f"not a readable image ({why}); expected a BMP, JPEG, PNG, TIFF, WebP, TGA, GIF or PPM image; "
             "copy it again, or save it as PNG"
         ) from error
+
+
+def _check_pages(data: bytes, width: int, height: int) -> None:
+    """Refuse a TIFF whose second page is larger than its first, of this size: a thumbnail.
+
+    Raises:
+        ScanError: it is.
+    """
+    with Image.open(io.BytesIO(data), formats=("TIFF",)) as pages:
+        try:
+            pages.seek(1)
+        except Exception:  # there is none that can be read
+            return
+        if pages.width * pages.height > width * height:
+            raise ScanError(
+                f"its first page has {width} × {height} pixels, its second {pages.width} × {pages.height}; "
+                "save the page that is meant alone"
+            )
 
 
 def _check_webp(data: bytes, num_pixels: int) -> None:
