@@ -81,9 +81,8 @@ class TextEmbeddings:
             )
         index = [self.class_names.index(name) for name in class_names]
         prompts = tuple(self.prompts[i] for i in index)
-        k = max(
-            (len(p) for p in prompts), default=0
-        )  # fewer than before where the class with the most prompts is left out
+        # Fewer than before where the class with the most prompts is left out.
+        k = max((len(p) for p in prompts), default=0)
         return dataclasses.replace(
             self,
             class_names=tuple(class_names),

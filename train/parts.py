@@ -59,10 +59,8 @@ LOSSES = {
                               "different ones are uncorrelated (SMILE-VLM, Barlow Twins)"),
 }  # fmt: skip
 
-CLASS_LOSSES = {
-    "ce": "cross-entropy",
-    "bce": "binary cross-entropy",
-}  # the loss of the class scores, by its name in logs
+# The loss of the class scores, by its name in logs.
+CLASS_LOSSES = {"ce": "cross-entropy", "bce": "binary cross-entropy"}
 
 
 def find_part(table: Mapping[str, Part], name: str) -> Part:

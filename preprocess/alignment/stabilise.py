@@ -123,10 +123,8 @@ def _solve(points: np.ndarray, normals: np.ndarray, offset: np.ndarray) -> tuple
     """Return the small rigid motion that moves points along normals by offset, and the RMS before it."""
     # Rotations in units of LEVER_MM, so that both halves of the problem weigh alike; a little damping (Levenberg 1944) keeps
     # a face from sliding along itself where its shape does not say how far.
-    around = (
-        points[:, [1, 2, 0]] * normals[:, [2, 0, 1]] - points[:, [2, 0, 1]] * normals[:, [1, 2, 0]]
-    )  # cross product
-    jacobian = np.concatenate([around / LEVER_MM, normals], axis=1)
+    cross = points[:, [1, 2, 0]] * normals[:, [2, 0, 1]] - points[:, [2, 0, 1]] * normals[:, [1, 2, 0]]
+    jacobian = np.concatenate([cross / LEVER_MM, normals], axis=1)
     normal_matrix = jacobian.T @ jacobian + DAMPING * len(offset) * np.eye(6)
     solution = np.linalg.solve(normal_matrix, jacobian.T @ offset)
     solution[:3] /= LEVER_MM

@@ -54,11 +54,9 @@ class ActionUnits:
                 except ScanError as error:
                     errors.append(str(error))
         nothing = (UNKNOWN,) * len(names)
-        shared: dict[tuple[int, ...], tuple[int, ...]] = {
-            nothing: ()
-        }  # frames in a row are coded alike: one tuple for all
-        rows_of_table = [tuple(row) for row in table.tolist()]
-        return [shared.setdefault(value, value) for value in rows_of_table], errors
+        # Frames in a row are coded alike: one tuple for all.
+        shared: dict[tuple[int, ...], tuple[int, ...]] = {nothing: ()}
+        return [shared.setdefault(value, value) for value in map(tuple, table.tolist())], errors
 
     def describe(self, records: Sequence[ScanRecord]) -> list[str]:
         """Describe sequences with missing or partial action units, and coding files that match no frames or cannot be read."""

@@ -94,9 +94,8 @@ def _find_signs_of_plus(root: Path, subjects: Subjects) -> list[str]:
         if tasks:
             seen.append(f"tasks beyond T{LAST_TASK} ({', '.join(f'{subject}/{task}' for task in tasks[:3])})")
             break
-    candidates = _candidate_folders(
-        root, subjects.base, beside_root=False
-    )  # what stands beside the root may well be another data set's
+    # What stands beside the root may well be another data set's.
+    candidates = _candidate_folders(root, subjects.base, beside_root=False)
     for folder in _feature_levels(candidates):
         if (name := _find_plus_landmarks(folder)) is not None:
             seen.append(f"landmarks in {PLUS_LANDMARKS} files ({folder.name}/{name})")

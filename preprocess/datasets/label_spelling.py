@@ -18,19 +18,8 @@ LabelMap = Mapping[str, str]  # a word as it is written → its class; "": such 
 MAP_COLUMNS = ("word", "class")
 MAP_ADVICE = "--label-map FILE.csv, lines word,class"
 _NO_LABEL = {
-    "n/a",
-    "na",
-    "nan",
-    "none",
-    "null",
-    "unknown",
-    "?",
-    "-",
-    "unlabelled",
-    "unlabeled",
-    "no label",
-    "undefined",
-}
+    "n/a", "na", "nan", "none", "null", "unknown", "?", "-", "unlabelled", "unlabeled", "no label", "undefined",
+}  # fmt: skip
 _COMPARED = [word for word in EXPRESSION_WORDS if len(word) > 2]  # two letters are close to anything
 _CLOSE = 0.8  # difflib's ratio: Agry and angry have 0.89
 _CLOSE_PAIR = 0.9  # between two classes of the user's own, of which many are alike by intent

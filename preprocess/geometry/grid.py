@@ -63,9 +63,8 @@ def _check_order(points: np.ndarray) -> None:
     Numbers of rows and columns that are exchanged, and planes that are stored column by column, put points that are no
     neighbours beside each other, or exchange the axes. Points keep their places then, but not their pixels.
     """
-    steps = [
-        np.diff(points[..., :2], axis=axis).reshape(-1, 2) for axis in (1, 0)
-    ]  # to the next column; to the next row
+    # To the next column; to the next row.
+    steps = [np.diff(points[..., :2], axis=axis).reshape(-1, 2) for axis in (1, 0)]
     medians = [np.median(step[known], axis=0) for step in steps if (known := np.isfinite(step).all(axis=1)).any()]
     if len(medians) < 2:
         return

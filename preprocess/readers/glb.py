@@ -147,9 +147,8 @@ def _choose_colors(file: GltfFile, parts: list[Part]) -> np.ndarray | None:
     if not plain:
         return None
     only_materials = len(plain) == len(parts) and all(part.colors is None for part in parts)
-    if only_materials and (
-        len(shades) == 1 or any(part.material.has_texture for part in parts)
-    ):  # their images are not drawn
+    has_images = any(part.material.has_texture for part in parts)  # which are not drawn
+    if only_materials and (len(shades) == 1 or has_images):
         return None
     colors = [part.material.color[:3] * (1 if part.colors is None else part.colors[:, :3]) for part in parts]
     sizes = [(len(part.vertices), 3) for part in parts]

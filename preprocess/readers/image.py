@@ -14,9 +14,8 @@ from PIL import Image
 from preprocess.readers.file_bytes import is_text_copy, name_errors, read_bytes
 from shared.errors import ScanError
 
-MAX_PIXELS = (
-    1 << 26
-)  # 8192 × 8192: larger than any scanner's texture; a file of a few KB can claim thousands of times that
+# 8192 × 8192: larger than any scanner's texture; a file of a few KB can claim thousands of times that.
+MAX_PIXELS = 1 << 26
 _MAX_BYTES = 1 << 28  # an uncompressed image of so many pixels fits
 _FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP", "TGA", "GIF", "PPM")
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")

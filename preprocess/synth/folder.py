@@ -45,10 +45,8 @@ VARIANTS: dict[str, tuple[tuple[int, ...], ...]] = {
 }  # fmt: skip
 SHOWN_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 43)
 _RESTING = (1, 2, 4, 5, 7, 10, 12, 15, 17, 23, 26)
-_EXPRESSION, _MIXTURE = (
-    0.72,
-    0.22,
-)  # fractions of the scans: an expression, some units without a name; the rest: neutral
+# Fractions of the scans: an expression, some units without a name; the rest: neutral.
+_EXPRESSION, _MIXTURE = 0.72, 0.22
 
 
 class _Manner:

@@ -18,11 +18,8 @@ from shared.pictures import order_views
 
 PAGE_ROWS = 60
 LIST_CSV = "samples.csv"
-TITLES = {
-    "validity": "valid or not",
-    "au": "shows",
-    "error": "right or wrong",
-}  # of filters whose name is not its title
+# Of filters whose name is not its title.
+TITLES = {"validity": "valid or not", "au": "shows", "error": "right or wrong"}
 
 
 def wall_page(site: Site, address: Address) -> list[Component]:

@@ -120,11 +120,9 @@ def _find_array(path: Path, file: Any, info: CacheInfo, shard: int, name: str) -
         raise CacheError(f"{path}: {name} is {dataset.dtype} {dataset.shape}, which is not this cache's")
     properties = dataset.id.get_create_plist()
     filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
-    expected = [] if info.compression == "none" else [_BLOSC_FILTER]
-    if dataset.chunks != (min(spec.chunk_rows, shape[0]), *shape[1:]) or filters != [
-        *expected,
-        h5py.h5z.FILTER_FLETCHER32,
-    ]:  # chunks are never virtual, nor in other files
+    expected = [*([] if info.compression == "none" else [_BLOSC_FILTER]), h5py.h5z.FILTER_FLETCHER32]
+    chunks = (min(spec.chunk_rows, shape[0]), *shape[1:])  # chunks are never virtual, nor in other files
+    if dataset.chunks != chunks or filters != expected:
         raise CacheError(f"{path}: {name} is not stored as this program writes it")
     return dataset
 

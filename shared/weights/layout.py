@@ -11,15 +11,8 @@ import numpy as np
 from shared.errors import FacetError, name_some
 
 _MAX_DEPTH = 4
-_STATES = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "module",
-    "ema",
-    "model_ema",
-    "ema_state_dict",
-)  # first ones first
+# First ones first.
+_STATES = ("state_dict", "model_state_dict", "model", "module", "ema", "model_ema", "ema_state_dict")
 _TOWER = re.compile(r"^((?:.*?\.)?)(?:visual|vision_model|image_encoder)\.")
 # OpenAI's archive keeps these numbers beside its tensors; position_ids are 0, 1, 2, …
 _NO_WEIGHTS = re.compile(r"^(input_resolution|context_length|vocab_size)$|(^|\.)position_ids$")
@@ -115,9 +108,7 @@ def name_weights(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray
     plain = {name.removeprefix(wrapped): array for name, array in arrays.items() if not _NO_WEIGHTS.search(name)}
     if "vision_model.embeddings.patch_embedding.weight" in plain:
         return _from_transformers(plain), True
-    if not any(
-        name.startswith(("visual.", "image_encoder.")) for name in plain
-    ):  # the latter: MobileCLIP's, for open_clip
+    if not any(name.startswith(("visual.", "image_encoder.")) for name in plain):  # the latter: MobileCLIP's
         raise FacetError(
             f"is neither open_clip's layout (visual.*) nor transformers' CLIPModel (vision_model.embeddings.*): "
             f"{_list_names(plain)}"

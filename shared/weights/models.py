@@ -155,9 +155,8 @@ class ModelLoader:
         """
         quick_gelu = source.config.get("quick_gelu")
         self._torch.manual_seed(seed)
-        logging.disable(
-            logging.ERROR
-        )  # open_clip's running commentary; what matters reaches the user as one line below
+        # open_clip's running commentary; what matters reaches the user as one line below
+        logging.disable(logging.ERROR)
         try:
             clip = self._open_clip.create_model(
                 source.name,
