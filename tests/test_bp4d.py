@@ -171,6 +171,10 @@ def test_numbers_match_however_they_are_padded(tmp_path: Path) -> None:
     assert any(note.startswith("no sequence begins with frame 0") for note in listing.notes)
     assert (record.subject, record.task, record.landmarks) == ("F001", "T1", "3DFeatures/f001/T1/007.tbnd")
     assert values_of(record) == {"AU6": 1, "AU6_intensity": 2}
+    write_frame(tmp_path / "f001" / "t1", "007")  # the same frame again: neither lost in silence nor two frames
+    (record,) = (listing := READER.find(tmp_path)).records
+    left_out = ({"0007", "007"} - {Path(record.source).stem}).pop()
+    assert any("frame number" in note and f"f001/t1/{left_out}.obj" in note for note in listing.notes)
 
 
 def test_without_a_picture_of_its_name_the_material_counts(tmp_path: Path) -> None:

@@ -61,8 +61,9 @@ def find_sequences(root: Path, *, edition: Edition) -> Listing:
     """
     subjects, doubts = find_frame_folders(root, edition)
     landmarks = LandmarkFiles(root, subjects.base, edition.landmark_suffix)
+    repeated: list[str] = []
     sequences = [
-        _list_sequence(root, subject, task, folder, edition.tasks[task], landmarks.of(subject, task))
+        _list_sequence(root, subject, task, folder, edition.tasks[task], landmarks.of(subject, task), repeated)
         for subject, subject_folder in subjects.folders.items()
         for task, folder in find_task_folders(subject_folder)
         if task in edition.tasks
@@ -86,6 +87,7 @@ def find_sequences(root: Path, *, edition: Edition) -> Listing:
         *describe_counts(records, subjects=edition.num_subjects, sequences=num_sequences, scans=edition.num_frames),
         *describe_missing(records),
         *describe_gaps(records),
+        *([f"files left out, as another has their frame number: {name_some(repeated)}"] if repeated else []),
         *describe_lacking(records, OWN_PICTURES, lambda record: not record.texture, unit="frames"),
         *_describe_landmarks(records, probe, num_files, edition),
         *units.describe(records),
@@ -99,14 +101,26 @@ def find_sequences(root: Path, *, edition: Edition) -> Listing:
 
 
 def _list_sequence(
-    root: Path, subject: str, task: str, folder: Path, label: str, landmarks: Mapping[int, str]
+    root: Path,
+    subject: str,
+    task: str,
+    folder: Path,
+    label: str,
+    landmarks: Mapping[int, str],
+    repeated: list[str],
 ) -> list[ScanRecord]:
-    """List a sequence by the names of its files alone: there are a million of them. Names have three or four digits."""
+    """List a sequence by the names of its files alone: there are a million of them. Names have three or four digits.
+
+    Files of a frame that another file has (`001.obj` and `0001.obj`) are added to `repeated`.
+    """
     files = list_files(root, folder)
     frames: dict[int, ScanRecord] = {}
     for name, path in files.items():
         stem = name[:-4]
-        if not name.endswith(".OBJ") or not stem.isdecimal() or not stem.isascii() or int(stem) in frames:
+        if not name.endswith(".OBJ") or not stem.isdecimal() or not stem.isascii():
+            continue
+        if int(stem) in frames:
+            repeated.append(path)
             continue
         frames[int(stem)] = ScanRecord(
             sample_id=f"{subject}/{task}/{PurePosixPath(path).stem}",
