@@ -19,7 +19,7 @@ from shared.weights.models import LOCAL_DIR
 from train.option_values import option_name, rename_options
 from train.options import OPTIONS, Recipe
 
-RUN_VERSION = 5  # 5: train_views; class vectors are centred
+RUN_VERSION = 5  # 5: train_views
 _MAX_CONFIG_BYTES = 1 << 24
 
 

@@ -10,16 +10,6 @@ from train.model.attention import TokenAttention
 from train.model.fusion import Sizes
 
 
-def centre(vectors: Tensor) -> Tensor:
-    """Subtract the mean over classes from class vectors (C, d); a single class keeps its vector.
-
-    Prompts of one domain lie close together (cosines of 0.8 to 0.95), so their mean says nothing of a class. Scores of one
-    face lose the same number each, which a softmax does not see: step 0 stays CLIP zero-shot. But queries of MTGF that
-    are nearly equal attend to the same tokens for every class. Centred, they differ.
-    """
-    return vectors - vectors.mean(0) if len(vectors) > 1 else vectors
-
-
 class Head(nn.Module):
     """The score of class c is s · f_c · t_c, with the class's face vector f_c and the class vector t_c."""
 
