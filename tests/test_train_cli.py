@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -314,3 +315,15 @@ def test_help_names_every_command_and_example() -> None:
 
             build_parser().parse_args(line.split()[3:])
     assert np.all([option in detail.stdout for option in ("--fold ", "--lambda-con", "--shuffle-labels", "--tower-lr")])
+
+
+@pytest.mark.parametrize("chosen", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "123456"}])
+def test_waiting_threads_leave_their_core_to_others(chosen: dict[str, str]) -> None:
+    """GNU OpenMP itself says how long its threads wait; what the user sets is kept."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    code = "from shared.errors import run_command_line; run_command_line(lambda: bool(__import__('torch')) - 1)"
+    words, environment = [sys.executable, "-c", code], clean | {"OMP_DISPLAY_ENV": "VERBOSE"} | chosen
+    found = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, cwd=ROOT)
+    said = re.search(r"GOMP_SPINCOUNT = '(\d+)'", found.stderr)
+    assert said is not None, "is torch's OpenMP another one? Then its threads' waiting is to be set anew"
+    assert int(said[1]) <= 10_000 if not chosen else int(said[1]) > 100_000
