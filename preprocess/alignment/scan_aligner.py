@@ -29,9 +29,8 @@ REFERENCE_TRIES = 3  # frames that may serve as a sequence's reference: the firs
 NOSE_MM = (-25.0, 25.0)  # x and y of the window in which the nose's tip is looked for
 NEAR_MM, NEAR_RAD, NEAR_RMS_MM = 20.0, np.deg2rad(10.0), 0.8
 MESHES_KEPT = 2 * HALF_WIDTH + 2  # a frame is read once although its neighbours ask for it too
-REFERENCES_KEPT = (
-    4  # for the next shards of the same sequences in this process: finding a face takes as long as many frames
-)
+# For the next shards of the same sequences in this process: to find a face takes as long as many frames.
+REFERENCES_KEPT = 4
 
 
 @dataclass(frozen=True)

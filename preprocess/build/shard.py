@@ -139,12 +139,12 @@ def build_shard(task: ShardTask, on_row: Callable[[int], None] | None = None) ->
     arrays = ShardArrays(task.info, task.shard)
     aligner = ScanAligner(task.dataset, task.root, task.info.settings, task.sources, skip=task.skip)
     samples: list[Sample] = []
-    told = -np.inf
+    last_call = -np.inf
     hashes: dict[str, str] = {}
     for row, (sample, scan) in enumerate(zip(task.samples, task.scans, strict=True)):
-        if on_row is not None and time.monotonic() > told + PROGRESS_SECONDS:
+        if on_row is not None and time.monotonic() > last_call + PROGRESS_SECONDS:
             on_row(row)
-            told = time.monotonic()
+            last_call = time.monotonic()
         if scan is None:
             samples.append(dataclasses.replace(sample, reason=SCAN_GONE))
             continue
