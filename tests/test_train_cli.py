@@ -324,6 +324,6 @@ def test_waiting_threads_leave_their_core_to_others(chosen: dict[str, str]) -> N
     code = "from shared.errors import run_command_line; run_command_line(lambda: bool(__import__('torch')) - 1)"
     words, environment = [sys.executable, "-c", code], clean | {"OMP_DISPLAY_ENV": "VERBOSE"} | chosen
     found = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, cwd=ROOT)
-    said = re.search(r"GOMP_SPINCOUNT = '(\d+)'", found.stderr)
-    assert said is not None, "is torch's OpenMP another one? Then its threads' waiting is to be set anew"
-    assert int(said[1]) <= 10_000 if not chosen else int(said[1]) > 100_000
+    spins = re.search(r"GOMP_SPINCOUNT = '(\d+)'", found.stderr)
+    assert spins is not None, "torch has another OpenMP than GNU's: find out how long its threads spin"
+    assert int(spins[1]) <= 10_000 if not chosen else int(spins[1]) > 100_000

@@ -107,12 +107,12 @@ def test_prompts_of_views(tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.
         opened.info.class_names,
     )
     with torch.no_grad():
-        said = torch.stack([clip.encode_text(tokenizer(one), normalize=True) for one in texts]).numpy()
+        embedded = torch.stack([clip.encode_text(tokenizer(one), normalize=True) for one in texts]).numpy()
         for row, sample in enumerate(opened.samples[:3]):
             pixels = [opened.arrays.read(m, [row])[0] for m in ("texture", "normal") if sample.has(m)]
             units = (np.concatenate(pixels).transpose(0, 3, 1, 2).astype(np.float32) / 255 - mean) / std
             images = clip.encode_image(torch.from_numpy(units), normalize=True).numpy()
-            cosines = np.array([said[image % 3] @ images[image] for image in range(len(images))])  # (images, texts)
+            cosines = np.array([embedded[image % 3] @ images[image] for image in range(len(images))])  # (images, texts)
             by_class = np.stack([cosines[:, :2].mean(1), cosines[:, 2], cosines[:, 3]], 1)
             scores = clip.logit_scale.exp().item() * by_class.mean(0) / np.linalg.norm(images.mean(0))
             wanted = np.exp(scores) / np.exp(scores).sum()

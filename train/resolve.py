@@ -229,24 +229,20 @@ def resolve_model(options: Options, text: TextEmbeddings, initial: Recipe | None
     Raises:
         FacetError: the image tower has no patch tokens, which --mtgf-tokens patches needs; or --init-from has another one.
     """
-    pretrained = options.pretrained or text.pretrained
+    model, pretrained = options.model or text.model, options.pretrained or text.pretrained
     if initial is not None:
         if options.pretrained is not None:
             raise FacetError("--pretrained: the initial weights are those of --init-from; leave one of them out")
-        names = [name.removeprefix(LOCAL_DIR) for name in (options.model or text.model, initial.model)]
+        names = [name.removeprefix(LOCAL_DIR) for name in (model, initial.model)]
         if Path(names[0]).name != Path(names[1]).name:  # an exported model names no folder
             raise FacetError(
                 f"--init-from {options.init_from}: its image tower is {names[1]}, the prompts are of {names[0]}; write prompts "
                 f"with `python -m preprocess prompts --model {names[1]}`, or choose them with --model"
             )
         pretrained = initial.pretrained
-    tower_lr = (
-        default_tower_rate(options.lr, options.model or text.model, pretrained)
-        if options.tower_lr is None
-        else options.tower_lr
-    )
+    tower_lr = default_tower_rate(options.lr, model, pretrained) if options.tower_lr is None else options.tower_lr
     values = vars(options) | {
-        "model": options.model or text.model,
+        "model": model,
         "pretrained": pretrained,
         "tower_lr": tower_lr,
         "towers": "shared" if options.tune == "frozen" else options.towers,  # equal towers stay equal

@@ -58,7 +58,7 @@ def find_nearest(
     high: np.ndarray,
     nearest: np.ndarray,
 ) -> None:
-    """Write the place of the nearest vertex to each point, -1 without one within reach, to i64 (K,).
+    """Write the index in `placed` of the nearest vertex to each point, -1 without one within reach, to i64 (K,).
 
     Args:
         points: (K, 3), in the frame; neighbours are best listed one after another.
