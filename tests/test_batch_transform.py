@@ -14,7 +14,7 @@ from train.config import TowerConfig
 from train.data.batch_transform import BatchTransform
 from train.data.items import find_items
 from train.data.stream import RawBatch, stream_batches
-from train.model.facet import Batch
+from train.model.batch import Batch
 
 MODALITIES = ("texture", "normal", "depth")
 TOWER = TowerConfig("x", "none", {}, 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "", True)

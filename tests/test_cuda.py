@@ -34,7 +34,7 @@ from train.data.pixels import to_device
 from train.data.preload import preload_images
 from train.data.stream import RawBatch
 from train.data.transfer import copy_small
-from train.model.facet import Batch
+from train.model.batch import Batch
 from train.options import Recipe
 from train.tasks.batch_slice import WHOLE_BATCH
 from train.tasks.criterion import BinaryCrossEntropy, CrossEntropy

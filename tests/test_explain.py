@@ -19,7 +19,7 @@ from shared.attention_file import read_attention
 from shared.runs import Prediction, Predictions
 from train.inference.explain import choose_samples
 from train.inference.occlusion import GRID, occlude, place_squares, spread_drops
-from train.model.facet import Batch
+from train.model.batch import Batch
 
 REGION = (slice(3, 6), slice(20, 22))  # rows and columns of view 1 that the model below depends on
 

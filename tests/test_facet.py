@@ -14,7 +14,8 @@ import pytest
 import torch
 from test_image_tower import TOWERS, save_clip
 
-from train.model.facet import Batch, Facet, FacetConfig, subtract_reference
+from train.model.batch import Batch
+from train.model.facet import Facet, FacetConfig, subtract_reference
 from train.model.image_tower import build_tower, load_tower
 
 

@@ -18,7 +18,8 @@ from shared.errors import FacetError
 from train.losses.cross_correlation import MIN_VARIANCE, OFF_DIAGONAL, cross_correlation_loss
 from train.losses.margin import margin_loss
 from train.losses.terms import LossTerm
-from train.model.facet import Batch, Facet
+from train.model.batch import Batch
+from train.model.facet import Facet
 from train.model.fusion import Fusion, Sizes, average_scores
 from train.model.head import Head
 from train.model.view_towers import ViewTowers

@@ -23,7 +23,8 @@ from shared.attention_file import ATTENTION_FILE, read_attention, read_class_pat
 from shared.cache import open_cache
 from shared.errors import FacetError
 from train.inference.attention_records import record_attention
-from train.model.facet import Batch, Facet
+from train.model.batch import Batch
+from train.model.facet import Facet
 from train.model.image_tower import build_tower
 from train.model.patch_tokens import PatchEncoder, PatchTokens, count_channels
 from train.model.tuning import checkpoint_activations, tune_tower

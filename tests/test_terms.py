@@ -21,7 +21,8 @@ from shared.cache import open_cache
 from train.losses.consistency import ETA, consistency_loss
 from train.losses.terms import LossInputs, LossTerm, compute_losses
 from train.losses.view_text import view_text_loss
-from train.model.facet import Batch, Facet
+from train.model.batch import Batch
+from train.model.facet import Facet
 from train.tasks.criterion import BinaryCrossEntropy, CrossEntropy, mean_cosine_between_faces
 from train.tasks.multi_label import ActionUnits
 from train.tasks.single_label import SingleLabel

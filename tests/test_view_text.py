@@ -13,7 +13,8 @@ from test_facet import images_of, make_batch, make_model
 
 from shared.schema import View
 from train.losses.terms import compute_losses
-from train.model.facet import Batch, Facet, FacetConfig
+from train.model.batch import Batch
+from train.model.facet import Facet, FacetConfig
 from train.model.initial import copy_weights
 from train.tasks.criterion import CrossEntropy
 

@@ -47,7 +47,8 @@ from train.data.preload import preload_images  # noqa: E402
 from train.data.prompts import mean_prompts  # noqa: E402
 from train.data.stream import RawBatch, StoredImages  # noqa: E402
 from train.data.transfer import allocator, copy_small  # noqa: E402
-from train.model.facet import Batch, Facet  # noqa: E402
+from train.model.batch import Batch  # noqa: E402
+from train.model.facet import Facet  # noqa: E402
 from train.model.factory import build_facet  # noqa: E402
 from train.model.image_tower import build_tower, read_model_config  # noqa: E402
 from train.options import Recipe  # noqa: E402

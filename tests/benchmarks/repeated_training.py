@@ -29,7 +29,8 @@ from train.data.augment import draw_parameters
 from train.data.batch_transform import BatchTransform, cameras_rad
 from train.data.embeddings import Embeddings
 from train.data.order import epoch_batches
-from train.model.facet import Batch, Facet, FacetConfig
+from train.model.batch import Batch
+from train.model.facet import Facet, FacetConfig
 from train.options import Recipe
 from train.tasks.criterion import CrossEntropy
 from train.tasks.item import Item

@@ -24,7 +24,7 @@ from train.data.epoch import stream_epoch
 from train.data.items import choose_classes, choose_frames, choose_modalities, find_rows_in_use, gather_items
 from train.data.order import epoch_batches, rank_part, split_batches
 from train.data.stream import RawBatch, StoredImages
-from train.model.facet import Batch
+from train.model.batch import Batch
 from train.option_parser import read_values
 from train.options import DataOptions, Options
 from train.protocols.selection import keep_classes

@@ -23,7 +23,8 @@ from train.config import TowerConfig
 from train.data.batch_transform import cameras_rad
 from train.data.pixels import normalise, resize, to_device, to_unit
 from train.inference.predictor import Predictor, choose_usable, find_lacking
-from train.model.facet import Batch, Facet, FacetConfig, Output
+from train.model.batch import Batch, Output
+from train.model.facet import Facet, FacetConfig
 from train.model.factory import choose_device
 from train.model.image_tower import load_tower
 from train.options import Options

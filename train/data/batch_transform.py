@@ -18,7 +18,7 @@ from train.data.embeddings import Embeddings, RowBatch
 from train.data.pixels import mirror, normalise, resize, to_device, to_unit
 from train.data.stream import ImageSource, RawBatch, StoredImages, stream_batches
 from train.data.transfer import allocator, copy_ahead, copy_small
-from train.model.facet import Batch
+from train.model.batch import Batch
 from train.tasks.item import Item
 
 

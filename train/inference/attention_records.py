@@ -16,7 +16,8 @@ from shared.schema import View
 from shared.text import TextEmbeddings
 from train.data.stream import choose_rows
 from train.model.attention import TokenAttention
-from train.model.facet import Batch, Facet, Output
+from train.model.batch import Batch, Output
+from train.model.facet import Facet
 from train.model.patch_tokens import weigh_frames
 from train.model.tower_attention import find_patch_attention, fold_maps
 from train.tasks.item import Item

@@ -25,7 +25,8 @@ from train.inference.attention_records import AttentionTable
 from train.inference.explanation_figure import draw_explanation
 from train.inference.occlusion import GRID, occlude, place_squares
 from train.inference.score import score_items
-from train.model.facet import Batch, Facet
+from train.model.batch import Batch
+from train.model.facet import Facet
 from train.reporting.crossval import find_limits
 from train.tasks.item import Item
 from train.tasks.task import Task, find_task

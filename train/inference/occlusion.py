@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.model.facet import Batch
+from train.model.batch import Batch
 
 GRID = 7  # positions of the square along each side
 SQUARES_PER_SIDE = 4  # the square's side is a quarter of the image's: squares overlap by half

@@ -18,7 +18,8 @@ from train.config import RunConfig
 from train.data.batch_transform import cameras_rad
 from train.data.pixels import resize, to_device, to_unit
 from train.inference.centre import AT_REST_WEIGHT
-from train.model.facet import Batch, Facet
+from train.model.batch import Batch
+from train.model.facet import Facet
 from train.tasks.task import find_task
 
 PROGRAM, ONNX = "model.pt2", "model.onnx"

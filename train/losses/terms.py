@@ -8,7 +8,8 @@ from typing import Literal, Self
 
 from torch import Tensor, nn
 
-from train.model.facet import Facet, Output
+from train.model.batch import Output
+from train.model.facet import Facet
 from train.model.fusion import Sizes
 from train.tasks.batch_slice import WHOLE_BATCH, BatchSlice
 from train.tasks.criterion import Criterion

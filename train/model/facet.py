@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from shared.schema import View
 from train.model.attention import TemporalAttention, soften, unit
+from train.model.batch import Batch, Output
 from train.model.fusion import Fusion, Sizes, average_scores
 from train.model.head import Head
 from train.model.patch_tokens import PatchEncoder, PatchTokens
@@ -23,44 +24,6 @@ from train.model.view_towers import ViewTowers
 from train.parts import FUSIONS, HEADS, LOSSES, find_part
 
 MAX_LOG_SCALE = math.log(100)  # CLIP's own limit (Radford et al. 2021, section 2.5)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Inputs of B samples with T frames, M modalities and V views, on the device. Either images or features are given."""
-
-    images: Tensor | None  # f32 (B, T, M, V, 3, S, S), normalised
-    present: Tensor  # bool (B, T, M), at least one modality per frame
-    cameras: Tensor  # f32 (B, V, 2), yaw and pitch in radians
-    complete: bool  # every image is present (known without asking the device)
-    has_reference: Tensor | None = None  # bool (B,): frame 0 is a reference that is subtracted from the others
-    features: Tensor | None = None  # f32 (B, T, M, V, d) of a frozen tower
-
-    @property
-    def dims(self) -> tuple[int, int, int, int]:
-        """Return B, T, M, V."""
-        return (*self.present.shape, self.cameras.shape[1])  # type: ignore[return-value]
-
-    def split(self, num_parts: int) -> list[Batch]:
-        """Split into num_parts of nearly equal size, in order; into single samples if there are fewer."""
-        num_parts = min(num_parts, len(self.present))
-        values = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        pieces = {name: value.tensor_split(num_parts) for name, value in values.items()}
-        return [replace(self, **{name: parts[i] for name, parts in pieces.items()}) for i in range(num_parts)]  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Output:
-    """The model's output. N = M·V tokens, modality by modality; T frames, not counting a reference."""
-
-    logits: Tensor  # (B, C)
-    views: Tensor  # e (B·T, N, d), unit length
-    mask: Tensor  # bool (B·T, N), True = present
-    frames: Tensor  # z of each frame (B·T, d), unit length
-    face: Tensor  # z (B, d), unit length
-    alpha: Tensor  # (B·T, N), the weight of each view in its frame's z
-    changes: Tensor  # (B·T, N, d), each view minus the same view of the reference; `views` without reference
-    own_text: Tensor | None  # (B·T, N, C), what `ViewText` adds to cosines of `changes`; None: nothing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import torch
 
-from train.model.facet import Batch, Facet
+from train.model.batch import Batch
+from train.model.facet import Facet
 
 # Dense bf16 tensor operations per second of NVIDIA's data sheets (which print twice as many, for sparse matrices). The first
 # name that is part of the device's name is used.

@@ -14,7 +14,8 @@ from shared.cache import Cache
 from shared.errors import FacetError
 from train.data.batch_transform import BatchTransform
 from train.data.items import find_rows_in_use
-from train.model.facet import Batch, Facet
+from train.model.batch import Batch
+from train.model.facet import Facet
 from train.model.tuning import checkpoint_activations, tune_tower
 from train.options import Recipe
 from train.tasks.criterion import Criterion

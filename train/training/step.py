@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from train.losses.terms import add_terms, compute_losses
-from train.model.facet import Batch, Facet
+from train.model.batch import Batch
+from train.model.facet import Facet
 from train.tasks.batch_slice import WHOLE_BATCH, BatchSlice
 from train.tasks.criterion import Criterion
 
