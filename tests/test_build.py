@@ -209,6 +209,18 @@ def test_another_option_of_a_scan_draws_it_anew(few: Path, tmp_path: Path, colum
     assert build(few, tmp_path / "c").num_rendered == 0
 
 
+def test_other_sequences_align_their_frames_anew(few: Path, tmp_path: Path) -> None:
+    def build_as(sequence: str, cache: str) -> int:
+        rows = (f"scan00{k}.obj,S0,anger,{sequence}\n" for k in range(2))
+        (few / "manifest.csv").write_text("path,subject,label,sequence\n" + "".join(rows))
+        return build(few, tmp_path / cache).num_rendered
+
+    build_as("", "c")
+    assert build_as("a", "c") == build_as("a", "fresh") == 2
+    assert cache_bytes(tmp_path / "c") == cache_bytes(tmp_path / "fresh")
+    assert build_as("b", "c") == 0  # another name of the same frames
+
+
 def test_other_settings_are_refused_unless_overwritten(few: Path, tmp_path: Path) -> None:
     build(few, tmp_path / "c")
     other = dataclasses.replace(SMALL, size_px=48, modalities=("depth",))

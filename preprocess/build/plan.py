@@ -143,7 +143,8 @@ def _plan_sample(source: ScanRecord | Sample) -> Sample:
 def find_unfinished(cache: Path, tasks: AbstractSequence[ShardTask], *, repair: bool) -> Iterator[bool]:
     """Yield for each task whether its shard is finished: a record, unchanged inputs, and all files are there.
 
-    Where only labels, subjects or the like of a finished shard changed, its record is updated here.
+    Frames of a sequence are aligned together, so other sequences, or another order of frames, are other inputs. Where only
+    labels, subjects or the like of a finished shard changed, its record is updated here.
 
     Args:
         repair: also compare the bytes of every file with its record; quarantined scans count as unfinished.
@@ -162,7 +163,8 @@ def _is_finished(task: ShardTask, stored: Collection[str], repair: bool) -> bool
         write_note(task.cache, task.shard, ShardNote(num_crashed=1))  # try its scans one by one
         remove_file(record_path(task.cache, task.shard))
         return False
-    if not _are_inputs_unchanged(task, record):
+    orders = [list(group_frames(samples).values()) for samples in (task.samples, record.samples)]
+    if orders[0] != orders[1] or not _are_inputs_unchanged(task, record):
         return False
     samples = tuple(
         dataclasses.replace(made, **{name: getattr(planned, name) for name in _LABEL_COLUMNS})
