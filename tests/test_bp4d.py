@@ -221,17 +221,19 @@ def test_what_action_unit_files_lack_is_summarised(tmp_path: Path) -> None:
     write_occurrence(coding / "AU_OCC" / "M002_T4.csv", {10: {12: 1}, 12: {12: 0}})
     (coding / "AU_INT" / "M002_T4_AU12.csv").write_text("11,3\n")  # an intensity is no occurrence
     write_occurrence(
-        coding / "AU_OCC" / "F001_T8.csv", {1: {12: 1}}
+        coding / "AU_OCC" / "F001_T8.csv", {0: {12: 1}, 1: {12: 1}}
     )  # coding ends before the sequence does: as published
     write_occurrence(coding / "AU_OCC" / "F009_T1.csv", {1: {12: 1}})
     (coding / "AU_OCC" / "F001_T1.csv").unlink()
     (coding / "AU_INT" / "F001_T1_AU12.csv").write_text("1,3\n3,5\n")
     lines = list(READER.find(root).notes)
-    assert lines[-4:] == [
+    assert lines[-5:] == [
         "1 sequences with intensities alone, without occurrences (AU_OCC): F001/T1",
         "3 sequences without intensities (AU_INT) of all units: F001/T1, F001/T8, M002/T4",
         "2 frames without action units among others that have them: F001/T1/0001, M002/T4/010",
         "1 sequences of action units without frames: F009/T1",
+        "1 sequences whose action units begin with frame 0, which belongs to no scan, as coders count from 1; if these files "
+        "count from 0, add 1 to their frames: F001/T8",
     ]
 
 

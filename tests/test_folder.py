@@ -199,6 +199,13 @@ def test_rows_that_do_not_mean_what_they_say_are_named(root: Path) -> None:
         "column intensity: 01 and 1 and 1.0 are kept apart; if they are one number, spell them alike",
     ):
         assert line in notes
+    write(root, "path,subject,label,sequence\na.obj,nan,x,s\nb.obj,nan,x,S\n")
+    notes = FOLDER.find(root).notes
+    for line in (
+        "sequences of one subject that are perhaps one, spelled in two ways: S and s; spell them alike",
+        "subjects whose name means that they are not known: nan; each is taken as one person",
+    ):
+        assert line in notes
 
 
 def test_subjects_and_units_that_contradict_themselves_are_named(tmp_path: Path) -> None:

@@ -87,10 +87,18 @@ class ActionUnits:
         }
         lines = [f"{len(names):,} {what}: {name_some(names)}" for what, names in sequences.items() if names]
         lacking: dict[tuple[int, ...], list[str]] = {}
+        from_zero: list[str] = []
         for name in frames:
-            lines += self.read(name, ())[1]
+            (before,), errors = self.read(name, (self.first_frame - 1,))
+            lines += errors
+            from_zero += [name] * bool(before)
             if name in self.occurrence and (units := self._find_uncoded(name)):
                 lacking.setdefault(units, []).append(name)
+        if from_zero:
+            lines.append(
+                f"{len(from_zero):,} sequences whose action units begin with frame 0, which belongs to no scan, as coders count "
+                f"from 1; if these files count from 0, add 1 to their frames: {name_some(from_zero)}"
+            )
         return lines + [
             f"{len(names):,} sequences whose AU_OCC has no column for AU {', '.join(map(str, units))}: {name_some(names)}"
             for units, names in lacking.items()

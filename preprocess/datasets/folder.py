@@ -10,7 +10,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from preprocess.datasets.completeness import describe_gaps, describe_lacking
-from preprocess.datasets.label_spelling import LabelMap, describe_values, read_label_map, unify_labels, unify_values
+from preprocess.datasets.label_spelling import (
+    NOT_KNOWN,
+    LabelMap,
+    describe_values,
+    read_label_map,
+    unify_labels,
+    unify_values,
+)
 from preprocess.datasets.manifest import (
     UNITS_MM,
     ManifestRow,
@@ -30,7 +37,7 @@ from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
 from preprocess.readers.references import list_names, plain_name
 from preprocess.readers.surface import find_surface_files, read_surface, scan_suffix
 from shared.errors import FacetError, ScanError, name_some
-from shared.labels import plain_subject
+from shared.labels import plain_subject, plain_word
 from shared.sequences import frame_number
 
 _UNIFIED = ("intensity", "task")  # columns of few words, in which a spelling is no other word
@@ -125,7 +132,7 @@ def find_folder(
         *([f"columns kept as groups: {name_some(listed.group_names)}"] if listed.group_names else []),
         *(line for name in unified for line in describe_values(name, [row[name] for row in rows])),
         *spelling.notes,
-        *_describe_subjects(records),
+        *_describe_names(records),
         *_describe_renamed(rows, records),
         *_describe_scattered(records),
         *_describe_changing(records),
@@ -242,15 +249,21 @@ def find_folder_files(root: Path, record: ScanRecord) -> list[Path]:
     return find_surface_files(base / record.source) + [base / name for name in named if name]
 
 
-def _describe_subjects(records: Sequence[ScanRecord]) -> list[str]:
-    """Describe subject names that may mean one person, who would then be in training and in test."""
-    alike: dict[str, set[str]] = {}
-    for record in records:
-        alike.setdefault(plain_subject(record.subject), set()).add(record.subject)
-    pairs = [" and ".join(sorted(names)) for names in alike.values() if len(names) > 1]
-    return (
-        [f"subjects that are perhaps one, spelled in two ways: {name_some(pairs)}; spell them alike"] if pairs else []
-    )
+def _describe_names(records: Sequence[ScanRecord]) -> list[str]:
+    """Describe names that may mean one person, who would then be in training and in test, or one sequence of a person; and
+    words for "not known" that are taken as a person."""
+    subjects = dict.fromkeys(("", record.subject) for record in records)
+    sequences = dict.fromkeys((record.subject, record.sequence) for record in records if record.sequence)
+    notes = []
+    for what, names in (("subjects", subjects), ("sequences of one subject", sequences)):
+        alike: dict[tuple[str, str], list[str]] = {}
+        for whose, name in names:
+            alike.setdefault((whose, plain_subject(name)), []).append(name)
+        if pairs := [" and ".join(sorted(several)) for several in alike.values() if len(several) > 1]:
+            notes.append(f"{what} that are perhaps one, spelled in two ways: {name_some(pairs)}; spell them alike")
+    if unknown := [name for _, name in subjects if plain_word(name) in NOT_KNOWN]:
+        notes.append(f"subjects whose name means that they are not known: {name_some(unknown)}; each is taken as one person")
+    return notes
 
 
 def _describe_scattered(records: Sequence[ScanRecord]) -> list[str]:

@@ -17,7 +17,7 @@ from shared.labels import EXPRESSION_WORDS, clean_word, find_class, find_express
 LabelMap = Mapping[str, str]  # a word as it is written → its class; "": such scans have no label
 MAP_COLUMNS = ("word", "class")
 MAP_ADVICE = "--label-map FILE.csv, lines word,class"
-_NO_LABEL = {
+NOT_KNOWN = {
     "n/a", "na", "nan", "none", "null", "unknown", "?", "-", "unlabelled", "unlabeled", "no label", "undefined",
 }  # fmt: skip
 _COMPARED = [word for word in EXPRESSION_WORDS if len(word) > 2]  # two letters are close to anything
@@ -135,7 +135,7 @@ def _find_doubtful(words: Sequence[str], classes: Sequence[str], counts: Counter
     strange = [word for word in words if find_expression(word) is None][:_MOST_COMPARED]
     notes: list[str] = []
     for word in strange:
-        if plain_word(word) in _NO_LABEL:
+        if plain_word(word) in NOT_KNOWN:
             notes.append(f"label {word} ({counts[word]:,}) is a class of its own; leave the field empty for no label")
         elif close := difflib.get_close_matches(plain_word(word)[:40], _COMPARED, 1, _CLOSE):
             name = EXPRESSION_WORDS[close[0]]
