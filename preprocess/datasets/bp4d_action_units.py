@@ -96,8 +96,8 @@ class ActionUnits:
                 lacking.setdefault(units, []).append(name)
         if from_zero:
             lines.append(
-                f"{len(from_zero):,} sequences whose action units begin with frame 0, which belongs to no scan, as coders count "
-                f"from 1; if these files count from 0, add 1 to their frames: {name_some(from_zero)}"
+                f"{len(from_zero):,} sequences whose action units begin with frame 0, which belongs to no scan, as coders "
+                f"count from 1; if these files count from 0, add 1 to their frames: {name_some(from_zero)}"
             )
         return lines + [
             f"{len(names):,} sequences whose AU_OCC has no column for AU {', '.join(map(str, units))}: {name_some(names)}"

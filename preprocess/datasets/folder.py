@@ -262,7 +262,9 @@ def _describe_names(records: Sequence[ScanRecord]) -> list[str]:
         if pairs := [" and ".join(sorted(several)) for several in alike.values() if len(several) > 1]:
             notes.append(f"{what} that are perhaps one, spelled in two ways: {name_some(pairs)}; spell them alike")
     if unknown := [name for _, name in subjects if plain_word(name) in NOT_KNOWN]:
-        notes.append(f"subjects whose name means that they are not known: {name_some(unknown)}; each is taken as one person")
+        notes.append(
+            f"subjects whose name means that they are not known: {name_some(unknown)}; each is taken as one person"
+        )
     return notes
 
 
