@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.cache import Cache
-from shared.errors import FacetError
+from shared.errors import FacetError, name_some
 from train.data.items import (
     check_neutral,
     choose_classes,
@@ -29,7 +29,6 @@ from train.protocols.folds import (
     FoldList,
     check_folds_fit,
     hold_out,
-    list_some,
     read_folds,
     read_subject_list,
     split_by_subjects,
@@ -239,7 +238,7 @@ def _read_validation(validate: tuple[str, ...], items: Sequence[Item]) -> tuple[
         return (str(float(*names)),)
     known = {item.subject for item in items}
     if unknown := [name for name in names if name not in known]:
-        raise FacetError(f"--validate: {list_some(unknown)} not among the {len(known)} subjects with usable samples")
+        raise FacetError(f"--validate: {name_some(unknown)} not among the {len(known)} subjects with usable samples")
     return names
 
 
@@ -279,5 +278,5 @@ def _describe_references(items: Sequence[Item], options: Options) -> list[str]:
     note = "--reference neutral: test subjects' own neutral scans are used, as for a person known beforehand"
     notes = [note] if options.reference == "neutral" else []
     if lacking := sorted({item.subject for item in items if item.reference is None}):
-        notes.append(f"{len(lacking)} subjects have no reference, and are used as they are: {list_some(lacking)}")
+        notes.append(f"{len(lacking)} subjects have no reference, and are used as they are: {name_some(lacking)}")
     return notes

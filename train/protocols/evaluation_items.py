@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from shared.cache import Cache
-from shared.errors import CacheError
+from shared.errors import CacheError, name_some
 from shared.labels import find_expression, map_class_names, plain_word
 from train.config import RunConfig
 from train.data.items import describe_stabilising, gather_items, is_labelled
 from train.options import Recipe
-from train.protocols.folds import NOBODY, Fold, list_some
+from train.protocols.folds import NOBODY, Fold
 from train.protocols.leakage import describe_doubles
 from train.protocols.named import DEFAULT_PROTOCOL, PROTOCOLS
 from train.protocols.selection import keep_classes, name_tested, prefix_subjects, select_items, select_test_items
@@ -107,7 +107,7 @@ def _describe_left_out(
             parts.append(f"{words} (no class of this run)")
     if trained := [item for item in labelled if item.index not in kept]:
         subjects = sorted({item.subject for item in trained})
-        parts.append(f"{len(trained)} of {len(subjects)} subjects who trained ({list_some(subjects)})")
+        parts.append(f"{len(trained)} of {len(subjects)} subjects who trained ({name_some(subjects)})")
     return parts
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.errors import FacetError, first_line
+from shared.errors import FacetError, first_line, name_some
 from shared.runs import SPLIT_JSON, check_file
 from shared.schema import canonical_json
 from shared.store.storage import write_file
@@ -168,8 +168,8 @@ def split_by_subjects(subjects: Iterable[str], test_subjects: Sequence[str]) -> 
         return Fold(EVERYONE, tuple(known), ())
     if unknown := sorted(set(test_subjects) - known):
         raise FacetError(
-            f"--test-subjects: {list_some(unknown)} not among the {len(known)} subjects with usable samples "
-            f"({list_some(sorted(known), 3)})"
+            f"--test-subjects: {name_some(unknown)} not among the {len(known)} subjects with usable samples "
+            f"({name_some(sorted(known), 3)})"
         )
     return Fold("test-subjects", tuple(known.difference(test_subjects)), tuple(test_subjects))
 
@@ -189,7 +189,7 @@ def hold_out(fold: Fold, chosen: Sequence[str], seed: int) -> Fold:
         held_out = tuple(name for name in names if name in chosen)
         if not held_out:
             raise FacetError(
-                f"--validate {list_some(chosen)}: none of them is a training subject of {fold.name}"
+                f"--validate {name_some(chosen)}: none of them is a training subject of {fold.name}"
             ) from None
     else:
         if not 0 < fraction < 1:
@@ -228,16 +228,11 @@ def check_folds_fit(folds: FoldList, subjects: Iterable[str], *, dataset: str | 
         raise FacetError(f"the folds are of {folds.dataset}, the cache holds {dataset}; give the folds of {dataset}")
     if lacking := sorted(named - known):
         raise FacetError(
-            f"the folds name {len(lacking)} subjects that have no usable sample in the cache ({list_some(lacking)}); "
+            f"the folds name {len(lacking)} subjects that have no usable sample in the cache ({name_some(lacking)}); "
             "preprocess them too, or give other folds"
         )
     unused = sorted(known - named)
-    return [f"{len(unused)} subjects of the cache are in no fold ({list_some(unused)})"] if unused else []
-
-
-def list_some(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names, and an ellipsis if there are more."""
-    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
+    return [f"{len(unused)} subjects of the cache are in no fold ({name_some(unused)})"] if unused else []
 
 
 # --- files ---

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from shared.cache import SAMPLES_CSV, SEQUENCES_CSV, Cache
-from shared.errors import FacetError
+from shared.errors import FacetError, name_some
 from shared.labels import plain_subject
 from shared.likeness import CacheRow, count_compared, find_common_image, find_same_faces
-from train.protocols.folds import FoldList, list_some
+from train.protocols.folds import FoldList
 from train.protocols.selection import name_tested, prefix_subject
 from train.tasks.item import Item
 from train.tasks.task import Task, find_task
@@ -30,7 +30,7 @@ class SharedScan:
 
     def __str__(self) -> str:
         pairs = [f"{sample} of {subject}" for sample, subject in zip(self.sample_ids, self.subjects, strict=True)]
-        return list_some(pairs, 3) + ("" if self.same_bytes else "; other files, the same pictures")
+        return name_some(pairs, 3) + ("" if self.same_bytes else "; other files, the same pictures")
 
 
 def check_experiment(
@@ -211,13 +211,13 @@ def check_classes(
             if name not in present:
                 untested.setdefault(name, []).append(fold.name)
     notes = [
-        f"no test sample shows {name} in {len(names)} of {len(folds.folds)} folds ({list_some(names, 3)}); "
+        f"no test sample shows {name} in {len(names)} of {len(folds.folds)} folds ({name_some(names, 3)}); "
         "their balanced scores leave it out"
         for name, names in untested.items()
     ]
     if partial := [fold.name for fold in folds.folds if fold.train_classes]:
         notes.append(
-            f"{len(partial)} of {len(folds.folds)} folds do not train on every class ({list_some(partial, 3)}); a class "
+            f"{len(partial)} of {len(folds.folds)} folds do not train on every class ({name_some(partial, 3)}); a class "
             "without training samples is known by its prompts alone"
         )
     return notes + [f"only {who[0]} shows {name}" for name, who in owners.items() if len(who) == 1]

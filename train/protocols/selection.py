@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from shared.errors import FacetError
+from shared.errors import FacetError, name_some
 from shared.labels import NEUTRAL, map_class_names
-from train.protocols.folds import Fold, FoldList, fold_names, leave_out_each, list_some, name_for_folder, subject_folds
+from train.protocols.folds import Fold, FoldList, fold_names, leave_out_each, name_for_folder, subject_folds
 from train.protocols.named import CROSS, KFOLD, LOSO, Protocol
 from train.tasks.item import Item
 
@@ -32,7 +32,7 @@ def select_items(protocol: Protocol, items: Sequence[Item], class_names: Sequenc
     if not chosen:
         raise FacetError(
             f"{protocol.name} wants subjects with {_wanted(protocol, class_names)}; none of the {len(incomplete)} subjects "
-            f"of this cache has them all (such as {list_some(incomplete, 3)}); use --protocol kfold"
+            f"of this cache has them all (such as {name_some(incomplete, 3)}); use --protocol kfold"
         )
     return chosen
 
@@ -80,7 +80,7 @@ def _filter(
         if absent := [value for value in wanted if value not in found]:
             raise FacetError(
                 f"{name} wants the {what} {', '.join(wanted)}; no usable sample of this cache shows {', '.join(absent)} "
-                f"(found: {list_some(sorted(found - {''})) or 'none'}); preprocess more of the data set, or {advice}"
+                f"(found: {name_some(sorted(found - {''})) or 'none'}); preprocess more of the data set, or {advice}"
             )
     chosen = [
         item
@@ -195,7 +195,7 @@ def describe_gaps(
         notes.append(f"{name} has the classes {', '.join(protocol.classes)}; here {', '.join(class_names)}")
     if incomplete:
         wanted = _wanted(protocol, class_names)
-        notes.append(f"{len(incomplete)} subjects without {wanted} are left out ({list_some(incomplete)})")
+        notes.append(f"{len(incomplete)} subjects without {wanted} are left out ({name_some(incomplete)})")
     for number, published, what in (
         (num_subjects, protocol.published_subjects, "subjects"),
         (len(chosen), protocol.published_samples, "samples"),

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.cache import Cache, open_cache
-from shared.errors import FacetError, first_line
+from shared.errors import FacetError, first_line, name_some
 from shared.runs import CONFIG_JSON, CROSSVAL_JSON, PRETRAIN_JSON, SPLIT_JSON, WEIGHTS, load_pretrain_json, read_hashes
 from shared.typed_json import make
 from shared.weights.models import LOCAL_DIR
 from train.config import InitialModel, RunConfig, read_config
 from train.options import Recipe
-from train.protocols.folds import Fold, list_some, read_split
+from train.protocols.folds import Fold, read_split
 from train.protocols.leakage import SharedScan, find_shared_scans
 from train.protocols.selection import OWN_SCANS, name_tested, prefix_subject
 
@@ -56,7 +56,7 @@ def describe_namesakes(names: Collection[str]) -> list[str]:
     if not names:
         return []
     verb = "has the name" if len(names) == 1 else "have the names"
-    return [f"{list_some(sorted(names))} {verb} of training subjects, but no scan in common: taken as other people"]
+    return [f"{name_some(sorted(names))} {verb} of training subjects, but no scan in common: taken as other people"]
 
 
 def list_trained_subjects(config: RunConfig, fold: Fold) -> set[str]:
@@ -102,7 +102,7 @@ def check_tower(model: str, fold_name: str, dataset: str, tested: Sequence[str])
         doubt = ". If they are other people, give them other names" * (dataset == OWN_SCANS)
         raise FacetError(
             f"--model {model}: its tower was trained on {len(seen)} of the {len(tested)} subjects that {fold_name} tests "
-            f"({list_some(sorted(seen))}), so they are not unseen; test others (--test-subjects), or pretrain on others{doubt}"
+            f"({name_some(sorted(seen))}), so they are not unseen; test others (--test-subjects), or pretrain on others{doubt}"
         )
 
 
@@ -180,7 +180,7 @@ def read_initial_model(run: Path, fold_name: str, cache: Cache, tested: Sequence
         doubt = f"; {seen.doubt}. If they are other people, give them other names" if seen.doubt else ""
         raise FacetError(
             f"--init-from {run}: was trained on {len(seen.subjects)} of the {len(tested)} subjects that {fold_name} tests "
-            f"({list_some(sorted(seen.subjects))}){why}, so they are not unseen; test others (--test-subjects, "
+            f"({name_some(sorted(seen.subjects))}){why}, so they are not unseen; test others (--test-subjects, "
             f"or the same folds in both trainings), or start from a model that was not trained on them{doubt}"
         )
     trained = list_trained_subjects(config, trained_fold)

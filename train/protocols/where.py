@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shared.cache import Cache
-from shared.errors import FacetError
+from shared.errors import FacetError, name_some
 from shared.groups import Groups, part_columns
 from shared.labels import plain_word
-from train.protocols.folds import list_some
 from train.tasks.item import Item
 
 NOT_KNOWN, SEVERAL = "(not given)", "(several)"  # the second of a sequence whose frames differ
@@ -46,7 +45,7 @@ def keep_where(cache: Cache, items: Sequence[Item], where: Sequence[str]) -> lis
         choices = {plain_word(value): value for value in values if value}
         unknown = [value for value in wanted.split("|") if plain_word(value) not in choices]
         if unknown:
-            there = list_some(sorted(choices.values())) or "none"
+            there = name_some(sorted(choices.values())) or "none"
             raise FacetError(
                 f"--where {condition}: no scan of {cache.path} has {column} {unknown[0]!r} (found: {there})"
             )

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shared.command_line import print_next
-from shared.errors import FacetError
+from shared.errors import FacetError, name_some
 from shared.runs import FOLDS_JSON, SPLIT_JSON
-from train.protocols.folds import Fold, list_some, read_folds, read_split
+from train.protocols.folds import Fold, read_folds, read_split
 from train.reporting.html.run import list_environment, list_settings
 from train.reporting.scores import FORMATS
 from train.reporting.summary import summarise_folds
@@ -98,7 +98,7 @@ def _split(runs: Sequence[RecordedRun]) -> list[dict[str, str]]:
         common = set.intersection(*members)
         for table, own_members in zip(tables, members, strict=True):
             only = sorted(own_members - common)
-            table[key] = f"{len(own_members)}" + (f", not in all: {list_some(only)}" if only else "")
+            table[key] = f"{len(own_members)}" + (f", not in all: {name_some(only)}" if only else "")
     return tables
 
 

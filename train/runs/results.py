@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.errors import FacetError, first_line
+from shared.errors import FacetError, first_line, name_some
 from shared.runs import (
     CONFIG_JSON,
     CROSSVAL_JSON,
@@ -26,7 +26,7 @@ from shared.runs import (
 )
 from shared.typed_json import make
 from train.config import RunConfig, read_config
-from train.protocols.folds import list_some, read_folds, read_split
+from train.protocols.folds import read_folds, read_split
 from train.runs.groups import GroupScore, read_groups
 from train.tasks.task import Metrics, Task, find_task
 
@@ -220,7 +220,7 @@ def read_recorded_run(path: Path, name: str) -> RecordedRun:
         (f"predictions ({PREDICTIONS_CSV})", [f for f in folds if f.result is not None and not f.predictions]),
     ):
         if lacking:
-            which = f" of {len(lacking)} of {len(folds)} folds: {list_some([f.name for f in lacking])}"
+            which = f" of {len(lacking)} of {len(folds)} folds: {name_some([f.name for f in lacking])}"
             missing.append(f"no {what}{which if is_crossval else ''}")
     return RecordedRun(path, name, config, is_crossval, folds, split, missing, other_tests)
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from shared.cache import Cache, open_cache
 from shared.command_line import print_next
-from shared.errors import CacheError, FacetError
+from shared.errors import CacheError, FacetError, name_some
 from shared.labels import is_action_unit
 from shared.runs import CONFIG_JSON, METRICS_JSON, PREDICTIONS_CSV, Prediction, Predictions, write_predictions
 from shared.schema import canonical_json
@@ -40,7 +40,6 @@ from train.model.factory import build_facet, choose_device
 from train.model.image_tower import load_tower
 from train.options import Options, Recipe, RunOptions
 from train.protocols.evaluation_items import map_classes
-from train.protocols.folds import list_some
 from train.protocols.named import DEFAULT_PROTOCOL
 from train.protocols.selection import prefix_subject
 from train.protocols.trained_subjects import list_tower_subjects
@@ -184,7 +183,7 @@ def score_zero_shot(
     trained = list_tower_subjects(tower_config.name)
     if seen := [name for name in people if prefix_subject(cache.info.dataset, name) in trained]:
         notes.append(
-            f"the tower was trained on {len(seen)} of the {len(people)} subjects ({list_some(sorted(seen))}); their scores "
+            f"the tower was trained on {len(seen)} of the {len(people)} subjects ({name_some(sorted(seen))}); their scores "
             "are no test of it"
         )
     notes = [*notes, *describe_decisions(cache, items, recipe, neutral)]

@@ -11,12 +11,11 @@ import numpy as np
 from PIL import Image
 
 from shared.cache import Cache, open_cache
-from shared.errors import CacheError, FacetError, describe_os_error
+from shared.errors import CacheError, FacetError, describe_os_error, name_some
 from shared.modalities import BACKGROUND, get_modality
 from shared.pictures import centre_face, order_views
 from shared.sequences import frame_number
 from train.config import RunConfig
-from train.protocols.folds import list_some
 from train.runs.tested_cache import open_tested
 
 GAP_PX = 4
@@ -80,7 +79,7 @@ def draw_samples(
     rows = _find_rows(cache, names)
     missing = []
     if lost := [name for name in names if name not in rows]:
-        missing.append(f"no picture of {list_some(lost)}: not in {cache.path}")
+        missing.append(f"no picture of {name_some(lost)}: not in {cache.path}")
     uris = {}
     try:
         for name, row in rows.items():

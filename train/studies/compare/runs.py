@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.errors import FacetError
+from shared.errors import FacetError, name_some
 from shared.runs import FOLDS_JSON, Prediction
 from shared.weights.models import LOCAL_DIR
 from train.config import RunConfig, without_folders
 from train.option_values import format_value, option_name
 from train.options import Recipe
-from train.protocols.folds import NOBODY, Fold, list_some, read_folds, read_split
+from train.protocols.folds import NOBODY, Fold, read_folds, read_split
 from train.runs.results import RecordedFold, read_recorded_run
 from train.studies.compare.scores import PairWins, SubjectResults
 from train.tasks.task import AUC, Task
@@ -103,12 +103,12 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
         raise FacetError(f"{path}: was trained on everyone (--test-subjects {NOBODY}), so it has no test to compare")
     if lacking := [fold.name for fold in run.folds if fold.result is None]:
         raise FacetError(
-            f"{path}: {len(lacking)} of {len(run.folds)} folds are not tested yet ({list_some(lacking)}); finish the training "
+            f"{path}: {len(lacking)} of {len(run.folds)} folds are not tested yet ({name_some(lacking)}); finish the training "
             "with its first command"
         )
     if lacking := [fold.name for fold in run.folds if not fold.predictions]:
         raise FacetError(
-            f"{path}: {list_some(lacking)}: no predictions.csv of this test; `python -m train evaluate` on the fold writes it"
+            f"{path}: {name_some(lacking)}: no predictions.csv of this test; `python -m train evaluate` on the fold writes it"
         )
     first = run.results[0]
     if any(result.class_names != first.class_names for result in run.results):
@@ -207,7 +207,7 @@ def check_paired(first: FinishedRun, other: FinishedRun) -> None:
         alone = sorted(other.samples.keys() ^ first.samples.keys())
         named = alone or sorted(key for key, truth in first.samples.items() if other.samples[key] != truth)
         how = "tested in only one of them" if alone else "labelled differently"
-        raise refuse(f"{len(named)} samples are {how} ({list_some([name for _, _, name in named], 3)})")
+        raise refuse(f"{len(named)} samples are {how} ({name_some([name for _, _, name in named], 3)})")
 
 
 # --- names of methods ---
