@@ -324,9 +324,9 @@ class Cache:
         """Return the rows of a sequence's frames in time order, those that are not valid included; () if there are none."""
         return self._frames.get(sequence, ())
 
-    def row_of(self, sample: Sample) -> int:
+    def row_of(self, sample_id: str) -> int:
         """Return the row that holds a sample's images."""
-        return self._rows[sample.sample_id]
+        return self._rows[sample_id]
 
     def text_files(self) -> list[Path]:
         return find_text_files(self.path)

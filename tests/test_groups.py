@@ -209,20 +209,19 @@ def test_training_and_test_on_a_group(
 
 def test_the_wall_filters_by_group(tiny_cache: MakeCache) -> None:
     from preprocess.viewer.address import Address, parse_query
-    from preprocess.viewer.catalogue import build_catalogue
+    from preprocess.viewer.site import open_site
 
     path = tiny_cache(num_subjects=4)
     num = read_info(path).num_samples
     sex, ages = tuple("FM"[row % 2] for row in range(num)), tuple(str(20 + row) for row in range(num))
-    bare = build_catalogue(open_cache(path))
-    assert bare.columns["group"].options() == []
-    catalogue = build_catalogue(open_cache(add_groups(path, {"sex": sex, "age": ages})))
-    options = catalogue.columns["group"].options()
+    assert open_site(path).catalogue.filters["group"].options() == []
+    catalogue = open_site(add_groups(path, {"sex": sex, "age": ages})).catalogue
+    options = catalogue.filters["group"].options()
     assert {"sex F", "sex M"} <= {*options}
     address = parse_query(Address(group="sex M").query(), num_views=1)
     assert catalogue.find_rows(address).tolist() == [row for row in range(num) if sex[row] == "M"]
     ranges = [option for option in options if option.startswith("age ")]
-    assert sum(len(catalogue.columns["group"].rows(option)) for option in ranges) == num
+    assert sum(len(catalogue.filters["group"].rows(option)) for option in ranges) == num
 
 
 def test_dynamic_images_keep_the_groups_of_their_sequences(tiny_cache: MakeCache, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from viewer_pages import page_text, tiles
 
 from preprocess.viewer.address import COLOURS, FILTERS, KINDS, NONE, VALIDITIES, Address, parse_query, parse_row
 from preprocess.viewer.app import build_app
-from preprocess.viewer.catalogue import build_catalogue
 from preprocess.viewer.live import LiveSite
 from preprocess.viewer.pages import build_page
 from preprocess.viewer.pictures import PNG_BYTES, Pictures
@@ -275,8 +274,7 @@ def test_drawn_pictures_stay_within_their_bytes(site: Site, tiny_cache: MakeCach
 
 
 def test_columns_are_the_tables(site: Site) -> None:
-    catalogue = build_catalogue(site.cache)
-    column = catalogue.columns["label"]
+    column = site.catalogue.filters["label"]
     for label in {sample.label for sample in site.cache.samples}:
         expected = [row for row, sample in enumerate(site.cache.samples) if sample.label == label]
         assert column.rows(label or NONE).tolist() == expected

@@ -11,6 +11,7 @@ from viewer_pages import page_text, tiles
 
 from preprocess.viewer.address import NONE
 from preprocess.viewer.app import build_app
+from preprocess.viewer.catalogue import Column
 from preprocess.viewer.confusion import count_decisions
 from preprocess.viewer.live import LiveSite
 from preprocess.viewer.player import _curves
@@ -44,7 +45,8 @@ def test_several_classes_at_once(tiny_cache: MakeCache, tmp_path: Path, task: st
             rows = [row for row, one in predictions.items() if run_records.decide(one).get(name) == decision]
             assert tiles(site, f"?predicted={name} {decision}") == sorted(rows)
             assert (f"predicted={name}+{decision.replace(' ', '+')}" in page) == bool(rows)
-    column = site.catalogue.columns["predicted"]
+    column = site.catalogue.filters["predicted"]
+    assert isinstance(column, Column)
     assert column.rows(NONE).tolist() == sorted(
         {*range(len(site.cache.samples))} - {row for rows in column.members.values() for row in rows.tolist()}
     )

@@ -44,13 +44,13 @@ def test_tags_are_a_file_beside_the_cache(site: Site, tmp_path: Path) -> None:
     file = tmp_path / "cache.tags.csv"
     assert file.read_text() == "sample_id,tag\nS0/happiness1,wrong label\n"
     file.write_text("sample_id,tag,note\nS0/happiness1,wrong label,ask Ana\ngone,check,\n")  # in a spreadsheet
-    other = Tags(file, site.cache.path)  # another viewer
+    other = Tags(file, site.cache)  # another viewer
     assert other.change("S1/anger0", "mirrored", on=True) == ("mirrored",)
     assert client.post("/tag/3", json={"tag": "check", "on": True}).json == {"tags": ["wrong label", "check"]}
     assert client.post("/tag/3", json={"tag": "wrong label", "on": False}).json == {"tags": ["check"]}
     assert file.read_text() == "sample_id,tag,note\ngone,check,\nS1/anger0,mirrored,\nS0/happiness1,check,\n"
     assert tiles(site, "?tag=check") == [3] and tiles(site, f"?tag={ANY}") == [3, 6]
-    assert site.tags.options(site.cache.samples) == ["check", "mirrored", ANY] and str(file) in page_text(site, "/")
+    assert site.tags.options() == ["check", "mirrored", ANY] and str(file) in page_text(site, "/")
     assert snapshot(site.cache.path) == before
 
 
@@ -76,7 +76,7 @@ def test_a_file_that_holds_no_tags_is_left_alone(site: Site, tmp_path: Path, dat
     with pytest.raises(FacetError, match=r"mine\.csv: is no table with the columns sample_id,tag"):
         open_site(site.cache.path, tags_file=file)
     with pytest.raises(FacetError, match=r"give --tags FILE\.csv"):
-        Tags(file, site.cache.path).change("S0/anger0", "check", on=True)
+        Tags(file, site.cache).change("S0/anger0", "check", on=True)
     assert file.read_bytes() == data
 
 

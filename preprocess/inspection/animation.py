@@ -120,7 +120,7 @@ def _find_motion(cache: Cache, frames: Sequence[Sample]) -> HeadMotion:
         raise FacetError(f"--before-after: {cache.path} was not stabilised: {SAME_POSE}")
     if "depth" not in settings.modalities:
         raise FacetError(f"--before-after: takes depth, and {cache.path} holds {','.join(settings.modalities)} alone")
-    return find_head_motion(cache.arrays.read("scan_to_face", [cache.row_of(sample) for sample in frames]))
+    return find_head_motion(cache.arrays.read("scan_to_face", [cache.row_of(sample.sample_id) for sample in frames]))
 
 
 class _Drawer:
@@ -194,7 +194,7 @@ class _Drawer:
         assert self.motion is not None
         settings = self.cache.info.settings
         modalities = {"depth", *(picture.modality.name for picture in self.pictures)} - {"normal"}
-        row = [self.cache.row_of(sample)]
+        row = [self.cache.row_of(sample.sample_id)]
         images = {name: self.cache.arrays.read(name, row)[0, view] for name in modalities}
         drawn = draw_unstabilised(images, settings.views[view], self.motion.moves[index], settings)
         blank = np.full((settings.size_px, settings.size_px, 3), WHITE, np.uint8)

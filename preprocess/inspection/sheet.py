@@ -97,7 +97,7 @@ def write_sheet(
 def picture_of(cache: Cache, sample: Sample, name: str, view: int) -> np.ndarray:
     """Return one cached image as a picture of PICTURES, u8 (S, S, 3)."""
     picture = PICTURES[name]
-    pixels = cache.arrays.read(picture.modality.name, [cache.row_of(sample)])[0, view]
+    pixels = cache.arrays.read(picture.modality.name, [cache.row_of(sample.sample_id)])[0, view]
     return picture.draw(pixels, dynamic=bool(cache.info.settings.dynamic))
 
 

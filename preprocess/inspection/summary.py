@@ -167,7 +167,7 @@ def _unit_table(cache: Cache, array: str, names: Sequence[str]) -> list[str]:
         return []
     samples = [sample for sample in cache.samples if sample.valid]
     try:
-        values = cache.arrays.read(array, [cache.row_of(sample) for sample in samples])
+        values = cache.arrays.read(array, [cache.row_of(sample.sample_id) for sample in samples])
     except CacheError as error:
         return [f"  {array}: {error}"]
     title, unit = ("action unit", "frames") if array == "aus" else ("emotion", "sequences")

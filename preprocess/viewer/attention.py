@@ -76,7 +76,7 @@ def compare_attention(site: Site, row: int) -> list[Component]:
     """Show what each run attended to, side by side; nothing unless two of them recorded it."""
     shown = []
     for run in site.runs:
-        one = site.choose_run(run)
+        one = site.choose(run.name)
         record = find_record(one, row)
         if record is None or record.frame is None:
             continue
@@ -116,9 +116,9 @@ def attended(
     return [screen, bar(weight), html.Div(numbers, className="weights")]
 
 
-def has_maps(site: Site, record: AttentionRecord | None) -> bool:
-    """Tell whether pictures of the image tower's attention are shown."""
-    return site.faces and record is not None and record.read_maps() is not None
+def has_maps(site: Site, record: AttentionRecord | None, class_index: int | None = None) -> bool:
+    """Tell whether pictures of attention are shown: the image tower's, or a class's."""
+    return site.faces and record is not None and record.read_maps(class_index) is not None
 
 
 def heat_png(site: Site, row: int, image: int, class_index: int | None = None) -> bytes | None:
@@ -165,13 +165,9 @@ def _colours() -> np.ndarray:
 def _frames(site: Site, record: AttentionRecord, address: Address) -> list[Component]:
     """List the frames of the sequence that were tested, with their weights."""
     attention = record.fold.attention
-    rows, all_weights = attention.rows[record.item].tolist(), attention.frame_weights[record.item].tolist()
-    weights = dict.fromkeys(rows, 0.0)
-    for row, weight in zip(rows, all_weights, strict=True):
-        weights[row] += weight  # short sequences repeat frames
-    shown = None if record.frame is None else rows[record.frame]
+    shown = None if record.frame is None else int(attention.rows[record.item, record.frame])
     links: list[Cell] = []
-    for row, weight in weights.items():
+    for row, weight in record.weigh_frames().items():
         text = f"frame {site.cache.samples[row].frame} ({weight:.0%})"
         links += [" · ", html.B(text) if row == shown else dcc.Link(text, href=sample_address(row, address))]
     lead = "Tested frames of this sequence: " if shown is not None else "This frame was not tested, but "
@@ -220,17 +216,12 @@ def _prompts(record: AttentionRecord, c: int, *, is_open: bool) -> Component:
     return html.Details([html.Summary(f"mean {cosines.mean():.3f}"), html.Ul(items)], open=is_open)
 
 
-def has_class_maps(site: Site, record: AttentionRecord | None) -> bool:
-    """Tell whether pictures of each class's attention are shown."""
-    return site.faces and record is not None and record.read_maps(0) is not None
-
-
 def _class_attention(site: Site, row: int, record: AttentionRecord, order: list[int]) -> list[Component]:
     """Show the attention of each class to each image over all frames, with heat maps if it attended to patches."""
     attention = record.fold.attention
     assert attention.class_attention is not None
     weights = attention.class_attention[record.item].astype(np.float32).sum(1)
-    largest, drawn = float(weights.max()) or 1.0, has_class_maps(site, record)
+    largest, drawn = float(weights.max()) or 1.0, has_maps(site, record, 0)
 
     def cell(c: int, index: int) -> Component:
         strength = f"{60 * float(weights[c, index]) / largest:.0f}%"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,11 +10,10 @@ import numpy as np
 
 from preprocess.viewer.address import FILTERS, NONE, Address
 from preprocess.viewer.labels import Labels
-from preprocess.viewer.run_records import DECISIONS, NO_RUN, TRUE_NEGATIVE, WRONG, RunRecords
+from preprocess.viewer.run_records import DECISIONS, TRUE_NEGATIVE, WRONG, RunRecords
 from preprocess.viewer.tags import Tags
 from shared.cache import Cache
 from shared.groups import part_columns
-from shared.schema import Sample
 
 
 @dataclass(frozen=True)
@@ -46,37 +45,19 @@ class Filter(Protocol):
 
 
 @dataclass(frozen=True)
-class TagFilter:
-    """The tags as they are now."""
-
-    tags: Tags
-    samples: Sequence[Sample]
-
-    def rows(self, value: str) -> np.ndarray:
-        return self.tags.find_rows(self.samples, value)
-
-    def options(self) -> list[str]:
-        return self.tags.options(self.samples)
-
-
-@dataclass(frozen=True)
 class Catalogue:
     """The filters of a cache, by name (FILTERS)."""
 
-    columns: dict[str, Column]
-    others: dict[str, Filter]  # which read files or change
+    filters: dict[str, Filter]
     num_rows: int
-    run: RunRecords = NO_RUN
-
-    def filter(self, name: str) -> Filter:
-        return self.others.get(name) or self.columns[name]
+    run: RunRecords
 
     def find_rows(self, address: Address) -> np.ndarray:
         """Return the rows that pass every filter of an address, i64 (n,): ascending, or sorted as the address says."""
         count = np.zeros(self.num_rows, int)
         chosen = [(name, value) for name in FILTERS if (value := getattr(address, name))]
         for name, value in chosen:
-            count[self.filter(name).rows(value)] += 1
+            count[self.filters[name].rows(value)] += 1
         rows = np.flatnonzero(count == len(chosen))
         return self._sort(rows, address) if address.sort else rows
 
@@ -98,9 +79,7 @@ class Catalogue:
         return np.array(sorted(rows.tolist(), key=key), int)
 
 
-def build_catalogue(
-    cache: Cache, run: RunRecords = NO_RUN, labels: Labels | None = None, tags: Tags | None = None
-) -> Catalogue:
+def build_catalogue(cache: Cache, run: RunRecords, labels: Labels, tags: Tags) -> Catalogue:
     """Build every filter; reads no file."""
     samples, num_rows = cache.samples, len(cache.samples)
 
@@ -132,6 +111,4 @@ def build_catalogue(
     grouped = [(row, f"{name} {v}" if v else "") for name, values in parts.items() for row, v in enumerate(values)]
     order = [f"{name} {value}" for name, values in parts.items() for value in sorted(set(values))]
     columns["group"] = column(grouped, order)
-    others: dict[str, Filter] = {"au": labels or Labels(cache)}
-    others["tag"] = TagFilter(tags, samples) if tags else Column({}, num_rows)
-    return Catalogue(columns, others, num_rows, run)
+    return Catalogue({**columns, "au": labels, "tag": tags}, num_rows, run)

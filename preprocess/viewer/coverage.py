@@ -108,7 +108,7 @@ def _sample_link(site: Site, row: int, address: Address, text: str = "") -> Comp
 def _subjects(site: Site, address: Address) -> list[Component]:
     """Count the scans of each subject and class, and name subjects that lack a class."""
     counts = Counter((s.subject, s.label) for s in site.cache.samples if s.valid)
-    subjects = [*site.catalogue.columns["subject"].members]
+    subjects = sorted({s.subject for s in site.cache.samples} - {""})
     class_names = site.cache.info.class_names
     labels = [*class_names, *([""] if any(not label for _, label in counts) else [])]
     num_pages = max(-(-len(subjects) // PAGE_SUBJECTS), 1)

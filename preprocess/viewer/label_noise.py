@@ -156,7 +156,7 @@ def _show(site: Site, address: Address, doubt: Doubt) -> Component:
     frames = site.cache.frames(doubt.name)
     row = site.run.find_row(doubt.name)
     if row is None:
-        row = frames[len(frames) // 2] if frames else site.rows[doubt.name]
+        row = frames[len(frames) // 2] if frames else site.cache.row_of(doubt.name)
     label = f"{doubt.class_name} {doubt.label}".strip()
     caption = f"{label} {doubt.label_probability:.2f}, {doubt.suggested} {doubt.suggested_probability:.2f}"
     caption += f"; {doubt.num} frames" if doubt.num > 1 else ""

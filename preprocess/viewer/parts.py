@@ -98,7 +98,7 @@ def tagger(site: Site, row: int, *, full: bool = False) -> Component:
     """
     about: dict[str, Any] = {"row": row, "tags": site.tags.by_sample().get(site.cache.samples[row].sample_id, ())}
     if full:
-        about["words"] = site.tags.options(site.cache.samples)[:-1]
+        about["words"] = site.tags.options()[:-1]
     return scripted("tag", json.dumps(about), "tagger")
 
 

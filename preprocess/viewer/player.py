@@ -86,7 +86,7 @@ def _headline(site: Site, row: int) -> Component:
     sample = site.cache.samples[row]
     parts: list[Cell] = [html.Strong(sample.label or "no label")]
     parts += [f" · subject {sample.subject}"] if sample.subject else []
-    for run in site.runs or (site.run,):
+    for run in site.runs:
         one = run.predictions.get(row)
         if one and one.name == sample.sequence:
             style = "wrong" if run.count_errors(one) else "right"
@@ -105,7 +105,7 @@ def _curves(site: Site, rows: list[int]) -> dict[str, Any]:
     """
     samples, labels = site.cache.samples, site.labels
     values = labels.read(rows) if labels.names else np.empty((len(rows), 0), np.int8)
-    runs = [run for run in site.runs or (site.run,) if any(_of_frame(site, run, row) for row in rows)]
+    runs = [run for run in site.runs if any(_of_frame(site, run, row) for row in rows)]
     names = dict.fromkeys([*labels.shown, *(name for run in runs for name in run.class_names)])
     tracks, quiet = [], []
     for name in names:
@@ -130,19 +130,13 @@ def _curves(site: Site, rows: list[int]) -> dict[str, Any]:
             tracks.append({"name": name, "bars": bars, "lines": lines})
         elif any(value is not None for value in (*bars, *(value for line in lines for value in line))):
             quiet.append(name)
-    for run in site.runs or (site.run,):
+    for run in site.runs:
         record = run.find_attention(rows[0], samples[rows[0]]) if rows else None
         if record and record.fold.attention.rows.shape[1] > 1:
-            weights = dict.fromkeys(rows, 0.0)
-            attention = record.fold.attention
-            for row, weight in zip(
-                attention.rows[record.item].tolist(), attention.frame_weights[record.item].tolist(), strict=True
-            ):
-                weights[row] = weights.get(row, 0.0) + weight
+            weights = record.weigh_frames()
             largest = max(weights.values()) or 1.0
-            tracks.append(
-                {"name": f"frame weight, {run.name}", "bars": [weights[row] / largest for row in rows], "lines": []}
-            )
+            bars = [weights.get(row, 0.0) / largest for row in rows]
+            tracks.append({"name": f"frame weight, {run.name}", "bars": bars, "lines": []})
     return {"runs": [run.name for run in runs], "tracks": tracks, "quiet": quiet}
 
 

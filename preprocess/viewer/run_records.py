@@ -55,6 +55,15 @@ class AttentionRecord:
             return None
         return attention.modalities.index(modality) * len(views) + views.index(view)
 
+    def weigh_frames(self) -> dict[int, float]:
+        """Return row → weight of the item's frames, in time order; a short sequence repeats frames."""
+        weights: dict[int, float] = {}
+        attention = self.fold.attention
+        pairs = zip(attention.rows[self.item].tolist(), attention.frame_weights[self.item].tolist(), strict=True)
+        for row, weight in pairs:
+            weights[row] = weights.get(row, 0.0) + weight
+        return weights
+
     def read_maps(self, class_index: int | None = None) -> np.ndarray | None:
         """Read the attention maps of the frame's N images, f16 (N, G, G); None if not recorded.
 

@@ -16,7 +16,6 @@ from preprocess.viewer.attention import (
     attention_notes,
     compare_attention,
     find_record,
-    has_class_maps,
     has_maps,
 )
 from preprocess.viewer.landmarks import count_landmarks
@@ -52,7 +51,7 @@ def sample_page(site: Site, address: Address) -> list[Component]:
     record = find_record(site, row)
     lit = _can_be_lit(site, row)
     num_landmarks = count_landmarks(site, row)
-    overlays = ["attention"] if has_maps(site, record) or has_class_maps(site, record) else []
+    overlays = ["attention"] if has_maps(site, record) or has_maps(site, record, 0) else []
     overlays += ["landmarks"] if num_landmarks else []
     controls = [scripted("light", "on", "light")] if lit else []
     controls += [scripted("overlay", " ".join(overlays), "light")] if overlays else []
@@ -134,7 +133,7 @@ def _pictures(site: Site, row: int, record: AttentionRecord | None, *, with_land
 def _predictions(site: Site, row: int) -> list[Component]:
     """Show the probabilities of every run that tested a row: a table per list of classes, a column per run."""
     groups: dict[tuple[str, ...], list[RunRecords]] = {}
-    for run in site.runs or (site.run,):
+    for run in site.runs:
         if row in run.predictions:
             groups.setdefault(run.class_names, []).append(run)
     parts: list[Component] = []
@@ -173,7 +172,7 @@ def _neighbours(site: Site, row: int, address: Address) -> list[Component]:
         wall, name = address.with_filters(sequence=sample.sequence), sample.sequence
         captions = {r: f"frame {samples[r].frame}" for r in rows}
     else:
-        rows = site.catalogue.columns["subject"].rows(sample.subject).tolist()
+        rows = site.catalogue.filters["subject"].rows(sample.subject).tolist()
         wall, name = address.with_filters(subject=sample.subject), sample.subject
         captions = {r: f"{samples[r].label or 'no label'} {samples[r].intensity}" for r in rows}
     if len(rows) < 2:

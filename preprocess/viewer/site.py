@@ -47,24 +47,16 @@ class Site:
 
     @cached_property
     def tags(self) -> Tags:
-        return self.first.tags if self.first else Tags(self.tags_file or choose_tags_file(self.cache), self.cache.path)
-
-    @cached_property
-    def rows(self) -> dict[str, int]:
-        """Return sample_id → row."""
-        return {sample.sample_id: row for row, sample in enumerate(self.cache.samples)}
+        return self.first.tags if self.first else Tags(self.tags_file or choose_tags_file(self.cache), self.cache)
 
     @cached_property
     def _others(self) -> dict[str, Site]:
         return {run.name: dataclasses.replace(self, run=run, first=self) for run in self.runs[1:]}
 
     def choose(self, run: str) -> Site:
-        """Return the site of a run, called on the site of the first one; an unknown name is the first run's."""
-        return self._others.get(run, self)
-
-    def choose_run(self, run: RunRecords) -> Site:
-        """Return the site of one of `runs`, called on any site."""
-        return (self.first or self).choose(run.name)
+        """Return the site of a run; an unknown name is the first run's."""
+        first = self.first or self
+        return first._others.get(run, first)
 
     def close(self) -> None:
         """Stop the background thread: it cannot read any more when Python ends."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from shared.cache import Cache
 from shared.csv_tables import encode_csv, read_csv
 from shared.errors import CacheError, FacetError
 from shared.labels import clean_word
-from shared.schema import Sample
 from shared.store.lock import hold_lock
 from shared.store.paths import is_remote
 from shared.store.storage import write_file
@@ -32,12 +30,13 @@ def choose_tags_file(cache: Cache) -> Path:
 class Tags:
     """The file of tags: a line per sample and tag. It is read again when it changes; columns of the user's own stay."""
 
-    def __init__(self, path: Path, like: Path) -> None:
+    def __init__(self, path: Path, cache: Cache) -> None:
         """
         Args:
-            like: the cache; the file gets no permission that it lacks.
+            cache: what is tagged; the file gets no permission that its folder lacks.
         """
-        self.path, self._like = path, None if is_remote(like) else like
+        self.path, self._like = path, None if is_remote(cache.path) else cache.path
+        self._names = [sample.sample_id for sample in cache.samples]
         self._lock = threading.Lock()
         self._read: tuple[tuple[int, int], dict[str, tuple[str, ...]]] = ((0, 0), {})
 
@@ -59,17 +58,18 @@ class Tags:
             self._read = (version, {name: tuple(dict.fromkeys(tags)) for name, tags in found.items()})
         return self._read[1]
 
-    def options(self, samples: Sequence[Sample]) -> list[str]:
-        """Return the tags of these samples, as a filter offers them."""
-        found = self.by_sample()
-        words = sorted({tag for sample in samples for tag in found.get(sample.sample_id, ())})
+    def options(self) -> list[str]:
+        """Return the tags of the cache's samples, as a filter offers them."""
+        words = sorted({tag for tags in self._by_row() for tag in tags})
         return [*words, ANY] if words else []
 
-    def find_rows(self, samples: Sequence[Sample], tag: str) -> np.ndarray:
-        """Return the rows of samples with a tag, ascending, i64 (n,). tag: ANY: any."""
+    def rows(self, tag: str) -> np.ndarray:
+        """Return the rows with a tag, ascending, i64 (n,). tag: ANY: any."""
+        return np.flatnonzero([bool(tags) if tag == ANY else tag in tags for tags in self._by_row()])
+
+    def _by_row(self) -> list[tuple[str, ...]]:
         found = self.by_sample()
-        tags = [found.get(sample.sample_id, ()) for sample in samples]
-        return np.flatnonzero([bool(some) if tag == ANY else tag in some for some in tags])
+        return [found.get(name, ()) for name in self._names]
 
     def change(self, sample_id: str, tag: str, *, on: bool) -> tuple[str, ...]:
         """Add a tag to a sample, or remove it, and write the file. Return the sample's tags.

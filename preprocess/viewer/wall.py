@@ -77,7 +77,7 @@ def _filters(site: Site, address: Address) -> Component:
     }
     choices = []
     for name in FILTERS:
-        options, value = site.catalogue.filter(name).options(), values[name]
+        options, value = site.catalogue.filters[name].options(), values[name]
         options += [value] if value and value not in options else []  # of an old link
         choices.append(_choice(name, options, value, options, hidden=len(options) < 2 and not value))
     views = site.cache.info.settings.views
