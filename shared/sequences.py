@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from shared.pairs import group_pairs
+
 
 class Frame(Protocol):
     """A scan that may be a frame of a sequence: a Sample, or a ScanRecord of a reader."""
@@ -30,8 +32,9 @@ def group_frames(frames: Iterable[Frame | None]) -> dict[str, list[int]]:
 
     Sequences come in the order of their first positions; frames of one number keep their order.
     """
-    groups: dict[str, list[tuple[int, int]]] = {}
-    for position, frame in enumerate(frames):
-        if frame is not None and frame.sequence:
-            groups.setdefault(frame.sequence, []).append((frame_number(frame), position))
+    groups = group_pairs(
+        (frame.sequence, (frame_number(frame), position))
+        for position, frame in enumerate(frames)
+        if frame is not None and frame.sequence
+    )
     return {name: [position for _, position in sorted(members)] for name, members in groups.items()}

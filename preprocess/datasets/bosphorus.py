@@ -26,7 +26,8 @@ from preprocess.readers.bnt import bnt_to_mesh, read_bnt
 from preprocess.readers.file_bytes import name_errors
 from preprocess.readers.image import read_image
 from preprocess.readers.lm3 import BOSPHORUS_LANDMARK_GROUPS, NUM_BOSPHORUS_LANDMARKS, read_lm3
-from shared.labels import BOSPHORUS_CODES, EXPRESSIONS
+from shared.labels import BASIC_EXPRESSIONS, BOSPHORUS_CODES, EXPRESSIONS
+from shared.pairs import group_pairs
 
 _EXPECTED = "bs000/bs000_N_N_0.bnt"
 _SUBJECT = re.compile(r"bs\d{3}", re.IGNORECASE)
@@ -78,10 +79,8 @@ def _list_subject(subject: str, files: dict[str, str], units: ActionUnits) -> li
 
 def _describe_lacking(records: Sequence[ScanRecord]) -> list[str]:
     """Describe what a partial copy lacks, and how many subjects show all expressions: not all do, even in a whole copy."""
-    shown: dict[str, set[str]] = {}
-    for record in records:
-        shown.setdefault(record.subject, set()).add(record.label)
-    whole = sum(labels >= set(EXPRESSIONS[:-1]) for labels in shown.values())
+    shown = group_pairs((record.subject, record.label) for record in records)
+    whole = sum({*labels} >= {*BASIC_EXPRESSIONS} for labels in shown.values())
     return [
         *describe_counts(records, subjects=105, scans=4666),
         *describe_lacking(records, "pictures", lambda record: not record.texture),

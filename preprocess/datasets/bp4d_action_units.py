@@ -12,6 +12,7 @@ from preprocess.datasets.bp4d_edition import INTENSITY_UNITS, Edition
 from preprocess.datasets.scan import ScanRecord
 from preprocess.readers.au_csv import UNKNOWN, find_uncoded_units, read_au_intensity, read_au_occurrence
 from shared.errors import ScanError, name_some
+from shared.pairs import group_pairs
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,7 @@ class ActionUnits:
     def describe(self, records: Sequence[ScanRecord]) -> list[str]:
         """Describe sequences with missing or partial action units, and coding files that match no frames or cannot be read."""
         coded = self.edition.coded_tasks
-        frames: dict[str, list[ScanRecord]] = {}
-        for record in records:
-            if not coded or record.task in coded:
-                frames.setdefault(record.sequence, []).append(record)
+        frames = group_pairs((r.sequence, r) for r in records if not coded or r.task in coded)
         if not self.occurrence and not self.intensity:
             return ["no action units (AUCoding) found"]
         graded = {sequence for sequence, _ in self.intensity}

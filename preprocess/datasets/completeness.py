@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from preprocess.datasets.scan import ScanRecord
 from shared.errors import name_some
+from shared.pairs import group_pairs
 
 OWN_PICTURES = "pictures of their own name (where a mesh names another, that is taken)"
 
@@ -46,32 +47,21 @@ def describe_lacking(
 
 
 def _whole_sequences(records: Sequence[ScanRecord], lacking: Sequence[ScanRecord]) -> set[str]:
-    missing: dict[str, int] = {}
-    for record in lacking:
-        if record.sequence:
-            missing[record.sequence] = missing.get(record.sequence, 0) + 1
-    total = dict.fromkeys(missing, 0)
-    for record in records:
-        if record.sequence in total:
-            total[record.sequence] += 1
+    missing = Counter(record.sequence for record in lacking if record.sequence)
+    total = Counter(record.sequence for record in records)
     return {name for name, count in missing.items() if count == total[name]}
 
 
 def describe_gaps(records: Sequence[ScanRecord]) -> list[str]:
     """Describe sequences with missing frame numbers."""
-    frames: dict[str, list[int]] = {}
-    for record in records:
-        if record.sequence and record.frame is not None:
-            frames.setdefault(record.sequence, []).append(record.frame)
+    frames = group_pairs((r.sequence, r.frame) for r in records if r.sequence and r.frame is not None)
     gaps = [name for name, numbers in frames.items() if max(numbers) - min(numbers) + 1 > len(set(numbers))]
     return [f"{len(gaps)} sequences with frames left out: {name_some(gaps)}"] if gaps else []
 
 
 def describe_missing(records: Sequence[ScanRecord]) -> list[str]:
     """Describe sequences that are missing although more than half of the subjects have them."""
-    tasks: dict[str, set[str]] = {}
-    for record in records:
-        tasks.setdefault(record.subject, set()).add(record.task)
+    tasks = group_pairs(dict.fromkeys((record.subject, record.task) for record in records))
     shown = Counter(task for own in tasks.values() for task in own)
     usual = [task for task, count in shown.items() if 2 * count > len(tasks)]
     missing = sorted(f"{subject}/{task}" for subject, own in tasks.items() for task in usual if task not in own)

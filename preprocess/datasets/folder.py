@@ -38,6 +38,7 @@ from preprocess.readers.references import list_names, plain_name
 from preprocess.readers.surface import find_surface_files, read_surface, scan_suffix
 from shared.errors import FacetError, ScanError, name_some
 from shared.labels import plain_subject, plain_word
+from shared.pairs import group_pairs
 from shared.sequences import frame_number
 
 _UNIFIED = ("intensity", "task")  # columns of few words, in which a spelling is no other word
@@ -256,9 +257,7 @@ def _describe_names(records: Sequence[ScanRecord]) -> list[str]:
     sequences = dict.fromkeys((record.subject, record.sequence) for record in records if record.sequence)
     notes = []
     for what, names in (("subjects", subjects), ("sequences of one subject", sequences)):
-        alike: dict[tuple[str, str], list[str]] = {}
-        for whose, name in names:
-            alike.setdefault((whose, plain_subject(name)), []).append(name)
+        alike = group_pairs(((whose, plain_subject(name)), name) for whose, name in names)
         if pairs := [" and ".join(sorted(several)) for several in alike.values() if len(several) > 1]:
             notes.append(f"{what} that are perhaps one, spelled in two ways: {name_some(pairs)}; spell them alike")
     if unknown := [name for _, name in subjects if plain_word(name) in NOT_KNOWN]:
@@ -320,9 +319,7 @@ def _describe_repeated(records: Sequence[ScanRecord]) -> list[str]:
         ("texture", "textures of several people"),
         ("landmarks", "landmarks of several people"),
     ):
-        rows: dict[str, list[ScanRecord]] = {}
-        for record in records:
-            rows.setdefault(getattr(record, column), []).append(record)
+        rows = group_pairs((str(getattr(record, column)), record) for record in records)
         shown = [
             f"{name} ({', '.join(dict.fromkeys(f'{one.subject} {one.label}'.strip() for one in same))})"
             for name, same in rows.items()

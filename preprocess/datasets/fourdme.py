@@ -18,6 +18,7 @@ from preprocess.geometry.mesh import Mesh
 from preprocess.readers.surface import read_surface
 from shared.errors import FacetError, name_some
 from shared.labels import FOURDME_EMOTIONS
+from shared.pairs import group_pairs
 
 # The action units of the upper and lower face (FACS; Ekman, Friesen & Hager 2002), which the sheet names for a whole clip.
 UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28, 38, 39, 43, 45)
@@ -63,10 +64,8 @@ def find_4dme(root: Path, *, pattern: PathPattern | None = None) -> Listing:
 def _list_clips(root: Path, pattern: PathPattern | None) -> _Clips:
     finder = FrameFinder(root, pattern)
     path, rows = find_label_sheet(root)
-    folders: dict[str, list[Clip]] = {}
     parsed, nameless = parse_clips(path, rows)
-    for clip in parsed:
-        folders.setdefault(clip.name, []).append(clip)
+    folders = group_pairs((clip.name, clip) for clip in parsed)
     if not parsed:
         raise FacetError(
             f"{path}: none of its {len(rows)} lines names a subject and a folder (sub_ID, fold_name); mend it"

@@ -13,6 +13,7 @@ from pathlib import Path
 from preprocess.datasets.csv_rows import read_csv_rows
 from shared.errors import FacetError, name_some
 from shared.labels import EXPRESSION_WORDS, clean_word, find_class, find_expression, plain_word
+from shared.pairs import group_pairs
 
 LabelMap = Mapping[str, str]  # a word as it is written → its class; "": such scans have no label
 MAP_COLUMNS = ("word", "class")
@@ -78,9 +79,7 @@ def unify_labels(labels: Sequence[str], label_map: LabelMap | None = None) -> Sp
         mapped = exact.get(clean_word(word), plain.get(plain_word(word)))
         name = find_expression(word) if mapped is None else mapped
         classes[word] = classes[word] if name is None else name
-    by_class: dict[str, list[str]] = {}
-    for word in sorted(counts):
-        by_class.setdefault(classes[word], []).append(word)
+    by_class = group_pairs((classes[word], word) for word in sorted(counts))
     merged = [_describe(name, words, counts) for name, words in sorted(by_class.items()) if words != [name]]
     merged[_MOST_NAMED:] = [f"and {len(merged) - _MOST_NAMED:,} classes more"] if len(merged) > _MOST_NAMED else []
     notes = [f"labels taken as one class: {'; '.join(merged)}; for other classes give {MAP_ADVICE}"] if merged else []
@@ -96,18 +95,14 @@ def unify_labels(labels: Sequence[str], label_map: LabelMap | None = None) -> Sp
 def unify_values(values: Sequence[str]) -> dict[str, str]:
     """Return each value → its most frequent spelling, ignoring case, Unicode form and blanks."""
     counts = Counter(value for value in values if value)
-    alike: dict[str, list[str]] = {}
-    for value in counts:
-        alike.setdefault(plain_word(value) or value, []).append(value)
+    alike = group_pairs((plain_word(value) or value, value) for value in counts)
     usual = {key: clean_word(min(words, key=lambda word: (-counts[word], word))) for key, words in alike.items()}
     return {value: usual[key] for key, words in alike.items() for value in words}
 
 
 def describe_values(column: str, values: Sequence[str]) -> list[str]:
     """Describe which spellings of a column `unify_values` merges, and which numbers it does not merge."""
-    by_value: dict[str, list[str]] = {}
-    for value, usual in unify_values(values).items():
-        by_value.setdefault(usual, []).append(value)
+    by_value = group_pairs((usual, value) for value, usual in unify_values(values).items())
     merged = [
         f"{name_some(sorted(words))} are taken as {usual}"
         for usual, words in sorted(by_value.items())

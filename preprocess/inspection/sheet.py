@@ -13,6 +13,7 @@ from preprocess.inspection.page import Block, Row, Tile, draw_page
 from shared.cache import Cache
 from shared.errors import CacheError, FacetError
 from shared.figures import find_form
+from shared.pairs import group_pairs
 from shared.pictures import PICTURES, Picture, centre_face, choose_pictures, describe_view, order_views
 from shared.schema import Sample, View, choose_views
 from shared.store.storage import write_file
@@ -140,11 +141,7 @@ def _lay_classes(cache: Cache, valid: Sequence[Sample], shown: Shown) -> Block:
     """Lay out a row a class, with one scan of each of some subjects."""
     rows = []
     for label in (*cache.info.class_names, ""):
-        subjects: dict[str, list[Sample]] = {}
-        for sample in valid:
-            if sample.label == label:
-                subjects.setdefault(sample.subject, []).append(sample)
-        if subjects:
+        if subjects := group_pairs((sample.subject, sample) for sample in valid if sample.label == label):
             scans = [_choose_scan(subjects[name]) for name in spread(sorted(subjects), MAX_PER_LABEL)]
             rows.append((label or "no label", [_front(cache, s, shown, subject=True) for s in scans]))
     return _lay_grid(cache, rows, shown)
@@ -152,10 +149,8 @@ def _lay_classes(cache: Cache, valid: Sequence[Sample], shown: Shown) -> Block:
 
 def _choose_subjects(cache: Cache) -> list[str]:
     """Choose subjects with the most classes, evenly over the cache; then one for each class that none of them has."""
-    shown: dict[str, set[str]] = {}
-    for sample in cache.samples:
-        if sample.valid and sample.label:
-            shown.setdefault(sample.subject, set()).add(sample.label)
+    labels = group_pairs((sample.subject, sample.label) for sample in cache.samples if sample.valid and sample.label)
+    shown = {subject: set(some) for subject, some in labels.items()}
     names = sorted(shown, key=lambda subject: (-len(shown[subject]), subject))
     complete = [subject for subject in names if len(shown[subject]) == len(shown[names[0]])]
     chosen = spread(complete, MAX_SUBJECTS) if len(complete) > MAX_SUBJECTS else names[:MAX_SUBJECTS]

@@ -17,6 +17,7 @@ from preprocess.sequences.head_motion import SAME_POSE, find_head_motion
 from shared.cache import FAILURES_CSV, Cache, Failure
 from shared.errors import CacheError, name_some
 from shared.groups import part_columns
+from shared.pairs import group_pairs
 from shared.schema import Sample
 from shared.store.paths import list_files
 from shared.text import read_text_embeddings
@@ -121,10 +122,10 @@ def _subject_table(cache: Cache) -> list[str]:
             classes.setdefault(label, set()).add(sample.sequence or sample.sample_id)
         failed[sample.subject] += not sample.valid
     names = [*cache.info.class_names, *(name for name in ("", SINGLE) if any(name in c for c in found.values()))]
-    alike: dict[tuple[int, ...], list[str]] = {}
-    for subject in sorted(found):
-        counts = tuple(len(found[subject].get(name, ())) for name in names)
-        alike.setdefault((*counts, failed[subject]), []).append(subject)
+    alike = group_pairs(
+        ((*(len(found[subject].get(name, ())) for name in names), failed[subject]), subject)
+        for subject in sorted(found)
+    )
     lines = sorted(alike.items(), key=lambda line: (-len(line[1]), line[1]))
     unit = "sequences" if cache.sequences else "scans"
     rows: list[list[object]] = [[f"subjects ({unit} of each)", *(name or "(no label)" for name in names), "failed"]]
@@ -146,9 +147,7 @@ def _describe_groups(cache: Cache) -> list[str]:
         if name not in parted:
             lines.append(f"  {name}: {len({values[row] for row in valid} - {''}):,} values")
             continue
-        subjects: dict[str, list[str]] = {}
-        for row in valid:
-            subjects.setdefault(parted[name][row], []).append(cache.samples[row].subject)
+        subjects = group_pairs((parted[name][row], cache.samples[row].subject) for row in valid)
         order = sorted(subjects, key=lambda value: (not value, value))
         counts = [
             f"{value or '(not given)'} ({len(subjects[value]):,}, {len({*subjects[value]}):,})" for value in order
@@ -241,9 +240,7 @@ def _describe_prompts(cache: Cache) -> list[str]:
 
 def group_failures(failed: Iterable[Reasoned]) -> list[list[Reasoned]]:
     """Group rows by reason, the most frequent first. Reasons that differ only in numbers are one."""
-    groups: dict[str, list[Reasoned]] = {}
-    for sample in failed:
-        groups.setdefault(_NUMBER.sub("#", sample.reason.replace(sample.source, "")), []).append(sample)
+    groups = group_pairs((_NUMBER.sub("#", sample.reason.replace(sample.source, "")), sample) for sample in failed)
     return sorted(groups.values(), key=lambda group: (-len(group), group[0].source))
 
 

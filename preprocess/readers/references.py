@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shared.errors import ScanError
+from shared.pairs import group_pairs
 
 # Encodings of names that are not UTF-8: Windows and DOS of Western Europe, China, Japan, Taiwan, Korea, Russia, Central
 # Europe; old Macs. A wrong one gives a name that no file has.
@@ -132,7 +133,4 @@ def _list_unchanged(folder: Path, changed_ns: int) -> dict[str, list[str]]:
 
 def list_names(folder: Path) -> dict[str, list[str]]:
     """Return the names in a folder, in order, by `plain_name`."""
-    names: dict[str, list[str]] = {}
-    for file in sorted(folder.iterdir()):
-        names.setdefault(plain_name(file.name), []).append(file.name)
-    return names
+    return group_pairs((plain_name(file.name), file.name) for file in sorted(folder.iterdir()))

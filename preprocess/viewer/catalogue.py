@@ -14,6 +14,7 @@ from preprocess.viewer.run_records import DECISIONS, TRUE_NEGATIVE, WRONG, RunRe
 from preprocess.viewer.tags import Tags
 from shared.cache import Cache
 from shared.groups import part_columns
+from shared.pairs import group_pairs
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,7 @@ def build_catalogue(cache: Cache, run: RunRecords, labels: Labels, tags: Tags) -
     samples, num_rows = cache.samples, len(cache.samples)
 
     def column(values: Iterable[tuple[int, str]], order: Iterable[str] | None = None) -> Column:
-        members: dict[str, list[int]] = {}
-        for row, value in values:
-            if value:
-                members.setdefault(value, []).append(row)
+        members = group_pairs((value, row) for row, value in values if value)
         names = sorted(members) if order is None else [name for name in order if name in members]
         return Column({name: np.array(members[name]) for name in names}, num_rows)
 

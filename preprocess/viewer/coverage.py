@@ -12,12 +12,13 @@ from dash.development.base_component import Component
 
 from preprocess.inspection.summary import describe_sizes, group_failures
 from preprocess.viewer.address import NONE, Address
-from preprocess.viewer.image_checks import MAX_PAIRS, MEASURES, Findings, find_same_sources
+from preprocess.viewer.image_checks import MAX_PAIRS, MEASURES, Findings, Outlier, find_same_sources
 from preprocess.viewer.labels import ABSENT, PRESENT
 from preprocess.viewer.parts import Cell, number_link, page_links, sample_address, strip, table, tile
 from preprocess.viewer.site import Site
 from shared.labels import NEUTRAL
 from shared.likeness import HASH_SIDE
+from shared.pairs import group_pairs
 
 MAX_LINES = 60
 MAX_TILES = 24
@@ -50,11 +51,7 @@ def show_findings(site: Site, address: Address, found: Findings) -> list[Compone
         progress += "" if found.finished else f"; {found.num_wanted:,} will be"
         progress += ", chosen evenly over the cache"
     damaged = [[_sample_link(site, row, address), reason] for row, reason in found.damaged[:MAX_LINES]]
-    reasons: dict[int, list[str]] = {}  # by row, the farthest first
-    for outlier in found.outliers:
-        title, form, _ = MEASURES[outlier.measure]
-        text = f"{title} {form.format(outlier.value)}, median {form.format(outlier.median)}"
-        reasons.setdefault(outlier.row, []).append(text)
+    reasons = group_pairs((outlier.row, _describe_outlier(outlier)) for outlier in found.outliers)  # the farthest first
     outliers = [
         tile(site, row, address, caption="; ".join(why), with_prediction=False)
         for row, why in [*reasons.items()][:MAX_TILES]
@@ -99,6 +96,11 @@ def show_findings(site: Site, address: Address, found: Findings) -> list[Compone
         ),
         html.Div(alike, className="pairs") if alike else nothing,
     ]
+
+
+def _describe_outlier(outlier: Outlier) -> str:
+    title, form, _ = MEASURES[outlier.measure]
+    return f"{title} {form.format(outlier.value)}, median {form.format(outlier.median)}"
 
 
 def _sample_link(site: Site, row: int, address: Address, text: str = "") -> Component:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from shared.cache import Cache
 from shared.errors import CacheError, FacetError, first_line
 from shared.likeness import MOST_COMPARED, Hashes, choose_compared, count_different, find_alike, hash_image
 from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO, get_modality
+from shared.pairs import group_pairs
 from shared.schema import Sample
 from shared.store.paths import is_remote
 
@@ -124,10 +124,8 @@ def find_mirrored(
     Returns:
         (row, differing bits, differing bits once mirrored), each the median over the others; the clearest first.
     """
-    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        if samples[row].subject:
-            groups[samples[row].subject, samples[row].modalities.split("+")[0]].append(index)
+    shown = [(samples[row].subject, samples[row].modalities.split("+")[0]) for row in rows]
+    groups = group_pairs((key, index) for index, key in enumerate(shown) if key[0])
     found = []
     for members in groups.values():
         if len(members) <= MIN_OTHERS:
@@ -148,10 +146,7 @@ def find_mirrored(
 
 def find_same_sources(samples: Sequence[Sample]) -> list[list[int]]:
     """Group the valid rows that were made from identical files."""
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, sample in enumerate(samples):
-        if sample.valid and sample.source_hash:
-            groups[sample.source_hash].append(row)
+    groups = group_pairs((s.source_hash, row) for row, s in enumerate(samples) if s.valid and s.source_hash)
     return [rows for rows in groups.values() if len(rows) > 1]
 
 

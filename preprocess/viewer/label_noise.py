@@ -17,6 +17,7 @@ from preprocess.viewer.parts import Cell, page_links, run_query, tile
 from preprocess.viewer.run_records import ERRORS, RunRecords
 from preprocess.viewer.site import Site
 from shared.cache import Cache
+from shared.pairs import group_pairs
 from shared.runs import Prediction
 
 PAGE_DOUBTS = 60
@@ -113,21 +114,17 @@ def find_doubts(run: RunRecords, cache: Cache) -> list[Doubt]:
         found = _compare(known, np.array([one.probabilities for one in known]), truth, run.class_names, "")
     found.sort(key=lambda doubt: doubt.label_probability - doubt.suggested_probability)
     sequences = {sample.sample_id: sample.sequence for sample in cache.samples}
-    groups: dict[tuple[str, ...], list[Doubt]] = {}
-    for doubt in found:
-        groups.setdefault(
-            (sequences.get(doubt.name) or doubt.name, doubt.class_name, doubt.label, doubt.suggested), []
-        ).append(doubt)
+    groups = group_pairs(
+        ((sequences.get(doubt.name) or doubt.name, doubt.class_name, doubt.label, doubt.suggested), doubt)
+        for doubt in found
+    )
     return [dataclasses.replace(group[0], num=len(group)) for group in groups.values()]
 
 
 def _average_rounds(tested: Iterable[Prediction]) -> list[Prediction]:
-    by_name: dict[str, list[Prediction]] = {}
-    for one in tested:
-        by_name.setdefault(one.name, []).append(one)
     return [
         dataclasses.replace(some[0], probabilities=tuple(np.mean([one.probabilities for one in some], axis=0).tolist()))
-        for some in by_name.values()
+        for some in group_pairs((one.name, one) for one in tested).values()
     ]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from shared.attention_file import ATTENTION_FILE, Attention, read_attention, read_class_patches, read_patches
 from shared.cache import Cache
 from shared.errors import FacetError
+from shared.pairs import group_pairs
 from shared.runs import PREDICTIONS_CSV, Prediction, find_predictions, read_predictions
 from shared.schema import Sample
 
@@ -211,10 +212,9 @@ def read_run(run: Path, cache: Cache) -> RunRecords:
     levels = any("=" in word for table in tables for one in table.rows for word in (*one.labels, *one.predicted))
     if levels:
         tables = [dataclasses.replace(table, rows=tuple(map(_find_present, table.rows))) for table in tables]
-    rows: dict[str, list[int]] = {}
-    for row, sample in enumerate(cache.samples):
-        for name in {sample.sample_id, sample.sequence} - {""}:
-            rows.setdefault(name, []).append(row)
+    rows = group_pairs(
+        (name, row) for row, sample in enumerate(cache.samples) for name in {sample.sample_id, sample.sequence} - {""}
+    )
     tested = tuple(one for table in tables for one in table.rows if one.name in rows)
     if not tested:
         num = sum(len(table.rows) for table in tables)

@@ -38,6 +38,7 @@ from preprocess.viewer.pictures import has_picture
 from preprocess.viewer.run_records import ERRORS, LARGEST, TRUE_POSITIVE, AttentionRecord, RunRecords
 from preprocess.viewer.site import Site
 from shared.modalities import NORMAL_LEGEND
+from shared.pairs import group_pairs
 from shared.pictures import order_views
 from shared.runs import Prediction
 
@@ -132,10 +133,7 @@ def _pictures(site: Site, row: int, record: AttentionRecord | None, *, with_land
 
 def _predictions(site: Site, row: int) -> list[Component]:
     """Show the probabilities of every run that tested a row: a table per list of classes, a column per run."""
-    groups: dict[tuple[str, ...], list[RunRecords]] = {}
-    for run in site.runs:
-        if row in run.predictions:
-            groups.setdefault(run.class_names, []).append(run)
+    groups = group_pairs((run.class_names, run) for run in site.runs if row in run.predictions)
     parts: list[Component] = []
     for class_names, runs in groups.items():
         labels = [] if runs[0].several else runs[0].predictions[row].labels

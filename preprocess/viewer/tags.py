@@ -12,6 +12,7 @@ from shared.cache import Cache
 from shared.csv_tables import encode_csv, read_csv
 from shared.errors import CacheError, FacetError
 from shared.labels import clean_word
+from shared.pairs import group_pairs
 from shared.store.lock import hold_lock
 from shared.store.paths import is_remote
 from shared.store.storage import write_file
@@ -52,9 +53,7 @@ class Tags:
             return {}
         version = (status.st_mtime_ns, status.st_size)
         if version != self._read[0]:
-            found: dict[str, list[str]] = {}
-            for sample_id, tag, *_ in self._lines()[1:]:
-                found.setdefault(sample_id, []).append(tag)
+            found = group_pairs((sample_id, tag) for sample_id, tag, *_ in self._lines()[1:])
             self._read = (version, {name: tuple(dict.fromkeys(tags)) for name, tags in found.items()})
         return self._read[1]
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from shared.labels import NEUTRAL
+from shared.pairs import group_pairs
 
 # How much of the neutral scan's scores is subtracted. They are uncertain, too: it is a single scan, of no trained class.
 AT_REST_WEIGHT = 0.5
@@ -74,10 +75,7 @@ def describe_centring(subjects: Sequence[str], class_names: Sequence[str], num_c
             f"there are classes ({num_classes})"
         )
     counts = Counter(zip(subjects, class_names, strict=True))
-    shown: dict[str, list[int]] = {}
-    for (subject, name), num_shown in counts.items():
-        if subject in own and name:
-            shown.setdefault(subject, []).append(num_shown)
+    shown = group_pairs((subject, times) for (subject, name), times in counts.items() if subject in own and name)
     if uneven := [nums for nums in shown.values() if len(nums) < num_classes or max(nums) > 2 * min(nums)]:
         lines.append(
             f"centring takes every subject to show all classes about equally often, which {len(uneven)} of {len(own)} subjects "

@@ -9,6 +9,7 @@ from shared.cache import SAMPLES_CSV, SEQUENCES_CSV, Cache
 from shared.errors import FacetError, name_some
 from shared.labels import plain_subject
 from shared.likeness import CacheRow, count_compared, find_common_image, find_same_faces
+from shared.pairs import group_pairs
 from train.protocols.folds import FoldList
 from train.protocols.selection import name_tested, prefix_subject
 from train.tasks.item import Item
@@ -234,11 +235,8 @@ def _classes_by_subject(items: Iterable[Item], classes: Sequence[str], task: Tas
 
 def describe_doubles(cache: Cache, items: Sequence[Item]) -> list[str]:
     """Return notes on samples with equal files: those with two labels, and those that count twice."""
-    groups: dict[tuple[str, ...], list[Item]] = {}
-    for item in items:
-        hashes = tuple(cache.samples[row].source_hash for row in item.rows)
-        if all(hashes):
-            groups.setdefault((*hashes, *map(str, item.targets)), []).append(item)
+    hashed = [(tuple(cache.samples[row].source_hash for row in item.rows), item) for item in items]
+    groups = group_pairs(((*hashes, *map(str, item.targets)), item) for hashes, item in hashed if all(hashes))
     doubles = [group for group in groups.values() if len(group) > 1]
     odd = [group for group in doubles if len({item.class_name for item in group}) > 1]
     notes = []
@@ -253,9 +251,7 @@ def describe_doubles(cache: Cache, items: Sequence[Item]) -> list[str]:
 
 def check_subject_names(subjects: Iterable[str]) -> list[str]:
     """Return notes on names that differ only in case, white space or leading zeros, such as F1 and `f001 `."""
-    groups: dict[str, list[str]] = {}
-    for subject in sorted(set(subjects)):
-        groups.setdefault(plain_subject(subject), []).append(subject)
+    groups = group_pairs((plain_subject(subject), subject) for subject in sorted(set(subjects)))
     return [
         f"subjects {', '.join(map(repr, names))} may be one person in different folds; if so, give them one name"
         for names in groups.values()

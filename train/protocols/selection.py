@@ -10,6 +10,7 @@ import numpy as np
 
 from shared.errors import FacetError, name_some
 from shared.labels import NEUTRAL, map_class_names
+from shared.pairs import group_pairs
 from train.protocols.folds import Fold, FoldList, fold_names, leave_out_each, name_for_folder, subject_folds
 from train.protocols.named import CROSS, KFOLD, LOSO, Protocol
 from train.tasks.item import Item
@@ -60,11 +61,8 @@ def _select(protocol: Protocol, items: Sequence[Item], class_names: Sequence[str
     if not protocol.all_classes_needed:
         return chosen, []
     wanted = {(name, intensity) for name in class_names for intensity in protocol.intensities or ("",)}
-    shown: dict[str, set[tuple[str, str]]] = {}
-    for item in chosen:
-        intensity = item.intensity if protocol.intensities else ""
-        shown.setdefault(item.subject, set()).add((item.class_name, intensity))
-    incomplete = {subject for subject, pairs in shown.items() if not wanted <= pairs}
+    shown = group_pairs((i.subject, (i.class_name, i.intensity if protocol.intensities else "")) for i in chosen)
+    incomplete = {subject for subject, pairs in shown.items() if not wanted <= {*pairs}}
     return [item for item in chosen if item.subject not in incomplete], sorted(incomplete)
 
 

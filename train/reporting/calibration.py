@@ -25,6 +25,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from shared.pairs import group_pairs
 from shared.runs import Prediction
 from train.protocols.folds import Fold
 from train.reporting.spread import measure_spread
@@ -111,10 +112,7 @@ def calibrate_folds(
         tests: name of a fold → its predictions; folds without any are left out.
     """
     found: list[FoldCalibration] = []
-    rounds: dict[str, list[Fold]] = {}
-    for fold in folds:
-        if tests.get(fold.name) and not task.several:
-            rounds.setdefault(fold.round, []).append(fold)
+    rounds = group_pairs((fold.round, fold) for fold in folds if tests.get(fold.name) and not task.several)
     for tested in rounds.values():
         everyone = [one for fold in tested for one in tests[fold.name]]
         log_probabilities, labels = _to_arrays(everyone, class_names)

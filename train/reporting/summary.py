@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import FacetError
+from shared.pairs import group_pairs
 from train.reporting.calibration import FoldCalibration
 from train.reporting.scores import list_classes
 from train.reporting.spread import Spread, measure_spread
@@ -116,9 +117,7 @@ def summarise_folds(results: Sequence[FoldResult], calibration: tuple[FoldCalibr
                 f"{first.name} and {result.name} are of different classes or tasks ({', '.join(first.class_names)} and "
                 f"{', '.join(result.class_names)}); delete the folds of the other run, or choose another --out"
             )
-    rounds: dict[str, list[FoldResult]] = {}
-    for result in results:
-        rounds.setdefault(result.round_name, []).append(result)
+    rounds = group_pairs((result.round_name, result) for result in results)
     most = max(len(folds) for folds in rounds.values())
     whole_rounds = [task.pool([f.metrics for f in folds]) for folds in rounds.values() if len(folds) == most]
     repeated = any(rounds)

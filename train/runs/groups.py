@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.cache import Cache
+from shared.pairs import group_pairs
 from shared.runs import Prediction
 from train.protocols.where import NOT_KNOWN, SEVERAL, report_columns, value_of
 from train.tasks.item import Item
@@ -34,9 +35,8 @@ def score_groups(
     """Score each value of each column; every item, with its prediction, counts in every column."""
     groups = []
     for column, values in report_columns(cache)[0].items():
-        members: dict[str, list[Prediction]] = {}
-        for item, prediction in zip(items, predictions, strict=True):
-            members.setdefault(value_of(item, values), []).append(prediction)
+        pairs = zip(items, predictions, strict=True)
+        members = group_pairs((value_of(item, values), prediction) for item, prediction in pairs)
         for value, own in sorted(members.items()):
             metrics = task.compute_metrics(len(own), task.count(own, classes))
             groups.append(GroupScore(column, value, len({one.subject for one in own}), metrics))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from shared.pairs import group_pairs
 from shared.weights.models import RANDOM
 from train.model.facet import Facet
 from train.model.tuning import LowRank, layer_depths
@@ -73,10 +74,7 @@ def build_optimizer(model: Facet, recipe: Recipe) -> torch.optim.Optimizer:
 
 def build_adamw(chosen: Iterable[tuple[nn.Parameter, float, float]]) -> torch.optim.Optimizer:
     """Build AdamW of (parameter, peak learning rate, weight decay); parameters without a gradient are left out."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter, rate, decay in chosen:
-        if parameter.requires_grad:
-            groups.setdefault((rate, decay), []).append(parameter)
+    groups = group_pairs(((rate, decay), parameter) for parameter, rate, decay in chosen if parameter.requires_grad)
     return torch.optim.AdamW(
         [{"params": p, "lr": rate, "weight_decay": decay, "peak_lr": rate} for (rate, decay), p in groups.items()],
         betas=ADAM_BETAS,

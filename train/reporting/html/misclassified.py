@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from shared.pairs import group_pairs
 from shared.runs import Prediction
 from train.tasks.single_label import wilson_interval
 
@@ -77,9 +78,7 @@ def find_misclassified(
     predictions: Iterable[Prediction], class_names: Sequence[str], most: int, *, multilabel: bool
 ) -> list[Misclassified]:
     """Return misclassified samples, the least true_probability first. Samples of several rounds are judged by their mean."""
-    tests: dict[tuple[str, str], list[Prediction]] = {}
-    for one in predictions:
-        tests.setdefault((one.subject, one.name), []).append(one)
+    tests = group_pairs(((one.subject, one.name), one) for one in predictions)
     found = []
     for (subject, name), several in tests.items():
         first = several[0]

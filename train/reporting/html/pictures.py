@@ -13,6 +13,7 @@ from PIL import Image
 from shared.cache import Cache, open_cache
 from shared.errors import CacheError, FacetError, describe_os_error, name_some
 from shared.modalities import BACKGROUND, get_modality
+from shared.pairs import group_pairs
 from shared.pictures import centre_face, order_views
 from shared.sequences import frame_number
 from train.config import RunConfig
@@ -96,11 +97,12 @@ def draw_samples(
 def _find_rows(cache: Cache, names: Sequence[str]) -> dict[str, int]:
     """Return the row to show of each sample or sequence: of a sequence its middle valid frame."""
     wanted = set(names)
-    frames: dict[str, list[tuple[int, int]]] = {}
-    for row, sample in enumerate(cache.samples):
-        if sample.valid:
-            for name in {sample.sequence, sample.sample_id} & wanted:
-                frames.setdefault(name, []).append((frame_number(sample), row))
+    frames = group_pairs(
+        (name, (frame_number(sample), row))
+        for row, sample in enumerate(cache.samples)
+        if sample.valid
+        for name in {sample.sequence, sample.sample_id} & wanted
+    )
     return {name: sorted(rows)[len(rows) // 2][1] for name, rows in frames.items()}
 
 

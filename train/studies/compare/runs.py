@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from shared.errors import FacetError, name_some
+from shared.pairs import group_pairs
 from shared.runs import FOLDS_JSON, Prediction
 from shared.weights.models import LOCAL_DIR
 from train.config import RunConfig, without_folders
@@ -149,10 +150,7 @@ def count_subjects(
     counts = {name: np.zeros((*shape, *(num,) * num_dims)) for name, num_dims in task.count_dims.items()}
     wins = []
     for fold, tested_fold in zip(folds, tested, strict=True):
-        by_subject: dict[str, list[Prediction]] = {}
-        for one in tested_fold.predictions:
-            by_subject.setdefault(one.subject, []).append(one)
-        for subject, predictions in by_subject.items():
+        for subject, predictions in group_pairs((one.subject, one) for one in tested_fold.predictions).items():
             for name, table in task.count(predictions, class_names).items():
                 counts[name][rounds.index(fold.round), index[subject]] += table
         if AUC in task.compared:
