@@ -170,6 +170,11 @@ def name_some(names: Sequence[str], most: int = 6) -> str:
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
+def count(num: int, noun: str) -> str:
+    """Return "1 fold" or "2 folds"."""
+    return f"{num:,} {noun}{'s' * (num != 1)}"
+
+
 def shorten(text: str, length: int) -> str:
     """Return the text, or as many of its first words as fit, and …; a very long word is cut."""
     if len(text) <= length:

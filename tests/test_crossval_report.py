@@ -31,10 +31,10 @@ from train.reporting.crossval import (
     format_crossval_report,
     format_latex_table,
     list_folds,
-    list_warnings,
     write_crossval_report,
 )
 from train.reporting.figures import draw_crossval
+from train.reporting.limits import list_warnings
 from train.reporting.summary import summarise_folds
 from train.reporting.table import escape_latex
 from train.tasks.multi_label import ActionUnits

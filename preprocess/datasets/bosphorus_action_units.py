@@ -129,14 +129,10 @@ def describe_action_units(root: Path, found: ActionUnits, records: Sequence[Scan
     lines += [f"{name}: {len(gone):,} of its scans are not here"] if gone else []
     listed = {*codes.units, *codes.doubled}
     unlisted = [r.sample_id for r in records if r.task in _CODED_GROUPS and r.sample_id.upper() not in listed]
-    lines += (
-        [f"{name}: {len(unlisted):,} scans of expressions or action units that it does not list: {name_some(unlisted)}"]
-        if unlisted
-        else []
-    )
     kept = {*UNITS, *_HIDDEN}
     odd = {scan: sorted({u.number for u in units} - kept) for scan, units in codes.units.items() if scan in present}
     problems = {
+        "scans of expressions or action units that it does not list": unlisted,
         "scans with codes that are no action units, left out": [
             f"{present[scan]} ({'+'.join(map(str, numbers))})" for scan, numbers in odd.items() if numbers
         ],

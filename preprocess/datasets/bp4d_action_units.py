@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.datasets.bp4d_edition import INTENSITY_UNITS, Edition
+from preprocess.datasets.completeness import describe_some
 from preprocess.datasets.scan import ScanRecord
 from preprocess.readers.au_csv import UNKNOWN, find_uncoded_units, read_au_intensity, read_au_occurrence
-from shared.errors import ScanError, name_some
+from shared.errors import ScanError
 from shared.pairs import group_pairs
 
 
@@ -83,7 +84,7 @@ class ActionUnits:
             ],
             "sequences of action units without frames": sorted(with_files - {record.sequence for record in records}),
         }
-        lines = [f"{len(names):,} {what}: {name_some(names)}" for what, names in sequences.items() if names]
+        lines = [line for what, names in sequences.items() for line in describe_some(names, what)]
         lacking: dict[tuple[int, ...], list[str]] = {}
         from_zero: list[str] = []
         for name in frames:
@@ -92,15 +93,14 @@ class ActionUnits:
             from_zero += [name] * bool(before)
             if name in self.occurrence and (units := self._find_uncoded(name)):
                 lacking.setdefault(units, []).append(name)
-        if from_zero:
-            lines.append(
-                f"{len(from_zero):,} sequences whose action units begin with frame 0, which belongs to no scan, as coders "
-                f"count from 1; if these files count from 0, add 1 to their frames: {name_some(from_zero)}"
-            )
-        return lines + [
-            f"{len(names):,} sequences whose AU_OCC has no column for AU {', '.join(map(str, units))}: {name_some(names)}"
-            for units, names in lacking.items()
-        ]
+        lines += describe_some(
+            from_zero,
+            "sequences whose action units begin with frame 0, which belongs to no scan, as coders count from 1; if these files "
+            "count from 0, add 1 to their frames",
+        )
+        for units, names in lacking.items():
+            lines += describe_some(names, f"sequences whose AU_OCC has no column for AU {', '.join(map(str, units))}")
+        return lines
 
     def _find_uncoded(self, sequence: str) -> tuple[int, ...]:
         try:

@@ -17,6 +17,7 @@ from preprocess.datasets.completeness import (
     describe_gaps,
     describe_lacking,
     describe_missing,
+    describe_some,
 )
 from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.datasets.subject_folders import (
@@ -32,7 +33,6 @@ from preprocess.datasets.subject_folders import (
     subfolders,
 )
 from preprocess.readers.bu_landmarks import BU_LANDMARK_GROUPS, NUM_BU_LANDMARKS
-from shared.errors import name_some
 from shared.labels import BASIC_EXPRESSIONS, BU4DFE_FOLDERS
 
 _EXPECTED = "F001/Angry/000.wrl"
@@ -158,9 +158,7 @@ def _describe_renumbered(records: Sequence[ScanRecord]) -> list[str]:
         for record in reversed(records)
         if record.landmarks and _last_number(record.landmarks) != record.frame
     }
-    names = sorted(found.values())
-    what = "sequences whose landmarks are numbered otherwise, matched in order"
-    return [f"{len(names)} {what}: {name_some(names)}"] if names else []
+    return describe_some(sorted(found.values()), "sequences whose landmarks are numbered otherwise, matched in order")
 
 
 BU4DFE = DatasetReader(

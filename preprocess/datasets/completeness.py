@@ -12,6 +12,11 @@ from shared.pairs import group_pairs
 OWN_PICTURES = "pictures of their own name (where a mesh names another, that is taken)"
 
 
+def describe_some(names: Sequence[str], what: str) -> list[str]:
+    """Return a line such as "3 WHAT: a, b, c"; none where there are no names."""
+    return [f"{len(names):,} {what}: {name_some(names)}"] if names else []
+
+
 def describe_counts(records: Sequence[ScanRecord], *, subjects: int, scans: int = 0, sequences: int = 0) -> list[str]:
     """Describe how many subjects, sequences and scans there are, if fewer than in the whole data set.
 
@@ -42,8 +47,8 @@ def describe_lacking(
         return [f"no {what} found"]
     whole = _whole_sequences(records, lacking)
     single = [record.sample_id for record in lacking if record.sequence not in whole]
-    lines = [f"{len(whole)} sequences without {what}: {name_some(sorted(whole))}"] if whole else []
-    return lines + ([f"{len(single):,} {unit} without {what}: {name_some(single)}"] if single else [])
+    lines = describe_some(sorted(whole), f"sequences without {what}")
+    return lines + describe_some(single, f"{unit} without {what}")
 
 
 def _whole_sequences(records: Sequence[ScanRecord], lacking: Sequence[ScanRecord]) -> set[str]:
@@ -56,7 +61,7 @@ def describe_gaps(records: Sequence[ScanRecord]) -> list[str]:
     """Describe sequences with missing frame numbers."""
     frames = group_pairs((r.sequence, r.frame) for r in records if r.sequence and r.frame is not None)
     gaps = [name for name, numbers in frames.items() if max(numbers) - min(numbers) + 1 > len(set(numbers))]
-    return [f"{len(gaps)} sequences with frames left out: {name_some(gaps)}"] if gaps else []
+    return describe_some(gaps, "sequences with frames left out")
 
 
 def describe_missing(records: Sequence[ScanRecord]) -> list[str]:
@@ -65,4 +70,4 @@ def describe_missing(records: Sequence[ScanRecord]) -> list[str]:
     shown = Counter(task for own in tasks.values() for task in own)
     usual = [task for task, count in shown.items() if 2 * count > len(tasks)]
     missing = sorted(f"{subject}/{task}" for subject, own in tasks.items() for task in usual if task not in own)
-    return [f"{len(missing)} sequences missing that most subjects have: {name_some(missing)}"] if missing else []
+    return describe_some(missing, "sequences missing that most subjects have")

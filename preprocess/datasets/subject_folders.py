@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from preprocess.datasets.completeness import describe_some
 from preprocess.datasets.layouts import describe_other_layout
 from shared.errors import FacetError, name_some
 
 _MAX_DEPTH = 8  # of a mirror of a web site
 _MAX_FOLDERS = 2000  # looked into on the way to the subjects, which are not counted
 _MAX_SAME = 3  # F001/F001/…: archives unpacked into folders of their own names
-_NAMED = 5
 _TEXTURE_SUFFIXES = (".PNG", ".BMP", ".JPG", ".JPEG")
 _ARCHIVE = re.compile(r".+\.(zip|rar|7z|tar|tgz|tbz2?|txz|gz|bz2|xz|z[0-9]{2}|r[0-9]{2}|(zip|7z|rar)\.[0-9]{3})", re.I)
 
@@ -160,7 +160,7 @@ def describe_content(folder: Path) -> str:
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not is_left_behind(path.name))
     if not names:
         return "the folder is empty"
-    return f"found {name_some(names, _NAMED)}"
+    return f"found {name_some(names)}"
 
 
 def find_archives(folder: Path) -> list[str]:
@@ -184,11 +184,7 @@ def describe_left_out(
     for subject, folder in subjects.folders.items():
         others = [child for child in subfolders(folder) if not is_part(child.name)]
         found += [f"{subject}/{child.name}/" for child in others if has_scans(child)]
-    return (
-        [f"{len(found):,} folders with scans that are left out, by their names: {name_some(found, _NAMED)}"]
-        if found
-        else []
-    )
+    return describe_some(found, "folders with scans that are left out, by their names")
 
 
 def describe_strange(files: Mapping[str, Mapping[str, str]], suffix: str, scan: re.Pattern[str]) -> list[str]:
@@ -203,9 +199,7 @@ def describe_strange(files: Mapping[str, Mapping[str, str]], suffix: str, scan: 
         for name, path in names.items()
         if name.endswith(suffix) and ((match := scan.fullmatch(name)) is None or match[1] != subject.upper())
     ]
-    return (
-        [f"{len(strange):,} meshes that are left out, by their names: {name_some(strange, _NAMED)}"] if strange else []
-    )
+    return describe_some(strange, "meshes that are left out, by their names")
 
 
 def describe_archives(root: Path, subjects: Subjects) -> list[str]:
@@ -213,7 +207,7 @@ def describe_archives(root: Path, subjects: Subjects) -> list[str]:
     above = [folder for folder in subjects.base.parents if root == folder or root in folder.parents]
     folders = (*reversed(above), subjects.base, *subjects.folders.values())
     found = [_relative_name(root, folder / name) for folder in folders for name in find_archives(folder)]
-    return [f"{len(found):,} archives that are not unpacked, so not read: {name_some(found, _NAMED)}"] if found else []
+    return describe_some(found, "archives that are not unpacked, so not read")
 
 
 def describe_archives_below(root: Path, stop: re.Pattern[str]) -> str:
@@ -225,7 +219,7 @@ def describe_archives_below(root: Path, stop: re.Pattern[str]) -> str:
     for level in search_levels(root, stop):
         found = [_relative_name(root, folder / name) for folder in level for name in find_archives(folder)]
         if found:
-            return f"; archives are not read, unpack them first ({name_some(found, _NAMED)})"
+            return f"; archives are not read, unpack them first ({name_some(found)})"
     return ""
 
 

@@ -16,7 +16,8 @@ from preprocess.geometry.triangles import cut_polygons, triangulate
 from preprocess.readers.appearance import add_texture, check_finite, read_colors
 from preprocess.readers.file_bytes import CUT, name_errors, read_text
 from preprocess.readers.mtl import find_material_sources, paint, plain_name
-from preprocess.readers.text_numbers import FINE, byte_classes, read_marked, scan_obj, to_float32
+from preprocess.readers.obj_lines import FINE, scan_obj
+from preprocess.readers.text_numbers import byte_classes, read_marked, to_float32
 from shared.errors import ScanError
 
 _CLASSES = byte_classes(b" \t\v\f", b"\r\n#")

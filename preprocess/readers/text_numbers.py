@@ -18,16 +18,14 @@ import numpy as np
 from preprocess.compiled import byte_at, compile_kernel, eight_bytes_at, trailing_zeros
 
 WORD, SEPARATOR, END = 0, 1, 2  # classes of bytes; END: a comment, or the end of a row, begins
-FINE = -1  # `scan_obj` found nothing wrong
 
-_TAB, _NEWLINE, _RETURN, _BLANK, _PLUS, _MINUS, _POINT, _SLASH, _ZERO = 9, 10, 13, 32, 43, 45, 46, 47, 48
-_E, _F, _T, _V = 101, 102, 116, 118
+_NEWLINE, _RETURN, _PLUS, _MINUS, _POINT, _ZERO, _E = 10, 13, 43, 45, 46, 48, 101
 _MAX_DIGITS = 18  # 10¹⁸ fits in an int64
 _MAX_EXACT = 1 << 53
 _MAX_POWER = 22  # 10²² is the largest power of ten that a float64 holds exactly
 _MAX_EXPONENT = 100_000  # larger ones count as this one: the word goes to `float`
 # Plus a word's position: an integer below −10¹⁸, or the bits of a denormal float64. No exact number is one.
-_MARK = np.uint64((1 << 63) + 1)
+MARK = np.uint64((1 << 63) + 1)
 _MAX_POSITION = 1 << 32
 _POWERS = np.array([float(f"1e{power}") for power in range(_MAX_POWER + 1)])
 _INTEGER_POWERS = np.array([10**power for power in range(9)])
@@ -98,7 +96,7 @@ def read_marked(text: bytes | memoryview, classes: np.ndarray, values: np.ndarra
     limits = np.iinfo(np.int64)
     if not len(values) or values.view(np.int64).min() > limits.min + _MAX_POSITION:  # the usual file
         return
-    positions = values.view(np.uint64) - _MARK
+    positions = values.view(np.uint64) - MARK
     data = np.frombuffer(text, np.uint8)
     for k in np.flatnonzero(positions < _MAX_POSITION).tolist():
         start = int(positions[k])
@@ -156,7 +154,7 @@ def _join_digits(digits, length):  # type: ignore[no-untyped-def]
 
 
 @compile_kernel
-def _scan_integer(address, stop):  # type: ignore[no-untyped-def]
+def scan_integer(address, stop):  # type: ignore[no-untyped-def]
     """An integer at an address: (whether it is exact, its value, the address behind it)."""
     if address + 8 <= stop:
         length, digits, value, negative = _scan_signed(eight_bytes_at(address))
@@ -181,7 +179,7 @@ def _scan_sign(address):  # type: ignore[no-untyped-def]
 
 
 @compile_kernel
-def _scan_float(address, stop):  # type: ignore[no-untyped-def]
+def scan_float(address, stop):  # type: ignore[no-untyped-def]
     """A number at an address: (whether it is exact, its value, the address behind it)."""
     if address + 17 <= stop:  # up to seven digits on both sides of a point, as scanners write them
         length, digits, mantissa, negative = _scan_signed(eight_bytes_at(address))
@@ -229,7 +227,7 @@ def _split(number):  # type: ignore[no-untyped-def]
 
 @compile_kernel
 def _scan_long_float(address, stop, negative):  # type: ignore[no-untyped-def]
-    """As `_scan_float`, behind the sign; any number of digits, with an exponent or without."""
+    """As `scan_float`, behind the sign; any number of digits, with an exponent or without."""
     first = address
     mantissa, digits, exponent, points = 0, 0, 0, 0
     while address < stop:
@@ -288,15 +286,7 @@ def _next_word(address, stop, classes):  # type: ignore[no-untyped-def]
 
 
 @compile_kernel
-def _next_in_row(address, stop, classes):  # type: ignore[no-untyped-def]
-    """Return the next word's address, or the row's end."""
-    while address < stop and byte_at(classes + byte_at(address)) == SEPARATOR:
-        address += 1
-    return address
-
-
-@compile_kernel
-def _end_of_word(address, stop, classes):  # type: ignore[no-untyped-def]
+def end_of_word(address, stop, classes):  # type: ignore[no-untyped-def]
     while address < stop and byte_at(classes + byte_at(address)) == WORD:
         address += 1
     return address
@@ -305,7 +295,7 @@ def _end_of_word(address, stop, classes):  # type: ignore[no-untyped-def]
 @compile_kernel
 def _find_word_end(text, start, classes):  # type: ignore[no-untyped-def]
     begin = np.int64(text.ctypes.data)
-    return _end_of_word(begin + start, begin + len(text), np.int64(classes.ctypes.data)) - begin
+    return end_of_word(begin + start, begin + len(text), np.int64(classes.ctypes.data)) - begin
 
 
 @compile_kernel
@@ -326,15 +316,15 @@ def scan_floats(text, classes, values):  # type: ignore[no-untyped-def]
     stop, count, num_marked = begin + len(text), 0, 0
     at = _next_word(begin, stop, table)
     while at < stop:
-        exact, value, end = _scan_float(at, stop)
+        exact, value, end = scan_float(at, stop)
         values[count] = value
         count += 1
         if exact and _is_lone_separator(end, stop, table):
             at = end + 1
             continue
-        behind = _end_of_word(end, stop, table)
+        behind = end_of_word(end, stop, table)
         if not exact or behind > end:
-            bits[count - 1] = _MARK + np.uint64(at - begin)
+            bits[count - 1] = MARK + np.uint64(at - begin)
             num_marked += 1
         at = _next_word(behind, stop, table)
     return count, num_marked
@@ -347,94 +337,15 @@ def scan_integers(text, classes, values):  # type: ignore[no-untyped-def]
     stop, count, num_marked = begin + len(text), 0, 0
     at = _next_word(begin, stop, table)
     while at < stop:
-        exact, value, end = _scan_integer(at, stop)
+        exact, value, end = scan_integer(at, stop)
         values[count] = value
         count += 1
         if exact and _is_lone_separator(end, stop, table):
             at = end + 1
             continue
-        behind = _end_of_word(end, stop, table)
+        behind = end_of_word(end, stop, table)
         if not exact or behind > end:
-            bits[count - 1] = _MARK + np.uint64(at - begin)
+            bits[count - 1] = MARK + np.uint64(at - begin)
             num_marked += 1
         at = _next_word(behind, stop, table)
     return count, num_marked
-
-
-@compile_kernel
-def _scan_corner(at, stop, table):  # type: ignore[no-untyped-def]
-    """Read a corner `a`, `a/b`, `a//c` or `a/b/c`: (whether it is one, a, b or 0, the address behind it)."""
-    fine, vertex, at = _scan_integer(at, stop)
-    uv = 0
-    for part in range(2):
-        if not fine or at == stop or byte_at(at) != _SLASH:
-            break
-        at += 1
-        if at < stop and byte_at(at) != _SLASH and byte_at(table + byte_at(at)) == WORD:
-            fine, value, at = _scan_integer(at, stop)
-            uv = value if part == 0 else uv
-    return fine and (at == stop or byte_at(table + byte_at(at)) != WORD), vertex, uv, at
-
-
-@compile_kernel
-def scan_obj(text, classes, numbers, corners, faces):  # type: ignore[no-untyped-def]
-    """Read the lines `v`, `vt` and `f` of an OBJ file; comments are left out.
-
-    Args:
-        text: u8 (n,). classes: END is what ends a row.
-        numbers: f64 (2, ≥ n // 2 + 1): of the lines `v` and of `vt`, with marks for `read_marked`.
-        corners: int64 (≥ n // 2 + 1, 2): vertex and texture coordinate, counted from 0. A negative vertex does not exist; of
-            texture coordinates −1 is none, and a smaller one does not exist.
-        faces: int64 (≥ n // 2 + 1, 2): position of the line and number of corners of each face.
-    Returns:
-        FINE, or the position of a line that is no such line; numbers and lines of `v` and of `vt`, int64 (2,) each; numbers of
-        corners and faces.
-    """
-    begin, table, bits = np.int64(text.ctypes.data), np.int64(classes.ctypes.data), numbers.view(np.uint64)
-    stop, at = begin + len(text), begin
-    num_values, num_lines = np.zeros(2, np.int64), np.zeros(2, np.int64)
-    num_corners = num_faces = 0
-    while at < stop:
-        line = at
-        while at < stop and (byte_at(at) == _BLANK or byte_at(at) == _TAB):
-            at += 1
-        keyword = byte_at(at) if at < stop else _NEWLINE
-        which = np.intp(keyword == _V and at + 1 < stop and byte_at(at + 1) == _T)
-        at += 1 + which
-        if at < stop and (byte_at(at) == _BLANK or byte_at(at) == _TAB):
-            at = _next_in_row(at, stop, table)
-            if keyword == _V:
-                first = count = num_values[which]
-                while at < stop and byte_at(table + byte_at(at)) == WORD:
-                    exact, value, end = _scan_float(at, stop)
-                    behind = _end_of_word(end, stop, table)
-                    numbers[which, count] = value
-                    if not exact or behind > end:
-                        bits[which, count] = _MARK + np.uint64(at - begin)
-                    count += 1
-                    at = _next_in_row(behind, stop, table)
-                if num_lines[which] > 0 and (count - first) * num_lines[which] != first:
-                    return line - begin, num_values, num_lines, num_corners, num_faces
-                num_values[which] = count
-                num_lines[which] += 1
-            elif keyword == _F:
-                first = num_corners
-                while at < stop and byte_at(table + byte_at(at)) == WORD:
-                    fine, vertex, uv, at = _scan_corner(at, stop, table)
-                    if not fine:
-                        return line - begin, num_values, num_lines, num_corners, num_faces
-                    # Counted from 1, or from the last line above (negative).
-                    corners[num_corners, 0] = vertex - 1 if vertex >= 0 else vertex + num_lines[0]
-                    if uv < 0 and uv + num_lines[1] < 0:
-                        corners[num_corners, 1] = -2
-                    else:
-                        corners[num_corners, 1] = uv - 1 if uv >= 0 else uv + num_lines[1]
-                    num_corners += 1
-                    at = _next_in_row(at, stop, table)
-                faces[num_faces, 0], faces[num_faces, 1] = line - begin, num_corners - first
-                num_faces += 1
-        if keyword != _NEWLINE and keyword != _RETURN:
-            while at < stop and byte_at(at) != _NEWLINE and byte_at(at) != _RETURN:
-                at += 1
-            at += 1
-    return FINE, num_values, num_lines, num_corners, num_faces

@@ -27,7 +27,7 @@ from train.inference.occlusion import GRID, occlude, place_squares
 from train.inference.score import score_items
 from train.model.batch import Batch
 from train.model.facet import Facet
-from train.reporting.crossval import find_limits
+from train.reporting.limits import find_limits
 from train.tasks.item import Item
 from train.tasks.task import Task, find_task
 

@@ -30,7 +30,7 @@ from train.model.clip import MODEL_WEIGHTS, write_model_folder
 from train.model.factory import load_run
 from train.model.weights import replace_file
 from train.protocols.folds import read_split, write_split
-from train.reporting.crossval import find_limits
+from train.reporting.limits import find_limits
 from train.runs.results import read_fold_result
 
 README_MD = "README.md"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from shared.errors import count
 from shared.modalities import MODALITIES
 from train.config import RunConfig
 from train.inference.open_clip_model import OpenClipModel
 from train.inference.program import ONNX, PROGRAM, describe_program, example_images
 from train.model.image_tower import find_hub_name
 from train.options import Recipe
-from train.reporting.crossval import SUBTRACTED, find_limits
+from train.reporting.limits import SUBTRACTED, find_limits
 from train.reporting.scores import format_score
 from train.runs.results import FoldResult
 from train.tasks.task import find_task
@@ -61,7 +62,7 @@ what a person feels does not follow from them.
 
 ## Training data
 
-{config.dataset}, {_count(num_subjects, "subject")}. {config.licence}. These files hold no faces. Whether the weights may
+{config.dataset}, {count(num_subjects, "subject")}. {config.licence}. These files hold no faces. Whether the weights may
 be passed on, and for what use, depends on the licence of the data set: ask those who provide it.""",
         _describe_result(result),
         f"## Files\n\n{_describe_files(config, clip, program=program, onnx=onnx)}",
@@ -132,10 +133,6 @@ def _describe_metadata(config: RunConfig, result: FoldResult | None, clip: OpenC
     return text
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + "s" * (number != 1)
-
-
 def _views(config: RunConfig) -> str:
     return "(yaw, pitch) " + ", ".join(f"({v.yaw_deg:g}, {v.pitch_deg:g})" for v in config.render.views) + " degrees"
 
@@ -152,11 +149,11 @@ def _describe_result(result: FoldResult | None) -> str:
     if metrics.interval_95 is not None:
         low, high = metrics.interval_95
         interval = f"; 95 % interval of the {result.task.primary.short_title}: {100 * low:.1f} to {100 * high:.1f} %"
-    subjects = _count(info.num_test_subjects or 0, "subject")
+    subjects = count(info.num_test_subjects or 0, "subject")
     centred = "" if info.centred_scores == "none" else f"\n{_describe_centred(info.centred_scores)}"
     return f"""## Evaluation
 
-On {subjects} of {info.dataset} not in training ({_count(metrics.num_samples, "sample")}{interval}).
+On {subjects} of {info.dataset} not in training ({count(metrics.num_samples, "sample")}{interval}).
 This is one split of the data set, not a cross-validation.{centred}
 
 | score | value |

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from shared.command_line import print_next
-from shared.errors import FacetError
+from shared.errors import FacetError, count
 from shared.runs import record_hashes
 from shared.store.storage import check_writable
 from train.data.items import check_neutral, describe_stabilising
@@ -68,8 +68,7 @@ def predict(
         folder = run / f"explained-{cache.name}" if out is None else out.with_name(f"{out.stem}-explained")
         explanations = inference.explain(predictions, explained)
         explanations.write(folder, form)
-        num = len(explanations.samples)
-        print(f"{num} sample{'s' * (num > 1)} explained: {folder}/*.{form}, {folder / EXPLANATIONS_H5}")
+        print(f"{count(len(explanations.samples), 'sample')} explained: {folder}/*.{form}, {folder / EXPLANATIONS_H5}")
         print(cache.info.licence)
     return 0
 

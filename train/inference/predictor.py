@@ -30,7 +30,7 @@ from train.inference.thresholds import read_thresholds
 from train.model.facet import Facet
 from train.model.factory import choose_device, load_run
 from train.options import Recipe
-from train.reporting.crossval import find_limits
+from train.reporting.limits import find_limits
 from train.resolve import check_options, check_reference, take_views
 from train.tasks.item import Item
 from train.tasks.task import find_task

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from shared.errors import FacetError, suggest
+from shared.errors import FacetError, count, suggest
 from shared.typed_json import make
 
 DEFAULT_PROTOCOL = "kfold"
@@ -133,11 +133,7 @@ def describe_title(
     unnamed = ("one data set", "another") if protocol.scheme == CROSS else ("any data set",)
     parts = [protocol.title.format(*(datasets or unnamed))]
     if protocol.scheme == KFOLD:
-        parts.append(_count(num_folds or protocol.num_folds, "fold"))
+        parts.append(count(num_folds or protocol.num_folds, "fold"))
     if protocol.is_repeated:
-        parts.append(_count(num_rounds or protocol.num_rounds, "round"))
+        parts.append(count(num_rounds or protocol.num_rounds, "round"))
     return ", ".join(parts)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.errors import name_some
+from shared.errors import count
 from shared.runs import FOLDS_CSV, RELIABILITY, REPORT_JSON, REPORT_TXT, TABLE_CSV, TABLE_TEX
 from shared.schema import canonical_json
 from shared.store.storage import write_file
-from train.config import RunConfig
 from train.reporting.calibration import calibration_columns, describe_calibration, list_calibration
 from train.reporting.figures import FIGURES, draw_crossval, draw_reliability
+from train.reporting.limits import list_warnings
 from train.reporting.scores import FORMATS, format_confusion, format_score, list_groups, percent_note, score_columns
 from train.reporting.spread import Spread
 from train.reporting.summary import CrossvalAbout, CrossvalSummary, sort_folds
@@ -35,7 +35,7 @@ from train.reporting.table import (
     latex_comments,
     wrap,
 )
-from train.runs.results import FoldResult, TestInfo
+from train.runs.results import FoldResult
 from train.tasks.task import Score
 
 GROUPS_CSV, GROUPS_TEX = "groups.csv", "groups.tex"
@@ -99,13 +99,13 @@ def list_scores(summary: CrossvalSummary) -> Table:
         Column(lambda score: score.title, TEXT, title=f"scores {percent_note(summary.task)}".strip()),
         Column(
             lambda score: summary.over_folds[score.name],
-            title=f"mean ± std, {_count(summary.num_folds, 'fold')}",
+            title=f"mean ± std, {count(summary.num_folds, 'fold')}",
             row_format=_spread_format,
         ),
         Column(lambda score: summary.pooled[score.name], title="pooled", row_format=lambda score: FORMATS[score.kind]),
     ]
     if summary.over_rounds:
-        title = f"mean ± std, {_count(summary.num_rounds - summary.num_rounds_left_out, 'round')}"
+        title = f"mean ± std, {count(summary.num_rounds - summary.num_rounds_left_out, 'round')}"
         rounds = Column(lambda score: summary.over_rounds[score.name], title=title, row_format=_spread_format)
         columns.insert(2, rounds)
     return Table(columns, summary.task.scores)
@@ -242,9 +242,9 @@ def _describe_test(summary: CrossvalSummary, about: CrossvalAbout) -> list[str]:
     """Return how much was tested, the scores of guesses, the interval, the worst and best fold, and time."""
     pooled, primary = summary.pooled, summary.task.primary
     title = primary.title
-    tested = f"{_count(pooled.num_samples, about.unit)} tested"
+    tested = f"{count(pooled.num_samples, about.unit)} tested"
     if summary.over_rounds:
-        tested = f"{pooled.num_samples:,} tests of one {about.unit} in {_count(summary.num_rounds, 'round')}"
+        tested = f"{pooled.num_samples:,} tests of one {about.unit} in {count(summary.num_rounds, 'round')}"
     guesses = [f"{score.title} {format_score(score, pooled[score.name])}" for score in summary.task.references]
     lines = [f"{tested}; {title} of {', of '.join(guesses)}" if guesses else tested]
     if pooled.interval_95 is not None:
@@ -259,54 +259,7 @@ def _describe_test(summary: CrossvalSummary, about: CrossvalAbout) -> list[str]:
         )
     if summary.seconds.mean is not None:
         total = summary.seconds.mean * summary.seconds.num
-        lines.append(f"{summary.seconds.mean:,.1f} s a fold, {total:,.0f} s for {_count(summary.seconds.num, 'fold')}")
-    return lines
-
-
-def list_warnings(summary: CrossvalSummary, results: Sequence[FoldResult], about: CrossvalAbout) -> list[str]:
-    """Return what keeps these numbers from being the protocol's result, one line each; [] where nothing does."""
-    lines = []
-    if summary.num_folds < about.num_folds:
-        lines.append(
-            f"PARTIAL: {summary.num_folds:,} of {about.num_folds:,} folds are finished"
-            + (f"; missing: {name_some(about.missing_folds, 8)}" if about.missing_folds else "")
-        )
-    if about.num_rounds < about.num_rounds_published:
-        lines.append(f"FEWER ROUNDS: {about.num_rounds:,}, where the protocol has {about.num_rounds_published:,}")
-    if summary.num_rounds_left_out:
-        rounds = _count(summary.num_rounds_left_out, "unfinished round")
-        lines.append(f"{rounds} left out of mean ± std over rounds")
-    return lines + list_limits(*(result.info for result in results), of_sequences=about.unit == "sequence")
-
-
-def find_limits(config: RunConfig) -> list[str]:
-    """Return what keeps a model's predictions from being results, a line each."""
-    recipe = config.recipe
-    info = TestInfo(
-        random_weights=config.is_random, shuffled_labels=recipe.shuffle_labels, centred_scores=recipe.centre_scores
-    )
-    return list_limits(info, of_sequences=recipe.frames > 1)
-
-
-SUBTRACTED = {
-    "neutral": "half of the scores of each subject's neutral scan was subtracted",
-    "subject": "the mean over each subject's scans was subtracted (no labels used)",
-    "all": "the mean over all scans was subtracted (no labels used)",
-}
-
-
-def list_limits(*tests: TestInfo, of_sequences: bool = False) -> list[str]:
-    """Return why tests are no results, one line each."""
-    lines = []
-    if any(test.random_weights for test in tests):
-        lines.append("RANDOM WEIGHTS: model or prompts were not pretrained; no result to compare with published ones")
-    if any(test.shuffled_labels for test in tests):
-        lines.append("CONTROL: training labels were shuffled, so scores should be near chance")
-    for by in sorted({test.centred_scores for test in tests} - {"none"}):
-        lines.append(
-            f"CENTRED SCORES: {SUBTRACTED[by]}; say so beside the number"
-            + "; there are no votes of frames, which are not centred" * of_sequences
-        )
+        lines.append(f"{summary.seconds.mean:,.1f} s a fold, {total:,.0f} s for {count(summary.seconds.num, 'fold')}")
     return lines
 
 
@@ -353,7 +306,3 @@ def count_folds(summary: CrossvalSummary, about: CrossvalAbout) -> str:
     """Return how many folds a mean is over, and of how many if some are not finished."""
     whole = about.num_folds
     return f"{summary.num_folds:,}" + (f" of {whole:,}" if whole > summary.num_folds else "")
-
-
-def _count(num: int, noun: str) -> str:
-    return f"{num:,} {noun}{'' if num == 1 else 's'}"

@@ -24,8 +24,8 @@ from shared.runs import (
 from shared.schema import canonical_json
 from shared.store.storage import write_file
 from train.reporting.calibration import measure_test
-from train.reporting.crossval import list_limits
 from train.reporting.figures import draw_confusion
+from train.reporting.limits import list_limits
 from train.reporting.scores import format_confusion, list_classes, list_groups, percent_note
 from train.reporting.table import format_number
 from train.runs.groups import write_groups

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.errors import FacetError
+from shared.errors import FacetError, count
 from shared.pairs import group_pairs
 from train.reporting.calibration import FoldCalibration
 from train.reporting.scores import list_classes
@@ -52,7 +52,7 @@ class CrossvalAbout:
     def describe_model(self) -> str:
         return (
             f"{self.model} ({self.pretrained}); {', '.join(self.modalities)}; views {self.views}; "
-            f"{self.epochs} epoch{'s' * (self.epochs != 1)}; seed {self.seed}"
+            f"{count(self.epochs, 'epoch')}; seed {self.seed}"
         )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from shared.cache import Cache
+from shared.errors import count
 from train.config import RunConfig
 from train.data.batch_transform import BatchTransform
 from train.inference.score import score_items
@@ -74,7 +75,7 @@ class Validation:
         primary = find_task(self.config.recipe.task).primary
         score = "" if self.best_score is None else f", {primary.short_title} {self.best_score:.3f}"
         num_subjects = len({item.subject for item in self.items})
-        subjects = f"{num_subjects} validation subject{'s' * (num_subjects > 1)}"
+        subjects = count(num_subjects, "validation subject")
         return f"best epoch {self.best_epoch}: loss {self.best_loss:.3f}{score} on {subjects}; its weights are kept"
 
     def to_checkpoint(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from shared.errors import FacetError, describe_os_error
+from shared.errors import FacetError, count, describe_os_error
 from shared.store.storage import check_writable, write_file
 from train.reporting.html.curves import draw_curves
 from train.reporting.html.pictures import open_moved_caches
@@ -61,8 +61,8 @@ def write_html_report(
     except OSError as error:
         raise FacetError(f"--out {describe_os_error(error)}") from error
     size = out.stat().st_size / 1e6
-    pictures = f"{num_pictures} sample{'s' * (num_pictures != 1)} with pictures"
-    print(f"{len(runs)} run{'s' * (len(runs) > 1)}, {pictures}, {size:.1f} MB: {out}")
+    pictures = f"{count(num_pictures, 'sample')} with pictures"
+    print(f"{count(len(runs), 'run')}, {pictures}, {size:.1f} MB: {out}")
     for part in parts:
         for line in part.missing:
             print(f"note: {part.name}: {line}")

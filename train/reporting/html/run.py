@@ -21,11 +21,12 @@ from train.reporting.calibration import (
     list_calibration,
     measure_test,
 )
-from train.reporting.crossval import FRAME_VOTES_TITLE, find_limits, list_folds
+from train.reporting.crossval import FRAME_VOTES_TITLE, list_folds
 from train.reporting.figures import draw_reliability
 from train.reporting.html.curves import MOST_LOGS, draw_curves
 from train.reporting.html.misclassified import Misclassified, find_misclassified, score_subjects
 from train.reporting.html.pictures import draw_samples
+from train.reporting.limits import find_limits
 from train.reporting.scores import list_classes, list_groups, percent_note, score_columns
 from train.reporting.summary import CrossvalSummary, summarise_folds
 from train.reporting.table import COUNT, PERCENT, TEXT, UNITS, Column, Table, Unit

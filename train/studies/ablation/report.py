@@ -9,7 +9,7 @@ from pathlib import Path
 from shared.errors import FacetError
 from shared.runs import ABLATION_CSV, ABLATION_TEX, read_log, read_timing
 from shared.store.storage import write_file
-from train.reporting.crossval import list_warnings
+from train.reporting.limits import list_warnings
 from train.reporting.spread import Spread, measure_spread
 from train.reporting.summary import CrossvalAbout, CrossvalSummary, summarise_folds
 from train.reporting.table import COUNT, P_VALUE, TEXT, UNITS, Column, Table, decimals, latex_comments, wrap
