@@ -23,7 +23,7 @@ BRIDGE = ("preprocess/predict.py", "train.inference.predictor")
 
 # Rooms from the ground up: a module imports its own room and those before it, at most.
 ROOMS = {
-    "shared": "lazy_names errors processors figures labels sequences typed_json modalities weights schema pictures views "
+    "shared": "lazy_names pairs errors processors figures labels sequences typed_json modalities weights schema pictures views "
     "store view_words csv_tables groups text text_model attention_file signed_json runs cache captions likeness option_file "
     "command_line",
     "preprocess": "compiled text_tower prompts caption_words captions geometry readers rendering datasets alignment sequences "
