@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from preprocess.text_tower import open_text_model
-from shared.errors import FacetError
+from shared.errors import FacetError, name_some
 from shared.labels import EXPRESSION_WORDS, find_expression, is_action_unit, plain_word
 from shared.schema import View
 from shared.text import TextEmbeddings
@@ -20,11 +20,13 @@ MAX_FILE_BYTES = 1 << 20
 def read_prompts(path: Path) -> dict[str, list[str]]:
     """Prompts by class, from a text file: a line each, `class name: prompt`; # starts a comment line.
 
-    A name among VIEW_WORDS is no class: its texts are words for {view}, see `word_views`. Texts are mended by ftfy
-    (mis-decoded characters, odd quotes and spaces) and a prompt given twice counts once.
+    A name among VIEW_WORDS is no class: its texts are words for {view}, see `word_views`. Names that differ in case or
+    composition are one, as first written. Texts are mended by ftfy (mis-decoded characters, odd quotes and spaces) and a prompt
+    given twice counts once.
 
     Raises:
-        FacetError: no such file, not text, a line without a colon, an empty prompt, other braces than {view}.
+        FacetError: no such file, not text, a line without a colon, an empty prompt, other braces than {view}, or two classes
+            with the same prompts.
     """
     import ftfy
 
@@ -35,6 +37,7 @@ def read_prompts(path: Path) -> dict[str, list[str]]:
         raise FacetError(f"{path}: not a prompts file (expected lines of text, at most 1 MiB)")
     text = ftfy.fix_text(ftfy.guess_bytes(data)[0] if not _is_utf8(data) else data.decode("utf-8-sig"))
     prompts: dict[str, list[str]] = {}
+    spelled: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         line = " ".join(line.split())
         if not line or line.startswith("#"):
@@ -46,11 +49,15 @@ def read_prompts(path: Path) -> dict[str, list[str]]:
             class_name = class_name.casefold()
         if {"{", "}"} & {*prompt.replace(VIEW, "")} or (class_name in VIEW_WORDS and VIEW in prompt):
             raise FacetError(f"{path}, line {number}: braces are only for {VIEW} in a prompt, found {prompt[:60]!r}")
-        known = prompts.setdefault(class_name, [])
+        known = prompts.setdefault(spelled.setdefault(plain_word(class_name), class_name), [])
         if prompt not in known:
             known.append(prompt)
     if not prompts.keys() - {*VIEW_WORDS}:
         raise FacetError(f"{path}: holds no prompts; lines are `class name: prompt`")
+    same: dict[tuple[str, ...], str] = {}
+    for name, texts in prompts.items():
+        if name not in VIEW_WORDS and (other := same.setdefault(tuple(sorted(texts)), name)) != name:
+            raise FacetError(f"{path}: {other} and {name} have the same prompts, so no model can tell them apart; change one")
     return prompts
 
 
@@ -79,11 +86,11 @@ def choose_prompts(
 ) -> tuple[dict[str, list[str]], list[str], list[str]]:
     """The prompts of a cache's classes and then of its action units, each in the cache's order.
 
-    A class without prompts of its own takes those of its name in another case, or of the expression that it means.
+    A class or unit without prompts of its own takes those of its name in another case, or of the expression that it means.
 
     Returns:
         The prompts, and the words of views; the action units without any: a file about expressions alone is good enough; a
-        line on each class that takes the prompts of another name.
+        line on each class that takes the prompts of another name, and one on prompts that no class takes.
     Raises:
         FacetError: a class has no prompt, or two classes would have the same.
     """
@@ -99,9 +106,14 @@ def choose_prompts(
                 f"Then build the cache again with --label-map FILE.csv, a line {name},{other}; else give each its own prompts"
             )
     chosen = {name: prompts[found] for name, found in names.items() if found is not None}
-    chosen |= {name: prompts[name] for name in (*au_names, *VIEW_WORDS) if name in prompts}
-    borrowed = [f"class {name} takes the prompts of {found}" for name, found in names.items() if found != name]
-    return chosen, [name for name in au_names if name not in prompts], borrowed
+    units = {name: _find_prompted(name, prompts) for name in au_names}
+    chosen |= {name: prompts[found] for name, found in units.items() if found is not None}
+    chosen |= {name: prompts[name] for name in VIEW_WORDS if name in prompts}
+    lines = [f"class {name} takes the prompts of {found}" for name, found in names.items() if found != name]
+    left = [name for name in prompts if name not in {*names.values(), *units.values(), *VIEW_WORDS}]
+    if left and source != DEFAULT_PROMPTS:
+        lines.append(f"{source}: of no class or unit of this cache, and not used: {name_some(left)}")
+    return chosen, [name for name, found in units.items() if found is None], lines
 
 
 def _find_prompted(name: str, prompts: dict[str, list[str]]) -> str | None:

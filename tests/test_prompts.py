@@ -148,6 +148,8 @@ def test_prompts_are_mended_by_ftfy(tmp_path: Path) -> None:
     assert read_prompts(path) == {"anger": ["a person's angry face", 'she said "no"']}
     path.write_bytes(b"anger: caf\xe9 brawl\nanger: caf\xe9 brawl\n")  # Latin-1, and given twice
     assert read_prompts(path) == {"anger": ["café brawl"]}
+    path.write_text("Anger: one\nanger: two\nfear: two\n")
+    assert read_prompts(path) == {"Anger": ["one", "two"], "fear": ["two"]}
 
 
 @pytest.mark.parametrize(
@@ -157,6 +159,7 @@ def test_prompts_are_mended_by_ftfy(tmp_path: Path) -> None:
         (b"# only\nanger:\n", "line 2: expected"),
         (b"# nothing\n", "holds no prompts"),
         (b"\0\1\2", "not a prompts file"),
+        (b"a: x\na: y\nb: y\nb: x\n", "a and b have the same prompts"),
     ],
 )
 def test_bad_prompt_files_name_the_line(tmp_path: Path, content: bytes, message: str) -> None:
@@ -178,7 +181,7 @@ def test_a_class_without_prompts_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", ["Surprise", "SURPRISE", "surprised", "Surprise\u00a0"])
 def test_a_class_is_known_in_any_case_and_by_its_synonyms(word: str) -> None:
     prompts = read_prompts(DEFAULT_PROMPTS)
-    chosen, _, borrowed = choose_prompts(prompts, [word, "anger"], [], Path("p"))
+    chosen, _, borrowed = choose_prompts(prompts, [word, "anger"], [], DEFAULT_PROMPTS)
     assert list(chosen) == [word, "anger"]
     assert chosen[word] == prompts["surprise"]
     assert len(borrowed) == 1 and word in borrowed[0] and "surprise" in borrowed[0]
@@ -200,9 +203,9 @@ def test_action_units_follow_the_classes_and_may_be_missing() -> None:
     prompts = {**PROMPTS, "AU12": ["a smile"], "AU4": ["a frown"], "AU99": ["no such unit"]}
     units = occurrence_names(["AU4", "AU12", "AU17", "AU12_intensity"])
     assert units == ["AU4", "AU12", "AU17"]
-    chosen, without, _ = choose_prompts(prompts, ["fear", "anger"], units, Path("p"))
+    chosen, without, left = choose_prompts(prompts, ["fear", "anger"], units, Path("p"))
     assert list(chosen) == ["fear", "anger", "AU4", "AU12"]
-    assert without == ["AU17"]
+    assert without == ["AU17"] and left == ["p: of no class or unit of this cache, and not used: AU99"]
     assert count_names(list(chosen)) == "2 classes and 2 action units"
     assert count_names(["fear", "AUDACITY"]) == "2 classes"
 

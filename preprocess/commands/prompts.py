@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         info = read_info(arguments.cache)
         views = info.settings.views
         units = occurrence_names(info.au_names)
-        prompts, without, borrowed = choose_prompts(prompts, info.class_names, units, source)
-        print(*borrowed, sep="\n", end="\n" if borrowed else "")
+        prompts, without, lines = choose_prompts(prompts, info.class_names, units, source)
+        print(*lines, sep="\n", end="\n" if lines else "")
         path = arguments.cache / "text" / text_file_name(arguments.model)
         if without:
             which = "expressions only" if len(without) == len(units) else f"not for {', '.join(without)}"
