@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from conftest import CLASSES, MakeCache
 from test_adding_tasks import read_example
+from test_groups import add_groups
 from test_train_cli import QUICK, call, fails
 
+from shared.cache import open_cache
 from shared.runs import read_predictions
 
 FEW = [*QUICK[2:], "--jobs", 1, "--tune", "frozen"]
@@ -44,6 +46,7 @@ def test_one_expression_is_left_out_of_training(
     tiny_cache: MakeCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache, out = tiny_cache(num_subjects=4), tmp_path / "cv"
+    add_groups(cache, {"sex": tuple("FM"[s.subject == "S3"] for s in open_cache(cache).samples)})
     monkeypatch.chdir(tmp_path)
     write_folds(tmp_path / "folds.json", CLASSES)
     exec(read_example("leave_one_out.py"), {})
@@ -52,6 +55,8 @@ def test_one_expression_is_left_out_of_training(
     assert "6 of 6 folds do not train on every class" in text
     report = json.loads((out / "report.json").read_text())["summary"]["pooled"]
     assert np.array(report["confusion"]).sum(1).tolist() == [8, 8, 8]  # each sample once
+    lines = (out / "groups.csv").read_text().splitlines()
+    assert [line.split(",")[:4] for line in lines[1:]] == [["sex", "F", "18", "3"], ["sex", "M", "6", "1"]]
     run = out / "without-anger-fold-1"
     rows = read_predictions(run / "predictions.csv").rows
     assert {row.labels for row in rows} == {("anger",)} and {row.subject for row in rows} == {"S2", "S3"}

@@ -35,10 +35,10 @@ def score_frame_votes(
     Args:
         probabilities: as in `decide_by_frames`, in the order of the predictions.
     """
-    num_subjects = len({one.subject for one in predictions})
+    subjects = frozenset(one.subject for one in predictions)
     scores = []
     for name, chosen in decide_by_frames(probabilities).items():
         rows = [replace(one, predicted=(classes[index],)) for one, index in zip(predictions, chosen, strict=True)]
         metrics = task.compute_metrics(len(rows), task.count(rows, classes))
-        scores.append(GroupScore(COLUMN, name, num_subjects, metrics))
+        scores.append(GroupScore(COLUMN, name, len(subjects), metrics, subjects))
     return scores

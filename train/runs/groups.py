@@ -16,17 +16,19 @@ from train.tasks.task import Metrics, Task, read_count
 
 @dataclass(frozen=True)
 class GroupScore:
-    """One value of one column. num_subjects: of the fold, or of all folds together."""
+    """One value of one column. num_subjects: of the fold, or of all folds together; subjects: their names, of one fold."""
 
     column: str
     value: str
     num_subjects: int
     metrics: Metrics
+    subjects: frozenset[str] = frozenset()  # empty also in a metrics.json of an earlier version
 
     def to_json(self) -> dict[str, Any]:
-        """Return what metrics.json holds: counts alone."""
+        """Return what metrics.json holds: counts and names alone."""
         counts = {name: table.tolist() for name, table in self.metrics.counts.items()}
-        return {"num_subjects": self.num_subjects, "num_samples": self.metrics.num_samples, **counts}
+        names = {"subjects": sorted(self.subjects)} if self.subjects else {}
+        return {"num_subjects": self.num_subjects, "num_samples": self.metrics.num_samples, **names, **counts}
 
 
 def score_groups(
@@ -39,7 +41,8 @@ def score_groups(
         members = group_pairs((value_of(item, values), prediction) for item, prediction in pairs)
         for value, own in sorted(members.items()):
             metrics = task.compute_metrics(len(own), task.count(own, classes))
-            groups.append(GroupScore(column, value, len({one.subject for one in own}), metrics))
+            subjects = frozenset(one.subject for one in own)
+            groups.append(GroupScore(column, value, len(subjects), metrics, subjects))
     return groups
 
 
@@ -63,7 +66,8 @@ def read_groups(value: Mapping[str, Mapping[str, Any]], task: Task, num_classes:
             if not (column.isprintable() and name.isprintable()):
                 raise ValueError("groups holds a name that cannot be printed")
             num = int(read_count(entry, "num_subjects", ()))
-            groups.append(GroupScore(column, name, num, task.read_metrics(entry, num_classes)))
+            subjects = frozenset(map(str, entry.get("subjects", ())))
+            groups.append(GroupScore(column, name, num, task.read_metrics(entry, num_classes), subjects))
     return tuple(groups)
 
 
@@ -71,7 +75,8 @@ def pool_groups(rounds: Sequence[Sequence[GroupScore]], task: Task) -> tuple[Gro
     """Pool the groups of all folds, sorted by column and value, those not given last.
 
     Args:
-        rounds: groups of all folds of each round. A subject is tested once a round; num_subjects is that of the fullest one.
+        rounds: groups of all folds of each round; num_subjects is that of the fullest one. A subject is tested once a round, but
+            for folds that test other classes.
     """
     found: dict[tuple[str, str], list[list[GroupScore]]] = {}
     for index, groups in enumerate(rounds):
@@ -79,10 +84,15 @@ def pool_groups(rounds: Sequence[Sequence[GroupScore]], task: Task) -> tuple[Gro
             found.setdefault((one.column, one.value), [[] for _ in rounds])[index].append(one)
     pooled = []
     for (column, value), parts in sorted(found.items(), key=lambda pair: _sort_key(*pair[0])):
-        num_subjects = max(sum(one.num_subjects for one in part) for part in parts)
+        num_subjects = max(_count_subjects(part) for part in parts)
         metrics = task.pool([one.metrics for part in parts for one in part])
         pooled.append(GroupScore(column, value, num_subjects, metrics))
     return tuple(pooled)
+
+
+def _count_subjects(groups: Sequence[GroupScore]) -> int:
+    names = frozenset[str]().union(*(one.subjects for one in groups))
+    return len(names) + sum(one.num_subjects for one in groups if not one.subjects)
 
 
 def _sort_key(column: str, value: str) -> tuple[str, bool, float, str]:
