@@ -95,6 +95,7 @@ def predict_zero_shot(
         )
     make_folder(out, like=cache.path)
     recipe, predictions, tested = found.config.recipe, found.predictions, found.tested
+    (out / METRICS_JSON).unlink(missing_ok=True)  # of an earlier prediction
     write_predictions(out / PREDICTIONS_CSV, predictions, {"lacks": found.lacks}, like=cache.path)
     if tested:
         info = describe_test(cache, found.config, found.model, tested, 0)
