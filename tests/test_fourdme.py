@@ -107,9 +107,10 @@ def test_several_clips_in_one_folder(tmp_path: Path) -> None:
     assert any("another clip has already" in line and "line 4" in line for line in summary(tmp_path))
 
 
-def test_frames_counted_anew_within_the_clip(tmp_path: Path) -> None:
+@pytest.mark.parametrize("onset", [501, 3, 1])
+def test_frames_counted_anew_within_the_clip(tmp_path: Path, onset: int) -> None:
     """The folder holds the clip cut out; the sheet counts from the video's start."""
-    make_4dme(tmp_path, ["s1", "c", "Positive", 501, 503, 505, ""])
+    make_4dme(tmp_path, ["s1", "c", "Positive", onset, onset + 2, onset + 4, ""])
     write_frames(tmp_path / "s1" / "c", range(5))
     records = find_4dme(tmp_path).records
     assert clips_of(records) == {"s1/c": [0, 1, 2, 3, 4]}

@@ -179,14 +179,16 @@ def _match_frames(listing: _Clips, clip: Clip, numbers: list[int], *, alone: boo
         first = numbers[0] if onset is None else onset
         last = numbers[-1] if offset is None else offset
         members = [number for number in numbers if first <= number <= last]
+        is_cut_out = alone and onset is not None and offset is not None and len(numbers) == offset - onset + 1
+        # Counted from 0 or 1, some of a cut clip's numbers may lie between onset and offset by chance.
+        if is_cut_out and members != numbers and (not members or numbers[0] <= 1):
+            shift = numbers[0] - first
+            listing.note("frames counted anew within the clip", clip)
+            return numbers, (numbers[0], None if apex is None else apex + shift, numbers[-1])
         if members:
             if onset is not None and offset is not None and len(members) < last - first + 1:
                 listing.note("some frames between onset and offset missing", clip)
             return members, clip.moments
-        if alone and onset is not None and offset is not None and len(numbers) == offset - onset + 1:
-            shift = numbers[0] - onset
-            listing.note("frames counted anew within the clip", clip)
-            return numbers, (numbers[0], None if apex is None else apex + shift, offset + shift)
         listing.note("no frame between onset and offset", clip)
     return (numbers if alone else []), (None, None, None)
 
