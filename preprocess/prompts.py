@@ -57,7 +57,9 @@ def read_prompts(path: Path) -> dict[str, list[str]]:
     same: dict[tuple[str, ...], str] = {}
     for name, texts in prompts.items():
         if name not in VIEW_WORDS and (other := same.setdefault(tuple(sorted(texts)), name)) != name:
-            raise FacetError(f"{path}: {other} and {name} have the same prompts, so no model can tell them apart; change one")
+            raise FacetError(
+                f"{path}: {other} and {name} have the same prompts, so no model can tell them apart; change one"
+            )
     return prompts
 
 

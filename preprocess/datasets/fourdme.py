@@ -40,7 +40,8 @@ def find_4dme(root: Path, *, pattern: PathPattern | None = None) -> Listing:
 
     A clip goes from its onset to its offset; those frames are one sequence and carry its labels, targets and action units
     (`label` only where the clip shows one emotion alone). The folder's other frames are listed as single scans without labels.
-    Where a folder holds no frame between onset and offset but as many as that, it is the clip cut out, counted anew.
+    Where a folder holds as many frames as that under other numbers, it is the clip cut out, counted anew (from 0 or 1, if some
+    of these numbers lie between onset and offset).
 
     Args:
         pattern: where frames lie below the root, such as `Meshes/{subject}/{clip}/*_{frame}.obj`; without one, numbered meshes

@@ -75,8 +75,8 @@ def pool_groups(rounds: Sequence[Sequence[GroupScore]], task: Task) -> tuple[Gro
     """Pool the groups of all folds, sorted by column and value, those not given last.
 
     Args:
-        rounds: groups of all folds of each round; num_subjects is that of the fullest one. A subject is tested once a round, but
-            for folds that test other classes.
+        rounds: groups of all folds of each round; num_subjects is that of the fullest one. A subject is tested once a
+            round, but for folds that test other classes.
     """
     found: dict[tuple[str, str], list[list[GroupScore]]] = {}
     for index, groups in enumerate(rounds):
