@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from preprocess.datasets import DATASETS
+from preprocess.datasets.scan_table import write_listing
 from shared.errors import FacetError, ScanError
 
 FOLDER = DATASETS["folder"]
@@ -72,6 +73,12 @@ def test_sequences_stand_together_in_the_order_of_their_frames(root: Path) -> No
     assert [(r.sample_id, r.frame) for r in FOLDER.find(root).records] == [("c", 1), ("a", 2), ("b", None)]
     write(root, "path,subject,label,sequence\nb.obj,1,x,s\na.obj,1,x,s\n")  # without numbers: as they stand
     assert [(r.sample_id, r.frame) for r in FOLDER.find(root).records] == [("b", 0), ("a", 1)]
+    write(root, "path,subject,label,sequence,frame,onset,apex\na.obj,1,x,s,2,,2.0\nb.obj,1,x,s,1,1,2\nc.obj,2,y,,,7,\n")
+    found = FOLDER.find(root)
+    assert [r.moments for r in found.records] == [(1, 2, None)] * 2 + [(7, None, None)]
+    assert any(line.startswith("1 scans have a frame number and no sequence") for line in found.notes)
+    write_listing(root / "manifest.csv", found, ())
+    assert FOLDER.find(root).records == found.records
 
 
 @pytest.mark.parametrize(
@@ -155,6 +162,12 @@ def test_texture_and_the_edge_its_coordinates_begin_at(root: Path) -> None:
             "path,subject,label,sequence,frame\na.obj,1,x,s,5\nb.obj,1,x,s,\n",
             "line 3: sequence s has frames with a number and frames without",
         ),
+        ("path,subject,label,sequence,apex\na.obj,1,x,s,1\nb.obj,1,x,s,0\n", "sequence s has more than one apex"),
+        (
+            "path,subject,label,sequence,onset,apex\na.obj,1,x,s,1,0\nb.obj,1,x,s,,\n",
+            "sequence s has onset 1, apex 0; expected numbers of its frames, 0 to 1, in this order",
+        ),
+        ("path,subject,label,sequence,offset\na.obj,1,x,s,9\n", "sequence s has offset 9; expected numbers of its frames, 0 to 0"),
     ],
 )
 def test_what_is_wrong_is_said(root: Path, text: str, message: str) -> None:

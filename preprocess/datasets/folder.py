@@ -30,7 +30,7 @@ from preprocess.datasets.manifest import (
     read_manifest,
 )
 from preprocess.datasets.path_pattern import PathPattern
-from preprocess.datasets.scan import DatasetOption, DatasetReader, Listing, ScanRecord
+from preprocess.datasets.scan import MOMENTS, DatasetOption, DatasetReader, Listing, Moments, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.depth_image import CAMERA_FIELDS, DEPTH_SUFFIXES, make_camera, read_camera, read_depth_image
 from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
@@ -125,6 +125,9 @@ def find_folder(
         if len({record.frame for record in frames}) != len(frames):
             raise FacetError(f"{listed.name}: {key[:80]} has two frames of one number; number them in a column frame")
         frames.sort(key=frame_number)
+        if frames[0].sequence:
+            moments = _find_moments(f"{listed.name}: {key[:80]}", frames)
+            frames[:] = [replace(record, moments=moments) for record in frames]
     records = [record for frames in sequences.values() for record in frames]
     missing = {record.sample_id for record in records if not _is_file(listed.folder / record.source)}
     lines = [
@@ -147,6 +150,28 @@ def find_folder(
     return Listing(records, lines, listed.au_names)
 
 
+def _find_moments(where: str, frames: Sequence[ScanRecord]) -> Moments:
+    """Return onset, apex and offset of a sequence, as its rows give them; frames: in time order.
+
+    Raises:
+        FacetError: rows that differ, or moments that are not in this order among the frames.
+    """
+    given = [
+        {moment for moment in column if moment is not None} for column in zip(*(f.moments for f in frames), strict=True)
+    ]
+    if several := [name for name, found in zip(MOMENTS, given, strict=True) if len(found) > 1]:
+        raise FacetError(f"{where} has more than one {several[0]}; give all its rows the same, or leave others empty")
+    onset, apex, offset = (next(iter(found), None) for found in given)
+    known = {name: one for name, one in zip(MOMENTS, (onset, apex, offset), strict=True) if one is not None}
+    first, last = frame_number(frames[0]), frame_number(frames[-1])
+    if [first, *known.values(), last] != sorted([first, *known.values(), last]):
+        raise FacetError(
+            f"{where} has {', '.join(f'{name} {number}' for name, number in known.items())}; expected numbers of its frames, "
+            f"{first} to {last}, in this order"
+        )
+    return onset, apex, offset
+
+
 def _read_units(manifest: str, row: ManifestRow, names: Sequence[str]) -> tuple[int, ...]:
     """Return a row's value of each action unit, -1 = not known; () if none is known."""
     values = tuple(read_level(row[name], name, f"{manifest}, {row.place}") for name in names)
@@ -164,7 +189,12 @@ def build_record(row: ManifestRow, names: FileNames, *, frame: int) -> ScanRecor
         texture=names.find(row["texture"]),
         landmarks=names.find(row["landmarks"]),
         options=tuple((name, row[name]) for name in _OPTIONS if row[name]),
+        moments=(_number(row["onset"]), _number(row["apex"]), _number(row["offset"])),
     )
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text else None
 
 
 class FileNames:
@@ -305,7 +335,7 @@ def _describe_units(records: Sequence[ScanRecord], names: Sequence[str]) -> list
 
 def _describe_loose(records: Sequence[ScanRecord]) -> list[str]:
     """Describe frame numbers without a sequence."""
-    num = sum(record.frame is not None and not record.sequence for record in records)
+    num = sum((record.frame, *record.moments) != (None,) * 4 and not record.sequence for record in records)
     what = "scans have a frame number and no sequence, and count as single scans; 4D needs a column sequence"
     return [f"{num:,} {what}"] if num else []
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from preprocess.datasets.completeness import OWN_PICTURES, describe_counts, describe_gaps, describe_lacking
 from preprocess.datasets.fourdme_frames import FrameFile, FrameFinder, parse_frame_pattern
-from preprocess.datasets.fourdme_sheet import Clip, Moments, describe_exchanged, find_label_sheet, parse_clips
+from preprocess.datasets.fourdme_sheet import Clip, describe_exchanged, find_label_sheet, parse_clips
 from preprocess.datasets.path_pattern import PathPattern
-from preprocess.datasets.scan import DatasetOption, DatasetReader, Listing, ScanRecord
+from preprocess.datasets.scan import DatasetOption, DatasetReader, Listing, Moments, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.surface import read_surface
 from shared.errors import FacetError, name_some

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preprocess.datasets.layouts import describe_other_layout
+from preprocess.datasets.scan import Moments
 from preprocess.datasets.subject_folders import describe_archives_below, describe_content, search_levels
 from preprocess.readers.label_sheet import SheetRow, read_label_sheet
 from shared.errors import FacetError
@@ -29,8 +30,6 @@ _SIDES_AND_STRENGTHS = {
 _NO_FOLDER = re.compile(r"(?!)")  # nothing is left out of a search
 
 _NOTHING = ("", "/", "-", "\\", "na", "n/a", "nan", "none", "null")
-
-Moments = tuple[int | None, int | None, int | None]
 
 # The release's sheet, and the two lines whose cells of action units are exchanged in it (told by two who read it).
 _RELEASE = re.compile(r"4DME.*Labelling.*Micro.*release.*", re.IGNORECASE)

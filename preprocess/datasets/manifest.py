@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from preprocess.datasets.csv_rows import read_csv_rows
 from preprocess.datasets.path_pattern import FRAME, PathPattern, list_below, match_files, parse_pattern
+from preprocess.datasets.scan import MOMENTS
 from preprocess.datasets.subject_folders import describe_content
 from preprocess.readers.depth_image import CAMERA_FIELDS, DEPTH_SUFFIXES
 from preprocess.readers.surface import scan_suffix
@@ -22,8 +23,8 @@ from shared.labels import clean_word
 MANIFEST_NAME = "manifest.csv"
 REQUIRED = ("path", "subject", "label")
 OPTIONAL = (
-    "sequence", "frame", "intensity", "task", "texture", "texture_origin", "landmarks", "units", "scale", "up", "facing",
-    "camera", *CAMERA_FIELDS, "max_depth_mm", "sample_id",
+    "sequence", "frame", *MOMENTS, "intensity", "task", "texture", "texture_origin", "landmarks", "units", "scale", "up",
+    "facing", "camera", *CAMERA_FIELDS, "max_depth_mm", "sample_id",
 )  # fmt: skip
 KNOWN = (*REQUIRED, *OPTIONAL)
 _CALLED = {  # what people call a required column
@@ -290,9 +291,10 @@ def _check_fields(folder: Path, where: str, fields: dict[str, str]) -> str:
         )
     for name in filter(_UNIT.fullmatch, fields):
         read_level(fields[name], name, where)
-    fields["frame"] = re.sub(r"\.0+$", "", fields["frame"])  # a whole number, as pandas writes a column with gaps
-    if fields["frame"] and not (fields["frame"].isascii() and fields["frame"].isdigit() and len(fields["frame"]) < 10):
-        raise FacetError(f"{where}: frame {fields['frame'][:40]!r}, expected a whole number")
+    for name in filter(fields.get, ("frame", *MOMENTS)):
+        fields[name] = re.sub(r"\.0+$", "", fields[name])  # a whole number, as pandas writes a column with gaps
+        if not (fields[name].isascii() and fields[name].isdigit() and len(fields[name]) < 10):
+            raise FacetError(f"{where}: {name} {fields[name][:40]!r}, expected a whole number")
     return assumed
 
 

@@ -24,6 +24,10 @@ SCAN_GONE = "the scan is no longer in the data set"
 LandmarkGroups = dict[str, tuple[int, ...]]
 
 
+MOMENTS = ("onset", "apex", "offset")
+Moments = tuple[int | None, int | None, int | None]  # the frame number of each of MOMENTS, None where not known
+
+
 @dataclass(frozen=True, slots=True)
 class ScanRecord:
     """One scan or frame, found but not opened. Paths are relative to the data set's root, with forward slashes."""
@@ -42,7 +46,7 @@ class ScanRecord:
     aus: tuple[int, ...] = ()  # a value for each of the data set's au_names, -1 = unknown; empty: none known
     targets: tuple[int, ...] = ()  # 1, 0 or -1 = unknown for each of the data set's target_names (multi-label)
     groups: tuple[tuple[str, str], ...] = ()  # what else is known of whom it shows: (sex, F), or the user's own columns
-    moments: tuple[int | None, int | None, int | None] = (None, None, None)  # onset, apex, offset frame of its sequence
+    moments: Moments = (None, None, None)  # of its sequence
 
 
 @dataclass(frozen=True)

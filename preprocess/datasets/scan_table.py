@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from preprocess.datasets.manifest import REQUIRED, default_id
-from preprocess.datasets.scan import Listing, ScanRecord
+from preprocess.datasets.scan import MOMENTS, Listing, ScanRecord
 from shared.csv_tables import encode_csv
 from shared.errors import FacetError, name_some, shorten
 from shared.store.storage import write_file
@@ -55,7 +55,10 @@ def tabulate(records: Sequence[ScanRecord], au_names: Sequence[str] = ()) -> lis
             "subject": record.subject,
             "label": record.label,
             "sequence": record.sequence,
-            "frame": "" if record.frame is None else str(record.frame),
+            **{
+                name: "" if number is None else str(number)
+                for name, number in zip(("frame", *MOMENTS), (record.frame, *record.moments), strict=True)
+            },
             "intensity": record.intensity,
             "task": record.task,
             "texture": record.texture,

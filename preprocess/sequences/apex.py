@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from preprocess.datasets.scan import MOMENTS, Moments
 from preprocess.sequences.frames import stream_frames
 from shared.errors import CacheError
 from shared.modalities import DEPTH_STEP_MM, DEPTH_ZERO
@@ -40,7 +41,6 @@ MIN_COMMON = 0.2  # of the reference's pixels: a frame that shows fewer of them 
 WORKING_SIZE_PX = 112  # larger images are subsampled to at least this: moving parts are far larger than a pixel
 SEQUENCES_PER_NOTE = 64  # estimates that a killed build may lose
 NOTES = ".build/apexes.json"
-MOMENTS = ("onset", "apex", "offset")
 Run = Callable[[Callable[..., Any], Sequence[Any]], Iterable[Any]]
 
 
@@ -214,7 +214,7 @@ def _with_apex(sequence: SequenceRow, apex: int | None) -> SequenceRow:
     return dataclasses.replace(sequence, apex=apex, marks=marks)
 
 
-def describe_marks(moments: tuple[int | None, int | None, int | None], *, estimated: Sequence[str]) -> str:
+def describe_marks(moments: Moments, *, estimated: Sequence[str]) -> str:
     """Return Sequence.marks: the origin of onset, apex and offset.
 
     Args:
