@@ -167,7 +167,10 @@ def test_texture_and_the_edge_its_coordinates_begin_at(root: Path) -> None:
             "path,subject,label,sequence,onset,apex\na.obj,1,x,s,1,0\nb.obj,1,x,s,,\n",
             "sequence s has onset 1, apex 0; expected numbers of its frames, 0 to 1, in this order",
         ),
-        ("path,subject,label,sequence,offset\na.obj,1,x,s,9\n", "sequence s has offset 9; expected numbers of its frames, 0 to 0"),
+        (
+            "path,subject,label,sequence,offset\na.obj,1,x,s,9\n",
+            "sequence s has offset 9; expected numbers of its frames, 0 to 0",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(root: Path, text: str, message: str) -> None:
