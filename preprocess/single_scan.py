@@ -11,7 +11,7 @@ import numpy as np
 from preprocess.alignment.align import align
 from preprocess.build.shard import render_face
 from preprocess.datasets.folder import FOLDER, read_folder_scan
-from preprocess.datasets.manifest import UNITS_MM
+from preprocess.datasets.manifest_fields import UNITS_MM
 from preprocess.datasets.scan import ScanRecord
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.landmark_points import FACE_POINTS

@@ -57,16 +57,13 @@ class Attention:
     frame_weights: np.ndarray  # (n, T): each frame's part in z
     view_weights: np.ndarray  # (n, T, N): each image's part in its frame, CVSA's α
     view_attention: np.ndarray | None = None  # (n, T, N): CVSA's attention to each image, weighted by α
-    class_attention: np.ndarray | None = (
-        None  # (n, C, T, N): MTGF's attention of a class's text to each image or its patches
-    )
+    # (n, C, T, N): MTGF's attention of a class's text to each image or its patches
+    class_attention: np.ndarray | None = None
     class_share: np.ndarray | None = None  # (n, C), 0…1: part of the class feature that comes from MTGF; the rest is z
-    prompt_cosines: np.ndarray | None = (
-        None  # (n, C, K): cosine with each prompt, NaN for none; the score is their mean
-    )
-    patches: np.ndarray | None = (
-        None  # (p, T, N, G, G): last attention of the image tower, row 0 on top; see read_patches
-    )
+    # (n, C, K): cosine with each prompt, NaN for none; the score is their mean
+    prompt_cosines: np.ndarray | None = None
+    # (p, T, N, G, G): last attention of the image tower, row 0 on top; see read_patches
+    patches: np.ndarray | None = None
     class_patches: np.ndarray | None = None  # (p, C, N, H, H): class_attention over patches; see read_class_patches
     patch_place: np.ndarray | None = None  # i32 (n,): an item's index in the maps, -1 for none
     prompts: tuple[tuple[str, ...], ...] = ()  # of each class

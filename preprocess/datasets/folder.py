@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from preprocess.datasets.completeness import describe_gaps, describe_lacking
+from preprocess.datasets.folder_notes import describe_doubts
 from preprocess.datasets.label_spelling import (
-    NOT_KNOWN,
     LabelMap,
     describe_values,
     read_label_map,
@@ -19,16 +18,15 @@ from preprocess.datasets.label_spelling import (
     unify_values,
 )
 from preprocess.datasets.manifest import (
-    UNITS_MM,
     ManifestRow,
     default_id,
     find_manifest,
     match_manifest,
     parse_columns,
     parse_scan_pattern,
-    read_level,
     read_manifest,
 )
+from preprocess.datasets.manifest_fields import UNITS_MM, read_level
 from preprocess.datasets.path_pattern import PathPattern
 from preprocess.datasets.scan import MOMENTS, DatasetOption, DatasetReader, Listing, Moments, ScanRecord
 from preprocess.geometry.mesh import Mesh
@@ -37,8 +35,6 @@ from preprocess.readers.landmark_points import FACE_POINTS, read_face_points
 from preprocess.readers.references import list_names, plain_name
 from preprocess.readers.surface import find_surface_files, read_surface, scan_suffix
 from shared.errors import FacetError, ScanError, name_some
-from shared.labels import plain_subject, plain_word
-from shared.pairs import group_pairs
 from shared.sequences import frame_number
 
 _UNIFIED = ("intensity", "task")  # columns of few words, in which a spelling is no other word
@@ -66,10 +62,11 @@ def find_folder(
     Raises:
         FacetError: no manifest, or one that cannot be used; names the line.
     """
+    columns = columns or {}
     if pattern is not None:
         if manifest is not None:
             raise FacetError("--pattern and --manifest both list the scans; give one of them")
-        listed = match_manifest(root, pattern, columns or {})
+        listed = match_manifest(root, pattern, columns)
     elif manifest is not None:
         listed = read_manifest(manifest, root, columns)
     else:
@@ -136,13 +133,7 @@ def find_folder(
         *([f"columns kept as groups: {name_some(listed.group_names)}"] if listed.group_names else []),
         *(line for name in unified for line in describe_values(name, [row[name] for row in rows])),
         *spelling.notes,
-        *_describe_names(records),
-        *_describe_renamed(rows, records),
-        *_describe_scattered(records),
-        *_describe_changing(records),
-        *_describe_units(records, listed.au_names),
-        *_describe_loose(records),
-        *_describe_repeated(records),
+        *describe_doubts(rows, records, listed.au_names),
         *describe_lacking(records, "mesh files", lambda record: record.sample_id in missing),
         *describe_lacking(records, "labels", lambda record: not record.label),
         *describe_gaps(records),
@@ -209,13 +200,10 @@ class FileNames:
         self._folders: dict[str, dict[str, list[str]]] = {}  # plain name → names, of each folder, listed once
 
     def find(self, name: str) -> str:
-        if not name:
-            return name
-        *folders, last = name.split("/")
-        folder = ""
-        for part in folders:
-            folder = self._find(folder, part)
-        return self._find(folder, last)
+        found = ""
+        for part in name.split("/"):
+            found = self._find(found, part)
+        return found
 
     def _find(self, folder: str, last: str) -> str:
         if folder not in self._folders:
@@ -278,99 +266,6 @@ def find_folder_files(root: Path, record: ScanRecord) -> list[Path]:
     base = root.parent if root.is_file() else root
     named = (record.texture, record.landmarks, dict(record.options).get("camera"))
     return find_surface_files(base / record.source) + [base / name for name in named if name]
-
-
-def _describe_names(records: Sequence[ScanRecord]) -> list[str]:
-    """Describe names that may mean one person, who would then be in training and in test, or one sequence of a person; and
-    words for "not known" that are taken as a person."""
-    subjects = dict.fromkeys(("", record.subject) for record in records)
-    sequences = dict.fromkeys((record.subject, record.sequence) for record in records if record.sequence)
-    notes = []
-    for what, names in (("subjects", subjects), ("sequences of one subject", sequences)):
-        alike = group_pairs(((whose, plain_subject(name)), name) for whose, name in names)
-        if pairs := [" and ".join(sorted(several)) for several in alike.values() if len(several) > 1]:
-            notes.append(f"{what} that are perhaps one, spelled in two ways: {name_some(pairs)}; spell them alike")
-    if unknown := [name for _, name in subjects if plain_word(name) in NOT_KNOWN]:
-        notes.append(
-            f"subjects whose name means that they are not known: {name_some(unknown)}; each is taken as one person"
-        )
-    return notes
-
-
-def _describe_scattered(records: Sequence[ScanRecord]) -> list[str]:
-    """Describe subjects whose own folders lie in several places, where two studies may each have an S01."""
-    folders: dict[str, set[str]] = {}
-    for record in records:
-        parts = PurePosixPath(record.source).parts[:-1]
-        if record.subject in parts:
-            folders.setdefault(record.subject, set()).add("/".join(parts[: parts.index(record.subject) + 1]))
-    shown = [f"{name} ({', '.join(sorted(places)[:3])})" for name, places in folders.items() if len(places) > 1]
-    return [f"subjects with several folders, each taken as one person: {name_some(shown)}"] if shown else []
-
-
-def _describe_changing(records: Sequence[ScanRecord]) -> list[str]:
-    """Describe subjects whose group changes, such as their sex, where that of most does not."""
-    groups: dict[str, dict[str, set[str]]] = {}
-    for record in records:
-        for column, value in record.groups:
-            groups.setdefault(column, {}).setdefault(record.subject, set()).update([value] * bool(value))
-    notes = []
-    for column, values in groups.items():
-        odd = [f"{subject} ({', '.join(sorted(found))})" for subject, found in values.items() if len(found) > 1]
-        if odd and 2 * len(odd) < len(values):
-            notes.append(f"column {column}: other values in some rows of a subject: {name_some(odd)}")
-    return notes
-
-
-def _describe_units(records: Sequence[ScanRecord], names: Sequence[str]) -> list[str]:
-    """Describe action units that are coded as absent and with an intensity, or as present and with the intensity 0."""
-    odd = {
-        name: [r.sample_id for r in records if r.aus and min(one := (r.aus[k], r.aus[i])) == 0 and max(one) > 0]
-        for k, name in enumerate(names)
-        if (i := names.index(graded) if (graded := f"{name}_intensity") in names else -1) >= 0
-    }
-    shown = [f"{name} ({', '.join(ids[:2])}{', …' * (len(ids) > 2)})" for name, ids in odd.items() if ids]
-    return [f"action units with and without an intensity at once: {name_some(shown)}"] if shown else []
-
-
-def _describe_loose(records: Sequence[ScanRecord]) -> list[str]:
-    """Describe frame numbers without a sequence."""
-    num = sum((record.frame, *record.moments) != (None,) * 4 and not record.sequence for record in records)
-    what = "scans have a frame number and no sequence, and count as single scans; 4D needs a column sequence"
-    return [f"{num:,} {what}"] if num else []
-
-
-def _describe_repeated(records: Sequence[ScanRecord]) -> list[str]:
-    """Describe meshes that several rows name, and images and landmarks that rows of several people name: perhaps lines that
-    were copied and not changed."""
-    notes = []
-    for column, what in (
-        ("source", "files in several rows"),
-        ("texture", "textures of several people"),
-        ("landmarks", "landmarks of several people"),
-    ):
-        rows = group_pairs((str(getattr(record, column)), record) for record in records)
-        shown = [
-            f"{name} ({', '.join(dict.fromkeys(f'{one.subject} {one.label}'.strip() for one in same))})"
-            for name, same in rows.items()
-            if name and len(same if column == "source" else {one.subject for one in same}) > 1
-        ]
-        notes += [f"{what}: {name_some(shown)}"] if shown else []
-    return notes
-
-
-def _describe_renamed(rows: Sequence[ManifestRow], records: Sequence[ScanRecord]) -> list[str]:
-    """Describe files whose names differ in case from the manifest's."""
-    found = {name for record in records for name in (record.source, record.texture, record.landmarks)}
-    plain = {plain_name(name): name for name in found}
-    named = {row[column] for row in rows for column in ("path", "texture", "landmarks")} - found
-    pairs = [(name, plain[plain_name(name)]) for name in sorted(named) if plain_name(name) in plain]
-    shown = [
-        f"{one} is {other}"
-        for one, other in pairs
-        if unicodedata.normalize("NFC", one) != unicodedata.normalize("NFC", other)
-    ]
-    return [f"files in another case than in the manifest: {name_some(shown)}"] if shown else []
 
 
 def parse_label_map(text: str) -> LabelMap:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -136,15 +135,13 @@ def _hand_over_eye(face: Mesh, skin_rgb: np.ndarray, rng: np.random.Generator) -
 def _write_scan(folder: Path, stem: str, image_number: int, mesh: Mesh, hand: Mesh | None, newline: str) -> None:
     assert mesh.landmarks_mm is not None
     scan = scan_from_front(mesh, hand)
-    buffer = io.BytesIO()
-    Image.fromarray(scan.photo).save(buffer, "PNG")
     seen = {
         label: point
         for label, point, visible in zip(LANDMARKS, mesh.landmarks_mm.tolist(), scan.visible, strict=True)
         if visible
     }
     places_px = scan.place_px(np.array(list(seen.values())))
-    (folder / f"{stem}_0.png").write_bytes(buffer.getvalue())
+    Image.fromarray(scan.photo).save(folder / f"{stem}_0.png")
     (folder / f"{stem}_0.lm3").write_bytes(encode_lm3(seen, newline))
     (folder / f"{stem}_0.lm2").write_bytes(encode_lm2(dict(zip(seen, places_px, strict=True)), newline))
     (folder / f"{stem}_0.bnt").write_bytes(encode_bnt(scan, f"{stem}_{image_number}.png"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from PIL import Image
 
@@ -31,16 +29,10 @@ def _write_subject(task: SubjectTask, person: Person, rng: np.random.Generator) 
         mesh = pose_randomly(person.scan(activation, SCANNER_NOISE_MM, scan_seed), rng, degrees=4.0, shift_mm=12.0)
         stem = f"{task.name}_{code}{level:02d}{race}"
         assert mesh.texture is not None and mesh.landmarks_mm is not None
-        (folder / f"{stem}_F3D.bmp").write_bytes(_encode_bmp(mesh.texture))
+        Image.fromarray(mesh.texture).save(folder / f"{stem}_F3D.bmp")
         (folder / f"{stem}_F3D.bnd").write_bytes(encode_bnd(landmark_vertices(), mesh.landmarks_mm))
         (folder / f"{stem}_F3D.wrl").write_bytes(encode_bu3dfe_wrl(mesh, grid_uv(), f"{stem}_F3D.bmp"))
     return len(shown)
-
-
-def _encode_bmp(texture: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(texture).save(buffer, "BMP")
-    return buffer.getvalue()
 
 
 BU3DFE = Layout("bu3dfe", name_subjects(MAX_WOMEN, MAX_MEN, num_digits=4), "{}", _write_subject)

@@ -78,24 +78,11 @@ def format_number(value: float | None, sign: str = "") -> str:
     return "–" if value is None else f"{round(value, 3) + 0.0:{sign}.3f}"  # no minus before zero
 
 
-def format_spread(spread: Spread, sign: str = "", number: Callable[..., str] = format_percent) -> str:
-    """Return mean ± std; of a single value the mean alone."""
-    mean = number(spread.mean, sign)
-    return mean if spread.std is None else f"{mean} ± {number(spread.std)}"
-
-
 def format_p(p: float | None) -> str:
     """Return a p-value with three decimals; empty for None."""
     if p is None:
         return ""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _latex_spread(spread: Spread, sign: str = "", number: Callable[..., str] = format_percent) -> str:
-    mean = number(spread.mean, sign)
-    if spread.std is None:
-        return f"${mean}$" if sign and spread.mean is not None else escape_latex(mean)
-    return rf"${mean}_{{\pm {number(spread.std)}}}$"
 
 
 def _plain(text: Callable[[Any], str], align: str = "r") -> Format:
@@ -126,12 +113,19 @@ class Unit:
         self.spread, self.difference = (self._format_spreads(sign, align) for sign, align in (("", "c"), ("+", "r")))
 
     def _format_spreads(self, sign: str, align: str) -> Format:
-        return Format(
-            lambda spread: format_spread(spread, sign, self.number),
-            lambda spread: _latex_spread(spread, sign, self.number),
-            ("mean", "std", "num"),
-            align,
-        )
+        """Return the format of mean ± std; of a single value the mean alone."""
+
+        def format_text(spread: Spread) -> str:
+            mean = self.number(spread.mean, sign)
+            return mean if spread.std is None else f"{mean} ± {self.number(spread.std)}"
+
+        def format_latex(spread: Spread) -> str:
+            mean = self.number(spread.mean, sign)
+            if spread.std is None:
+                return f"${mean}$" if sign and spread.mean is not None else escape_latex(mean)
+            return rf"${mean}_{{\pm {self.number(spread.std)}}}$"
+
+        return Format(format_text, format_latex, ("mean", "std", "num"), align)
 
 
 UNITS = {"percent": Unit(format_percent, " %", 100.0), "number": Unit(format_number, "", 1.0)}  # by Score.kind

@@ -16,6 +16,7 @@ from shared.cache import Cache, open_cache
 from shared.command_line import print_next
 from shared.errors import CacheError, FacetError, name_some
 from shared.labels import is_action_unit
+from shared.pairs import group_pairs
 from shared.runs import CONFIG_JSON, METRICS_JSON, PREDICTIONS_CSV, Prediction, Predictions, write_predictions
 from shared.schema import canonical_json
 from shared.store.storage import make_folder, write_file
@@ -226,8 +227,8 @@ def _test(name: str, predictions: Predictions, info: TestInfo) -> FoldResult:
     """Score the predictions whose labels are known; the 95 % interval is over subjects."""
     task, classes = find_task(info.task), info.class_names
     rows = _keep_labelled(predictions)
-    subjects = sorted({row.subject for row in rows})
-    counts = [task.count([row for row in rows if row.subject == subject], classes) for subject in subjects]
+    by_subject = sorted(group_pairs((row.subject, row) for row in rows).items())
+    counts = [task.count(own, classes) for _, own in by_subject]
     results = SubjectResults(task, {name: np.stack([one[name] for one in counts])[None] for name in task.count_dims})
-    interval = percentile_interval(resample_score([results], task.primary.name, draw_resamples(len(subjects))))
+    interval = percentile_interval(resample_score([results], task.primary.name, draw_resamples(len(counts))))
     return FoldResult(name, info, replace(task.test(rows, classes), interval_95=interval))

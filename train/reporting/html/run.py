@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shared.cache import Cache
+from shared.pairs import group_pairs
 from shared.runs import FOLDS_JSON, OTHER_TEST
 from train.config import RunConfig, without_folders
 from train.option_values import format_value, option_name
@@ -216,12 +217,9 @@ def _subjects(run: RecordedRun) -> list[Section]:
         return []
     task, class_names = run.results[0].task, run.results[0].class_names
     if task.has_values:
-        own = {
-            subject: [p for p in predictions if p.subject == subject] for subject in {p.subject for p in predictions}
-        }
         scores = [
-            GroupScore("subject", subject, 1, task.compute_metrics(len(rows), task.count(rows, class_names)))
-            for subject, rows in sorted(own.items())
+            GroupScore("subject", subject, 1, task.compute_metrics(len(own), task.count(own, class_names)))
+            for subject, own in sorted(group_pairs((one.subject, one) for one in predictions).items())
         ]
         return [_foldable(convert_table("Subjects", "subjects", list_groups(scores, task)))]
     multilabel = task.several

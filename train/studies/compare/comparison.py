@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from train.config import RunConfig
 from train.reporting.spread import measure_spread
 from train.studies.compare.resampling import (
     NUM_RESAMPLES,
@@ -153,16 +154,16 @@ def _list_warnings(methods: Sequence[Method], num_subjects: int) -> list[str]:
     elif any(one != seeds[0] for one in seeds):
         lines.append("SEEDS: methods were not trained with the same ones")
     configs = [(method.name, run.config) for method in methods for run in method.runs]
-    if names := list(dict.fromkeys(name for name, config in configs if config.is_random)):
-        lines.append(
-            f"RANDOM WEIGHTS: model or prompts were not pretrained; no published result compares ({', '.join(names)})"
-        )
-    if names := list(dict.fromkeys(name for name, config in configs if config.recipe.shuffle_labels)):
-        lines.append(f"CONTROL: training labels were shuffled ({', '.join(names)})")
-    if names := list(dict.fromkeys(name for name, config in configs if config.recipe.centre_scores != "none")):
-        lines.append(
-            f"CENTRED SCORES: scores of the tested subjects' own scans were subtracted, see their reports ({', '.join(names)})"
-        )
+    limits: dict[str, Callable[[RunConfig], bool]] = {
+        "RANDOM WEIGHTS: model or prompts were not pretrained; no published result compares": lambda c: c.is_random,
+        "CONTROL: training labels were shuffled": lambda c: c.recipe.shuffle_labels,
+        "CENTRED SCORES: scores of the tested subjects' own scans were subtracted, see their reports": (
+            lambda c: c.recipe.centre_scores != "none"
+        ),
+    }
+    for line, applies in limits.items():
+        if names := dict.fromkeys(name for name, config in configs if applies(config)):
+            lines.append(f"{line} ({', '.join(names)})")
     return lines
 
 

@@ -15,6 +15,7 @@ import numpy as np
 NUM_RESAMPLES = 10_000
 NUM_SWAPS = 19_999  # with the observed one 20,000: the smallest p is 0.00005
 MOST_ENUMERATED = 15  # subjects; 2^14 ways to swap them, as a way and its opposite differ in sign alone
+LEVEL = 0.95  # of intervals
 CHUNK = 500  # resamples at a time, to limit memory
 TOLERANCE = 1e-10  # between two scores in 0…1 that are equal except for the order of sums
 
@@ -29,13 +30,13 @@ def draw_resamples(num_subjects: int, num: int = NUM_RESAMPLES) -> np.ndarray:
     return rng.multinomial(num_subjects, np.full(num_subjects, 1 / num_subjects), num).astype(np.float64)
 
 
-def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile bootstrap interval (Efron & Tibshirani 1993, "An introduction to the bootstrap", chapter 13).
+def percentile_interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval (Efron & Tibshirani 1993, "An introduction to the bootstrap", chapter 13).
 
     Args:
         values: (num,), one per resample; NaN where it has no value.
     """
-    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
