@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preprocess.datasets.path_pattern import PathPattern, is_mesh, join_path, list_below, match_files, parse_pattern
-from preprocess.readers.surface import MESH_SUFFIXES, scan_suffix
+from preprocess.readers.surface import IMAGE_SUFFIXES, MESH_SUFFIXES, scan_suffix
 
 _MAX_DIGITS = 10  # longer numbers are dates and times
-_TEXTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ class FrameFinder:
         if folder not in self._files:
             self._files[folder] = {other.lower(): other for other in self._list(folder)[1]}
         images = self._files[folder]
-        image = next((images[stem + suffix] for suffix in _TEXTURE_SUFFIXES if stem + suffix in images), "")
+        image = next((images[stem + suffix] for suffix in IMAGE_SUFFIXES if stem + suffix in images), "")
         return join_path(folder, image) if image else ""
 
 

@@ -79,15 +79,7 @@ def read_tbnd(path: Path) -> np.ndarray:
     Raises:
         ScanError: missing, another number of lines, or a field that is no finite number.
     """
-    if is_blank(path):
-        return np.full((NUM_BU_LANDMARKS, 3), np.nan, np.float32)
-    rows = read_rows(path)
-    if len(rows) != 1 + NUM_BU_LANDMARKS:
-        raise ScanError(f"{path}: {len(rows)} lines, expected the head's angles and {NUM_BU_LANDMARKS} points; {COPY}")
-    _parse(path, rows[:1], "`pitch yaw roll` on its first line", 3)
-    points = _parse(path, rows[1:], "lines `x y z`", 4 if len(rows[1].split()) == 4 else 3)
-    points[(points == 0).all(axis=1)] = np.nan
-    return points
+    return _read_tracked(path, has_angles=True)
 
 
 def read_bndplus(path: Path) -> np.ndarray:
@@ -98,14 +90,7 @@ def read_bndplus(path: Path) -> np.ndarray:
     Raises:
         ScanError: missing, another number of lines, or a field that is no finite number.
     """
-    if is_blank(path):
-        return np.full((NUM_BU_LANDMARKS, 3), np.nan, np.float32)
-    rows = read_rows(path)
-    if len(rows) != NUM_BU_LANDMARKS:
-        raise ScanError(f"{path}: {len(rows)} lines, expected {NUM_BU_LANDMARKS} points; {COPY}")
-    points = _parse(path, rows, "lines `x,y,z`", 3)
-    points[(points == 0).all(axis=1)] = np.nan
-    return points
+    return _read_tracked(path, has_angles=False)
 
 
 def is_in_bp4d_order(points: np.ndarray) -> bool:
@@ -119,6 +104,21 @@ def is_in_bp4d_order(points: np.ndarray) -> bool:
         return True
     first, second, mouth = (points[part].mean(axis=0, dtype=np.float64) for part in parts)
     return bool(np.linalg.norm(first - mouth) > np.linalg.norm(second - mouth))
+
+
+def _read_tracked(path: Path, *, has_angles: bool) -> np.ndarray:
+    """Return f32 (83, 3); NaN for points at (0, 0, 0), and for all of an empty file. has_angles: rows may be indexed."""
+    if is_blank(path):
+        return np.full((NUM_BU_LANDMARKS, 3), np.nan, np.float32)
+    rows = read_rows(path)
+    if len(rows) != has_angles + NUM_BU_LANDMARKS:
+        angles = "the head's angles and " * has_angles
+        raise ScanError(f"{path}: {len(rows)} lines, expected {angles}{NUM_BU_LANDMARKS} points; {COPY}")
+    _parse(path, rows[: int(has_angles)], "`pitch yaw roll` on its first line", 3)
+    columns = 4 if has_angles and len(rows[1].split()) == 4 else 3
+    points = _parse(path, rows[int(has_angles) :], "lines `x y z`" if has_angles else "lines `x,y,z`", columns)
+    points[(points == 0).all(axis=1)] = np.nan
+    return points
 
 
 def _read_indexed(path: Path, count: int) -> np.ndarray:

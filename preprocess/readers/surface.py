@@ -51,7 +51,7 @@ FORMATS = {
     ".abs.gz": MeshFormat("ABS", read_abs),
 }
 _MANY_COLLAPSED = 0.05
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 MESH_SUFFIXES = tuple(FORMATS)
 
 
@@ -99,7 +99,7 @@ def _find_unused_image(path: Path, mesh: Mesh) -> str:
     """Return a note if a mesh is drawn without texture although it could have one, and an image has its name; else ""."""
     if mesh.uv is None or mesh.has_appearance:
         return ""
-    found = next(filter(None, (find_below(path.parent, path.stem + suffix) for suffix in _IMAGE_SUFFIXES)), None)
+    found = next(filter(None, (find_below(path.parent, path.stem + suffix) for suffix in IMAGE_SUFFIXES)), None)
     return f"drawn without texture, but {found.name} has its name: name it in a column texture" if found else ""
 
 
