@@ -20,7 +20,6 @@ from shared.schema import Sample
 TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE = "TP", "FN", "FP", "TN"
 DECISIONS = (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE)
 ERRORS = (FALSE_NEGATIVE, FALSE_POSITIVE)
-LARGEST = 5  # intensity of an action unit (E in FACS)
 RIGHT, WRONG = "right", "wrong"
 MANY_ERRORS = 4  # of several labels: this many and more are one group
 
@@ -87,7 +86,7 @@ class RunRecords:
     name: str = ""
     class_names: tuple[str, ...] = ()
     several: bool = False  # several labels may hold at once
-    levels: bool = False  # intensities are predicted; the probabilities are fractions of LARGEST
+    levels: bool = False  # intensities are predicted; the probabilities are fractions of MAX_INTENSITY
     predictions: Mapping[int, Prediction] = field(default_factory=dict)  # by row; a sequence's counts for its frames
     tested: tuple[Prediction, ...] = ()  # each prediction once, as the report of the run counts them
     folds: tuple[Fold, ...] = ()

@@ -18,6 +18,7 @@ from preprocess.viewer.attention import (
     find_record,
     has_maps,
 )
+from preprocess.viewer.labels import MAX_INTENSITY
 from preprocess.viewer.landmarks import count_landmarks
 from preprocess.viewer.parts import (
     Cell,
@@ -35,7 +36,7 @@ from preprocess.viewer.parts import (
     view_title,
 )
 from preprocess.viewer.pictures import has_picture
-from preprocess.viewer.run_records import ERRORS, LARGEST, TRUE_POSITIVE, AttentionRecord, RunRecords
+from preprocess.viewer.run_records import ERRORS, TRUE_POSITIVE, AttentionRecord, RunRecords
 from preprocess.viewer.site import Site
 from shared.modalities import NORMAL_LEGEND
 from shared.pairs import group_pairs
@@ -157,7 +158,7 @@ def _probability(run: RunRecords, prediction: Prediction, c: int) -> Component:
     else:
         mark = "predicted" if name in prediction.predicted else ""
         style = "wrong" if run.count_errors(prediction) else "right"
-    number = f"{LARGEST * probability:.2f}" if run.levels else f"{probability:.3f}"
+    number = f"{MAX_INTENSITY * probability:.2f}" if run.levels else f"{probability:.3f}"
     parts = [bar(probability), html.Span(number), html.Span(mark, className=style)]
     return html.Div(parts, className="probability")
 

@@ -44,7 +44,7 @@ def write_report(folder: Path, result: FoldResult, predictions: Predictions, mor
     write_predictions(folder / PREDICTIONS_CSV, predictions)
     if "confusion" in result.metrics.counts:
         write_file(folder / CONFUSION_PNG, _draw_test(result, "png"))
-    value = {**more, **dataclasses.asdict(result.info), **result.metrics.to_json(result.task)}
+    value = {**more, **describe_result(result, predictions)}
     if result.groups:
         value["groups"] = write_groups(result.groups)
     if result.frame_votes:
@@ -52,11 +52,17 @@ def write_report(folder: Path, result: FoldResult, predictions: Predictions, mor
         primary = result.task.primary.name
         for key, one in zip(("majority", "frame_mean"), result.frame_votes, strict=True):
             value[f"{primary}_{key}"] = one.metrics[primary]
-    if (calibration := measure_test(result.task, predictions.rows, result.class_names)) is not None:
-        value["calibration"] = calibration.to_json()
     record_hashes(folder, (*(name for name in _SETTINGS if (folder / name).is_file()), PREDICTIONS_CSV, ATTENTION_FILE))
     write_file(folder / METRICS_JSON, canonical_json(value).encode())
     record_hashes(folder, (METRICS_JSON,))
+
+
+def describe_result(result: FoldResult, predictions: Predictions) -> dict[str, Any]:
+    """Return what metrics.json says of any test: its data and model, scores and counts, and calibration."""
+    value = {**dataclasses.asdict(result.info), **result.metrics.to_json(result.task)}
+    if (calibration := measure_test(result.task, predictions.rows, result.class_names)) is not None:
+        value["calibration"] = calibration.to_json()
+    return value
 
 
 def _draw_test(result: FoldResult, form: str) -> bytes:

@@ -168,20 +168,26 @@ class RecordedRun:
         return [line for line in dict.fromkeys((self.config.licence, *tested)) if line]
 
 
-def read_recorded_runs(paths: Sequence[Path]) -> list[RecordedRun]:
-    """Read runs; each is named by its folder, or by its whole path where two folders are named alike.
+def name_runs(paths: Sequence[Path]) -> list[str]:
+    """Return the name of each run: that of its folder, or its whole path where two folders are named alike.
 
     Raises:
-        FacetError: no run in a folder, a file of it is damaged, or one is named twice.
+        FacetError: a folder is given twice.
     """
     places = [path.resolve() for path in paths]
     if twice := [str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1]:
         raise FacetError(f"{twice[0]}: is named twice; name each run once")
     names = [place.name for place in places]
-    return [
-        read_recorded_run(path, str(path) if names.count(name) > 1 else name)
-        for path, name in zip(paths, names, strict=True)
-    ]
+    return [str(path) if names.count(name) > 1 else name for path, name in zip(paths, names, strict=True)]
+
+
+def read_recorded_runs(paths: Sequence[Path]) -> list[RecordedRun]:
+    """Read runs, named as by `name_runs`.
+
+    Raises:
+        FacetError: no run in a folder, a file of it is damaged, or one is named twice.
+    """
+    return [read_recorded_run(path, name) for path, name in zip(paths, name_runs(paths), strict=True)]
 
 
 def read_recorded_run(path: Path, name: str) -> RecordedRun:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -44,8 +43,7 @@ from train.protocols.evaluation_items import map_classes
 from train.protocols.named import DEFAULT_PROTOCOL
 from train.protocols.selection import prefix_subject
 from train.protocols.trained_subjects import list_tower_subjects
-from train.reporting.calibration import measure_test
-from train.reporting.report import print_scores
+from train.reporting.report import describe_result, print_scores
 from train.resolve import check_reference, find_text, resolve_model, resolve_views
 from train.runs.results import FoldResult, TestInfo
 from train.studies.ablation.variants import OBVIOUS, Variant, change_options
@@ -103,10 +101,7 @@ def predict_zero_shot(
         raw = find_task(info.task).test(_keep_labelled(predict_uncentred(found.scores, recipe)), recipe.classes)
         info = replace(info, accuracy_uncentred=raw["accuracy"])
         result = _test(out.name, predictions, info)
-        value = {**dataclasses.asdict(result.info), **result.metrics.to_json(result.task)}
-        if (calibration := measure_test(result.task, predictions.rows, recipe.classes)) is not None:
-            value["calibration"] = calibration.to_json()
-        write_file(out / METRICS_JSON, canonical_json(value).encode(), like=cache.path)
+        write_file(out / METRICS_JSON, canonical_json(describe_result(result, predictions)).encode(), like=cache.path)
         print_scores(result, predictions)
         print("zero-shot: nothing was trained; the interval is over subjects (bootstrap)")
         if recipe.centre_scores != "none":

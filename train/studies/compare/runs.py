@@ -17,7 +17,7 @@ from train.config import RunConfig, without_folders
 from train.option_values import format_value, option_name
 from train.options import Recipe
 from train.protocols.folds import NOBODY, Fold, read_folds, read_split
-from train.runs.results import RecordedFold, read_recorded_run
+from train.runs.results import RecordedFold, name_runs, read_recorded_run
 from train.studies.compare.scores import PairWins, SubjectResults
 from train.tasks.task import AUC, Task
 
@@ -66,14 +66,10 @@ def read_methods(paths: Sequence[Path], names: Sequence[tuple[str, Path]] = ()) 
         FacetError: a folder holds no finished run or is given twice, a run cannot be paired with the first, or a name fits no
             single method.
     """
-    resolved = [path.resolve() for path in paths]
-    folders = [path.name for path in resolved]
     runs: list[FinishedRun] = []
     groups: dict[tuple[object, ...], list[FinishedRun]] = {}
-    for path, absolute in zip(paths, resolved, strict=True):
-        if resolved.count(absolute) > 1:
-            raise FacetError(f"{path}: is named twice; name each run once")
-        run = read_finished_run(path, absolute.name if folders.count(absolute.name) == 1 else str(path))
+    for path, folder in zip(paths, name_runs(paths), strict=True):
+        run = read_finished_run(path, folder)
         if runs:
             check_paired(runs[0], run)
             run = dataclasses.replace(run, samples=runs[0].samples)  # equal: hold them once
