@@ -202,7 +202,9 @@ def test_what_cannot_be_paired_is_told(runs: Path, tmp_path: Path, capsys: pytes
 
     assert "its cache holds other content" in refuse("content", content="other")
     assert "labelled differently (S0/1)" in refuse("labels", seed=7, relabel=1)
-    assert "8 samples are tested in only one of them (S0/3, S1/3, S2/3 and 5 more)" in refuse("few", num_scans=3, seed=8)
+    assert "8 samples are tested in only one of them (S0/3, S1/3, S2/3 and 5 more)" in refuse(
+        "few", num_scans=3, seed=8
+    )
     others = (
         Fold("fold-00", SUBJECTS[4:], SUBJECTS[:4]),
         Fold("fold-01", SUBJECTS[:4], SUBJECTS[4:]),
