@@ -15,6 +15,8 @@ from test_train_cli import QUICK, call, fails
 
 from shared.cache import open_cache
 from shared.runs import read_predictions
+from train.options import Options
+from train.split import split_folds
 
 FEW = [*QUICK[2:], "--jobs", 1, "--tune", "frozen"]
 
@@ -92,6 +94,8 @@ def test_classes_are_added_step_by_step(
     report = json.loads((tmp_path / "step2" / "report.json").read_text())["summary"]["pooled"]
     assert np.array(report["confusion"]).sum(1).tolist() == [8, 8, 8]
 
+    fewer = split_folds(open_cache(cache), Options(protocol=str(first), classes=("surprise", "anger")))
+    assert fewer.folds.classes == ("surprise", "anger")  # what the run's own folds.json says
     write_folds(second, CLASSES, test_classes=["fear"])
     command = ["crossval", "--cache", cache, "--protocol", second, "--out", tmp_path / "x", *FEW]
     assert "names the class fear" in fails(capsys, *command)

@@ -175,7 +175,7 @@ def _split_within(cache: Cache, options: Options, protocol: Protocol, imported: 
     elif imported is not None:
         if options.folds or options.rounds:
             raise FacetError("--folds and --rounds: are decided by the file of folds; leave them out")
-        folds = imported
+        folds = dataclasses.replace(imported, classes=classes)
         if find_task(task).several and any(fold.train_classes or fold.test_classes for fold in folds.folds):
             raise FacetError(f"{options.protocol}: train_classes, test_classes: are for --task classes, not for {task}")
         notes += check_folds_fit(folds, subjects, dataset=dataset)
