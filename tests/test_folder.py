@@ -162,6 +162,7 @@ def test_texture_and_the_edge_its_coordinates_begin_at(root: Path) -> None:
             "path,subject,label,sequence,frame\na.obj,1,x,s,5\nb.obj,1,x,s,\n",
             "line 3: sequence s has frames with a number and frames without",
         ),
+        ("path,subject,label,sequence\na.obj,1,x,b\nb.obj,1,x,\n", "a sequence and a scan .* both called 'b'"),
         ("path,subject,label,sequence,apex\na.obj,1,x,s,1\nb.obj,1,x,s,0\n", "sequence s has more than one apex"),
         (
             "path,subject,label,sequence,onset,apex\na.obj,1,x,s,1,0\nb.obj,1,x,s,,\n",

@@ -126,6 +126,12 @@ def find_folder(
             moments = _find_moments(f"{listed.name}: {key[:80]}", frames)
             frames[:] = [replace(record, moments=moments) for record in frames]
     records = [record for frames in sequences.values() for record in frames]
+    names_of_sequences = {record.sequence for record in records}
+    if both := [one.sample_id for one in records if not one.sequence and one.sample_id in names_of_sequences]:
+        raise FacetError(
+            f"{listed.name}: a sequence and a scan of no sequence are both called {both[0][:80]!r}, and so would their "
+            "predictions be; give one another name (column sequence or sample_id)"
+        )
     missing = {record.sample_id for record in records if not _is_file(listed.folder / record.source)}
     lines = [
         *listed.notes,

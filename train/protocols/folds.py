@@ -204,7 +204,7 @@ def read_subject_list(text: str, option: str = "--test-subjects") -> tuple[str, 
     path = Path(text)
     if path.is_file():
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise FacetError(f"{path}: not a text file; give one subject per line") from error
         names = [line.partition("#")[0].strip() for line in lines]
