@@ -34,6 +34,7 @@ from shared.cache import (
 )
 from shared.csv_tables import encode_table
 from shared.errors import CacheError, FacetError
+from shared.labels import BASIC_EXPRESSIONS
 from shared.modalities import MODALITIES
 from shared.schema import ARRAYS, COMPRESSIONS, FORMAT_VERSION, SHARD_ROWS, RenderSettings, Sample, fingerprint
 from shared.signed_json import write_signed_json
@@ -252,6 +253,12 @@ def test_from_a_data_set_to_a_result(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert printed.splitlines()[-1].endswith("dynamic images of 12 sequences of 2 subjects; none failed")
     assert next_commands(printed) == ["train fit"]  # it has the prompts of the cache that it was made from
     assert verify_cache(out) == []
+    (tmp_path / "p.txt").write_text("".join(f"{name}: {name}\n" for name in BASIC_EXPRESSIONS))
+    preprocess(
+        "prompts", "--cache", source, "--prompts", tmp_path / "p.txt", "--model", "facet-tiny", "--pretrained", "none"
+    )
+    preprocess("dynamic", "--cache", source, "--out", out)
+    assert "keeps its prompts (facet-tiny.h5), which are others than those of" in capsys.readouterr().out
     preprocess("inspect", "--cache", out, "--summary", "--sheet", tmp_path / "sheet.png")
     assert "rank pooling" in capsys.readouterr().out
     assert (tmp_path / "sheet.png").stat().st_size > 10_000

@@ -8,6 +8,8 @@ from preprocess.build.dynamic import build_dynamic_cache
 from preprocess.commands.next_steps import PROMPTS_OFFLINE, print_next_fit
 from shared.cache import FAILURES_CSV, find_text_files
 from shared.command_line import print_next
+from shared.errors import name_some
+from shared.store.paths import is_file, read_bytes
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -17,7 +19,10 @@ def run(arguments: argparse.Namespace) -> int:
         print("nothing to do: every shard is finished, and no sequence has changed")
     if report.failures:
         print(f"failures and their reasons: {out / FAILURES_CSV}")
-    if not find_text_files(out):
+    texts = [(path, arguments.cache / "text" / path.name) for path in find_text_files(out)]
+    if kept := [one.name for one, source in texts if is_file(source) and read_bytes(one) != read_bytes(source)]:
+        print(f"{out}: keeps its prompts ({name_some(kept)}), which are others than those of {arguments.cache} by now")
+    if not texts:
         print_next("preprocess", "prompts", "--cache", out, about=PROMPTS_OFFLINE)
     print_next_fit(out, "runs/dynamic")
     print(
