@@ -165,6 +165,11 @@ def test_bu4dfe_lists_frames_of_sequences(tmp_path: Path) -> None:
     assert records[0].texture == "F001/Angry/000.jpg"
     assert reader.frames_per_second == 25
     assert reader.read(tmp_path, records[0]).texture is not None
+    write_scan(tmp_path / "M002" / "Surprise" / "7.wrl")
+    found = reader.find(tmp_path)
+    assert found.records == records and found.notes.count(
+        "1 files left out, as another has their frame number: M002/Surprise/7.wrl"
+    )
 
 
 @pytest.mark.parametrize("place", ["data", "."])  # in the root, beside it

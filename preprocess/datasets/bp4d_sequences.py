@@ -23,10 +23,12 @@ from preprocess.datasets.bp4d_folders import (
 )
 from preprocess.datasets.completeness import (
     OWN_PICTURES,
+    REPEATED,
     describe_counts,
     describe_gaps,
     describe_lacking,
     describe_missing,
+    describe_some,
 )
 from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
 from preprocess.datasets.subject_folders import describe_archives, describe_left_out, find_texture, list_files
@@ -87,7 +89,7 @@ def find_sequences(root: Path, *, edition: Edition) -> Listing:
         *describe_counts(records, subjects=edition.num_subjects, sequences=num_sequences, scans=edition.num_frames),
         *describe_missing(records),
         *describe_gaps(records),
-        *([f"files left out, as another has their frame number: {name_some(repeated)}"] if repeated else []),
+        *describe_some(repeated, REPEATED),
         *describe_lacking(records, OWN_PICTURES, lambda record: not record.texture, unit="frames"),
         *_describe_landmarks(records, probe, num_files, edition),
         *units.describe(records),

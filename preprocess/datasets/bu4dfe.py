@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from preprocess.datasets.bu_scan import read_bu_scan
 from preprocess.datasets.completeness import (
     OWN_PICTURES,
+    REPEATED,
     describe_counts,
     describe_gaps,
     describe_lacking,
@@ -52,17 +53,19 @@ def find_bu4dfe(root: Path) -> Listing:
     """
     subjects = find_subject_folders(root, _SUBJECT, _EXPECTED, name="bu4dfe", holds=_holds_scans)
     packages = _find_landmark_packages(root, subjects.base)
+    repeated: list[str] = []
     records = [
         record
         for subject, folder in subjects.folders.items()
         for child in subfolders(folder)
         if child.name.upper() in _FOLDERS
-        for record in _list_sequence(root, subject, child, packages)
+        for record in _list_sequence(root, subject, child, packages, repeated)
     ]
     lines = [
         *describe_counts(records, subjects=101, sequences=606),
         *describe_missing(records),
         *describe_gaps(records),
+        *describe_some(repeated, REPEATED),
         *describe_lacking(records, OWN_PICTURES, lambda record: not record.texture, unit="frames"),
         *describe_lacking(records, "landmarks (BU4DFE_BND)", lambda record: not record.landmarks, unit="frames"),
         *_describe_renumbered(records),
@@ -80,10 +83,17 @@ def _has_frames(folder: Path) -> bool:
     return any(_FRAME.fullmatch(name.upper()) for name in list_names(folder))
 
 
-def _list_sequence(root: Path, subject: str, folder: Path, packages: list[Path]) -> list[ScanRecord]:
+def _list_sequence(
+    root: Path, subject: str, folder: Path, packages: list[Path], repeated: list[str]
+) -> list[ScanRecord]:
+    """List a sequence; files of a frame that another file has (`001.wrl` and `0001.wrl`) are added to `repeated`."""
     expression = _FOLDERS[folder.name.upper()]
     files = list_files(root, folder)
-    frames = sorted((int(name[:-4]), PurePosixPath(path)) for name, path in files.items() if _FRAME.fullmatch(name))
+    numbered: dict[int, PurePosixPath] = {}
+    for name, path in files.items():
+        if _FRAME.fullmatch(name) and numbered.setdefault(int(name[:-4]), PurePosixPath(path)) != PurePosixPath(path):
+            repeated.append(path)
+    frames = sorted(numbered.items())
     landmarks = _match_landmarks([number for number, _ in frames], subject, expression, packages)
     return [
         ScanRecord(

@@ -10,6 +10,7 @@ from shared.errors import name_some
 from shared.pairs import group_pairs
 
 OWN_PICTURES = "pictures of their own name (where a mesh names another, that is taken)"
+REPEATED = "files left out, as another has their frame number"
 
 
 def describe_some(names: Sequence[str], what: str) -> list[str]:
