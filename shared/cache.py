@@ -328,12 +328,9 @@ class Cache:
         """Return the row that holds a sample's images."""
         return self._rows[sample_id]
 
-    def text_files(self) -> list[Path]:
-        return find_text_files(self.path)
-
     def read_text(self, model: str | None = None) -> TextEmbeddings:
         """Read the prompt embeddings of a model, or the only ones there are."""
-        files = self.text_files()
+        files = find_text_files(self.path)
         advice = f"make them with `python -m preprocess prompts --cache {shlex.quote(str(self.path))}"
         if model is not None:
             path = self.path / "text" / text_file_name(model)

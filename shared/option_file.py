@@ -74,17 +74,14 @@ def apply_file(parser: argparse.ArgumentParser, table: str, words: Sequence[str]
             default = _convert(action, value)
         except (argparse.ArgumentTypeError, TypeError, ValueError, FacetError) as error:
             raise FacetError(f"{path}: [{table}] {key}: {first_line(error)}") from error
-        if isinstance(action, argparse._AppendAction) and _is_typed(action, words):
+        is_typed = any(word.partition("=")[0] in action.option_strings for word in words)
+        if isinstance(action, argparse._AppendAction) and is_typed:
             default = None  # argparse would add to it
         action.default, action.required = default, False
 
 
 def _name(action: argparse.Action) -> str:
     return action.option_strings[0].lstrip("-").replace("-", "_") if action.option_strings else action.dest
-
-
-def _is_typed(action: argparse.Action, words: Sequence[str]) -> bool:
-    return any(word.partition("=")[0] in action.option_strings for word in words)
 
 
 def _convert(action: argparse.Action, value: Any) -> Any:

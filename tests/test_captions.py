@@ -17,7 +17,7 @@ from preprocess.build.verify import verify_cache
 from preprocess.caption_words import NUM_VARIANTS, UNIT_PHRASES
 from preprocess.captions import Shown, compose_captions, encode_captions, read_shown
 from preprocess.prompts import DEFAULT_PROMPTS, read_prompts
-from shared.cache import open_cache
+from shared.cache import find_text_files, open_cache
 from shared.captions import Captions, read_cache_captions, read_captions, write_captions
 from shared.errors import CacheError, FacetError
 from shared.labels import CLASS_NAMES
@@ -156,7 +156,7 @@ def test_the_command(
     cache = open_cache(path)
     captions = read_cache_captions(cache, tiny_model)
     assert captions.index.shape == (24, 2) and captions.content_hash == cache.info.content_hash
-    assert len(cache.text_files()) == 1 and cache.read_text(tiny_model).class_names == cache.info.class_names
+    assert len(find_text_files(cache.path)) == 1 and cache.read_text(tiny_model).class_names == cache.info.class_names
     assert verify_cache(path) == []
     for wrong in (["prompts", "--out", "x.h5", "--captions"], [*words, "--wordings", "2"]):
         with pytest.raises(FacetError, match="--captions"):

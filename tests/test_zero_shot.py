@@ -16,7 +16,7 @@ from test_image_tower import TOWERS, save_clip
 from test_train_cli import QUICK, call, fails
 
 from preprocess.__main__ import main as preprocess
-from shared.cache import open_cache
+from shared.cache import find_text_files, open_cache
 from shared.schema import View
 from shared.text import write_text_embeddings
 from train.config import read_config
@@ -130,7 +130,7 @@ def test_prompts_of_views(tiny_cache: MakeCache, tmp_path: Path, capsys: pytest.
     assert call("fit", "--cache", cache, "--out", tmp_path / "more", *QUICK, "--init-from", run, "--views", "0,35") == 0
 
     other = tiny_cache(name="other", with_text=False, views=(View(0), View(0, -20)))
-    text = ["--prompts", opened.text_files()[0]]
+    text = ["--prompts", find_text_files(opened.path)[0]]
     for words in (["fit", "--out", tmp_path / "no", *QUICK], [*command[:2], "--out", tmp_path / "no"]):
         message = fails(capsys, *words, "--cache", other, *text)
         assert "--prompts" in message and "no prompts of a face seen from below, as in view 0:-20" in message

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from preprocess.build.cache_folder import describe_build, finish_cache, lock_cache, open_for_writing, start_cache
 from preprocess.build.engine import ShardArrays, read_finished, read_records, shard_rows, write_shard
 from preprocess.sequences.frames import stream_frames
-from shared.cache import Cache, Failure, open_cache
+from shared.cache import Cache, Failure, find_text_files, open_cache
 from shared.errors import CacheError, FacetError
 from shared.modalities import get_modality
 from shared.schema import SHARD_ROWS, CacheInfo, Sample, fingerprint
@@ -196,7 +196,7 @@ def _pool_row(cache: Cache, info: CacheInfo, row: _Row, arrays: ShardArrays, pos
 
 def _copy_prompts(cache: Cache, out: Path) -> None:
     """Copy the source's prompt embeddings; those that the new cache already has stay as they are."""
-    for path in cache.text_files():
+    for path in find_text_files(cache.path):
         for file in (path, path.with_name(path.name + ".sha256")):
             copy = out / "text" / file.name
             if is_file(file) and not is_file(copy):

@@ -144,7 +144,9 @@ def describe_action_units(root: Path, found: ActionUnits, records: Sequence[Scan
         ],
         "lines without `->`, left out": [f"line {number}" for number in codes.odd_lines],
         "scans that code a unit on each side by itself, of which the stronger is kept": [
-            present[scan] for scan, units in codes.units.items() if scan in present and _is_doubled(units)
+            present[scan]
+            for scan, units in codes.units.items()
+            if scan in present and len({unit.number for unit in units}) < len(units)
         ],
     }
     lines += [f"{name}: {len(which):,} {what}: {name_some(which)}" for what, which in problems.items() if which]
@@ -153,10 +155,6 @@ def describe_action_units(root: Path, found: ActionUnits, records: Sequence[Scan
             f"{name}: of several lists the one that is read ({name_some([_show(root, p) for p in found.others])})"
         )
     return lines
-
-
-def _is_doubled(units: tuple[CodedUnit, ...]) -> bool:
-    return len({unit.number for unit in units}) < len(units)
 
 
 def _show(root: Path, path: Path) -> str:

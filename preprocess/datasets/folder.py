@@ -10,13 +10,7 @@ import numpy as np
 
 from preprocess.datasets.completeness import describe_gaps, describe_lacking
 from preprocess.datasets.folder_notes import describe_doubts
-from preprocess.datasets.label_spelling import (
-    LabelMap,
-    describe_values,
-    read_label_map,
-    unify_labels,
-    unify_values,
-)
+from preprocess.datasets.label_spelling import LabelMap, describe_values, read_label_map, unify_labels, unify_values
 from preprocess.datasets.manifest import (
     ManifestRow,
     default_id,

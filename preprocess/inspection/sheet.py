@@ -80,10 +80,8 @@ def write_sheet(
         num_valid = sum(s.valid and s.subject == subject for s in cache.samples)
         blocks, title = [_lay_subject(cache, subject, shown)], f"{subject} · {num_valid} scans"
     else:
-        blocks, title = (
-            _lay_overview(cache, shown),
-            f"{cache.info.num_valid} scans of {cache.info.num_subjects} subjects",
-        )
+        title = f"{cache.info.num_valid} scans of {cache.info.num_subjects} subjects"
+        blocks = _lay_overview(cache, shown)
     legend = [picture.describe(dynamic=bool(cache.info.settings.dynamic)) for picture in shown.pictures]
     data = draw_page(
         blocks,

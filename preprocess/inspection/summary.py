@@ -14,7 +14,7 @@ from preprocess.alignment.anthropometry import ADULT_EYE_DISTANCE_MM, PERSON_EYE
 from preprocess.datasets.scan import SCAN_GONE
 from preprocess.prompts import count_names
 from preprocess.sequences.head_motion import SAME_POSE, find_head_motion
-from shared.cache import FAILURES_CSV, Cache, Failure
+from shared.cache import FAILURES_CSV, Cache, Failure, find_text_files
 from shared.errors import CacheError, name_some
 from shared.groups import part_columns
 from shared.pairs import group_pairs
@@ -228,7 +228,7 @@ def _describe_poses(cache: Cache) -> str:
 
 def _describe_prompts(cache: Cache) -> list[str]:
     lines = []
-    for text in map(read_text_embeddings, cache.text_files()):
+    for text in map(read_text_embeddings, find_text_files(cache.path)):
         weights = "RANDOM WEIGHTS" if text.random_weights else f"weights {text.pretrained}"
         lines.append(
             f"prompts by {text.model} ({weights}): {int(text.mask.sum())} prompts for {count_names(text.class_names)}"

@@ -9,7 +9,7 @@ from dash.development.base_component import Component
 
 from preprocess.viewer.address import Address
 from preprocess.viewer.parts import Cell, number_link, shade, table
-from preprocess.viewer.run_records import DECISIONS, ERRORS, TRUE_NEGATIVE, RunRecords
+from preprocess.viewer.run_records import DECISIONS, ERRORS, RunRecords
 from preprocess.viewer.site import Site
 
 NOT_A_TEST = (
@@ -77,23 +77,23 @@ def _show_matrix(site: Site, address: Address) -> list[Component]:
 
 def _show_decisions(site: Site, address: Address) -> list[Component]:
     counts = count_decisions(site.run)
+
+    def score(tp: int, fn: int, fp: int, tn: int) -> list[Cell]:
+        scores = _percent(tp, tp + fn), _percent(tp, tp + fp), _percent(2 * tp, 2 * tp + fn + fp)
+        return [f"{tp + fn:,}", f"{tp + fn + fp + tn:,}", *scores]
+
     rows: list[list[Cell]] = []
     for name in site.run.class_names:
-        tp, fn, fp, tn = (counts[name, decision] for decision in DECISIONS)
-        cells: list[Cell] = [name]
-        wholes = (tp + fn, tp + fn, fp + tn, fp + tn)
-        for decision, number, of in zip(DECISIONS, (tp, fn, fp, tn), wholes, strict=True):
+        tp, fn, fp, tn = numbers = [counts[name, decision] for decision in DECISIONS]
+        cells: list[Cell] = []
+        for decision, number, of in zip(DECISIONS, numbers, (tp + fn, tp + fn, fp + tn), strict=False):
             style = "wrong" if decision in ERRORS else "right"
             link = number_link(number, address.with_filters(predicted=f"{name} {decision}"), style)
-            if decision == TRUE_NEGATIVE:  # no filter of the wall
-                link = html.Span(f"{number:,}", className="off")
-            cells.append(link if decision == TRUE_NEGATIVE else shade(link, style, number / max(of, 1)))
-        scores = _percent(tp, tp + fn), _percent(tp, tp + fp), _percent(2 * tp, 2 * tp + fn + fp)
-        rows.append([*cells, f"{tp + fn:,}", f"{tp + fn + fp + tn:,}", *scores])
+            cells.append(shade(link, style, number / max(of, 1)))
+        negatives = html.Span(f"{tn:,}", className="off")  # which the wall has no filter for
+        rows.append([name, *cells, negatives, *score(*numbers)])
     totals = [sum(counts[name, decision] for name in site.run.class_names) for decision in DECISIONS]
-    tp, fn, fp, tn = totals
-    micro = _percent(tp, tp + fn), _percent(tp, tp + fp), _percent(2 * tp, 2 * tp + fn + fp)
-    rows.append(["all", *[f"{total:,}" for total in totals], f"{tp + fn:,}", f"{sum(totals):,}", *micro])
+    rows.append(["all", *[f"{total:,}" for total in totals], *score(*totals)])
     levels = "A unit counts as present from intensity 1 (predicted: from 0.5). " if site.run.levels else ""
     return [
         html.H1(f"Predictions of {site.run.name}, by class"),

@@ -14,7 +14,7 @@ from preprocess.inspection.summary import describe_sizes, group_failures
 from preprocess.viewer.address import NONE, Address
 from preprocess.viewer.image_checks import MAX_PAIRS, MEASURES, Findings, Outlier, find_same_sources
 from preprocess.viewer.labels import ABSENT, PRESENT
-from preprocess.viewer.parts import Cell, number_link, page_links, sample_address, strip, table, tile
+from preprocess.viewer.parts import Cell, number_link, page_links, sample_address, table, tile
 from preprocess.viewer.site import Site
 from shared.labels import NEUTRAL
 from shared.likeness import HASH_SIDE
@@ -72,29 +72,34 @@ def show_findings(site: Site, address: Address, found: Findings) -> list[Compone
         tiles = [tile(site, row, address, caption=caption, with_prediction=False) for row, caption in captions.items()]
         alike.append(html.Div([*tiles, html.Span(text)], className="pair"))
     more = " or more" if len(found.alike) == MAX_PAIRS else ""
-    nothing = html.P("None.", className="notice")
+
+    def section(title: str, text: str, shown: Sequence[Component], style: str = "wall strip") -> list[Component]:
+        content = html.Div([*shown], className=style) if shown else html.P("None.", className="notice")
+        return [html.H2(title), html.P(text), content]
+
     return [
         html.H2("Images"),
         html.P(progress),
         *([html.H2(f"Damaged ({len(found.damaged):,})"), table(["sample", "reason"], damaged)] if damaged else []),
-        html.H2(f"Outliers ({len(reasons):,})"),
-        html.P(
+        *section(
+            f"Outliers ({len(reasons):,})",
             "Far from the others in covered area, brightness, contrast, direction or depth: black images, poor crops, wrong "
-            "axes. Each caption gives the value and the median."
+            "axes. Each caption gives the value and the median.",
+            outliers,
         ),
-        strip(outliers) if outliers else nothing,
-        html.H2(f"Perhaps mirrored ({len(found.mirrored):,})"),
-        html.P(
-            "More like the subject's other scans after left and right are swapped: mirrored, or another person's scan."
+        *section(
+            f"Perhaps mirrored ({len(found.mirrored):,})",
+            "More like the subject's other scans after left and right are swapped: mirrored, or another person's scan.",
+            mirrored,
         ),
-        strip(mirrored) if mirrored else nothing,
-        html.H2(f"One face twice ({len(found.alike):,}{more})"),
-        html.P(
+        *section(
+            f"One face twice ({len(found.alike):,}{more})",
             "Nearly the same image, whatever the file format. First: under two subjects. Correct the names or remove a copy; "
             "training is refused if one is in the training set and the other in the test set. Then: two scans of one subject; "
-            "the frames of one subject are not compared with each other."
+            "the frames of one subject are not compared with each other.",
+            alike,
+            "pairs",
         ),
-        html.Div(alike, className="pairs") if alike else nothing,
     ]
 
 

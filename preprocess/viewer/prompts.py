@@ -12,6 +12,7 @@ from preprocess.viewer.address import Address
 from preprocess.viewer.image_checks import score_values
 from preprocess.viewer.parts import scripted, table
 from preprocess.viewer.site import Site
+from shared.cache import find_text_files
 from shared.text import TextEmbeddings, read_text_embeddings
 
 # A tower cannot tell two classes apart if s·‖a − b‖, the largest possible difference of their logits, is below this: then
@@ -31,7 +32,7 @@ def prompts_page(site: Site, address: Address) -> list[Component]:
     Raises:
         CacheError: a file is damaged.
     """
-    files = site.cache.text_files()
+    files = find_text_files(site.cache.path)
     command = html.Code(f"python -m preprocess prompts --cache {site.cache.path} --model NAME")
     parts = [part for path in files for part in _show_model(read_text_embeddings(path))]
     return [html.H1("Prompts"), *(parts or [html.P(["No prompts yet: ", command], className="notice")])]

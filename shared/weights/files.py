@@ -201,7 +201,7 @@ def _size_of(path: Path) -> int:
 
 
 def _to_arrays(tensors: Mapping[str, Any], num_bytes: int) -> dict[str, np.ndarray]:
-    if sum(_count(tensor) for tensor in tensors.values()) > MAX_SHARING * num_bytes:
+    if sum(one.numel() if is_tensor(one) else one.size for one in tensors.values()) > MAX_SHARING * num_bytes:
         raise FacetError("its tensors claim more values than the file holds")
     arrays = {}
     for name, tensor in tensors.items():
@@ -213,10 +213,6 @@ def _to_arrays(tensors: Mapping[str, Any], num_bytes: int) -> dict[str, np.ndarr
             raise FacetError(f"{name[:80]} is of {array.dtype}: quantised weights; take the ones that are not")
         arrays[name] = array
     return arrays
-
-
-def _count(tensor: Any) -> int:
-    return int(tensor.numel() if is_tensor(tensor) else tensor.size)
 
 
 def _to_array(tensor: Any) -> np.ndarray:

@@ -95,24 +95,20 @@ def write_crossval_report(
 
 def list_scores(summary: CrossvalSummary) -> Table:
     """Return the table of overall scores, a row a score."""
+    spreads = [(count(summary.num_folds, "fold"), summary.over_folds)]
+    if summary.over_rounds:
+        spreads.append((count(summary.num_rounds - summary.num_rounds_left_out, "round"), summary.over_rounds))
+
+    def column(over: str, spread: dict[str, Spread]) -> Column:
+        form = Column(lambda score: spread[score.name], title=f"mean ± std, {over}")
+        return dataclasses.replace(form, row_format=lambda score: UNITS[score.kind].spread)
+
     columns = [
         Column(lambda score: score.title, TEXT, title=f"scores {percent_note(summary.task)}".strip()),
-        Column(
-            lambda score: summary.over_folds[score.name],
-            title=f"mean ± std, {count(summary.num_folds, 'fold')}",
-            row_format=_spread_format,
-        ),
+        *(column(over, spread) for over, spread in spreads),
         Column(lambda score: summary.pooled[score.name], title="pooled", row_format=lambda score: FORMATS[score.kind]),
     ]
-    if summary.over_rounds:
-        title = f"mean ± std, {count(summary.num_rounds - summary.num_rounds_left_out, 'round')}"
-        rounds = Column(lambda score: summary.over_rounds[score.name], title=title, row_format=_spread_format)
-        columns.insert(2, rounds)
     return Table(columns, summary.task.scores)
-
-
-def _spread_format(score: Score) -> Format:
-    return UNITS[score.kind].spread
 
 
 def list_folds(summary: CrossvalSummary, results: Sequence[FoldResult]) -> Table:
@@ -149,7 +145,8 @@ def format_latex_table(summary: CrossvalSummary, results: Sequence[FoldResult], 
     """
     main = summary.task.class_score
     several = summary.num_folds > 1
-    folds = f"mean ± std over {count_folds(summary, about)} folds, and pooled" if several else "one fold"
+    whole = f" of {about.num_folds:,}" * (about.num_folds > summary.num_folds)
+    folds = f"mean ± std over {summary.num_folds:,}{whole} folds, and pooled" if several else "one fold"
     unit = " in percent" * (main.kind == "percent")
     caption = f"{about.title}: {main.latex}{unit}, {folds}. {', '.join(about.datasets)}; {about.describe_model()}."
     cells = [
@@ -300,9 +297,3 @@ def _describe_epoch(about: CrossvalAbout) -> str:
         f"with the weights of the epoch, of at most {about.epochs}, that had the least loss on training subjects who were held "
         f"out (--validate {about.validate})"
     )
-
-
-def count_folds(summary: CrossvalSummary, about: CrossvalAbout) -> str:
-    """Return how many folds a mean is over, and of how many if some are not finished."""
-    whole = about.num_folds
-    return f"{summary.num_folds:,}" + (f" of {whole:,}" if whole > summary.num_folds else "")

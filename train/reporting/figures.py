@@ -47,18 +47,11 @@ def draw_crossval(
     Args:
         warnings, form: as in `draw_confusion`.
     """
-    num_classes, num_folds = len(summary.class_names), min(len(results), MOST_FOLDS_NAMED)
+    by_class = max(COLUMN_INCHES, 0.8 + 0.36 * len(summary.class_names))
+    by_fold = max(COLUMN_INCHES, 0.8 + 0.2 * min(len(results), MOST_FOLDS_NAMED))
     figures = {
-        "classes": _draw(
-            max(COLUMN_INCHES, 0.8 + 0.36 * num_classes), 2.5, warnings, form, lambda axes: _draw_classes(axes, summary)
-        ),
-        "folds": _draw(
-            max(COLUMN_INCHES, 0.8 + 0.2 * num_folds),
-            2.5,
-            warnings,
-            form,
-            lambda axes: _draw_folds(axes, summary, results),
-        ),
+        "classes": _draw(by_class, 2.5, warnings, form, lambda axes: _draw_classes(axes, summary)),
+        "folds": _draw(by_fold, 2.5, warnings, form, lambda axes: _draw_folds(axes, summary, results)),
     }
     if "confusion" in summary.pooled.counts:
         figures["confusion"] = draw_confusion(summary.pooled, summary.class_names, warnings, form)

@@ -127,11 +127,9 @@ def _check_runs(out: Path, planned: Sequence[_Planned], seeds: Sequence[int]) ->
     """
     for one in planned:
         for seed in seeds:
-            check_same_crossval(out / run_name(one.variant.name, seed, seeds[0]), _with_seed(one.prepared, seed))
-
-
-def _with_seed(experiment: Experiment, seed: int) -> Experiment:
-    return dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, seed=seed))
+            recipe = dataclasses.replace(one.prepared.recipe, seed=seed)
+            experiment = dataclasses.replace(one.prepared, recipe=recipe)
+            check_same_crossval(out / run_name(one.variant.name, seed, seeds[0]), experiment)
 
 
 def _train(out: Path, planned: Sequence[_Planned], seeds: Sequence[int], only: int | None) -> int:
