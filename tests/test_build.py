@@ -180,7 +180,7 @@ def test_vanished_scans_become_invalid_and_keep_their_row(few: Path, tmp_path: P
     cache = open_cache(tmp_path / "c")
     assert [s.sample_id for s in cache.samples] == [f"scan{i:03d}" for i in range(6)]
     assert [s.valid for s in cache.samples] == [True, True, True, False, True, True]
-    assert "no longer" in cache.samples[3].reason
+    assert "no longer" in cache.samples[3].reason and cache.samples[3].label == ""
     assert "; none failed, 1 no longer in the data set\n" in describe_cache(cache)
     with pytest.raises(CacheError):
         cache.arrays.read("depth", [3])
@@ -219,6 +219,10 @@ def test_other_sequences_align_their_frames_anew(few: Path, tmp_path: Path) -> N
     assert build_as("a", "c") == build_as("a", "fresh") == 2
     assert cache_bytes(tmp_path / "c") == cache_bytes(tmp_path / "fresh")
     assert build_as("b", "c") == 0  # another name of the same frames
+    (few / "manifest.csv").write_text("path,subject,label,sequence,apex\nscan001.obj,S1,fear,b,0\n")
+    build(few, tmp_path / "c")  # of a scan that has vanished nothing is left in its sequence
+    (sequence,) = open_cache(tmp_path / "c").sequences
+    assert (sequence.subject, sequence.label, sequence.apex, sequence.num_frames) == ("S1", "fear", 0, 1)
 
 
 def test_other_settings_are_refused_unless_overwritten(few: Path, tmp_path: Path) -> None:

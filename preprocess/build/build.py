@@ -102,7 +102,8 @@ def build_cache(
         plan = plan_rows(scans, cache)
         if plan.num_relabelled:
             print(
-                f"labels, subjects or other columns of {plan.num_relabelled:,} rows changed; their images are unchanged"
+                f"labels, subjects or other columns of {plan.num_relabelled:,} rows changed; only frames of other sequences "
+                "are drawn anew"
             )
         info = describe_build(dataclasses.replace(info, num_samples=len(plan.samples)))
         with claim_build(cache) as build_id:

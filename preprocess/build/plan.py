@@ -95,9 +95,10 @@ def plan_rows(scans: AbstractSequence[ScanRecord], cache: Path) -> Plan:
     rows: list[ScanRecord | None] = []
     num_relabelled = 0
     for old in _read_rows(cache):
-        rows.append(found.pop(old.sample_id, None))
-        samples.append(_plan_sample(rows[-1] or old))
-        num_relabelled += any(getattr(samples[-1], name) != getattr(old, name) for name in _LABEL_COLUMNS)
+        kept = found.pop(old.sample_id, None)
+        rows.append(kept)
+        samples.append(_forget(old) if kept is None else _plan_sample(kept))
+        num_relabelled += kept is not None and any(getattr(samples[-1], n) != getattr(old, n) for n in _LABEL_COLUMNS)
     for scan in found.values():
         rows.append(scan)
         samples.append(_plan_sample(scan))
@@ -135,9 +136,14 @@ def _read_rows(cache: Path) -> list[Sample]:
     return rows
 
 
-def _plan_sample(source: ScanRecord | Sample) -> Sample:
+def _plan_sample(scan: ScanRecord) -> Sample:
     """Return a row as it is before rendering."""
-    return Sample(**{name: getattr(source, name) for name in ("sample_id", "source", *_LABEL_COLUMNS)})
+    return Sample(**{name: getattr(scan, name) for name in ("sample_id", "source", *_LABEL_COLUMNS)})
+
+
+def _forget(row: Sample) -> Sample:
+    """Return the row of a vanished scan: it is in no sequence, and what it was labelled may be no class any more."""
+    return Sample(row.sample_id, row.subject, "", None, "", "", "", row.source)
 
 
 def find_unfinished(cache: Path, tasks: AbstractSequence[ShardTask], *, repair: bool) -> Iterator[bool]:
