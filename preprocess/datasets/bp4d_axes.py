@@ -1,4 +1,4 @@
-"""The axes in which the landmarks of BP4D-Spontaneous lie on the scan: probed, for its guide and its files disagree."""
+"""The axes of BP4D-Spontaneous' landmarks. They are found by trying, because the guide and the files disagree."""
 
 from __future__ import annotations
 

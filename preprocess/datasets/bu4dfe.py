@@ -128,8 +128,8 @@ def _find_landmark_packages(root: Path, base: Path) -> list[Path]:
 def _match_landmarks(frames: list[int], subject: str, expression: str, packages: list[Path]) -> list[Path | None]:
     """Return the landmark file of each frame, by the last number in its name.
 
-    Numbers that count from 0 are the scans', and so are those that are all scans' numbers. Other numbers must all differ from
-    the scans' by as much (they count from 1, say). Names without numbers of their own go by order, where there are as many.
+    If one of these numbers is 0, or all are numbers of scans, a file belongs to the scan of its number. Otherwise there must be
+    as many files as scans: files go by order if all numbers are shifted alike (such as by 1), or if some are equal.
     """
     for package in packages:
         folder = _child(_child(package, subject), expression)

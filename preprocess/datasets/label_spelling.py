@@ -1,4 +1,4 @@
-"""Labels in users' own words: which of them are one class, and what is said of it."""
+"""Labels in users' own words: which words are one class, and notes on what was merged or looks misspelled."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def read_label_map(path: Path) -> dict[str, str]:
 def unify_labels(labels: Sequence[str], label_map: LabelMap | None = None) -> Spelling:
     """Return the class of each word: by the map, else a built-in class, else the word itself, ignoring case and blanks.
 
-    A word that the map holds as it is written counts as the map says; one that it holds in another case, too.
+    The map holds for a word in any case; an entry of exactly the same spelling goes first.
 
     Args:
         labels: a word a scan, "" for none; blanks trimmed.

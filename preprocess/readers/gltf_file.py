@@ -1,7 +1,7 @@
 """The container of a .glb file: its JSON document, its buffers, and the numbers in them. Khronos, glTF 2.0 specification.
 
-Read here, for trimesh 5.2 and Open3D 0.20 take normalised integers for floats, pass over sparse accessors, morph targets
-and texture transforms, and use linear colours as if they were sRGB.
+Other readers are not used: trimesh 5.2 and Open3D 0.20 take normalised integers for floats, ignore sparse accessors, morph
+targets and texture transforms, and use linear colours as if they were sRGB.
 """
 
 from __future__ import annotations

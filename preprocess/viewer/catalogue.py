@@ -38,7 +38,7 @@ class Column:
 
 
 class Filter(Protocol):
-    """A column, or what is not known before it is asked for: action units and tags."""
+    """What the wall is filtered by: a column, or action units and tags, which are read when they are asked for."""
 
     def rows(self, value: str) -> np.ndarray: ...
 

@@ -77,7 +77,7 @@ def _describe_agreement(run: RunRecords) -> str:
 
 
 def find_confident(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the class that each item is confidently of, i64 (n,); its label where there is none.
+    """Return the class that each item is confidently of, i64 (n,); its own label where no class is.
 
     Confident learning (Northcutt, Jiang & Chuang 2021, "Confident learning: estimating uncertainty in dataset labels",
     section 3.1): class j's threshold is the mean probability of j over the items labelled j. Of the classes whose threshold
