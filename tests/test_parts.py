@@ -75,6 +75,9 @@ def test_names_are_told_without_torch() -> None:
         ({"fusion": "late", "mtgf_tokens": "patches"}, "--fusion late scores each view alone"),
         ({"towers": "view", "mtgf_tokens": "patches"}, "needs one tower"),
         ({"towers": "view", "tune": "last-2"}, "expected --tune full"),
+        ({"task": "aus", "frames": 3}, "with --task aus every frame is a sample"),
+        ({"task": "au-intensity", "frame_sampling": "apex"}, "with --task au-intensity every frame is a sample"),
+        ({"frame_window": 5}, "--frame-window: is around the apex"),
     ],
 )
 def test_what_cannot_be_meant(options: dict[str, Any], message: str) -> None:

@@ -49,11 +49,22 @@ def check_options(options: Options) -> None:
         raise FacetError(f"--class-weights balanced: is for yes or no, not for --task {options.task}; leave it out")
     if options.centre_scores != "none" and find_task(options.task).several:
         raise FacetError(f"--centre-scores: is for one of several classes, not for --task {options.task}; leave it out")
+    if find_task(options.task).every_frame and _is_about_sequences(options):
+        raise FacetError(
+            f"--frames, --frame-sampling, --frame-window: are for sequences, and with --task {options.task} every frame is a "
+            "sample; leave them out (--frame-stride trains on fewer frames)"
+        )
+    if options.frame_window and options.frame_sampling != "apex":
+        raise FacetError("--frame-window: is around the apex; add --frame-sampling apex, or leave it out")
     if options.sampler == "balanced" and find_task(options.task).several:
         raise FacetError(
             f"--sampler balanced: a sample of --task {options.task} has several classes"
             + ("; use --class-weights balanced" if not find_task(options.task).has_values else "; leave it out")
         )
+
+
+def _is_about_sequences(options: Options) -> bool:
+    return (options.frames or 1) > 1 or bool(options.frame_window) or options.frame_sampling == "apex"
 
 
 def resolve_embeddings(options: Options, run: RunOptions, out: Path) -> tuple[Options, RunOptions, list[str]]:
@@ -121,7 +132,7 @@ def check_sequences(cache: Cache, options: Options) -> None:
     Raises:
         FacetError: options of sequences for a cache of single scans.
     """
-    if not cache.sequences and ((options.frames or 1) > 1 or options.frame_window or options.frame_sampling == "apex"):
+    if not cache.sequences and _is_about_sequences(options):
         raise FacetError(f"{cache.path}: holds no sequences; leave --frames, --frame-sampling and --frame-window out")
 
 
