@@ -235,7 +235,7 @@ class Cache:
         return {name: value for name, value in self.__dict__.items() if name != "arrays"}
 
     def __bool__(self) -> bool:
-        return True
+        return True  # also without rows, as an opened cache is not None
 
     def __len__(self) -> int:
         """Return the number of rows, those that are not valid included."""

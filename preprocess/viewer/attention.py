@@ -100,15 +100,13 @@ def attended(
     Args:
         parts: the picture, and what else lies over it.
     """
-    screen = centred(site, view, parts, "screen")
     index = None if record is None else record.find_image(MODALITY_OF[kind], view)
     if record is None or index is None:
-        return [screen]
+        return [centred(site, view, parts, "screen")]
     attention = record.fold.attention
     weight = float(attention.view_weights[record.item, record.frame, index])
-    if has_maps(site, record) and has_picture(site.cache.samples[row], kind):
-        heat = f"/attention/{row}/{index}.png{run_query(site)}"
-        screen = centred(site, view, [*parts, html.Img(src=heat, alt="attention", className="heat")], "screen")
+    heat = f"/attention/{row}/{index}.png{run_query(site)}" if has_maps(site, record) else ""
+    screen = _screen(site, row, kind, view, parts, heat)
     numbers: list[Component] = [html.Span(f"{weight:.1%}", className="number")]
     if attention.view_attention is not None:
         mixed = float(attention.view_attention[record.item, record.frame, index])
@@ -174,15 +172,11 @@ def _frames(site: Site, record: AttentionRecord, address: Address) -> list[Compo
     return [html.P([lead, *links[1:]], id="tested-frames")]
 
 
-def _screen(site: Site, row: int, record: AttentionRecord, index: int, heat: str) -> Component:
-    """Show a tested image, and the heat map at the address `heat` over it."""
-    attention = record.fold.attention
-    modality, view = divmod(index, len(attention.views))
-    kind = KIND_OF[attention.modalities[modality]]
-    parts = [picture(site, row, kind, record.fold.views[view])] if site.faces else []
+def _screen(site: Site, row: int, kind: str, view: int, parts: list[Component], heat: str) -> Component:
+    """Lay the heat map at the address `heat` over a picture; "": none."""
     if heat and has_picture(site.cache.samples[row], kind):
-        parts.append(html.Img(src=heat, alt="attention", className="heat"))
-    return centred(site, record.fold.views[view], parts, "screen")
+        parts = [*parts, html.Img(src=heat, alt="attention", className="heat")]
+    return centred(site, view, parts, "screen")
 
 
 def _classes(site: Site, row: int, record: AttentionRecord, order: list[int]) -> list[Component]:
@@ -229,7 +223,10 @@ def _class_attention(site: Site, row: int, record: AttentionRecord, order: list[
         number = html.Span(f"{float(weights[c, index]):.0%}", className="shade", style=style)
         if not drawn:
             return number
-        screen = _screen(site, row, record, index, f"/attention/{row}/{c}/{index}.png{run_query(site)}")
+        modality, place = divmod(index, len(attention.views))
+        kind, view = KIND_OF[attention.modalities[modality]], record.fold.views[place]
+        heat = f"/attention/{row}/{c}/{index}.png{run_query(site)}"
+        screen = _screen(site, row, kind, view, [picture(site, row, kind, view)], heat)
         return html.Div([screen, number], className="attended small")
 
     views = order_views([site.cache.info.settings.views[view] for view in record.fold.views])
