@@ -56,6 +56,7 @@ SAMPLES_CSV = "samples.csv"
 SEQUENCES_CSV = "sequences.csv"
 FAILURES_CSV = "failures.csv"
 _FILE_NAME = re.compile(r"(?=.{1,200}\Z)[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_COUNT, _MAX_COLUMNS = 1 << 31, 10_000
 
@@ -75,6 +76,11 @@ class Failure:
         if sample.valid and not sample.reason:
             return None
         return cls(sample.source, sample.sample_id, "warning" if sample.valid else "failed", sample.reason)
+
+
+def generalise_reason(row: Failure | Sample) -> str:
+    """Return why a row failed without its file and numbers: equal for failures of one kind."""
+    return _NUMBER.sub("#", row.reason.replace(row.source, ""))
 
 
 # --- cache.json and records ---

@@ -132,6 +132,7 @@ def test_bad_scans_are_listed_and_the_rest_goes_on(few: Path, tmp_path: Path) ->
     assert [f.source for f in failures] == ["scan001.obj", "scan002.obj", "scan004.obj"]
     assert "scan002.png" in failures[1].reason
     assert all(f.reason and str(tmp_path) not in f.reason and "\n" not in f.reason for f in failures)
+    assert not any(f.reason.startswith(f.source) for f in failures)
     assert report.failures == failures
     assert verify_cache(tmp_path / "c") == []
 

@@ -29,6 +29,8 @@ from train.protocols.folds import Fold, FoldList, write_folds, write_split
 from train.reporting.report import write_report
 from train.runs.results import FoldResult, TestInfo
 from train.split import split_folds
+from train.studies.compare.runs import read_methods
+from train.studies.compare.scores import score_run
 from train.tasks.item import Item
 from train.tasks.task import find_task
 
@@ -244,6 +246,36 @@ def test_several_classes_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
             np.mean(auc), abs=1e-4
         )  # six digits in predictions.csv
     assert rows["fusion mean", "auc"]["difference"]["p"] < 0.05
+
+
+@pytest.mark.parametrize("task", ["classes", "targets"])
+def test_predictions_of_another_program(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run's own predictions, given as a file, score as the run does; without probabilities there is no AUC."""
+    ours, theirs = write_run(tmp_path / "ours", task=task), write_run(tmp_path / "theirs", task=task, rate=0.9, lr=0.1)
+    rows = [row for fold in FOLDS for row in csv.DictReader((theirs / fold.name / "predictions.csv").open())]
+    columns = {
+        "p.csv": [name for name in rows[0] if name not in ("subject", "label", "unknown")],
+        "decided.csv": ["sample_id", "predicted"],
+    }
+    if task == "targets":
+        rows = [row | {name: int(name in row["predicted"].split("+")) for name in CLASSES} for row in rows]
+        columns["decided.csv"] = ["sample_id", *CLASSES]
+    for name, chosen in columns.items():
+        with (tmp_path / name).open("w") as file:
+            writer = csv.DictWriter(file, chosen, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows[::-1])
+        _, trained, given = (method.runs[0].results for method in read_methods([ours, theirs, tmp_path / name]))
+        for score in trained.score_names:
+            value = score_run(given, score)
+            assert value == pytest.approx(score_run(trained, score)) or (
+                score == "auc" and name != "p.csv" and np.isnan(value)
+            )
+    (tmp_path / "few.csv").write_text("sample_id,predicted\nS0/0,fear\n")
+    assert "lacks 15 of 16 tested samples" in fails(capsys, "compare", ours, tmp_path / "few.csv")
+    (tmp_path / "few.csv").write_text("sample_id,predicted\nS0/0,glee\n")
+    assert "'glee' is none of anger, fear, joy" in fails(capsys, "compare", ours, tmp_path / "few.csv")
+    assert "the first RUN must be a folder" in fails(capsys, "compare", tmp_path / "few.csv", ours)
 
 
 def test_centred_scores_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

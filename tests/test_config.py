@@ -107,9 +107,7 @@ def test_choices_that_cannot_be_meant(choice: dict[str, object], message: str) -
 def test_options_are_described_as_they_are_typed() -> None:
     changes = {"tune": "lora-4", "gradient_checkpointing": True, "ema": 0.999, "shuffle_labels": True}
     plain, changed = (describe_options(make_recipe(**options)) for options in ({}, changes))
-    assert plain.startswith(
-        "--protocol kfold --folds 2 --rounds 1 --fold 0 --fold-seed 0 --task classes --classes anger,fear"
-    )
+    assert plain.startswith("--protocol kfold --folds 2 --rounds 1 --fold-seed 0 --task classes --classes anger,fear")
     words = changed.split(" ")
     assert " ".join(word for word in words if word not in plain.split(" ")) == (
         "--shuffle-labels --tune lora-4 --gradient-checkpointing --ema 0.999"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pytest
 from PIL import Image
 
@@ -40,6 +42,22 @@ def test_spreadsheets_of_every_kind(root: Path, delimiter: str, encoding: str, n
     first, second = FOLDER.find(root).records
     assert (first.sample_id, first.subject, first.label) == ("a", "Zoë", "happiness")
     assert (second.source, second.label, second.sequence, second.frame) == ("b.obj", "", "", None)
+
+
+def test_a_manifest_of_excel(root: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (
+        ["path", "subject", "label", "visit", None],
+        ["a.obj", 7.0, "happy", datetime(2026, 10, 5)],
+        [],
+        ["b.obj"],
+    ):
+        book.active.append(row)
+    book.active["B4"] = "Zoë"
+    book.save(root / "labels.xlsx")
+    first, second = FOLDER.with_option("--manifest", str(root / "labels.xlsx")).find(root).records
+    assert (first.subject, first.label, dict(first.groups)) == ("7", "happiness", {"visit": "2026-10-05"})
+    assert (second.source, second.subject, second.label) == ("b.obj", "Zoë", "")
 
 
 def test_columns_of_action_units_become_action_units(root: Path) -> None:

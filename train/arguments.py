@@ -202,7 +202,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     summary = "compare methods, with intervals and significance"
     add = add_command(commands, "compare", summary, examples=COMPARE_EXAMPLES).add_argument
-    add("paths", type=Path, nargs="+", metavar="RUN", help="finished folders of fit or crossval")
+    add(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="finished folders of fit or crossval; after them, CSV files of predictions of other programs",
+    )
     text = "the method that the others are compared with, by name or by a run (default: that of the first RUN)"
     add("--baseline", metavar="RUN|NAME", help=text)
     text = "name of RUN's method; may be repeated (default: the settings in which the methods differ)"

@@ -213,7 +213,7 @@ def format_toml(options: Options, run: RunOptions, recipe: Options) -> str:
         recipe: the resolved options.
     """
     lines = [
-        "# Options of this run. `python -m train fit --config THIS_FILE --out NEW_RUN` repeats it; options override them."
+        "# Options of this run. Its command (fit, crossval, ablate) with `--config THIS_FILE --out NEW_RUN` repeats it."
     ]
     for section, fields_of in SECTIONS.items():
         lines += ["", f"[{section}]"]

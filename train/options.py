@@ -350,10 +350,10 @@ def check_values(settings: Any) -> None:
 
 
 def describe_options(recipe: Recipe) -> str:
-    """Return the options that differ from the defaults, as text for a command line."""
+    """Return the options that differ from the defaults, as text for a command line of crossval: without the fold."""
     texts = []
     for name, option in OPTIONS.items():
-        value = getattr(recipe, name)
+        value = None if name == "fold" else getattr(recipe, name)
         if value is True:
             texts.append(option_name(name))
         elif value is not None and value != option.default:

@@ -180,6 +180,7 @@ def take_views(cache: Cache, wanted: RenderSettings, modalities: Sequence[str], 
             here, there = (one.views_text() if name == "views" else getattr(one, name) for one in (found, wanted))
             raise CacheError(
                 f"{cache.path}: {name} {here}, but {whose} has {name} {there}; build a cache with the same view settings"
+                + (f" (--{name.removesuffix('_px')} {there})" if name in ("views", "size_px") else "")
             )
     if missing := [m for m in modalities if m not in found.modalities]:
         raise CacheError(f"{cache.path}: holds no {', '.join(missing)}, which {whose} uses; build it with them")

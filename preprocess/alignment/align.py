@@ -20,7 +20,7 @@ from preprocess.alignment.face_search import ACCEPTED_MM, axes_to_frame, find_ax
 from preprocess.alignment.landmark_pose import determine_pose, group_centers, landmark_poses
 from preprocess.alignment.nose import find_nose_tip, remove_spikes
 from preprocess.alignment.texture_check import describe_texture
-from preprocess.alignment.units import check_size, is_unit, measure_size
+from preprocess.alignment.units import check_size, is_face_scale, is_unit, measure_size
 from preprocess.geometry.mesh import Mesh
 from preprocess.geometry.rigid import move_points
 from shared.errors import ScanError
@@ -189,14 +189,19 @@ def _search(surface: Surface, mesh: Mesh, up: str, facing: str, explain: bool) -
         if (axes := find_axes(surface)) is not None:
             advice = f"; up={axes[0]} facing={axes[1]} fits: say so in the columns up and facing"
         else:
-            advice = _name_scale(find_scale(mesh.vertices_mm, mesh.triangles, axes_to_frame(up, facing)))
+            scale = find_scale(mesh.vertices_mm, mesh.triangles, axes_to_frame(up, facing))
+            advice = "" if scale is not None and is_face_scale(scale) else _name_scale(scale)  # what fits as it is
         general = "; check up, facing and units, or give landmarks (preprocess/README.md, own scans)"
         raise ScanError(f"{error}{advice or general}") from error
 
 
 def _name_scale(scale: float | None) -> str:
     """Return the end of an error message that names a scale, "" if none is known."""
-    return "" if scale is None else f"; a scale of about {scale:.3g} fits: say so in the column scale"
+    return (
+        ""
+        if scale is None
+        else f"; a scale of about {scale:.3g} fits: say so in the column scale (times that of units, if given)"
+    )
 
 
 def move_mesh(mesh: Mesh, pose: np.ndarray) -> Mesh:

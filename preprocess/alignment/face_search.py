@@ -18,6 +18,7 @@ from shared.errors import ScanError
 AXES = {
     "x": (1, 0, 0), "-x": (-1, 0, 0), "y": (0, 1, 0), "-y": (0, -1, 0), "z": (0, 0, 1), "-z": (0, 0, -1),
 }  # fmt: skip
+_COMMON_AXES = (("z", "-y"), ("-z", "y"), ("y", "-z"), ("z", "y"))  # Blender's; lying on the back; turned round
 _MAX_NOSES = 12
 _START_YAW_DEG = (-20.0, 0.0, 20.0)
 _START_PITCH_DEG = (-20.0, 0.0, 20.0)
@@ -94,13 +95,15 @@ def axes_to_frame(up: str, facing: str) -> np.ndarray:
 
 
 def find_axes(surface: Surface) -> tuple[str, str, FoundFace] | None:
-    """Try all 24 choices of the axes up and facing; return the best one with a face, or None."""
+    """Try all 24 choices of the axes up and facing; return the first that is surely a face, else the best, or None."""
     best: tuple[str, str, FoundFace] | None = None
-    for up, facing in permutations(AXES, 2):
+    for up, facing in dict.fromkeys((*_COMMON_AXES, *permutations(AXES, 2))):
         if up[-1] != facing[-1]:
             found = search_face(surface, axes_to_frame(up, facing))
             if found is not None and (best is None or found.misfit_mm < best[2].misfit_mm):
                 best = (up, facing, found)
+        if best is not None and best[2].misfit_mm <= _SURELY_UPRIGHT_MM:
+            break
     return best if best is not None and best[2].misfit_mm <= ACCEPTED_MM else None
 
 

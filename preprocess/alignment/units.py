@@ -36,13 +36,18 @@ def suggest_units(size: float) -> str:
         if FACE_SIZE_MM[0] <= size * factor <= FACE_SIZE_MM[1]
     ]
     if fitting:
-        return f"its units may be {' or '.join(fitting)}: say so in the column units"
+        return f"its units may be {' or '.join(fitting)}: say so in the column units, or --columns units=…"
     return "give its scale (mm a unit of the file) in the column scale"
 
 
 def is_unit(scale: float) -> bool:
     """Return whether a scale is about that of a unit; face sizes differ by a fifth."""
     return any(0.7 < scale / factor < 1.4 for factor in UNITS_MM.values())
+
+
+def is_face_scale(scale: float) -> bool:
+    """Return whether a scale lies within the sizes that a face is searched at; if it fits, so should the scan as it is."""
+    return 0.55 < scale < 1.7
 
 
 def suggest_scale(scale: float, range_: tuple[float, float]) -> str:

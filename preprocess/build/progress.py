@@ -12,6 +12,9 @@ from tqdm import tqdm
 
 from preprocess.build.executors import OnRows, Workers, run_shards
 from preprocess.build.shard import ShardResult, ShardTask
+from shared.cache import Failure, generalise_reason
+
+SHOWN_ALIKE = 3  # failures printed of each reason; failures.csv lists all
 
 
 @dataclass
@@ -60,7 +63,7 @@ def count_rows(bar: tqdm) -> OnRows:
 
 
 def render(tasks: Sequence[ShardTask], workers: Workers, *, quiet: bool = False) -> Work:
-    """Build shards behind a progress bar; print each failed scan above it.
+    """Build shards behind a progress bar; print the first scans that fail for each reason above it.
 
     Args:
         quiet: print none of them, and remove the bar at the end.
@@ -73,15 +76,22 @@ def render(tasks: Sequence[ShardTask], workers: Workers, *, quiet: bool = False)
         return work
     started = time.monotonic()
     total = sum(len(task.samples) for task in tasks)
+    kinds: dict[str, list[Failure]] = {}
     with tqdm(desc="render", total=total, unit="scan", smoothing=0.05, delay=2 * quiet, leave=not quiet) as bar:
         note = count_rows(bar)
         for done in run_shards(tasks, workers, note):
             work.add(done)
             for failure in done.failures * (not quiet):
-                tqdm.write(f"  failed: {failure}", file=sys.stderr)
+                alike = kinds.setdefault(generalise_reason(failure), [])
+                alike.append(failure)
+                if len(alike) <= SHOWN_ALIKE:
+                    tqdm.write(f"  failed: {failure.source}: {failure.reason}", file=sys.stderr)
             if done.num_crashed and not done.num_quarantined:
                 tqdm.write(f"  shard {done.shard}: its worker was killed; built again", file=sys.stderr)
             bar.set_postfix(failed=work.num_failed, warnings=work.num_warnings, refresh=False)
             note(done.shard, done.num_samples)
+    for first, *others in kinds.values():
+        if len(others) >= SHOWN_ALIKE:
+            print(f"  {len(others) + 1} scans failed as {first.source}: {first.reason}", file=sys.stderr)
     work.wall_seconds = time.monotonic() - started
     return work

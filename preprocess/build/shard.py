@@ -22,6 +22,7 @@ from preprocess.build.ledger import ShardNote, check_current, write_note
 from preprocess.datasets.scan import SCAN_GONE, DatasetReader, ScanRecord
 from preprocess.geometry.mesh import Mesh
 from preprocess.rendering.cameras import build_cameras
+from shared.cache import Failure
 from shared.errors import ScanError
 from shared.schema import CacheInfo, RenderSettings, Sample, fingerprint
 
@@ -112,7 +113,7 @@ class ShardResult:
     shard: int
     num_samples: int
     num_scans: int = 0
-    failures: list[str] = field(default_factory=list)  # "source: reason"
+    failures: list[Failure] = field(default_factory=list)
     num_warnings: int = 0  # valid rows whose images lack something that their files refer to
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # by stage
     num_crashed: int = 0  # workers that crashed over it before
@@ -181,8 +182,9 @@ def _render_or_fail(
         result.num_warnings += bool(reason)
         failed = bool(reason) and task.strict
     except ScanError as error:
-        made, reason, failed = sample, _shorten_paths(str(error), task.root), True
-        result.failures.append(f"{sample.source}: {reason}")
+        reason = _shorten_paths(str(error), task.root).removeprefix(f"{sample.source}: ")
+        made, failed = sample, True
+        result.failures.append(Failure(sample.source, sample.sample_id, "failed", reason))
     if failed and task.strict:
         raise ScanError(f"{task.root / sample.source}: {reason} (stopped by --strict)")
     return dataclasses.replace(made, reason=reason)

@@ -1,4 +1,4 @@
-"""Read CSV files that users write, as spreadsheets save them: UTF-8 or UTF-16; comma, semicolon or tab."""
+"""Read CSV files that users write, as spreadsheets save them: UTF-8 or UTF-16; comma, semicolon or tab; or .xlsx."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import io
 import re
 from pathlib import Path
 
+from preprocess.readers.label_sheet import read_first_sheet
 from shared.errors import FacetError
 
 _MAX_BYTES = 1 << 28
 
 
 def read_csv_rows(path: Path, what: str) -> list[tuple[int, list[str]]]:
-    """Read (line, fields) of each row: UTF-8 or UTF-16, separated by comma, semicolon or tab.
+    """Read (line, fields) of each row: UTF-8 or UTF-16, separated by comma, semicolon or tab; or an .xlsx file's first sheet.
 
     Args:
         what: the file's kind, for messages: "manifest".
@@ -23,6 +24,8 @@ def read_csv_rows(path: Path, what: str) -> list[tuple[int, list[str]]]:
     if path.stat().st_size > _MAX_BYTES:
         raise FacetError(f"{path}: {path.stat().st_size / 1e6:.0f} MB, too large for a {what}; is this the CSV file?")
     data = path.read_bytes()
+    if data.startswith(b"PK\3\4"):
+        return read_first_sheet(path)
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         text = data.decode(encoding)

@@ -27,7 +27,7 @@ OPTIONAL = (
 KNOWN = (*REQUIRED, *OPTIONAL)
 _CALLED = {  # what people call a required column
     "path": ("file", "filename", "file_name", "mesh", "scan", "filepath"),
-    "subject": ("id", "subject_id", "subjectid", "participant", "person", "identity"),
+    "subject": ("id", "subject_id", "subjectid", "participant", "person", "identity", "patient", "patient_id"),
     "label": ("class", "emotion", "expression", "labels"),
 }
 _CLOSE = 0.8  # difflib's ratio: "lable" and "label" have it; "race" and "frame" have not

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -14,7 +13,7 @@ from preprocess.alignment.anthropometry import ADULT_EYE_DISTANCE_MM, PERSON_EYE
 from preprocess.datasets.scan import SCAN_GONE
 from preprocess.prompts import count_names
 from preprocess.sequences.head_motion import SAME_POSE, find_head_motion
-from shared.cache import FAILURES_CSV, Cache, Failure, find_text_files
+from shared.cache import FAILURES_CSV, Cache, Failure, find_text_files, generalise_reason
 from shared.errors import CacheError, name_some
 from shared.groups import part_columns
 from shared.pairs import group_pairs
@@ -26,7 +25,6 @@ MAX_SUBJECT_LINES = 16
 MAX_REASONS = 6
 SINGLE = "in no sequence"
 Reasoned = TypeVar("Reasoned", Sample, Failure)
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def describe_cache(cache: Cache) -> str:
@@ -240,7 +238,7 @@ def _describe_prompts(cache: Cache) -> list[str]:
 
 def group_failures(failed: Iterable[Reasoned]) -> list[list[Reasoned]]:
     """Group rows by reason, the most frequent first. Reasons that differ only in numbers are one."""
-    groups = group_pairs((_NUMBER.sub("#", sample.reason.replace(sample.source, "")), sample) for sample in failed)
+    groups = group_pairs((generalise_reason(sample), sample) for sample in failed)
     return sorted(groups.values(), key=lambda group: (-len(group), group[0].source))
 
 

@@ -3,14 +3,16 @@ unpacked, entities are refused, formulas are not calculated (their last result s
 
 from __future__ import annotations
 
+import datetime
 import functools
 import io
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from preprocess.readers.file_bytes import read_bytes
 from shared.errors import FacetError, ScanError
@@ -23,6 +25,9 @@ _HEADER_ROWS = 20  # the header stands in one of the first rows: some sheets beg
 _CHUNK_BYTES = 1 << 16
 _ENTITIES = re.compile(rb"<!(DOCTYPE|ENTITY)", re.IGNORECASE)
 _SAVE = "open it in a spreadsheet program and save it as .xlsx again"
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,25 @@ def read_label_sheet(path: Path, columns: tuple[str, ...]) -> list[SheetRow] | N
     Raises:
         FacetError: missing, not an .xlsx file, too large when unpacked, or a column twice.
     """
+    return _read_sheets(path, lambda data: _find_table(data, columns))
+
+
+def read_first_sheet(path: Path) -> list[tuple[int, list[str]]]:
+    """Read (line, fields) of each row of the first worksheet, as text; as `read_label_sheet` writes it.
+
+    Raises:
+        FacetError: missing, not an .xlsx file, or too large when unpacked.
+    """
+    return _read_sheets(path, _read_first)
+
+
+def _read_sheets(path: Path, read: Callable[[bytes], Result]) -> Result:
     try:
         data = read_bytes(path, max_bytes=_MAX_BYTES, packed=True)
     except ScanError as error:
         raise FacetError(str(error)) from error
     try:
-        return _find_table(_repack(data), columns)
+        return read(_repack(data))
     except FacetError as error:
         raise FacetError(f"{path}: {error}") from error
     except MemoryError as error:
@@ -86,19 +104,27 @@ def _repack(data: bytes) -> bytes:
 
 
 def _find_table(data: bytes, columns: tuple[str, ...]) -> list[SheetRow] | None:
+    found = (_read_rows(rows, columns) for rows in _open_sheets(data))
+    return next((rows for rows in found if rows is not None), None)
+
+
+def _read_first(data: bytes) -> list[tuple[int, list[str]]]:
+    rows = [(line, [_text(value) for value in row]) for line, row in enumerate(next(_open_sheets(data), ()), start=1)]
+    width = max((k + 1 for _, row in rows for k, text in enumerate(row) if text), default=0)
+    return [(line, (row + [""] * width)[:width]) for line, row in rows]
+
+
+def _open_sheets(data: bytes) -> Iterator[Iterable[Iterable[object]]]:
+    """Yield the rows of each worksheet."""
     import openpyxl
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # openpyxl's notes on styles and validation that it does not read
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
         for sheet in book.worksheets:
-            if not hasattr(sheet, "reset_dimensions"):  # a chart
-                continue
-            sheet.reset_dimensions()  # the size that the sheet declares is often wrong
-            rows = sheet.iter_rows(max_row=_MAX_ROWS, max_col=_MAX_COLUMNS, values_only=True)
-            if (found := _read_rows(rows, columns)) is not None:
-                return found
-    return None
+            if hasattr(sheet, "reset_dimensions"):  # else a chart
+                sheet.reset_dimensions()  # the size that the sheet declares is often wrong
+                yield sheet.iter_rows(max_row=_MAX_ROWS, max_col=_MAX_COLUMNS, values_only=True)
 
 
 def _read_rows(rows: Iterable[Iterable[object]], columns: tuple[str, ...]) -> list[SheetRow] | None:
@@ -130,4 +156,6 @@ def _text(value: object) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        value = value.date()
     return " ".join(str(value).split())

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from shared.errors import FacetError
+from shared.errors import FacetError, name_some
 from shared.runs import CONFIG_JSON, HASHES_JSON, SPLIT_JSON, THRESHOLDS_JSON, WEIGHTS, record_hashes
 from shared.store.paths import is_litter
 from shared.store.storage import make_folder, write_file
@@ -94,6 +94,8 @@ def export(run: Path, out: Path, *, program: bool = False, onnx: bool = False) -
     print(f"{len(tensors)} tensors, configuration{also} and {README_MD}: {out}")
     for line in find_limits(config):
         print(line)
+    subjects = name_some(sorted({*split.train_subjects, *split.test_subjects}))
+    print(f"note: {SPLIT_JSON} names the subjects as the data set does ({subjects}); pass on no names of people")
     if extra:
         print(f"{', '.join(extra)}: {describe_program(config)}")
     if cache:

@@ -178,7 +178,7 @@ def _describe_files(config: RunConfig, clip: OpenClipModel | str, *, program: bo
         "`config.json`: the recipe (`recipe.classes`, `recipe.modalities`), the tower's open_clip configuration "
         "(`tower.config`), the side of its images in pixels (`tower.image_size`), `tower.mean` and `tower.std` of RGB in 0 to "
         "1, and how faces are drawn (`render`).",
-        "`split.json`: which subjects trained and which are for testing.",
+        "`split.json`: which subjects trained and which are for testing, named as in the data set.",
         "`hashes.json`: the sha256 of each file; `python -m train verify THIS_FOLDER` compares them.",
     ]
     if isinstance(clip, str):

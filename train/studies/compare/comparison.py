@@ -153,7 +153,12 @@ def _list_warnings(methods: Sequence[Method], num_subjects: int) -> list[str]:
         lines.append("ONE SEED: a difference may be that of two trainings, not of two methods; train each with several")
     elif any(one != seeds[0] for one in seeds):
         lines.append("SEEDS: methods were not trained with the same ones")
-    configs = [(method.name, run.config) for method in methods for run in method.runs]
+    if files := [method.name for method in methods if method.runs[0].is_file]:
+        lines.append(
+            "PREDICTIONS FROM A FILE: not checked who trained it, or whether test data chose anything "
+            f"({', '.join(files)})"
+        )
+    configs = [(method.name, run.config) for method in methods for run in method.runs if not run.is_file]
     limits: dict[str, Callable[[RunConfig], bool]] = {
         "RANDOM WEIGHTS: model or prompts were not pretrained; no published result compares": lambda c: c.is_random,
         "CONTROL: training labels were shuffled": lambda c: c.recipe.shuffle_labels,

@@ -18,6 +18,7 @@ from train.option_values import format_value, option_name
 from train.options import Recipe
 from train.protocols.folds import NOBODY, Fold, read_folds, read_split
 from train.runs.results import RecordedFold, name_runs, read_recorded_run
+from train.studies.compare.other_predictions import read_decisions, replace_decisions
 from train.studies.compare.scores import PairWins, SubjectResults
 from train.tasks.task import AUC, Task
 
@@ -43,6 +44,7 @@ class FinishedRun:
     samples: dict[Sample, Truth]
     results: SubjectResults
     licences: tuple[str, ...]
+    is_file: bool = False  # predictions from a CSV file, on the samples of the first run, whose config stands here
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,10 @@ def read_methods(paths: Sequence[Path], names: Sequence[tuple[str, Path]] = ()) 
     """
     runs: list[FinishedRun] = []
     groups: dict[tuple[object, ...], list[FinishedRun]] = {}
+    if paths[0].is_file():
+        raise FacetError(f"{paths[0]}: the first RUN must be a folder, whose test samples a file of predictions is for")
     for path, folder in zip(paths, name_runs(paths), strict=True):
-        run = read_finished_run(path, folder)
+        run = read_other_method(path, folder, runs[0]) if path.is_file() else read_finished_run(path, folder)
         if runs:
             check_paired(runs[0], run)
             run = dataclasses.replace(run, samples=runs[0].samples)  # equal: hold them once
@@ -84,6 +88,8 @@ def read_methods(paths: Sequence[Path], names: Sequence[tuple[str, Path]] = ()) 
 
 def _identify(run: FinishedRun) -> tuple[object, ...]:
     """Return a value that is equal for runs that differ in the seed alone."""
+    if run.is_file:
+        return (run.path,)
     tower = run.config.tower
     settings = tuple(getattr(run.config.recipe, name) for name in _FIELDS)
     return settings, run.config.text_hash, "" if tower.random_weights else tower.weights_hash  # random: from the seed
@@ -129,6 +135,26 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
         results=count_subjects(folds, run.folds, subjects, first.class_names, first.task),
         licences=tuple(run.licences),
     )
+
+
+def read_other_method(path: Path, name: str, first: FinishedRun) -> FinishedRun:
+    """Read predictions that another program made of the test samples of a run; labels are those of the run.
+
+    Raises:
+        FacetError: as read_decisions and replace_decisions.
+    """
+    task, run = first.results.task, read_recorded_run(first.path, first.name)
+    decisions = read_decisions(path, first.class_names, task)
+    folds = read_folds(first.path / FOLDS_JSON).folds if run.is_crossval else (read_split(first.path),)
+    tested = [
+        dataclasses.replace(fold, predictions=replace_decisions(path, fold.predictions, decisions))
+        for fold in run.folds
+    ]
+    results = count_subjects(folds, tested, first.subjects, first.class_names, task)
+    if any(probabilities is None for _, probabilities in decisions.values()):  # no AUC then, of any method
+        unknown = [dataclasses.replace(one, pairs=np.zeros_like(one.pairs)) for one in results.folds]
+        results = dataclasses.replace(results, folds=tuple(unknown))
+    return dataclasses.replace(first, path=path, name=name, results=results, is_file=True)
 
 
 def count_subjects(

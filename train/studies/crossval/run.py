@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from shared.cache import Cache
 from shared.command_line import print_next
 from shared.errors import FacetError
 from shared.runs import CONFIG_JSON, CONFIG_TOML, CROSSVAL_JSON, FOLDS_JSON, TABLE_TEX, WEIGHTS, record_hashes
@@ -202,11 +203,12 @@ def describe_crossval(
     recipe, folds = experiment.recipe, experiment.folds
     protocol = PROTOCOLS.get(recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL])
     shown = without_folders(describe_run(experiment, None)).recipe
+    contents = [f"{cache.info.dataset}, content {cache.info.content_hash[:16]}" for cache in _caches(experiment)]
     return CrossvalAbout(
         protocol=recipe.protocol,
         title=_title(experiment),
         source=protocol.source,
-        datasets=_datasets(experiment),
+        datasets=[cache.info.dataset for cache in _caches(experiment)],
         licence="; ".join(dict.fromkeys(cache.info.licence for cache in (experiment.train, experiment.test))),
         unit=_unit(experiment),
         model=shown.model.removeprefix(LOCAL_DIR),
@@ -223,6 +225,7 @@ def describe_crossval(
         validate=format_value(recipe.validate),
         notes=[
             f"Options: {describe_options(shown)}",
+            f"Data: {'; '.join(contents)} (content_hash of cache.json).",
             *experiment.notes,
             *(f"{fold} failed: {message}" for fold, message in failures.items()),
         ],
@@ -231,9 +234,8 @@ def describe_crossval(
     )
 
 
-def _datasets(experiment: Experiment) -> list[str]:
-    caches = [experiment.train] if experiment.label_map is None else [experiment.train, experiment.test]
-    return [cache.info.dataset for cache in caches]
+def _caches(experiment: Experiment) -> list[Cache]:
+    return [experiment.train] if experiment.label_map is None else [experiment.train, experiment.test]
 
 
 def _title(experiment: Experiment) -> str:
@@ -241,7 +243,12 @@ def _title(experiment: Experiment) -> str:
     protocol = PROTOCOLS.get(experiment.recipe.protocol, PROTOCOLS[DEFAULT_PROTOCOL])
     folds = experiment.folds.folds
     num_rounds = len({fold.round for fold in folds})
-    return describe_title(protocol, _datasets(experiment), num_folds=len(folds) // num_rounds, num_rounds=num_rounds)
+    return describe_title(
+        protocol,
+        [cache.info.dataset for cache in _caches(experiment)],
+        num_folds=len(folds) // num_rounds,
+        num_rounds=num_rounds,
+    )
 
 
 def _unit(experiment: Experiment) -> str:
