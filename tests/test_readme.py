@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MANUALS = ("README.md", "preprocess/README.md", "train/README.md", "shared/README.md")
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in MANUALS}
 # What stands for a user's own words in a command, where the command line checks them.
-PLACEHOLDERS = {"NAME": "bu3dfe", "$seed": "0"}
+PLACEHOLDERS = {"NAME": "bu3dfe", "$seed": "0", "$SLURM_ARRAY_TASK_ID": "0"}
 COMMANDS = sorted(
     {
         (name, line.strip(' "'))
