@@ -115,6 +115,9 @@ def test_frames_counted_anew_within_the_clip(tmp_path: Path, onset: int) -> None
     records = find_4dme(tmp_path).records
     assert clips_of(records) == {"s1/c": [0, 1, 2, 3, 4]}
     assert records[0].moments == (0, 2, 4)
+    (tmp_path / "s1" / "c" / "take2_0003.obj").write_text("")
+    assert find_4dme(tmp_path).records == records
+    assert "1 files left out, as another has their frame number: s1/c/take2_0003.obj" in summary(tmp_path)
     assert any(line.startswith("frames counted anew") for line in summary(tmp_path))
 
 

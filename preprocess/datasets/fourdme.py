@@ -9,7 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from preprocess.datasets.completeness import OWN_PICTURES, describe_counts, describe_gaps, describe_lacking
+from preprocess.datasets.completeness import (
+    OWN_PICTURES,
+    REPEATED,
+    describe_counts,
+    describe_gaps,
+    describe_lacking,
+    describe_some,
+)
 from preprocess.datasets.fourdme_frames import FrameFile, FrameFinder, parse_frame_pattern
 from preprocess.datasets.fourdme_sheet import Clip, describe_exchanged, find_label_sheet, parse_clips
 from preprocess.datasets.path_pattern import PathPattern
@@ -88,6 +95,7 @@ def _list_clips(root: Path, pattern: PathPattern | None) -> _Clips:
                 + ("" if pattern is None or "subject" in pattern.fields else ", or a --pattern with {subject} in it")
             )
         _list_folder(listing, clips, frames)
+    listing.lines += describe_some(finder.repeated, REPEATED)
     if pattern is None and (others := finder.find_others(list(taken))):
         listing.lines.append(
             f"meshes in folders that the sheet does not name: {len(others)} folders, {name_some(others)}"

@@ -39,9 +39,13 @@ def parse_frame_pattern(text: str) -> PathPattern:
 
 
 class FrameFinder:
-    """Finds the frames of clips below a root, each folder listed once."""
+    """Finds the frames of clips below a root, each folder listed once.
+
+    repeated: files left out, as another has their frame's number.
+    """
 
     def __init__(self, root: Path, pattern: PathPattern | None) -> None:
+        self.repeated: list[str] = []
         self._pattern = pattern
         self._list = list_below(root)
         self._files: dict[str, dict[str, str]] = {}  # folder → name in lower case → name
@@ -60,7 +64,10 @@ class FrameFinder:
         else:
             files = [file for folder in self._find_folders(subject, clip) for file in self._number_files(folder)]
         for path, number in sorted(files, key=_rank):
-            frames.setdefault(number, FrameFile(number, path, self._find_texture(path)))
+            if number in frames:
+                self.repeated.append(path)
+                continue
+            frames[number] = FrameFile(number, path, self._find_texture(path))
         return [frames[number] for number in sorted(frames)]
 
     def find_others(self, sources: Sequence[str]) -> list[str]:
