@@ -70,6 +70,13 @@ def test_another_data_set_is_named(tmp_path: Path, name: str) -> None:
                 DATASETS[other].find(root)
 
 
+def test_bp4dplus_is_named_by_its_tasks(tmp_path: Path) -> None:
+    root = make("bp4d", tmp_path)
+    (root / SUBJECT["bp4d"] / "T10").mkdir()
+    with pytest.raises(FacetError, match=r"it looks like bp4dplus \(F001/T10\): give that NAME"):
+        DATASETS["bu3dfe"].find(root)
+
+
 @pytest.mark.parametrize("name", MAKE)
 def test_a_subjects_folder_is_no_root(tmp_path: Path, name: str) -> None:
     with pytest.raises(FacetError, match="is one subject's folder; give the folder that holds"):

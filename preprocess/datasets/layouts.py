@@ -16,6 +16,7 @@ _LAYOUTS: dict[str, tuple[re.Pattern[str], re.Pattern[str]]] = {
         ("bu3dfe", r"[FM]\d{4}", r"[FM]\d{4}_[A-Z]{2}\d\d[A-Z]{2}_(F3D|RAW)\.wrl"),
         ("bosphorus", r"bs\d{3}", r"bs\d{3}_.+\.bnt"),
         ("bu4dfe", r"[FM]\d{3}", r"angry|disgust|fear|happy|sad|surprise"),
+        ("bp4dplus", r"[FM]\d{3}", r"T0*(9|10)"),  # tasks that bp4d does not have
         ("bp4d", r"[FM]\d{3}", r"T0*\d{1,2}"),
     )
 }
@@ -39,10 +40,11 @@ def _find_layout(root: Path, search: Search) -> tuple[str, str] | None:
         for folder in level:
             names = _list(folder)
             for subject in (name for name in names if _SUBJECT.fullmatch(name)):
-                for inside in _list(folder / subject):
-                    for layout, (outer, inner) in _LAYOUTS.items():
-                        if outer.fullmatch(subject) and inner.fullmatch(inside):
-                            return layout, f"{subject}/{inside}"
+                entries = _list(folder / subject)
+                for layout, (outer, inner) in _LAYOUTS.items():
+                    inside = next(filter(inner.fullmatch, entries), None) if outer.fullmatch(subject) else None
+                    if inside is not None:
+                        return layout, f"{subject}/{inside}"
             for name in names:
                 if name.lower() == _MANIFEST:
                     return "folder", name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +57,9 @@ def draw_explanation(explanations: Explanations, number: int, form: str) -> byte
 def _describe(one: Explanation) -> str:
     label = "+".join(one.prediction.labels)
     predicted = ", ".join(one.prediction.predicted) or "none of the classes"
-    return f"{one.prediction.name}: predicted {predicted}" + f" (label {label})" * bool(label)
+    name = one.prediction.name  # a scan of `preprocess predict` is named by its path
+    name = Path(name).name if Path(name).is_absolute() else name
+    return f"{name}: predicted {predicted}" + f" (label {label})" * bool(label)
 
 
 def _draw_images(part: SubFigure, explanations: Explanations, number: int) -> None:

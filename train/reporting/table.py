@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,12 +70,12 @@ class Format:
 
 def format_percent(value: float | None, sign: str = "") -> str:
     """Return a fraction in percent with one decimal; a dash for None."""
-    return "–" if value is None else f"{100 * value:{sign}.1f}"
+    return "–" if value is None else f"{round(100 * value, 1) + 0.0:{sign}.1f}"  # no minus before zero
 
 
 def format_number(value: float | None, sign: str = "") -> str:
     """Return a number with three decimals; a dash for None."""
-    return "–" if value is None else f"{round(value, 3) + 0.0:{sign}.3f}"  # no minus before zero
+    return "–" if value is None else f"{round(value, 3) + 0.0:{sign}.3f}"  # as above
 
 
 def format_p(p: float | None) -> str:
@@ -173,9 +173,10 @@ class Table:
     rows: Sequence[Any]
 
     def format_text(self) -> list[str]:
-        """Return one line for the headings and one per row, the first column flush left, the others flush right."""
+        """Return one line for the headings and one per row, the first column and texts flush left, the others flush right."""
         columns = [column for column in self.columns if column.title]
-        return align([[c.title for c in columns], *([c.text(row) for c in columns] for row in self.rows)])
+        cells = [[c.title for c in columns], *([c.text(row) for c in columns] for row in self.rows)]
+        return align(cells, [number for number, c in enumerate(columns) if c.format is TEXT and not c.row_format])
 
     def format_csv(self) -> str:
         """Return CSV with unrounded values, fractions where text has percent; empty for None."""
@@ -199,13 +200,11 @@ class Table:
         return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
-def align(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Return a line per row, the first column flush left, the others flush right."""
+def align(cells: Sequence[Sequence[str]], texts: Collection[int] = ()) -> list[str]:
+    """Return a line per row, the first column and `texts` (indices of columns) flush left, the others flush right."""
+    sides = ["<" if number in {0, *texts} else ">" for number in range(len(cells[0]))]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join([f"{row[0]:<{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
-        for row in cells
-    ]
+    return ["  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, sides, widths, strict=True)).rstrip() for row in cells]
 
 
 def latex_comments(lines: Sequence[str], caption: str) -> list[str]:

@@ -172,7 +172,7 @@ class Progress:
 
 def _describe(line: dict[str, Any]) -> str:
     return (
-        f"epoch {line['epoch']}, loss {line['loss']:.3f}, accuracy {line['accuracy']:.3f}, "
+        f"epoch {line['epoch'] + 1}, loss {line['loss']:.3f}, accuracy {line['accuracy']:.3f}, "
         f"{line['samples_per_second']:.1f} samples/s"
     )
 

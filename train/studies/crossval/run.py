@@ -252,8 +252,7 @@ def _title(experiment: Experiment) -> str:
 
 
 def _unit(experiment: Experiment) -> str:
-    if find_task(experiment.recipe.task).every_frame:
-        return "frame"
     cache = experiment.test
-    is_4d = any(cache.samples[i.rows[0]].sequence for i in experiment.test_items) or cache.info.settings.dynamic
-    return "sequence" if is_4d else "scan"
+    if not (any(cache.samples[i.rows[0]].sequence for i in experiment.test_items) or cache.info.settings.dynamic):
+        return "scan"
+    return "frame" if find_task(experiment.recipe.task).every_frame else "sequence"
