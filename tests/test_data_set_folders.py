@@ -73,6 +73,7 @@ def test_another_data_set_is_named(tmp_path: Path, name: str) -> None:
 def test_bp4dplus_is_named_by_its_tasks(tmp_path: Path) -> None:
     root = make("bp4d", tmp_path)
     (root / SUBJECT["bp4d"] / "T10").mkdir()
+    (root / SEQUENCES).rename(root / "2D+3D")
     with pytest.raises(FacetError, match=r"it looks like bp4dplus \(F001/T10\): give that NAME"):
         DATASETS["bu3dfe"].find(root)
 
