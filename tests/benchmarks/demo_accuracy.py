@@ -7,6 +7,7 @@ labels, the 95 % interval of the mean (Student's t over the runs) contains chanc
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shlex
@@ -25,6 +26,7 @@ CHANCE, WANTED = 1 / 6, 0.90
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     if not (CACHE / "cache.json").is_file():
         print(f"{CACHE}: no cache; run `make demo` first", file=sys.stderr)
         return 2

@@ -6,6 +6,7 @@ Exit code 0 when it took at most 4 minutes and 4 GB, else 1. The demo's own fold
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ MAX_SECONDS, MAX_BYTES = 240.0, 4e9
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     shutil.rmtree(DEMO, ignore_errors=True)
     started = time.monotonic()
     process = subprocess.Popen(["make", "demo"], cwd=ROOT)

@@ -8,6 +8,7 @@ the machine slows all alike. The C library is told to keep freed memory (see `ke
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 import re
@@ -43,6 +44,7 @@ _COMMA_TO_BLANK = bytes.maketrans(b",", b" ")
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from shared.errors import FacetError
+from shared.errors import FacetError, count
 from shared.runs import THRESHOLDS_JSON, find_best_epoch, record_hashes
 from shared.store.lock import hold_lock
 from shared.store.storage import make_folder
@@ -248,10 +248,10 @@ def _announce(
 ) -> None:
     recipe = config.recipe
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    train = f"{num_train} training samples of {len(fold.trained_subjects)} subjects"
+    train = f"{num_train} training samples of {count(len(fold.trained_subjects), 'subject')}"
     if fold.validation_subjects:
         train += f", {len(experiment.validation_items(fold))} validation samples of {len(fold.validation_subjects)}"
-    test = f"{num_test} test samples of {len(fold.test_subjects)} others" if fold.test_subjects else "no test"
+    test = f"{num_test} test samples of {count(len(fold.test_subjects), 'other')}" if fold.test_subjects else "no test"
     print(f"{experiment.folds.dataset}, {fold.name}: {train}, {test}; classes {', '.join(recipe.classes)}")
     images = f"{', '.join(recipe.modalities)} at views {config.render.views_text()}"
     mark = ", random weights" if config.is_random else ""
