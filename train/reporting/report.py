@@ -94,7 +94,7 @@ def print_scores(result: FoldResult, predictions: Predictions) -> None:
         print("", *format_confusion(metrics, classes), sep="\n")
     first, *others = (f"{score.short_title}{{}} {format_number(metrics[score.name])}" for score in task.scores)
     interval = "" if metrics.interval_95 is None else "; 95 % {:.3f} to {:.3f}".format(*metrics.interval_95)
-    first = first.format(f" on {count(result.info.num_test_subjects, 'unseen subject')}")
+    first = first.format(f" on {count(result.info.num_test_subjects or 0, 'unseen subject')}")
     about = f" ({_describe_references(task, metrics)}{interval})" if task.references else ""
     print(f"{first}{about}, {', '.join(other.format('') for other in others)}")
     if (calibration := measure_test(task, predictions.rows, classes)) is not None:
