@@ -196,6 +196,19 @@ def test_landmarks_that_are_not_this_faces() -> None:
         align(replace(FACE, landmarks_mm=scattered), landmark_groups=GROUPS)
 
 
+def test_many_landmarks_on_the_surface_confirm_a_face_far_from_the_average() -> None:
+    """A narrow, long and deep face: 3.9 mm off the average one, more than its shape alone may be."""
+    proportions = np.array([0.75, 1.1, 1.6], np.float32)
+    assert FACE.landmarks_mm is not None
+    far = replace(FACE, vertices_mm=FACE.vertices_mm * proportions, landmarks_mm=FACE.landmarks_mm * proportions)
+    found = find_pose(far, landmark_groups=GROUPS)
+    angles, _ = difference(found.scan_to_face, np.eye(4), find_pose(FACE, landmark_groups=GROUPS).scan_to_face)
+    assert found.method == "landmarks"
+    assert angles.max() < 1.0
+    with pytest.raises(ScanError, match="no face found"):
+        find_pose(far, landmark_groups={}, explain=False)
+
+
 def test_what_is_no_face() -> None:
     import open3d
 
