@@ -15,7 +15,7 @@ from preprocess.alignment.align import align, find_pose, move_mesh
 from preprocess.alignment.anthropometry import CANONICAL_POINTS_MM, EYE_DISTANCE_MM
 from preprocess.alignment.depth_map import Surface
 from preprocess.alignment.nose import find_nose_tip, remove_spikes
-from preprocess.alignment.units import is_face_scale
+from preprocess.alignment.units import is_face_scale, is_unit
 from preprocess.geometry.mesh import Mesh
 from shared.errors import ScanError
 
@@ -238,6 +238,7 @@ def test_the_axes_that_fit_are_named(axis: str, degrees: float, up: str, facing:
 def test_no_scale_is_named_that_a_face_may_have() -> None:
     """A scale that fits by chance would make a face of half again its size."""
     assert [scale for scale in (0.02, 0.5, 0.7, 1.0, 1.53, 1.8, 25.0) if is_face_scale(scale)] == [0.7, 1.0, 1.53]
+    assert [scale for scale in (1490, 620, 8.0, 50, 300, 0.025) if is_unit(scale)] == [1490, 620, 8.0]  # of m and cm
 
 
 @pytest.mark.parametrize("factor", [0.02, 40.0])

@@ -41,8 +41,8 @@ def suggest_units(size: float) -> str:
 
 
 def is_unit(scale: float) -> bool:
-    """Return whether a scale is about that of a unit; face sizes differ by a fifth."""
-    return any(0.7 < scale / factor < 1.4 for factor in UNITS_MM.values())
+    """Return whether a scale is about that of a unit; one fitted to a scan without its true size may be half again as large."""
+    return any(is_face_scale(scale / factor) for factor in UNITS_MM.values())
 
 
 def is_face_scale(scale: float) -> bool:
