@@ -179,6 +179,17 @@ def plain_subject(name: str) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"^(\d+)\.0+$", r"\1", plain))
 
 
+def plain_person(name: str) -> str:
+    """Return a subject's name as it is compared in notes: also without accents; words of a full name in any order.
+
+    "Müller, Anna", "anna muller" and "Müller Anna" are one.
+    """
+    letters = "".join(one for one in unicodedata.normalize("NFKD", name) if not unicodedata.combining(one))
+    words = re.findall(r"[\w']+", letters.casefold())
+    is_full_name = sum(word.isalpha() and len(word) > 1 for word in words) > 1
+    return plain_subject(" ".join(sorted(words)) if is_full_name else letters)
+
+
 def is_action_unit(name: str) -> bool:
     """Return whether the name of a class or column is that of an action unit's occurrence: AU12, but not AU12_intensity."""
     return name.startswith("AU") and name[2:].isdecimal()

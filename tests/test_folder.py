@@ -226,7 +226,7 @@ def test_rows_that_do_not_mean_what_they_say_are_named(root: Path) -> None:
     write(root, f"path,subject,label,frame,intensity,sample_id,texture,landmarks\n{rows}")
     notes = FOLDER.find(root).notes
     for line in (
-        "subjects that are perhaps one, spelled in two ways: 7 and 7.0; spell them alike",
+        "subjects that are perhaps one, spelled in several ways: 7 and 7.0; spell them alike",
         "2 scans have a frame number and no sequence, and count as single scans; 4D needs a column sequence",
         "files in several rows: a.obj (7.0 x, 8 y)",
         "textures of several people: t.png (7.0 x, 8 y)",
@@ -234,10 +234,12 @@ def test_rows_that_do_not_mean_what_they_say_are_named(root: Path) -> None:
         "column intensity: 01 and 1 and 1.0 are kept apart; if they are one number, spell them alike",
     ):
         assert line in notes
+    write(root, 'path,subject,label\na.obj,"Müller, Anna",x\nb.obj,anna muller,y\nc.obj,Anna Müller 2,y\n')
+    assert any("several ways: Müller, Anna and anna muller; spell" in line for line in FOLDER.find(root).notes)
     write(root, "path,subject,label,sequence\na.obj,nan,x,s\nb.obj,nan,x,S\n")
     notes = FOLDER.find(root).notes
     for line in (
-        "sequences of one subject that are perhaps one, spelled in two ways: S and s; spell them alike",
+        "sequences of one subject that are perhaps one, spelled in several ways: S and s; spell them alike",
         "subjects whose name means that they are not known: nan; each is taken as one person",
     ):
         assert line in notes

@@ -11,7 +11,7 @@ from preprocess.datasets.manifest import ManifestRow
 from preprocess.datasets.scan import ScanRecord
 from preprocess.readers.references import plain_name
 from shared.errors import name_some
-from shared.labels import plain_subject, plain_word
+from shared.labels import plain_person, plain_subject, plain_word
 from shared.pairs import group_pairs
 
 
@@ -42,10 +42,13 @@ def _describe_names(records: Sequence[ScanRecord]) -> list[str]:
     subjects = dict.fromkeys(("", record.subject) for record in records)
     sequences = dict.fromkeys((record.subject, record.sequence) for record in records if record.sequence)
     notes = []
-    for what, names in (("subjects", subjects), ("sequences of one subject", sequences)):
-        alike = group_pairs(((whose, plain_subject(name)), name) for whose, name in names)
+    for what, names, plain in (
+        ("subjects", subjects, plain_person),
+        ("sequences of one subject", sequences, plain_subject),
+    ):
+        alike = group_pairs(((whose, plain(name)), name) for whose, name in names)
         if pairs := [" and ".join(sorted(several)) for several in alike.values() if len(several) > 1]:
-            notes.append(f"{what} that are perhaps one, spelled in two ways: {name_some(pairs)}; spell them alike")
+            notes.append(f"{what} that are perhaps one, spelled in several ways: {name_some(pairs)}; spell them alike")
     if unknown := [name for _, name in subjects if plain_word(name) in NOT_KNOWN]:
         notes.append(
             f"subjects whose name means that they are not known: {name_some(unknown)}; each is taken as one person"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from shared.cache import SAMPLES_CSV, SEQUENCES_CSV, Cache
 from shared.errors import FacetError, name_some
-from shared.labels import plain_subject
+from shared.labels import plain_person
 from shared.likeness import CacheRow, count_compared, find_common_image, find_same_faces
 from shared.pairs import group_pairs
 from train.protocols.folds import FoldList
@@ -250,8 +250,8 @@ def describe_doubles(cache: Cache, items: Sequence[Item]) -> list[str]:
 
 
 def check_subject_names(subjects: Iterable[str]) -> list[str]:
-    """Return notes on names that differ only in case, white space or leading zeros, such as F1 and `f001 `."""
-    groups = group_pairs((plain_subject(subject), subject) for subject in sorted(set(subjects)))
+    """Return notes on names that are perhaps one, such as F1 and `f001 `, or two spellings of a full name."""
+    groups = group_pairs((plain_person(subject), subject) for subject in sorted(set(subjects)))
     return [
         f"subjects {', '.join(map(repr, names))} may be one person in different folds; if so, give them one name"
         for names in groups.values()
