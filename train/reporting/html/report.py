@@ -96,7 +96,7 @@ def format_cell(cell: Cell) -> Markup:
     if cell is None:
         return Markup("–")
     if isinstance(cell, str):
-        return escape(cell)
+        return Markup(",<wbr>").join(cell.split(","))  # a line of a long list ends behind a comma
     if isinstance(cell, tuple):
         return Markup(" to ").join(map(format_cell, cell))
     text = f"{cell:,}" if isinstance(cell, int) else format_percent(cell)

@@ -53,8 +53,12 @@ class Section:
 
     @property
     def is_text(self) -> list[bool]:
-        """Return which columns hold only text."""
-        return [all(isinstance(row[column], str) for row in self.rows) for column in range(len(self.heads))]
+        """Return which columns hold only text, and not numbers such as 97.2 ± 3.2 alone."""
+        columns = [[row[number] for row in self.rows] for number in range(len(self.heads))]
+        return [
+            all(isinstance(cell, str) for cell in cells) and not all(str(cell)[:1].isdigit() for cell in cells)
+            for cells in columns
+        ]
 
 
 @dataclass
