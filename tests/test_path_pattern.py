@@ -191,11 +191,12 @@ def test_what_does_not_match_is_named(tmp_path: Path) -> None:
 
 
 def test_subjects_without_a_match_are_named(tmp_path: Path) -> None:
-    touch(tmp_path, "S1/scans/happy.obj", "S2/scans/deeper/happy.obj", "S3/other/happy.obj", "S4/scans/notes.txt")
+    touch(tmp_path, "S1/scans/happy.obj", "S2/scans/deeper/happy.obj", "S3/other/happy.obj", "S4/scans/notes.zip")
     reader = FOLDER.with_option("--pattern", "{subject}/scans/{label}.obj")
     listing = reader.find(tmp_path)
     assert [record.subject for record in listing.records] == ["S1"]
     assert "folders and meshes that the pattern does not match: 3, S3/, S2/scans/, S4/scans/" in listing.notes
+    assert "archives that are not unpacked, so not read: S4/scans/notes.zip" in listing.notes
     with pytest.raises(FacetError, match=r"--columns subject=…: --pattern gives this column already"):
         reader.with_option("--columns", "units=m, Subject=Bob").find(tmp_path)
     with pytest.raises(FacetError, match=r"\{path\} is what the pattern finds"):

@@ -12,7 +12,7 @@ from preprocess.datasets.csv_rows import read_csv_rows
 from preprocess.datasets.manifest_fields import ACTION_UNIT, check_fields
 from preprocess.datasets.path_pattern import FRAME, PathPattern, list_below, match_files, parse_pattern
 from preprocess.datasets.scan import MOMENTS
-from preprocess.datasets.subject_folders import describe_content
+from preprocess.datasets.subject_folders import describe_content, find_archives
 from preprocess.readers.depth_image import CAMERA_FIELDS
 from preprocess.readers.surface import scan_suffix
 from shared.errors import FacetError, name_some
@@ -128,7 +128,11 @@ def match_manifest(root: Path, pattern: PathPattern, columns: Mapping[str, str])
     manifest = check_rows(str(root), root, header, rows, columns)
     if found.others:
         note = f"folders and meshes that the pattern does not match: {len(found.others):,}, {name_some(found.others)}"
-        manifest = replace(manifest, notes=(note, *manifest.notes))
+        archives = [
+            f"{name}{file}" for name in found.others if name.endswith("/") for file in find_archives(root / name)
+        ]
+        packed = [f"archives that are not unpacked, so not read: {name_some(archives)}"] * bool(archives)
+        manifest = replace(manifest, notes=(note, *packed, *manifest.notes))
     return manifest
 
 
