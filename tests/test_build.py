@@ -121,6 +121,17 @@ def test_a_second_build_has_nothing_to_do(few: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_failures_of_one_kind_are_printed_a_few_times(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(5):
+        (few / f"scan{number:03d}.obj").write_text(f"v 1 {number}\nf 1 2 3\n")
+    build(few, tmp_path / "c")
+    printed = capsys.readouterr().err
+    assert printed.count("  failed: ") == 3
+    assert "  5 scans failed as scan000.obj: " in printed
+
+
 def test_bad_scans_are_listed_and_the_rest_goes_on(few: Path, tmp_path: Path) -> None:
     (few / "scan001.obj").write_text("v 1 2\nf 1 2 3\n")
     (few / "scan002.png").write_bytes(b"no image")
