@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from shared.errors import FacetError, count, describe_os_error
 from shared.store.storage import check_writable, write_file
@@ -96,7 +97,7 @@ def format_cell(cell: Cell) -> Markup:
     if cell is None:
         return Markup("–")
     if isinstance(cell, str):
-        return Markup(",<wbr>").join(cell.split(","))  # a line of a long list ends behind a comma
+        return Markup(re.sub(r",(?=\S)", ",<wbr>", escape(cell)))  # a line of a long list ends behind a comma
     if isinstance(cell, tuple):
         return Markup(" to ").join(map(format_cell, cell))
     text = f"{cell:,}" if isinstance(cell, int) else format_percent(cell)
