@@ -97,7 +97,7 @@ def _write_subject(task: SubjectTask, person: Person, rng: np.random.Generator) 
         mesh = pose_randomly(mesh, rng, degrees=4.0, shift_mm=10.0)
         stem = f"{index:02d}"
         assert mesh.landmarks_mm is not None
-        write_textured_obj(folder, stem, mesh, grid_uv(), slashes=False)
+        write_textured_obj(folder, stem, mesh, grid_uv(), slashes=True)
         (folder / f"{stem}.bnd").write_bytes(encode_bnd(landmark_vertices(), mesh.landmarks_mm))
         levels = [strength_level(max(activation.sides.get(unit, (0.0, 0.0)))) for unit in SHOWN_UNITS]
         path = f"{task.name}/{stem}"

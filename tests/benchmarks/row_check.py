@@ -7,6 +7,7 @@ scans of a kind, and how many are refused. Exit code 0 when no good scan is refu
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
@@ -125,8 +126,10 @@ def real_scans(folder: Path) -> Iterator[Mesh]:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="*", metavar="NAME=DIR")
     scans: dict[str, list[Mesh]] = {}
-    for argument in sys.argv[1:]:
+    for argument in parser.parse_args().sets:
         name, _, folder = argument.partition("=")
         scans[name] = list(aligned_scans(name, Path(folder)))
     if "FACET_FACES" in os.environ:
