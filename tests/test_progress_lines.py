@@ -35,20 +35,20 @@ def test_a_line_an_epoch_but_not_too_many(
     for second in range(1, 100):  # a step takes a second
         now = float(second)
         lines.report(second, second // steps_an_epoch, lambda: "loss 1")
-    told = capsys.readouterr().err.splitlines()
-    assert [int(re.findall(r"step (\d+)", line)[0]) for line in told] == expected
-    assert told[0] == "run: step 30 of 100, loss 1, 01:10 left"
+    printed = capsys.readouterr().err.splitlines()
+    assert [int(re.findall(r"step (\d+)", line)[0]) for line in printed] == expected
+    assert printed[0] == "run: step 30 of 100, loss 1, 01:10 left"
 
 
-def test_long_epochs_are_told_from_time_to_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_epochs_are_reported_from_time_to_time(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
     lines = ProgressLines("run", 500, 2500, "step", silent=False, clock=lambda: now)
     for second in range(1, 1001):
         now = float(second)
         lines.report(500 + second, 0, str)
-    told = capsys.readouterr().err.splitlines()
-    assert told[:2] == ["run: step 530 of 2,500, 32:50 left", "run: step 830 of 2,500, 27:50 left"]
-    assert len(told) == 4
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[:2] == ["run: step 530 of 2,500, 32:50 left", "run: step 830 of 2,500, 27:50 left"]
+    assert len(printed) == 4
     ProgressLines("run", 0, 1, "step", silent=True, clock=lambda: now).report(1, 0, str)
     assert capsys.readouterr().err == ""
 
@@ -77,11 +77,11 @@ def test_trainings_tell_where_they_are(
     monkeypatch.setattr(train.training.progress, "LEAST_SECONDS", 0.0)
     cache = tiny_cache(scans_per_class=2)  # 12 samples, 6 steps an epoch
     assert call("fit", "--cache", cache, "--out", tmp_path / "run", *QUICK, "--epochs", 4) == 0
-    told = capsys.readouterr().err.splitlines()
+    printed = capsys.readouterr().err.splitlines()
     form = (
         r"\S+/run: step {} of 24, epoch {}, loss \d+\.\d{{3}}, accuracy \d\.\d{{3}}, [\d.]+ samples/s, \d\d:\d\d left"
     )
-    for line, (step, epoch) in zip(told, ((10, 2), (20, 4)), strict=True):
+    for line, (step, epoch) in zip(printed, ((10, 2), (20, 4)), strict=True):
         assert re.fullmatch(form.format(step, epoch), line), line
     embed = ["embed", "--cache", cache, "--out", tmp_path / "embeddings", "--device", "cpu"]
     assert call(*embed) == 0

@@ -194,11 +194,9 @@ def _search(surface: Surface, mesh: Mesh, up: str, facing: str, explain: bool) -
 
 def _name_scale(scale: float | None) -> str:
     """Return the end of an error message that names a scale, "" if none is known."""
-    return (
-        ""
-        if scale is None
-        else f"; a scale of about {scale:.3g} fits: say so in the column scale (times that of units, if given)"
-    )
+    if scale is None:
+        return ""
+    return f"; a scale of about {scale:.3g} fits: say so in the column scale (times that of units, if given)"
 
 
 def move_mesh(mesh: Mesh, pose: np.ndarray) -> Mesh:

@@ -24,6 +24,7 @@ CANONICAL_POINTS_MM = {
 # The mouth moves with the jaw, so that it must not turn the head.
 POINT_WEIGHTS = {"mouth": 0.1}
 
+FITTED_SCALES = (0.55, 1.7)  # of a face to the average adult's: what a fit allows
 EYE_DISTANCE_MM = 64.0  # between left_eye and right_eye of the average face
 # Dodgson 2004, "Variation and extrema of human interpupillary distance": nearly all adults 50 to 75 mm, mean 63; all 45 to 80;
 # children from five years on not below 40.

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from preprocess.alignment.anthropometry import SHAPE_DEVIATIONS, canonical_depth_mm
+from preprocess.alignment.anthropometry import FITTED_SCALES, SHAPE_DEVIATIONS, canonical_depth_mm
 from preprocess.alignment.depth_map import DepthMap, Surface
 from preprocess.alignment.mirror import find_mirror_plane
 
@@ -21,7 +21,6 @@ _WORST_MM = 8.0  # a point of the average face counts as at most this far off, a
 # off the average costs as much as this sum of squares.
 _PRIOR_MM2 = 16.0
 _SCALE_DEVIATION = 0.12  # of the logarithm of a face's size
-_SCALES = (0.55, 1.7)
 _MAX_DEVIATIONS = 3.0
 _STEP_MM, _COARSE_STEP_MM = 6.0, 9.0  # between the points of the average face
 _WINDOW_X_MM, _WINDOW_Y_MM = (-80.0, 80.0), (-85.0, 85.0)  # that a refined pose is seen in
@@ -136,7 +135,7 @@ def fit_faces(depth: DepthMap, start: Fits, *, steps_mm: np.ndarray, with_shape:
         turn *= np.minimum(1, 0.2 / np.maximum(np.linalg.norm(turn, axis=1, keepdims=True), 1e-12))
         poses[:, :3, :3] = Rotation.from_rotvec(turn).as_matrix() @ poses[:, :3, :3]
         poses[:, :3, 3] += np.clip(step[:, 3:6], -15, 15)
-        scales = np.clip(scales * np.exp(np.clip(step[:, 6], -0.1, 0.1)), *_SCALES)
+        scales = np.clip(scales * np.exp(np.clip(step[:, 6], -0.1, 0.1)), *FITTED_SCALES)
         if with_shape:
             shapes = np.clip(shapes + step[:, 7:], -_MAX_DEVIATIONS, _MAX_DEVIATIONS)
     return Fits(poses, scales, shapes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from preprocess.alignment.anthropometry import FITTED_SCALES
 from shared.errors import ScanError
 
 UNITS_MM = {"cm": 10.0, "m": 1000.0, "in": 25.4}
@@ -47,7 +48,8 @@ def is_unit(scale: float) -> bool:
 
 def is_face_scale(scale: float) -> bool:
     """Return whether a scale lies within the sizes that a face is searched at; if it fits, so should the scan as it is."""
-    return 0.55 < scale < 1.7
+    low, high = FITTED_SCALES
+    return low < scale < high
 
 
 def suggest_scale(scale: float, range_: tuple[float, float]) -> str:

@@ -143,7 +143,16 @@ def _plan_sample(scan: ScanRecord) -> Sample:
 
 def _forget(row: Sample) -> Sample:
     """Return the row of a vanished scan: it is in no sequence, and what it was labelled may be no class any more."""
-    return Sample(row.sample_id, row.subject, "", None, "", "", "", row.source)
+    return Sample(
+        sample_id=row.sample_id,
+        subject=row.subject,
+        sequence="",
+        frame=None,
+        label="",
+        intensity="",
+        task="",
+        source=row.source,
+    )
 
 
 def find_unfinished(cache: Path, tasks: AbstractSequence[ShardTask], *, repair: bool) -> Iterator[bool]:

@@ -31,7 +31,13 @@ from preprocess.datasets.completeness import (
     describe_some,
 )
 from preprocess.datasets.scan import DatasetReader, Listing, ScanRecord
-from preprocess.datasets.subject_folders import describe_archives, describe_left_out, find_texture, list_files
+from preprocess.datasets.subject_folders import (
+    describe_archives,
+    describe_left_out,
+    find_texture,
+    list_files,
+    number_frames,
+)
 from preprocess.geometry.mesh import Mesh
 from preprocess.readers.bu_landmarks import (
     BP4D_LANDMARK_GROUPS,
@@ -113,30 +119,26 @@ def _list_sequence(
 ) -> list[ScanRecord]:
     """List a sequence by the names of its files alone: there are a million of them. Names have three or four digits.
 
-    Files of a frame that another file has (`001.obj` and `0001.obj`) are added to `repeated`.
+    Files of a frame that another file has are added to `repeated`.
     """
     files = list_files(root, folder)
-    frames: dict[int, ScanRecord] = {}
-    for name, path in files.items():
-        stem = name[:-4]
-        if not name.endswith(".OBJ") or not stem.isdecimal() or not stem.isascii():
-            continue
-        if int(stem) in frames:
-            repeated.append(path)
-            continue
-        frames[int(stem)] = ScanRecord(
-            sample_id=f"{subject}/{task}/{PurePosixPath(path).stem}",
+    stems = ((name[:-4], path) for name, path in files.items() if name.endswith(".OBJ"))
+    numbered = ((int(stem), path) for stem, path in stems if stem.isdecimal() and stem.isascii())
+    return [
+        ScanRecord(
+            sample_id=f"{subject}/{task}/{(stem := PurePosixPath(path).stem)}",
             subject=subject,
             source=path,
             label=label,
             sequence=f"{subject}/{task}",
-            frame=int(stem),
+            frame=number,
             task=task,
             texture=find_texture(files, stem),
-            landmarks=landmarks.get(int(stem), ""),
+            landmarks=landmarks.get(number, ""),
             groups=(("sex", subject[0]),),
         )
-    return [frames[number] for number in sorted(frames)]
+        for number, path in sorted(number_frames(numbered, repeated).items())
+    ]
 
 
 @dataclass(frozen=True, slots=True)

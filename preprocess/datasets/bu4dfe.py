@@ -29,6 +29,7 @@ from preprocess.datasets.subject_folders import (
     is_left_behind,
     list_files,
     list_names,
+    number_frames,
     parents_up_to,
     search_levels,
     subfolders,
@@ -86,25 +87,22 @@ def _has_frames(folder: Path) -> bool:
 def _list_sequence(
     root: Path, subject: str, folder: Path, packages: list[Path], repeated: list[str]
 ) -> list[ScanRecord]:
-    """List a sequence; files of a frame that another file has (`001.wrl` and `0001.wrl`) are added to `repeated`."""
+    """List a sequence; files of a frame that another file has are added to `repeated`."""
     expression = _FOLDERS[folder.name.upper()]
     files = list_files(root, folder)
-    numbered: dict[int, PurePosixPath] = {}
-    for name, path in files.items():
-        if _FRAME.fullmatch(name) and numbered.setdefault(int(name[:-4]), PurePosixPath(path)) != PurePosixPath(path):
-            repeated.append(path)
-    frames = sorted(numbered.items())
+    numbered = ((int(name[:-4]), path) for name, path in files.items() if _FRAME.fullmatch(name))
+    frames = sorted(number_frames(numbered, repeated).items())
     landmarks = _match_landmarks([number for number, _ in frames], subject, expression, packages)
     return [
         ScanRecord(
-            sample_id=f"{subject}/{expression}/{path.stem}",
+            sample_id=f"{subject}/{expression}/{PurePosixPath(path).stem}",
             subject=subject,
-            source=str(path),
+            source=path,
             label=BU4DFE_FOLDERS[expression],
             sequence=f"{subject}/{expression}",
             frame=number,
             task=expression,
-            texture=find_texture(files, path.stem.upper()),
+            texture=find_texture(files, PurePosixPath(path).stem.upper()),
             landmarks=Path(os.path.relpath(bnd, root.resolve())).as_posix() if bnd else "",
             groups=(("sex", subject[0]),),
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preprocess.datasets.path_pattern import PathPattern, is_mesh, join_path, list_below, match_files, parse_pattern
+from preprocess.datasets.subject_folders import number_frames
 from preprocess.readers.surface import IMAGE_SUFFIXES, MESH_SUFFIXES, scan_suffix
 
 _MAX_DIGITS = 10  # longer numbers are dates and times
@@ -56,19 +57,14 @@ class FrameFinder:
         Without a pattern: the meshes in `subject/clip`, in the root or up to two folders below it; a frame's number is the
         last in its name. `1` also means a folder `01`, `s1` or `sub_001` where there is no folder `1`.
         """
-        frames: dict[int, FrameFile] = {}
         if self._pattern is not None:
             matched = match_files(self._pattern, self._list, {"subject": subject, "clip": clip}).files
             named = [(path, values["frame"]) for path, values in matched if is_mesh(path)]
             files = [(path, int(digits)) for path, digits in named if len(digits) < _MAX_DIGITS]
         else:
             files = [file for folder in self._find_folders(subject, clip) for file in self._number_files(folder)]
-        for path, number in sorted(files, key=_rank):
-            if number in frames:
-                self.repeated.append(path)
-                continue
-            frames[number] = FrameFile(number, path, self._find_texture(path))
-        return [frames[number] for number in sorted(frames)]
+        frames = number_frames(((number, path) for path, number in sorted(files, key=_rank)), self.repeated)
+        return [FrameFile(number, path, self._find_texture(path)) for number, path in sorted(frames.items())]
 
     def find_others(self, sources: Sequence[str]) -> list[str]:
         """Return folders of numbered meshes beside the folders of these frames.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +85,17 @@ def list_files(root: Path, folder: Path) -> dict[str, str]:
     """Return the names in a folder, in upper case and in order → their paths from the root, with forward slashes."""
     prefix = folder.relative_to(root).as_posix()
     return {name.upper(): f"{prefix}/{name}" for name in list_names(folder)}
+
+
+def number_frames(files: Iterable[tuple[int, str]], repeated: list[str]) -> dict[int, str]:
+    """Return frame number → its first file; further files (`0001.obj` after `001.obj`) are added to `repeated`."""
+    frames: dict[int, str] = {}
+    for number, path in files:
+        if number in frames:
+            repeated.append(path)
+        else:
+            frames[number] = path
+    return frames
 
 
 def _name_subjects(base: Path, pattern: re.Pattern[str]) -> dict[str, Path]:

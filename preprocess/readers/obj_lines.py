@@ -5,19 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from preprocess.compiled import byte_at, compile_kernel
-from preprocess.readers.text_numbers import MARK, SEPARATOR, WORD, end_of_word, scan_float, scan_integer
+from preprocess.readers.text_numbers import MARK, SEPARATOR, WORD, scan_float, scan_integer, skip
 
 FINE = -1  # `scan_obj` found nothing wrong
 
 _TAB, _NEWLINE, _RETURN, _BLANK, _SLASH, _F, _T, _V = 9, 10, 13, 32, 47, 102, 116, 118
-
-
-@compile_kernel
-def _next_in_row(address, stop, classes):  # type: ignore[no-untyped-def]
-    """Return the next word's address, or the row's end."""
-    while address < stop and byte_at(classes + byte_at(address)) == SEPARATOR:
-        address += 1
-    return address
 
 
 @compile_kernel
@@ -61,17 +53,17 @@ def scan_obj(text, classes, numbers, corners, faces):  # type: ignore[no-untyped
         which = np.intp(keyword == _V and at + 1 < stop and byte_at(at + 1) == _T)
         at += 1 + which
         if at < stop and (byte_at(at) == _BLANK or byte_at(at) == _TAB):
-            at = _next_in_row(at, stop, table)
+            at = skip(SEPARATOR, at, stop, table)
             if keyword == _V:
                 first = count = num_values[which]
                 while at < stop and byte_at(table + byte_at(at)) == WORD:
                     exact, value, end = scan_float(at, stop)
-                    behind = end_of_word(end, stop, table)
+                    behind = skip(WORD, end, stop, table)
                     numbers[which, count] = value
                     if not exact or behind > end:
                         bits[which, count] = MARK + np.uint64(at - begin)
                     count += 1
-                    at = _next_in_row(behind, stop, table)
+                    at = skip(SEPARATOR, behind, stop, table)
                 if num_lines[which] > 0 and (count - first) * num_lines[which] != first:
                     return line - begin, num_values, num_lines, num_corners, num_faces
                 num_values[which] = count
@@ -89,7 +81,7 @@ def scan_obj(text, classes, numbers, corners, faces):  # type: ignore[no-untyped
                     else:
                         corners[num_corners, 1] = uv - 1 if uv >= 0 else uv + num_lines[1]
                     num_corners += 1
-                    at = _next_in_row(at, stop, table)
+                    at = skip(SEPARATOR, at, stop, table)
                 faces[num_faces, 0], faces[num_faces, 1] = line - begin, num_corners - first
                 num_faces += 1
         if keyword != _NEWLINE and keyword != _RETURN:

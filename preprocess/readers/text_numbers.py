@@ -286,8 +286,9 @@ def _next_word(address, stop, classes):  # type: ignore[no-untyped-def]
 
 
 @compile_kernel
-def end_of_word(address, stop, classes):  # type: ignore[no-untyped-def]
-    while address < stop and byte_at(classes + byte_at(address)) == WORD:
+def skip(kind, address, stop, classes):  # type: ignore[no-untyped-def]
+    """Return the address behind the bytes of a class that begin at an address."""
+    while address < stop and byte_at(classes + byte_at(address)) == kind:
         address += 1
     return address
 
@@ -295,7 +296,7 @@ def end_of_word(address, stop, classes):  # type: ignore[no-untyped-def]
 @compile_kernel
 def _find_word_end(text, start, classes):  # type: ignore[no-untyped-def]
     begin = np.int64(text.ctypes.data)
-    return end_of_word(begin + start, begin + len(text), np.int64(classes.ctypes.data)) - begin
+    return skip(WORD, begin + start, begin + len(text), np.int64(classes.ctypes.data)) - begin
 
 
 @compile_kernel
@@ -322,7 +323,7 @@ def scan_floats(text, classes, values):  # type: ignore[no-untyped-def]
         if exact and _is_lone_separator(end, stop, table):
             at = end + 1
             continue
-        behind = end_of_word(end, stop, table)
+        behind = skip(WORD, end, stop, table)
         if not exact or behind > end:
             bits[count - 1] = MARK + np.uint64(at - begin)
             num_marked += 1
@@ -343,7 +344,7 @@ def scan_integers(text, classes, values):  # type: ignore[no-untyped-def]
         if exact and _is_lone_separator(end, stop, table):
             at = end + 1
             continue
-        behind = end_of_word(end, stop, table)
+        behind = skip(WORD, end, stop, table)
         if not exact or behind > end:
             bits[count - 1] = MARK + np.uint64(at - begin)
             num_marked += 1
